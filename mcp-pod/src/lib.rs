@@ -1,0 +1,1 @@
+//! The MCP Fleet data plane.
