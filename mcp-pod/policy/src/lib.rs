@@ -1,1 +1,10 @@
-//! Under construction.
+//! The decision engine of MCP Fleet.
+//!
+//! Everything here is a pure function of policy, governor state, call and time: no tokio, no Kubernetes, no clock
+//! of its own. [`model`] is the policy of one tenant as plain data, the form that the operator compiles and the
+//! gateway enforces; [`reason`] is the closed set of answers to «why».
+
+pub mod class;
+pub mod model;
+pub mod reason;
+pub mod units;

@@ -1,0 +1,162 @@
+//! Money: a decimal string for users, integer micro-units inside.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::UnitError;
+
+/// An amount of money in millionths of the tenant's currency.
+///
+/// Written as a decimal string with at most six decimals (`"0.001"`, `"500.00"`), at most `1000000000`; never a
+/// float. All arithmetic is checked or saturating: an overflow can refuse a call, never wrap into free money.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Micros(u64);
+
+impl Micros {
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+    /// The largest amount that can be written: one thousand million.
+    pub const MAX: Self = Self(1_000_000_000_000_000);
+    /// The pattern of the text form, for JSON Schemas.
+    pub const PATTERN: &'static str = r"^(0|[1-9][0-9]{0,9})(\.[0-9]{1,6})?$";
+
+    /// That many millionths.
+    pub const fn new(micros: u64) -> Self {
+        Self(micros)
+    }
+
+    /// The number of millionths.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The sum, or the largest number there is.
+    #[must_use]
+    pub const fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    /// The difference, or nothing.
+    #[must_use]
+    pub const fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
+impl fmt::Display for Micros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, fraction) = (self.0 / 1_000_000, self.0 % 1_000_000);
+        if fraction == 0 {
+            return write!(f, "{whole}");
+        }
+        let digits = format!("{fraction:06}");
+        write!(f, "{whole}.{}", digits.trim_end_matches('0'))
+    }
+}
+
+impl FromStr for Micros {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let form = || UnitError::Form {
+            value: text.chars().take(40).collect(),
+            expected: "an amount of money: a decimal string with at most six decimals, such as \"0.001\"",
+        };
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let canonical = whole == "0" || !whole.starts_with('0');
+        if !digits(whole) || !digits(fraction) || !canonical || whole.len() > 10 || fraction.len() > 6 {
+            return Err(form());
+        }
+        let whole: u64 = whole.parse().map_err(|_| form())?;
+        let fraction: u64 = format!("{fraction:0<6}").parse().map_err(|_| form())?;
+        let micros = whole * 1_000_000 + fraction;
+        if micros > Self::MAX.0 {
+            return Err(UnitError::Range { value: text.to_owned(), range: "at most \"1000000000\"" });
+        }
+        Ok(Self(micros))
+    }
+}
+
+impl TryFrom<String> for Micros {
+    type Error = UnitError;
+
+    fn try_from(text: String) -> Result<Self, UnitError> {
+        text.parse()
+    }
+}
+
+impl From<Micros> for String {
+    fn from(amount: Micros) -> Self {
+        amount.to_string()
+    }
+}
+
+/// An ISO 4217 currency code: three capital letters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Currency(String);
+
+impl Currency {
+    /// The pattern of the text form, for JSON Schemas.
+    pub const PATTERN: &'static str = "^[A-Z]{3}$";
+
+    /// The code.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Currency {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        if text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(UnitError::Form {
+            value: text.chars().take(40).collect(),
+            expected: "an ISO 4217 currency code, such as USD",
+        })
+    }
+}
+
+impl TryFrom<String> for Currency {
+    type Error = UnitError;
+
+    fn try_from(text: String) -> Result<Self, UnitError> {
+        text.parse()
+    }
+}
+
+impl From<Currency> for String {
+    fn from(currency: Currency) -> Self {
+        currency.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_survives_the_way_through_its_text_form() {
+        for text in ["0", "0.001", "500", "3.37", "1000000000", "0.000001"] {
+            let amount: Micros = text.parse().unwrap();
+            assert_eq!(amount.to_string(), text);
+        }
+        assert_eq!("500.00".parse::<Micros>().unwrap().get(), 500_000_000);
+    }
+
+    #[test]
+    fn money_that_could_be_read_in_two_ways_is_refused() {
+        for text in
+            ["", "-1", "+1", "01", "1.", ".5", "1e3", "0.0000001", "1,5", " 1", "10000000000", "1000000000.000001"]
+        {
+            assert!(text.parse::<Micros>().is_err(), "{text:?} was taken");
+        }
+    }
+}
