@@ -1,2 +1,3 @@
-//! Under construction.
+//! `mcp-pod`: the data plane in one static binary.
+
 fn main() {}

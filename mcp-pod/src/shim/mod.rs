@@ -1,0 +1,1 @@
+//! The shim in front of a tool server.
