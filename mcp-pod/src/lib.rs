@@ -3,7 +3,9 @@
 //! - [`gateway`]: the tenant's one door. Authenticates, authorises, validates, governs, forwards, audits.
 //! - [`shim`]: runs in the tool pod, starts the user's server in a sandbox and speaks to it over stdio.
 //! - [`envelope`]: what travels from gateway to shim.
+//! - [`tls`]: certificates and the configurations of both ends.
 
 pub mod envelope;
 pub mod gateway;
 pub mod shim;
+pub mod tls;

@@ -1,0 +1,136 @@
+//! Certificate, key and CA of this process, from a directory that the kubelet updates.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::client::ResolvesClientCert;
+use rustls::crypto::CryptoProvider;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tracing::{info, warn};
+
+use super::TlsError;
+
+/// The one crypto provider of the process.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
+}
+
+/// What the files said the last time they made sense together.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) key: Arc<CertifiedKey>,
+    pub(super) roots: Arc<RootCertStore>,
+    ca_pem: Arc<[u8]>,
+    cert_pem: Vec<u8>,
+}
+
+/// `tls.crt`, `tls.key` and `ca.crt` of one directory, as they are now.
+#[derive(Debug)]
+pub struct Identity {
+    dir: PathBuf,
+    loaded: ArcSwap<Loaded>,
+}
+
+impl Identity {
+    /// Reads the directory.
+    pub fn load(dir: &Path) -> Result<Arc<Self>, TlsError> {
+        let loaded = read(dir)?;
+        Ok(Arc::new(Self { dir: dir.to_owned(), loaded: ArcSwap::from_pointee(loaded) }))
+    }
+
+    /// Reads the directory again. `Ok(true)` when something changed; on an error the old files stay in use.
+    pub fn reload(&self) -> Result<bool, TlsError> {
+        let fresh = read(&self.dir)?;
+        let old = self.loaded.load();
+        if fresh.cert_pem == old.cert_pem && fresh.ca_pem == old.ca_pem {
+            return Ok(false);
+        }
+        self.loaded.store(Arc::new(fresh));
+        Ok(true)
+    }
+
+    /// Keeps the identity up to date, for ever: spawn it. The kubelet itself lags a minute or so, so `every` need not
+    /// be short.
+    pub async fn follow(self: Arc<Self>, every: Duration) {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            match self.reload() {
+                Ok(true) => info!(dir = %self.dir.display(), "certificate read again"),
+                Ok(false) => {}
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    warn!(dir = %self.dir.display(), error, "certificate files do not make sense; keeping the old ones");
+                }
+            }
+        }
+    }
+
+    /// The CA certificates as PEM, for clients that want them in that form.
+    pub fn ca_pem(&self) -> Arc<[u8]> {
+        Arc::clone(&self.loaded.load().ca_pem)
+    }
+
+    pub(super) fn current(&self) -> arc_swap::Guard<Arc<Loaded>> {
+        self.loaded.load()
+    }
+}
+
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.loaded.load().key))
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _root_hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.loaded.load().key))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Reads the three files of one version of the Secret.
+fn read(dir: &Path) -> Result<Loaded, TlsError> {
+    // The kubelet swaps the link `..data` atomically: following it once keeps the three files of one version.
+    let versioned = dir.join("..data");
+    let dir = std::fs::canonicalize(&versioned).unwrap_or_else(|_| dir.to_owned());
+    let file = |name: &str| {
+        let path = dir.join(name);
+        std::fs::read(&path).map(|bytes| (path.clone(), bytes)).map_err(|source| TlsError::Read { path, source })
+    };
+    let (cert_path, cert_pem) = file("tls.crt")?;
+    let (key_path, key_pem) = file("tls.key")?;
+    let (ca_path, ca_pem) = file("ca.crt")?;
+
+    let chain = certificates(&cert_path, &cert_pem)?;
+    let key = PrivateKeyDer::from_pem_slice(&key_pem)
+        .map_err(|error| TlsError::Parse { path: key_path, detail: error.to_string() })?;
+    let mut roots = RootCertStore::empty();
+    for ca in certificates(&ca_path, &ca_pem)? {
+        roots.add(ca)?;
+    }
+    // from_der refuses a key that does not belong to the certificate: a half-written pair is never put to use.
+    let key = CertifiedKey::from_der(chain, key, &provider())?;
+    Ok(Loaded { key: Arc::new(key), roots: Arc::new(roots), ca_pem: ca_pem.into(), cert_pem })
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| TlsError::Parse { path: path.to_owned(), detail: error.to_string() })?;
+    if certificates.is_empty() {
+        return Err(TlsError::Parse { path: path.to_owned(), detail: "no certificate in it".to_owned() });
+    }
+    Ok(certificates)
+}
