@@ -93,16 +93,15 @@ fn a_chain_to_our_ca_is_not_enough_for_a_client() {
     let (_s, shim) = identity(&ca, &[SERVER], &[Eku::ServerAuth]);
     let all = [Eku::ServerAuth, Eku::ClientAuth];
     let other_ca = self::ca();
-    let cases: [(&str, &CertifiedIssuer<'static, KeyPair>, &[&str], &[Eku]); 7] = [
-        ("no URI", &ca, &[], &all),
+    for (what, issuer, uris, usages) in [
+        ("no URI", &ca, &[][..], &all[..]),
         ("another tenant's gateway", &ca, &["spiffe://mcp-fleet.dev/tenant/t-2/gateway"], &all),
         ("a longer name", &ca, &["spiffe://mcp-fleet.dev/tenant/t-1/gateway/x"], &all),
         ("two names", &ca, &[GATEWAY, SERVER], &all),
         ("no client usage", &ca, &[GATEWAY], &[Eku::ServerAuth]),
         ("no usage at all", &ca, &[GATEWAY], &[]),
         ("another CA", &other_ca, &[GATEWAY], &all),
-    ];
-    for (what, issuer, uris, usages) in cases {
+    ] {
         let dir = tempfile::tempdir().unwrap();
         write_identity(dir.path(), issuer, uris, usages);
         // The client trusts our CA whoever signed it, so that only the server can be the one that refuses.
