@@ -1,1 +1,4 @@
 //! The gateway of one tenant.
+
+pub mod budget;
+pub mod state;
