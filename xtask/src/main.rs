@@ -1,2 +1,43 @@
-//! The one entry for people and CI.
-fn main() {}
+//! The one entry for people and CI: `cargo xtask help` lists the tasks.
+
+// A program has no outside, so `pub` is short for "used by other modules".
+#![allow(unreachable_pub)]
+
+mod cluster;
+mod image;
+mod tools;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Tasks of the MCP Fleet repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// A real Kubernetes on this machine: kind where docker runs, else a node of our own.
+    Cluster(cluster::cli::Arguments),
+    /// Build container images as archives.
+    Image(image::cli::Arguments),
+    /// What runs inside a cluster's namespaces; `cluster up` starts it.
+    #[command(hide = true, name = cluster::SUPERVISE)]
+    Supervise {
+        /// The cluster's plan.
+        plan: PathBuf,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().task {
+        Task::Cluster(arguments) => cluster::cli::run(arguments),
+        Task::Image(arguments) => image::cli::run(&arguments),
+        Task::Supervise { plan } => cluster::supervisor::run(&plan),
+    }
+}

@@ -1,0 +1,102 @@
+//! The subcommands of `cargo xtask cluster`.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+
+use super::{Cluster, DEFAULT_NAME, Mode, Options};
+use crate::tools::progress;
+
+/// `cargo xtask cluster …`
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// The cluster's name; clusters of different names do not touch each other.
+    #[arg(long, global = true, default_value = DEFAULT_NAME)]
+    name: String,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Bring the cluster up and wait until it takes work.
+    Up {
+        /// Only etcd and the API server, for tests of controllers.
+        #[arg(long)]
+        apiserver_only: bool,
+    },
+    /// Take the cluster down and remove all that it made, also after a crash.
+    Down,
+    /// Say whether the cluster is up, and what runs in it.
+    Status,
+    /// Load an image archive, so that pods can use it.
+    Load {
+        /// The archive, in docker's or OCI's format.
+        archive: PathBuf,
+    },
+    /// Kill a program of the cluster, such as kube-apiserver; it is started again at once.
+    Restart {
+        /// The program's name.
+        unit: String,
+    },
+    /// Run a command in the cluster's network, with KUBECONFIG set.
+    Exec {
+        /// The command and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Run kubectl against the cluster.
+    Kubectl {
+        /// kubectl's arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+/// Runs one subcommand.
+pub fn run(arguments: Arguments) -> Result<()> {
+    let name = arguments.name;
+    match arguments.action {
+        Action::Up { apiserver_only } => up(&Options { name, apiserver_only }),
+        Action::Down => Cluster::down(&name),
+        Action::Status => status(&name),
+        Action::Load { archive } => Cluster::open(&name)?.load_image(&archive),
+        Action::Restart { unit } => Cluster::open(&name)?.restart(&unit),
+        Action::Exec { command } => {
+            let (program, arguments) = command.split_first().context("there is no command to run")?;
+            replace_with(&Cluster::open(&name)?, program, arguments)
+        }
+        Action::Kubectl { arguments } => replace_with(&Cluster::open(&name)?, &"kubectl".into(), &arguments),
+    }
+}
+
+fn up(options: &Options) -> Result<()> {
+    let cluster = Cluster::up(options)?;
+    progress::note(format!("cluster {} is up ({:?})", options.name, cluster.mode()));
+    println!("export KUBECONFIG={}", cluster.kubeconfig().display());
+    if cluster.mode() == Mode::Node {
+        progress::note(
+            "its addresses are reached through `cargo xtask cluster exec -- …` and `cargo xtask cluster kubectl …`",
+        );
+    }
+    Ok(())
+}
+
+fn status(name: &str) -> Result<()> {
+    let cluster = Cluster::open(name)?;
+    println!("cluster {name} is up ({:?}), kubeconfig {}", cluster.mode(), cluster.kubeconfig().display());
+    if cluster.mode() != Mode::ApiServer {
+        print!("{}", cluster.kubectl(&["get", "nodes"])?);
+        print!("{}", cluster.kubectl(&["get", "pods", "--all-namespaces"])?);
+    }
+    Ok(())
+}
+
+/// Becomes the command, so that signals, the terminal and the exit code are its own.
+fn replace_with(cluster: &Cluster, program: &OsString, arguments: &[OsString]) -> Result<()> {
+    let error = cluster.command(program)?.args(arguments).exec();
+    Err(error).with_context(|| format!("failed to run {}", program.display()))
+}

@@ -1,0 +1,143 @@
+//! etcd, the API server, the controller manager and the scheduler: their arguments.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::layout::{API_PORT, DOMAIN, Layout, NODE_ADDRESS, POD_CIDR, SERVICE_CIDR};
+use super::pki::Pki;
+use super::plan::{Plan, Unit};
+use crate::tools::go;
+
+/// Ports of etcd and the API server.
+struct Ports {
+    etcd: u16,
+    peers: u16,
+    api: u16,
+}
+
+/// The control plane of a full node, in the order it starts.
+pub fn full(layout: &Layout, programs: &Path) -> Vec<Unit> {
+    let ports = Ports { etcd: 2379, peers: 2380, api: API_PORT };
+    let address = format!("{NODE_ADDRESS}:{API_PORT}");
+    let key = |name: &str| layout.text(&format!("pki/{name}"));
+    let node = [
+        "--bind-address=0.0.0.0".to_owned(),
+        "--authorization-mode=Node,RBAC".to_owned(),
+        "--enable-admission-plugins=NodeRestriction".to_owned(),
+        "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        format!("--kubelet-certificate-authority={}", key("ca.crt")),
+        format!("--kubelet-client-certificate={}", key("apiserver-kubelet.crt")),
+        format!("--kubelet-client-key={}", key("apiserver-kubelet.key")),
+    ];
+    vec![
+        etcd(layout, programs, &ports),
+        api_server(layout, programs, &ports, &node),
+        controllers(layout, programs).after(&address),
+        scheduler(layout, programs).after(&address),
+    ]
+}
+
+/// etcd and the API server alone, on free ports of the host's loopback. No controllers run, so no ServiceAccounts
+/// are made and pods need none.
+pub fn alone(layout: &Layout) -> Result<Plan> {
+    let programs = go::kubernetes()?;
+    let ports = free_ports()?;
+    let pki = Pki::create(&layout.path("pki"))?;
+    pki.server("apiserver", &["localhost", "127.0.0.1"])?;
+    pki.service_accounts()?;
+    let server = format!("https://127.0.0.1:{}", ports.api);
+    pki.kubeconfig(&layout.kubeconfig(), &server, "admin", "system:masters")?;
+    let loopback = [
+        "--bind-address=127.0.0.1".to_owned(),
+        "--authorization-mode=RBAC".to_owned(),
+        "--disable-admission-plugins=ServiceAccount".to_owned(),
+        // There is no address that pods could reach it at.
+        "--endpoint-reconciler-type=none".to_owned(),
+    ];
+    let units = vec![etcd(layout, &programs, &ports), api_server(layout, &programs, &ports, &loopback)];
+    Ok(Plan { own_network: false, api_port: ports.api, setup: Vec::new(), units })
+}
+
+/// Ports that were free a moment ago. They are held together, so that they differ.
+fn free_ports() -> Result<Ports> {
+    let held = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)));
+    let mut ports = [0; 3];
+    for (port, listener) in ports.iter_mut().zip(held) {
+        *port = listener?.local_addr()?.port();
+    }
+    let [etcd, peers, api] = ports;
+    Ok(Ports { etcd, peers, api })
+}
+
+fn etcd(layout: &Layout, programs: &Path, ports: &Ports) -> Unit {
+    let clients = format!("http://127.0.0.1:{}", ports.etcd);
+    let peers = format!("http://127.0.0.1:{}", ports.peers);
+    let arguments = [
+        format!("--data-dir={}", layout.text("etcd")),
+        format!("--listen-client-urls={clients}"),
+        format!("--advertise-client-urls={clients}"),
+        format!("--listen-peer-urls={peers}"),
+        format!("--initial-advertise-peer-urls={peers}"),
+        format!("--initial-cluster=default={peers}"),
+        "--log-level=warn".to_owned(),
+        // The data live as long as the machine is up; waiting for the disk would buy nothing.
+        "--unsafe-no-fsync".to_owned(),
+    ];
+    Unit::new(programs, "etcd", arguments)
+}
+
+fn api_server(layout: &Layout, programs: &Path, ports: &Ports, more: &[String]) -> Unit {
+    let key = |name: &str| layout.text(&format!("pki/{name}"));
+    let arguments = [
+        format!("--etcd-servers=http://127.0.0.1:{}", ports.etcd),
+        format!("--secure-port={}", ports.api),
+        // May not be loopback, even where nobody uses it.
+        format!("--advertise-address={NODE_ADDRESS}"),
+        "--allow-privileged=true".to_owned(),
+        format!("--client-ca-file={}", key("ca.crt")),
+        format!("--tls-cert-file={}", key("apiserver.crt")),
+        format!("--tls-private-key-file={}", key("apiserver.key")),
+        format!("--service-account-issuer=https://kubernetes.default.svc.{DOMAIN}"),
+        format!("--service-account-key-file={}", key("sa.pub")),
+        format!("--service-account-signing-key-file={}", key("sa.key")),
+        format!("--service-cluster-ip-range={SERVICE_CIDR}"),
+        "--profiling=false".to_owned(),
+    ];
+    let arguments = arguments.into_iter().chain(more.iter().cloned());
+    Unit::new(programs, "kube-apiserver", arguments).after(&format!("127.0.0.1:{}", ports.etcd))
+}
+
+fn controllers(layout: &Layout, programs: &Path) -> Unit {
+    let key = |name: &str| layout.text(&format!("pki/{name}"));
+    let arguments = [
+        format!("--root-ca-file={}", key("ca.crt")),
+        format!("--service-account-private-key-file={}", key("sa.key")),
+        format!("--cluster-signing-cert-file={}", key("ca.crt")),
+        format!("--cluster-signing-key-file={}", key("ca.key")),
+        "--use-service-account-credentials=true".to_owned(),
+        "--allocate-node-cidrs=true".to_owned(),
+        format!("--cluster-cidr={POD_CIDR}"),
+        format!("--service-cluster-ip-range={SERVICE_CIDR}"),
+    ];
+    Unit::new(programs, "kube-controller-manager", leaderless(layout, "kube-controller-manager").chain(arguments))
+}
+
+fn scheduler(layout: &Layout, programs: &Path) -> Unit {
+    Unit::new(programs, "kube-scheduler", leaderless(layout, "kube-scheduler"))
+}
+
+/// What the controller manager and the scheduler have in common: there is one of each, so nobody to elect.
+fn leaderless(layout: &Layout, name: &str) -> impl Iterator<Item = String> + use<> {
+    let kubeconfig = layout.text(&format!("{name}.kubeconfig"));
+    [
+        format!("--kubeconfig={kubeconfig}"),
+        format!("--authentication-kubeconfig={kubeconfig}"),
+        format!("--authorization-kubeconfig={kubeconfig}"),
+        "--leader-elect=false".to_owned(),
+        "--bind-address=127.0.0.1".to_owned(),
+        "--profiling=false".to_owned(),
+    ]
+    .into_iter()
+}

@@ -1,0 +1,62 @@
+//! containerd, from Debian, with its own root, state and socket.
+
+use std::fs;
+
+use anyhow::Result;
+
+use super::super::layout::{Layout, PAUSE_IMAGE};
+use super::super::plan::Unit;
+
+/// Writes containerd's configuration.
+pub fn configure(layout: &Layout) -> Result<()> {
+    fs::write(layout.path("containerd.toml"), configuration(layout))?;
+    fs::create_dir_all(layout.path("loaded"))?;
+    Ok(())
+}
+
+/// containerd as a unit. The program is Debian's, on the path.
+pub fn unit(layout: &Layout) -> Unit {
+    Unit {
+        name: "containerd".to_owned(),
+        command: vec!["containerd".to_owned(), "--config".to_owned(), layout.text("containerd.toml")],
+        wait_for: None,
+    }
+}
+
+fn configuration(layout: &Layout) -> String {
+    let root = layout.text("containerd");
+    let socket = layout.containerd_socket();
+    let cni = layout.text("cni");
+    format!(
+        r#"version = 2
+root = "{root}"
+# In the node's private /run: shims leave sockets there when they are killed.
+state = "/run/mcp-fleet/containerd"
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.aufs",
+  "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.zfs",
+]
+
+[grpc]
+  address = "{socket}"
+
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{PAUSE_IMAGE}"
+  # Where CAP_SYS_RESOURCE is missing no score below our own can be set, and the sandbox would fail for it.
+  restrict_oom_score_adj = true
+
+[plugins."io.containerd.grpc.v1.cri".cni]
+  bin_dir = "{cni}/bin"
+  conf_dir = "{cni}/net.d"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+  SystemdCgroup = false
+"#,
+        socket = socket.display(),
+    )
+}

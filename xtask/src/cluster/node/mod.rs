@@ -1,0 +1,124 @@
+//! The packaged node: a whole Kubernetes in one set of namespaces, from programs of the package registries.
+
+mod addons;
+mod containerd;
+mod kubelet;
+mod network;
+mod volumes;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::layout::{API_PORT, API_SERVICE, DOMAIN, Layout, NODE_ADDRESS};
+use super::pki::Pki;
+use super::plan::Plan;
+use super::{cgroups, control_plane, ready};
+use crate::image;
+use crate::tools::{command, debian, go};
+
+/// Writes everything that a full node's plan needs, and returns the plan.
+pub fn prepare(layout: &Layout) -> Result<Plan> {
+    debian::require(debian::NODE)?;
+    let programs = go::kubernetes()?;
+    let netpol = go::netpol()?;
+    cgroups::create(layout)?;
+    certificates(layout)?;
+    containerd::configure(layout)?;
+    network::configure(layout, &netpol)?;
+    kubelet::configure(layout)?;
+    volumes::create(layout)?;
+
+    let mut units = vec![containerd::unit(layout)];
+    units.extend(control_plane::full(layout, &programs));
+    units.push(network::enforcer(layout, &netpol));
+    units.push(kubelet::unit(layout, &programs));
+    units.push(network::proxy(layout, &programs));
+    Ok(Plan { own_network: true, api_port: API_PORT, setup: setup(), units })
+}
+
+/// What `up` does once the API server answers: the node's neighbours, and waiting until it takes pods.
+pub fn finish(layout: &Layout, kubectl: &dyn Fn() -> Result<Command>) -> Result<()> {
+    import(layout, &image::build(&image::PAUSE)?)?;
+    import(layout, &image::build(&image::COREDNS)?)?;
+    let manifests = [addons::dns(), volumes::manifests(layout)?].concat();
+    command::output_with_input(
+        kubectl()?.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]),
+        &manifests,
+    )?;
+    let node = format!("node/{}", layout.node());
+    ready::wait_for(&node, kubectl, &["wait", "--for=create", "--timeout=60s", &node])?;
+    ready::wait_for(&node, kubectl, &["wait", "--for=condition=Ready", "--timeout=60s", &node])?;
+    ready::wait_for(
+        "cluster DNS",
+        kubectl,
+        &["--namespace=kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s"],
+    )
+}
+
+/// Loads an image archive into the node. The same file is loaded once.
+pub fn import(layout: &Layout, archive: &Path) -> Result<()> {
+    let seen = layout.path("loaded").join(image::fingerprint(archive)?);
+    if seen.exists() {
+        return Ok(());
+    }
+    let socket = layout.containerd_socket();
+    ready::until("containerd", || Ok(socket.exists()))?;
+    let mut ctr = Command::new("ctr");
+    ctr.arg("--address").arg(&socket).args(["--namespace", "k8s.io", "images", "import"]).arg(archive);
+    command::run(&mut ctr).with_context(|| format!("failed to load {}", archive.display()))?;
+    fs::write(seen, [])?;
+    Ok(())
+}
+
+fn certificates(layout: &Layout) -> Result<()> {
+    let pki = Pki::create(&layout.path("pki"))?;
+    let service = format!("kubernetes.default.svc.{DOMAIN}");
+    pki.server(
+        "apiserver",
+        &[
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            &service,
+            "localhost",
+            API_SERVICE,
+            NODE_ADDRESS,
+            "127.0.0.1",
+        ],
+    )?;
+    let node = layout.node();
+    pki.server("kubelet", &[&node, NODE_ADDRESS])?;
+    pki.client("apiserver-kubelet", "kube-apiserver", "system:masters")?;
+    pki.service_accounts()?;
+
+    let server = format!("https://{NODE_ADDRESS}:{API_PORT}");
+    let user = format!("system:node:{node}");
+    for (file, user, group) in [
+        ("admin", "admin", "system:masters"),
+        ("kube-controller-manager", "system:kube-controller-manager", "system:authenticated"),
+        ("kube-scheduler", "system:kube-scheduler", "system:authenticated"),
+        ("kube-proxy", "system:kube-proxy", "system:authenticated"),
+        ("kubelet-client", user.as_str(), "system:nodes"),
+        ("netpol", "mcp-fleet:netpol", "system:masters"),
+    ] {
+        pki.kubeconfig(&layout.path(&format!("{file}.kubeconfig")), &server, user, group)?;
+    }
+    Ok(())
+}
+
+/// Private mounts over what programs write outside the cluster's folder with no option to say where, and the network.
+fn setup() -> Vec<Vec<String>> {
+    let mut lines = vec![
+        // Volumes of pods propagate between kubelet's and the containers' mounts, though never to the host.
+        "mount --make-rshared /".to_owned(),
+        // Container shims, runc and CNI keep sockets, state and network namespaces here.
+        "mount -t tmpfs -o mode=755 tmpfs /run".to_owned(),
+        // kubelet links the containers' logs here.
+        "mount -t tmpfs -o mode=755 tmpfs /var/log".to_owned(),
+    ];
+    lines.extend(network::setup());
+    lines.iter().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
+}

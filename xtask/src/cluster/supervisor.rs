@@ -1,0 +1,84 @@
+//! The first process of a cluster's PID namespace: it sets up, starts the units, and starts again what ends.
+//!
+//! Being first is what makes removal certain: when it dies, however that comes about, the kernel kills every process of
+//! the namespace with it, pods' processes and container shims among them, and their mounts and interfaces go as well.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rustix::process::{WaitOptions, wait};
+
+use super::plan::{Plan, Unit};
+use crate::tools::command;
+
+/// Runs the plan in `file`; logs and pid files go to the folders beside it. Returns only on failure.
+pub fn run(file: &Path) -> Result<()> {
+    let state = file.parent().context("the plan lies in the cluster's folder")?;
+    let plan = Plan::read(file)?.with_context(|| format!("there is no plan {}", file.display()))?;
+    for line in &plan.setup {
+        let (program, arguments) = line.split_first().context("a setup command is empty")?;
+        command::run(Command::new(program).args(arguments))?;
+    }
+    let mut running = HashMap::new();
+    for unit in &plan.units {
+        if let Some(address) = &unit.wait_for {
+            wait_until_open(address)?;
+        }
+        running.insert(start(unit, state)?, unit);
+    }
+    loop {
+        // Reaps our units, and the shims and hooks whose parents have gone.
+        let Some((pid, status)) = wait(WaitOptions::empty())? else { continue };
+        if let Some(unit) = running.remove(&pid.as_raw_pid()) {
+            eprintln!("{} ended ({status:?}), starting it again", unit.name);
+            // A program that cannot start should not take the whole machine.
+            sleep(Duration::from_millis(500));
+            running.insert(start(unit, state)?, unit);
+        }
+    }
+}
+
+/// Starts a unit and returns its process id in this namespace.
+fn start(unit: &Unit, state: &Path) -> Result<i32> {
+    let (program, arguments) = unit.command.split_first().context("a unit has no command")?;
+    let log = log_file(state, &unit.name)?;
+    let child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("failed to start {program}"))?;
+    let pid = i32::try_from(child.id())?;
+    fs::write(state.join("pid").join(&unit.name), pid.to_string())?;
+    Ok(pid)
+}
+
+fn log_file(state: &Path, unit: &str) -> Result<File> {
+    let file = state.join("log").join(format!("{unit}.log"));
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&file)
+        .with_context(|| format!("failed to open {}", file.display()))
+}
+
+fn wait_until_open(address: &str) -> Result<()> {
+    let socket: SocketAddr = address.parse().with_context(|| format!("{address} is not an address"))?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match TcpStream::connect_timeout(&socket, Duration::from_secs(1)) {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error).with_context(|| format!("nothing listens on {address}"));
+            }
+            Err(_) => sleep(Duration::from_millis(50)),
+        }
+    }
+}

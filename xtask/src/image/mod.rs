@@ -1,0 +1,74 @@
+//! `cargo xtask image`: container images as archives, built once for each content.
+//!
+//! docker builds them where it runs, buildah elsewhere, from the same Containerfiles.
+
+mod base;
+mod builder;
+mod catalogue;
+pub mod cli;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use anyhow::{Context as _, Result};
+
+pub use self::builder::docker_runs;
+pub use self::catalogue::{COREDNS, PAUSE};
+use crate::tools::cache::{self, Key};
+use crate::tools::{progress, repository};
+
+/// How to build one image.
+#[derive(Debug)]
+pub struct Image {
+    /// Names it on the command line and in the cache.
+    pub name: &'static str,
+    /// What manifests call it.
+    pub reference: &'static str,
+    /// The Containerfile, relative to the repository.
+    pub recipe: &'static str,
+    /// Which stage of the Containerfile, when it has several images.
+    pub target: Option<&'static str>,
+    /// How long building it usually takes.
+    pub usually: &'static str,
+    /// Makes the files that the Containerfile copies, and returns them.
+    pub inputs: fn() -> Result<Vec<PathBuf>>,
+    /// Whether it starts from a Debian base image, which buildah has to be given.
+    pub on_debian: bool,
+}
+
+/// Builds an image unless its inputs are those of the last build; returns the archive (docker's format).
+pub fn build(image: &Image) -> Result<PathBuf> {
+    let recipe = repository().join(image.recipe);
+    let inputs = (image.inputs)().with_context(|| format!("failed to make the inputs of image {}", image.name))?;
+    let mut key = Key::default().text(image.reference).text(image.target.unwrap_or_default()).path(&recipe)?;
+    if image.on_debian {
+        key = key.text(base::VERSION);
+    }
+    let cached = cache::root()?;
+    for input in &inputs {
+        // What is in the cache has a key in its path, which saves reading a hundred megabytes.
+        key = if input.starts_with(&cached) { key.text(&input.to_string_lossy()) } else { key.path(input)? };
+    }
+    let folder = cache::folder("images", image.name, &key.finish(), |folder| {
+        progress::step(format!("building image {}", image.reference), image.usually, || {
+            let context = folder.join("context");
+            fs::create_dir(&context)?;
+            for input in &inputs {
+                let name = input.file_name().context("an input has a name")?;
+                fs::copy(input, context.join(name)).with_context(|| format!("failed to copy {}", input.display()))?;
+            }
+            builder::build(image, &recipe, &context, &folder.join("image.tar"))?;
+            cache::remove(&context)
+        })
+    })?;
+    Ok(folder.join("image.tar"))
+}
+
+/// Names an archive's present content without reading it: where it lies, how long it is and when it was written.
+pub fn fingerprint(archive: &Path) -> Result<String> {
+    let about = fs::metadata(archive).with_context(|| format!("failed to read {}", archive.display()))?;
+    let written = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let key = Key::default().text(&archive.canonicalize()?.to_string_lossy());
+    Ok(key.text(&about.len().to_string()).text(&written.as_nanos().to_string()).finish())
+}
