@@ -5,6 +5,7 @@
 
 mod cluster;
 mod image;
+mod test;
 mod tools;
 
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ enum Task {
     Cluster(cluster::cli::Arguments),
     /// Build container images as archives.
     Image(image::cli::Arguments),
+    /// Every test but the long ones, or one part of them.
+    Test(test::Arguments),
     /// What runs inside a cluster's namespaces; `cluster up` starts it.
     #[command(hide = true, name = cluster::SUPERVISE)]
     Supervise {
@@ -38,6 +41,7 @@ fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Cluster(arguments) => cluster::cli::run(arguments),
         Task::Image(arguments) => image::cli::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
         Task::Supervise { plan } => cluster::supervisor::run(&plan),
     }
 }
