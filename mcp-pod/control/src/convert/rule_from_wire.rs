@@ -1,0 +1,62 @@
+//! The rules of arguments, from the wire to the model.
+
+use mcp_fleet_policy::model::{Argument, ItemRule, PathRule, Rule, Scalar, StringRule};
+
+use super::ConvertError;
+use super::from_wire::{each, invalid, require, text};
+use crate::wire;
+use crate::wire::const_rule::Value;
+use crate::wire::rule::Kind;
+
+/// The largest whole number that every JSON reader keeps exact: 2^53 − 1 (RFC 8259, 6).
+const MAX_EXACT: i64 = (1 << 53) - 1;
+
+pub(super) fn arguments(list: Vec<wire::Argument>) -> Result<Vec<Argument>, ConvertError> {
+    each(list, |wire::Argument { name, required, rule: kind }| {
+        let kind = kind.ok_or(ConvertError::Missing("argument.rule"))?;
+        Ok(Argument { name: text(name, "argument.name")?, required, rule: rule(kind)? })
+    })
+}
+
+fn rule(message: wire::Rule) -> Result<Rule, ConvertError> {
+    let wire::Rule { kind } = message;
+    Ok(match kind.ok_or(ConvertError::Missing("rule"))? {
+        Kind::Path(wire::PathRule { within, extensions, dotfiles }) => {
+            // A path rule without roots would have to mean «nothing» everywhere; say so where it is written.
+            require(!within.is_empty(), "path.within", "a list of one root or more")?;
+            require(within.iter().all(|root| root.starts_with('/')), "path.within", "a list of absolute paths")?;
+            Rule::Path(PathRule { within, extensions, dotfiles })
+        }
+        Kind::Enum(wire::EnumRule { values }) => Rule::Enum(values),
+        Kind::String(wire::StringRule { max_length, pattern, leading_dash }) => {
+            Rule::String(StringRule { max_length, pattern, leading_dash })
+        }
+        Kind::Integer(wire::IntegerRule { minimum, maximum }) => {
+            let exact = |value: i64| (-MAX_EXACT..=MAX_EXACT).contains(&value);
+            require(exact(minimum) && exact(maximum), "integer", "within 2^53 − 1 either side of zero")?;
+            Rule::Integer { minimum, maximum }
+        }
+        Kind::Number(wire::NumberRule { minimum, maximum }) => {
+            Rule::Number { minimum: decimal(minimum)?, maximum: decimal(maximum)? }
+        }
+        Kind::Boolean(wire::BooleanRule {}) => Rule::Boolean,
+        Kind::Const(wire::ConstRule { value }) => match value.ok_or(ConvertError::Missing("const"))? {
+            Value::String(value) => Rule::Const(Scalar::String(value)),
+            Value::Integer(value) => Rule::Const(Scalar::Integer(value)),
+            Value::Boolean(value) => Rule::Const(Scalar::Boolean(value)),
+        },
+        Kind::Array(list) => {
+            let wire::ArrayRule { item, max_items } = *list;
+            let item = rule(*item.ok_or(ConvertError::Missing("array.item"))?)?;
+            Rule::Array(Box::new(ItemRule { item, max_items }))
+        }
+        Kind::Object(wire::ObjectRule { properties }) => Rule::Object(arguments(properties)?),
+    })
+}
+
+fn decimal(value: String) -> Result<String, ConvertError> {
+    match value.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(value),
+        _ => Err(invalid("number", "a finite decimal number")),
+    }
+}

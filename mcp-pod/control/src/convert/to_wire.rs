@@ -1,0 +1,195 @@
+//! From the model to the wire.
+
+use std::time::Duration;
+
+use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::model::{
+    Argument, Budget, Grant, GrantedTool, ItemRule, PathRule, Period, Principal, PrincipalLimits, Rule, Scalar,
+    Selector, Server, ServerLimits, StaleAfter, StringRule, TenantPolicy, Tool, Traffic, VerificationKey,
+};
+
+use crate::{feature, wire};
+
+/// The message that carries a policy.
+pub fn to_wire(policy: &TenantPolicy) -> wire::Policy {
+    let TenantPolicy {
+        tenant,
+        tenant_uid,
+        generation,
+        suspended,
+        audience,
+        issuer,
+        keys,
+        session_key,
+        traffic,
+        stale_after,
+        currency,
+        servers,
+        principals,
+        budgets,
+    } = policy;
+    let Traffic { calls_per_minute, max_concurrent_calls } = *traffic;
+    let StaleAfter { read, write } = *stale_after;
+    wire::Policy {
+        required_features: feature::required(policy),
+        tenant: tenant.clone(),
+        tenant_uid: tenant_uid.clone(),
+        generation: *generation,
+        suspended: *suspended,
+        audience: audience.clone(),
+        issuer: issuer.clone(),
+        keys: keys.iter().map(key).collect(),
+        session_key: session_key.clone(),
+        traffic: Some(wire::Traffic { calls_per_minute, max_concurrent_calls }),
+        stale_after: Some(wire::StaleAfter { read_ms: millis(read), write_ms: millis(write) }),
+        currency: currency.as_ref().map(|currency| currency.as_str().to_owned()).unwrap_or_default(),
+        servers: servers.iter().map(server).collect(),
+        principals: principals.iter().map(principal).collect(),
+        budgets: budgets.iter().map(budget).collect(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn key(key: &VerificationKey) -> wire::VerificationKey {
+    let VerificationKey { kid, point } = key;
+    wire::VerificationKey { kid: kid.clone(), point: point.clone() }
+}
+
+fn server(server: &Server) -> wire::Server {
+    let Server { name, uid, upstream, identity, tools, limits } = server;
+    let ServerLimits { timeout, max_request, max_response, max_concurrent_calls } = *limits;
+    wire::Server {
+        name: name.clone(),
+        uid: uid.clone(),
+        upstream: upstream.map(|address| address.to_string()).unwrap_or_default(),
+        identity: identity.clone(),
+        tools: tools.iter().map(tool).collect(),
+        limits: Some(wire::ServerLimits {
+            timeout_ms: millis(timeout),
+            max_request_bytes: max_request.get(),
+            max_response_bytes: max_response.get(),
+            max_concurrent_calls,
+        }),
+    }
+}
+
+fn tool(tool: &Tool) -> wire::Tool {
+    let Tool { name, class: kind, arguments: list, price } = tool;
+    wire::Tool { name: name.clone(), class: class(*kind).into(), arguments: arguments(list), price_micros: price.get() }
+}
+
+fn class(class: Class) -> wire::Class {
+    match class {
+        Class::Read => wire::Class::Read,
+        Class::Write => wire::Class::Write,
+        Class::Destructive => wire::Class::Destructive,
+    }
+}
+
+fn classes(classes: &[Class]) -> Vec<i32> {
+    classes.iter().map(|kind| class(*kind).into()).collect()
+}
+
+fn arguments(arguments: &[Argument]) -> Vec<wire::Argument> {
+    let argument = |argument: &Argument| {
+        let Argument { name, required, rule: kind } = argument;
+        wire::Argument { name: name.clone(), required: *required, rule: Some(rule(kind)) }
+    };
+    arguments.iter().map(argument).collect()
+}
+
+fn rule(rule: &Rule) -> wire::Rule {
+    use wire::rule::Kind;
+    let kind = match rule {
+        Rule::Path(PathRule { within, extensions, dotfiles }) => {
+            Kind::Path(wire::PathRule { within: within.clone(), extensions: extensions.clone(), dotfiles: *dotfiles })
+        }
+        Rule::Enum(values) => Kind::Enum(wire::EnumRule { values: values.clone() }),
+        Rule::String(StringRule { max_length, pattern, leading_dash }) => Kind::String(wire::StringRule {
+            max_length: *max_length,
+            pattern: pattern.clone(),
+            leading_dash: *leading_dash,
+        }),
+        Rule::Integer { minimum, maximum } => Kind::Integer(wire::IntegerRule { minimum: *minimum, maximum: *maximum }),
+        Rule::Number { minimum, maximum } => {
+            Kind::Number(wire::NumberRule { minimum: minimum.clone(), maximum: maximum.clone() })
+        }
+        Rule::Boolean => Kind::Boolean(wire::BooleanRule {}),
+        Rule::Const(scalar) => Kind::Const(constant(scalar)),
+        Rule::Array(list) => Kind::Array(Box::new(array(list))),
+        Rule::Object(properties) => Kind::Object(wire::ObjectRule { properties: arguments(properties) }),
+    };
+    wire::Rule { kind: Some(kind) }
+}
+
+fn constant(scalar: &Scalar) -> wire::ConstRule {
+    use wire::const_rule::Value;
+    let value = match scalar {
+        Scalar::String(value) => Value::String(value.clone()),
+        Scalar::Integer(value) => Value::Integer(*value),
+        Scalar::Boolean(value) => Value::Boolean(*value),
+    };
+    wire::ConstRule { value: Some(value) }
+}
+
+fn array(list: &ItemRule) -> wire::ArrayRule {
+    let ItemRule { item, max_items } = list;
+    wire::ArrayRule { item: Some(Box::new(rule(item))), max_items: *max_items }
+}
+
+fn principal(principal: &Principal) -> wire::Principal {
+    let Principal { namespace, name, uid, suspended, revoked_until, grants, limits } = principal;
+    let PrincipalLimits { calls_per_minute, burst, max_concurrent_calls } = *limits;
+    wire::Principal {
+        namespace: namespace.clone(),
+        name: name.clone(),
+        uid: uid.clone(),
+        suspended: *suspended,
+        revoked_until: *revoked_until,
+        grants: grants.iter().map(grant).collect(),
+        limits: Some(wire::PrincipalLimits { calls_per_minute, burst, max_concurrent_calls }),
+    }
+}
+
+fn grant(grant: &Grant) -> wire::Grant {
+    let Grant { scope, server_uid, tools, classes: kinds } = grant;
+    wire::Grant {
+        scope: scope.clone(),
+        server_uid: server_uid.clone(),
+        tools: tools.iter().map(granted_tool).collect(),
+        classes: classes(kinds),
+    }
+}
+
+fn granted_tool(tool: &GrantedTool) -> wire::GrantedTool {
+    let GrantedTool { name, arguments: list } = tool;
+    let list = list.as_ref().map(|list| wire::ArgumentList { items: arguments(list) });
+    wire::GrantedTool { name: name.clone(), arguments: list }
+}
+
+fn budget(budget: &Budget) -> wire::Budget {
+    let Budget { name, uid, selector, period, amount, calls } = budget;
+    let Selector { principals, servers, classes: kinds } = selector;
+    let period = match period {
+        Period::Hour => wire::Period::Hour,
+        Period::Day => wire::Period::Day,
+        Period::Week => wire::Period::Week,
+        Period::Month => wire::Period::Month,
+    };
+    let uids = |uids: &Vec<String>| wire::UidList { uids: uids.clone() };
+    wire::Budget {
+        name: name.clone(),
+        uid: uid.clone(),
+        selector: Some(wire::Selector {
+            principals: principals.as_ref().map(uids),
+            servers: servers.as_ref().map(uids),
+            classes: kinds.as_ref().map(|kinds| wire::ClassList { classes: classes(kinds) }),
+        }),
+        period: period.into(),
+        amount_micros: amount.map(mcp_fleet_policy::units::Micros::get),
+        calls: *calls,
+    }
+}

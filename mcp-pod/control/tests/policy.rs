@@ -1,0 +1,232 @@
+//! Policies on the wire and in snapshots: what goes in comes out, and what was not understood is refused.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod strategy;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mcp_fleet_control::convert::{ConvertError, from_wire, to_wire};
+use mcp_fleet_control::snapshot::{self, INDEX, MAX_CHUNK, SnapshotError, chunk_name};
+use mcp_fleet_control::{DecodeError, Digest, Encoded, decode, encode, wire};
+use mcp_fleet_policy::model::{StaleAfter, TenantPolicy, Traffic};
+use proptest::prelude::*;
+use prost::Message as _;
+
+fn plain() -> TenantPolicy {
+    TenantPolicy {
+        tenant: "acme".into(),
+        tenant_uid: "0b0e".into(),
+        generation: 7,
+        suspended: false,
+        audience: "https://gateway.acme-mcp.svc".into(),
+        issuer: "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/0b0e".into(),
+        keys: vec![],
+        session_key: vec![1; 32],
+        traffic: Traffic::default(),
+        stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
+        currency: None,
+        servers: vec![],
+        principals: vec![],
+        budgets: vec![],
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_policy_survives_the_wire_and_has_one_encoding(policy in strategy::policy()) {
+        let encoded = encode(&policy);
+        let back = decode(&encoded.bytes).unwrap();
+        prop_assert_eq!(&back, &policy);
+        prop_assert_eq!(encode(&back), encoded);
+    }
+
+    #[test]
+    fn a_policy_survives_a_snapshot(policy in strategy::policy()) {
+        let encoded = encode(&policy);
+        let files = snapshot::split(policy.generation, &encoded).unwrap();
+        prop_assert_eq!(snapshot::read_index(&files).unwrap().generation, policy.generation);
+        let (bytes, back) = snapshot::join(&files).unwrap();
+        prop_assert_eq!(bytes, encoded);
+        prop_assert_eq!(back, policy);
+    }
+
+    #[test]
+    fn cut_or_changed_bytes_are_refused_or_understood_whole(
+        policy in strategy::policy(), at in any::<prop::sample::Index>(), bit in 0..8_u8, cut in any::<bool>(),
+    ) {
+        let mut bytes = encode(&policy).bytes;
+        let at = at.index(bytes.len());
+        if cut { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }
+        // A changed bit may well give another policy; the digest tells. It must never give one that was not
+        // understood whole.
+        if let Ok(other) = decode(&bytes) {
+            prop_assert_eq!(encode(&other).bytes, bytes);
+        }
+    }
+}
+
+/// Appends a field that this version does not have to a message.
+fn with_unknown_field(mut bytes: Vec<u8>) -> Vec<u8> {
+    // Field 99, wire type 0 (varint): tag (99 << 3) = 792, then the value 1.
+    bytes.extend_from_slice(&[0x98, 0x06, 0x01]);
+    bytes
+}
+
+#[test]
+fn a_restriction_in_a_field_that_this_version_lacks_is_noticed() {
+    let bytes = encode(&plain()).bytes;
+    assert!(decode(&bytes).is_ok());
+    assert!(matches!(decode(&with_unknown_field(bytes)), Err(DecodeError::NotUnderstood)));
+}
+
+#[test]
+fn a_restriction_deep_inside_that_this_version_lacks_is_noticed() {
+    // prost reads `traffic` (field 10, wire type 2) twice by merging; the second one carries the unknown field.
+    let mut bytes = encode(&plain()).bytes;
+    let inner = with_unknown_field(vec![]);
+    bytes.push(10 << 3 | 2);
+    bytes.push(u8::try_from(inner.len()).unwrap());
+    bytes.extend(inner);
+    assert!(wire::Policy::decode(bytes.as_slice()).is_ok());
+    assert!(matches!(decode(&bytes), Err(DecodeError::NotUnderstood)));
+}
+
+fn refused(change: impl FnOnce(&mut wire::Policy)) -> ConvertError {
+    let mut message = to_wire(&plain());
+    assert!(from_wire(message.clone()).is_ok());
+    change(&mut message);
+    from_wire(message).unwrap_err()
+}
+
+#[test]
+fn a_feature_that_this_version_lacks_is_refused_by_name() {
+    let error = refused(|policy| policy.required_features.push("taint".into()));
+    assert_eq!(error, ConvertError::UnknownFeature("taint".into()));
+}
+
+#[test]
+fn a_feature_that_the_writer_forgot_to_name_is_noticed() {
+    let mut message = to_wire(&plain());
+    message.required_features.clear();
+    assert!(matches!(decode(&message.encode_to_vec()), Err(DecodeError::NotUnderstood)));
+}
+
+#[test]
+fn parts_that_are_missing_or_of_an_unknown_kind_are_refused() {
+    let server = wire::Server {
+        name: "files".into(),
+        uid: "5e".into(),
+        identity: "spiffe://x".into(),
+        limits: Some(wire::ServerLimits::default()),
+        ..Default::default()
+    };
+    let tool = wire::Tool { name: "read".into(), class: wire::Class::Read.into(), ..Default::default() };
+    let with_tool = |tool: wire::Tool| {
+        let server = server.clone();
+        refused(move |policy| policy.servers.push(wire::Server { tools: vec![tool], ..server }))
+    };
+    assert_eq!(with_tool(wire::Tool { class: 0, ..tool.clone() }), ConvertError::Missing("class"));
+    assert_eq!(with_tool(wire::Tool { class: 9, ..tool.clone() }), ConvertError::Missing("class"));
+    let argument = wire::Argument { name: "path".into(), required: false, rule: None };
+    let tool_with = |argument| wire::Tool { arguments: vec![argument], ..tool.clone() };
+    assert_eq!(with_tool(tool_with(argument.clone())), ConvertError::Missing("argument.rule"));
+    let unknown = wire::Argument { rule: Some(wire::Rule { kind: None }), ..argument };
+    assert_eq!(with_tool(tool_with(unknown)), ConvertError::Missing("rule"));
+    assert_eq!(refused(|policy| policy.traffic = None), ConvertError::Missing("traffic"));
+    assert_eq!(refused(|policy| policy.stale_after = None), ConvertError::Missing("stale_after"));
+    let budget = wire::Budget { name: "b".into(), uid: "b0".into(), ..Default::default() };
+    assert_eq!(refused(|policy| policy.budgets.push(budget)), ConvertError::Missing("budget.selector"));
+}
+
+#[test]
+fn values_that_cannot_be_are_refused() {
+    let field = |error| match error {
+        ConvertError::Invalid { field, .. } => field,
+        other => panic!("refused as {other}"),
+    };
+    assert_eq!(field(refused(|policy| policy.generation = 0)), "generation");
+    assert_eq!(field(refused(|policy| policy.tenant_uid = "a b".into())), "tenant_uid");
+    assert_eq!(field(refused(|policy| policy.tenant_uid = String::new())), "tenant_uid");
+    assert_eq!(field(refused(|policy| policy.session_key = vec![0; 31])), "session_key");
+    assert_eq!(field(refused(|policy| policy.currency = "usd".into())), "currency");
+    let key = wire::VerificationKey { kid: "k".into(), point: vec![2; 65] };
+    assert_eq!(field(refused(|policy| policy.keys.push(key))), "key.point");
+    let server = wire::Server {
+        name: "files".into(),
+        uid: "5e".into(),
+        identity: "spiffe://x".into(),
+        upstream: "files.acme-mcp.svc:8443".into(),
+        limits: Some(wire::ServerLimits::default()),
+        ..Default::default()
+    };
+    assert_eq!(field(refused(|policy| policy.servers.push(server))), "server.upstream");
+}
+
+/// Bytes that do not compress, as if they were a policy.
+fn noise(length: usize) -> Encoded {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let bytes: Vec<u8> = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    })
+    .take(length)
+    .collect();
+    Encoded { digest: Digest::of(&bytes), bytes }
+}
+
+#[test]
+fn a_snapshot_is_cut_into_chunks_that_fit_into_secrets() {
+    let files = snapshot::split(7, &noise(2 * MAX_CHUNK)).unwrap();
+    assert_eq!(snapshot::read_index(&files).unwrap().chunks, 3);
+    assert!(files.values().all(|file| file.len() <= MAX_CHUNK));
+    assert!(matches!(snapshot::split(7, &noise(4 * MAX_CHUNK)), Err(SnapshotError::TooLarge(_))));
+}
+
+fn files() -> BTreeMap<String, Vec<u8>> {
+    snapshot::split(7, &encode(&plain())).unwrap()
+}
+
+#[test]
+fn a_snapshot_in_the_middle_of_an_update_gives_its_floor_but_no_policy() {
+    let newer = TenantPolicy { generation: 8, suspended: true, ..plain() };
+    let mut mixed = snapshot::split(8, &encode(&newer)).unwrap();
+    mixed.insert(chunk_name(0), files()[&chunk_name(0)].clone());
+    assert!(matches!(snapshot::join(&mixed), Err(SnapshotError::Mixed)));
+    assert_eq!(snapshot::read_index(&mixed).unwrap().generation, 8);
+}
+
+#[test]
+fn a_snapshot_whose_index_lies_about_the_generation_is_refused() {
+    let lying = snapshot::split(9, &encode(&plain())).unwrap();
+    assert!(matches!(snapshot::join(&lying), Err(SnapshotError::Generation { index: 9, policy: 7 })));
+}
+
+#[test]
+fn a_snapshot_without_its_files_is_refused() {
+    let mut without_chunk = files();
+    without_chunk.remove(&chunk_name(0));
+    assert!(matches!(snapshot::join(&without_chunk), Err(SnapshotError::Missing(name)) if name == "chunk-0"));
+    let mut without_index = files();
+    without_index.remove(INDEX);
+    assert!(matches!(snapshot::join(&without_index), Err(SnapshotError::Missing(_))));
+}
+
+#[test]
+fn a_decompression_bomb_is_cut_off() {
+    let bomb = Encoded { bytes: vec![0; 64 << 20], digest: Digest::of(b"") };
+    let files = snapshot::split(7, &bomb).unwrap();
+    assert!(matches!(snapshot::join(&files), Err(SnapshotError::Bomb)));
+}
+
+#[test]
+fn digests_are_read_as_they_are_written() {
+    let digest = Digest::of(b"policy");
+    assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
+    assert!(digest.to_string().to_uppercase().parse::<Digest>().is_err());
+    assert!("00".parse::<Digest>().is_err());
+}

@@ -1,0 +1,164 @@
+//! Any policy that a tenant could have, for property tests.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::model::{
+    Argument, Budget, Grant, GrantedTool, ItemRule, PathRule, Period, Principal, PrincipalLimits, Rule, Scalar,
+    Selector, Server, ServerLimits, StaleAfter, StringRule, TenantPolicy, Tool, Traffic, VerificationKey,
+};
+use mcp_fleet_policy::units::{Bytes, Micros};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9-]{0,12}"
+}
+
+fn uid() -> impl Strategy<Value = String> {
+    "[0-9a-f]{8}-[0-9a-f]{4}"
+}
+
+fn class() -> impl Strategy<Value = Class> {
+    prop::sample::select(Class::ALL.to_vec())
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let exact = -((1_i64 << 53) - 1)..(1_i64 << 53);
+    let leaf = prop_oneof![
+        (vec("/[a-z]{1,6}", 1..3), vec("[a-z]{2,4}", 0..3), any::<bool>())
+            .prop_map(|(within, extensions, dotfiles)| Rule::Path(PathRule { within, extensions, dotfiles })),
+        vec(".{0,8}", 0..4).prop_map(Rule::Enum),
+        (any::<u32>(), option::of(".{0,8}"), any::<bool>()).prop_map(|(max_length, pattern, leading_dash)| {
+            Rule::String(StringRule { max_length, pattern, leading_dash })
+        }),
+        (exact.clone(), exact).prop_map(|(minimum, maximum)| Rule::Integer { minimum, maximum }),
+        ("-?[0-9]{1,4}", "[0-9]{1,4}\\.[0-9]{1,4}").prop_map(|(minimum, maximum)| Rule::Number { minimum, maximum }),
+        Just(Rule::Boolean),
+        ".{0,8}".prop_map(|value| Rule::Const(Scalar::String(value))),
+        any::<i64>().prop_map(|value| Rule::Const(Scalar::Integer(value))),
+        any::<bool>().prop_map(|value| Rule::Const(Scalar::Boolean(value))),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            (inner.clone(), any::<u32>())
+                .prop_map(|(item, max_items)| Rule::Array(Box::new(ItemRule { item, max_items }))),
+            vec((name(), any::<bool>(), inner), 0..3).prop_map(|list| Rule::Object(named(list))),
+        ]
+    })
+}
+
+fn named(list: Vec<(String, bool, Rule)>) -> Vec<Argument> {
+    list.into_iter().map(|(name, required, rule)| Argument { name, required, rule }).collect()
+}
+
+fn arguments() -> impl Strategy<Value = Vec<Argument>> {
+    vec((name(), any::<bool>(), rule()), 0..4).prop_map(named)
+}
+
+fn server() -> impl Strategy<Value = Server> {
+    let tool = (name(), class(), arguments(), any::<u64>()).prop_map(|(name, class, arguments, price)| Tool {
+        name,
+        class,
+        arguments,
+        price: Micros::new(price),
+    });
+    let limits = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
+        |(timeout, max_request, max_response, max_concurrent_calls)| ServerLimits {
+            timeout: Duration::from_millis(timeout.into()),
+            max_request: Bytes::new(max_request),
+            max_response: Bytes::new(max_response),
+            max_concurrent_calls,
+        },
+    );
+    (name(), uid(), option::of(any::<SocketAddr>()), "spiffe://[a-z]{1,8}", vec(tool, 0..4), limits).prop_map(
+        |(name, uid, upstream, identity, tools, limits)| {
+            // The text form of an address has no flow label; the operator never makes one.
+            let upstream = upstream.map(|address| SocketAddr::new(address.ip(), address.port()));
+            Server { name, uid, upstream, identity, tools, limits }
+        },
+    )
+}
+
+fn grant() -> impl Strategy<Value = Grant> {
+    let tool = (name(), option::of(arguments())).prop_map(|(name, arguments)| GrantedTool { name, arguments });
+    (name(), uid(), vec(tool, 0..4), vec(class(), 0..3)).prop_map(|(scope, server_uid, tools, classes)| Grant {
+        scope,
+        server_uid,
+        tools,
+        classes,
+    })
+}
+
+fn principal() -> impl Strategy<Value = Principal> {
+    let limits = (any::<Option<u32>>(), any::<Option<u32>>(), any::<Option<u32>>()).prop_map(
+        |(calls_per_minute, burst, max_concurrent_calls)| PrincipalLimits {
+            calls_per_minute,
+            burst,
+            max_concurrent_calls,
+        },
+    );
+    (name(), name(), uid(), any::<bool>(), any::<Option<i64>>(), vec(grant(), 0..3), limits).prop_map(
+        |(namespace, name, uid, suspended, revoked_until, grants, limits)| Principal {
+            namespace,
+            name,
+            uid,
+            suspended,
+            revoked_until,
+            grants,
+            limits,
+        },
+    )
+}
+
+fn budget() -> impl Strategy<Value = Budget> {
+    let uids = || option::of(vec(uid(), 0..3));
+    let selector = (uids(), uids(), option::of(vec(class(), 0..3)))
+        .prop_map(|(principals, servers, classes)| Selector { principals, servers, classes });
+    let period = prop::sample::select(vec![Period::Hour, Period::Day, Period::Week, Period::Month]);
+    (name(), uid(), selector, period, any::<Option<u64>>(), any::<Option<u64>>()).prop_map(
+        |(name, uid, selector, period, amount, calls)| Budget {
+            name,
+            uid,
+            selector,
+            period,
+            amount: amount.map(Micros::new),
+            calls,
+        },
+    )
+}
+
+/// Any policy.
+pub(crate) fn policy() -> impl Strategy<Value = TenantPolicy> {
+    let key = (name(), vec(any::<u8>(), 64))
+        .prop_map(|(kid, rest)| VerificationKey { kid, point: std::iter::once(4).chain(rest).collect() });
+    let head = (name(), uid(), 1..u64::MAX, any::<bool>(), "https://[a-z]{1,8}", "https://[a-z]{1,8}/t");
+    let secrets = (vec(key, 0..3), vec(any::<u8>(), 32));
+    let limits = (any::<Option<u32>>(), any::<Option<u32>>(), any::<u32>(), any::<u32>(), option::of("[A-Z]{3}"));
+    let lists = (vec(server(), 0..3), vec(principal(), 0..3), vec(budget(), 0..3));
+    (head, secrets, limits, lists).prop_map(|(head, (keys, session_key), limits, (servers, principals, budgets))| {
+        let (tenant, tenant_uid, generation, suspended, audience, issuer) = head;
+        let (calls_per_minute, max_concurrent_calls, read, write, currency) = limits;
+        TenantPolicy {
+            tenant,
+            tenant_uid,
+            generation,
+            suspended,
+            audience,
+            issuer,
+            keys,
+            session_key,
+            traffic: Traffic { calls_per_minute, max_concurrent_calls },
+            stale_after: StaleAfter {
+                read: Duration::from_millis(read.into()),
+                write: Duration::from_millis(write.into()),
+            },
+            currency: currency.map(|code| code.parse().expect("three capitals")),
+            servers,
+            principals,
+            budgets,
+        }
+    })
+}
