@@ -5,6 +5,7 @@
 //! gateway enforces; [`reason`] is the closed set of answers to «why».
 
 pub mod class;
+pub mod json;
 pub mod model;
 pub mod reason;
 pub mod units;

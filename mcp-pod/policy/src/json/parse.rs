@@ -1,0 +1,182 @@
+//! The parser: one pass by recursive descent, bounded in depth and in values.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use super::{Limits, Members, ParseError, Problem, Value, number, string};
+
+/// Up to here a duplicate key is searched for by comparing all pairs; above, in a table with a random seed.
+const PAIRWISE: usize = 12;
+
+/// Reads exactly one value; white space may stand around it.
+pub fn parse<'a>(text: &'a [u8], limits: &Limits) -> Result<Value<'a>, ParseError> {
+    let text = std::str::from_utf8(text).map_err(|error| Problem::Utf8.at(error.valid_up_to()))?;
+    if text.starts_with('\u{feff}') {
+        return Err(Problem::ByteOrderMark.at(0));
+    }
+    let mut parser = Parser { text, offset: 0, depth: limits.depth, nodes: limits.nodes, limits };
+    parser.skip_space();
+    let value = parser.value()?;
+    parser.skip_space();
+    if parser.offset < text.len() {
+        return Err(Problem::Trailing.at(parser.offset));
+    }
+    Ok(value)
+}
+
+struct Parser<'a, 'l> {
+    text: &'a str,
+    offset: usize,
+    /// Levels that may still be opened.
+    depth: usize,
+    /// Values that may still be read.
+    nodes: usize,
+    limits: &'l Limits,
+}
+
+impl<'a> Parser<'a, '_> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.offset).copied()
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.offset += 1;
+        }
+    }
+
+    fn error(&self, problem: Problem) -> ParseError {
+        let problem = if problem == Problem::Unexpected && self.peek().is_none() { Problem::End } else { problem };
+        problem.at(self.offset)
+    }
+
+    /// Takes this byte and the space behind it.
+    fn expect(&mut self, byte: u8) -> Result<(), ParseError> {
+        if self.peek() != Some(byte) {
+            return Err(self.error(Problem::Unexpected));
+        }
+        self.offset += 1;
+        self.skip_space();
+        Ok(())
+    }
+
+    fn value(&mut self) -> Result<Value<'a>, ParseError> {
+        self.nodes = self.nodes.checked_sub(1).ok_or(self.error(Problem::Nodes))?;
+        match self.peek() {
+            Some(b'{') => self.nested(Self::object),
+            Some(b'[') => self.nested(Self::array),
+            Some(b'"') => Ok(Value::String(self.string()?)),
+            Some(b't') => self.word("true", Value::Bool(true)),
+            Some(b'f') => self.word("false", Value::Bool(false)),
+            Some(b'n') => self.word("null", Value::Null),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            _ => Err(self.error(Problem::Unexpected)),
+        }
+    }
+
+    fn nested(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<Value<'a>, ParseError>,
+    ) -> Result<Value<'a>, ParseError> {
+        self.depth = self.depth.checked_sub(1).ok_or(self.error(Problem::Depth))?;
+        self.offset += 1;
+        self.skip_space();
+        let value = read(self)?;
+        self.depth += 1;
+        Ok(value)
+    }
+
+    fn array(&mut self) -> Result<Value<'a>, ParseError> {
+        let mut items = Vec::new();
+        if self.peek() != Some(b']') {
+            loop {
+                items.push(self.value()?);
+                if !self.more()? {
+                    break;
+                }
+            }
+        }
+        self.close(b']')?;
+        Ok(Value::Array(items))
+    }
+
+    fn object(&mut self) -> Result<Value<'a>, ParseError> {
+        let start = self.offset;
+        let mut members = Vec::new();
+        if self.peek() != Some(b'}') {
+            loop {
+                let key = self.key()?;
+                self.skip_space();
+                self.expect(b':')?;
+                members.push((key, self.value()?));
+                if !self.more()? {
+                    break;
+                }
+            }
+        }
+        if has_duplicate(&members) {
+            return Err(Problem::DuplicateKey.at(start));
+        }
+        self.close(b'}')?;
+        Ok(Value::Object(members))
+    }
+
+    fn key(&mut self) -> Result<Cow<'a, str>, ParseError> {
+        if self.peek() != Some(b'"') {
+            return Err(self.error(Problem::Unexpected));
+        }
+        let start = self.offset;
+        let key = self.string()?;
+        if key.contains('\0') { Err(Problem::NulInKey.at(start)) } else { Ok(key) }
+    }
+
+    /// Whether a comma announces another item.
+    fn more(&mut self) -> Result<bool, ParseError> {
+        self.skip_space();
+        if self.peek() != Some(b',') {
+            return Ok(false);
+        }
+        self.expect(b',')?;
+        Ok(true)
+    }
+
+    fn close(&mut self, byte: u8) -> Result<(), ParseError> {
+        if self.peek() != Some(byte) {
+            return Err(self.error(Problem::Unexpected));
+        }
+        self.offset += 1;
+        Ok(())
+    }
+
+    fn string(&mut self) -> Result<Cow<'a, str>, ParseError> {
+        let (string, end) = string::read(self.text, self.offset + 1)?;
+        self.offset = end;
+        Ok(string)
+    }
+
+    fn number(&mut self) -> Result<Value<'a>, ParseError> {
+        let rest = self.text.get(self.offset..).unwrap_or_default();
+        let (value, length) = number::read(rest, self.limits.numbers).map_err(|problem| problem.at(self.offset))?;
+        self.offset += length;
+        Ok(value)
+    }
+
+    fn word(&mut self, word: &str, value: Value<'a>) -> Result<Value<'a>, ParseError> {
+        if !self.text.as_bytes().get(self.offset..).is_some_and(|rest| rest.starts_with(word.as_bytes())) {
+            return Err(self.error(Problem::Unexpected));
+        }
+        self.offset += word.len();
+        Ok(value)
+    }
+}
+
+fn has_duplicate(members: &Members<'_>) -> bool {
+    if members.len() <= PAIRWISE {
+        return members
+            .iter()
+            .enumerate()
+            .any(|(index, (key, _))| members.iter().skip(index + 1).any(|(other, _)| other == key));
+    }
+    let mut seen = HashSet::with_capacity(members.len());
+    !members.iter().all(|(key, _)| seen.insert(key.as_ref()))
+}
