@@ -38,7 +38,7 @@ pub fn end_to_end() -> Result<()> {
         show(cargo(&faults).arg("--no-run"))?;
         let mut tests = cluster.command("cargo")?;
         tests.args(faults).args(["--", "--test-threads", "1"]).current_dir(repository());
-        show(tests.env(KUBECONFIG, cluster.kubeconfig()))
+        show(tests.env(KUBECONFIG, cluster.kubeconfig()).env("MCP_FLEET_TEST_CLUSTER", END_TO_END))
     })
 }
 
