@@ -1,0 +1,48 @@
+//! What every controller is given.
+
+use std::sync::Arc;
+
+use kube::Client;
+
+use crate::ca::Authority;
+use crate::config::Config;
+use crate::control::Control;
+use crate::events::Events;
+use crate::latch::Latches;
+use crate::leader::Leadership;
+use crate::telemetry::Metrics;
+use crate::token::KeyStore;
+use crate::world::World;
+
+/// Shared by all controllers, the compiler and the control server of one replica.
+#[derive(Clone)]
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// The flags.
+    pub config: Arc<Config>,
+    /// The certificate authority; the same on all replicas.
+    pub ca: Arc<Authority>,
+    /// TLS of the control server: certificate for the operator's Service name, ALPN h2, no client certificates.
+    pub serving: Arc<rustls::ServerConfig>,
+    /// The tenants' signing and session keys.
+    pub keys: KeyStore,
+    /// The revocations that were ever asked for.
+    pub latches: Latches,
+    /// What the API server holds.
+    pub world: World,
+    /// Writes Events.
+    pub events: Events,
+    /// Verdicts and tenant states, from the compiler and the stream.
+    pub control: Arc<Control>,
+    /// Whether this replica leads.
+    pub leadership: Leadership,
+    /// Metrics, and the registry to add more.
+    pub metrics: Metrics,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("config", &self.config).finish_non_exhaustive()
+    }
+}

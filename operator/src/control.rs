@@ -1,0 +1,166 @@
+//! What the compiler and the control stream know about tenants and objects, for the controllers that write status;
+//! and the way in which controllers ask for a new compilation.
+
+use std::collections::HashMap;
+
+use mcp_fleet_crds::budget::Spending;
+use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_crds::tenant::GatewayStatus;
+use parking_lot::RwLock;
+use tokio::sync::broadcast;
+
+/// The kinds that are compiled into policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `MCPTenant`
+    Tenant,
+    /// `MCPServer`
+    Server,
+    /// `MCPScope`
+    Scope,
+    /// `MCPPrincipal`
+    Principal,
+    /// `MCPBudget`
+    Budget,
+}
+
+/// What the compiler made of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it is part of the policy as it is written.
+    pub ok: bool,
+    /// Why, for the condition.
+    pub reason: ConditionReason,
+    /// What is wrong and what to do, for the condition.
+    pub message: String,
+    /// The `metadata.generation` that was judged.
+    pub object_generation: i64,
+}
+
+/// How far a tenant's policy is enforced.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TenantState {
+    /// The newest published generation; 0: none yet.
+    pub generation: u64,
+    /// SHA-256 of that policy, in hexadecimal digits.
+    pub digest: Option<String>,
+    /// The gateways with a control stream, and the generation that each acknowledged by the right digest.
+    pub gateways: Vec<GatewayStatus>,
+    /// Why the newest policy could not be published, or was refused by a gateway.
+    pub error: Option<(ConditionReason, String)>,
+    /// Where the tenant's ceiling stands.
+    pub spending: Option<Spending>,
+}
+
+impl TenantState {
+    /// Gateways that enforce the newest generation.
+    pub fn current(&self) -> usize {
+        let newest = i64::try_from(self.generation).unwrap_or(i64::MAX);
+        self.gateways.iter().filter(|gateway| gateway.policy_generation >= newest).count()
+    }
+}
+
+/// The board on which compiler, stream and controllers leave word for each other.
+#[derive(Debug)]
+pub struct Control {
+    verdicts: RwLock<HashMap<(Kind, String), Verdict>>,
+    tenants: RwLock<HashMap<String, TenantState>>,
+    changes: broadcast::Sender<ControlChange>,
+    pokes: broadcast::Sender<String>,
+}
+
+/// What changed on the board.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlChange {
+    /// The state of the tenant with this UID.
+    Tenant(String),
+    /// The verdict on the object of this kind and UID.
+    Verdict(Kind, String),
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            verdicts: RwLock::default(),
+            tenants: RwLock::default(),
+            changes: broadcast::channel(1024).0,
+            pokes: broadcast::channel(1024).0,
+        }
+    }
+}
+
+impl Control {
+    /// The compiler's verdict on an object; none until it was compiled once.
+    pub fn verdict(&self, kind: Kind, uid: &str) -> Option<Verdict> {
+        self.verdicts.read().get(&(kind, uid.to_owned())).cloned()
+    }
+
+    /// Sets a verdict, and tells listeners when it is another than before.
+    pub fn set_verdict(&self, kind: Kind, uid: &str, verdict: Verdict) {
+        let before = self.verdicts.write().insert((kind, uid.to_owned()), verdict.clone());
+        if before.as_ref() != Some(&verdict) {
+            // Nobody listens on a follower.
+            let _ = self.changes.send(ControlChange::Verdict(kind, uid.to_owned()));
+        }
+    }
+
+    /// Forgets the verdict on an object that is gone.
+    pub fn forget(&self, kind: Kind, uid: &str) {
+        self.verdicts.write().remove(&(kind, uid.to_owned()));
+    }
+
+    /// How far the policy of a tenant is enforced.
+    pub fn tenant_state(&self, uid: &str) -> TenantState {
+        self.tenants.read().get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Sets that state, and tells listeners when it is another than before.
+    pub fn set_tenant_state(&self, uid: &str, state: TenantState) {
+        let before = self.tenants.write().insert(uid.to_owned(), state.clone());
+        if before.as_ref() != Some(&state) {
+            let _ = self.changes.send(ControlChange::Tenant(uid.to_owned()));
+        }
+    }
+
+    /// Forgets a tenant that is gone.
+    pub fn forget_tenant(&self, uid: &str) {
+        self.tenants.write().remove(uid);
+    }
+
+    /// Forgets everything: another replica may lead now, and what is known here grows old.
+    pub fn clear(&self) {
+        self.verdicts.write().clear();
+        self.tenants.write().clear();
+    }
+
+    /// Changes from now on.
+    pub fn changes(&self) -> broadcast::Receiver<ControlChange> {
+        self.changes.subscribe()
+    }
+
+    /// Asks for a compilation of the tenant with this UID: its keys, namespaces or latches changed.
+    pub fn poke(&self, tenant_uid: &str) {
+        let _ = self.pokes.send(tenant_uid.to_owned());
+    }
+
+    /// The UIDs of tenants to compile anew.
+    pub fn pokes(&self) -> broadcast::Receiver<String> {
+        self.pokes.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_that_stays_the_same_is_not_announced_again() {
+        let control = Control::default();
+        let mut changes = control.changes();
+        let state = TenantState { generation: 3, ..TenantState::default() };
+        control.set_tenant_state("u-1", state.clone());
+        control.set_tenant_state("u-1", state);
+        assert_eq!(changes.try_recv().unwrap(), ControlChange::Tenant("u-1".into()));
+        assert!(changes.try_recv().is_err());
+    }
+}

@@ -1,0 +1,21 @@
+//! The operator of MCP Fleet: custom resources go in, isolated tenants come out.
+//!
+//! One folder per kind, each with the same five steps: dereference (reads), validate (parse once), desired (pure),
+//! apply, status. Around them: [`leader`] decides which replica acts, [`ca`] and [`token`] make what is secret,
+//! [`apply`] puts declared objects back as a whole, [`control`] is where compiler and controllers leave word.
+
+pub mod apply;
+pub mod ca;
+pub mod compile;
+pub mod config;
+pub mod context;
+pub mod control;
+pub mod events;
+pub mod health;
+pub mod labels;
+pub mod latch;
+pub mod leader;
+pub mod ledger;
+pub mod telemetry;
+pub mod token;
+pub mod world;

@@ -1,0 +1,59 @@
+//! Logs, as JSON lines on stderr, and the metrics of the controllers.
+
+use prometheus::{Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging; `RUST_LOG` overrides the level `info`.
+pub fn init() {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=warn,kube_runtime=warn,h2=warn"));
+    // A second call in one process (tests) keeps the first subscriber.
+    let _ = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// The metrics of the controllers, and the registry to which other parts add theirs.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Everything that `/metrics` shows.
+    pub registry: Registry,
+    /// Reconciles by controller and outcome (`ok`, `error`).
+    pub reconciles: IntCounterVec,
+    /// Seconds that a reconcile took.
+    pub reconcile_seconds: HistogramVec,
+    /// When the credential of a principal expires, Unix seconds.
+    pub credential_expiry: GaugeVec,
+    /// 1 on the replica that leads.
+    pub leader: prometheus::IntGauge,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let reconciles = IntCounterVec::new(
+            Opts::new("mcp_fleet_reconciles_total", "Reconciles by controller and outcome"),
+            &["controller", "outcome"],
+        )?;
+        let reconcile_seconds = HistogramVec::new(
+            HistogramOpts::new("mcp_fleet_reconcile_duration_seconds", "Seconds that a reconcile took"),
+            &["controller"],
+        )?;
+        let credential_expiry = GaugeVec::new(
+            Opts::new("mcp_fleet_credential_expiry_timestamp_seconds", "When a principal's credential expires"),
+            &["tenant", "principal"],
+        )?;
+        let leader = prometheus::IntGauge::new("mcp_fleet_leader", "1 on the replica that leads")?;
+        registry.register(Box::new(reconciles.clone()))?;
+        registry.register(Box::new(reconcile_seconds.clone()))?;
+        registry.register(Box::new(credential_expiry.clone()))?;
+        registry.register(Box::new(leader.clone()))?;
+        Ok(Self { registry, reconciles, reconcile_seconds, credential_expiry, leader })
+    }
+
+    /// The text that Prometheus scrapes (exposition format 0.0.4).
+    pub fn render(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}

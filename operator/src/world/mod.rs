@@ -1,0 +1,158 @@
+//! What the API server holds, kept in memory by watches: the custom resources in full, Services for their addresses,
+//! and the metadata of everything that we made.
+//!
+//! It runs on every replica, so that a new leader starts with full stores. A change is announced after the store has
+//! it. Nothing here watches Secrets across the cluster.
+
+mod owned;
+mod run;
+mod secrets;
+
+pub use owned::{Key, Meta, Owned};
+pub use run::run;
+pub use secrets::{OPERATOR_BINDING, watch_secrets};
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube::ResourceExt;
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::{ObjectRef, Store};
+use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
+use tokio::sync::broadcast;
+
+use crate::labels::{self, Labels};
+
+/// What changed, told after the store has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A tenant, by name.
+    Tenant(String),
+    /// A server, by namespace and name.
+    Server(String, String),
+    /// A scope, by namespace and name.
+    Scope(String, String),
+    /// A principal, by namespace and name.
+    Principal(String, String),
+    /// A budget, by namespace and name.
+    Budget(String, String),
+    /// A server's Service: its labels.
+    Service(Labels),
+    /// A namespace that names a tenant.
+    Namespace(String),
+    /// Something that we made: its labels, as they were before if they were changed.
+    Owned(Labels),
+}
+
+/// The stores.
+#[derive(Clone)]
+pub struct World {
+    /// All tenants.
+    pub tenants: Store<MCPTenant>,
+    /// All servers.
+    pub servers: Store<MCPServer>,
+    /// All scopes.
+    pub scopes: Store<MCPScope>,
+    /// All principals.
+    pub principals: Store<MCPPrincipal>,
+    /// All budgets.
+    pub budgets: Store<MCPBudget>,
+    /// The Services of servers.
+    pub services: Store<Service>,
+    /// Namespaces that carry the label `mcp-fleet.dev/tenant`.
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// Metadata of everything else that we made, but for Secrets.
+    pub owned: Arc<Owned>,
+    changes: broadcast::Sender<Change>,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").field("tenants", &self.tenants.len()).finish_non_exhaustive()
+    }
+}
+
+impl World {
+    /// Changes from now on. A receiver that lags has to look at everything.
+    pub fn subscribe(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    fn announce(&self, change: Change) {
+        // Before the first subscriber there is nobody to tell.
+        let _ = self.changes.send(change);
+    }
+
+    /// The tenant that owns a namespace: the namespace names it by label, and it is the oldest that claims it.
+    pub fn tenant_of_namespace(&self, namespace: &str) -> Option<Arc<MCPTenant>> {
+        let found = self.namespaces.get(&ObjectRef::new(namespace))?;
+        let name = found.labels().get(labels::TENANT)?;
+        let tenant = self.tenants.get(&ObjectRef::new(name))?;
+        if tenant.spec.namespace.name != namespace || found.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        older_claim(&tenant, &self.tenants.state()).is_none().then_some(tenant)
+    }
+
+    /// The tenant with that UID.
+    pub fn tenant_by_uid(&self, uid: &str) -> Option<Arc<MCPTenant>> {
+        self.tenants.find(|tenant| tenant.metadata.uid.as_deref() == Some(uid))
+    }
+
+    /// The server with that UID.
+    pub fn server_by_uid(&self, uid: &str) -> Option<Arc<MCPServer>> {
+        self.servers.find(|server| server.metadata.uid.as_deref() == Some(uid))
+    }
+}
+
+/// The older tenant that claims one of the namespaces of this one, if there is any. Age goes by creation time, then by
+/// UID, so that every replica sees the same order.
+pub fn older_claim(tenant: &MCPTenant, all: &[Arc<MCPTenant>]) -> Option<Arc<MCPTenant>> {
+    let age = |tenant: &MCPTenant| {
+        (tenant.metadata.creation_timestamp.as_ref().map(|time| time.0), tenant.metadata.uid.clone())
+    };
+    let claims = |tenant: &MCPTenant| [tenant.spec.namespace.name.clone(), tenant.runtime_namespace()];
+    let ours = claims(tenant);
+    all.iter()
+        .filter(|other| other.metadata.uid != tenant.metadata.uid && age(other) < age(tenant))
+        .find(|other| claims(other).iter().any(|namespace| ours.contains(namespace)))
+        .cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str, namespace: &str, uid: &str, created: &str) -> Arc<MCPTenant> {
+        let json = serde_json::json!({
+            "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPTenant",
+            "metadata": {"name": name, "uid": uid, "creationTimestamp": created},
+            "spec": {"namespace": {"name": namespace}}
+        });
+        Arc::new(serde_json::from_value(json).unwrap())
+    }
+
+    #[test]
+    fn of_two_claims_on_a_namespace_the_older_wins() {
+        let old = tenant("acme", "shared", "u-1", "2026-11-01T00:00:00Z");
+        let new = tenant("beta", "shared", "u-2", "2026-11-02T00:00:00Z");
+        let all = [old.clone(), new.clone()];
+        assert_eq!(older_claim(&new, &all).unwrap().name_any(), "acme");
+        assert!(older_claim(&old, &all).is_none());
+    }
+
+    #[test]
+    fn a_tenant_cannot_claim_the_runtime_namespace_of_an_older_one() {
+        let old = tenant("acme", "acme", "u-1", "2026-11-01T00:00:00Z");
+        let new = tenant("beta", "acme-mcp", "u-2", "2026-11-02T00:00:00Z");
+        assert!(older_claim(&new, &[old, new.clone()]).is_some());
+    }
+
+    #[test]
+    fn claims_of_the_same_second_have_an_order_too() {
+        let one = tenant("acme", "shared", "u-1", "2026-11-01T00:00:00Z");
+        let two = tenant("beta", "shared", "u-2", "2026-11-01T00:00:00Z");
+        let all = [one.clone(), two.clone()];
+        assert!(older_claim(&two, &all).is_some() && older_claim(&one, &all).is_none());
+    }
+}
