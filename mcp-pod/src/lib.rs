@@ -4,8 +4,10 @@
 //! - [`shim`]: runs in the tool pod, starts the user's server in a sandbox and speaks to it over stdio.
 //! - [`envelope`]: what travels from gateway to shim.
 //! - [`tls`]: certificates and the configurations of both ends.
+//! - [`install`]: how the binary gets into a tool pod.
 
 pub mod envelope;
 pub mod gateway;
+pub mod install;
 pub mod shim;
 pub mod tls;

@@ -1,0 +1,311 @@
+//! What a program inside the sandbox can and cannot do: the real binary, real Python and Node.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A workspace, and beside it a directory of ours, both outside /tmp.
+struct Place {
+    root: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        std::fs::create_dir(root.path().join("workspace")).unwrap();
+        std::fs::create_dir(root.path().join("private")).unwrap();
+        std::fs::write(root.path().join("private/key"), "secret").unwrap();
+        std::fs::write(root.path().join("image.txt"), "image").unwrap();
+        std::fs::write(root.path().join("workspace/note.txt"), "note").unwrap();
+        Self { root }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn run(&self, command: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
+            .arg("sandbox-exec")
+            .arg("--workspace")
+            .arg(self.path("workspace"))
+            .arg("--private")
+            .arg(self.path("private"))
+            .arg("--")
+            .args(command)
+            .current_dir(self.path("workspace"))
+            .env("ROOT", self.root.path())
+            .env("HOME", "/tmp")
+            .output()
+            .unwrap()
+    }
+
+    /// Runs Python with a few helpers; what it printed.
+    fn python(&self, code: &str) -> String {
+        let program = format!("{HELPERS}\n{code}");
+        let output = self.run(&["/usr/bin/python3", "-c", &program]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{:?}: {stderr}", output.status);
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+}
+
+/// `attempt` prints the errno's name, or `ok`.
+const HELPERS: &str = r#"
+import ctypes, errno, os, socket, sys
+root = os.environ["ROOT"]
+libc = ctypes.CDLL(None, use_errno=True)
+def attempt(f):
+    try:
+        f(); print("ok")
+    except OSError as e:
+        print(errno.errorcode.get(e.errno, e.errno))
+def call(*args):
+    ctypes.set_errno(0)
+    if libc.syscall(*args) < 0:
+        raise OSError(ctypes.get_errno(), "syscall")
+"#;
+
+#[test]
+fn the_image_is_readable_and_the_workspace_writable() {
+    let place = Place::new();
+    let seen = place.python(
+        r#"
+print(open(root + "/image.txt").read())
+attempt(lambda: open(root + "/image.txt", "w"))
+attempt(lambda: open(root + "/new.txt", "w"))
+attempt(lambda: open("/etc/new.txt", "w"))
+open("made.txt", "w").write("made"); print(open(root + "/workspace/made.txt").read())
+import tempfile; tempfile.NamedTemporaryFile(dir="/tmp").close(); print("temporary")
+"#,
+    );
+    assert_eq!(seen, "image\nEACCES\nEACCES\nEACCES\nmade\ntemporary");
+}
+
+#[test]
+fn what_is_private_cannot_be_read_by_any_name() {
+    let place = Place::new();
+    // A link in the image that leads into it, as a hostile image could bring along.
+    std::os::unix::fs::symlink(place.path("private"), place.path("innocent")).unwrap();
+    let seen = place.python(
+        r#"
+attempt(lambda: open(root + "/private/key"))
+attempt(lambda: os.listdir(root + "/private"))
+attempt(lambda: open(root + "/innocent/key"))
+attempt(lambda: open("/proc/self/root" + root + "/private/key"))
+attempt(lambda: os.link(root + "/private/key", "stolen"))
+attempt(lambda: os.rename(root + "/private/key", "stolen"))
+"#,
+    );
+    assert_eq!(seen, "EACCES\nEACCES\nEACCES\nEACCES\nEXDEV\nEACCES");
+}
+
+#[test]
+fn links_devices_and_sockets_cannot_be_made_and_written_files_not_executed() {
+    let place = Place::new();
+    let seen = place.python(
+        r#"
+attempt(lambda: os.symlink("/etc/passwd", "link"))
+attempt(lambda: os.mkfifo("pipe"))
+attempt(lambda: os.mknod("dev", 0o20600, os.makedev(1, 3)))
+open("x.sh", "w").write('#!/bin/sh'); os.chmod("x.sh", 0o755)
+attempt(lambda: os.execv("./x.sh", ["x"]))
+"#,
+    );
+    assert_eq!(seen, "EACCES\nEACCES\nEACCES\nEACCES");
+}
+
+#[test]
+fn honest_moves_inside_the_workspace_work() {
+    let place = Place::new();
+    let seen = place.python(
+        r#"
+os.makedirs("a/b"); os.makedirs("c")
+open("a/b/file", "w").write("1")
+os.rename("a/b/file", "c/file"); os.rename("a/b", "c/b"); os.link("c/file", "c/b/again")
+os.remove("c/file"); os.rmdir("a"); print(open("c/b/again").read())
+"#,
+    );
+    assert_eq!(seen, "1");
+}
+
+#[test]
+fn there_is_no_network() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen = Place::new().python(&format!(
+        r#"
+attempt(lambda: socket.create_connection(("127.0.0.1", {port}), timeout=2))
+for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, socket.AF_NETLINK, 40):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW):
+        attempt(lambda: socket.socket(family, kind))
+attempt(lambda: call(41, 2, 1, 262))  # socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP)
+"#
+    ));
+    assert_eq!(seen.lines().count(), 17);
+    assert!(seen.lines().all(|line| line == "EAFNOSUPPORT"), "{seen}");
+}
+
+#[test]
+fn socket_pairs_work_but_reach_nobody() {
+    let place = Place::new();
+    let path = place.path("workspace/socket");
+    let _listener = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    let seen = place.python(
+        r#"
+a, b = socket.socketpair(); a.send(b"hi"); print(b.recv(2).decode())
+attempt(lambda: a.connect(root + "/workspace/socket"))
+attempt(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+attempt(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_RAW))
+import asyncio
+async def main():
+    process = await asyncio.create_subprocess_exec("/bin/echo", "child", stdout=asyncio.subprocess.PIPE)
+    print((await process.communicate())[0].decode().strip())
+asyncio.run(main())
+"#,
+    );
+    assert_eq!(seen, "hi\nEPERM\nEAFNOSUPPORT\nEAFNOSUPPORT\nchild");
+}
+
+#[test]
+fn processes_outside_are_out_of_reach() {
+    let place = Place::new();
+    // This test's own process stands for the shim: same uid, outside of the domain.
+    let pid = std::process::id();
+    let seen = place.python(&format!(
+        r#"
+for name in ("environ", "mem", "maps", "auxv"):
+    attempt(lambda: open("/proc/{pid}/" + name, "rb").read(1))
+attempt(lambda: os.listdir("/proc/{pid}/root/etc"))
+for name in ("fd/0", "cwd", "exe"):
+    attempt(lambda: os.readlink("/proc/{pid}/" + name))
+attempt(lambda: os.kill({pid}, 0))
+attempt(lambda: os.kill({pid}, 9))
+import resource
+attempt(lambda: resource.prlimit({pid}, resource.RLIMIT_CPU, (1, 1)))
+attempt(lambda: os.setpriority(os.PRIO_PROCESS, {pid}, 19))
+attempt(lambda: os.setpriority(os.PRIO_USER, 0, 19))
+attempt(lambda: os.sched_setaffinity({pid}, [0]))
+attempt(lambda: os.sched_setscheduler({pid}, os.SCHED_IDLE, os.sched_param(0)))
+attempt(lambda: os.pidfd_open({pid}) and call(438, os.pidfd_open({pid}), 0, 0))
+attempt(lambda: call(251, 1, {pid}, 0))  # ioprio_set
+attempt(lambda: call(101, 16, {pid}, 0, 0))  # ptrace(PTRACE_ATTACH)
+attempt(lambda: call(310, {pid}, 0, 0, 0, 0, 0))  # process_vm_readv
+"#
+    ));
+    let lines: Vec<_> = seen.lines().collect();
+    assert_eq!(lines.len(), 19);
+    assert!(lines.iter().all(|line| ["EACCES", "EPERM"].contains(line)), "{seen}");
+}
+
+#[test]
+fn itself_and_its_children_are_within_reach() {
+    let seen = Place::new().python(
+        r#"
+import subprocess, signal, resource
+child = subprocess.Popen(["/bin/sleep", "60"]); child.send_signal(signal.SIGTERM); print(child.wait())
+attempt(lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)))
+attempt(lambda: os.setpriority(os.PRIO_PROCESS, 0, 5))
+print([line.split()[1] for line in open("/proc/self/status") if line[:4] in ("CapE", "CapP", "CapI", "CapA", "NoNe", "Secc")])
+print(resource.getrlimit(resource.RLIMIT_CORE), resource.getrlimit(resource.RLIMIT_NOFILE))
+"#,
+    );
+    assert_eq!(
+        seen,
+        "-15\nok\nok\n['0000000000000000', '0000000000000000', '0000000000000000', '0000000000000000', '1', '2', '3']\n(0, 0) (4096, 4096)"
+    );
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn side_doors_of_the_kernel_are_shut() {
+    let seen = Place::new().python(
+        r#"
+for number, args in {
+    "unshare": (272, 0x10000000), "clone": (56, 0x10000000, 0, 0, 0, 0), "clone3": (435, 0, 0), "mount": (165, 0, 0, 0, 0, 0),
+    "open_tree": (428, -100, b"/", 1), "io_uring": (425, 8, 0), "bpf": (321, 0, 0, 0), "keyctl": (250, 0, -3, 0),
+    "shmget": (29, 0, 4096, 0o1600), "mq_open": (240, b"/q", 0o102, 0o600, 0), "by_handle": (304, -100, 0, 0),
+    "userfaultfd": (323, 0), "perf": (298, 0, 0, 0, 0, 0), "personality": (135, 0x0040000), "tiocsti": (16, 0, 0x5412, b"x"),
+    "unknown": (470, 0), "x32 socket": (0x40000000 + 41, 2, 1, 0), "sendto": (44, 1, 0, 0, 0, b"x", 1),
+}.items():
+    try:
+        call(*args); print(number, "ok")
+    except OSError as e:
+        print(number, errno.errorcode[e.errno])
+"#,
+    );
+    for line in seen.lines() {
+        let (name, outcome) = line.rsplit_once(' ').unwrap();
+        let expected = match name {
+            "clone3" | "io_uring" | "unknown" | "x32 socket" => "ENOSYS",
+            _ => "EPERM",
+        };
+        assert_eq!(outcome, expected, "{name}");
+    }
+    assert_eq!(seen.lines().count(), 18);
+}
+
+/// socket(AF_INET) by the 32-bit entry into the kernel, whose calls have other numbers.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_32_bit_entry_is_no_way_around() {
+    let place = Place::new();
+    let seen = place.python(
+        r#"
+import mmap
+# mov eax, 359 (socket); mov ebx, 2; mov ecx, 1; xor edx, edx; int 0x80; ret, with rbx kept
+code = b"\x53\xb8\x67\x01\x00\x00\xbb\x02\x00\x00\x00\xb9\x01\x00\x00\x00\x31\xd2\xcd\x80\x5b\xc3"
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC); page.write(code)
+function = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+print(errno.errorcode[-function()])
+"#,
+    );
+    assert_eq!(seen, "ENOSYS");
+}
+
+#[test]
+fn descriptors_are_not_inherited() {
+    let place = Place::new();
+    let script = format!(
+        "exec 7<{} ; exec {} sandbox-exec --private {} -- /bin/ls /proc/self/fd",
+        place.path("private").display(),
+        env!("CARGO_BIN_EXE_mcp-pod"),
+        place.path("private").display()
+    );
+    let output = Command::new("/bin/bash").args(["-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n1\n2\n3\n", "3 is ls's own");
+}
+
+#[test]
+fn node_runs_and_starts_children() {
+    let output = Place::new().run(&[
+        "node",
+        "-e",
+        "require('fs').writeFileSync('out', 'x'); \
+         const c = require('child_process').spawnSync('/bin/echo', ['child']); \
+         console.log('hello', c.stdout.toString().trim(), require('os').cpus().length > 0)",
+    ]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "hello child true", "{stderr}");
+}
+
+#[test]
+fn a_sandbox_that_cannot_be_made_runs_nothing() {
+    for (workspace, private) in
+        [("/", "/mcp-fleet"), ("/does/not/exist", "/mcp-fleet"), ("/usr", "/usr/bin"), ("/var", "/tmp/x")]
+    {
+        let output = Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
+            .args(["sandbox-exec", "--workspace", workspace, "--private", private, "--", "/bin/echo", "ran"])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(125), "{workspace}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn a_missing_command_says_so() {
+    let output = Place::new().run(&["/no/such/command"]);
+    assert_eq!((output.status.code(), output.status.signal()), (Some(127), None));
+    assert!(Path::new("/proc").exists() && String::from_utf8_lossy(&output.stderr).contains("/no/such/command"));
+}
