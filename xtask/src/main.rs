@@ -4,6 +4,7 @@
 #![allow(unreachable_pub)]
 
 mod cluster;
+mod crds;
 mod image;
 mod test;
 mod tools;
@@ -25,6 +26,8 @@ struct Arguments {
 enum Task {
     /// A real Kubernetes on this machine: kind where docker runs, else a node of our own.
     Cluster(cluster::cli::Arguments),
+    /// The API's YAML from its Rust types: `crds/yaml` and the chart.
+    Crds(crds::Arguments),
     /// Build container images as archives.
     Image(image::cli::Arguments),
     /// Every test but the long ones, or one part of them.
@@ -40,6 +43,7 @@ enum Task {
 fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Cluster(arguments) => cluster::cli::run(arguments),
+        Task::Crds(arguments) => crds::run(&arguments),
         Task::Image(arguments) => image::cli::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Supervise { plan } => cluster::supervisor::run(&plan),

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::layout::{API_PORT, DOMAIN, Layout, NODE_ADDRESS, POD_CIDR, SERVICE_CIDR};
 use super::pki::Pki;
-use super::plan::{Plan, Unit};
+use super::plan::{Condition, Plan, Unit};
 use crate::tools::go;
 
 /// Ports of etcd and the API server.
@@ -20,7 +20,6 @@ struct Ports {
 /// The control plane of a full node, in the order it starts.
 pub fn full(layout: &Layout, programs: &Path) -> Vec<Unit> {
     let ports = Ports { etcd: 2379, peers: 2380, api: API_PORT };
-    let address = format!("{NODE_ADDRESS}:{API_PORT}");
     let key = |name: &str| layout.text(&format!("pki/{name}"));
     let node = [
         "--bind-address=0.0.0.0".to_owned(),
@@ -34,9 +33,16 @@ pub fn full(layout: &Layout, programs: &Path) -> Vec<Unit> {
     vec![
         etcd(layout, programs, &ports),
         api_server(layout, programs, &ports, &node),
-        controllers(layout, programs).after(&address),
-        scheduler(layout, programs).after(&address),
+        controllers(layout, programs).after(answers(layout, programs)),
+        scheduler(layout, programs).after(answers(layout, programs)),
     ]
+}
+
+/// The API server answers and has made its built-in roles: before that it forbids its own programs their work.
+pub fn answers(layout: &Layout, programs: &Path) -> Condition {
+    let kubeconfig = format!("--kubeconfig={}", layout.kubeconfig().display());
+    let kubectl = programs.join("kubectl").display().to_string();
+    Condition::Succeeds(vec![kubectl, kubeconfig, "get".to_owned(), "--raw=/readyz".to_owned()])
 }
 
 /// etcd and the API server alone, on free ports of the host's loopback. No controllers run, so no ServiceAccounts
@@ -106,7 +112,7 @@ fn api_server(layout: &Layout, programs: &Path, ports: &Ports, more: &[String]) 
         "--profiling=false".to_owned(),
     ];
     let arguments = arguments.into_iter().chain(more.iter().cloned());
-    Unit::new(programs, "kube-apiserver", arguments).after(&format!("127.0.0.1:{}", ports.etcd))
+    Unit::new(programs, "kube-apiserver", arguments).after(Condition::Open(format!("127.0.0.1:{}", ports.etcd)))
 }
 
 fn controllers(layout: &Layout, programs: &Path) -> Unit {

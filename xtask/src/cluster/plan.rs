@@ -28,8 +28,17 @@ pub struct Unit {
     pub name: String,
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// An address that has to accept connections before the first start.
-    pub wait_for: Option<String>,
+    /// What has to be true before the first start.
+    pub wait_for: Option<Condition>,
+}
+
+/// What a unit can wait for. Programs do without, but their first failures cost them seconds of back-off.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Condition {
+    /// Something accepts connections on this address.
+    Open(String),
+    /// This command succeeds.
+    Succeeds(Vec<String>),
 }
 
 impl Unit {
@@ -39,9 +48,9 @@ impl Unit {
         Self { name: name.to_owned(), command: std::iter::once(program).chain(arguments).collect(), wait_for: None }
     }
 
-    /// The unit, first started when something listens on `address`.
-    pub fn after(mut self, address: &str) -> Self {
-        self.wait_for = Some(address.to_owned());
+    /// The unit, first started when `condition` holds.
+    pub fn after(mut self, condition: Condition) -> Self {
+        self.wait_for = Some(condition);
         self
     }
 }

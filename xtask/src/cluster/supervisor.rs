@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustix::process::{WaitOptions, wait};
 
-use super::plan::{Plan, Unit};
+use super::plan::{Condition, Plan, Unit};
 use crate::tools::command;
 
 /// Runs the plan in `file`; logs and pid files go to the folders beside it. Returns only on failure.
@@ -27,8 +27,8 @@ pub fn run(file: &Path) -> Result<()> {
     }
     let mut running = HashMap::new();
     for unit in &plan.units {
-        if let Some(address) = &unit.wait_for {
-            wait_until_open(address)?;
+        if let Some(condition) = &unit.wait_for {
+            wait_until(condition)?;
         }
         running.insert(start(unit, state)?, unit);
     }
@@ -69,16 +69,28 @@ fn log_file(state: &Path, unit: &str) -> Result<File> {
         .with_context(|| format!("failed to open {}", file.display()))
 }
 
-fn wait_until_open(address: &str) -> Result<()> {
-    let socket: SocketAddr = address.parse().with_context(|| format!("{address} is not an address"))?;
+fn wait_until(condition: &Condition) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        match TcpStream::connect_timeout(&socket, Duration::from_secs(1)) {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() > deadline => {
-                return Err(error).with_context(|| format!("nothing listens on {address}"));
-            }
-            Err(_) => sleep(Duration::from_millis(50)),
+    while let Err(error) = check(condition) {
+        if Instant::now() > deadline {
+            return Err(error);
+        }
+        sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn check(condition: &Condition) -> Result<()> {
+    match condition {
+        Condition::Open(address) => {
+            let socket: SocketAddr = address.parse().with_context(|| format!("{address} is not an address"))?;
+            TcpStream::connect_timeout(&socket, Duration::from_secs(1))
+                .with_context(|| format!("nothing listens on {address}"))?;
+            Ok(())
+        }
+        Condition::Succeeds(line) => {
+            let (program, arguments) = line.split_first().context("a condition has no command")?;
+            command::run(Command::new(program).args(arguments))
         }
     }
 }

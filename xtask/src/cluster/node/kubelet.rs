@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::json;
 
-use super::super::layout::{API_PORT, DNS_SERVICE, DOMAIN, Layout, NODE_ADDRESS};
+use super::super::layout::{DNS_SERVICE, DOMAIN, Layout, NODE_ADDRESS};
 use super::super::plan::Unit;
 
 /// Writes kubelet's configuration.
@@ -58,5 +58,5 @@ pub fn unit(layout: &Layout, programs: &Path) -> Unit {
         format!("--hostname-override={}", layout.node()),
         format!("--node-ip={NODE_ADDRESS}"),
     ];
-    Unit::new(programs, "kubelet", arguments).after(&format!("{NODE_ADDRESS}:{API_PORT}"))
+    Unit::new(programs, "kubelet", arguments)
 }

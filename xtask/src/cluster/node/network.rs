@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::super::layout::{API_PORT, Layout, NODE_ADDRESS, NODE_POD_CIDR, POD_CIDR};
+use super::super::layout::{Layout, NODE_ADDRESS, NODE_POD_CIDR, POD_CIDR};
 use super::super::plan::Unit;
 
 /// Debian's folder of CNI plugins.
@@ -77,7 +77,7 @@ pub fn enforcer(layout: &Layout, program: &Path) -> Unit {
         format!("--pod-cidr={POD_CIDR}"),
         format!("--socket={}", layout.text("netpol.sock")),
     ];
-    Unit { name: "netpol".to_owned(), command, wait_for: Some(format!("{NODE_ADDRESS}:{API_PORT}")) }
+    Unit { name: "netpol".to_owned(), command, wait_for: None }
 }
 
 /// kube-proxy.
