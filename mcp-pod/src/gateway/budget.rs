@@ -1,31 +1,36 @@
 //! The seam between the call pipeline and whatever holds the money: leases in a gateway, a fake in a test.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use mcp_fleet_policy::model::{Budget, Principal, Server, Tool};
+use mcp_fleet_policy::model::Budget;
 use mcp_fleet_policy::reason::Reason;
+use mcp_fleet_policy::units::Micros;
 
-/// Who calls what, for those who account for it.
-#[derive(Clone, Copy, Debug)]
-pub struct CallFacts<'a> {
-    /// The caller.
-    pub principal: &'a Principal,
-    /// The server it calls.
-    pub server: &'a Server,
-    /// The tool it calls.
-    pub tool: &'a Tool,
-    /// Every budget of the policy whose selector covers the call: each must have room.
-    pub budgets: &'a [Budget],
+/// Who calls what and which budgets cover it: made once for each tool a principal calls under one policy, so that a
+/// call that has to wait for a lease can keep it.
+#[derive(Clone, Debug)]
+pub struct CallFacts {
+    /// The caller, `<namespace>/<name>`.
+    pub principal: String,
+    /// The name of the server.
+    pub server: String,
+    /// The name of the tool.
+    pub tool: String,
+    /// What a call costs.
+    pub price: Micros,
+    /// Every budget of the policy that covers the call; each must have room.
+    pub budgets: Vec<Budget>,
 }
 
 /// Holds budgets and takes calls out of them.
 pub trait Budgets: Debug + Send + Sync {
-    /// Takes the tool's price and one call out of every budget that covers the call, or out of none.
+    /// Takes the price and one call out of every budget that covers the call, or out of none.
     ///
-    /// Only asked when at least one budget covers the call.
-    fn reserve(&self, call: &CallFacts<'_>) -> Attempt;
+    /// Asked on every call, also for free tools that no budget covers.
+    fn reserve(&self, call: &Arc<CallFacts>) -> Attempt;
 }
 
 /// The answer to [`Budgets::reserve`].
