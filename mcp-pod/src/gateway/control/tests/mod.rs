@@ -1,0 +1,63 @@
+//! The control part against an operator that the test plays.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod operator;
+mod policy;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_fleet_policy::model::{StaleAfter, TenantPolicy, Traffic};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::Control;
+use crate::gateway::state::State;
+use operator::Operator;
+
+/// A gateway's control part at work, until it is dropped.
+struct Gateway {
+    state: Arc<State>,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+    _end: DropGuard,
+}
+
+fn start(operator: &Operator) -> Gateway {
+    let control = Control::new(&operator.args, &operator.ca_file());
+    let state = State::new(control.budgets());
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(control.run(state.clone(), shutdown.clone()));
+    Gateway { state, shutdown: shutdown.clone(), task, _end: shutdown.drop_guard() }
+}
+
+fn policy(generation: u64) -> TenantPolicy {
+    TenantPolicy {
+        tenant: "acme".into(),
+        tenant_uid: "0b0e".into(),
+        generation,
+        suspended: false,
+        audience: "https://gateway.acme-mcp.svc".into(),
+        issuer: "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/0b0e".into(),
+        keys: vec![],
+        session_key: vec![1; 32],
+        traffic: Traffic::default(),
+        stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
+        currency: None,
+        servers: vec![],
+        principals: vec![],
+        budgets: vec![],
+    }
+}
+
+/// Waits for something that is about to be true.
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1500 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
+}
