@@ -42,7 +42,7 @@ pub struct MCPLedgerSpec {
     /// Lost with gateways that ended without a last report; itemised in `losses`.
     #[serde(default)]
     pub forfeited: Tally,
-    /// Leases that have not been closed: charged in full, whatever was reported of them so far.
+    /// Leases that have not been closed: charged in full; what was reported of them so far is settled already.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
     pub leases: Vec<LedgerLease>,
@@ -50,10 +50,13 @@ pub struct MCPLedgerSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub items: Vec<LedgerItem>,
-    /// What was forfeited, by lease.
+    /// What was forfeited, by lease: the newest ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub losses: Vec<LedgerLoss>,
+    /// What was forfeited with leases that are no longer among `losses`.
+    #[serde(default)]
+    pub older_losses: Tally,
 }
 
 /// A name and a UID.
@@ -91,14 +94,11 @@ pub struct LedgerLease {
     /// The number of the request that it answers: asked again, the same lease is the answer.
     pub request: u64,
     /// What was charged for it.
-    pub granted: Tally,
-    /// What the holder has reported of it so far: settled already, the rest is still lent.
-    #[serde(default)]
-    pub spent: Tally,
+    pub granted: Grant,
     /// The number of the last report that was counted.
     #[serde(default)]
     pub sequence: u64,
-    /// What was reported so far, by principal, server and tool.
+    /// What was reported so far, by principal, server and tool; part of the ledger's `items`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub items: Vec<LedgerItem>,
@@ -122,18 +122,24 @@ pub struct LedgerItem {
     pub calls: u64,
 }
 
-/// What was lost with one lease.
+/// What was charged for a lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Grant {
+    /// Money, in millionths of the tenant's currency; absent: the budget did not limit money.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<u64>,
+    /// Calls; absent: the budget did not limit calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<u64>,
+}
+
+/// What was lost with one lease: what was charged for it and never reported. A late report still settles it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerLoss {
-    /// The lease.
-    pub lease: String,
-    /// UID of the gateway pod that held it.
-    pub pod_uid: String,
-    /// Money, in millionths of the tenant's currency.
-    pub amount: u64,
-    /// Calls.
-    pub calls: u64,
+    /// The lease, as it was last known.
+    pub lease: LedgerLease,
     /// When it was given up.
     pub at: Time,
 }

@@ -3,14 +3,18 @@
 //! The YAML in `crds/yaml` comes from [`all`], written by `cargo xtask crds`. Rule types are turned into the policy
 //! model by the code in [`argument`], so that what an object says is checked by what enforces it.
 
+pub mod admission;
 pub mod argument;
+
 pub mod budget;
 pub mod condition;
 pub mod ledger;
 pub mod names;
 pub mod principal;
 pub mod reference;
+
 mod schema;
+mod union;
 pub mod scope;
 pub mod server;
 pub mod tenant;

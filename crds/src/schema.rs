@@ -1,18 +1,27 @@
 //! The custom resource definitions as they are shipped: the derived schemas, and what a derive cannot express.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, ValidationRule,
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
 };
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 
 use crate::names::MAX_NAME;
-use crate::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
+use crate::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPServer, MCPTenant, union};
 
 /// Every definition, in the order in which `crds/yaml` lists them.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    let named = [MCPTenant::crd(), MCPServer::crd(), MCPScope::crd(), MCPPrincipal::crd(), MCPBudget::crd()];
-    named.into_iter().map(with_name_rule).chain([MCPLedger::crd()]).collect()
+    let mut tenant = with_name_rule(MCPTenant::crd());
+    for root in roots(&mut tenant) {
+        root.x_kubernetes_validations.get_or_insert_default().push(rule(
+            "has(self.spec.runtimeNamespace) || self.metadata.name + '-mcp' != self.spec.__namespace__.name",
+            "namespace.name must differ from the runtime namespace, which is the tenant's name with -mcp behind it; \
+             choose another or set runtimeNamespace",
+        ));
+    }
+    let with_tools = [MCPServer::crd(), MCPScope::crd()].map(|crd| with_argument_rules(with_name_rule(crd)));
+    let others = [MCPPrincipal::crd(), MCPBudget::crd()].map(with_name_rule);
+    [tenant].into_iter().chain(with_tools).chain(others).chain([MCPLedger::crd()]).map(tidy).collect()
 }
 
 /// CEL rules as the value of `x-kubernetes-validations`: pairs of an expression that has to hold, and a message that
@@ -21,25 +30,82 @@ pub(crate) fn rules(pairs: &[(&str, &str)]) -> Value {
     pairs.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect()
 }
 
+fn rule(expression: impl Into<String>, message: impl Into<String>) -> ValidationRule {
+    ValidationRule { rule: expression.into(), message: Some(message.into()), ..ValidationRule::default() }
+}
+
+fn roots(crd: &mut CustomResourceDefinition) -> impl Iterator<Item = &mut JSONSchemaProps> {
+    let schemas = crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut());
+    schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut())
+}
+
 /// Adds the rule on `metadata.name`, which belongs to no type of ours.
 fn with_name_rule(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let kind = crd.spec.names.kind.clone();
-    let roots = crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut());
-    for root in roots.filter_map(|schema| schema.open_api_v3_schema.as_mut()) {
-        add_name_rule(root, &kind);
+    for root in roots(&mut crd) {
+        root.x_kubernetes_validations.get_or_insert_default().push(rule(
+            format!("self.metadata.name.size() <= {MAX_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"),
+            format!(
+                "the name of an {kind} must be at most {MAX_NAME} characters, begin with a letter, and hold only lower \
+                 case letters, digits and dashes: Services and Secrets are named after it"
+            ),
+        ));
     }
     crd
 }
 
-fn add_name_rule(root: &mut JSONSchemaProps, kind: &str) {
-    root.x_kubernetes_validations.get_or_insert_default().push(ValidationRule {
-        rule: format!(
-            "self.metadata.name.size() <= {MAX_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"
-        ),
-        message: Some(format!(
-            "the name of an {kind} must be at most {MAX_NAME} characters, begin with a letter, and hold only lower \
-             case letters, digits and dashes: Services and Secrets are named after it"
-        )),
-        ..ValidationRule::default()
-    });
+/// Adds the rules on the outermost arguments of `spec.tools`.
+fn with_argument_rules(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for root in roots(&mut crd) {
+        let argument = property(root, "spec")
+            .and_then(|spec| property(spec, "tools"))
+            .and_then(items)
+            .and_then(|tool| property(tool, "arguments"))
+            .and_then(items);
+        if let Some(argument) = argument {
+            let rules = union::rules("self", true).into_iter().map(|(expression, message)| rule(expression, message));
+            argument.x_kubernetes_validations.get_or_insert_default().extend(rules);
+        }
+    }
+    crd
+}
+
+fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {
+    schema.properties.as_mut()?.get_mut(name)
+}
+
+fn items(schema: &mut JSONSchemaProps) -> Option<&mut JSONSchemaProps> {
+    match schema.items.as_mut()? {
+        JSONSchemaPropsOrArray::Schema(items) => Some(items),
+        JSONSchemaPropsOrArray::Schemas(_) => None,
+    }
+}
+
+/// Makes of a derived definition what a person would have written.
+fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    // Uninstalling the chart must not delete every tenant of the cluster.
+    crd.metadata.annotations.get_or_insert_default().insert("helm.sh/resource-policy".into(), "keep".into());
+    for root in roots(&mut crd) {
+        tidy_schema(root);
+    }
+    crd
+}
+
+fn tidy_schema(schema: &mut JSONSchemaProps) {
+    // A null is then the same as an absent field: the API server prunes it before it applies defaults and rules.
+    schema.nullable = None;
+    // Kubernetes warns of formats that it does not know; the ranges say the same.
+    if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
+        schema.format = None;
+        schema.minimum = schema.minimum.or(Some(0.0));
+    }
+    // The source breaks lines, `kubectl explain` breaks its own.
+    if let Some(description) = schema.description.as_mut() {
+        let paragraphs: Vec<_> = description.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect();
+        *description = paragraphs.join("\n\n");
+    }
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(tidy_schema);
+    if let Some(items) = items(schema) {
+        tidy_schema(items);
+    }
 }

@@ -157,6 +157,10 @@ pub struct Workspace {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("duration(self.timeout) >= duration('100ms') && duration(self.timeout) <= duration('1h')", "limits.timeout must be between 100ms and 1h"),
+    ("quantity(self.maxRequestSize).compareTo(quantity('1Ki')) >= 0 && quantity(self.maxRequestSize).compareTo(quantity('16Mi')) <= 0",
+     "limits.maxRequestSize must be between 1Ki and 16Mi"),
+    ("quantity(self.maxResponseSize).compareTo(quantity('1Ki')) >= 0 && quantity(self.maxResponseSize).compareTo(quantity('64Mi')) <= 0",
+     "limits.maxResponseSize must be between 1Ki and 64Mi"),
 ])))]
 pub struct ServerLimits {
     /// How long a call may take, from the gateway to the server and back: a duration. Default: 30s.

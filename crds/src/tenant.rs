@@ -41,7 +41,7 @@ use crate::schema::rules;
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("has(self.runtimeNamespace) == has(oldSelf.runtimeNamespace) && (!has(self.runtimeNamespace) || self.runtimeNamespace == oldSelf.runtimeNamespace)",
      "runtimeNamespace cannot be changed; create another tenant instead"),
-    ("!has(self.runtimeNamespace) || self.runtimeNamespace != self.namespace.name",
+    ("!has(self.runtimeNamespace) || self.runtimeNamespace != self.__namespace__.name",
      "runtimeNamespace must differ from namespace.name; the tenant may not reach into it"),
 ])))]
 pub struct MCPTenantSpec {

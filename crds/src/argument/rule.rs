@@ -75,7 +75,7 @@ pub struct PlainRules {
 pub struct PathRule {
     /// Absolute directories without `.`, `..`, `//` or a slash at the end. The path must be one of them or lie below
     /// one, before and after links are followed.
-    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 1024), regex(pattern = "^/")), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 256), regex(pattern = "^/")), extend("x-kubernetes-list-type" = "set"))]
     pub within: Vec<String>,
     /// Extensions that the last part may have, without the dot. Empty: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
