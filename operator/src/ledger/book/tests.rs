@@ -1,0 +1,263 @@
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const DEADLINE: i64 = 10_000;
+
+fn money(micros: u64) -> Amount {
+    Amount { micros, calls: 0 }
+}
+
+fn limit(micros: u64) -> Limit {
+    Limit { micros: Some(micros), calls: None }
+}
+
+fn holder(epoch: &str) -> Holder {
+    Holder { pod_uid: "pod".into(), epoch: epoch.into() }
+}
+
+fn book() -> Book {
+    Book::new(Span { start: 0, end: 86_400 })
+}
+
+fn ask(request: u64, wanted: u64, least: u64) -> Ask {
+    Ask { holder: holder("a"), request, wanted: money(wanted), least: money(least) }
+}
+
+fn report(lease: &str, sequence: u64, total: u64, last: bool) -> Report {
+    let item = Item {
+        principal: "acme/coder".into(),
+        server: "files".into(),
+        tool: "read".into(),
+        amount: Amount { micros: total, calls: 1 },
+    };
+    Report {
+        holder: holder("a"),
+        lease: lease.into(),
+        sequence,
+        total: Amount { micros: total, calls: 1 },
+        last,
+        items: vec![item],
+    }
+}
+
+#[test]
+fn what_is_granted_is_charged_before_anything_is_spent() {
+    let mut book = book();
+    let granted = book.grant(&ask(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
+    assert_eq!(granted.amount.micros, 40);
+    assert_eq!(book.leased(), money(40));
+    assert_eq!(book.settled(), money(0));
+}
+
+#[test]
+fn one_holder_does_not_get_all_of_the_room_unless_it_needs_it() {
+    let mut book = book();
+    assert_eq!(book.grant(&ask(1, 500, 10), limit(100), "l1".into(), DEADLINE).unwrap().amount.micros, 50);
+    assert_eq!(book.grant(&ask(2, 500, 50), limit(100), "l2".into(), DEADLINE).unwrap().amount.micros, 50);
+    assert_eq!(book.grant(&ask(3, 500, 1), limit(100), "l3".into(), DEADLINE), Err(Refusal::Exhausted));
+}
+
+#[test]
+fn asking_again_gives_the_same_lease_and_charges_nothing() {
+    let mut book = book();
+    let first = book.grant(&ask(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
+    let again = book.grant(&ask(1, 40, 10), limit(100), "l2".into(), DEADLINE + 5).unwrap();
+    assert!(first.new && !again.new);
+    assert_eq!((again.lease.as_str(), again.amount, again.deadline), ("l1", first.amount, DEADLINE));
+    assert_eq!(book.leased(), money(40));
+}
+
+#[test]
+fn a_budget_of_calls_counts_money_without_limiting_it() {
+    let mut book = book();
+    let limit = Limit { micros: None, calls: Some(2) };
+    let wanted = Amount { micros: 7, calls: 2 };
+    let asked = Ask { holder: holder("a"), request: 1, wanted, least: Amount { micros: 7, calls: 1 } };
+    assert_eq!(book.grant(&asked, limit, "l1".into(), DEADLINE).unwrap().amount, Amount { micros: 7, calls: 1 });
+    book.report(&report("l1", 1, 1_000_000, true)).unwrap();
+    assert_eq!(book.settled(), Amount { micros: 1_000_000, calls: 1 });
+    assert_eq!(book.charged().calls, 1);
+}
+
+#[test]
+fn the_last_report_gives_back_what_was_not_spent() {
+    let mut book = book();
+    book.grant(&ask(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
+    assert_eq!(book.report(&report("l1", 1, 15, false)), Ok(Reported::Applied));
+    assert_eq!((book.settled().micros, book.leased().micros), (15, 25));
+    assert_eq!(book.report(&report("l1", 2, 18, true)), Ok(Reported::Applied));
+    assert_eq!((book.settled().micros, book.leased().micros, book.charged().micros), (18, 0, 18));
+    assert_eq!(book.report(&report("l1", 2, 18, true)), Ok(Reported::Known));
+    assert_eq!(book.settled().micros, 18);
+}
+
+#[test]
+fn reports_that_cannot_be_true_change_nothing() {
+    let mut book = book();
+    book.grant(&ask(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
+    book.report(&report("l1", 1, 15, false)).unwrap();
+    let before = book.clone();
+    assert_eq!(book.report(&report("l1", 2, 41, false)), Err(ReportError::Overspent));
+    assert_eq!(book.report(&report("l1", 2, 14, true)), Err(ReportError::Regressed));
+    let stranger = Report { holder: holder("b"), ..report("l1", 2, 20, true) };
+    assert_eq!(book.report(&stranger), Err(ReportError::NotHolder));
+    let mut inflated = report("l1", 2, 20, false);
+    inflated.items[0].amount.micros = 21;
+    assert_eq!(book.report(&inflated), Err(ReportError::Items));
+    assert_eq!(book, before);
+}
+
+#[test]
+fn a_lease_without_a_last_report_is_forfeited_and_a_late_one_still_settles_it() {
+    let mut book = book();
+    book.grant(&ask(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
+    book.report(&report("l1", 1, 15, false)).unwrap();
+    assert!(!book.expire(DEADLINE + 999, 1000));
+    assert!(book.expire(DEADLINE + 1000, 1000));
+    assert_eq!((book.settled().micros, book.leased().micros, book.forfeited().micros), (15, 0, 25));
+    assert_eq!(book.report(&report("l1", 2, 20, false)), Ok(Reported::Applied));
+    assert_eq!((book.settled().micros, book.forfeited().micros), (20, 20));
+    assert_eq!(book.report(&report("l1", 3, 22, true)), Ok(Reported::Applied));
+    assert_eq!((book.settled().micros, book.forfeited().micros, book.charged().micros), (22, 0, 22));
+}
+
+#[test]
+fn the_list_of_forfeited_leases_is_bounded_and_its_sum_is_not_lost() {
+    let mut book = book();
+    for request in 0..100 {
+        book.grant(&ask(request, 1, 1), limit(1000), format!("l{request}"), DEADLINE).unwrap();
+        book.forfeit(0, |_| true);
+    }
+    assert_eq!(book.forfeits.len(), MAX_FORFEITS);
+    assert_eq!(book.forfeited().micros, 100);
+}
+
+#[test]
+fn rows_are_bounded_and_what_has_none_is_counted_among_the_others() {
+    let mut book = book();
+    let total = MAX_ROWS as u64 + 50;
+    book.grant(&ask(1, total, total), limit(10_000), "l1".into(), DEADLINE).unwrap();
+    let item = |index: u64| Item {
+        principal: format!("acme/p{index}"),
+        server: "files".into(),
+        tool: "read".into(),
+        amount: money(1),
+    };
+    let mut report = report("l1", 1, total, false);
+    report.items = (0..total).map(item).collect();
+    book.report(&report).unwrap();
+    assert_eq!(book.rows.len(), MAX_ROWS + 1);
+    assert_eq!(book.settled().micros, total);
+    report.sequence = 2;
+    report.last = true;
+    book.report(&report).unwrap();
+    assert_eq!(book.settled().micros, total);
+}
+
+#[test]
+fn what_others_hold_is_worth_another_try_and_what_nobody_holds_is_not() {
+    let mut book = book();
+    book.grant(&ask(1, 100, 100), limit(100), "l1".into(), DEADLINE).unwrap();
+    let other = Ask { holder: holder("b"), ..ask(1, 10, 10) };
+    assert_eq!(book.grant(&other, limit(100), "l2".into(), DEADLINE), Err(Refusal::Held));
+    book.report(&report("l1", 1, 100, true)).unwrap();
+    assert_eq!(book.grant(&other, limit(100), "l2".into(), DEADLINE), Err(Refusal::Exhausted));
+}
+
+/// What can happen to a gateway and to what it sends.
+#[derive(Clone, Debug)]
+enum Step {
+    Ask { gateway: usize, wanted: u64, least: u64, answer_lost: bool },
+    Spend { gateway: usize, amount: u64 },
+    Report { gateway: usize, last: bool },
+    Deliver { index: usize, keep: bool },
+    Crash { gateway: usize },
+    Expire,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let gateway = 0..3_usize;
+    let step = prop_oneof![
+        (gateway.clone(), 1..60_u64, 0..30_u64, any::<bool>())
+            .prop_map(|(gateway, wanted, least, answer_lost)| { Step::Ask { gateway, wanted, least, answer_lost } }),
+        (gateway.clone(), 1..20_u64).prop_map(|(gateway, amount)| Step::Spend { gateway, amount }),
+        (gateway.clone(), any::<bool>()).prop_map(|(gateway, last)| Step::Report { gateway, last }),
+        (0..8_usize, any::<bool>()).prop_map(|(index, keep)| Step::Deliver { index, keep }),
+        gateway.prop_map(|gateway| Step::Crash { gateway }),
+        Just(Step::Expire),
+    ];
+    proptest::collection::vec(step, 0..120)
+}
+
+/// A gateway as the book cannot see it: what it holds and what it truly spent.
+#[derive(Default)]
+struct Gateway {
+    epoch: u64,
+    request: u64,
+    /// By lease: granted, spent, sequence.
+    leases: BTreeMap<String, (u64, u64, u64)>,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn never_more_is_spent_than_charged_nor_charged_than_the_limit(steps in steps(), cap in 50..400_u64) {
+        let mut book = book();
+        let mut gateways: Vec<Gateway> = (0..3).map(|_| Gateway::default()).collect();
+        let mut wire: Vec<Report> = Vec::new();
+        let mut audited = 0;
+        let mut settled = 0;
+        for (count, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Ask { gateway: index, wanted, least, answer_lost } => {
+                    let gateway = &mut gateways[index];
+                    gateway.request += u64::from(!answer_lost);
+                    let holder = Holder { pod_uid: index.to_string(), epoch: gateway.epoch.to_string() };
+                    let ask = Ask { holder, request: gateway.request, wanted: money(wanted), least: money(least) };
+                    if let (Ok(granted), false) = (book.grant(&ask, limit(cap), format!("l{count}"), DEADLINE), answer_lost) {
+                        gateway.leases.entry(granted.lease).or_insert((granted.amount.micros, 0, 0));
+                    }
+                }
+                Step::Spend { gateway, amount } => {
+                    if let Some((granted, spent, _)) = gateways[gateway].leases.values_mut().next() {
+                        let amount = amount.min(*granted - *spent);
+                        *spent += amount;
+                        audited += amount;
+                    }
+                }
+                Step::Report { gateway: index, last } => {
+                    let gateway = &mut gateways[index];
+                    let Some((lease, (_, spent, sequence))) = gateway.leases.iter_mut().next() else { continue };
+                    *sequence += 1;
+                    let holder = Holder { pod_uid: index.to_string(), epoch: gateway.epoch.to_string() };
+                    wire.push(Report { holder, ..report(lease, *sequence, *spent, last) });
+                    let lease = lease.clone();
+                    if last {
+                        gateway.leases.remove(&lease);
+                    }
+                }
+                Step::Deliver { index, keep } => {
+                    if wire.is_empty() { continue; }
+                    let index = index % wire.len();
+                    let result = book.report(&wire[index]);
+                    prop_assert!(result.is_ok(), "{result:?}");
+                    if !keep { wire.remove(index); }
+                }
+                Step::Crash { gateway } => {
+                    gateways[gateway].epoch += 1;
+                    gateways[gateway].leases.clear();
+                }
+                Step::Expire => { book.expire(DEADLINE, 0); }
+            }
+            prop_assert!(audited <= book.charged().micros, "{audited} audited, {:?}", book.charged());
+            prop_assert!(book.charged().micros <= cap);
+            prop_assert!(book.settled().micros >= settled, "settled spend went down");
+            settled = book.settled().micros;
+        }
+    }
+}

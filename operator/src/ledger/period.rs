@@ -1,0 +1,91 @@
+//! Where a budget's period begins and ends: aligned to UTC, weeks on Monday (ISO 8601).
+
+use jiff::civil::{Date, DateTime};
+use jiff::{Timestamp, ToSpan, Unit, Zoned, tz::TimeZone};
+use mcp_fleet_policy::model::Period;
+
+/// One period: from its first second to the one that is no longer part of it, in Unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Span {
+    /// The first second.
+    pub start: i64,
+    /// The first second of the next period.
+    pub end: i64,
+}
+
+impl Span {
+    /// The period that contains a moment; none where the calendar ends.
+    pub fn containing(period: Period, unix: i64) -> Option<Self> {
+        let now = Timestamp::from_second(unix).ok()?.to_zoned(TimeZone::UTC);
+        let (start, end) = match period {
+            Period::Hour => {
+                let start =
+                    now.round(jiff::ZonedRound::new().smallest(Unit::Hour).mode(jiff::RoundMode::Floor)).ok()?;
+                let end = start.checked_add(1.hour()).ok()?;
+                return Some(Self { start: second(&start), end: second(&end) });
+            }
+            Period::Day => (now.date(), now.date().checked_add(1.day()).ok()?),
+            Period::Week => {
+                let past = i64::from(now.date().weekday().to_monday_zero_offset());
+                let start = now.date().checked_sub(past.days()).ok()?;
+                (start, start.checked_add(7.days()).ok()?)
+            }
+            Period::Month => {
+                let start = now.date().first_of_month();
+                (start, start.checked_add(1.month()).ok()?)
+            }
+        };
+        Some(Self { start: midnight(start)?, end: midnight(end)? })
+    }
+
+    /// The start as it stands in the names of objects: `20261101t000000z`.
+    pub fn compact(self) -> String {
+        Timestamp::from_second(self.start).map(|start| start.strftime("%Y%m%dt%H%M%Sz").to_string()).unwrap_or_default()
+    }
+}
+
+fn second(zoned: &Zoned) -> i64 {
+    zoned.timestamp().as_second()
+}
+
+fn midnight(date: Date) -> Option<i64> {
+    Some(DateTime::from(date).to_zoned(TimeZone::UTC).ok()?.timestamp().as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(period: Period, now: &str) -> (String, String) {
+        let span = Span::containing(period, now.parse::<Timestamp>().unwrap().as_second()).unwrap();
+        let text = |unix| Timestamp::from_second(unix).unwrap().to_string();
+        (text(span.start), text(span.end))
+    }
+
+    #[test]
+    fn periods_are_aligned_to_utc() {
+        let now = "2026-11-22T20:51:57Z";
+        let pair = |start: &str, end: &str| (start.to_owned(), end.to_owned());
+        assert_eq!(span(Period::Hour, now), pair("2026-11-22T20:00:00Z", "2026-11-22T21:00:00Z"));
+        assert_eq!(span(Period::Day, now), pair("2026-11-22T00:00:00Z", "2026-11-23T00:00:00Z"));
+        assert_eq!(span(Period::Week, now), pair("2026-11-16T00:00:00Z", "2026-11-23T00:00:00Z"));
+        assert_eq!(span(Period::Month, now), pair("2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z"));
+        assert_eq!(span(Period::Month, "2027-12-31T23:59:59Z"), pair("2027-12-01T00:00:00Z", "2028-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn the_first_second_of_a_period_belongs_to_it_and_its_end_to_the_next() {
+        for period in [Period::Hour, Period::Day, Period::Week, Period::Month] {
+            let span = Span::containing(period, 1_795_000_000).unwrap();
+            assert_eq!(Span::containing(period, span.start), Some(span));
+            assert_eq!(Span::containing(period, span.end - 1), Some(span));
+            assert_eq!(Span::containing(period, span.end).unwrap().start, span.end);
+        }
+    }
+
+    #[test]
+    fn a_start_is_written_so_that_it_can_stand_in_a_name() {
+        let span = Span::containing(Period::Month, 1_795_000_000).unwrap();
+        assert_eq!(span.compact(), "20261101t000000z");
+    }
+}
