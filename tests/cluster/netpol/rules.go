@@ -56,6 +56,7 @@ table %[1]s {
 		iifname "lo" accept
 		meta nfproto ipv6 drop
 		ct state established,related accept
+		ip saddr %[4]s ip saddr != @pods drop
 		ip saddr vmap @egress
 	}
 }

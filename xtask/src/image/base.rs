@@ -1,11 +1,49 @@
-//! The Debian base of the examples' images, where no registry can be reached to pull one from.
+//! The Debian base of the examples' images where docker is missing, and with it a registry's `debian:bookworm-slim`.
+
+use std::process::Command;
 
 use anyhow::Result;
 
-/// Part of the key of images that start from it.
+use super::builder::buildah;
+use crate::tools::{cache, command, progress};
+
+/// Changes when what is made here does, and with it every image that starts from the base.
 pub const VERSION: &str = "bookworm-1";
 
-/// Arguments that let a Containerfile's `FROM ${BASE}` find the base.
+const REFERENCE: &str = "mcp-fleet.local/debian:bookworm";
+
+/// The bundle of certificates that the machine trusts: behind a proxy, the proxy's as well.
+const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Arguments for buildah that let a Containerfile start `FROM ${BASE}`; makes the base if it is not there yet.
 pub fn arguments() -> Result<Vec<String>> {
-    Ok(Vec::new())
+    // A Debian stays good for a while: what is installed on top of it comes from the archive anyway.
+    if command::run(buildah()?.args(["inspect", "--type=image", REFERENCE])).is_err() {
+        progress::step("making a Debian base image", "25 s", make)?;
+    }
+    Ok(vec![
+        format!("--build-arg=BASE={REFERENCE}"),
+        // Steps download with what this machine trusts; the mount leaves nothing in the image.
+        format!("--volume={CERTIFICATES}:{CERTIFICATES}:ro"),
+        // Images of one base repeat their first steps.
+        "--layers=true".to_owned(),
+    ])
+}
+
+fn make() -> Result<()> {
+    let folder = cache::root()?.join("base");
+    cache::remove(&folder)?;
+    std::fs::create_dir_all(&folder)?;
+    let archive = folder.join("debian.tar");
+    let mut debian = Command::new("mmdebstrap");
+    // The same that registries' slim images leave out.
+    for path in ["doc", "man", "info", "locale"] {
+        debian.arg(format!("--dpkgopt=path-exclude=/usr/share/{path}/*"));
+    }
+    command::run(debian.args(["--variant=minbase", "--include=ca-certificates", "bookworm"]).arg(&archive))?;
+    let container = command::output(buildah()?.args(["from", "scratch"]))?;
+    let container = container.trim();
+    command::run(buildah()?.args(["add", "--quiet", container]).arg(&archive))?;
+    command::run(buildah()?.args(["commit", "--quiet", "--rm", container, REFERENCE]))?;
+    cache::remove(&folder)
 }

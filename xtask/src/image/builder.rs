@@ -36,7 +36,7 @@ fn with_buildah(image: &Image, recipe: &Path, context: &Path, archive: &Path) ->
     debian::require(debian::IMAGES)?;
     let mut build = buildah()?;
     // chroot isolation needs neither cgroups nor a network of its own.
-    build.args(["build", "--isolation=chroot", "--layers=false", "--tag", image.reference, "--file"]).arg(recipe);
+    build.args(["build", "--isolation=chroot", "--tag", image.reference, "--file"]).arg(recipe);
     if let Some(target) = image.target {
         build.args(["--target", target]);
     }

@@ -1,29 +1,88 @@
 //! The images that there are.
 
+use std::path::PathBuf;
+
+use anyhow::Result;
+
 use super::Image;
-use crate::tools::go;
+use crate::tools::{go, rust};
+
+/// The data plane.
+pub const MCP_POD: Image = Image {
+    recipe: "Containerfile",
+    target: Some("mcp-pod"),
+    usually: "1 s",
+    inputs: || Ok(vec![rust::static_binary("mcp-pod")?]),
+    ..Image::local("mcp-pod", "mcp-fleet.local/mcp-pod:dev")
+};
+
+/// The operator.
+pub const OPERATOR: Image = Image {
+    recipe: "Containerfile",
+    target: Some("operator"),
+    usually: "1 s",
+    inputs: || Ok(vec![rust::static_binary("mcp-fleet-operator")?]),
+    ..Image::local("operator", "mcp-fleet.local/operator:dev")
+};
+
+/// The file server that the quickstart uses.
+pub const SERVER_FILESYSTEM: Image = Image {
+    recipe: "examples/images/server-filesystem/Containerfile",
+    usually: "1 min",
+    on_debian: true,
+    ..Image::local("server-filesystem", "mcp-fleet.local/server-filesystem:2026.8.31")
+};
+
+/// The time server that the quickstart uses.
+pub const SERVER_TIME: Image = Image {
+    recipe: "examples/images/server-time/Containerfile",
+    usually: "1 min",
+    on_debian: true,
+    ..Image::local("server-time", "mcp-fleet.local/server-time:2026.10.19")
+};
+
+/// The demo's agent: an MCP client and a shell.
+pub const INSPECTOR: Image = Image {
+    recipe: "examples/images/inspector/Containerfile",
+    usually: "1 min",
+    on_debian: true,
+    ..Image::local("inspector", "mcp-fleet.local/inspector:2.12.0")
+};
+
+/// Prometheus, which the demo asks for what was spent.
+pub const PROMETHEUS: Image = Image {
+    recipe: "examples/images/prometheus/Containerfile",
+    usually: "30 s",
+    on_debian: true,
+    ..Image::local("prometheus", "mcp-fleet.local/prometheus:2.42")
+};
 
 /// Holds a pod's namespaces open.
 pub const PAUSE: Image = Image {
-    name: "pause",
-    reference: "mcp-fleet.local/pause:1",
     recipe: "tests/cluster/images/pause/Containerfile",
-    target: None,
     usually: "1 s",
     inputs: || Ok(vec![go::pause()?]),
-    on_debian: false,
+    ..Image::local("pause", "mcp-fleet.local/pause:1")
 };
 
 /// The packaged node's DNS server.
 pub const COREDNS: Image = Image {
-    name: "coredns",
-    reference: "mcp-fleet.local/coredns:1",
     recipe: "tests/cluster/images/coredns/Containerfile",
-    target: None,
     usually: "2 s",
     inputs: || Ok(vec![go::coredns()?]),
-    on_debian: false,
+    ..Image::local("coredns", "mcp-fleet.local/coredns:1")
 };
 
 /// All of them, for the command line.
-pub const ALL: &[&Image] = &[&PAUSE, &COREDNS];
+pub const ALL: &[&Image] =
+    &[&MCP_POD, &OPERATOR, &SERVER_FILESYSTEM, &SERVER_TIME, &INSPECTOR, &PROMETHEUS, &PAUSE, &COREDNS];
+
+impl Image {
+    /// What most images have in common.
+    const fn local(name: &'static str, reference: &'static str) -> Self {
+        const fn nothing() -> Result<Vec<PathBuf>> {
+            Ok(Vec::new())
+        }
+        Self { name, reference, recipe: "", target: None, usually: "", inputs: nothing, on_debian: false }
+    }
+}

@@ -1,0 +1,24 @@
+//! The product's own binaries, as its images hold them: static, optimised, stripped.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::{command, progress, repository};
+
+/// Builds a binary (named like its package) for release and returns its file.
+pub fn static_binary(package: &str) -> Result<PathBuf> {
+    let architecture = std::env::consts::ARCH;
+    // With the target named, flags for it do not reach procedural macros, which cannot be static.
+    let target = format!("{architecture}-unknown-linux-gnu");
+    let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
+    let repository = repository();
+    progress::step(format!("building {package} for release"), "3 min the first time", || {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(&repository).args(["build", "--release", "--target", &target, "--package", package]);
+        cargo.env(flags, "-Ctarget-feature=+crt-static");
+        command::run(&mut cargo)
+    })?;
+    Ok(repository.join("target").join(target).join("release").join(package))
+}
