@@ -23,10 +23,10 @@ const THIRD: &str = "variables.second.map(t, t.map(a, a.map(v, has(v.array) ? dy
 
 /// The policy: every rule on nested arguments, for servers and scopes.
 pub fn policy() -> ValidatingAdmissionPolicy {
-    let second = union::rules("v", true).into_iter().map(|(rule, message)| {
+    let second = union::rules(union::AT_DEPTH_2).into_iter().map(|(rule, message)| {
         validation(format!("variables.second.all(t, t.all(a, a.all(v, {rule})))"), "at depth 2", message)
     });
-    let third = union::rules("v", false).into_iter().map(|(rule, message)| {
+    let third = union::rules(union::AT_DEPTH_3).into_iter().map(|(rule, message)| {
         validation(format!("variables.third.all(t, t.all(a, a.all(w, w.all(v, {rule}))))"), "at depth 3", message)
     });
     ValidatingAdmissionPolicy {

@@ -14,10 +14,10 @@ pub mod principal;
 pub mod reference;
 
 mod schema;
-mod union;
 pub mod scope;
 pub mod server;
 pub mod tenant;
+mod union;
 
 pub use budget::{MCPBudget, MCPBudgetSpec, MCPBudgetStatus};
 pub use ledger::{MCPLedger, MCPLedgerSpec};

@@ -44,7 +44,9 @@ fn with_name_rule(mut crd: CustomResourceDefinition) -> CustomResourceDefinition
     let kind = crd.spec.names.kind.clone();
     for root in roots(&mut crd) {
         root.x_kubernetes_validations.get_or_insert_default().push(rule(
-            format!("self.metadata.name.size() <= {MAX_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"),
+            format!(
+                "self.metadata.name.size() <= {MAX_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"
+            ),
             format!(
                 "the name of an {kind} must be at most {MAX_NAME} characters, begin with a letter, and hold only lower \
                  case letters, digits and dashes: Services and Secrets are named after it"
@@ -63,7 +65,8 @@ fn with_argument_rules(mut crd: CustomResourceDefinition) -> CustomResourceDefin
             .and_then(|tool| property(tool, "arguments"))
             .and_then(items);
         if let Some(argument) = argument {
-            let rules = union::rules("self", true).into_iter().map(|(expression, message)| rule(expression, message));
+            let rules =
+                union::rules(union::IN_SCHEMA).into_iter().map(|(expression, message)| rule(expression, message));
             argument.x_kubernetes_validations.get_or_insert_default().extend(rules);
         }
     }
@@ -109,3 +112,6 @@ fn tidy_schema(schema: &mut JSONSchemaProps) {
         tidy_schema(items);
     }
 }
+
+#[cfg(test)]
+mod tests;

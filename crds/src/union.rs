@@ -3,11 +3,35 @@
 //! The cost of a rule in a definition is multiplied by every enclosing `maxItems`, so the definitions carry these for
 //! the outermost arguments only; the nested ones are checked by a `ValidatingAdmissionPolicy` (see `admission`).
 
-/// The rules on an argument that stands at `at` in the expression, each with its message.
-pub(crate) fn rules(at: &str, nests: bool) -> Vec<(String, &'static str)> {
+/// How an expression reaches an argument.
+#[derive(Clone, Copy)]
+pub(crate) struct At {
+    /// The argument itself.
+    value: &'static str,
+    /// Its member `const`, a reserved word in CEL, and whether it is set.
+    constant: &'static str,
+    has_constant: &'static str,
+    /// Whether it may hold other values.
+    nests: bool,
+}
+
+/// As a rule of the definition, where reserved words are escaped.
+pub(crate) const IN_SCHEMA: At =
+    At { value: "self", constant: "self.__const__", has_constant: "has(self.__const__)", nests: true };
+
+/// As the variable `v` of an admission policy, which sees the object as a plain map.
+pub(crate) const AT_DEPTH_2: At =
+    At { value: "v", constant: "v['const']", has_constant: "('const' in v)", nests: true };
+
+/// The same at depth 3.
+pub(crate) const AT_DEPTH_3: At = At { nests: false, ..AT_DEPTH_2 };
+
+/// The rules on an argument, each with its message.
+pub(crate) fn rules(at: At) -> Vec<(String, &'static str)> {
+    let At { value: at, constant, has_constant, nests } = at;
     let members = if nests { &MEMBERS[..] } else { &MEMBERS[..PLAIN] };
-    let union: Vec<_> =
-        members.iter().map(|(kind, member)| format!("({at}.type == '{kind}') == has({at}.{member})")).collect();
+    let union = members.iter().map(|(kind, member)| format!("({at}.type == '{kind}') == has({at}.{member})"));
+    let union: Vec<_> = union.chain([format!("({at}.type == 'Const') == {has_constant}")]).collect();
     vec![
         (
             union.join(" && "),
@@ -24,8 +48,8 @@ pub(crate) fn rules(at: &str, nests: bool) -> Vec<(String, &'static str)> {
         ),
         (
             format!(
-                "!has({at}.__const__) || (has({at}.__const__.string) ? 1 : 0) + (has({at}.__const__.integer) ? 1 : 0) \
-                 + (has({at}.__const__.boolean) ? 1 : 0) == 1"
+                "!{has_constant} || (has({constant}.string) ? 1 : 0) + (has({constant}.integer) ? 1 : 0) + \
+                 (has({constant}.boolean) ? 1 : 0) == 1"
             ),
             "const must have exactly one of string, integer and boolean; remove the others",
         ),
@@ -47,17 +71,16 @@ pub(crate) fn rules(at: &str, nests: bool) -> Vec<(String, &'static str)> {
     ]
 }
 
-/// Types and the member of each, as CEL writes it (`const` is a reserved word); the plain ones come first.
-const MEMBERS: [(&str, &str); 8] = [
+/// Types and the member of each, but for Const; the plain ones come first.
+const MEMBERS: [(&str, &str); 7] = [
     ("Path", "path"),
     ("Enum", "enum"),
     ("String", "string"),
     ("Integer", "integer"),
     ("Number", "number"),
-    ("Const", "__const__"),
     ("Array", "array"),
     ("Object", "object"),
 ];
 
 /// How many of [`MEMBERS`] hold no other values.
-const PLAIN: usize = 6;
+const PLAIN: usize = 5;

@@ -1,0 +1,102 @@
+//! What a real API server takes and refuses. `cargo xtask test api` runs it; every YAML in `cases/` is a table:
+//! an object that is taken, and changes of it that are refused with a message that says what to do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use support::{Case, Cluster, Table};
+
+/// Reads a table of the folder `cases`.
+macro_rules! table {
+    ($name:literal) => {
+        serde_yaml_ng::from_str::<Table>(include_str!(concat!("cases/", $name, ".yaml"))).expect($name)
+    };
+}
+
+#[tokio::test]
+async fn tenants_that_contradict_themselves_are_refused() {
+    run(table!("tenant")).await;
+}
+
+#[tokio::test]
+async fn servers_that_contradict_themselves_are_refused() {
+    run(table!("server")).await;
+}
+
+#[tokio::test]
+async fn scopes_that_contradict_themselves_are_refused() {
+    run(table!("scope")).await;
+}
+
+#[tokio::test]
+async fn principals_that_contradict_themselves_are_refused() {
+    run(table!("principal")).await;
+}
+
+#[tokio::test]
+async fn budgets_that_contradict_themselves_are_refused() {
+    run(table!("budget")).await;
+}
+
+/// Each case stands for a value at depth 1, 2 and 3, in a server and in a scope.
+#[tokio::test]
+async fn arguments_that_contradict_themselves_are_refused_at_every_depth() {
+    let cluster = Cluster::connect().await;
+    let cases: Vec<Case> = serde_yaml_ng::from_str(include_str!("cases/argument.yaml")).unwrap();
+    let mut failures = Vec::new();
+    for case in &cases {
+        for (depth, argument) in support::at_depths(case.patch.as_ref().unwrap()) {
+            for object in support::with_argument(&argument) {
+                let name = format!("{} (depth {depth}, {})", case.name, object["kind"].as_str().unwrap());
+                let answer = cluster.dry_run(&object).await;
+                failures.extend(support::compare(&name, answer, case.refused.as_deref()));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[tokio::test]
+async fn what_is_left_out_gets_the_documented_defaults() {
+    let cluster = Cluster::connect().await;
+    let tenant = cluster
+        .dry_run(&json!({"apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPTenant", "metadata": {"name": "acme"},
+            "spec": {"namespace": {"name": "acme"}}}))
+        .await
+        .unwrap();
+    let expected = json!({"namespace": {"name": "acme", "adoptionPolicy": "Labelled", "deletionPolicy": "Retain"},
+        "podSecurity": "Restricted", "traffic": {}, "images": {"referencePolicy": "Digest"},
+        "credentials": {"lifetime": "1h", "overlap": "10m"}, "policy": {"staleAfter": {"read": "1m", "write": "15s"}},
+        "suspend": false});
+    assert_eq!(tenant["spec"], expected);
+}
+
+/// Every case of a table: created anew, or created and then changed.
+async fn run(table: Table) {
+    let cluster = Cluster::connect().await;
+    let mut failures = Vec::new();
+    failures.extend(support::compare("the good one", cluster.dry_run(&table.good).await, None));
+    for (number, case) in table.cases.iter().enumerate() {
+        let answer = match (&case.patch, &case.change) {
+            (Some(patch), None) => cluster.dry_run(&support::merged(&table.good, patch)).await,
+            (None, Some(change)) => changed(&cluster, &table.good, change, number).await,
+            _ => panic!("{}: a case has patch or change", case.name),
+        };
+        failures.extend(support::compare(&case.name, answer, case.refused.as_deref()));
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// What a change of an object that exists is answered.
+async fn changed(cluster: &Cluster, good: &Value, change: &Value, number: usize) -> Result<Value, String> {
+    let name = format!("change-{number}");
+    let first = support::merged(good, &json!({"metadata": {"name": name}}));
+    let api = cluster.api(&first);
+    let object = serde_json::from_value(first).unwrap();
+    api.create(&PostParams::default(), &object).await.map_err(|error| format!("not created: {error}"))?;
+    let answer = api.patch(&name, &PatchParams::default(), &Patch::Merge(change)).await;
+    api.delete(&name, &kube::api::DeleteParams::default()).await.unwrap();
+    answer.map(|object| serde_json::to_value(object).unwrap()).map_err(|error| error.to_string())
+}

@@ -1,0 +1,172 @@
+//! A client of the test's API server with our definitions in it, and what the tables are made of.
+
+use std::time::Duration;
+
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Client, Config, Resource, ResourceExt as _};
+use mcp_fleet_crds::admission;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// An object that is taken, and changes of it.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Table {
+    /// Taken as it is.
+    pub(crate) good: Value,
+    /// What is made of it.
+    pub(crate) cases: Vec<Case>,
+}
+
+/// One change of an object.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Case {
+    /// A sentence about the object.
+    pub(crate) name: String,
+    /// A JSON merge patch on the good object, before it is created.
+    pub(crate) patch: Option<Value>,
+    /// A JSON merge patch on the good object after it was created.
+    pub(crate) change: Option<Value>,
+    /// A part of the refusal; absent: the object is taken.
+    pub(crate) refused: Option<String>,
+}
+
+/// The API server of the tests.
+pub(crate) struct Cluster(Client);
+
+impl Cluster {
+    /// Connects, and installs the definitions and the admission policy.
+    pub(crate) async fn connect() -> Self {
+        let path = std::env::var("MCP_FLEET_TEST_KUBECONFIG")
+            .expect("these tests need an API server: run them with `cargo xtask test api`");
+        let kubeconfig = Kubeconfig::read_from(path).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let cluster = Self(Client::try_from(config).unwrap());
+        for crd in mcp_fleet_crds::all() {
+            cluster.apply(&crd).await;
+        }
+        cluster.apply::<ValidatingAdmissionPolicy>(&admission::policy()).await;
+        cluster.apply::<ValidatingAdmissionPolicyBinding>(&admission::binding()).await;
+        cluster.established().await;
+        cluster
+    }
+
+    async fn apply<K>(&self, object: &K)
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::ClusterResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let api: Api<K> = Api::all(self.0.clone());
+        let params = PatchParams::apply("admission-test").force();
+        api.patch(&object.name_any(), &params, &Patch::Apply(object)).await.expect("a definition does not register");
+    }
+
+    /// Waits until all definitions are served and the policy denies.
+    async fn established(&self) {
+        let served = |crd: &CustomResourceDefinition| {
+            let conditions = crd.status.as_ref().and_then(|status| status.conditions.as_ref());
+            conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Established" && one.status == "True"))
+        };
+        let crds: Api<CustomResourceDefinition> = Api::all(self.0.clone());
+        let nested = json!({"type": "Array", "name": "a", "array": {"maxItems": 1, "items": {"type": "Enum"}}});
+        for _ in 0..200 {
+            let listed = crds.list(&kube::api::ListParams::default()).await.unwrap();
+            let ours: Vec<_> = listed.iter().filter(|crd| crd.spec.group == "mcp-fleet.dev").collect();
+            let ready = ours.len() == mcp_fleet_crds::all().len() && ours.into_iter().all(served);
+            if ready && self.namespace().await && self.dry_run(&with_argument(&nested)[0]).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("the definitions are not served, or the admission policy denies nothing, 20 s after they were applied");
+    }
+
+    async fn namespace(&self) -> bool {
+        let api: Api<Namespace> = Api::all(self.0.clone());
+        let namespace = serde_json::from_value(json!({"metadata": {"name": "acme"}})).unwrap();
+        api.create(&PostParams::default(), &namespace).await.is_ok() || api.get("acme").await.is_ok()
+    }
+
+    /// The API of an object's kind, in its namespace.
+    pub(crate) fn api(&self, object: &Value) -> Api<DynamicObject> {
+        let kind = object["kind"].as_str().unwrap();
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mcp-fleet.dev", "v1alpha1", kind));
+        match object["metadata"]["namespace"].as_str() {
+            Some(namespace) => Api::namespaced_with(self.0.clone(), namespace, &resource),
+            None => Api::all_with(self.0.clone(), &resource),
+        }
+    }
+
+    /// Creates an object for the answer only.
+    pub(crate) async fn dry_run(&self, object: &Value) -> Result<Value, String> {
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        let parsed: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+        let answer = self.api(object).create(&params, &parsed).await;
+        answer.map(|object| serde_json::to_value(object).unwrap()).map_err(|error| error.to_string())
+    }
+}
+
+/// What is wrong with an answer, if anything.
+pub(crate) fn compare(name: &str, answer: Result<Value, String>, refused: Option<&str>) -> Option<String> {
+    match (answer, refused) {
+        (Ok(_), None) => None,
+        (Err(message), Some(part)) if message.contains(part) => None,
+        (Err(message), None) => Some(format!("{name}: refused: {message}")),
+        (Ok(_), Some(part)) => Some(format!("{name}: taken, but should be refused with {part:?}")),
+        (Err(message), Some(part)) => Some(format!("{name}: refused without {part:?}: {message}")),
+    }
+}
+
+/// A JSON merge patch (RFC 7396).
+pub(crate) fn merged(target: &Value, patch: &Value) -> Value {
+    let Value::Object(changes) = patch else { return patch.clone() };
+    let mut result = target.as_object().cloned().unwrap_or_default();
+    for (key, change) in changes {
+        if change.is_null() {
+            result.remove(key);
+        } else {
+            let before = result.get(key).cloned().unwrap_or_default();
+            result.insert(key.clone(), merged(&before, change));
+        }
+    }
+    Value::Object(result)
+}
+
+/// An argument, and what has it as an item (depth 2) and as a property of an item (depth 3).
+pub(crate) fn at_depths(value: &Value) -> Vec<(usize, Value)> {
+    let named = |value: &Value| merged(value, &json!({"name": "a"}));
+    let list = |items: Value| json!({"name": "list", "type": "Array", "array": {"maxItems": 3, "items": items}});
+    let object = |property: Value| json!({"type": "Object", "object": {"properties": [property]}});
+    let mut depths = vec![(1, named(value)), (2, list(value.clone()))];
+    // Arrays and objects end at depth 2: the schema itself refuses them below.
+    if value.get("array").is_none() && value.get("object").is_none() && value["type"] != "Array" {
+        depths.push((3, list(object(named(value)))));
+    }
+    depths
+}
+
+/// A server and a scope with a tool that takes this argument.
+pub(crate) fn with_argument(argument: &Value) -> [Value; 2] {
+    let object = |kind: &str, spec: Value| {
+        json!({"apiVersion": "mcp-fleet.dev/v1alpha1", "kind": kind,
+        "metadata": {"name": "files", "namespace": "acme"}, "spec": spec})
+    };
+    let source = json!({"type": "Stdio", "stdio": {"image": "x", "command": ["x"]}});
+    [
+        object(
+            "MCPServer",
+            json!({"source": source, "tools": [{"name": "t", "class": "Read", "arguments": [argument]}]}),
+        ),
+        object("MCPScope", json!({"serverRef": {"name": "files"}, "tools": [{"name": "t", "arguments": [argument]}]})),
+    ]
+}
