@@ -5,7 +5,13 @@
 //! gateway enforces; [`reason`] is the closed set of answers to «why».
 
 pub mod class;
+pub mod denial;
 pub mod json;
 pub mod model;
 pub mod reason;
+pub mod rules;
+pub mod tick;
 pub mod units;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,171 @@
+//! A refusal as its caller hears it: a reason, the limit that was met, and what to do next.
+
+use std::borrow::Cow;
+use std::io::Write as _;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::json;
+use crate::reason::Reason;
+
+/// Why a granted tool was not called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// The stable reason.
+    pub reason: Reason,
+    /// The argument it is about, by its name in the policy (`filter.path`, `paths[]`); never a caller's word.
+    pub argument: Option<String>,
+    /// The limit that was met, as a sentence without its full stop. Names that the caller sent stand in it only
+    /// through [`echo`].
+    pub limit: Option<String>,
+    /// When trying again can help.
+    pub retry_after: Option<Duration>,
+    /// When the limit starts anew, in Unix seconds.
+    pub resets_at: Option<i64>,
+}
+
+impl Denial {
+    /// A refusal with nothing but its reason.
+    pub const fn new(reason: Reason) -> Self {
+        Self { reason, argument: None, limit: None, retry_after: None, resets_at: None }
+    }
+
+    /// The same with the limit that was met.
+    #[must_use]
+    pub fn with_limit(mut self, limit: impl Into<String>) -> Self {
+        self.limit = Some(limit.into());
+        self
+    }
+
+    /// The text for a model: it sees nothing else of the refusal.
+    pub fn text(&self) -> String {
+        let mut text = format!("Refused ({}).", self.reason.as_str());
+        if let Some(limit) = &self.limit {
+            text.push(' ');
+            let mut characters = limit.chars();
+            text.extend(characters.next().map(|first| first.to_ascii_uppercase()));
+            text.push_str(characters.as_str());
+            text.push('.');
+        }
+        if let Some(after) = self.retry_after {
+            text.push_str(&format!(" Try again in {}.", duration(after)));
+        }
+        if let Some(at) = self.resets_at() {
+            text.push_str(&format!(" Resets at {at}."));
+        }
+        text.push(' ');
+        text.push_str(self.reason.hint());
+        text
+    }
+
+    /// Appends the same as data, the JSON object of `_meta["mcp-fleet.dev/denial"]`.
+    pub fn write_data(&self, out: &mut Vec<u8>) {
+        let text = |name: &str, value: &str, out: &mut Vec<u8>| {
+            out.push(b',');
+            json::write_str(name, out);
+            out.push(b':');
+            json::write_str(value, out);
+        };
+        out.extend_from_slice(b"{\"reason\":");
+        json::write_str(self.reason.as_str(), out);
+        if let Some(argument) = &self.argument {
+            text("argument", argument, out);
+        }
+        if let Some(limit) = &self.limit {
+            text("limit", limit, out);
+        }
+        if let Some(after) = self.retry_after {
+            // Writing to a vector cannot fail.
+            drop(write!(out, ",\"retryAfterMs\":{}", after.as_millis()));
+        }
+        if let Some(at) = self.resets_at() {
+            text("resetsAt", &at, out);
+        }
+        text("hint", self.reason.hint(), out);
+        out.push(b'}');
+    }
+
+    /// When it resets, in RFC 3339.
+    fn resets_at(&self) -> Option<String> {
+        Timestamp::from_second(self.resets_at?).ok().map(|at| at.to_string())
+    }
+}
+
+/// A duration as a person says it: milliseconds below one second, whole seconds above, never less than it is.
+fn duration(time: Duration) -> String {
+    if time < Duration::from_secs(1) {
+        return format!("{} ms", time.as_nanos().div_ceil(1_000_000).max(1));
+    }
+    format!("{} s", time.as_millis().div_ceil(1000))
+}
+
+/// A name that a caller sent, fit for a text or an audit line: at most 64 characters, all printable ASCII, the rest
+/// escaped.
+pub fn echo(name: &str) -> Cow<'_, str> {
+    const MOST: usize = 64;
+    let plain =
+        |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'`' | b'"' | b'<' | b'>') || byte == b' ';
+    if name.len() <= MOST && name.bytes().all(plain) {
+        return Cow::Borrowed(name);
+    }
+    let mut escaped = String::with_capacity(MOST + 1);
+    for character in name.chars() {
+        let piece: String = match u8::try_from(character) {
+            Ok(byte) if plain(byte) => character.into(),
+            _ => character.escape_unicode().collect(),
+        };
+        if escaped.len() + piece.len() > MOST - 3 {
+            escaped.push_str("...");
+            break;
+        }
+        escaped.push_str(&piece);
+    }
+    Cow::Owned(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denial() -> Denial {
+        Denial {
+            reason: Reason::BudgetExhausted,
+            argument: None,
+            limit: Some("budget \"daily\" allows 5 USD a day".into()),
+            retry_after: Some(Duration::from_millis(1_001)),
+            resets_at: Some(1_795_305_600),
+        }
+    }
+
+    #[test]
+    fn the_text_says_reason_limit_reset_and_what_to_do() {
+        assert_eq!(
+            denial().text(),
+            "Refused (budget_exhausted). Budget \"daily\" allows 5 USD a day. Try again in 2 s. Resets at \
+             2026-11-22T00:00:00Z. Stop calling priced tools until the budget resets, or ask its owner to raise it."
+        );
+    }
+
+    #[test]
+    fn the_data_says_the_same() {
+        let mut out = Vec::new();
+        denial().write_data(&mut out);
+        let data: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(data["reason"], "budget_exhausted");
+        assert_eq!(data["limit"], "budget \"daily\" allows 5 USD a day");
+        assert_eq!(data["retryAfterMs"], 1_001);
+        assert_eq!(data["resetsAt"], "2026-11-22T00:00:00Z");
+        assert_eq!(data["hint"], Reason::BudgetExhausted.hint());
+    }
+
+    #[test]
+    fn what_a_caller_sent_is_echoed_short_and_without_surprises() {
+        assert_eq!(echo("limit"), "limit");
+        assert_eq!(echo("a\nb"), r"a\u{a}b");
+        assert_eq!(echo("`x`"), r"\u{60}x\u{60}");
+        assert_eq!(echo("\u{202e}"), r"\u{202e}");
+        let long = echo(&"é".repeat(500)).into_owned();
+        assert!(long.len() <= 64 && long.is_ascii() && long.ends_with("..."), "{long}");
+    }
+}

@@ -1,0 +1,195 @@
+//! Values against rules.
+
+use std::fmt::Debug;
+
+use super::path::list;
+use super::{Arguments, Check, Text};
+use crate::denial::{Denial, echo};
+use crate::json::{Members, Value};
+use crate::reason::Reason;
+
+/// A path among the arguments of an admitted call, and where it may lead once links are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathUse<'p, 'v> {
+    /// The path, as the caller sent it.
+    pub value: &'v str,
+    /// Absolute directories, none with a slash at its end but the root of all.
+    pub within: &'p [String],
+}
+
+/// Why a value is refused; built only on the way of a refusal.
+#[derive(Debug)]
+pub(crate) struct Violation {
+    reason: Reason,
+    /// `must be …`, about the argument.
+    limit: String,
+    /// From the innermost outwards: a property by its name, an item as `[]`.
+    place: Vec<String>,
+}
+
+type Checked = Result<(), Box<Violation>>;
+
+impl Violation {
+    fn new(reason: Reason, limit: impl Into<String>) -> Box<Self> {
+        Box::new(Self { reason, limit: limit.into(), place: Vec::new() })
+    }
+
+    /// The refusal as the caller hears it.
+    pub(crate) fn into_denial(self) -> Denial {
+        let Self { reason, limit, mut place } = self;
+        place.reverse();
+        let mut name = String::new();
+        for part in &place {
+            if !name.is_empty() && part != "[]" {
+                name.push('.');
+            }
+            name.push_str(part);
+        }
+        if name.is_empty() {
+            return Denial::new(reason).with_limit(limit);
+        }
+        let limit = format!("argument `{name}` {limit}");
+        Denial { argument: Some(name), ..Denial::new(reason).with_limit(limit) }
+    }
+}
+
+impl Check {
+    /// Checks the value and notes the paths in it.
+    pub(crate) fn admit<'p, 'v>(&'p self, value: &'v Value<'_>, paths: &mut Vec<PathUse<'p, 'v>>) -> Checked {
+        match (self, value) {
+            (Self::Text(text), Value::String(value)) => {
+                text.check(value).map_err(|(reason, limit)| Violation::new(reason, limit))?;
+                if let Some(path) = &text.path {
+                    paths.push(PathUse { value, within: &path.within });
+                }
+                Ok(())
+            }
+            (Self::Integer { minimum, maximum }, Value::Integer(value)) => {
+                if (minimum..=maximum).contains(&value) {
+                    return Ok(());
+                }
+                Err(Violation::new(Reason::ArgumentOutOfRange, between(minimum, maximum)))
+            }
+            (Self::Number { minimum, maximum }, Value::Integer(_) | Value::Number(_)) => {
+                if (minimum..=maximum).contains(&&double(value)) {
+                    return Ok(());
+                }
+                Err(Violation::new(Reason::ArgumentOutOfRange, between(minimum, maximum)))
+            }
+            (Self::Boolean(wanted), Value::Bool(value)) => match wanted {
+                Some(wanted) if wanted != value => {
+                    Err(Violation::new(Reason::ArgumentNotAllowed, format!("must be {wanted}")))
+                }
+                _ => Ok(()),
+            },
+            (Self::Array { item, max_items }, Value::Array(values)) => {
+                if values.len() > *max_items {
+                    let limit = format!("must hold at most {max_items} items");
+                    return Err(Violation::new(Reason::ArgumentOutOfRange, limit));
+                }
+                item.iter().try_for_each(|item| {
+                    values.iter().try_for_each(|value| {
+                        item.admit(value, paths).map_err(|mut violation| {
+                            violation.place.push("[]".to_owned());
+                            violation
+                        })
+                    })
+                })
+            }
+            (Self::Object(arguments), Value::Object(members)) => arguments.admit(members, paths),
+            _ => Err(Violation::new(Reason::ArgumentType, format!("must be {}", self.type_name()))),
+        }
+    }
+
+    const fn type_name(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "a string",
+            Self::Integer { .. } => "a whole number",
+            Self::Number { .. } => "a number",
+            Self::Boolean(_) => "true or false",
+            Self::Array { .. } => "an array",
+            Self::Object(_) => "an object",
+        }
+    }
+}
+
+impl Arguments {
+    /// Checks the members and notes the paths in them: nothing that is not declared, everything that is required.
+    pub(crate) fn admit<'p, 'v>(&'p self, members: &'v Members<'_>, paths: &mut Vec<PathUse<'p, 'v>>) -> Checked {
+        if let Some((name, _)) = members.iter().find(|(name, _)| self.get(name).is_none()) {
+            return Err(Violation::new(
+                Reason::ArgumentUndeclared,
+                format!("there is no argument `{}` for this caller", echo(name)),
+            ));
+        }
+        for property in &self.0 {
+            let at = |mut violation: Box<Violation>| {
+                violation.place.push(property.name.clone());
+                violation
+            };
+            match members.iter().find(|(name, _)| *name == property.name) {
+                Some((_, value)) => property.check.admit(value, paths).map_err(at)?,
+                None if property.required => return Err(at(Violation::new(Reason::ArgumentMissing, "is required"))),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How far the members are from being admitted: the number of arguments that are wrong.
+    pub(crate) fn distance(&self, members: &Members<'_>) -> usize {
+        let undeclared = members.iter().filter(|(name, _)| self.get(name).is_none()).count();
+        let wrong = self.0.iter().filter(|property| match members.iter().find(|(name, _)| *name == property.name) {
+            Some((_, value)) => property.check.admit(value, &mut Vec::new()).is_err(),
+            None => property.required,
+        });
+        undeclared + wrong.count()
+    }
+}
+
+impl Text {
+    /// Checks the string; what is wrong with it otherwise.
+    pub(super) fn check(&self, value: &str) -> Result<(), (Reason, String)> {
+        if let Some(values) = &self.one_of {
+            if values.iter().any(|one| one == value) {
+                return Ok(());
+            }
+            return Err((Reason::ArgumentNotAllowed, format!("must be one of {}", list(values))));
+        }
+        if let Some(most) = self.max_length {
+            // Fewer bytes than scalar values there cannot be.
+            let fits = usize::try_from(most).is_ok_and(|most| value.len() <= most || value.chars().count() <= most);
+            if !fits {
+                return Err((Reason::ArgumentOutOfRange, format!("must be at most {most} characters long")));
+            }
+        }
+        if self.no_option && value.starts_with('-') {
+            return Err((Reason::ArgumentPattern, "must not begin with a dash".to_owned()));
+        }
+        if memchr::memchr(0, value.as_bytes()).is_some() {
+            return Err((Reason::ArgumentPattern, "must not hold U+0000".to_owned()));
+        }
+        if let Some(pattern) = self.patterns.iter().find(|pattern| !pattern.matches(value)) {
+            return Err((Reason::ArgumentPattern, format!("must match the pattern `{}`", pattern.source())));
+        }
+        self.path.as_ref().map_or(Ok(()), |path| path.check(value))
+    }
+}
+
+/// The number as a double; whole ones are within ±(2^53 − 1), where doubles hold each.
+#[expect(clippy::cast_precision_loss, reason = "within ±(2^53 - 1)")]
+const fn double(value: &Value<'_>) -> f64 {
+    match value {
+        Value::Integer(number) => *number as f64,
+        Value::Number(number) => *number,
+        _ => f64::NAN,
+    }
+}
+
+/// In the form of Rust's literals, which is short for doubles of any size.
+fn between<T: Debug + PartialEq>(minimum: &T, maximum: &T) -> String {
+    if minimum == maximum {
+        return format!("must be {minimum:?}");
+    }
+    format!("must be between {minimum:?} and {maximum:?}")
+}

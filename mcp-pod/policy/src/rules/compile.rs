@@ -1,0 +1,127 @@
+//! From a rule as its user wrote it to one that can be checked.
+
+use super::{Arguments, Check, Path, Pattern, PatternError, Property, Text};
+use crate::json::MAX_INTEGER;
+use crate::model::{Argument, Rule, Scalar};
+
+/// Arrays and objects within one another; the custom resources allow fewer.
+const MAX_DEPTH: usize = 8;
+
+/// A rule that cannot be enforced.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// Nothing satisfies it.
+    #[error("nothing satisfies the rule: {0}")]
+    Empty(&'static str),
+    /// Two arguments of one name.
+    #[error("the argument {0:?} is declared twice")]
+    Duplicate(String),
+    /// An argument name that JSON readers may not agree on.
+    #[error("an argument's name must not be empty or hold control characters")]
+    Name,
+    /// A root of a path that is not an absolute directory in its plainest form.
+    #[error(
+        "{0:?} is not an absolute path without `.`, `..`, empty, `~` or glob components and without a slash at its end"
+    )]
+    Root(String),
+    /// An extension of a path that is not one.
+    #[error("{0:?} is not an extension: letters, digits, `_`, `-` and inner dots, without the dot before it")]
+    Extension(String),
+    /// A bound that is no number, or that a double cannot hold.
+    #[error("{0:?} is not a decimal number")]
+    Decimal(String),
+    /// A pattern that is not taken.
+    #[error("pattern {pattern:?} is refused")]
+    Pattern {
+        /// What was written.
+        pattern: String,
+        /// Why.
+        source: PatternError,
+    },
+    /// Too many arrays and objects within one another.
+    #[error("the rule is nested too deep")]
+    Depth,
+}
+
+impl Check {
+    pub(crate) fn new(rule: &Rule) -> Result<Self, RuleError> {
+        compile(rule, MAX_DEPTH)
+    }
+}
+
+impl Arguments {
+    pub(crate) fn new(arguments: &[Argument]) -> Result<Self, RuleError> {
+        properties(arguments, MAX_DEPTH)
+    }
+}
+
+impl Text {
+    /// A string without any rule.
+    pub(super) const fn any() -> Self {
+        Self { one_of: None, max_length: None, patterns: Vec::new(), no_option: false, path: None }
+    }
+}
+
+fn compile(rule: &Rule, depth: usize) -> Result<Check, RuleError> {
+    let inner = depth.checked_sub(1).ok_or(RuleError::Depth)?;
+    Ok(match rule {
+        Rule::Path(path) => Check::Text(Text { path: Some(Path::new(path)?), ..Text::any() }),
+        Rule::Enum(values) if values.is_empty() => return Err(RuleError::Empty("an enumeration without values")),
+        Rule::Enum(values) => Check::Text(Text { one_of: Some(values.clone()), ..Text::any() }),
+        Rule::String(string) => Check::Text(Text {
+            max_length: Some(string.max_length),
+            patterns: string.pattern.iter().map(|source| pattern(source)).collect::<Result<_, _>>()?,
+            no_option: !string.leading_dash,
+            ..Text::any()
+        }),
+        Rule::Integer { minimum, maximum } if minimum > maximum => {
+            return Err(RuleError::Empty("the minimum is above the maximum"));
+        }
+        Rule::Integer { minimum, maximum } => Check::Integer { minimum: *minimum, maximum: *maximum },
+        Rule::Number { minimum, maximum } => {
+            let (minimum, maximum) = (decimal(minimum)?, decimal(maximum)?);
+            if minimum > maximum {
+                return Err(RuleError::Empty("the minimum is above the maximum"));
+            }
+            Check::Number { minimum, maximum }
+        }
+        Rule::Boolean => Check::Boolean(None),
+        Rule::Const(Scalar::Boolean(truth)) => Check::Boolean(Some(*truth)),
+        Rule::Const(Scalar::Integer(number)) if !(-MAX_INTEGER..=MAX_INTEGER).contains(number) => {
+            return Err(RuleError::Empty("the constant is further than 2^53 - 1 from zero"));
+        }
+        Rule::Const(Scalar::Integer(number)) => Check::Integer { minimum: *number, maximum: *number },
+        Rule::Const(Scalar::String(text)) => Check::Text(Text { one_of: Some(vec![text.clone()]), ..Text::any() }),
+        Rule::Array(items) => Check::Array {
+            item: Some(Box::new(compile(&items.item, inner)?)),
+            max_items: usize::try_from(items.max_items).unwrap_or(usize::MAX),
+        },
+        Rule::Object(arguments) => Check::Object(properties(arguments, inner)?),
+    })
+}
+
+fn properties(arguments: &[Argument], depth: usize) -> Result<Arguments, RuleError> {
+    let mut properties: Vec<Property> = Vec::with_capacity(arguments.len());
+    for Argument { name, required, rule } in arguments {
+        if name.is_empty() || name.chars().any(char::is_control) {
+            return Err(RuleError::Name);
+        }
+        if properties.iter().any(|property| property.name == *name) {
+            return Err(RuleError::Duplicate(name.clone()));
+        }
+        properties.push(Property { name: name.clone(), required: *required, check: compile(rule, depth)? });
+    }
+    Ok(Arguments(properties))
+}
+
+fn pattern(source: &str) -> Result<Pattern, RuleError> {
+    Pattern::new(source).map_err(|error| RuleError::Pattern { pattern: source.to_owned(), source: error })
+}
+
+fn decimal(text: &str) -> Result<f64, RuleError> {
+    let shape = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+' | b'e' | b'E'));
+    match text.parse::<f64>() {
+        Ok(number) if shape && number.is_finite() => Ok(number),
+        _ => Err(RuleError::Decimal(text.to_owned())),
+    }
+}

@@ -1,0 +1,113 @@
+//! What two rules admit together: a scope's rule and the catalogue's.
+//!
+//! Nothing here decides who may do what; it only saves checking twice. A property test holds it to its meaning: the
+//! intersection admits a value exactly if both rules do.
+
+use super::{Arguments, Check, Property, Text};
+
+impl Check {
+    /// What both admit; absent if that is nothing.
+    pub(crate) fn intersect(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Text(left), Self::Text(right)) => left.intersect(right).map(Self::Text),
+            (Self::Integer { .. }, Self::Integer { .. } | Self::Number { .. })
+            | (Self::Number { .. }, Self::Integer { .. }) => integers(self, other),
+            (Self::Number { minimum, maximum }, Self::Number { minimum: low, maximum: high }) => {
+                let (minimum, maximum) = (minimum.max(*low), maximum.min(*high));
+                (minimum <= maximum).then_some(Self::Number { minimum, maximum })
+            }
+            (Self::Boolean(left), Self::Boolean(right)) => match (left, right) {
+                (Some(left), Some(right)) if left != right => None,
+                _ => Some(Self::Boolean(left.or(*right))),
+            },
+            (Self::Array { item, max_items }, Self::Array { item: other, max_items: most }) => {
+                let item = item.as_ref().zip(other.as_ref()).and_then(|(left, right)| left.intersect(right));
+                let max_items = if item.is_some() { (*max_items).min(*most) } else { 0 };
+                Some(Self::Array { item: item.map(Box::new), max_items })
+            }
+            (Self::Object(left), Self::Object(right)) => left.intersect(right).map(Self::Object),
+            (
+                Self::Text(_)
+                | Self::Integer { .. }
+                | Self::Number { .. }
+                | Self::Boolean(_)
+                | Self::Array { .. }
+                | Self::Object(_),
+                _,
+            ) => None,
+        }
+    }
+}
+
+/// Whole numbers within the bounds of both.
+fn integers(left: &Check, right: &Check) -> Option<Check> {
+    let (low, high) = bounds(left)?;
+    let (minimum, maximum) = bounds(right)?;
+    let (minimum, maximum) = (minimum.max(low), maximum.min(high));
+    (minimum <= maximum).then_some(Check::Integer { minimum, maximum })
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a cast saturates, and no argument is further out than 2^53")]
+fn bounds(check: &Check) -> Option<(i64, i64)> {
+    match check {
+        Check::Integer { minimum, maximum } => Some((*minimum, *maximum)),
+        Check::Number { minimum, maximum } => Some((minimum.ceil() as i64, maximum.floor() as i64)),
+        _ => None,
+    }
+}
+
+impl Text {
+    fn intersect(&self, other: &Self) -> Option<Self> {
+        let path = match (&self.path, &other.path) {
+            (Some(left), Some(right)) => Some(left.intersect(right)?),
+            (path, None) | (None, path) => path.clone(),
+        };
+        let mut patterns = self.patterns.clone();
+        patterns.extend(
+            other.patterns.iter().filter(|new| self.patterns.iter().all(|old| old.source() != new.source())).cloned(),
+        );
+        let mut text = Self {
+            one_of: None,
+            max_length: self.max_length.into_iter().chain(other.max_length).min(),
+            patterns,
+            no_option: self.no_option || other.no_option,
+            path,
+        };
+        let values = match (&self.one_of, &other.one_of) {
+            (None, None) => return Some(text),
+            (Some(left), Some(right)) => left.iter().filter(|value| right.contains(value)).cloned().collect(),
+            (Some(values), None) | (None, Some(values)) => values.clone(),
+        };
+        let values: Vec<String> = values.into_iter().filter(|value| text.check(value).is_ok()).collect();
+        if values.is_empty() {
+            return None;
+        }
+        text.one_of = Some(values);
+        Some(text)
+    }
+}
+
+impl Arguments {
+    /// The arguments that both declare, in the order of `other`, the catalogue; absent if one that is required can
+    /// have no value.
+    pub(crate) fn intersect(&self, other: &Self) -> Option<Self> {
+        if self.0.iter().any(|ours| ours.required && other.get(&ours.name).is_none()) {
+            return None;
+        }
+        let mut both = Vec::with_capacity(self.0.len());
+        for theirs in &other.0 {
+            let ours = self.get(&theirs.name);
+            let required = theirs.required || ours.is_some_and(|ours| ours.required);
+            match ours.and_then(|ours| ours.check.intersect(&theirs.check)) {
+                Some(check) => both.push(Property { name: theirs.name.clone(), required, check }),
+                None if required => return None,
+                None => {}
+            }
+        }
+        Some(Self(both))
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Property> {
+        self.0.iter().find(|property| property.name == name)
+    }
+}

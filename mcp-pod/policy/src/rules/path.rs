@@ -1,0 +1,172 @@
+//! Paths, as far as their text can tell: the rest is the shim's, which resolves them without following links.
+//!
+//! Refused are also the characters that a server may read as more than a name: `*` and `?` always; `[` and `{` where
+//! hidden names are excluded, because `[.]git` is one; a backslash, a component that begins with `~`, control
+//! characters.
+
+use super::RuleError;
+use crate::model::PathRule;
+use crate::reason::Reason;
+
+/// The longest path in bytes (`PATH_MAX` of Linux, with its end).
+const MAX_LENGTH: usize = 4095;
+/// The longest component in bytes (`NAME_MAX`).
+const MAX_COMPONENT: usize = 255;
+
+/// What a path may be.
+#[derive(Clone, Debug)]
+pub(crate) struct Path {
+    /// Absolute directories, none with a slash at its end but the root of all.
+    pub(crate) within: Vec<String>,
+    /// Each with the dot before it; absent: any.
+    pub(crate) extensions: Option<Vec<String>>,
+    /// Components below the root may begin with a dot.
+    pub(crate) dotfiles: bool,
+}
+
+impl Path {
+    pub(super) fn new(rule: &PathRule) -> Result<Self, RuleError> {
+        let PathRule { within, extensions, dotfiles } = rule;
+        if within.is_empty() {
+            return Err(RuleError::Empty("a path within no directory"));
+        }
+        let within = within.iter().map(|root| self::root(root)).collect::<Result<_, _>>()?;
+        let extensions = extensions.iter().map(|text| extension(text)).collect::<Result<Vec<_>, _>>()?;
+        let extensions = (!extensions.is_empty()).then_some(extensions);
+        Ok(Self { within, extensions, dotfiles: *dotfiles })
+    }
+
+    /// What both allow; absent if that is nothing.
+    pub(super) fn intersect(&self, other: &Self) -> Option<Self> {
+        let mut within = Vec::new();
+        for left in &self.within {
+            for right in &other.within {
+                // The deeper root counts, if the rule of the other one lets its components pass.
+                let root = match (beneath(left, right), beneath(right, left)) {
+                    (Some(rest), _) if other.dotfiles || !has_hidden(rest) => left,
+                    (_, Some(rest)) if self.dotfiles || !has_hidden(rest) => right,
+                    _ => continue,
+                };
+                if !within.contains(root) {
+                    within.push(root.clone());
+                }
+            }
+        }
+        let extensions = match (&self.extensions, &other.extensions) {
+            (None, extensions) | (extensions, None) => extensions.clone(),
+            (Some(left), Some(right)) => {
+                let mut both: Vec<String> = Vec::new();
+                // `.gz` and `.tar.gz` have `.tar.gz` in common.
+                for (one, two) in left.iter().flat_map(|one| right.iter().map(move |two| (one, two))) {
+                    let common = if one.ends_with(two.as_str()) { one } else { two };
+                    if (one.ends_with(two.as_str()) || two.ends_with(one.as_str())) && !both.contains(common) {
+                        both.push(common.clone());
+                    }
+                }
+                Some(both)
+            }
+        };
+        let empty = within.is_empty() || extensions.as_ref().is_some_and(Vec::is_empty);
+        (!empty).then_some(Self { within, extensions, dotfiles: self.dotfiles && other.dotfiles })
+    }
+
+    /// Checks the text of a path; what is wrong with it otherwise.
+    pub(super) fn check(&self, path: &str) -> Result<(), (Reason, String)> {
+        if path.len() > MAX_LENGTH {
+            return Err((Reason::ArgumentOutOfRange, format!("must be at most {MAX_LENGTH} bytes long")));
+        }
+        if path.chars().any(|character| character.is_control() || matches!(character, '*' | '?' | '\\')) {
+            return Err((
+                Reason::ArgumentPattern,
+                "must not hold `*`, `?`, a backslash or control characters".to_owned(),
+            ));
+        }
+        let rest = path.strip_prefix('/').ok_or_else(|| self.outside())?;
+        if !rest.is_empty() && !rest.split('/').all(is_plain) {
+            return Err(self.outside());
+        }
+        let mut hidden = false;
+        let found = self.within.iter().any(|root| {
+            beneath(path, root).is_some_and(|rest| {
+                let excluded = !self.dotfiles && has_hidden(rest);
+                hidden |= excluded;
+                !excluded
+            })
+        });
+        match (found, hidden) {
+            (false, false) => return Err(self.outside()),
+            (false, true) => {
+                let limit = "must not lead through names that begin with a dot, or hold `[` or `{`";
+                return Err((Reason::ArgumentPattern, limit.to_owned()));
+            }
+            (true, _) => {}
+        }
+        match &self.extensions {
+            Some(extensions) if !extensions.iter().any(|extension| has_extension(path, extension)) => {
+                Err((Reason::ArgumentPattern, format!("must end in {}", list(extensions))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The refusal of a path that is not below a root, or could turn out not to be.
+    fn outside(&self) -> (Reason, String) {
+        (Reason::PathOutsideRoots, format!("must be {}", self.describe()))
+    }
+
+    /// The roots in words.
+    pub(crate) fn describe(&self) -> String {
+        format!("an absolute path at or below {}, without `.`, `..`, `~` or empty components", list(&self.within))
+    }
+}
+
+/// The first few, for a person to read.
+pub(super) fn list(items: &[String]) -> String {
+    const MOST: usize = 8;
+    let shown: Vec<String> = items.iter().take(MOST).map(|item| format!("`{item}`")).collect();
+    let more = if items.len() > MOST { format!(" and {} more", items.len() - MOST) } else { String::new() };
+    format!("{}{more}", shown.join(", "))
+}
+
+/// What stands below the root, component by component; empty for the root itself.
+fn beneath<'p>(path: &'p str, root: &str) -> Option<&'p str> {
+    if root == "/" {
+        return path.strip_prefix('/');
+    }
+    let rest = path.strip_prefix(root)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+}
+
+/// A component that is a name and nothing else.
+fn is_plain(component: &str) -> bool {
+    !matches!(component, "" | "." | "..") && !component.starts_with('~') && component.len() <= MAX_COMPONENT
+}
+
+/// Whether a component begins with a dot, or could be read as one that does.
+fn has_hidden(rest: &str) -> bool {
+    rest.starts_with('.') || rest.contains("/.") || rest.contains(['[', '{'])
+}
+
+fn has_extension(path: &str, extension: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name.len() > extension.len() && name.ends_with(extension)
+}
+
+fn root(text: &str) -> Result<String, RuleError> {
+    let refused = || RuleError::Root(text.to_owned());
+    let rest = text.strip_prefix('/').ok_or_else(refused)?;
+    let glob = |character: char| character.is_control() || "*?[{\\".contains(character);
+    let plain = rest.is_empty() || rest.split('/').all(is_plain);
+    if text.len() > MAX_LENGTH || text.contains(glob) || !plain {
+        return Err(refused());
+    }
+    Ok(text.to_owned())
+}
+
+fn extension(text: &str) -> Result<String, RuleError> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if text.is_empty() || text.len() > 32 || !text.bytes().all(plain) || text.starts_with('.') || text.ends_with('.') {
+        return Err(RuleError::Extension(text.to_owned()));
+    }
+    Ok(format!(".{text}"))
+}

@@ -1,0 +1,261 @@
+//! Patterns in the subset of regular expressions that ECMA-262 and Rust's `regex` read alike.
+//!
+//! Agents check values against the pattern of a JSON Schema (ECMA-262), the gateway against the same text compiled
+//! here; so what the two read differently is either rewritten (`.`, `\d`, `\w`, `\s`) or refused (look-around, back
+//! references, flags, property classes, set operations, a bare brace).
+
+use regex::{Regex, RegexBuilder};
+
+/// The longest pattern in bytes.
+const MAX_LENGTH: usize = 1024;
+/// Bytes that a compiled pattern, and its cache, may take.
+const MAX_SIZE: usize = 256 * 1024;
+/// What `\s` is in ECMA-262, as members of a class.
+const SPACE: &str = r"\t\n\x0B\x0C\r \x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}";
+
+/// A pattern that a whole string has to match.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern {
+    source: String,
+    regex: Regex,
+}
+
+/// A pattern that is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// Longer than [`MAX_LENGTH`].
+    #[error("the pattern is longer than 1024 bytes")]
+    Length,
+    /// Something that the two dialects read differently, or that only one of them knows.
+    #[error("{0}, which regular expressions of ECMA-262 and of the gateway do not read alike")]
+    Dialect(&'static str),
+    /// Not a regular expression, or one that takes too much memory.
+    #[error("not a regular expression that can be used: {0}")]
+    Syntax(String),
+}
+
+impl Pattern {
+    /// Compiles the pattern, anchored at both ends.
+    pub(crate) fn new(source: &str) -> Result<Self, PatternError> {
+        if source.len() > MAX_LENGTH {
+            return Err(PatternError::Length);
+        }
+        let regex = RegexBuilder::new(&format!(r"\A(?:{})\z", translate(source)?))
+            .size_limit(MAX_SIZE)
+            .dfa_size_limit(MAX_SIZE)
+            .nest_limit(32)
+            .build()
+            .map_err(|error| PatternError::Syntax(error.to_string()))?;
+        Ok(Self { source: source.to_owned(), regex })
+    }
+
+    pub(crate) fn matches(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+
+    /// The pattern as its author wrote it.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The pattern for a JSON Schema, where nothing is anchored by itself.
+    pub(crate) fn anchored(&self) -> String {
+        format!("^(?:{})$", self.source)
+    }
+}
+
+/// Escapes a text so that it matches only itself, in both dialects.
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if r"^$\.*+?()[]{}|/".contains(character) {
+            escaped.push('\\');
+        }
+        escaped.push(character);
+    }
+    escaped
+}
+
+/// Rewrites an ECMA-262 pattern as one of Rust's `regex` that matches the same strings.
+fn translate(source: &str) -> Result<String, PatternError> {
+    let mut out = String::with_capacity(source.len() * 2);
+    let mut rest = source;
+    while let Some(character) = rest.chars().next() {
+        rest = rest.get(character.len_utf8()..).unwrap_or_default();
+        match character {
+            '.' => out.push_str(r"[^\n\r\x{2028}\x{2029}]"),
+            '\\' => rest = escaped(rest, false, &mut out)?,
+            '[' => rest = class(rest, &mut out)?,
+            '(' => {
+                if let Some(tail) = rest.strip_prefix('?') {
+                    rest = tail.strip_prefix(':').ok_or(PatternError::Dialect("a group other than (…) and (?:…)"))?;
+                }
+                // Captures are never read.
+                out.push_str("(?:");
+            }
+            '{' => {
+                let (bounds, tail) = rest.split_once('}').ok_or(PatternError::Dialect("a bare brace"))?;
+                if !is_repetition(bounds) {
+                    return Err(PatternError::Dialect("a bare brace"));
+                }
+                out.push('{');
+                out.push_str(bounds);
+                out.push('}');
+                rest = tail;
+            }
+            '}' | ']' => return Err(PatternError::Dialect("a bare bracket or brace")),
+            other => out.push(other),
+        }
+    }
+    Ok(out)
+}
+
+/// `n`, `n,` or `n,m`.
+fn is_repetition(bounds: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.len() <= 4 && text.bytes().all(|byte| byte.is_ascii_digit());
+    match bounds.split_once(',') {
+        None => number(bounds),
+        Some((least, most)) => number(least) && (most.is_empty() || number(most)),
+    }
+}
+
+/// What stands behind a backslash; gives what is left.
+fn escaped<'s>(rest: &'s str, in_class: bool, out: &mut String) -> Result<&'s str, PatternError> {
+    let character = rest.chars().next().ok_or(PatternError::Dialect("a backslash at the end"))?;
+    let mut class = |positive: bool, members: &str| match (in_class, positive) {
+        (true, true) => Ok(out.push_str(members)),
+        (true, false) => Err(PatternError::Dialect("a negated class within a class")),
+        (false, positive) => {
+            out.push_str(if positive { "[" } else { "[^" });
+            out.push_str(members);
+            out.push(']');
+            Ok(())
+        }
+    };
+    match character {
+        'd' => class(true, "0-9")?,
+        'D' => class(false, "0-9")?,
+        'w' => class(true, "0-9A-Z_a-z")?,
+        'W' => class(false, "0-9A-Z_a-z")?,
+        's' => class(true, SPACE)?,
+        'S' => class(false, SPACE)?,
+        'n' | 'r' | 't' | 'v' | 'f' | '^' | '$' | '\\' | '.' | '*' | '+' | '?' | '(' | ')' | '[' | ']' | '{' | '}'
+        | '|' | '/' => {
+            out.push('\\');
+            out.push(character);
+        }
+        '-' if in_class => out.push_str(r"\-"),
+        _ => return Err(PatternError::Dialect("an escape other than those of both")),
+    }
+    Ok(rest.get(character.len_utf8()..).unwrap_or_default())
+}
+
+/// A class, whose opening bracket stands before `rest`; gives what is behind its closing one.
+fn class<'s>(mut rest: &'s str, out: &mut String) -> Result<&'s str, PatternError> {
+    out.push('[');
+    if let Some(tail) = rest.strip_prefix('^') {
+        out.push('^');
+        rest = tail;
+    }
+    if rest.starts_with(']') {
+        return Err(PatternError::Dialect("an empty class"));
+    }
+    let mut last = None;
+    loop {
+        let character = rest.chars().next().ok_or(PatternError::Dialect("a class without an end"))?;
+        rest = rest.get(character.len_utf8()..).unwrap_or_default();
+        match character {
+            ']' => {
+                out.push(']');
+                return Ok(rest);
+            }
+            '\\' => rest = escaped(rest, true, out)?,
+            '[' => return Err(PatternError::Dialect("a bracket within a class")),
+            '&' | '~' | '-' if last == Some(character) => {
+                return Err(PatternError::Dialect("a doubled sign within a class"));
+            }
+            other => out.push(other),
+        }
+        last = Some(character);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, text: &str) -> bool {
+        Pattern::new(pattern).unwrap().matches(text)
+    }
+
+    #[test]
+    fn a_pattern_covers_the_whole_string() {
+        assert!(matches("a|ab", "ab"));
+        assert!(!matches("a|ab", "abc"));
+        assert!(!matches("a", "a\n"));
+        assert!(!matches("[a-z]+", "x y"));
+        assert!(matches("^a$", "a"));
+    }
+
+    #[test]
+    fn classes_mean_what_they_mean_in_ecma_262() {
+        assert!(matches(r"\d+", "42"));
+        assert!(!matches(r"\d", "٣"));
+        assert!(!matches(r"\w", "é"));
+        assert!(matches(r"[\w-]+", "a-b_1"));
+        assert!(matches(r"\s", "\u{feff}"));
+        assert!(!matches(".", "\u{2028}"));
+        assert!(matches(".", "😀"));
+        assert!(matches(r"[^\d]{2,3}", "ab"));
+    }
+
+    #[test]
+    fn what_the_dialects_read_differently_is_refused() {
+        for pattern in [
+            r"\bx",
+            r"(?=x)",
+            r"(?<!x)",
+            r"(?i)x",
+            r"(?P<n>x)",
+            r"(?<n>x)",
+            r"(x)\1",
+            r"\p{L}",
+            r"\x41",
+            r"\u0041",
+            r"\Ax",
+            r"x\z",
+            "[[:alpha:]]",
+            "[a&&b]",
+            "[a--b]",
+            "[a~~b]",
+            "[]a]",
+            "[^]",
+            "x{",
+            "x{,3}",
+            "x}",
+            "x]",
+            r"\-",
+            "[a",
+            r"x\",
+            r"[\D]",
+            "(",
+            "*",
+            r"\a",
+        ] {
+            assert!(Pattern::new(pattern).is_err(), "{pattern} was taken");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_takes_too_much_memory_is_refused() {
+        assert!(Pattern::new("((a{1,999}){1,999}){1,999}").is_err());
+        assert_eq!(Pattern::new(&"a".repeat(2000)).unwrap_err(), PatternError::Length);
+    }
+
+    #[test]
+    fn an_escaped_text_matches_only_itself() {
+        let text = "/a.b*c(d)[e]{f}|g\\^$+?";
+        assert!(matches(&escape(text), text));
+        assert!(!matches(&escape("a.b"), "axb"));
+    }
+}

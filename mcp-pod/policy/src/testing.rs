@@ -1,0 +1,156 @@
+//! Random policies and calls for property tests: small alphabets, so that rules meet and values hit their bounds.
+
+use std::borrow::Cow;
+
+use proptest::prelude::*;
+
+use crate::json::{Members, Value};
+use crate::model::{Argument, ItemRule, PathRule, Rule, Scalar, StringRule};
+
+const ROOTS: [&str; 6] = ["/", "/w", "/w/r", "/w/.h", "/w/.h/x", "/v"];
+const PATHS: [&str; 14] = [
+    "/",
+    "/w",
+    "/w/a.txt",
+    "/w/r/a.md",
+    "/w/r/../b.txt",
+    "/w/.h",
+    "/w/.h/x/a.txt",
+    "/w/r/.g/a.md",
+    "/wx/a.txt",
+    "w/a",
+    "/w//a",
+    "/w/[.]g",
+    "/v/~x",
+    "/w/r/a.tar.gz",
+];
+const WORDS: [&str; 8] = ["", "a", "b", "ab", "-x", "/w/a.txt", "éé", "a\0"];
+const NAMES: [&str; 4] = ["p", "q", "r", "s"];
+
+fn some<T: Clone + std::fmt::Debug + 'static>(from: &'static [T], most: usize) -> impl Strategy<Value = Vec<T>> {
+    prop::sample::subsequence(from, 1..=most)
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn leaf() -> impl Strategy<Value = Rule> {
+    let path = (some(&ROOTS, 2), prop::sample::subsequence(vec!["txt", "md", "gz", "tar.gz"], 0..=2), any::<bool>())
+        .prop_map(|(within, extensions, dotfiles)| {
+            Rule::Path(PathRule { within: owned(&within), extensions: owned(&extensions), dotfiles })
+        });
+    let pattern = prop::option::of(prop::sample::select(vec!["[a-b]*", ".*", r"\w+", "/.*"]));
+    let string = (0..4_u32, pattern, any::<bool>()).prop_map(|(max_length, pattern, leading_dash)| {
+        Rule::String(StringRule { max_length: max_length * 3, pattern: pattern.map(str::to_owned), leading_dash })
+    });
+    let number = (-4..4_i64, 0..4_i64).prop_map(|(minimum, width)| Rule::Number {
+        minimum: format!("{minimum}.5"),
+        maximum: format!("{}.75", minimum + width + 1),
+    });
+    prop_oneof![
+        3 => path,
+        2 => some(&WORDS, 3).prop_map(|values| Rule::Enum(owned(&values))),
+        1 => some(&PATHS, 3).prop_map(|values| Rule::Enum(owned(&values))),
+        3 => string,
+        2 => (-4..4_i64, 0..4_i64)
+            .prop_map(|(minimum, width)| Rule::Integer { minimum, maximum: minimum + width }),
+        2 => number,
+        1 => Just(Rule::Boolean),
+        1 => prop_oneof![
+            any::<bool>().prop_map(Scalar::Boolean),
+            (-2..2_i64).prop_map(Scalar::Integer),
+            prop::sample::select(&WORDS[..]).prop_map(|word| Scalar::String(word.to_owned())),
+        ].prop_map(Rule::Const),
+    ]
+}
+
+/// A rule, at most three deep.
+pub(crate) fn rule() -> impl Strategy<Value = Rule> {
+    leaf().prop_recursive(2, 12, 3, |inner| {
+        prop_oneof![
+            (inner.clone(), 0..3_u32).prop_map(|(item, max_items)| Rule::Array(Box::new(ItemRule { item, max_items }))),
+            named(inner).prop_map(Rule::Object),
+        ]
+    })
+}
+
+/// Arguments, few names.
+pub(crate) fn arguments() -> impl Strategy<Value = Vec<Argument>> {
+    named(rule())
+}
+
+fn named(rule: impl Strategy<Value = Rule>) -> impl Strategy<Value = Vec<Argument>> {
+    (prop::sample::subsequence(&NAMES[..], 0..=3), prop::collection::vec((any::<bool>(), rule), 3)).prop_map(
+        |(names, rules)| {
+            names
+                .iter()
+                .zip(rules)
+                .map(|(name, (required, rule))| Argument { name: (*name).to_owned(), required, rule })
+                .collect()
+        },
+    )
+}
+
+/// A value that some rule could admit.
+pub(crate) fn value() -> impl Strategy<Value = Value<'static>> {
+    let text = |texts: &'static [&'static str]| {
+        prop::sample::select(texts).prop_map(|text| Value::String(Cow::Borrowed(text)))
+    };
+    let leaf = prop_oneof![
+        3 => text(&PATHS),
+        3 => text(&WORDS),
+        2 => (-6..8_i64).prop_map(Value::Integer),
+        1 => prop::sample::select(vec![-0.0, 0.5, 1.25, -2.5, 3.75]).prop_map(Value::Number),
+        2 => any::<bool>().prop_map(Value::Bool),
+        1 => Just(Value::Null),
+    ];
+    leaf.prop_recursive(2, 8, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::Array),
+            object(inner).prop_map(Value::Object),
+        ]
+    })
+}
+
+/// The arguments of a call.
+pub(crate) fn members() -> impl Strategy<Value = Members<'static>> {
+    object(value())
+}
+
+fn object(value: impl Strategy<Value = Value<'static>>) -> impl Strategy<Value = Members<'static>> {
+    (prop::sample::subsequence(&NAMES[..], 0..=3), prop::collection::vec(value, 3))
+        .prop_map(|(names, values)| names.into_iter().map(Cow::Borrowed).zip(values).collect())
+}
+
+/// A value that this rule often admits: random ones mostly have the wrong type.
+pub(crate) fn value_for(rule: &Rule) -> BoxedStrategy<Value<'static>> {
+    let near: BoxedStrategy<Value<'static>> = match rule {
+        Rule::Path(_) => prop::sample::select(&PATHS[..]).prop_map(|path| Value::String(path.into())).boxed(),
+        Rule::Enum(values) => {
+            prop::sample::select(values.clone()).prop_map(|value| Value::String(value.into())).boxed()
+        }
+        Rule::String(_) => prop::sample::select(&WORDS[..]).prop_map(|word| Value::String(word.into())).boxed(),
+        Rule::Integer { .. } | Rule::Number { .. } => (-6..8_i64).prop_map(Value::Integer).boxed(),
+        Rule::Boolean => any::<bool>().prop_map(Value::Bool).boxed(),
+        Rule::Const(Scalar::Boolean(truth)) => Just(Value::Bool(*truth)).boxed(),
+        Rule::Const(Scalar::Integer(number)) => Just(Value::Integer(*number)).boxed(),
+        Rule::Const(Scalar::String(text)) => Just(Value::String(text.clone().into())).boxed(),
+        Rule::Array(items) => prop::collection::vec(value_for(&items.item), 0..3).prop_map(Value::Array).boxed(),
+        Rule::Object(arguments) => members_for(arguments).prop_map(Value::Object).boxed(),
+    };
+    prop_oneof![6 => near, 1 => value()].boxed()
+}
+
+/// Members that these arguments often admit.
+pub(crate) fn members_for(arguments: &[Argument]) -> BoxedStrategy<Members<'static>> {
+    let members: Vec<_> = arguments
+        .iter()
+        .map(|argument| {
+            let name = argument.name.clone();
+            prop::option::weighted(0.9, value_for(&argument.rule))
+                .prop_map(move |value| value.map(|value| (Cow::Owned(name.clone()), value)))
+        })
+        .collect();
+    members.prop_map(|members| members.into_iter().flatten().collect()).boxed()
+}
