@@ -1,0 +1,173 @@
+//! A book as it stands in its `MCPLedger`, and back.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mcp_fleet_crds::MCPLedgerSpec;
+use mcp_fleet_crds::ledger::{Grant, LedgerItem, LedgerLease, LedgerLoss, LedgerOwner, Tally};
+
+use super::book::{Amount, Book, Entry, Forfeit, Holder, Lease, Limit, Row};
+use super::period::Span;
+
+/// Whose book it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The tenant's name.
+    pub tenant: String,
+    /// The tenant's UID.
+    pub tenant_uid: String,
+    /// The budget's name.
+    pub budget: String,
+    /// The budget's UID.
+    pub budget_uid: String,
+}
+
+/// A record that contradicts itself: a lease names spend that the book has no row for.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to read a ledger: its lease {0} names spend that is not among its items")]
+pub struct RecordError(String);
+
+/// The record of a book.
+pub fn to_record(owner: &Owner, book: &Book) -> MCPLedgerSpec {
+    let row = |entry: &Entry| {
+        let Row { principal, server, tool, amount: _ } = book.rows.get(entry.row)?;
+        let Amount { micros, calls } = entry.amount;
+        Some(item(principal, server, tool, micros, calls))
+    };
+    let lease = |lease: &Lease| LedgerLease {
+        id: lease.id.clone(),
+        pod_uid: lease.holder.pod_uid.clone(),
+        epoch: lease.holder.epoch.clone(),
+        request: lease.request,
+        granted: Grant { amount: lease.granted.micros, calls: lease.granted.calls },
+        sequence: lease.sequence,
+        items: lease.entries.iter().filter_map(row).collect(),
+        expires_at: millis(lease.deadline),
+    };
+    MCPLedgerSpec {
+        tenant: LedgerOwner { name: owner.tenant.clone(), uid: owner.tenant_uid.clone() },
+        budget: LedgerOwner { name: owner.budget.clone(), uid: owner.budget_uid.clone() },
+        start: seconds(book.span.start),
+        end: seconds(book.span.end),
+        settled: tally(book.settled()),
+        forfeited: tally(book.forfeited()),
+        leases: book.leases.iter().map(lease).collect(),
+        items: book
+            .rows
+            .iter()
+            .map(|row| item(&row.principal, &row.server, &row.tool, row.amount.micros, row.amount.calls))
+            .collect(),
+        losses: book
+            .forfeits
+            .iter()
+            .map(|forfeit| LedgerLoss { lease: lease(&forfeit.lease), at: seconds(forfeit.at) })
+            .collect(),
+        older_losses: tally(book.folded),
+    }
+}
+
+/// The book of a record.
+pub fn from_record(record: &MCPLedgerSpec) -> Result<(Owner, Book), RecordError> {
+    let owner = Owner {
+        tenant: record.tenant.name.clone(),
+        tenant_uid: record.tenant.uid.clone(),
+        budget: record.budget.name.clone(),
+        budget_uid: record.budget.uid.clone(),
+    };
+    let rows: Vec<Row> = record
+        .items
+        .iter()
+        .map(|item| Row {
+            principal: item.principal.clone(),
+            server: item.server.clone(),
+            tool: item.tool.clone(),
+            amount: Amount { micros: item.amount, calls: item.calls },
+        })
+        .collect();
+    let lease = |record: &LedgerLease| {
+        let entry = |item: &LedgerItem| {
+            let same =
+                |row: &Row| row.principal == item.principal && row.server == item.server && row.tool == item.tool;
+            let row = rows.iter().position(same).ok_or_else(|| RecordError(record.id.clone()))?;
+            Ok(Entry { row, amount: Amount { micros: item.amount, calls: item.calls } })
+        };
+        Ok(Lease {
+            id: record.id.clone(),
+            holder: Holder { pod_uid: record.pod_uid.clone(), epoch: record.epoch.clone() },
+            request: record.request,
+            granted: Limit { micros: record.granted.amount, calls: record.granted.calls },
+            deadline: record.expires_at.0.as_millisecond(),
+            sequence: record.sequence,
+            entries: record.items.iter().map(entry).collect::<Result<_, _>>()?,
+        })
+    };
+    let leases = record.leases.iter().map(lease).collect::<Result<_, _>>()?;
+    let forfeits = record
+        .losses
+        .iter()
+        .map(|loss| Ok(Forfeit { lease: lease(&loss.lease)?, at: loss.at.0.as_second() }))
+        .collect::<Result<_, _>>()?;
+    let book = Book {
+        span: Span { start: record.start.0.as_second(), end: record.end.0.as_second() },
+        rows,
+        leases,
+        forfeits,
+        folded: Amount { micros: record.older_losses.amount, calls: record.older_losses.calls },
+    };
+    Ok((owner, book))
+}
+
+fn tally(amount: Amount) -> Tally {
+    Tally { amount: amount.micros, calls: amount.calls }
+}
+
+fn item(principal: &str, server: &str, tool: &str, amount: u64, calls: u64) -> LedgerItem {
+    LedgerItem { principal: principal.into(), server: server.into(), tool: tool.into(), amount, calls }
+}
+
+fn seconds(unix: i64) -> Time {
+    Time(Timestamp::from_second(unix).unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+/// A deadline, rounded up to the whole second that Kubernetes keeps: later, never earlier than what was answered.
+fn millis(unix: i64) -> Time {
+    seconds(unix.div_euclid(1000) + i64::from(unix.rem_euclid(1000) > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::book::{Ask, Item, Report};
+    use super::*;
+
+    #[test]
+    fn a_book_survives_its_record() {
+        let owner =
+            Owner { tenant: "acme".into(), tenant_uid: "u-1".into(), budget: "daily".into(), budget_uid: "b-1".into() };
+        let mut book = Book::new(Span { start: 1_794_960_000, end: 1_795_046_400 });
+        let limit = Limit { micros: Some(1000), calls: None };
+        for (request, id) in [(1, "l1"), (2, "l2"), (3, "l3")] {
+            let holder = Holder { pod_uid: "pod".into(), epoch: id.into() };
+            let amount = Amount { micros: 10, calls: 0 };
+            let ask = Ask { holder: holder.clone(), request, wanted: amount, least: amount };
+            book.grant(&ask, limit, id.into(), 1_795_000_000_000).unwrap();
+            let amount = Amount { micros: request, calls: 1 };
+            let names = |name: &str| name.to_owned();
+            let item = Item { principal: names("acme/a"), server: names("files"), tool: names(id), amount };
+            let items = vec![item];
+            let report = Report { holder, lease: id.into(), sequence: 7, total: amount, last: false, items };
+            book.report(&report).unwrap();
+        }
+        book.forfeit(1_795_000_001, |lease| lease.id == "l2");
+        book.folded = Amount { micros: 3, calls: 2 };
+        let record = to_record(&owner, &book);
+        let text = serde_json::to_string(&record).unwrap();
+        let back = from_record(&serde_json::from_str(&text).unwrap()).unwrap();
+        assert_eq!(back, (owner, book));
+    }
+
+    #[test]
+    fn a_deadline_never_comes_earlier_than_it_was_answered() {
+        assert_eq!(millis(1_001).0.as_millisecond(), 2_000);
+        assert_eq!(millis(1_000).0.as_millisecond(), 1_000);
+    }
+}
