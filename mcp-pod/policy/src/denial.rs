@@ -49,10 +49,10 @@ impl Denial {
             text.push('.');
         }
         if let Some(after) = self.retry_after {
-            text.push_str(&format!(" Try again in {}.", duration(after)));
+            text.extend([" Try again in ", &duration(after), "."]);
         }
         if let Some(at) = self.resets_at() {
-            text.push_str(&format!(" Resets at {at}."));
+            text.extend([" Resets at ", &at, "."]);
         }
         text.push(' ');
         text.push_str(self.reason.hint());

@@ -6,10 +6,12 @@
 
 pub mod class;
 pub mod denial;
+pub mod engine;
 pub mod json;
 pub mod model;
 pub mod reason;
 pub mod rules;
+mod schema;
 pub mod tick;
 pub mod units;
 

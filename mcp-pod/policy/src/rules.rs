@@ -12,7 +12,6 @@ mod pattern;
 use crate::model::{Argument, Rule};
 
 pub use admit::PathUse;
-pub(crate) use admit::Violation;
 pub use compile::RuleError;
 pub(crate) use path::Path;
 pub use pattern::PatternError;

@@ -1,11 +1,17 @@
 //! Random policies and calls for property tests: small alphabets, so that rules meet and values hit their bounds.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
+use crate::class::Class;
 use crate::json::{Members, Value};
-use crate::model::{Argument, ItemRule, PathRule, Rule, Scalar, StringRule};
+use crate::model::{
+    Argument, Grant, GrantedTool, ItemRule, PathRule, Principal, PrincipalLimits, Rule, Scalar, Server, ServerLimits,
+    StaleAfter, StringRule, TenantPolicy, Tool, Traffic,
+};
+use crate::units::{Bytes, Micros};
 
 const ROOTS: [&str; 6] = ["/", "/w", "/w/r", "/w/.h", "/w/.h/x", "/v"];
 const PATHS: [&str; 14] = [
@@ -113,11 +119,6 @@ pub(crate) fn value() -> impl Strategy<Value = Value<'static>> {
     })
 }
 
-/// The arguments of a call.
-pub(crate) fn members() -> impl Strategy<Value = Members<'static>> {
-    object(value())
-}
-
 fn object(value: impl Strategy<Value = Value<'static>>) -> impl Strategy<Value = Members<'static>> {
     (prop::sample::subsequence(&NAMES[..], 0..=3), prop::collection::vec(value, 3))
         .prop_map(|(names, values)| names.into_iter().map(Cow::Borrowed).zip(values).collect())
@@ -153,4 +154,82 @@ pub(crate) fn members_for(arguments: &[Argument]) -> BoxedStrategy<Members<'stat
         })
         .collect();
     members.prop_map(|members| members.into_iter().flatten().collect()).boxed()
+}
+
+/// A tenant with one server `files` and nothing else; tests change what they are about.
+pub(crate) fn policy() -> TenantPolicy {
+    TenantPolicy {
+        tenant: "acme".into(),
+        tenant_uid: "t-1".into(),
+        generation: 7,
+        suspended: false,
+        audience: "https://gateway.acme-mcp.svc".into(),
+        issuer: "https://operator.example/tenants/t-1".into(),
+        keys: vec![],
+        session_key: vec![0; 32],
+        traffic: Traffic::default(),
+        stale_after: StaleAfter { read: Duration::from_secs(60), write: Duration::from_secs(15) },
+        currency: None,
+        servers: vec![server("files", vec![])],
+        principals: vec![principal("coder")],
+        budgets: vec![],
+    }
+}
+
+/// A server with UID `s-<name>`.
+pub(crate) fn server(name: &str, tools: Vec<Tool>) -> Server {
+    Server {
+        name: name.into(),
+        uid: format!("s-{name}"),
+        upstream: None,
+        identity: format!("spiffe://mcp-fleet.dev/tenant/t-1/server/s-{name}"),
+        tools,
+        limits: ServerLimits {
+            timeout: Duration::from_secs(30),
+            max_request: Bytes::new(262_144),
+            max_response: Bytes::new(4 << 20),
+            max_concurrent_calls: 16,
+        },
+    }
+}
+
+/// A tool that costs nothing.
+pub(crate) fn tool(name: &str, class: Class, arguments: Vec<Argument>) -> Tool {
+    Tool { name: name.into(), class, arguments, price: Micros::ZERO }
+}
+
+/// A principal with UID `p-<name>`, without grants.
+pub(crate) fn principal(name: &str) -> Principal {
+    Principal {
+        namespace: "acme".into(),
+        name: name.into(),
+        uid: format!("p-{name}"),
+        suspended: false,
+        revoked_until: None,
+        grants: vec![],
+        limits: PrincipalLimits::default(),
+    }
+}
+
+/// A grant on the server `files`.
+pub(crate) fn grant(scope: &str, tools: Vec<GrantedTool>, classes: Vec<Class>) -> Grant {
+    Grant { scope: scope.into(), server_uid: "s-files".into(), tools, classes }
+}
+
+/// A named tool with these arguments; absent: as the catalogue says.
+pub(crate) fn named_tool(name: &str, arguments: Option<Vec<Argument>>) -> GrantedTool {
+    GrantedTool { name: name.into(), arguments }
+}
+
+/// A tool of any class with random arguments.
+pub(crate) fn any_tool() -> impl Strategy<Value = Tool> {
+    (prop::sample::select(&Class::ALL[..]), arguments()).prop_map(|(class, arguments)| tool("t", class, arguments))
+}
+
+/// A grant that may name the tool `t`, or cover it by its class, or not.
+pub(crate) fn any_grant() -> impl Strategy<Value = Grant> {
+    let named = prop::option::weighted(0.8, prop::option::weighted(0.8, arguments()));
+    (named, prop::sample::subsequence(&Class::ALL[..], 0..=3)).prop_map(|(named, classes)| {
+        grant("any", named.map(|arguments| named_tool("t", arguments)).into_iter().collect(), classes)
+    })
 }

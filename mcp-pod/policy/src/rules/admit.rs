@@ -27,9 +27,11 @@ pub(crate) struct Violation {
     place: Vec<String>,
 }
 
+/// Boxed, because the way of an allowed call should not carry the size of a refusal.
 type Checked = Result<(), Box<Violation>>;
 
 impl Violation {
+    #[expect(clippy::unnecessary_box_returns, reason = "every caller wants the box")]
     fn new(reason: Reason, limit: impl Into<String>) -> Box<Self> {
         Box::new(Self { reason, limit: limit.into(), place: Vec::new() })
     }

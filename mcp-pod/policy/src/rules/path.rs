@@ -114,8 +114,20 @@ impl Path {
         (Reason::PathOutsideRoots, format!("must be {}", self.describe()))
     }
 
+    /// All of it in words, for a model that reads a schema.
+    pub(crate) fn in_words(&self) -> String {
+        let mut words = self.describe().replacen('a', "A", 1);
+        if let Some(extensions) = &self.extensions {
+            words.extend(["; ending in ", &list(extensions)]);
+        }
+        if !self.dotfiles {
+            words.push_str("; no names that begin with a dot");
+        }
+        words
+    }
+
     /// The roots in words.
-    pub(crate) fn describe(&self) -> String {
+    fn describe(&self) -> String {
         format!("an absolute path at or below {}, without `.`, `..`, `~` or empty components", list(&self.within))
     }
 }

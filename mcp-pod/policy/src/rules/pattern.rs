@@ -68,7 +68,7 @@ impl Pattern {
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 8);
     for character in text.chars() {
-        if r"^$\.*+?()[]{}|/".contains(character) {
+        if r"^$\.*+?()[]{}|".contains(character) {
             escaped.push('\\');
         }
         escaped.push(character);
@@ -123,7 +123,10 @@ fn is_repetition(bounds: &str) -> bool {
 fn escaped<'s>(rest: &'s str, in_class: bool, out: &mut String) -> Result<&'s str, PatternError> {
     let character = rest.chars().next().ok_or(PatternError::Dialect("a backslash at the end"))?;
     let mut class = |positive: bool, members: &str| match (in_class, positive) {
-        (true, true) => Ok(out.push_str(members)),
+        (true, true) => {
+            out.push_str(members);
+            Ok(())
+        }
         (true, false) => Err(PatternError::Dialect("a negated class within a class")),
         (false, positive) => {
             out.push_str(if positive { "[" } else { "[^" });

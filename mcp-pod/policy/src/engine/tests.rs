@@ -1,0 +1,215 @@
+//! What grants mean.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::json::{Members, Value};
+use crate::model::{Argument, Budget, Grant, PathRule, Period, Rule, Selector};
+use crate::testing::*;
+
+fn integer(name: &str, required: bool, minimum: i64, maximum: i64) -> Argument {
+    Argument { name: name.into(), required, rule: Rule::Integer { minimum, maximum } }
+}
+
+fn path(name: &str, root: &str) -> Argument {
+    let rule = PathRule { within: vec![root.into()], extensions: vec![], dotfiles: false };
+    Argument { name: name.into(), required: true, rule: Rule::Path(rule) }
+}
+
+fn files(grants: Vec<Grant>) -> Compiled {
+    let mut policy = policy();
+    let read = tool("read", Class::Read, vec![path("path", "/w"), integer("head", false, 1, 10_000)]);
+    policy.servers[0].tools = vec![
+        read,
+        tool("write", Class::Write, vec![path("path", "/w")]),
+        tool("remove", Class::Destructive, vec![path("path", "/w")]),
+    ];
+    policy.principals[0].grants = grants;
+    Compiled::new(policy).unwrap()
+}
+
+fn authorised(compiled: &Compiled, tool: &str) -> Result<(), Reason> {
+    compiled.principal("p-coder").unwrap().authorise("files", tool).map(drop)
+}
+
+fn call(compiled: &Compiled, tool: &str, members: &Members<'static>) -> Result<String, Reason> {
+    let access = compiled.principal("p-coder").unwrap().authorise("files", tool)?;
+    let arguments = Value::Object(members.clone());
+    access.admit(Some(&arguments)).map(|admitted| admitted.scope.to_owned()).map_err(|denial| denial.reason)
+}
+
+fn at(path: &'static str) -> Members<'static> {
+    vec![("path".into(), Value::String(path.into()))]
+}
+
+#[test]
+fn nothing_is_granted_by_default() {
+    let compiled = files(vec![]);
+    assert_eq!(authorised(&compiled, "read"), Err(Reason::ServerUnknown));
+    let compiled = files(vec![grant("empty", vec![], vec![])]);
+    assert_eq!(authorised(&compiled, "read"), Err(Reason::ServerUnknown));
+    assert!(compiled.principal("p-other").is_none());
+}
+
+#[test]
+fn a_class_covers_the_tools_that_are_not_named_in_that_scope() {
+    let narrowed = named_tool("read", Some(vec![path("path", "/w/reports")]));
+    let compiled = files(vec![grant("s", vec![narrowed.clone()], vec![Class::Read, Class::Write])]);
+    assert_eq!(call(&compiled, "read", &at("/w/a")), Err(Reason::PathOutsideRoots));
+    assert_eq!(call(&compiled, "read", &at("/w/reports/a")), Ok("s".into()));
+    assert_eq!(call(&compiled, "write", &at("/w/a")), Ok("s".into()));
+    assert_eq!(authorised(&compiled, "remove"), Err(Reason::ToolNotGranted));
+    assert_eq!(authorised(&compiled, "format"), Err(Reason::ToolUnknown));
+    // Another scope's class does cover it.
+    let compiled = files(vec![grant("s", vec![narrowed], vec![]), grant("all", vec![], vec![Class::Read])]);
+    assert_eq!(call(&compiled, "read", &at("/w/a")), Ok("all".into()));
+}
+
+#[test]
+fn arguments_that_a_scope_does_not_list_are_not_granted() {
+    let with_head = |head: i64| {
+        let mut members = at("/w/a");
+        members.push(("head".into(), Value::Integer(head)));
+        members
+    };
+    let whole = files(vec![grant("s", vec![named_tool("read", None)], vec![])]);
+    assert_eq!(call(&whole, "read", &with_head(5)), Ok("s".into()));
+    assert_eq!(call(&whole, "read", &with_head(0)), Err(Reason::ArgumentOutOfRange));
+    let narrow = files(vec![grant("s", vec![named_tool("read", Some(vec![path("path", "/")]))], vec![])]);
+    assert_eq!(call(&narrow, "read", &with_head(5)), Err(Reason::ArgumentUndeclared));
+    assert_eq!(call(&narrow, "read", &at("/w/a")), Ok("s".into()));
+    // The catalogue's root still holds where the scope is wider.
+    assert_eq!(call(&narrow, "read", &at("/etc/passwd")), Err(Reason::PathOutsideRoots));
+    // Without the argument that the catalogue requires no call can be made.
+    let empty = files(vec![grant("s", vec![named_tool("read", Some(vec![]))], vec![Class::Write])]);
+    assert_eq!(authorised(&empty, "read"), Err(Reason::ToolNotGranted));
+}
+
+#[test]
+fn two_grants_are_never_mixed_argument_by_argument() {
+    let narrow = |root, maximum| {
+        let arguments = vec![path("path", root), integer("head", true, 1, maximum)];
+        grant(if maximum == 10 { "ten" } else { "thousand" }, vec![named_tool("read", Some(arguments))], vec![])
+    };
+    let compiled = files(vec![narrow("/w/a", 10), narrow("/w/b", 1000)]);
+    let members = |path: &'static str, head| {
+        let mut members = at(path);
+        members.push(("head".into(), Value::Integer(head)));
+        members
+    };
+    assert_eq!(call(&compiled, "read", &members("/w/a/x", 10)), Ok("ten".into()));
+    assert_eq!(call(&compiled, "read", &members("/w/b/x", 1000)), Ok("thousand".into()));
+    assert_eq!(call(&compiled, "read", &members("/w/a/x", 1000)), Err(Reason::ArgumentOutOfRange));
+    // The refusal is that of the grant which the call comes closest to.
+    let access = compiled.principal("p-coder").unwrap().authorise("files", "read").unwrap();
+    let arguments = Value::Object(members("/w/b/x", 5000));
+    let denial = access.admit(Some(&arguments)).unwrap_err();
+    assert_eq!(denial.limit.as_deref(), Some("argument `head` must be between 1 and 1000"));
+}
+
+#[test]
+fn an_admitted_call_carries_the_roots_of_its_grant() {
+    let compiled = files(vec![grant("s", vec![named_tool("read", Some(vec![path("path", "/w/reports")]))], vec![])]);
+    let access = compiled.principal("p-coder").unwrap().authorise("files", "read").unwrap();
+    let arguments = Value::Object(at("/w/reports/a"));
+    let admitted = access.admit(Some(&arguments)).unwrap();
+    assert_eq!(admitted.paths.len(), 1);
+    assert_eq!(admitted.paths[0].within, ["/w/reports"]);
+    assert_eq!(access.admit(None).unwrap_err().reason, Reason::ArgumentMissing);
+    assert_eq!(access.admit(Some(&Value::Array(vec![]))).unwrap_err().reason, Reason::ArgumentType);
+}
+
+#[test]
+fn budgets_cover_by_principal_server_and_class() {
+    let mut policy = files(vec![grant("s", vec![], Class::ALL.to_vec())]).policy;
+    let budget = |name: &str, selector| Budget {
+        name: name.into(),
+        uid: name.into(),
+        selector,
+        period: Period::Day,
+        amount: None,
+        calls: Some(1),
+    };
+    policy.budgets = vec![
+        budget("all", Selector::default()),
+        budget("writes", Selector { classes: Some(vec![Class::Write]), ..Selector::default() }),
+        budget("other", Selector { principals: Some(vec!["p-other".into()]), ..Selector::default() }),
+        budget("files", Selector { servers: Some(vec!["s-files".into()]), ..Selector::default() }),
+        budget("none", Selector { servers: Some(vec![]), ..Selector::default() }),
+    ];
+    let compiled = Compiled::new(policy).unwrap();
+    let names = |tool: &str| {
+        let access = compiled.principal("p-coder").unwrap().authorise("files", tool).unwrap();
+        access.budgets().map(|budget| budget.name.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("write"), ["all", "writes", "files"]);
+    assert_eq!(names("read"), ["all", "files"]);
+}
+
+#[test]
+fn a_name_that_is_there_twice_is_refused() {
+    let mut twice = policy();
+    twice.servers.push(server("files", vec![]));
+    assert!(matches!(Compiled::new(twice), Err(CompileError::Duplicate { kind: "server", .. })));
+    let mut twice = policy();
+    twice.principals.push(principal("coder"));
+    assert!(matches!(Compiled::new(twice), Err(CompileError::Duplicate { kind: "principal", .. })));
+}
+
+#[test]
+fn an_old_proof_of_freshness_stops_writes_before_reads() {
+    let compiled = files(vec![]);
+    let fresh = |seconds, class| compiled.check_fresh(Duration::from_secs(seconds), class);
+    assert_eq!(fresh(15, Class::Write), Ok(()));
+    assert_eq!(fresh(16, Class::Destructive), Err(Reason::PolicyStale));
+    assert_eq!(fresh(60, Class::Read), Ok(()));
+    assert_eq!(fresh(61, Class::Read), Err(Reason::PolicyStale));
+}
+
+/// What the grants say, read off the model without any table.
+fn admits(tool: &crate::model::Tool, grant: &Grant, members: &Members<'_>) -> bool {
+    let admits = |arguments: &[Argument]| Arguments::new(arguments).unwrap().admit(members, &mut Vec::new()).is_ok();
+    let granted = match grant.tools.iter().find(|named| named.name == tool.name) {
+        Some(named) => named.arguments.as_ref().is_none_or(|arguments| admits(arguments)),
+        None => grant.classes.contains(&tool.class),
+    };
+    granted && admits(&tool.arguments)
+}
+
+fn allowed(tool: &crate::model::Tool, grants: &[Grant], members: &Members<'static>) -> bool {
+    let mut policy = policy();
+    policy.servers[0].tools = vec![tool.clone()];
+    policy.principals[0].grants = grants.to_vec();
+    call(&Compiled::new(policy).unwrap(), "t", members).is_ok()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn a_call_is_allowed_exactly_if_one_grant_and_the_catalogue_admit_it(
+        (tool, grants, members) in (any_tool(), prop::collection::vec(any_grant(), 1..4))
+            .prop_flat_map(|(tool, grants)| {
+                let members = members_for(&tool.arguments);
+                (Just(tool), Just(grants), members)
+            })
+    ) {
+        let expected = grants.iter().any(|grant| admits(&tool, grant, &members));
+        prop_assert_eq!(allowed(&tool, &grants, &members), expected);
+    }
+
+    #[test]
+    fn another_grant_never_takes_anything_away(
+        (tool, grants, more, members) in (any_tool(), prop::collection::vec(any_grant(), 1..3), any_grant())
+            .prop_flat_map(|(tool, grants, more)| {
+                let members = members_for(&tool.arguments);
+                (Just(tool), Just(grants), Just(more), members)
+            })
+    ) {
+        if allowed(&tool, &grants, &members) {
+            let mut grants = grants;
+            grants.insert(0, more);
+            prop_assert!(allowed(&tool, &grants, &members));
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Schemas against the engine: whatever is admitted is valid.
+
+use proptest::prelude::*;
+use serde_json::Value as Json;
+
+use crate::class::Class;
+use crate::engine::Compiled;
+use crate::json::{Value, write};
+use crate::model::{Argument, Grant, PathRule, Rule, StringRule, Tool};
+use crate::reason::Reason;
+use crate::testing::*;
+
+/// As much of JSON Schema as is written here; an unknown keyword is an error.
+fn is_valid(schema: &Json, value: &Json) -> bool {
+    schema.as_object().unwrap().iter().all(|(keyword, wanted)| match keyword.as_str() {
+        "type" => match wanted.as_str().unwrap() {
+            "object" => value.is_object(),
+            "array" => value.is_array(),
+            "string" => value.is_string(),
+            "boolean" => value.is_boolean(),
+            "number" => value.is_number(),
+            "integer" => value.as_f64().is_some_and(|number| number.fract() == 0.0),
+            other => panic!("{other}"),
+        },
+        "const" => value == wanted,
+        "enum" => wanted.as_array().unwrap().contains(value),
+        "minimum" => value.as_f64().is_none_or(|number| number >= wanted.as_f64().unwrap()),
+        "maximum" => value.as_f64().is_none_or(|number| number <= wanted.as_f64().unwrap()),
+        "maxLength" => value.as_str().is_none_or(|text| text.chars().count() as u64 <= wanted.as_u64().unwrap()),
+        "pattern" => {
+            value.as_str().is_none_or(|text| regex::Regex::new(wanted.as_str().unwrap()).unwrap().is_match(text))
+        }
+        "maxItems" => value.as_array().is_none_or(|items| items.len() as u64 <= wanted.as_u64().unwrap()),
+        "items" => value.as_array().is_none_or(|items| items.iter().all(|item| is_valid(wanted, item))),
+        "properties" => value.as_object().is_none_or(|members| {
+            wanted
+                .as_object()
+                .unwrap()
+                .iter()
+                .all(|(name, schema)| members.get(name).is_none_or(|value| is_valid(schema, value)))
+        }),
+        "required" => wanted.as_array().unwrap().iter().all(|name| value.get(name.as_str().unwrap()).is_some()),
+        "additionalProperties" => {
+            value.as_object().is_none_or(|members| members.keys().all(|name| schema["properties"].get(name).is_some()))
+        }
+        "anyOf" => wanted.as_array().unwrap().iter().any(|schema| is_valid(schema, value)),
+        "allOf" => wanted.as_array().unwrap().iter().all(|schema| is_valid(schema, value)),
+        "description" => true,
+        other => panic!("{other}"),
+    })
+}
+
+fn compiled(tool: &Tool, grants: &[Grant]) -> Compiled {
+    let mut policy = policy();
+    policy.servers[0].tools = vec![tool.clone()];
+    policy.principals[0].grants = grants.to_vec();
+    Compiled::new(policy).unwrap()
+}
+
+fn schema(tool: &Tool, grants: &[Grant]) -> String {
+    let compiled = compiled(tool, grants);
+    let access = compiled.principal("p-coder").unwrap().authorise("files", "t").unwrap();
+    String::from_utf8(access.input_schema().to_vec()).unwrap()
+}
+
+fn argument(name: &str, required: bool, rule: Rule) -> Argument {
+    Argument { name: name.into(), required, rule }
+}
+
+fn path(root: &str) -> Rule {
+    Rule::Path(PathRule { within: vec![root.into()], extensions: vec![], dotfiles: false })
+}
+
+fn narrowed(arguments: Vec<Argument>) -> Grant {
+    grant("s", vec![named_tool("t", Some(arguments))], vec![])
+}
+
+#[test]
+fn one_grant_is_written_exactly() {
+    let string = Rule::String(StringRule { max_length: 9, pattern: Some("[a-z]+".into()), leading_dash: true });
+    let tool = tool(
+        "t",
+        Class::Read,
+        vec![
+            argument("path", true, path("/w")),
+            argument("head", false, Rule::Integer { minimum: 1, maximum: 100 }),
+            argument("name", false, string),
+            argument("mode", false, Rule::Enum(vec!["a".into(), "b".into()])),
+        ],
+    );
+    let grants = [narrowed(vec![
+        argument("mode", false, Rule::Enum(vec!["b".into()])),
+        argument("head", true, Rule::Integer { minimum: 0, maximum: 10 }),
+        argument("name", false, Rule::String(StringRule { max_length: 5, pattern: None, leading_dash: true })),
+        argument("path", true, path("/w/r")),
+    ])];
+    assert_eq!(
+        schema(&tool, &grants),
+        concat!(
+            r#"{"type":"object","properties":{"#,
+            r#""path":{"type":"string","pattern":"^(?:/w/r(?:/[\\s\\S]*)?)$","description":"An absolute path at or below `/w/r`, without `.`, `..`, `~` or empty components; no names that begin with a dot"},"#,
+            r#""head":{"type":"integer","minimum":1,"maximum":10},"#,
+            r#""name":{"type":"string","maxLength":5,"pattern":"^(?:[a-z]+)$"},"#,
+            r#""mode":{"type":"string","const":"b"}},"#,
+            r#""required":["path","head"],"additionalProperties":false}"#
+        )
+    );
+}
+
+#[test]
+fn several_grants_need_no_top_level_union() {
+    let head = |maximum| argument("head", true, Rule::Integer { minimum: 1, maximum });
+    let tool = tool("t", Class::Read, vec![argument("head", false, Rule::Integer { minimum: 1, maximum: 99 })]);
+    assert_eq!(
+        schema(&tool, &[narrowed(vec![head(5)]), narrowed(vec![]), narrowed(vec![head(7)])]),
+        concat!(
+            r#"{"type":"object","properties":{"head":{"anyOf":[{"type":"integer","minimum":1,"maximum":5},"#,
+            r#"{"type":"integer","minimum":1,"maximum":7}]}},"additionalProperties":false}"#
+        )
+    );
+    let all = grant("all", vec![], vec![Class::Read]);
+    assert_eq!(schema(&tool, &[narrowed(vec![head(5)]), all.clone()]), schema(&tool, &[all]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn whatever_is_admitted_is_valid_and_one_grant_is_exact(
+        (tool, grants, members) in (any_tool(), prop::collection::vec(any_grant(), 1..4))
+            .prop_flat_map(|(tool, grants)| {
+                let members = members_for(&tool.arguments);
+                (Just(tool), Just(grants), members)
+            })
+    ) {
+        let compiled = compiled(&tool, &grants);
+        let Ok(access) = compiled.principal("p-coder").unwrap().authorise("files", "t") else { return Ok(()) };
+        let schema: Json = serde_json::from_slice(access.input_schema()).unwrap();
+        let value = Value::Object(members);
+        let mut text = Vec::new();
+        write(&value, &mut text);
+        let valid = is_valid(&schema, &serde_json::from_slice(&text).unwrap());
+        match access.admit(Some(&value)) {
+            Ok(_) => prop_assert!(valid),
+            // What a schema cannot say of a path or a string, and the integer −0.
+            Err(denial) if grants.len() == 1 && valid => prop_assert!(matches!(
+                denial.reason,
+                Reason::ArgumentPattern | Reason::PathOutsideRoots | Reason::ArgumentType
+            )),
+            Err(_) => {}
+        }
+    }
+}
