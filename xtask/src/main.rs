@@ -3,6 +3,7 @@
 // A program has no outside, so `pub` is short for "used by other modules".
 #![allow(unreachable_pub)]
 
+mod bench;
 mod cluster;
 mod crds;
 mod image;
@@ -10,6 +11,7 @@ mod test;
 mod tools;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -24,6 +26,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// What the gateway costs, beside calls without it.
+    Bench(bench::Arguments),
     /// A real Kubernetes on this machine: kind where docker runs, else a node of our own.
     Cluster(cluster::cli::Arguments),
     /// The API's YAML from its Rust types: `crds/yaml` and the chart.
@@ -40,12 +44,20 @@ enum Task {
     },
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().task {
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
         Task::Cluster(arguments) => cluster::cli::run(arguments),
-        Task::Crds(arguments) => crds::run(&arguments),
         Task::Image(arguments) => image::cli::run(&arguments),
-        Task::Test(arguments) => test::run(&arguments),
         Task::Supervise { plan } => cluster::supervisor::run(&plan),
     }
 }

@@ -1,0 +1,125 @@
+//! One connection of an agent.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::message;
+use crate::setup::NAME;
+
+const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const REVISION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+
+/// Where to connect.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// The address.
+    pub(crate) address: SocketAddr,
+    /// Absent: no TLS.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+    /// The bearer token, sent to everyone alike.
+    pub(crate) token: String,
+}
+
+/// A connection, and the headers of its calls.
+#[derive(Debug)]
+pub(crate) struct Client {
+    sender: SendRequest<Full<Bytes>>,
+    headers: HeaderMap,
+}
+
+impl Client {
+    /// Connects; the session is one that the gateway does not check, until [`Self::open_session`].
+    pub(crate) async fn connect(target: &Target) -> anyhow::Result<Self> {
+        let tcp = TcpStream::connect(target.address).await.context("failed to connect")?;
+        tcp.set_nodelay(true)?;
+        let sender = match &target.tls {
+            Some(tls) => {
+                let stream = TlsConnector::from(tls.clone()).connect(NAME.try_into()?, tcp).await?;
+                spawn(handshake(TokioIo::new(stream)).await?)
+            }
+            None => spawn(handshake(TokioIo::new(tcp)).await?),
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static(NAME));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        headers.insert(REVISION, HeaderValue::from_static("2025-11-25"));
+        headers.insert(AUTHORIZATION, HeaderValue::try_from(format!("Bearer {}", target.token))?);
+        Ok(Self { sender, headers })
+    }
+
+    /// Opens an MCP session, to which the following calls belong.
+    pub(crate) async fn open_session(&mut self) -> anyhow::Result<()> {
+        self.headers.remove(SESSION);
+        let response = self.send(Bytes::from(message::initialize())).await?;
+        let session = response.headers().get(SESSION).cloned();
+        let (status, body) = whole(response).await?;
+        let Some(session) = session else {
+            bail!("initialize gave no session: {status} {}", String::from_utf8_lossy(&body))
+        };
+        self.set_session(session);
+        let response = self.send(Bytes::from(message::initialized())).await?;
+        let (status, body) = whole(response).await?;
+        if status != StatusCode::ACCEPTED {
+            bail!("the session was not taken: {status} {}", String::from_utf8_lossy(&body));
+        }
+        Ok(())
+    }
+
+    /// The session that calls belong to.
+    pub(crate) fn session(&self) -> Option<HeaderValue> {
+        self.headers.get(SESSION).cloned()
+    }
+
+    /// Makes the following calls in a session that was opened elsewhere.
+    pub(crate) fn set_session(&mut self, session: HeaderValue) {
+        self.headers.insert(SESSION, session);
+    }
+
+    /// Makes one call; gives the bytes of the answer.
+    pub(crate) async fn call(&mut self, body: Bytes) -> anyhow::Result<Bytes> {
+        let response = self.send(body).await?;
+        let (status, body) = whole(response).await?;
+        // A refusal is far shorter than any result, and says that it is one.
+        if status != StatusCode::OK || body.len() < 1024 && body.windows(14).any(|part| part == b"\"isError\":true") {
+            bail!("a call failed: {status} {}", String::from_utf8_lossy(&body));
+        }
+        Ok(body)
+    }
+
+    async fn send(&mut self, body: Bytes) -> anyhow::Result<Response<Incoming>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = Uri::from_static(message::PATH);
+        *request.headers_mut() = self.headers.clone();
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request).await?)
+    }
+}
+
+async fn whole(response: Response<Incoming>) -> anyhow::Result<(StatusCode, Bytes)> {
+    let status = response.status();
+    Ok((status, response.into_body().collect().await?.to_bytes()))
+}
+
+type Driver<T> = hyper::client::conn::http1::Connection<TokioIo<T>, Full<Bytes>>;
+
+fn spawn<T>((sender, driver): (SendRequest<Full<Bytes>>, Driver<T>)) -> SendRequest<Full<Bytes>>
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    tokio::spawn(async move { drop(driver.await) });
+    sender
+}

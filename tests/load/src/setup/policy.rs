@@ -1,0 +1,104 @@
+//! A policy that uses everything that is checked on a call: token, scope, typed arguments, rates and a budget.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::model::{
+    Argument, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Rule, Selector, Server, ServerLimits,
+    StaleAfter, StringRule, TenantPolicy, Tool, Traffic, VerificationKey,
+};
+use mcp_fleet_policy::units::{Bytes, Micros};
+
+use super::{
+    AUDIENCE, BUDGET_UID, ISSUER, PRICE, PRINCIPAL_UID, SERVER, SERVER_UID, TENANT_UID, TOOL, server_identity,
+};
+
+/// High enough that no call is ever refused, so that what is measured is the check.
+const CALLS_PER_MINUTE: u32 = 600_000_000;
+const CONCURRENT: u32 = 10_000;
+
+/// Where the upstream listens.
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Addresses {
+    /// Without TLS.
+    pub(crate) plain: SocketAddr,
+    /// With TLS, as agents would reach it directly.
+    pub(crate) tls: SocketAddr,
+    /// With mutual TLS, as the gateway reaches a shim.
+    pub(crate) mutual: SocketAddr,
+}
+
+/// The tenant's policy.
+pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Result<TenantPolicy> {
+    let text = |max_length| Rule::String(StringRule { max_length, pattern: None, leading_dash: false });
+    let argument = |name: &str, required, rule| Argument { name: name.to_owned(), required, rule };
+    let catalogue = vec![
+        argument("text", true, text(100_000)),
+        argument("mode", true, Rule::Enum(vec!["plain".into(), "loud".into(), "silent".into()])),
+        argument("count", true, Rule::Integer { minimum: 1, maximum: 10_000 }),
+    ];
+    // The scope is narrower than the catalogue, so that both are checked.
+    let granted = vec![
+        argument("text", true, text(70_000)),
+        argument("mode", true, Rule::Enum(vec!["plain".into()])),
+        argument("count", false, Rule::Integer { minimum: 1, maximum: 100 }),
+    ];
+    Ok(TenantPolicy {
+        tenant: "bench".into(),
+        tenant_uid: TENANT_UID.into(),
+        generation: 1,
+        suspended: false,
+        audience: AUDIENCE.into(),
+        issuer: ISSUER.into(),
+        keys: vec![key],
+        session_key: vec![7; 32],
+        traffic: Traffic { calls_per_minute: Some(CALLS_PER_MINUTE), max_concurrent_calls: Some(CONCURRENT) },
+        stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
+        currency: Some("USD".parse()?),
+        servers: vec![Server {
+            name: SERVER.into(),
+            uid: SERVER_UID.into(),
+            upstream: Some(upstream),
+            identity: server_identity(),
+            tools: vec![Tool {
+                name: TOOL.into(),
+                class: Class::Read,
+                arguments: catalogue,
+                price: Micros::new(PRICE),
+            }],
+            limits: ServerLimits {
+                timeout: Duration::from_secs(30),
+                max_request: Bytes::new(256 * 1024),
+                max_response: Bytes::new(4 << 20),
+                max_concurrent_calls: CONCURRENT,
+            },
+        }],
+        principals: vec![Principal {
+            namespace: "bench".into(),
+            name: "agent".into(),
+            uid: PRINCIPAL_UID.into(),
+            suspended: false,
+            revoked_until: None,
+            grants: vec![Grant {
+                scope: "echo".into(),
+                server_uid: SERVER_UID.into(),
+                tools: vec![GrantedTool { name: TOOL.into(), arguments: Some(granted) }],
+                classes: vec![],
+            }],
+            limits: PrincipalLimits {
+                calls_per_minute: Some(CALLS_PER_MINUTE),
+                burst: Some(1_000_000),
+                max_concurrent_calls: Some(CONCURRENT),
+            },
+        }],
+        budgets: vec![Budget {
+            name: "spendLimit".into(),
+            uid: BUDGET_UID.into(),
+            selector: Selector::default(),
+            period: Period::Month,
+            amount: Some(Micros::MAX),
+            calls: Some(1_000_000_000),
+        }],
+    })
+}
