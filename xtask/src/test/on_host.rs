@@ -33,7 +33,7 @@ pub fn charts() -> Result<()> {
     for chart in ["mcp-fleet-crds", "mcp-fleet"] {
         let chart = repository().join("charts").join(chart);
         show(Command::new(&helm).args(["lint", "--strict"]).arg(&chart))?;
-        command::run(Command::new(&helm).args(["template", "check"]).arg(&chart))?;
+        command::run(Command::new(&helm).args(["template", "check", "--kube-version", "1.35.0"]).arg(&chart))?;
     }
     Ok(())
 }
