@@ -20,8 +20,7 @@ impl std::fmt::Debug for Events {
 impl Events {
     /// Writes as `pod_name`.
     pub fn new(client: Client, pod_name: &str) -> Self {
-        let reporter =
-            Reporter { controller: "mcp-fleet.dev/operator".into(), instance: Some(pod_name.to_owned()) };
+        let reporter = Reporter { controller: "mcp-fleet.dev/operator".into(), instance: Some(pod_name.to_owned()) };
         Self { recorder: Recorder::new(client, reporter) }
     }
 

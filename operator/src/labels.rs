@@ -28,14 +28,17 @@ pub type Labels = BTreeMap<String, String>;
 
 /// What every object of ours carries.
 pub fn common(component: &str) -> Labels {
-    [
-        ("app.kubernetes.io/name", "mcp-fleet"),
-        (COMPONENT, component),
-        ("app.kubernetes.io/managed-by", "mcp-fleet"),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .collect()
+    [("app.kubernetes.io/name", "mcp-fleet"), (COMPONENT, component), ("app.kubernetes.io/managed-by", "mcp-fleet")]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// What selects our pods of one component, within a namespace.
+pub fn selector(component: &str) -> Labels {
+    let mut labels = common(component);
+    labels.remove("app.kubernetes.io/managed-by");
+    labels
 }
 
 /// What an object made for a tenant carries.

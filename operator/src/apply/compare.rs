@@ -49,9 +49,7 @@ fn is_foreign(live: &Value) -> bool {
             fields.remove("f:metadata");
             fields.remove("f:status");
         }
-        if let Some(Value::Object(annotations)) =
-            fields.pointer_mut("/f:spec/f:template/f:metadata/f:annotations")
-        {
+        if let Some(Value::Object(annotations)) = fields.pointer_mut("/f:spec/f:template/f:metadata/f:annotations") {
             annotations.remove("f:kubectl.kubernetes.io/restartedAt");
         }
         has_leaf(&fields)

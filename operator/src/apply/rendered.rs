@@ -5,11 +5,10 @@ use std::fmt::Write as _;
 
 use kube::Resource;
 use kube::api::ApiResource;
-use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{APPLIED, ApplyError};
+use super::APPLIED;
 use crate::labels::{self, Labels};
 
 /// An object as it is wanted, with where it belongs.
@@ -26,18 +25,15 @@ pub struct Rendered {
 }
 
 impl Rendered {
-    /// Renders a typed object.
-    pub fn of<K: Resource<DynamicType = ()> + Serialize>(object: &K) -> Result<Self, ApplyError> {
-        let mut value = serde_json::to_value(object)?;
-        if let Some(fields) = value.as_object_mut() {
-            fields.remove("status");
-        }
-        Ok(Self {
+    /// An object that is written as JSON, of kind `K`.
+    pub fn json<K: Resource<DynamicType = ()>>(value: Value) -> Self {
+        let text = |field: &str| value["metadata"][field].as_str().map(str::to_owned);
+        Self {
             resource: ApiResource::erase::<K>(&()),
-            namespace: object.meta().namespace.clone(),
-            name: object.meta().name.clone().unwrap_or_default(),
+            namespace: text("namespace"),
+            name: text("name").unwrap_or_default(),
             value,
-        })
+        }
     }
 
     /// The digest of what is declared: 32 hex digits.
@@ -74,11 +70,7 @@ impl Rendered {
 
 fn labels_of(value: &Value) -> Labels {
     let labels = value["metadata"]["labels"].as_object();
-    labels
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-        .collect()
+    labels.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
 impl fmt::Display for Rendered {

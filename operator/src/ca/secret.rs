@@ -79,9 +79,12 @@ pub async fn load_or_create(client: &Client, namespace: &str, now: Timestamp) ->
 
 fn read_authority(secret: &Secret) -> Result<Authority, SecretError> {
     let text = |key: &str| {
-        secret.data.as_ref().and_then(|data| data.get(key)).and_then(|value| std::str::from_utf8(&value.0).ok()).ok_or(
-            SecretError::Unusable { name: CA_SECRET.into(), reason: "it lacks tls.crt or tls.key; restore it" },
-        )
+        secret
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .and_then(|value| std::str::from_utf8(&value.0).ok())
+            .ok_or(SecretError::Unusable { name: CA_SECRET.into(), reason: "it lacks tls.crt or tls.key; restore it" })
     };
     Ok(Authority::from_pem(text("tls.crt")?, text("tls.key")?)?)
 }

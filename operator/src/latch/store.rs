@@ -37,10 +37,11 @@ impl Latches {
     /// Reads all of them: before anything is compiled by a new leader.
     pub async fn load(&self) -> Result<(), LatchError> {
         let selector = format!("{},{}={COMPONENT}", labels::MANAGED_SELECTOR, labels::COMPONENT);
-        let found = self.api.list(&ListParams::default().labels(&selector)).await.map_err(|source| LatchError {
-            tenant: "(all)".into(),
-            source,
-        })?;
+        let found = self
+            .api
+            .list(&ListParams::default().labels(&selector))
+            .await
+            .map_err(|source| LatchError { tenant: "(all)".into(), source })?;
         let mut known = self.known.write();
         for (uid, until) in found.iter().flat_map(entries) {
             raise(&mut known, &uid, until);

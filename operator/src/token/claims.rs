@@ -87,9 +87,6 @@ mod tests {
     #[test]
     fn private_claims_are_one_object() {
         let json = serde_json::to_value(claims()).unwrap();
-        assert_eq!(
-            json["mcp_fleet"],
-            serde_json::json!({"principal": "p-1", "tenant": "u-1", "serial": 7})
-        );
+        assert_eq!(json["mcp_fleet"], serde_json::json!({"principal": "p-1", "tenant": "u-1", "serial": 7}));
     }
 }

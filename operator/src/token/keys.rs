@@ -40,10 +40,7 @@ impl TenantKeys {
     /// Makes new ones.
     pub fn generate() -> Result<Self, KeyError> {
         let mut session = [0; 32];
-        rustls::crypto::aws_lc_rs::default_provider()
-            .secure_random
-            .fill(&mut session)
-            .map_err(|_| KeyError::Random)?;
+        rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut session).map_err(|_| KeyError::Random)?;
         Ok(Self::of(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?, session))
     }
 

@@ -44,8 +44,10 @@ pub fn run(client: &Client) -> (World, BoxFuture<'static, ()>) {
 
     let (namespaces, writer) = reflector::store();
     let of_tenants = watcher::Config::default().labels(labels::TENANT);
-    let stream =
-        reflector(writer, watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), of_tenants).default_backoff());
+    let stream = reflector(
+        writer,
+        watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), of_tenants).default_backoff(),
+    );
     let watch_namespaces = announce(stream, changes.clone(), |name, _, _| Change::Namespace(name));
 
     let owned = Arc::new(Owned::default());

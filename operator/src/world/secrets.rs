@@ -74,7 +74,10 @@ async fn watch(api: Api<PartialObjectMeta<Secret>>, world: World) {
             }
             Ok(Event::Init | Event::InitDone) => {}
             Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a watch of Secrets broke; it is taken up again");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "a watch of Secrets broke; it is taken up again"
+                );
             }
         }
     }

@@ -1,0 +1,149 @@
+//! Writing status: only when it says something else than before, and only on the version that was judged.
+
+use std::fmt::Debug;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::object::HasStatus;
+use kube::{Api, Client, Resource, ResourceExt};
+use mcp_fleet_crds::condition::{self, ConditionReason, ConditionType, NewCondition};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::ReconcileError;
+use crate::events::Events;
+use crate::labels::FINALIZER;
+
+/// The three conditions that every tool understands, from the one judgement they stand for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Summary {
+    /// In force.
+    Ready(ConditionReason, String),
+    /// Not yet, and someone is at it.
+    Working(ConditionReason, String),
+    /// Not, until someone changes something.
+    Stuck(ConditionReason, String),
+}
+
+impl Summary {
+    /// Ready, Reconciling and Stalled.
+    pub fn conditions(&self) -> [NewCondition; 3] {
+        use ConditionType::{Ready, Reconciling, Stalled};
+        let done = |kind| NewCondition::no(kind, ConditionReason::Reconciled, "");
+        match self {
+            Self::Ready(reason, message) => {
+                [NewCondition::yes(Ready, *reason, message), done(Reconciling), done(Stalled)]
+            }
+            Self::Working(reason, message) => [
+                NewCondition::no(Ready, *reason, message),
+                NewCondition::yes(Reconciling, *reason, message),
+                done(Stalled),
+            ],
+            Self::Stuck(reason, message) => [
+                NewCondition::no(Ready, *reason, message),
+                NewCondition::no(Reconciling, *reason, ""),
+                NewCondition::yes(Stalled, *reason, message),
+            ],
+        }
+    }
+}
+
+/// Puts conditions together: those of the summary first, then the others.
+pub fn conditions(
+    before: &[Condition],
+    summary: &Summary,
+    others: Vec<NewCondition>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let all: Vec<NewCondition> = summary.conditions().into_iter().chain(others).collect();
+    condition::merge(before, &all, generation, &Time(now))
+}
+
+/// Writes the status if it is another than before. Answers whether it was written.
+pub async fn write<K>(api: &Api<K>, object: &K, status: K::Status) -> Result<bool, ReconcileError>
+where
+    K: Resource<DynamicType = ()> + HasStatus + Clone + Serialize + DeserializeOwned + Debug,
+    K::Status: PartialEq,
+{
+    if object.status() == Some(&status) {
+        return Ok(false);
+    }
+    let mut next = object.clone();
+    next.meta_mut().managed_fields = None;
+    *next.status_mut() = Some(status);
+    api.replace_status(&object.name_any(), &PostParams::default(), &next)
+        .await
+        .map_err(ReconcileError::api("write a status"))?;
+    Ok(true)
+}
+
+/// Tells in an Event when an object becomes ready, or stops being so for a new reason.
+pub async fn announce<K: Resource<DynamicType = ()>>(
+    events: &Events,
+    object: &K,
+    before: &[Condition],
+    after: &[Condition],
+) {
+    let (was, is) = (condition::find(before, ConditionType::Ready), condition::find(after, ConditionType::Ready));
+    let Some(is) = is else { return };
+    if was.is_some_and(|was| was.status == is.status && was.reason == is.reason) {
+        return;
+    }
+    let stalled = condition::is_true(after, ConditionType::Stalled);
+    if is.status == "True" {
+        events.normal(object, "Ready", "Reconcile", is.message.clone()).await;
+    } else if stalled || is.reason == ConditionReason::Failed.as_str() {
+        events.warning(object, &is.reason, "Reconcile", is.message.clone()).await;
+    } else if was.is_some_and(|was| was.status == "True") {
+        events.normal(object, &is.reason, "Reconcile", is.message.clone()).await;
+    }
+}
+
+/// Adds our finalizer to the object if it is not there. Answers whether it had to be.
+pub async fn hold<K>(api: &Api<K>, object: &K) -> Result<bool, ReconcileError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    if object.finalizers().iter().any(|found| found == FINALIZER) {
+        return Ok(false);
+    }
+    let mut finalizers = object.finalizers().to_vec();
+    finalizers.push(FINALIZER.to_owned());
+    patch_finalizers(api, object, &finalizers).await?;
+    Ok(true)
+}
+
+/// Takes our finalizer off: the object may go.
+pub async fn release<K>(api: &Api<K>, object: &K) -> Result<(), ReconcileError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let finalizers: Vec<_> = object.finalizers().iter().filter(|found| *found != FINALIZER).cloned().collect();
+    patch_finalizers(api, object, &finalizers).await
+}
+
+async fn patch_finalizers<K>(api: &Api<K>, object: &K, finalizers: &[String]) -> Result<(), ReconcileError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    // With the version, so that no finalizer of another is lost.
+    let patch = serde_json::json!({"metadata": {
+        "finalizers": finalizers, "resourceVersion": object.meta().resource_version,
+    }});
+    match api.patch_metadata(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(_) => Ok(()),
+        // It is gone already.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(source) => Err(ReconcileError::Api { verb: "change the finalizers", source }),
+    }
+}
+
+/// The API of a kind in a namespace.
+pub fn namespaced<K>(client: &Client, namespace: &str) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+{
+    Api::namespaced(client.clone(), namespace)
+}

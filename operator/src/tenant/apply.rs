@@ -1,0 +1,140 @@
+//! Step four: the tenant's namespaces as they should be.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::{ApiResource, ObjectMeta, PostParams};
+use mcp_fleet_crds::MCPTenant;
+use mcp_fleet_crds::condition::{ConditionType, is_true};
+use serde_json::Value;
+
+use super::dereference::Found;
+use super::desired::{DEPLOYMENT, Objects, gateway_certificate};
+use super::validate::{CREATED_FOR, Tenant};
+use crate::apply::{Action, Rendered, apply, delete};
+use crate::ca::{TlsSecret, ensure_tls};
+use crate::config::FIELD_MANAGER;
+use crate::context::Context;
+use crate::error::ReconcileError;
+use crate::labels;
+use crate::settings::Settings;
+use crate::world::Key;
+
+/// What is there now.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The live Deployment of the gateway.
+    pub gateway: Value,
+}
+
+/// Brings everything of the tenant to what is wanted.
+pub async fn bring(
+    ctx: &Context,
+    object: &MCPTenant,
+    tenant: &Tenant,
+    settings: &Settings,
+    objects: &Objects,
+    found: &Found,
+) -> Result<Outcome, ReconcileError> {
+    if *found == Found::Missing {
+        make_namespace(ctx, tenant).await?;
+        let note = format!("made the namespace {}", tenant.namespace);
+        ctx.events.normal(object, "NamespaceCreated", "Create", note).await;
+    }
+    let settled = object.status.as_ref().is_some_and(|status| is_true(&status.conditions, ConditionType::Ready));
+    apply_all(ctx, object, settled, &objects.namespaces).await?;
+    apply_all(ctx, object, settled, &objects.bindings).await?;
+    let known = ctx.keys.cached(&tenant.uid).is_some();
+    ctx.keys.get_or_create(&tenant.name, &tenant.uid).await?;
+    if !known {
+        ctx.control.poke(&tenant.uid);
+    }
+    apply_all(ctx, object, settled, &objects.fences).await?;
+    let tls = TlsSecret {
+        namespace: &tenant.runtime_namespace,
+        name: "gateway-tls",
+        labels: labels::of_tenant("gateway", &tenant.name, &tenant.uid),
+        request: gateway_certificate(tenant, settings),
+    };
+    ensure_tls(&ctx.client, &ctx.ca, &tls, Timestamp::now()).await?;
+    let gateway = apply_all(ctx, object, settled, &objects.gateway).await?;
+    prune(ctx, tenant, objects).await?;
+    Ok(Outcome { gateway })
+}
+
+/// Applies objects in order, and answers the live Deployment of the gateway if it is among them.
+async fn apply_all(
+    ctx: &Context,
+    object: &MCPTenant,
+    settled: bool,
+    objects: &[Rendered],
+) -> Result<Value, ReconcileError> {
+    let mut gateway = Value::Null;
+    for want in objects {
+        let applied = apply(&ctx.client, want).await?;
+        if settled && applied.action != Action::Nothing {
+            let note = format!("{want} was deleted or changed, and is back");
+            ctx.events.warning(object, "PutBack", "Apply", note).await;
+        }
+        if want.resource.kind == "Deployment" && want.name == DEPLOYMENT {
+            gateway = applied.live;
+        }
+    }
+    Ok(gateway)
+}
+
+/// The tenant's own namespace is made once, and then is the tenant's.
+async fn make_namespace(ctx: &Context, tenant: &Tenant) -> Result<(), ReconcileError> {
+    let namespace = Namespace {
+        metadata: ObjectMeta {
+            name: Some(tenant.namespace.clone()),
+            labels: Some([(labels::TENANT.to_owned(), tenant.name.clone())].into()),
+            annotations: Some([(CREATED_FOR.to_owned(), tenant.uid.clone())].into()),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    };
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+    let made = Api::<Namespace>::all(ctx.client.clone()).create(&params, &namespace).await;
+    made.map(|_| ()).map_err(ReconcileError::api("make the tenant's namespace"))
+}
+
+/// Deletes what was once made for this tenant and is wanted no more, or was made for a server that is gone.
+async fn prune(ctx: &Context, tenant: &Tenant, objects: &Objects) -> Result<(), ReconcileError> {
+    let wanted: Vec<Key> = objects
+        .all()
+        .map(|object| Key {
+            kind: object.resource.kind.clone(),
+            namespace: object.namespace.clone().unwrap_or_default(),
+            name: object.name.clone(),
+        })
+        .collect();
+    for (key, meta) in ctx.world.owned.with_label(labels::TENANT_UID, &tenant.uid) {
+        let orphan = match meta.labels.get(labels::SERVER_UID) {
+            Some(server) => ctx.world.server_by_uid(server).is_none(),
+            None => !wanted.contains(&key),
+        };
+        let Some(resource) = orphan.then(|| resource_of(&key.kind)).flatten() else { continue };
+        tracing::info!(kind = key.kind, namespace = key.namespace, name = key.name, "deleting an orphan");
+        delete(&ctx.client, &resource, Some(&key.namespace), &key.name, Some(&meta.uid)).await?;
+    }
+    Ok(())
+}
+
+/// The API of a kind that the index holds.
+pub fn resource_of(kind: &str) -> Option<ApiResource> {
+    use k8s_openapi::api::{apps, core, networking, policy, rbac};
+    Some(match kind {
+        "Deployment" => ApiResource::erase::<apps::v1::Deployment>(&()),
+        "StatefulSet" => ApiResource::erase::<apps::v1::StatefulSet>(&()),
+        "Service" => ApiResource::erase::<core::v1::Service>(&()),
+        "ServiceAccount" => ApiResource::erase::<core::v1::ServiceAccount>(&()),
+        "NetworkPolicy" => ApiResource::erase::<networking::v1::NetworkPolicy>(&()),
+        "ResourceQuota" => ApiResource::erase::<core::v1::ResourceQuota>(&()),
+        "LimitRange" => ApiResource::erase::<core::v1::LimitRange>(&()),
+        "PodDisruptionBudget" => ApiResource::erase::<policy::v1::PodDisruptionBudget>(&()),
+        "Role" => ApiResource::erase::<rbac::v1::Role>(&()),
+        "RoleBinding" => ApiResource::erase::<rbac::v1::RoleBinding>(&()),
+        _ => return None,
+    })
+}

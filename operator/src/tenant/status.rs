@@ -1,0 +1,215 @@
+//! Step five: what is said about a tenant. Pure, but for the write at the end.
+
+use jiff::Timestamp;
+use kube::Api;
+use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition};
+use mcp_fleet_crds::{MCPTenant, MCPTenantStatus};
+use serde_json::Value;
+
+use super::validate::{Refusal, Tenant};
+use crate::config::gateway_origin;
+use crate::context::Context;
+use crate::control::{TenantState, Verdict};
+use crate::error::ReconcileError;
+use crate::status::{self, Summary};
+
+/// What the reconcile came to.
+#[derive(Clone, Debug)]
+pub enum Judged<'a> {
+    /// The claims hold, and everything was applied.
+    Applied {
+        /// The tenant.
+        tenant: &'a Tenant,
+        /// The live Deployment of its gateway.
+        gateway: &'a Value,
+        /// How far its policy is enforced.
+        state: &'a TenantState,
+        /// What the compiler made of it.
+        verdict: Option<&'a Verdict>,
+    },
+    /// The claims do not hold.
+    Refused(&'a Refusal),
+    /// Something failed.
+    Failed {
+        /// The whole chain.
+        message: String,
+        /// Whether trying again will not help.
+        stuck: bool,
+    },
+    /// It is being deleted.
+    Leaving(&'static str),
+}
+
+/// The status that follows from it.
+pub fn status(object: &MCPTenant, judged: &Judged<'_>, now: Timestamp) -> MCPTenantStatus {
+    let before = object.status.clone().unwrap_or_default();
+    let generation = object.metadata.generation;
+    let (summary, others) = match judged {
+        Judged::Applied { tenant, gateway, state, verdict } => {
+            let policy = policy_current(state, *verdict, generation);
+            let mut others = vec![policy.clone()];
+            others.extend(exhausted(state));
+            (summary(tenant, gateway, state, *verdict), others)
+        }
+        Judged::Refused(refusal) => (Summary::Stuck(refusal.reason, refusal.message.clone()), vec![]),
+        Judged::Failed { message, stuck: true } => (Summary::Stuck(Reason::Failed, message.clone()), vec![]),
+        Judged::Failed { message, stuck: false } => (Summary::Working(Reason::Failed, message.clone()), vec![]),
+        Judged::Leaving(step) => (Summary::Working(Reason::Terminating, (*step).to_owned()), vec![]),
+    };
+    let conditions = status::conditions(&before.conditions, &summary, others, generation, now);
+    match judged {
+        Judged::Applied { tenant, state, .. } => MCPTenantStatus {
+            observed_generation: generation,
+            namespace: Some(tenant.namespace.clone()),
+            runtime_namespace: Some(tenant.runtime_namespace.clone()),
+            url: Some(gateway_origin(&tenant.runtime_namespace)),
+            policy_generation: published(state.generation),
+            policy_digest: state.digest.clone(),
+            gateways: state.gateways.clone(),
+            spending: state.spending.clone(),
+            conditions,
+        },
+        _ => MCPTenantStatus { observed_generation: generation, conditions, ..before },
+    }
+}
+
+fn published(generation: u64) -> Option<i64> {
+    i64::try_from(generation).ok().filter(|generation| *generation > 0)
+}
+
+fn summary(tenant: &Tenant, gateway: &Value, state: &TenantState, verdict: Option<&Verdict>) -> Summary {
+    if let Some(verdict) = verdict.filter(|verdict| !verdict.ok) {
+        return Summary::Stuck(verdict.reason, verdict.message.clone());
+    }
+    if !is_available(gateway) {
+        let message = "the gateway's pod is not ready yet; see the Deployment gateway in the runtime namespace";
+        return Summary::Working(Reason::GatewayUnavailable, message.into());
+    }
+    if state.current() == 0 {
+        let (reason, message) = state.error.clone().unwrap_or_else(|| {
+            (Reason::AwaitingAcknowledgement, "no gateway has acknowledged the newest policy yet".into())
+        });
+        return Summary::Working(reason, message);
+    }
+    if tenant.suspended {
+        return Summary::Ready(Reason::Suspended, "suspended: every call is refused".into());
+    }
+    Summary::Ready(Reason::Reconciled, format!("{} enforces policy {}", gateways(state.current()), state.generation))
+}
+
+fn gateways(count: usize) -> String {
+    if count == 1 { "1 gateway".into() } else { format!("{count} gateways") }
+}
+
+/// Whether every gateway enforces the newest policy, and that policy is made of the object as it is now.
+pub fn policy_current(state: &TenantState, verdict: Option<&Verdict>, generation: Option<i64>) -> NewCondition {
+    let kind = ConditionType::PolicyCurrent;
+    if let Some((reason, message)) = &state.error {
+        return NewCondition::no(kind, *reason, message);
+    }
+    let compiled = verdict.is_some_and(|verdict| verdict.object_generation >= generation.unwrap_or(0));
+    let current = state.current();
+    if !compiled || state.generation == 0 {
+        return NewCondition::no(kind, Reason::AwaitingAcknowledgement, "the policy is being compiled");
+    }
+    if current == 0 || current < state.gateways.len() {
+        let message = format!("{current} of {} acknowledged policy {}", state.gateways.len().max(1), state.generation);
+        return NewCondition::no(kind, Reason::AwaitingAcknowledgement, message);
+    }
+    NewCondition::yes(kind, Reason::Enforced, format!("all gateways enforce policy {}", state.generation))
+}
+
+fn exhausted(state: &TenantState) -> Option<NewCondition> {
+    let remaining = state.spending.as_ref()?.remaining?;
+    let kind = ConditionType::Exhausted;
+    Some(if remaining.get() == 0 {
+        NewCondition::yes(kind, Reason::LimitReached, "spendLimit is reached; priced calls are refused")
+    } else {
+        NewCondition::no(kind, Reason::WithinLimit, "")
+    })
+}
+
+/// Whether a Deployment runs what it says, with a pod that serves.
+pub fn is_available(deployment: &Value) -> bool {
+    let number = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+    number("/status/observedGeneration") >= number("/metadata/generation")
+        && number("/status/updatedReplicas") >= number("/spec/replicas")
+        && number("/status/availableReplicas") >= 1
+}
+
+/// Writes it, if it is another than before.
+pub async fn write(ctx: &Context, object: &MCPTenant, judged: &Judged<'_>) -> Result<(), ReconcileError> {
+    let next = status(object, judged, Timestamp::now());
+    let api: Api<MCPTenant> = Api::all(ctx.client.clone());
+    let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let written = status::write(&api, object, next.clone()).await?;
+    if written {
+        status::announce(&ctx.events, object, before, &next.conditions).await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use mcp_fleet_crds::condition::{find, is_true};
+    use mcp_fleet_crds::tenant::GatewayStatus;
+    use serde_json::json;
+
+    use super::*;
+    use crate::tenant::tests::{checked, tenant};
+
+    fn available() -> Value {
+        json!({"metadata": {"generation": 2}, "spec": {"replicas": 1},
+               "status": {"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 1}})
+    }
+
+    fn state(published: u64, acknowledged: i64) -> TenantState {
+        TenantState {
+            generation: published,
+            gateways: vec![GatewayStatus { pod: "gateway-1".into(), policy_generation: acknowledged }],
+            ..TenantState::default()
+        }
+    }
+
+    fn verdict() -> Verdict {
+        Verdict { ok: true, reason: Reason::Reconciled, message: String::new(), object_generation: 1 }
+    }
+
+    fn judge(gateway: &Value, state: &TenantState) -> MCPTenantStatus {
+        let (tenant_checked, verdict) = (checked(), verdict());
+        let judged = Judged::Applied { tenant: &tenant_checked, gateway, state, verdict: Some(&verdict) };
+        status(&tenant(), &judged, "2026-11-22T12:00:00Z".parse().unwrap())
+    }
+
+    #[test]
+    fn a_tenant_is_ready_once_a_gateway_enforces_its_policy() {
+        let done = judge(&available(), &state(3, 3));
+        assert!(is_true(&done.conditions, ConditionType::Ready));
+        assert!(is_true(&done.conditions, ConditionType::PolicyCurrent));
+        assert_eq!(done.url.as_deref(), Some("https://gateway.acme-mcp.svc"));
+    }
+
+    #[test]
+    fn a_policy_that_is_not_acknowledged_is_not_current() {
+        let behind = judge(&available(), &state(4, 3));
+        assert!(!is_true(&behind.conditions, ConditionType::Ready));
+        assert_eq!(find(&behind.conditions, ConditionType::PolicyCurrent).unwrap().reason, "AwaitingAcknowledgement");
+    }
+
+    #[test]
+    fn a_rollout_that_is_under_way_is_not_ready() {
+        let mut gateway = available();
+        gateway["metadata"]["generation"] = json!(3);
+        assert!(!is_true(&judge(&gateway, &state(3, 3)).conditions, ConditionType::Ready));
+    }
+
+    #[test]
+    fn equal_facts_give_an_equal_status() {
+        let mut object = tenant();
+        object.status = Some(judge(&available(), &state(3, 3)));
+        let (checked, verdict, gateway, state) = (checked(), verdict(), available(), state(3, 3));
+        let judged = Judged::Applied { tenant: &checked, gateway: &gateway, state: &state, verdict: Some(&verdict) };
+        let later = status(&object, &judged, "2026-11-23T12:00:00Z".parse().unwrap());
+        assert_eq!(object.status, Some(later));
+    }
+}
