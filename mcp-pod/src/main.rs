@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use mcp_pod::{install, shim};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 #[derive(Debug, Parser)]
 #[command(name = "mcp-pod", version, about = "The MCP Fleet data plane")]
@@ -15,6 +17,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a tool server in a sandbox and pass the gateway's calls to it.
+    Shim(shim::Args),
     /// Copy this executable to PATH, for images that have no `cp`.
     Install {
         /// Where to.
@@ -27,10 +31,20 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Shim(args) => {
+            log_to_stderr();
+            report(shim::run(args))
+        }
         Command::Install { path } => report(install::install(&path).map_err(Into::into)),
         // Nothing may have started a thread before this.
         Command::SandboxExec(args) => shim::sandbox::exec(&args),
     }
+}
+
+/// JSON lines on standard error; `RUST_LOG` chooses which, `info` by default.
+fn log_to_stderr() {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 fn report(outcome: anyhow::Result<()>) -> ExitCode {

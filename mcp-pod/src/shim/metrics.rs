@@ -1,0 +1,112 @@
+//! What the shim counts. Labels are closed sets; nothing a server or a caller sent becomes one.
+
+use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+/// The shim's metrics and their registry.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    /// `mcp_pod_shim_server_starts_total`: how often the server was started, the first time included.
+    pub(super) starts: IntCounter,
+    /// `mcp_pod_shim_server_ready`: 1 while the server takes calls.
+    pub(super) ready: IntGauge,
+    /// `mcp_pod_shim_calls_in_flight`: requests that the server has not answered yet.
+    pub(super) in_flight: IntGauge,
+    calls: IntCounterVec,
+    dropped: IntCounterVec,
+}
+
+/// How a call ended, as the label `outcome` of `mcp_pod_shim_calls_total`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum CallOutcome {
+    /// The server answered.
+    Answered,
+    /// The server never saw it.
+    Refused,
+    /// The server saw it, and there is no answer to pass on.
+    Failed,
+    /// The caller went away first.
+    Abandoned,
+}
+
+impl CallOutcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// What of the server's output was thrown away, as the label `kind` of `mcp_pod_shim_server_output_dropped_total`.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Dropped {
+    /// A line that is not JSON-RPC.
+    Garbage,
+    /// An answer to nothing that was asked, or to what was answered or cancelled before.
+    Stray,
+    /// A line longer than any call in flight allows.
+    TooLong,
+    /// Progress that nobody read in time, or that was too long.
+    Progress,
+    /// An answer of ours to a request of the server, which did not read it.
+    Reply,
+    /// A line on its standard error, past the rate.
+    Stderr,
+}
+
+impl Dropped {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Garbage => "garbage",
+            Self::Stray => "stray",
+            Self::TooLong => "too_long",
+            Self::Progress => "progress",
+            Self::Reply => "reply",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub(super) fn new() -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            registry: Registry::new(),
+            starts: IntCounter::new("mcp_pod_shim_server_starts_total", "Times the tool server was started.")?,
+            ready: IntGauge::new("mcp_pod_shim_server_ready", "1 while the tool server takes calls.")?,
+            in_flight: IntGauge::new("mcp_pod_shim_calls_in_flight", "Calls the tool server has not answered yet.")?,
+            calls: IntCounterVec::new(
+                Opts::new("mcp_pod_shim_calls_total", "Calls that reached the shim, by how they ended."),
+                &["outcome"],
+            )?,
+            dropped: IntCounterVec::new(
+                Opts::new("mcp_pod_shim_server_output_dropped_total", "Messages and lines thrown away, by kind."),
+                &["kind"],
+            )?,
+        };
+        metrics.registry.register(Box::new(metrics.starts.clone()))?;
+        metrics.registry.register(Box::new(metrics.ready.clone()))?;
+        metrics.registry.register(Box::new(metrics.in_flight.clone()))?;
+        metrics.registry.register(Box::new(metrics.calls.clone()))?;
+        metrics.registry.register(Box::new(metrics.dropped.clone()))?;
+        Ok(metrics)
+    }
+
+    pub(super) fn ended(&self, outcome: CallOutcome) {
+        self.calls.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    pub(super) fn dropped(&self, kind: Dropped) {
+        self.dropped.with_label_values(&[kind.as_str()]).inc();
+    }
+
+    /// The text format.
+    pub(super) fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}

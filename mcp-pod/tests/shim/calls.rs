@@ -1,0 +1,182 @@
+//! Calls, one by one: what is passed on, what is refused, what a misbehaving answer does.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::support::{Shim, envelope, refused, text};
+
+fn refusal(reason: &str, forwarded: bool) -> (String, bool) {
+    (reason.to_owned(), forwarded)
+}
+
+#[tokio::test]
+async fn params_reach_the_server_and_its_answer_comes_back_as_written() {
+    let shim = Shim::start("").ready();
+    let seen: Value = serde_json::from_str(&text(&shim.call("echo", json!({"a": [1, "ü"]})).await)).unwrap();
+    assert_eq!(seen, json!({"name": "echo", "arguments": {"a": [1, "ü"]}}));
+
+    let mut gateway = shim.connect_as("gateway").await.unwrap();
+    let line = r#"{"jsonrpc":"2.0","id":ID,"result":{"n": 1.50,  "vendor":{"b":1,"a":2}}}"#;
+    let (_, _, body) = gateway.post(envelope(json!({}), "raw", json!({"line": line}))).await.unwrap();
+    assert_eq!(body, "{\"result\":{\"n\": 1.50,  \"vendor\":{\"b\":1,\"a\":2}}}\n");
+    let line = r#"{"jsonrpc":"2.0","id":ID,"error":{"code":-32602,"message":"no"}}"#;
+    let (_, _, body) = gateway.post(envelope(json!({}), "raw", json!({"line": line}))).await.unwrap();
+    assert_eq!(body, "{\"error\":{\"code\":-32602,\"message\":\"no\"}}\n");
+    assert!(shim.metric("mcp_pod_shim_calls_total{outcome=\"answered\"}") >= 3.0);
+}
+
+#[tokio::test]
+async fn concurrent_calls_get_their_own_answers() {
+    let shim = Shim::start("").ready();
+    let calls = (0..40).map(|n| {
+        let shim = &shim;
+        async move { (n, text(&shim.call("echo", json!({ "n": n })).await)) }
+    });
+    for (n, seen) in futures::future::join_all(calls).await {
+        assert_eq!(serde_json::from_str::<Value>(&seen).unwrap()["arguments"]["n"], n);
+    }
+}
+
+#[tokio::test]
+async fn nobody_but_the_gateway_can_connect() {
+    let shim = Shim::start("").ready();
+    // In TLS 1.3 a refused client learns of it with its first read.
+    let outcome = match shim.connect_as("stranger").await {
+        Ok(mut stranger) => stranger.post(envelope(json!({}), "echo", json!({}))).await.map_err(|_| ()).map(|_| ()),
+        Err(_) => Err(()),
+    };
+    assert_eq!(outcome, Err(()));
+    assert!(tokio::net::TcpStream::connect(shim.calls).await.is_ok(), "it still listens");
+}
+
+#[tokio::test]
+async fn an_envelope_that_cannot_be_read_is_a_400_and_reaches_nobody() {
+    let shim = Shim::start("").ready();
+    let mut gateway = shim.connect_as("gateway").await.unwrap();
+    let good = envelope(json!({}), "append", json!({"path": shim.workspace().join("log")}));
+    for bad in [
+        String::new(),
+        "{}\n{}\n".to_owned(),
+        good.replacen("\"version\":1", "\"version\":2", 1),
+        good.replacen("\"version\":1", "\"version\":1,\"surprise\":1", 1),
+        format!("{good}{}\n", r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}"#),
+        good.replacen("{\"arguments", "\r{\"arguments", 1),
+    ] {
+        assert_eq!(gateway.post(bad.clone()).await.unwrap().0, 400, "{bad}");
+    }
+    assert!(!shim.workspace().join("log").exists());
+    assert_eq!(gateway.request("GET", "/v1/call", String::new()).await.unwrap().0, 405);
+    assert_eq!(gateway.request("GET", "/", String::new()).await.unwrap().0, 404);
+}
+
+#[tokio::test]
+async fn a_path_through_a_link_is_refused_before_the_server_sees_it() {
+    let shim = Shim::start("").ready();
+    let workspace = shim.workspace();
+    std::os::unix::fs::symlink("/etc", workspace.join("link")).unwrap();
+    let call = |path: &str| {
+        let value = workspace.join(path);
+        let header = json!({"paths": [{"value": value, "within": [workspace]}]});
+        shim.call_with(header, "append", json!({"path": value}))
+    };
+    assert_eq!(text(&call("log").await), "appended");
+    assert_eq!(refused(&call("link/passwd").await), refusal("path_outside_roots", false));
+    assert_eq!(refused(&call("../outside").await), refusal("path_outside_roots", false));
+    assert_eq!(std::fs::read_to_string(workspace.join("log")).unwrap(), "called\n");
+}
+
+#[tokio::test]
+async fn a_call_that_takes_too_long_ends_and_the_server_is_told() {
+    let shim = Shim::start("").ready();
+    let start = Instant::now();
+    let events = shim.call_with(json!({"timeoutMs": 200}), "slow", json!({"seconds": 1})).await;
+    assert_eq!(refused(&events), refusal("upstream_timeout", true));
+    assert!(start.elapsed() < Duration::from_millis(900));
+    let cancelled: Value = serde_json::from_str(&text(&shim.call("cancelled", json!({})).await)).unwrap();
+    assert_eq!(cancelled[0]["reason"], "timed out");
+    shim.wait_until("the late answer is thrown away", |shim| {
+        shim.metric("mcp_pod_shim_server_output_dropped_total{kind=\"stray\"}") >= 1.0
+    });
+    assert_eq!(text(&shim.call("slow", json!({"seconds": 0})).await), "done");
+}
+
+#[tokio::test]
+async fn a_dropped_connection_cancels_the_call() {
+    let shim = Shim::start("").ready();
+    let gateway = shim.connect_as("gateway").await.unwrap();
+    let (mut sender, driver) = (gateway.sender, gateway.driver);
+    let request = http::Request::post("/v1/call").header("host", "shim");
+    let body = envelope(json!({}), "slow", json!({"seconds": 30}));
+    let pending = tokio::spawn(sender.send_request(request.body(body.into()).unwrap()));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    driver.abort();
+    let _ = tokio::join!(pending, driver);
+    shim.wait_until("cancelled", |shim| shim.metric("mcp_pod_shim_calls_total{outcome=\"abandoned\"}") >= 1.0);
+    let cancelled: Value = serde_json::from_str(&text(&shim.call("cancelled", json!({})).await)).unwrap();
+    assert_eq!(cancelled[0]["reason"], "the caller went away");
+}
+
+#[tokio::test]
+async fn an_answer_above_the_limit_is_withheld_without_being_kept() {
+    let shim = Shim::start("").ready();
+    let limit = json!({"maxResponse": 1000});
+    assert_eq!(
+        refused(&shim.call_with(limit.clone(), "big", json!({"bytes": 2000})).await),
+        refusal("response_too_large", true)
+    );
+    let before = shim.resident();
+    for tool in ["big", "big_last"] {
+        let events = shim.call_with(limit.clone(), tool, json!({"bytes": 100_000_000})).await;
+        assert_eq!(refused(&events), refusal("response_too_large", true), "{tool}");
+    }
+    assert!(shim.resident() < before + 4096, "{} KiB, then {} KiB", before, shim.resident());
+    assert_eq!(text(&shim.call_with(limit, "big", json!({"bytes": 900})).await).len(), 900);
+    assert_eq!(text(&shim.call("big", json!({"bytes": 900_000})).await).len(), 900_000);
+}
+
+#[tokio::test]
+async fn answers_that_are_not_answers_are_told_apart() {
+    let shim = Shim::start("").ready();
+    let raw = |line: &str| shim.call_with(json!({"timeoutMs": 500}), "raw", json!({"line": line}));
+    for line in [
+        r#"{"jsonrpc":"2.0","id":ID}"#,
+        r#"{"jsonrpc":"2.0","id":ID,"result":{},"error":{}}"#,
+        r#"{"jsonrpc":"2.0","id":ID,"result":[]}"#,
+    ] {
+        assert_eq!(refused(&raw(line).await), refusal("upstream_invalid", true), "{line}");
+    }
+    for line in [
+        r#"{"jsonrpc":"2.0","id":"ID","result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":ID,"id":ID,"result":{}}"#,
+        r#"{"jsonrpc":"1.0","id":ID,"result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":ID,"result":{}"#,
+    ] {
+        assert_eq!(refused(&raw(line).await), refusal("upstream_timeout", true), "{line}");
+    }
+    assert_eq!(text(&shim.call("garbage", json!({})).await), "still here");
+    assert_eq!(text(&shim.call("twice", json!({})).await), "first");
+    assert_eq!(text(&shim.call("slow", json!({"seconds": 0})).await), "done", "the second answer went nowhere");
+    assert!(shim.metric("mcp_pod_shim_server_output_dropped_total{kind=\"garbage\"}") >= 4.0);
+    assert!(shim.metric("mcp_pod_shim_server_starts_total") < 1.5, "it was not started again");
+}
+
+#[tokio::test]
+async fn progress_passes_only_where_it_was_asked_for() {
+    let shim = Shim::start("").ready();
+    let events = shim.call_with(json!({"progress": true}), "progress", json!({"steps": 3})).await;
+    let expected = |step| json!({"progress": {"progress": step, "vendor": [1]}});
+    assert_eq!(events[..3], [expected(0), expected(1), expected(2)]);
+    assert_eq!((events.len(), text(&events)), (4, "true".to_owned()));
+    let events = shim.call("progress", json!({"steps": 3})).await;
+    assert_eq!((events.len(), text(&events)), (1, "false".to_owned()));
+    let events = shim.call_with(json!({"progress": true, "timeoutMs": 200}), "slow", json!({"seconds": 5})).await;
+    assert_eq!(refused(&events), refusal("upstream_timeout", true));
+}
+
+#[tokio::test]
+async fn the_server_may_ask_for_nothing_but_a_ping() {
+    let shim = Shim::start("").ready();
+    let replies: Value = serde_json::from_str(&text(&shim.call("ask", json!({})).await)).unwrap();
+    assert_eq!((&replies["one"]["code"], &replies["two"]), (&json!(-32601), &json!({})));
+}
