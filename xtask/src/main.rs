@@ -56,8 +56,11 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<()> {
     match task {
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Cluster(arguments) => cluster::cli::run(arguments),
+        Task::Crds(arguments) => crds::run(&arguments),
         Task::Image(arguments) => image::cli::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
         Task::Supervise { plan } => cluster::supervisor::run(&plan),
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
-use super::{Cluster, DEFAULT_NAME, Mode, Options};
+use super::{Cluster, DEFAULT_NAME, Mode, Options, verify};
 use crate::tools::progress;
 
 /// `cargo xtask cluster …`
@@ -42,6 +42,8 @@ enum Action {
         /// The program's name.
         unit: String,
     },
+    /// Check Services, DNS and NetworkPolicies on the running cluster.
+    Verify,
     /// Run a command in the cluster's network, with KUBECONFIG set.
     Exec {
         /// The command and its arguments.
@@ -65,6 +67,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Action::Status => status(&name),
         Action::Load { archive } => Cluster::open(&name)?.load_image(&archive),
         Action::Restart { unit } => Cluster::open(&name)?.restart(&unit),
+        Action::Verify => verify::run(&Cluster::open(&name)?),
         Action::Exec { command } => {
             let (program, arguments) = command.split_first().context("there is no command to run")?;
             replace_with(&Cluster::open(&name)?, program, arguments)

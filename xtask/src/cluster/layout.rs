@@ -22,8 +22,6 @@ pub const DNS_SERVICE: &str = "10.96.0.10";
 pub const DOMAIN: &str = "cluster.local";
 /// What a pod's network namespace is held open with.
 pub const PAUSE_IMAGE: &str = "mcp-fleet.local/pause:1";
-/// The image of the cluster's DNS server.
-pub const DNS_IMAGE: &str = "mcp-fleet.local/coredns:1";
 
 /// The folders and files of one cluster.
 #[derive(Debug, Clone)]

@@ -15,6 +15,7 @@ mod pki;
 mod plan;
 mod ready;
 pub mod supervisor;
+pub mod verify;
 
 use std::ffi::OsStr;
 use std::fs;

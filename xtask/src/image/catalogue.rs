@@ -1,9 +1,5 @@
 //! The images that there are.
 
-use std::path::PathBuf;
-
-use anyhow::Result;
-
 use super::Image;
 use crate::tools::{go, rust};
 
@@ -73,16 +69,21 @@ pub const COREDNS: Image = Image {
     ..Image::local("coredns", "mcp-fleet.local/coredns:1")
 };
 
+/// What the node's tests run in pods.
+pub const PROBE: Image = Image {
+    recipe: "tests/cluster/images/probe/Containerfile",
+    usually: "1 s",
+    inputs: || Ok(vec![go::probe()?]),
+    ..Image::local("probe", "mcp-fleet.local/probe:1")
+};
+
 /// All of them, for the command line.
 pub const ALL: &[&Image] =
-    &[&MCP_POD, &OPERATOR, &SERVER_FILESYSTEM, &SERVER_TIME, &INSPECTOR, &PROMETHEUS, &PAUSE, &COREDNS];
+    &[&MCP_POD, &OPERATOR, &SERVER_FILESYSTEM, &SERVER_TIME, &INSPECTOR, &PROMETHEUS, &PAUSE, &COREDNS, &PROBE];
 
 impl Image {
     /// What most images have in common.
     const fn local(name: &'static str, reference: &'static str) -> Self {
-        const fn nothing() -> Result<Vec<PathBuf>> {
-            Ok(Vec::new())
-        }
-        Self { name, reference, recipe: "", target: None, usually: "", inputs: nothing, on_debian: false }
+        Self { name, reference, recipe: "", target: None, usually: "", inputs: || Ok(Vec::new()), on_debian: false }
     }
 }

@@ -24,14 +24,13 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Image>> {
     if names.is_empty() {
         return Ok(catalogue::ALL.to_vec());
     }
-    names
-        .iter()
-        .map(|name| match catalogue::ALL.iter().find(|image| image.name == name) {
-            Some(image) => Ok(*image),
-            None => {
-                let known: Vec<&str> = catalogue::ALL.iter().map(|image| image.name).collect();
-                bail!("there is no image {name}; there are: {}", known.join(" "))
-            }
-        })
-        .collect()
+    names.iter().map(|name| find(name)).collect()
+}
+
+fn find(name: &str) -> Result<&'static Image> {
+    if let Some(image) = catalogue::ALL.iter().find(|image| image.name == name) {
+        return Ok(image);
+    }
+    let known: Vec<&str> = catalogue::ALL.iter().map(|image| image.name).collect();
+    bail!("there is no image {name}; there are: {}", known.join(" "))
 }

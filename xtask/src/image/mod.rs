@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context as _, Result};
 
 pub use self::builder::docker_runs;
-pub use self::catalogue::{COREDNS, PAUSE};
+pub use self::catalogue::{COREDNS, PAUSE, PROBE};
 use crate::tools::cache::{self, Key};
 use crate::tools::{progress, repository};
 

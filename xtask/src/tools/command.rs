@@ -15,7 +15,7 @@ pub fn output(command: &mut Command) -> Result<String> {
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("failed to start {}", command.get_program().display()))?;
-    succeeded(command, result)
+    succeeded(command, &result)
 }
 
 /// Like [`output`], with `input` on its standard input. The input has to fit a pipe's buffer together with what the
@@ -32,10 +32,10 @@ pub fn output_with_input(command: &mut Command, input: &[u8]) -> Result<String> 
         stdin.write_all(input).with_context(|| format!("failed to write to {}", command.get_program().display()))?;
     }
     let result = child.wait_with_output()?;
-    succeeded(command, result)
+    succeeded(command, &result)
 }
 
-fn succeeded(command: &Command, result: Output) -> Result<String> {
+fn succeeded(command: &Command, result: &Output) -> Result<String> {
     if result.status.success() {
         return Ok(String::from_utf8_lossy(&result.stdout).into_owned());
     }

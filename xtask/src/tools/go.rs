@@ -45,6 +45,16 @@ pub fn pause() -> Result<PathBuf> {
     Ok(ours("pause", "the pause program", "5 s", "")?.join("pause"))
 }
 
+/// The program that the node's tests run in pods.
+pub fn probe() -> Result<PathBuf> {
+    Ok(ours("probe", "the probe program", "5 s", "")?.join("probe"))
+}
+
+/// The node's tests, as one program.
+pub fn node_tests() -> Result<PathBuf> {
+    Ok(compile("nodetest", "the node's tests", "30 s", &["test", "-c"], "-s -w")?.join("nodetest"))
+}
+
 /// `CoreDNS`.
 pub fn coredns() -> Result<PathBuf> {
     theirs("coredns", "github.com/coredns/coredns", COREDNS, "2 min")
@@ -64,8 +74,12 @@ fn own_or(program: &str, module: &str, version: &str, usually: &str) -> Result<P
     if command::on_path(program) { Ok(PathBuf::from(program)) } else { theirs(program, module, version, usually) }
 }
 
-/// Builds a package of our own Go module `tests/cluster`.
+/// Builds a program of our own Go module `tests/cluster`; returns its folder.
 fn ours(package: &str, what: &str, usually: &str, flags: &str) -> Result<PathBuf> {
+    compile(package, what, usually, &["build"], &format!("-s -w {flags}"))
+}
+
+fn compile(package: &str, what: &str, usually: &str, how: &[&str], flags: &str) -> Result<PathBuf> {
     let module = repository().join("tests/cluster");
     let key = Key::default()
         .text(flags)
@@ -76,7 +90,7 @@ fn ours(package: &str, what: &str, usually: &str, flags: &str) -> Result<PathBuf
     cache::folder("tools", package, &key, |folder| {
         progress::step(format!("building {what}"), usually, || {
             let mut build = go()?;
-            build.current_dir(&module).args(["build", "-trimpath", "-ldflags", &format!("-s -w {flags}"), "-o"]);
+            build.current_dir(&module).args(how).args(["-trimpath", "-buildvcs=false", "-ldflags", flags, "-o"]);
             build.arg(folder.join(package)).arg(format!("./{package}"));
             command::run(&mut build)
         })

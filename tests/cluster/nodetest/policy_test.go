@@ -1,0 +1,121 @@
+package nodetest
+
+import (
+	"fmt"
+	"testing"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+func selector(label, value string) *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchLabels: map[string]string{label: value}}
+}
+
+func port(port intstr.IntOrString) []networkingv1.NetworkPolicyPort {
+	return []networkingv1.NetworkPolicyPort{{Port: &port}}
+}
+
+var bothWays = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}
+
+func TestNetworkPoliciesAreEnforced(t *testing.T) {
+	c := connect(t)
+	red, blue := c.namespace("red"), c.namespace("blue")
+	names := map[string][]string{red: {"web", "client", "other"}, blue: {"client", "other"}}
+	for namespace, pods := range names {
+		for _, pod := range pods {
+			c.pod(namespace, pod, "")
+		}
+	}
+	service := c.service(red, "web")
+	address := map[string]string{}
+	for namespace, pods := range names {
+		for _, pod := range pods {
+			address[namespace+"/"+pod] = c.ready(namespace, pod)
+		}
+	}
+	web, client, other := address[red+"/web"], address[red+"/client"], address[red+"/other"]
+	stranger, strangerOther := address[blue+"/client"], address[blue+"/other"]
+
+	// Without a policy all is open; the refusals below mean something because of this.
+	c.expect(true, "no policy, own namespace", client, web, 8080)
+	c.expect(true, "no policy, other namespace", stranger, web, 9090)
+	c.expect(true, "no policy, through the Service", stranger, service, 80)
+	c.expect(true, "no policy, outwards", web, strangerOther, 8080)
+
+	c.policy(red, "default-deny", networkingv1.NetworkPolicySpec{PolicyTypes: bothWays})
+	c.expect(false, "default deny, own namespace", client, web, 8080)
+	c.expect(false, "default deny, other namespace", stranger, web, 9090)
+	c.expect(false, "default deny, through the Service", stranger, service, 80)
+	c.expect(false, "default deny, outwards", web, strangerOther, 8080)
+	c.expect(true, "default deny leaves other namespaces open", stranger, strangerOther, 8080)
+
+	c.policy(red, "web", networkingv1.NetworkPolicySpec{
+		PodSelector: *selector("app", "web"),
+		Ingress: []networkingv1.NetworkPolicyIngressRule{
+			{From: []networkingv1.NetworkPolicyPeer{{PodSelector: selector("app", "client")}}, Ports: port(intstr.FromString("http"))},
+			{From: []networkingv1.NetworkPolicyPeer{{
+				NamespaceSelector: selector("team", "blue"), PodSelector: selector("app", "client"),
+			}}, Ports: port(intstr.FromInt32(9090))},
+		},
+	})
+	c.expect(true, "namespace and pod selected", stranger, web, 9090)
+	c.expect(true, "namespace and pod selected, through the Service", stranger, service, 81)
+	c.expect(false, "namespace and pod selected, other port", stranger, web, 8080)
+	c.expect(false, "namespace and pod selected, other port, through the Service", stranger, service, 80)
+	c.expect(false, "namespace selected, pod not", strangerOther, web, 9090)
+	c.expect(false, "let in, but not out", client, web, 8080)
+
+	c.policy(red, "client", networkingv1.NetworkPolicySpec{
+		PodSelector: *selector("app", "client"),
+		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
+		Egress: []networkingv1.NetworkPolicyEgressRule{
+			{To: []networkingv1.NetworkPolicyPeer{{PodSelector: selector("app", "web")}}, Ports: port(intstr.FromInt32(8080))},
+		},
+	})
+	c.expect(true, "let out and in", client, web, 8080)
+	// Egress is judged by the pod's port behind the Service, not by the Service's.
+	c.expect(true, "let out and in, through the Service", client, service, 80)
+	c.expect(false, "let out to one port only", client, web, 9090)
+	c.expect(false, "others are not let out", other, web, 8080)
+
+	last := int32(8999)
+	first := intstr.FromInt32(8000)
+	c.policy(red, "other", networkingv1.NetworkPolicySpec{
+		PodSelector: *selector("app", "other"),
+		PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress},
+		Egress: []networkingv1.NetworkPolicyEgressRule{{
+			To:    []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8", Except: []string{stranger + "/32"}}}},
+			Ports: []networkingv1.NetworkPolicyPort{{Port: &first, EndPort: &last}},
+		}},
+	})
+	c.expect(true, "inside the block and the range", other, strangerOther, 8080)
+	c.expect(false, "outside the range", other, strangerOther, 9090)
+	c.expect(false, "excepted from the block", other, stranger, 8080)
+
+	for _, policy := range []string{"default-deny", "web", "client", "other"} {
+		if err := c.client.NetworkingV1().NetworkPolicies(red).Delete(t.Context(), policy, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.expect(true, "policies gone", strangerOther, web, 9090)
+}
+
+func TestANewPodIsFencedFromItsFirstPacket(t *testing.T) {
+	c := connect(t)
+	fenced, open := c.namespace("red"), c.namespace("blue")
+	c.pod(open, "target", "")
+	target := fmt.Sprintf("%s:8080", c.ready(open, "target"))
+	c.policy(fenced, "default-deny", networkingv1.NetworkPolicySpec{PolicyTypes: bothWays})
+
+	c.pod(fenced, "late", target)
+	c.pod(open, "free", target)
+	late, free := c.startReport(c.ready(fenced, "late")), c.startReport(c.ready(open, "free"))
+	if late.Connected != 0 || late.Attempts == 0 {
+		t.Errorf("the fenced pod connected %d times of %d", late.Connected, late.Attempts)
+	}
+	if free.Connected != free.Attempts {
+		t.Errorf("the open pod connected only %d times of %d", free.Connected, free.Attempts)
+	}
+}
