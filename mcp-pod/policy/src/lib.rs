@@ -4,11 +4,14 @@
 //! of its own. [`model`] is the policy of one tenant as plain data, the form that the operator compiles and the
 //! gateway enforces; [`reason`] is the closed set of answers to «why».
 
+pub mod authenticate;
 pub mod class;
 pub mod denial;
 pub mod engine;
+pub mod governor;
 pub mod json;
 pub mod model;
+mod period;
 pub mod reason;
 pub mod rules;
 mod schema;

@@ -54,7 +54,7 @@ fn catalogue(server: &Server) -> Result<Vec<Arc<Arguments>>, CompileError> {
 /// For each tool of the server, what one grant admits of it.
 type Admits = Vec<Vec<Alternative>>;
 /// What was compiled already, found by comparing what it was compiled from.
-type Known<K, V: ?Sized> = Vec<(K, Arc<V>)>;
+type Known<K, V> = Vec<(K, Arc<V>)>;
 
 /// What many principals have in common is compiled once: they mostly hold the same few scopes.
 struct Shared<'p> {
