@@ -1,0 +1,155 @@
+//! Limits that hold together.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing;
+
+fn seconds(seconds: u64) -> Tick {
+    Tick::ZERO.plus(Duration::from_secs(seconds))
+}
+
+fn limits(calls_per_minute: u32, burst: u32, max_concurrent_calls: u32) -> PrincipalLimits {
+    PrincipalLimits {
+        calls_per_minute: Some(calls_per_minute),
+        burst: Some(burst),
+        max_concurrent_calls: Some(max_concurrent_calls),
+    }
+}
+
+fn governor(change: impl FnOnce(&mut TenantPolicy)) -> (Governor, TenantPolicy) {
+    let mut policy = testing::policy();
+    change(&mut policy);
+    let governor = Governor::new();
+    governor.apply(Tick::ZERO, &policy);
+    (governor, policy)
+}
+
+fn call(governor: &Governor, now: Tick) -> Result<Permit, Reason> {
+    governor.admit(now, "p-coder", "s-files").map_err(|denial| denial.reason)
+}
+
+/// How many calls in a row are let in.
+fn burst(governor: &Governor, now: Tick) -> usize {
+    (0..1000).take_while(|_| call(governor, now).is_ok()).count()
+}
+
+#[test]
+fn a_bucket_starts_with_one_token_and_fills_to_its_burst() {
+    let (governor, _) = governor(|policy| policy.principals[0].limits = limits(60, 10, 99));
+    assert_eq!(burst(&governor, seconds(0)), 1);
+    assert_eq!(burst(&governor, seconds(3)), 3);
+    assert_eq!(burst(&governor, seconds(1000)), 10);
+    let denial = governor.admit(seconds(1000), "p-coder", "s-files").unwrap_err();
+    assert_eq!(denial.reason, Reason::RateLimited);
+    assert_eq!(denial.retry_after, Some(Duration::from_secs(1)));
+    assert_eq!(denial.limit.as_deref(), Some("this principal may make 60 calls a minute, 10 at once"));
+}
+
+#[test]
+fn who_waits_as_long_as_told_is_let_in() {
+    let (governor, _) = governor(|policy| policy.principals[0].limits = limits(7, 1, 99));
+    assert_eq!(burst(&governor, seconds(0)), 1);
+    let wait = governor.admit(seconds(3), "p-coder", "s-files").unwrap_err().retry_after.unwrap();
+    assert!(call(&governor, seconds(3).plus(wait)).is_ok());
+}
+
+#[test]
+fn a_rate_of_nothing_lets_nothing_in() {
+    let (governor, _) = governor(|policy| policy.principals[0].limits = limits(0, 5, 99));
+    assert_eq!(burst(&governor, seconds(100)), 0);
+}
+
+#[test]
+fn calls_in_flight_are_counted_until_their_permit_is_dropped() {
+    let (governor, _) = governor(|policy| policy.principals[0].limits.max_concurrent_calls = Some(2));
+    let one = call(&governor, seconds(0)).unwrap();
+    let _two = call(&governor, seconds(0)).unwrap();
+    assert_eq!(call(&governor, seconds(0)).unwrap_err(), Reason::ConcurrencyLimited);
+    drop(one);
+    assert!(call(&governor, seconds(0)).is_ok());
+}
+
+#[test]
+fn a_refusal_further_on_takes_nothing_from_the_limits_before() {
+    let (governor, _) = governor(|policy| {
+        policy.principals[0].limits = limits(60, 10, 99);
+        policy.servers[0].limits.max_concurrent_calls = 1;
+        policy.traffic = Traffic { calls_per_minute: Some(6000), max_concurrent_calls: Some(5) };
+    });
+    let held = call(&governor, seconds(100)).unwrap();
+    for _ in 0..50 {
+        assert_eq!(call(&governor, seconds(100)).unwrap_err(), Reason::ServerConcurrencyLimited);
+    }
+    drop(held);
+    assert_eq!(burst(&governor, seconds(100)), 9);
+}
+
+#[test]
+fn the_tenant_s_limits_are_over_all_its_principals() {
+    let (governor, _) = governor(|policy| {
+        policy.principals.push(testing::principal("other"));
+        policy.traffic = Traffic { calls_per_minute: Some(12), max_concurrent_calls: Some(1) };
+    });
+    let held = governor.admit(seconds(60), "p-other", "s-files").unwrap();
+    assert_eq!(call(&governor, seconds(60)).unwrap_err(), Reason::TenantConcurrencyLimited);
+    drop(held);
+    drop(call(&governor, seconds(60)).unwrap());
+    assert_eq!(call(&governor, seconds(60)).unwrap_err(), Reason::TenantRateLimited);
+}
+
+#[test]
+fn an_undone_permit_gives_its_tokens_back() {
+    let (governor, _) = governor(|policy| policy.principals[0].limits = limits(60, 1, 1));
+    for _ in 0..5 {
+        call(&governor, seconds(0)).unwrap().undo();
+    }
+    drop(call(&governor, seconds(0)).unwrap());
+    assert_eq!(call(&governor, seconds(0)).unwrap_err(), Reason::RateLimited);
+}
+
+#[test]
+fn a_new_policy_changes_limits_and_not_what_was_used() {
+    let (governor, mut policy) = governor(|policy| policy.principals[0].limits = limits(60, 10, 2));
+    let held = call(&governor, seconds(100)).unwrap();
+    policy.principals[0].limits = limits(60, 20, 1);
+    governor.apply(seconds(100), &policy);
+    assert_eq!(call(&governor, seconds(100)).unwrap_err(), Reason::ConcurrencyLimited);
+    drop(held);
+    assert_eq!(burst(&governor, seconds(100)), 9);
+    // Gone, and back with one token.
+    let principals = std::mem::take(&mut policy.principals);
+    governor.apply(seconds(500), &policy);
+    assert_eq!(call(&governor, seconds(500)).unwrap_err(), Reason::PrincipalUnknown);
+    policy.principals = principals;
+    governor.apply(seconds(500), &policy);
+    assert_eq!(burst(&governor, seconds(500)), 1);
+}
+
+proptest! {
+    #[test]
+    fn no_window_sees_more_than_the_burst_and_what_refills_in_it(
+        per_minute in 1..600_u32,
+        size in 1..20_u32,
+        steps in prop::collection::vec(0..5_000_u64, 1..200),
+    ) {
+        let mut bucket = Bucket::new(Tick::ZERO, Rate::new(per_minute, Some(size)));
+        let mut now = Tick::ZERO;
+        let mut taken = Vec::new();
+        for step in steps {
+            now = now.plus(Duration::from_millis(step));
+            if bucket.check(now).is_ok() {
+                bucket.take();
+                taken.push(now);
+            }
+        }
+        for (first, start) in taken.iter().enumerate() {
+            for (last, end) in taken.iter().enumerate().skip(first) {
+                let calls = u128::from((last - first + 1) as u64) * 60_000_000_000;
+                let refilled = end.since(*start).as_nanos() * u128::from(per_minute);
+                let allowed = u128::from(size) * 60_000_000_000 + refilled;
+                prop_assert!(calls <= allowed);
+            }
+        }
+    }
+}
