@@ -97,6 +97,9 @@ pub(super) fn arguments(tool: &str, list: &[mcp_fleet_crds::argument::Argument])
         }
         arguments.push(argument);
     }
+    // What the gateway could not enforce would be refused there as a whole, with everything else of the tenant.
+    mcp_fleet_policy::rules::validate_arguments(&arguments)
+        .map_err(|error| Problem::new(ConditionReason::InvalidSpec, format!("tool {tool:?}: {error}")))?;
     Ok(arguments)
 }
 

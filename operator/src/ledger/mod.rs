@@ -11,5 +11,57 @@ pub mod store;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::context::Context;
+use crate::controller::jittered;
+use crate::error;
+
 pub use service::{Answer, Ledger, LedgerError};
 pub use store::ApiStore;
+
+/// How often waiting reports are looked at.
+const FLUSH_EVERY: Duration = Duration::from_millis(100);
+/// How often overdue leases are looked for.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5);
+/// How often all books are read again.
+const LOAD_EVERY: Duration = Duration::from_mins(1);
+
+/// Opens the ledger: reads every book, however often that has to be tried.
+pub async fn open(ctx: &Context) -> Arc<Ledger<ApiStore>> {
+    let store = ApiStore::new(ctx.client.clone(), &ctx.config.namespace);
+    let ledger = Arc::new(Ledger::new(store, || Timestamp::now().as_millisecond(), service::BATCH));
+    while let Err(error) = ledger.load().await {
+        tracing::warn!(error = error::chain(&error), "failed to read the ledger; trying again");
+        tokio::time::sleep(jittered(Duration::from_secs(1))).await;
+    }
+    ledger
+}
+
+/// Keeps the ledger: writes waiting reports, gives up overdue leases. Never returns.
+pub async fn keep(ledger: &Ledger<ApiStore>) {
+    let flush = async {
+        loop {
+            tokio::time::sleep(FLUSH_EVERY).await;
+            ledger.flush().await;
+        }
+    };
+    let expire = async {
+        loop {
+            tokio::time::sleep(jittered(EXPIRE_EVERY)).await;
+            ledger.expire().await;
+        }
+    };
+    let load = async {
+        loop {
+            tokio::time::sleep(jittered(LOAD_EVERY)).await;
+            if let Err(error) = ledger.load().await {
+                tracing::warn!(error = error::chain(&error), "failed to read the ledger again");
+            }
+        }
+    };
+    tokio::join!(flush, expire, load);
+}

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mcp_fleet_policy::model::Budget;
@@ -98,6 +99,8 @@ pub struct Ledger<S> {
     slots: parking_lot::Mutex<HashMap<Key, Arc<Mutex<Slot>>>>,
     known: RwLock<HashMap<Key, Arc<Stored>>>,
     changes: watch::Sender<u64>,
+    /// Reports came in since the last flush that left none waiting.
+    reported: AtomicBool,
 }
 
 impl<S> std::fmt::Debug for Ledger<S> {
@@ -118,6 +121,7 @@ impl<S: Store> Ledger<S> {
             slots: parking_lot::Mutex::default(),
             known: RwLock::default(),
             changes: watch::channel(0).0,
+            reported: AtomicBool::new(false),
         }
     }
 
@@ -213,6 +217,7 @@ impl<S: Store> Ledger<S> {
                     slot.waiting.remove(older);
                 }
                 slot.waiting.push(Waiting { tenant_uid: tenant_uid.to_owned(), report, done });
+                self.reported.store(true, Ordering::Release);
             }
         }
         receiver
@@ -220,14 +225,19 @@ impl<S: Store> Ledger<S> {
 
     /// Writes the reports that wait, for books that were not written within the time of a batch.
     pub async fn flush(&self) {
+        if !self.reported.swap(false, Ordering::Acquire) {
+            return;
+        }
         let slots: Vec<(Key, Arc<Mutex<Slot>>)> =
             self.slots.lock().iter().map(|(key, slot)| (key.clone(), Arc::clone(slot))).collect();
         for (key, slot) in slots {
             let mut slot = slot.lock().await;
-            if slot.waiting.is_empty() || slot.written.is_some_and(|written| written.elapsed() < self.batch) {
-                continue;
+            if !slot.waiting.is_empty() && slot.written.is_none_or(|written| written.elapsed() >= self.batch) {
+                self.settle(&key, &mut slot).await;
             }
-            self.settle(&key, &mut slot).await;
+            if !slot.waiting.is_empty() {
+                self.reported.store(true, Ordering::Release);
+            }
         }
     }
 

@@ -1,0 +1,159 @@
+//! The published policy as Secrets of the runtime namespace, written by compare-and-swap.
+//!
+//! Every Secret is written over the version that was read; the index comes last. So a leader that is no longer one
+//! fails before it can tear a snapshot apart.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client, ResourceExt};
+use mcp_fleet_control::Encoded;
+use mcp_fleet_control::snapshot::{self, INDEX, MAX_CHUNKS, SnapshotError, chunk_name};
+
+use crate::compile::Previous;
+use crate::config::FIELD_MANAGER;
+use crate::labels::Labels;
+
+/// The label of the component that the Secrets carry.
+pub(super) const COMPONENT: &str = "gateway-policy";
+/// The name of the first Secret: the index and chunk 0.
+const SECRET: &str = "gateway-policy";
+/// The UIDs of the scopes, beside the index: the policy itself names scopes only.
+const SCOPES: &str = "scopes.json";
+
+/// Why a snapshot could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The namespace is not there (any more).
+    #[error("the runtime namespace is not there yet")]
+    NoNamespace,
+    /// Another leader has written in between.
+    #[error("failed to publish the policy: another replica of the operator published one")]
+    Conflict,
+    /// The API server refused or could not be reached.
+    #[error("failed to {verb} the Secret {name}")]
+    Api {
+        /// What was tried.
+        verb: &'static str,
+        /// Which Secret.
+        name: String,
+        /// What the API server said.
+        source: Box<kube::Error>,
+    },
+    /// What is there cannot be read. Nothing is published over it: what was revoked stands in it.
+    #[error(
+        "failed to read the published policy; nothing is published over it. Repair or delete the Secrets gateway-policy* of the runtime namespace"
+    )]
+    Unreadable(#[source] SnapshotError),
+    /// The policy is too large.
+    #[error(transparent)]
+    TooLarge(SnapshotError),
+    /// The gateway could not enforce the policy.
+    #[error("failed to check the policy as a gateway does")]
+    Unenforceable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The Secrets of one tenant's snapshot.
+#[derive(Debug)]
+pub(super) struct Snapshots {
+    api: Api<Secret>,
+    labels: Labels,
+    /// Versions as they were read or written last, by name.
+    versions: BTreeMap<String, String>,
+}
+
+impl Snapshots {
+    /// Reads what is there: the versions, and what was in force by it.
+    pub(super) async fn read(
+        client: Client,
+        namespace: &str,
+        labels: Labels,
+    ) -> Result<(Self, Result<Option<Previous>, SnapshotError>), PublishError> {
+        let api: Api<Secret> = Api::namespaced(client, namespace);
+        let (mut files, mut versions) = (BTreeMap::new(), BTreeMap::new());
+        for number in 0..MAX_CHUNKS {
+            let name = secret_name(number);
+            let found = api.get_opt(&name).await.map_err(|source| failed("read", &name, source))?;
+            if let Some(secret) = found {
+                versions.insert(name, secret.resource_version().unwrap_or_default());
+                files.extend(secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)));
+            }
+        }
+        let snapshots = Self { api, labels, versions };
+        if !files.contains_key(INDEX) {
+            return Ok((snapshots, Ok(None)));
+        }
+        let previous = snapshot::join(&files).map(|(_, policy)| {
+            // Without the UIDs no scope inherits anything: the careful side.
+            let scopes = files.get(SCOPES).and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
+            Some(Previous { policy, scopes })
+        });
+        Ok((snapshots, previous))
+    }
+
+    /// Whether the first Secret is still as it was read or written last.
+    pub(super) async fn untouched(&self) -> Result<bool, PublishError> {
+        let found = self.api.get_metadata_opt(SECRET).await.map_err(|source| failed("read", SECRET, source))?;
+        Ok(found.and_then(|found| found.resource_version()).as_ref() == self.versions.get(SECRET))
+    }
+
+    /// Publishes a policy; what is published is what was given, or nothing.
+    pub(super) async fn write(
+        &mut self,
+        generation: u64,
+        encoded: &Encoded,
+        scopes: &BTreeMap<String, String>,
+    ) -> Result<(), PublishError> {
+        let mut files = snapshot::split(generation, encoded).map_err(PublishError::TooLarge)?;
+        for number in 1..MAX_CHUNKS {
+            let name = secret_name(number);
+            match files.remove(&chunk_name(number)) {
+                Some(chunk) => self.put(&name, BTreeMap::from([(chunk_name(number), chunk)])).await?,
+                // A chunk that is no longer needed stays as it is: the index does not name it.
+                None => continue,
+            }
+        }
+        files.insert(SCOPES.to_owned(), serde_json::to_vec(scopes).unwrap_or_default());
+        self.put(SECRET, files).await
+    }
+
+    async fn put(&mut self, name: &str, files: BTreeMap<String, Vec<u8>>) -> Result<(), PublishError> {
+        let version = self.versions.get(name).cloned();
+        let exists = version.is_some();
+        let secret = Secret {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                labels: Some(self.labels.clone()),
+                resource_version: version,
+                ..ObjectMeta::default()
+            },
+            data: Some(files.into_iter().map(|(key, value)| (key, ByteString(value))).collect()),
+            type_: Some("Opaque".into()),
+            ..Secret::default()
+        };
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+        let written = if exists {
+            self.api.replace(name, &params, &secret).await.map_err(|source| failed("replace", name, source))?
+        } else {
+            self.api.create(&params, &secret).await.map_err(|source| failed("create", name, source))?
+        };
+        self.versions.insert(name.to_owned(), written.resource_version().unwrap_or_default());
+        Ok(())
+    }
+}
+
+fn secret_name(number: usize) -> String {
+    if number == 0 { SECRET.to_owned() } else { format!("{SECRET}-{number}") }
+}
+
+fn failed(verb: &'static str, name: &str, source: kube::Error) -> PublishError {
+    match &source {
+        kube::Error::Api(status) if status.code == 409 => PublishError::Conflict,
+        // Replacing what somebody deleted is a conflict too: read again. Creating into nowhere: wait.
+        kube::Error::Api(status) if status.code == 404 && verb == "replace" => PublishError::Conflict,
+        kube::Error::Api(status) if status.code == 404 => PublishError::NoNamespace,
+        _ => PublishError::Api { verb, name: name.to_owned(), source: source.into() },
+    }
+}
