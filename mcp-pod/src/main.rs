@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mcp_pod::{install, shim};
+use mcp_pod::{gateway, install, shim};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -17,6 +17,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the gateway of one tenant.
+    Gateway(gateway::Args),
     /// Run a tool server in a sandbox and pass the gateway's calls to it.
     Shim(shim::Args),
     /// Copy this executable to PATH, for images that have no `cp`.
@@ -31,6 +33,10 @@ enum Command {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
+        Command::Gateway(args) => {
+            log_to_stderr();
+            report(gateway::run(args))
+        }
         Command::Shim(args) => {
             log_to_stderr();
             report(shim::run(args))

@@ -2,11 +2,10 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::BoxFuture;
+use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::model::Budget;
-use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 
 /// Who calls what and which budgets cover it: made once for each tool a principal calls under one policy, so that a
@@ -36,9 +35,9 @@ pub trait Budgets: Debug + Send + Sync {
 /// The answer to [`Budgets::reserve`].
 pub enum Attempt {
     /// Answered from leases at hand, without waiting.
-    Ready(Result<Box<dyn Reservation>, BudgetRefusal>),
+    Ready(Result<Box<dyn Reservation>, Denial>),
     /// A lease has to be asked for. The future ends in bounded time, with `budget_unavailable` if nothing else.
-    Wait(BoxFuture<'static, Result<Box<dyn Reservation>, BudgetRefusal>>),
+    Wait(BoxFuture<'static, Result<Box<dyn Reservation>, Denial>>),
 }
 
 impl Debug for Attempt {
@@ -64,19 +63,4 @@ pub enum Charge {
     Full,
     /// Nothing: the server certainly never saw it.
     Nothing,
-}
-
-/// Why nothing could be reserved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BudgetRefusal {
-    /// [`Reason::BudgetExhausted`] or [`Reason::BudgetUnavailable`].
-    pub reason: Reason,
-    /// The name of the budget.
-    pub budget: String,
-    /// Its limit as a user would say it, such as `5.00 USD a day`; empty if that is not known.
-    pub limit: String,
-    /// How long to wait before there may be room.
-    pub retry_after: Option<Duration>,
-    /// The Unix second at which the period ends.
-    pub resets_at: Option<i64>,
 }

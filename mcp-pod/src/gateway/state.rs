@@ -1,20 +1,29 @@
-//! What all connections of a gateway share: the policy in force, its freshness, the budgets.
+//! What all connections of a gateway share: the policy in force, its freshness, and what outlives a policy.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use mcp_fleet_policy::engine::CompileError;
+use mcp_fleet_policy::governor::Governor;
 use mcp_fleet_policy::model::TenantPolicy;
+use mcp_fleet_policy::tick::Tick;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
 
+use super::audit::Audit;
+use super::authenticate::Flood;
 use super::budget::Budgets;
+use super::freshness::Freshness;
+use super::inflight::Inflight;
+use super::metrics::Metrics;
+use super::session::Unsealable;
+use super::upstream::{Dialer, Upstream};
+use crate::tls::TlsError;
 
-/// The policy in force, ready to be looked up.
-#[derive(Debug)]
-pub struct Enforced {
-    /// The policy as it was published.
-    pub policy: TenantPolicy,
-}
+pub use super::enforced::Enforced;
 
 /// Why a policy was not installed; the one before stays in force.
 #[derive(Debug, thiserror::Error)]
@@ -27,27 +36,73 @@ pub enum InstallError {
         /// What is in force.
         current: u64,
     },
+    /// A rule or a reference in it does not hold.
+    #[error("failed to compile the policy: {0}")]
+    Compile(#[from] CompileError),
+    /// Its session key is of no use.
+    #[error("failed to use the policy's session key")]
+    SessionKey(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A server cannot be reached as the policy says.
+    #[error("failed to prepare the way to a server: {0}")]
+    Upstream(#[from] TlsError),
+}
+
+impl From<Unsealable> for InstallError {
+    fn from(error: Unsealable) -> Self {
+        Self::SessionKey(Box::new(error))
+    }
 }
 
 /// What all connections of a gateway share.
 #[derive(Debug)]
 pub struct State {
     enforced: ArcSwapOption<Enforced>,
+    installing: Mutex<()>,
     freshness: Freshness,
+    dialer: Dialer,
     draining: AtomicBool,
+    closing: CancellationToken,
+    active: AtomicUsize,
     /// Where the money is.
-    pub budgets: Arc<dyn Budgets>,
+    pub(crate) budgets: Arc<dyn Budgets>,
+    pub(crate) audit: Audit,
+    pub(crate) metrics: Metrics,
+    pub(crate) governor: Governor,
+    pub(crate) flood: Flood,
+    pub(crate) inflight: Arc<Inflight>,
+    /// Where the governor's time begins.
+    pub(crate) origin: Instant,
+}
+
+/// A request in flight: the gateway does not end before it, if it can help it.
+#[derive(Debug)]
+pub(crate) struct Active(Arc<State>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl State {
     /// A gateway without a policy: it refuses every call with `policy_missing`.
-    pub fn new(budgets: Arc<dyn Budgets>) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(budgets: Arc<dyn Budgets>, dialer: Dialer, audit: Audit) -> Result<Arc<Self>, prometheus::Error> {
+        Ok(Arc::new(Self {
             enforced: ArcSwapOption::empty(),
+            installing: Mutex::new(()),
             freshness: Freshness::new(),
+            dialer,
             draining: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+            active: AtomicUsize::new(0),
             budgets,
-        })
+            audit,
+            metrics: Metrics::new()?,
+            governor: Governor::new(),
+            flood: Flood::default(),
+            inflight: Arc::default(),
+            origin: Instant::now(),
+        }))
     }
 
     /// Puts a policy into force. Calls that have been decided keep the decision they got.
@@ -55,11 +110,21 @@ impl State {
     /// The same generation again changes nothing; a lower one is refused. Does not make the policy fresh: only
     /// [`Self::mark_fresh`] does.
     pub fn install(&self, policy: TenantPolicy) -> Result<(), InstallError> {
-        let current = self.generation();
+        let _turn = self.installing.lock();
+        let before = self.enforced.load_full();
+        let current = before.as_ref().map_or(0, |before| before.policy().generation);
         if policy.generation < current {
             return Err(InstallError::Older { offered: policy.generation, current });
         }
-        self.enforced.store(Some(Arc::new(Enforced { policy })));
+        if policy.generation == current {
+            return Ok(());
+        }
+        let enforced = Enforced::new(policy, &self.dialer, before.as_deref())?;
+        let policy = enforced.policy();
+        self.governor.apply(self.tick(), policy);
+        self.metrics.enforce(&policy.tenant, policy.generation);
+        info!(tenant = policy.tenant, generation = policy.generation, "policy in force");
+        self.enforced.store(Some(Arc::new(enforced)));
         Ok(())
     }
 
@@ -78,7 +143,7 @@ impl State {
 
     /// The generation in force; 0 if there is none.
     pub fn generation(&self) -> u64 {
-        self.enforced.load().as_ref().map_or(0, |enforced| enforced.policy.generation)
+        self.enforced.load().as_ref().map_or(0, |enforced| enforced.policy().generation)
     }
 
     /// How old the last proof of freshness is; absent if there never was one.
@@ -89,42 +154,48 @@ impl State {
     /// Whether new calls should come here: there is a policy, it is fresh, and the gateway is not draining.
     pub fn ready(&self) -> bool {
         let fresh = match (self.enforced.load().as_ref(), self.policy_age()) {
-            (Some(enforced), Some(age)) => age <= enforced.policy.stale_after.read,
+            (Some(enforced), Some(age)) => age <= enforced.policy().stale_after.read,
             _ => false,
         };
         fresh && !self.draining.load(Ordering::Acquire)
     }
 
-    /// Stops being ready, for good.
+    /// Stops being ready, for good; still serves.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
-}
 
-/// When the policy was last proved to be current.
-#[derive(Debug)]
-struct Freshness {
-    origin: Instant,
-    /// Milliseconds from `origin` to the proof, plus one; 0: never.
-    proved: AtomicU64,
-}
-
-impl Freshness {
-    fn new() -> Self {
-        // Far enough in the past that a proof older than the process can still be written down.
-        let now = Instant::now();
-        Self { origin: now.checked_sub(Duration::from_secs(3600)).unwrap_or(now), proved: AtomicU64::new(0) }
+    /// Takes no more requests: connections end after what they are doing.
+    pub fn close(&self) {
+        self.drain();
+        self.closing.cancel();
     }
 
-    fn prove(&self, now: Instant, age: Duration) {
-        let proved = now.checked_sub(age).unwrap_or(self.origin).saturating_duration_since(self.origin);
-        let millis = u64::try_from(proved.as_millis()).unwrap_or(u64::MAX - 1);
-        // Never backwards: an older proof that arrives late takes nothing away from a newer one.
-        self.proved.fetch_max(millis + 1, Ordering::AcqRel);
+    /// Cancelled by [`Self::close`].
+    pub(crate) fn closing(&self) -> CancellationToken {
+        self.closing.clone()
     }
 
-    fn age(&self, now: Instant) -> Option<Duration> {
-        let millis = self.proved.load(Ordering::Acquire).checked_sub(1)?;
-        Some(now.saturating_duration_since(self.origin + Duration::from_millis(millis)))
+    /// Enters a request.
+    pub(crate) fn enter(self: &Arc<Self>) -> Active {
+        self.active.fetch_add(1, Ordering::AcqRel);
+        Active(Arc::clone(self))
+    }
+
+    /// Requests and calls in flight.
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// The governor's time.
+    pub(crate) fn tick(&self) -> Tick {
+        Tick::from_elapsed(self.origin.elapsed())
+    }
+
+    /// What has to be done now and then: closes connections that nobody used for long.
+    pub(crate) fn tidy(&self) {
+        if let Some(enforced) = self.enforced() {
+            enforced.upstreams().for_each(|upstream| Upstream::prune(upstream));
+        }
     }
 }

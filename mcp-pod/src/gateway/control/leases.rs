@@ -1,6 +1,6 @@
 //! The gateway's purse. Until leases are driven from here it is empty: every call is refused, none is free.
 
-use super::super::budget::{Attempt, BudgetRefusal, Budgets, CallFacts};
+use super::super::budget::{Attempt, Budgets, CallFacts};
 use mcp_fleet_control::wire;
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::reason::Reason;
@@ -38,12 +38,6 @@ impl Leases {
 }
 impl Budgets for Leases {
     fn reserve(&self, _call: &Arc<CallFacts>) -> Attempt {
-        Attempt::Ready(Err(BudgetRefusal {
-            reason: Reason::BudgetUnavailable,
-            budget: String::new(),
-            limit: String::new(),
-            retry_after: None,
-            resets_at: None,
-        }))
+        Attempt::Ready(Err(mcp_fleet_policy::denial::Denial::new(Reason::BudgetUnavailable)))
     }
 }

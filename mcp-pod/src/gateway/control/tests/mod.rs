@@ -24,9 +24,14 @@ struct Gateway {
     _end: DropGuard,
 }
 
+fn gateway_state(budgets: Arc<dyn crate::gateway::budget::Budgets>) -> Arc<State> {
+    let audit = crate::gateway::audit::Audit::start(std::io::sink()).unwrap();
+    State::new(budgets, crate::gateway::Dialer::Plain, audit).unwrap()
+}
+
 fn start(operator: &Operator) -> Gateway {
     let control = Control::new(&operator.args, &operator.ca_file());
-    let state = State::new(control.budgets());
+    let state = gateway_state(control.budgets());
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(control.run(state.clone(), shutdown.clone()));
     Gateway { state, shutdown: shutdown.clone(), task, _end: shutdown.drop_guard() }

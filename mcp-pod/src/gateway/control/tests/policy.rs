@@ -8,7 +8,6 @@ use prost::Message as _;
 use super::operator::{NAME, Operator};
 use super::{eventually, policy, start};
 use crate::gateway::control::{intake::Intake, leases::Leases, mounted};
-use crate::gateway::state::State;
 
 fn bytes(bytes: Vec<u8>) -> Encoded {
     Encoded { digest: Digest::of(&bytes), bytes }
@@ -47,7 +46,7 @@ async fn another_policy_of_the_generation_in_force_is_refused() {
     session.push(&TenantPolicy { suspended: true, ..policy(3) }).await;
     let ack = session.push(&policy(3)).await;
     assert!(ack.error.contains("another policy"), "{}", ack.error);
-    assert!(gateway.state.enforced().unwrap().policy.suspended);
+    assert!(gateway.state.enforced().unwrap().policy().suspended);
 }
 
 #[tokio::test]
@@ -122,7 +121,7 @@ async fn a_stale_leader_cannot_push_or_prove_what_lies_below_the_mounted_snapsho
 async fn a_snapshot_that_is_mounted_later_raises_the_floor_and_never_lowers_it() {
     let operator = Operator::start(NAME).await;
     let leases = Leases::new();
-    let state = State::new(leases.clone());
+    let state = super::gateway_state(leases.clone());
     let intake = Intake::new(state.clone(), leases);
     mounted::read(&operator.args.policy_dir, &intake).await;
     assert_eq!((intake.floor(), state.generation()), (0, 0), "nothing is mounted yet");

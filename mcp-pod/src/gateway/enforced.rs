@@ -1,0 +1,115 @@
+//! One generation of the policy, ready for calls: everything that is worth computing once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::pending::list;
+use bytes::Bytes;
+use mcp_fleet_policy::engine::{Compiled, PrincipalRef, ToolAccess, View};
+use mcp_fleet_policy::model::TenantPolicy;
+use parking_lot::RwLock;
+
+use super::authenticate::Trust;
+use super::digest::AuditKey;
+use super::granted::Granted;
+use super::metrics::Metrics;
+use super::session::Sealer;
+use super::state::InstallError;
+use super::upstream::{Dialer, Report, Upstream};
+
+/// The policy in force, ready to be looked up.
+#[derive(Debug)]
+pub struct Enforced {
+    /// The policy and its lookup tables.
+    pub compiled: Arc<Compiled>,
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) sealer: Sealer,
+    pub(crate) audit_key: AuditKey,
+    /// By the index of the server.
+    upstreams: Vec<Option<Arc<Upstream>>>,
+    /// By principal and tool; filled as they are called.
+    granted: RwLock<HashMap<(usize, usize), Arc<Granted>, foldhash::fast::RandomState>>,
+    /// By principal and server; filled as they are listed.
+    lists: RwLock<HashMap<(usize, usize), Listed, foldhash::fast::RandomState>>,
+}
+
+/// The tools of one server as one principal sees them, rendered from one report.
+#[derive(Clone, Debug)]
+struct Listed {
+    report: Arc<Report>,
+    tools: Bytes,
+}
+
+impl Enforced {
+    /// Prepares a policy; what did not change since `before` is taken over, connections and verified tokens with it.
+    pub(crate) fn new(policy: TenantPolicy, dialer: &Dialer, before: Option<&Self>) -> Result<Self, InstallError> {
+        let trust = Trust::of(&policy, before.map(|before| &before.trust));
+        let sealer = Sealer::new(&policy.session_key)?;
+        let audit_key = AuditKey::new(&policy.session_key);
+        let upstreams = policy
+            .servers
+            .iter()
+            .map(|server| Upstream::of(server, dialer, before.and_then(|before| before.upstream_of(&server.uid))))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            compiled: Arc::new(Compiled::new(policy)?),
+            trust,
+            sealer,
+            audit_key,
+            upstreams,
+            granted: RwLock::default(),
+            lists: RwLock::default(),
+        })
+    }
+
+    /// The policy as it was published.
+    pub fn policy(&self) -> &TenantPolicy {
+        self.compiled.policy()
+    }
+
+    /// The way to a server; absent while it has no address.
+    pub(crate) fn upstream(&self, view: View<'_>) -> Option<&Arc<Upstream>> {
+        self.upstreams.get(view.server_index())?.as_ref()
+    }
+
+    /// All ways to servers.
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.iter().flatten()
+    }
+
+    fn upstream_of(&self, uid: &str) -> Option<&Arc<Upstream>> {
+        let index = self.policy().servers.iter().position(|server| server.uid == uid)?;
+        self.upstreams.get(index)?.as_ref()
+    }
+
+    /// What is the same for all calls of that tool by that principal.
+    pub(crate) fn granted(
+        &self,
+        metrics: &Metrics,
+        principal: PrincipalRef<'_>,
+        access: ToolAccess<'_>,
+    ) -> Arc<Granted> {
+        // The tool lives inside this policy: its address names it for as long as this table lives.
+        let key = (principal.index(), std::ptr::from_ref(access.tool()).addr());
+        if let Some(granted) = self.granted.read().get(&key) {
+            return Arc::clone(granted);
+        }
+        let granted = Arc::new(Granted::new(self.policy(), metrics, principal, access));
+        Arc::clone(self.granted.write().entry(key).or_insert(granted))
+    }
+
+    /// The JSON array of tools that a principal sees of a server.
+    pub(crate) fn tools(&self, principal: PrincipalRef<'_>, view: View<'_>, report: &Arc<Report>) -> Bytes {
+        let key = (principal.index(), view.server_index());
+        if let Some(listed) = self.lists.read().get(&key)
+            && Arc::ptr_eq(&listed.report, report)
+        {
+            return listed.tools.clone();
+        }
+        let mut tools = Vec::new();
+        list::render(&view, &report.tools, &mut tools);
+        let listed = Listed { report: Arc::clone(report), tools: Bytes::from(tools) };
+        self.lists.write().insert(key, listed.clone());
+        listed.tools
+    }
+}

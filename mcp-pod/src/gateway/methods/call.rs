@@ -1,0 +1,133 @@
+//! `tools/call`: authorise, validate, govern, reserve, forward.
+
+use http::{Response, StatusCode};
+use mcp_fleet_policy::denial::{Denial, echo};
+use mcp_fleet_policy::engine::{Admitted, ToolAccess};
+use mcp_fleet_policy::json::{Members, Value, write};
+use mcp_fleet_policy::reason::Reason;
+
+use super::{Context, invalid_params};
+use crate::gateway::budget::Attempt;
+use crate::gateway::decode::{CallParams, Id, ParamsError, Revision};
+use crate::gateway::detach::Detach;
+use crate::gateway::envelope::lines;
+use crate::gateway::forward::{Forward, unreachable};
+use crate::gateway::inflight::Session;
+use crate::gateway::journal::Journal;
+use crate::gateway::pipeline::Refused;
+use crate::gateway::respond::{Body, Failure, denied_call, error, result};
+use crate::gateway::settle::{Held, Settlement};
+
+/// Why a call is not forwarded.
+#[derive(Debug)]
+enum Refusal {
+    /// Answered as if there were no such tool.
+    Unknown(Reason),
+    /// A result that says why.
+    Denied(Denial),
+}
+
+/// Decides about a call, and has it done.
+pub(super) async fn call(
+    context: &Context<'_>,
+    journal: &mut Journal,
+    revision: Revision,
+    id: Id,
+    params: Members<'_>,
+    session: Option<Session>,
+) -> Result<Response<Body>, Refused> {
+    let params = CallParams::read(params)
+        .map_err(|ParamsError(text)| invalid_params(&id, &format!("Invalid params: {text}")))?;
+    let mut arguments = Vec::with_capacity(256);
+    match &params.arguments {
+        Some(value) => write(value, &mut arguments),
+        None => arguments.extend_from_slice(b"{}"),
+    }
+    let digest = context.enforced.audit_key.digest(&arguments);
+    let decided = match decide(context, &params.name, params.arguments.as_ref()) {
+        Ok((access, admitted)) => govern(context, access).await.map(|held| (access, admitted, held)),
+        Err(refusal) => Err(refusal),
+    };
+    let (access, admitted, held) = match decided {
+        Ok(decided) => decided,
+        Err(refusal) => {
+            journal.tool = Some(params.name.into_owned());
+            journal.arguments = Some(digest);
+            return Err(refused(refusal, &id, revision, journal.tool.as_deref().unwrap_or_default()));
+        }
+    };
+    let granted = context.enforced.granted(&context.state.metrics, context.caller.principal, access);
+    let progress = params.progress.filter(|_| context.events);
+    let lines = lines(&granted, journal.call, &admitted.paths, progress.is_some(), &arguments, &params.trace);
+    let settlement = Settlement {
+        state: context.state.clone(),
+        granted,
+        revision,
+        started: journal.started,
+        call: journal.call,
+        arguments: digest,
+        held: Some(held),
+    };
+    let Some(upstream) = context.enforced.upstream(context.view) else {
+        return Ok(unreachable(settlement, &id));
+    };
+    let cancellable = session.map(|session| context.state.inflight.enter(session, id.clone()));
+    let forward = Forward { upstream: upstream.clone(), lines, id, progress, cancellable, settlement };
+    if revision.is_legacy() {
+        // Up to 2025-11-25 a lost connection does not cancel.
+        return Ok(Detach::new(forward.run()).await);
+    }
+    Ok(forward.run().await)
+}
+
+/// Authorises and validates: nothing but the policy and the message.
+fn decide<'p, 'v>(
+    context: &Context<'p>,
+    name: &str,
+    arguments: Option<&'v Value<'_>>,
+) -> Result<(ToolAccess<'p>, Admitted<'p, 'v>), Refusal> {
+    // Whoever is suspended learns that, and nothing about tools.
+    if let Some(reason) = context.caller.suspended {
+        return Err(Refusal::Denied(Denial::new(reason)));
+    }
+    let access = context.view.tool(name).map_err(Refusal::Unknown)?;
+    context.in_force(access.class()).map_err(|reason| Refusal::Denied(Denial::new(reason)))?;
+    let admitted = access.admit(arguments).map_err(Refusal::Denied)?;
+    Ok((access, admitted))
+}
+
+/// Takes what the call needs: a line in the audit trail, a place among the calls in flight, its money.
+async fn govern(context: &Context<'_>, access: ToolAccess<'_>) -> Result<Held, Refusal> {
+    let state = context.state;
+    let place = state.audit.place().await.map_err(|_| Refusal::Denied(Denial::new(Reason::AuditUnavailable)))?;
+    let principal = context.caller.principal;
+    let now = state.tick();
+    let permit = state.governor.admit(now, &principal.policy().uid, &access.server().uid).map_err(Refusal::Denied)?;
+    let granted = context.enforced.granted(&state.metrics, principal, access);
+    let reserved = match state.budgets.reserve(&granted.facts) {
+        Attempt::Ready(reserved) => reserved,
+        Attempt::Wait(reserved) => reserved.await,
+    };
+    match reserved {
+        Ok(reservation) => Ok(Held { place, permit, reservation }),
+        Err(denial) => {
+            // What is refused for want of money does not use up the rate as well.
+            permit.undo();
+            Err(Refusal::Denied(denial))
+        }
+    }
+}
+
+fn refused(refusal: Refusal, id: &Id, revision: Revision, name: &str) -> Refused {
+    match refusal {
+        Refusal::Unknown(reason) => {
+            let text = format!("Unknown tool: {}", echo(name));
+            let failure = Failure { status: StatusCode::OK, code: -32602, message: &text, data: None };
+            Refused { reason, response: error(Some(id), &failure) }
+        }
+        Refusal::Denied(denial) => {
+            let response = result(id, &[&denied_call(&denial, !revision.is_legacy())]);
+            Refused { reason: denial.reason, response }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What a client learns first: revisions, capabilities, and who the server says it is.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Response, StatusCode};
+use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::denial::Denial;
+use mcp_fleet_policy::json::{Value, write_str};
+use mcp_fleet_policy::reason::Reason;
+
+use super::{Context, denied, invalid_params};
+use crate::gateway::decode::{Id, Message, Revision};
+use crate::gateway::journal::Journal;
+use crate::gateway::pipeline::Refused;
+use crate::gateway::respond::{Body, Failure, error, result};
+use crate::gateway::upstream::Report;
+
+/// All that is offered, whatever the server behind can do.
+const CAPABILITIES: &[u8] = b"\"capabilities\":{\"tools\":{}}";
+
+/// `initialize`: negotiates a revision and opens a session.
+pub(super) async fn initialize(
+    context: &Context<'_>,
+    journal: &mut Journal,
+    message: &Message<'_>,
+) -> Result<Response<Body>, Refused> {
+    let Some(id) = message.id() else {
+        let text = "Invalid request: initialize is a request";
+        let failure = Failure { status: StatusCode::BAD_REQUEST, code: -32600, message: text, data: None };
+        return Err(Refused { reason: Reason::MessageInvalid, response: error(None, &failure) });
+    };
+    let asked = message.params.iter().find_map(|(name, value)| (name == "protocolVersion").then_some(value));
+    let Some(Value::String(asked)) = asked else {
+        return Err(invalid_params(id, "Invalid params: protocolVersion is missing"));
+    };
+    let legacy = Revision::from_name(asked).filter(|revision| revision.is_legacy());
+    let revision = legacy.unwrap_or(Revision::NEWEST_LEGACY);
+    journal.revision = Some(revision);
+    let report = report(context, id).await?;
+    let Ok(session) = context.enforced.sealer.seal(context.owner(), revision, context.now) else {
+        let failure = Failure { status: StatusCode::OK, code: -32603, message: "Internal error", data: None };
+        return Err(Refused { reason: Reason::SessionInvalid, response: error(Some(id), &failure) });
+    };
+    journal.allowed(context.state, context.enforced).await;
+
+    let version = format!("{{\"protocolVersion\":\"{}\",", revision.as_str());
+    let mut rest = b",\"serverInfo\":".to_vec();
+    write_server_info(context, &report, &mut rest);
+    write_instructions(&report, &mut rest);
+    rest.push(b'}');
+    let mut response = result(id, &[version.as_bytes(), CAPABILITIES, &rest]);
+    if let Ok(value) = HeaderValue::from_str(&session) {
+        response.headers_mut().insert("mcp-session-id", value);
+    }
+    Ok(response)
+}
+
+/// `server/discover`: the same without a session.
+pub(super) async fn discover(context: &Context<'_>, journal: &mut Journal, id: &Id) -> Result<Response<Body>, Refused> {
+    let report = report(context, id).await?;
+    journal.allowed(context.state, context.enforced).await;
+    let versions = Revision::OFFERED.map(|revision| format!("\"{}\"", revision.as_str())).join(",");
+    let start = format!("{{\"resultType\":\"complete\",\"supportedVersions\":[{versions}],");
+    let mut rest = b",\"ttlMs\":0,\"cacheScope\":\"private\"".to_vec();
+    write_instructions(&report, &mut rest);
+    rest.extend_from_slice(b",\"_meta\":{\"io.modelcontextprotocol/serverInfo\":");
+    write_server_info(context, &report, &mut rest);
+    rest.extend_from_slice(b"}}");
+    Ok(result(id, &[start.as_bytes(), CAPABILITIES, &rest]))
+}
+
+/// What the server says of itself, if the policy lets anybody ask.
+pub(super) async fn report(context: &Context<'_>, id: &Id) -> Result<Arc<Report>, Refused> {
+    context.in_force(Class::Read).map_err(|reason| denied(id, &Denial::new(reason)))?;
+    let unavailable = || denied(id, &Denial::new(Reason::UpstreamUnavailable));
+    let upstream = context.enforced.upstream(context.view).ok_or_else(unavailable)?;
+    upstream.report().await.map_err(|error| {
+        let server = &context.view.server().name;
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(error, %server, "failed to read what a server says of itself");
+        unavailable()
+    })
+}
+
+fn write_server_info(context: &Context<'_>, report: &Report, out: &mut Vec<u8>) {
+    if let Some(info) = &report.about.server_info {
+        return out.extend_from_slice(info);
+    }
+    out.extend_from_slice(b"{\"name\":");
+    write_str(&context.view.server().name, out);
+    out.extend_from_slice(b",\"version\":\"unknown\"}");
+}
+
+fn write_instructions(report: &Report, out: &mut Vec<u8>) {
+    if let Some(instructions) = &report.about.instructions {
+        out.extend_from_slice(b",\"instructions\":");
+        out.extend_from_slice(instructions);
+    }
+}

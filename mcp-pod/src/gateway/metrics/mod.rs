@@ -1,0 +1,179 @@
+//! Counters and their endpoint.
+//!
+//! Labels are names of API objects and closed sets, never what a caller sent; what a tool's calls count in is looked
+//! up once for each policy and kept ([`ToolMetrics`]).
+
+mod endpoint;
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use mcp_fleet_policy::reason::Reason;
+use mcp_fleet_policy::units::Micros;
+use prometheus::{
+    Counter, CounterVec, Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+use super::audit::Decision;
+use super::decode::Revision;
+
+pub(crate) use endpoint::serve;
+
+/// Bounds of the OpenTelemetry histogram `mcp.server.operation.duration`, in seconds.
+const SECONDS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    calls: IntCounterVec,
+    denials: IntCounterVec,
+    spend: CounterVec,
+    durations: HistogramVec,
+    generation: IntGaugeVec,
+}
+
+/// Whose calls of what.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Labels<'a> {
+    pub(crate) tenant: &'a str,
+    /// `<namespace>/<name>`; empty if unknown.
+    pub(crate) principal: &'a str,
+    /// Empty if there is no such server, or not for this caller.
+    pub(crate) server: &'a str,
+    /// Empty if there is no such tool.
+    pub(crate) tool: &'a str,
+}
+
+impl Metrics {
+    /// A registry of its own with everything in it.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let calls = IntCounterVec::new(
+            Opts::new("mcp_pod_calls_total", "Calls of tools by how they were decided"),
+            &["tenant", "principal", "server", "tool", "decision"],
+        )?;
+        let denials = IntCounterVec::new(
+            Opts::new("mcp_pod_denials_total", "Refused and failed requests by reason (docs/reasons.md)"),
+            &["tenant", "server", "reason"],
+        )?;
+        let spend = CounterVec::new(
+            Opts::new("mcp_pod_spend_total", "Money spent since this gateway started, in units of the currency"),
+            &["tenant", "principal", "server", "tool", "currency"],
+        )?;
+        let durations = HistogramVec::new(
+            HistogramOpts::new(
+                "mcp_server_operation_duration_seconds",
+                "From the head of a request to the end of its answer (OpenTelemetry mcp.server.operation.duration)",
+            )
+            .buckets(SECONDS.to_vec()),
+            &["server", "mcp_method_name", "gen_ai_tool_name", "mcp_protocol_version", "error_type"],
+        )?;
+        let generation = IntGaugeVec::new(
+            Opts::new("mcp_fleet_policy_generation", "The generation of the policy that this gateway enforces"),
+            &["tenant"],
+        )?;
+        registry.register(Box::new(calls.clone()))?;
+        registry.register(Box::new(denials.clone()))?;
+        registry.register(Box::new(spend.clone()))?;
+        registry.register(Box::new(durations.clone()))?;
+        registry.register(Box::new(generation.clone()))?;
+        Ok(Self { registry, calls, denials, spend, durations, generation })
+    }
+
+    /// Everything in the text format of Prometheus.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+
+    /// Notes which policy is in force.
+    pub(crate) fn enforce(&self, tenant: &str, generation: u64) {
+        self.generation.with_label_values(&[tenant]).set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a refusal or a failure.
+    pub(crate) fn denied(&self, tenant: &str, server: &str, reason: Reason) {
+        self.denials.with_label_values(&[tenant, server, reason.as_str()]).inc();
+    }
+
+    /// Counts a call of a tool that has no [`ToolMetrics`]: one that is not granted, or does not exist.
+    pub(crate) fn denied_call(&self, labels: Labels<'_>) {
+        let Labels { tenant, principal, server, tool } = labels;
+        self.calls.with_label_values(&[tenant, principal, server, tool, Decision::Denied.as_str()]).inc();
+    }
+
+    /// Notes how long an operation took that is not an allowed call.
+    pub(crate) fn took(&self, operation: Operation<'_>, duration: Duration) {
+        let Operation { server, method, tool, revision, error } = operation;
+        let revision = revision.map_or("", Revision::as_str);
+        self.durations.with_label_values(&[server, method, tool, revision, error]).observe(duration.as_secs_f64());
+    }
+}
+
+/// What took its time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operation<'a> {
+    pub(crate) server: &'a str,
+    /// A method that is offered.
+    pub(crate) method: &'static str,
+    pub(crate) tool: &'a str,
+    pub(crate) revision: Option<Revision>,
+    /// The reason, `tool_error`, or empty.
+    pub(crate) error: &'static str,
+}
+
+/// What the calls of one tool by one principal count in.
+#[derive(Debug)]
+pub(crate) struct ToolMetrics {
+    allowed: IntCounter,
+    denied: IntCounter,
+    failed: IntCounter,
+    spend: Option<Counter>,
+    durations: [OnceLock<Histogram>; 3],
+}
+
+impl ToolMetrics {
+    pub(crate) fn new(metrics: &Metrics, labels: Labels<'_>, currency: Option<&str>) -> Self {
+        let Labels { tenant, principal, server, tool } = labels;
+        let calls =
+            |decision: Decision| metrics.calls.with_label_values(&[tenant, principal, server, tool, decision.as_str()]);
+        Self {
+            allowed: calls(Decision::Allowed),
+            denied: calls(Decision::Denied),
+            failed: calls(Decision::Failed),
+            spend: currency
+                .map(|currency| metrics.spend.with_label_values(&[tenant, principal, server, tool, currency])),
+            durations: Default::default(),
+        }
+    }
+
+    /// Counts a call.
+    pub(crate) fn decided(&self, decision: Decision) {
+        match decision {
+            Decision::Allowed => self.allowed.inc(),
+            Decision::Denied => self.denied.inc(),
+            Decision::Failed => self.failed.inc(),
+        }
+    }
+
+    /// Counts money.
+    pub(crate) fn spent(&self, cost: Micros) {
+        if let Some(spend) = &self.spend
+            && cost > Micros::ZERO
+        {
+            #[expect(clippy::cast_precision_loss, reason = "a float metric; the ledger has the exact sum")]
+            spend.inc_by(cost.get() as f64 / 1e6);
+        }
+    }
+
+    /// Notes how long an allowed call took.
+    pub(crate) fn took(&self, metrics: &Metrics, server: &str, tool: &str, revision: Revision, duration: Duration) {
+        let slot = usize::from(revision.code()) - 1;
+        self.durations[slot]
+            .get_or_init(|| metrics.durations.with_label_values(&[server, "tools/call", tool, revision.as_str(), ""]))
+            .observe(duration.as_secs_f64());
+    }
+}

@@ -1,0 +1,150 @@
+//! The life of a request: every stage in its order, and one place where refusals are answered, counted and audited.
+//!
+//! `authenticate (headers) → home → head → body → decode → era → method`. With one gateway replica every principal
+//! is at home here; forwarding to its home comes between the first two, because from there on state is touched.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use http::header::{ALLOW, RETRY_AFTER};
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use mcp_fleet_policy::denial::Denial;
+use mcp_fleet_policy::reason::Reason;
+use ulid::Ulid;
+
+use super::authenticate::{Unauthenticated, check};
+use super::decode::{Era, McpHeaders, era, read};
+use super::enforced::Enforced;
+use super::journal::Journal;
+use super::methods::{self, Context};
+use super::read_body::{BodyError, read_body};
+use super::respond::{Body, Failure, denied_request, error, unauthorised};
+use super::route::{self, Unfit};
+use super::state::State;
+
+/// A request that ends here: what its caller hears, and why.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) reason: Reason,
+    pub(crate) response: Response<Body>,
+}
+
+/// Answers one request.
+pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
+    let _active = state.enter();
+    let mut journal = Journal::new(Instant::now(), Ulid::generate(), request.uri().path());
+    let enforced = state.enforced();
+    match stages(&state, enforced.as_ref(), &mut journal, peer, request).await {
+        Ok(response) => response,
+        Err(refused) => {
+            journal.refused(&state, enforced.as_deref(), refused.reason).await;
+            refused.response
+        }
+    }
+}
+
+async fn stages(
+    state: &Arc<State>,
+    enforced: Option<&Arc<Enforced>>,
+    journal: &mut Journal,
+    peer: IpAddr,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Refused> {
+    let (head, body) = request.into_parts();
+    let now = unix_now();
+    let enforced = enforced.ok_or_else(|| unserviceable(Reason::PolicyMissing))?;
+    let caller = check(enforced, &state.flood, peer, &head.headers, now).map_err(unauthenticated)?;
+    journal.principal = Some(caller.principal.index());
+
+    if route::foreign_origin(&head.headers, &enforced.policy().audience) {
+        return Err(plain(StatusCode::FORBIDDEN, Reason::OriginRefused));
+    }
+    let view = route::server(head.uri.path())
+        .ok_or(Reason::ServerUnknown)
+        .and_then(|server| caller.principal.view(server))
+        .map_err(|reason| plain(StatusCode::NOT_FOUND, reason))?;
+    journal.server = Some(view.server_index());
+    route::fit(&head.method, &head.headers).map_err(unfit)?;
+
+    let limit = view.server().limits.max_request.get();
+    let body = read_body(&head.headers, body, limit).await.map_err(unread)?;
+    let message = read(&body).map_err(|invalid| {
+        let failure =
+            Failure { status: StatusCode::BAD_REQUEST, code: invalid.code, message: &invalid.text, data: None };
+        Refused { reason: Reason::MessageInvalid, response: error(invalid.id.as_ref(), &failure) }
+    })?;
+    journal.method = methods::known(&message.method).ok_or_else(|| message.method.clone());
+    let headers = McpHeaders::read(&head.headers);
+    let era = era(&headers, &message).map_err(|wrong| {
+        let (text, data) = (wrong.to_string(), wrong.data());
+        let failure =
+            Failure { status: StatusCode::BAD_REQUEST, code: wrong.code(), message: &text, data: data.as_deref() };
+        let reason = if data.is_some() { Reason::VersionUnsupported } else { Reason::RequestInvalid };
+        Refused { reason, response: error(message.id(), &failure) }
+    })?;
+    let context = Context {
+        state,
+        enforced,
+        caller,
+        view,
+        now,
+        events: route::accepts(&head.headers, "text/event-stream"),
+        session: headers.session.as_deref(),
+    };
+    match era {
+        Era::Modern => methods::modern(&context, journal, message).await,
+        Era::Legacy(named) => methods::legacy(&context, journal, named, message).await,
+    }
+}
+
+/// Seconds since 1970.
+fn unix_now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// A refusal that is about the head alone.
+fn plain(status: StatusCode, reason: Reason) -> Refused {
+    Refused { reason, response: denied_request(None, status, &Denial::new(reason)) }
+}
+
+/// Nobody can be told from anybody else yet: the only 503.
+fn unserviceable(reason: Reason) -> Refused {
+    let mut refused = plain(StatusCode::SERVICE_UNAVAILABLE, reason);
+    refused.response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    refused
+}
+
+fn unauthenticated(why: Unauthenticated) -> Refused {
+    match why {
+        Unauthenticated::Refused(reason) => Refused { reason, response: unauthorised(reason) },
+        Unauthenticated::Flood => {
+            let mut refused = plain(StatusCode::TOO_MANY_REQUESTS, Reason::TokenInvalid);
+            refused.response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            refused
+        }
+    }
+}
+
+fn unfit(why: Unfit) -> Refused {
+    let status = match why {
+        Unfit::Method => StatusCode::METHOD_NOT_ALLOWED,
+        Unfit::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Unfit::Accept => StatusCode::NOT_ACCEPTABLE,
+    };
+    let mut refused = plain(status, Reason::RequestInvalid);
+    if why == Unfit::Method {
+        refused.response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    }
+    refused
+}
+
+fn unread(why: BodyError) -> Refused {
+    match why {
+        BodyError::TooLarge => plain(StatusCode::PAYLOAD_TOO_LARGE, Reason::RequestTooLarge),
+        BodyError::Slow => plain(StatusCode::REQUEST_TIMEOUT, Reason::RequestInvalid),
+        BodyError::Broken(_) => plain(StatusCode::BAD_REQUEST, Reason::RequestInvalid),
+    }
+}

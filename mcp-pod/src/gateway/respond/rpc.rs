@@ -1,0 +1,81 @@
+//! JSON-RPC results and errors.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use mcp_fleet_policy::json::write_str;
+
+use super::Body;
+use crate::gateway::decode::Id;
+
+/// A JSON-RPC error, and the HTTP status it travels under.
+#[derive(Debug)]
+pub(crate) struct Failure<'a> {
+    pub(crate) status: StatusCode,
+    pub(crate) code: i32,
+    pub(crate) message: &'a str,
+    /// `data`, as JSON.
+    pub(crate) data: Option<&'a [u8]>,
+}
+
+/// The answer with that result, which is JSON: the `parts` one after the other.
+pub(crate) fn result(id: &Id, parts: &[&[u8]]) -> Response<Body> {
+    json(StatusCode::OK, result_message(id, parts))
+}
+
+/// The message with that result.
+pub(crate) fn result_message(id: &Id, parts: &[&[u8]]) -> Vec<u8> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let mut out = Vec::with_capacity(length + id.as_json().len() + 48);
+    out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+    out.extend_from_slice(id.as_json());
+    out.extend_from_slice(b",\"result\":");
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out.push(b'}');
+    out
+}
+
+/// The answer with that error; without an id where none could be read.
+pub(crate) fn error(id: Option<&Id>, failure: &Failure<'_>) -> Response<Body> {
+    json(failure.status, error_message(id, failure))
+}
+
+/// The message with that error.
+pub(crate) fn error_message(id: Option<&Id>, failure: &Failure<'_>) -> Vec<u8> {
+    let mut out = b"{\"jsonrpc\":\"2.0\",\"id\":".to_vec();
+    out.extend_from_slice(id.map_or(b"null", Id::as_json));
+    out.extend_from_slice(b",\"error\":{\"code\":");
+    out.extend_from_slice(failure.code.to_string().as_bytes());
+    out.extend_from_slice(b",\"message\":");
+    write_str(failure.message, &mut out);
+    if let Some(data) = failure.data {
+        out.extend_from_slice(b",\"data\":");
+        out.extend_from_slice(data);
+    }
+    out.extend_from_slice(b"}}");
+    out
+}
+
+/// The answer to a notification.
+pub(crate) fn accepted() -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response
+}
+
+/// The answer that is that message.
+pub(crate) fn message(message: Vec<u8>) -> Response<Body> {
+    json(StatusCode::OK, message)
+}
+
+/// An answer of one JSON value.
+fn json(status: StatusCode, json: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::Whole(Bytes::from(json)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

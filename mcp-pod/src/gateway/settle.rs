@@ -1,0 +1,118 @@
+//! The end of a call that was admitted: money, counters, audit line, in any order of events exactly once.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use mcp_fleet_policy::governor::Permit;
+use mcp_fleet_policy::reason::Reason;
+use mcp_fleet_policy::units::Micros;
+use ulid::Ulid;
+
+use super::audit::{Decision, Entry, Name, Place};
+use super::budget::{Charge, Reservation};
+use super::decode::Revision;
+use super::granted::Granted;
+use super::metrics::Operation;
+use super::state::State;
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outcome<'a> {
+    /// With an answer of the server that was released; the digest of it.
+    Answered {
+        /// SHA-256 of the result or error.
+        digest: &'a [u8],
+        /// Whether the server said that the tool failed.
+        tool_error: bool,
+    },
+    /// The shim refused it before the server saw it.
+    Refused(Reason),
+    /// No answer that could be released.
+    Failed(Reason, Charge),
+}
+
+/// What an admitted call holds, until it is settled. Dropped unsettled (its client went away, where that cancels),
+/// it counts as cancelled and is paid in full.
+#[derive(Debug)]
+pub(crate) struct Settlement {
+    pub(crate) state: Arc<State>,
+    pub(crate) granted: Arc<Granted>,
+    pub(crate) revision: Revision,
+    pub(crate) started: Instant,
+    pub(crate) call: Ulid,
+    pub(crate) arguments: [u8; 32],
+    pub(crate) held: Option<Held>,
+}
+
+/// What is given back.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) place: Place,
+    pub(crate) permit: Permit,
+    pub(crate) reservation: Box<dyn Reservation>,
+}
+
+impl Settlement {
+    /// Ends the call.
+    pub(crate) fn settle(mut self, outcome: Outcome<'_>) {
+        self.end(outcome);
+    }
+
+    fn end(&mut self, outcome: Outcome<'_>) {
+        let Some(Held { place, permit, reservation }) = self.held.take() else { return };
+        let Self { state, granted, revision, started, call, arguments, held: _ } = self;
+        let duration = started.elapsed();
+        let (decision, reason, charge, error) = match outcome {
+            Outcome::Answered { tool_error, .. } => {
+                (Decision::Allowed, None, Charge::Full, if tool_error { "tool_error" } else { "" })
+            }
+            Outcome::Refused(reason) => (Decision::Denied, Some(reason), Charge::Nothing, reason.as_str()),
+            Outcome::Failed(reason, charge) => (Decision::Failed, Some(reason), charge, reason.as_str()),
+        };
+        reservation.settle(charge);
+        drop(permit);
+        let facts = &granted.facts;
+        let cost = if charge == Charge::Full { facts.price } else { Micros::ZERO };
+        granted.metrics.decided(decision);
+        granted.metrics.spent(cost);
+        if let Some(reason) = reason {
+            state.metrics.denied(&granted.tenant, &facts.server, reason);
+        }
+        if error.is_empty() {
+            granted.metrics.took(&state.metrics, &facts.server, &facts.tool, *revision, duration);
+        } else {
+            let (server, tool) = (&facts.server, &facts.tool);
+            let operation = Operation { server, method: "tools/call", tool, revision: Some(*revision), error };
+            state.metrics.took(operation, duration);
+        }
+        let result = if let Outcome::Answered { digest, .. } = outcome { Some(digest) } else { None };
+        let entry = Entry {
+            time: Timestamp::now(),
+            call: *call,
+            tenant: &granted.tenant,
+            principal: &facts.principal,
+            principal_uid: &granted.principal_uid,
+            server: Name::Known(&facts.server),
+            tool: Name::Known(&facts.tool),
+            class: granted.class.as_str(),
+            method: Name::Known("tools/call"),
+            arguments: Some(&arguments[..]),
+            decision,
+            reason,
+            generation: granted.generation,
+            cost,
+            duration,
+            result,
+        };
+        let mut line = Vec::with_capacity(768);
+        entry.write(&mut line);
+        place.write(&line);
+    }
+}
+
+impl Drop for Settlement {
+    fn drop(&mut self) {
+        self.end(Outcome::Failed(Reason::Cancelled, Charge::Full));
+    }
+}
