@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
 use super::{Cluster, DEFAULT_NAME, Mode, Options, verify};
-use crate::tools::progress;
+use crate::tools::{go, progress};
 
 /// `cargo xtask cluster …`
 #[derive(Debug, Args)]
@@ -70,7 +70,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Action::Verify => verify::run(&Cluster::open(&name)?),
         Action::Exec { command } => {
             let (program, arguments) = command.split_first().context("there is no command to run")?;
-            replace_with(&Cluster::open(&name)?, program, arguments)
+            // Helm is built where it is missing, and then not on the path.
+            let program = if program == "helm" { go::helm()?.into() } else { program.clone() };
+            replace_with(&Cluster::open(&name)?, &program, arguments)
         }
         Action::Kubectl { arguments } => replace_with(&Cluster::open(&name)?, &"kubectl".into(), &arguments),
     }

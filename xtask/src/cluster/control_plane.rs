@@ -122,7 +122,11 @@ fn controllers(layout: &Layout, programs: &Path) -> Unit {
         format!("--service-account-private-key-file={}", key("sa.key")),
         format!("--cluster-signing-cert-file={}", key("ca.crt")),
         format!("--cluster-signing-key-file={}", key("ca.key")),
+        format!("--flex-volume-plugin-dir={}", layout.text("volume-plugins")),
         "--use-service-account-credentials=true".to_owned(),
+        // Each controller fetches its own token at the start; at the default rate that alone takes four seconds.
+        "--kube-api-qps=200".to_owned(),
+        "--kube-api-burst=300".to_owned(),
         "--allocate-node-cidrs=true".to_owned(),
         format!("--cluster-cidr={POD_CIDR}"),
         format!("--service-cluster-ip-range={SERVICE_CIDR}"),
@@ -136,11 +140,8 @@ fn scheduler(layout: &Layout, programs: &Path) -> Unit {
 
 /// What the controller manager and the scheduler have in common: there is one of each, so nobody to elect.
 fn leaderless(layout: &Layout, name: &str) -> impl Iterator<Item = String> + use<> {
-    let kubeconfig = layout.text(&format!("{name}.kubeconfig"));
     [
-        format!("--kubeconfig={kubeconfig}"),
-        format!("--authentication-kubeconfig={kubeconfig}"),
-        format!("--authorization-kubeconfig={kubeconfig}"),
+        format!("--kubeconfig={}", layout.text(&format!("{name}.kubeconfig"))),
         "--leader-elect=false".to_owned(),
         "--bind-address=127.0.0.1".to_owned(),
         "--profiling=false".to_owned(),

@@ -211,9 +211,9 @@ impl Cluster {
 
 /// Two tasks that bring up or take down one cluster go one after the other.
 fn lock(layout: &Layout) -> Result<fs::File> {
-    let parent = layout.state.parent().context("a cluster's folder lies in another")?;
-    fs::create_dir_all(parent).with_context(|| format!("failed to create {}", parent.display()))?;
-    let file = fs::File::create(parent.join(format!(".{}.lock", layout.name)))?;
+    let folder = cache::root()?.join("locks");
+    fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    let file = fs::File::create(folder.join(&layout.name))?;
     file.lock()?;
     Ok(file)
 }
@@ -231,5 +231,10 @@ fn running_mode(layout: &Layout) -> Result<Option<Mode>> {
 fn remove(layout: &Layout) -> Result<()> {
     namespaces::stop(layout)?;
     cgroups::remove(layout)?;
-    cache::remove(&layout.state)
+    cache::remove(&layout.state)?;
+    if let Some(parent) = layout.state.parent() {
+        // Fails while other clusters have theirs in it.
+        let _ = fs::remove_dir(parent);
+    }
+    Ok(())
 }

@@ -33,6 +33,8 @@ root = "{root}"
 # In the node's private /run: shims leave sockets there when they are killed.
 state = "/run/mcp-fleet/containerd"
 disabled_plugins = [
+  # Would make /opt/containerd on the host.
+  "io.containerd.internal.v1.opt",
   "io.containerd.snapshotter.v1.aufs",
   "io.containerd.snapshotter.v1.btrfs",
   "io.containerd.snapshotter.v1.devmapper",

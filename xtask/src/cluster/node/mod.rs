@@ -36,7 +36,7 @@ pub fn prepare(layout: &Layout) -> Result<Plan> {
     units.push(network::enforcer(layout, &netpol));
     units.push(kubelet::unit(layout, &programs));
     units.push(network::proxy(layout, &programs));
-    Ok(Plan { own_network: true, api_port: API_PORT, setup: setup(), units })
+    Ok(Plan { own_network: true, api_port: API_PORT, setup: setup(layout), units })
 }
 
 /// What `up` does once the API server answers: the node's neighbours, and waiting until it takes pods.
@@ -110,7 +110,8 @@ fn certificates(layout: &Layout) -> Result<()> {
 }
 
 /// Private mounts over what programs write outside the cluster's folder with no option to say where, and the network.
-fn setup() -> Vec<Vec<String>> {
+fn setup(layout: &Layout) -> Vec<Vec<String>> {
+    let state = layout.state.display();
     let mut lines = vec![
         // Volumes of pods propagate between kubelet's and the containers' mounts, though never to the host.
         "mount --make-rshared /".to_owned(),
@@ -118,6 +119,13 @@ fn setup() -> Vec<Vec<String>> {
         "mount -t tmpfs -o mode=755 tmpfs /run".to_owned(),
         // kubelet links the containers' logs here.
         "mount -t tmpfs -o mode=755 tmpfs /var/log".to_owned(),
+        // kubelet's device plugins and the CNI library's results go here, beside the cluster's own folder.
+        "mkdir /run/state".to_owned(),
+        format!("mount --bind {state} /run/state"),
+        "mount -t tmpfs -o mode=755 tmpfs /var/lib".to_owned(),
+        format!("mkdir -p {state}"),
+        format!("mount --bind /run/state {state}"),
+        "umount /run/state".to_owned(),
     ];
     lines.extend(network::setup());
     lines.iter().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
