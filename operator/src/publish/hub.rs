@@ -97,9 +97,13 @@ impl Hub {
         self.tenants.read().values().filter_map(|tenant| tenant.borrow().published.clone()).collect()
     }
 
-    /// Sets the newest policy of a tenant. An older proof says nothing about it.
+    /// Sets the newest policy of a tenant. The last proof holds for it too: what was known then is part of it.
     pub fn publish(&self, tenant_uid: &str, published: Published) {
-        self.change(tenant_uid, |outlook| *outlook = Outlook { published: Some(published), proof: None });
+        let generation = published.policy.generation;
+        self.change(tenant_uid, |outlook| {
+            let proof = outlook.proof.map(|proof| Proof { generation, ..proof });
+            *outlook = Outlook { published: Some(published), proof };
+        });
     }
 
     /// Sets the newest proof for a tenant.

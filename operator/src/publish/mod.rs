@@ -25,6 +25,7 @@ use crate::controller::jittered;
 use crate::error;
 use crate::labels;
 use crate::ledger;
+use crate::stream;
 use crate::world::{Change, World};
 use worker::Signals;
 
@@ -38,7 +39,12 @@ pub async fn run(ctx: Arc<Context>) {
     let _leading = ctx.control.hub.lead(Arc::clone(&ledger));
     let (prover, proven) = watch::channel(None);
     let wake = Arc::new(Notify::new());
-    tokio::join!(dispatch(&ctx, proven, &wake), prove(&ctx, &prover, &wake), ledger::keep(&ledger));
+    tokio::join!(
+        dispatch(&ctx, proven, &wake),
+        prove(&ctx, &prover, &wake),
+        ledger::keep(&ledger),
+        stream::reap(&ctx, &ledger)
+    );
 }
 
 /// Proves every couple of seconds that the stores are current, and at once when a worker waits for it.
