@@ -69,13 +69,36 @@ impl ReconcileError {
 
     /// The whole chain, for a condition.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
+        chain(self)
+    }
+}
+
+/// An error with everything that caused it, in one line. What the API server said is taken as it said it.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if !text.is_empty() {
             text.push_str(": ");
-            text.push_str(&error.to_string());
-            source = error.source();
         }
-        text
+        if let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() {
+            text.push_str(&status.message);
+            break;
+        }
+        text.push_str(&error.to_string());
+        next = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_api_server_said_is_said_once() {
+        let status = kube::core::Status { message: "pods is forbidden".into(), code: 403, ..Default::default() };
+        let error = ReconcileError::api("list the pods")(kube::Error::Api(Box::new(status)));
+        assert_eq!(error.chain(), "failed to list the pods: pods is forbidden");
     }
 }

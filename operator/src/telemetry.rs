@@ -1,6 +1,6 @@
 //! Logs, as JSON lines on stderr, and the metrics of the controllers.
 
-use prometheus::{Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging; `RUST_LOG` overrides the level `info`.
@@ -20,8 +20,6 @@ pub struct Metrics {
     pub reconciles: IntCounterVec,
     /// Seconds that a reconcile took.
     pub reconcile_seconds: HistogramVec,
-    /// When the credential of a principal expires, Unix seconds.
-    pub credential_expiry: GaugeVec,
     /// 1 on the replica that leads.
     pub leader: prometheus::IntGauge,
 }
@@ -38,16 +36,11 @@ impl Metrics {
             HistogramOpts::new("mcp_fleet_reconcile_duration_seconds", "Seconds that a reconcile took"),
             &["controller"],
         )?;
-        let credential_expiry = GaugeVec::new(
-            Opts::new("mcp_fleet_credential_expiry_timestamp_seconds", "When a principal's credential expires"),
-            &["tenant", "principal"],
-        )?;
         let leader = prometheus::IntGauge::new("mcp_fleet_leader", "1 on the replica that leads")?;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(reconcile_seconds.clone()))?;
-        registry.register(Box::new(credential_expiry.clone()))?;
         registry.register(Box::new(leader.clone()))?;
-        Ok(Self { registry, reconciles, reconcile_seconds, credential_expiry, leader })
+        Ok(Self { registry, reconciles, reconcile_seconds, leader })
     }
 
     /// The text that Prometheus scrapes (exposition format 0.0.4).

@@ -1,0 +1,180 @@
+//! One replica of the operator, from its start to its end.
+//!
+//! Every replica serves health, metrics and the control port, and keeps its stores filled. The one that holds the
+//! Lease leads: it runs the controllers, the compiler and the ledger, and stops all of them at once when it cannot
+//! renew. At shutdown they stop first, then the Lease is released, so that the next leader starts without a wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::Client;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_util::sync::CancellationToken;
+
+use crate::ca::{self, Authority, LeafRequest};
+use crate::config::Config;
+use crate::context::Context;
+use crate::control::Control;
+use crate::controller::{self, jittered};
+use crate::events::Events;
+use crate::health::{self, Readiness};
+use crate::latch::Latches;
+use crate::leader::{Elector, Leadership};
+use crate::principal::{CredentialExpiry, Principals};
+use crate::server::Servers;
+use crate::telemetry::Metrics;
+use crate::tenant::Tenants;
+use crate::token::KeyStore;
+use crate::world;
+
+/// The pause before something that every replica needs is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why a replica cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The metrics contradict each other.
+    #[error("failed to register the metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// The control server's certificate cannot be made or used.
+    #[error("failed to make the certificate of the control server: {0}")]
+    Serving(String),
+}
+
+/// Runs until `stop`.
+pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Result<(), RunError> {
+    let config = Arc::new(config);
+    let (metrics, ready) = (Metrics::new()?, Readiness::default());
+    let health = tokio::spawn(health::serve(config.metrics_listen, metrics.clone(), ready.clone(), stop.clone()));
+    let Some(authority) = authority(&client, &config, &stop).await else { return Ok(()) };
+    let (world, watches) = world::run(&client);
+    let watches = tokio::spawn(watches);
+    let (leading, leadership) = Leadership::channel();
+    metrics.registry.register(Box::new(CredentialExpiry::new(world.clone(), leadership.clone())?))?;
+    let ctx = Arc::new(Context {
+        serving: serving(&authority, &config)?,
+        ca: Arc::new(authority),
+        keys: KeyStore::new(client.clone(), &config.namespace),
+        latches: Latches::new(client.clone(), &config.namespace),
+        events: Events::new(client.clone(), &config.pod_name),
+        control: Arc::new(Control::default()),
+        world,
+        leadership,
+        metrics,
+        client: client.clone(),
+        config: config.clone(),
+    });
+    let lease_ends = CancellationToken::new();
+    let serve = async {
+        if !ctx.world.filled().await {
+            return;
+        }
+        tracing::info!("the stores are filled; this replica is ready");
+        ready.set();
+        let elector = Elector::new(client, &config.namespace, &config.pod_name, config.lease_seconds, leading);
+        let elector = tokio::spawn(elector.run(lease_ends.clone()));
+        follow(&ctx, &stop).await;
+        lease_ends.cancel();
+        if elector.await.is_err() {
+            tracing::warn!("the election ended badly");
+        }
+    };
+    tokio::select! {
+        () = serve => {}
+        // Before the stores are filled there is no Lease to release.
+        () = async { stop.cancelled().await; if ready.get() { std::future::pending::<()>().await; } } => {}
+    }
+    watches.abort();
+    health.abort();
+    Ok(())
+}
+
+/// Leads whenever this replica may; ends at `stop`.
+async fn follow(ctx: &Arc<Context>, stop: &CancellationToken) {
+    let mut leadership = ctx.leadership.watch();
+    loop {
+        let leads = *leadership.borrow_and_update();
+        ctx.metrics.leader.set(i64::from(leads));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = leadership.changed() => if changed.is_err() { return },
+            () = lead(ctx), if leads => {}
+        }
+        // What was known here grows old while another leads.
+        ctx.control.clear();
+    }
+}
+
+/// Everything that only the leader does; it never ends by itself, and stops where it is when dropped.
+async fn lead(ctx: &Arc<Context>) {
+    // Before anything is compiled: a revocation must never be forgotten.
+    while let Err(error) = ctx.latches.load().await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "failed to load the revocations");
+        tokio::time::sleep(jittered(TRY_AGAIN)).await;
+    }
+    tokio::join!(
+        controller::run::<Tenants>(ctx.clone()),
+        controller::run::<Servers>(ctx.clone()),
+        controller::run::<Principals>(ctx.clone()),
+        world::watch_secrets(ctx.client.clone(), ctx.world.clone()),
+    );
+}
+
+/// The authority, tried until it is there or `stop`.
+async fn authority(client: &Client, config: &Config, stop: &CancellationToken) -> Option<Authority> {
+    loop {
+        match ca::load_or_create(client, &config.namespace, Timestamp::now()).await {
+            Ok(authority) => return Some(authority),
+            Err(error) => {
+                tracing::warn!(error = crate::error::chain(&error), "failed to load the certificate authority");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(jittered(TRY_AGAIN)) => {}
+        }
+    }
+}
+
+/// TLS of the control server. The key never leaves this process, so the certificate lives as long as the authority.
+fn serving(authority: &Authority, config: &Config) -> Result<Arc<rustls::ServerConfig>, RunError> {
+    let failed = |error: &dyn std::error::Error| RunError::Serving(crate::error::chain(error));
+    let name = config.operator_name();
+    let request = LeafRequest {
+        dns: vec![name.clone(), format!("{name}.{}", config.cluster_domain)],
+        uri: None,
+        server: true,
+        client: false,
+    };
+    let leaf = authority.issue_in_memory(&request, Timestamp::now()).map_err(|error| failed(&error))?;
+    let certificate =
+        CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes()).map_err(|error| failed(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).map_err(|error| failed(&error))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed(&error))?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .map_err(|error| failed(&error))?;
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(tls))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn the_control_server_speaks_http_2_with_a_certificate_of_the_authority() {
+        let (certificate, key) = Authority::generate(Timestamp::now()).unwrap();
+        let authority = Authority::from_pem(&certificate, &key).unwrap();
+        let config = Config::parse_from(["operator", "--mcp-pod-image=mcp-pod:dev"]);
+        let tls = serving(&authority, &config).unwrap();
+        assert_eq!(tls.alpn_protocols, [b"h2".to_vec()]);
+    }
+}

@@ -1,0 +1,62 @@
+//! The Lease: one leads, and the other takes over.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
+use mcp_fleet_operator::leader::{Elector, Leadership};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{client, eventually, namespace, unique};
+
+fn start(client: &Client, namespace: &str, name: &str, stop: &CancellationToken) -> Leadership {
+    let (sender, leadership) = Leadership::channel();
+    tokio::spawn(Elector::new(client.clone(), namespace, name, 3, sender).run(stop.clone()));
+    leadership
+}
+
+#[tokio::test]
+async fn one_of_two_leads_and_a_release_hands_over_at_once() {
+    let client = client().await;
+    let place = unique("lease");
+    namespace(&client, &place, &[]).await;
+    let (stop_a, stop_b) = (CancellationToken::new(), CancellationToken::new());
+    let a = start(&client, &place, "a", &stop_a);
+    eventually("a leads", || async { a.is_leader().then_some(()) }).await;
+    let b = start(&client, &place, "b", &stop_b);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(a.is_leader() && !b.is_leader());
+    let started = Instant::now();
+    stop_a.cancel();
+    eventually("b leads", || async { b.is_leader().then_some(()) }).await;
+    assert!(started.elapsed() < Duration::from_millis(1500), "took {:?}", started.elapsed());
+    assert!(!a.is_leader());
+    stop_b.cancel();
+}
+
+#[tokio::test]
+async fn a_leader_that_falls_silent_is_succeeded_and_finds_out() {
+    let client = client().await;
+    let place = unique("silent");
+    namespace(&client, &place, &[]).await;
+    // A leader that will never renew.
+    let lease = serde_json::json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "mcp-fleet-operator", "namespace": place},
+        "spec": {"holderIdentity": "dead", "leaseDurationSeconds": 3},
+    });
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &place);
+    crate::support::create(&leases, lease).await;
+    let stop = CancellationToken::new();
+    let started = Instant::now();
+    let a = start(&client, &place, "a", &stop);
+    eventually("a leads", || async { a.is_leader().then_some(()) }).await;
+    assert!(started.elapsed() > Duration::from_secs(3), "took {:?}", started.elapsed());
+
+    // Another takes the Lease by force: the leader sees it at its next renewal, and stops.
+    let mut stolen = leases.get("mcp-fleet-operator").await.unwrap();
+    stolen.spec.as_mut().unwrap().holder_identity = Some("thief".into());
+    leases.replace("mcp-fleet-operator", &kube::api::PostParams::default(), &stolen).await.unwrap();
+    eventually("a steps down", || async { (!a.is_leader()).then_some(()) }).await;
+    stop.cancel();
+}

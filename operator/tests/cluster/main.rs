@@ -1,0 +1,10 @@
+//! The controllers against a real API server. There are no kubelets and no controllers of Kubernetes here: what is
+//! checked is what the operator asks for, keeps, and takes away again.
+//!
+//! `MCP_FLEET_TEST_KUBECONFIG` names the cluster; `cargo xtask test controllers` brings one up and sets it.
+
+mod leader;
+mod principal;
+mod server;
+mod support;
+mod tenant;

@@ -1,0 +1,155 @@
+//! Principals: tokens, rotation, revocation, and Secrets that were there before.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use mcp_fleet_crds::MCPPrincipal;
+use mcp_fleet_operator::token::{Claims, TenantKeys, peek, secret_name};
+use serde_json::{Value, json};
+
+use crate::support::{OPERATOR_NAMESPACE, create, eventually, reason, tenant, there, unique, with_operator};
+
+const SECRET: &str = "coder-mcp-credential";
+
+fn principals(client: &Client, namespace: &str) -> Api<MCPPrincipal> {
+    Api::namespaced(client.clone(), namespace)
+}
+
+fn secrets(client: &Client, namespace: &str) -> Api<Secret> {
+    Api::namespaced(client.clone(), namespace)
+}
+
+async fn place(client: &Client, prefix: &str, spec: Value) -> (String, String) {
+    let name = unique(prefix);
+    let uid = tenant(client, &name, spec).await.uid().unwrap();
+    there(&Api::<Deployment>::namespaced(client.clone(), &format!("{name}-mcp")), "gateway").await;
+    (name, uid)
+}
+
+async fn principal(client: &Client, namespace: &str) -> MCPPrincipal {
+    let body = json!({
+        "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPPrincipal",
+        "metadata": {"name": "coder", "namespace": namespace}, "spec": {},
+    });
+    create(&principals(client, namespace), body).await
+}
+
+fn text(secret: &Secret) -> BTreeMap<String, String> {
+    let data = secret.data.clone().unwrap_or_default();
+    data.into_iter().map(|(key, value)| (key, String::from_utf8(value.0).unwrap())).collect()
+}
+
+/// Waits for a token that `wanted` accepts.
+async fn token(client: &Client, namespace: &str, what: &str, wanted: impl Fn(&Claims) -> bool) -> (String, Claims) {
+    eventually(what, || async {
+        let secret = secrets(client, namespace).get_opt(SECRET).await.unwrap()?;
+        let token = text(&secret).remove("token")?;
+        let (_, claims) = peek(&token)?;
+        wanted(&claims).then_some((token, claims))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_principal_gets_a_token_that_the_tenants_key_verifies() {
+    let client = with_operator().await;
+    let (name, uid) = place(&client, "issue", json!({})).await;
+    let object = principal(&client, &name).await;
+    let (token, claims) = token(&client, &name, "a token", |_| true).await;
+    assert_eq!(claims.sub, format!("{name}/coder"));
+    assert_eq!(claims.aud, format!("https://gateway.{name}-mcp.svc"));
+    assert_eq!((claims.exp - claims.iat, claims.mcp_fleet.principal), (3600, object.uid().unwrap()));
+
+    let keys = secrets(&client, OPERATOR_NAMESPACE).get(&secret_name(&uid)).await.unwrap().data.unwrap();
+    let keys = TenantKeys::from_parts(&keys["key.der"].0, &keys["session"].0).unwrap();
+    let mut rules = jsonwebtoken::Validation::new(jsonwebtoken::Algorithm::ES256);
+    rules.set_audience(&[&claims.aud]);
+    let key = jsonwebtoken::DecodingKey::from_ec_der(&keys.point);
+    jsonwebtoken::decode::<Claims>(&token, &key, &rules).unwrap();
+
+    let secret = secrets(&client, &name).get(SECRET).await.unwrap();
+    assert_eq!(secret.owner_references()[0].uid, object.uid().unwrap());
+    let data = text(&secret);
+    assert_eq!(data.keys().collect::<Vec<_>>(), ["ca.crt", "expiresAt", "rotatesAt", "token", "url"]);
+    assert_eq!(data["url"], claims.aud);
+    reason(&principals(&client, &name), "coder", "CredentialCurrent", "Issued").await;
+}
+
+#[tokio::test]
+async fn a_token_rotates_by_the_clock_and_comes_back_when_deleted() {
+    let client = with_operator().await;
+    let credentials = json!({"credentials": {"lifetime": "1m", "overlap": "56s"}});
+    let (name, _) = place(&client, "rotate", credentials).await;
+    principal(&client, &name).await;
+    let (_, first) = token(&client, &name, "a token", |_| true).await;
+    let (_, second) = token(&client, &name, "its successor", |claims| claims.mcp_fleet.serial == 2).await;
+    assert!((4..=7).contains(&(second.iat - first.iat)), "{} s", second.iat - first.iat);
+    assert!(second.iat < first.exp, "they have to overlap");
+
+    secrets(&client, &name).delete(SECRET, &DeleteParams::default()).await.unwrap();
+    token(&client, &name, "another", |claims| claims.mcp_fleet.serial > 2).await;
+}
+
+#[tokio::test]
+async fn a_secret_that_was_there_before_is_left_alone() {
+    let client = with_operator().await;
+    let (name, _) = place(&client, "squatted", json!({})).await;
+    let squatted = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET, "namespace": name},
+        "stringData": {"token": "planted"},
+    });
+    create(&secrets(&client, &name), squatted).await;
+    principal(&client, &name).await;
+    reason(&principals(&client, &name), "coder", "CredentialCurrent", "SecretNotOwned").await;
+    reason(&principals(&client, &name), "coder", "Stalled", "SecretNotOwned").await;
+    assert_eq!(text(&secrets(&client, &name).get(SECRET).await.unwrap())["token"], "planted");
+}
+
+async fn revoke(client: &Client, namespace: &str, until: Option<Timestamp>) {
+    let patch = json!({"spec": {"revokeIssuedBefore": until.map(|until| until.to_string())}});
+    principals(client, namespace).patch("coder", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revocation_is_latched_and_followed_by_a_good_token() {
+    let client = with_operator().await;
+    let (name, uid) = place(&client, "revoke", json!({})).await;
+    let principal_uid = principal(&client, &name).await.uid().unwrap();
+    let (_, first) = token(&client, &name, "a token", |_| true).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+
+    let until = Timestamp::now();
+    revoke(&client, &name, Some(until)).await;
+    let (_, next) = token(&client, &name, "a new token", |claims| claims.iat > until.as_second()).await;
+    assert!(next.mcp_fleet.serial > first.mcp_fleet.serial);
+    reason(&principals(&client, &name), "coder", "RevocationApplied", "Applied").await;
+
+    // Taken back, and then set to an earlier time: neither lowers the latch.
+    let latches: Api<ConfigMap> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    revoke(&client, &name, None).await;
+    revoke(&client, &name, Some(until - Duration::from_hours(1))).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let latch = latches.get(&format!("tenant-{uid}-revocations")).await.unwrap().data.unwrap();
+    assert_eq!(latch[&principal_uid], until.as_second().to_string());
+    let kept = token(&client, &name, "the token stays", |_| true).await.1;
+    assert_eq!(kept.mcp_fleet.serial, next.mcp_fleet.serial);
+}
+
+#[tokio::test]
+async fn a_revocation_in_the_future_is_not_applied() {
+    let client = with_operator().await;
+    let (name, uid) = place(&client, "future", json!({})).await;
+    principal(&client, &name).await;
+    let (_, first) = token(&client, &name, "a token", |_| true).await;
+    revoke(&client, &name, Some(Timestamp::now() + Duration::from_hours(1))).await;
+    reason(&principals(&client, &name), "coder", "RevocationApplied", "InFuture").await;
+    let latches: Api<ConfigMap> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    assert!(latches.get_opt(&format!("tenant-{uid}-revocations")).await.unwrap().is_none());
+    let kept = token(&client, &name, "the token stays", |_| true).await.1;
+    assert_eq!(kept.mcp_fleet.serial, first.mcp_fleet.serial);
+}

@@ -1,0 +1,105 @@
+//! Servers: what runs, what may not, what goes.
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use mcp_fleet_crds::MCPServer;
+use serde_json::json;
+
+use crate::support::{eventually, gone, namespace, reason, server, tenant, there, unique, with_operator};
+
+fn servers(client: &Client, namespace: &str) -> Api<MCPServer> {
+    Api::namespaced(client.clone(), namespace)
+}
+
+/// A tenant, prepared: its name, and its runtime namespace.
+async fn place(client: &Client, prefix: &str) -> (String, String) {
+    let name = unique(prefix);
+    tenant(client, &name, json!({})).await;
+    let runtime = format!("{name}-mcp");
+    there(&Api::<Deployment>::namespaced(client.clone(), &runtime), "gateway").await;
+    (name, runtime)
+}
+
+#[tokio::test]
+async fn a_server_with_a_workspace_runs_as_a_stateful_set_behind_its_own_policy() {
+    let client = with_operator().await;
+    let (name, runtime) = place(&client, "files").await;
+    server(&client, &name, "files", json!({"workspace": {"mountPath": "/workspace", "storage": "1Gi"}})).await;
+    let set = there(&Api::<StatefulSet>::namespaced(client.clone(), &runtime), "mcp-files").await;
+    assert_eq!(set.spec.unwrap().volume_claim_templates.unwrap().len(), 1);
+    there(&Api::<Service>::namespaced(client.clone(), &runtime), "mcp-files").await;
+    there(&Api::<NetworkPolicy>::namespaced(client.clone(), &runtime), "mcp-files").await;
+    there(&Api::<Secret>::namespaced(client.clone(), &runtime), "mcp-files-tls").await;
+    reason(&servers(&client, &name), "files", "Ready", "WorkloadUnavailable").await;
+}
+
+#[tokio::test]
+async fn a_change_reaches_the_workload_and_a_deleted_server_leaves_nothing() {
+    let client = with_operator().await;
+    let (name, runtime) = place(&client, "change").await;
+    server(&client, &name, "files", json!({})).await;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &runtime);
+    there(&deployments, "mcp-files").await;
+    let patch = json!({"spec": {"replicas": 2}});
+    servers(&client, &name).patch("files", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    eventually("two replicas", || async {
+        (deployments.get("mcp-files").await.unwrap().spec.unwrap().replicas == Some(2)).then_some(())
+    })
+    .await;
+    servers(&client, &name).delete("files", &DeleteParams::default()).await.unwrap();
+    gone(&deployments, "mcp-files").await;
+    gone(&Api::<Service>::namespaced(client.clone(), &runtime), "mcp-files").await;
+    gone(&Api::<Secret>::namespaced(client.clone(), &runtime), "mcp-files-tls").await;
+    gone(&Api::<NetworkPolicy>::namespaced(client.clone(), &runtime), "mcp-files").await;
+    eventually("the server is gone", || async {
+        servers(&client, &name).get_opt("files").await.unwrap().is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_allowed_does_not_run_and_what_ran_before_goes_on() {
+    let client = with_operator().await;
+    let (name, runtime) = place(&client, "image").await;
+    server(&client, &name, "files", json!({})).await;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &runtime);
+    there(&deployments, "mcp-files").await;
+    let patch = json!({"spec": {"source": {"stdio": {"image": "evil.example/files:1"}}}});
+    servers(&client, &name).patch("files", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    reason(&servers(&client, &name), "files", "Accepted", "ImageNotAllowed").await;
+    let pod = deployments.get("mcp-files").await.unwrap().spec.unwrap().template.spec.unwrap();
+    assert_eq!(pod.containers[0].image.as_deref(), Some("registry.example.com/acme/files:1"));
+}
+
+#[tokio::test]
+async fn a_server_in_a_namespace_of_nobody_creates_nothing_and_says_so() {
+    let client = with_operator().await;
+    let name = unique("nobody");
+    namespace(&client, &name, &[]).await;
+    server(&client, &name, "files", json!({})).await;
+    reason(&servers(&client, &name), "files", "Accepted", "NamespaceUnclaimed").await;
+    assert!(servers(&client, &name).get("files").await.unwrap().finalizers().is_empty());
+}
+
+#[tokio::test]
+async fn a_workload_of_a_server_that_is_gone_is_deleted() {
+    let client = with_operator().await;
+    let (name, runtime) = place(&client, "orphan").await;
+    server(&client, &name, "files", json!({})).await;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &runtime);
+    there(&deployments, "mcp-files").await;
+    // Someone takes the finalizer off and deletes the server at once: there was no teardown.
+    let api = servers(&client, &name);
+    eventually("the server went without a teardown", || async {
+        let bare = json!({"metadata": {"finalizers": null}});
+        api.delete("files", &DeleteParams::default()).await.ok();
+        api.patch("files", &PatchParams::default(), &Patch::Merge(bare)).await.ok();
+        api.get_opt("files").await.unwrap().is_none().then_some(())
+    })
+    .await;
+    gone(&deployments, "mcp-files").await;
+    gone(&Api::<Service>::namespaced(client.clone(), &runtime), "mcp-files").await;
+}
