@@ -150,3 +150,14 @@ async fn on_sigterm_calls_in_flight_end_and_new_ones_are_refused() {
     assert!(start.elapsed() < Duration::from_secs(4));
     assert!(!Path::new(&format!("/proc/{pid}")).exists(), "the server has ended too");
 }
+
+#[test]
+fn on_sigterm_a_server_that_is_still_starting_is_not_waited_for() {
+    let mut shim = Shim::start("mute");
+    shim.wait_until("starting", |shim| shim.metric("mcp_pod_shim_server_starts_total") >= 1.0);
+    std::thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    shim.terminate();
+    assert!(shim.wait().success());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}

@@ -167,10 +167,14 @@ impl Server {
         };
         let end = match end {
             RunEnd::Stopping => {
+                // Before it is in service, what is in flight is only our own.
+                let in_service = self.now().ready.is_some();
                 self.become_unready(epoch, "the shim is stopping".to_owned());
-                tokio::select! {
-                    _ = &mut process.ended => {}
-                    () = drain(&link, self.spec.drain_timeout) => {}
+                if in_service {
+                    tokio::select! {
+                        _ = &mut process.ended => {}
+                        () = drain(&link, self.spec.drain_timeout) => {}
+                    }
                 }
                 RunEnd::Stopping
             }
