@@ -9,6 +9,9 @@ use mcp_fleet_crds::tenant::GatewayStatus;
 use parking_lot::RwLock;
 use tokio::sync::broadcast;
 
+use crate::publish::Hub;
+use crate::stream::Sessions;
+
 /// The kinds that are compiled into policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -67,6 +70,10 @@ pub struct Control {
     tenants: RwLock<HashMap<String, TenantState>>,
     changes: broadcast::Sender<ControlChange>,
     pokes: broadcast::Sender<String>,
+    /// The published policies, for the streams to push; and the ledger, while this replica leads.
+    pub hub: Hub,
+    /// The gateways that are connected to this replica.
+    pub sessions: Sessions,
 }
 
 /// What changed on the board.
@@ -85,6 +92,8 @@ impl Default for Control {
             tenants: RwLock::default(),
             changes: broadcast::channel(1024).0,
             pokes: broadcast::channel(1024).0,
+            hub: Hub::default(),
+            sessions: Sessions::default(),
         }
     }
 }
@@ -118,6 +127,19 @@ impl Control {
     pub fn set_tenant_state(&self, uid: &str, state: TenantState) {
         let before = self.tenants.write().insert(uid.to_owned(), state.clone());
         if before.as_ref() != Some(&state) {
+            let _ = self.changes.send(ControlChange::Tenant(uid.to_owned()));
+        }
+    }
+
+    /// Changes a part of that state, and tells listeners when it is another than before.
+    pub fn update_tenant_state(&self, uid: &str, update: impl FnOnce(&mut TenantState)) {
+        let mut tenants = self.tenants.write();
+        let state = tenants.entry(uid.to_owned()).or_default();
+        let before = state.clone();
+        update(state);
+        let changed = *state != before;
+        drop(tenants);
+        if changed {
             let _ = self.changes.send(ControlChange::Tenant(uid.to_owned()));
         }
     }

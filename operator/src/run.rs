@@ -23,7 +23,9 @@ use crate::health::{self, Readiness};
 use crate::latch::Latches;
 use crate::leader::{Elector, Leadership};
 use crate::principal::{CredentialExpiry, Principals};
+use crate::publish;
 use crate::server::Servers;
+use crate::stream;
 use crate::telemetry::Metrics;
 use crate::tenant::Tenants;
 use crate::token::KeyStore;
@@ -32,12 +34,21 @@ use crate::world;
 /// The pause before something that every replica needs is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long streams may take to end.
+const DRAIN: Duration = Duration::from_secs(2);
+
 /// Why a replica cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The metrics contradict each other.
     #[error("failed to register the metrics")]
     Metrics(#[from] prometheus::Error),
+    /// The control port cannot be served.
+    #[error(transparent)]
+    Control(stream::ServeError),
+    /// The health port cannot be served.
+    #[error("failed to serve health and metrics")]
+    Health(std::io::Error),
     /// The control server's certificate cannot be made or used.
     #[error("failed to make the certificate of the control server: {0}")]
     Serving(String),
@@ -47,7 +58,7 @@ pub enum RunError {
 pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Result<(), RunError> {
     let config = Arc::new(config);
     let (metrics, ready) = (Metrics::new()?, Readiness::default());
-    let health = tokio::spawn(health::serve(config.metrics_listen, metrics.clone(), ready.clone(), stop.clone()));
+    let mut health = tokio::spawn(health::serve(config.metrics_listen, metrics.clone(), ready.clone(), stop.clone()));
     let Some(authority) = authority(&client, &config, &stop).await else { return Ok(()) };
     let (world, watches) = world::run(&client);
     let watches = tokio::spawn(watches);
@@ -66,6 +77,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         client: client.clone(),
         config: config.clone(),
     });
+    let mut served = tokio::spawn(stream::serve(ctx.clone(), stop.clone()));
     let lease_ends = CancellationToken::new();
     let serve = async {
         if !ctx.world.filled().await {
@@ -81,13 +93,24 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
             tracing::warn!("the election ended badly");
         }
     };
+    let broken = async {
+        tokio::select! {
+            Ok(Err(error)) = &mut served => RunError::Control(error),
+            Ok(Err(error)) = &mut health => RunError::Health(error),
+            else => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = serve => {}
+        error = broken => return Err(error),
         // Before the stores are filled there is no Lease to release.
         () = async { stop.cancelled().await; if ready.get() { std::future::pending::<()>().await; } } => {}
     }
     watches.abort();
-    health.abort();
+    // Streams end with `stop`; whoever still hangs on is left behind.
+    if !served.is_finished() {
+        let _ = tokio::time::timeout(DRAIN, served).await;
+    }
     Ok(())
 }
 
@@ -119,6 +142,7 @@ async fn lead(ctx: &Arc<Context>) {
         controller::run::<Servers>(ctx.clone()),
         controller::run::<Principals>(ctx.clone()),
         world::watch_secrets(ctx.client.clone(), ctx.world.clone()),
+        publish::run(ctx.clone()),
     );
 }
 
@@ -140,7 +164,7 @@ async fn authority(client: &Client, config: &Config, stop: &CancellationToken) -
 
 /// TLS of the control server. The key never leaves this process, so the certificate lives as long as the authority.
 fn serving(authority: &Authority, config: &Config) -> Result<Arc<rustls::ServerConfig>, RunError> {
-    let failed = |error: &dyn std::error::Error| RunError::Serving(crate::error::chain(error));
+    let failed = |error: &(dyn std::error::Error + 'static)| RunError::Serving(crate::error::chain(error));
     let name = config.operator_name();
     let request = LeafRequest {
         dns: vec![name.clone(), format!("{name}.{}", config.cluster_domain)],
