@@ -1,5 +1,6 @@
 //! The cluster in docker, made by kind. It brings its own network, DNS, volumes and policy enforcement.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -10,43 +11,49 @@ use crate::tools::{command, go, progress};
 
 /// Makes the cluster unless kind has one of that name, and writes its kubeconfig.
 pub fn up(layout: &Layout) -> Result<()> {
-    std::fs::create_dir_all(&layout.state)?;
-    if !exists(layout)? {
-        progress::step(format!("making kind cluster {}", layout.name), "1 min", || {
-            command::run(
-                kind()?
-                    .args(["create", "cluster", "--wait", "120s", "--name", &layout.name, "--kubeconfig"])
-                    .arg(layout.kubeconfig()),
-            )
-        })?;
+    fs::create_dir_all(&layout.state).with_context(|| format!("failed to create {}", layout.state.display()))?;
+    if exists(layout)? {
+        return command::run(&mut with_kubeconfig(layout, &["export", "kubeconfig"])?);
     }
-    command::run(
-        kind()?.args(["export", "kubeconfig", "--name", &layout.name, "--kubeconfig"]).arg(layout.kubeconfig()),
-    )
+    progress::step(format!("making kind cluster {}", layout.name), "1 min", || {
+        command::run(with_kubeconfig(layout, &["create", "cluster"])?.arg("--wait=120s"))
+    })
 }
 
 /// Removes the cluster; that there is none is fine.
 pub fn down(layout: &Layout) -> Result<()> {
-    command::run(kind()?.args(["delete", "cluster", "--name", &layout.name]))
+    command::run(&mut with_kubeconfig(layout, &["delete", "cluster"])?)
 }
 
-/// Loads an image archive into the cluster's nodes.
+/// Loads an image archive into the cluster's node.
 pub fn import(layout: &Layout, archive: &Path) -> Result<()> {
-    command::run(kind()?.args(["load", "image-archive", "--name", &layout.name]).arg(archive))
+    command::run(kind(layout, &["load", "image-archive"])?.arg(archive))
         .with_context(|| format!("failed to load {}", archive.display()))
 }
 
-/// Restarts a program of the control plane by killing its container's process; kubelet starts it again.
+/// Kills a program of the cluster in its node; kubelet, or systemd for kubelet itself, starts it again.
 pub fn restart(layout: &Layout, unit: &str) -> Result<()> {
     let node = format!("{}-control-plane", layout.name);
-    command::run(Command::new("docker").args(["exec", &node, "pkill", "-KILL", "-x", unit]))
+    // By the command line, because the kernel cuts names to fifteen letters.
+    let pattern = format!("^([^ ]*/)?{unit} ");
+    command::run(Command::new("docker").args(["exec", &node, "pkill", "-KILL", "-f", &pattern]))
 }
 
 /// Whether kind has a cluster of this name.
 pub fn exists(layout: &Layout) -> Result<bool> {
-    Ok(command::output(kind()?.args(["get", "clusters"]))?.lines().any(|line| line == layout.name))
+    let clusters = command::output(Command::new(go::kind()?).args(["get", "clusters"]))?;
+    Ok(clusters.lines().any(|line| line == layout.name))
 }
 
-fn kind() -> Result<Command> {
-    Ok(Command::new(go::kind()?))
+fn kind(layout: &Layout, action: &[&str]) -> Result<Command> {
+    let mut kind = Command::new(go::kind()?);
+    kind.args(action).args(["--name", &layout.name]);
+    Ok(kind)
+}
+
+/// kind with our kubeconfig: it would edit the user's own.
+fn with_kubeconfig(layout: &Layout, action: &[&str]) -> Result<Command> {
+    let mut kind = kind(layout, action)?;
+    kind.arg("--kubeconfig").arg(layout.kubeconfig());
+    Ok(kind)
 }

@@ -135,9 +135,13 @@ impl Cluster {
                 namespaces::in_network(supervisor, program.as_ref())
             }
         };
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = std::iter::once(go::kubernetes()?).chain(std::env::split_paths(&path));
-        command.env("PATH", std::env::join_paths(folders)?).env("KUBECONFIG", self.kubeconfig());
+        // Who has docker has a kubectl of their own, or builds one; the packaged node's programs bring theirs.
+        if self.mode != Mode::Kind || !command::on_path("kubectl") {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let folders = std::iter::once(go::kubernetes()?).chain(std::env::split_paths(&path));
+            command.env("PATH", std::env::join_paths(folders)?);
+        }
+        command.env("KUBECONFIG", self.kubeconfig());
         Ok(command)
     }
 

@@ -7,10 +7,8 @@ use anyhow::Result;
 use super::builder::buildah;
 use crate::tools::{cache, command, progress};
 
-/// Changes when what is made here does, and with it every image that starts from the base.
-pub const VERSION: &str = "bookworm-1";
-
-const REFERENCE: &str = "mcp-fleet.local/debian:bookworm";
+/// The base. Its tag is to change when what is made here does, and changes every image that starts from it.
+pub const REFERENCE: &str = "mcp-fleet.local/debian:bookworm-2";
 
 /// The bundle of certificates that the machine trusts: behind a proxy, the proxy's as well.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -39,6 +37,12 @@ fn make() -> Result<()> {
     // The same that registries' slim images leave out.
     for path in ["doc", "man", "info", "locale"] {
         debian.arg(format!("--dpkgopt=path-exclude=/usr/share/{path}/*"));
+    }
+    // Nor do they keep what apt downloads or computes.
+    for option in
+        ["APT::Keep-Downloaded-Packages \"false\"", "Dir::Cache::pkgcache \"\"", "Dir::Cache::srcpkgcache \"\""]
+    {
+        debian.arg(format!("--aptopt={option}"));
     }
     command::run(debian.args(["--variant=minbase", "--include=ca-certificates", "bookworm"]).arg(&archive))?;
     let container = command::output(buildah()?.args(["from", "scratch"]))?;

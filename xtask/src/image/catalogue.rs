@@ -77,6 +77,9 @@ pub const PROBE: Image = Image {
     ..Image::local("probe", "mcp-fleet.local/probe:1")
 };
 
+/// What the demo runs.
+pub const DEMO: &[&Image] = &[&OPERATOR, &MCP_POD, &SERVER_FILESYSTEM, &SERVER_TIME, &INSPECTOR, &PROMETHEUS];
+
 /// All of them, for the command line.
 pub const ALL: &[&Image] =
     &[&MCP_POD, &OPERATOR, &SERVER_FILESYSTEM, &SERVER_TIME, &INSPECTOR, &PROMETHEUS, &PAUSE, &COREDNS, &PROBE];

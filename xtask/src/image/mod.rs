@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 use anyhow::{Context as _, Result};
 
 pub use self::builder::docker_runs;
-pub use self::catalogue::{COREDNS, PAUSE, PROBE};
+pub use self::catalogue::{COREDNS, DEMO, PAUSE, PROBE};
 use crate::tools::cache::{self, Key};
 use crate::tools::{progress, repository};
 
@@ -43,7 +43,7 @@ pub fn build(image: &Image) -> Result<PathBuf> {
     let inputs = (image.inputs)().with_context(|| format!("failed to make the inputs of image {}", image.name))?;
     let mut key = Key::default().text(image.reference).text(image.target.unwrap_or_default()).path(&recipe)?;
     if image.on_debian {
-        key = key.text(base::VERSION);
+        key = key.text(base::REFERENCE);
     }
     let cached = cache::root()?;
     for input in &inputs {

@@ -23,7 +23,7 @@ pub const NODE: &[Package] = &[
     Package { provides: "runc", name: "runc" },
     Package { provides: "/usr/lib/cni/bridge", name: "containernetworking-plugins" },
     Package { provides: "nft", name: "nftables" },
-    Package { provides: "conntrack", name: "conntrack" },
+    Package { provides: "sysctl", name: "procps" },
     Package { provides: "ip", name: "iproute2" },
     Package { provides: "nsenter", name: "util-linux" },
     Package { provides: "mount", name: "mount" },
