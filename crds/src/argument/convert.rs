@@ -1,8 +1,9 @@
 //! From the API's arguments to the rules of the policy model, with every check that a schema cannot make.
 
-mod check;
+use std::error::Error;
 
 use mcp_fleet_policy::model::{self, ItemRule, Rule, Scalar};
+use mcp_fleet_policy::rules;
 
 use super::{
     Argument, Constant, Dash, DotFiles, IntegerRange, Items, NumberRange, PathRule, Plain, PlainRules, PlainType,
@@ -74,13 +75,13 @@ impl<V: ToRule> ToRule for Value<V> {
         let kind = match kind {
             ValueType::Array => {
                 only(rules, "array", [("object", object.is_some())])?;
-                let Items { items, max_items } = member(array.as_ref(), "array", "Array")?;
+                let Items { items, max_items } = named(array.as_ref(), "array", "Array")?;
                 let item = items.to_rule().map_err(|error| error.within("array.items"))?;
                 return Ok(Rule::Array(Box::new(ItemRule { item, max_items: *max_items })));
             }
             ValueType::Object => {
                 only(rules, "object", [("array", array.is_some())])?;
-                let Properties { properties: list } = member(object.as_ref(), "object", "Object")?;
+                let Properties { properties: list } = named(object.as_ref(), "object", "Object")?;
                 return Ok(Rule::Object(properties(list)?));
             }
             ValueType::Path => PlainType::Path,
@@ -100,26 +101,41 @@ impl<V: ToRule> ToRule for Value<V> {
     }
 }
 
-/// The rule of a type that holds no other values.
+/// The rule of a type that holds no other values, checked by the code that will enforce it.
 fn plain(kind: PlainType, rules: &PlainRules) -> Result<Rule, ArgumentError> {
-    match kind {
-        PlainType::Path => only(rules, "path", [])?,
-        PlainType::Enum => only(rules, "enum", [])?,
-        PlainType::String => only(rules, "string", [])?,
-        PlainType::Integer => only(rules, "integer", [])?,
-        PlainType::Number => only(rules, "number", [])?,
-        PlainType::Boolean => only(rules, "", [])?,
-        PlainType::Const => only(rules, "const", [])?,
+    let (name, rule) = match kind {
+        PlainType::Path => ("path", path(member(rules, rules.path.as_ref(), "path", "Path")?)),
+        PlainType::Enum => ("enum", Rule::Enum(member(rules, rules.r#enum.as_ref(), "enum", "Enum")?.values.clone())),
+        PlainType::String => ("string", string(member(rules, rules.string.as_ref(), "string", "String")?)),
+        PlainType::Integer => {
+            let IntegerRange { minimum, maximum } = *member(rules, rules.integer.as_ref(), "integer", "Integer")?;
+            ("integer", Rule::Integer { minimum, maximum })
+        }
+        PlainType::Number => {
+            let NumberRange { minimum, maximum } = member(rules, rules.number.as_ref(), "number", "Number")?.clone();
+            ("number", Rule::Number { minimum, maximum })
+        }
+        PlainType::Boolean => {
+            only(rules, "", [])?;
+            ("type", Rule::Boolean)
+        }
+        PlainType::Const => ("const", constant(member(rules, rules.r#const.as_ref(), "const", "Const")?)?),
+    };
+    rules::validate(&rule).map_err(|error| ArgumentError::new(name, chain(&error)))?;
+    Ok(rule)
+}
+
+/// An error and everything below it, as one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(source) = below {
+        // `regex` draws a picture above its last line.
+        let reason = source.to_string();
+        text = format!("{text}: {}", reason.lines().last().unwrap_or_default().trim_start_matches("error: "));
+        below = source.source();
     }
-    match kind {
-        PlainType::Path => path(member(rules.path.as_ref(), "path", "Path")?),
-        PlainType::Enum => Ok(Rule::Enum(check::values(&member(rules.r#enum.as_ref(), "enum", "Enum")?.values)?)),
-        PlainType::String => string(member(rules.string.as_ref(), "string", "String")?),
-        PlainType::Integer => integer(member(rules.integer.as_ref(), "integer", "Integer")?),
-        PlainType::Number => number(member(rules.number.as_ref(), "number", "Number")?),
-        PlainType::Boolean => Ok(Rule::Boolean),
-        PlainType::Const => constant(member(rules.r#const.as_ref(), "const", "Const")?),
-    }
+    text
 }
 
 /// Refuses members that `type` does not name.
@@ -139,60 +155,35 @@ fn only<const N: usize>(rules: &PlainRules, allowed: &str, more: [(&str, bool); 
     }
 }
 
-fn member<'a, T>(member: Option<&'a T>, name: &str, kind: &str) -> Result<&'a T, ArgumentError> {
+/// The member that `type` names, which must be the only one.
+fn member<'a, T>(rules: &PlainRules, member: Option<&'a T>, name: &str, kind: &str) -> Result<&'a T, ArgumentError> {
+    only(rules, name, [])?;
+    named(member, name, kind)
+}
+
+fn named<'a, T>(member: Option<&'a T>, name: &str, kind: &str) -> Result<&'a T, ArgumentError> {
     member.ok_or_else(|| ArgumentError::new(name, format!("must be set when type is {kind}")))
 }
 
-fn path(rule: &PathRule) -> Result<Rule, ArgumentError> {
-    check::roots(&rule.within)?;
-    Ok(Rule::Path(model::PathRule {
-        within: rule.within.clone(),
-        extensions: rule.extensions.clone(),
-        dotfiles: rule.dotfiles == DotFiles::Allow,
-    }))
+fn path(rule: &PathRule) -> Rule {
+    let PathRule { within, extensions, dotfiles } = rule;
+    let dotfiles = *dotfiles == DotFiles::Allow;
+    Rule::Path(model::PathRule { within: within.clone(), extensions: extensions.clone(), dotfiles })
 }
 
-fn string(rule: &StringRule) -> Result<Rule, ArgumentError> {
-    if let Some(pattern) = &rule.pattern {
-        check::pattern(pattern).map_err(|problem| ArgumentError::new("string.pattern", problem))?;
-    }
-    Ok(Rule::String(model::StringRule {
-        max_length: rule.max_length,
-        pattern: rule.pattern.clone(),
-        leading_dash: rule.leading_dash == Dash::Allow,
-    }))
-}
-
-fn integer(rule: &IntegerRange) -> Result<Rule, ArgumentError> {
-    let IntegerRange { minimum, maximum } = *rule;
-    if minimum > maximum {
-        return Err(ArgumentError::new("integer.minimum", "must not be larger than maximum; swap them"));
-    }
-    Ok(Rule::Integer { minimum, maximum })
-}
-
-fn number(rule: &NumberRange) -> Result<Rule, ArgumentError> {
-    let bound = |name: &str, text: &str| {
-        text.parse::<f64>()
-            .ok()
-            .filter(|value| value.is_finite())
-            .ok_or_else(|| ArgumentError::new(name, "must be a decimal string such as \"0.5\""))
-    };
-    let (minimum, maximum) = (bound("number.minimum", &rule.minimum)?, bound("number.maximum", &rule.maximum)?);
-    if minimum > maximum {
-        return Err(ArgumentError::new("number.minimum", "must not be larger than maximum; swap them"));
-    }
-    Ok(Rule::Number { minimum: rule.minimum.clone(), maximum: rule.maximum.clone() })
+fn string(rule: &StringRule) -> Rule {
+    let StringRule { max_length, pattern, leading_dash } = rule;
+    let leading_dash = *leading_dash == Dash::Allow;
+    Rule::String(model::StringRule { max_length: *max_length, pattern: pattern.clone(), leading_dash })
 }
 
 fn constant(rule: &Constant) -> Result<Rule, ArgumentError> {
-    let scalar = match rule {
+    Ok(Rule::Const(match rule {
         Constant { string: Some(text), integer: None, boolean: None } => Scalar::String(text.clone()),
         Constant { string: None, integer: Some(number), boolean: None } => Scalar::Integer(*number),
         Constant { string: None, integer: None, boolean: Some(truth) } => Scalar::Boolean(*truth),
         _ => return Err(ArgumentError::new("const", "must have exactly one of string, integer and boolean")),
-    };
-    Ok(Rule::Const(scalar))
+    }))
 }
 
 #[cfg(test)]
