@@ -83,7 +83,7 @@ fn stale(folder: &PathBuf, files: &BTreeMap<String, String>) -> Result<Vec<PathB
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.ends_with(".yaml") && !files.contains_key(&name) {
+        if path.extension().is_some_and(|extension| extension == "yaml") && !files.contains_key(&name) {
             stale.push(path);
         }
     }

@@ -6,6 +6,7 @@
 mod bench;
 mod cluster;
 mod crds;
+mod demo;
 mod image;
 mod test;
 mod tools;
@@ -32,6 +33,8 @@ enum Task {
     Cluster(cluster::cli::Arguments),
     /// The API's YAML from its Rust types: `crds/yaml` and the chart.
     Crds(crds::Arguments),
+    /// The whole idea at work on a real cluster, step by step.
+    Demo(demo::Arguments),
     /// Build container images as archives.
     Image(image::cli::Arguments),
     /// Every test but the long ones, or one part of them.
@@ -59,6 +62,7 @@ fn run(task: Task) -> Result<()> {
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Cluster(arguments) => cluster::cli::run(arguments),
         Task::Crds(arguments) => crds::run(&arguments),
+        Task::Demo(arguments) => demo::run(&arguments),
         Task::Image(arguments) => image::cli::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Supervise { plan } => cluster::supervisor::run(&plan),

@@ -10,6 +10,10 @@ use crate::tools::{cache, command, progress};
 /// The base. Its tag is to change when what is made here does, and changes every image that starts from it.
 pub const REFERENCE: &str = "mcp-fleet.local/debian:bookworm-2";
 
+/// What keeps apt from leaving downloads and caches in layers, as registries' images have it.
+const KEEP_NOTHING: &str =
+    r#"APT::Keep-Downloaded-Packages "false";\nDir::Cache::pkgcache "";\nDir::Cache::srcpkgcache "";\n"#;
+
 /// The bundle of certificates that the machine trusts: behind a proxy, the proxy's as well.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -38,12 +42,7 @@ fn make() -> Result<()> {
     for path in ["doc", "man", "info", "locale"] {
         debian.arg(format!("--dpkgopt=path-exclude=/usr/share/{path}/*"));
     }
-    // Nor do they keep what apt downloads or computes.
-    for option in
-        ["APT::Keep-Downloaded-Packages \"false\"", "Dir::Cache::pkgcache \"\"", "Dir::Cache::srcpkgcache \"\""]
-    {
-        debian.arg(format!("--aptopt={option}"));
-    }
+    debian.arg(format!("--customize-hook=printf '{KEEP_NOTHING}' > $1/etc/apt/apt.conf.d/90keep-nothing"));
     command::run(debian.args(["--variant=minbase", "--include=ca-certificates", "bookworm"]).arg(&archive))?;
     let container = command::output(buildah()?.args(["from", "scratch"]))?;
     let container = container.trim();

@@ -1,0 +1,76 @@
+//! What was spent: by our count, in the ledger and in Prometheus.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::demo::report::Step;
+use crate::demo::stage::{OPERATOR, Stage, until};
+
+/// Millionths, by tenant and principal.
+type Spend = BTreeMap<(String, String), u64>;
+
+/// Three ways to the same figures.
+pub const SPEND: Step = Step {
+    name: "spend",
+    does: "compares calls × price as counted here with the ledger and with Prometheus, by tenant and principal",
+    run: |stage| {
+        let counted: Spend = stage.paid.iter().map(|(who, (_, micros))| (who.clone(), *micros)).collect();
+        until(Duration::from_secs(45), "the last reports and scrapes", || {
+            let (ledger, prometheus) = (in_ledger(stage)?, in_prometheus(stage)?);
+            if ledger != counted || prometheus != counted {
+                bail!("counted {counted:?}\nin the ledger {ledger:?}\nin Prometheus {prometheus:?}");
+            }
+            Ok(())
+        })?;
+        let lines = stage.paid.iter().map(|((tenant, principal), (calls, micros))| {
+            format!("{tenant} {principal}: {calls} calls, {} USD", dollars(*micros))
+        });
+        Ok(format!("{QUERY}\n{}", lines.collect::<Vec<_>>().join("\n")))
+    },
+};
+
+/// Both operators may show the same counter; it is one figure.
+const QUERY: &str =
+    "sum by (tenant, principal) (max by (tenant, principal, server, tool, currency) (mcp_fleet_spend_total))";
+
+/// The items of the ledgers of both tenants' spend limits, which cover every call.
+fn in_ledger(stage: &Stage) -> Result<Spend> {
+    let ledgers = stage.kubectl_json(&["get", "mcpledgers", "-n", OPERATOR])?;
+    let mut spend = Spend::new();
+    let empty = Vec::new();
+    for ledger in ledgers["items"].as_array().unwrap_or(&empty) {
+        let spec = &ledger["spec"];
+        if spec["budget"]["name"] != "spendLimit" {
+            continue;
+        }
+        let tenant = spec["tenant"]["name"].as_str().unwrap_or_default();
+        let open = spec["leases"].as_array().unwrap_or(&empty).iter();
+        let items = open.flat_map(|lease| lease["items"].as_array().into_iter().flatten());
+        for item in items.chain(spec["items"].as_array().unwrap_or(&empty)) {
+            let principal = item["principal"].as_str().unwrap_or_default();
+            let amount = item["amount"].as_u64().unwrap_or_default();
+            *spend.entry((tenant.to_owned(), principal.to_owned())).or_default() += amount;
+        }
+    }
+    Ok(spend)
+}
+
+fn in_prometheus(stage: &Stage) -> Result<Spend> {
+    let series = stage.promql(QUERY)?.into_iter().map(|(labels, value)| {
+        let label = |name: &str| labels[name].as_str().unwrap_or_default().to_owned();
+        ((label("tenant"), label("principal")), micros(value))
+    });
+    Ok(series.collect())
+}
+
+/// A metric's value, in millionths: it counts units of the currency.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the demo's sums are small")]
+fn micros(value: f64) -> u64 {
+    (value * 1_000_000.0).round() as u64
+}
+
+fn dollars(micros: u64) -> String {
+    format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+}
