@@ -48,11 +48,10 @@ impl Denial {
             text.push_str(characters.as_str());
             text.push('.');
         }
-        if let Some(after) = self.retry_after {
-            text.extend([" Try again in ", &duration(after), "."]);
-        }
-        if let Some(at) = self.resets_at() {
-            text.extend([" Resets at ", &at, "."]);
+        match (self.resets_at(), self.retry_after) {
+            (Some(at), _) => text.extend([" Resets at ", &at, "."]),
+            (None, Some(after)) => text.extend([" Try again in ", &duration(after), "."]),
+            (None, None) => {}
         }
         text.push(' ');
         text.push_str(self.reason.hint());
@@ -142,9 +141,16 @@ mod tests {
     fn the_text_says_reason_limit_reset_and_what_to_do() {
         assert_eq!(
             denial().text(),
-            "Refused (budget_exhausted). Budget \"daily\" allows 5 USD a day. Try again in 2 s. Resets at \
-             2026-11-22T00:00:00Z. Stop calling priced tools until the budget resets, or ask its owner to raise it."
+            "Refused (budget_exhausted). Budget \"daily\" allows 5 USD a day. Resets at 2026-11-22T00:00:00Z. \
+             Stop calling priced tools until the budget resets, or ask its owner to raise it."
         );
+    }
+
+    #[test]
+    fn a_time_to_wait_is_never_told_shorter_than_it_is() {
+        let told = |after| Denial { retry_after: Some(after), ..Denial::new(Reason::RateLimited) }.text();
+        assert!(told(Duration::from_millis(1_001)).contains("Try again in 2 s."));
+        assert!(told(Duration::from_nanos(1_000_001)).contains("Try again in 2 ms."));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! gateway enforces; [`reason`] is the closed set of answers to «why».
 
 pub mod authenticate;
+pub mod budget;
 pub mod class;
 pub mod denial;
 pub mod engine;

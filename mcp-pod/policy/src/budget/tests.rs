@@ -1,0 +1,414 @@
+//! The book: what it gives out is covered, what it reports is what was spent.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Budget, Period, Selector, TenantPolicy};
+use crate::reason::Reason;
+use crate::testing;
+use crate::tick::Tick;
+
+const WALL: i64 = 1_795_305_600;
+const PERIOD_END: i64 = WALL + 3600;
+const PRICE: Micros = Micros::new(1_000);
+
+fn at(millis: u64) -> Tick {
+    Tick::ZERO.plus(Duration::from_millis(millis))
+}
+
+fn budget(uid: &str, amount: Option<u64>, calls: Option<u64>) -> Budget {
+    Budget {
+        name: uid.into(),
+        uid: uid.into(),
+        selector: Selector::default(),
+        period: Period::Day,
+        amount: amount.map(Micros::new),
+        calls,
+    }
+}
+
+fn policy(budgets: &[Budget]) -> TenantPolicy {
+    TenantPolicy { currency: "USD".parse().ok(), budgets: budgets.to_vec(), ..testing::policy() }
+}
+
+fn book(budgets: &[Budget]) -> Book {
+    let mut book = Book::new();
+    book.apply(at(0), &policy(budgets));
+    book
+}
+
+const CALL: Call<'_> = Call { principal: "acme/coder", server: "files", tool: "read", price: PRICE };
+
+fn reserve(book: &mut Book, now: Tick, budgets: &[Budget]) -> Outcome {
+    book.reserve(now, WALL, &CALL, budgets.iter())
+}
+
+fn reserved(book: &mut Book, now: Tick, budgets: &[Budget]) -> Reservation {
+    match reserve(book, now, budgets) {
+        Outcome::Reserved(reservation) => reservation,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(outcome: Outcome) -> Denial {
+    match outcome {
+        Outcome::Refused(denial) => denial,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn grant(request: &LeaseRequest, amount: u64, calls: u64) -> LeaseAnswer {
+    let grant = Grant {
+        lease: format!("lease-{}", request.request),
+        amount: Micros::new(amount),
+        calls,
+        valid: Duration::from_secs(60),
+    };
+    answer(request, LeaseOutcome::Granted(grant))
+}
+
+fn answer(request: &LeaseRequest, outcome: LeaseOutcome) -> LeaseAnswer {
+    LeaseAnswer { request: request.request, budget_uid: request.budget_uid.clone(), outcome }
+}
+
+/// Has the next request granted as it is.
+fn fetch(book: &mut Book, now: Tick, budgets: &[Budget]) {
+    assert!(matches!(reserve(book, now, budgets), Outcome::NeedLease));
+    for request in book.take_requests(now) {
+        book.answer(now, WALL, grant(&request, request.amount.get(), request.calls));
+    }
+}
+
+#[test]
+fn a_lease_is_asked_for_once_and_lasts_for_many_calls() {
+    let budgets = [budget("b", Some(5_000_000), None)];
+    let mut book = book(&budgets);
+    assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
+    assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
+    let requests = book.take_requests(at(0));
+    let [request] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!((request.minimum_amount, request.amount), (PRICE, Micros::new(625_000)));
+    assert_eq!(request.minimum_calls, 1);
+    assert_eq!(book.take_requests(at(0)), []);
+    book.answer(at(0), WALL, grant(request, 625_000, 1000));
+    for _ in 0..625 {
+        let reservation = reserved(&mut book, at(1), &budgets);
+        book.settle(at(1), reservation, Charge::Full);
+    }
+    assert!(matches!(reserve(&mut book, at(1), &budgets), Outcome::NeedLease));
+}
+
+#[test]
+fn a_priced_call_without_a_budget_is_refused_and_a_free_one_needs_none() {
+    let mut book = book(&[]);
+    assert_eq!(refused(reserve(&mut book, at(0), &[])).reason, Reason::PriceUncovered);
+    let free = Call { price: Micros::ZERO, ..CALL };
+    assert!(matches!(book.reserve(at(0), WALL, &free, [].iter()), Outcome::Reserved(_)));
+    let money = [budget("b", Some(1), None)];
+    assert!(matches!(book.reserve(at(0), WALL, &free, money.iter()), Outcome::Reserved(_)));
+    // Calls that are counted bound no money.
+    assert_eq!(refused(reserve(&mut book, at(0), &[budget("b", None, Some(9))])).reason, Reason::PriceUncovered);
+}
+
+#[test]
+fn every_budget_gives_or_none_does() {
+    let budgets = [budget("a", Some(5_000_000), None), budget("b", Some(5_000_000), Some(2))];
+    let mut book = book(&budgets);
+    assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
+    let requests = book.take_requests(at(0));
+    let first = requests.iter().find(|request| request.budget_uid == "a").unwrap();
+    let second = requests.iter().find(|request| request.budget_uid == "b").unwrap();
+    book.answer(at(0), WALL, grant(first, 5_000, 9));
+    book.answer(at(0), WALL, answer(second, LeaseOutcome::Exhausted { period_end: PERIOD_END }));
+    assert_eq!(refused(reserve(&mut book, at(0), &budgets)).reason, Reason::BudgetExhausted);
+    assert_eq!(book.leases().map(lease::Lease::reserved_calls).sum::<u64>(), 0);
+}
+
+#[test]
+fn an_exhausted_budget_is_not_asked_for_again_at_once() {
+    let budgets = [budget("coder-daily", Some(5_000_000), Some(1000))];
+    let mut book = book(&budgets);
+    assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
+    let request = book.take_requests(at(0)).remove(0);
+    book.answer(at(0), WALL, answer(&request, LeaseOutcome::Exhausted { period_end: PERIOD_END }));
+    let denial = refused(reserve(&mut book, at(500), &budgets));
+    assert_eq!(denial.reason, Reason::BudgetExhausted);
+    assert_eq!(denial.resets_at, Some(PERIOD_END));
+    assert_eq!(denial.limit.as_deref(), Some("the budget `coder-daily` allows 5 USD and 1000 calls a day"));
+    assert_eq!(book.take_requests(at(500)), []);
+    // Room may come back, so it is tried again; each time later.
+    assert!(matches!(reserve(&mut book, at(1000), &budgets), Outcome::NeedLease));
+    let request = book.take_requests(at(1000)).remove(0);
+    book.answer(at(1000), WALL, answer(&request, LeaseOutcome::Exhausted { period_end: PERIOD_END }));
+    refused(reserve(&mut book, at(2900), &budgets));
+    // A new policy may have raised it.
+    book.apply(at(2900), &policy(&budgets));
+    assert!(matches!(reserve(&mut book, at(2900), &budgets), Outcome::NeedLease));
+}
+
+#[test]
+fn a_ledger_that_cannot_answer_is_not_an_exhausted_budget() {
+    let budgets = [budget("b", Some(5_000_000), None)];
+    let mut book = book(&budgets);
+    assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
+    let request = book.take_requests(at(0)).remove(0);
+    book.answer(at(0), WALL, answer(&request, LeaseOutcome::Unavailable));
+    let denial = refused(reserve(&mut book, at(400), &budgets));
+    assert_eq!((denial.reason, denial.retry_after), (Reason::BudgetUnavailable, Some(Duration::from_millis(600))));
+}
+
+#[test]
+fn a_lease_that_is_too_small_for_a_call_is_given_back_before_another_is_asked_for() {
+    let budgets = [budget("b", Some(5_000_000), None)];
+    let mut book = book(&budgets);
+    fetch(&mut book, at(0), &budgets);
+    let dear = Call { price: Micros::new(1_000_000), ..CALL };
+    assert!(matches!(book.reserve(at(0), WALL, &dear, budgets.iter()), Outcome::NeedLease));
+    let reports = book.take_reports(at(0));
+    assert!(reports.iter().any(|report| report.last && report.amount == Micros::ZERO), "{reports:?}");
+    let request = book.take_requests(at(0)).remove(0);
+    assert_eq!((request.minimum_amount.get(), request.amount.get()), (1_000_000, 5_000_000));
+}
+
+#[test]
+fn reports_are_totals_by_principal_and_tool() {
+    let budgets = [budget("b", Some(5_000_000), None)];
+    let mut book = book(&budgets);
+    fetch(&mut book, at(0), &budgets);
+    let first = reserved(&mut book, at(0), &budgets);
+    let second = reserved(&mut book, at(0), &budgets);
+    let third = reserved(&mut book, at(0), &budgets);
+    book.settle(at(0), first, Charge::Full);
+    book.settle(at(0), second, Charge::Nothing);
+    assert_eq!(book.take_reports(at(999)), []);
+    let reports = book.take_reports(at(1000));
+    let item = SpendItem {
+        principal: "acme/coder".into(),
+        server: "files".into(),
+        tool: "read".into(),
+        amount: PRICE,
+        calls: 1,
+    };
+    assert_eq!(
+        reports,
+        [SpendReport {
+            lease: "lease-1".into(),
+            budget_uid: "b".into(),
+            sequence: 1,
+            amount: PRICE,
+            calls: 1,
+            last: false,
+            items: vec![item],
+        }]
+    );
+    // Lost with its connection: again as it was, however much was spent since.
+    book.settle(at(1100), third, Charge::Full);
+    book.reconnected();
+    assert_eq!(book.take_reports(at(1100)), reports);
+    book.acked("lease-1", 1);
+    let next = book.take_reports(at(2200));
+    assert_eq!((next[0].sequence, next[0].amount.get(), next[0].calls), (2, 2000, 2));
+}
+
+#[test]
+fn an_idle_lease_is_returned_and_forgotten_once_that_is_known() {
+    let budgets = [budget("b", Some(5_000_000), None)];
+    let mut book = book(&budgets);
+    fetch(&mut book, at(0), &budgets);
+    let reservation = reserved(&mut book, at(0), &budgets);
+    book.tick(at(20_000));
+    assert_eq!(book.take_reports(at(20_000)), [], "a call is in flight");
+    book.settle(at(20_000), reservation, Charge::Full);
+    book.tick(at(29_999));
+    book.tick(at(30_000));
+    let reports = book.take_reports(at(30_000));
+    assert!(reports[0].last && reports[0].calls == 1, "{reports:?}");
+    assert_eq!(book.take_reports(at(50_000)), []);
+    book.reconnected();
+    assert_eq!(book.take_reports(at(50_000)), reports);
+    book.acked("lease-1", reports[0].sequence);
+    assert!(book.is_empty());
+}
+
+#[test]
+fn a_lease_ends_before_its_deadline_with_everything_in_flight_spent() {
+    let budgets = [budget("b", Some(5_000_000), None)];
+    let mut book = book(&budgets);
+    fetch(&mut book, at(0), &budgets);
+    let reservation = reserved(&mut book, at(57_000), &budgets);
+    assert!(matches!(reserve(&mut book, at(58_000), &budgets), Outcome::NeedLease));
+    book.tick(at(59_000));
+    let reports = book.take_reports(at(59_000));
+    assert!(reports[0].last && reports[0].amount == PRICE, "{reports:?}");
+    // Too late to be refunded, and not spent twice.
+    book.settle(at(59_500), reservation, Charge::Nothing);
+    book.settle(at(59_500), Reservation { parts: vec![] }, Charge::Full);
+    assert_eq!(book.take_reports(at(70_000)), []);
+}
+
+#[test]
+fn what_is_recalled_or_no_longer_wanted_goes_back() {
+    let budgets = [budget("b", Some(5_000_000), None)];
+    let mut book = book(&budgets);
+    fetch(&mut book, at(0), &budgets);
+    book.recall(at(0), "lease-1");
+    assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
+    assert!(book.take_reports(at(0))[0].last);
+    // The budget goes while its request is under way.
+    let request = book.take_requests(at(0)).remove(0);
+    book.apply(at(0), &policy(&[]));
+    book.answer(at(0), WALL, grant(&request, 9_000, 9));
+    let reports = book.take_reports(at(0));
+    assert_eq!(reports.len(), 1);
+    assert!(reports[0].last && reports[0].amount == Micros::ZERO);
+}
+
+#[test]
+fn a_closed_book_returns_all_and_pays_nothing() {
+    let budgets = [budget("b", Some(5_000_000), None)];
+    let mut book = book(&budgets);
+    fetch(&mut book, at(0), &budgets);
+    book.close(at(1));
+    assert_eq!(refused(reserve(&mut book, at(1), &budgets)).reason, Reason::BudgetUnavailable);
+    let reports = book.take_reports(at(1));
+    assert!(reports[0].last);
+    assert!(!book.is_empty());
+    book.acked(&reports[0].lease, reports[0].sequence);
+    assert!(book.is_empty());
+}
+
+#[test]
+fn a_request_that_was_lost_is_asked_again_with_its_number() {
+    let budgets = [budget("b", Some(5_000_000), None)];
+    let mut book = book(&budgets);
+    assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
+    let requests = book.take_requests(at(0));
+    book.reconnected();
+    assert_eq!(book.take_requests(at(0)), requests);
+    // Both may be answered.
+    book.answer(at(0), WALL, grant(&requests[0], 9_000, 9));
+    book.answer(at(0), WALL, grant(&requests[0], 9_000, 9));
+    assert_eq!(book.leases().count(), 1);
+}
+
+/// What may happen to a book, in any order.
+#[derive(Clone, Debug)]
+enum Step {
+    Reserve { price: u64, both: bool },
+    Settle { which: prop::sample::Index, full: bool },
+    Answer { part: u64, refuse: bool },
+    Report { ack: bool },
+    Reconnect,
+    Recall,
+    Policy { both: bool },
+    Wait { millis: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..3_u64, any::<bool>()).prop_map(|(price, both)| Step::Reserve { price: price * 700, both }),
+        6 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(which, full)| Step::Settle { which, full }),
+        6 => (1..4_u64, prop::bool::weighted(0.2)).prop_map(|(part, refuse)| Step::Answer { part, refuse }),
+        4 => any::<bool>().prop_map(|ack| Step::Report { ack }),
+        1 => Just(Step::Reconnect),
+        1 => Just(Step::Recall),
+        1 => any::<bool>().prop_map(|both| Step::Policy { both }),
+        4 => (0..5_000_u64).prop_map(|millis| Step::Wait { millis }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_spent_that_is_not_covered_and_all_that_is_spent_is_reported(
+        steps in prop::collection::vec(step(), 1..200)
+    ) {
+        let budgets = [budget("a", Some(20_000), None), budget("b", Some(9_000), Some(12))];
+        let mut book = book(&budgets);
+        let (mut now, mut held, mut granted) = (at(0), Vec::new(), HashMap::new());
+        let mut reported: HashMap<String, SpendReport> = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Reserve { price, both } => {
+                    let call = Call { price: Micros::new(price), ..CALL };
+                    let covering = if both { &budgets[..] } else { &budgets[..1] };
+                    if let Outcome::Reserved(reservation) = book.reserve(now, WALL, &call, covering.iter()) {
+                        let expected = if price == 0 { usize::from(both) } else { covering.len() };
+                        prop_assert_eq!(reservation.parts.len(), expected, "all budgets or none");
+                        held.push(reservation);
+                    }
+                }
+                Step::Settle { which, full } if !held.is_empty() => {
+                    let reservation = held.swap_remove(which.index(held.len()));
+                    book.settle(now, reservation, if full { Charge::Full } else { Charge::Nothing });
+                }
+                Step::Settle { .. } => {}
+                Step::Answer { part, refuse } => {
+                    for request in book.take_requests(now) {
+                        let amount = (request.amount.get() / part).max(request.minimum_amount.get());
+                        let calls = (request.calls / part).max(request.minimum_calls);
+                        let outcome = LeaseOutcome::Exhausted { period_end: PERIOD_END };
+                        let answer = if refuse { answer(&request, outcome) } else { grant(&request, amount, calls) };
+                        granted.insert(format!("lease-{}", request.request), (amount, calls));
+                        book.answer(now, WALL, answer);
+                    }
+                }
+                Step::Report { ack } => {
+                    for report in book.take_reports(now) {
+                        check_report(&report, &reported, &granted)?;
+                        if ack {
+                            book.acked(&report.lease, report.sequence);
+                        }
+                        reported.insert(report.lease.clone(), report);
+                    }
+                }
+                Step::Reconnect => book.reconnected(),
+                Step::Recall => {
+                    let first = book.leases().next().map(|lease| lease.id().to_owned());
+                    if let Some(lease) = first {
+                        book.recall(now, &lease);
+                    }
+                }
+                Step::Policy { both } => book.apply(now, &policy(if both { &budgets } else { &budgets[..1] })),
+                Step::Wait { millis } => {
+                    now = now.plus(Duration::from_millis(millis));
+                    book.tick(now);
+                }
+            }
+            book.leases().for_each(lease::Lease::check);
+        }
+        // Everything comes to an end: each lease with one last report that says what was spent.
+        for reservation in held {
+            book.settle(now, reservation, Charge::Full);
+        }
+        book.close(now);
+        book.reconnected();
+        for _ in 0..2 {
+            for report in book.take_reports(now) {
+                check_report(&report, &reported, &granted)?;
+                book.acked(&report.lease, report.sequence);
+                reported.insert(report.lease.clone(), report);
+            }
+        }
+        prop_assert!(book.is_empty());
+        prop_assert!(reported.values().all(|report| report.last));
+    }
+}
+
+/// A report is covered by its lease, sums up, and never takes back what an earlier one said.
+fn check_report(
+    report: &SpendReport,
+    reported: &HashMap<String, SpendReport>,
+    granted: &HashMap<String, (u64, u64)>,
+) -> Result<(), TestCaseError> {
+    let (amount, calls) = granted[&report.lease];
+    prop_assert!(report.amount.get() <= amount && report.calls <= calls);
+    prop_assert_eq!(report.items.iter().map(|item| item.amount.get()).sum::<u64>(), report.amount.get());
+    prop_assert_eq!(report.items.iter().map(|item| item.calls).sum::<u64>(), report.calls);
+    if let Some(before) = reported.get(&report.lease) {
+        prop_assert!(report == before || (report.sequence > before.sequence && !before.last));
+        prop_assert!(report.amount >= before.amount && report.calls >= before.calls);
+    }
+    Ok(())
+}
