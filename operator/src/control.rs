@@ -9,6 +9,7 @@ use mcp_fleet_crds::tenant::GatewayStatus;
 use parking_lot::RwLock;
 use tokio::sync::broadcast;
 
+use crate::budget::Figures;
 use crate::publish::Hub;
 use crate::stream::Sessions;
 
@@ -74,6 +75,8 @@ pub struct Control {
     pub hub: Hub,
     /// The gateways that are connected to this replica.
     pub sessions: Sessions,
+    /// Where the budgets stand.
+    pub figures: Figures,
 }
 
 /// What changed on the board.
@@ -81,7 +84,7 @@ pub struct Control {
 pub enum ControlChange {
     /// The state of the tenant with this UID.
     Tenant(String),
-    /// The verdict on the object of this kind and UID.
+    /// The verdict on the object of this kind and UID, or something else about it.
     Verdict(Kind, String),
 }
 
@@ -94,6 +97,7 @@ impl Default for Control {
             pokes: broadcast::channel(1024).0,
             hub: Hub::default(),
             sessions: Sessions::default(),
+            figures: Figures::default(),
         }
     }
 }
@@ -106,11 +110,21 @@ impl Control {
 
     /// Sets a verdict, and tells listeners when it is another than before.
     pub fn set_verdict(&self, kind: Kind, uid: &str, verdict: Verdict) {
-        let before = self.verdicts.write().insert((kind, uid.to_owned()), verdict.clone());
-        if before.as_ref() != Some(&verdict) {
-            // Nobody listens on a follower.
-            let _ = self.changes.send(ControlChange::Verdict(kind, uid.to_owned()));
+        {
+            let mut verdicts = self.verdicts.write();
+            let place = (kind, uid.to_owned());
+            if verdicts.get(&place) == Some(&verdict) {
+                return;
+            }
+            verdicts.insert(place, verdict);
         }
+        // Nobody listens on a follower.
+        let _ = self.changes.send(ControlChange::Verdict(kind, uid.to_owned()));
+    }
+
+    /// Asks for another look at an object: something beside its verdict is new.
+    pub fn nudge(&self, kind: Kind, uid: &str) {
+        let _ = self.changes.send(ControlChange::Verdict(kind, uid.to_owned()));
     }
 
     /// Forgets the verdict on an object that is gone.
@@ -125,23 +139,28 @@ impl Control {
 
     /// Sets that state, and tells listeners when it is another than before.
     pub fn set_tenant_state(&self, uid: &str, state: TenantState) {
-        let before = self.tenants.write().insert(uid.to_owned(), state.clone());
-        if before.as_ref() != Some(&state) {
-            let _ = self.changes.send(ControlChange::Tenant(uid.to_owned()));
+        {
+            let mut tenants = self.tenants.write();
+            if tenants.get(uid) == Some(&state) {
+                return;
+            }
+            tenants.insert(uid.to_owned(), state);
         }
+        let _ = self.changes.send(ControlChange::Tenant(uid.to_owned()));
     }
 
     /// Changes a part of that state, and tells listeners when it is another than before.
     pub fn update_tenant_state(&self, uid: &str, update: impl FnOnce(&mut TenantState)) {
-        let mut tenants = self.tenants.write();
-        let state = tenants.entry(uid.to_owned()).or_default();
-        let before = state.clone();
-        update(state);
-        let changed = *state != before;
-        drop(tenants);
-        if changed {
-            let _ = self.changes.send(ControlChange::Tenant(uid.to_owned()));
+        {
+            let mut tenants = self.tenants.write();
+            let state = tenants.entry(uid.to_owned()).or_default();
+            let before = state.clone();
+            update(state);
+            if *state == before {
+                return;
+            }
         }
+        let _ = self.changes.send(ControlChange::Tenant(uid.to_owned()));
     }
 
     /// Forgets a tenant that is gone.
@@ -152,6 +171,7 @@ impl Control {
     /// Forgets everything: another replica may lead now, and what is known here grows old.
     pub fn clear(&self) {
         self.verdicts.write().clear();
+        self.figures.clear();
         self.tenants.write().clear();
     }
 

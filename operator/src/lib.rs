@@ -5,6 +5,7 @@
 //! [`apply`] puts declared objects back as a whole, [`control`] is where compiler and controllers leave word.
 
 pub mod apply;
+pub mod budget;
 pub mod ca;
 pub mod compile;
 pub mod config;
@@ -22,6 +23,7 @@ mod pod;
 pub mod principal;
 pub mod publish;
 pub mod run;
+pub mod scope;
 pub mod server;
 pub mod settings;
 pub mod status;

@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::{self, Budgets, SpendMetrics};
 use crate::ca::{self, Authority, LeafRequest};
 use crate::config::Config;
 use crate::context::Context;
@@ -24,6 +25,7 @@ use crate::latch::Latches;
 use crate::leader::{Elector, Leadership};
 use crate::principal::{CredentialExpiry, Principals};
 use crate::publish;
+use crate::scope::Scopes;
 use crate::server::Servers;
 use crate::stream;
 use crate::telemetry::Metrics;
@@ -77,6 +79,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         client: client.clone(),
         config: config.clone(),
     });
+    ctx.metrics.registry.register(Box::new(SpendMetrics::new(ctx.control.clone())?))?;
     let mut served = tokio::spawn(stream::serve(ctx.clone(), stop.clone()));
     let lease_ends = CancellationToken::new();
     let serve = async {
@@ -87,7 +90,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         ready.set();
         let elector = Elector::new(client, &config.namespace, &config.pod_name, config.lease_seconds, leading);
         let elector = tokio::spawn(elector.run(lease_ends.clone()));
-        follow(&ctx, &stop).await;
+        Box::pin(follow(&ctx, &stop)).await;
         lease_ends.cancel();
         if elector.await.is_err() {
             tracing::warn!("the election ended badly");
@@ -143,6 +146,9 @@ async fn lead(ctx: &Arc<Context>) {
         controller::run::<Principals>(ctx.clone()),
         world::watch_secrets(ctx.client.clone(), ctx.world.clone()),
         publish::run(ctx.clone()),
+        budget::run(ctx.clone()),
+        controller::run::<Budgets>(ctx.clone()),
+        controller::run::<Scopes>(ctx.clone()),
     );
 }
 

@@ -26,7 +26,7 @@ pub const MAX_ENTRIES: usize = 4000;
 pub const MAX_FORFEITS: usize = 64;
 
 /// Money in micro-units, and calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Amount {
     /// Millionths of the currency.
     pub micros: u64,
@@ -149,7 +149,7 @@ pub struct Entry {
 }
 
 /// Settled spend of one principal with one tool. Empty names: of all that had no room for rows of their own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Row {
     /// `<namespace>/<name>` of the principal.
     pub principal: String,

@@ -3,7 +3,7 @@
 //! Two operators that both believe they lead may run this at once: each write names the version it was computed
 //! from, and what is answered without a write is checked against a fresh read first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, oneshot, watch};
 use tokio::time::Instant;
 use ulid::Ulid;
 
-use super::book::{Ask, Book, Granted, Limit, Refusal, Report, ReportError, Reported};
+use super::book::{Ask, Book, Granted, Limit, Refusal, Report, ReportError, Reported, Row};
 use super::period::Span;
 use super::record::Owner;
 use super::store::{Key, Store, StoreError, Stored};
@@ -99,6 +99,10 @@ pub struct Ledger<S> {
     slots: parking_lot::Mutex<HashMap<Key, Arc<Mutex<Slot>>>>,
     known: RwLock<HashMap<Key, Arc<Stored>>>,
     changes: watch::Sender<u64>,
+    /// Settled money of removed books, by the budget's UID and the names of a row.
+    retired: RwLock<HashMap<(String, Row), u64>>,
+    /// Budgets that refused a lease since their last grant.
+    exhausted: RwLock<HashSet<Key>>,
     /// Reports came in since the last flush that left none waiting.
     reported: AtomicBool,
 }
@@ -121,6 +125,8 @@ impl<S: Store> Ledger<S> {
             slots: parking_lot::Mutex::default(),
             known: RwLock::default(),
             changes: watch::channel(0).0,
+            retired: RwLock::default(),
+            exhausted: RwLock::default(),
             reported: AtomicBool::new(false),
         }
     }
@@ -148,6 +154,21 @@ impl<S: Store> Ledger<S> {
     /// The books as they were read or written last.
     pub fn books(&self) -> Vec<(Key, Arc<Stored>)> {
         self.known.read().iter().map(|(key, stored)| (key.clone(), Arc::clone(stored))).collect()
+    }
+
+    /// What books that were removed since the start had settled: counters must not go down.
+    pub fn retired(&self) -> HashMap<(String, Row), u64> {
+        self.retired.read().clone()
+    }
+
+    fn retire(&self, stored: &Stored) {
+        let mut retired = self.retired.write();
+        for row in &stored.book.rows {
+            let name = Row { amount: super::book::Amount::default(), ..row.clone() };
+            let key = (stored.owner.budget_uid.clone(), name);
+            let sum = retired.entry(key).or_default();
+            *sum = sum.saturating_add(row.amount.micros);
+        }
     }
 
     /// The book of a budget in a period.
@@ -179,7 +200,26 @@ impl<S: Store> Ledger<S> {
                 }
             })
             .await?;
+        drop(slot);
+        self.note(key, &result);
         Ok(Answer { result, span, recall })
+    }
+
+    /// Whether the last lease that was asked of a budget was refused because nothing was left.
+    pub fn is_exhausted(&self, budget_uid: &str, start: i64) -> bool {
+        self.exhausted.read().contains(&Key { budget_uid: budget_uid.to_owned(), start })
+    }
+
+    fn note(&self, key: Key, result: &Result<Granted, Refusal>) {
+        let mut exhausted = self.exhausted.write();
+        let changed = match result {
+            Err(Refusal::Exhausted) => exhausted.insert(key),
+            Ok(_) => exhausted.remove(&key),
+            Err(Refusal::Held) => false,
+        };
+        if changed {
+            self.changes.send_modify(|count| *count += 1);
+        }
     }
 
     /// Hands in a report. What is received later says that it stands in the book, or why it does not.
@@ -272,7 +312,9 @@ impl<S: Store> Ledger<S> {
                 && stored.book.span.end.saturating_add(retention) <= now.div_euclid(1000)
                 && self.store.remove(&key, &stored.version).await.is_ok()
             {
+                self.retire(&stored);
                 self.known.write().remove(&key);
+                self.exhausted.write().remove(&key);
                 self.slots.lock().remove(&key);
             }
         }

@@ -1,0 +1,146 @@
+//! `MCPBudget`: what its status says, and where all budgets stand.
+//!
+//! The ledger is the truth; status is a summary of it that is written every few seconds at most.
+
+mod figure;
+mod metrics;
+mod status;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, ResourceExt};
+use mcp_fleet_crds::MCPBudget;
+
+pub use figure::{Figure, Figures};
+pub use metrics::SpendMetrics;
+
+use crate::context::Context;
+use crate::control::{ControlChange, Kind};
+use crate::controller::Controller;
+use crate::error::ReconcileError;
+use crate::ledger::period::Span;
+use crate::status as written;
+use crate::world::{Change, World};
+use status::Facts;
+
+/// The least time between two summaries of the ledger.
+const SUMMARY_EVERY: Duration = Duration::from_secs(5);
+/// How often a summary is made though the ledger did not change: a new period may have begun.
+const SUMMARY_AT_LEAST: Duration = Duration::from_secs(30);
+
+/// Reconciles budgets: their status is all there is to do.
+#[derive(Debug)]
+pub struct Budgets;
+
+impl Controller for Budgets {
+    type Kind = MCPBudget;
+    const NAME: &'static str = "budget";
+
+    fn store(world: &World) -> Store<MCPBudget> {
+        world.budgets.clone()
+    }
+
+    fn concerned(world: &World, change: &Change) -> Vec<ObjectRef<MCPBudget>> {
+        match change {
+            Change::Budget(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
+            Change::Tenant(name) => {
+                let tenant = world.tenants.get(&ObjectRef::new(name));
+                tenant.map(|tenant| in_namespace(world, &tenant.spec.namespace.name)).unwrap_or_default()
+            }
+            Change::Namespace(namespace) => in_namespace(world, namespace),
+            _ => Vec::new(),
+        }
+    }
+
+    fn told(world: &World, change: &ControlChange) -> Vec<ObjectRef<MCPBudget>> {
+        match change {
+            ControlChange::Tenant(uid) => {
+                let tenant = world.tenant_by_uid(uid);
+                tenant.map(|tenant| in_namespace(world, &tenant.spec.namespace.name)).unwrap_or_default()
+            }
+            ControlChange::Verdict(Kind::Budget, uid) => {
+                let budget = world.budgets.find(|budget| budget.metadata.uid.as_ref() == Some(uid));
+                budget.map(|budget| ObjectRef::from_obj(&*budget)).into_iter().collect()
+            }
+            ControlChange::Verdict(..) => Vec::new(),
+        }
+    }
+
+    async fn reconcile(object: Arc<MCPBudget>, ctx: Arc<Context>) -> Result<Option<Duration>, ReconcileError> {
+        if object.metadata.deletion_timestamp.is_some() {
+            return Ok(None);
+        }
+        let namespace = object.namespace().unwrap_or_default();
+        let uid = object.uid().unwrap_or_default();
+        let tenant = ctx.world.tenant_of_namespace(&namespace).and_then(|tenant| tenant.uid());
+        let (state, verdict, figure);
+        let facts = match tenant {
+            None => Facts::Unclaimed,
+            Some(tenant_uid) => {
+                state = ctx.control.tenant_state(&tenant_uid);
+                verdict = ctx.control.verdict(Kind::Budget, &uid);
+                figure = ctx.control.figures.get(&uid);
+                Facts::Claimed { state: &state, verdict: verdict.as_ref(), figure: figure.as_ref() }
+            }
+        };
+        let next = status::status(&object, &facts, Timestamp::now());
+        let api: Api<MCPBudget> = Api::namespaced(ctx.client.clone(), &namespace);
+        let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        if written::write(&api, &object, next.clone()).await? {
+            written::announce(&ctx.events, &*object, before, &next.conditions).await;
+        }
+        Ok(None)
+    }
+}
+
+fn in_namespace(world: &World, namespace: &str) -> Vec<ObjectRef<MCPBudget>> {
+    let budgets = world.budgets.state_filter(|budget| budget.metadata.namespace.as_deref() == Some(namespace));
+    budgets.iter().map(|budget| ObjectRef::from_obj(&**budget)).collect()
+}
+
+/// Sums up the ledger for status, every few seconds while it changes. Never returns.
+pub async fn run(ctx: Arc<Context>) {
+    loop {
+        // The ledger is opened when leading begins.
+        if let Some(leading) = ctx.control.hub.leading() {
+            let mut changes = leading.ledger.changes();
+            changes.mark_changed();
+            while !leading.ended.is_cancelled() {
+                let _ = tokio::time::timeout(SUMMARY_AT_LEAST, changes.changed()).await;
+                sum_up(&ctx);
+                tokio::time::sleep(SUMMARY_EVERY).await;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Computes where every budget stands, and tells those who show it.
+fn sum_up(ctx: &Context) {
+    let Some(leading) = ctx.control.hub.leading() else { return };
+    let now = Timestamp::now().as_second();
+    let mut figures = HashMap::new();
+    let mut ceilings = Vec::new();
+    for published in ctx.control.hub.all() {
+        for budget in &published.policy.budgets {
+            let Some(span) = Span::containing(budget.period, now) else { continue };
+            let book = leading.ledger.book(&budget.uid, span.start);
+            let refused = leading.ledger.is_exhausted(&budget.uid, span.start);
+            let figure = figure::figure(budget, span, book.as_ref().map(|stored| &stored.book), refused);
+            if budget.uid == published.policy.tenant_uid {
+                ceilings.push((budget.uid.clone(), figure.spending.clone()));
+            }
+            figures.insert(budget.uid.clone(), figure);
+        }
+    }
+    for uid in ctx.control.figures.replace(figures) {
+        ctx.control.nudge(Kind::Budget, &uid);
+    }
+    for (tenant_uid, spending) in ceilings {
+        ctx.control.update_tenant_state(&tenant_uid, |state| state.spending = Some(spending));
+    }
+}
