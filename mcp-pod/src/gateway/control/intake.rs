@@ -113,8 +113,11 @@ impl Intake {
         {
             return if held == digest { Ok(()) } else { Err(Refusal::Changed(offered)) };
         }
-        self.leases.apply(&policy);
         self.state.install(policy)?;
+        // After the installation, which can fail. A call that comes in between is refused, not given for free.
+        if let Some(enforced) = self.state.enforced() {
+            self.leases.apply(enforced.policy());
+        }
         *enforced = Some((offered, digest));
         Ok(())
     }

@@ -7,6 +7,7 @@
 mod dial;
 mod intake;
 mod leases;
+mod message;
 mod mounted;
 mod redial;
 mod session;
@@ -25,7 +26,7 @@ use super::budget::Budgets;
 use super::state::State;
 use dial::Dialler;
 use intake::Intake;
-use leases::Leases;
+use leases::{Leases, Purse};
 use redial::Redial;
 
 /// How long a gateway that goes away waits for the operator to take its last reports.
@@ -71,7 +72,7 @@ impl Control {
 
     /// The purse that the call pipeline reserves from.
     pub fn budgets(&self) -> Arc<dyn Budgets> {
-        self.leases.clone()
+        Arc::new(Purse(self.leases.clone()))
     }
 
     /// Keeps `state` supplied until `shutdown`, then returns the leases and ends, within three seconds.

@@ -17,8 +17,8 @@ use super::leases::Leases;
 const GREETING: Duration = Duration::from_secs(5);
 /// A leader proves its freshness every couple of seconds; one that does not for this long is left for another.
 const SILENCE: Duration = Duration::from_secs(10);
-/// How often spending is reported.
-const REPORTS: Duration = Duration::from_millis(500);
+/// How often the book is looked at for reports that are due.
+const TURN: Duration = Duration::from_millis(500);
 /// Messages that wait to be sent; a stream that is this far behind is given up, never waited for.
 const OUTBOX: usize = 4096;
 
@@ -123,8 +123,8 @@ impl Stream<'_> {
     /// Serves until the operator closes the stream, or an error.
     async fn serve(mut self) -> Result<(), SessionEnd> {
         self.leases.reconnected();
-        let mut reports = interval(REPORTS);
-        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut turns = interval(TURN);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_at = Instant::now() + SILENCE;
         loop {
             tokio::select! {
@@ -135,11 +135,10 @@ impl Stream<'_> {
                     }
                     self.receive(message)?;
                 }
-                () = self.leases.wanted() => self.send_requests()?,
-                _ = reports.tick() => {
+                () = self.leases.wanted() => self.send_all()?,
+                _ = turns.tick() => {
                     self.leases.tick();
-                    self.send_requests()?;
-                    self.send_reports()?;
+                    self.send_all()?;
                 }
                 () = tokio::time::sleep_until(silent_at) => return Err(SessionEnd::Silent),
             }
@@ -157,7 +156,7 @@ impl Stream<'_> {
             Some(from_operator::Message::SpendAck(ack)) => self.leases.acked(&ack),
             Some(from_operator::Message::Recall(recall)) => {
                 self.leases.recall(&recall);
-                self.send_reports()?;
+                self.send_all()?;
             }
             // A second hello says nothing new. A message that this version does not know is not for it: what
             // must not be missed travels in the policy, which says so by itself.
@@ -166,13 +165,14 @@ impl Stream<'_> {
         Ok(())
     }
 
-    fn send_requests(&self) -> Result<(), SessionEnd> {
-        let mut requests = self.leases.take_requests().into_iter();
-        requests.try_for_each(|request| send(&self.outbox, from_gateway::Message::LeaseRequest(request)))
-    }
-
-    fn send_reports(&self) -> Result<(), SessionEnd> {
-        let mut reports = self.leases.take_reports().into_iter();
-        reports.try_for_each(|report| send(&self.outbox, from_gateway::Message::Spend(report)))
+    /// Reports go first: what they return can be leased again.
+    fn send_all(&self) -> Result<(), SessionEnd> {
+        for report in self.leases.take_reports() {
+            send(&self.outbox, from_gateway::Message::Spend(report))?;
+        }
+        for request in self.leases.take_requests() {
+            send(&self.outbox, from_gateway::Message::LeaseRequest(request))?;
+        }
+        Ok(())
     }
 }

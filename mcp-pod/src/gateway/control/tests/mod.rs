@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod leases;
 mod operator;
 mod policy;
 mod stream;
@@ -13,6 +14,9 @@ use mcp_fleet_policy::model::{StaleAfter, TenantPolicy, Traffic};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Control;
+use crate::gateway::Dialer;
+use crate::gateway::audit::Audit;
+use crate::gateway::budget::Budgets;
 use crate::gateway::state::State;
 use operator::Operator;
 
@@ -24,17 +28,16 @@ struct Gateway {
     _end: DropGuard,
 }
 
-fn gateway_state(budgets: Arc<dyn crate::gateway::budget::Budgets>) -> Arc<State> {
-    let audit = crate::gateway::audit::Audit::start(std::io::sink()).unwrap();
-    State::new(budgets, crate::gateway::Dialer::Plain, audit).unwrap()
-}
-
 fn start(operator: &Operator) -> Gateway {
     let control = Control::new(&operator.args, &operator.ca_file());
-    let state = gateway_state(control.budgets());
+    let state = state(control.budgets());
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(control.run(state.clone(), shutdown.clone()));
     Gateway { state, shutdown: shutdown.clone(), task, _end: shutdown.drop_guard() }
+}
+
+fn state(budgets: Arc<dyn Budgets>) -> Arc<State> {
+    State::new(budgets, Dialer::Plain, Audit::start(std::io::sink()).unwrap()).unwrap()
 }
 
 fn policy(generation: u64) -> TenantPolicy {

@@ -1,13 +1,19 @@
 //! Which policies come into force.
 
+use std::sync::Arc;
+
 use mcp_fleet_control::convert::to_wire;
 use mcp_fleet_control::{Digest, Encoded, encode};
 use mcp_fleet_policy::model::TenantPolicy;
 use prost::Message as _;
 
 use super::operator::{NAME, Operator};
-use super::{eventually, policy, start};
-use crate::gateway::control::{intake::Intake, leases::Leases, mounted};
+use super::{eventually, policy, start, state};
+use crate::gateway::control::{
+    intake::Intake,
+    leases::{Leases, Purse},
+    mounted,
+};
 
 fn bytes(bytes: Vec<u8>) -> Encoded {
     Encoded { digest: Digest::of(&bytes), bytes }
@@ -121,7 +127,7 @@ async fn a_stale_leader_cannot_push_or_prove_what_lies_below_the_mounted_snapsho
 async fn a_snapshot_that_is_mounted_later_raises_the_floor_and_never_lowers_it() {
     let operator = Operator::start(NAME).await;
     let leases = Leases::new();
-    let state = super::gateway_state(leases.clone());
+    let state = state(Arc::new(Purse(leases.clone())));
     let intake = Intake::new(state.clone(), leases);
     mounted::read(&operator.args.policy_dir, &intake).await;
     assert_eq!((intake.floor(), state.generation()), (0, 0), "nothing is mounted yet");
