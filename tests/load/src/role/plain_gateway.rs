@@ -2,7 +2,15 @@
 
 use std::path::PathBuf;
 
-use mcp_pod::gateway::control;
+use anyhow::Context as _;
+use mcp_pod::gateway::audit::Audit;
+use mcp_pod::gateway::control::{self, Control};
+use mcp_pod::gateway::state::State;
+use mcp_pod::gateway::{Dialer, serve_connection};
+use tokio_util::sync::CancellationToken;
+
+use super::announce;
+use super::listen::listen;
 
 /// As the product's own.
 #[derive(Debug, clap::Args)]
@@ -15,6 +23,16 @@ pub(crate) struct Args {
 }
 
 pub(super) async fn serve(args: Args) -> anyhow::Result<()> {
-    let _ = args;
+    let Args { tls_dir, control } = args;
+    // The same sink as the product's in the other rows.
+    let sink = std::fs::OpenOptions::new().write(true).open("/dev/null").context("failed to open /dev/null")?;
+    let control = Control::new(&control, &tls_dir.join("ca.crt"));
+    let state = State::new(control.budgets(), Dialer::Plain, Audit::start(sink)?)?;
+    let address = {
+        let state = state.clone();
+        listen(None, move |stream, peer| serve_connection(stream, peer.ip(), state.clone())).await?
+    };
+    announce(&address)?;
+    control.run(state, CancellationToken::new()).await;
     Ok(())
 }
