@@ -24,7 +24,7 @@ fn main() -> anyhow::Result<()> {
             stopping.cancel();
         });
         let client = kube::Client::try_default().await?;
-        run::run(config, client, stop).await?;
+        Box::pin(run::run(config, client, stop)).await?;
         Ok(())
     })
 }

@@ -8,7 +8,7 @@ use crate::settings::Settings;
 const ID: i64 = 65532;
 
 /// The security context of a pod. Without fixed ids the platform or the image has to name a numeric user.
-pub fn pod_security(settings: &Settings) -> Value {
+pub(crate) fn pod_security(settings: &Settings) -> Value {
     let mut context = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
     if settings.set_security_ids {
         context["fsGroup"] = json!(ID);
@@ -20,7 +20,7 @@ pub fn pod_security(settings: &Settings) -> Value {
 }
 
 /// The security context of every container.
-pub fn container_security() -> Value {
+pub(crate) fn container_security() -> Value {
     json!({
         "allowPrivilegeEscalation": false,
         "capabilities": {"drop": ["ALL"]},
@@ -31,7 +31,7 @@ pub fn container_security() -> Value {
 }
 
 /// The probes of gateway and shim: both answer on the metrics port.
-pub fn probes() -> [(&'static str, Value); 3] {
+pub(crate) fn probes() -> [(&'static str, Value); 3] {
     let get = |path: &str| json!({"path": path, "port": "metrics"});
     [
         ("startupProbe", json!({"httpGet": get("/healthz"), "periodSeconds": 1, "failureThreshold": 60})),
@@ -41,7 +41,7 @@ pub fn probes() -> [(&'static str, Value); 3] {
 }
 
 /// The ports of gateway and shim.
-pub fn ports() -> Value {
+pub(crate) fn ports() -> Value {
     json!([
         {"name": "https", "containerPort": 8443, "protocol": "TCP"},
         {"name": "metrics", "containerPort": 9090, "protocol": "TCP"},

@@ -58,7 +58,7 @@ mod tests {
 
     fn seen(ago: Duration) -> (Observed, Instant) {
         let now = Instant::now() + Duration::from_mins(1);
-        (Observed { resource_version: "1".into(), since: now - ago }, now)
+        (Observed { resource_version: "1".into(), since: now.checked_sub(ago).unwrap() }, now)
     }
 
     #[test]

@@ -20,11 +20,11 @@ use crate::token::{Claims, McpFleetClaims, TenantKeys, sign};
 
 /// A token that was issued: when, and with which serial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Issued {
+pub(crate) struct Issued {
     /// Its serial.
     pub serial: i64,
     /// `iat`, Unix seconds.
-    pub issued_at: i64,
+    pub iat: i64,
     /// When the next one comes, Unix seconds.
     pub rotates_at: i64,
     /// `exp`, Unix seconds.
@@ -33,10 +33,10 @@ pub struct Issued {
 
 impl Issued {
     /// The token that is in the Secret.
-    pub fn of(claims: &Claims, principal: &Principal) -> Self {
+    pub(crate) fn of(claims: &Claims, principal: &Principal) -> Self {
         Self {
             serial: claims.mcp_fleet.serial,
-            issued_at: claims.iat,
+            iat: claims.iat,
             rotates_at: rotates_at(claims.exp, principal.lifetime),
             expires_at: claims.exp,
         }
@@ -44,7 +44,7 @@ impl Issued {
 }
 
 /// Issues a token, and writes it.
-pub async fn issue(
+pub(crate) async fn issue(
     ctx: &Context,
     object: &MCPPrincipal,
     principal: &Principal,
@@ -70,7 +70,7 @@ pub async fn issue(
 }
 
 /// Writes the Secret anew where what stands beside the token is not as it should be.
-pub async fn mend(
+pub(crate) async fn mend(
     ctx: &Context,
     object: &MCPPrincipal,
     principal: &Principal,
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_secret_holds_what_a_client_needs() {
-        let issued = Issued { serial: 1, issued_at: 0, rotates_at: 3000, expires_at: 3600 };
+        let issued = Issued { serial: 1, iat: 0, rotates_at: 3000, expires_at: 3600 };
         let secret = render("CA", &principal(), &checked(), None, "TOKEN", issued);
         let data: BTreeMap<_, _> =
             secret.data.unwrap().into_iter().map(|(key, value)| (key, String::from_utf8(value.0).unwrap())).collect();

@@ -12,7 +12,7 @@ use crate::world::{Key, OPERATOR_BINDING};
 
 /// What was read.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The tenant that owns the principal's namespace.
     pub tenant: Option<Arc<MCPTenant>>,
     /// Whether the operator may write Secrets in that namespace.
@@ -22,12 +22,12 @@ pub struct Facts {
 }
 
 /// The name of a principal's credential.
-pub fn secret_name(principal: &str) -> String {
+pub(crate) fn secret_name(principal: &str) -> String {
     format!("{principal}-mcp-credential")
 }
 
 /// Reads it.
-pub async fn dereference(object: &MCPPrincipal, ctx: &Context) -> Result<Facts, ReconcileError> {
+pub(crate) async fn dereference(object: &MCPPrincipal, ctx: &Context) -> Result<Facts, ReconcileError> {
     let namespace = object.namespace().unwrap_or_default();
     let tenant = ctx.world.tenant_of_namespace(&namespace);
     let binding = Key { kind: "RoleBinding".into(), namespace: namespace.clone(), name: OPERATOR_BINDING.into() };

@@ -6,7 +6,7 @@ use crate::token::Claims;
 
 /// What a token of the principal says, beside when.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// `iss`.
     pub issuer: String,
     /// `aud`, which is the URL in the Secret too.
@@ -23,7 +23,7 @@ pub struct Identity {
 
 /// How long a token is good, and how long before its end the next one comes; whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lifetime {
+pub(crate) struct Lifetime {
     /// From issue to end.
     pub lifetime: i64,
     /// From the issue of the next to the end of this.
@@ -32,7 +32,7 @@ pub struct Lifetime {
 
 /// The token that is in the Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Current {
+pub(crate) struct Current {
     /// What it says.
     pub claims: Claims,
     /// Which key signed it.
@@ -41,7 +41,7 @@ pub struct Current {
 
 /// What to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plan {
+pub(crate) enum Plan {
     /// The token is good until it is rotated, after this time.
     Keep {
         /// How long.
@@ -63,7 +63,7 @@ pub enum Plan {
 
 /// Why a token is issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// There is none that can be used.
     Missing,
     /// The one that is there was revoked.
@@ -75,7 +75,7 @@ pub enum Cause {
 }
 
 /// Decides. `serial` is the highest that is known of, `revoked_until` the latch, `now` Unix seconds.
-pub fn plan(
+pub(crate) fn plan(
     current: Option<&Current>,
     want: &Identity,
     lifetime: Lifetime,
@@ -106,7 +106,7 @@ pub fn plan(
 }
 
 /// When a token that ends at `exp` is followed by the next.
-pub fn rotates_at(exp: i64, lifetime: Lifetime) -> i64 {
+pub(crate) fn rotates_at(exp: i64, lifetime: Lifetime) -> i64 {
     exp.saturating_sub(lifetime.overlap)
 }
 

@@ -18,7 +18,7 @@ use crate::tenant::policy_current;
 
 /// What the reconcile came to.
 #[derive(Clone, Debug)]
-pub enum Judged<'a> {
+pub(crate) enum Judged<'a> {
     /// It may have a credential.
     Applied {
         /// The principal.
@@ -44,7 +44,7 @@ pub enum Judged<'a> {
 }
 
 /// The status that follows from it.
-pub fn status(object: &MCPPrincipal, judged: &Judged<'_>, now: Timestamp) -> MCPPrincipalStatus {
+pub(crate) fn status(object: &MCPPrincipal, judged: &Judged<'_>, now: Timestamp) -> MCPPrincipalStatus {
     let before = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
     let mut credential = before.credential.clone();
@@ -95,7 +95,7 @@ fn describe(name: &str, issued: Issued) -> Credential {
     Credential {
         secret_name: secret_name(name),
         serial: issued.serial,
-        issued_at: time(issued.issued_at),
+        issued_at: time(issued.iat),
         rotates_at: time(issued.rotates_at),
         expires_at: time(issued.expires_at),
     }
@@ -141,7 +141,7 @@ fn summary(principal: &Principal, issued: Option<Issued>, verdict: Option<&Verdi
 }
 
 /// Writes it, if it is another than before.
-pub async fn write(ctx: &Context, object: &MCPPrincipal, judged: &Judged<'_>) -> Result<(), ReconcileError> {
+pub(crate) async fn write(ctx: &Context, object: &MCPPrincipal, judged: &Judged<'_>) -> Result<(), ReconcileError> {
     let next = status(object, judged, Timestamp::now());
     let api = status::namespaced::<MCPPrincipal>(&ctx.client, &object.namespace().unwrap_or_default());
     let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();

@@ -14,7 +14,7 @@ use crate::token::{Claims, peek};
 
 /// A principal that may have a credential.
 #[derive(Clone, Debug)]
-pub struct Principal {
+pub(crate) struct Principal {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
@@ -39,7 +39,7 @@ pub struct Principal {
 
 impl Principal {
     /// The labels of the Secret.
-    pub fn labels(&self) -> Labels {
+    pub(crate) fn labels(&self) -> Labels {
         let mut labels = labels::of_tenant("credential", &self.tenant, &self.tenant_uid);
         labels.insert(labels::PRINCIPAL.into(), self.name.clone());
         labels.insert(labels::PRINCIPAL_UID.into(), self.uid.clone());
@@ -49,7 +49,7 @@ impl Principal {
 
 /// Why a principal may not have a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// For the condition.
     pub reason: ConditionReason,
     /// What to do.
@@ -59,7 +59,7 @@ pub struct Refusal {
 }
 
 /// Checks it.
-pub fn validate(
+pub(crate) fn validate(
     object: &MCPPrincipal,
     facts: &Facts,
     config: &Config,

@@ -15,7 +15,7 @@ use crate::labels;
 use crate::tenant::resource_of;
 
 /// Applies them. Answers the live workload.
-pub async fn bring(
+pub(crate) async fn bring(
     ctx: &Context,
     object: &MCPServer,
     server: &Server,

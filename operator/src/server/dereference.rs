@@ -12,7 +12,7 @@ use crate::world::{Key, OPERATOR_BINDING};
 
 /// What was read.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The tenant that owns the server's namespace.
     pub tenant: Option<Arc<MCPTenant>>,
     /// Whether the runtime namespace is there, with its fences, and the operator may write in it.
@@ -20,7 +20,7 @@ pub struct Facts {
 }
 
 /// Reads it.
-pub fn dereference(object: &MCPServer, ctx: &Context) -> Facts {
+pub(crate) fn dereference(object: &MCPServer, ctx: &Context) -> Facts {
     let tenant = ctx.world.tenant_of_namespace(&object.namespace().unwrap_or_default());
     let prepared = tenant.as_ref().is_some_and(|tenant| {
         let runtime = tenant.runtime_namespace();

@@ -20,12 +20,12 @@ use crate::tenant::desired::policies::{scrape, tcp};
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The objects of a server, fences first; the workload is the last.
-pub fn desired(server: &Server, settings: &Settings) -> Vec<Rendered> {
+pub(crate) fn desired(server: &Server, settings: &Settings) -> Vec<Rendered> {
     vec![policy(server, settings), service(server), workload(server, settings)]
 }
 
 /// What the shim's certificate carries: it never dials.
-pub fn certificate(server: &Server) -> LeafRequest {
+pub(crate) fn certificate(server: &Server) -> LeafRequest {
     LeafRequest {
         dns: vec![],
         uri: Some(server_identity(&server.tenant_uid, &server.uid)),

@@ -4,7 +4,7 @@ use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::tenant::{Images, ReferencePolicy};
 
 /// Whether the tenant allows the image; if not, why, and what to do.
-pub fn check(image: &str, allowed: &Images) -> Result<(), (ConditionReason, String)> {
+pub(crate) fn check(image: &str, allowed: &Images) -> Result<(), (ConditionReason, String)> {
     let (name, digest) = match image.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
         None => (image, None),
@@ -39,7 +39,7 @@ fn matches(pattern: &str, name: &str) -> bool {
     if let Some(prefix) = pattern.strip_suffix("**") {
         return (0..=name.len())
             .filter(|end| name.is_char_boundary(*end))
-            .any(|end| glob(prefix.as_bytes(), name[..end].as_bytes()));
+            .any(|end| glob(prefix.as_bytes(), &name.as_bytes()[..end]));
     }
     glob(pattern.as_bytes(), name.as_bytes())
 }

@@ -16,7 +16,7 @@ use crate::tenant::policy_current;
 
 /// What the reconcile came to.
 #[derive(Clone, Debug)]
-pub enum Judged<'a> {
+pub(crate) enum Judged<'a> {
     /// It may run, and everything was applied.
     Applied {
         /// The server.
@@ -42,7 +42,7 @@ pub enum Judged<'a> {
 }
 
 /// The status that follows from it.
-pub fn status(object: &MCPServer, judged: &Judged<'_>, now: Timestamp) -> MCPServerStatus {
+pub(crate) fn status(object: &MCPServer, judged: &Judged<'_>, now: Timestamp) -> MCPServerStatus {
     let before = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
     let accepted = |verdict: Option<&Verdict>| match verdict.filter(|verdict| !verdict.ok) {
@@ -101,7 +101,7 @@ fn number(value: &Value, pointer: &str) -> i64 {
 }
 
 /// Writes it, if it is another than before.
-pub async fn write(ctx: &Context, object: &MCPServer, judged: &Judged<'_>) -> Result<(), ReconcileError> {
+pub(crate) async fn write(ctx: &Context, object: &MCPServer, judged: &Judged<'_>) -> Result<(), ReconcileError> {
     let next = status(object, judged, Timestamp::now());
     let api = status::namespaced::<MCPServer>(&ctx.client, &object.namespace().unwrap_or_default());
     let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();

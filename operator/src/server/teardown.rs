@@ -20,7 +20,7 @@ use crate::tenant::resource_of;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Goes on with the teardown. Answers after how long to look again, or none when it is done.
-pub async fn tear_down(object: &MCPServer, ctx: &Context) -> Result<Option<Duration>, ReconcileError> {
+pub(crate) async fn tear_down(object: &MCPServer, ctx: &Context) -> Result<Option<Duration>, ReconcileError> {
     let uid = object.metadata.uid.as_deref().ok_or(ReconcileError::Incomplete("metadata.uid"))?;
     // What is not in the index is gone, or goes with its namespace.
     let mut left = ctx.world.owned.with_label(labels::SERVER_UID, uid);

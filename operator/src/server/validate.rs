@@ -11,7 +11,7 @@ use crate::labels::{self, Labels};
 
 /// A server that may run.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub(crate) struct Server {
     /// Its name.
     pub name: String,
     /// Its UID.
@@ -38,12 +38,12 @@ pub struct Server {
 
 impl Server {
     /// The name of everything that is made for it.
-    pub fn object_name(&self) -> String {
+    pub(crate) fn object_name(&self) -> String {
         format!("mcp-{}", self.name)
     }
 
     /// The labels of everything that is made for it.
-    pub fn labels(&self) -> Labels {
+    pub(crate) fn labels(&self) -> Labels {
         let mut labels = labels::of_tenant("server", &self.tenant, &self.tenant_uid);
         labels.insert(labels::SERVER.into(), self.name.clone());
         labels.insert(labels::SERVER_UID.into(), self.uid.clone());
@@ -51,7 +51,7 @@ impl Server {
     }
 
     /// What selects its pods.
-    pub fn selector(&self) -> Labels {
+    pub(crate) fn selector(&self) -> Labels {
         let mut labels = labels::selector("server");
         labels.insert(labels::SERVER_UID.into(), self.uid.clone());
         labels
@@ -60,7 +60,7 @@ impl Server {
 
 /// Why a server may not run as it is written. What ran before goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// For the condition.
     pub reason: ConditionReason,
     /// What to do.
@@ -70,7 +70,7 @@ pub struct Refusal {
 }
 
 /// Checks it.
-pub fn validate(object: &MCPServer, facts: &Facts) -> Result<Result<Server, Refusal>, ReconcileError> {
+pub(crate) fn validate(object: &MCPServer, facts: &Facts) -> Result<Result<Server, Refusal>, ReconcileError> {
     let name = object.metadata.name.clone().ok_or(ReconcileError::Incomplete("metadata.name"))?;
     let uid = object.metadata.uid.clone().ok_or(ReconcileError::Incomplete("metadata.uid"))?;
     let refuse = |reason, message: String, waiting| Ok(Err(Refusal { reason, message, waiting }));

@@ -22,13 +22,13 @@ use crate::world::Key;
 
 /// What is there now.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The live Deployment of the gateway.
     pub gateway: Value,
 }
 
 /// Brings everything of the tenant to what is wanted.
-pub async fn bring(
+pub(crate) async fn bring(
     ctx: &Context,
     object: &MCPTenant,
     tenant: &Tenant,

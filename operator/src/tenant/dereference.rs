@@ -41,7 +41,7 @@ pub struct Facts {
 }
 
 /// Reads it.
-pub async fn dereference(object: &MCPTenant, ctx: &Context) -> Result<Facts, ReconcileError> {
+pub(crate) async fn dereference(object: &MCPTenant, ctx: &Context) -> Result<Facts, ReconcileError> {
     let older = older_claim(object, &ctx.world.tenants.state());
     Ok(Facts {
         older_claim: older.map(|tenant| tenant.name_any()),
@@ -52,7 +52,7 @@ pub async fn dereference(object: &MCPTenant, ctx: &Context) -> Result<Facts, Rec
 }
 
 /// Reads one namespace.
-pub async fn namespace(ctx: &Context, name: &str) -> Result<Found, ReconcileError> {
+pub(crate) async fn namespace(ctx: &Context, name: &str) -> Result<Found, ReconcileError> {
     let api: Api<Namespace> = Api::all(ctx.client.clone());
     let found = api.get_metadata_opt(name).await.map_err(ReconcileError::api("read a namespace"))?;
     Ok(found.map_or(Found::Missing, |found| Found::There {

@@ -15,7 +15,7 @@ use crate::status::{self, Summary};
 
 /// What the reconcile came to.
 #[derive(Clone, Debug)]
-pub enum Judged<'a> {
+pub(crate) enum Judged<'a> {
     /// The claims hold, and everything was applied.
     Applied {
         /// The tenant.
@@ -41,7 +41,7 @@ pub enum Judged<'a> {
 }
 
 /// The status that follows from it.
-pub fn status(object: &MCPTenant, judged: &Judged<'_>, now: Timestamp) -> MCPTenantStatus {
+pub(crate) fn status(object: &MCPTenant, judged: &Judged<'_>, now: Timestamp) -> MCPTenantStatus {
     let before = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
     let (summary, others) = match judged {
@@ -138,7 +138,7 @@ pub fn is_available(deployment: &Value) -> bool {
 }
 
 /// Writes it, if it is another than before.
-pub async fn write(ctx: &Context, object: &MCPTenant, judged: &Judged<'_>) -> Result<(), ReconcileError> {
+pub(crate) async fn write(ctx: &Context, object: &MCPTenant, judged: &Judged<'_>) -> Result<(), ReconcileError> {
     let next = status(object, judged, Timestamp::now());
     let api: Api<MCPTenant> = Api::all(ctx.client.clone());
     let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();

@@ -24,7 +24,11 @@ use crate::world::OPERATOR_BINDING;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Goes on with the teardown. Answers after how long to look again, or none when it is done.
-pub async fn tear_down(object: &MCPTenant, facts: &Facts, ctx: &Context) -> Result<Option<Duration>, ReconcileError> {
+pub(crate) async fn tear_down(
+    object: &MCPTenant,
+    facts: &Facts,
+    ctx: &Context,
+) -> Result<Option<Duration>, ReconcileError> {
     let uid = object.metadata.uid.as_deref().ok_or(ReconcileError::Incomplete("metadata.uid"))?;
     let (name, runtime) = (object.name_any(), object.runtime_namespace());
     let is_ours = |found: &Found| {

@@ -117,7 +117,7 @@ where
     let seen = |object: &K| {
         let place = (object.namespace().unwrap_or_default(), object.name_any());
         let change = change(place.1.clone(), place.0.clone(), object.labels().clone());
-        (place, change)
+        (place, (Version::of(object), change))
     };
     futures::pin_mut!(stream);
     while let Some(event) = stream.next().await {
@@ -134,12 +134,14 @@ where
                 send_all(&changes, known.clone());
             }
             Ok(Event::Apply(object)) => {
-                let (place, change) = seen(&object);
-                let _ = changes.send(change.clone());
-                known.insert(place, change);
+                let (place, (version, change)) = seen(&object);
+                let before = known.insert(place, (version.clone(), change.clone()));
+                if version.is_none() || before.is_none_or(|(before, _)| before != version) {
+                    let _ = changes.send(change);
+                }
             }
             Ok(Event::Delete(object)) => {
-                let (place, change) = seen(&object);
+                let (place, (_, change)) = seen(&object);
                 known.remove(&place);
                 let _ = changes.send(change);
             }
@@ -148,8 +150,28 @@ where
     }
 }
 
-fn send_all<P: Eq + Hash>(changes: &broadcast::Sender<Change>, all: impl IntoIterator<Item = (P, Change)>) {
-    for (_, change) in all {
+/// What of an object concerns others: not its status. None for kinds that do not count their generations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Version {
+    uid: Option<String>,
+    generation: i64,
+    leaving: bool,
+    finalizers: Vec<String>,
+}
+
+impl Version {
+    fn of<K: Resource>(object: &K) -> Option<Self> {
+        Some(Self {
+            uid: object.uid(),
+            generation: object.meta().generation?,
+            leaving: object.meta().deletion_timestamp.is_some(),
+            finalizers: object.finalizers().to_vec(),
+        })
+    }
+}
+
+fn send_all<P: Eq + Hash, V>(changes: &broadcast::Sender<Change>, all: impl IntoIterator<Item = (P, (V, Change))>) {
+    for (_, (_, change)) in all {
         // Before the first subscriber there is nobody to tell.
         let _ = changes.send(change);
     }

@@ -19,13 +19,13 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// Where the operator under test keeps its Secrets.
-pub const OPERATOR_NAMESPACE: &str = "mcp-fleet-system";
+pub(crate) const OPERATOR_NAMESPACE: &str = "mcp-fleet-system";
 
 /// How long anything may take that is driven by watches.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A client of its own for each test: its connections belong to the test's runtime.
-pub async fn client() -> Client {
+pub(crate) async fn client() -> Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let path = std::env::var("MCP_FLEET_TEST_KUBECONFIG")
         .expect("MCP_FLEET_TEST_KUBECONFIG must name a kubeconfig; `cargo xtask test controllers` sets it");
@@ -35,7 +35,7 @@ pub async fn client() -> Client {
 }
 
 /// The flags of an operator under test.
-pub fn flags(pod: &str) -> Config {
+pub(crate) fn flags(pod: &str) -> Config {
     Config::parse_from([
         "operator",
         "--mcp-pod-image=mcp-fleet.local/mcp-pod:dev",
@@ -48,10 +48,10 @@ pub fn flags(pod: &str) -> Config {
 }
 
 /// A client, with the resources defined and one operator running for the whole of the test program.
-pub async fn with_operator() -> Client {
+pub(crate) async fn with_operator() -> Client {
     static RUNNING: OnceLock<()> = OnceLock::new();
-    let client = client().await;
     static PREPARED: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    let client = client().await;
     PREPARED
         .get_or_init(|| async {
             prepare(&client).await;
@@ -63,9 +63,9 @@ pub async fn with_operator() -> Client {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
                 let client = self::client().await;
-                mcp_fleet_operator::run::run(flags("operator-under-test"), client, CancellationToken::new())
-                    .await
-                    .unwrap();
+                let operator =
+                    mcp_fleet_operator::run::run(flags("operator-under-test"), client, CancellationToken::new());
+                Box::pin(operator).await.unwrap();
             });
         });
     });
@@ -73,7 +73,7 @@ pub async fn with_operator() -> Client {
 }
 
 /// Defines the resources and makes the operator's namespace.
-pub async fn prepare(client: &Client) {
+pub(crate) async fn prepare(client: &Client) {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let params = PatchParams::apply("test").force();
     for definition in mcp_fleet_crds::all() {
@@ -92,7 +92,7 @@ pub async fn prepare(client: &Client) {
 }
 
 /// Makes a namespace if it is not there.
-pub async fn namespace(client: &Client, name: &str, labels: &[(&str, &str)]) {
+pub(crate) async fn namespace(client: &Client, name: &str, labels: &[(&str, &str)]) {
     let labels: serde_json::Map<String, Value> =
         labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
     let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
@@ -105,7 +105,7 @@ pub async fn namespace(client: &Client, name: &str, labels: &[(&str, &str)]) {
 }
 
 /// A name that no other test and no earlier run has used.
-pub fn unique(prefix: &str) -> String {
+pub(crate) fn unique(prefix: &str) -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let seconds = jiff::Timestamp::now().as_second() % 1_000_000;
@@ -113,7 +113,7 @@ pub fn unique(prefix: &str) -> String {
 }
 
 /// A tenant with a namespace of its own name; `spec` is added to it.
-pub async fn tenant(client: &Client, name: &str, spec: Value) -> MCPTenant {
+pub(crate) async fn tenant(client: &Client, name: &str, spec: Value) -> MCPTenant {
     let mut body = json!({
         "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPTenant", "metadata": {"name": name},
         "spec": {
@@ -126,7 +126,7 @@ pub async fn tenant(client: &Client, name: &str, spec: Value) -> MCPTenant {
 }
 
 /// A server with one tool; `spec` is added to it.
-pub async fn server(client: &Client, namespace: &str, name: &str, spec: Value) -> MCPServer {
+pub(crate) async fn server(client: &Client, namespace: &str, name: &str, spec: Value) -> MCPServer {
     let mut body = json!({
         "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPServer", "metadata": {"name": name, "namespace": namespace},
         "spec": {
@@ -152,7 +152,7 @@ fn merge(into: &mut Value, from: Value) {
 }
 
 /// Creates an object that is written as JSON.
-pub async fn create<K>(api: &Api<K>, body: Value) -> K
+pub(crate) async fn create<K>(api: &Api<K>, body: Value) -> K
 where
     K: Resource + Clone + DeserializeOwned + Serialize + Debug,
 {
@@ -160,7 +160,7 @@ where
 }
 
 /// Waits until `look` sees something; names what it waited for if it never does.
-pub async fn eventually<T, F, Fut>(what: &str, look: F) -> T
+pub(crate) async fn eventually<T, F, Fut>(what: &str, look: F) -> T
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Option<T>>,
@@ -176,7 +176,7 @@ where
 }
 
 /// Waits until an object is there.
-pub async fn there<K>(api: &Api<K>, name: &str) -> K
+pub(crate) async fn there<K>(api: &Api<K>, name: &str) -> K
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
@@ -184,7 +184,7 @@ where
 }
 
 /// Waits until an object is gone.
-pub async fn gone<K>(api: &Api<K>, name: &str)
+pub(crate) async fn gone<K>(api: &Api<K>, name: &str)
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
@@ -196,7 +196,7 @@ where
 }
 
 /// Waits until a condition has this reason; answers its message.
-pub async fn reason<K>(api: &Api<K>, name: &str, kind: &str, reason: &str) -> String
+pub(crate) async fn reason<K>(api: &Api<K>, name: &str, kind: &str, reason: &str) -> String
 where
     K: Resource + Clone + DeserializeOwned + Serialize + Debug,
 {
@@ -209,7 +209,7 @@ where
 }
 
 /// The API of a kind that has no type here.
-pub fn untyped(client: &Client, namespace: &str, version: &str, kind: &str) -> Api<DynamicObject> {
+pub(crate) fn untyped(client: &Client, namespace: &str, version: &str, kind: &str) -> Api<DynamicObject> {
     let (group, version) = version.split_once('/').unwrap_or(("", version));
     let resource = kube::api::ApiResource::from_gvk(&kube::api::GroupVersionKind::gvk(group, version, kind));
     Api::namespaced_with(client.clone(), namespace, &resource)

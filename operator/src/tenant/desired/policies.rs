@@ -13,7 +13,7 @@ use crate::settings::Settings;
 use crate::tenant::validate::Tenant;
 
 pub(super) fn render(tenant: &Tenant, settings: &Settings) -> Result<Vec<Rendered>, ApplyError> {
-    let deny = policy(tenant, "default-deny", json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}));
+    let deny = policy(tenant, "default-deny", &json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}));
     let mut clients = vec![json!({"namespaceSelector": named(&tenant.namespace)})];
     for client in &tenant.clients {
         clients.push(json!({"namespaceSelector": serde_json::to_value(&client.namespace_selector)?}));
@@ -28,7 +28,7 @@ pub(super) fn render(tenant: &Tenant, settings: &Settings) -> Result<Vec<Rendere
     let gateway = policy(
         tenant,
         "gateway",
-        json!({
+        &json!({
             "podSelector": {"matchLabels": labels::selector("gateway")},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": ingress,
@@ -38,7 +38,7 @@ pub(super) fn render(tenant: &Tenant, settings: &Settings) -> Result<Vec<Rendere
     Ok(vec![deny, gateway])
 }
 
-fn policy(tenant: &Tenant, name: &str, spec: Value) -> Rendered {
+fn policy(tenant: &Tenant, name: &str, spec: &Value) -> Rendered {
     Rendered::json::<NetworkPolicy>(json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
