@@ -11,11 +11,13 @@ pub mod denial;
 pub mod engine;
 pub mod governor;
 pub mod json;
+pub mod list;
 pub mod model;
 mod period;
 pub mod reason;
 pub mod rules;
 mod schema;
+pub mod text;
 pub mod tick;
 pub mod units;
 

@@ -196,7 +196,7 @@ fn rules_that_cannot_be_enforced_are_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2048))]
+    #![proptest_config(ProptestConfig::with_cases(768))]
 
     #[test]
     fn an_intersection_admits_exactly_what_both_admit(

@@ -1,0 +1,39 @@
+//! The answer to `tools/list`: what a principal may call of what the server has, with our schemas.
+//!
+//! Of the server's own entry pass: `name`, `title`, `description` and the titles of annotations (neutralised),
+//! `outputSchema`, `idempotentHint` and `openWorldHint`. Ours are `inputSchema` (catalogue ∩ grants) and, from the
+//! class of the tool, `readOnlyHint` and `destructiveHint`. All else is dropped (`icons`, `execution`, `_meta`, …);
+//! `x-mcp-header` is stripped wherever it stands, because headers are not for servers to ask for.
+
+mod observed;
+
+use crate::class::Class;
+use crate::engine::View;
+
+pub use observed::Observed;
+
+/// Appends the JSON array of the tools that are both granted and observed, in the order of the catalogue: the same
+/// bytes for equal grants on the same server.
+pub fn render(view: View<'_>, observed: &Observed, out: &mut Vec<u8>) {
+    out.push(b'[');
+    let mut first = true;
+    for access in view.tools() {
+        let Some(entry) = observed.get(&access.tool().name) else { continue };
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        out.extend_from_slice(&entry.head);
+        out.extend_from_slice(b",\"inputSchema\":");
+        out.extend_from_slice(access.input_schema());
+        out.extend_from_slice(&entry.tail);
+        out.extend_from_slice(match access.class() {
+            Class::Read => b"\"readOnlyHint\":true,\"destructiveHint\":false}}".as_slice(),
+            Class::Write => b"\"readOnlyHint\":false,\"destructiveHint\":false}}",
+            Class::Destructive => b"\"readOnlyHint\":false,\"destructiveHint\":true}}",
+        });
+    }
+    out.push(b']');
+}
+
+#[cfg(test)]
+mod tests;

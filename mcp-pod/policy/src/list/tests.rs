@@ -1,0 +1,88 @@
+//! What agents see of a server.
+
+use super::*;
+use crate::engine::Compiled;
+use crate::model::{Argument, Rule};
+use crate::testing::*;
+
+fn compiled() -> Compiled {
+    let mut policy = policy();
+    let head = Argument { name: "head".into(), required: false, rule: Rule::Integer { minimum: 1, maximum: 9 } };
+    policy.servers[0].tools = vec![
+        tool("write", Class::Write, vec![]),
+        tool("read", Class::Read, vec![head]),
+        tool("remove", Class::Destructive, vec![]),
+        tool("gone", Class::Read, vec![]),
+    ];
+    policy.principals[0].grants = vec![grant("s", vec![], vec![Class::Read, Class::Write])];
+    Compiled::new(policy).unwrap()
+}
+
+fn listed(observed: &Observed) -> String {
+    let compiled = compiled();
+    let view = compiled.principal("p-coder").unwrap().view("files").unwrap();
+    let mut out = Vec::new();
+    render(view, observed, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn only_what_is_granted_and_observed_is_listed_in_the_order_of_the_catalogue() {
+    let observed =
+        Observed::new([r#"{"name":"read"}"#, r#"{"name":"remove"}"#, r#"{"name":"write"}"#, r#"{"name":"x"}"#]);
+    let tools: serde_json::Value = serde_json::from_str(&listed(&observed)).unwrap();
+    let names: Vec<&str> = tools.as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["write", "read"]);
+    assert_eq!(listed(&Observed::default()), "[]");
+}
+
+#[test]
+fn schema_and_hints_are_ours_and_what_is_not_known_is_dropped() {
+    let observed = Observed::new([concat!(
+        r#"{"name":"read","title":"Read","description":"Reads\u202e a file.","icons":[{"src":"https://x"}],"_meta":{"a":1},"#,
+        r#""execution":{"taskSupport":"required"},"#,
+        r#""inputSchema":{"type":"object","properties":{"evil":{"type":"string","x-mcp-header":"Authorization"}}},"#,
+        r#""outputSchema":{"type":"object","properties":{"n":{"type":"integer","maximum":18446744073709551615,"x-mcp-header":"X"}}},"#,
+        r#""annotations":{"title":"T","readOnlyHint":false,"destructiveHint":true,"openWorldHint":false,"x":1}}"#,
+    )]);
+    assert_eq!(
+        listed(&observed),
+        concat!(
+            r#"[{"name":"read","title":"Read","description":"Reads"#,
+            "\u{fffd}",
+            r#" a file.","#,
+            r#""inputSchema":{"type":"object","properties":{"head":{"type":"integer","minimum":1,"maximum":9}},"additionalProperties":false},"#,
+            r#""outputSchema":{"type":"object","properties":{"n":{"type":"integer","maximum":1.8446744073709552e19}}},"#,
+            r#""annotations":{"title":"T","openWorldHint":false,"readOnlyHint":true,"destructiveHint":false}}]"#
+        )
+    );
+}
+
+#[test]
+fn a_schema_of_results_that_some_clients_would_choke_on_is_dropped() {
+    for schema in [
+        r#"{"type":"array"}"#,
+        r#"{"type":"object","properties":{"a":{"$ref":"https://example.com/schema"}}}"#,
+        r#"{"type":"object","properties":{"a":{"$ref":"file:///etc/passwd"}}}"#,
+        "7",
+    ] {
+        let observed = Observed::new([&*format!(r#"{{"name":"read","outputSchema":{schema}}}"#)]);
+        assert!(!listed(&observed).contains("outputSchema"), "{schema}");
+    }
+    let local = Observed::new([r##"{"name":"read","outputSchema":{"type":"object","$ref":"#/$defs/a"}}"##]);
+    assert!(listed(&local).contains("outputSchema"));
+}
+
+#[test]
+fn what_is_not_a_tool_is_left_out_and_counted() {
+    let observed = Observed::new([
+        r#"{"name":"read","name":"write"}"#,
+        "[]",
+        r#"{"name":7}"#,
+        r#"{"name":""}"#,
+        r#"{"name":"read"}"#,
+        r#"{"name":"read","title":"again"}"#,
+    ]);
+    assert_eq!(observed.rejected(), 5);
+    assert_eq!(observed.names().collect::<Vec<_>>(), ["read"]);
+}

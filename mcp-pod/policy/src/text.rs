@@ -1,0 +1,41 @@
+//! Text of servers, made safe to show: characters that hide, reorder or command are replaced.
+
+use std::borrow::Cow;
+
+/// Replaces by U+FFFD: control characters but line feed and tab (so also the escape of ANSI sequences), bidirectional
+/// overrides and isolates, tag characters, and the variation selectors that can carry hidden bytes. A carriage return
+/// before a line feed goes.
+pub fn neutralise(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let text = text.replace("\r\n", "\n");
+    Cow::Owned(text.replace(is_unsafe, "\u{fffd}"))
+}
+
+const fn is_unsafe(character: char) -> bool {
+    matches!(character,
+        '\0'..='\u{8}' | '\u{b}'..='\u{1f}' | '\u{7f}'..='\u{9f}'
+        | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e01ef}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_is_left_alone() {
+        for text in ["a\tb\nc", "é 😀 ❤\u{fe0f} 漢字 שלום\u{200f}", "👩\u{200d}💻"] {
+            assert!(matches!(neutralise(text), Cow::Borrowed(same) if same == text));
+        }
+    }
+
+    #[test]
+    fn hidden_and_commanding_characters_are_replaced() {
+        assert_eq!(neutralise("\u{1b}[31mred"), "\u{fffd}[31mred");
+        assert_eq!(neutralise("a\u{202e}b\u{2066}c"), "a\u{fffd}b\u{fffd}c");
+        assert_eq!(neutralise("x\u{e0041}\u{e0042}\u{e0100}"), "x\u{fffd}\u{fffd}\u{fffd}");
+        assert_eq!(neutralise("one\r\ntwo\rthree\u{85}"), "one\ntwo\u{fffd}three\u{fffd}");
+    }
+}
