@@ -245,6 +245,19 @@ mod tests {
     }
 
     #[test]
+    fn lines_written_by_hand_are_the_events_of_the_envelope() {
+        let read = |line: Bytes| serde_json::from_slice::<ShimEvent>(&line).unwrap();
+        let raw = br#"{"n": 1.50}"#;
+        assert!(matches!(read(event("result", raw)), ShimEvent::Result(value) if value.get().as_bytes() == raw));
+        assert!(matches!(read(event("error", raw)), ShimEvent::Error(value) if value.get().as_bytes() == raw));
+        assert!(matches!(read(event("progress", raw)), ShimEvent::Progress(value) if value.get().as_bytes() == raw));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let mut outcome = Outcome { metrics, ended: CallOutcome::Abandoned };
+        let line = outcome.refuse(Reason::PathOutsideRoots, "why", false);
+        assert!(matches!(read(line), ShimEvent::Refused(refusal) if refusal.reason == "path_outside_roots"));
+    }
+
+    #[test]
     fn a_progress_token_of_our_own_replaces_any_other() {
         for (params, expected) in [
             ("{}", r#"{"_meta":{"progressToken":#}}"#),
