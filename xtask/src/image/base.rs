@@ -8,7 +8,7 @@ use super::builder::buildah;
 use crate::tools::{cache, command, progress};
 
 /// The base. Its tag is to change when what is made here does, and changes every image that starts from it.
-pub const REFERENCE: &str = "mcp-fleet.local/debian:bookworm-2";
+pub const REFERENCE: &str = "mcp-fleet.local/debian:bookworm-3";
 
 /// What keeps apt from leaving downloads and caches in layers, as registries' images have it.
 const KEEP_NOTHING: &str =
@@ -43,6 +43,7 @@ fn make() -> Result<()> {
         debian.arg(format!("--dpkgopt=path-exclude=/usr/share/{path}/*"));
     }
     debian.arg(format!("--customize-hook=printf '{KEEP_NOTHING}' > $1/etc/apt/apt.conf.d/90keep-nothing"));
+    debian.arg("--customize-hook=rm -f $1/var/cache/apt/*.bin");
     command::run(debian.args(["--variant=minbase", "--include=ca-certificates", "bookworm"]).arg(&archive))?;
     let container = command::output(buildah()?.args(["from", "scratch"]))?;
     let container = container.trim();
