@@ -36,6 +36,8 @@ const MOUNT_POLL: Duration = Duration::from_secs(5);
 
 /// Where the operator is, and what proves who we are.
 #[derive(Clone, Debug, clap::Args)]
+// Arguments that are flattened into others need a name of their own.
+#[group(id = "control")]
 pub struct Args {
     /// Address of the operator's control endpoint: an IP address and a port, because a gateway has no DNS.
     #[arg(long)]
