@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::pending::list;
 use bytes::Bytes;
 use mcp_fleet_policy::engine::{Compiled, PrincipalRef, ToolAccess, View};
+use mcp_fleet_policy::list;
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::RwLock;
 
@@ -107,7 +107,7 @@ impl Enforced {
             return listed.tools.clone();
         }
         let mut tools = Vec::new();
-        list::render(&view, &report.tools, &mut tools);
+        list::render(view, &report.tools, &mut tools);
         let listed = Listed { report: Arc::clone(report), tools: Bytes::from(tools) };
         self.lists.write().insert(key, listed.clone());
         listed.tools

@@ -30,7 +30,6 @@ mod journal;
 mod listen;
 mod methods;
 pub mod metrics;
-mod pending;
 mod pipeline;
 mod read_body;
 mod respond;

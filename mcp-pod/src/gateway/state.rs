@@ -187,6 +187,11 @@ impl State {
         self.active.load(Ordering::Acquire)
     }
 
+    /// Everything that is counted.
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// The governor's time.
     pub(crate) fn tick(&self) -> Tick {
         Tick::from_elapsed(self.origin.elapsed())

@@ -68,13 +68,17 @@ fn a_sandbox_that_cannot_be_made_is_never_ready() {
 #[tokio::test]
 async fn a_server_that_does_not_read_fills_a_bounded_queue() {
     let shim = Shim::start("").ready();
-    let filler = "x".repeat(8 << 20);
+    let filler = "x".repeat(4 << 20);
     let header = json!({"timeoutMs": 1000});
+    let mut connections = Vec::new();
+    for _ in 0..9 {
+        connections.push(shim.connect_as("gateway").await.unwrap());
+    }
     let start = Instant::now();
     let deaf = shim.call_with(header.clone(), "deaf", json!({}));
-    let big = futures::future::join_all((0..8).map(|_| async {
+    let big = futures::future::join_all(connections.iter_mut().map(|gateway| async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        shim.call_with(header.clone(), "echo", json!({"filler": filler})).await
+        gateway.call(header.clone(), "echo", json!({"filler": filler})).await
     }));
     let (deaf, big) = tokio::join!(deaf, big);
     assert_eq!(refused(&deaf), ("upstream_timeout".to_owned(), true));

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::gateway::pending::list::Observed;
-use crate::gateway::pending::text::neutralise;
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use mcp_fleet_policy::json::{Limits, Value, parse, write_str};
+use mcp_fleet_policy::list::Observed;
+use mcp_fleet_policy::text::neutralise;
 use tokio::sync::Mutex;
 
 use super::exchange::epoch;

@@ -1,0 +1,117 @@
+//! Bytes that no honest client sends.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::support::{World, tls};
+
+#[tokio::test]
+async fn messages_that_parsers_read_differently_never_get_further() {
+    let world = World::new().await;
+    let mut client = world.client().await;
+    client.initialize("2025-11-25").await;
+    let call = |arguments: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"echo","arguments":{arguments}}}}}"#
+        )
+    };
+    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    for body in [
+        call(r#"{"text":"a","text":"b"}"#),
+        call(r#"{"text":"a","te\u0078t":"b"}"#),
+        call(r#"{"text":"\ud800"}"#),
+        call(r#"{"text":1e400}"#),
+        call(r#"{"text":12345678901234567890}"#),
+        call(&deep),
+        call(r#"{"text":"a"} "#) + "{}",
+        format!("[{}]", call("{}")),
+        call("{}").replace("tools/call\"", "tools/call\",\"method\":\"ping\""),
+        "\u{feff}".to_owned() + &call("{}"),
+        call("{}").replace("\"id\":1", "\"id\":null"),
+        call("{\"text\":\"a\u{1}\"}"),
+        "{".to_owned(),
+        String::new(),
+    ] {
+        let answer = client.legacy(body.clone()).await;
+        assert_eq!(answer.status, 400, "{body:.100}");
+        assert!(matches!(answer.error().0, -32700 | -32600), "{body:.100}");
+    }
+    assert_eq!(client.legacy(&b"\xff\xfe\x00"[..]).await.status, 400);
+    assert!(world.shim.seen().is_empty());
+    assert_eq!(world.line(16).await["reason"], "message_invalid");
+    let labels = r#"reason="message_invalid",server="files",tenant="acme""#;
+    assert!((world.metric("mcp_pod_denials_total", labels) - 15.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn a_body_above_the_limit_is_refused_whether_or_not_it_says_so() {
+    let world = World::new().await;
+    let mut client = world.client().await;
+    let answer = client.send(Method::POST, "/files/mcp", &[], vec![b' '; 300 * 1024]).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.json()["error"]["data"]["reason"].as_str()),
+        (413, Some("request_too_large"))
+    );
+
+    let mut stream = tls(world.address, &world.pki).await;
+    let head = format!(
+        "POST /files/mcp HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\nauthorization: Bearer {}\r\ntransfer-encoding: chunked\r\n\r\n",
+        world.pki.token(crate::support::Token::default())
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let chunk = [b"8000\r\n".to_vec(), vec![b' '; 0x8000], b"\r\n".to_vec()].concat();
+    for _ in 0..20 {
+        if stream.write_all(&chunk).await.is_err() {
+            break;
+        }
+    }
+    let mut answer = vec![0; 64];
+    let read = stream.read(&mut answer).await.unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 413"), "{}", String::from_utf8_lossy(&answer[..read]));
+}
+
+#[tokio::test]
+async fn what_is_not_http_or_not_mcp_is_turned_away() {
+    let world = World::new().await;
+    let garbage: [&[u8]; 4] = [
+        b"\x00\x01\x02\x03 garbage\r\n\r\n",
+        b"POST /files/mcp HTTP/9.9\r\n\r\n",
+        b"POST /files/mcp HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        b"POST /files/mcp HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n",
+    ];
+    for bytes in garbage {
+        let mut stream = tls(world.address, &world.pki).await;
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
+        assert!(read.is_ok(), "the connection stayed open after {bytes:?}");
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
+    }
+    let mut stream = tls(world.address, &world.pki).await;
+    let headers: String = (0..200).map(|number| format!("x-{number}: {}\r\n", "y".repeat(500))).collect();
+    let _ = stream.write_all(format!("POST /files/mcp HTTP/1.1\r\nhost: a\r\n{headers}\r\n").as_bytes()).await;
+    let mut answer = vec![0; 64];
+    let read = stream.read(&mut answer).await.unwrap_or(0);
+    assert!(answer[..read].starts_with(b"HTTP/1.1 431") || read == 0, "{}", String::from_utf8_lossy(&answer[..read]));
+
+    let mut client = world.client().await;
+    let wrong = [("content-type", "text/plain")];
+    assert_eq!(client.send(Method::POST, "/files/mcp", &wrong, "{}").await.status, 415);
+    let wrong = [("accept", "text/html")];
+    assert_eq!(client.send(Method::POST, "/files/mcp", &wrong, "{}").await.status, 406);
+    assert_eq!(client.call("echo", json!({})).await.status, 200, "the gateway is still there");
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_before_the_body_is_read() {
+    let world = World::new().await;
+    let mut stream = tls(world.address, &world.pki).await;
+    let head = "POST /files/mcp HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 64];
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut answer)).await.unwrap().unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 401"), "{}", String::from_utf8_lossy(&answer[..read]));
+}

@@ -1,0 +1,142 @@
+//! Revisions up to 2025-11-25: initialize, sessions, and what they are bound to.
+
+use http::Method;
+use serde_json::json;
+
+use crate::support::{CODER, Token, World};
+
+const PING: &str = r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"#;
+
+#[tokio::test]
+async fn a_session_is_initialized_and_used() {
+    let world = World::new().await;
+    let mut client = world.client().await;
+    for version in ["2025-06-18", "2025-11-25"] {
+        let answer = client.initialize(version).await;
+        let result = &answer.json()["result"];
+        assert_eq!(result["protocolVersion"], version);
+        assert_eq!(result["capabilities"], json!({"tools": {}}), "only what the gateway offers");
+        assert_eq!(result["serverInfo"], json!({"name": "secure-files", "version": "1.2.3", "title": "Files"}));
+        assert_eq!(result["instructions"], "Be careful.");
+        let initialized = client.legacy(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).await;
+        assert_eq!((initialized.status.as_u16(), initialized.body.len()), (202, 0));
+        assert_eq!(client.legacy(PING).await.json(), json!({"jsonrpc": "2.0", "id": "p", "result": {}}));
+        let called = client.legacy_call("echo", json!({"text": "hi"})).await.json();
+        assert_eq!(
+            called,
+            json!({"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": "done"}]}})
+        );
+    }
+    assert_eq!(world.shim.seen()[0].line, r#"{"name":"echo","arguments":{"text":"hi"}}"#);
+}
+
+#[tokio::test]
+async fn an_unknown_version_is_answered_with_the_newest_legacy_one() {
+    let world = World::new().await;
+    let mut client = world.client().await;
+    for version in ["2024-11-05", "2026-07-28", "banana"] {
+        assert_eq!(client.initialize(version).await.json()["result"]["protocolVersion"], "2025-11-25");
+    }
+}
+
+#[tokio::test]
+async fn without_a_session_it_is_400_and_with_a_foreign_one_404() {
+    let world = World::new().await;
+    let mut client = world.client().await;
+    assert_eq!(client.send(Method::POST, "/files/mcp", &[], PING).await.status, 400);
+    client.session = Some("garbled".into());
+    let answer = client.legacy(PING).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["id"].as_str()), (404, Some("p")));
+    assert_eq!(world.line(2).await["reason"], "session_invalid");
+}
+
+#[tokio::test]
+async fn a_session_is_worth_nothing_to_another_principal() {
+    let world = World::with(|policy| {
+        let grants = policy.principals[0].grants.clone();
+        policy.principals[1].grants = grants;
+    })
+    .await;
+    let mut mine = world.client().await;
+    mine.initialize("2025-11-25").await;
+    let mut thief = world.client_with(&world.pki.token(Token { principal: "other-uid", ..Token::default() })).await;
+    thief.session = mine.session.clone();
+    assert_eq!(thief.legacy(PING).await.status, 404);
+    let mut again = world.client_with(&world.pki.token(Token { principal: CODER, ..Token::default() })).await;
+    again.session = mine.session.clone();
+    assert_eq!(again.legacy(PING).await.status, 200, "another connection and token of the same principal");
+}
+
+#[tokio::test]
+async fn the_version_header_has_to_agree_with_the_session() {
+    let world = World::new().await;
+    let mut client = world.client().await;
+    client.initialize("2025-11-25").await;
+    let session = client.session.clone().unwrap();
+    let mut with = async |version: &str| {
+        let headers = [("mcp-session-id", session.as_str()), ("mcp-protocol-version", version)];
+        client.send(Method::POST, "/files/mcp", &headers, PING).await.status.as_u16()
+    };
+    assert_eq!(with("2025-11-25").await, 200);
+    assert_eq!(with("2025-06-18").await, 400);
+    assert_eq!(with("2024-11-05").await, 400);
+    assert_eq!(with("banana").await, 400);
+}
+
+#[tokio::test]
+async fn ids_come_back_exactly_as_they_were_sent() {
+    let world = World::new().await;
+    let mut client = world.client().await;
+    client.initialize("2025-11-25").await;
+    for id in ["0", "-7", "9007199254740991", r#""""#, r#""7""#, r#""a b \"c\" é""#] {
+        let call = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"echo"}}}}"#);
+        let answer = client.legacy(call).await;
+        let start = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#);
+        assert!(answer.body.starts_with(start.as_bytes()), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn get_and_delete_are_not_offered() {
+    let world = World::new().await;
+    let mut client = world.client().await;
+    for method in [Method::GET, Method::DELETE, Method::PUT, Method::OPTIONS] {
+        let answer = client.send(method, "/files/mcp", &[], "").await;
+        assert_eq!((answer.status.as_u16(), answer.headers["allow"].to_str().unwrap()), (405, "POST"));
+    }
+}
+
+#[tokio::test]
+async fn the_list_shows_what_is_granted_as_it_is_granted() {
+    let world = World::new().await;
+    let mut client = world.client().await;
+    client.initialize("2025-11-25").await;
+    let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    let first = client.legacy(list).await;
+    let message = first.json();
+    let tools = message["result"]["tools"].as_array().unwrap();
+    let names: Vec<_> = tools.iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["read", "write"], "granted, and reported by the server");
+    assert_eq!(tools[0]["description"], "Reads a file");
+    assert_eq!(tools[0]["inputSchema"]["additionalProperties"], false);
+    assert!(tools[0]["inputSchema"]["properties"].get("tail").is_none(), "not in the catalogue");
+    assert_eq!(client.legacy(list).await.body, first.body);
+    let cursor = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"cursor":"x"}}"#;
+    assert_eq!(client.legacy(cursor).await.error().0, -32602);
+}
+
+#[tokio::test]
+async fn a_server_that_was_started_anew_is_listed_anew() {
+    let world = World::new().await;
+    let mut client = world.client().await;
+    client.initialize("2025-11-25").await;
+    let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    assert_eq!(client.legacy(list).await.json()["result"]["tools"].as_array().unwrap().len(), 2);
+    world.shim.restart(
+        r#"{"version":1,"initialize":{},"tools":[{"name":"read","description":"New","inputSchema":{"type":"object"}}]}"#,
+    );
+    // The answer to a call shows that the server is another one.
+    client.legacy_call("echo", json!({})).await;
+    let tools = client.legacy(list).await.json()["result"]["tools"].clone();
+    assert_eq!((tools.as_array().unwrap().len(), tools[0]["description"].as_str()), (1, Some("New")));
+}

@@ -1,0 +1,191 @@
+//! An agent: one connection, requests as raw as a test wants them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::pki::Pki;
+
+/// An agent.
+pub(crate) struct Client {
+    sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<()>,
+    pub(crate) token: Option<String>,
+    /// The legacy session, once there is one.
+    pub(crate) session: Option<String>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    /// The JSON-RPC message.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The reason in `_meta` of a refused call, and its text.
+    pub(crate) fn denial(&self) -> (String, String) {
+        assert_eq!(self.status, 200);
+        let message = self.json();
+        let result = &message["result"];
+        assert_eq!(result["isError"], true, "{message}");
+        let denial = &result["_meta"]["mcp-fleet.dev/denial"];
+        let text = result["content"][0]["text"].as_str().unwrap().to_owned();
+        assert!(text.contains(denial["reason"].as_str().unwrap()) && text.contains(denial["hint"].as_str().unwrap()));
+        (denial["reason"].as_str().unwrap().to_owned(), text)
+    }
+
+    /// The code of a JSON-RPC error, and its message.
+    pub(crate) fn error(&self) -> (i64, String) {
+        let message = self.json();
+        let error = &message["error"];
+        (error["code"].as_i64().unwrap_or_else(|| panic!("{message}")), error["message"].as_str().unwrap().to_owned())
+    }
+
+    /// The data of the events of a stream.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        assert_eq!(self.headers["content-type"], "text/event-stream");
+        let text = std::str::from_utf8(&self.body).unwrap();
+        let data = |event: &str| event.lines().find_map(|line| line.strip_prefix("data: ").map(str::to_owned));
+        text.split_terminator("\n\n").map(|event| serde_json::from_str(&data(event).unwrap()).unwrap()).collect()
+    }
+}
+
+/// TLS to the gateway, with a name that its certificate has.
+pub(crate) async fn tls(address: SocketAddr, pki: &Pki) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    for ca in CertificateDer::pem_slice_iter(&pki.gateway.ca_pem()) {
+        roots.add(ca.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tcp = TcpStream::connect(address).await.unwrap();
+    tcp.set_nodelay(true).unwrap();
+    let name = ServerName::try_from("gateway.acme-mcp.svc").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+}
+
+impl Client {
+    pub(crate) async fn connect(address: SocketAddr, pki: &Pki, token: Option<&str>) -> Self {
+        let (sender, connection) = handshake(TokioIo::new(tls(address, pki).await)).await.unwrap();
+        let driver = tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Self { sender, driver, token: token.map(str::to_owned), session: None }
+    }
+
+    /// Closes the connection at once, whatever is in flight.
+    pub(crate) fn vanish(self) {
+        self.driver.abort();
+    }
+
+    /// Any request; the usual headers are set unless they are among `headers`.
+    pub(crate) async fn start(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> http::Response<Incoming> {
+        let mut request = Request::builder().method(method).uri(path).header("host", "gateway.acme-mcp.svc");
+        let given = |name: &str| headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
+        if !given("content-type") {
+            request = request.header("content-type", "application/json");
+        }
+        if !given("accept") {
+            request = request.header("accept", "application/json, text/event-stream");
+        }
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).unwrap();
+        self.sender.ready().await.unwrap();
+        self.sender.send_request(request).await.unwrap()
+    }
+
+    /// The same, read to its end.
+    pub(crate) async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let response = self.start(method, path, headers, body).await;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer { status: head.status, headers: head.headers, body }
+    }
+
+    /// A message of 2026-07-28 with all its headers.
+    pub(crate) async fn modern(&mut self, method: &str, params: Value) -> Answer {
+        let (body, headers) = modern(method, params);
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        self.send(Method::POST, "/files/mcp", &headers, body).await
+    }
+
+    /// A call in 2026-07-28.
+    pub(crate) async fn call(&mut self, tool: &str, arguments: Value) -> Answer {
+        self.modern("tools/call", json!({"name": tool, "arguments": arguments})).await
+    }
+
+    /// Opens a legacy session.
+    pub(crate) async fn initialize(&mut self, version: &str) -> Answer {
+        let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+            "protocolVersion": version, "capabilities": {"roots": {"listChanged": true}, "sampling": {}},
+            "clientInfo": {"name": "test", "version": "1"}}});
+        let answer = self.send(Method::POST, "/files/mcp", &[], body.to_string()).await;
+        self.session = answer.headers.get("mcp-session-id").map(|id| id.to_str().unwrap().to_owned());
+        answer
+    }
+
+    /// A message in the legacy session.
+    pub(crate) async fn legacy(&mut self, body: impl Into<Bytes>) -> Answer {
+        let session = self.session.clone().unwrap_or_default();
+        self.send(Method::POST, "/files/mcp", &[("mcp-session-id", &session)], body).await
+    }
+
+    /// A call in the legacy session.
+    pub(crate) async fn legacy_call(&mut self, tool: &str, arguments: Value) -> Answer {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}});
+        self.legacy(body.to_string()).await
+    }
+}
+
+/// Body and headers of a message of 2026-07-28.
+pub(crate) fn modern(method: &str, mut params: Value) -> (String, Vec<(&'static str, String)>) {
+    let mut headers = vec![("mcp-protocol-version", "2026-07-28".to_owned()), ("mcp-method", method.to_owned())];
+    if let Some(name) = params["name"].as_str() {
+        headers.push(("mcp-name", name.to_owned()));
+    }
+    params["_meta"]["io.modelcontextprotocol/protocolVersion"] = "2026-07-28".into();
+    params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
+    (json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string(), headers)
+}

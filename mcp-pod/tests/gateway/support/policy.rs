@@ -1,0 +1,102 @@
+//! The policy that tests start from: one server, a principal that holds two scopes on it, and one that holds none.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::model::{
+    Argument, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Server, ServerLimits, StaleAfter,
+    StringRule, TenantPolicy, Tool, Traffic, VerificationKey,
+};
+use mcp_fleet_policy::units::{Bytes, Micros};
+
+use super::pki::{Pki, SERVER_URI};
+
+pub(crate) const AUDIENCE: &str = "https://gateway.acme-mcp.svc";
+pub(crate) const ISSUER: &str = "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/t-1";
+/// The principal that may call.
+pub(crate) const CODER: &str = "coder-uid";
+/// The principal without grants.
+pub(crate) const OTHER: &str = "other-uid";
+/// The server's UID.
+pub(crate) const FILES: &str = "files-uid";
+
+/// An argument that has to be there.
+pub(crate) fn argument(name: &str, rule: Rule) -> Argument {
+    Argument { name: name.to_owned(), required: true, rule }
+}
+
+/// A free tool.
+pub(crate) fn tool(name: &str, class: Class, arguments: Vec<Argument>) -> Tool {
+    Tool { name: name.to_owned(), class, arguments, price: Micros::ZERO }
+}
+
+/// The policy.
+pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
+    let path = |root: &str| {
+        let within = vec![root.to_owned()];
+        argument("path", Rule::Path(PathRule { within, extensions: vec![], dotfiles: false }))
+    };
+    let text = Rule::String(StringRule { max_length: 100_000, pattern: None, leading_dash: false });
+    let mut head = argument("head", Rule::Integer { minimum: 1, maximum: 100 });
+    head.required = false;
+    let mut body = argument("text", text);
+    body.required = false;
+    TenantPolicy {
+        tenant: "acme".into(),
+        tenant_uid: "t-1".into(),
+        generation: 1,
+        suspended: false,
+        audience: AUDIENCE.into(),
+        issuer: ISSUER.into(),
+        keys: vec![VerificationKey { kid: "key-1".into(), point: pki.point() }],
+        session_key: vec![9; 32],
+        traffic: Traffic::default(),
+        stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
+        currency: Some("USD".parse().unwrap()),
+        servers: vec![Server {
+            name: "files".into(),
+            uid: FILES.into(),
+            upstream: Some(upstream),
+            identity: SERVER_URI.into(),
+            tools: vec![
+                tool("read", Class::Read, vec![path("/workspace"), head]),
+                tool("echo", Class::Read, vec![body]),
+                tool("write", Class::Write, vec![path("/workspace")]),
+                tool("wipe", Class::Destructive, vec![]),
+            ],
+            limits: ServerLimits {
+                timeout: Duration::from_secs(5),
+                max_request: Bytes::new(256 * 1024),
+                max_response: Bytes::new(1024 * 1024),
+                max_concurrent_calls: 64,
+            },
+        }],
+        principals: vec![principal("coder", CODER, true), principal("other", OTHER, false)],
+        budgets: vec![],
+    }
+}
+
+fn principal(name: &str, uid: &str, granted: bool) -> Principal {
+    let reads = Grant {
+        scope: "files-read".into(),
+        server_uid: FILES.into(),
+        tools: vec![GrantedTool { name: "read".into(), arguments: None }],
+        classes: vec![Class::Read],
+    };
+    let writes = Grant {
+        scope: "files-write".into(),
+        server_uid: FILES.into(),
+        tools: vec![GrantedTool { name: "write".into(), arguments: None }],
+        classes: vec![],
+    };
+    Principal {
+        namespace: "acme".into(),
+        name: name.into(),
+        uid: uid.into(),
+        suspended: false,
+        revoked_until: None,
+        grants: if granted { vec![reads, writes] } else { vec![] },
+        limits: PrincipalLimits::default(),
+    }
+}

@@ -1,0 +1,215 @@
+//! A shim that does what a test tells it to.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::{Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use mcp_pod::envelope::{CALL_PATH, CallHeader, EPOCH_HEADER, SERVER_PATH};
+use mcp_pod::tls::server_config_mutual;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::pki::{GATEWAY_URI, Pki};
+
+/// What to do with the next calls.
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    /// Answer with these bytes.
+    Answer(Bytes),
+    /// Answer with these pieces, each after a pause.
+    Slowly(Vec<Bytes>, Duration),
+    /// Never answer.
+    Hang,
+    /// Close the connection without an answer.
+    Close,
+    /// Close the connection in the middle of the answer.
+    Break(Bytes),
+    /// Answer with that status.
+    Status(u16),
+}
+
+/// A call as it arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) header: Arc<CallHeader>,
+    pub(crate) params: Value,
+    pub(crate) line: String,
+}
+
+/// The shim.
+pub(crate) struct Shim {
+    pub(crate) address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    act: Mutex<Act>,
+    seen: Mutex<Vec<Seen>>,
+    connections: AtomicUsize,
+    /// Calls whose connection went away before they were answered.
+    abandoned: AtomicUsize,
+    epoch: AtomicU64,
+    report: Mutex<String>,
+}
+
+type Body = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
+
+impl Shim {
+    pub(crate) async fn start(pki: &Pki) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let acceptor = TlsAcceptor::from(server_config_mutual(Arc::clone(&pki.shim), GATEWAY_URI).unwrap());
+        let shared = Arc::new(Shared {
+            act: Mutex::new(Act::Answer(Bytes::from_static(
+                b"{\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"done\"}]}}\n",
+            ))),
+            seen: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            abandoned: AtomicUsize::new(0),
+            epoch: AtomicU64::new(1),
+            report: Mutex::new(REPORT.replace('\n', " ")),
+        });
+        let serving = Arc::clone(&shared);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (acceptor, shared) = (acceptor.clone(), Arc::clone(&serving));
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    shared.connections.fetch_add(1, Ordering::SeqCst);
+                    let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
+                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Self { address, shared }
+    }
+
+    /// What to do from now on.
+    pub(crate) fn act(&self, act: Act) {
+        *self.shared.act.lock() = act;
+    }
+
+    /// Answers calls with these lines from now on.
+    pub(crate) fn answer(&self, lines: &str) {
+        self.act(Act::Answer(Bytes::from(lines.to_owned())));
+    }
+
+    /// Calls so far.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.shared.seen.lock().clone()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn abandoned(&self) -> usize {
+        self.shared.abandoned.load(Ordering::SeqCst)
+    }
+
+    /// Pretends that the server was started anew, and now says this.
+    pub(crate) fn restart(&self, report: &str) {
+        *self.shared.report.lock() = report.replace('\n', " ");
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Counts itself unless it is defused.
+struct Abandoned<'a>(&'a Shared, bool);
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.abandoned.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>, std::io::Error> {
+    let epoch = shared.epoch.load(Ordering::SeqCst);
+    let respond = |status: u16, body: Body| {
+        let response = Response::builder().status(status).header(EPOCH_HEADER, epoch);
+        Ok(response.body(body).unwrap())
+    };
+    if request.uri().path() == SERVER_PATH {
+        return respond(200, whole(Bytes::from(shared.report.lock().clone())));
+    }
+    assert_eq!(request.uri().path(), CALL_PATH);
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let (header, params) = text.split_once('\n').unwrap();
+    let line = params.strip_suffix('\n').unwrap().to_owned();
+    assert!(!line.contains('\n'), "the parameters are one line");
+    let header = Arc::new(serde_json::from_str(header).unwrap());
+    shared.seen.lock().push(Seen { header, params: serde_json::from_str(&line).unwrap(), line });
+    let act = shared.act.lock().clone();
+    match act {
+        Act::Answer(bytes) => respond(200, whole(bytes)),
+        Act::Status(status) => respond(status, whole(Bytes::new())),
+        Act::Close => Err(std::io::ErrorKind::BrokenPipe.into()),
+        Act::Hang => {
+            let _abandoned = Abandoned(&shared, false);
+            std::future::pending::<Infallible>().await;
+            respond(500, whole(Bytes::new()))
+        }
+        Act::Break(bytes) => {
+            let broken = Err(std::io::ErrorKind::BrokenPipe.into());
+            let pieces = futures::stream::iter([Ok(Frame::data(bytes)), broken]);
+            respond(200, BodyExt::boxed(StreamBody::new(pieces)))
+        }
+        Act::Slowly(pieces, pause) => {
+            let pieces = futures::stream::iter(pieces).then(move |piece| async move {
+                tokio::time::sleep(pause).await;
+                Ok(Frame::data(piece))
+            });
+            let boxed: Body = BodyExt::boxed(StreamBody::new(SyncStream::new(pieces.boxed())));
+            respond(StatusCode::OK.as_u16(), boxed)
+        }
+    }
+}
+
+/// `BoxBody` wants `Sync`, which a boxed stream is not; only one task ever polls it.
+struct SyncStream<S>(Mutex<S>);
+
+impl<S> SyncStream<S> {
+    fn new(stream: S) -> Self {
+        Self(Mutex::new(stream))
+    }
+}
+
+impl<S: futures::Stream + Unpin> futures::Stream for SyncStream<S> {
+    type Item = S::Item;
+
+    fn poll_next(self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<S::Item>> {
+        self.0.lock().poll_next_unpin(cx)
+    }
+}
+
+fn whole(bytes: Bytes) -> Body {
+    http_body_util::Full::new(bytes).map_err(|never: Infallible| match never {}).boxed()
+}
+
+/// What the server says of itself.
+const REPORT: &str = r#"{"version":1,
+"initialize":{"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true},"logging":{}},
+  "serverInfo":{"name":"secure-files","version":"1.2.3","title":"Files"},"instructions":"Be careful."},
+"tools":[
+  {"name":"wipe","description":"Wipes","inputSchema":{"type":"object"}},
+  {"name":"write","description":"Writes","inputSchema":{"type":"object","properties":{"path":{"type":"string"}}}},
+  {"name":"read","description":"Reads a file","inputSchema":{"type":"object","properties":{"path":{"type":"string"},
+    "head":{"type":"number"},"tail":{"type":"number"}},"required":["path"]}},
+  {"name":"undeclared","description":"Not in the catalogue","inputSchema":{"type":"object"}}]}"#;
