@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::layout::{API_PORT, DOMAIN, Layout, NODE_ADDRESS, POD_CIDR, SERVICE_CIDR};
 use super::pki::Pki;
 use super::plan::{Condition, Plan, Unit};
-use crate::tools::go;
+use super::programs;
 
 /// Ports of etcd and the API server.
 struct Ports {
@@ -48,7 +48,8 @@ pub fn answers(layout: &Layout, programs: &Path) -> Condition {
 /// etcd and the API server alone, on free ports of the host's loopback. No controllers run, so no ServiceAccounts
 /// are made and pods need none.
 pub fn alone(layout: &Layout) -> Result<Plan> {
-    let programs = go::kubernetes()?;
+    programs::install_kubernetes(layout)?;
+    let programs = programs::folder(layout);
     let ports = free_ports()?;
     let pki = Pki::create(&layout.path("pki"))?;
     pki.server("apiserver", &["localhost", "127.0.0.1"])?;

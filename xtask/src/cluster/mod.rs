@@ -13,6 +13,7 @@ mod namespaces;
 mod node;
 mod pki;
 mod plan;
+mod programs;
 mod ready;
 pub mod supervisor;
 pub mod verify;
@@ -135,12 +136,15 @@ impl Cluster {
                 namespaces::in_network(supervisor, program.as_ref())
             }
         };
-        // Who has docker has a kubectl of their own, or builds one; the packaged node's programs bring theirs.
-        if self.mode != Mode::Kind || !command::on_path("kubectl") {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            let folders = std::iter::once(go::kubernetes()?).chain(std::env::split_paths(&path));
-            command.env("PATH", std::env::join_paths(folders)?);
-        }
+        // Who has docker has a kubectl of their own, or builds one; other clusters bring theirs.
+        let programs = match self.mode {
+            Mode::Node | Mode::ApiServer => Some(programs::folder(&self.layout)),
+            Mode::Kind if command::on_path("kubectl") => None,
+            Mode::Kind => Some(go::kubernetes()?),
+        };
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = programs.into_iter().chain(std::env::split_paths(&path));
+        command.env("PATH", std::env::join_paths(folders)?);
         command.env("KUBECONFIG", self.kubeconfig());
         Ok(command)
     }

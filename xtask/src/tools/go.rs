@@ -16,8 +16,10 @@ const COREDNS: &str = "v1.15.0";
 const HELM: &str = "v3.22.0";
 const KIND: &str = "v0.33.0";
 
-/// The names under which the Kubernetes binary is called, see `tests/cluster/k8s/main.go`.
-const KUBERNETES_PROGRAMS: &[&str] =
+/// The file's name of the one binary of Kubernetes.
+pub const KUBERNETES_BINARY: &str = "k8s";
+/// The names under which it is called, see `tests/cluster/k8s/main.go`.
+pub const KUBERNETES_PROGRAMS: &[&str] =
     &["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"];
 
 /// The folder with etcd, kubectl and the programs of Kubernetes.
@@ -25,11 +27,11 @@ pub fn kubernetes() -> Result<PathBuf> {
     let minor = KUBERNETES.split('.').nth(1).unwrap_or_default();
     let version = "k8s.io/component-base/version";
     let flags = format!("-X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor=1 -X {version}.gitMinor={minor}");
-    let folder = ours("k8s", &format!("Kubernetes {KUBERNETES}"), "5 min", &flags)?;
+    let folder = ours(KUBERNETES_BINARY, &format!("Kubernetes {KUBERNETES}"), "5 min", &flags)?;
     for program in KUBERNETES_PROGRAMS {
         let link = folder.join(program);
         if !link.is_symlink() {
-            symlink("k8s", &link).with_context(|| format!("failed to link {}", link.display()))?;
+            symlink(KUBERNETES_BINARY, &link).with_context(|| format!("failed to link {}", link.display()))?;
         }
     }
     Ok(folder)

@@ -15,25 +15,26 @@ use anyhow::{Context as _, Result};
 use super::layout::{API_PORT, API_SERVICE, DOMAIN, Layout, NODE_ADDRESS};
 use super::pki::Pki;
 use super::plan::Plan;
-use super::{cgroups, control_plane, ready};
+use super::{cgroups, control_plane, programs, ready};
 use crate::image;
-use crate::tools::{command, debian, go};
+use crate::tools::{command, debian};
 
 /// Writes everything that a full node's plan needs, and returns the plan.
 pub fn prepare(layout: &Layout) -> Result<Plan> {
     debian::require(debian::NODE)?;
-    let programs = go::kubernetes()?;
-    let netpol = go::netpol()?;
+    programs::install_kubernetes(layout)?;
+    programs::install_netpol(layout)?;
+    let programs = programs::folder(layout);
     cgroups::create(layout)?;
     certificates(layout)?;
     containerd::configure(layout)?;
-    network::configure(layout, &netpol)?;
+    network::configure(layout, &programs)?;
     kubelet::configure(layout)?;
     volumes::create(layout)?;
 
     let mut units = vec![containerd::unit(layout)];
     units.extend(control_plane::full(layout, &programs));
-    units.push(network::enforcer(layout, &netpol));
+    units.push(network::enforcer(layout, &programs));
     units.push(kubelet::unit(layout, &programs));
     units.push(network::proxy(layout, &programs));
     Ok(Plan { own_network: true, api_port: API_PORT, setup: setup(layout), units })

@@ -12,7 +12,9 @@ use super::super::plan::Unit;
 
 /// Debian's folder of CNI plugins.
 const PLUGINS: &str = "/usr/lib/cni";
-/// The enforcer's name among the CNI plugins.
+/// The enforcer's program.
+const ENFORCER: &str = "netpol";
+/// Its name among the CNI plugins.
 const FENCE: &str = "mcp-fleet-fence";
 
 /// Commands that give the new network namespace its address, without spaces inside arguments.
@@ -35,16 +37,16 @@ pub fn setup() -> Vec<String> {
 }
 
 /// Writes the CNI configuration and gathers the plugins it names.
-pub fn configure(layout: &Layout, netpol: &Path) -> Result<()> {
-    let (programs, configurations) = (layout.path("cni/bin"), layout.path("cni/net.d"));
-    fs::create_dir_all(&programs)?;
+pub fn configure(layout: &Layout, programs: &Path) -> Result<()> {
+    let (plugins, configurations) = (layout.path("cni/bin"), layout.path("cni/net.d"));
+    fs::create_dir_all(&plugins)?;
     fs::create_dir_all(&configurations)?;
     for plugin in ["bridge", "host-local", "loopback"] {
-        let link = programs.join(plugin);
+        let link = plugins.join(plugin);
         symlink(Path::new(PLUGINS).join(plugin), &link)
             .with_context(|| format!("failed to link {}", link.display()))?;
     }
-    symlink(netpol, programs.join(FENCE))?;
+    symlink(programs.join(ENFORCER), plugins.join(FENCE))?;
     let configuration = json!({
         "cniVersion": "0.4.0",
         "name": "pods",
@@ -69,15 +71,14 @@ pub fn configure(layout: &Layout, netpol: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The NetworkPolicy enforcer.
-pub fn enforcer(layout: &Layout, program: &Path) -> Unit {
-    let command = vec![
-        program.display().to_string(),
+/// The `NetworkPolicy` enforcer.
+pub fn enforcer(layout: &Layout, programs: &Path) -> Unit {
+    let arguments = [
         format!("--kubeconfig={}", layout.text("netpol.kubeconfig")),
         format!("--pod-cidr={POD_CIDR}"),
         format!("--socket={}", layout.text("netpol.sock")),
     ];
-    Unit { name: "netpol".to_owned(), command, wait_for: None }
+    Unit::new(programs, ENFORCER, arguments)
 }
 
 /// kube-proxy.
