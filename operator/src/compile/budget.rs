@@ -68,9 +68,9 @@ fn written(
         calls: source.spec.calls,
     };
     let problem = if !no_principals.is_empty() {
-        Some(target(format!("selector.principalRefs: {}", list(&no_principals)), "MCPPrincipal"))
+        Some(target(&format!("selector.principalRefs: {}", list(&no_principals)), "MCPPrincipal"))
     } else if !no_servers.is_empty() {
-        Some(target(format!("selector.serverRefs: {}", list(&no_servers)), "MCPServer"))
+        Some(target(&format!("selector.serverRefs: {}", list(&no_servers)), "MCPServer"))
     } else if source.spec.amount.is_some() && !has_currency {
         Some(Problem::new(
             ConditionReason::CurrencyMissing,
@@ -82,7 +82,7 @@ fn written(
     (budget, problem)
 }
 
-fn target(what: String, kind: &str) -> Problem {
+fn target(what: &str, kind: &str) -> Problem {
     let message = format!("{what} does not exist in this namespace; correct the name or create the {kind}");
     Problem::new(ConditionReason::TargetNotFound, message)
 }

@@ -18,16 +18,16 @@ pub(super) fn compile(context: &mut Context<'_>, has_currency: bool) -> Vec<Serv
         context.inputs.servers.iter().filter(|server| alive(&***server)).cloned().collect();
     sources.sort_by_key(|server| server.name_any());
     let tenant_uid = uid(&*context.inputs.tenant);
-    let mut servers = Vec::new();
+    let mut in_force = Vec::new();
     for source in sources {
         let server_uid = uid(&*source);
-        let written = written(context, &source, has_currency);
-        let content = match &written {
+        let outcome = written(context, &source, has_currency);
+        let catalogue = match &outcome {
             Ok((tools, limits)) => Some((tools.clone(), *limits)),
             Err(_) => before(context, &source),
         };
-        if let Some((tools, limits)) = content {
-            servers.push(Server {
+        if let Some((tools, limits)) = catalogue {
+            in_force.push(Server {
                 name: source.name_any(),
                 upstream: context.inputs.upstreams.get(&server_uid).copied(),
                 identity: ca::server_identity(&tenant_uid, &server_uid),
@@ -36,9 +36,9 @@ pub(super) fn compile(context: &mut Context<'_>, has_currency: bool) -> Vec<Serv
                 limits,
             });
         }
-        context.judge(Kind::Server, &*source, written.err());
+        context.judge(Kind::Server, &*source, outcome.err());
     }
-    servers
+    in_force
 }
 
 /// The catalogue and the limits as the object says.

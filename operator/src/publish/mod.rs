@@ -37,11 +37,11 @@ const PROOF_EVERY: Duration = Duration::from_secs(2);
 pub async fn run(ctx: Arc<Context>) {
     let ledger = ledger::open(&ctx).await;
     let _leading = ctx.control.hub.lead(Arc::clone(&ledger));
-    let (prover, proven) = watch::channel(None);
+    let (proofs, latest) = watch::channel(None);
     let wake = Arc::new(Notify::new());
     tokio::join!(
-        dispatch(&ctx, proven, &wake),
-        prove(&ctx, &prover, &wake),
+        dispatch(&ctx, latest, &wake),
+        prove(&ctx, &proofs, &wake),
         ledger::keep(&ledger),
         stream::reap(&ctx, &ledger)
     );

@@ -109,10 +109,9 @@ impl Snapshots {
         let mut files = snapshot::split(generation, encoded).map_err(PublishError::TooLarge)?;
         for number in 1..MAX_CHUNKS {
             let name = secret_name(number);
-            match files.remove(&chunk_name(number)) {
-                Some(chunk) => self.put(&name, BTreeMap::from([(chunk_name(number), chunk)])).await?,
-                // A chunk that is no longer needed stays as it is: the index does not name it.
-                None => continue,
+            // A chunk that is no longer needed stays as it is: the index does not name it.
+            if let Some(chunk) = files.remove(&chunk_name(number)) {
+                self.put(&name, BTreeMap::from([(chunk_name(number), chunk)])).await?;
             }
         }
         files.insert(SCOPES.to_owned(), serde_json::to_vec(scopes).unwrap_or_default());

@@ -63,13 +63,21 @@ pub(crate) async fn with_operator() -> Client {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
                 let client = self::client().await;
-                let operator =
-                    mcp_fleet_operator::run::run(flags("operator-under-test"), client, CancellationToken::new());
+                let mut flags = flags("operator-under-test");
+                flags.listen.set_port(control_port());
+                let operator = mcp_fleet_operator::run::run(flags, client, CancellationToken::new());
                 Box::pin(operator).await.unwrap();
             });
         });
     });
     client
+}
+
+/// Where the control stream of that operator is served, on the loopback address.
+pub fn control_port() -> u16 {
+    static PORT: OnceLock<u16> = OnceLock::new();
+    // Free a moment ago; nothing else here listens on ports that it did not ask for.
+    *PORT.get_or_init(|| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
 }
 
 /// Defines the resources and makes the operator's namespace.

@@ -1,0 +1,266 @@
+//! Policy, control stream and ledger, seen from a gateway.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use mcp_fleet_control::version::AUDIENCE;
+use mcp_fleet_control::wire::lease_answer::Outcome;
+use mcp_fleet_control::wire::{LeaseRequest, SpendItem, SpendReport, from_gateway};
+use mcp_fleet_crds::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPTenant};
+use serde_json::{Value, json};
+
+use crate::gateway::{Gateway, pod, token};
+use crate::support::{OPERATOR_NAMESPACE, create, eventually, reason, server, tenant, there, unique, with_operator};
+
+/// A tenant with a server, a scope, a principal that holds it, and a budget. Answers its name and UID.
+async fn world(client: &Client) -> (String, String) {
+    let name = unique("ctl");
+    let spec = json!({"spendLimit": {"currency": "USD", "period": "Month", "amount": "100.00"}});
+    let uid = tenant(client, &name, spec).await.uid().unwrap();
+    there(&Api::<Secret>::namespaced(client.clone(), &format!("{name}-mcp")), "gateway-policy").await;
+    let tools = json!({"tools": [{"name": "read", "class": "Read", "price": {"perCall": "0.001"}}]});
+    server(client, &name, "files", tools).await;
+    create(
+        &Api::<MCPScope>::namespaced(client.clone(), &name),
+        object(
+            "MCPScope",
+            &name,
+            "files-read",
+            &json!({
+        "serverRef": {"name": "files"}, "classes": ["Read"]}),
+        ),
+    )
+    .await;
+    create(
+        &Api::<MCPPrincipal>::namespaced(client.clone(), &name),
+        object(
+            "MCPPrincipal",
+            &name,
+            "coder",
+            &json!({
+        "scopeRefs": [{"name": "files-read"}]}),
+        ),
+    )
+    .await;
+    create(
+        &Api::<MCPBudget>::namespaced(client.clone(), &name),
+        object(
+            "MCPBudget",
+            &name,
+            "monthly",
+            &json!({
+        "period": "Month", "amount": "0.01", "selector": {"principalRefs": [{"name": "coder"}]}}),
+        ),
+    )
+    .await;
+    (name, uid)
+}
+
+fn object(kind: &str, namespace: &str, name: &str, spec: &Value) -> Value {
+    json!({"apiVersion": "mcp-fleet.dev/v1alpha1", "kind": kind, "spec": spec,
+        "metadata": {"name": name, "namespace": namespace}})
+}
+
+async fn patch_principal(client: &Client, namespace: &str, spec: Value) {
+    let api: Api<MCPPrincipal> = Api::namespaced(client.clone(), namespace);
+    api.patch("coder", &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_policy_reaches_the_gateway_is_proved_fresh_and_status_says_so() {
+    let client = with_operator().await;
+    let (name, uid) = world(&client).await;
+    let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
+    let whole = |policy: &mcp_fleet_policy::model::TenantPolicy| {
+        policy.principals.first().is_some_and(|principal| !principal.grants.is_empty()) && policy.budgets.len() == 2
+    };
+    let policy = gateway.policy(whole).await;
+    assert_eq!((policy.tenant.as_str(), policy.tenant_uid.as_str()), (name.as_str(), uid.as_str()));
+    assert!(gateway.freshness().await.generation >= policy.generation);
+    let pod = gateway.pod.clone();
+    // It acknowledges what comes later too: the address of the server's Service, for one.
+    tokio::spawn(async move { gateway.policy(|_| false).await });
+    reason(&Api::<MCPScope>::namespaced(client.clone(), &name), "files-read", "Ready", "Reconciled").await;
+    reason(&Api::<MCPBudget>::namespaced(client.clone(), &name), "monthly", "PolicyCurrent", "Enforced").await;
+    let tenants: Api<MCPTenant> = Api::all(client.clone());
+    reason(&tenants, &name, "PolicyCurrent", "Enforced").await;
+    let status = tenants.get(&name).await.unwrap().status.unwrap();
+    assert_eq!(status.gateways[0].pod, pod);
+}
+
+#[tokio::test]
+async fn a_revocation_reaches_the_gateway_within_a_second_in_each_of_twenty_trials() {
+    let client = with_operator().await;
+    let (name, _) = world(&client).await;
+    let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
+    gateway.policy(|policy| policy.principals.len() == 1).await;
+    let start = Timestamp::now().as_second() - 3600;
+    let mut slowest = Duration::ZERO;
+    for trial in 0..20 {
+        let until = start + trial;
+        let at = Timestamp::from_second(until).unwrap().to_string();
+        patch_principal(&client, &name, json!({"revokeIssuedBefore": at})).await;
+        let answered = Instant::now();
+        gateway.policy(|policy| policy.principals[0].revoked_until == Some(until)).await;
+        slowest = slowest.max(answered.elapsed());
+    }
+    assert!(slowest < Duration::from_secs(1), "the slowest took {slowest:?}");
+    patch_principal(&client, &name, json!({"revokeIssuedBefore": null, "suspend": true})).await;
+    let policy = gateway.policy(|policy| policy.principals[0].suspended).await;
+    assert_eq!(policy.principals[0].revoked_until, Some(start + 19), "a revocation was taken back");
+}
+
+#[tokio::test]
+async fn a_bad_edit_keeps_what_was_in_force_and_says_why() {
+    let client = with_operator().await;
+    let (name, _) = world(&client).await;
+    let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
+    gateway.policy(|policy| policy.principals.first().is_some_and(|coder| coder.grants.len() == 1)).await;
+    patch_principal(&client, &name, json!({"scopeRefs": [{"name": "files-read"}, {"name": "typo"}], "suspend": true}))
+        .await;
+    let policy = gateway.policy(|policy| policy.principals[0].suspended).await;
+    assert_eq!(policy.principals[0].grants.len(), 1);
+    let principals: Api<MCPPrincipal> = Api::namespaced(client.clone(), &name);
+    assert!(reason(&principals, "coder", "ResolvedRefs", "ScopeNotFound").await.contains("typo"));
+    let scopes: Api<MCPScope> = Api::namespaced(client.clone(), &name);
+    create(&scopes, object("MCPScope", &name, "lost", &json!({"serverRef": {"name": "nowhere"}}))).await;
+    reason(&scopes, "lost", "ResolvedRefs", "ServerNotFound").await;
+    let budgets: Api<MCPBudget> = Api::namespaced(client.clone(), &name);
+    create(
+        &budgets,
+        object(
+            "MCPBudget",
+            &name,
+            "lost",
+            &json!({
+        "period": "Day", "calls": 5, "selector": {"principalRefs": [{"name": "nobody"}]}}),
+        ),
+    )
+    .await;
+    reason(&budgets, "lost", "Ready", "TargetNotFound").await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_somebody_spoils_is_published_again() {
+    let client = with_operator().await;
+    let (name, _) = world(&client).await;
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
+    let generation = |secret: &Secret| {
+        let index = secret.data.as_ref()?.get("index.json")?;
+        serde_json::from_slice::<Value>(&index.0).ok()?["generation"].as_u64()
+    };
+    let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
+    let before = gateway.policy(|policy| policy.budgets.len() == 2).await.generation;
+    let junk = json!({"data": {"chunk-0": "AAAA"}});
+    secrets.patch("gateway-policy", &PatchParams::default(), &Patch::Merge(junk)).await.unwrap();
+    let repaired = gateway.policy(|policy| policy.generation > before).await.generation;
+    secrets.delete("gateway-policy", &DeleteParams::default()).await.unwrap();
+    let again = gateway.policy(|policy| policy.generation > repaired).await.generation;
+    let found = there(&secrets, "gateway-policy").await;
+    assert!(generation(&found) >= Some(again));
+}
+
+#[tokio::test]
+async fn a_lease_is_charged_settled_and_shown() {
+    let client = with_operator().await;
+    let (name, uid) = world(&client).await;
+    let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
+    let policy = gateway.policy(|policy| policy.budgets.len() == 2 && !policy.principals.is_empty()).await;
+    let budget = policy.budgets.iter().find(|budget| budget.name == "monthly").unwrap().uid.clone();
+    let ask = |request, amount, minimum_amount| {
+        let budget_uid = budget.clone();
+        from_gateway::Message::LeaseRequest(LeaseRequest {
+            request,
+            budget_uid,
+            amount,
+            minimum_amount,
+            calls: 0,
+            minimum_calls: 0,
+        })
+    };
+    gateway.send(ask(1, 4000, 1000)).await;
+    let lease = gateway.lease().await;
+    assert_eq!((lease.outcome(), lease.amount, lease.request), (Outcome::Granted, 4000, 1));
+    assert!(lease.valid_ms > 60_000 && lease.period_end > lease.period_start);
+    let ledgers: Api<MCPLedger> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    let selector = ListParams::default().labels(&format!("mcp-fleet.dev/budget-uid={budget}"));
+    let book = ledgers.list(&selector).await.unwrap().items.remove(0);
+    assert_eq!(book.spec.leases[0].granted.amount, Some(4000), "it was answered before it was charged");
+    assert_eq!(book.spec.tenant.uid, uid);
+
+    let items = vec![SpendItem {
+        principal: format!("{name}/coder"),
+        server: "files".into(),
+        tool: "read".into(),
+        amount: 3000,
+        calls: 3,
+    }];
+    let report = SpendReport {
+        lease: lease.lease.clone(),
+        budget_uid: budget.clone(),
+        sequence: 1,
+        amount: 3000,
+        calls: 3,
+        r#final: true,
+        items,
+    };
+    for _ in 0..2 {
+        gateway.send(from_gateway::Message::Spend(report.clone())).await;
+        gateway.acknowledged(&lease.lease, 1).await;
+    }
+    let book = ledgers.list(&selector).await.unwrap().items.remove(0);
+    assert_eq!((book.spec.settled.amount, book.spec.leases.len(), book.spec.items[0].calls), (3000, 0, 3));
+
+    gateway.send(ask(2, 9_000_000, 8000)).await;
+    assert_eq!(gateway.lease().await.outcome(), Outcome::Exhausted);
+    let budgets: Api<MCPBudget> = Api::namespaced(client.clone(), &name);
+    reason(&budgets, "monthly", "Exhausted", "LimitReached").await;
+    let spending = budgets.get("monthly").await.unwrap().status.unwrap().spending.unwrap();
+    assert_eq!(spending.spent.unwrap().to_string(), "0.003");
+    assert_eq!(spending.remaining.unwrap().to_string(), "0.007");
+
+    gateway.send(ask(3, 2000, 1000)).await;
+    assert_eq!(gateway.lease().await.outcome(), Outcome::Granted);
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
+    pods.delete(&gateway.pod, &DeleteParams::default().grace_period(0)).await.unwrap();
+    drop(gateway);
+    eventually("what the dead pod held is forfeited", || async {
+        let book = ledgers.list(&selector).await.unwrap().items.remove(0);
+        (book.spec.forfeited.amount == 2000 && book.spec.leases.is_empty()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_a_pod_of_the_tenants_own_gateway_is_let_in() {
+    let client = with_operator().await;
+    let (name, _) = world(&client).await;
+    let runtime = format!("{name}-mcp");
+    let real = pod(&client, &runtime, None).await;
+
+    let wrong_audience = token(&client, &runtime, "gateway", &real, "https://kubernetes.default.svc").await;
+    let status = Gateway::dial(&client, &real.0, &wrong_audience).await.err().unwrap();
+    assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status:?}");
+    let status = Gateway::dial(&client, &real.0, "not-a-token").await.err().unwrap();
+    assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status:?}");
+
+    // A pod under the gateway's account that nothing of ours has made.
+    let mut pod_alone = there(&Api::<Pod>::namespaced(client.clone(), &runtime), &real.0).await;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &runtime);
+    pod_alone.metadata = serde_json::from_value(json!({"name": unique("alone"), "namespace": runtime})).unwrap();
+    let alone = pods.create(&kube::api::PostParams::default(), &pod_alone).await.unwrap();
+    let alone = (alone.name_any(), alone.uid().unwrap());
+    let stolen = token(&client, &runtime, "gateway", &alone, AUDIENCE).await;
+    let status = Gateway::dial(&client, &alone.0, &stolen).await.err().unwrap();
+    assert_eq!(status.code(), tonic::Code::PermissionDenied, "{status:?}");
+
+    let mut gateway =
+        Gateway::dial(&client, &real.0, &token(&client, &runtime, "gateway", &real, AUDIENCE).await).await.unwrap();
+    gateway.policy(|_| true).await;
+    let newer = Gateway::dial(&client, &real.0, &token(&client, &runtime, "gateway", &real, AUDIENCE).await).await;
+    assert!(newer.is_ok());
+    gateway.ended().await;
+}

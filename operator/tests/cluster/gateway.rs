@@ -1,0 +1,210 @@
+//! A gateway without a cluster: a pod that nobody runs, its real projected token, and the control stream.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
+use kube::api::PostParams;
+use kube::{Api, Client, ResourceExt};
+use mcp_fleet_control::version::{AUDIENCE, MAX, MAX_MESSAGE, MIN};
+use mcp_fleet_control::wire::control_client::ControlClient;
+use mcp_fleet_control::wire::{
+    Freshness, FromGateway, GatewayHello, LeaseAnswer, PolicyAck, from_gateway, from_operator,
+};
+use mcp_fleet_control::{Digest, decode, encode, feature};
+use mcp_fleet_policy::model::TenantPolicy;
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic::{Request, Status, Streaming};
+
+use crate::support::{OPERATOR_NAMESPACE, control_port, create, there, unique};
+
+/// How long a message may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connected gateway.
+pub(crate) struct Gateway {
+    pub(crate) pod: String,
+    outbound: mpsc::Sender<FromGateway>,
+    inbound: Streaming<mcp_fleet_control::wire::FromOperator>,
+}
+
+/// Makes the pod of a gateway as the Deployment would, and answers its name and UID.
+pub(crate) async fn pod(client: &Client, runtime: &str, owned_by: Option<&str>) -> (String, String) {
+    let deployment = owned_by.unwrap_or("gateway");
+    let found = there(&Api::<Deployment>::namespaced(client.clone(), runtime), deployment).await;
+    let name = unique("gateway");
+    let labels = json!({"app.kubernetes.io/component": "gateway", "app.kubernetes.io/managed-by": "mcp-fleet"});
+    let owner = |version: &str, kind: &str, name: &str, uid: String| json!([{"apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": true}]);
+    let container = json!({
+        "name": "gateway", "image": "mcp-pod", "securityContext": {
+            "allowPrivilegeEscalation": false, "runAsNonRoot": true,
+            "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}},
+        "resources": {"limits": {"cpu": "1", "memory": "1Mi"}, "requests": {"cpu": "1m", "memory": "1Mi"}},
+    });
+    let spec =
+        json!({"serviceAccountName": "gateway", "automountServiceAccountToken": false, "containers": [container]});
+    let sets: Api<ReplicaSet> = Api::namespaced(client.clone(), runtime);
+    let set = create(&sets, json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {"name": name, "ownerReferences": owner("apps/v1", "Deployment", deployment, found.uid().unwrap())},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": spec}},
+    }))
+    .await;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), runtime);
+    let pod = create(
+        &pods,
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "spec": spec,
+            "metadata": {"name": name, "labels": labels,
+                "ownerReferences": owner("apps/v1", "ReplicaSet", &name, set.uid().unwrap())},
+        }),
+    )
+    .await;
+    (name, pod.uid().unwrap())
+}
+
+/// The token that a pod would get.
+pub(crate) async fn token(
+    client: &Client,
+    runtime: &str,
+    account: &str,
+    pod: &(String, String),
+    audience: &str,
+) -> String {
+    let bound = BoundObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        name: Some(pod.0.clone()),
+        uid: Some(pod.1.clone()),
+    };
+    let spec = TokenRequestSpec {
+        audiences: vec![audience.into()],
+        bound_object_ref: Some(bound),
+        expiration_seconds: Some(3600),
+    };
+    let request = TokenRequest { spec, ..TokenRequest::default() };
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), runtime);
+    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await.unwrap();
+    answer.status.unwrap().token
+}
+
+impl Gateway {
+    /// Makes a pod and connects as it.
+    pub(crate) async fn connect(client: &Client, runtime: &str) -> Self {
+        let pod = pod(client, runtime, None).await;
+        let token = token(client, runtime, "gateway", &pod, AUDIENCE).await;
+        Self::dial(client, &pod.0, &token).await.unwrap()
+    }
+
+    /// Connects with a token; waits while the replica does not lead yet.
+    pub(crate) async fn dial(client: &Client, pod: &str, token: &str) -> Result<Self, Status> {
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+        let ca = there(&secrets, "mcp-fleet-ca").await.data.unwrap();
+        let ca = Certificate::from_pem(&ca["tls.crt"].0);
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(ca)
+            .domain_name(format!("mcp-fleet-operator.{OPERATOR_NAMESPACE}.svc"));
+        let endpoint = Endpoint::from_shared(format!("https://127.0.0.1:{}", control_port())).unwrap();
+        let endpoint = endpoint.tls_config(tls).unwrap();
+        let started = std::time::Instant::now();
+        loop {
+            let answer = async {
+                let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+                let (outbound, messages) = mpsc::channel(16);
+                let mut request = Request::new(ReceiverStream::new(messages));
+                request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+                let mut client = ControlClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+                Ok::<_, Status>((outbound, client.connect(request).await?.into_inner()))
+            }
+            .await;
+            match answer {
+                Err(status) if status.code() == tonic::Code::Unavailable && started.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(status) => return Err(status),
+                Ok((outbound, inbound)) => {
+                    let mut gateway = Self { pod: pod.to_owned(), outbound, inbound };
+                    gateway.hello(pod).await;
+                    return Ok(gateway);
+                }
+            }
+        }
+    }
+
+    async fn hello(&mut self, epoch: &str) {
+        let hello = GatewayHello {
+            min_version: MIN,
+            max_version: MAX,
+            features: feature::known(),
+            epoch: epoch.into(),
+            generation: 0,
+            digest: Vec::new(),
+        };
+        self.send(from_gateway::Message::Hello(hello)).await;
+        assert!(matches!(self.next().await, Some(from_operator::Message::Hello(_))));
+    }
+
+    pub(crate) async fn send(&self, message: from_gateway::Message) {
+        self.outbound.send(FromGateway { message: Some(message) }).await.unwrap();
+    }
+
+    /// The next message; none when the stream has ended.
+    pub(crate) async fn next(&mut self) -> Option<from_operator::Message> {
+        let next = tokio::time::timeout(PATIENCE, self.inbound.message()).await.expect("no message came in time");
+        next.ok().flatten().and_then(|message| message.message)
+    }
+
+    /// The next policy that satisfies a condition; acknowledged, as all before it.
+    pub(crate) async fn policy(&mut self, wanted: impl Fn(&TenantPolicy) -> bool) -> TenantPolicy {
+        loop {
+            if let Some(from_operator::Message::Policy(push)) = Some(self.next().await.expect("the stream ended")) {
+                assert_eq!(Digest::of(&push.policy).to_vec(), push.digest);
+                let policy = decode(&push.policy).unwrap();
+                let digest = encode(&policy).digest.to_vec();
+                let ack = PolicyAck { generation: push.generation, digest, error: String::new() };
+                self.send(from_gateway::Message::Ack(ack)).await;
+                if wanted(&policy) {
+                    return policy;
+                }
+            }
+        }
+    }
+
+    /// The next proof of freshness.
+    pub(crate) async fn freshness(&mut self) -> Freshness {
+        loop {
+            if let from_operator::Message::Freshness(fresh) = self.next().await.expect("the stream ended") {
+                return fresh;
+            }
+        }
+    }
+
+    /// The next answer to a request for a lease.
+    pub(crate) async fn lease(&mut self) -> LeaseAnswer {
+        loop {
+            if let from_operator::Message::Lease(lease) = self.next().await.expect("the stream ended") {
+                return lease;
+            }
+        }
+    }
+
+    /// Waits for the acknowledgement of a report.
+    pub(crate) async fn acknowledged(&mut self, lease: &str, sequence: u64) {
+        loop {
+            if let from_operator::Message::SpendAck(ack) = self.next().await.expect("the stream ended")
+                && (ack.lease.as_str(), ack.sequence) == (lease, sequence)
+            {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the operator ends the stream.
+    pub(crate) async fn ended(&mut self) {
+        while self.next().await.is_some() {}
+    }
+}
