@@ -71,7 +71,7 @@ pub(crate) fn checked_error(id: &Id, text: &str, limit: u64) -> Result<Answer, R
 fn released(code: i64) -> i32 {
     match code {
         -32700 | -32603..=-32600 => i32::try_from(code).unwrap_or(-32603),
-        -32768..=-32000 | -31999..=-30000 => -32603,
+        -32768..=-30000 => -32603,
         other => i32::try_from(other).unwrap_or(-32603),
     }
 }

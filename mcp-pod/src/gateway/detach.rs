@@ -7,24 +7,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures::{Stream, StreamExt as _};
 use tokio::runtime::Handle;
 
 /// A future that goes on after it is dropped.
 pub(crate) struct Detach<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);
 
-/// A stream that is read to its end after it is dropped.
-pub(crate) struct DetachStream<S: Stream<Item: Send> + Send + 'static>(Option<Pin<Box<S>>>);
-
 impl<F: Future<Output: Send> + Send + 'static> Detach<F> {
     pub(crate) fn new(future: F) -> Self {
         Self(Some(Box::pin(future)))
-    }
-}
-
-impl<S: Stream<Item: Send> + Send + 'static> DetachStream<S> {
-    pub(crate) fn new(stream: S) -> Self {
-        Self(Some(Box::pin(stream)))
     }
 }
 
@@ -41,31 +31,10 @@ impl<F: Future<Output: Send> + Send + 'static> Future for Detach<F> {
     }
 }
 
-impl<S: Stream<Item: Send> + Send + 'static> Stream for DetachStream<S> {
-    type Item = S::Item;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {
-        let Some(stream) = &mut self.0 else { return Poll::Ready(None) };
-        let polled = stream.as_mut().poll_next(cx);
-        if matches!(polled, Poll::Ready(None)) {
-            self.0 = None;
-        }
-        polled
-    }
-}
-
 impl<F: Future<Output: Send> + Send + 'static> Drop for Detach<F> {
     fn drop(&mut self) {
         if let (Some(future), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(future);
-        }
-    }
-}
-
-impl<S: Stream<Item: Send> + Send + 'static> Drop for DetachStream<S> {
-    fn drop(&mut self) {
-        if let (Some(stream), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(stream.for_each(|_| std::future::ready(())));
         }
     }
 }
@@ -92,19 +61,5 @@ mod tests {
         drop(future);
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(done.load(Ordering::SeqCst), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_dropped_stream_is_read_to_its_end() {
-        let done = Arc::new(AtomicU32::new(0));
-        let counter = Arc::clone(&done);
-        let mut stream = DetachStream::new(futures::stream::iter(0..5).map(move |number| {
-            counter.fetch_add(1, Ordering::SeqCst);
-            number
-        }));
-        assert_eq!(stream.next().await, Some(0));
-        drop(stream);
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(done.load(Ordering::SeqCst), 5);
     }
 }

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream;
 use http::Response;
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::reason::Reason;
+use tokio::sync::mpsc;
 use tokio::time::Sleep;
+use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 
 use super::answer::{checked_error, checked_result, progress};
 use super::budget::Charge;
 use super::decode::Id;
-use super::detach::DetachStream;
 use super::inflight::Cancellable;
 use super::respond::{Body, EventStream, denied_call, event, message, result_message};
 use super::settle::{Outcome, Settlement};
@@ -26,6 +26,9 @@ use super::upstream::{Event, Exchange, Upstream, UpstreamError};
 const GRACE: Duration = Duration::from_millis(250);
 /// Bytes of progress that one call may send.
 const PROGRESS: usize = 1 << 20;
+
+/// Events that wait for a client to read them.
+const EVENTS: usize = 16;
 
 /// A call that may go.
 #[derive(Debug)]
@@ -85,23 +88,38 @@ impl Forward {
         let mut running = Running { exchange: Some(exchange), limits, id, progress, left: PROGRESS, settlement };
         match running.next().await {
             Next::End(answer) => message(answer),
-            Next::Progress(first) => {
-                let first = event(&first);
-                let legacy = running.settlement.as_ref().is_some_and(|held| held.revision.is_legacy());
-                let events = stream::unfold((Some(first), Some(running)), |(first, running)| async {
-                    if let Some(first) = first {
-                        return Some((first, (None, running)));
-                    }
-                    let mut running = running?;
-                    match running.next().await {
-                        Next::Progress(next) => Some((event(&next), (None, Some(running)))),
-                        Next::End(answer) => Some((event(&answer), (None, None))),
-                    }
-                });
-                if legacy { EventStream::respond(DetachStream::new(events)) } else { EventStream::respond(events) }
-            }
+            Next::Progress(first) => EventStream::respond(stream_on(running, first)),
         }
     }
+}
+
+/// Goes on with a call whose answer has become a stream, in a task of its own: a client that stops reading its events
+/// must not keep the call's places, nor outlast its deadline.
+fn stream_on(mut running: Running, first: Vec<u8>) -> ReceiverStream<Bytes> {
+    let (sender, events) = mpsc::channel(EVENTS);
+    let legacy = running.settlement.as_ref().is_some_and(|held| held.revision.is_legacy());
+    // There is room for the first.
+    let _ = sender.try_send(event(&first));
+    tokio::spawn(async move {
+        loop {
+            let next = tokio::select! {
+                biased;
+                // From 2026-07-28 on, hanging up cancels; before, it does not.
+                () = sender.closed(), if !legacy => return,
+                next = running.next() => next,
+            };
+            match next {
+                // Whoever is slow misses progress, which is never the last word.
+                Next::Progress(next) => drop(sender.try_send(event(&next))),
+                Next::End(answer) => {
+                    // The call is settled; the client may take its time with what is left, or be gone.
+                    drop(sender.send(event(&answer)).await);
+                    return;
+                }
+            }
+        }
+    });
+    ReceiverStream::new(events)
 }
 
 impl Running {
@@ -198,10 +216,9 @@ impl Limits {
 impl From<UpstreamError> for Failed {
     fn from(error: UpstreamError) -> Self {
         let (reason, charge) = match &error {
-            UpstreamError::Connect(_) => (Reason::UpstreamUnavailable, Charge::Nothing),
-            UpstreamError::Broken(_) => (Reason::UpstreamUnavailable, Charge::Full),
             // The shim answers with another status than 200 only before it has given the call to its server.
-            UpstreamError::Status(_) => (Reason::UpstreamUnavailable, Charge::Nothing),
+            UpstreamError::Connect(_) | UpstreamError::Status(_) => (Reason::UpstreamUnavailable, Charge::Nothing),
+            UpstreamError::Broken(_) => (Reason::UpstreamUnavailable, Charge::Full),
             UpstreamError::Form(_) => (Reason::UpstreamInvalid, Charge::Full),
             UpstreamError::TooLarge => (Reason::ResponseTooLarge, Charge::Full),
         };

@@ -27,8 +27,14 @@ use super::state::State;
 /// A request that ends here: what its caller hears, and why.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    pub(crate) reason: Reason,
-    pub(crate) response: Response<Body>,
+    reason: Reason,
+    response: Box<Response<Body>>,
+}
+
+impl Refused {
+    pub(crate) fn new(reason: Reason, response: Response<Body>) -> Self {
+        Self { reason, response: Box::new(response) }
+    }
 }
 
 /// Answers one request.
@@ -40,7 +46,7 @@ pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Inc
         Ok(response) => response,
         Err(refused) => {
             journal.refused(&state, enforced.as_deref(), refused.reason).await;
-            refused.response
+            *refused.response
         }
     }
 }
@@ -69,11 +75,11 @@ async fn stages(
     route::fit(&head.method, &head.headers).map_err(unfit)?;
 
     let limit = view.server().limits.max_request.get();
-    let body = read_body(&head.headers, body, limit).await.map_err(unread)?;
+    let body = read_body(&head.headers, body, limit).await.map_err(|error| unread(&error))?;
     let message = read(&body).map_err(|invalid| {
         let failure =
             Failure { status: StatusCode::BAD_REQUEST, code: invalid.code, message: &invalid.text, data: None };
-        Refused { reason: Reason::MessageInvalid, response: error(invalid.id.as_ref(), &failure) }
+        Refused::new(Reason::MessageInvalid, error(invalid.id.as_ref(), &failure))
     })?;
     journal.method = methods::known(&message.method).ok_or_else(|| message.method.clone());
     let headers = McpHeaders::read(&head.headers);
@@ -82,7 +88,7 @@ async fn stages(
         let failure =
             Failure { status: StatusCode::BAD_REQUEST, code: wrong.code(), message: &text, data: data.as_deref() };
         let reason = if data.is_some() { Reason::VersionUnsupported } else { Reason::RequestInvalid };
-        Refused { reason, response: error(message.id(), &failure) }
+        Refused::new(reason, error(message.id(), &failure))
     })?;
     let context = Context {
         state,
@@ -107,7 +113,7 @@ fn unix_now() -> i64 {
 
 /// A refusal that is about the head alone.
 fn plain(status: StatusCode, reason: Reason) -> Refused {
-    Refused { reason, response: denied_request(None, status, &Denial::new(reason)) }
+    Refused::new(reason, denied_request(None, status, &Denial::new(reason)))
 }
 
 /// Nobody can be told from anybody else yet: the only 503.
@@ -119,7 +125,7 @@ fn unserviceable(reason: Reason) -> Refused {
 
 fn unauthenticated(why: Unauthenticated) -> Refused {
     match why {
-        Unauthenticated::Refused(reason) => Refused { reason, response: unauthorised(reason) },
+        Unauthenticated::Refused(reason) => Refused::new(reason, unauthorised(reason)),
         Unauthenticated::Flood => {
             let mut refused = plain(StatusCode::TOO_MANY_REQUESTS, Reason::TokenInvalid);
             refused.response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
@@ -141,7 +147,7 @@ fn unfit(why: Unfit) -> Refused {
     refused
 }
 
-fn unread(why: BodyError) -> Refused {
+fn unread(why: &BodyError) -> Refused {
     match why {
         BodyError::TooLarge => plain(StatusCode::PAYLOAD_TOO_LARGE, Reason::RequestTooLarge),
         BodyError::Slow => plain(StatusCode::REQUEST_TIMEOUT, Reason::RequestInvalid),

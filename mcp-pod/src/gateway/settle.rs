@@ -14,7 +14,7 @@ use super::budget::{Charge, Reservation};
 use super::decode::Revision;
 use super::granted::Granted;
 use super::metrics::Operation;
-use super::state::State;
+use super::state::{Active, State};
 
 /// How a call ended.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +48,8 @@ pub(crate) struct Settlement {
 /// What is given back.
 #[derive(Debug)]
 pub(crate) struct Held {
+    /// Keeps the gateway from ending before the call, also after its client has gone.
+    pub(crate) active: Active,
     pub(crate) place: Place,
     pub(crate) permit: Permit,
     pub(crate) reservation: Box<dyn Reservation>,
@@ -60,7 +62,7 @@ impl Settlement {
     }
 
     fn end(&mut self, outcome: Outcome<'_>) {
-        let Some(Held { place, permit, reservation }) = self.held.take() else { return };
+        let Some(Held { active: _active, place, permit, reservation }) = self.held.take() else { return };
         let Self { state, granted, revision, started, call, arguments, held: _ } = self;
         let duration = started.elapsed();
         let (decision, reason, charge, error) = match outcome {

@@ -87,3 +87,34 @@ async fn hanging_up_in_the_middle_of_events_cancels_in_one_era_and_not_in_the_ot
     assert_eq!(world.line(3).await["decision"], "allowed");
     eventually("all is over", || world.state.active() == 0).await;
 }
+
+#[tokio::test]
+async fn a_client_that_stops_reading_events_does_not_keep_the_call() {
+    let world = World::with(|policy| {
+        policy.servers[0].limits.timeout = Duration::from_secs(30);
+        policy.servers[0].limits.max_concurrent_calls = 1;
+    })
+    .await;
+    let long = format!("{{\"progress\":{{\"progress\":1,\"message\":\"{}\"}}}}\n", "x".repeat(16_000));
+    let mut pieces: Vec<_> = vec![Bytes::from(long); 60];
+    pieces.push(Bytes::from(LINES[2]));
+    world.shim.act(Act::Slowly(pieces, Duration::from_millis(5)));
+    let mut client = world.client().await;
+    let (body, headers) = modern("tools/call", json!({"name": "echo", "_meta": {"progressToken": 7}}));
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let unread = client.start(Method::POST, "/files/mcp", &headers, body).await;
+    assert_eq!(world.line(1).await["decision"], "allowed", "settled although nobody reads");
+    world.shim.answer(LINES[2]);
+    assert_eq!(world.client().await.call("echo", json!({})).await.json()["result"]["resultType"], "complete");
+    drop(unread);
+}
+
+#[tokio::test]
+async fn a_server_that_only_sends_progress_is_given_up_after_its_timeout() {
+    let world = World::with(|policy| policy.servers[0].limits.timeout = Duration::from_millis(300)).await;
+    world.shim.act(Act::Slowly(vec![Bytes::from(LINES[0]); 1000], Duration::from_millis(20)));
+    let params = json!({"name": "echo", "arguments": {}, "_meta": {"progressToken": "mine"}});
+    let events = world.client().await.modern("tools/call", params).await.events();
+    let last = &events.last().unwrap()["result"];
+    assert_eq!(last["_meta"]["mcp-fleet.dev/denial"]["reason"], "upstream_timeout", "{last}");
+}

@@ -75,13 +75,15 @@ async fn a_server_that_does_not_read_fills_a_bounded_queue() {
         connections.push(shim.connect_as("gateway").await.unwrap());
     }
     let start = Instant::now();
-    let deaf = shim.call_with(header.clone(), "deaf", json!({}));
-    let big = futures::future::join_all(connections.iter_mut().map(|gateway| async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        gateway.call(header.clone(), "echo", json!({"filler": filler})).await
-    }));
-    let (deaf, big) = tokio::join!(deaf, big);
-    assert_eq!(refused(&deaf), ("upstream_timeout".to_owned(), true));
+    let mut first = shim.connect_as("gateway").await.unwrap();
+    let deaf_header = header.clone();
+    let deaf = tokio::spawn(async move { first.call(deaf_header, "deaf", json!({})).await });
+    while shim.metric("mcp_pod_shim_calls_in_flight") < 1.0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let big = connections.iter_mut().map(|gateway| gateway.call(header.clone(), "echo", json!({"filler": filler})));
+    let big = futures::future::join_all(big).await;
+    assert_eq!(refused(&deaf.await.unwrap()), ("upstream_timeout".to_owned(), true));
     let mut ends: Vec<_> = big.iter().map(|events| refused(events)).collect();
     ends.sort();
     ends.dedup();

@@ -109,7 +109,7 @@ async fn govern(context: &Context<'_>, access: ToolAccess<'_>) -> Result<Held, R
         Attempt::Wait(reserved) => reserved.await,
     };
     match reserved {
-        Ok(reservation) => Ok(Held { place, permit, reservation }),
+        Ok(reservation) => Ok(Held { active: state.enter(), place, permit, reservation }),
         Err(denial) => {
             // What is refused for want of money does not use up the rate as well.
             permit.undo();
@@ -123,11 +123,11 @@ fn refused(refusal: Refusal, id: &Id, revision: Revision, name: &str) -> Refused
         Refusal::Unknown(reason) => {
             let text = format!("Unknown tool: {}", echo(name));
             let failure = Failure { status: StatusCode::OK, code: -32602, message: &text, data: None };
-            Refused { reason, response: error(Some(id), &failure) }
+            Refused::new(reason, error(Some(id), &failure))
         }
         Refusal::Denied(denial) => {
             let response = result(id, &[&denied_call(&denial, !revision.is_legacy())]);
-            Refused { reason: denial.reason, response }
+            Refused::new(denial.reason, response)
         }
     }
 }

@@ -27,7 +27,7 @@ pub(super) async fn initialize(
     let Some(id) = message.id() else {
         let text = "Invalid request: initialize is a request";
         let failure = Failure { status: StatusCode::BAD_REQUEST, code: -32600, message: text, data: None };
-        return Err(Refused { reason: Reason::MessageInvalid, response: error(None, &failure) });
+        return Err(Refused::new(Reason::MessageInvalid, error(None, &failure)));
     };
     let asked = message.params.iter().find_map(|(name, value)| (name == "protocolVersion").then_some(value));
     let Some(Value::String(asked)) = asked else {
@@ -39,7 +39,7 @@ pub(super) async fn initialize(
     let report = report(context, id).await?;
     let Ok(session) = context.enforced.sealer.seal(context.owner(), revision, context.now) else {
         let failure = Failure { status: StatusCode::OK, code: -32603, message: "Internal error", data: None };
-        return Err(Refused { reason: Reason::SessionInvalid, response: error(Some(id), &failure) });
+        return Err(Refused::new(Reason::SessionInvalid, error(Some(id), &failure)));
     };
     journal.allowed(context.state, context.enforced).await;
 

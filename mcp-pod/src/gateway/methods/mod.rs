@@ -102,18 +102,18 @@ pub(crate) async fn legacy(
 
 fn unknown_method(id: &Id, status: StatusCode) -> Refused {
     let failure = Failure { status, code: -32601, message: "Method not found", data: None };
-    Refused { reason: Reason::MethodUnknown, response: error(Some(id), &failure) }
+    Refused::new(Reason::MethodUnknown, error(Some(id), &failure))
 }
 
 /// Parameters that cannot be taken.
 fn invalid_params(id: &Id, text: &str) -> Refused {
     let failure = Failure { status: StatusCode::OK, code: -32602, message: text, data: None };
-    Refused { reason: Reason::MessageInvalid, response: error(Some(id), &failure) }
+    Refused::new(Reason::MessageInvalid, error(Some(id), &failure))
 }
 
 /// A refusal by policy where there is no tool result to say it in.
 fn denied(id: &Id, denial: &Denial) -> Refused {
-    Refused { reason: denial.reason, response: denied_request(Some(id), StatusCode::OK, denial) }
+    Refused::new(denial.reason, denied_request(Some(id), StatusCode::OK, denial))
 }
 
 impl Context<'_> {

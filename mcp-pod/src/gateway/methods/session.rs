@@ -21,7 +21,7 @@ pub(super) fn open(
 ) -> Result<(Revision, Session), Refused> {
     let refused = |status, reason: Reason, limit: &'static str| {
         let denial = Denial::new(reason).with_limit(limit);
-        Refused { reason, response: denied_request(id, status, &denial) }
+        Refused::new(reason, denied_request(id, status, &denial))
     };
     let Some(sealed) = context.session else {
         let limit = "the header Mcp-Session-Id is missing";

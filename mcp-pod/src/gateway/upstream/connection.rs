@@ -114,12 +114,12 @@ async fn drive<F: Future>(
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
             return Poll::Ready(Ok(answer));
         }
-        let driven = std::pin::Pin::new(&mut *driver).poll(cx);
+        let progress = std::pin::Pin::new(&mut *driver).poll(cx);
         // Driving may have brought the answer; asking now saves the round through the scheduler.
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
             return Poll::Ready(Ok(answer));
         }
-        match driven {
+        match progress {
             Poll::Ready(Err(error)) => Poll::Ready(Err(UpstreamError::Broken(error))),
             Poll::Ready(Ok(())) => Poll::Ready(Err(UpstreamError::Form("the connection ended before the answer"))),
             Poll::Pending => Poll::Pending,

@@ -73,16 +73,22 @@ impl Answer {
 
 /// TLS to the gateway, with a name that its certificate has.
 pub(crate) async fn tls(address: SocketAddr, pki: &Pki) -> TlsStream<TcpStream> {
+    tls_offering(address, pki, &[]).await
+}
+
+/// The same, offering these protocols.
+pub(crate) async fn tls_offering(address: SocketAddr, pki: &Pki, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     for ca in CertificateDer::pem_slice_iter(&pki.gateway.ca_pem()) {
         roots.add(ca.unwrap()).unwrap();
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let tcp = TcpStream::connect(address).await.unwrap();
     tcp.set_nodelay(true).unwrap();
     let name = ServerName::try_from("gateway.acme-mcp.svc").unwrap();

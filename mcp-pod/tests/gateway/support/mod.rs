@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-pub(crate) use client::{Client, modern, tls};
+pub(crate) use client::{Client, modern, tls, tls_offering};
 pub(crate) use pki::{Pki, Token, now};
 pub(crate) use policy::{CODER, OTHER, policy};
 pub(crate) use purse::Purse;

@@ -24,7 +24,7 @@ pub(crate) struct Pki {
     pub(crate) gateway: Arc<Identity>,
     pub(crate) shim: Arc<Identity>,
     signing: KeyPair,
-    _dirs: [tempfile::TempDir; 2],
+    dirs: [tempfile::TempDir; 2],
 }
 
 /// The claims of a token that differ from the usual ones.
@@ -69,7 +69,12 @@ impl Pki {
         let (gateway_dir, gateway) = identity(&ca, GATEWAY_URI, &[Eku::ServerAuth, Eku::ClientAuth]);
         let (shim_dir, shim) = identity(&ca, SERVER_URI, &[Eku::ServerAuth]);
         let signing = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        Self { gateway, shim, signing, _dirs: [gateway_dir, shim_dir] }
+        Self { gateway, shim, signing, dirs: [gateway_dir, shim_dir] }
+    }
+
+    /// Where the gateway's certificate lies.
+    pub(crate) fn gateway_dir(&self) -> &Path {
+        self.dirs[0].path()
     }
 
     /// The public point of the token key.

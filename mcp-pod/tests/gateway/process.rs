@@ -1,0 +1,60 @@
+//! The program itself: starts without an operator, says that it is not ready, and ends when it is told.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::support::Pki;
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+async fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    Some(answer)
+}
+
+#[tokio::test]
+async fn the_gateway_starts_without_its_operator_and_ends_when_it_is_told() {
+    let pki = Pki::new();
+    let (listen, health) = (free(), free());
+    let mut gateway = Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
+        .args(["gateway", "--listen", &listen.to_string(), "--metrics-listen", &health.to_string()])
+        .args(["--operator-address", "127.0.0.1:1", "--policy-dir", "/nonexistent", "--token-file", "/nonexistent"])
+        .arg("--tls-dir")
+        .arg(pki.gateway_dir())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    let mut alive = None;
+    while alive.is_none() && started.elapsed() < Duration::from_secs(20) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        alive = get(health, "/healthz").await;
+    }
+    assert!(alive.unwrap().starts_with("HTTP/1.1 200"));
+    assert!(get(health, "/readyz").await.unwrap().starts_with("HTTP/1.1 503"));
+    let metrics = get(health, "/metrics").await.unwrap();
+    assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("text/plain; version=0.0.4"), "{metrics}");
+    assert!(get(health, "/else").await.unwrap().starts_with("HTTP/1.1 404"));
+    assert!(tokio::net::TcpStream::connect(listen).await.is_ok());
+
+    let pid = rustix::process::Pid::from_raw(i32::try_from(gateway.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let told = Instant::now();
+    let status = loop {
+        if let Some(status) = gateway.try_wait().unwrap() {
+            break status;
+        }
+        assert!(told.elapsed() < Duration::from_secs(10), "it does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(status.success(), "{status}");
+}
