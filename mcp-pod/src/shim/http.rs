@@ -27,11 +27,11 @@ use super::metrics::Metrics;
 use super::server::Server;
 use crate::envelope::{CALL_PATH, EPOCH_HEADER, MEDIA_TYPE, SERVER_PATH};
 
-/// Connections at a time; one gateway replica keeps a few dozen.
-const CONNECTIONS: usize = 512;
-const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Largest call, header line and all. The gateway has smaller limits, per server.
-const MAX_BODY: usize = 16 << 20;
+/// Connections at a time: each call in flight has one of its own. The gateway has smaller limits, per server.
+const CONNECTIONS: usize = 4096;
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Largest call in bytes: the largest `maxRequestSize`, the header line, and what its paths repeat.
+const MAX_BODY: usize = 20 << 20;
 const BODY: Duration = Duration::from_secs(30);
 
 type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Infallible>>;

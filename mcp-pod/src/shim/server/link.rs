@@ -16,11 +16,11 @@ use super::frame::Frame;
 use super::message::{self, Message, Outcome};
 
 /// Messages that may wait for the server to read.
-const QUEUE: usize = 512;
-/// Their bytes.
-const QUEUE_BYTES: usize = 32 << 20;
+const QUEUE: usize = 4096;
+/// Their bytes: at least one call of the largest size.
+const QUEUE_BYTES: usize = 24 << 20;
 /// Requests that may be in flight.
-const CALLS: usize = 512;
+const CALLS: usize = 4096;
 /// Progress notifications that may wait for their reader.
 const PROGRESS: usize = 16;
 /// Longest progress notification that is passed on, in bytes.

@@ -45,24 +45,28 @@ pub(super) enum PipeEnd {
     Endless,
 }
 
-/// Writes what is queued; several messages at a time where several wait.
+/// Writes what is queued; several small messages at a time where several wait. What is not in the buffer yet has not
+/// been forwarded, whatever becomes of the server.
 pub(super) async fn write(link: Arc<Link>, mut stdin: ChildStdin, mut queue: mpsc::Receiver<Outgoing>) -> PipeEnd {
-    const BATCH: usize = 32;
-    let mut waiting = Vec::with_capacity(BATCH);
+    const BATCH: usize = 64 << 10;
     let mut buffer = Vec::new();
     loop {
-        let received = tokio::select! {
+        let first = tokio::select! {
             biased;
             () = link.ended.cancelled() => return PipeEnd::Stopped,
-            received = queue.recv_many(&mut waiting, BATCH) => received,
+            first = queue.recv() => first,
         };
-        if received == 0 {
-            return PipeEnd::Stopped;
-        }
-        for outgoing in waiting.drain(..) {
+        let mut next = first;
+        while let Some(outgoing) = next.take() {
             if link.about_to_write(&outgoing) {
                 buffer.extend_from_slice(&outgoing.line);
             }
+            if buffer.len() < BATCH {
+                next = queue.try_recv().ok();
+            }
+        }
+        if buffer.is_empty() && queue.is_closed() {
+            return PipeEnd::Stopped;
         }
         let written = tokio::select! {
             () = link.ended.cancelled() => return PipeEnd::Stopped,
@@ -73,7 +77,7 @@ pub(super) async fn write(link: Arc<Link>, mut stdin: ChildStdin, mut queue: mps
         }
         buffer.clear();
         // One large request must not hold its size for ever.
-        buffer.shrink_to(64 << 10);
+        buffer.shrink_to(BATCH);
     }
 }
 
