@@ -9,7 +9,6 @@ pub mod cli;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use anyhow::{Context as _, Result};
 
@@ -65,10 +64,9 @@ pub fn build(image: &Image) -> Result<PathBuf> {
     Ok(folder.join("image.tar"))
 }
 
-/// Names an archive's present content without reading it: where it lies, how long it is and when it was written.
-pub fn fingerprint(archive: &Path) -> Result<String> {
-    let about = fs::metadata(archive).with_context(|| format!("failed to read {}", archive.display()))?;
-    let written = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let key = Key::default().text(&archive.canonicalize()?.to_string_lossy());
-    Ok(key.text(&about.len().to_string()).text(&written.as_nanos().to_string()).finish())
+/// Which image an archive of [`build`] holds, and the key of its content; `None` for files of others.
+pub fn identity(archive: &Path) -> Option<(&str, &str)> {
+    let folder = archive.parent()?;
+    let inside = folder.parent()? == cache::root().ok()?.join("images");
+    if inside { folder.file_name()?.to_str()?.rsplit_once('-') } else { None }
 }

@@ -59,10 +59,12 @@ pub fn finish(layout: &Layout, kubectl: &dyn Fn() -> Result<Command>) -> Result<
     )
 }
 
-/// Loads an image archive into the node. The same file is loaded once.
+/// Loads an image archive into the node. One of ours is not loaded again while the node has the same content.
 pub fn import(layout: &Layout, archive: &Path) -> Result<()> {
-    let seen = layout.path("loaded").join(image::fingerprint(archive)?);
-    if seen.exists() {
+    let identity = image::identity(archive).map(|(name, key)| (layout.path("loaded").join(name), key));
+    if let Some((loaded, key)) = &identity
+        && fs::read_to_string(loaded).is_ok_and(|content| content == *key)
+    {
         return Ok(());
     }
     let socket = layout.containerd_socket();
@@ -70,7 +72,9 @@ pub fn import(layout: &Layout, archive: &Path) -> Result<()> {
     let mut ctr = Command::new("ctr");
     ctr.arg("--address").arg(&socket).args(["--namespace", "k8s.io", "images", "import"]).arg(archive);
     command::run(&mut ctr).with_context(|| format!("failed to load {}", archive.display()))?;
-    fs::write(seen, [])?;
+    if let Some((loaded, key)) = &identity {
+        fs::write(loaded, key)?;
+    }
     Ok(())
 }
 
