@@ -88,18 +88,18 @@ impl Forward {
         let mut running = Running { exchange: Some(exchange), limits, id, progress, left: PROGRESS, settlement };
         match running.next().await {
             Next::End(answer) => message(answer),
-            Next::Progress(first) => EventStream::respond(stream_on(running, first)),
+            Next::Progress(first) => EventStream::respond(stream_on(running, &first)),
         }
     }
 }
 
 /// Goes on with a call whose answer has become a stream, in a task of its own: a client that stops reading its events
 /// must not keep the call's places, nor outlast its deadline.
-fn stream_on(mut running: Running, first: Vec<u8>) -> ReceiverStream<Bytes> {
+fn stream_on(mut running: Running, first: &[u8]) -> ReceiverStream<Bytes> {
     let (sender, events) = mpsc::channel(EVENTS);
     let legacy = running.settlement.as_ref().is_some_and(|held| held.revision.is_legacy());
     // There is room for the first.
-    let _ = sender.try_send(event(&first));
+    let _ = sender.try_send(event(first));
     tokio::spawn(async move {
         loop {
             let next = tokio::select! {

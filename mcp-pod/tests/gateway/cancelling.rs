@@ -53,14 +53,14 @@ async fn a_notification_cancels_a_legacy_call_of_its_own_session_only() {
     let mut same = world.client().await;
     same.session = caller.session.clone();
     let call = json!({"jsonrpc": "2.0", "id": "c-1", "method": "tools/call", "params": {"name": "echo"}}).to_string();
-    let called = tokio::spawn(async move { caller.legacy(call).await });
+    let pending = tokio::spawn(async move { caller.legacy(call).await });
     eventually("the call is in flight", || world.shim.seen().len() == 1).await;
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"c-1","reason":"x"}}"#;
     assert_eq!(stranger.legacy(cancel).await.status, 202);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(world.shim.abandoned(), 0, "another session cancelled it");
     assert_eq!(same.legacy(cancel).await.status, 202);
-    let answer = called.await.unwrap();
+    let answer = pending.await.unwrap();
     assert_eq!(answer.denial().0, "cancelled");
     eventually("the shim hears of it", || world.shim.abandoned() == 1).await;
 }

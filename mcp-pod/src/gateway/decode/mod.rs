@@ -12,3 +12,6 @@ pub(crate) use era::{Era, McpHeaders, era};
 pub(crate) use message::{Id, Message, read};
 pub(crate) use params::{CallParams, ParamsError, Trace};
 pub(crate) use revision::Revision;
+
+#[cfg(test)]
+mod properties;

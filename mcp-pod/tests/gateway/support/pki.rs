@@ -28,6 +28,7 @@ pub(crate) struct Pki {
 }
 
 /// The claims of a token that differ from the usual ones.
+#[derive(Clone, Copy)]
 pub(crate) struct Token {
     pub(crate) principal: &'static str,
     pub(crate) tenant: &'static str,

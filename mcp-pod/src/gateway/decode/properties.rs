@@ -1,0 +1,80 @@
+//! What holds for all messages: nothing crashes the decoder, and what is forwarded is what was sent.
+
+#![allow(clippy::unwrap_used)]
+
+use http::HeaderMap;
+use mcp_fleet_policy::json::write;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{CallParams, McpHeaders, era, read};
+
+/// JSON that every parser reads alike.
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-9_007_199_254_740_991_i64..=9_007_199_254_740_991).prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 64, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::hash_map(any::<String>(), inner, 0..6).prop_map(Value::from_iter),
+        ]
+    })
+}
+
+/// The whole way of a body through this module.
+fn decode(body: &[u8]) -> Option<Value> {
+    let message = read(body).ok()?;
+    let _ = era(&McpHeaders::read(&HeaderMap::new()), &message);
+    let params = CallParams::read(message.params).ok()?;
+    let mut out = Vec::new();
+    write(params.arguments.as_ref()?, &mut out);
+    assert!(!out.contains(&b'\n'), "the envelope has one line for it");
+    Some(serde_json::from_slice(&out).unwrap())
+}
+
+/// The same with every number as its leading digits: the other parser has its own words for `1e2`.
+fn numbers_alike(value: Value) -> Value {
+    match value {
+        Value::Number(number) => format!("{:.10e}", number.as_f64().unwrap()).into(),
+        Value::Array(items) => items.into_iter().map(numbers_alike).collect(),
+        Value::Object(members) => members.into_iter().map(|(name, value)| (name, numbers_alike(value))).collect(),
+        other => other,
+    }
+}
+
+proptest! {
+    #[test]
+    fn arguments_arrive_as_they_were_sent(arguments in prop::collection::hash_map(any::<String>(), value(), 0..6)) {
+        let arguments = Value::from_iter(arguments);
+        let params = json!({"name": "echo", "arguments": arguments, "_meta": {"x": 1}});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+        prop_assert_eq!(decode(body.as_bytes()), Some(arguments));
+    }
+
+    #[test]
+    fn no_bytes_crash_the_decoder(body in prop::collection::vec(any::<u8>(), 0..300)) {
+        decode(&body);
+    }
+
+    #[test]
+    fn no_damage_to_a_message_crashes_the_decoder_or_changes_its_meaning(
+        arguments in value(),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let params = json!({"name": "echo", "arguments": {"a": arguments}});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+        let mut body = body.into_bytes();
+        let at = at.index(body.len());
+        body[at] = byte;
+        // What is still taken must be what another parser reads in the same bytes.
+        if let Some(decoded) = decode(&body) {
+            let read: Value = serde_json::from_slice(&body).unwrap();
+            prop_assert_eq!(numbers_alike(decoded), numbers_alike(read["params"]["arguments"].clone()));
+        }
+    }
+}
