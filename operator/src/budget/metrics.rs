@@ -54,7 +54,7 @@ impl SpendMetrics {
         Ok(Self { control, generation, spend, budgets, desc })
     }
 
-    fn spend(&self, ledger: &Ledger<ApiStore>, tenants: &[Published]) -> Vec<MetricFamily> {
+    fn spend(&self, sums: HashMap<(String, Row), u64>, tenants: &[Published]) -> Vec<MetricFamily> {
         // A counter of its own each time: adding up fractions would drift, and what is gone must not stay.
         let Ok(counter) = CounterVec::new(self.spend.clone(), &SPEND_LABELS) else { return Vec::new() };
         // The ceiling covers everything, so each call stands in its book once.
@@ -65,14 +65,6 @@ impl SpendMetrics {
                 Some((published.policy.tenant_uid.as_str(), (published.policy.tenant.as_str(), currency)))
             })
             .collect();
-        let mut sums: HashMap<(String, Row), u64> = ledger.retired();
-        for (key, stored) in ledger.books() {
-            for row in &stored.book.rows {
-                let name = Row { amount: Amount::default(), ..row.clone() };
-                let sum = sums.entry((key.budget_uid.clone(), name)).or_default();
-                *sum = sum.saturating_add(row.amount.micros);
-            }
-        }
         for ((budget_uid, row), micros) in sums {
             if let Some((tenant, currency)) = currencies.get(budget_uid.as_str()) {
                 let labels = [*tenant, &row.principal, &row.server, &row.tool, *currency];
@@ -128,10 +120,23 @@ impl Collector for SpendMetrics {
             self.generation.with_label_values(&[published.policy.tenant.as_str()]).set(generation);
         }
         let mut families = self.generation.collect();
-        families.extend(self.spend(&leading.ledger, &tenants));
+        families.extend(self.spend(sums(&leading.ledger), &tenants));
         families.extend(self.budgets(&leading.ledger, &tenants));
         families
     }
+}
+
+/// Settled money over all periods, by the budget's UID and the names of a row.
+fn sums(ledger: &Ledger<ApiStore>) -> HashMap<(String, Row), u64> {
+    let mut sums = ledger.retired();
+    for (key, stored) in ledger.books() {
+        for row in &stored.book.rows {
+            let name = Row { amount: Amount::default(), ..row.clone() };
+            let sum = sums.entry((key.budget_uid.clone(), name)).or_default();
+            *sum = sum.saturating_add(row.amount.micros);
+        }
+    }
+    sums
 }
 
 /// Millionths as units of the currency. Exact to the micro-unit up to 2^53 of them: nine thousand million units.
@@ -143,4 +148,73 @@ fn units(micros: u64) -> f64 {
 #[allow(clippy::cast_precision_loss, reason = "calls stay far below 2^53")]
 fn count(calls: u64) -> f64 {
     calls as f64
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "what is shown has to be exact")]
+    use std::time::Duration;
+
+    use mcp_fleet_policy::model::{StaleAfter, TenantPolicy, Traffic};
+
+    use super::*;
+
+    fn tenant() -> Published {
+        let policy = TenantPolicy {
+            tenant: "acme".into(),
+            tenant_uid: "t-1".into(),
+            generation: 3,
+            suspended: false,
+            audience: "https://gateway.acme-mcp.svc".into(),
+            issuer: "https://issuer".into(),
+            keys: Vec::new(),
+            session_key: vec![0; 32],
+            traffic: Traffic::default(),
+            stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
+            currency: Some("USD".parse().unwrap()),
+            servers: Vec::new(),
+            principals: Vec::new(),
+            budgets: Vec::new(),
+        };
+        let encoded = Arc::new(mcp_fleet_control::encode(&policy));
+        Published { policy: Arc::new(policy), encoded }
+    }
+
+    fn row(tool: &str) -> Row {
+        let amount = Amount::default();
+        Row { principal: "acme/coder".into(), server: "files".into(), tool: tool.into(), amount }
+    }
+
+    #[test]
+    fn spend_is_that_of_the_ceilings_book_alone_and_exact() {
+        let metrics = SpendMetrics::new(Arc::default()).unwrap();
+        // Calls are charged to each budget that covers them; only the ceiling's book counts each of them once.
+        let sums = HashMap::from([
+            (("t-1".to_owned(), row("read")), 3000),
+            (("b-1".to_owned(), row("read")), 3000),
+            (("t-of-nobody".to_owned(), row("read")), 9),
+        ]);
+        let families = metrics.spend(sums, &[tenant()]);
+        let [family] = families.as_slice() else { panic!("{families:?}") };
+        assert_eq!((family.name(), family.get_metric().len()), ("mcp_fleet_spend_total", 1));
+        let metric = &family.get_metric()[0];
+        assert_eq!(metric.get_counter().get_value(), 0.003);
+        let labels: Vec<(&str, &str)> = metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
+        let wanted = [
+            ("currency", "USD"),
+            ("principal", "acme/coder"),
+            ("server", "files"),
+            ("tenant", "acme"),
+            ("tool", "read"),
+        ];
+        assert_eq!(labels, wanted);
+    }
+
+    #[test]
+    fn a_replica_that_does_not_lead_shows_nothing() {
+        let control = Arc::new(Control::default());
+        let registry = prometheus::Registry::new();
+        registry.register(Box::new(SpendMetrics::new(Arc::clone(&control)).unwrap())).unwrap();
+        assert!(registry.gather().is_empty());
+    }
 }

@@ -90,6 +90,9 @@ impl Controller for Budgets {
         let next = status::status(&object, &facts, Timestamp::now());
         let api: Api<MCPBudget> = Api::namespaced(ctx.client.clone(), &namespace);
         let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        if written::is_premature(&ctx.control, before, &next.conditions) {
+            return Ok(None);
+        }
         if written::write(&api, &object, next.clone()).await? {
             written::announce(&ctx.events, &*object, before, &next.conditions).await;
         }

@@ -1,9 +1,10 @@
 //! The ledger: how much of each budget is spent, leased and forfeited in its period.
 //!
 //! [`book`] is the arithmetic and [`period`] the calendar, both pure; [`record`] is a book as a custom resource,
-//! [`store`] where those are kept, and [`service`] what the control stream talks to.
+//! [`store`] where those are kept, [`service`] what the control stream talks to, and [`look`] what status and metrics see.
 
 pub mod book;
+mod look;
 pub mod period;
 pub mod record;
 pub mod service;

@@ -97,12 +97,12 @@ pub struct Ledger<S> {
     now_ms: fn() -> i64,
     batch: Duration,
     slots: parking_lot::Mutex<HashMap<Key, Arc<Mutex<Slot>>>>,
-    known: RwLock<HashMap<Key, Arc<Stored>>>,
-    changes: watch::Sender<u64>,
+    pub(super) known: RwLock<HashMap<Key, Arc<Stored>>>,
+    pub(super) changes: watch::Sender<u64>,
     /// Settled money of removed books, by the budget's UID and the names of a row.
-    retired: RwLock<HashMap<(String, Row), u64>>,
+    pub(super) retired: RwLock<HashMap<(String, Row), u64>>,
     /// Budgets that refused a lease since their last grant.
-    exhausted: RwLock<HashSet<Key>>,
+    pub(super) exhausted: RwLock<HashSet<Key>>,
     /// Reports came in since the last flush that left none waiting.
     reported: AtomicBool,
 }
@@ -146,36 +146,6 @@ impl<S: Store> Ledger<S> {
         Ok(())
     }
 
-    /// Counts up whenever a book changes.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
-    /// The books as they were read or written last.
-    pub fn books(&self) -> Vec<(Key, Arc<Stored>)> {
-        self.known.read().iter().map(|(key, stored)| (key.clone(), Arc::clone(stored))).collect()
-    }
-
-    /// What books that were removed since the start had settled: counters must not go down.
-    pub fn retired(&self) -> HashMap<(String, Row), u64> {
-        self.retired.read().clone()
-    }
-
-    fn retire(&self, stored: &Stored) {
-        let mut retired = self.retired.write();
-        for row in &stored.book.rows {
-            let name = Row { amount: super::book::Amount::default(), ..row.clone() };
-            let key = (stored.owner.budget_uid.clone(), name);
-            let sum = retired.entry(key).or_default();
-            *sum = sum.saturating_add(row.amount.micros);
-        }
-    }
-
-    /// The book of a budget in a period.
-    pub fn book(&self, budget_uid: &str, start: i64) -> Option<Arc<Stored>> {
-        self.known.read().get(&Key { budget_uid: budget_uid.to_owned(), start }).cloned()
-    }
-
     /// Charges a lease to the current period of a budget; it is written when this returns.
     pub async fn grant(&self, owner: &Owner, budget: &Budget, ask: &Ask) -> Result<Answer, LedgerError> {
         let now = (self.now_ms)();
@@ -203,23 +173,6 @@ impl<S: Store> Ledger<S> {
         drop(slot);
         self.note(key, &result);
         Ok(Answer { result, span, recall })
-    }
-
-    /// Whether the last lease that was asked of a budget was refused because nothing was left.
-    pub fn is_exhausted(&self, budget_uid: &str, start: i64) -> bool {
-        self.exhausted.read().contains(&Key { budget_uid: budget_uid.to_owned(), start })
-    }
-
-    fn note(&self, key: Key, result: &Result<Granted, Refusal>) {
-        let mut exhausted = self.exhausted.write();
-        let changed = match result {
-            Err(Refusal::Exhausted) => exhausted.insert(key),
-            Ok(_) => exhausted.remove(&key),
-            Err(Refusal::Held) => false,
-        };
-        if changed {
-            self.changes.send_modify(|count| *count += 1);
-        }
     }
 
     /// Hands in a report. What is received later says that it stands in the book, or why it does not.

@@ -37,10 +37,11 @@ const PROOF_EVERY: Duration = Duration::from_secs(2);
 pub async fn run(ctx: Arc<Context>) {
     let ledger = ledger::open(&ctx).await;
     let _leading = ctx.control.hub.lead(Arc::clone(&ledger));
+    let since = Instant::now();
     let (proofs, latest) = watch::channel(None);
     let wake = Arc::new(Notify::new());
     tokio::join!(
-        dispatch(&ctx, latest, &wake),
+        dispatch(&ctx, since, latest, &wake),
         prove(&ctx, &proofs, &wake),
         ledger::keep(&ledger),
         stream::reap(&ctx, &ledger)
@@ -74,7 +75,7 @@ async fn prove(ctx: &Context, prover: &watch::Sender<Option<Instant>>, wake: &No
 }
 
 /// Keeps a worker for each tenant, and wakes it when something of it changes.
-async fn dispatch(ctx: &Arc<Context>, proven: watch::Receiver<Option<Instant>>, wake: &Notify) {
+async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Option<Instant>>, wake: &Notify) {
     let (mut changes, mut pokes) = (ctx.world.subscribe(), ctx.control.pokes());
     let mut workers: HashMap<String, Wake> = HashMap::new();
     let mut tasks = JoinSet::new();
@@ -88,7 +89,7 @@ async fn dispatch(ctx: &Arc<Context>, proven: watch::Receiver<Option<Instant>>, 
             let worker = workers.entry(uid.clone()).or_insert_with(|| {
                 let worker = Wake { changed: Arc::default(), touched: Arc::default() };
                 let Wake { changed, touched } = worker.clone();
-                let signals = Signals { changed, touched, proven: proven.clone() };
+                let signals = Signals { changed, touched, proven: proven.clone(), since };
                 let ctx = Arc::clone(ctx);
                 let name = uid.clone();
                 tasks.spawn(async move {
@@ -104,9 +105,11 @@ async fn dispatch(ctx: &Arc<Context>, proven: watch::Receiver<Option<Instant>>, 
         concerned = tokio::select! {
             change = changes.recv() => match change {
                 Ok(Change::Owned(labels)) => {
-                    let uid = labels.get(labels::TENANT_UID).filter(|_| is_snapshot(&labels));
-                    if let Some(worker) = uid.and_then(|uid| workers.get(uid)) {
-                        worker.touched.store(true, Ordering::Relaxed);
+                    if let Some(worker) = labels.get(labels::TENANT_UID).and_then(|uid| workers.get(uid)) {
+                        if is_snapshot(&labels) {
+                            worker.touched.store(true, Ordering::Relaxed);
+                        }
+                        // It may be what lets us into the runtime namespace.
                         worker.changed.notify_one();
                     }
                     Concerned::Some(Vec::new())

@@ -29,6 +29,9 @@ pub enum PublishError {
     /// The namespace is not there (any more).
     #[error("the runtime namespace is not there yet")]
     NoNamespace,
+    /// The namespace is not open to the operator (yet).
+    #[error("the operator may not write Secrets in the runtime namespace yet")]
+    NotLetIn,
     /// Another leader has written in between.
     #[error("failed to publish the policy: another replica of the operator published one")]
     Conflict,
@@ -153,6 +156,7 @@ fn failed(verb: &'static str, name: &str, source: kube::Error) -> PublishError {
         // Replacing what somebody deleted is a conflict too: read again. Creating into nowhere: wait.
         kube::Error::Api(status) if status.code == 404 && verb == "replace" => PublishError::Conflict,
         kube::Error::Api(status) if status.code == 404 => PublishError::NoNamespace,
+        kube::Error::Api(status) if status.code == 403 => PublishError::NotLetIn,
         _ => PublishError::Api { verb, name: name.to_owned(), source: source.into() },
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Signals {
     pub(super) touched: Arc<AtomicBool>,
     /// The stores were proved to be current, as of a moment.
     pub(super) proven: watch::Receiver<Option<Instant>>,
+    /// When this replica began to lead.
+    pub(super) since: Instant,
 }
 
 /// What one tenant's worker knows.
@@ -48,8 +50,8 @@ pub(super) struct Worker {
     compiled: Option<u64>,
     recheck_at: Option<i64>,
     judged: BTreeSet<(Kind, String)>,
-    /// Publishing waits for a proof: at the start, and after another replica has published.
-    unproven: bool,
+    /// Publishing waits for a proof as of this moment or later: at the start, and after another replica has published.
+    unproven: Option<Instant>,
     /// The snapshot was changed or removed by somebody else: it is written again, whatever was compiled.
     damaged: bool,
     touched: Arc<AtomicBool>,
@@ -65,7 +67,7 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
         compiled: None,
         recheck_at: None,
         judged: BTreeSet::new(),
-        unproven: true,
+        unproven: Some(signals.since),
         damaged: false,
         touched: Arc::clone(&signals.touched),
     };
@@ -93,8 +95,9 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
             Err(error) => {
                 let pause = PAUSES.0.saturating_mul(1 << failures.min(8)).min(PAUSES.1);
                 (failures, retry) = (failures.saturating_add(1), Some(jittered(pause)));
-                // A namespace that is not there yet is no news: the tenant's controller makes it.
-                if !matches!(error, PublishError::NoNamespace) {
+                // A namespace that is not there or not open to us yet is no news: the tenant's controller is at it.
+                let waiting = matches!(error, PublishError::NoNamespace | PublishError::NotLetIn) && failures < 6;
+                if !waiting {
                     tracing::warn!(tenant = worker.uid, error = error::chain(&error), "failed to publish a policy");
                 }
             }
@@ -121,7 +124,7 @@ impl Worker {
     /// Brings the published policy up to what the stores hold; with a proof, tells the streams that it is fresh.
     async fn pass(&mut self, proof: Option<Instant>) -> Result<(), PublishError> {
         let ctx = Arc::clone(&self.ctx);
-        if !ctx.leadership.is_leader() || (self.unproven && proof.is_none()) {
+        if !ctx.leadership.is_leader() || self.unproven.is_some_and(|since| proof.is_none_or(|read| read < since)) {
             return Ok(());
         }
         let Some(tenant) = ctx.world.tenant_by_uid(&self.uid) else { return Ok(()) };
@@ -149,7 +152,7 @@ impl Worker {
             self.compiled = Some(print);
             self.damaged = false;
         }
-        self.unproven = false;
+        self.unproven = None;
         if let (Some(read), Some(previous)) = (proof, &self.previous) {
             ctx.control.hub.prove(&self.uid, Proof { generation: previous.policy.generation, read });
         }
@@ -194,7 +197,9 @@ impl Worker {
                 // It may or may not be written: only reading again can tell. After a conflict another replica may
                 // know better, so that we have to prove first that we are current.
                 self.snapshots = None;
-                self.unproven = matches!(error, PublishError::Conflict);
+                if matches!(error, PublishError::Conflict) {
+                    self.unproven = Some(Instant::now());
+                }
                 return Err(error);
             }
             tracing::info!(tenant = policy.tenant, generation = policy.generation, "published a policy");

@@ -74,7 +74,7 @@ pub(crate) async fn with_operator() -> Client {
 }
 
 /// Where the control stream of that operator is served, on the loopback address.
-pub fn control_port() -> u16 {
+pub(crate) fn control_port() -> u16 {
     static PORT: OnceLock<u16> = OnceLock::new();
     // Free a moment ago; nothing else here listens on ports that it did not ask for.
     *PORT.get_or_init(|| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
