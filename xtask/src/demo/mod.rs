@@ -26,6 +26,9 @@ pub struct Arguments {
     /// Leaves the cluster up, and prints commands to try.
     #[arg(long)]
     keep: bool,
+    /// Takes the cluster that an earlier run kept, and shows the steps again; what was spent by then stays spent.
+    #[arg(long)]
+    resume: bool,
 }
 
 /// Runs the demo; an error if a step failed.
@@ -33,7 +36,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut report = Report::default();
     let mut stage = Stage::new(&arguments.name);
     let mut stands = true;
-    for step in steps::SETUP {
+    if arguments.resume {
+        stage.set_cluster(Cluster::open(&arguments.name)?);
+    }
+    for step in if arguments.resume { steps::RESUME } else { steps::SETUP } {
         if stands {
             stands = report.run(step, &mut stage);
         } else {
@@ -51,7 +57,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.json {
         report.write(path)?;
     }
-    if arguments.keep {
+    if arguments.keep || arguments.resume {
         print_hints(&arguments.name);
     } else {
         Cluster::down(&arguments.name)?;

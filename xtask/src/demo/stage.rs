@@ -20,8 +20,10 @@ pub struct Stage {
     pub name: String,
     /// The cluster, once it is up.
     cluster: Option<Cluster>,
-    /// What was paid, by tenant and principal: calls and millionths.
+    /// What was paid in this run, by tenant and principal: calls and millionths.
     pub paid: BTreeMap<(String, String), (u64, u64)>,
+    /// What the ledgers held when the steps began: nothing, but on a cluster that an earlier run kept.
+    pub paid_before: BTreeMap<(String, String), u64>,
     /// A token of beta's planner from the beginning of the demo.
     pub early_token: Option<String>,
 }
@@ -29,7 +31,13 @@ pub struct Stage {
 impl Stage {
     /// An empty one.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), cluster: None, paid: BTreeMap::new(), early_token: None }
+        Self {
+            name: name.to_owned(),
+            cluster: None,
+            paid: BTreeMap::new(),
+            paid_before: BTreeMap::new(),
+            early_token: None,
+        }
     }
 
     /// The cluster is up.
@@ -126,6 +134,11 @@ pub fn until<T>(limit: Duration, what: &str, mut attempt: impl FnMut() -> Result
             Err(_) => std::thread::sleep(Duration::from_millis(250)),
         }
     }
+}
+
+/// A text without its line breaks.
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Milliseconds since 1970.

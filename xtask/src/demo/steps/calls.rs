@@ -6,6 +6,7 @@ use serde_json::json;
 use super::{acme, beta};
 use crate::demo::agent::{Era, call, list_tools};
 use crate::demo::report::Step;
+use crate::demo::stage::one_line;
 
 /// For later: by then it has expired.
 pub const EARLY_TOKEN: Step = Step {
@@ -54,7 +55,7 @@ pub const ALLOWED_READ: Step = Step {
             }
             stage.pay("acme", "reader", 1_000);
         }
-        Ok(said)
+        Ok(one_line(&said))
     },
 };
 
@@ -67,7 +68,7 @@ pub const ALLOWED_WRITE: Step = Step {
         let draft = json!({"path": "/workspace/drafts/plan.md", "content": "- first\n- second\n"});
         let text = call(stage, &target, Era::Legacy, "write_file", &draft)?.text()?;
         stage.pay("acme", "writer", 10_000);
-        Ok(text)
+        Ok(one_line(&text))
     },
 };
 
@@ -79,6 +80,6 @@ pub const OTHER_TENANT_CALLS: Step = Step {
         let arguments = json!({"timezone": "Asia/Tokyo"});
         let text = call(stage, &beta(stage)?, Era::Modern, "get_current_time", &arguments)?.text()?;
         stage.pay("beta", "planner", 2_000);
-        Ok(text)
+        Ok(one_line(&text))
     },
 };

@@ -26,7 +26,7 @@ pub const GATEWAY: Step = Step {
 /// Only the gateway.
 pub const TOOL_POD: Step = Step {
     name: "tool pod is fenced",
-    does: "pods of both tenants and of beta's namespace open a connection to the pod of acme's clock",
+    does: "agents of both tenants, and another tool pod, open a connection to the pod of acme's clock",
     run: |stage| {
         let pod = tool_pod(stage, "acme-mcp", "clock")?;
         let address = pod["status"]["podIP"].as_str().context("the pod has an address")?.to_owned();
@@ -39,6 +39,17 @@ pub const TOOL_POD: Step = Step {
                 tried.push(format!("{from} to {port}"));
             }
         }
+        let neighbour = tool_pod(stage, "acme-mcp", "files")?;
+        let name = neighbour["metadata"]["name"].as_str().context("the pod has a name")?.to_owned();
+        // As an administrator: from inside the sandbox there is no network at all.
+        let script = format!(
+            "require('net').connect(8443, '{address}', () => process.exit(0)).on('error', () => process.exit(1)); \
+             setTimeout(() => process.exit(1), 2000)"
+        );
+        if stage.kubectl(&["exec", "-n", "acme-mcp", &name, "-c", "tool", "--", "node", "-e", &script]).is_ok() {
+            bail!("the pod of acme's files opened a connection to {address}:8443");
+        }
+        tried.push("the pod of files to 8443".to_owned());
         Ok(format!("refused: {}; the gateway reached it in the steps before ({})", tried.join(", "), logged(stage)?))
     },
 };

@@ -19,11 +19,14 @@ pub const SETUP: &[Step] = &[
     setup::CLUSTER,
     setup::IMAGES,
     setup::CHARTS,
-    setup::MONITORING,
     setup::QUICKSTART,
+    setup::MONITORING,
     setup::WORKSPACE,
     calls::EARLY_TOKEN,
 ];
+
+/// What takes their place on a cluster that an earlier run kept.
+pub const RESUME: &[Step] = &[money::BEFORE, calls::EARLY_TOKEN];
 
 /// They show what there is to show; one that fails does not keep the others from running.
 pub const SHOW: &[Step] = &[

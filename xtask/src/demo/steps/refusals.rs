@@ -89,8 +89,8 @@ pub const CONTRADICTION: Step = Step {
             Ok(said) => bail!("it was taken: {said}"),
             Err(error) => {
                 let said = format!("{error:#}");
-                let line = said.lines().find(|line| line.contains("spec")).unwrap_or(&said).to_owned();
-                if line.contains("lower replicas or remove workspace") { Ok(line) } else { Err(error) }
+                let line = said.lines().find(|line| line.contains("lower replicas or remove workspace"));
+                line.map(str::to_owned).ok_or(error)
             }
         }
     },

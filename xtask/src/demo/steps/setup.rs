@@ -97,7 +97,7 @@ pub const WORKSPACE: Step = Step {
         let script = "mkdir -p /workspace/reports /workspace/drafts && echo 'Revenue is up.' > /workspace/reports/q3.md \
                       && ln -sfn /etc/passwd /workspace/reports/leak.md && ls -l /workspace/reports";
         let pod = tool_pod(stage, "acme-mcp", "files")?["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        stage.kubectl(&["exec", "-n", "acme-mcp", &pod, "--", "sh", "-c", script])
+        stage.kubectl(&["exec", "-n", "acme-mcp", &pod, "-c", "tool", "--", "sh", "-c", script])
     },
 };
 
