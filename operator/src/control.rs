@@ -2,6 +2,7 @@
 //! and the way in which controllers ask for a new compilation.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mcp_fleet_crds::budget::Spending;
 use mcp_fleet_crds::condition::ConditionReason;
@@ -75,6 +76,7 @@ pub struct Control {
     pub hub: Hub,
     /// The gateways that are connected to this replica.
     pub sessions: Sessions,
+    settling: AtomicBool,
     /// Where the budgets stand.
     pub figures: Figures,
 }
@@ -97,6 +99,7 @@ impl Default for Control {
             pokes: broadcast::channel(1024).0,
             hub: Hub::default(),
             sessions: Sessions::default(),
+            settling: AtomicBool::new(false),
             figures: Figures::default(),
         }
     }
@@ -166,6 +169,22 @@ impl Control {
     /// Forgets a tenant that is gone.
     pub fn forget_tenant(&self, uid: &str) {
         self.tenants.write().remove(uid);
+    }
+
+    /// For a while after this replica began to lead, what is not known here may only not have been heard yet.
+    pub fn is_settling(&self) -> bool {
+        self.settling.load(Ordering::Acquire)
+    }
+
+    /// Begins that while, or ends it; at its end listeners look at everything that is known.
+    pub fn set_settling(&self, settling: bool) {
+        self.settling.store(settling, Ordering::Release);
+        if !settling {
+            let known: Vec<String> = self.tenants.read().keys().cloned().collect();
+            for uid in known {
+                let _ = self.changes.send(ControlChange::Tenant(uid));
+            }
+        }
     }
 
     /// Forgets everything: another replica may lead now, and what is known here grows old.

@@ -36,6 +36,9 @@ use crate::world;
 /// The pause before something that every replica needs is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long gateways may take to find a new leader before their absence is reported.
+const SETTLE: Duration = Duration::from_secs(8);
+
 /// How long streams may take to end.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -140,7 +143,12 @@ async fn lead(ctx: &Arc<Context>) {
         tracing::warn!(error = &error as &dyn std::error::Error, "failed to load the revocations");
         tokio::time::sleep(jittered(TRY_AGAIN)).await;
     }
+    ctx.control.set_settling(true);
     tokio::join!(
+        async {
+            tokio::time::sleep(SETTLE).await;
+            ctx.control.set_settling(false);
+        },
         controller::run::<Tenants>(ctx.clone()),
         controller::run::<Servers>(ctx.clone()),
         controller::run::<Principals>(ctx.clone()),

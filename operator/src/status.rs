@@ -11,6 +11,7 @@ use mcp_fleet_crds::condition::{self, ConditionReason, ConditionType, NewConditi
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::control::Control;
 use crate::error::ReconcileError;
 use crate::events::Events;
 use crate::labels::FINALIZER;
@@ -77,6 +78,16 @@ where
         .await
         .map_err(ReconcileError::api("write a status"))?;
     Ok(true)
+}
+
+/// Whether a new leader would only say that it does not know yet: what was said before still holds, until gateways
+/// had the time to find it.
+pub fn is_premature(control: &Control, before: &[Condition], after: &[Condition]) -> bool {
+    let unknown = [ConditionReason::AwaitingAcknowledgement, ConditionReason::Progressing];
+    control.is_settling()
+        && condition::is_true(before, ConditionType::Ready)
+        && condition::find(after, ConditionType::Ready)
+            .is_some_and(|ready| unknown.iter().any(|reason| reason.as_str() == ready.reason))
 }
 
 /// Tells in an Event when an object becomes ready, or stops being so for a new reason.

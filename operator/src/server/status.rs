@@ -105,6 +105,9 @@ pub(crate) async fn write(ctx: &Context, object: &MCPServer, judged: &Judged<'_>
     let next = status(object, judged, Timestamp::now());
     let api = status::namespaced::<MCPServer>(&ctx.client, &object.namespace().unwrap_or_default());
     let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    if status::is_premature(&ctx.control, before, &next.conditions) {
+        return Ok(());
+    }
     if status::write(&api, object, next.clone()).await? {
         status::announce(&ctx.events, object, before, &next.conditions).await;
     }

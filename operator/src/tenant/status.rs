@@ -142,6 +142,9 @@ pub(crate) async fn write(ctx: &Context, object: &MCPTenant, judged: &Judged<'_>
     let next = status(object, judged, Timestamp::now());
     let api: Api<MCPTenant> = Api::all(ctx.client.clone());
     let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    if status::is_premature(&ctx.control, before, &next.conditions) {
+        return Ok(());
+    }
     let written = status::write(&api, object, next.clone()).await?;
     if written {
         status::announce(&ctx.events, object, before, &next.conditions).await;
