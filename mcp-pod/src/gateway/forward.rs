@@ -19,6 +19,7 @@ use super::budget::Charge;
 use super::decode::Id;
 use super::inflight::Cancellable;
 use super::respond::{Body, EventStream, denied_call, event, message, result_message};
+use super::seldom::Seldom;
 use super::settle::{Outcome, Settlement};
 use super::upstream::{Event, Exchange, Upstream, UpstreamError};
 
@@ -29,6 +30,9 @@ const PROGRESS: usize = 1 << 20;
 
 /// Events that wait for a client to read them.
 const EVENTS: usize = 16;
+
+/// When the log last heard of a failed call.
+static SAID: Seldom = Seldom::new();
 
 /// A call that may go.
 #[derive(Debug)]
@@ -222,8 +226,10 @@ impl From<UpstreamError> for Failed {
             UpstreamError::Form(_) => (Reason::UpstreamInvalid, Charge::Full),
             UpstreamError::TooLarge => (Reason::ResponseTooLarge, Charge::Full),
         };
-        let error: &dyn std::error::Error = &error;
-        warn!(error, "failed to have a call done");
+        if SAID.now() {
+            let error: &dyn std::error::Error = &error;
+            warn!(error, "failed to have a call done");
+        }
         Self { reason, charge }
     }
 }

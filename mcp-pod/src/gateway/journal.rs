@@ -16,7 +16,11 @@ use super::audit::{Decision, Entry, Name};
 use super::decode::Revision;
 use super::enforced::Enforced;
 use super::metrics::{Labels, Operation};
+use super::seldom::Seldom;
 use super::state::State;
+
+/// When the log last heard of a refusal without a line.
+static SAID: Seldom = Seldom::new();
 
 /// What is known of a request.
 #[derive(Debug)]
@@ -121,7 +125,8 @@ impl Journal {
         entry.write(&mut line);
         match state.audit.place().await {
             Ok(place) => place.write(&line),
-            Err(error) => warn!(%error, call = %self.call, "a refusal could not be audited"),
+            Err(error) if SAID.now() => warn!(%error, call = %self.call, "a refusal could not be audited"),
+            Err(_) => {}
         }
     }
 }

@@ -35,6 +35,7 @@ mod read_body;
 mod respond;
 mod route;
 mod run;
+mod seldom;
 mod serve;
 mod session;
 mod settle;

@@ -20,3 +20,4 @@ mod progress;
 mod refusals;
 mod support;
 mod upstreams;
+mod whole;

@@ -7,13 +7,18 @@ use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::json::{Value, write_str};
 use mcp_fleet_policy::reason::Reason;
+use tracing::warn;
 
 use super::{Context, denied, invalid_params};
 use crate::gateway::decode::{Id, Message, Revision};
 use crate::gateway::journal::Journal;
 use crate::gateway::pipeline::Refused;
 use crate::gateway::respond::{Body, Failure, error, result};
+use crate::gateway::seldom::Seldom;
 use crate::gateway::upstream::Report;
+
+/// When the log last heard of a server that says nothing.
+static SAID: Seldom = Seldom::new();
 
 /// All that is offered, whatever the server behind can do.
 const CAPABILITIES: &[u8] = b"\"capabilities\":{\"tools\":{}}";
@@ -75,9 +80,10 @@ pub(super) async fn report(context: &Context<'_>, id: &Id) -> Result<Arc<Report>
     let unavailable = || denied(id, &Denial::new(Reason::UpstreamUnavailable));
     let upstream = context.enforced.upstream(context.view).ok_or_else(unavailable)?;
     upstream.report().await.map_err(|error| {
-        let server = &context.view.server().name;
-        let error: &dyn std::error::Error = &error;
-        tracing::warn!(error, %server, "failed to read what a server says of itself");
+        if SAID.now() {
+            let error: &dyn std::error::Error = &error;
+            warn!(error, server = context.view.server().name, "failed to read what a server says of itself");
+        }
         unavailable()
     })
 }

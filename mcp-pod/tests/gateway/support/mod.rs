@@ -21,8 +21,8 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 pub(crate) use client::{Client, modern, tls, tls_offering};
-pub(crate) use pki::{Pki, Token, now};
-pub(crate) use policy::{CODER, OTHER, policy};
+pub(crate) use pki::{GATEWAY_URI, Pki, Token, now};
+pub(crate) use policy::{CODER, OTHER, policy, tool};
 pub(crate) use purse::Purse;
 pub(crate) use shim::{Act, Shim};
 

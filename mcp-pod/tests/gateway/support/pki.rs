@@ -78,6 +78,11 @@ impl Pki {
         self.dirs[0].path()
     }
 
+    /// Where the shim's certificate lies.
+    pub(crate) fn shim_dir(&self) -> &Path {
+        self.dirs[1].path()
+    }
+
     /// The public point of the token key.
     pub(crate) fn point(&self) -> Vec<u8> {
         self.signing.der_bytes().to_vec()
@@ -103,7 +108,8 @@ fn sub(principal: &str) -> String {
 }
 
 fn identity(ca: &Ca, uri: &str, usages: &[Eku]) -> (tempfile::TempDir, Arc<Identity>) {
-    let dir = tempfile::tempdir().unwrap();
+    // Not below /tmp, which is private to every tool server.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     write(dir.path(), ca, uri, usages);
     let identity = Identity::load(dir.path()).unwrap();
     (dir, identity)
