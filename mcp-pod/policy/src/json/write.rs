@@ -39,30 +39,40 @@ pub fn write(value: &Value<'_>, out: &mut Vec<u8>) {
     }
 }
 
+/// Bytes that are looked at together.
+const CHUNK: usize = 64;
+
 /// Appends the string with its quotes; only what JSON forbids unescaped is escaped.
 pub fn write_str(text: &str, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     out.reserve(text.len() + 2);
     out.push(b'"');
-    let mut rest = text.as_bytes();
-    // Runs between escapes are copied whole; most strings are one run.
-    while let Some(length) = rest.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\') {
-        let (plain, tail) = rest.split_at(length);
-        out.extend_from_slice(plain);
-        let Some((byte, tail)) = tail.split_first() else { break };
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            control => {
-                let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
-                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(control >> 4), digit(control & 15)]);
-            }
+    // Most chunks have nothing to escape, and are copied whole.
+    for chunk in text.as_bytes().chunks(CHUNK) {
+        if chunk.iter().fold(0, |found, byte| found | u8::from(needs_escape(*byte))) == 0 {
+            out.extend_from_slice(chunk);
+        } else {
+            chunk.iter().for_each(|byte| write_byte(*byte, out));
         }
-        rest = tail;
     }
-    out.extend_from_slice(rest);
     out.push(b'"');
+}
+
+const fn needs_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+fn write_byte(byte: u8, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    match byte {
+        b'"' => out.extend_from_slice(b"\\\""),
+        b'\\' => out.extend_from_slice(b"\\\\"),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        control if needs_escape(control) => {
+            let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(control >> 4), digit(control & 15)]);
+        }
+        plain => out.push(plain),
+    }
 }
