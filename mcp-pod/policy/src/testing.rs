@@ -31,6 +31,8 @@ const PATHS: [&str; 14] = [
     "/w/r/a.tar.gz",
 ];
 const WORDS: [&str; 8] = ["", "a", "b", "ab", "-x", "/w/a.txt", "éé", "a\0"];
+/// Those that an enumeration may hold.
+const LISTED: &[&str] = WORDS.split_at(7).0;
 const NAMES: [&str; 4] = ["p", "q", "r", "s"];
 
 fn some<T: Clone + std::fmt::Debug + 'static>(from: &'static [T], most: usize) -> impl Strategy<Value = Vec<T>> {
@@ -41,11 +43,16 @@ fn owned(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
-fn leaf() -> impl Strategy<Value = Rule> {
-    let path = (some(&ROOTS, 2), prop::sample::subsequence(vec!["txt", "md", "gz", "tar.gz"], 0..=2), any::<bool>())
-        .prop_map(|(within, extensions, dotfiles)| {
+/// A rule for paths.
+pub(crate) fn path_rule() -> impl Strategy<Value = Rule> {
+    (some(&ROOTS, 2), prop::sample::subsequence(vec!["txt", "md", "gz", "tar.gz"], 0..=2), any::<bool>()).prop_map(
+        |(within, extensions, dotfiles)| {
             Rule::Path(PathRule { within: owned(&within), extensions: owned(&extensions), dotfiles })
-        });
+        },
+    )
+}
+
+fn leaf() -> impl Strategy<Value = Rule> {
     let pattern = prop::option::of(prop::sample::select(vec!["[a-b]*", ".*", r"\w+", "/.*"]));
     let string = (0..4_u32, pattern, any::<bool>()).prop_map(|(max_length, pattern, leading_dash)| {
         Rule::String(StringRule { max_length: max_length * 3, pattern: pattern.map(str::to_owned), leading_dash })
@@ -55,8 +62,8 @@ fn leaf() -> impl Strategy<Value = Rule> {
         maximum: format!("{}.75", minimum + width + 1),
     });
     prop_oneof![
-        3 => path,
-        2 => some(&WORDS, 3).prop_map(|values| Rule::Enum(owned(&values))),
+        3 => path_rule(),
+        2 => some(LISTED, 3).prop_map(|values| Rule::Enum(owned(&values))),
         1 => some(&PATHS, 3).prop_map(|values| Rule::Enum(owned(&values))),
         3 => string,
         2 => (-4..4_i64, 0..4_i64)
@@ -66,7 +73,7 @@ fn leaf() -> impl Strategy<Value = Rule> {
         1 => prop_oneof![
             any::<bool>().prop_map(Scalar::Boolean),
             (-2..2_i64).prop_map(Scalar::Integer),
-            prop::sample::select(&WORDS[..]).prop_map(|word| Scalar::String(word.to_owned())),
+            prop::sample::select(LISTED).prop_map(|word| Scalar::String(word.to_owned())),
         ].prop_map(Rule::Const),
     ]
 }
@@ -98,6 +105,11 @@ fn named(rule: impl Strategy<Value = Rule>) -> impl Strategy<Value = Vec<Argumen
     )
 }
 
+/// A string that some rule for paths could admit.
+pub(crate) fn path() -> impl Strategy<Value = Value<'static>> {
+    prop::sample::select(&PATHS[..]).prop_map(|path| Value::String(path.into()))
+}
+
 /// A value that some rule could admit.
 pub(crate) fn value() -> impl Strategy<Value = Value<'static>> {
     let text = |texts: &'static [&'static str]| {
@@ -127,7 +139,7 @@ fn object(value: impl Strategy<Value = Value<'static>>) -> impl Strategy<Value =
 /// A value that this rule often admits: random ones mostly have the wrong type.
 pub(crate) fn value_for(rule: &Rule) -> BoxedStrategy<Value<'static>> {
     let near: BoxedStrategy<Value<'static>> = match rule {
-        Rule::Path(_) => prop::sample::select(&PATHS[..]).prop_map(|path| Value::String(path.into())).boxed(),
+        Rule::Path(_) => path().boxed(),
         Rule::Enum(values) => {
             prop::sample::select(values.clone()).prop_map(|value| Value::String(value.into())).boxed()
         }
@@ -231,5 +243,31 @@ pub(crate) fn any_grant() -> impl Strategy<Value = Grant> {
     let named = prop::option::weighted(0.8, prop::option::weighted(0.8, arguments()));
     (named, prop::sample::subsequence(&Class::ALL[..], 0..=3)).prop_map(|(named, classes)| {
         grant("any", named.map(|arguments| named_tool("t", arguments)).into_iter().collect(), classes)
+    })
+}
+
+/// A grant that names the tool `t` with arguments much like its own: random ones seldom admit anything.
+pub(crate) fn near_grant(tool: &Tool) -> impl Strategy<Value = Grant> + use<> {
+    let arguments: Vec<_> = tool
+        .arguments
+        .iter()
+        .cloned()
+        .map(|own| {
+            let other = (any::<bool>(), rule(), Just(own.name.clone()));
+            let other = other.prop_map(|(required, rule, name)| Argument { name, required, rule });
+            prop::option::weighted(0.9, prop_oneof![3 => Just(own), 1 => other])
+        })
+        .collect();
+    arguments.prop_map(|arguments| {
+        grant("near", vec![named_tool("t", Some(arguments.into_iter().flatten().collect()))], vec![])
+    })
+}
+
+/// A tool, grants that may admit some calls of it, and a call.
+pub(crate) fn tool_grants_and_call() -> impl Strategy<Value = (Tool, Vec<Grant>, Members<'static>)> {
+    any_tool().prop_flat_map(|tool| {
+        let grants = prop::collection::vec(prop_oneof![3 => near_grant(&tool), 2 => any_grant()], 1..4);
+        let members = members_for(&tool.arguments);
+        (Just(tool), grants, members)
     })
 }

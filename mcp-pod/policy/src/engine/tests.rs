@@ -188,11 +188,7 @@ proptest! {
 
     #[test]
     fn a_call_is_allowed_exactly_if_one_grant_and_the_catalogue_admit_it(
-        (tool, grants, members) in (any_tool(), prop::collection::vec(any_grant(), 1..4))
-            .prop_flat_map(|(tool, grants)| {
-                let members = members_for(&tool.arguments);
-                (Just(tool), Just(grants), members)
-            })
+        (tool, grants, members) in tool_grants_and_call()
     ) {
         let expected = grants.iter().any(|grant| admits(&tool, grant, &members));
         prop_assert_eq!(allowed(&tool, &grants, &members), expected);
@@ -200,11 +196,7 @@ proptest! {
 
     #[test]
     fn another_grant_never_takes_anything_away(
-        (tool, grants, more, members) in (any_tool(), prop::collection::vec(any_grant(), 1..3), any_grant())
-            .prop_flat_map(|(tool, grants, more)| {
-                let members = members_for(&tool.arguments);
-                (Just(tool), Just(grants), Just(more), members)
-            })
+        (tool, grants, members) in tool_grants_and_call(), more in any_grant()
     ) {
         if allowed(&tool, &grants, &members) {
             let mut grants = grants;

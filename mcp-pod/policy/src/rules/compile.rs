@@ -38,6 +38,9 @@ pub enum RuleError {
         /// Why.
         source: PatternError,
     },
+    /// A value that no string may be.
+    #[error("a value must not hold U+0000")]
+    Nul,
     /// Too many arrays and objects within one another.
     #[error("the rule is nested too deep")]
     Depth,
@@ -67,7 +70,7 @@ fn compile(rule: &Rule, depth: usize) -> Result<Check, RuleError> {
     Ok(match rule {
         Rule::Path(path) => Check::Text(Text { path: Some(Path::new(path)?), ..Text::any() }),
         Rule::Enum(values) if values.is_empty() => return Err(RuleError::Empty("an enumeration without values")),
-        Rule::Enum(values) => Check::Text(Text { one_of: Some(values.clone()), ..Text::any() }),
+        Rule::Enum(values) => one_of(values)?,
         Rule::String(string) => Check::Text(Text {
             max_length: Some(string.max_length),
             patterns: string.pattern.iter().map(|source| pattern(source)).collect::<Result<_, _>>()?,
@@ -91,13 +94,20 @@ fn compile(rule: &Rule, depth: usize) -> Result<Check, RuleError> {
             return Err(RuleError::Empty("the constant is further than 2^53 - 1 from zero"));
         }
         Rule::Const(Scalar::Integer(number)) => Check::Integer { minimum: *number, maximum: *number },
-        Rule::Const(Scalar::String(text)) => Check::Text(Text { one_of: Some(vec![text.clone()]), ..Text::any() }),
+        Rule::Const(Scalar::String(text)) => one_of(std::slice::from_ref(text))?,
         Rule::Array(items) => Check::Array {
             item: Some(Box::new(compile(&items.item, inner)?)),
             max_items: usize::try_from(items.max_items).unwrap_or(usize::MAX),
         },
         Rule::Object(arguments) => Check::Object(properties(arguments, inner)?),
     })
+}
+
+fn one_of(values: &[String]) -> Result<Check, RuleError> {
+    if values.iter().any(|value| value.contains('\0')) {
+        return Err(RuleError::Nul);
+    }
+    Ok(Check::Text(Text { one_of: Some(values.to_vec()), ..Text::any() }))
 }
 
 fn properties(arguments: &[Argument], depth: usize) -> Result<Arguments, RuleError> {

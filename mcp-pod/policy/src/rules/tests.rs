@@ -180,6 +180,8 @@ fn rules_that_cannot_be_enforced_are_refused() {
         path_rule(&["/w"], &[".md"], false),
         path_rule(&["/w"], &["m/d"], false),
         Rule::Enum(vec![]),
+        Rule::Enum(vec!["a\0".into()]),
+        Rule::Const(Scalar::String("\0".into())),
         string("(?=a)"),
         string("("),
         Rule::Integer { minimum: 2, maximum: 1 },
@@ -204,6 +206,16 @@ proptest! {
             let value = testing::value_for(&left);
             (Just(left), Just(right), value)
         })
+    ) {
+        let (left, right) = (Check::new(&left).unwrap(), Check::new(&right).unwrap());
+        let admits = |check: &Check| check.admit(&value, &mut Vec::new()).is_ok();
+        let both = left.intersect(&right);
+        prop_assert_eq!(both.as_ref().is_some_and(admits), admits(&left) && admits(&right));
+    }
+
+    #[test]
+    fn an_intersection_of_path_rules_admits_exactly_what_both_admit(
+        (left, right) in (testing::path_rule(), testing::path_rule()), value in testing::path()
     ) {
         let (left, right) = (Check::new(&left).unwrap(), Check::new(&right).unwrap());
         let admits = |check: &Check| check.admit(&value, &mut Vec::new()).is_ok();

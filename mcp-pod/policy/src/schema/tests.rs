@@ -108,6 +108,24 @@ fn one_grant_is_written_exactly() {
 }
 
 #[test]
+fn a_path_is_described_with_all_its_roots() {
+    let roots = Rule::Path(PathRule {
+        within: vec!["/w/a.b".into(), "/".into()],
+        extensions: vec!["md".into()],
+        dotfiles: true,
+    });
+    let tool = tool("t", Class::Read, vec![argument("path", false, roots)]);
+    assert_eq!(
+        schema(&tool, &[grant("s", vec![], vec![Class::Read])]),
+        concat!(
+            r#"{"type":"object","properties":{"path":{"type":"string","pattern":"^(?:/w/a\\.b(?:/[\\s\\S]*)?|/[\\s\\S]*)$","#,
+            r#""description":"An absolute path at or below `/w/a.b`, `/`, without `.`, `..`, `~` or empty components; ending in `.md`"}},"#,
+            r#""additionalProperties":false}"#
+        )
+    );
+}
+
+#[test]
 fn several_grants_need_no_top_level_union() {
     let head = |maximum| argument("head", true, Rule::Integer { minimum: 1, maximum });
     let tool = tool("t", Class::Read, vec![argument("head", false, Rule::Integer { minimum: 1, maximum: 99 })]);
@@ -127,11 +145,7 @@ proptest! {
 
     #[test]
     fn whatever_is_admitted_is_valid_and_one_grant_is_exact(
-        (tool, grants, members) in (any_tool(), prop::collection::vec(any_grant(), 1..4))
-            .prop_flat_map(|(tool, grants)| {
-                let members = members_for(&tool.arguments);
-                (Just(tool), Just(grants), members)
-            })
+        (tool, grants, members) in tool_grants_and_call()
     ) {
         let compiled = compiled(&tool, &grants);
         let Ok(access) = compiled.principal("p-coder").unwrap().authorise("files", "t") else { return Ok(()) };
