@@ -141,6 +141,18 @@ fn a_string_without_escapes_is_borrowed() {
     assert!(matches!(value, Value::String(Cow::Borrowed(_))));
 }
 
+#[test]
+fn long_strings_are_escaped_wherever_it_is_needed() {
+    for place in 0..200 {
+        let mut text = "é".repeat(100);
+        text.replace_range(place / 2 * 2..place / 2 * 2, if place % 2 == 0 { "\n" } else { "x\"\\\u{1}" });
+        let mut out = Vec::new();
+        write_str(&text, &mut out);
+        assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        assert_eq!(parse(&out, &Limits::REQUEST).unwrap().as_str(), Some(&*text));
+    }
+}
+
 fn any_value() -> impl Strategy<Value = Value<'static>> {
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -51,7 +51,9 @@ pub fn write_str(text: &str, out: &mut Vec<u8>) {
         if chunk.iter().fold(0, |found, byte| found | u8::from(needs_escape(*byte))) == 0 {
             out.extend_from_slice(chunk);
         } else {
-            chunk.iter().for_each(|byte| write_byte(*byte, out));
+            for byte in chunk {
+                write_byte(*byte, out);
+            }
         }
     }
     out.push(b'"');
