@@ -76,10 +76,9 @@ fn ledger_items(stage: &Stage) -> Result<Vec<(String, Value)>> {
             continue;
         }
         let tenant = spec["tenant"]["name"].as_str().unwrap_or_default();
-        let open = spec["leases"].as_array().unwrap_or(&empty).iter();
-        let items = open.flat_map(|lease| lease["items"].as_array().into_iter().flatten());
-        let items = items.chain(spec["items"].as_array().unwrap_or(&empty));
-        found.extend(items.map(|item| (tenant.to_owned(), item.clone())));
+        // Those of open leases are in here as well.
+        let items = spec["items"].as_array().unwrap_or(&empty);
+        found.extend(items.iter().map(|item| (tenant.to_owned(), item.clone())));
     }
     Ok(found)
 }
