@@ -154,7 +154,7 @@ impl Running {
         }
         let answer = self.settlement.take().map(|held| end(held, &self.id, Ok(event))).unwrap_or_default();
         if let Some(exchange) = self.exchange.take() {
-            exchange.finish().await;
+            exchange.finish();
         }
         Ok(Some(Next::End(answer)))
     }

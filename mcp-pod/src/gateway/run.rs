@@ -20,6 +20,8 @@ use crate::tls::{Identity, server_config_plain};
 
 /// How long the endpoints of the Service may take to forget a gateway that goes away.
 const LAME: Duration = Duration::from_millis(500);
+/// The most threads that serve calls.
+const WORKERS: usize = 8;
 /// How long calls in flight may take to end.
 const DRAIN: Duration = Duration::from_secs(25);
 /// How often the certificate files are looked at.
@@ -46,7 +48,10 @@ pub struct Args {
 
 /// Runs the gateway until it is told to end (SIGTERM, SIGINT) and has ended. Logging is set up by the caller.
 pub fn run(args: Args) -> anyhow::Result<()> {
+    // A gateway on a large node without a CPU limit needs no thread for each of its cores.
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).min(WORKERS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
         .enable_all()
         .build()
         .context("failed to start the asynchronous runtime")?;

@@ -1,9 +1,10 @@
 //! One call to a shim, and the events that answer it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -16,8 +17,11 @@ use super::connection::Connection;
 use super::{Upstream, UpstreamError};
 use crate::envelope::{CALL_PATH, EPOCH_HEADER, MEDIA_TYPE, Refusal};
 
-/// Room for the envelope around a result of the largest size, and for progress.
-const MARGIN: u64 = 64 * 1024;
+/// Room for the envelope around a result of the largest size, and for progress before it.
+const MARGIN: u64 = (1 << 20) + 64 * 1024;
+
+/// How long the end of a body may take after its last event.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// A call in flight. Dropping it closes the connection, which cancels the call.
 #[derive(Debug)]
@@ -108,23 +112,31 @@ impl Exchange {
                 return Err(UpstreamError::Form("the answer ended without a result"));
             };
             self.left = self.left.checked_sub(data.len() as u64).ok_or(UpstreamError::TooLarge)?;
-            if self.buffer.is_empty() {
-                // The usual answer is one piece: taken over, not copied.
-                self.buffer = match data.try_into_mut() {
-                    Ok(data) => data,
-                    Err(data) => BytesMut::from(&data[..]),
-                };
-            } else {
-                self.buffer.extend_from_slice(&data);
+            if self.buffer.is_empty() && memchr(b'\n', &data).is_some_and(|end| end + 1 == data.len()) {
+                // The usual answer is one line in one piece, and not copied.
+                return Ok(data);
             }
+            self.buffer.extend_from_slice(&data);
         }
     }
 
-    /// Ends the exchange after its last event: the connection goes back to the pool if nothing follows.
-    pub(crate) async fn finish(mut self) {
-        if self.buffer.is_empty() && matches!(self.connection.data(&mut self.body).await, Ok(None)) {
-            drop(self.body);
-            self.upstream.pool.put(self.connection, Instant::now());
+    /// Ends the exchange after its last event: the connection goes back to the pool if nothing follows. Nobody waits
+    /// for that.
+    pub(crate) fn finish(mut self) {
+        if !self.buffer.is_empty() {
+            return;
+        }
+        match self.connection.data(&mut self.body).now_or_never() {
+            Some(Ok(None)) => self.upstream.pool.put(self.connection, Instant::now()),
+            // More than was agreed: not a connection to use again.
+            Some(_) => {}
+            // The end of a chunked body can come in a packet of its own.
+            None => drop(tokio::spawn(async move {
+                let end = self.connection.data(&mut self.body);
+                if let Ok(Ok(None)) = tokio::time::timeout(ENDING, end).await {
+                    self.upstream.pool.put(self.connection, Instant::now());
+                }
+            })),
         }
     }
 }
