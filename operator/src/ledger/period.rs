@@ -1,7 +1,6 @@
 //! Where a budget's period begins and ends: aligned to UTC, weeks on Monday (ISO 8601).
 
-use jiff::civil::{Date, DateTime};
-use jiff::{Timestamp, ToSpan, Unit, Zoned, tz::TimeZone};
+use jiff::Timestamp;
 use mcp_fleet_policy::model::Period;
 
 /// One period: from its first second to the one that is no longer part of it, in Unix seconds.
@@ -16,40 +15,14 @@ pub struct Span {
 impl Span {
     /// The period that contains a moment; none where the calendar ends.
     pub fn containing(period: Period, unix: i64) -> Option<Self> {
-        let now = Timestamp::from_second(unix).ok()?.to_zoned(TimeZone::UTC);
-        let (start, end) = match period {
-            Period::Hour => {
-                let start =
-                    now.round(jiff::ZonedRound::new().smallest(Unit::Hour).mode(jiff::RoundMode::Floor)).ok()?;
-                let end = start.checked_add(1.hour()).ok()?;
-                return Some(Self { start: second(&start), end: second(&end) });
-            }
-            Period::Day => (now.date(), now.date().checked_add(1.day()).ok()?),
-            Period::Week => {
-                let past = i64::from(now.date().weekday().to_monday_zero_offset());
-                let start = now.date().checked_sub(past.days()).ok()?;
-                (start, start.checked_add(7.days()).ok()?)
-            }
-            Period::Month => {
-                let start = now.date().first_of_month();
-                (start, start.checked_add(1.month()).ok()?)
-            }
-        };
-        Some(Self { start: midnight(start)?, end: midnight(end)? })
+        let (start, end) = period.bounds(Timestamp::from_second(unix).ok()?);
+        (start < end).then_some(Self { start: start.as_second(), end: end.as_second() })
     }
 
     /// The start as it stands in the names of objects: `20261101t000000z`.
     pub fn compact(self) -> String {
         Timestamp::from_second(self.start).map(|start| start.strftime("%Y%m%dt%H%M%Sz").to_string()).unwrap_or_default()
     }
-}
-
-fn second(zoned: &Zoned) -> i64 {
-    zoned.timestamp().as_second()
-}
-
-fn midnight(date: Date) -> Option<i64> {
-    Some(DateTime::from(date).to_zoned(TimeZone::UTC).ok()?.timestamp().as_second())
 }
 
 #[cfg(test)]
