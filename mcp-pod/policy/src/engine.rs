@@ -13,7 +13,7 @@ use std::time::Duration;
 use foldhash::HashMap;
 
 use crate::class::Class;
-use crate::model::{Server, TenantPolicy};
+use crate::model::TenantPolicy;
 use crate::reason::Reason;
 use crate::rules::{Arguments, RuleError};
 
@@ -117,11 +117,6 @@ impl Compiled {
     /// The principal of that UID.
     pub fn principal(&self, uid: &str) -> Option<PrincipalRef<'_>> {
         self.principals.get(uid).map(|index| PrincipalRef::new(self, *index))
-    }
-
-    /// The server of that name, whoever may use it: for labels and sizes, not for decisions about a caller.
-    pub fn server(&self, name: &str) -> Option<&Server> {
-        self.policy.servers.get(*self.servers.get(name)?)
     }
 
     /// Whether a proof of freshness of that age still allows calls of this class; listing counts as
