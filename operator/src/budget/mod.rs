@@ -8,7 +8,7 @@ mod status;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -27,10 +27,10 @@ use crate::status as written;
 use crate::world::{Change, World};
 use status::Facts;
 
-/// The least time between two summaries of the ledger.
+/// How often the ledger is summed up. It costs no I/O; status is written only where a figure changed.
 const SUMMARY_EVERY: Duration = Duration::from_secs(5);
-/// How often a summary is made though the ledger did not change: a new period may have begun.
-const SUMMARY_AT_LEAST: Duration = Duration::from_secs(30);
+/// How often new budgets are looked for: they are summed up at once.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Reconciles budgets: their status is all there is to do.
 #[derive(Debug)]
@@ -105,21 +105,23 @@ fn in_namespace(world: &World, namespace: &str) -> Vec<ObjectRef<MCPBudget>> {
     budgets.iter().map(|budget| ObjectRef::from_obj(&**budget)).collect()
 }
 
-/// Sums up the ledger for status, every few seconds while it changes. Never returns.
+/// Sums up the ledger for status, every few seconds. Never returns.
 pub async fn run(ctx: Arc<Context>) {
+    let mut last = None;
     loop {
-        // The ledger is opened when leading begins.
-        if let Some(leading) = ctx.control.hub.leading() {
-            let mut changes = leading.ledger.changes();
-            changes.mark_changed();
-            while !leading.ended.is_cancelled() {
-                let _ = tokio::time::timeout(SUMMARY_AT_LEAST, changes.changed()).await;
-                sum_up(&ctx);
-                tokio::time::sleep(SUMMARY_EVERY).await;
-            }
+        if last.is_none_or(|last: Instant| last.elapsed() >= SUMMARY_EVERY) || has_news(&ctx) {
+            sum_up(&ctx);
+            last = Some(Instant::now());
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Whether there is a budget that was never summed up.
+fn has_news(ctx: &Context) -> bool {
+    let all = ctx.control.hub.all();
+    let mut budgets = all.iter().flat_map(|published| &published.policy.budgets);
+    budgets.any(|budget| ctx.control.figures.get(&budget.uid).is_none())
 }
 
 /// Computes where every budget stands, and tells those who show it.

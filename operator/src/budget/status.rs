@@ -1,7 +1,8 @@
 //! What is said about a budget. Pure.
 
 use jiff::Timestamp;
-use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition, find};
 use mcp_fleet_crds::{MCPBudget, MCPBudgetStatus};
 
 use super::figure::Figure;
@@ -37,7 +38,8 @@ pub(super) fn status(object: &MCPBudget, facts: &Facts<'_>, now: Timestamp) -> M
         Facts::Claimed { state, verdict, figure } => {
             let policy = policy_current(state, *verdict, generation);
             let mut others = vec![resolved(*verdict), policy];
-            others.extend(figure.map(exhausted));
+            // A new leader knows after a moment; until then what was said before holds.
+            others.extend(figure.map_or_else(|| said_before(&before.conditions), |figure| Some(exhausted(figure))));
             let spending = figure.map(|figure| figure.spending.clone());
             (summary(state, *verdict, generation), others, spending.or(before.spending))
         }
@@ -71,6 +73,13 @@ fn resolved(verdict: Option<&Verdict>) -> NewCondition {
     }
 }
 
+fn said_before(conditions: &[Condition]) -> Option<NewCondition> {
+    let before = find(conditions, ConditionType::Exhausted)?;
+    let reason = [Reason::LimitReached, Reason::WithinLimit].into_iter().find(|one| one.as_str() == before.reason)?;
+    let status = Some(reason == Reason::LimitReached);
+    Some(NewCondition { kind: ConditionType::Exhausted, status, reason, message: before.message.clone() })
+}
+
 fn exhausted(figure: &Figure) -> NewCondition {
     let kind = ConditionType::Exhausted;
     if figure.exhausted {
@@ -84,7 +93,7 @@ fn exhausted(figure: &Figure) -> NewCondition {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use mcp_fleet_crds::condition::{find, is_true};
+    use mcp_fleet_crds::condition::is_true;
     use mcp_fleet_crds::tenant::GatewayStatus;
 
     use super::super::figure::figure;
@@ -122,6 +131,17 @@ mod tests {
         assert!(is_true(&status.conditions, ConditionType::Ready));
         assert_eq!(find(&status.conditions, ConditionType::Exhausted).unwrap().reason, "WithinLimit");
         assert_eq!(status.spending.unwrap().spent.unwrap().get(), 30);
+    }
+
+    #[test]
+    fn a_new_leader_that_has_no_figures_yet_changes_nothing() {
+        let full = figure(&budget(Some(30), None), SPAN, Some(&book()), true);
+        let verdict = verdict(true, Reason::Resolved, 2);
+        let mut known = object();
+        known.status = Some(judge(Some(&verdict), Some(&full)));
+        let state = enforced();
+        let facts = Facts::Claimed { state: &state, verdict: Some(&verdict), figure: None };
+        assert_eq!(known.status, Some(status(&known, &facts, Timestamp::UNIX_EPOCH)));
     }
 
     #[test]

@@ -3,18 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 use super::book::{Amount, Granted, Refusal, Row};
 use super::service::Ledger;
 use super::store::{Key, Store, Stored};
 
 impl<S: Store> Ledger<S> {
-    /// Counts up whenever a book changes.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
     /// The books as they were read or written last.
     pub fn books(&self) -> Vec<(Key, Arc<Stored>)> {
         self.known.read().iter().map(|(key, stored)| (key.clone(), Arc::clone(stored))).collect()
@@ -32,14 +25,11 @@ impl<S: Store> Ledger<S> {
 
     pub(super) fn note(&self, key: Key, result: &Result<Granted, Refusal>) {
         let mut exhausted = self.exhausted.write();
-        let changed = match result {
+        match result {
             Err(Refusal::Exhausted) => exhausted.insert(key),
             Ok(_) => exhausted.remove(&key),
             Err(Refusal::Held) => false,
         };
-        if changed {
-            self.changes.send_modify(|count| *count += 1);
-        }
     }
 
     /// What books that were removed since the start had settled: counters must not go down.

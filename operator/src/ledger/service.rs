@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mcp_fleet_policy::model::Budget;
 use parking_lot::RwLock;
-use tokio::sync::{Mutex, oneshot, watch};
+use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 use ulid::Ulid;
 
@@ -98,7 +98,6 @@ pub struct Ledger<S> {
     batch: Duration,
     slots: parking_lot::Mutex<HashMap<Key, Arc<Mutex<Slot>>>>,
     pub(super) known: RwLock<HashMap<Key, Arc<Stored>>>,
-    pub(super) changes: watch::Sender<u64>,
     /// Settled money of removed books, by the budget's UID and the names of a row.
     pub(super) retired: RwLock<HashMap<(String, Row), u64>>,
     /// Budgets that refused a lease since their last grant.
@@ -124,7 +123,6 @@ impl<S: Store> Ledger<S> {
             batch,
             slots: parking_lot::Mutex::default(),
             known: RwLock::default(),
-            changes: watch::channel(0).0,
             retired: RwLock::default(),
             exhausted: RwLock::default(),
             reported: AtomicBool::new(false),
@@ -411,7 +409,6 @@ impl<S: Store> Ledger<S> {
         self.known.write().insert(key.clone(), Arc::new(stored.clone()));
         slot.stored = Some(stored);
         slot.seen = Some(Instant::now());
-        self.changes.send_modify(|count| *count += 1);
     }
 }
 

@@ -71,6 +71,7 @@ impl Hub {
         impl Drop for Guard<'_> {
             fn drop(&mut self) {
                 *self.0.leading.write() = None;
+                // Before the tenants are forgotten: streams tell one from the other.
                 self.1.cancel();
                 self.0.tenants.write().clear();
                 self.0.floors.write().clear();

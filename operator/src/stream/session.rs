@@ -143,7 +143,8 @@ impl Session {
                 },
                 changed = outlook.changed() => {
                     if changed.is_err() {
-                        return Some(Status::permission_denied("the tenant is gone"));
+                        let gone = Status::permission_denied("the tenant is gone");
+                        return Some(if self.leading.ended.is_cancelled() { not_leader() } else { gone });
                     }
                     self.catch_up(&mut outlook, false).await?;
                 }
