@@ -10,20 +10,22 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
+use super::quota::{Quota, Share};
 use super::serve::{serve_connection, serve_h2};
 use super::state::State;
 
-/// Connections at one time.
-const CONNECTIONS: usize = 8192;
-/// TLS handshakes at one time: each costs a signature, and whoever asks for one is still a stranger.
-const HANDSHAKES: usize = 64;
-/// How long a handshake may take, waiting for its turn included.
+/// Connections at one time, and those of one address among them.
+const CONNECTIONS: usize = 4096;
+const CONNECTIONS_OF_ONE: u32 = 1024;
+/// TLS handshakes of one address at one time: each costs a signature, and whoever asks for one is still a stranger.
+const HANDSHAKES_OF_ONE: u32 = 64;
+/// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Accepts connections until the gateway closes; then the ones it has end by themselves.
 pub async fn listen(listener: TcpListener, tls: Arc<ServerConfig>, state: Arc<State>) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let (shares, handshakes) = (Quota::new(CONNECTIONS_OF_ONE), Quota::new(HANDSHAKES_OF_ONE));
     let acceptor = TlsAcceptor::from(tls);
     let closing = state.closing();
     loop {
@@ -40,10 +42,15 @@ pub async fn listen(listener: TcpListener, tls: Arc<ServerConfig>, state: Arc<St
                 continue;
             }
         };
-        let (acceptor, handshakes, state) = (acceptor.clone(), Arc::clone(&handshakes), Arc::clone(&state));
+        let peer = peer.ip();
+        let (Some(share), Some(handshake)) = (shares.take(peer), handshakes.take(peer)) else {
+            debug!(%peer, "an address has too many connections");
+            continue;
+        };
+        let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
         tokio::spawn(async move {
-            secure(stream, peer.ip(), &acceptor, &handshakes, state).await;
-            drop(place);
+            secure(stream, peer, &acceptor, handshake, state).await;
+            drop((share, place));
         });
     }
 }
@@ -58,12 +65,10 @@ async fn accept(
     Ok((stream, peer, place))
 }
 
-async fn secure(stream: TcpStream, peer: IpAddr, acceptor: &TlsAcceptor, handshakes: &Semaphore, state: Arc<State>) {
-    let handshake = async {
-        let _turn = handshakes.acquire().await.map_err(std::io::Error::other)?;
-        acceptor.accept(stream).await
-    };
-    match tokio::time::timeout(HANDSHAKE, handshake).await {
+async fn secure(stream: TcpStream, peer: IpAddr, acceptor: &TlsAcceptor, handshake: Share, state: Arc<State>) {
+    let secured = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
+    drop(handshake);
+    match secured {
         Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => serve_h2(stream, peer, state).await,
         Ok(Ok(stream)) => serve_connection(stream, peer, state).await,
         Ok(Err(error)) => debug!(%error, %peer, "a TLS handshake failed"),

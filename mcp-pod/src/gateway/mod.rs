@@ -31,6 +31,7 @@ mod listen;
 mod methods;
 pub mod metrics;
 mod pipeline;
+mod quota;
 mod read_body;
 mod respond;
 mod route;

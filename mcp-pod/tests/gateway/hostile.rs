@@ -115,3 +115,22 @@ async fn a_token_is_asked_for_before_the_body_is_read() {
     let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut answer)).await.unwrap().unwrap();
     assert!(answer[..read].starts_with(b"HTTP/1.1 401"), "{}", String::from_utf8_lossy(&answer[..read]));
 }
+
+#[tokio::test]
+async fn an_address_that_opens_connections_without_a_word_is_held_to_its_share() {
+    let world = World::new().await;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(tokio::net::TcpStream::connect(world.address).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut open = 0;
+    for stream in &mut silent {
+        let closed = tokio::time::timeout(Duration::from_millis(5), stream.read(&mut [0; 1])).await;
+        open += usize::from(closed.is_err());
+    }
+    assert_eq!(open, 64, "unfinished handshakes of one address");
+    drop(silent);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.client().await.call("echo", json!({})).await.status, 200);
+}
