@@ -5,7 +5,6 @@
 //! rest of their object is bad: a mistake may keep a grant from growing, never from shrinking.
 
 mod budget;
-mod image;
 mod principal;
 mod scope;
 mod server;
@@ -21,7 +20,6 @@ use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use mcp_fleet_policy::model::{Budget, Selector, StaleAfter, TenantPolicy, Traffic, Uid, VerificationKey};
 
-pub use image::image_problem;
 pub use principal::{Revocation, revocation};
 
 use crate::control::{Kind, Verdict};

@@ -8,9 +8,10 @@ use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_policy::model::{Argument, Server, ServerLimits, Tool};
 use mcp_fleet_policy::units::Micros;
 
-use super::{Context, Problem, alive, image_problem, uid};
+use super::{Context, Problem, alive, uid};
 use crate::ca;
 use crate::control::Kind;
+use crate::server::images;
 
 /// The servers in force, by name.
 pub(super) fn compile(context: &mut Context<'_>, has_currency: bool) -> Vec<Server> {
@@ -48,7 +49,7 @@ fn written(
     has_currency: bool,
 ) -> Result<(Vec<Tool>, ServerLimits), Problem> {
     if let Some(stdio) = &source.spec.source.stdio
-        && let Some((reason, message)) = image_problem(&context.inputs.tenant.spec.images, &stdio.image)
+        && let Err((reason, message)) = images::check(&stdio.image, &context.inputs.tenant.spec.images)
     {
         return Err(Problem::new(reason, message));
     }

@@ -3,7 +3,7 @@
 mod apply;
 mod dereference;
 mod desired;
-mod images;
+pub(crate) mod images;
 mod status;
 mod teardown;
 mod validate;
