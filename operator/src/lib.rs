@@ -12,6 +12,7 @@ pub mod config;
 pub mod context;
 pub mod control;
 pub mod controller;
+mod deadline;
 pub mod error;
 pub mod events;
 pub mod health;

@@ -53,7 +53,7 @@ pub enum RunError {
     Control(stream::ServeError),
     /// The health port cannot be served.
     #[error("failed to serve health and metrics")]
-    Health(std::io::Error),
+    Health(#[source] std::io::Error),
     /// The control server's certificate cannot be made or used.
     #[error("failed to make the certificate of the control server: {0}")]
     Serving(String),

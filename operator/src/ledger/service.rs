@@ -23,8 +23,6 @@ use super::store::{Key, Store, StoreError, Stored};
 pub const VALID: Duration = Duration::from_mins(2);
 /// How long after its deadline a lease waits for its last report.
 pub const GRACE: Duration = Duration::from_mins(1);
-/// How long a book is kept after its period.
-pub const RETENTION: Duration = Duration::from_hours(35 * 24);
 /// The least time between two writes of a book that only carry reports.
 pub const BATCH: Duration = Duration::from_secs(1);
 /// How long a refusal may rest on a book that was not read again: another writer may have given something back.
@@ -255,12 +253,11 @@ impl<S: Store> Ledger<S> {
     pub async fn expire(&self) {
         let now = (self.now_ms)();
         let grace = i64::try_from(GRACE.as_millis()).unwrap_or(i64::MAX);
-        let retention = i64::try_from(RETENTION.as_secs()).unwrap_or(i64::MAX);
         for (key, stored) in self.books() {
             if stored.book.leases.iter().any(|lease| lease.deadline.saturating_add(grace) <= now) {
                 self.quietly(&key, |book| book.expire(now, grace)).await;
             } else if stored.book.leases.is_empty()
-                && stored.book.span.end.saturating_add(retention) <= now.div_euclid(1000)
+                && kept_until(stored.book.span) <= now.div_euclid(1000)
                 && self.store.remove(&key, &stored.version).await.is_ok()
             {
                 self.retire(&stored);
@@ -416,4 +413,11 @@ impl<S: Store> Ledger<S> {
 fn recallable(book: &Book, ask: &Ask) -> Vec<(String, String)> {
     let others = book.leases.iter().filter(|lease| lease.holder != ask.holder);
     others.map(|lease| (lease.holder.pod_uid.clone(), lease.id.clone())).take(8).collect()
+}
+
+/// Until when a book is kept, Unix seconds: 35 periods after its end, but two days at least and 400 at most.
+fn kept_until(span: Span) -> i64 {
+    const DAY: i64 = 24 * 3600;
+    let periods = span.end.saturating_sub(span.start).saturating_mul(35);
+    span.end.saturating_add(periods.clamp(2 * DAY, 400 * DAY))
 }

@@ -10,6 +10,7 @@ use super::book::Book;
 use super::period::Span;
 use super::record::{Owner, from_record, to_record};
 use crate::config::FIELD_MANAGER;
+use crate::deadline::within;
 use crate::labels;
 
 /// Which book: the budget's UID, and the start of the period in Unix seconds.
@@ -102,7 +103,7 @@ fn stored(object: &MCPLedger) -> Result<Stored, StoreError> {
 impl Store for ApiStore {
     async fn read(&self, key: &Key) -> Result<Option<Stored>, StoreError> {
         let Some(name) = key.name() else { return Ok(None) };
-        self.api.get_opt(&name).await.map_err(error)?.as_ref().map(stored).transpose()
+        within(self.api.get_opt(&name)).await.map_err(error)?.as_ref().map(stored).transpose()
     }
 
     async fn write(&self, key: &Key, owner: &Owner, book: &Book, version: Option<&str>) -> Result<String, StoreError> {
@@ -118,8 +119,8 @@ impl Store for ApiStore {
         };
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
         let written = match version {
-            None => self.api.create(&params, &object).await,
-            Some(_) => self.api.replace(&name, &params, &object).await,
+            None => within(self.api.create(&params, &object)).await,
+            Some(_) => within(self.api.replace(&name, &params, &object)).await,
         };
         Ok(written.map_err(error)?.resource_version().unwrap_or_default())
     }
@@ -150,7 +151,7 @@ impl Store for ApiStore {
         let Some(name) = key.name() else { return Ok(()) };
         let only = Preconditions { resource_version: Some(version.to_owned()), uid: None };
         let params = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
-        match self.api.delete(&name, &params).await {
+        match within(self.api.delete(&name, &params)).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(other) => Err(error(other)),

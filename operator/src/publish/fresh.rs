@@ -13,6 +13,7 @@ use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use crate::deadline::within;
 use crate::labels;
 use crate::world::World;
 
@@ -69,7 +70,8 @@ where
 {
     let kind = K::kind(&()).into_owned();
     let failed = |source| FreshError::Api { kind: kind.clone(), source: Box::new(source) };
-    let list = Api::<K>::all(client.clone()).list_metadata(params).await.map_err(failed)?;
+    let api: Api<K> = Api::all(client.clone());
+    let list = within(api.list_metadata(params)).await.map_err(failed)?;
     let listed_at = list.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
     let listed: Vec<Version> = list.items.iter().map(version).collect();
     let started = Instant::now();

@@ -14,6 +14,7 @@ use mcp_fleet_control::snapshot::{self, INDEX, MAX_CHUNKS, SnapshotError, chunk_
 
 use crate::compile::Previous;
 use crate::config::FIELD_MANAGER;
+use crate::deadline::within;
 use crate::labels::Labels;
 
 /// The label of the component that the Secrets carry.
@@ -78,7 +79,7 @@ impl Snapshots {
         let (mut files, mut versions) = (BTreeMap::new(), BTreeMap::new());
         for number in 0..MAX_CHUNKS {
             let name = secret_name(number);
-            let found = api.get_opt(&name).await.map_err(|source| failed("read", &name, source))?;
+            let found = within(api.get_opt(&name)).await.map_err(|source| failed("read", &name, source))?;
             if let Some(secret) = found {
                 versions.insert(name, secret.resource_version().unwrap_or_default());
                 files.extend(secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)));
@@ -98,7 +99,7 @@ impl Snapshots {
 
     /// Whether the first Secret is still as it was read or written last.
     pub(super) async fn untouched(&self) -> Result<bool, PublishError> {
-        let found = self.api.get_metadata_opt(SECRET).await.map_err(|source| failed("read", SECRET, source))?;
+        let found = within(self.api.get_metadata_opt(SECRET)).await.map_err(|source| failed("read", SECRET, source))?;
         Ok(found.and_then(|found| found.resource_version()).as_ref() == self.versions.get(SECRET))
     }
 
@@ -137,9 +138,9 @@ impl Snapshots {
         };
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
         let written = if exists {
-            self.api.replace(name, &params, &secret).await.map_err(|source| failed("replace", name, source))?
+            within(self.api.replace(name, &params, &secret)).await.map_err(|source| failed("replace", name, source))?
         } else {
-            self.api.create(&params, &secret).await.map_err(|source| failed("create", name, source))?
+            within(self.api.create(&params, &secret)).await.map_err(|source| failed("create", name, source))?
         };
         self.versions.insert(name.to_owned(), written.resource_version().unwrap_or_default());
         Ok(())

@@ -206,7 +206,8 @@ impl Worker {
         }
         let control = &self.ctx.control;
         let (generation, digest) = (policy.generation, encoded.digest.to_string());
-        if !same || control.hub.published(&self.uid).is_none() {
+        let known = control.hub.published(&self.uid).map(|published| published.policy.generation);
+        if known != Some(generation) {
             let published = Published { policy: Arc::new(policy.clone()), encoded: Arc::new(encoded) };
             control.hub.publish(&self.uid, published);
         }

@@ -10,6 +10,7 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInf
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::PostParams;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use mcp_fleet_control::version::AUDIENCE;
 use serde::Deserialize;
@@ -17,6 +18,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use crate::context::Context;
+use crate::deadline::within;
 use crate::labels;
 use crate::world::older_claim;
 
@@ -84,7 +86,8 @@ pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Resul
         ..TokenReview::default()
     };
     let reviews: Api<TokenReview> = Api::all(ctx.client.clone());
-    let review = reviews.create(&PostParams::default(), &review).await.map_err(AuthError::api("review a token"))?;
+    let review =
+        within(reviews.create(&PostParams::default(), &review)).await.map_err(AuthError::api("review a token"))?;
     let status = review.status.unwrap_or_default();
     let meant_for_us = status.audiences.iter().flatten().any(|audience| audience == AUDIENCE);
     if status.authenticated != Some(true) || !meant_for_us {
@@ -95,6 +98,10 @@ pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Resul
     let tenants = world.tenants.state();
     let tenant = tenants.iter().find(|tenant| tenant.runtime_namespace() == bound.namespace);
     let tenant = tenant.filter(|tenant| older_claim(tenant, &tenants).is_none());
+    let made = world.namespaces.get(&ObjectRef::new(&bound.namespace));
+    let maker = made.as_ref().and_then(|namespace| namespace.labels().get(labels::TENANT_UID));
+    // A namespace of the right name is not enough: it has to be the one that was made for this tenant.
+    let tenant = tenant.filter(|tenant| maker.is_some() && tenant.uid().as_ref() == maker);
     let tenant = tenant.ok_or_else(|| AuthError::NoTenant(bound.namespace.clone()))?;
     let caller = Caller {
         tenant: tenant.name_any(),
@@ -111,13 +118,13 @@ pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Resul
 /// Checks that the pod is still there, and was made for its tenant: pod ← `ReplicaSet` ← our Deployment.
 pub(super) async fn check_pod(ctx: &Context, caller: &Caller) -> Result<(), AuthError> {
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &caller.namespace);
-    let pod = pods.get_opt(&caller.pod).await.map_err(AuthError::api("read a pod"))?;
+    let pod = within(pods.get_opt(&caller.pod)).await.map_err(AuthError::api("read a pod"))?;
     let pod = pod.filter(|pod| pod.uid().as_deref() == Some(caller.pod_uid.as_str()));
     let pod = pod.ok_or_else(|| AuthError::Gone(caller.pod.clone()))?;
     let not_ours = || AuthError::NotOurs(caller.pod.clone());
     let set = controller(pod.owner_references(), "ReplicaSet").ok_or_else(not_ours)?;
     let sets: Api<ReplicaSet> = Api::namespaced(ctx.client.clone(), &caller.namespace);
-    let found = sets.get_metadata_opt(&set.name).await.map_err(AuthError::api("read a ReplicaSet"))?;
+    let found = within(sets.get_metadata_opt(&set.name)).await.map_err(AuthError::api("read a ReplicaSet"))?;
     let found = found.filter(|found| found.uid().as_deref() == Some(set.uid.as_str())).ok_or_else(not_ours)?;
     let deployment = controller(found.owner_references(), "Deployment").ok_or_else(not_ours)?;
     let ours = ctx.world.owned.with_label(labels::TENANT_UID, &caller.tenant_uid);

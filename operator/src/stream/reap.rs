@@ -10,6 +10,7 @@ use kube::{Api, ResourceExt};
 
 use crate::context::Context;
 use crate::controller::jittered;
+use crate::deadline::within;
 use crate::error;
 use crate::labels;
 use crate::ledger::{ApiStore, Ledger};
@@ -55,7 +56,7 @@ async fn running(ctx: &Context, tenant_uid: &str) -> Result<BTreeSet<String>, ku
     let Some(tenant) = ctx.world.tenant_by_uid(tenant_uid) else { return Ok(BTreeSet::new()) };
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &tenant.runtime_namespace());
     let selector = format!("{}=gateway", labels::COMPONENT);
-    let found = pods.list(&ListParams::default().labels(&selector)).await?;
+    let found = within(pods.list(&ListParams::default().labels(&selector))).await?;
     let ended = |pod: &Pod| {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))

@@ -76,7 +76,7 @@ fn pod(settings: &Settings) -> Value {
         "ports": ports(),
         "resources": {
             "requests": {"cpu": "50m", "memory": "32Mi"},
-            "limits": {"cpu": "2", "memory": "256Mi"},
+            "limits": {"cpu": "1", "memory": "256Mi"},
         },
         "securityContext": container_security(),
         "volumeMounts": [
