@@ -54,30 +54,37 @@ impl Latches {
         self.known.read().get(principal_uid).copied()
     }
 
-    /// Raises the latch of a principal, durably first. Answers whether it moved.
+    /// Raises the latch of a principal, durably first. Answers whether it moved. Latches of principals that are not
+    /// `alive` any more are dropped: a token of theirs names nobody.
     pub async fn raise(
         &self,
-        tenant: &str,
-        tenant_uid: &str,
+        tenant: (&str, &str),
         principal_uid: &str,
         until: i64,
+        alive: impl Fn(&str) -> bool,
     ) -> Result<bool, LatchError> {
         if self.get(principal_uid).is_some_and(|known| known >= until) {
             return Ok(false);
         }
         loop {
-            match self.write(tenant, tenant_uid, principal_uid, until).await {
+            match self.write(tenant, principal_uid, until, &alive).await {
                 Ok(()) => break,
                 // Another wrote in between: read again. Each round someone made progress.
                 Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {}
-                Err(source) => return Err(LatchError { tenant: tenant.to_owned(), source }),
+                Err(source) => return Err(LatchError { tenant: tenant.0.to_owned(), source }),
             }
         }
         raise(&mut self.known.write(), principal_uid, until);
         Ok(true)
     }
 
-    async fn write(&self, tenant: &str, tenant_uid: &str, principal: &str, until: i64) -> Result<(), kube::Error> {
+    async fn write(
+        &self,
+        (tenant, tenant_uid): (&str, &str),
+        principal: &str,
+        until: i64,
+        alive: &impl Fn(&str) -> bool,
+    ) -> Result<(), kube::Error> {
         let name = config_map_name(tenant_uid);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
         let Some(mut found) = self.api.get_opt(&name).await? else {
@@ -97,6 +104,7 @@ impl Latches {
         if before.is_some_and(|before| before >= until) {
             return Ok(());
         }
+        data.retain(|uid, _| alive(uid));
         data.insert(principal.to_owned(), until.to_string());
         self.api.replace(&name, &params, &found).await.map(|_| ())
     }

@@ -136,7 +136,8 @@ async fn revoke(object: &MCPPrincipal, ctx: &Context) -> Result<Option<i64>, Rec
         && let Some(tenant_uid) = tenant.metadata.uid.as_deref()
     {
         let tenant_name = tenant.metadata.name.as_deref().unwrap_or_default();
-        if ctx.latches.raise(tenant_name, tenant_uid, uid, until).await? {
+        let alive = |uid: &str| !by_uid(&ctx.world, uid).is_empty();
+        if ctx.latches.raise((tenant_name, tenant_uid), uid, until, alive).await? {
             ctx.control.poke(tenant_uid);
             let note = format!("tokens issued until {} are refused for good", asked.unwrap_or_default());
             ctx.events.normal(object, "Revoked", "Revoke", note).await;

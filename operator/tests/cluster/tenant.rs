@@ -82,7 +82,8 @@ async fn what_is_deleted_or_changed_comes_back_whole() {
     let patch = json!({"spec": {"replicas": 3, "template": {"spec": {"containers": [
         {"name": "evil", "image": "evil.example/miner:1"}]}}}});
     let params = PatchParams { field_manager: Some("intruder".into()), ..PatchParams::default() };
-    deployments.patch("gateway", &params, &Patch::Strategic(patch)).await.unwrap();
+    let changed = deployments.patch("gateway", &params, &Patch::Strategic(patch)).await.unwrap().spec.unwrap();
+    assert_eq!((changed.replicas, changed.template.spec.unwrap().containers.len()), (Some(3), 2));
     eventually("the gateway is as it was", || async {
         let spec = deployments.get("gateway").await.unwrap().spec.unwrap();
         (spec.replicas == Some(1) && spec.template.spec.unwrap().containers.len() == 1).then_some(())
@@ -90,7 +91,8 @@ async fn what_is_deleted_or_changed_comes_back_whole() {
     .await;
 
     let opened = json!({"spec": {"ingress": [{}]}});
-    policies.patch("default-deny", &params, &Patch::Merge(opened)).await.unwrap();
+    let changed = policies.patch("default-deny", &params, &Patch::Merge(opened)).await.unwrap();
+    assert!(changed.spec.unwrap().ingress.is_some());
     eventually("the policy denies again", || async {
         policies.get("default-deny").await.unwrap().spec.unwrap().ingress.is_none().then_some(())
     })
@@ -98,7 +100,8 @@ async fn what_is_deleted_or_changed_comes_back_whole() {
 
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let loosened = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}});
-    namespaces.patch(&runtime, &params, &Patch::Merge(loosened)).await.unwrap();
+    let changed = namespaces.patch(&runtime, &params, &Patch::Merge(loosened)).await.unwrap();
+    assert_eq!(changed.labels()["pod-security.kubernetes.io/enforce"], "privileged");
     eventually("pods are restricted again", || async {
         let labels = namespaces.get(&runtime).await.unwrap().labels().clone();
         (labels["pod-security.kubernetes.io/enforce"] == "restricted").then_some(())
