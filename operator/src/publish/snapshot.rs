@@ -77,12 +77,20 @@ impl Snapshots {
     ) -> Result<(Self, Result<Option<Previous>, SnapshotError>), PublishError> {
         let api: Api<Secret> = Api::namespaced(client, namespace);
         let (mut files, mut versions) = (BTreeMap::new(), BTreeMap::new());
+        let mut chunks = 1;
         for number in 0..MAX_CHUNKS {
+            // Most policies fit into the first; a new leader reads those of all tenants at once.
+            if number >= chunks {
+                break;
+            }
             let name = secret_name(number);
             let found = within(api.get_opt(&name)).await.map_err(|source| failed("read", &name, source))?;
             if let Some(secret) = found {
                 versions.insert(name, secret.resource_version().unwrap_or_default());
                 files.extend(secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)));
+            }
+            if number == 0 {
+                chunks = snapshot::read_index(&files).map_or(MAX_CHUNKS, |index| index.chunks);
             }
         }
         let snapshots = Self { api, labels, versions };
@@ -115,11 +123,23 @@ impl Snapshots {
             let name = secret_name(number);
             // A chunk that is no longer needed stays as it is: the index does not name it.
             if let Some(chunk) = files.remove(&chunk_name(number)) {
+                self.look(&name).await?;
                 self.put(&name, BTreeMap::from([(chunk_name(number), chunk)])).await?;
             }
         }
         files.insert(SCOPES.to_owned(), serde_json::to_vec(scopes).unwrap_or_default());
         self.put(SECRET, files).await
+    }
+
+    /// Learns the version of a Secret that was not read, because the snapshot did not need it before.
+    async fn look(&mut self, name: &str) -> Result<(), PublishError> {
+        if !self.versions.contains_key(name) {
+            let found = within(self.api.get_metadata_opt(name)).await.map_err(|source| failed("read", name, source))?;
+            if let Some(version) = found.and_then(|found| found.resource_version()) {
+                self.versions.insert(name.to_owned(), version);
+            }
+        }
+        Ok(())
     }
 
     async fn put(&mut self, name: &str, files: BTreeMap<String, Vec<u8>>) -> Result<(), PublishError> {

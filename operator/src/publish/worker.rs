@@ -140,7 +140,14 @@ impl Worker {
         if self.snapshots.is_none() {
             self.read(&tenant).await?;
         }
-        // Its controller makes the keys, and tells us.
+        if self.previous.is_some() && tenant.metadata.deletion_timestamp.is_none() {
+            // They were made before anything was published. Reading them here spares a new leader the wait for the
+            // tenant's controller.
+            if let Err(error) = ctx.keys.get_or_create(&tenant.name_any(), &self.uid).await {
+                tracing::warn!(tenant = self.uid, error = error::chain(&error), "failed to read the tenant's keys");
+            }
+        }
+        // Otherwise its controller makes the keys, and tells us.
         let Some(inputs) = gather(&ctx, &tenant) else { return Ok(()) };
         let print = fingerprint(&inputs);
         let due = self.recheck_at.is_some_and(|at| at <= inputs.now);

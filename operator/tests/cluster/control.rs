@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
@@ -161,6 +162,25 @@ async fn a_snapshot_that_somebody_spoils_is_published_again() {
     let again = gateway.policy(|policy| policy.generation > repaired).await.generation;
     let found = there(&secrets, "gateway-policy").await;
     assert!(generation(&found) >= Some(again));
+}
+
+#[tokio::test]
+async fn what_another_leader_published_is_never_gone_below() {
+    let client = with_operator().await;
+    let (name, _) = world(&client).await;
+    let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
+    let mut policy = gateway.policy(|policy| policy.budgets.len() == 2).await;
+    policy.generation += 7;
+    policy.suspended = true;
+    let foreign = policy.generation;
+    let files = mcp_fleet_control::snapshot::split(foreign, &mcp_fleet_control::encode(&policy)).unwrap();
+    let data: std::collections::BTreeMap<String, ByteString> =
+        files.into_iter().map(|(key, value)| (key, ByteString(value))).collect();
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
+    let patch = Patch::Merge(json!({"data": data}));
+    secrets.patch("gateway-policy", &PatchParams::default(), &patch).await.unwrap();
+    let after = gateway.policy(|policy| policy.generation > foreign).await;
+    assert!(!after.suspended, "the objects say what is in force, not what a stale leader thought");
 }
 
 #[tokio::test]
