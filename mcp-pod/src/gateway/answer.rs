@@ -4,12 +4,12 @@
 //! alike; it is refused as a whole otherwise, never repaired or cut. Two things are ours alone to say: whether a
 //! result is complete (2026-07-28), and everything below `mcp-fleet.dev/` in `_meta`.
 
+use bytes::Bytes;
 use http::StatusCode;
 use mcp_fleet_policy::json::{Limits, Value, parse, write, write_str};
 use mcp_fleet_policy::reason::Reason;
 
 use super::decode::Id;
-use super::digest::sha256;
 use super::respond::{Failure, error_message, result_message};
 
 /// Keys of `_meta` that no server may write.
@@ -20,15 +20,15 @@ const RESERVED: &str = "mcp-fleet.dev/";
 pub(crate) struct Answer {
     /// The whole JSON-RPC message.
     pub(crate) message: Vec<u8>,
-    /// SHA-256 of what the server wrote.
-    pub(crate) digest: [u8; 32],
+    /// What the server wrote.
+    pub(crate) text: Bytes,
     /// Whether the server said that the tool failed.
     pub(crate) tool_error: bool,
 }
 
 /// Checks a result.
-pub(crate) fn checked_result(id: &Id, text: &str, limit: u64, modern: bool) -> Result<Answer, Reason> {
-    let value = checked(text, limit)?;
+pub(crate) fn checked_result(id: &Id, text: Bytes, limit: u64, modern: bool) -> Result<Answer, Reason> {
+    let value = checked(&text, limit)?;
     let Value::Object(members) = &value else { return Err(Reason::UpstreamInvalid) };
     let complete = match value.get("resultType") {
         None => false,
@@ -43,18 +43,17 @@ pub(crate) fn checked_result(id: &Id, text: &str, limit: u64, modern: bool) -> R
         }
     }
     let tool_error = value.get("isError").and_then(Value::as_bool) == Some(true);
-    let text = text.as_bytes();
     let message = match (modern && !complete, members.is_empty()) {
-        (false, _) => result_message(id, &[text]),
+        (false, _) => result_message(id, &[&text]),
         (true, true) => result_message(id, &[b"{\"resultType\":\"complete\"}"]),
         (true, false) => result_message(id, &[b"{\"resultType\":\"complete\",", text.get(1..).unwrap_or_default()]),
     };
-    Ok(Answer { message, digest: sha256(text), tool_error })
+    Ok(Answer { message, text, tool_error })
 }
 
 /// Checks a JSON-RPC error, and writes it anew.
-pub(crate) fn checked_error(id: &Id, text: &str, limit: u64) -> Result<Answer, Reason> {
-    let value = checked(text, limit)?;
+pub(crate) fn checked_error(id: &Id, text: Bytes, limit: u64) -> Result<Answer, Reason> {
+    let value = checked(&text, limit)?;
     let code = value.get("code").and_then(Value::as_i64).ok_or(Reason::UpstreamInvalid)?;
     let message = value.get("message").and_then(Value::as_str).ok_or(Reason::UpstreamInvalid)?;
     let data = value.get("data").map(|data| {
@@ -63,7 +62,8 @@ pub(crate) fn checked_error(id: &Id, text: &str, limit: u64) -> Result<Answer, R
         out
     });
     let failure = Failure { status: StatusCode::OK, code: released(code), message, data: data.as_deref() };
-    Ok(Answer { message: error_message(Some(id), &failure), digest: sha256(text.as_bytes()), tool_error: true })
+    let message = error_message(Some(id), &failure);
+    Ok(Answer { message, text, tool_error: true })
 }
 
 /// The code under which a server's error is released: those that have a meaning between client and gateway are not
@@ -76,16 +76,16 @@ fn released(code: i64) -> i32 {
     }
 }
 
-fn checked(text: &str, limit: u64) -> Result<Value<'_>, Reason> {
+fn checked(text: &[u8], limit: u64) -> Result<Value<'_>, Reason> {
     if text.len() as u64 > limit {
         return Err(Reason::ResponseTooLarge);
     }
-    parse(text.as_bytes(), &Limits::RESULT).map_err(|_| Reason::UpstreamInvalid)
+    parse(text, &Limits::RESULT).map_err(|_| Reason::UpstreamInvalid)
 }
 
 /// A progress notification for the caller, written anew under its own token; `None` if it is not one.
-pub(crate) fn progress(params: &str, token: &Id) -> Option<Vec<u8>> {
-    let value = parse(params.as_bytes(), &Limits::REQUEST).ok()?;
+pub(crate) fn progress(params: &[u8], token: &Id) -> Option<Vec<u8>> {
+    let value = parse(params, &Limits::REQUEST).ok()?;
     let number = |name: &str| value.get(name).filter(|value| matches!(value, Value::Integer(_) | Value::Number(_)));
     let mut out = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":".to_vec();
     out.extend_from_slice(token.as_json());
@@ -114,7 +114,8 @@ mod tests {
     }
 
     fn result(text: &str, modern: bool) -> Result<String, Reason> {
-        checked_result(&id(), text, 1000, modern).map(|answer| String::from_utf8(answer.message).unwrap())
+        checked_result(&id(), Bytes::copy_from_slice(text.as_bytes()), 1000, modern)
+            .map(|answer| String::from_utf8(answer.message).unwrap())
     }
 
     #[test]
@@ -157,7 +158,7 @@ mod tests {
     #[test]
     fn a_servers_error_cannot_speak_for_the_gateway() {
         let code = |text: &str| {
-            let answer = checked_error(&id(), text, 1000).unwrap();
+            let answer = checked_error(&id(), Bytes::copy_from_slice(text.as_bytes()), 1000).unwrap();
             let message: serde_json::Value = serde_json::from_slice(&answer.message).unwrap();
             message["error"]["code"].as_i64().unwrap()
         };
@@ -166,17 +167,18 @@ mod tests {
         for own in [-32020, -32022, -32042, -32002, -31000] {
             assert_eq!(code(&format!(r#"{{"code":{own},"message":"m"}}"#)), -32603);
         }
-        assert!(checked_error(&id(), r#"{"code":"1","message":"m"}"#, 1000).is_err());
+        assert!(checked_error(&id(), Bytes::from_static(br#"{"code":"1","message":"m"}"#), 1000).is_err());
     }
 
     #[test]
     fn progress_is_written_anew() {
         let token = Id::of(&Value::String("t".into())).unwrap();
-        let written = progress(r#"{"progressToken":99,"progress":1,"total":2.5,"message":"m","x":1}"#, &token).unwrap();
+        let written =
+            progress(br#"{"progressToken":99,"progress":1,"total":2.5,"message":"m","x":1}"#, &token).unwrap();
         assert_eq!(
             String::from_utf8(written).unwrap(),
             r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"t","progress":1,"total":2.5,"message":"m"}}"#
         );
-        assert!(progress(r#"{"message":"m"}"#, &token).is_none());
+        assert!(progress(br#"{"message":"m"}"#, &token).is_none());
     }
 }

@@ -9,6 +9,13 @@ use super::decode::Trace;
 use super::granted::Granted;
 use crate::envelope::{CallHeader, PathCheck, VERSION};
 
+/// The lines, and the arguments in them.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    pub(crate) whole: Bytes,
+    pub(crate) arguments: Bytes,
+}
+
 /// Writes header and parameters. `arguments` is JSON written anew from what was validated, so that the server cannot
 /// read it differently.
 pub(crate) fn lines(
@@ -18,7 +25,7 @@ pub(crate) fn lines(
     progress: bool,
     arguments: &[u8],
     trace: &Trace<'_>,
-) -> Bytes {
+) -> Lines {
     let header = CallHeader {
         version: VERSION,
         call: call.to_string(),
@@ -38,6 +45,7 @@ pub(crate) fn lines(
     params.extend_from_slice(b"\n{\"name\":");
     write_str(&granted.facts.tool, &mut params);
     params.extend_from_slice(b",\"arguments\":");
+    let start = out.len() + params.len();
     params.extend_from_slice(arguments);
     if !trace.is_empty() {
         params.extend_from_slice(b",\"_meta\":{");
@@ -54,5 +62,6 @@ pub(crate) fn lines(
     }
     params.extend_from_slice(b"}\n");
     out.extend_from_slice(&params);
-    out.freeze()
+    let whole = out.freeze();
+    Lines { arguments: whole.slice(start..start + arguments.len()), whole }
 }

@@ -14,7 +14,7 @@ use tokio::time::Sleep;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
 
-use super::answer::{checked_error, checked_result, progress};
+use super::answer::{Answer, checked_error, checked_result, progress};
 use super::budget::Charge;
 use super::decode::Id;
 use super::inflight::Cancellable;
@@ -150,7 +150,7 @@ impl Running {
         if let Event::Progress(params) = event {
             let Some(token) = &self.progress else { return Ok(None) };
             self.left = self.left.checked_sub(line.len()).ok_or(UpstreamError::TooLarge)?;
-            return Ok(progress(params.get(), token).map(Next::Progress));
+            return Ok(progress(&params, token).map(Next::Progress));
         }
         let answer = self.settlement.take().map(|held| end(held, &self.id, Ok(event))).unwrap_or_default();
         if let Some(exchange) = self.exchange.take() {
@@ -167,21 +167,21 @@ pub(crate) fn unreachable(settlement: Settlement, id: &Id) -> Response<Body> {
 }
 
 /// Checks what the shim brought, settles the call, and makes the message of it that ends it.
-fn end(settlement: Settlement, id: &Id, ended: Result<Event<'_>, Failed>) -> Vec<u8> {
+fn end(settlement: Settlement, id: &Id, ended: Result<Event, Failed>) -> Vec<u8> {
     let modern = !settlement.revision.is_legacy();
     let limit = settlement.granted.max_response;
     let seen = |reason| Failed { reason, charge: Charge::Full };
     let checked = ended.and_then(|event| match event {
-        Event::Result(text) => checked_result(id, text.get(), limit, modern).map(Ok).map_err(seen),
-        Event::Error(text) => checked_error(id, text.get(), limit).map(Ok).map_err(seen),
+        Event::Result(text) => checked_result(id, text, limit, modern).map(Ok).map_err(seen),
+        Event::Error(text) => checked_error(id, text, limit).map(Ok).map_err(seen),
         Event::Refused(refusal) => Ok(Err(refusal)),
         Event::Progress(_) => Err(seen(Reason::UpstreamInvalid)),
     });
     let (reason, outcome) = match checked {
         Ok(Ok(answer)) => {
-            let tool_error = answer.tool_error;
-            settlement.settle(Outcome::Answered { digest: &answer.digest, tool_error });
-            return answer.message;
+            let Answer { message, text, tool_error } = answer;
+            settlement.settle(Outcome::Answered { answer: text, tool_error });
+            return message;
         }
         Ok(Err(refusal)) => {
             let reason = Reason::from_name(&refusal.reason).unwrap_or(Reason::UpstreamInvalid);

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use mcp_fleet_policy::governor::Permit;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 use ulid::Ulid;
 
-use super::audit::{Decision, Entry, Name, Place};
+use super::audit::{self, Decision, Digest, Entry, Name, Place};
 use super::budget::{Charge, Reservation};
 use super::decode::Revision;
 use super::granted::Granted;
@@ -17,12 +18,12 @@ use super::metrics::Operation;
 use super::state::{Active, State};
 
 /// How a call ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Outcome<'a> {
-    /// With an answer of the server that was released; the digest of it.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// With an answer of the server that was released.
     Answered {
-        /// SHA-256 of the result or error.
-        digest: &'a [u8],
+        /// What the server wrote.
+        answer: Bytes,
         /// Whether the server said that the tool failed.
         tool_error: bool,
     },
@@ -41,7 +42,10 @@ pub(crate) struct Settlement {
     pub(crate) revision: Revision,
     pub(crate) started: Instant,
     pub(crate) call: Ulid,
-    pub(crate) arguments: [u8; 32],
+    /// As they were forwarded.
+    pub(crate) arguments: Bytes,
+    /// The key under which they are digested.
+    pub(crate) audit_key: audit::Key,
     pub(crate) held: Option<Held>,
 }
 
@@ -57,16 +61,18 @@ pub(crate) struct Held {
 
 impl Settlement {
     /// Ends the call.
-    pub(crate) fn settle(mut self, outcome: Outcome<'_>) {
+    pub(crate) fn settle(mut self, outcome: Outcome) {
         self.end(outcome);
     }
 
-    fn end(&mut self, outcome: Outcome<'_>) {
+    fn end(&mut self, outcome: Outcome) {
         let Some(Held { active: _active, place, permit, reservation }) = self.held.take() else { return };
-        let Self { state, granted, revision, started, call, arguments, held: _ } = self;
+        let Self { state, granted, revision, started, call, arguments, audit_key, held: _ } = self;
         let duration = started.elapsed();
+        let mut result = None;
         let (decision, reason, charge, error) = match outcome {
-            Outcome::Answered { tool_error, .. } => {
+            Outcome::Answered { tool_error, answer } => {
+                result = Some(Digest::plain(answer));
                 (Decision::Allowed, None, Charge::Full, if tool_error { "tool_error" } else { "" })
             }
             Outcome::Refused(reason) => (Decision::Denied, Some(reason), Charge::Nothing, reason.as_str()),
@@ -88,7 +94,6 @@ impl Settlement {
             let operation = Operation { server, method: "tools/call", tool, revision: Some(*revision), error };
             state.metrics.took(operation, duration);
         }
-        let result = if let Outcome::Answered { digest, .. } = outcome { Some(digest) } else { None };
         let entry = Entry {
             time: Timestamp::now(),
             call: *call,
@@ -99,7 +104,7 @@ impl Settlement {
             tool: Name::Known(&facts.tool),
             class: granted.class.as_str(),
             method: Name::Known("tools/call"),
-            arguments: Some(&arguments[..]),
+            arguments: Some(Digest::keyed(std::mem::take(arguments), audit_key)),
             decision,
             reason,
             generation: granted.generation,
@@ -107,9 +112,7 @@ impl Settlement {
             duration,
             result,
         };
-        let mut line = Vec::with_capacity(768);
-        entry.write(&mut line);
-        place.write(&line);
+        place.write(entry.line());
     }
 }
 

@@ -241,3 +241,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_byte_is_escaped_or_not_wherever_it_stands_in_a_word() {
+    for character in (0..0x100).filter_map(char::from_u32) {
+        for before in 0..20 {
+            let text = format!("{}{character}{}", "a".repeat(before), "\u{80}\u{1f}b".repeat(before % 3));
+            let mut out = Vec::new();
+            write_str(&text, &mut out);
+            let read: String = serde_json::from_slice(&out).unwrap();
+            assert_eq!(read, text);
+            let escaped = matches!(character, '\0'..='\u{1f}' | '"' | '\\');
+            assert_eq!(out.get(before + 1) == Some(&b'\\'), escaped, "{character:?} behind {before}");
+        }
+    }
+}

@@ -39,28 +39,48 @@ pub fn write(value: &Value<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Bytes that are looked at together.
-const CHUNK: usize = 64;
-
 /// Appends the string with its quotes; only what JSON forbids unescaped is escaped.
 pub fn write_str(text: &str, out: &mut Vec<u8>) {
-    out.reserve(text.len() + 2);
+    // Prose has an escape every now and then; a text that has more grows the buffer once more.
+    out.reserve(text.len() + text.len() / 16 + 2);
     out.push(b'"');
-    // Most chunks have nothing to escape, and are copied whole.
-    for chunk in text.as_bytes().chunks(CHUNK) {
-        if chunk.iter().fold(0, |found, byte| found | u8::from(needs_escape(*byte))) == 0 {
-            out.extend_from_slice(chunk);
-        } else {
-            for byte in chunk {
-                write_byte(*byte, out);
-            }
-        }
+    let mut rest = text.as_bytes();
+    loop {
+        let (plain, tail) = rest.split_at(plain_length(rest));
+        out.extend_from_slice(plain);
+        let Some((byte, tail)) = tail.split_first() else { break };
+        write_byte(*byte, out);
+        rest = tail;
     }
     out.push(b'"');
 }
 
 const fn needs_escape(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// How many bytes stand before the first that needs an escape; eight are looked at together.
+fn plain_length(bytes: &[u8]) -> usize {
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let marks = marks(u64::from_le_bytes(*word));
+        if marks != 0 {
+            return index * 8 + (marks.trailing_zeros() / 8) as usize;
+        }
+    }
+    words.len() * 8 + tail.iter().position(|byte| needs_escape(*byte)).unwrap_or(tail.len())
+}
+
+/// Marks the top bit of the lowest byte that needs an escape; bytes above that one can be marked in error.
+const fn marks(word: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const TOPS: u64 = u64::from_le_bytes([0x80; 8]);
+    // A byte below `n` borrows from its top bit when `n` is taken from it; one whose top bit is set is not below.
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    let (quote, backslash) = (word ^ (ONES * b'"' as u64), word ^ (ONES * b'\\' as u64));
+    let quote = quote.wrapping_sub(ONES) & !quote;
+    let backslash = backslash.wrapping_sub(ONES) & !backslash;
+    (control | quote | backslash) & TOPS
 }
 
 fn write_byte(byte: u8, out: &mut Vec<u8>) {

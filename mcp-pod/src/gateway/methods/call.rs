@@ -43,7 +43,6 @@ pub(super) async fn call(
         Some(value) => write(value, &mut arguments),
         None => arguments.extend_from_slice(b"{}"),
     }
-    let digest = context.enforced.audit_key.digest(&arguments);
     let decided = match decide(context, &params.name, params.arguments.as_ref()) {
         Ok((access, admitted)) => govern(context, access).await.map(|held| (access, admitted, held)),
         Err(refusal) => Err(refusal),
@@ -52,7 +51,7 @@ pub(super) async fn call(
         Ok(decided) => decided,
         Err(refusal) => {
             journal.tool = Some(params.name.into_owned());
-            journal.arguments = Some(digest);
+            journal.arguments = Some(context.enforced.audit_key.digest(&arguments));
             return Err(refused(refusal, &id, revision, journal.tool.as_deref().unwrap_or_default()));
         }
     };
@@ -65,14 +64,15 @@ pub(super) async fn call(
         revision,
         started: journal.started,
         call: journal.call,
-        arguments: digest,
+        arguments: lines.arguments,
+        audit_key: context.enforced.audit_key.clone(),
         held: Some(held),
     };
     let Some(upstream) = context.enforced.upstream(context.view) else {
         return Ok(unreachable(settlement, &id));
     };
     let cancellable = session.map(|session| context.state.inflight.enter(session, id.clone()));
-    let forward = Forward { upstream: upstream.clone(), lines, id, progress, cancellable, settlement };
+    let forward = Forward { upstream: upstream.clone(), lines: lines.whole, id, progress, cancellable, settlement };
     if revision.is_legacy() {
         // Up to 2025-11-25 a lost connection does not cancel.
         return Ok(Detach::new(forward.run()).await);

@@ -33,10 +33,19 @@ pub(crate) struct Exchange {
     left: u64,
 }
 
-/// One event of the answer, as the shim wrote it. Borrows the line it stands in.
-#[derive(Debug, Deserialize)]
+/// One event of the answer; JSON as the shim wrote it, not yet looked at.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Progress(Bytes),
+    Result(Bytes),
+    Error(Bytes),
+    Refused(Refusal),
+}
+
+/// [`crate::envelope::ShimEvent`], borrowing the line it stands in.
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) enum Event<'a> {
+enum Wire<'a> {
     #[serde(borrow)]
     Progress(&'a RawValue),
     #[serde(borrow)]
@@ -141,10 +150,23 @@ impl Exchange {
     }
 }
 
-impl<'a> Event<'a> {
+impl Event {
     /// Reads one line.
-    pub(crate) fn read(line: &'a [u8]) -> Result<Self, UpstreamError> {
-        serde_json::from_slice(line).map_err(|_| UpstreamError::Form("an event that is not one"))
+    pub(crate) fn read(line: &Bytes) -> Result<Self, UpstreamError> {
+        // The usual event is taken apart by its frame alone: whoever releases a result reads it to the last byte, and
+        // finds out if what stands between is not one value.
+        let framed = line.strip_prefix(b"{\"result\":").and_then(|rest| rest.strip_suffix(b"}\n"));
+        if let Some(result) = framed {
+            return Ok(Self::Result(line.slice_ref(result)));
+        }
+        let raw = |value: &RawValue| line.slice_ref(value.get().as_bytes());
+        match serde_json::from_slice(line) {
+            Ok(Wire::Progress(params)) => Ok(Self::Progress(raw(params))),
+            Ok(Wire::Result(result)) => Ok(Self::Result(raw(result))),
+            Ok(Wire::Error(error)) => Ok(Self::Error(raw(error))),
+            Ok(Wire::Refused(refusal)) => Ok(Self::Refused(refusal)),
+            Err(_) => Err(UpstreamError::Form("an event that is not one")),
+        }
     }
 }
 
