@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use mcp_fleet_crds::MCPServer;
 use serde_json::json;
@@ -85,21 +85,20 @@ async fn a_server_in_a_namespace_of_nobody_creates_nothing_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_workload_of_a_server_that_is_gone_is_deleted() {
+async fn what_was_made_for_a_server_that_is_gone_is_deleted() {
     let client = with_operator().await;
     let (name, runtime) = place(&client, "orphan").await;
     server(&client, &name, "files", json!({})).await;
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &runtime);
-    there(&deployments, "mcp-files").await;
-    // Someone takes the finalizer off and deletes the server at once: there was no teardown.
-    let api = servers(&client, &name);
-    eventually("the server went without a teardown", || async {
-        let bare = json!({"metadata": {"finalizers": null}});
-        api.delete("files", &DeleteParams::default()).await.ok();
-        api.patch("files", &PatchParams::default(), &Patch::Merge(bare)).await.ok();
-        api.get_opt("files").await.unwrap().is_none().then_some(())
-    })
-    .await;
-    gone(&deployments, "mcp-files").await;
-    gone(&Api::<Service>::namespaced(client.clone(), &runtime), "mcp-files").await;
+    let services: Api<Service> = Api::namespaced(client.clone(), &runtime);
+    // As if the server had gone without a teardown: the same labels, with the UID of nobody.
+    let mut orphan = there(&services, "mcp-files").await;
+    orphan.metadata.name = Some("mcp-former".into());
+    orphan.metadata.resource_version = None;
+    orphan.metadata.uid = None;
+    orphan.metadata.labels.as_mut().unwrap().insert("mcp-fleet.dev/server-uid".into(), "nobody".into());
+    let spec = orphan.spec.as_mut().unwrap();
+    (spec.cluster_ip, spec.cluster_ips) = (None, None);
+    services.create(&PostParams::default(), &orphan).await.unwrap();
+    gone(&services, "mcp-former").await;
+    assert!(services.get_opt("mcp-files").await.unwrap().is_some());
 }
