@@ -74,13 +74,18 @@ pub const QUICKSTART: Step = Step {
     name: "quickstart",
     does: "applies examples/quickstart, and waits until everything in it says that it is ready",
     run: |stage| {
-        let folder = repository().join("examples/quickstart");
-        for file in ["00-tenants.yaml", "10-acme.yaml", "20-beta.yaml", "30-agents.yaml"] {
-            stage.kubectl(&["apply", "-f", &folder.join(file).to_string_lossy()])?;
-        }
-        for kind in ["mcptenants", "mcpservers", "mcpscopes", "mcpprincipals", "mcpbudgets"] {
+        let ready = |kind: &str| {
             progress::note(format!("waiting for {kind}"));
-            until(Duration::from_secs(120), kind, || all_ready(stage, kind))?;
+            until(Duration::from_secs(120), kind, || all_ready(stage, kind))
+        };
+        apply(stage, "00-tenants.yaml")?;
+        ready("mcptenants")?;
+        for file in ["10-acme.yaml", "20-beta.yaml", "30-agents.yaml"] {
+            // A quota counts nothing, and refuses everything, until Kubernetes has looked at it once.
+            until(Duration::from_secs(30), file, || apply(stage, file))?;
+        }
+        for kind in ["mcpservers", "mcpscopes", "mcpprincipals", "mcpbudgets", "mcptenants"] {
+            ready(kind)?;
         }
         for namespace in ["acme", "beta"] {
             stage.kubectl(&["wait", "--for=condition=Ready", "pod/agent", "-n", namespace, "--timeout=120s"])?;
@@ -100,6 +105,11 @@ pub const WORKSPACE: Step = Step {
         stage.kubectl(&["exec", "-n", "acme-mcp", &pod, "-c", "tool", "--", "sh", "-c", script])
     },
 };
+
+fn apply(stage: &Stage, file: &str) -> Result<()> {
+    let path = repository().join("examples/quickstart").join(file);
+    stage.kubectl(&["apply", "-f", &path.to_string_lossy()]).map(drop)
+}
 
 /// The pod of a server.
 pub fn tool_pod(stage: &Stage, runtime: &str, server: &str) -> Result<Value> {
