@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) async fn client() -> Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let path = std::env::var("MCP_FLEET_TEST_KUBECONFIG")
-        .expect("MCP_FLEET_TEST_KUBECONFIG must name a kubeconfig; `cargo xtask test controllers` sets it");
+        .expect("MCP_FLEET_TEST_KUBECONFIG must name a kubeconfig; `cargo xtask test api` sets it");
     let file = Kubeconfig::read_from(path).unwrap();
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
     Client::try_from(config).unwrap()
