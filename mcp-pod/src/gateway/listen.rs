@@ -1,18 +1,19 @@
 //! The gateway's socket: TLS for every connection, and a bound on how many there are.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::quota::{Quota, Share};
 use super::serve::{serve_connection, serve_h2};
 use super::state::State;
+use super::workers::Workers;
 
 /// Connections at one time, and those of one address among them.
 const CONNECTIONS: usize = 4096;
@@ -23,15 +24,23 @@ const HANDSHAKES_OF_ONE: u32 = 64;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Accepts connections until the gateway closes; then the ones it has end by themselves.
-pub async fn listen(listener: TcpListener, tls: Arc<ServerConfig>, state: Arc<State>) {
+pub async fn listen(listener: TcpListener, tls: Arc<ServerConfig>, workers: Workers, state: Arc<State>) {
+    accept(listener, Some(TlsAcceptor::from(tls)), workers, state).await;
+}
+
+/// The same without TLS: for the bench, which compares with others that have none. The product has no way to it.
+pub async fn listen_plain(listener: TcpListener, workers: Workers, state: Arc<State>) {
+    accept(listener, None, workers, state).await;
+}
+
+async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, workers: Workers, state: Arc<State>) {
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let (shares, handshakes) = (Quota::new(CONNECTIONS_OF_ONE), Quota::new(HANDSHAKES_OF_ONE));
-    let acceptor = TlsAcceptor::from(tls);
     let closing = state.closing();
     loop {
         let accepted = tokio::select! {
             () = closing.cancelled() => return,
-            accepted = accept(&listener, &connections) => accepted,
+            accepted = next(&listener, &connections) => accepted,
         };
         let (stream, peer, place) = match accepted {
             Ok(accepted) => accepted,
@@ -42,30 +51,37 @@ pub async fn listen(listener: TcpListener, tls: Arc<ServerConfig>, state: Arc<St
                 continue;
             }
         };
-        let peer = peer.ip();
         let (Some(share), Some(handshake)) = (shares.take(peer), handshakes.take(peer)) else {
             debug!(%peer, "an address has too many connections");
             continue;
         };
         let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
-        tokio::spawn(async move {
-            secure(stream, peer, &acceptor, handshake, state).await;
+        workers.spawn(move || async move {
+            match TcpStream::from_std(stream) {
+                Ok(stream) => serve(stream, peer, acceptor, handshake, state).await,
+                Err(error) => warn!(%error, "failed to take a connection over"),
+            }
             drop((share, place));
         });
     }
 }
 
-async fn accept(
+/// The next connection, once there is a place for it. Its socket is let go of by this runtime.
+async fn next(
     listener: &TcpListener,
     connections: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+) -> std::io::Result<(std::net::TcpStream, IpAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(connections).acquire_owned().await.map_err(std::io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, peer, place))
+    Ok((stream.into_std()?, peer.ip(), place))
 }
 
-async fn secure(stream: TcpStream, peer: IpAddr, acceptor: &TlsAcceptor, handshake: Share, state: Arc<State>) {
+async fn serve(stream: TcpStream, peer: IpAddr, acceptor: Option<TlsAcceptor>, handshake: Share, state: Arc<State>) {
+    let Some(acceptor) = acceptor else {
+        drop(handshake);
+        return serve_connection(stream, peer, state).await;
+    };
     let secured = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
     drop(handshake);
     match secured {

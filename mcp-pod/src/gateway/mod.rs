@@ -42,8 +42,10 @@ mod session;
 mod settle;
 pub mod state;
 mod upstream;
+mod workers;
 
-pub use listen::listen;
+pub use listen::{listen, listen_plain};
 pub use run::{Args, run};
 pub use serve::serve_connection;
 pub use upstream::Dialer;
+pub use workers::Workers;

@@ -15,13 +15,12 @@ use super::audit::Audit;
 use super::control::{self, Control};
 use super::state::State;
 use super::upstream::Dialer;
+use super::workers::Workers;
 use super::{listen, metrics};
 use crate::tls::{Identity, server_config_plain};
 
 /// How long the endpoints of the Service may take to forget a gateway that goes away.
 const LAME: Duration = Duration::from_millis(500);
-/// The most threads that serve calls.
-const WORKERS: usize = 8;
 /// How long calls in flight may take to end.
 const DRAIN: Duration = Duration::from_secs(25);
 /// How often the certificate files are looked at.
@@ -48,10 +47,9 @@ pub struct Args {
 
 /// Runs the gateway until it is told to end (SIGTERM, SIGINT) and has ended. Logging is set up by the caller.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    // A gateway on a large node without a CPU limit needs no thread for each of its cores.
-    let workers = std::thread::available_parallelism().map_or(2, usize::from).min(WORKERS);
+    // For what belongs to no connection: accepting, the control stream, health and metrics.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
+        .worker_threads(1)
         .enable_all()
         .build()
         .context("failed to start the asynchronous runtime")?;
@@ -81,7 +79,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     tokio::spawn(tidy(Arc::clone(&state)));
     let stop_control = CancellationToken::new();
     let controlled = tokio::spawn(control.run(Arc::clone(&state), stop_control.clone()));
-    tokio::spawn(listen(listener, tls, Arc::clone(&state)));
+    let workers = Workers::start().context("failed to start the threads that serve calls")?;
+    tokio::spawn(listen(listener, tls, workers, Arc::clone(&state)));
 
     tokio::select! {
         _ = terminate.recv() => {}

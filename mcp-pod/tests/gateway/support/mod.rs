@@ -14,7 +14,7 @@ use std::time::Duration;
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_pod::gateway::audit::Audit;
 use mcp_pod::gateway::state::State;
-use mcp_pod::gateway::{Dialer, listen};
+use mcp_pod::gateway::{Dialer, Workers, listen};
 use mcp_pod::tls::server_config_plain;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -93,7 +93,8 @@ impl World {
         let state = State::new(purse.clone(), dialer, Audit::start(sink).unwrap()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(listen(listener, server_config_plain(Arc::clone(&pki.gateway)).unwrap(), Arc::clone(&state)));
+        let tls = server_config_plain(Arc::clone(&pki.gateway)).unwrap();
+        tokio::spawn(listen(listener, tls, Workers::start().unwrap(), Arc::clone(&state)));
         let policy = Mutex::new(policy(&pki, shim.address));
         Self { pki, state, shim, purse, address, audit, policy }
     }
