@@ -79,8 +79,6 @@ names! {
         ImageNotPinned,
         /// A tool has a price, and the tenant has no `spendLimit` that says the currency.
         CurrencyMissing,
-        /// A quota of the tenant is used up.
-        QuotaExceeded,
         /// Not enough pods of the gateway are ready.
         GatewayUnavailable,
         /// Not enough pods of the server are ready.
@@ -227,6 +225,18 @@ mod tests {
         assert_eq!((same[0].reason.as_str(), same[0].observed_generation), ("Failed", Some(2)));
         let done = NewCondition::yes(ConditionType::Ready, ConditionReason::Reconciled, "done");
         assert_eq!(merge(&same, &[done], Some(2), &later)[0].last_transition_time, later);
+    }
+
+    #[test]
+    fn the_tables_for_users_have_exactly_these_names() {
+        let page = include_str!("../../docs/api.md");
+        let rows = |heading: &str| -> Vec<&str> {
+            let section = page.split("\n### ").find_map(|section| section.strip_prefix(heading)).unwrap();
+            section.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0)).collect()
+        };
+        let types: Vec<_> = ConditionType::ALL.iter().map(|kind| kind.as_str()).collect();
+        let reasons: Vec<_> = ConditionReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!((rows("Conditions\n"), rows("Reasons of conditions\n")), (types, reasons));
     }
 
     #[test]
