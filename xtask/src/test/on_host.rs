@@ -33,7 +33,17 @@ pub fn charts() -> Result<()> {
     for chart in ["mcp-fleet-crds", "mcp-fleet"] {
         let chart = repository().join("charts").join(chart);
         show(Command::new(&helm).args(["lint", "--strict"]).arg(&chart))?;
-        command::run(Command::new(&helm).args(["template", "check", "--kube-version", "1.35.0"]).arg(&chart))?;
+        let template = |more: &[&str]| {
+            let arguments = ["template", "check", "--kube-version", "1.35.0"];
+            command::output(Command::new(&helm).args(arguments).args(more).arg(&chart))
+        };
+        let rendered = template(&[])?;
+        if rendered.lines().any(|line| line.contains("[\"*\"]") || line.contains("- '*'") || line.contains("- \"*\"")) {
+            bail!("{} grants something by a wildcard", chart.display());
+        }
+        if template(&["--set", "unknown=1"]).is_ok() {
+            bail!("{} takes a value that it does not know", chart.display());
+        }
     }
     Ok(())
 }
