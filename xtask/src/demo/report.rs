@@ -88,3 +88,29 @@ impl Report {
 const fn mark(ok: bool) -> char {
     if ok { '✔' } else { '✘' }
 }
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_json_holds_name_outcome_and_evidence_of_every_step() -> Result<()> {
+        let good = Step { name: "good", does: "works", run: |_| Ok("it came back".into()) };
+        let bad = Step { name: "bad", does: "fails", run: |_| bail!("it did not") };
+        let (mut report, mut stage) = (Report::default(), Stage::new("none"));
+        assert!(report.run(&good, &mut stage));
+        assert!(!report.run(&bad, &mut stage));
+        report.skip(&good, "not tried");
+        assert_eq!(report.failed(), 2);
+        let steps = json!([
+            {"name": "good", "ok": true, "evidence": "it came back"},
+            {"name": "bad", "ok": false, "evidence": "it did not"},
+            {"name": "good", "ok": false, "evidence": "not tried"},
+        ]);
+        assert_eq!(serde_json::to_value(&report)?, json!({"steps": steps}));
+        Ok(())
+    }
+}
