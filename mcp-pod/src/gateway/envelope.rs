@@ -1,7 +1,7 @@
 //! The two lines that a call travels in to the shim.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-use mcp_fleet_policy::json::write_str;
+use bytes::Bytes;
+use mcp_fleet_policy::json::{Value, write, write_str};
 use mcp_fleet_policy::rules::PathUse;
 use ulid::Ulid;
 
@@ -16,19 +16,33 @@ pub(crate) struct Lines {
     pub(crate) arguments: Bytes,
 }
 
-/// Writes header and parameters. `arguments` is JSON written anew from what was validated, so that the server cannot
-/// read it differently.
-pub(crate) fn lines(
-    granted: &Granted,
-    call: Ulid,
-    paths: &[PathUse<'_, '_>],
-    progress: bool,
-    arguments: &[u8],
-    trace: &Trace<'_>,
-) -> Lines {
+/// What a call is written from.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) id: Ulid,
+    pub(crate) paths: &'a [PathUse<'a, 'a>],
+    pub(crate) progress: bool,
+    /// As they were validated.
+    pub(crate) arguments: Option<&'a Value<'a>>,
+    pub(crate) trace: &'a Trace<'a>,
+    /// About how long the arguments are: so much is reserved for them.
+    pub(crate) length: usize,
+}
+
+/// Writes the arguments anew from what was validated, so that the server cannot read them differently.
+pub(crate) fn write_arguments(arguments: Option<&Value<'_>>, out: &mut Vec<u8>) {
+    match arguments {
+        Some(arguments) => write(arguments, out),
+        None => out.extend_from_slice(b"{}"),
+    }
+}
+
+/// Writes header and parameters.
+pub(crate) fn lines(granted: &Granted, call: &Call<'_>) -> Lines {
+    let Call { id, paths, progress, arguments, trace, length } = *call;
     let header = CallHeader {
         version: VERSION,
-        call: call.to_string(),
+        call: id.to_string(),
         principal: granted.principal_uid.clone(),
         timeout_ms: u64::try_from(granted.timeout.as_millis()).unwrap_or(u64::MAX),
         max_response: granted.max_response,
@@ -38,30 +52,32 @@ pub(crate) fn lines(
             .map(|path| PathCheck { value: path.value.to_owned(), within: path.within.to_vec() })
             .collect(),
     };
-    let mut out = BytesMut::with_capacity(arguments.len() + 384);
+    let mut out = Vec::with_capacity(length + 512);
     // A struct of strings and numbers can always be written; were it not so, the shim would refuse an empty line.
-    let _ = serde_json::to_writer((&mut out).writer(), &header);
-    let mut params = Vec::with_capacity(arguments.len() + 192);
-    params.extend_from_slice(b"\n{\"name\":");
-    write_str(&granted.facts.tool, &mut params);
-    params.extend_from_slice(b",\"arguments\":");
-    let start = out.len() + params.len();
-    params.extend_from_slice(arguments);
-    if !trace.is_empty() {
-        params.extend_from_slice(b",\"_meta\":{");
-        let members = [("traceparent", &trace.parent), ("tracestate", &trace.state)];
-        for (name, value) in members.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
-            if params.last() != Some(&b'{') {
-                params.push(b',');
-            }
-            write_str(name, &mut params);
-            params.push(b':');
-            write_str(value, &mut params);
-        }
-        params.push(b'}');
+    let _ = serde_json::to_writer(&mut out, &header);
+    out.extend_from_slice(b"\n{\"name\":");
+    write_str(&granted.facts.tool, &mut out);
+    out.extend_from_slice(b",\"arguments\":");
+    let start = out.len();
+    write_arguments(arguments, &mut out);
+    let arguments = start..out.len();
+    write_trace(trace, &mut out);
+    out.extend_from_slice(b"}\n");
+    let whole = Bytes::from(out);
+    Lines { arguments: whole.slice(arguments), whole }
+}
+
+fn write_trace(trace: &Trace<'_>, out: &mut Vec<u8>) {
+    let members = [("traceparent", &trace.parent), ("tracestate", &trace.state)];
+    let mut opened = false;
+    for (name, value) in members.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+        out.extend_from_slice(if opened { b"," } else { b",\"_meta\":{" });
+        opened = true;
+        write_str(name, out);
+        out.push(b':');
+        write_str(value, out);
     }
-    params.extend_from_slice(b"}\n");
-    out.extend_from_slice(&params);
-    let whole = out.freeze();
-    Lines { arguments: whole.slice(start..start + arguments.len()), whole }
+    if opened {
+        out.push(b'}');
+    }
 }

@@ -96,6 +96,7 @@ async fn stages(
         caller,
         view,
         now,
+        length: body.len(),
         events: route::accepts(&head.headers, "text/event-stream"),
         session: headers.session.as_deref(),
     };

@@ -36,29 +36,31 @@ pub(crate) async fn read_body(headers: &HeaderMap, body: Incoming, limit: u64) -
 }
 
 async fn gather(mut body: Incoming, limit: u64) -> Result<Bytes, BodyError> {
-    let mut first: Option<Bytes> = None;
-    let mut gathered = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() else { continue };
-        let held = first.as_ref().map_or(gathered.len(), Bytes::len);
-        if (held + data.len()) as u64 > limit {
+    let Some(first) = piece(&mut body).await? else { return Ok(Bytes::new()) };
+    if body.is_end_stream() && first.len() as u64 <= limit {
+        // The usual body comes in one piece, and is not copied.
+        return Ok(first);
+    }
+    // What was said beforehand is within the limit, and reserved once.
+    let said = body.size_hint().exact().and_then(|left| usize::try_from(left.min(limit)).ok()).unwrap_or(0);
+    let mut gathered = BytesMut::with_capacity(first.len() + said);
+    let mut next = Some(first);
+    while let Some(data) = next {
+        if (gathered.len() + data.len()) as u64 > limit {
             return Err(BodyError::TooLarge);
         }
-        match first.take() {
-            // The usual body comes in one piece, and is not copied.
-            None if gathered.is_empty() => {
-                if body.is_end_stream() {
-                    return Ok(data);
-                }
-                first = Some(data);
-            }
-            None => gathered.extend_from_slice(&data),
-            Some(first) => {
-                gathered.reserve(first.len() + data.len());
-                gathered.extend_from_slice(&first);
-                gathered.extend_from_slice(&data);
-            }
+        gathered.extend_from_slice(&data);
+        next = piece(&mut body).await?;
+    }
+    Ok(gathered.freeze())
+}
+
+/// The next piece of data.
+async fn piece(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() {
+            return Ok(Some(data));
         }
     }
-    Ok(first.unwrap_or_else(|| gathered.freeze()))
+    Ok(None)
 }

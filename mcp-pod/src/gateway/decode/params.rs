@@ -85,13 +85,6 @@ fn is_trace_state(text: &str) -> bool {
     text.len() <= TRACE_STATE && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-impl Trace<'_> {
-    /// Whether there is nothing to pass on.
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.parent.is_none() && self.state.is_none()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -102,7 +95,7 @@ mod tests {
     fn call(params: &str) -> Result<(String, bool, Option<Id>, bool), ParamsError> {
         let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
         let params = CallParams::read(read(body.as_bytes()).unwrap().params)?;
-        Ok((params.name.into_owned(), params.arguments.is_some(), params.progress, params.trace.is_empty()))
+        Ok((params.name.into_owned(), params.arguments.is_some(), params.progress, params.trace.parent.is_none()))
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use http::{Response, StatusCode};
 use mcp_fleet_policy::denial::{Denial, echo};
 use mcp_fleet_policy::engine::{Admitted, ToolAccess};
-use mcp_fleet_policy::json::{Members, Value, write};
+use mcp_fleet_policy::json::{Members, Value};
 use mcp_fleet_policy::reason::Reason;
 
 use super::{Context, invalid_params};
 use crate::gateway::budget::Attempt;
 use crate::gateway::decode::{CallParams, Id, ParamsError, Revision};
 use crate::gateway::detach::Detach;
-use crate::gateway::envelope::lines;
+use crate::gateway::envelope::{Call, lines, write_arguments};
 use crate::gateway::forward::{Forward, unreachable};
 use crate::gateway::inflight::Session;
 use crate::gateway::journal::Journal;
@@ -38,26 +38,32 @@ pub(super) async fn call(
 ) -> Result<Response<Body>, Refused> {
     let params = CallParams::read(params)
         .map_err(|ParamsError(text)| invalid_params(&id, &format!("Invalid params: {text}")))?;
-    let mut arguments = Vec::with_capacity(256);
-    match &params.arguments {
-        Some(value) => write(value, &mut arguments),
-        None => arguments.extend_from_slice(b"{}"),
-    }
-    let decided = match decide(context, &params.name, params.arguments.as_ref()) {
+    let arguments = params.arguments.as_ref();
+    let decided = match decide(context, &params.name, arguments) {
         Ok((access, admitted)) => govern(context, access).await.map(|held| (access, admitted, held)),
         Err(refusal) => Err(refusal),
     };
     let (access, admitted, held) = match decided {
         Ok(decided) => decided,
         Err(refusal) => {
+            let mut written = Vec::new();
+            write_arguments(arguments, &mut written);
+            journal.arguments = Some(context.enforced.audit_key.digest(&written));
             journal.tool = Some(params.name.into_owned());
-            journal.arguments = Some(context.enforced.audit_key.digest(&arguments));
             return Err(refused(refusal, &id, revision, journal.tool.as_deref().unwrap_or_default()));
         }
     };
     let granted = context.enforced.granted(&context.state.metrics, context.caller.principal, access);
     let progress = params.progress.filter(|_| context.events);
-    let lines = lines(&granted, journal.call, &admitted.paths, progress.is_some(), &arguments, &params.trace);
+    let call = Call {
+        id: journal.call,
+        paths: &admitted.paths,
+        progress: progress.is_some(),
+        arguments,
+        trace: &params.trace,
+        length: context.length,
+    };
+    let lines = lines(&granted, &call);
     let settlement = Settlement {
         state: context.state.clone(),
         granted,

@@ -34,6 +34,8 @@ pub(crate) struct Context<'p> {
     pub(crate) view: View<'p>,
     /// Unix seconds.
     pub(crate) now: i64,
+    /// Bytes of the message.
+    pub(crate) length: usize,
     /// Whether the client takes an answer in events.
     pub(crate) events: bool,
     /// The legacy session id that was sent.

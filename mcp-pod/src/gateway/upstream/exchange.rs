@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use memchr::memchr;
@@ -124,6 +125,11 @@ impl Exchange {
             if self.buffer.is_empty() && memchr(b'\n', &data).is_some_and(|end| end + 1 == data.len()) {
                 // The usual answer is one line in one piece, and not copied.
                 return Ok(data);
+            }
+            if self.buffer.is_empty() {
+                // What the shim said beforehand is reserved once; it is within the limit, or refused further on.
+                let said = self.body.size_hint().exact().unwrap_or(0).min(self.left);
+                self.buffer.reserve(data.len() + usize::try_from(said).unwrap_or(0));
             }
             self.buffer.extend_from_slice(&data);
         }
