@@ -6,11 +6,11 @@ use anyhow::Context as _;
 use mcp_pod::gateway::audit::Audit;
 use mcp_pod::gateway::control::{self, Control};
 use mcp_pod::gateway::state::State;
-use mcp_pod::gateway::{Dialer, serve_connection};
+use mcp_pod::gateway::{Dialer, Workers, listen_plain};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::announce;
-use super::listen::listen;
 
 /// As the product's own.
 #[derive(Debug, clap::Args)]
@@ -28,10 +28,9 @@ pub(super) async fn serve(args: Args) -> anyhow::Result<()> {
     let sink = std::fs::OpenOptions::new().write(true).open("/dev/null").context("failed to open /dev/null")?;
     let control = Control::new(&control, &tls_dir.join("ca.crt"));
     let state = State::new(control.budgets(), Dialer::Plain, Audit::start(sink)?)?;
-    let address = {
-        let state = state.clone();
-        listen(None, move |stream, peer| serve_connection(stream, peer.ip(), state.clone())).await?
-    };
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(listen_plain(listener, Workers::start()?, state.clone()));
     announce(&address)?;
     control.run(state, CancellationToken::new()).await;
     Ok(())
