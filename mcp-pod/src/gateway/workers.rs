@@ -91,7 +91,7 @@ mod tests {
                 let before = lane();
                 tokio::task::yield_now().await;
                 sender.send((before, lane())).unwrap();
-                std::future::pending().await
+                std::future::pending::<()>().await;
             });
         }
         let mut seen = BTreeMap::new();
