@@ -35,6 +35,12 @@ fn main() -> anyhow::Result<()> {
     match command {
         // The load is made on one thread: what it measures is not the way between its own threads.
         Command::Gateway(args) => Builder::new_current_thread().enable_all().build()?.block_on(bench::run(&args)),
-        Command::Serve(role) => Builder::new_multi_thread().enable_all().build()?.block_on(role::serve(role)),
+        Command::Serve(role) => {
+            let mut builder = Builder::new_multi_thread();
+            if let Some(threads) = role.threads() {
+                builder.worker_threads(threads);
+            }
+            builder.enable_all().build()?.block_on(role::serve(role))
+        }
     }
 }

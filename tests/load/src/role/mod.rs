@@ -35,6 +35,17 @@ pub(crate) enum Role {
     PlainGateway(plain_gateway::Args),
 }
 
+impl Role {
+    /// Threads of its runtime; absent: one for each processor.
+    pub(crate) const fn threads(&self) -> Option<usize> {
+        match self {
+            Self::Upstream { .. } | Self::PassThrough { .. } => None,
+            // As in the product: connections have threads of their own.
+            Self::PlainGateway(_) => Some(1),
+        }
+    }
+}
+
 /// Where a front listens.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Fronts {

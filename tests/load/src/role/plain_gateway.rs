@@ -29,9 +29,8 @@ pub(super) async fn serve(args: Args) -> anyhow::Result<()> {
     let control = Control::new(&control, &tls_dir.join("ca.crt"));
     let state = State::new(control.budgets(), Dialer::Plain, Audit::start(sink)?)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
+    announce(&listener.local_addr()?)?;
     tokio::spawn(listen_plain(listener, Workers::start()?, state.clone()));
-    announce(&address)?;
     control.run(state, CancellationToken::new()).await;
     Ok(())
 }
