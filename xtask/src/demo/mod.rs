@@ -29,12 +29,16 @@ pub struct Arguments {
     /// Takes the cluster that an earlier run kept, and shows the steps again; what was spent by then stays spent.
     #[arg(long)]
     resume: bool,
+    /// How often revocation and policy change are timed; the slowest counts.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    trials: u32,
 }
 
 /// Runs the demo; an error if a step failed.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let mut report = Report::default();
     let mut stage = Stage::new(&arguments.name);
+    stage.trials = arguments.trials;
     let mut stands = true;
     if arguments.resume {
         stage.set_cluster(Cluster::open(&arguments.name)?);

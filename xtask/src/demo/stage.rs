@@ -18,6 +18,8 @@ pub const OPERATOR: &str = "mcp-fleet-system";
 pub struct Stage {
     /// The cluster's name.
     pub name: String,
+    /// How often a step that times something does so.
+    pub trials: u32,
     /// The cluster, once it is up.
     cluster: Option<Cluster>,
     /// What was paid in this run, by tenant and principal: calls and millionths.
@@ -33,6 +35,7 @@ impl Stage {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            trials: 1,
             cluster: None,
             paid: BTreeMap::new(),
             paid_before: BTreeMap::new(),

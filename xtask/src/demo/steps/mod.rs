@@ -53,6 +53,7 @@ pub const SHOW: &[Step] = &[
     credentials::ROTATED,
     credentials::EXPIRED,
     credentials::REVOKED,
+    credentials::SUSPENDED,
     faults::POLICY_RETURNS,
     faults::GATEWAY_DELETED,
 ];
