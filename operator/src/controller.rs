@@ -145,7 +145,7 @@ fn pause_after<K: Resource<DynamicType = ()>>(
 pub fn jittered(pause: Duration) -> Duration {
     let random = std::hash::RandomState::new().build_hasher().finish();
     let parts = u32::try_from(random % 512).unwrap_or(256);
-    pause * (768 + parts) / 1024
+    pause.saturating_mul(768 + parts) / 1024
 }
 
 #[cfg(test)]
@@ -171,5 +171,6 @@ mod tests {
             let pause = jittered(Duration::from_secs(4));
             assert!((3.0..=5.0).contains(&pause.as_secs_f64()), "{pause:?}");
         }
+        assert!(jittered(Duration::MAX) > Duration::ZERO);
     }
 }

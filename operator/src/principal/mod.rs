@@ -165,7 +165,8 @@ async fn renew(
     principal.identity.kid.clone_from(&keys.kid);
     let known = object.status.as_ref().and_then(|status| status.credential.as_ref()).map_or(0, |it| it.serial);
     let now = Timestamp::now().as_second();
-    let current = principal.current.as_ref();
+    let current = facts.secret.as_ref().and_then(|secret| validate::token(secret, &keys));
+    let current = current.as_ref();
     match plan(current, &principal.identity, principal.lifetime, known, revoked_until, now) {
         Plan::Keep { rotate_in } => {
             let issued = current.map(|current| Issued::of(&current.claims, &principal));

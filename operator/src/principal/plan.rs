@@ -87,11 +87,11 @@ pub(crate) fn plan(
         None => Cause::Missing,
         Some(current) if revoked_until.is_some_and(|until| current.claims.iat <= until) => Cause::Revoked,
         Some(current) if !says(current, want) => Cause::Outdated,
-        Some(Current { claims, .. }) if claims.exp - claims.iat > lifetime.lifetime => Cause::Outdated,
+        Some(Current { claims, .. }) if claims.exp.saturating_sub(claims.iat) > lifetime.lifetime => Cause::Outdated,
         // Another's clock, or ours before it was set right.
         Some(Current { claims, .. }) if claims.iat > now.saturating_add(60) => Cause::Outdated,
         Some(Current { claims, .. }) => {
-            let left = rotates_at(claims.exp, lifetime) - now;
+            let left = rotates_at(claims.exp, lifetime).saturating_sub(now);
             match u64::try_from(left) {
                 Ok(left) if left > 0 => return Plan::Keep { rotate_in: Duration::from_secs(left) },
                 _ => Cause::Rotation,
@@ -99,7 +99,9 @@ pub(crate) fn plan(
         }
     };
     if let Some(until) = revoked_until.filter(|until| now <= *until) {
-        return Plan::Wait { wait: Duration::from_secs(u64::try_from(until + 1 - now).unwrap_or(1)) };
+        return Plan::Wait {
+            wait: Duration::from_secs(u64::try_from(until.saturating_sub(now)).unwrap_or(0).saturating_add(1)),
+        };
     }
     let highest = current.map_or(serial, |current| serial.max(current.claims.mcp_fleet.serial));
     Plan::Issue { serial: highest.saturating_add(1), cause }
@@ -183,6 +185,15 @@ mod tests {
         let mut other_principal = current(1000);
         other_principal.claims.mcp_fleet.principal = "p-2".into();
         assert_eq!(at(&other_principal, None, 1000), Plan::Issue { serial: 8, cause: Cause::Outdated });
+    }
+
+    #[test]
+    fn times_at_the_ends_of_their_range_are_replaced() {
+        for (iat, exp) in [(-10, i64::MAX), (i64::MIN, i64::MAX), (i64::MAX, i64::MIN), (i64::MIN, i64::MIN)] {
+            let mut odd = current(1000);
+            (odd.claims.iat, odd.claims.exp) = (iat, exp);
+            assert!(matches!(at(&odd, None, 1000), Plan::Issue { serial: 8, .. }), "{iat} {exp}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::plan::{Current, Identity, Lifetime};
 use crate::config::{Config, gateway_origin};
 use crate::error::ReconcileError;
 use crate::labels::{self, Labels};
-use crate::token::{Claims, peek};
+use crate::token::{TenantKeys, verify};
 
 /// A principal that may have a credential.
 #[derive(Clone, Debug)]
@@ -33,8 +33,6 @@ pub(crate) struct Principal {
     pub suspended: bool,
     /// What was asked to be revoked.
     pub revoke_issued_before: Option<Timestamp>,
-    /// The token in the Secret, if one can be read.
-    pub current: Option<Current>,
 }
 
 impl Principal {
@@ -109,7 +107,6 @@ pub(crate) fn validate(
         tenant_uid,
         suspended: object.spec.suspend,
         revoke_issued_before: object.spec.revoke_issued_before.as_ref().map(|time| time.0),
-        current: facts.secret.as_ref().and_then(token),
     }))
 }
 
@@ -117,9 +114,10 @@ fn is_ours(secret: &Secret, uid: &str) -> bool {
     secret.metadata.labels.as_ref().and_then(|labels| labels.get(labels::PRINCIPAL_UID)).is_some_and(|it| it == uid)
 }
 
-fn token(secret: &Secret) -> Option<Current> {
+/// The token in the Secret, if the tenant's key signed it.
+pub(crate) fn token(secret: &Secret, keys: &TenantKeys) -> Option<Current> {
     let token = secret.data.as_ref()?.get("token")?;
-    let (kid, claims): (String, Claims) = peek(std::str::from_utf8(&token.0).ok()?)?;
+    let (kid, claims) = verify(std::str::from_utf8(&token.0).ok()?, keys)?;
     Some(Current { claims, kid })
 }
 

@@ -1,7 +1,6 @@
 //! What a token says (RFC 9068 form), and its signature (ES256).
 
-use jsonwebtoken::dangerous::insecure_decode_claims;
-use jsonwebtoken::{Algorithm, EncodingKey, Header, decode_header, encode};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
 use serde::{Deserialize, Serialize};
 
 use super::keys::TenantKeys;
@@ -49,17 +48,19 @@ pub fn sign(claims: &Claims, keys: &TenantKeys) -> Result<String, TokenError> {
     Ok(encode(&header, claims, &EncodingKey::from_ec_der(&keys.pkcs8))?)
 }
 
-/// Reads the key id and the claims of a token without checking its signature: for tokens that we wrote ourselves, to
-/// tell whether they are due.
-pub fn peek(token: &str) -> Option<(String, Claims)> {
-    let kid = decode_header(token).ok()?.kid?;
-    let data = insecure_decode_claims(token).ok()?;
-    Some((kid, data))
+/// Reads the key id and the claims of a token that the tenant's key signed, expired or not. Others may write the Secret
+/// that it is kept in, so nothing in a token of another signature is believed.
+pub fn verify(token: &str, keys: &TenantKeys) -> Option<(String, Claims)> {
+    let mut rules = Validation::new(Algorithm::ES256);
+    // Whom it is for and when it ends is compared with what is wanted, so that it can be told what is wrong.
+    (rules.validate_exp, rules.validate_aud) = (false, false);
+    let data = decode::<Claims>(token, &DecodingKey::from_ec_der(&keys.point), &rules).ok()?;
+    Some((data.header.kid?, data.claims))
 }
 
 #[cfg(test)]
 mod tests {
-    use jsonwebtoken::{DecodingKey, Validation, decode};
+    use jsonwebtoken::decode_header;
 
     use super::*;
 
@@ -94,11 +95,23 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_ours_can_be_read_back() {
+    fn a_token_of_ours_can_be_read_back_after_its_end_too() {
         let keys = TenantKeys::generate().unwrap();
-        let token = sign(&claims(), &keys).unwrap();
-        assert_eq!(peek(&token), Some((keys.kid, claims())));
-        assert_eq!(peek("rubbish"), None);
+        let ended = Claims { exp: 1_795_000_060, ..claims() };
+        let token = sign(&ended, &keys).unwrap();
+        assert_eq!(verify(&token, &keys), Some((keys.kid.clone(), ended)));
+        assert_eq!(verify("rubbish", &keys), None);
+    }
+
+    #[test]
+    fn claims_that_were_edited_are_not_believed() {
+        let keys = TenantKeys::generate().unwrap();
+        let (honest, forged) = (sign(&claims(), &keys).unwrap(), Claims { iat: -10, exp: i64::MAX, ..claims() });
+        let forged = sign(&forged, &TenantKeys { kid: keys.kid.clone(), ..TenantKeys::generate().unwrap() }).unwrap();
+        assert_eq!(verify(&forged, &keys), None);
+        let signature = honest.rsplit('.').next().unwrap();
+        let spliced = format!("{}.{signature}", forged.rsplit_once('.').unwrap().0);
+        assert_eq!(verify(&spliced, &keys), None);
     }
 
     #[test]

@@ -4,6 +4,6 @@ mod claims;
 mod keys;
 mod store;
 
-pub use claims::{Claims, McpFleetClaims, TokenError, peek, sign};
+pub use claims::{Claims, McpFleetClaims, TokenError, sign, verify};
 pub use keys::{KeyError, TenantKeys};
 pub use store::{KeyStore, KeyStoreError, secret_name};
