@@ -12,6 +12,10 @@ use hyper::body::Incoming;
 /// How long a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How much of a body that is too large is read all the same, and for how long.
+const DISCARDED: usize = 4 << 20;
+const DISCARDING: Duration = Duration::from_secs(2);
+
 /// Why there is no body.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
@@ -26,17 +30,32 @@ pub(crate) enum BodyError {
     Broken(#[source] hyper::Error),
 }
 
-/// Reads a body of at most `limit` bytes; one that says beforehand that it is larger is not read at all.
-pub(crate) async fn read_body(headers: &HeaderMap, body: Incoming, limit: u64) -> Result<Bytes, BodyError> {
+/// Reads a body of at most `limit` bytes; of one that says beforehand that it is larger nothing is kept.
+pub(crate) async fn read_body(headers: &HeaderMap, mut body: Incoming, limit: u64) -> Result<Bytes, BodyError> {
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|length| length > limit) {
-        return Err(BodyError::TooLarge);
+    let read = if declared.is_some_and(|length| length > limit) {
+        Err(BodyError::TooLarge)
+    } else {
+        tokio::time::timeout(PATIENCE, gather(&mut body, limit)).await.unwrap_or(Err(BodyError::Slow))
+    };
+    if matches!(read, Err(BodyError::TooLarge)) {
+        // A client that is still writing when the connection closes would see that, and not why.
+        let _ = tokio::time::timeout(DISCARDING, discard(&mut body)).await;
     }
-    tokio::time::timeout(PATIENCE, gather(body, limit)).await.unwrap_or(Err(BodyError::Slow))
+    read
 }
 
-async fn gather(mut body: Incoming, limit: u64) -> Result<Bytes, BodyError> {
-    let Some(first) = piece(&mut body).await? else { return Ok(Bytes::new()) };
+/// Takes the rest of a body, if it is not too much, and drops it.
+async fn discard(body: &mut Incoming) {
+    let mut left = DISCARDED;
+    while let Ok(Some(data)) = piece(body).await {
+        let Some(rest) = left.checked_sub(data.len()) else { return };
+        left = rest;
+    }
+}
+
+async fn gather(body: &mut Incoming, limit: u64) -> Result<Bytes, BodyError> {
+    let Some(first) = piece(body).await? else { return Ok(Bytes::new()) };
     if body.is_end_stream() && first.len() as u64 <= limit {
         // The usual body comes in one piece, and is not copied.
         return Ok(first);
@@ -50,7 +69,7 @@ async fn gather(mut body: Incoming, limit: u64) -> Result<Bytes, BodyError> {
             return Err(BodyError::TooLarge);
         }
         gathered.extend_from_slice(&data);
-        next = piece(&mut body).await?;
+        next = piece(body).await?;
     }
     Ok(gathered.freeze())
 }

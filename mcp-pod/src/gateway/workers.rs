@@ -7,9 +7,13 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
+use tokio::time::MissedTickBehavior;
 
+/// Shorter than the deadline of any usual call.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The most threads, and how many sets of idle connections there are at most.
 pub(crate) const MOST: usize = 8;
 
@@ -66,9 +70,19 @@ impl Worker {
         let handle = runtime.handle().clone();
         std::thread::Builder::new().name(format!("worker-{lane}")).spawn(move || {
             LANE.set(lane);
-            runtime.block_on(std::future::pending::<()>());
+            runtime.block_on(heartbeat());
         })?;
         Ok(Self { handle, connections: Arc::new(()) })
+    }
+}
+
+/// Wakes the thread once a second, for ever. tokio wakes itself by a system call whenever a timer is set that is due
+/// before all others; with a timer that is due sooner than any call's deadline, setting those costs nothing.
+async fn heartbeat() {
+    let mut beats = tokio::time::interval(HEARTBEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
     }
 }
 

@@ -119,14 +119,14 @@ impl Place {
             make(&mut text, &mut later);
             buffer = shared.buffer.lock();
         }
-        let first = buffer.bytes.is_empty();
+        let wake = buffer.bytes.is_empty() || !later.is_empty();
         let start = buffer.bytes.len();
         buffer.bytes.extend_from_slice(&text);
         buffer.held += later.iter().map(|(_, later)| later.size()).sum::<usize>();
         buffer.later.extend(later.into_iter().map(|(at, later)| (start + at, later)));
         buffer.lines += 1;
         drop(buffer);
-        if first {
+        if wake {
             shared.filled.notify_one();
         }
     }
@@ -156,10 +156,9 @@ fn write_lines(shared: &Shared, mut sink: impl Write) {
         while buffer.bytes.is_empty() && !buffer.closed {
             shared.filled.wait(&mut buffer);
         }
-        if buffer.bytes.len() < ENOUGH && !buffer.closed {
-            drop(buffer);
-            std::thread::sleep(GATHER);
-            buffer = shared.buffer.lock();
+        // Digests are made as they come: a heap of them would keep a processor from the calls for long.
+        if buffer.bytes.len() < ENOUGH && buffer.later.is_empty() && !buffer.closed {
+            shared.filled.wait_for(&mut buffer, GATHER);
         }
         if buffer.bytes.is_empty() && buffer.closed {
             return;
