@@ -87,13 +87,17 @@ pub struct Limits {
     pub nodes: usize,
     /// What happens to numbers that a double cannot hold.
     pub numbers: Numbers,
+    /// What becomes of strings that are values; names of members are decoded always.
+    pub strings: Strings,
 }
 
 impl Limits {
     /// For what callers send.
-    pub const REQUEST: Self = Self { depth: 32, nodes: 32_768, numbers: Numbers::Exact };
+    pub const REQUEST: Self = Self { depth: 32, nodes: 32_768, numbers: Numbers::Exact, strings: Strings::Decoded };
     /// For what servers answer: larger, and a number of 64 bits in a schema is no attack.
-    pub const RESULT: Self = Self { depth: 64, nodes: 262_144, numbers: Numbers::Rounded };
+    pub const RESULT: Self = Self { depth: 64, nodes: 262_144, numbers: Numbers::Rounded, strings: Strings::Decoded };
+    /// For what servers answer and is passed on as it is: checked alike, decoded only as far as it is looked at.
+    pub const PASSED: Self = Self { strings: Strings::Checked, ..Self::RESULT };
 }
 
 /// What happens to numbers that a double cannot hold; an overflow is refused always.
@@ -103,6 +107,15 @@ pub enum Numbers {
     Exact,
     /// They become the nearest double.
     Rounded,
+}
+
+/// What becomes of strings that are values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strings {
+    /// Their escapes are resolved.
+    Decoded,
+    /// Their escapes are checked and left as they are: good for comparing with a text that needs none.
+    Checked,
 }
 
 #[cfg(test)]

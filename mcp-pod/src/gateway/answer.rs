@@ -28,7 +28,7 @@ pub(crate) struct Answer {
 
 /// Checks a result.
 pub(crate) fn checked_result(id: &Id, text: Bytes, limit: u64, modern: bool) -> Result<Answer, Reason> {
-    let value = checked(&text, limit)?;
+    let value = checked(&text, limit, &Limits::PASSED)?;
     let Value::Object(members) = &value else { return Err(Reason::UpstreamInvalid) };
     let complete = match value.get("resultType") {
         None => false,
@@ -53,7 +53,7 @@ pub(crate) fn checked_result(id: &Id, text: Bytes, limit: u64, modern: bool) -> 
 
 /// Checks a JSON-RPC error, and writes it anew.
 pub(crate) fn checked_error(id: &Id, text: Bytes, limit: u64) -> Result<Answer, Reason> {
-    let value = checked(&text, limit)?;
+    let value = checked(&text, limit, &Limits::RESULT)?;
     let code = value.get("code").and_then(Value::as_i64).ok_or(Reason::UpstreamInvalid)?;
     let message = value.get("message").and_then(Value::as_str).ok_or(Reason::UpstreamInvalid)?;
     let data = value.get("data").map(|data| {
@@ -76,11 +76,11 @@ fn released(code: i64) -> i32 {
     }
 }
 
-fn checked(text: &[u8], limit: u64) -> Result<Value<'_>, Reason> {
+fn checked<'a>(text: &'a [u8], limit: u64, limits: &Limits) -> Result<Value<'a>, Reason> {
     if text.len() as u64 > limit {
         return Err(Reason::ResponseTooLarge);
     }
-    parse(text, &Limits::RESULT).map_err(|_| Reason::UpstreamInvalid)
+    parse(text, limits).map_err(|_| Reason::UpstreamInvalid)
 }
 
 /// A progress notification for the caller, written anew under its own token; `None` if it is not one.

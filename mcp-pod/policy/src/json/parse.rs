@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::{Limits, Members, ParseError, Problem, Value, number, string};
+use super::{Limits, Members, ParseError, Problem, Strings, Value, number, string};
 
 /// Up to here a duplicate key is searched for by comparing all pairs; above, in a table with a random seed.
 const PAIRWISE: usize = 12;
@@ -65,7 +65,7 @@ impl<'a> Parser<'a, '_> {
         match self.peek() {
             Some(b'{') => self.nested(Self::object),
             Some(b'[') => self.nested(Self::array),
-            Some(b'"') => Ok(Value::String(self.string()?)),
+            Some(b'"') => Ok(Value::String(self.string(self.limits.strings)?)),
             Some(b't') => self.word("true", Value::Bool(true)),
             Some(b'f') => self.word("false", Value::Bool(false)),
             Some(b'n') => self.word("null", Value::Null),
@@ -126,7 +126,7 @@ impl<'a> Parser<'a, '_> {
             return Err(self.error(Problem::Unexpected));
         }
         let start = self.offset;
-        let key = self.string()?;
+        let key = self.string(Strings::Decoded)?;
         if key.contains('\0') { Err(Problem::NulInKey.at(start)) } else { Ok(key) }
     }
 
@@ -148,8 +148,8 @@ impl<'a> Parser<'a, '_> {
         Ok(())
     }
 
-    fn string(&mut self) -> Result<Cow<'a, str>, ParseError> {
-        let (string, end) = string::read(self.text, self.offset + 1)?;
+    fn string(&mut self, strings: Strings) -> Result<Cow<'a, str>, ParseError> {
+        let (string, end) = string::read(self.text, self.offset + 1, strings)?;
         self.offset = end;
         Ok(string)
     }

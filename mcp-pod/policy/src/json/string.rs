@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::{ParseError, Problem};
+use super::{ParseError, Problem, Strings};
 
 /// Reads the string whose opening quote stands before `start`; gives it and the offset behind its closing quote.
-pub(super) fn read(text: &str, start: usize) -> Result<(Cow<'_, str>, usize), ParseError> {
+pub(super) fn read(text: &str, start: usize, strings: Strings) -> Result<(Cow<'_, str>, usize), ParseError> {
     let mut owned: Option<String> = None;
     let mut from = start;
     loop {
@@ -20,6 +20,7 @@ pub(super) fn read(text: &str, start: usize) -> Result<(Cow<'_, str>, usize), Pa
         }
         if rest.get(length) == Some(&b'"') {
             let string = match owned {
+                None if strings == Strings::Checked => Cow::Borrowed(text.get(start..end).unwrap_or_default()),
                 None => Cow::Borrowed(plain),
                 Some(mut owned) => {
                     owned.push_str(plain);
@@ -28,11 +29,13 @@ pub(super) fn read(text: &str, start: usize) -> Result<(Cow<'_, str>, usize), Pa
             };
             return Ok((string, end + 1));
         }
-        let owned = owned.get_or_insert_with(String::new);
-        owned.push_str(plain);
         let (character, length) =
             escape(text.as_bytes().get(end + 1..).unwrap_or_default()).map_err(|problem| problem.at(end))?;
-        owned.push(character);
+        if strings == Strings::Decoded {
+            let owned = owned.get_or_insert_with(String::new);
+            owned.push_str(plain);
+            owned.push(character);
+        }
         from = end + 1 + length;
     }
 }

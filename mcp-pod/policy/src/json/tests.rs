@@ -15,6 +15,16 @@ fn written(text: &str) -> String {
 }
 
 #[test]
+fn strings_that_are_passed_on_are_checked_as_strictly_and_left_as_they_are() {
+    let text = r#"{"a\u0062":"x\ny\u0041\\","c":["\ud83d\ude00"]}"#;
+    let value = parse(text.as_bytes(), &Limits::PASSED).unwrap();
+    assert_eq!(value.get("ab").unwrap().as_str(), Some(r"x\ny\u0041\\"));
+    for wrong in [r#""\x""#, r#""\ud800""#, r#""\u12""#, "\"a\nb\"", r#""open\""#, r#"{"a":1,"\u0061":2}"#] {
+        assert!(parse(wrong.as_bytes(), &Limits::PASSED).is_err(), "{wrong} was taken");
+    }
+}
+
+#[test]
 fn duplicate_keys_are_refused_also_through_escapes() {
     assert_eq!(problem(r#"{"path":1,"path":2}"#), Problem::DuplicateKey);
     assert_eq!(problem(r#"{"path":1,"p\u0061th":2}"#), Problem::DuplicateKey);
