@@ -9,8 +9,8 @@ use mcp_fleet_policy::list;
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::RwLock;
 
-use super::audit;
 use super::authenticate::Trust;
+use super::digest::AuditKey;
 use super::granted::Granted;
 use super::metrics::Metrics;
 use super::session::Sealer;
@@ -24,7 +24,7 @@ pub struct Enforced {
     pub compiled: Arc<Compiled>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) sealer: Sealer,
-    pub(crate) audit_key: audit::Key,
+    pub(crate) audit_key: AuditKey,
     /// By the index of the server.
     upstreams: Vec<Option<Arc<Upstream>>>,
     /// By principal and tool; filled as they are called.
@@ -45,7 +45,7 @@ impl Enforced {
     pub(crate) fn new(policy: TenantPolicy, dialer: &Dialer, before: Option<&Self>) -> Result<Self, InstallError> {
         let trust = Trust::of(&policy, before.map(|before| &before.trust));
         let sealer = Sealer::new(&policy.session_key)?;
-        let audit_key = audit::Key::new(&policy.session_key);
+        let audit_key = AuditKey::new(&policy.session_key);
         let upstreams = policy
             .servers
             .iter()

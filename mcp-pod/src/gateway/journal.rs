@@ -12,7 +12,7 @@ use mcp_fleet_policy::units::Micros;
 use tracing::warn;
 use ulid::Ulid;
 
-use super::audit::{Decision, Digest, Entry, Name};
+use super::audit::{Decision, Entry, Name};
 use super::decode::Revision;
 use super::enforced::Enforced;
 use super::metrics::{Labels, Operation};
@@ -113,7 +113,7 @@ impl Journal {
                 Ok(known) => Name::Known(known),
                 Err(sent) => Name::Sent(sent),
             },
-            arguments: self.arguments.map(Digest::Made),
+            arguments: self.arguments.as_ref().map(|digest| &digest[..]),
             decision,
             reason,
             generation: policy.map_or(0, |policy| policy.generation),
@@ -121,8 +121,10 @@ impl Journal {
             duration,
             result: None,
         };
+        let mut line = Vec::with_capacity(512);
+        entry.write(&mut line);
         match state.audit.place().await {
-            Ok(place) => place.write(entry.line()),
+            Ok(place) => place.write(&line),
             Err(error) if SAID.now() => warn!(%error, call = %self.call, "a refusal could not be audited"),
             Err(_) => {}
         }

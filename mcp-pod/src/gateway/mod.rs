@@ -41,6 +41,7 @@ mod serve;
 mod session;
 mod settle;
 pub mod state;
+mod trail;
 mod upstream;
 mod workers;
 

@@ -10,12 +10,14 @@ use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 use ulid::Ulid;
 
-use super::audit::{self, Decision, Digest, Entry, Name, Place};
+use super::audit::{Decision, Place};
 use super::budget::{Charge, Reservation};
 use super::decode::Revision;
+use super::enforced::Enforced;
 use super::granted::Granted;
 use super::metrics::Operation;
 use super::state::{Active, State};
+use super::trail::Trail;
 
 /// How a call ended.
 #[derive(Debug)]
@@ -38,14 +40,13 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Settlement {
     pub(crate) state: Arc<State>,
+    pub(crate) enforced: Arc<Enforced>,
     pub(crate) granted: Arc<Granted>,
     pub(crate) revision: Revision,
     pub(crate) started: Instant,
     pub(crate) call: Ulid,
     /// As they were forwarded.
     pub(crate) arguments: Bytes,
-    /// The key under which they are digested.
-    pub(crate) audit_key: audit::Key,
     pub(crate) held: Option<Held>,
 }
 
@@ -66,13 +67,13 @@ impl Settlement {
     }
 
     fn end(&mut self, outcome: Outcome) {
-        let Some(Held { active: _active, place, permit, reservation }) = self.held.take() else { return };
-        let Self { state, granted, revision, started, call, arguments, audit_key, held: _ } = self;
+        let Some(Held { active, place, permit, reservation }) = self.held.take() else { return };
+        let Self { state, enforced, granted, revision, started, call, arguments, held: _ } = self;
         let duration = started.elapsed();
         let mut result = None;
         let (decision, reason, charge, error) = match outcome {
             Outcome::Answered { tool_error, answer } => {
-                result = Some(Digest::plain(answer));
+                result = Some(answer);
                 (Decision::Allowed, None, Charge::Full, if tool_error { "tool_error" } else { "" })
             }
             Outcome::Refused(reason) => (Decision::Denied, Some(reason), Charge::Nothing, reason.as_str()),
@@ -94,25 +95,21 @@ impl Settlement {
             let operation = Operation { server, method: "tools/call", tool, revision: Some(*revision), error };
             state.metrics.took(operation, duration);
         }
-        let entry = Entry {
-            time: Timestamp::now(),
+        let trail = Trail {
+            active,
+            place,
+            enforced: Arc::clone(enforced),
+            granted: Arc::clone(granted),
             call: *call,
-            tenant: &granted.tenant,
-            principal: &facts.principal,
-            principal_uid: &granted.principal_uid,
-            server: Name::Known(&facts.server),
-            tool: Name::Known(&facts.tool),
-            class: granted.class.as_str(),
-            method: Name::Known("tools/call"),
-            arguments: Some(Digest::keyed(std::mem::take(arguments), audit_key)),
+            time: Timestamp::now(),
+            duration,
             decision,
             reason,
-            generation: granted.generation,
             cost,
-            duration,
+            arguments: std::mem::take(arguments),
             result,
         };
-        place.write(entry.line());
+        trail.hand_in();
     }
 }
 

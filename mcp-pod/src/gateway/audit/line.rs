@@ -13,8 +13,6 @@ use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 use ulid::Ulid;
 
-use super::digest::{Digest, Later, hex};
-
 /// How a decision went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
@@ -46,14 +44,6 @@ pub enum Name<'a> {
     Sent(&'a str),
 }
 
-/// A line, complete but for digests that are still to be made.
-#[derive(Debug, Default)]
-pub struct Line {
-    pub(super) text: Vec<u8>,
-    /// Where in the text each goes.
-    pub(super) later: Vec<(usize, Later)>,
-}
-
 /// One decision.
 #[derive(Debug)]
 pub struct Entry<'a> {
@@ -76,7 +66,7 @@ pub struct Entry<'a> {
     /// The JSON-RPC method, or what the caller sent instead.
     pub method: Name<'a>,
     /// Keyed digest of the arguments.
-    pub arguments: Option<Digest>,
+    pub arguments: Option<&'a [u8]>,
     /// How it went.
     pub decision: Decision,
     /// Why, unless it was allowed.
@@ -88,14 +78,12 @@ pub struct Entry<'a> {
     /// From the head of the request to the last byte of the answer.
     pub duration: Duration,
     /// SHA-256 of the result that was released.
-    pub result: Option<Digest>,
+    pub result: Option<&'a [u8]>,
 }
 
 impl Entry<'_> {
-    /// The line, with its line feed.
-    pub fn line(self) -> Line {
-        let mut line = Line { text: Vec::with_capacity(768), later: Vec::new() };
-        let out = &mut line.text;
+    /// Writes the line, with its line feed.
+    pub fn write(&self, out: &mut Vec<u8>) {
         let mut call = [0; ulid::ULID_LEN];
         // Writing to a vector cannot fail.
         let _ = write!(out, "{{\"audit\":1,\"time\":\"{:.6}\"", self.time);
@@ -107,32 +95,14 @@ impl Entry<'_> {
         any(out, "tool", self.tool);
         name(out, "class", self.class);
         any(out, "method", self.method);
-        line.digest("arguments", "hmac-sha256", self.arguments);
-        let out = &mut line.text;
+        digest(out, "arguments", "hmac-sha256", self.arguments);
         name(out, "decision", self.decision.as_str());
         name(out, "reason", self.reason.map_or("", Reason::as_str));
         let millis = self.duration.as_secs_f64() * 1e3;
         let _ = write!(out, ",\"generation\":{},\"cost\":\"{}\"", self.generation, self.cost);
         let _ = write!(out, ",\"durationMs\":{millis:.3}");
-        line.digest("result", "sha256", self.result);
-        line.text.extend_from_slice(b"}\n");
-        line
-    }
-}
-
-impl Line {
-    fn digest(&mut self, field: &str, kind: &str, digest: Option<Digest>) {
-        let Some(digest) = digest else { return };
-        let _ = write!(self.text, ",\"{field}\":\"{kind}:");
-        let digits = match digest {
-            Digest::Made(made) => hex(&made),
-            Digest::Later(later) => {
-                self.later.push((self.text.len(), later));
-                [b'0'; 64]
-            }
-        };
-        self.text.extend_from_slice(&digits);
-        self.text.push(b'"');
+        digest(out, "result", "sha256", self.result);
+        out.extend_from_slice(b"}\n");
     }
 }
 
@@ -154,6 +124,18 @@ fn any(out: &mut Vec<u8>, field: &str, value: Name<'_>) {
     }
 }
 
+fn digest(out: &mut Vec<u8>, field: &str, kind: &str, digest: Option<&[u8]>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    if let Some(digest) = digest {
+        let _ = write!(out, ",\"{field}\":\"{kind}:");
+        for byte in digest {
+            out.push(HEX[usize::from(byte >> 4)]);
+            out.push(HEX[usize::from(byte & 15)]);
+        }
+        out.push(b'"');
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -171,7 +153,7 @@ mod tests {
             tool: Name::Known("read_text_file"),
             class: "Read",
             method: Name::Known("tools/call"),
-            arguments: Some(Digest::Made([0xab; 32])),
+            arguments: Some(&[0xab; 32]),
             decision: Decision::Allowed,
             reason: None,
             generation: 7,
@@ -181,13 +163,15 @@ mod tests {
         }
     }
 
-    fn written(entry: Entry<'_>) -> String {
-        String::from_utf8(entry.line().text).unwrap()
+    fn written(entry: &Entry<'_>) -> String {
+        let mut out = Vec::new();
+        entry.write(&mut out);
+        String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn a_line_is_one_json_object_with_the_agreed_fields() {
-        let line = written(entry());
+        let line = written(&entry());
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["audit"], 1);
         assert_eq!(value["time"], "2026-11-22T20:00:00.123456Z");
@@ -202,7 +186,7 @@ mod tests {
     fn what_callers_send_is_cut_and_cannot_break_the_line() {
         let hostile = "\"}\n{\"audit\":1,\u{202e}\u{7}".repeat(10_000);
         let sent = Name::Sent(&hostile);
-        let line = written(Entry { tool: sent, method: sent, server: sent, ..entry() });
+        let line = written(&Entry { tool: sent, method: sent, server: sent, ..entry() });
         assert!(line.len() < 8192, "{} bytes", line.len());
         assert_eq!(line.matches('\n').count(), 1);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap()["audit"], 1);

@@ -4,10 +4,8 @@
 //! written afterwards; where no place can be had, the call is denied with `audit_unavailable`. [`line`] says what
 //! stands in a line, [`writer`] gets lines to the sink without a system call for each.
 
-mod digest;
 mod line;
 mod writer;
 
-pub use digest::{Digest, Key};
-pub use line::{Decision, Entry, Line, Name};
+pub use line::{Decision, Entry, Name};
 pub use writer::{Audit, Blocked, Place};

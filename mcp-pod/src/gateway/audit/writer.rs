@@ -13,17 +13,12 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Semaphore;
 use tracing::error;
 
-use super::digest::{Later, hex};
-use super::line::Line;
-
 /// Lines that may be written or promised at one time.
 const PLACES: usize = 4096;
 /// How long a call waits for a place before it is denied.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long the thread lets lines gather: one `write` for all that come meanwhile.
 const GATHER: Duration = Duration::from_millis(1);
-/// Bytes of arguments and results that wait for their digest.
-const HELD: usize = 8 << 20;
 /// A buffer of this size is written at once.
 const ENOUGH: usize = 64 * 1024;
 
@@ -50,9 +45,6 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Buffer {
     bytes: Vec<u8>,
-    /// Digests to be made, where in `bytes` they go, and how much memory they hold.
-    later: Vec<(usize, Later)>,
-    held: usize,
     lines: usize,
     closed: bool,
 }
@@ -107,26 +99,15 @@ impl Audit {
 }
 
 impl Place {
-    /// Hands in the line.
-    pub fn write(mut self, line: Line) {
+    /// Hands in the line, which ends with a line feed.
+    pub fn write(mut self, line: &[u8]) {
         let Some(shared) = self.shared.take() else { return };
-        let Line { mut text, mut later } = line;
-        let size: usize = later.iter().map(|(_, later)| later.size()).sum();
         let mut buffer = shared.buffer.lock();
-        if buffer.held + size > HELD {
-            // The thread cannot keep up: whoever comes pays for itself.
-            drop(buffer);
-            make(&mut text, &mut later);
-            buffer = shared.buffer.lock();
-        }
-        let wake = buffer.bytes.is_empty() || !later.is_empty();
-        let start = buffer.bytes.len();
-        buffer.bytes.extend_from_slice(&text);
-        buffer.held += later.iter().map(|(_, later)| later.size()).sum::<usize>();
-        buffer.later.extend(later.into_iter().map(|(at, later)| (start + at, later)));
+        let first = buffer.bytes.is_empty();
+        buffer.bytes.extend_from_slice(line);
         buffer.lines += 1;
         drop(buffer);
-        if wake {
+        if first {
             shared.filled.notify_one();
         }
     }
@@ -140,15 +121,6 @@ impl Drop for Place {
     }
 }
 
-/// Makes the digests that are left, and puts them in.
-fn make(text: &mut [u8], later: &mut Vec<(usize, Later)>) {
-    for (at, later) in later.drain(..) {
-        if let Some(digits) = text.get_mut(at..at + 64) {
-            digits.copy_from_slice(&hex(&later.make()));
-        }
-    }
-}
-
 fn write_lines(shared: &Shared, mut sink: impl Write) {
     let mut taken = Vec::with_capacity(ENOUGH);
     loop {
@@ -156,19 +128,17 @@ fn write_lines(shared: &Shared, mut sink: impl Write) {
         while buffer.bytes.is_empty() && !buffer.closed {
             shared.filled.wait(&mut buffer);
         }
-        // Digests are made as they come: a heap of them would keep a processor from the calls for long.
-        if buffer.bytes.len() < ENOUGH && buffer.later.is_empty() && !buffer.closed {
-            shared.filled.wait_for(&mut buffer, GATHER);
+        if buffer.bytes.len() < ENOUGH && !buffer.closed {
+            drop(buffer);
+            std::thread::sleep(GATHER);
+            buffer = shared.buffer.lock();
         }
         if buffer.bytes.is_empty() && buffer.closed {
             return;
         }
         std::mem::swap(&mut buffer.bytes, &mut taken);
-        let mut later = std::mem::take(&mut buffer.later);
-        buffer.held = 0;
         let lines = std::mem::take(&mut buffer.lines);
         drop(buffer);
-        make(&mut taken, &mut later);
         if let Err(error) = sink.write_all(&taken).and_then(|()| sink.flush()) {
             // What cannot be audited is denied from here on; places that are taken stay taken.
             shared.broken.store(true, Ordering::Release);
@@ -185,11 +155,9 @@ fn write_lines(shared: &Shared, mut sink: impl Write) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic, clippy::format_collect)]
+    #![allow(clippy::unwrap_used)]
 
-    use super::super::digest::Digest;
     use super::*;
-    use crate::gateway::digest::sha256;
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -234,33 +202,12 @@ mod tests {
         }
     }
 
-    fn line(text: &str) -> Line {
-        Line { text: text.as_bytes().to_vec(), later: vec![] }
-    }
-
-    #[tokio::test]
-    async fn a_digest_that_was_put_off_stands_in_its_place() {
-        let sink = Sink::default();
-        let audit = Audit::start(sink.clone()).unwrap();
-        let bytes = bytes::Bytes::from(vec![b'x'; 3 << 20]);
-        // More than may wait, so that both ways are taken.
-        for _ in 0..10 {
-            let Digest::Later(later) = Digest::plain(bytes.clone()) else { panic!("made at once") };
-            let text = format!("<{}>\n", "0".repeat(64)).into_bytes();
-            audit.place().await.unwrap().write(Line { text, later: vec![(1, later)] });
-        }
-        audit.close();
-        let expected: String = sha256(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        let written = String::from_utf8(sink.0.lock().clone()).unwrap();
-        assert_eq!(written, format!("<{expected}>\n").repeat(10));
-    }
-
     #[tokio::test]
     async fn every_line_is_written_once_and_in_order() {
         let sink = Sink::default();
         let audit = Audit::start(sink.clone()).unwrap();
         for number in 0..10_000 {
-            audit.place().await.unwrap().write(line(&format!("{number}\n")));
+            audit.place().await.unwrap().write(format!("{number}\n").as_bytes());
         }
         audit.close();
         let written = String::from_utf8(sink.0.lock().clone()).unwrap();
@@ -272,7 +219,7 @@ mod tests {
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let audit = Audit::start(Blocking(Arc::clone(&gate))).unwrap();
         for _ in 0..PLACES {
-            audit.place().await.unwrap().write(line("line\n"));
+            audit.place().await.unwrap().write(b"line\n");
         }
         assert_eq!(audit.place().await.unwrap_err(), Blocked);
         *gate.0.lock() = true;
@@ -293,7 +240,7 @@ mod tests {
     #[tokio::test]
     async fn a_broken_sink_denies_for_good() {
         let audit = Audit::start(Broken).unwrap();
-        audit.place().await.unwrap().write(line("line\n"));
+        audit.place().await.unwrap().write(b"line\n");
         audit.close();
         assert_eq!(audit.place().await.unwrap_err(), Blocked);
     }

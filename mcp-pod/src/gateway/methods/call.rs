@@ -66,12 +66,12 @@ pub(super) async fn call(
     let lines = lines(&granted, &call);
     let settlement = Settlement {
         state: context.state.clone(),
+        enforced: context.enforced.clone(),
         granted,
         revision,
         started: journal.started,
         call: journal.call,
         arguments: lines.arguments,
-        audit_key: context.enforced.audit_key.clone(),
         held: Some(held),
     };
     let Some(upstream) = context.enforced.upstream(context.view) else {
