@@ -81,8 +81,7 @@ pub const QUICKSTART: Step = Step {
         apply(stage, "00-tenants.yaml")?;
         ready("mcptenants")?;
         for file in ["10-acme.yaml", "20-beta.yaml", "30-agents.yaml"] {
-            // Kubernetes looks for new kinds to count every 30 s, and until then a quota on one refuses everything.
-            until(Duration::from_secs(120), file, || apply(stage, file))?;
+            apply(stage, file)?;
         }
         for kind in ["mcpservers", "mcpscopes", "mcpprincipals", "mcpbudgets", "mcptenants"] {
             ready(kind)?;
