@@ -19,6 +19,8 @@ const GREETING: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(10);
 /// How often the book is looked at for reports that are due.
 const TURN: Duration = Duration::from_millis(500);
+/// A turn that comes this late says that the process stood still, and that what it reads now may have waited for it.
+const STANDSTILL: Duration = Duration::from_secs(2);
 /// Messages that wait to be sent; a stream that is this far behind is given up, never waited for.
 const OUTBOX: usize = 4096;
 
@@ -39,6 +41,8 @@ pub(super) enum SessionEnd {
     Silent,
     #[error("failed to keep the stream: the operator does not read what is sent")]
     Blocked,
+    #[error("failed to keep the stream: this process stood still, and what it would read now may be old")]
+    Standstill,
 }
 
 impl SessionEnd {
@@ -111,6 +115,16 @@ fn send(outbox: &Outbox, message: from_gateway::Message) -> Result<(), SessionEn
     outbox.try_send(wire::FromGateway { message: Some(message) }).map_err(|_| SessionEnd::Blocked)
 }
 
+/// What ends a wait.
+enum Event {
+    /// A message, or the end of the stream.
+    Received(Option<wire::FromOperator>),
+    /// A call waits for a lease.
+    Wanted,
+    /// It is time to look at the book.
+    Turn,
+}
+
 /// A stream that stands.
 struct Stream<'a> {
     intake: &'a Intake,
@@ -127,20 +141,30 @@ impl Stream<'_> {
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent_at = Instant::now() + SILENCE;
         loop {
-            tokio::select! {
-                received = self.inbound.message() => {
-                    let Some(message) = received? else { return Ok(()) };
+            let since = Instant::now();
+            let event = tokio::select! {
+                received = self.inbound.message() => Event::Received(received?),
+                () = self.leases.wanted() => Event::Wanted,
+                _ = turns.tick() => Event::Turn,
+                () = tokio::time::sleep_until(silent_at) => return Err(SessionEnd::Silent),
+            };
+            // A proof says how old it was when it was sent. After a standstill it may have lain here since.
+            if since.elapsed() > STANDSTILL {
+                return Err(SessionEnd::Standstill);
+            }
+            match event {
+                Event::Received(None) => return Ok(()),
+                Event::Received(Some(message)) => {
                     if let Some(from_operator::Message::Freshness(_)) = message.message {
                         silent_at = Instant::now() + SILENCE;
                     }
                     self.receive(message)?;
                 }
-                () = self.leases.wanted() => self.send_all()?,
-                _ = turns.tick() => {
+                Event::Wanted => self.send_all()?,
+                Event::Turn => {
                     self.leases.tick();
                     self.send_all()?;
                 }
-                () = tokio::time::sleep_until(silent_at) => return Err(SessionEnd::Silent),
             }
         }
     }

@@ -106,3 +106,19 @@ async fn proofs_make_the_policy_fresh_with_their_age() {
     assert!(age >= Duration::from_secs(3), "the proof about generation 4 made generation 5 {age:?} old");
     assert!(gateway.state.ready());
 }
+
+#[tokio::test]
+async fn a_gateway_that_stood_still_does_not_trust_what_waited_for_it() {
+    let mut operator = Operator::start(NAME).await;
+    let gateway = start(&operator);
+    let mut session = operator.accept().await;
+    session.push(&policy(5)).await;
+    session.prove(5, 0).await;
+    // The only thread: nothing of the gateway runs meanwhile, as if the node had stopped it.
+    std::thread::sleep(Duration::from_millis(2_500));
+    assert!(session.hung_up().await);
+    assert_eq!(gateway.state.policy_age(), None, "the proof is older than it says");
+    let session = operator.accept().await;
+    session.prove(5, 0).await;
+    eventually("a new proof counts", || gateway.state.policy_age().is_some()).await;
+}
