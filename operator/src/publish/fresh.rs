@@ -17,6 +17,8 @@ use crate::deadline::within;
 use crate::labels;
 use crate::world::World;
 
+/// How many objects are listed at a time: a page of large ones has to fit into memory.
+const PAGE: u32 = 100;
 /// How long the watches may take to bring what a list has shown.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often that is looked at.
@@ -71,9 +73,18 @@ where
     let kind = K::kind(&()).into_owned();
     let failed = |source| FreshError::Api { kind: kind.clone(), source: Box::new(source) };
     let api: Api<K> = Api::all(client.clone());
-    let list = within(api.list_metadata(params)).await.map_err(failed)?;
-    let listed_at = list.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
-    let listed: Vec<Version> = list.items.iter().map(version).collect();
+    let mut params = params.clone().limit(PAGE);
+    let (mut listed, mut listed_at) = (Vec::<Version>::new(), None);
+    loop {
+        // All pages show what there was at the version of the first.
+        let page = within(api.list_metadata(&params)).await.map_err(&failed)?;
+        listed.extend(page.items.iter().map(version));
+        listed_at = listed_at.or(page.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => break,
+        }
+    }
     let started = Instant::now();
     loop {
         let held: Vec<Version> = store.state().iter().map(|object| version(&**object)).collect();

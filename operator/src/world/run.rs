@@ -24,6 +24,8 @@ use super::owned::{Key, Meta, Owned};
 use super::{Change, World};
 use crate::labels;
 
+/// How many objects are listed at a time: a page of large ones has to fit into memory.
+const PAGE: u32 = 50;
 /// How many changes a listener may lag behind before it has to look at everything.
 const BACKLOG: usize = 4096;
 
@@ -38,16 +40,15 @@ pub fn run(client: &Client) -> (World, BoxFuture<'static, ()>) {
     let (budgets, watch_budgets) = store::<MCPBudget, _>(client, &changes, |name, ns, _| Change::Budget(ns, name));
 
     let (services, writer) = reflector::store();
-    let of_servers = watcher::Config::default().labels(labels::SERVER_UID);
-    let stream = reflector(writer, watcher(Api::<Service>::all(client.clone()), of_servers).default_backoff());
+    let of_servers = watcher::Config::default().labels(labels::SERVER_UID).page_size(PAGE);
+    let watch = watcher(Api::<Service>::all(client.clone()), of_servers).default_backoff();
+    let stream = reflector(writer, watch.modify(slim));
     let watch_services = announce(stream, changes.clone(), |_, _, labels| Change::Service(labels));
 
     let (namespaces, writer) = reflector::store();
-    let of_tenants = watcher::Config::default().labels(labels::TENANT);
-    let stream = reflector(
-        writer,
-        watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), of_tenants).default_backoff(),
-    );
+    let of_tenants = watcher::Config::default().labels(labels::TENANT).page_size(PAGE);
+    let watch = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), of_tenants).default_backoff();
+    let stream = reflector(writer, watch.modify(slim));
     let watch_namespaces = announce(stream, changes.clone(), |name, _, _| Change::Namespace(name));
 
     let owned = Arc::new(Owned::default());
@@ -101,8 +102,15 @@ where
     F: Fn(String, String, labels::Labels) -> Change + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let watch = watcher(Api::<K>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let config = watcher::Config::default().page_size(PAGE);
+    let watch = watcher(Api::<K>::all(client.clone()), config).default_backoff().modify(slim);
     (store, announce(reflector(writer, watch), changes.clone(), change).boxed())
+}
+
+/// Leaves out what nobody here reads, and what users may fill with 256 KiB an object. A status that is written back
+/// without it changes nothing of it: the API server takes metadata from what it holds.
+fn slim<K: Resource>(object: &mut K) {
+    (object.meta_mut().managed_fields, object.meta_mut().annotations) = (None, None);
 }
 
 /// Follows a reflector, and tells what changed once its store has it: after a full list that is everything in it, and
@@ -181,7 +189,7 @@ fn index<K>(client: &Client, owned: &Arc<Owned>, changes: &broadcast::Sender<Cha
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let config = watcher::Config::default().labels(labels::MANAGED_SELECTOR);
+    let config = watcher::Config::default().labels(labels::MANAGED_SELECTOR).page_size(PAGE);
     let stream = watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), config).default_backoff();
     follow_index(stream.boxed(), K::kind(&()).into_owned(), owned.clone(), changes.clone()).boxed()
 }
@@ -230,4 +238,26 @@ async fn follow_index<K: Resource<DynamicType = ()>>(
 
 fn tell(error: &watcher::Error, kind: &str) {
     tracing::warn!(error = error as &dyn std::error::Error, kind, "a watch broke; it is taken up again");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_keeps_no_annotations_and_no_field_managers() {
+        let mut service: Service = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "files", "annotations": {"note": "long"}, "managedFields": [{"manager": "kubectl"}],
+                "labels": {"team": "acme"}, "finalizers": ["mcp-fleet.dev/teardown"]},
+            "spec": {"clusterIP": "10.96.0.9"},
+        }))
+        .unwrap();
+        slim(&mut service);
+        let left = serde_json::to_value(&service).unwrap();
+        assert_eq!(
+            left["metadata"],
+            serde_json::json!({"name": "files", "labels": {"team": "acme"}, "finalizers": ["mcp-fleet.dev/teardown"]})
+        );
+        assert_eq!(left["spec"]["clusterIP"], "10.96.0.9");
+    }
 }
