@@ -65,13 +65,17 @@ async fn prove(ctx: &Context, prover: &watch::Sender<Option<Instant>>, wake: &No
                 quiet = false;
             }
         }
-        // A large fleet is listed less often: never more than a tenth of the time.
-        let pause = PROOF_EVERY.max(started.elapsed() * 10);
         tokio::select! {
-            () = tokio::time::sleep(jittered(pause)) => {}
+            () = tokio::time::sleep(jittered(pause_after(started.elapsed()))) => {}
             () = wake.notified() => {}
         }
     }
+}
+
+/// What takes long is done less often; but never so seldom that policies grow stale, which would deny the calls of all
+/// tenants.
+fn pause_after(took: Duration) -> Duration {
+    took.saturating_mul(10).clamp(PROOF_EVERY, PROOF_EVERY * 2)
 }
 
 /// Keeps a worker for each tenant, and wakes it when something of it changes.
@@ -187,4 +191,16 @@ fn tenants_of(world: &World, change: &Change) -> Vec<String> {
 
 fn all(world: &World, wanted: impl Fn(&mcp_fleet_crds::MCPTenant) -> bool) -> Vec<String> {
     world.tenants.state().iter().filter(|tenant| wanted(tenant)).filter_map(|tenant| tenant.uid()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_lists_do_not_let_policies_grow_stale() {
+        assert_eq!(pause_after(Duration::ZERO), Duration::from_secs(2));
+        assert_eq!(pause_after(Duration::from_millis(300)), Duration::from_secs(3));
+        assert_eq!(pause_after(Duration::MAX), Duration::from_secs(4));
+    }
 }
