@@ -22,7 +22,7 @@ use crate::error::ReconcileError;
 use crate::labels;
 use crate::settings::Settings;
 use crate::tenant::operator_address;
-use crate::world::{Change, World};
+use crate::world::{Change, World, tenant_of_runtime};
 use status::Judged;
 
 /// How soon to look again at a server that waits for its tenant.
@@ -57,7 +57,7 @@ impl Controller for Servers {
                 world.tenants.get(&ObjectRef::new(name)).map(|tenant| of_tenant(world, &tenant)).unwrap_or_default()
             }
             Change::Namespace(name) => {
-                let runtime = world.tenants.find(|tenant| tenant.runtime_namespace() == *name);
+                let runtime = tenant_of_runtime(name, &world.tenants.state());
                 let namespace = runtime.map_or_else(|| name.clone(), |tenant| tenant.spec.namespace.name.clone());
                 in_namespace(world, &namespace)
             }

@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 use crate::context::Context;
 use crate::deadline::within;
 use crate::labels;
-use crate::world::older_claim;
+use crate::world::tenant_of_runtime;
 
 /// The name of a gateway's Deployment and `ServiceAccount`.
 const GATEWAY: &str = "gateway";
@@ -95,9 +95,7 @@ pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Resul
     }
     let bound = bound(&status.user.unwrap_or_default())?;
     let world = &ctx.world;
-    let tenants = world.tenants.state();
-    let tenant = tenants.iter().find(|tenant| tenant.runtime_namespace() == bound.namespace);
-    let tenant = tenant.filter(|tenant| older_claim(tenant, &tenants).is_none());
+    let tenant = tenant_of_runtime(&bound.namespace, &world.tenants.state());
     let made = world.namespaces.get(&ObjectRef::new(&bound.namespace));
     let maker = made.as_ref().and_then(|namespace| namespace.labels().get(labels::TENANT_UID));
     // A namespace of the right name is not enough: it has to be the one that was made for this tenant.

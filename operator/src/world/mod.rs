@@ -94,6 +94,13 @@ impl World {
         older_claim(&tenant, &self.tenants.state()).is_none().then_some(tenant)
     }
 
+    /// Whether a namespace was made for a gateway and its servers. Nobody but us writes in one, so what the labels of an
+    /// object say about it is to be believed there and nowhere else.
+    pub fn is_runtime(&self, namespace: &str) -> bool {
+        let found = self.namespaces.get(&ObjectRef::new(namespace));
+        found.is_some_and(|namespace| namespace.labels().contains_key(labels::TENANT_UID))
+    }
+
     /// The tenant with that UID.
     pub fn tenant_by_uid(&self, uid: &str) -> Option<Arc<MCPTenant>> {
         self.tenants.find(|tenant| tenant.metadata.uid.as_deref() == Some(uid))
@@ -117,6 +124,12 @@ pub fn older_claim(tenant: &MCPTenant, all: &[Arc<MCPTenant>]) -> Option<Arc<MCP
         .filter(|other| other.metadata.uid != tenant.metadata.uid && age(other) < age(tenant))
         .find(|other| claims(other).iter().any(|namespace| ours.contains(namespace)))
         .cloned()
+}
+
+/// The tenant whose gateway runs in a namespace: of those that claim it, the one that no older claim keeps out.
+pub fn tenant_of_runtime(namespace: &str, all: &[Arc<MCPTenant>]) -> Option<Arc<MCPTenant>> {
+    let mut claims = all.iter().filter(|tenant| tenant.runtime_namespace() == namespace);
+    claims.find(|tenant| older_claim(tenant, all).is_none()).cloned()
 }
 
 #[cfg(test)]
@@ -146,6 +159,19 @@ mod tests {
         let old = tenant("acme", "acme", "u-1", "2026-11-01T00:00:00Z");
         let new = tenant("beta", "acme-mcp", "u-2", "2026-11-02T00:00:00Z");
         assert!(older_claim(&new, &[old, new.clone()]).is_some());
+    }
+
+    #[test]
+    fn a_younger_claim_on_a_runtime_namespace_does_not_hide_the_older() {
+        let old = tenant("acme", "acme", "u-1", "2026-11-01T00:00:00Z");
+        let new = tenant("beta", "beta", "u-2", "2026-11-02T00:00:00Z");
+        let mut new = Arc::unwrap_or_clone(new);
+        new.spec.runtime_namespace = Some("acme-mcp".into());
+        let new = Arc::new(new);
+        for all in [[old.clone(), new.clone()], [new, old]] {
+            assert_eq!(tenant_of_runtime("acme-mcp", &all).unwrap().name_any(), "acme");
+            assert!(tenant_of_runtime("beta-mcp", &all).is_none());
+        }
     }
 
     #[test]
