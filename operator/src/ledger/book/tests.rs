@@ -97,6 +97,17 @@ fn the_last_report_gives_back_what_was_not_spent() {
 }
 
 #[test]
+fn a_report_of_a_number_that_was_applied_changes_nothing_whatever_it_says() {
+    let mut book = book();
+    book.grant(&ask(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
+    book.report(&report("l1", 3, 15, false)).unwrap();
+    let before = book.clone();
+    assert_eq!(book.report(&report("l1", 3, 20, false)), Ok(Reported::Known));
+    assert_eq!(book.report(&report("l1", 2, 20, true)), Ok(Reported::Known));
+    assert_eq!(book, before);
+}
+
+#[test]
 fn reports_that_cannot_be_true_change_nothing() {
     let mut book = book();
     book.grant(&ask(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
