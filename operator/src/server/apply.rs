@@ -42,8 +42,10 @@ pub(crate) async fn bring(
         workload = applied.live;
     }
     for (key, meta) in ctx.world.owned.with_label(labels::SERVER_UID, &server.uid) {
+        // Anybody can write our labels elsewhere.
+        let foreign = key.namespace != server.runtime_namespace;
         let wanted = objects.iter().any(|object| object.resource.kind == key.kind && object.name == key.name);
-        let Some(resource) = (!wanted).then(|| resource_of(&key.kind)).flatten() else { continue };
+        let Some(resource) = (!foreign && !wanted).then(|| resource_of(&key.kind)).flatten() else { continue };
         tracing::info!(kind = key.kind, namespace = key.namespace, name = key.name, "deleting an orphan");
         delete(&ctx.client, &resource, Some(&key.namespace), &key.name, Some(&meta.uid)).await?;
     }

@@ -109,7 +109,9 @@ async fn prune(ctx: &Context, tenant: &Tenant, objects: &Objects) -> Result<(), 
             name: object.name.clone(),
         })
         .collect();
-    for (key, meta) in ctx.world.owned.with_label(labels::TENANT_UID, &tenant.uid) {
+    let ours = ctx.world.owned.with_label(labels::TENANT_UID, &tenant.uid);
+    let ours = ours.into_iter().filter(|(key, _)| is_place_of_ours(key, &tenant.namespace, &tenant.runtime_namespace));
+    for (key, meta) in ours {
         let orphan = match meta.labels.get(labels::SERVER_UID) {
             Some(server) => ctx.world.server_by_uid(server).is_none(),
             None => !wanted.contains(&key),
@@ -119,6 +121,13 @@ async fn prune(ctx: &Context, tenant: &Tenant, objects: &Objects) -> Result<(), 
         delete(&ctx.client, &resource, Some(&key.namespace), &key.name, Some(&meta.uid)).await?;
     }
     Ok(())
+}
+
+/// Whether we make objects of that kind in that namespace. Labels alone say nothing: anybody can write them, on objects
+/// that we may not touch.
+pub(super) fn is_place_of_ours(key: &Key, namespace: &str, runtime_namespace: &str) -> bool {
+    key.namespace == runtime_namespace
+        || (key.namespace == namespace && matches!(key.kind.as_str(), "ResourceQuota" | "RoleBinding"))
 }
 
 /// The API of a kind that the index holds.
@@ -137,4 +146,32 @@ pub fn resource_of(kind: &str) -> Option<ApiResource> {
         "RoleBinding" => ApiResource::erase::<rbac::v1::RoleBinding>(&()),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_on_an_object_of_the_tenants_own_do_not_make_it_ours() {
+        let is_ours = |kind: &str, namespace: &str| {
+            let key = Key { kind: kind.into(), namespace: namespace.into(), name: "x".into() };
+            is_place_of_ours(&key, "acme", "acme-mcp")
+        };
+        assert!(
+            is_ours("Deployment", "acme-mcp") && is_ours("ResourceQuota", "acme") && is_ours("RoleBinding", "acme")
+        );
+        assert!(!is_ours("Deployment", "acme") && !is_ours("Service", "acme") && !is_ours("RoleBinding", "elsewhere"));
+    }
+
+    #[test]
+    fn everything_that_is_rendered_has_a_place() {
+        let tenant = crate::tenant::tests::checked();
+        let objects = crate::tenant::desired::desired(&tenant, &Settings::example()).unwrap();
+        for object in objects.all() {
+            let Some(namespace) = object.namespace.clone() else { continue };
+            let key = Key { kind: object.resource.kind.clone(), namespace, name: object.name.clone() };
+            assert!(is_place_of_ours(&key, "acme", "acme-mcp"), "{object}");
+        }
+    }
 }
