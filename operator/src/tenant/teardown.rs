@@ -4,20 +4,23 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPTenant;
 use serde_json::json;
 
-use super::apply::resource_of;
+use super::apply::{is_place_of_ours, resource_of};
 use super::dereference::{Facts, Found};
+use super::desired::binding;
 use super::status::{self, Judged};
-use super::validate::deletes_namespace;
-use crate::apply::delete;
+use super::validate::{Tenant, deletes_namespace};
+use crate::apply::{ApplyError, apply, delete};
 use crate::config::FIELD_MANAGER;
 use crate::context::Context;
 use crate::error::ReconcileError;
 use crate::labels;
+use crate::settings::Settings;
 use crate::world::OPERATOR_BINDING;
 
 /// How soon to look again whether the pods have gone.
@@ -38,6 +41,7 @@ pub(crate) async fn tear_down(
     // The compiler refuses every call of a tenant that is being deleted.
     ctx.control.poke(uid);
     if is_ours(&facts.runtime_namespace) {
+        restore_access(object, ctx, &runtime).await?;
         stop(ctx, uid, &runtime).await?;
         let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &runtime);
         let left = pods
@@ -61,6 +65,22 @@ pub(crate) async fn tear_down(
     crate::status::release(&Api::<MCPTenant>::all(ctx.client.clone()), object).await?;
     ctx.events.normal(object, "TornDown", "Delete", format!("the tenant {name} is gone")).await;
     Ok(None)
+}
+
+/// Puts the binding back that lets us work in a namespace, should it be gone. Answers whether it is there, and ours.
+async fn restore_access(object: &MCPTenant, ctx: &Context, namespace: &str) -> Result<bool, ReconcileError> {
+    // A binding does not hold the address.
+    let address = ctx.config.service_address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
+    let settings = Settings::new(&ctx.config, address);
+    let Some(want) = binding(&Tenant::claimed(object)?, &settings, namespace) else { return Ok(false) };
+    match apply(&ctx.client, &want).await {
+        Ok(_) => Ok(true),
+        Err(error @ ApplyError::NotOurs { .. }) => {
+            tracing::warn!(error = crate::error::chain(&error), "what is left in the namespace stays there");
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Scales everything in the runtime namespace to zero.
@@ -102,22 +122,30 @@ async fn leave_namespace(object: &MCPTenant, facts: &Facts, ctx: &Context, uid: 
     if !claimed {
         return Ok(());
     }
-    let ours: Vec<_> = ctx.world.owned.with_label(labels::TENANT_UID, uid);
-    let bound = |name: &str| name == OPERATOR_BINDING;
-    if ours.iter().any(|(key, _)| key.namespace == *namespace && bound(&key.name)) {
+    let mut ours = ctx.world.owned.with_label(labels::TENANT_UID, uid);
+    ours.retain(|(key, _)| {
+        key.namespace == *namespace && is_place_of_ours(key, namespace, &object.runtime_namespace())
+    });
+    if ours.is_empty() || !restore_access(object, ctx, namespace).await? {
+        ours.clear();
+    } else {
         delete_secrets(ctx, namespace, uid).await?;
     }
     if deletes_namespace(object, &facts.tenant_namespace) {
         delete(&ctx.client, &ApiResource::erase::<Namespace>(&()), None, namespace, None).await?;
         return Ok(());
     }
-    // The binding goes last: it is what lets us delete the rest.
-    let (last, first): (Vec<_>, Vec<_>) =
-        ours.into_iter().filter(|(key, _)| key.namespace == *namespace).partition(|(key, _)| bound(&key.name));
-    for (key, meta) in first.into_iter().chain(last) {
+    if ours.is_empty() {
+        return Ok(());
+    }
+    let (last, first): (Vec<_>, Vec<_>) = ours.into_iter().partition(|(key, _)| key.name == OPERATOR_BINDING);
+    for (key, meta) in first {
         if let Some(resource) = resource_of(&key.kind) {
             delete(&ctx.client, &resource, Some(namespace), &key.name, Some(&meta.uid)).await?;
         }
     }
+    // The binding goes last: it is what lets us delete the rest. One that was put back is not in the index yet.
+    let uid = last.first().map(|(_, meta)| meta.uid.as_str());
+    delete(&ctx.client, &ApiResource::erase::<RoleBinding>(&()), Some(namespace), OPERATOR_BINDING, uid).await?;
     Ok(())
 }

@@ -105,20 +105,27 @@ pub fn validate(object: &MCPTenant, facts: &Facts) -> Result<Result<Tenant, Refu
             ours
         }
     };
-    let (tenant_quota, runtime_quota) =
-        object.spec.hard.clone().into_iter().partition(|(name, _)| counts_our_kinds(name));
-    Ok(Ok(Tenant {
-        name,
-        uid,
-        namespace,
-        made_by_us,
-        runtime_namespace,
-        pod_security: object.spec.pod_security,
-        runtime_quota,
-        tenant_quota,
-        clients: object.spec.clients.clone(),
-        suspended: object.spec.suspend,
-    }))
+    Ok(Ok(Tenant { made_by_us, ..Tenant::claimed(object)? }))
+}
+
+impl Tenant {
+    /// What the object says, whether its claims hold or not.
+    pub(super) fn claimed(object: &MCPTenant) -> Result<Self, ReconcileError> {
+        let (tenant_quota, runtime_quota) =
+            object.spec.hard.clone().into_iter().partition(|(name, _)| counts_our_kinds(name));
+        Ok(Self {
+            name: object.metadata.name.clone().ok_or(ReconcileError::Incomplete("metadata.name"))?,
+            uid: object.metadata.uid.clone().ok_or(ReconcileError::Incomplete("metadata.uid"))?,
+            namespace: object.spec.namespace.name.clone(),
+            made_by_us: false,
+            runtime_namespace: object.runtime_namespace(),
+            pod_security: object.spec.pod_security,
+            runtime_quota,
+            tenant_quota,
+            clients: object.spec.clients.clone(),
+            suspended: object.spec.suspend,
+        })
+    }
 }
 
 /// Whether the tenant's namespace goes with the tenant: only one that the operator made.

@@ -46,6 +46,11 @@ pub fn desired(tenant: &Tenant, settings: &Settings) -> Result<Objects, ApplyErr
     })
 }
 
+/// The operator's way into one of the tenant's namespaces.
+pub(super) fn binding(tenant: &Tenant, settings: &Settings, namespace: &str) -> Option<Rendered> {
+    access::render(tenant, settings).into_iter().find(|binding| binding.namespace.as_deref() == Some(namespace))
+}
+
 /// What the gateway's certificate carries.
 pub fn gateway_certificate(tenant: &Tenant, settings: &Settings) -> LeafRequest {
     let name = format!("gateway.{}.svc", tenant.runtime_namespace);
