@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use kube::Api;
+use mcp_fleet_crds::budget::Spending;
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition};
 use mcp_fleet_crds::{MCPTenant, MCPTenantStatus};
 use serde_json::Value;
@@ -46,9 +47,8 @@ pub(crate) fn status(object: &MCPTenant, judged: &Judged<'_>, now: Timestamp) ->
     let generation = object.metadata.generation;
     let (summary, others) = match judged {
         Judged::Applied { tenant, gateway, state, verdict } => {
-            let policy = policy_current(state, *verdict, generation);
-            let mut others = vec![policy.clone()];
-            others.extend(exhausted(state));
+            let mut others = vec![policy_current(state, *verdict, generation)];
+            others.extend(spending(object, state).as_ref().and_then(exhausted));
             (summary(tenant, gateway, state, *verdict), others)
         }
         Judged::Refused(refusal) => (Summary::Stuck(refusal.reason, refusal.message.clone()), vec![]),
@@ -66,11 +66,17 @@ pub(crate) fn status(object: &MCPTenant, judged: &Judged<'_>, now: Timestamp) ->
             policy_generation: published(state.generation),
             policy_digest: state.digest.clone(),
             gateways: state.gateways.clone(),
-            spending: state.spending.clone(),
+            spending: spending(object, state),
             conditions,
         },
         _ => MCPTenantStatus { observed_generation: generation, conditions, ..before },
     }
+}
+
+/// Where the ceiling stands. A new leader knows after a moment; until then what was said before holds.
+fn spending(object: &MCPTenant, state: &TenantState) -> Option<Spending> {
+    object.spec.spend_limit.as_ref()?;
+    state.spending.clone().or_else(|| object.status.as_ref()?.spending.clone())
 }
 
 fn published(generation: u64) -> Option<i64> {
@@ -119,8 +125,8 @@ pub fn policy_current(state: &TenantState, verdict: Option<&Verdict>, generation
     NewCondition::yes(kind, Reason::Enforced, format!("all gateways enforce policy {}", state.generation))
 }
 
-fn exhausted(state: &TenantState) -> Option<NewCondition> {
-    let remaining = state.spending.as_ref()?.remaining?;
+fn exhausted(spending: &Spending) -> Option<NewCondition> {
+    let remaining = spending.remaining?;
     let kind = ConditionType::Exhausted;
     Some(if remaining.get() == 0 {
         NewCondition::yes(kind, Reason::LimitReached, "spendLimit is reached; priced calls are refused")
@@ -179,9 +185,13 @@ mod tests {
     }
 
     fn judge(gateway: &Value, state: &TenantState) -> MCPTenantStatus {
+        judge_of(&tenant(), gateway, state)
+    }
+
+    fn judge_of(object: &MCPTenant, gateway: &Value, state: &TenantState) -> MCPTenantStatus {
         let (tenant_checked, verdict) = (checked(), verdict());
         let judged = Judged::Applied { tenant: &tenant_checked, gateway, state, verdict: Some(&verdict) };
-        status(&tenant(), &judged, "2026-11-22T12:00:00Z".parse().unwrap())
+        status(object, &judged, "2026-11-22T12:00:00Z".parse().unwrap())
     }
 
     #[test]
@@ -210,9 +220,24 @@ mod tests {
     fn equal_facts_give_an_equal_status() {
         let mut object = tenant();
         object.status = Some(judge(&available(), &state(3, 3)));
-        let (checked, verdict, gateway, state) = (checked(), verdict(), available(), state(3, 3));
-        let judged = Judged::Applied { tenant: &checked, gateway: &gateway, state: &state, verdict: Some(&verdict) };
-        let later = status(&object, &judged, "2026-11-23T12:00:00Z".parse().unwrap());
+        let later = judge_of(&object, &available(), &state(3, 3));
         assert_eq!(object.status, Some(later));
+    }
+
+    #[test]
+    fn a_new_leader_that_knows_no_spending_yet_changes_nothing() {
+        let mut object = tenant();
+        object.spec.spend_limit =
+            Some(serde_json::from_value(json!({"amount": "5.00", "currency": "EUR", "period": "Day"})).unwrap());
+        let period = json!({"start": "2026-11-22T00:00:00Z", "end": "2026-11-23T00:00:00Z"});
+        let spent =
+            json!({"currentPeriod": period, "spent": "5.00", "leased": "0", "forfeited": "0", "remaining": "0"});
+        let known = TenantState { spending: Some(serde_json::from_value(spent).unwrap()), ..state(3, 3) };
+        object.status = Some(judge_of(&object, &available(), &known));
+        assert!(is_true(&object.status.as_ref().unwrap().conditions, ConditionType::Exhausted));
+        assert_eq!(object.status, Some(judge_of(&object, &available(), &state(3, 3))));
+        // Without a ceiling there is nothing to say.
+        object.spec.spend_limit = None;
+        assert!(judge_of(&object, &available(), &known).spending.is_none());
     }
 }
