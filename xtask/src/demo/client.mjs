@@ -50,6 +50,8 @@ function parsed(text) {
   }
 }
 
+const accepted = (answer) => answer.status === 200 && !answer.reply?.error;
+
 const tasks = {
   // One request.
   async request() {
@@ -59,13 +61,13 @@ const tasks = {
   // Asks again and again; says when the first answer came, and then when the first refusal did.
   async untilRefused() {
     const first = await request('tools/list', {});
-    say({ ready: first.status === 200, ...(first.status === 200 ? {} : first) });
+    say({ ready: accepted(first), ...(accepted(first) ? {} : first) });
     const until = now() + task.forMs;
     let asked = 1;
     while (now() < until) {
       const answer = await request('tools/list', {});
       asked += 1;
-      if (answer.status !== 200) {
+      if (!accepted(answer)) {
         say({ refusedAt: now(), asked, ...answer });
         return;
       }

@@ -86,9 +86,7 @@ pub const REVOKED: Step = Step {
                 bail!("expected 401: {refusal}");
             }
             until(Duration::from_secs(20), "a new token that is good", || {
-                let fresh = acme(stage, "writer", "clock")?;
-                let answer = agent::request(stage, &fresh, "tools/list", &json!({}))?;
-                if answer["status"] == json!(200) { Ok(()) } else { Err(anyhow!("not yet: {answer}")) }
+                accepted(stage, &acme(stage, "writer", "clock")?)
             })?;
         }
         Ok(format!("{}; a new token was issued each time", times.told()?))
@@ -103,12 +101,12 @@ pub const SUSPENDED: Step = Step {
         let mut times = Times::default();
         for _ in 0..stage.trials {
             let target = acme(stage, "writer", "clock")?;
-            times.first_refusal(stage, &target, &json!({"spec": {"suspend": true}}))?;
+            let refusal = times.first_refusal(stage, &target, &json!({"spec": {"suspend": true}}))?;
+            if refusal["reply"]["error"]["data"]["reason"] != json!("principal_suspended") {
+                bail!("expected principal_suspended: {refusal}");
+            }
             patch_writer(stage, &json!({"spec": {"suspend": false}}))?;
-            until(Duration::from_secs(20), "the end of the suspension", || {
-                let answer = agent::request(stage, &target, "tools/list", &json!({}))?;
-                if answer["status"] == json!(200) { Ok(()) } else { Err(anyhow!("not yet: {answer}")) }
-            })?;
+            until(Duration::from_secs(20), "the end of the suspension", || accepted(stage, &target))?;
         }
         times.told()
     },
@@ -155,6 +153,15 @@ impl Times {
         }
         Ok(told)
     }
+}
+
+/// An error if the gateway refuses.
+fn accepted(stage: &Stage, target: &Target) -> Result<()> {
+    let answer = agent::request(stage, target, "tools/list", &json!({}))?;
+    if answer["status"] == json!(200) && answer["reply"]["error"].is_null() {
+        return Ok(());
+    }
+    Err(anyhow!("refused: {answer}"))
 }
 
 fn patch_writer(stage: &Stage, patch: &Value) -> Result<()> {
