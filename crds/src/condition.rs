@@ -81,6 +81,8 @@ names! {
         CurrencyMissing,
         /// Not enough pods of the gateway are ready.
         GatewayUnavailable,
+        /// Kubernetes has not counted the tenant's quota yet, and refuses new objects until it has.
+        QuotaNotCounted,
         /// Not enough pods of the server are ready.
         WorkloadUnavailable,
         /// Everything that is referred to exists.

@@ -9,7 +9,7 @@ use mcp_fleet_crds::condition::{ConditionType, is_true};
 use serde_json::Value;
 
 use super::dereference::Found;
-use super::desired::{DEPLOYMENT, Objects, gateway_certificate};
+use super::desired::{Objects, gateway_certificate};
 use super::validate::{CREATED_FOR, Tenant};
 use crate::apply::{Action, Rendered, apply, delete};
 use crate::ca::{TlsSecret, ensure_tls};
@@ -25,6 +25,8 @@ use crate::world::Key;
 pub(crate) struct Outcome {
     /// The live Deployment of the gateway.
     pub gateway: Value,
+    /// The live quota of the tenant's namespace; null if there is none.
+    pub quota: Value,
 }
 
 /// Brings everything of the tenant to what is wanted.
@@ -49,7 +51,7 @@ pub(crate) async fn bring(
     if !known {
         ctx.control.poke(&tenant.uid);
     }
-    apply_all(ctx, object, settled, &objects.fences).await?;
+    let fences = apply_all(ctx, object, settled, &objects.fences).await?;
     let tls = TlsSecret {
         namespace: &tenant.runtime_namespace,
         name: "gateway-tls",
@@ -59,28 +61,35 @@ pub(crate) async fn bring(
     ensure_tls(&ctx.client, &ctx.ca, &tls, Timestamp::now()).await?;
     let gateway = apply_all(ctx, object, settled, &objects.gateway).await?;
     prune(ctx, tenant, objects).await?;
-    Ok(Outcome { gateway })
+    Ok(Outcome {
+        gateway: live(gateway, "Deployment", &tenant.runtime_namespace),
+        quota: live(fences, "ResourceQuota", &tenant.namespace),
+    })
 }
 
-/// Applies objects in order, and answers the live Deployment of the gateway if it is among them.
-async fn apply_all(
+/// The first of a kind in a namespace; null if there is none.
+fn live(objects: Vec<(&Rendered, Value)>, kind: &str, namespace: &str) -> Value {
+    let is_it = |want: &Rendered| want.resource.kind == kind && want.namespace.as_deref() == Some(namespace);
+    objects.into_iter().find(|(want, _)| is_it(want)).map_or(Value::Null, |(_, live)| live)
+}
+
+/// Applies objects in order, and answers how they live.
+async fn apply_all<'r>(
     ctx: &Context,
     object: &MCPTenant,
     settled: bool,
-    objects: &[Rendered],
-) -> Result<Value, ReconcileError> {
-    let mut gateway = Value::Null;
+    objects: &'r [Rendered],
+) -> Result<Vec<(&'r Rendered, Value)>, ReconcileError> {
+    let mut all = Vec::with_capacity(objects.len());
     for want in objects {
         let applied = apply(&ctx.client, want).await?;
         if settled && applied.action != Action::Nothing {
             let note = format!("{want} was deleted or changed, and is back");
             ctx.events.warning(object, "PutBack", "Apply", note).await;
         }
-        if want.resource.kind == "Deployment" && want.name == DEPLOYMENT {
-            gateway = applied.live;
-        }
+        all.push((want, applied.live));
     }
-    Ok(gateway)
+    Ok(all)
 }
 
 /// The tenant's own namespace is made once, and then is the tenant's.

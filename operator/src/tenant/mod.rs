@@ -106,6 +106,7 @@ impl Controller for Tenants {
                 let judged = Judged::Applied {
                     tenant: &tenant,
                     gateway: &outcome.gateway,
+                    quota: &outcome.quota,
                     state: &state,
                     verdict: verdict.as_ref(),
                 };

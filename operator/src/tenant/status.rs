@@ -23,6 +23,8 @@ pub(crate) enum Judged<'a> {
         tenant: &'a Tenant,
         /// The live Deployment of its gateway.
         gateway: &'a Value,
+        /// The live quota of its namespace; null if there is none.
+        quota: &'a Value,
         /// How far its policy is enforced.
         state: &'a TenantState,
         /// What the compiler made of it.
@@ -46,10 +48,10 @@ pub(crate) fn status(object: &MCPTenant, judged: &Judged<'_>, now: Timestamp) ->
     let before = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
     let (summary, others) = match judged {
-        Judged::Applied { tenant, gateway, state, verdict } => {
+        Judged::Applied { tenant, gateway, quota, state, verdict } => {
             let mut others = vec![policy_current(state, *verdict, generation)];
             others.extend(spending(object, state).as_ref().and_then(exhausted));
-            (summary(tenant, gateway, state, *verdict), others)
+            (summary(tenant, gateway, quota, state, *verdict), others)
         }
         Judged::Refused(refusal) => (Summary::Stuck(refusal.reason, refusal.message.clone()), vec![]),
         Judged::Failed { message, stuck: true } => (Summary::Stuck(Reason::Failed, message.clone()), vec![]),
@@ -83,7 +85,7 @@ fn published(generation: u64) -> Option<i64> {
     i64::try_from(generation).ok().filter(|generation| *generation > 0)
 }
 
-fn summary(tenant: &Tenant, gateway: &Value, state: &TenantState, verdict: Option<&Verdict>) -> Summary {
+fn summary(tenant: &Tenant, gateway: &Value, quota: &Value, state: &TenantState, verdict: Option<&Verdict>) -> Summary {
     if let Some(verdict) = verdict.filter(|verdict| !verdict.ok) {
         return Summary::Stuck(verdict.reason, verdict.message.clone());
     }
@@ -97,10 +99,27 @@ fn summary(tenant: &Tenant, gateway: &Value, state: &TenantState, verdict: Optio
         });
         return Summary::Working(reason, message);
     }
+    let uncounted = uncounted(quota);
+    if !uncounted.is_empty() {
+        let message = format!(
+            "Kubernetes has not counted {} in the namespace {} yet, and refuses new objects there until it has; it looks \
+             for new kinds every 30 seconds",
+            uncounted.join(", "),
+            tenant.namespace
+        );
+        return Summary::Working(Reason::QuotaNotCounted, message);
+    }
     if tenant.suspended {
         return Summary::Ready(Reason::Suspended, "suspended: every call is refused".into());
     }
     Summary::Ready(Reason::Reconciled, format!("{} enforces policy {}", gateways(state.current()), state.generation))
+}
+
+/// The counts that a quota limits and has no status for yet: admission refuses every object that one of them counts.
+fn uncounted(quota: &Value) -> Vec<&str> {
+    let limits = quota["spec"]["hard"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+    let has = |part: &str, name: &str| quota["status"][part].get(name).is_some();
+    limits.filter(|name| name.starts_with("count/") && !(has("hard", name) && has("used", name))).collect()
 }
 
 fn gateways(count: usize) -> String {
@@ -190,7 +209,8 @@ mod tests {
 
     fn judge_of(object: &MCPTenant, gateway: &Value, state: &TenantState) -> MCPTenantStatus {
         let (tenant_checked, verdict) = (checked(), verdict());
-        let judged = Judged::Applied { tenant: &tenant_checked, gateway, state, verdict: Some(&verdict) };
+        let quota = &Value::Null;
+        let judged = Judged::Applied { tenant: &tenant_checked, gateway, quota, state, verdict: Some(&verdict) };
         status(object, &judged, "2026-11-22T12:00:00Z".parse().unwrap())
     }
 
@@ -222,6 +242,24 @@ mod tests {
         object.status = Some(judge(&available(), &state(3, 3)));
         let later = judge_of(&object, &available(), &state(3, 3));
         assert_eq!(object.status, Some(later));
+    }
+
+    #[test]
+    fn a_tenant_is_not_ready_while_its_quota_refuses_every_object() {
+        let name = "count/mcpservers.mcp-fleet.dev";
+        let mut quota = json!({"spec": {"hard": {name: "5"}}, "status": {"hard": {name: "5"}}});
+        let judge = |quota: &Value| {
+            let (checked, verdict, gateway, state) = (checked(), verdict(), available(), state(3, 3));
+            let judged =
+                Judged::Applied { tenant: &checked, gateway: &gateway, quota, state: &state, verdict: Some(&verdict) };
+            status(&tenant(), &judged, "2026-11-22T12:00:00Z".parse().unwrap()).conditions
+        };
+        let waiting = judge(&quota);
+        let ready = find(&waiting, ConditionType::Ready).unwrap();
+        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "QuotaNotCounted"));
+        assert!(ready.message.contains(name) && is_true(&waiting, ConditionType::Reconciling), "{}", ready.message);
+        quota["status"]["used"] = json!({name: "0"});
+        assert!(is_true(&judge(&quota), ConditionType::Ready));
     }
 
     #[test]
