@@ -132,6 +132,15 @@ async fn prune(ctx: &Context, tenant: &Tenant, objects: &Objects) -> Result<(), 
     Ok(())
 }
 
+/// Deletes the quota of the tenant's namespace, so that it is made anew and counted.
+pub(super) async fn drop_quota(ctx: &Context, tenant: &Tenant, quota: &Value) -> Result<(), ReconcileError> {
+    let text = |field: &str| quota["metadata"][field].as_str();
+    let Some((name, resource)) = text("name").zip(resource_of("ResourceQuota")) else { return Ok(()) };
+    tracing::info!(namespace = tenant.namespace, "making the quota anew, so that it is counted");
+    delete(&ctx.client, &resource, Some(&tenant.namespace), name, text("uid")).await?;
+    Ok(())
+}
+
 /// Whether we make objects of that kind in that namespace. Labels alone say nothing: anybody can write them, on objects
 /// that we may not touch.
 pub(super) fn is_place_of_ours(key: &Key, namespace: &str, runtime_namespace: &str) -> bool {

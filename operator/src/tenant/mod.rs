@@ -3,6 +3,7 @@
 mod apply;
 mod dereference;
 pub mod desired;
+mod quota;
 mod status;
 mod teardown;
 pub mod validate;
@@ -14,6 +15,7 @@ pub use status::{is_available, policy_current};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPTenant;
@@ -111,7 +113,15 @@ impl Controller for Tenants {
                     verdict: verdict.as_ref(),
                 };
                 status::write(&ctx, &object, &judged).await?;
-                Ok(None)
+                match quota::next(&outcome.quota, Timestamp::now()) {
+                    quota::Next::Rest => Ok(None),
+                    quota::Next::Wait(wait) => Ok(Some(wait)),
+                    quota::Next::MakeAnew => {
+                        apply::drop_quota(&ctx, &tenant, &outcome.quota).await?;
+                        // The next look makes it anew.
+                        Ok(Some(Duration::ZERO))
+                    }
+                }
             }
             Err(error) if error.is_conflict() => Err(error),
             Err(error) => {

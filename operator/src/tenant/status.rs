@@ -7,6 +7,7 @@ use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCon
 use mcp_fleet_crds::{MCPTenant, MCPTenantStatus};
 use serde_json::Value;
 
+use super::quota::uncounted;
 use super::validate::{Refusal, Tenant};
 use crate::config::gateway_origin;
 use crate::context::Context;
@@ -113,13 +114,6 @@ fn summary(tenant: &Tenant, gateway: &Value, quota: &Value, state: &TenantState,
         return Summary::Ready(Reason::Suspended, "suspended: every call is refused".into());
     }
     Summary::Ready(Reason::Reconciled, format!("{} enforces policy {}", gateways(state.current()), state.generation))
-}
-
-/// The counts that a quota limits and has no status for yet: admission refuses every object that one of them counts.
-fn uncounted(quota: &Value) -> Vec<&str> {
-    let limits = quota["spec"]["hard"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
-    let has = |part: &str, name: &str| quota["status"][part].get(name).is_some();
-    limits.filter(|name| name.starts_with("count/") && !(has("hard", name) && has("used", name))).collect()
 }
 
 fn gateways(count: usize) -> String {
