@@ -20,8 +20,9 @@ use super::period::Span;
 pub const MAX_LEASES: usize = 64;
 /// Rows by principal, server and tool; what comes after goes to the row of the others.
 pub const MAX_ROWS: usize = 1000;
-/// Entries over all open leases that name a row.
-pub const MAX_ENTRIES: usize = 4000;
+/// Entries over all leases that name a row. With the rows, and names as long as they get, a record stays below the
+/// 1.5 MiB that the API server takes.
+pub const MAX_ENTRIES: usize = 1000;
 /// Forfeited leases that are kept one by one; older ones are folded into one sum.
 pub const MAX_FORFEITS: usize = 64;
 

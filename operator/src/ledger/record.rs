@@ -136,7 +136,7 @@ fn millis(unix: i64) -> Time {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::book::{Ask, Item, Report};
+    use super::super::book::{Ask, Item, MAX_ENTRIES, MAX_LEASES, MAX_ROWS, Report};
     use super::*;
 
     #[test]
@@ -163,6 +163,33 @@ mod tests {
         let text = serde_json::to_string(&record).unwrap();
         let back = from_record(&serde_json::from_str(&text).unwrap()).unwrap();
         assert_eq!(back, (owner, book));
+    }
+
+    #[test]
+    fn a_full_book_with_long_names_fits_into_the_api_server() {
+        let owner =
+            Owner { tenant: "acme".into(), tenant_uid: "u-1".into(), budget: "daily".into(), budget_uid: "b-1".into() };
+        let amount = Amount { micros: u64::MAX / 2000, calls: u64::MAX / 2000 };
+        let mut book = Book::new(Span { start: 1_794_960_000, end: 1_795_046_400 });
+        book.rows = (0..MAX_ROWS)
+            .map(|n| Row { principal: format!("{n:0>320}"), server: "s".repeat(63), tool: "t".repeat(128), amount })
+            .collect();
+        let each = MAX_ENTRIES / MAX_LEASES + 1;
+        book.leases = (0..MAX_LEASES)
+            .map(|n| Lease {
+                id: format!("1794960000.{n:0>26}"),
+                holder: Holder { pod_uid: "p".repeat(36), epoch: "e".repeat(36) },
+                request: 1,
+                granted: Limit { micros: Some(u64::MAX), calls: Some(u64::MAX) },
+                deadline: 1_795_046_400_000,
+                sequence: u64::MAX,
+                entries: (0..each).map(|row| Entry { row, amount }).collect(),
+            })
+            .collect();
+        let forfeit = |lease: &Lease| Forfeit { lease: Lease { entries: vec![], ..lease.clone() }, at: 1_795_000_000 };
+        book.forfeits = book.leases.iter().map(forfeit).collect();
+        let size = serde_json::to_vec(&to_record(&owner, &book)).unwrap().len();
+        assert!(size < 1_400_000, "{size} bytes");
     }
 
     #[test]
