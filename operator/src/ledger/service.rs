@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt;
 use mcp_fleet_policy::model::Budget;
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, oneshot};
@@ -29,6 +30,8 @@ pub const BATCH: Duration = Duration::from_secs(1);
 const REFUSE_UNREAD: Duration = Duration::from_secs(5);
 /// How often a write is tried anew when somebody else was faster.
 const ATTEMPTS: usize = 8;
+/// How many books are flushed at a time.
+const FLUSHES: usize = 8;
 
 /// Why the ledger gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -219,7 +222,8 @@ impl<S: Store> Ledger<S> {
         }
         let slots: Vec<(Key, Arc<Mutex<Slot>>)> =
             self.slots.lock().iter().map(|(key, slot)| (key.clone(), Arc::clone(slot))).collect();
-        for (key, slot) in slots {
+        // A book that is slow to write holds up few others.
+        let each = futures::stream::iter(slots).for_each_concurrent(FLUSHES, async |(key, slot)| {
             let mut slot = slot.lock().await;
             if !slot.waiting.is_empty() && slot.written.is_none_or(|written| written.elapsed() >= self.batch) {
                 self.settle(&key, &mut slot).await;
@@ -227,7 +231,8 @@ impl<S: Store> Ledger<S> {
             if !slot.waiting.is_empty() {
                 self.reported.store(true, Ordering::Release);
             }
-        }
+        });
+        each.await;
     }
 
     /// Gives up what a pod holds: all of it, or what is of another epoch than `running`.
