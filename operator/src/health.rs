@@ -5,17 +5,26 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::Metrics;
+
+/// Connections at a time.
+const CONNECTIONS: usize = 64;
+/// How long a connection may take to send a request's head, or to rest before the next.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The pause after a failure to accept: it may be for want of file descriptors, which do not come back at once.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether the stores are filled: set once.
 #[derive(Clone, Debug, Default)]
@@ -41,24 +50,33 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
+        let place = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            place = Arc::clone(&room).acquire_owned() => place.map_err(std::io::Error::other)?,
+        };
         let stream = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::debug!(%error, "failed to accept a health connection");
+                    tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             },
         };
         let (metrics, ready) = (metrics.clone(), ready.clone());
         tokio::spawn(async move {
+            let _place = place;
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {
                 let answer = answer(request.uri().path(), &metrics, &ready);
                 async move { Ok::<_, Infallible>(answer) }
             });
-            let served = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            let served = http.serve_connection(TokioIo::new(stream), service).await;
             if let Err(error) = served {
                 tracing::debug!(error = %error, "a health connection broke");
             }
