@@ -163,9 +163,17 @@ fn class<'s>(mut rest: &'s str, out: &mut String) -> Result<&'s str, PatternErro
     if rest.starts_with(']') {
         return Err(PatternError::Dialect("an empty class"));
     }
-    let mut last = None;
+    let (start, mut last, mut was_class) = (out.len(), None, false);
     loop {
         let character = rest.chars().next().ok_or(PatternError::Dialect("a class without an end"))?;
+        let is_class = rest.strip_prefix('\\').is_some_and(|tail| tail.starts_with(['d', 'w', 's']));
+        // The members of `\w` would become ends of a range.
+        if (is_class && last == Some('-') && out.len() > start + 1)
+            || (was_class && character == '-' && !rest.starts_with("-]"))
+        {
+            return Err(PatternError::Dialect("a range that begins or ends with a class"));
+        }
+        was_class = is_class;
         rest = rest.get(character.len_utf8()..).unwrap_or_default();
         match character {
             ']' => {
@@ -206,6 +214,8 @@ mod tests {
         assert!(!matches(r"\d", "٣"));
         assert!(!matches(r"\w", "é"));
         assert!(matches(r"[\w-]+", "a-b_1"));
+        assert!(matches(r"[-\w]+", "a-b_1"));
+        assert!(!matches(r"[.\-\w]+", "../../etc"));
         assert!(matches(r"\s", "\u{feff}"));
         assert!(!matches(".", "\u{2028}"));
         assert!(matches(".", "😀"));
@@ -241,6 +251,11 @@ mod tests {
             "[a",
             r"x\",
             r"[\D]",
+            r"[.-\w]+",
+            r"[a-\d]",
+            r"[^a-\s]",
+            r"[\w-.]",
+            r"[\d-\w]",
             "(",
             "*",
             r"\a",
