@@ -18,7 +18,7 @@ pub const NAMESPACE: &str = "faults";
 pub const RUNTIME: &str = "faults-mcp";
 
 const SCRIPT: &str = include_str!("../fixtures/hostile.py");
-const TOOLS: [&str; 8] = ["echo", "slow", "hang", "crash", "flood", "garbage", "twice", "wrong"];
+const TOOLS: [&str; 9] = ["echo", "slow", "hang", "crash", "flood", "garbage", "noise", "twice", "wrong"];
 
 /// The tenant, ready to be called.
 #[allow(missing_debug_implementations, reason = "the client has none")]
