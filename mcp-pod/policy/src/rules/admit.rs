@@ -139,7 +139,13 @@ impl Arguments {
     }
 
     /// How far the members are from being admitted: the number of arguments that are wrong.
+    ///
+    /// More members than there are arguments are not looked at one by one, or a caller could send tens of thousands of
+    /// them to be compared with every alternative: at least the surplus is undeclared.
     pub(crate) fn distance(&self, members: &Members<'_>) -> usize {
+        if let Some(surplus) = members.len().checked_sub(self.0.len()).filter(|surplus| *surplus > 0) {
+            return surplus;
+        }
         let undeclared = members.iter().filter(|(name, _)| self.get(name).is_none()).count();
         let wrong = self.0.iter().filter(|property| match members.iter().find(|(name, _)| *name == property.name) {
             Some((_, value)) => property.check.admit(value, &mut Vec::new()).is_err(),

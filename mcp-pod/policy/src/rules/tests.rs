@@ -243,3 +243,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn more_members_than_arguments_are_told_by_their_number_alone() {
+    let path = Argument { name: "path".into(), required: true, rule: path_rule(&["/w"], &[], false) };
+    let arguments = Arguments::new(&[path]).unwrap();
+    let members: Vec<_> = (0..30_000).map(|n| (format!("x{n}").into(), text("x"))).collect();
+    assert_eq!(arguments.distance(&members), 29_999);
+}
