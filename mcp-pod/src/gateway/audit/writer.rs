@@ -72,7 +72,7 @@ impl Audit {
 
     /// Takes a place for one line; waits a little when the queue is full.
     pub async fn place(&self) -> Result<Place, Blocked> {
-        if self.shared.broken.load(Ordering::Acquire) {
+        if self.is_broken() {
             return Err(Blocked);
         }
         if let Ok(permit) = self.shared.places.try_acquire() {
@@ -84,6 +84,11 @@ impl Audit {
             }
         }
         Ok(Place { shared: Some(Arc::clone(&self.shared)) })
+    }
+
+    /// Whether the sink failed: it does not come back while this process runs.
+    pub fn is_broken(&self) -> bool {
+        self.shared.broken.load(Ordering::Acquire)
     }
 
     /// Writes what is left and ends the thread.
@@ -241,7 +246,9 @@ mod tests {
     async fn a_broken_sink_denies_for_good() {
         let audit = Audit::start(Broken).unwrap();
         audit.place().await.unwrap().write(b"line\n");
+        assert!(!audit.is_broken());
         audit.close();
+        assert!(audit.is_broken());
         assert_eq!(audit.place().await.unwrap_err(), Blocked);
     }
 }

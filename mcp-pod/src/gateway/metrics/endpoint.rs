@@ -60,6 +60,10 @@ fn answer(request: &Request<Incoming>, state: &State) -> Response<Full<Bytes>> {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
     match request.uri().path() {
+        // Every call is denied until the process is started anew: have the kubelet do it.
+        "/healthz" | "/readyz" if state.audit.is_broken() => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "the audit trail cannot be written\n")
+        }
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" if state.ready() => text(StatusCode::OK, "ok\n"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "no fresh policy, or draining\n"),
