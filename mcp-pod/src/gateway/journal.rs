@@ -55,18 +55,25 @@ impl Journal {
         }
     }
 
-    /// Counts and audits a refusal. The request is refused whether or not its line can be written.
-    pub(crate) async fn refused(&self, state: &State, enforced: Option<&Enforced>, reason: Reason) {
+    /// Counts a refusal, and audits it if it is to have a line. The request is refused whether or not that can be written.
+    pub(crate) async fn refused(&self, state: &State, enforced: Option<&Enforced>, reason: Reason, audited: bool) {
         let decision = if reason.stage() == Stage::Forward { Decision::Failed } else { Decision::Denied };
-        self.write(state, enforced, decision, Some(reason)).await;
+        self.write(state, enforced, decision, Some(reason), audited).await;
     }
 
     /// Counts and audits a request that was allowed and is not a call.
     pub(crate) async fn allowed(&self, state: &State, enforced: &Enforced) {
-        self.write(state, Some(enforced), Decision::Allowed, None).await;
+        self.write(state, Some(enforced), Decision::Allowed, None, true).await;
     }
 
-    async fn write(&self, state: &State, enforced: Option<&Enforced>, decision: Decision, reason: Option<Reason>) {
+    async fn write(
+        &self,
+        state: &State,
+        enforced: Option<&Enforced>,
+        decision: Decision,
+        reason: Option<Reason>,
+        audited: bool,
+    ) {
         let policy = enforced.map(Enforced::policy);
         let tenant = policy.map_or("", |policy| &policy.tenant);
         let principal = policy.zip(self.principal).and_then(|(policy, index)| policy.principals.get(index));
@@ -96,6 +103,9 @@ impl Journal {
             state.metrics.took(operation, duration);
         }
 
+        if !audited {
+            return;
+        }
         let entry = Entry {
             time: Timestamp::now(),
             call: self.call,

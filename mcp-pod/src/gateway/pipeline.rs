@@ -22,18 +22,24 @@ use super::methods::{self, Context};
 use super::read_body::{BodyError, read_body};
 use super::respond::{Body, Failure, denied_request, error, unauthorised};
 use super::route::{self, Unfit};
+use super::seldom::Seldom;
 use super::state::State;
+
+/// When a refusal of a flood was last audited: strangers must not fill the trail, which is rolled over by its size.
+static FLOOD: Seldom = Seldom::new();
 
 /// A request that ends here: what its caller hears, and why.
 #[derive(Debug)]
 pub(crate) struct Refused {
     reason: Reason,
     response: Box<Response<Body>>,
+    /// One of a flood: each is counted, and one a second audited.
+    flood: bool,
 }
 
 impl Refused {
     pub(crate) fn new(reason: Reason, response: Response<Body>) -> Self {
-        Self { reason, response: Box::new(response) }
+        Self { reason, response: Box::new(response), flood: false }
     }
 }
 
@@ -45,7 +51,8 @@ pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Inc
     match stages(&state, enforced.as_ref(), &mut journal, peer, request).await {
         Ok(response) => response,
         Err(refused) => {
-            journal.refused(&state, enforced.as_deref(), refused.reason).await;
+            let audited = !refused.flood || FLOOD.now();
+            journal.refused(&state, enforced.as_deref(), refused.reason, audited).await;
             *refused.response
         }
     }
@@ -130,6 +137,7 @@ fn unauthenticated(why: Unauthenticated) -> Refused {
         Unauthenticated::Flood => {
             let mut refused = plain(StatusCode::TOO_MANY_REQUESTS, Reason::TokenInvalid);
             refused.response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            refused.flood = true;
             refused
         }
     }
