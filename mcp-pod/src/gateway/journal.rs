@@ -12,7 +12,7 @@ use mcp_fleet_policy::units::Micros;
 use tracing::warn;
 use ulid::Ulid;
 
-use super::audit::{Decision, Entry, Name};
+use super::audit::{Blocked, Decision, Entry, Name};
 use super::decode::Revision;
 use super::enforced::Enforced;
 use super::metrics::{Labels, Operation};
@@ -58,12 +58,15 @@ impl Journal {
     /// Counts a refusal, and audits it if it is to have a line. The request is refused whether or not that can be written.
     pub(crate) async fn refused(&self, state: &State, enforced: Option<&Enforced>, reason: Reason, audited: bool) {
         let decision = if reason.stage() == Stage::Forward { Decision::Failed } else { Decision::Denied };
-        self.write(state, enforced, decision, Some(reason), audited).await;
+        match self.write(state, enforced, decision, Some(reason), audited).await {
+            Err(error) if SAID.now() => warn!(%error, call = %self.call, "a refusal could not be audited"),
+            Ok(()) | Err(_) => {}
+        }
     }
 
-    /// Counts and audits a request that was allowed and is not a call.
-    pub(crate) async fn allowed(&self, state: &State, enforced: &Enforced) {
-        self.write(state, Some(enforced), Decision::Allowed, None, true).await;
+    /// Counts and audits a request that was allowed and is not a call. One that cannot be audited is not allowed.
+    pub(crate) async fn allowed(&self, state: &State, enforced: &Enforced) -> Result<(), Blocked> {
+        self.write(state, Some(enforced), Decision::Allowed, None, true).await
     }
 
     async fn write(
@@ -73,7 +76,13 @@ impl Journal {
         decision: Decision,
         reason: Option<Reason>,
         audited: bool,
-    ) {
+    ) -> Result<(), Blocked> {
+        let place = if audited { state.audit.place().await.map(Some) } else { Ok(None) };
+        if decision == Decision::Allowed
+            && let Err(blocked) = &place
+        {
+            return Err(*blocked);
+        }
         let policy = enforced.map(Enforced::policy);
         let tenant = policy.map_or("", |policy| &policy.tenant);
         let principal = policy.zip(self.principal).and_then(|(policy, index)| policy.principals.get(index));
@@ -103,9 +112,7 @@ impl Journal {
             state.metrics.took(operation, duration);
         }
 
-        if !audited {
-            return;
-        }
+        let Some(place) = place? else { return Ok(()) };
         let entry = Entry {
             time: Timestamp::now(),
             call: self.call,
@@ -133,10 +140,7 @@ impl Journal {
         };
         let mut line = Vec::with_capacity(512);
         entry.write(&mut line);
-        match state.audit.place().await {
-            Ok(place) => place.write(&line),
-            Err(error) if SAID.now() => warn!(%error, call = %self.call, "a refusal could not be audited"),
-            Err(_) => {}
-        }
+        place.write(&line);
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use mcp_fleet_policy::json::{Value, write_str};
 use mcp_fleet_policy::reason::Reason;
 use tracing::warn;
 
-use super::{Context, denied, invalid_params};
+use super::{Context, audited, denied, invalid_params};
 use crate::gateway::decode::{Id, Message, Revision};
 use crate::gateway::journal::Journal;
 use crate::gateway::pipeline::Refused;
@@ -46,7 +46,7 @@ pub(super) async fn initialize(
         let failure = Failure { status: StatusCode::OK, code: -32603, message: "Internal error", data: None };
         return Err(Refused::new(Reason::SessionInvalid, error(Some(id), &failure)));
     };
-    journal.allowed(context.state, context.enforced).await;
+    audited(context, journal, id).await?;
 
     let version = format!("{{\"protocolVersion\":\"{}\",", revision.as_str());
     let mut rest = b",\"serverInfo\":".to_vec();
@@ -63,7 +63,7 @@ pub(super) async fn initialize(
 /// `server/discover`: the same without a session.
 pub(super) async fn discover(context: &Context<'_>, journal: &mut Journal, id: &Id) -> Result<Response<Body>, Refused> {
     let report = report(context, id).await?;
-    journal.allowed(context.state, context.enforced).await;
+    audited(context, journal, id).await?;
     let versions = Revision::OFFERED.map(|revision| format!("\"{}\"", revision.as_str())).join(",");
     let start = format!("{{\"resultType\":\"complete\",\"supportedVersions\":[{versions}],");
     let mut rest = b",\"ttlMs\":0,\"cacheScope\":\"private\"".to_vec();

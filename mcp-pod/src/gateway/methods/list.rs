@@ -3,7 +3,7 @@
 use http::Response;
 use mcp_fleet_policy::json::Members;
 
-use super::{Context, initialize, invalid_params};
+use super::{Context, audited, initialize, invalid_params};
 use crate::gateway::decode::{Id, Revision};
 use crate::gateway::journal::Journal;
 use crate::gateway::pipeline::Refused;
@@ -23,7 +23,7 @@ pub(super) async fn list(
     }
     let report = initialize::report(context, id).await?;
     let tools = context.enforced.tools(context.caller.principal, context.view, &report);
-    journal.allowed(context.state, context.enforced).await;
+    audited(context, journal, id).await?;
     if revision.is_legacy() {
         return Ok(result(id, &[b"{\"tools\":", &tools, b"}"]));
     }

@@ -118,6 +118,12 @@ fn denied(id: &Id, denial: &Denial) -> Refused {
     Refused::new(denial.reason, denied_request(Some(id), StatusCode::OK, denial))
 }
 
+/// Audits a request that is not a call, before it is answered.
+async fn audited(context: &Context<'_>, journal: &Journal, id: &Id) -> Result<(), Refused> {
+    let written = journal.allowed(context.state, context.enforced).await;
+    written.map_err(|_| denied(id, &Denial::new(Reason::AuditUnavailable)))
+}
+
 impl Context<'_> {
     /// Whether the policy can be relied on for a tool of that class, and nobody is suspended.
     fn in_force(&self, class: Class) -> Result<(), Reason> {
