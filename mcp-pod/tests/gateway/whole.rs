@@ -32,7 +32,7 @@ fn argument(name: &str, rule: Rule) -> Argument {
 /// A gateway whose server is the fixture behind the real shim.
 async fn whole() -> (World, Process) {
     let world = World::new().await;
-    let workspace = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let workspace = tempfile::tempdir_in("/var/tmp").unwrap();
     let root = workspace.path().display().to_string();
     let mut child = Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
         .arg("shim")
