@@ -101,7 +101,8 @@ fn image_access() -> BitFlags<AccessFs> {
 
 /// Everything that honest work with files and directories needs, moves between directories among it. Not links (with
 /// the image readable, a link made in the workspace would lead out of it), not sockets, pipes and devices, and no
-/// execution of what the command wrote itself.
+/// execution of a file that the command wrote here. Code that it brings into memory, by `memfd_create` say, is not held
+/// by this; it runs inside the same domain.
 fn writable_access() -> BitFlags<AccessFs> {
     AccessFs::ReadFile
         | AccessFs::ReadDir
