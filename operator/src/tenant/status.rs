@@ -66,8 +66,9 @@ pub(crate) fn status(object: &MCPTenant, judged: &Judged<'_>, now: Timestamp) ->
             namespace: Some(tenant.namespace.clone()),
             runtime_namespace: Some(tenant.runtime_namespace.clone()),
             url: Some(gateway_origin(&tenant.runtime_namespace)),
-            policy_generation: published(state.generation),
-            policy_digest: state.digest.clone(),
+            // A new leader learns them after a moment; until then what was published last still is.
+            policy_generation: published(state.generation).or(before.policy_generation),
+            policy_digest: state.digest.clone().or(before.policy_digest),
             gateways: state.gateways.clone(),
             spending: spending(object, state),
             conditions,
@@ -254,6 +255,14 @@ mod tests {
         assert!(ready.message.contains(name) && is_true(&waiting, ConditionType::Reconciling), "{}", ready.message);
         quota["status"]["used"] = json!({name: "0"});
         assert!(is_true(&judge(&quota), ConditionType::Ready));
+    }
+
+    #[test]
+    fn a_new_leader_that_has_published_nothing_yet_keeps_the_generation_that_is_out() {
+        let mut object = tenant();
+        object.status = Some(judge(&available(), &state(3, 3)));
+        let taken_over = judge_of(&object, &available(), &TenantState::default());
+        assert_eq!(taken_over.policy_generation, Some(3));
     }
 
     #[test]
