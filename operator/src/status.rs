@@ -7,11 +7,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::object::HasStatus;
 use kube::{Api, Client, Resource, ResourceExt};
-use mcp_fleet_crds::condition::{self, ConditionReason, ConditionType, NewCondition};
+use mcp_fleet_crds::condition::{self, ConditionReason as Reason, ConditionType, NewCondition};
+use mcp_fleet_crds::{MCPBudgetStatus, MCPPrincipalStatus, MCPScopeStatus, MCPServerStatus, MCPTenantStatus};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::control::Control;
+use crate::context::Context;
+use crate::control::{Control, TenantState, Verdict};
 use crate::error::ReconcileError;
 use crate::events::Events;
 use crate::labels::FINALIZER;
@@ -20,18 +22,18 @@ use crate::labels::FINALIZER;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Summary {
     /// In force.
-    Ready(ConditionReason, String),
+    Ready(Reason, String),
     /// Not yet, and someone is at it.
-    Working(ConditionReason, String),
+    Working(Reason, String),
     /// Not, until someone changes something.
-    Stuck(ConditionReason, String),
+    Stuck(Reason, String),
 }
 
 impl Summary {
     /// Ready, Reconciling and Stalled.
     pub fn conditions(&self) -> [NewCondition; 3] {
         use ConditionType::{Ready, Reconciling, Stalled};
-        let done = |kind| NewCondition::no(kind, ConditionReason::Reconciled, "");
+        let done = |kind| NewCondition::no(kind, Reason::Reconciled, "");
         match self {
             Self::Ready(reason, message) => {
                 [NewCondition::yes(Ready, *reason, message), done(Reconciling), done(Stalled)]
@@ -62,8 +64,74 @@ pub fn conditions(
     condition::merge(before, &all, generation, &Time(now))
 }
 
+/// Whether every gateway enforces the newest policy, and that policy is made of the object as it is now.
+pub fn policy_current(state: &TenantState, verdict: Option<&Verdict>, generation: Option<i64>) -> NewCondition {
+    let kind = ConditionType::PolicyCurrent;
+    if let Some((reason, message)) = &state.error {
+        return NewCondition::no(kind, *reason, message);
+    }
+    let compiled = verdict.is_some_and(|verdict| verdict.object_generation >= generation.unwrap_or(0));
+    let current = state.current();
+    if !compiled || state.generation == 0 {
+        return NewCondition::no(kind, Reason::AwaitingAcknowledgement, "the policy is being compiled");
+    }
+    if current == 0 || current < state.gateways.len() {
+        let message = format!("{current} of {} acknowledged policy {}", state.gateways.len().max(1), state.generation);
+        return NewCondition::no(kind, Reason::AwaitingAcknowledgement, message);
+    }
+    NewCondition::yes(kind, Reason::Enforced, format!("all gateways enforce policy {}", state.generation))
+}
+
+/// The summary of an object that has nothing of its own to make: it is in force once a gateway enforces the policy that
+/// was compiled from it.
+pub fn in_force(state: &TenantState, verdict: Option<&Verdict>, generation: Option<i64>, message: &str) -> Summary {
+    match verdict {
+        Some(verdict) if !verdict.ok => Summary::Stuck(verdict.reason, verdict.message.clone()),
+        Some(verdict) if verdict.object_generation >= generation.unwrap_or(0) && state.current() > 0 => {
+            Summary::Ready(Reason::Reconciled, message.into())
+        }
+        Some(_) => Summary::Working(
+            Reason::AwaitingAcknowledgement,
+            "no gateway has acknowledged the newest policy yet".into(),
+        ),
+        None => Summary::Working(Reason::Progressing, "the policy is being compiled".into()),
+    }
+}
+
+/// A status that carries conditions.
+pub trait Conditioned: PartialEq {
+    /// Its conditions.
+    fn conditions(&self) -> &[Condition];
+}
+
+macro_rules! conditioned {
+    ($($status:ty),*) => {$(
+        impl Conditioned for $status {
+            fn conditions(&self) -> &[Condition] {
+                &self.conditions
+            }
+        }
+    )*};
+}
+
+conditioned!(MCPBudgetStatus, MCPPrincipalStatus, MCPScopeStatus, MCPServerStatus, MCPTenantStatus);
+
+/// Writes the status if it says something else than before, and tells in an Event what a person wants to know of it.
+pub async fn publish<K>(ctx: &Context, api: &Api<K>, object: &K, next: K::Status) -> Result<(), ReconcileError>
+where
+    K: Resource<DynamicType = ()> + HasStatus + Clone + Serialize + DeserializeOwned + Debug,
+    K::Status: Conditioned,
+{
+    let before = object.status().map(Conditioned::conditions).unwrap_or_default();
+    let after = next.conditions().to_vec();
+    if !is_premature(&ctx.control, before, &after) && write(api, object, next).await? {
+        announce(&ctx.events, object, before, &after).await;
+    }
+    Ok(())
+}
+
 /// Writes the status if it is another than before. Answers whether it was written.
-pub async fn write<K>(api: &Api<K>, object: &K, status: K::Status) -> Result<bool, ReconcileError>
+async fn write<K>(api: &Api<K>, object: &K, status: K::Status) -> Result<bool, ReconcileError>
 where
     K: Resource<DynamicType = ()> + HasStatus + Clone + Serialize + DeserializeOwned + Debug,
     K::Status: PartialEq,
@@ -82,8 +150,8 @@ where
 
 /// Whether a new leader would only say that it does not know yet: what was said before still holds, until gateways
 /// had the time to find it.
-pub fn is_premature(control: &Control, before: &[Condition], after: &[Condition]) -> bool {
-    let unknown = [ConditionReason::AwaitingAcknowledgement, ConditionReason::Progressing];
+fn is_premature(control: &Control, before: &[Condition], after: &[Condition]) -> bool {
+    let unknown = [Reason::AwaitingAcknowledgement, Reason::Progressing];
     control.is_settling()
         && condition::is_true(before, ConditionType::Ready)
         && condition::find(after, ConditionType::Ready)
@@ -91,7 +159,7 @@ pub fn is_premature(control: &Control, before: &[Condition], after: &[Condition]
 }
 
 /// Tells in an Event when an object becomes ready, or stops being so for a new reason.
-pub async fn announce<K: Resource<DynamicType = ()>>(
+async fn announce<K: Resource<DynamicType = ()>>(
     events: &Events,
     object: &K,
     before: &[Condition],
@@ -105,7 +173,7 @@ pub async fn announce<K: Resource<DynamicType = ()>>(
     let stalled = condition::is_true(after, ConditionType::Stalled);
     if is.status == "True" {
         events.normal(object, "Ready", "Reconcile", is.message.clone()).await;
-    } else if stalled || is.reason == ConditionReason::Failed.as_str() {
+    } else if stalled || is.reason == Reason::Failed.as_str() {
         events.warning(object, &is.reason, "Reconcile", is.message.clone()).await;
     } else if was.is_some_and(|was| was.status == "True") {
         events.normal(object, &is.reason, "Reconcile", is.message.clone()).await;

@@ -24,7 +24,7 @@ use crate::controller::Controller;
 use crate::error::ReconcileError;
 use crate::ledger::period::Span;
 use crate::status as written;
-use crate::world::{Change, World};
+use crate::world::{Change, World, in_namespace, only, with_uid};
 use status::Facts;
 
 /// How often the ledger is summed up. It costs no I/O; status is written only where a figure changed.
@@ -47,25 +47,16 @@ impl Controller for Budgets {
     fn concerned(world: &World, change: &Change) -> Vec<ObjectRef<MCPBudget>> {
         match change {
             Change::Budget(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
-            Change::Tenant(name) => {
-                let tenant = world.tenants.get(&ObjectRef::new(name));
-                tenant.map(|tenant| in_namespace(world, &tenant.spec.namespace.name)).unwrap_or_default()
-            }
-            Change::Namespace(namespace) => in_namespace(world, namespace),
+            Change::Tenant(name) => world.of_tenant_named(&world.budgets, name),
+            Change::Namespace(namespace) => in_namespace(&world.budgets, namespace),
             _ => Vec::new(),
         }
     }
 
     fn told(world: &World, change: &ControlChange) -> Vec<ObjectRef<MCPBudget>> {
         match change {
-            ControlChange::Tenant(uid) => {
-                let tenant = world.tenant_by_uid(uid);
-                tenant.map(|tenant| in_namespace(world, &tenant.spec.namespace.name)).unwrap_or_default()
-            }
-            ControlChange::Verdict(Kind::Budget, uid) => {
-                let budget = world.budgets.find(|budget| budget.metadata.uid.as_ref() == Some(uid));
-                budget.map(|budget| ObjectRef::from_obj(&*budget)).into_iter().collect()
-            }
+            ControlChange::Tenant(uid) => world.of_tenant_with_uid(&world.budgets, uid),
+            ControlChange::Verdict(Kind::Budget, uid) => only(with_uid(&world.budgets, uid)),
             ControlChange::Verdict(..) => Vec::new(),
         }
     }
@@ -89,20 +80,9 @@ impl Controller for Budgets {
         };
         let next = status::status(&object, &facts, Timestamp::now());
         let api: Api<MCPBudget> = Api::namespaced(ctx.client.clone(), &namespace);
-        let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        if written::is_premature(&ctx.control, before, &next.conditions) {
-            return Ok(None);
-        }
-        if written::write(&api, &object, next.clone()).await? {
-            written::announce(&ctx.events, &*object, before, &next.conditions).await;
-        }
+        written::publish(&ctx, &api, &object, next).await?;
         Ok(None)
     }
-}
-
-fn in_namespace(world: &World, namespace: &str) -> Vec<ObjectRef<MCPBudget>> {
-    let budgets = world.budgets.state_filter(|budget| budget.metadata.namespace.as_deref() == Some(namespace));
-    budgets.iter().map(|budget| ObjectRef::from_obj(&**budget)).collect()
 }
 
 /// Sums up the ledger for status, every few seconds. Never returns.

@@ -8,7 +8,6 @@ use mcp_fleet_crds::{MCPBudget, MCPBudgetStatus};
 use super::figure::Figure;
 use crate::control::{TenantState, Verdict};
 use crate::status::{self, Summary};
-use crate::tenant::policy_current;
 
 /// What is known of a budget.
 #[derive(Clone, Debug)]
@@ -36,30 +35,16 @@ pub(super) fn status(object: &MCPBudget, facts: &Facts<'_>, now: Timestamp) -> M
             (Summary::Stuck(Reason::NamespaceUnclaimed, message.into()), Vec::new(), None)
         }
         Facts::Claimed { state, verdict, figure } => {
-            let policy = policy_current(state, *verdict, generation);
+            let policy = status::policy_current(state, *verdict, generation);
             let mut others = vec![resolved(*verdict), policy];
             // A new leader knows after a moment; until then what was said before holds.
             others.extend(figure.map_or_else(|| said_before(&before.conditions), |figure| Some(exhausted(figure))));
             let spending = figure.map(|figure| figure.spending.clone());
-            (summary(state, *verdict, generation), others, spending.or(before.spending))
+            (status::in_force(state, *verdict, generation, "in force"), others, spending.or(before.spending))
         }
     };
     let conditions = status::conditions(&before.conditions, &summary, others, generation, now);
     MCPBudgetStatus { observed_generation: generation, spending, conditions }
-}
-
-fn summary(state: &TenantState, verdict: Option<&Verdict>, generation: Option<i64>) -> Summary {
-    match verdict {
-        Some(verdict) if !verdict.ok => Summary::Stuck(verdict.reason, verdict.message.clone()),
-        Some(verdict) if verdict.object_generation >= generation.unwrap_or(0) && state.current() > 0 => {
-            Summary::Ready(Reason::Reconciled, "in force".into())
-        }
-        Some(_) => Summary::Working(
-            Reason::AwaitingAcknowledgement,
-            "no gateway has acknowledged the newest policy yet".into(),
-        ),
-        None => Summary::Working(Reason::Progressing, "the policy is being compiled".into()),
-    }
 }
 
 fn resolved(verdict: Option<&Verdict>) -> NewCondition {

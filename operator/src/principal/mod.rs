@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::runtime::reflector::{ObjectRef, Store};
-use mcp_fleet_crds::{MCPPrincipal, MCPTenant};
+use mcp_fleet_crds::MCPPrincipal;
 
 use crate::context::Context;
 use crate::control::{ControlChange, Kind};
@@ -22,7 +22,7 @@ use crate::controller::{Controller, jittered};
 use crate::error::ReconcileError;
 use crate::labels;
 use crate::latch;
-use crate::world::{Change, World};
+use crate::world::{Change, World, in_namespace, only, with_uid};
 use apply::{Issued, issue, mend};
 use dereference::Facts;
 use plan::{Cause, Plan, plan};
@@ -36,20 +36,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Principals;
 
-fn of_tenant(world: &World, tenant: &MCPTenant) -> Vec<ObjectRef<MCPPrincipal>> {
-    in_namespace(world, &tenant.spec.namespace.name)
-}
-
-fn in_namespace(world: &World, namespace: &str) -> Vec<ObjectRef<MCPPrincipal>> {
-    let found = world.principals.state_filter(|it| it.metadata.namespace.as_deref() == Some(namespace));
-    found.iter().map(|principal| ObjectRef::from_obj(&**principal)).collect()
-}
-
-fn by_uid(world: &World, uid: &str) -> Vec<ObjectRef<MCPPrincipal>> {
-    let found = world.principals.find(|principal| principal.metadata.uid.as_deref() == Some(uid));
-    found.map(|principal| ObjectRef::from_obj(&*principal)).into_iter().collect()
-}
-
 impl Controller for Principals {
     type Kind = MCPPrincipal;
     const NAME: &'static str = "principal";
@@ -61,16 +47,14 @@ impl Controller for Principals {
     fn concerned(world: &World, change: &Change) -> Vec<ObjectRef<MCPPrincipal>> {
         match change {
             Change::Principal(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
-            Change::Tenant(name) => {
-                world.tenants.get(&ObjectRef::new(name)).map(|tenant| of_tenant(world, &tenant)).unwrap_or_default()
-            }
-            Change::Namespace(name) => in_namespace(world, name),
+            Change::Tenant(name) => world.of_tenant_named(&world.principals, name),
+            Change::Namespace(name) => in_namespace(&world.principals, name),
             Change::Owned(found) => match found.get(labels::PRINCIPAL_UID) {
-                Some(uid) => by_uid(world, uid),
+                Some(uid) => only(with_uid(&world.principals, uid)),
                 // The way into the namespace: what credentials wait for.
                 None if found.get(labels::COMPONENT).is_some_and(|component| component == "access") => {
-                    let tenant = found.get(labels::TENANT_UID).and_then(|uid| world.tenant_by_uid(uid));
-                    tenant.map(|tenant| of_tenant(world, &tenant)).unwrap_or_default()
+                    let tenant = found.get(labels::TENANT_UID);
+                    tenant.map(|uid| world.of_tenant_with_uid(&world.principals, uid)).unwrap_or_default()
                 }
                 None => vec![],
             },
@@ -80,10 +64,8 @@ impl Controller for Principals {
 
     fn told(world: &World, change: &ControlChange) -> Vec<ObjectRef<MCPPrincipal>> {
         match change {
-            ControlChange::Tenant(uid) => {
-                world.tenant_by_uid(uid).map(|tenant| of_tenant(world, &tenant)).unwrap_or_default()
-            }
-            ControlChange::Verdict(Kind::Principal, uid) => by_uid(world, uid),
+            ControlChange::Tenant(uid) => world.of_tenant_with_uid(&world.principals, uid),
+            ControlChange::Verdict(Kind::Principal, uid) => only(with_uid(&world.principals, uid)),
             ControlChange::Verdict(..) => vec![],
         }
     }
@@ -136,7 +118,7 @@ async fn revoke(object: &MCPPrincipal, ctx: &Context) -> Result<Option<i64>, Rec
         && let Some(tenant_uid) = tenant.metadata.uid.as_deref()
     {
         let tenant_name = tenant.metadata.name.as_deref().unwrap_or_default();
-        let alive = |uid: &str| !by_uid(&ctx.world, uid).is_empty();
+        let alive = |uid: &str| with_uid(&ctx.world.principals, uid).is_some();
         if ctx.latches.raise((tenant_name, tenant_uid), uid, until, alive).await? {
             ctx.control.poke(tenant_uid);
             let note = format!("tokens issued until {} are refused for good", asked.unwrap_or_default());

@@ -14,7 +14,6 @@ use crate::context::Context;
 use crate::control::{TenantState, Verdict};
 use crate::error::ReconcileError;
 use crate::status::{self, Summary};
-use crate::tenant::policy_current;
 
 /// What the reconcile came to.
 #[derive(Clone, Debug)]
@@ -53,7 +52,7 @@ pub(crate) fn status(object: &MCPPrincipal, judged: &Judged<'_>, now: Timestamp)
             if let Some(issued) = issued {
                 credential = Some(describe(&principal.name, *issued));
             }
-            let policy = policy_current(state, *verdict, generation);
+            let policy = status::policy_current(state, *verdict, generation);
             let others = vec![
                 NewCondition::yes(ConditionType::Accepted, Reason::Reconciled, ""),
                 resolved(*verdict),
@@ -142,16 +141,8 @@ fn summary(principal: &Principal, issued: Option<Issued>, verdict: Option<&Verdi
 
 /// Writes it, if it is another than before.
 pub(crate) async fn write(ctx: &Context, object: &MCPPrincipal, judged: &Judged<'_>) -> Result<(), ReconcileError> {
-    let next = status(object, judged, Timestamp::now());
     let api = status::namespaced::<MCPPrincipal>(&ctx.client, &object.namespace().unwrap_or_default());
-    let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    if status::is_premature(&ctx.control, before, &next.conditions) {
-        return Ok(());
-    }
-    if status::write(&api, object, next.clone()).await? {
-        status::announce(&ctx.events, object, before, &next.conditions).await;
-    }
-    Ok(())
+    status::publish(ctx, &api, object, status(object, judged, Timestamp::now())).await
 }
 
 #[cfg(test)]

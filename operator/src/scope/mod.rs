@@ -15,7 +15,7 @@ use crate::control::{ControlChange, Kind};
 use crate::controller::Controller;
 use crate::error::ReconcileError;
 use crate::status as written;
-use crate::world::{Change, World};
+use crate::world::{Change, World, in_namespace, only, with_uid};
 use status::Facts;
 
 /// Reconciles scopes: their status is all there is to do.
@@ -33,25 +33,16 @@ impl Controller for Scopes {
     fn concerned(world: &World, change: &Change) -> Vec<ObjectRef<MCPScope>> {
         match change {
             Change::Scope(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
-            Change::Tenant(name) => {
-                let tenant = world.tenants.get(&ObjectRef::new(name));
-                tenant.map(|tenant| in_namespace(world, &tenant.spec.namespace.name)).unwrap_or_default()
-            }
-            Change::Namespace(namespace) => in_namespace(world, namespace),
+            Change::Tenant(name) => world.of_tenant_named(&world.scopes, name),
+            Change::Namespace(namespace) => in_namespace(&world.scopes, namespace),
             _ => Vec::new(),
         }
     }
 
     fn told(world: &World, change: &ControlChange) -> Vec<ObjectRef<MCPScope>> {
         match change {
-            ControlChange::Tenant(uid) => {
-                let tenant = world.tenant_by_uid(uid);
-                tenant.map(|tenant| in_namespace(world, &tenant.spec.namespace.name)).unwrap_or_default()
-            }
-            ControlChange::Verdict(Kind::Scope, uid) => {
-                let scope = world.scopes.find(|scope| scope.metadata.uid.as_ref() == Some(uid));
-                scope.map(|scope| ObjectRef::from_obj(&*scope)).into_iter().collect()
-            }
+            ControlChange::Tenant(uid) => world.of_tenant_with_uid(&world.scopes, uid),
+            ControlChange::Verdict(Kind::Scope, uid) => only(with_uid(&world.scopes, uid)),
             ControlChange::Verdict(..) => Vec::new(),
         }
     }
@@ -73,18 +64,7 @@ impl Controller for Scopes {
         };
         let next = status::status(&object, &facts, Timestamp::now());
         let api: Api<MCPScope> = Api::namespaced(ctx.client.clone(), &namespace);
-        let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        if written::is_premature(&ctx.control, before, &next.conditions) {
-            return Ok(None);
-        }
-        if written::write(&api, &object, next.clone()).await? {
-            written::announce(&ctx.events, &*object, before, &next.conditions).await;
-        }
+        written::publish(&ctx, &api, &object, next).await?;
         Ok(None)
     }
-}
-
-fn in_namespace(world: &World, namespace: &str) -> Vec<ObjectRef<MCPScope>> {
-    let scopes = world.scopes.state_filter(|scope| scope.metadata.namespace.as_deref() == Some(namespace));
-    scopes.iter().map(|scope| ObjectRef::from_obj(&**scope)).collect()
 }

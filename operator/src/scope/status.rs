@@ -6,7 +6,6 @@ use mcp_fleet_crds::{MCPScope, MCPScopeStatus};
 
 use crate::control::{TenantState, Verdict};
 use crate::status::{self, Summary};
-use crate::tenant::policy_current;
 
 /// What is known of a scope.
 #[derive(Clone, Debug)]
@@ -35,26 +34,15 @@ pub(super) fn status(object: &MCPScope, facts: &Facts<'_>, now: Timestamp) -> MC
         }
         Facts::Claimed { state, verdict } => {
             let [accepted, resolved] = judged(*verdict);
-            let policy = policy_current(state, *verdict, generation);
-            (summary(state, *verdict, generation), vec![accepted, resolved, policy])
+            let policy = status::policy_current(state, *verdict, generation);
+            (
+                status::in_force(state, *verdict, generation, "in force for the principals that hold it"),
+                vec![accepted, resolved, policy],
+            )
         }
     };
     let conditions = status::conditions(before, &summary, others, generation, now);
     MCPScopeStatus { observed_generation: generation, conditions }
-}
-
-fn summary(state: &TenantState, verdict: Option<&Verdict>, generation: Option<i64>) -> Summary {
-    match verdict {
-        Some(verdict) if !verdict.ok => Summary::Stuck(verdict.reason, verdict.message.clone()),
-        Some(verdict) if verdict.object_generation >= generation.unwrap_or(0) && state.current() > 0 => {
-            Summary::Ready(Reason::Reconciled, "in force for the principals that hold it".into())
-        }
-        Some(_) => Summary::Working(
-            Reason::AwaitingAcknowledgement,
-            "no gateway has acknowledged the newest policy yet".into(),
-        ),
-        None => Summary::Working(Reason::Progressing, "the policy is being compiled".into()),
-    }
 }
 
 /// Accepted and `ResolvedRefs`: a scope is either wrong in itself, or in what it refers to.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
-use mcp_fleet_crds::{MCPServer, MCPTenant};
+use mcp_fleet_crds::MCPServer;
 
 use crate::context::Context;
 use crate::control::{ControlChange, Kind};
@@ -22,7 +22,7 @@ use crate::error::ReconcileError;
 use crate::labels;
 use crate::settings::Settings;
 use crate::tenant::operator_address;
-use crate::world::{Change, World, tenant_of_runtime};
+use crate::world::{Change, World, in_namespace, only, tenant_of_runtime};
 use status::Judged;
 
 /// How soon to look again at a server that waits for its tenant.
@@ -31,16 +31,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Reconciles servers.
 #[derive(Debug)]
 pub struct Servers;
-
-/// The servers in a tenant's namespace.
-fn of_tenant(world: &World, tenant: &MCPTenant) -> Vec<ObjectRef<MCPServer>> {
-    in_namespace(world, &tenant.spec.namespace.name)
-}
-
-fn in_namespace(world: &World, namespace: &str) -> Vec<ObjectRef<MCPServer>> {
-    let servers = world.servers.state_filter(|server| server.metadata.namespace.as_deref() == Some(namespace));
-    servers.iter().map(|server| ObjectRef::from_obj(&**server)).collect()
-}
 
 impl Controller for Servers {
     type Kind = MCPServer;
@@ -53,20 +43,18 @@ impl Controller for Servers {
     fn concerned(world: &World, change: &Change) -> Vec<ObjectRef<MCPServer>> {
         match change {
             Change::Server(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
-            Change::Tenant(name) => {
-                world.tenants.get(&ObjectRef::new(name)).map(|tenant| of_tenant(world, &tenant)).unwrap_or_default()
-            }
+            Change::Tenant(name) => world.of_tenant_named(&world.servers, name),
             Change::Namespace(name) => {
                 let runtime = tenant_of_runtime(name, &world.tenants.state());
                 let namespace = runtime.map_or_else(|| name.clone(), |tenant| tenant.spec.namespace.name.clone());
-                in_namespace(world, &namespace)
+                in_namespace(&world.servers, &namespace)
             }
             Change::Owned(found) => match found.get(labels::SERVER_UID) {
-                Some(uid) => world.server_by_uid(uid).map(|it| ObjectRef::from_obj(&*it)).into_iter().collect(),
+                Some(uid) => only(world.server_by_uid(uid)),
                 // The way into the runtime namespace and its fences: what servers wait for.
                 None if matches!(found.get(labels::COMPONENT).map(String::as_str), Some("access" | "network")) => {
-                    let tenant = found.get(labels::TENANT_UID).and_then(|uid| world.tenant_by_uid(uid));
-                    tenant.map(|tenant| of_tenant(world, &tenant)).unwrap_or_default()
+                    let tenant = found.get(labels::TENANT_UID);
+                    tenant.map(|uid| world.of_tenant_with_uid(&world.servers, uid)).unwrap_or_default()
                 }
                 None => vec![],
             },
@@ -76,12 +64,8 @@ impl Controller for Servers {
 
     fn told(world: &World, change: &ControlChange) -> Vec<ObjectRef<MCPServer>> {
         match change {
-            ControlChange::Tenant(uid) => {
-                world.tenant_by_uid(uid).map(|tenant| of_tenant(world, &tenant)).unwrap_or_default()
-            }
-            ControlChange::Verdict(Kind::Server, uid) => {
-                world.server_by_uid(uid).map(|server| ObjectRef::from_obj(&*server)).into_iter().collect()
-            }
+            ControlChange::Tenant(uid) => world.of_tenant_with_uid(&world.servers, uid),
+            ControlChange::Verdict(Kind::Server, uid) => only(world.server_by_uid(uid)),
             ControlChange::Verdict(..) => vec![],
         }
     }

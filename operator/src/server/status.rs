@@ -12,7 +12,6 @@ use crate::context::Context;
 use crate::control::{TenantState, Verdict};
 use crate::error::ReconcileError;
 use crate::status::{self, Summary};
-use crate::tenant::policy_current;
 
 /// What the reconcile came to.
 #[derive(Clone, Debug)]
@@ -51,7 +50,7 @@ pub(crate) fn status(object: &MCPServer, judged: &Judged<'_>, now: Timestamp) ->
     };
     let (summary, others) = match judged {
         Judged::Applied { workload, state, verdict, .. } => {
-            let policy = policy_current(state, *verdict, generation);
+            let policy = status::policy_current(state, *verdict, generation);
             (summary(workload, state, *verdict, &policy), vec![accepted(*verdict), policy])
         }
         Judged::Refused(refusal) => {
@@ -102,16 +101,8 @@ fn number(value: &Value, pointer: &str) -> i64 {
 
 /// Writes it, if it is another than before.
 pub(crate) async fn write(ctx: &Context, object: &MCPServer, judged: &Judged<'_>) -> Result<(), ReconcileError> {
-    let next = status(object, judged, Timestamp::now());
     let api = status::namespaced::<MCPServer>(&ctx.client, &object.namespace().unwrap_or_default());
-    let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    if status::is_premature(&ctx.control, before, &next.conditions) {
-        return Ok(());
-    }
-    if status::write(&api, object, next.clone()).await? {
-        status::announce(&ctx.events, object, before, &next.conditions).await;
-    }
-    Ok(())
+    status::publish(ctx, &api, object, status(object, judged, Timestamp::now())).await
 }
 
 #[cfg(test)]

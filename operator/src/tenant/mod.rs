@@ -10,7 +10,7 @@ pub mod validate;
 
 pub use apply::resource_of;
 pub use dereference::operator_address;
-pub use status::{is_available, policy_current};
+pub use status::is_available;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -50,7 +50,7 @@ pub(crate) fn status(object: &MCPTenant, judged: &Judged<'_>, now: Timestamp) ->
     let generation = object.metadata.generation;
     let (summary, others) = match judged {
         Judged::Applied { tenant, gateway, quota, state, verdict } => {
-            let mut others = vec![policy_current(state, *verdict, generation)];
+            let mut others = vec![status::policy_current(state, *verdict, generation)];
             others.extend(spending(object, state).as_ref().and_then(exhausted));
             (summary(tenant, gateway, quota, state, *verdict), others)
         }
@@ -121,24 +121,6 @@ fn gateways(count: usize) -> String {
     if count == 1 { "1 gateway".into() } else { format!("{count} gateways") }
 }
 
-/// Whether every gateway enforces the newest policy, and that policy is made of the object as it is now.
-pub fn policy_current(state: &TenantState, verdict: Option<&Verdict>, generation: Option<i64>) -> NewCondition {
-    let kind = ConditionType::PolicyCurrent;
-    if let Some((reason, message)) = &state.error {
-        return NewCondition::no(kind, *reason, message);
-    }
-    let compiled = verdict.is_some_and(|verdict| verdict.object_generation >= generation.unwrap_or(0));
-    let current = state.current();
-    if !compiled || state.generation == 0 {
-        return NewCondition::no(kind, Reason::AwaitingAcknowledgement, "the policy is being compiled");
-    }
-    if current == 0 || current < state.gateways.len() {
-        let message = format!("{current} of {} acknowledged policy {}", state.gateways.len().max(1), state.generation);
-        return NewCondition::no(kind, Reason::AwaitingAcknowledgement, message);
-    }
-    NewCondition::yes(kind, Reason::Enforced, format!("all gateways enforce policy {}", state.generation))
-}
-
 fn exhausted(spending: &Spending) -> Option<NewCondition> {
     let remaining = spending.remaining?;
     let kind = ConditionType::Exhausted;
@@ -159,17 +141,8 @@ pub fn is_available(deployment: &Value) -> bool {
 
 /// Writes it, if it is another than before.
 pub(crate) async fn write(ctx: &Context, object: &MCPTenant, judged: &Judged<'_>) -> Result<(), ReconcileError> {
-    let next = status(object, judged, Timestamp::now());
     let api: Api<MCPTenant> = Api::all(ctx.client.clone());
-    let before = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-    if status::is_premature(&ctx.control, before, &next.conditions) {
-        return Ok(());
-    }
-    let written = status::write(&api, object, next.clone()).await?;
-    if written {
-        status::announce(&ctx.events, object, before, &next.conditions).await;
-    }
-    Ok(())
+    status::publish(ctx, &api, object, status(object, judged, Timestamp::now())).await
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ pub use secrets::{OPERATOR_BINDING, watch_secrets};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Service};
-use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt};
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use tokio::sync::broadcast;
 
@@ -103,13 +103,48 @@ impl World {
 
     /// The tenant with that UID.
     pub fn tenant_by_uid(&self, uid: &str) -> Option<Arc<MCPTenant>> {
-        self.tenants.find(|tenant| tenant.metadata.uid.as_deref() == Some(uid))
+        with_uid(&self.tenants, uid)
     }
 
     /// The server with that UID.
     pub fn server_by_uid(&self, uid: &str) -> Option<Arc<MCPServer>> {
-        self.servers.find(|server| server.metadata.uid.as_deref() == Some(uid))
+        with_uid(&self.servers, uid)
     }
+
+    /// The objects of a store in the namespace of the tenant with that name.
+    pub fn of_tenant_named<K: Stored>(&self, store: &Store<K>, name: &str) -> Vec<ObjectRef<K>> {
+        of_tenant(store, self.tenants.get(&ObjectRef::new(name)))
+    }
+
+    /// The objects of a store in the namespace of the tenant with that UID.
+    pub fn of_tenant_with_uid<K: Stored>(&self, store: &Store<K>, uid: &str) -> Vec<ObjectRef<K>> {
+        of_tenant(store, self.tenant_by_uid(uid))
+    }
+}
+
+/// What a store holds.
+pub trait Stored: Resource<DynamicType = ()> + Clone + 'static {}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Stored for K {}
+
+/// The object of a store with that UID.
+pub fn with_uid<K: Stored>(store: &Store<K>, uid: &str) -> Option<Arc<K>> {
+    store.find(|object| object.meta().uid.as_deref() == Some(uid))
+}
+
+/// The objects of a store in a namespace.
+pub fn in_namespace<K: Stored>(store: &Store<K>, namespace: &str) -> Vec<ObjectRef<K>> {
+    let found = store.state_filter(|object| object.meta().namespace.as_deref() == Some(namespace));
+    found.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
+}
+
+/// The one object, as the list that a controller is asked for.
+pub fn only<K: Stored>(object: Option<Arc<K>>) -> Vec<ObjectRef<K>> {
+    object.map(|object| ObjectRef::from_obj(&*object)).into_iter().collect()
+}
+
+fn of_tenant<K: Stored>(store: &Store<K>, tenant: Option<Arc<MCPTenant>>) -> Vec<ObjectRef<K>> {
+    tenant.map(|tenant| in_namespace(store, &tenant.spec.namespace.name)).unwrap_or_default()
 }
 
 /// The older tenant that claims one of the namespaces of this one, if there is any. Age goes by creation time, then by
