@@ -76,7 +76,7 @@ impl Denial {
         }
         if let Some(after) = self.retry_after {
             // Writing to a vector cannot fail.
-            drop(write!(out, ",\"retryAfterMs\":{}", after.as_millis()));
+            drop(write!(out, ",\"retryAfterMs\":{}", after.as_nanos().div_ceil(MILLISECOND)));
         }
         if let Some(at) = self.resets_at() {
             text("resetsAt", &at, out);
@@ -91,12 +91,15 @@ impl Denial {
     }
 }
 
+/// In nanoseconds.
+const MILLISECOND: u128 = 1_000_000;
+
 /// A duration as a person says it: milliseconds below one second, whole seconds above, never less than it is.
 fn duration(time: Duration) -> String {
     if time < Duration::from_secs(1) {
-        return format!("{} ms", time.as_nanos().div_ceil(1_000_000).max(1));
+        return format!("{} ms", time.as_nanos().div_ceil(MILLISECOND).max(1));
     }
-    format!("{} s", time.as_millis().div_ceil(1000))
+    format!("{} s", time.as_nanos().div_ceil(1000 * MILLISECOND))
 }
 
 /// A name that a caller sent, fit for a text or an audit line: at most 64 characters, all printable ASCII, the rest
@@ -150,11 +153,16 @@ mod tests {
     fn a_time_to_wait_is_never_told_shorter_than_it_is() {
         let told = |after| Denial { retry_after: Some(after), ..Denial::new(Reason::RateLimited) }.text();
         assert!(told(Duration::from_millis(1_001)).contains("Try again in 2 s."));
+        assert!(told(Duration::from_nanos(1_000_000_001)).contains("Try again in 2 s."));
         assert!(told(Duration::from_nanos(1_000_001)).contains("Try again in 2 ms."));
     }
 
     #[test]
     fn the_data_says_the_same() {
+        let mut out = Vec::new();
+        Denial { retry_after: Some(Duration::from_nanos(1)), ..Denial::new(Reason::RateLimited) }.write_data(&mut out);
+        assert!(String::from_utf8(out).unwrap().contains("\"retryAfterMs\":1,"));
+
         let mut out = Vec::new();
         denial().write_data(&mut out);
         let data: serde_json::Value = serde_json::from_slice(&out).unwrap();

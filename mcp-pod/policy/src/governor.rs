@@ -3,10 +3,14 @@
 //! A call takes from all of them or from none. A refused call takes nothing, no token and no slot, so that a caller
 //! who waits as long as it is told is let in. State is keyed by UID and outlives policies: a new policy changes
 //! limits, not what was used. Buckets start with one token, so a restart of the gateway is no gift.
+//!
+//! What takes nothing from those limits still costs the gateway something: requests that are refused or are no calls
+//! ([`Governor::besides`]) and answers that their caller leaves unread ([`Governor::unread`]). A principal's share of
+//! both is fixed, and [`Governor::look`] refuses what exceeds it before anything of a request is read.
 
 mod bucket;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -21,6 +25,11 @@ use bucket::{Bucket, Rate};
 
 /// When a caller should ask again where no clock frees a slot.
 const SLOT_RETRY: Duration = Duration::from_secs(1);
+/// Requests of a principal that are not calls let through: more than clients make that list before each call, few
+/// enough to read and audit.
+const BESIDES: Rate = Rate::new(6000, Some(1000));
+/// Bytes of answers that a principal may leave unread before its next request is refused; a single one may be larger.
+const UNREAD: u64 = 16 << 20;
 
 /// The limits of a tenant and of all that it has; shared by all connections.
 #[derive(Debug)]
@@ -34,6 +43,8 @@ pub struct Governor {
 #[derive(Debug)]
 struct Counted {
     state: Mutex<State>,
+    /// Answers that were not taken yet, and their bytes.
+    unread: (AtomicU64, AtomicU64),
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +53,8 @@ struct State {
     bucket: Option<Bucket>,
     max_in_flight: Option<u32>,
     in_flight: u32,
+    /// Absent until there was such a request.
+    besides: Option<Bucket>,
 }
 
 /// The calls in flight of a server.
@@ -58,6 +71,14 @@ pub struct Permit {
     principal: Arc<Counted>,
     tenant: Arc<Counted>,
     server: Arc<Slots>,
+}
+
+/// An answer that its caller has not taken yet; dropping it says that it has.
+#[must_use = "dropping it says that the answer was taken"]
+#[derive(Debug)]
+pub struct Unread {
+    principal: Arc<Counted>,
+    bytes: u64,
 }
 
 impl Default for Governor {
@@ -97,11 +118,48 @@ impl Governor {
         }
     }
 
+    /// Whether a request of that principal (by UID) is read at all. Takes nothing.
+    pub fn look(&self, now: Tick, principal: &str) -> Result<(), Denial> {
+        let Some(principal) = self.principal(principal) else { return Ok(()) };
+        let (answers, bytes) = &principal.unread;
+        if bytes.load(Ordering::Relaxed) > UNREAD && answers.load(Ordering::Relaxed) > 1 {
+            let limit = format!("this principal may leave {} MiB of answers unread", UNREAD >> 20);
+            let denial = Denial::new(Reason::ConcurrencyLimited).with_limit(limit);
+            return Err(Denial { retry_after: Some(SLOT_RETRY), ..denial });
+        }
+        let mut state = principal.lock();
+        let Some(bucket) = &mut state.besides else { return Ok(()) };
+        bucket.check(now).map_err(|retry_after| {
+            let limit = format!(
+                "this principal may make {} requests a minute that are refused or are not calls, {} at once",
+                BESIDES.per_minute, BESIDES.burst
+            );
+            Denial { retry_after, ..Denial::new(Reason::RateLimited).with_limit(limit) }
+        })
+    }
+
+    /// Counts a request of that principal that was not a call let through.
+    pub fn besides(&self, now: Tick, principal: &str) {
+        if let Some(principal) = self.principal(principal) {
+            principal.lock().besides.get_or_insert_with(|| Bucket::full(now, BESIDES)).take_at(now);
+        }
+    }
+
+    /// Counts an answer of so many bytes to that principal as not taken yet.
+    pub fn unread(&self, principal: &str, bytes: u64) -> Option<Unread> {
+        let principal = self.principal(principal)?;
+        principal.unread.0.fetch_add(1, Ordering::Relaxed);
+        principal.unread.1.fetch_add(bytes, Ordering::Relaxed);
+        Some(Unread { principal, bytes })
+    }
+
+    fn principal(&self, uid: &str) -> Option<Arc<Counted>> {
+        self.principals.read().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
+    }
+
     /// Lets a call of that principal on that server in, or says why not; both by UID.
     pub fn admit(&self, now: Tick, principal: &str, server: &str) -> Result<Permit, Denial> {
-        let principals = self.principals.read().unwrap_or_else(PoisonError::into_inner);
-        let principal = principals.get(principal).cloned().ok_or(Denial::new(Reason::PrincipalUnknown))?;
-        drop(principals);
+        let principal = self.principal(principal).ok_or(Denial::new(Reason::PrincipalUnknown))?;
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
         let server = servers.get(server).cloned().ok_or(Denial::new(Reason::ServerUnknown))?;
         drop(servers);
@@ -140,6 +198,13 @@ impl Drop for Permit {
     }
 }
 
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.principal.unread.0.fetch_sub(1, Ordering::Relaxed);
+        self.principal.unread.1.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// Whose limits they are, in refusals.
 struct Owner {
     name: &'static str,
@@ -154,7 +219,7 @@ const TENANT: Owner =
 
 impl Counted {
     fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default() })
+        Arc::new(Self { state: Mutex::default(), unread: <(AtomicU64, AtomicU64)>::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

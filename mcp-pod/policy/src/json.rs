@@ -7,6 +7,7 @@
 mod error;
 mod number;
 mod parse;
+mod plain;
 mod string;
 mod write;
 

@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use super::authenticate::Trust;
 use super::digest::AuditKey;
 use super::granted::Granted;
+use super::lists::Lists;
 use super::metrics::Metrics;
 use super::session::Sealer;
 use super::state::InstallError;
@@ -29,15 +30,7 @@ pub struct Enforced {
     upstreams: Vec<Option<Arc<Upstream>>>,
     /// By principal and tool; filled as they are called.
     granted: RwLock<HashMap<(usize, usize), Arc<Granted>, foldhash::fast::RandomState>>,
-    /// By principal and server; filled as they are listed.
-    lists: RwLock<HashMap<(usize, usize), Listed, foldhash::fast::RandomState>>,
-}
-
-/// The tools of one server as one principal sees them, rendered from one report.
-#[derive(Clone, Debug)]
-struct Listed {
-    report: Arc<Report>,
-    tools: Bytes,
+    lists: Lists,
 }
 
 impl Enforced {
@@ -58,13 +51,18 @@ impl Enforced {
             audit_key,
             upstreams,
             granted: RwLock::default(),
-            lists: RwLock::default(),
+            lists: Lists::default(),
         })
     }
 
     /// The policy as it was published.
     pub fn policy(&self) -> &TenantPolicy {
         self.compiled.policy()
+    }
+
+    /// The UID of the principal at that place among those of this generation.
+    pub(crate) fn principal_uid(&self, index: usize) -> Option<&str> {
+        self.policy().principals.get(index).map(|principal| principal.uid.as_str())
     }
 
     /// The way to a server; absent while it has no address.
@@ -100,16 +98,10 @@ impl Enforced {
 
     /// The JSON array of tools that a principal sees of a server.
     pub(crate) fn tools(&self, principal: PrincipalRef<'_>, view: View<'_>, report: &Arc<Report>) -> Bytes {
-        let key = (principal.index(), view.server_index());
-        if let Some(listed) = self.lists.read().get(&key)
-            && Arc::ptr_eq(&listed.report, report)
-        {
-            return listed.tools.clone();
-        }
-        let mut tools = Vec::new();
-        list::render(view, &report.tools, &mut tools);
-        let listed = Listed { report: Arc::clone(report), tools: Bytes::from(tools) };
-        self.lists.write().insert(key, listed.clone());
-        listed.tools
+        self.lists.get((principal.index(), view.server_index()), report, || {
+            let mut tools = Vec::new();
+            list::render(view, &report.tools, &mut tools);
+            tools
+        })
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn lines(granted: &Granted, call: &Call<'_>) -> Lines {
             .map(|path| PathCheck { value: path.value.to_owned(), within: path.within.to_vec() })
             .collect(),
     };
-    let mut out = Vec::with_capacity(length + 512);
+    let mut out = Vec::with_capacity(length + length / 16 + 512);
     // A struct of strings and numbers can always be written; were it not so, the shim would refuse an empty line.
     let _ = serde_json::to_writer(&mut out, &header);
     out.extend_from_slice(b"\n{\"name\":");

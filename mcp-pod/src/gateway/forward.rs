@@ -102,6 +102,11 @@ impl Forward {
 fn stream_on(mut running: Running, first: &[u8]) -> ReceiverStream<Bytes> {
     let (sender, events) = mpsc::channel(EVENTS);
     let legacy = running.settlement.as_ref().is_some_and(|held| held.revision.is_legacy());
+    let keeper = running.settlement.as_ref().map(|held| (Arc::clone(&held.state), Arc::clone(&held.granted)));
+    let unread = move |bytes| match &keeper {
+        Some((state, granted)) => state.unread(&granted.principal_uid, bytes),
+        None => bytes,
+    };
     // There is room for the first.
     let _ = sender.try_send(event(first));
     tokio::spawn(async move {
@@ -117,7 +122,7 @@ fn stream_on(mut running: Running, first: &[u8]) -> ReceiverStream<Bytes> {
                 Next::Progress(next) => drop(sender.try_send(event(&next))),
                 Next::End(answer) => {
                     // The call is settled; the client may take its time with what is left, or be gone.
-                    drop(sender.send(event(&answer)).await);
+                    drop(sender.send(unread(event(&answer))).await);
                     return;
                 }
             }
@@ -221,7 +226,9 @@ impl From<UpstreamError> for Failed {
     fn from(error: UpstreamError) -> Self {
         let (reason, charge) = match &error {
             // The shim answers with another status than 200 only before it has given the call to its server.
-            UpstreamError::Connect(_) | UpstreamError::Status(_) => (Reason::UpstreamUnavailable, Charge::Nothing),
+            UpstreamError::Connect(_) | UpstreamError::Paused | UpstreamError::Status(_) => {
+                (Reason::UpstreamUnavailable, Charge::Nothing)
+            }
             UpstreamError::Broken(_) => (Reason::UpstreamUnavailable, Charge::Full),
             UpstreamError::Form(_) => (Reason::UpstreamInvalid, Charge::Full),
             UpstreamError::TooLarge => (Reason::ResponseTooLarge, Charge::Full),

@@ -20,6 +20,9 @@ const CONNECTIONS: usize = 4096;
 const CONNECTIONS_OF_ONE: u32 = 1024;
 /// TLS handshakes of one address at one time: each costs a signature, and whoever asks for one is still a stranger.
 const HANDSHAKES_OF_ONE: u32 = 64;
+/// How long a client may leave what was sent to it untaken (tcp(7), `TCP_USER_TIMEOUT`): with a closed window as well,
+/// so one that stops reading does not keep its connection.
+const UNTAKEN: Duration = Duration::from_secs(60);
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -74,6 +77,8 @@ async fn next(
     let place = Arc::clone(connections).acquire_owned().await.map_err(std::io::Error::other)?;
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
+    let untaken = u32::try_from(UNTAKEN.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(&stream, untaken)?;
     Ok((stream.into_std()?, peer.ip(), place))
 }
 

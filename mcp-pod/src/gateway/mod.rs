@@ -28,6 +28,7 @@ mod granted;
 mod inflight;
 mod journal;
 mod listen;
+mod lists;
 mod methods;
 pub mod metrics;
 mod pipeline;

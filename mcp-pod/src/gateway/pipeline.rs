@@ -25,6 +25,9 @@ use super::route::{self, Unfit};
 use super::seldom::Seldom;
 use super::state::State;
 
+/// Answers below this size take no more memory than what stands around them.
+const SMALL: usize = 1024;
+
 /// When a refusal of a flood was last audited: strangers must not fill the trail, which is rolled over by its size.
 static FLOOD: Seldom = Seldom::new();
 
@@ -48,13 +51,32 @@ pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Inc
     let _active = state.enter();
     let mut journal = Journal::new(Instant::now(), Ulid::generate(), request.uri().path());
     let enforced = state.enforced();
-    match stages(&state, enforced.as_ref(), &mut journal, peer, request).await {
+    let answered = stages(&state, enforced.as_ref(), &mut journal, peer, request).await;
+    let principal =
+        enforced.as_ref().zip(journal.principal).and_then(|(enforced, index)| enforced.principal_uid(index));
+    let besides = match &answered {
+        Ok(_) => journal.method != Ok(methods::CALL),
+        Err(refused) => !refused.flood,
+    };
+    if let Some(principal) = principal
+        && besides
+    {
+        state.governor.besides(state.tick(), principal);
+    }
+    let response = match answered {
         Ok(response) => response,
         Err(refused) => {
             let audited = !refused.flood || FLOOD.now();
             journal.refused(&state, enforced.as_deref(), refused.reason, audited).await;
             *refused.response
         }
+    };
+    match principal {
+        Some(principal) => response.map(|body| match body {
+            Body::Whole(bytes) if bytes.len() >= SMALL => Body::Whole(state.unread(principal, bytes)),
+            body => body,
+        }),
+        None => response,
     }
 }
 
@@ -70,6 +92,7 @@ async fn stages(
     let enforced = enforced.ok_or_else(|| unserviceable(Reason::PolicyMissing))?;
     let caller = check(enforced, &state.flood, peer, &head.headers, now).map_err(unauthenticated)?;
     journal.principal = Some(caller.principal.index());
+    state.governor.look(state.tick(), &caller.principal.policy().uid).map_err(|denial| too_much(&denial))?;
 
     if route::foreign_origin(&head.headers, &enforced.policy().audience) {
         return Err(plain(StatusCode::FORBIDDEN, Reason::OriginRefused));
@@ -141,6 +164,12 @@ fn unauthenticated(why: Unauthenticated) -> Refused {
             refused
         }
     }
+}
+
+/// More than one principal may ask for, whatever it is.
+fn too_much(denial: &Denial) -> Refused {
+    let response = denied_request(None, StatusCode::TOO_MANY_REQUESTS, denial);
+    Refused { flood: true, ..Refused::new(denial.reason, response) }
 }
 
 fn unfit(why: Unfit) -> Refused {

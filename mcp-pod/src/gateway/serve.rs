@@ -20,6 +20,8 @@ use super::state::State;
 const HEAD: Duration = Duration::from_secs(75);
 /// Bytes of one request's head.
 const HEAD_BYTES: usize = 32 * 1024;
+/// Bytes that HTTP/1.1 reads at a time: the whole of a usual request, so that its body comes in one piece.
+const READ: usize = 64 * 1024;
 /// Headers of one request.
 const HEADERS: usize = 64;
 /// Requests at a time on one HTTP/2 connection.
@@ -42,7 +44,7 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
-        .max_buf_size(HEAD_BYTES)
+        .max_buf_size(READ)
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use mcp_fleet_policy::engine::CompileError;
-use mcp_fleet_policy::governor::Governor;
+use mcp_fleet_policy::governor::{Governor, Unread};
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::tick::Tick;
 use parking_lot::Mutex;
@@ -77,6 +78,18 @@ pub struct State {
 /// A request in flight: the gateway does not end before it, if it can help it.
 #[derive(Debug)]
 pub(crate) struct Active(Arc<State>);
+
+/// Bytes that are counted for as long as they exist.
+struct Kept {
+    bytes: Bytes,
+    _unread: Unread,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 impl Drop for Active {
     fn drop(&mut self) {
@@ -195,6 +208,14 @@ impl State {
     /// The governor's time.
     pub(crate) fn tick(&self) -> Tick {
         Tick::from_elapsed(self.origin.elapsed())
+    }
+
+    /// Bytes for that principal (by UID), counted as unread until the transport has taken the last of them.
+    pub(crate) fn unread(&self, principal: &str, bytes: Bytes) -> Bytes {
+        match self.governor.unread(principal, bytes.len() as u64) {
+            Some(unread) => Bytes::from_owner(Kept { bytes, _unread: unread }),
+            None => bytes,
+        }
     }
 
     /// What has to be done now and then: closes connections that nobody used for long.

@@ -1,7 +1,7 @@
 //! The audit line of a call that was admitted.
 //!
-//! Hashing a large text takes as long as the rest of a call: it is done when the answer is on its way, by a task of
-//! the same thread, so that neither this call nor those on other threads wait for it.
+//! Digests of large texts are made when the answer is on its way, by a task of the same thread, so that neither this
+//! call nor those on other threads wait for them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use ulid::Ulid;
 
 use super::audit::{Decision, Entry, Name, Place};
-use super::digest::sha256;
+use super::digest::blake3;
 use super::enforced::Enforced;
 use super::granted::Granted;
 use super::state::Active;
@@ -56,7 +56,7 @@ impl Trail {
         let Self { active, place, enforced, granted, call, time, duration, decision, reason, cost, arguments, result } =
             self;
         let arguments = enforced.audit_key.digest(&arguments);
-        let result = result.map(|result| sha256(&result));
+        let result = result.map(|result| blake3(&result));
         let facts = &granted.facts;
         let entry = Entry {
             time,

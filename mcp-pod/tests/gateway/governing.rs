@@ -8,7 +8,7 @@ use mcp_fleet_policy::units::Micros;
 use parking_lot::{Condvar, Mutex};
 use serde_json::json;
 
-use crate::support::{Act, Lines, World, eventually};
+use crate::support::{Act, Lines, OTHER, Token, World, eventually};
 
 #[tokio::test]
 async fn a_principal_that_calls_too_often_is_told_to_wait() {
@@ -21,6 +21,29 @@ async fn a_principal_that_calls_too_often_is_told_to_wait() {
     let data = &answer.json()["result"]["_meta"]["mcp-fleet.dev/denial"];
     assert!(data["retryAfterMs"].as_i64().unwrap() > 50_000 && text.contains("Try again in"), "{text}");
     assert_eq!(world.shim.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_principal_that_is_refused_in_a_loop_is_not_listened_to_for_ever() {
+    let world = World::new().await;
+    let mut client = world.client().await;
+    let mut refused = 0;
+    let answer = loop {
+        let answer = client.call("no_such_tool", json!({})).await;
+        if answer.status == 429 {
+            break answer;
+        }
+        refused += 1;
+        assert!(refused < 20_000, "never slowed");
+    };
+    assert!(refused >= 1000, "slowed after {refused}");
+    assert_eq!(answer.json()["error"]["data"]["reason"], "rate_limited");
+    assert_eq!(answer.headers["retry-after"], "1");
+    // Others are heard, and so is it when it has waited.
+    let mut other = world.client_with(&world.pki.token(Token { principal: OTHER, ..Token::default() })).await;
+    assert_eq!(other.modern("tools/list", json!({})).await.status, 404, "it has no grant, and is told so");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(client.call("echo", json!({})).await.json()["result"]["content"][0]["text"], "done");
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ async fn every_argument_outside_its_rule_is_refused_with_its_reason() {
         (line["decision"].as_str(), line["class"].as_str(), line["tool"].as_str()),
         (Some("denied"), Some("Read"), Some("echo"))
     );
-    assert!(line["arguments"].as_str().unwrap().starts_with("hmac-sha256:"));
+    assert!(line["arguments"].as_str().unwrap().starts_with("blake3-keyed:"));
     assert_eq!(world.purse.counts().0, 0, "nothing was reserved");
 }
 

@@ -1,10 +1,13 @@
 //! Servers and shims that misbehave.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mcp_fleet_policy::units::Bytes as Size;
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use crate::support::{Act, World};
 
@@ -119,4 +122,30 @@ async fn a_shim_with_another_identity_is_not_spoken_to() {
             .await;
     assert_eq!(world.client().await.call("echo", json!({})).await.denial().0, "upstream_unavailable");
     assert!(world.shim.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_describe_itself_is_not_asked_by_every_caller() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            drop(stream);
+        }
+    });
+    let world = World::with(|policy| policy.servers[0].upstream = Some(address)).await;
+    let started = Instant::now();
+    let mut client = world.client().await;
+    for _ in 0..10 {
+        let answer = client.modern("tools/list", json!({})).await;
+        assert_eq!(answer.json()["error"]["data"]["reason"], "upstream_unavailable");
+    }
+    let seconds = usize::try_from(started.elapsed().as_secs()).unwrap();
+    assert!(asked.load(Ordering::SeqCst) <= 1 + seconds, "asked {} times", asked.load(Ordering::SeqCst));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    client.modern("tools/list", json!({})).await;
+    assert!(asked.load(Ordering::SeqCst) > 1, "never asked again");
 }

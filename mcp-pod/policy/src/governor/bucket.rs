@@ -11,14 +11,18 @@ const TOKEN: u64 = 60_000_000_000;
 /// How fast a bucket fills and how much it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate {
-    per_minute: u32,
-    burst: u32,
+    pub(super) per_minute: u32,
+    pub(super) burst: u32,
 }
 
 impl Rate {
     /// Without a burst a sixth of the calls of a minute may come at once, at least one.
-    pub(super) fn new(per_minute: u32, burst: Option<u32>) -> Self {
-        Self { per_minute, burst: burst.unwrap_or(per_minute / 6).max(1) }
+    pub(super) const fn new(per_minute: u32, burst: Option<u32>) -> Self {
+        let burst = match burst {
+            Some(burst) => burst,
+            None => per_minute / 6,
+        };
+        Self { per_minute, burst: if burst == 0 { 1 } else { burst } }
     }
 
     fn capacity(self) -> u64 {
@@ -47,6 +51,11 @@ impl Bucket {
         Self { rate, level: TOKEN, counted: now }
     }
 
+    /// With all it holds.
+    pub(super) fn full(now: Tick, rate: Rate) -> Self {
+        Self { rate, level: rate.capacity(), counted: now }
+    }
+
     /// The same tokens under another rate, as far as they fit.
     pub(super) fn with_rate(mut self, now: Tick, rate: Rate) -> Self {
         self.refill(now);
@@ -71,6 +80,12 @@ impl Bucket {
 
     pub(super) const fn take(&mut self) {
         self.level = self.level.saturating_sub(TOKEN);
+    }
+
+    /// Takes a token, or what is left of one.
+    pub(super) fn take_at(&mut self, now: Tick) {
+        self.refill(now);
+        self.take();
     }
 
     pub(super) fn give_back(&mut self) {

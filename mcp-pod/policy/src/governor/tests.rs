@@ -153,3 +153,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_not_a_call_has_a_share_of_its_own() {
+    let (governor, policy) = governor(|policy| policy.principals[0].limits = limits(6000, 10, 99));
+    let (one, other) = (&policy.principals[0].uid, "p-nobody");
+    for _ in 0..1000 {
+        assert_eq!(governor.look(seconds(1), one), Ok(()));
+        governor.besides(seconds(1), one);
+    }
+    let denial = governor.look(seconds(1), one).unwrap_err();
+    assert_eq!((denial.reason, denial.retry_after), (Reason::RateLimited, Some(Duration::from_millis(10))));
+    assert_eq!(governor.look(seconds(1), other), Ok(()));
+    // Who waits as long as told is looked at, and calls took nothing of it.
+    assert_eq!(burst(&governor, seconds(1)), 10);
+    assert_eq!(governor.look(seconds(1).plus(Duration::from_millis(10)), one), Ok(()));
+}
+
+#[test]
+fn who_leaves_answers_unread_gets_no_more() {
+    let (governor, policy) = governor(|_| ());
+    let uid = &policy.principals[0].uid;
+    let first = governor.unread(uid, 4 * UNREAD).unwrap();
+    assert_eq!(governor.look(seconds(0), uid), Ok(()), "one answer may be large");
+    let second = governor.unread(uid, 1).unwrap();
+    let denial = governor.look(seconds(0), uid).unwrap_err();
+    assert_eq!(denial.reason, Reason::ConcurrencyLimited);
+    // A new policy changes limits, not what was used.
+    governor.apply(seconds(1), &policy);
+    assert!(governor.look(seconds(1), uid).is_err());
+    drop(first);
+    assert_eq!(governor.look(seconds(1), uid), Ok(()));
+    drop(second);
+}

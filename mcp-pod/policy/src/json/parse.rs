@@ -10,7 +10,7 @@ const PAIRWISE: usize = 12;
 
 /// Reads exactly one value; white space may stand around it.
 pub fn parse<'a>(text: &'a [u8], limits: &Limits) -> Result<Value<'a>, ParseError> {
-    let text = std::str::from_utf8(text).map_err(|error| Problem::Utf8.at(error.valid_up_to()))?;
+    let text = utf8(text)?;
     if text.starts_with('\u{feff}') {
         return Err(Problem::ByteOrderMark.at(0));
     }
@@ -22,6 +22,12 @@ pub fn parse<'a>(text: &'a [u8], limits: &Limits) -> Result<Value<'a>, ParseErro
         return Err(Problem::Trailing.at(parser.offset));
     }
     Ok(value)
+}
+
+/// Where exactly a text is wrong is looked for only once it is.
+fn utf8(text: &[u8]) -> Result<&str, ParseError> {
+    simdutf8::basic::from_utf8(text)
+        .or_else(|_| std::str::from_utf8(text).map_err(|error| Problem::Utf8.at(error.valid_up_to())))
 }
 
 struct Parser<'a, 'l> {

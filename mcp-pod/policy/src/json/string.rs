@@ -2,64 +2,71 @@
 
 use std::borrow::Cow;
 
+use super::plain::Marked;
 use super::{ParseError, Problem, Strings};
 
 /// Reads the string whose opening quote stands before `start`; gives it and the offset behind its closing quote.
 pub(super) fn read(text: &str, start: usize, strings: Strings) -> Result<(Cow<'_, str>, usize), ParseError> {
+    let bytes = text.as_bytes();
     let mut owned: Option<String> = None;
     let mut from = start;
-    loop {
-        let rest = text.as_bytes().get(from..).unwrap_or_default();
-        let Some(length) = memchr::memchr2(b'"', b'\\', rest) else {
-            return Err(Problem::End.at(text.len()));
-        };
-        let end = from + length;
-        let plain = text.get(from..end).ok_or(Problem::Utf8.at(from))?;
-        if has_control(plain.as_bytes()) {
-            return Err(Problem::ControlCharacter.at(from));
+    for at in Marked::from(bytes, start) {
+        if at < from {
+            // The second half of an escape.
+            continue;
         }
-        if rest.get(length) == Some(&b'"') {
-            let string = match owned {
-                None if strings == Strings::Checked => Cow::Borrowed(text.get(start..end).unwrap_or_default()),
-                None => Cow::Borrowed(plain),
-                Some(mut owned) => {
-                    owned.push_str(plain);
-                    Cow::Owned(owned)
+        // What ends a stretch is ASCII, so none ends within a character.
+        let plain = || text.get(from..at).unwrap_or_default();
+        match bytes.get(at) {
+            Some(b'"') => {
+                let string = match owned {
+                    None => Cow::Borrowed(text.get(start..at).unwrap_or_default()),
+                    Some(mut owned) => {
+                        owned.push_str(plain());
+                        Cow::Owned(owned)
+                    }
+                };
+                return Ok((string, at + 1));
+            }
+            Some(b'\\') => {
+                let rest = bytes.get(at + 1..).unwrap_or_default();
+                let (character, length) = escape(rest).map_err(|problem| problem.at(at))?;
+                if strings == Strings::Decoded {
+                    let owned = owned.get_or_insert_with(String::new);
+                    owned.push_str(plain());
+                    owned.push(character);
                 }
-            };
-            return Ok((string, end + 1));
+                from = at + 1 + length;
+            }
+            _ => return Err(Problem::ControlCharacter.at(at)),
         }
-        let (character, length) =
-            escape(text.as_bytes().get(end + 1..).unwrap_or_default()).map_err(|problem| problem.at(end))?;
-        if strings == Strings::Decoded {
-            let owned = owned.get_or_insert_with(String::new);
-            owned.push_str(plain);
-            owned.push(character);
-        }
-        from = end + 1 + length;
     }
+    Err(Problem::End.at(text.len()))
 }
 
-/// Written without a way out of the loop, so that it compiles to a few wide instructions.
-fn has_control(bytes: &[u8]) -> bool {
-    bytes.iter().fold(0, |found, byte| found | u8::from(*byte < 0x20)) != 0
-}
+/// What the letter behind a backslash stands for (RFC 8259, 7); 0 where it is `u`, or no escape. A table, because
+/// prose is full of these, in an order that no processor guesses.
+const MEANINGS: [u8; 256] = {
+    let mut meanings = [0; 256];
+    let pairs = *b"\"\"\\\\//b\x08f\x0cn\nr\rt\t";
+    let (pairs, _) = pairs.as_chunks::<2>();
+    let mut index = 0;
+    while index < pairs.len() {
+        let [letter, meaning] = pairs[index];
+        meanings[letter as usize] = meaning;
+        index += 1;
+    }
+    meanings
+};
 
 /// The character of the escape whose backslash stands before `rest`, and how many bytes it takes.
 fn escape(rest: &[u8]) -> Result<(char, usize), Problem> {
-    let character = match rest.first().ok_or(Problem::End)? {
-        b'"' => '"',
-        b'\\' => '\\',
-        b'/' => '/',
-        b'b' => '\u{8}',
-        b'f' => '\u{c}',
-        b'n' => '\n',
-        b'r' => '\r',
-        b't' => '\t',
-        b'u' => return unicode(rest),
-        _ => return Err(Problem::Escape),
-    };
-    Ok((character, 1))
+    let letter = *rest.first().ok_or(Problem::End)?;
+    match MEANINGS[usize::from(letter)] {
+        0 if letter == b'u' => unicode(rest),
+        0 => Err(Problem::Escape),
+        meaning => Ok((char::from(meaning), 1)),
+    }
 }
 
 /// `uXXXX`, or the two halves of a surrogate pair `uXXXX\uXXXX`.

@@ -77,7 +77,7 @@ pub struct Entry<'a> {
     pub cost: Micros,
     /// From the head of the request to the last byte of the answer.
     pub duration: Duration,
-    /// SHA-256 of the result that was released.
+    /// BLAKE3 of the result that was released.
     pub result: Option<&'a [u8]>,
 }
 
@@ -95,13 +95,13 @@ impl Entry<'_> {
         any(out, "tool", self.tool);
         name(out, "class", self.class);
         any(out, "method", self.method);
-        digest(out, "arguments", "hmac-sha256", self.arguments);
+        digest(out, "arguments", "blake3-keyed", self.arguments);
         name(out, "decision", self.decision.as_str());
         name(out, "reason", self.reason.map_or("", Reason::as_str));
         let millis = self.duration.as_secs_f64() * 1e3;
         let _ = write!(out, ",\"generation\":{},\"cost\":\"{}\"", self.generation, self.cost);
         let _ = write!(out, ",\"durationMs\":{millis:.3}");
-        digest(out, "result", "sha256", self.result);
+        digest(out, "result", "blake3", self.result);
         out.extend_from_slice(b"}\n");
     }
 }
@@ -175,11 +175,23 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["audit"], 1);
         assert_eq!(value["time"], "2026-11-22T20:00:00.123456Z");
-        assert_eq!(value["arguments"], format!("hmac-sha256:{}", "ab".repeat(32)));
+        assert_eq!(value["arguments"], format!("blake3-keyed:{}", "ab".repeat(32)));
         assert_eq!(value["cost"], "0.001");
         assert_eq!(value["durationMs"], 1.234);
         assert_eq!(value.get("reason"), None);
         assert_eq!(line.matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn the_document_has_every_field() {
+        let table = include_str!("../../../../docs/audit.md");
+        let mut documented: Vec<_> =
+            table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        documented.sort_unstable();
+        let line = written(&Entry { reason: Some(Reason::RateLimited), result: Some(&[0xab; 32]), ..entry() });
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let fields: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(fields, documented);
     }
 
     #[test]

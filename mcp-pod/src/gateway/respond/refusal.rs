@@ -39,7 +39,7 @@ pub(crate) fn denied_request(id: Option<&Id>, status: StatusCode, denial: &Denia
     let mut response = rpc::error(id, &failure);
     if let Some(after) = denial.retry_after
         && !status.is_success()
-        && let Ok(value) = HeaderValue::from_str(&after.as_millis().div_ceil(1000).to_string())
+        && let Ok(value) = HeaderValue::from_str(&after.as_nanos().div_ceil(1_000_000_000).to_string())
     {
         response.headers_mut().insert(RETRY_AFTER, value);
     }

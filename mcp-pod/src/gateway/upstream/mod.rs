@@ -47,6 +47,9 @@ pub(crate) enum UpstreamError {
     /// The connection broke: the server may have seen the call.
     #[error("failed to hear the tool server out")]
     Broken(#[source] hyper::Error),
+    /// It could not be asked a moment ago.
+    #[error("the tool server did not answer a moment ago, and is asked again in a second")]
+    Paused,
     /// The shim answered with something else than an answer.
     #[error("the shim answered with status {0}")]
     Status(http::StatusCode),

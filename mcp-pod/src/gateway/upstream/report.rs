@@ -19,13 +19,15 @@ use crate::gateway::digest::sha256;
 
 /// How long a report is taken as current without asking; a call's answer shows a new start at once.
 const CURRENT: Duration = Duration::from_secs(5);
+/// How long a question that was not answered is not asked again.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long the shim may take to answer from its memory.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The largest report that is read.
 const LARGEST: usize = 4 << 20;
 
 /// A report, ready for use.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Report {
     /// The start of the server that it describes.
     pub(crate) epoch: u64,
@@ -54,7 +56,8 @@ pub(super) struct Cache {
     asked: AtomicU64,
     origin: OnceLock<Instant>,
     seen: AtomicU64,
-    reading: Mutex<()>,
+    /// Its turn to ask, and when the last question was not answered.
+    reading: Mutex<Option<Instant>>,
 }
 
 impl Cache {
@@ -97,13 +100,18 @@ impl Upstream {
         if let Some(report) = self.report.current(Instant::now()) {
             return Ok(report);
         }
-        let _turn = self.report.reading.lock().await;
+        let mut unanswered = self.report.reading.lock().await;
         if let Some(report) = self.report.current(Instant::now()) {
             return Ok(report);
+        }
+        if unanswered.is_some_and(|at| at.elapsed() < PAUSE) {
+            // Whoever waited for this turn, and whoever asks in a loop, must not make each wait for the next.
+            return self.report.report.load_full().ok_or(UpstreamError::Paused);
         }
         let read = tokio::time::timeout(PATIENCE, self.read_report())
             .await
             .unwrap_or_else(|_| Err(UpstreamError::Connect(std::io::ErrorKind::TimedOut.into())));
+        *unanswered = read.is_err().then(Instant::now);
         match (read, self.report.report.load_full()) {
             (Ok(report), _) => Ok(self.report.take(report, Instant::now())),
             (Err(_), Some(before)) => Ok(before),

@@ -3,6 +3,7 @@
 //! [`stage`] starts the processes, [`compare`] runs the interleaved rounds, [`memory`] and [`ready`] look at a gateway
 //! alone, [`report`] prints what came of it.
 
+mod awake;
 mod compare;
 mod memory;
 mod ready;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 
 use crate::process::file_size;
+use awake::Awake;
 use stage::Stage;
 
 /// How much to measure.
@@ -58,6 +60,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.parent().context("no directory")?.join("mcp-pod"),
     };
+    let awake = Awake::keep();
     let started = Instant::now();
     let size = file_size(&mcp_pod)?;
     let mut stage = Stage::set(&mcp_pod).await?;
@@ -69,7 +72,8 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let memory = memory::measure(&stage).await?;
     progress(started, "time to readiness");
     let ready = ready::measure(&stage, plan.starts).await?;
-    let text = report::render(&report::Report { plan, table, memory, ready, size, spent });
+    let text =
+        report::render(&report::Report { plan, processors: awake.describe(), table, memory, ready, size, spent });
     if let Some(out) = out {
         std::fs::write(out, &text).with_context(|| format!("failed to write {}", out.display()))?;
     }

@@ -13,6 +13,8 @@ use crate::load::{LARGE, SMALL};
 pub(crate) struct Report {
     /// How it was measured.
     pub(crate) plan: Plan,
+    /// Whether the processors could sleep.
+    pub(crate) processors: &'static str,
     /// The comparison.
     pub(crate) table: Table,
     /// Memory after many sessions.
@@ -41,7 +43,7 @@ pub(crate) fn render(report: &Report) -> String {
     let Plan { rounds, slot, starts } = report.plan;
     let _ = writeln!(
         text,
-        "# Gateway bench\n\n{}; {rounds} interleaved rounds of {} ms a measurement, median over the rounds.\n\n\
+        "# Gateway bench\n\n{}, {}; {rounds} interleaved rounds of {} ms a measurement, median over the rounds.\n\n\
          Every path gets the same bytes over the same kind of connection (HTTP/1.1, revision 2025-11-25, one bearer \
          token, one session): a `tools/call` with that much text in an argument, answered with as much text. The load \
          is a closed loop in a process of its own on the same machine; CPU and memory are those of the process in \
@@ -55,6 +57,7 @@ pub(crate) fn render(report: &Report) -> String {
          - With TLS: on both sides of proxy and gateway (towards the server: mutual). Without: on neither; the \
          gateway then runs behind a listener of the bench, which the product does not have.\n",
         machine(),
+        report.processors,
         slot.as_millis(),
     );
     table(&mut text, &report.table);
