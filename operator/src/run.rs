@@ -152,7 +152,7 @@ async fn lead(ctx: &Arc<Context>) {
         controller::run::<Tenants>(ctx.clone()),
         controller::run::<Servers>(ctx.clone()),
         controller::run::<Principals>(ctx.clone()),
-        world::watch_secrets(ctx.client.clone(), ctx.world.clone()),
+        world::watch_secrets(ctx.client.clone(), ctx.config.namespace.clone(), ctx.world.clone()),
         publish::run(ctx.clone()),
         budget::run(ctx.clone()),
         controller::run::<Budgets>(ctx.clone()),

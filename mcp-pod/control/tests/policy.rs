@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mcp_fleet_control::convert::{ConvertError, from_wire, to_wire};
-use mcp_fleet_control::snapshot::{self, INDEX, MAX_CHUNK, SnapshotError, chunk_name};
+use mcp_fleet_control::snapshot::{self, INDEX, Index, MAX_CHUNK, SnapshotError, chunk_name};
 use mcp_fleet_control::{DecodeError, Digest, Encoded, decode, encode, wire};
 use mcp_fleet_policy::model::{StaleAfter, TenantPolicy, Traffic};
 use proptest::prelude::*;
@@ -46,7 +46,7 @@ proptest! {
     #[test]
     fn a_policy_survives_a_snapshot(policy in strategy::policy()) {
         let encoded = encode(&policy);
-        let files = snapshot::split(policy.generation, &encoded).unwrap();
+        let files = snapshot::split(policy.generation, &encoded, None).unwrap();
         prop_assert_eq!(snapshot::read_index(&files).unwrap().generation, policy.generation);
         let (bytes, back) = snapshot::join(&files).unwrap();
         prop_assert_eq!(bytes, encoded);
@@ -181,20 +181,48 @@ fn noise(length: usize) -> Encoded {
 
 #[test]
 fn a_snapshot_is_cut_into_chunks_that_fit_into_secrets() {
-    let files = snapshot::split(7, &noise(2 * MAX_CHUNK)).unwrap();
-    assert_eq!(snapshot::read_index(&files).unwrap().chunks, 3);
+    let files = snapshot::split(7, &noise(2 * MAX_CHUNK), None).unwrap();
+    assert_eq!(snapshot::read_index(&files).unwrap().chunks, [0, 1, 2]);
     assert!(files.values().all(|file| file.len() <= MAX_CHUNK));
-    assert!(matches!(snapshot::split(7, &noise(4 * MAX_CHUNK)), Err(SnapshotError::TooLarge(_))));
+    assert!(matches!(snapshot::split(7, &noise(4 * MAX_CHUNK), None), Err(SnapshotError::TooLarge(_))));
+}
+
+#[test]
+fn a_snapshot_leaves_the_one_before_it_whole() {
+    let mut before = None;
+    for generation in 7..12 {
+        let files = snapshot::split(generation, &noise(3 * MAX_CHUNK), before.as_ref()).unwrap();
+        let index = snapshot::read_index(&files).unwrap();
+        assert_eq!(index.chunks.len(), 4);
+        assert_eq!(index.chunks[0], 0, "the chunk that is written with the index");
+        if let Some(before) = &before {
+            let before: &Index = before;
+            assert!(
+                index.chunks[1..].iter().all(|number| !before.chunks.contains(number)),
+                "{index:?} over {before:?}"
+            );
+        }
+        before = Some(index);
+    }
+}
+
+#[test]
+fn an_index_that_names_chunks_that_cannot_be_is_refused() {
+    for chunks in ["[]", "[0,1,2,3,4]", "[7]"] {
+        let index = format!(r#"{{"generation":7,"digest":"00","chunks":{chunks},"encoding":"gzip"}}"#);
+        let files = BTreeMap::from([(INDEX.to_owned(), index.into_bytes())]);
+        assert!(matches!(snapshot::read_index(&files), Err(SnapshotError::Chunks(_))), "{chunks}");
+    }
 }
 
 fn files() -> BTreeMap<String, Vec<u8>> {
-    snapshot::split(7, &encode(&plain())).unwrap()
+    snapshot::split(7, &encode(&plain()), None).unwrap()
 }
 
 #[test]
 fn a_snapshot_in_the_middle_of_an_update_gives_its_floor_but_no_policy() {
     let newer = TenantPolicy { generation: 8, suspended: true, ..plain() };
-    let mut mixed = snapshot::split(8, &encode(&newer)).unwrap();
+    let mut mixed = snapshot::split(8, &encode(&newer), None).unwrap();
     mixed.insert(chunk_name(0), files()[&chunk_name(0)].clone());
     assert!(matches!(snapshot::join(&mixed), Err(SnapshotError::Mixed)));
     assert_eq!(snapshot::read_index(&mixed).unwrap().generation, 8);
@@ -202,7 +230,7 @@ fn a_snapshot_in_the_middle_of_an_update_gives_its_floor_but_no_policy() {
 
 #[test]
 fn a_snapshot_whose_index_lies_about_the_generation_is_refused() {
-    let lying = snapshot::split(9, &encode(&plain())).unwrap();
+    let lying = snapshot::split(9, &encode(&plain()), None).unwrap();
     assert!(matches!(snapshot::join(&lying), Err(SnapshotError::Generation { index: 9, policy: 7 })));
 }
 
@@ -219,7 +247,7 @@ fn a_snapshot_without_its_files_is_refused() {
 #[test]
 fn a_decompression_bomb_is_cut_off() {
     let bomb = Encoded { bytes: vec![0; 64 << 20], digest: Digest::of(b"") };
-    let files = snapshot::split(7, &bomb).unwrap();
+    let files = snapshot::split(7, &bomb, None).unwrap();
     assert!(matches!(snapshot::join(&files), Err(SnapshotError::Bomb)));
 }
 

@@ -25,9 +25,9 @@ use bucket::{Bucket, Rate};
 
 /// When a caller should ask again where no clock frees a slot.
 const SLOT_RETRY: Duration = Duration::from_secs(1);
-/// Requests of a principal that are not calls let through: more than clients make that list before each call, few
-/// enough to read and audit.
-const BESIDES: Rate = Rate::new(6000, Some(1000));
+/// Requests of a principal that are not calls let through: more than clients make that list before each call and open
+/// a thousand sessions at once, few enough to read and audit.
+const BESIDES: Rate = Rate::new(6000, Some(3000));
 /// Bytes of answers that a principal may leave unread before its next request is refused; a single one may be larger.
 const UNREAD: u64 = 16 << 20;
 

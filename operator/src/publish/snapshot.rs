@@ -1,7 +1,7 @@
 //! The published policy as Secrets of the runtime namespace, written by compare-and-swap.
 //!
-//! Every Secret is written over the version that was read; the index comes last. So a leader that is no longer one
-//! fails before it can tear a snapshot apart.
+//! Every Secret is written over the version that was read; the index comes last, and what the index before it names is
+//! not touched until then. So neither a leader that is no longer one nor a leader that dies tears a snapshot apart.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
 use mcp_fleet_control::Encoded;
-use mcp_fleet_control::snapshot::{self, INDEX, MAX_CHUNKS, SnapshotError, chunk_name};
+use mcp_fleet_control::snapshot::{self, CHUNK_PLACES, INDEX, Index, SnapshotError, chunk_name, secret_name};
 
 use crate::compile::Previous;
 use crate::config::FIELD_MANAGER;
@@ -66,6 +66,8 @@ pub(super) struct Snapshots {
     labels: Labels,
     /// Versions as they were read or written last, by name.
     versions: BTreeMap<String, String>,
+    /// The index that stands there.
+    published: Option<Index>,
 }
 
 impl Snapshots {
@@ -77,12 +79,10 @@ impl Snapshots {
     ) -> Result<(Self, Result<Option<Previous>, SnapshotError>), PublishError> {
         let api: Api<Secret> = Api::namespaced(client, namespace);
         let (mut files, mut versions) = (BTreeMap::new(), BTreeMap::new());
-        let mut chunks = 1;
-        for number in 0..MAX_CHUNKS {
-            // Most policies fit into the first; a new leader reads those of all tenants at once.
-            if number >= chunks {
-                break;
-            }
+        let mut published = None;
+        // Most policies fit into the first; a new leader reads those of all tenants at once.
+        let mut wanted = vec![0];
+        while let Some(number) = wanted.pop() {
             let name = secret_name(number);
             let found = within(api.get_opt(&name)).await.map_err(|source| failed("read", &name, source))?;
             if let Some(secret) = found {
@@ -90,10 +90,12 @@ impl Snapshots {
                 files.extend(secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)));
             }
             if number == 0 {
-                chunks = snapshot::read_index(&files).map_or(MAX_CHUNKS, |index| index.chunks);
+                published = snapshot::read_index(&files).ok();
+                let chunks = published.iter().flat_map(|index| &index.chunks);
+                wanted.extend(chunks.copied().filter(|number| *number > 0));
             }
         }
-        let snapshots = Self { api, labels, versions };
+        let snapshots = Self { api, labels, versions, published };
         if !files.contains_key(INDEX) {
             return Ok((snapshots, Ok(None)));
         }
@@ -118,8 +120,10 @@ impl Snapshots {
         encoded: &Encoded,
         scopes: &BTreeMap<String, String>,
     ) -> Result<(), PublishError> {
-        let mut files = snapshot::split(generation, encoded).map_err(PublishError::TooLarge)?;
-        for number in 1..MAX_CHUNKS {
+        let mut files =
+            snapshot::split(generation, encoded, self.published.as_ref()).map_err(PublishError::TooLarge)?;
+        let index = snapshot::read_index(&files).map_err(PublishError::TooLarge)?;
+        for number in 1..CHUNK_PLACES {
             let name = secret_name(number);
             // A chunk that is no longer needed stays as it is: the index does not name it.
             if let Some(chunk) = files.remove(&chunk_name(number)) {
@@ -128,7 +132,9 @@ impl Snapshots {
             }
         }
         files.insert(SCOPES.to_owned(), serde_json::to_vec(scopes).unwrap_or_default());
-        self.put(SECRET, files).await
+        self.put(SECRET, files).await?;
+        self.published = Some(index);
+        Ok(())
     }
 
     /// Learns the version of a Secret that was not read, because the snapshot did not need it before.
@@ -165,10 +171,6 @@ impl Snapshots {
         self.versions.insert(name.to_owned(), written.resource_version().unwrap_or_default());
         Ok(())
     }
-}
-
-fn secret_name(number: usize) -> String {
-    if number == 0 { SECRET.to_owned() } else { format!("{SECRET}-{number}") }
 }
 
 fn failed(verb: &'static str, name: &str, source: kube::Error) -> PublishError {

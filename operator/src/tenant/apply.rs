@@ -47,7 +47,7 @@ pub(crate) async fn bring(
     apply_all(ctx, object, settled, &objects.namespaces).await?;
     apply_all(ctx, object, settled, &objects.bindings).await?;
     let known = ctx.keys.cached(&tenant.uid).is_some();
-    ctx.keys.get_or_create(&tenant.name, &tenant.uid).await?;
+    ctx.keys.keep(&tenant.name, &tenant.uid).await?;
     if !known {
         ctx.control.poke(&tenant.uid);
     }

@@ -1,4 +1,5 @@
-//! Where the tenants' keys are kept: one Secret each in the operator's namespace, made once. A copy stays in memory.
+//! Where the tenants' keys are kept: one Secret each in the operator's namespace, made once. A copy stays in memory,
+//! and from it the Secret is put back if it is deleted or changed by hand.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -62,8 +63,7 @@ impl KeyStore {
             read(&found)?
         } else {
             let made = TenantKeys::generate()?;
-            let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-            match self.api.create(&params, &render(&name, tenant, tenant_uid, &made)).await {
+            match self.api.create(&params(), &render(&name, tenant, tenant_uid, &made)).await {
                 Ok(_) => made,
                 Err(kube::Error::Api(status)) if status.is_already_exists() => {
                     read(&self.api.get(&name).await.map_err(failed)?)?
@@ -76,6 +76,25 @@ impl KeyStore {
         Ok(keys)
     }
 
+    /// Brings a tenant's Secret to what it was when it was first read or made.
+    pub async fn keep(&self, tenant: &str, tenant_uid: &str) -> Result<(), KeyStoreError> {
+        let keys = self.get_or_create(tenant, tenant_uid).await?;
+        let name = secret_name(tenant_uid);
+        let failed = |source| KeyStoreError::Api { name: name.clone(), source };
+        let mut want = render(&name, tenant, tenant_uid, &keys);
+        let written = match self.api.get_opt(&name).await.map_err(failed)? {
+            Some(found) if found.data == want.data && found.metadata.labels == want.metadata.labels => return Ok(()),
+            Some(found) => {
+                want.metadata.resource_version = found.metadata.resource_version;
+                self.api.replace(&name, &params(), &want).await
+            }
+            None => self.api.create(&params(), &want).await,
+        };
+        written.map_err(failed)?;
+        tracing::info!(object = format!("Secret {name}"), "putting back what others changed");
+        Ok(())
+    }
+
     /// Deletes the keys of a tenant that goes: all its tokens are worth nothing from then on.
     pub async fn delete(&self, tenant_uid: &str) -> Result<(), KeyStoreError> {
         self.cache.write().remove(tenant_uid);
@@ -86,6 +105,10 @@ impl KeyStore {
             Err(source) => Err(KeyStoreError::Api { name, source }),
         }
     }
+}
+
+fn params() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() }
 }
 
 fn render(name: &str, tenant: &str, tenant_uid: &str, keys: &TenantKeys) -> Secret {

@@ -1,5 +1,5 @@
-//! Our Secrets in the namespaces of tenants, watched namespace by namespace (metadata only), so that a deleted one
-//! comes back at once and no right to watch Secrets across the cluster is needed.
+//! Our Secrets in the namespaces of tenants and in the operator's own, watched namespace by namespace (metadata only),
+//! so that a deleted one comes back at once and no right to watch Secrets across the cluster is needed.
 
 use std::collections::HashMap;
 
@@ -18,13 +18,15 @@ use crate::labels;
 /// The `RoleBinding` that lets the operator into a tenant's namespace: once it is there, the watch may start.
 pub const OPERATOR_BINDING: &str = "mcp-fleet-operator";
 
-/// Keeps one watch for each namespace of a tenant; never ends. Dropping it ends all of them.
-pub async fn watch_secrets(client: Client, world: World) {
+/// Keeps one watch for `own`, the operator's namespace, and one for each of a tenant's; never ends. Dropping it ends all
+/// of them.
+pub async fn watch_secrets(client: Client, own: String, world: World) {
     let mut changes = world.subscribe();
     let mut tasks = tokio::task::JoinSet::new();
     let mut running: HashMap<String, AbortHandle> = HashMap::new();
     loop {
-        let wanted = namespaces(&world);
+        let mut wanted = namespaces(&world);
+        wanted.push(own.clone());
         running.retain(|namespace, task| {
             let keep = wanted.contains(namespace) && !task.is_finished();
             if !keep {

@@ -7,10 +7,12 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
+use mcp_fleet_control::snapshot;
 use mcp_fleet_control::version::AUDIENCE;
 use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{LeaseRequest, SpendItem, SpendReport, from_gateway};
 use mcp_fleet_crds::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPTenant};
+use mcp_fleet_policy::model::TenantPolicy;
 use serde_json::{Value, json};
 
 use crate::gateway::{Gateway, pod, token};
@@ -173,7 +175,7 @@ async fn what_another_leader_published_is_never_gone_below() {
     policy.generation += 7;
     policy.suspended = true;
     let foreign = policy.generation;
-    let files = mcp_fleet_control::snapshot::split(foreign, &mcp_fleet_control::encode(&policy)).unwrap();
+    let files = snapshot::split(foreign, &mcp_fleet_control::encode(&policy), None).unwrap();
     let data: std::collections::BTreeMap<String, ByteString> =
         files.into_iter().map(|(key, value)| (key, ByteString(value))).collect();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
@@ -181,6 +183,68 @@ async fn what_another_leader_published_is_never_gone_below() {
     secrets.patch("gateway-policy", &PatchParams::default(), &patch).await.unwrap();
     let after = gateway.policy(|policy| policy.generation > foreign).await;
     assert!(!after.suspended, "the objects say what is in force, not what a stale leader thought");
+}
+
+/// The snapshot that is published, put together from all its Secrets: its chunks and its policy.
+async fn published(secrets: &Api<Secret>) -> Option<(Vec<usize>, TenantPolicy)> {
+    let found = secrets.list(&ListParams::default()).await.unwrap();
+    let files = found
+        .into_iter()
+        .filter(|secret| secret.name_any().starts_with("gateway-policy"))
+        .flat_map(|secret| secret.data.unwrap_or_default())
+        .map(|(key, value)| (key, value.0))
+        .collect();
+    let policy = snapshot::join(&files).ok()?.1;
+    Some((snapshot::read_index(&files).unwrap().chunks, policy))
+}
+
+#[tokio::test]
+async fn a_policy_that_is_too_large_for_one_secret_is_cut_and_stays_whole() {
+    let client = with_operator().await;
+    let name = unique("large");
+    tenant(&client, &name, json!({})).await;
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
+    there(&secrets, "gateway-policy").await;
+    // A million characters that do not compress to less than three quarters.
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut noise = |length: usize| -> String {
+        std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            char::from(
+                b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+                    [usize::try_from(state >> 58).unwrap()],
+            )
+        })
+        .take(length)
+        .collect()
+    };
+    for number in 0..9 {
+        let values: Vec<String> = (0..128).map(|_| noise(1000)).collect();
+        let argument = json!({"name": "value", "type": "Enum", "enum": {"values": values}});
+        let tools = json!({"tools": [{"name": "read", "class": "Read", "arguments": [argument]}]});
+        server(&client, &name, &format!("files-{number}"), tools).await;
+    }
+    let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
+    gateway.policy(|policy| policy.servers.len() == 9).await;
+    let (mut chunks, mut before) = published(&secrets).await.unwrap();
+    assert_eq!(chunks.len(), 2, "{chunks:?}");
+
+    // What the index names is never written over, and a leader that has to read it all again finds it whole.
+    for servers in [10, 11, 12] {
+        if servers == 11 {
+            let note = Patch::Merge(json!({"metadata": {"annotations": {"touched": "by hand"}}}));
+            secrets.patch("gateway-policy", &PatchParams::default(), &note).await.unwrap();
+        }
+        server(&client, &name, &format!("more-{servers}"), json!({})).await;
+        let policy = gateway.policy(|policy| policy.servers.len() == servers).await;
+        let (now, found) = published(&secrets).await.unwrap();
+        assert_eq!(found.generation, policy.generation);
+        let turns = found.generation - before.generation;
+        assert!(now[0] == 0 && (now[1] != chunks[1]) == (turns % 2 == 1), "{now:?}, {turns} after {chunks:?}");
+        (chunks, before) = (now, found);
+    }
 }
 
 #[tokio::test]

@@ -111,6 +111,19 @@ async fn what_is_deleted_or_changed_comes_back_whole() {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &runtime);
     secrets.delete("gateway-tls", &DeleteParams::default()).await.unwrap();
     there(&secrets, "gateway-tls").await;
+
+    // Tokens and sessions live on: the key comes back as it was, not a new one.
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    let signing = format!("tenant-{}-signing", tenants(&client).get(&name).await.unwrap().uid().unwrap());
+    let before = secrets.get(&signing).await.unwrap();
+    secrets.delete(&signing, &DeleteParams::default()).await.unwrap();
+    assert_eq!(there(&secrets, &signing).await.data, before.data);
+    let planted = json!({"data": {"session": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}});
+    secrets.patch(&signing, &params, &Patch::Merge(planted)).await.unwrap();
+    eventually("the keys are as they were", || async {
+        (secrets.get(&signing).await.unwrap().data == before.data).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

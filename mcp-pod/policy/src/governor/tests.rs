@@ -158,7 +158,7 @@ proptest! {
 fn what_is_not_a_call_has_a_share_of_its_own() {
     let (governor, policy) = governor(|policy| policy.principals[0].limits = limits(6000, 10, 99));
     let (one, other) = (&policy.principals[0].uid, "p-nobody");
-    for _ in 0..1000 {
+    for _ in 0..3000 {
         assert_eq!(governor.look(seconds(1), one), Ok(()));
         governor.besides(seconds(1), one);
     }

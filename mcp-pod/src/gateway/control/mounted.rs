@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use mcp_fleet_control::snapshot::{self, INDEX, MAX_CHUNK, MAX_CHUNKS, chunk_name};
+use mcp_fleet_control::snapshot::{self, CHUNK_PLACES, INDEX, MAX_CHUNK, chunk_name};
 
 use super::intake::{Intake, chain};
 
@@ -30,7 +30,7 @@ fn files(directory: &Path, known: u64) -> io::Result<Option<BTreeMap<String, Vec
     if snapshot::read_index(&files).is_ok_and(|index| index.generation <= known) {
         return Ok(None);
     }
-    for name in (0..MAX_CHUNKS).map(chunk_name) {
+    for name in (0..CHUNK_PLACES).map(chunk_name) {
         if let Some(bytes) = file(directory, &name)? {
             files.insert(name, bytes);
         }

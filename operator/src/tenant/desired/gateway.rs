@@ -3,6 +3,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use mcp_fleet_control::snapshot::{CHUNK_PLACES, secret_name};
 use serde_json::{Value, json};
 
 use super::metadata;
@@ -15,9 +16,6 @@ use crate::tenant::validate::Tenant;
 
 /// The name of Deployment, Service and `ServiceAccount`.
 pub const DEPLOYMENT: &str = "gateway";
-
-/// Snapshot Secrets beside `gateway-policy` that a policy may be cut into.
-const MORE_SNAPSHOTS: std::ops::RangeInclusive<u8> = 1..=3;
 
 pub(super) fn render(tenant: &Tenant, settings: &Settings) -> Vec<Rendered> {
     let meta = || metadata(tenant, "gateway", &tenant.runtime_namespace, DEPLOYMENT);
@@ -108,10 +106,5 @@ fn pod(settings: &Settings) -> Value {
 
 /// A gateway starts before its first policy is there, and refuses every call until it has one.
 fn snapshots() -> Vec<Value> {
-    let more = MORE_SNAPSHOTS.map(|n| format!("gateway-policy-{n}"));
-    ["gateway-policy".to_owned()]
-        .into_iter()
-        .chain(more)
-        .map(|name| json!({"secret": {"name": name, "optional": true}}))
-        .collect()
+    (0..CHUNK_PLACES).map(secret_name).map(|name| json!({"secret": {"name": name, "optional": true}})).collect()
 }

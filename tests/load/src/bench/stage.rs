@@ -174,7 +174,7 @@ pub(crate) async fn wait_ready(gateway: &Gateway) -> anyhow::Result<()> {
 /// Writes a snapshot as Secrets mount it.
 fn mount(dir: &Path, policy: &TenantPolicy) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir)?;
-    for (name, bytes) in snapshot::split(policy.generation, &encode(policy))? {
+    for (name, bytes) in snapshot::split(policy.generation, &encode(policy), None)? {
         std::fs::write(dir.join(name), bytes)?;
     }
     Ok(())

@@ -100,7 +100,7 @@ impl Operator {
 
     /// Mounts a snapshot under the gateway.
     pub(super) fn mount(&self, policy: &TenantPolicy) {
-        for (name, bytes) in mcp_fleet_control::snapshot::split(policy.generation, &encode(policy)).unwrap() {
+        for (name, bytes) in mcp_fleet_control::snapshot::split(policy.generation, &encode(policy), None).unwrap() {
             std::fs::write(self.args.policy_dir.join(name), bytes).unwrap();
         }
     }
