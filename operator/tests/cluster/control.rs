@@ -77,7 +77,7 @@ async fn a_policy_reaches_the_gateway_is_proved_fresh_and_status_says_so() {
     let client = with_operator().await;
     let (name, uid) = world(&client).await;
     let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
-    let whole = |policy: &mcp_fleet_policy::model::TenantPolicy| {
+    let whole = |policy: &TenantPolicy| {
         policy.principals.first().is_some_and(|principal| !principal.grants.is_empty()) && policy.budgets.len() == 2
     };
     let policy = gateway.policy(whole).await;
