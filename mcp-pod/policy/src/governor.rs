@@ -4,9 +4,10 @@
 //! who waits as long as it is told is let in. State is keyed by UID and outlives policies: a new policy changes
 //! limits, not what was used. Buckets start with one token, so a restart of the gateway is no gift.
 //!
-//! What takes nothing from those limits still costs the gateway something: requests that are refused or are no calls
-//! ([`Governor::besides`]) and answers that their caller leaves unread ([`Governor::unread`]). A principal's share of
-//! both is fixed, and [`Governor::look`] refuses what exceeds it before anything of a request is read.
+//! What takes nothing from those limits still costs the gateway something: requests that are refused, broken off or no
+//! calls, and answers that their caller leaves unread ([`Governor::unread`]). A principal's share of both is fixed:
+//! [`Governor::look`] refuses what exceeds it before anything of a request is read, and takes of it at once what a call
+//! that is let in gives back.
 
 mod bucket;
 
@@ -28,6 +29,8 @@ const SLOT_RETRY: Duration = Duration::from_secs(1);
 /// Requests of a principal that are not calls let through: more than clients make that list before each call and open
 /// a thousand sessions at once, few enough to read and audit.
 const BESIDES: Rate = Rate::new(6000, Some(3000));
+/// In nanoseconds.
+const SECOND: u64 = 1_000_000_000;
 /// Bytes of answers that a principal may leave unread before its next request is refused; a single one may be larger.
 const UNREAD: u64 = 16 << 20;
 
@@ -53,8 +56,10 @@ struct State {
     bucket: Option<Bucket>,
     max_in_flight: Option<u32>,
     in_flight: u32,
-    /// Absent until there was such a request.
+    /// Absent until there was a request.
     besides: Option<Bucket>,
+    /// When a refusal of what exceeds that was audited last.
+    heard: Option<Tick>,
 }
 
 /// The calls in flight of a server.
@@ -118,7 +123,8 @@ impl Governor {
         }
     }
 
-    /// Whether a request of that principal (by UID) is read at all. Takes nothing.
+    /// Whether a request of that principal (by UID) is read at all. Takes it from its share of requests that are not
+    /// calls let in, until it turns out to be one.
     pub fn look(&self, now: Tick, principal: &str) -> Result<(), Denial> {
         let Some(principal) = self.principal(principal) else { return Ok(()) };
         let (answers, bytes) = &principal.unread;
@@ -128,21 +134,27 @@ impl Governor {
             return Err(Denial { retry_after: Some(SLOT_RETRY), ..denial });
         }
         let mut state = principal.lock();
-        let Some(bucket) = &mut state.besides else { return Ok(()) };
-        bucket.check(now).map_err(|retry_after| {
+        let bucket = state.besides.get_or_insert_with(|| Bucket::full(now, BESIDES));
+        if let Err(retry_after) = bucket.check(now) {
             let limit = format!(
                 "this principal may make {} requests a minute that are refused or are not calls, {} at once",
                 BESIDES.per_minute, BESIDES.burst
             );
-            Denial { retry_after, ..Denial::new(Reason::RateLimited).with_limit(limit) }
-        })
+            return Err(Denial { retry_after, ..Denial::new(Reason::RateLimited).with_limit(limit) });
+        }
+        bucket.take();
+        Ok(())
     }
 
-    /// Counts a request of that principal that was not a call let through.
-    pub fn besides(&self, now: Tick, principal: &str) {
-        if let Some(principal) = self.principal(principal) {
-            principal.lock().besides.get_or_insert_with(|| Bucket::full(now, BESIDES)).take_at(now);
+    /// Whether a refusal by [`Self::look`] is to be audited: of each principal's, one a second.
+    pub fn audible(&self, now: Tick, principal: &str) -> bool {
+        let Some(principal) = self.principal(principal) else { return true };
+        let mut state = principal.lock();
+        let audible = state.heard.is_none_or(|heard| now.nanos().saturating_sub(heard.nanos()) >= SECOND);
+        if audible {
+            state.heard = Some(now);
         }
+        audible
     }
 
     /// Counts an answer of so many bytes to that principal as not taken yet.
@@ -172,6 +184,9 @@ impl Governor {
         server.take()?;
         own.take();
         all.take();
+        if let Some(besides) = &mut own.besides {
+            besides.give_back();
+        }
         drop((own, all));
         Ok(Permit { principal, tenant: self.tenant.clone(), server })
     }
@@ -180,6 +195,9 @@ impl Governor {
 impl Permit {
     /// Gives everything back, the tokens of the rates too: the call was not made, for a reason of ours.
     pub fn undo(self) {
+        if let Some(besides) = &mut self.principal.lock().besides {
+            besides.take();
+        }
         for counted in [&self.principal, &self.tenant] {
             if let Some(bucket) = &mut counted.lock().bucket {
                 bucket.give_back();

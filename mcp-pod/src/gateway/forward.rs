@@ -108,7 +108,7 @@ fn stream_on(mut running: Running, first: &[u8]) -> ReceiverStream<Bytes> {
         None => bytes,
     };
     // There is room for the first.
-    let _ = sender.try_send(event(first));
+    let _ = sender.try_send(unread(event(first)));
     tokio::spawn(async move {
         loop {
             let next = tokio::select! {
@@ -119,7 +119,7 @@ fn stream_on(mut running: Running, first: &[u8]) -> ReceiverStream<Bytes> {
             };
             match next {
                 // Whoever is slow misses progress, which is never the last word.
-                Next::Progress(next) => drop(sender.try_send(event(&next))),
+                Next::Progress(next) => drop(sender.try_send(unread(event(&next)))),
                 Next::End(answer) => {
                     // The call is settled; the client may take its time with what is left, or be gone.
                     drop(sender.send(unread(event(&answer))).await);

@@ -1,7 +1,7 @@
 //! Tools as their callers see them, rendered once: equal grants share one text.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -19,39 +19,42 @@ pub(super) struct Lists(RwLock<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    texts: HashMap<(usize, usize), Listed, foldhash::fast::RandomState>,
-    /// Bytes of different texts since the last time that all were dropped.
+    listed: HashMap<(usize, usize), Listed, foldhash::fast::RandomState>,
+    /// Every text once, by its digest.
+    texts: HashMap<[u8; 32], Bytes, foldhash::fast::RandomState>,
+    /// Their bytes.
     bytes: usize,
 }
 
-/// The tools of one server as one principal sees them, rendered from one report.
+/// The tools of one server as one principal sees them, rendered from one report: which must not live on for it.
 #[derive(Clone, Debug)]
 struct Listed {
-    report: Arc<Report>,
-    digest: [u8; 32],
+    report: Weak<Report>,
     tools: Bytes,
 }
 
 impl Lists {
     /// The text of that principal and server, rendered if there is none from this report.
     pub(super) fn get(&self, key: (usize, usize), report: &Arc<Report>, render: impl FnOnce() -> Vec<u8>) -> Bytes {
-        if let Some(listed) = self.0.read().texts.get(&key)
-            && Arc::ptr_eq(&listed.report, report)
+        if let Some(listed) = self.0.read().listed.get(&key)
+            && std::ptr::eq(listed.report.as_ptr(), Arc::as_ptr(report))
         {
             return listed.tools.clone();
         }
         let tools = Bytes::from(render());
         let digest = blake3(&tools);
         let mut kept = self.0.write();
-        let same = kept.texts.values().find(|listed| listed.digest == digest).map(|listed| listed.tools.clone());
-        let tools = same.unwrap_or_else(|| {
+        let tools = if let Some(same) = kept.texts.get(&digest) {
+            same.clone()
+        } else {
             if kept.bytes.saturating_add(tools.len()) > KEPT {
                 *kept = Kept::default();
             }
             kept.bytes += tools.len();
+            kept.texts.insert(digest, tools.clone());
             tools
-        });
-        kept.texts.insert(key, Listed { report: Arc::clone(report), digest, tools: tools.clone() });
+        };
+        kept.listed.insert(key, Listed { report: Arc::downgrade(report), tools: tools.clone() });
         tools
     }
 }
@@ -71,6 +74,7 @@ mod tests {
         assert_eq!(text(&lists, (0, 0), &report, "rendered twice"), "[1]");
         assert_eq!(text(&lists, (1, 0), &report, "[1]").as_ptr(), first.as_ptr());
         assert_eq!(text(&lists, (2, 0), &report, "[2]"), "[2]");
+        assert_eq!(Arc::strong_count(&report), 1, "the list keeps the report alive");
         assert_eq!(text(&lists, (0, 0), &Arc::new(Report::default()), "[3]"), "[3]");
     }
 
@@ -80,7 +84,7 @@ mod tests {
         for principal in 0..40 {
             let own = format!("{principal}").repeat(1 << 19);
             assert_eq!(text(&lists, (principal, 0), &report, &own), own);
-            let kept: usize = lists.0.read().texts.values().map(|listed| listed.tools.len()).sum();
+            let kept: usize = lists.0.read().listed.values().map(|listed| listed.tools.len()).sum();
             assert!(kept <= KEPT, "{kept} bytes");
         }
     }

@@ -28,7 +28,7 @@ use super::state::State;
 /// Answers below this size take no more memory than what stands around them.
 const SMALL: usize = 1024;
 
-/// When a refusal of a flood was last audited: strangers must not fill the trail, which is rolled over by its size.
+/// When a stranger's refusal in a flood was last audited: they must not fill the trail, which is rolled over by its size.
 static FLOOD: Seldom = Seldom::new();
 
 /// A request that ends here: what its caller hears, and why.
@@ -54,19 +54,14 @@ pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Inc
     let answered = stages(&state, enforced.as_ref(), &mut journal, peer, request).await;
     let principal =
         enforced.as_ref().zip(journal.principal).and_then(|(enforced, index)| enforced.principal_uid(index));
-    let besides = match &answered {
-        Ok(_) => journal.method != Ok(methods::CALL),
-        Err(refused) => !refused.flood,
-    };
-    if let Some(principal) = principal
-        && besides
-    {
-        state.governor.besides(state.tick(), principal);
-    }
     let response = match answered {
         Ok(response) => response,
         Err(refused) => {
-            let audited = !refused.flood || FLOOD.now();
+            let audited = match principal {
+                _ if !refused.flood => true,
+                Some(principal) => state.governor.audible(state.tick(), principal),
+                None => FLOOD.now(),
+            };
             journal.refused(&state, enforced.as_deref(), refused.reason, audited).await;
             *refused.response
         }

@@ -18,9 +18,10 @@ use super::state::State;
 
 /// How long a head may take to arrive, and a connection may be idle between requests.
 const HEAD: Duration = Duration::from_secs(75);
-/// Bytes of one request's head.
+/// Bytes of the head of one HTTP/2 request.
 const HEAD_BYTES: usize = 32 * 1024;
-/// Bytes that HTTP/1.1 reads at a time: the whole of a usual request, so that its body comes in one piece.
+/// Bytes that HTTP/1.1 reads at a time: the whole of a usual request, so that its body comes in one piece. A longer head
+/// is refused.
 const READ: usize = 64 * 1024;
 /// Headers of one request.
 const HEADERS: usize = 64;

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use mcp_fleet_policy::units::Micros;
 use parking_lot::{Condvar, Mutex};
 use serde_json::json;
@@ -39,6 +40,20 @@ async fn a_principal_that_is_refused_in_a_loop_is_not_listened_to_for_ever() {
     assert!(refused >= 3000, "slowed after {refused}");
     assert_eq!(answer.json()["error"]["data"]["reason"], "rate_limited");
     assert_eq!(answer.headers["retry-after"], "1");
+    // What has no answer is no call either, whatever its method says.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call")];
+    let body = r#"{"jsonrpc":"2.0","method":"tools/call"}"#;
+    let mut taken = 0;
+    loop {
+        let answer = client.send(Method::POST, "/files/mcp", &headers, body).await;
+        if answer.status == 429 {
+            break;
+        }
+        assert_eq!(answer.status, 202);
+        taken += 1;
+        assert!(taken < 20_000, "never slowed");
+    }
     // Others are heard, and so is it when it has waited.
     let mut other = world.client_with(&world.pki.token(Token { principal: OTHER, ..Token::default() })).await;
     assert_eq!(other.modern("tools/list", json!({})).await.status, 404, "it has no grant, and is told so");

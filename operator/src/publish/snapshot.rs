@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
 use mcp_fleet_control::Encoded;
 use mcp_fleet_control::snapshot::{self, CHUNK_PLACES, INDEX, Index, SnapshotError, chunk_name, secret_name};
@@ -78,7 +78,9 @@ impl Snapshots {
         labels: Labels,
     ) -> Result<(Self, Result<Option<Previous>, SnapshotError>), PublishError> {
         let api: Api<Secret> = Api::namespaced(client, namespace);
-        let (mut files, mut versions) = (BTreeMap::new(), BTreeMap::new());
+        // Before anything is read: what is written by another leader from here on is a conflict.
+        let mut versions = versions(&api).await?;
+        let mut files = BTreeMap::new();
         let mut published = None;
         // Most policies fit into the first; a new leader reads those of all tenants at once.
         let mut wanted = vec![0];
@@ -107,10 +109,11 @@ impl Snapshots {
         Ok((snapshots, previous))
     }
 
-    /// Whether the first Secret is still as it was read or written last.
+    /// Whether the Secrets of what is published are still as they were read or written last.
     pub(super) async fn untouched(&self) -> Result<bool, PublishError> {
-        let found = within(self.api.get_metadata_opt(SECRET)).await.map_err(|source| failed("read", SECRET, source))?;
-        Ok(found.and_then(|found| found.resource_version()).as_ref() == self.versions.get(SECRET))
+        let found = versions(&self.api).await?;
+        let more = self.published.iter().flat_map(|index| index.chunks.iter().copied().map(secret_name));
+        Ok([SECRET.to_owned()].into_iter().chain(more).all(|name| found.get(&name) == self.versions.get(&name)))
     }
 
     /// Publishes a policy; what is published is what was given, or nothing.
@@ -127,24 +130,12 @@ impl Snapshots {
             let name = secret_name(number);
             // A chunk that is no longer needed stays as it is: the index does not name it.
             if let Some(chunk) = files.remove(&chunk_name(number)) {
-                self.look(&name).await?;
                 self.put(&name, BTreeMap::from([(chunk_name(number), chunk)])).await?;
             }
         }
         files.insert(SCOPES.to_owned(), serde_json::to_vec(scopes).unwrap_or_default());
         self.put(SECRET, files).await?;
         self.published = Some(index);
-        Ok(())
-    }
-
-    /// Learns the version of a Secret that was not read, because the snapshot did not need it before.
-    async fn look(&mut self, name: &str) -> Result<(), PublishError> {
-        if !self.versions.contains_key(name) {
-            let found = within(self.api.get_metadata_opt(name)).await.map_err(|source| failed("read", name, source))?;
-            if let Some(version) = found.and_then(|found| found.resource_version()) {
-                self.versions.insert(name.to_owned(), version);
-            }
-        }
         Ok(())
     }
 
@@ -171,6 +162,13 @@ impl Snapshots {
         self.versions.insert(name.to_owned(), written.resource_version().unwrap_or_default());
         Ok(())
     }
+}
+
+/// The versions of all Secrets in a runtime namespace, by name: with or without our labels, which others may take off.
+async fn versions(api: &Api<Secret>) -> Result<BTreeMap<String, String>, PublishError> {
+    let found = within(api.list_metadata(&ListParams::default())).await;
+    let found = found.map_err(|source| failed("list", SECRET, source))?;
+    Ok(found.into_iter().map(|secret| (secret.name_any(), secret.resource_version().unwrap_or_default())).collect())
 }
 
 fn failed(verb: &'static str, name: &str, source: kube::Error) -> PublishError {

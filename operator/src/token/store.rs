@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 use kube::{Api, Client};
 use parking_lot::RwLock;
 
@@ -84,6 +84,13 @@ impl KeyStore {
         let mut want = render(&name, tenant, tenant_uid, &keys);
         let written = match self.api.get_opt(&name).await.map_err(failed)? {
             Some(found) if found.data == want.data && found.metadata.labels == want.metadata.labels => return Ok(()),
+            // What cannot be changed is made anew.
+            Some(found) if found.immutable == Some(true) || found.type_ != want.type_ => {
+                let preconditions = Preconditions { uid: found.metadata.uid, resource_version: None };
+                let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+                self.api.delete(&name, &params).await.map_err(failed)?;
+                self.api.create(&self::params(), &want).await
+            }
             Some(found) => {
                 want.metadata.resource_version = found.metadata.resource_version;
                 self.api.replace(&name, &params(), &want).await

@@ -245,6 +245,10 @@ async fn a_policy_that_is_too_large_for_one_secret_is_cut_and_stays_whole() {
         assert!(now[0] == 0 && (now[1] != chunks[1]) == (turns % 2 == 1), "{now:?}, {turns} after {chunks:?}");
         (chunks, before) = (now, found);
     }
+
+    // A part that is deleted by hand does not wait for the next change.
+    secrets.delete(&snapshot::secret_name(chunks[1]), &DeleteParams::default()).await.unwrap();
+    eventually("the snapshot is whole again", || published(&secrets)).await;
 }
 
 #[tokio::test]

@@ -82,12 +82,6 @@ impl Bucket {
         self.level = self.level.saturating_sub(TOKEN);
     }
 
-    /// Takes a token, or what is left of one.
-    pub(super) fn take_at(&mut self, now: Tick) {
-        self.refill(now);
-        self.take();
-    }
-
     pub(super) fn give_back(&mut self) {
         self.level = self.level.saturating_add(TOKEN).min(self.rate.capacity());
     }

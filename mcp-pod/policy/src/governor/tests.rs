@@ -158,16 +158,27 @@ proptest! {
 fn what_is_not_a_call_has_a_share_of_its_own() {
     let (governor, policy) = governor(|policy| policy.principals[0].limits = limits(6000, 10, 99));
     let (one, other) = (&policy.principals[0].uid, "p-nobody");
+    // A call that is let in gives back what its request took.
+    for _ in 0..10 {
+        assert_eq!(governor.look(seconds(1), one), Ok(()));
+        assert!(call(&governor, seconds(1)).is_ok());
+        assert!(governor.audible(seconds(1), other));
+    }
     for _ in 0..3000 {
         assert_eq!(governor.look(seconds(1), one), Ok(()));
-        governor.besides(seconds(1), one);
     }
     let denial = governor.look(seconds(1), one).unwrap_err();
     assert_eq!((denial.reason, denial.retry_after), (Reason::RateLimited, Some(Duration::from_millis(10))));
     assert_eq!(governor.look(seconds(1), other), Ok(()));
-    // Who waits as long as told is looked at, and calls took nothing of it.
-    assert_eq!(burst(&governor, seconds(1)), 10);
+    assert!(governor.audible(seconds(1), one) && !governor.audible(seconds(1), one));
+    assert!(governor.audible(seconds(2), one));
+    // Who waits as long as told is looked at.
     assert_eq!(governor.look(seconds(1).plus(Duration::from_millis(10)), one), Ok(()));
+    // Refused for want of money, it is no call that was let in.
+    let later = seconds(1).plus(Duration::from_millis(20));
+    assert_eq!(governor.look(later, one), Ok(()));
+    call(&governor, seconds(1000)).unwrap().undo();
+    assert!(governor.look(later, one).is_err());
 }
 
 #[test]

@@ -13,7 +13,8 @@ use super::intake::{Intake, chain};
 /// A missing index is no error: it is how a gateway's first minutes look.
 pub(super) async fn read(directory: &Path, intake: &Intake) {
     let path = directory.to_owned();
-    let known = intake.floor();
+    // What is enforced and not the floor: the index may come into the directory before its chunks.
+    let known = intake.enforced().0;
     let read = tokio::task::spawn_blocking(move || files(&path, known)).await;
     match read {
         Ok(Ok(Some(files))) => take(&files, intake),

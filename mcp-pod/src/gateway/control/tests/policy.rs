@@ -131,6 +131,15 @@ async fn a_snapshot_that_is_mounted_later_raises_the_floor_and_never_lowers_it()
     let intake = Intake::new(state.clone(), leases);
     mounted::read(&operator.args.policy_dir, &intake).await;
     assert_eq!((intake.floor(), state.generation()), (0, 0), "nothing is mounted yet");
+    // The index may be there before its chunks.
+    operator.mount(&policy(6));
+    let (chunk, aside) = (operator.args.policy_dir.join("chunk-0"), operator.args.policy_dir.join("aside"));
+    std::fs::rename(&chunk, &aside).unwrap();
+    mounted::read(&operator.args.policy_dir, &intake).await;
+    assert_eq!((intake.floor(), state.generation()), (6, 0));
+    std::fs::rename(&aside, &chunk).unwrap();
+    mounted::read(&operator.args.policy_dir, &intake).await;
+    assert_eq!((intake.floor(), state.generation()), (6, 6), "the chunk was not looked for again");
     for (mounted, expected) in [(7, 7), (9, 9), (8, 9)] {
         operator.mount(&policy(mounted));
         mounted::read(&operator.args.policy_dir, &intake).await;
