@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::context::Context;
 use crate::control::ControlChange;
 use crate::error::ReconcileError;
+use crate::jitter::jittered;
 use crate::world::{Change, World};
 
 /// How many objects of a kind are reconciled at a time.
@@ -141,13 +141,6 @@ fn pause_after<K: Resource<DynamicType = ()>>(
     jittered(pause)
 }
 
-/// Between three quarters and five quarters of it, so that what failed together is not tried again together.
-pub fn jittered(pause: Duration) -> Duration {
-    let random = std::hash::RandomState::new().build_hasher().finish();
-    let parts = u32::try_from(random % 512).unwrap_or(256);
-    pause.saturating_mul(768 + parts) / 1024
-}
-
 #[cfg(test)]
 mod tests {
     use mcp_fleet_crds::MCPTenant;
@@ -163,14 +156,5 @@ mod tests {
         assert!(pauses[0] < Duration::from_millis(300));
         assert!(pauses[5] > pauses[0]);
         assert!(pauses.iter().all(|pause| *pause <= PAUSES.1 * 5 / 4));
-    }
-
-    #[test]
-    fn jitter_stays_within_a_quarter() {
-        for _ in 0..100 {
-            let pause = jittered(Duration::from_secs(4));
-            assert!((3.0..=5.0).contains(&pause.as_secs_f64()), "{pause:?}");
-        }
-        assert!(jittered(Duration::MAX) > Duration::ZERO);
     }
 }

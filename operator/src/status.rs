@@ -13,10 +13,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::context::Context;
-use crate::control::{Control, TenantState, Verdict};
+use crate::control::Control;
 use crate::error::ReconcileError;
 use crate::events::Events;
 use crate::labels::FINALIZER;
+use crate::verdict::{TenantState, Verdict};
 
 /// The three conditions that every tool understands, from the one judgement they stand for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mcp_fleet_policy::engine::{Compiled, PrincipalRef, ToolAccess, View};
+use mcp_fleet_policy::engine::{CompileError, Compiled, PrincipalRef, ToolAccess, View};
 use mcp_fleet_policy::list;
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::RwLock;
@@ -14,9 +14,37 @@ use super::digest::AuditKey;
 use super::granted::Granted;
 use super::lists::Lists;
 use super::metrics::Metrics;
-use super::session::Sealer;
-use super::state::InstallError;
+use super::session::{Sealer, Unsealable};
 use super::upstream::{Dialer, Report, Upstream};
+use crate::tls::TlsError;
+
+/// Why a policy was not installed; the one before stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// A gateway never goes down a generation.
+    #[error("failed to install generation {offered}: generation {current} is in force")]
+    Older {
+        /// What was offered.
+        offered: u64,
+        /// What is in force.
+        current: u64,
+    },
+    /// A rule or a reference in it does not hold.
+    #[error("failed to compile the policy: {0}")]
+    Compile(#[from] CompileError),
+    /// Its session key is of no use.
+    #[error("failed to use the policy's session key")]
+    SessionKey(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A server cannot be reached as the policy says.
+    #[error("failed to prepare the way to a server: {0}")]
+    Upstream(#[from] TlsError),
+}
+
+impl From<Unsealable> for InstallError {
+    fn from(error: Unsealable) -> Self {
+        Self::SessionKey(Box::new(error))
+    }
+}
 
 /// The policy in force, ready to be looked up.
 #[derive(Debug)]

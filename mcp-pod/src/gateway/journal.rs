@@ -13,7 +13,7 @@ use tracing::warn;
 use ulid::Ulid;
 
 use super::audit::{Blocked, Decision, Entry, Name};
-use super::decode::Revision;
+use super::decode::{CALL, Revision};
 use super::enforced::Enforced;
 use super::metrics::{Labels, Operation};
 use super::seldom::Seldom;
@@ -99,7 +99,7 @@ impl Journal {
         if let Some(reason) = reason {
             state.metrics.denied(tenant, server_label, reason);
         }
-        if self.method == Ok(super::methods::CALL) && decision == Decision::Denied {
+        if self.method == Ok(CALL) && decision == Decision::Denied {
             let labels = Labels { tenant, principal: &label, server: server_label, tool: tool_label };
             state.metrics.denied_call(labels);
         }

@@ -34,6 +34,7 @@ pub mod metrics;
 mod pipeline;
 mod quota;
 mod read_body;
+mod refused;
 mod respond;
 mod route;
 mod run;

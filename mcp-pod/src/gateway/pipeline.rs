@@ -1,7 +1,7 @@
 //! The life of a request: every stage in its order, and one place where refusals are answered, counted and audited.
 //!
-//! `authenticate (headers) → home → head → body → decode → era → method`. With one gateway replica every principal
-//! is at home here; forwarding to its home comes between the first two, because from there on state is touched.
+//! `authenticate (headers) → home → share → head → body → decode → era → method`. With one gateway replica every
+//! principal is at home here; forwarding to its home comes behind the first, because from there on state is touched.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,11 +15,12 @@ use mcp_fleet_policy::reason::Reason;
 use ulid::Ulid;
 
 use super::authenticate::{Unauthenticated, check};
-use super::decode::{Era, McpHeaders, era, read};
+use super::decode::{Era, McpHeaders, era, known, read};
 use super::enforced::Enforced;
 use super::journal::Journal;
 use super::methods::{self, Context};
 use super::read_body::{BodyError, read_body};
+use super::refused::Refused;
 use super::respond::{Body, Failure, denied_request, error, unauthorised};
 use super::route::{self, Unfit};
 use super::seldom::Seldom;
@@ -30,21 +31,6 @@ const SMALL: usize = 1024;
 
 /// When a stranger's refusal in a flood was last audited: they must not fill the trail, which is rolled over by its size.
 static FLOOD: Seldom = Seldom::new();
-
-/// A request that ends here: what its caller hears, and why.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    reason: Reason,
-    response: Box<Response<Body>>,
-    /// One of a flood: each is counted, and one a second audited.
-    flood: bool,
-}
-
-impl Refused {
-    pub(crate) fn new(reason: Reason, response: Response<Body>) -> Self {
-        Self { reason, response: Box::new(response), flood: false }
-    }
-}
 
 /// Answers one request.
 pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
@@ -106,7 +92,7 @@ async fn stages(
             Failure { status: StatusCode::BAD_REQUEST, code: invalid.code, message: &invalid.text, data: None };
         Refused::new(Reason::MessageInvalid, error(invalid.id.as_ref(), &failure))
     })?;
-    journal.method = methods::known(&message.method).ok_or_else(|| message.method.clone());
+    journal.method = known(&message.method).ok_or_else(|| message.method.clone());
     let headers = McpHeaders::read(&head.headers);
     let era = era(&headers, &message).map_err(|wrong| {
         let (text, data) = (wrong.to_string(), wrong.data());

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use mcp_fleet_policy::engine::CompileError;
 use mcp_fleet_policy::governor::{Governor, Unread};
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::tick::Tick;
@@ -20,39 +19,9 @@ use super::budget::Budgets;
 use super::freshness::Freshness;
 use super::inflight::Inflight;
 use super::metrics::Metrics;
-use super::session::Unsealable;
 use super::upstream::{Dialer, Upstream};
-use crate::tls::TlsError;
 
-pub use super::enforced::Enforced;
-
-/// Why a policy was not installed; the one before stays in force.
-#[derive(Debug, thiserror::Error)]
-pub enum InstallError {
-    /// A gateway never goes down a generation.
-    #[error("failed to install generation {offered}: generation {current} is in force")]
-    Older {
-        /// What was offered.
-        offered: u64,
-        /// What is in force.
-        current: u64,
-    },
-    /// A rule or a reference in it does not hold.
-    #[error("failed to compile the policy: {0}")]
-    Compile(#[from] CompileError),
-    /// Its session key is of no use.
-    #[error("failed to use the policy's session key")]
-    SessionKey(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A server cannot be reached as the policy says.
-    #[error("failed to prepare the way to a server: {0}")]
-    Upstream(#[from] TlsError),
-}
-
-impl From<Unsealable> for InstallError {
-    fn from(error: Unsealable) -> Self {
-        Self::SessionKey(Box::new(error))
-    }
-}
+pub use super::enforced::{Enforced, InstallError};
 
 /// What all connections of a gateway share.
 #[derive(Debug)]

@@ -1,50 +1,14 @@
 //! Where a budget stands in the period that runs now: pure, from its book.
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mcp_fleet_crds::budget::{CallCounts, CurrentPeriod, Spending};
 use mcp_fleet_policy::model::Budget;
 use mcp_fleet_policy::units::Micros;
-use parking_lot::RwLock;
 
+use crate::control::Figure;
 use crate::ledger::book::{Amount, Book};
 use crate::ledger::period::Span;
-
-/// Where a budget stands.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Figure {
-    /// What status shows.
-    pub spending: Spending,
-    /// Nothing is left, or not enough for the last call that was asked for.
-    pub exhausted: bool,
-}
-
-/// Where the budgets stand, by UID, some seconds old.
-#[derive(Debug, Default)]
-pub struct Figures(RwLock<HashMap<String, Figure>>);
-
-impl Figures {
-    /// Where a budget stands.
-    pub fn get(&self, budget_uid: &str) -> Option<Figure> {
-        self.0.read().get(budget_uid).cloned()
-    }
-
-    /// Forgets everything.
-    pub fn clear(&self) {
-        self.0.write().clear();
-    }
-
-    /// Takes the place of all figures before. Answers the budgets whose figures are others than before.
-    pub(super) fn replace(&self, figures: HashMap<String, Figure>) -> Vec<String> {
-        let mut all = self.0.write();
-        let changed =
-            figures.iter().filter(|(uid, figure)| all.get(*uid) != Some(*figure)).map(|(uid, _)| uid.clone()).collect();
-        *all = figures;
-        changed
-    }
-}
 
 /// Computes it. `refused`: the last lease that was asked for was refused because nothing was left.
 pub(super) fn figure(budget: &Budget, span: Span, book: Option<&Book>, refused: bool) -> Figure {

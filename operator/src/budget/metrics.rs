@@ -10,10 +10,10 @@ use prometheus::{CounterVec, GaugeVec, IntGaugeVec, Opts};
 
 use crate::compile::SPEND_LIMIT;
 use crate::control::Control;
+use crate::control::Published;
 use crate::ledger::book::{Amount, Row};
 use crate::ledger::period::Span;
 use crate::ledger::{ApiStore, Ledger};
-use crate::publish::Published;
 
 /// `mcp_fleet_spend_total`, `mcp_fleet_budget_{limit,spent,leased,forfeited}` and `mcp_fleet_policy_generation`.
 #[derive(Debug)]

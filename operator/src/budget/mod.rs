@@ -15,15 +15,15 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPBudget;
 
-pub use figure::{Figure, Figures};
 pub use metrics::SpendMetrics;
 
 use crate::context::Context;
-use crate::control::{ControlChange, Kind};
+use crate::control::ControlChange;
 use crate::controller::Controller;
 use crate::error::ReconcileError;
 use crate::ledger::period::Span;
 use crate::status as written;
+use crate::verdict::Kind;
 use crate::world::{Change, World, in_namespace, only, with_uid};
 use status::Facts;
 

@@ -5,9 +5,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition, find};
 use mcp_fleet_crds::{MCPBudget, MCPBudgetStatus};
 
-use super::figure::Figure;
-use crate::control::{TenantState, Verdict};
+use crate::control::Figure;
 use crate::status::{self, Summary};
+use crate::verdict::{TenantState, Verdict};
 
 /// What is known of a budget.
 #[derive(Clone, Debug)]

@@ -89,7 +89,7 @@ impl Authority {
         if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
             return Err(CaError::Read("its key is another; restore the Secret from a backup"));
         }
-        let key_id = super::leaf::subject_key_id(&parsed).ok_or(CaError::Read("it has no key id"))?;
+        let key_id = super::key_id::subject_key_id(&parsed).ok_or(CaError::Read("it has no key id"))?;
         let not_after = parsed.validity().not_after.timestamp();
         let issuer = Issuer::from_ca_cert_pem(certificate_pem, key)?;
         Ok(Self { certificate_pem: certificate_pem.to_owned(), issuer, key_id, not_after })

@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use rcgen::KeyPair;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::authority::{Authority, LEAF_VALIDITY, LeafRequest};
+use super::key_id::authority_key_id;
 
 /// Why a leaf is made anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,20 +58,6 @@ fn contents(certificate: &X509Certificate<'_>) -> Option<LeafRequest> {
     found.server = usage.server_auth;
     found.client = usage.client_auth;
     Some(found)
-}
-
-fn authority_key_id(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
-    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
-        _ => None,
-    })
-}
-
-pub(super) fn subject_key_id(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
-    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
-        _ => None,
-    })
 }
 
 #[cfg(test)]

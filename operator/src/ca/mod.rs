@@ -5,6 +5,7 @@
 //! Peers inside a tenant are told apart by an exact URI name (tenant UID and role), not by a valid chain alone.
 
 mod authority;
+mod key_id;
 mod leaf;
 mod secret;
 

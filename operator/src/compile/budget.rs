@@ -13,7 +13,7 @@ use mcp_fleet_crds::reference::Reference;
 use mcp_fleet_policy::model::{Budget, Principal, Selector, Server, Uid};
 
 use super::{Context, Problem, list, uid};
-use crate::control::Kind;
+use crate::verdict::Kind;
 
 /// The budgets, by name. One that is being deleted holds until it is gone.
 pub(super) fn compile(

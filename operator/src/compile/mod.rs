@@ -22,7 +22,7 @@ use mcp_fleet_policy::model::{Budget, Selector, StaleAfter, TenantPolicy, Traffi
 
 pub use principal::{Revocation, revocation};
 
-use crate::control::{Kind, Verdict};
+use crate::verdict::{Kind, Verdict};
 
 /// The name of the budget that is the tenant's ceiling.
 pub const SPEND_LIMIT: &str = "spendLimit";

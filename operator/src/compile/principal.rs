@@ -10,7 +10,7 @@ use mcp_fleet_policy::model::{Grant, Principal, PrincipalLimits};
 
 use super::scope::Grants;
 use super::{Context, Problem, alive, list, uid};
-use crate::control::Kind;
+use crate::verdict::Kind;
 
 /// What `revokeIssuedBefore` comes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{Argument, Grant, GrantedTool, Rule, Scalar, Server, Uid};
 
 use super::{Context, Problem, alive, uid};
-use crate::control::Kind;
+use crate::verdict::Kind;
 
 /// What the scopes grant, by the scope's name; none: the scope exists, but nothing of it is in force.
 pub(super) type Grants = BTreeMap<String, Option<Grant>>;

@@ -10,8 +10,8 @@ use mcp_fleet_policy::units::Micros;
 
 use super::{Context, Problem, alive, uid};
 use crate::ca;
-use crate::control::Kind;
 use crate::server::images;
+use crate::verdict::Kind;
 
 /// The servers in force, by name.
 pub(super) fn compile(context: &mut Context<'_>, has_currency: bool) -> Vec<Server> {

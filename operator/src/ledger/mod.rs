@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kube::Client;
 
-use crate::context::Context;
-use crate::controller::jittered;
 use crate::error;
+use crate::jitter::jittered;
 
 pub use service::{Answer, Ledger, LedgerError};
 pub use store::ApiStore;
@@ -32,8 +32,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 const LOAD_EVERY: Duration = Duration::from_mins(1);
 
 /// Opens the ledger: reads every book, however often that has to be tried.
-pub async fn open(ctx: &Context) -> Arc<Ledger<ApiStore>> {
-    let store = ApiStore::new(ctx.client.clone(), &ctx.config.namespace);
+pub async fn open(client: Client, namespace: &str) -> Arc<Ledger<ApiStore>> {
+    let store = ApiStore::new(client, namespace);
     let ledger = Arc::new(Ledger::new(store, || Timestamp::now().as_millisecond(), service::BATCH));
     while let Err(error) = ledger.load().await {
         tracing::warn!(error = error::chain(&error), "failed to read the ledger; trying again");

@@ -17,11 +17,13 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use mcp_fleet_crds::MCPPrincipal;
 
 use crate::context::Context;
-use crate::control::{ControlChange, Kind};
-use crate::controller::{Controller, jittered};
+use crate::control::ControlChange;
+use crate::controller::Controller;
 use crate::error::ReconcileError;
+use crate::jitter::jittered;
 use crate::labels;
 use crate::latch;
+use crate::verdict::Kind;
 use crate::world::{Change, World, in_namespace, only, with_uid};
 use apply::{Issued, issue, mend};
 use dereference::Facts;

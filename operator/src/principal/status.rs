@@ -11,9 +11,9 @@ use super::apply::Issued;
 use super::dereference::secret_name;
 use super::validate::{Principal, Refusal};
 use crate::context::Context;
-use crate::control::{TenantState, Verdict};
 use crate::error::ReconcileError;
 use crate::status::{self, Summary};
+use crate::verdict::{TenantState, Verdict};
 
 /// What the reconcile came to.
 #[derive(Clone, Debug)]

@@ -2,7 +2,6 @@
 //! compare-and-swap, left in the [`Hub`] for the streams to push, and proved to be fresh every couple of seconds.
 
 mod fresh;
-mod hub;
 mod inputs;
 mod snapshot;
 mod worker;
@@ -17,12 +16,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-pub use hub::{Hub, Leading, Outlook, Proof, Published};
 pub use snapshot::PublishError;
 
 use crate::context::Context;
-use crate::controller::jittered;
 use crate::error;
+use crate::jitter::jittered;
 use crate::labels;
 use crate::ledger;
 use crate::stream;
@@ -35,7 +33,7 @@ const PROOF_EVERY: Duration = Duration::from_secs(2);
 /// Leads: the ledger is read, policies are published and proved, streams are served. Never returns; leading ends when
 /// this is dropped.
 pub async fn run(ctx: Arc<Context>) {
-    let ledger = ledger::open(&ctx).await;
+    let ledger = ledger::open(ctx.client.clone(), &ctx.config.namespace).await;
     let _leading = ctx.control.hub.lead(Arc::clone(&ledger));
     let since = Instant::now();
     let (proofs, latest) = watch::channel(None);

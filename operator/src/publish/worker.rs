@@ -11,15 +11,15 @@ use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::condition::ConditionReason;
 use tokio::sync::{Notify, watch};
 
-use super::hub::{Proof, Published};
 use super::inputs::{fingerprint, gather};
 use super::snapshot::{COMPONENT, PublishError, Snapshots};
 use crate::compile::{self, Compiled, Previous};
 use crate::context::Context;
-use crate::control::Kind;
-use crate::controller::jittered;
+use crate::control::{Proof, Published};
 use crate::error;
+use crate::jitter::jittered;
 use crate::labels;
+use crate::verdict::Kind;
 use crate::world::older_claim;
 
 /// How long changes are gathered before they are compiled.

@@ -11,10 +11,11 @@ use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPScope;
 
 use crate::context::Context;
-use crate::control::{ControlChange, Kind};
+use crate::control::ControlChange;
 use crate::controller::Controller;
 use crate::error::ReconcileError;
 use crate::status as written;
+use crate::verdict::Kind;
 use crate::world::{Change, World, in_namespace, only, with_uid};
 use status::Facts;
 

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition};
 use mcp_fleet_crds::{MCPScope, MCPScopeStatus};
 
-use crate::control::{TenantState, Verdict};
 use crate::status::{self, Summary};
+use crate::verdict::{TenantState, Verdict};
 
 /// What is known of a scope.
 #[derive(Clone, Debug)]

@@ -16,12 +16,14 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use mcp_fleet_crds::MCPServer;
 
 use crate::context::Context;
-use crate::control::{ControlChange, Kind};
-use crate::controller::{Controller, jittered};
+use crate::control::ControlChange;
+use crate::controller::Controller;
 use crate::error::ReconcileError;
+use crate::jitter::jittered;
 use crate::labels;
 use crate::settings::Settings;
 use crate::tenant::operator_address;
+use crate::verdict::Kind;
 use crate::world::{Change, World, in_namespace, only, tenant_of_runtime};
 use status::Judged;
 

@@ -9,9 +9,9 @@ use serde_json::Value;
 use super::validate::{Refusal, Server};
 use crate::config::gateway_origin;
 use crate::context::Context;
-use crate::control::{TenantState, Verdict};
 use crate::error::ReconcileError;
 use crate::status::{self, Summary};
+use crate::verdict::{TenantState, Verdict};
 
 /// What the reconcile came to.
 #[derive(Clone, Debug)]

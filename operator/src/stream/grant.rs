@@ -10,12 +10,12 @@ use mcp_fleet_control::wire::{
 };
 
 use super::auth::Caller;
-use super::sessions::{Outbound, Sessions};
+use crate::control::Published;
+use crate::control::{Outbound, Sessions};
 use crate::error;
 use crate::ledger::book::{Amount, Ask, Holder, Item, Refusal, Report};
 use crate::ledger::record::Owner;
 use crate::ledger::{Answer, ApiStore, Ledger, LedgerError};
-use crate::publish::Published;
 
 pub(super) fn message(message: from_operator::Message) -> FromOperator {
     FromOperator { message: Some(message) }

@@ -8,7 +8,6 @@ mod auth;
 mod grant;
 mod reap;
 mod session;
-mod sessions;
 mod tls;
 
 use std::sync::Arc;
@@ -23,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 pub use reap::reap;
-pub use sessions::Sessions;
 
 use crate::context::Context;
 use crate::error;

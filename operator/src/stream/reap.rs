@@ -9,9 +9,9 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
 use crate::context::Context;
-use crate::controller::jittered;
 use crate::deadline::within;
 use crate::error;
+use crate::jitter::jittered;
 use crate::labels;
 use crate::ledger::{ApiStore, Ledger};
 

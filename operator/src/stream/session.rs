@@ -18,11 +18,11 @@ use tonic::{Status, Streaming};
 
 use super::auth::{AuthError, Caller, check_pod};
 use super::grant::{self, message};
-use super::sessions::Outbound;
 use crate::context::Context;
-use crate::controller::jittered;
+use crate::control::Outbound;
+use crate::control::{Leading, Outlook, Proof};
+use crate::jitter::jittered;
 use crate::ledger::book::Holder;
-use crate::publish::{Leading, Outlook, Proof};
 
 /// How long a gateway may take to say hello.
 const HELLO: Duration = Duration::from_secs(10);

@@ -21,11 +21,13 @@ use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPTenant;
 
 use crate::context::Context;
-use crate::control::{ControlChange, Kind};
-use crate::controller::{Controller, jittered};
+use crate::control::ControlChange;
+use crate::controller::Controller;
 use crate::error::ReconcileError;
+use crate::jitter::jittered;
 use crate::labels;
 use crate::settings::Settings;
+use crate::verdict::Kind;
 use crate::world::{Change, World};
 use status::Judged;
 

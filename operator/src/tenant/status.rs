@@ -11,9 +11,9 @@ use super::quota::uncounted;
 use super::validate::{Refusal, Tenant};
 use crate::config::gateway_origin;
 use crate::context::Context;
-use crate::control::{TenantState, Verdict};
 use crate::error::ReconcileError;
 use crate::status::{self, Summary};
+use crate::verdict::{TenantState, Verdict};
 
 /// What the reconcile came to.
 #[derive(Clone, Debug)]

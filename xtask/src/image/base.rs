@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::builder::buildah;
+use super::buildah::buildah;
 use crate::tools::{cache, command, progress};
 
 /// The base. Its tag is to change when what is made here does, and changes every image that starts from it.

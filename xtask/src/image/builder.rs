@@ -5,8 +5,9 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use super::buildah::buildah;
 use super::{Image, base};
-use crate::tools::{cache, command, debian};
+use crate::tools::{command, debian};
 
 /// Builds `image` from `recipe` with the files in `context`, and writes it to `archive`.
 pub fn build(image: &Image, recipe: &Path, context: &Path, archive: &Path) -> Result<()> {
@@ -47,12 +48,4 @@ fn with_buildah(image: &Image, recipe: &Path, context: &Path, archive: &Path) ->
     let destination = format!("docker-archive:{}:{}", archive.display(), image.reference);
     command::run(buildah()?.args(["push", "--quiet", image.reference, &destination]))?;
     command::run(buildah()?.args(["rmi", "--force", image.reference]))
-}
-
-/// buildah with its own storage, so that the machine's images are left alone.
-pub fn buildah() -> Result<Command> {
-    let storage = cache::root()?.join("buildah");
-    let mut buildah = Command::new("buildah");
-    buildah.arg("--root").arg(storage.join("storage")).arg("--runroot").arg(storage.join("run"));
-    Ok(buildah)
 }

@@ -3,6 +3,7 @@
 //! docker builds them where it runs, buildah elsewhere, from the same Containerfiles.
 
 mod base;
+mod buildah;
 mod builder;
 mod catalogue;
 pub mod cli;

@@ -11,6 +11,7 @@ use mcp_fleet_policy::model::{
 use mcp_fleet_policy::units::{Bytes, Micros};
 
 use super::ConvertError;
+use super::part::{each, invalid, require, text};
 use super::rule_from_wire::arguments;
 use crate::{feature, wire};
 
@@ -60,27 +61,6 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         principals: each(principals, principal)?,
         budgets: each(budgets, budget)?,
     })
-}
-
-pub(super) fn invalid(field: &'static str, expected: &'static str) -> ConvertError {
-    ConvertError::Invalid { field, expected }
-}
-
-pub(super) fn require(holds: bool, field: &'static str, expected: &'static str) -> Result<(), ConvertError> {
-    if holds { Ok(()) } else { Err(invalid(field, expected)) }
-}
-
-pub(super) fn each<M, T>(
-    messages: Vec<M>,
-    convert: impl Fn(M) -> Result<T, ConvertError>,
-) -> Result<Vec<T>, ConvertError> {
-    messages.into_iter().map(convert).collect()
-}
-
-/// A text that must not be empty.
-pub(super) fn text(value: String, field: &'static str) -> Result<String, ConvertError> {
-    require(!value.is_empty(), field, "present")?;
-    Ok(value)
 }
 
 fn uid(value: String, field: &'static str) -> Result<Uid, ConvertError> {

@@ -4,6 +4,7 @@
 //! the other side has it. From the model to the wire nothing can fail; from the wire everything is checked once.
 
 mod from_wire;
+mod part;
 mod rule_from_wire;
 mod to_wire;
 

@@ -3,7 +3,7 @@
 use mcp_fleet_policy::model::{Argument, ItemRule, PathRule, Rule, Scalar, StringRule};
 
 use super::ConvertError;
-use super::from_wire::{each, invalid, require, text};
+use super::part::{each, invalid, require, text};
 use crate::wire;
 use crate::wire::const_rule::Value;
 use crate::wire::rule::Kind;

@@ -5,11 +5,13 @@
 
 mod era;
 mod message;
+mod method;
 mod params;
 mod revision;
 
 pub(crate) use era::{Era, McpHeaders, era};
 pub(crate) use message::{Id, Message, read};
+pub(crate) use method::{CALL, known};
 pub(crate) use params::{CallParams, ParamsError, Trace};
 pub(crate) use revision::Revision;
 

@@ -14,7 +14,7 @@ use crate::gateway::envelope::{Call, lines, write_arguments};
 use crate::gateway::forward::{Forward, unreachable};
 use crate::gateway::inflight::Session;
 use crate::gateway::journal::Journal;
-use crate::gateway::pipeline::Refused;
+use crate::gateway::refused::Refused;
 use crate::gateway::respond::{Body, Failure, denied_call, error, result};
 use crate::gateway::settle::{Held, Settlement};
 

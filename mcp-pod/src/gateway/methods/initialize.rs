@@ -12,7 +12,7 @@ use tracing::warn;
 use super::{Context, audited, denied, invalid_params};
 use crate::gateway::decode::{Id, Message, Revision};
 use crate::gateway::journal::Journal;
-use crate::gateway::pipeline::Refused;
+use crate::gateway::refused::Refused;
 use crate::gateway::respond::{Body, Failure, error, result};
 use crate::gateway::seldom::Seldom;
 use crate::gateway::upstream::Report;

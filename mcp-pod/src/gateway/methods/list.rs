@@ -6,7 +6,7 @@ use mcp_fleet_policy::json::Members;
 use super::{Context, audited, initialize, invalid_params};
 use crate::gateway::decode::{Id, Revision};
 use crate::gateway::journal::Journal;
-use crate::gateway::pipeline::Refused;
+use crate::gateway::refused::Refused;
 use crate::gateway::respond::{Body, result};
 
 /// Lists the tools, all on one page.

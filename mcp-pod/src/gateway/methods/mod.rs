@@ -15,15 +15,12 @@ use mcp_fleet_policy::engine::View;
 use mcp_fleet_policy::reason::Reason;
 
 use super::authenticate::Caller;
-use super::decode::{Id, Message, Revision};
+use super::decode::{CALL, Id, Message, Revision};
 use super::enforced::Enforced;
 use super::journal::Journal;
-use super::pipeline::Refused;
+use super::refused::Refused;
 use super::respond::{Body, Failure, accepted, denied_request, error, result};
 use super::state::State;
-
-/// The method that calls a tool.
-pub(crate) const CALL: &str = "tools/call";
 
 /// What a method works with.
 #[derive(Debug)]
@@ -40,20 +37,6 @@ pub(crate) struct Context<'p> {
     pub(crate) events: bool,
     /// The legacy session id that was sent.
     pub(crate) session: Option<&'p [u8]>,
-}
-
-/// The method of that name, if it is offered in any revision.
-pub(crate) fn known(method: &str) -> Option<&'static str> {
-    const OFFERED: [&str; 7] = [
-        CALL,
-        "tools/list",
-        "initialize",
-        "notifications/initialized",
-        "notifications/cancelled",
-        "ping",
-        "server/discover",
-    ];
-    OFFERED.into_iter().find(|offered| *offered == method)
 }
 
 /// A message of 2026-07-28.

@@ -8,7 +8,7 @@ use mcp_fleet_policy::reason::Reason;
 use super::Context;
 use crate::gateway::decode::{Id, Revision};
 use crate::gateway::inflight::Session;
-use crate::gateway::pipeline::Refused;
+use crate::gateway::refused::Refused;
 use crate::gateway::respond::denied_request;
 use crate::gateway::session::Owner;
 

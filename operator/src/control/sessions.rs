@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 /// Where messages to a gateway go.
-pub(super) type Outbound = mpsc::Sender<Result<FromOperator, Status>>;
+pub(crate) type Outbound = mpsc::Sender<Result<FromOperator, Status>>;
 
 #[derive(Debug)]
 struct Entry {
@@ -28,15 +28,15 @@ pub struct Sessions {
 
 /// One stream's place among the sessions.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) number: u64,
+pub(crate) struct Place {
+    pub(crate) number: u64,
     /// Cancelled when a newer stream of the same pod has come.
-    pub(super) replaced: CancellationToken,
+    pub(crate) replaced: CancellationToken,
 }
 
 impl Sessions {
     /// Takes the place of a pod's stream.
-    pub(super) fn enter(&self, pod_uid: &str, outbound: Outbound) -> Place {
+    pub(crate) fn enter(&self, pod_uid: &str, outbound: Outbound) -> Place {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let replaced = CancellationToken::new();
         let entry = Entry { number, outbound, replaced: replaced.clone() };
@@ -47,7 +47,7 @@ impl Sessions {
     }
 
     /// Gives the place back. Answers whether it was still this stream's.
-    pub(super) fn leave(&self, pod_uid: &str, number: u64) -> bool {
+    pub(crate) fn leave(&self, pod_uid: &str, number: u64) -> bool {
         let mut entries = self.entries.lock();
         let ours = entries.get(pod_uid).is_some_and(|entry| entry.number == number);
         if ours {
@@ -62,7 +62,7 @@ impl Sessions {
     }
 
     /// Sends a message to a pod, if it is connected and keeps up.
-    pub(super) fn send(&self, pod_uid: &str, message: FromOperator) {
+    pub(crate) fn send(&self, pod_uid: &str, message: FromOperator) {
         if let Some(entry) = self.entries.lock().get(pod_uid) {
             // It asks again when it matters.
             let _ = entry.outbound.try_send(Ok(message));
