@@ -101,7 +101,7 @@ pub enum SnapshotError {
     },
 }
 
-/// The files of a policy, by name, beside those that the index of the `before` names. The same policy gives the same
+/// The files of a policy, by name, beside those that the index `before` names. The same policy gives the same
 /// bytes.
 pub fn split(
     generation: u64,
