@@ -36,7 +36,7 @@ pub enum Part {
     Api,
     /// The demo, then the faults, on a real node.
     E2e,
-    /// Long: advisories and licences of all dependencies, with cargo-deny.
+    /// Long: licences, sources and bans of all dependencies, with cargo-deny.
     Supply,
     /// Long: the gateway's benchmark in its quick form.
     Bench,
