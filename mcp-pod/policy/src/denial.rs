@@ -94,12 +94,17 @@ impl Denial {
 /// In nanoseconds.
 const MILLISECOND: u128 = 1_000_000;
 
+/// A time to wait in whole seconds, never less than it is.
+pub const fn whole_seconds(time: Duration) -> u128 {
+    time.as_nanos().div_ceil(1000 * MILLISECOND)
+}
+
 /// A duration as a person says it: milliseconds below one second, whole seconds above, never less than it is.
 fn duration(time: Duration) -> String {
     if time < Duration::from_secs(1) {
         return format!("{} ms", time.as_nanos().div_ceil(MILLISECOND).max(1));
     }
-    format!("{} s", time.as_nanos().div_ceil(1000 * MILLISECOND))
+    format!("{} s", whole_seconds(time))
 }
 
 /// A name that a caller sent, fit for a text or an audit line: at most 64 characters, all printable ASCII, the rest

@@ -5,9 +5,9 @@
 //! by [`write`] from the tree that was checked, so its next reader sees what the checks saw.
 
 mod error;
+mod marked;
 mod number;
 mod parse;
-mod plain;
 mod string;
 mod write;
 

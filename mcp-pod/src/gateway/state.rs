@@ -48,6 +48,12 @@ pub struct State {
 #[derive(Debug)]
 pub(crate) struct Active(Arc<State>);
 
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Bytes that are counted for as long as they exist.
 struct Kept {
     bytes: Bytes,
@@ -57,12 +63,6 @@ struct Kept {
 impl AsRef<[u8]> for Kept {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -9,8 +9,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, IntGaugeVec, Opts};
 
 use crate::compile::SPEND_LIMIT;
-use crate::control::Control;
-use crate::control::Published;
+use crate::control::{Control, Published};
 use crate::ledger::book::{Amount, Row};
 use crate::ledger::period::Span;
 use crate::ledger::{ApiStore, Ledger};

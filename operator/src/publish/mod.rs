@@ -1,5 +1,5 @@
 //! Watches what policies are made of, and publishes them: compiled anew within milliseconds of a change, written by
-//! compare-and-swap, left in the [`Hub`] for the streams to push, and proved to be fresh every couple of seconds.
+//! compare-and-swap, left in the [`Hub`](crate::control::Hub) for the streams to push, and proved to be fresh every couple of seconds.
 
 mod fresh;
 mod inputs;

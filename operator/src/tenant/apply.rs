@@ -47,11 +47,11 @@ pub(crate) async fn bring(
     apply_all(ctx, object, settled, &objects.namespaces).await?;
     apply_all(ctx, object, settled, &objects.bindings).await?;
     let known = ctx.keys.cached(&tenant.uid).is_some();
-    ctx.keys.get_or_create(&tenant.name, &tenant.uid).await?;
+    let keys = ctx.keys.get_or_create(&tenant.name, &tenant.uid).await?;
     if !known {
         ctx.control.poke(&tenant.uid);
     }
-    ctx.keys.keep(&tenant.name, &tenant.uid).await?;
+    ctx.keys.keep(&tenant.name, &tenant.uid, &keys).await?;
     let fences = apply_all(ctx, object, settled, &objects.fences).await?;
     let tls = TlsSecret {
         namespace: &tenant.runtime_namespace,

@@ -76,12 +76,11 @@ impl KeyStore {
         Ok(keys)
     }
 
-    /// Brings a tenant's Secret to what it was when it was first read or made.
-    pub async fn keep(&self, tenant: &str, tenant_uid: &str) -> Result<(), KeyStoreError> {
-        let keys = self.get_or_create(tenant, tenant_uid).await?;
+    /// Brings a tenant's Secret to these keys of [`Self::get_or_create`].
+    pub async fn keep(&self, tenant: &str, tenant_uid: &str, keys: &TenantKeys) -> Result<(), KeyStoreError> {
         let name = secret_name(tenant_uid);
         let failed = |source| KeyStoreError::Api { name: name.clone(), source };
-        let mut want = render(&name, tenant, tenant_uid, &keys);
+        let mut want = render(&name, tenant, tenant_uid, keys);
         let written = match self.api.get_opt(&name).await.map_err(failed)? {
             Some(found) if found.data == want.data && found.metadata.labels == want.metadata.labels => return Ok(()),
             // What cannot be changed is made anew.

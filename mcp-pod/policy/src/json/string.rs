@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::plain::Marked;
+use super::marked::Marked;
 use super::{ParseError, Problem, Strings};
 
 /// Reads the string whose opening quote stands before `start`; gives it and the offset behind its closing quote.

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::ops::Range;
 
 use super::Value;
-use super::plain::Marked;
+use super::marked::Marked;
 
 /// Appends the value without white space; [`super::parse`] reads the same value back.
 pub fn write(value: &Value<'_>, out: &mut Vec<u8>) {

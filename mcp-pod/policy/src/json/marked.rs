@@ -1,4 +1,5 @@
-//! The characters of a string that stand for themselves: what is read over, and written, in long stretches.
+//! The bytes of a string that do not stand for themselves: what lies between them is read over, and written, in long
+//! stretches.
 
 use wide::u8x16;
 
