@@ -1,8 +1,8 @@
 //! The control stream: gateways dial every replica, the leader answers.
 //!
 //! [`tls`] accepts connections, [`auth`] finds out which pod calls and for which tenant, [`session`] is one stream,
-//! [`grant`] its traffic with the ledger, [`sessions`] who is connected, [`reap`] what becomes of leases whose pod is
-//! gone.
+//! [`grant`] its traffic with the ledger, [`reap`] what becomes of leases whose pod is gone. Who is connected stands on
+//! the board ([`Sessions`](crate::control::Sessions)).
 
 mod auth;
 mod grant;
