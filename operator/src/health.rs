@@ -28,22 +28,22 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether the stores are filled: set once.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub(crate) struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
     /// From now on `/readyz` answers 200.
-    pub fn set(&self) {
+    pub(crate) fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
 
     /// Whether it was set.
-    pub fn get(&self) -> bool {
+    pub(crate) fn get(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 }
 
 /// Serves until `stop`.
-pub async fn serve(
+pub(crate) async fn serve(
     address: SocketAddr,
     metrics: Metrics,
     ready: Readiness,

@@ -9,30 +9,29 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::Client;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
 
-use crate::budget::{self, Budgets, SpendMetrics};
-use crate::ca::{self, Authority, LeafRequest};
 use crate::config::Config;
 use crate::context::Context;
-use crate::control::Control;
-use crate::controller;
-use crate::events::Events;
+use crate::control_server;
+use crate::controllers;
+use crate::controllers::budget::{self, Budgets, SpendMetrics};
+use crate::controllers::principal::{CredentialExpiry, Principals};
+use crate::controllers::scope::Scopes;
+use crate::controllers::server::Servers;
+use crate::controllers::tenant::Tenants;
+use crate::credentials::ca::{self, Authority};
+use crate::credentials::revocation::Latches;
+use crate::credentials::tokens::KeyStore;
 use crate::health::{self, Readiness};
-use crate::jitter::jittered;
-use crate::latch::Latches;
-use crate::leader::{Elector, Leadership};
-use crate::principal::{CredentialExpiry, Principals};
-use crate::publish;
-use crate::scope::Scopes;
-use crate::server::Servers;
-use crate::stream;
+use crate::kubernetes::cache;
+use crate::kubernetes::events::Events;
+use crate::kubernetes::leader::{Elector, Leadership};
+use crate::ledger;
+use crate::policy::publish;
+use crate::retry::jittered;
+use crate::shared_state::Control;
 use crate::telemetry::Metrics;
-use crate::tenant::Tenants;
-use crate::token::KeyStore;
-use crate::world;
 
 /// The pause before something that every replica needs is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -51,13 +50,13 @@ pub enum RunError {
     Metrics(#[from] prometheus::Error),
     /// The control port cannot be served.
     #[error(transparent)]
-    Control(stream::ServeError),
+    Control(control_server::ServeError),
     /// The health port cannot be served.
     #[error("failed to serve health and metrics")]
     Health(#[source] std::io::Error),
     /// The control server's certificate cannot be made or used.
-    #[error("failed to make the certificate of the control server: {0}")]
-    Serving(String),
+    #[error(transparent)]
+    Tls(#[from] control_server::TlsError),
 }
 
 /// Runs until `stop`.
@@ -66,12 +65,12 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     let (metrics, ready) = (Metrics::new()?, Readiness::default());
     let mut health = tokio::spawn(health::serve(config.metrics_listen, metrics.clone(), ready.clone(), stop.clone()));
     let Some(authority) = authority(&client, &config, &stop).await else { return Ok(()) };
-    let (world, watches) = world::run(&client);
+    let (world, watches) = cache::run(&client);
     let watches = tokio::spawn(watches);
     let (leading, leadership) = Leadership::channel();
     metrics.registry.register(Box::new(CredentialExpiry::new(world.clone(), leadership.clone())?))?;
+    let tls = control_server::server_config(&authority, &config)?;
     let ctx = Arc::new(Context {
-        serving: serving(&authority, &config)?,
         ca: Arc::new(authority),
         keys: KeyStore::new(client.clone(), &config.namespace),
         latches: Latches::new(client.clone(), &config.namespace),
@@ -84,7 +83,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         config: config.clone(),
     });
     ctx.metrics.registry.register(Box::new(SpendMetrics::new(ctx.control.clone())?))?;
-    let mut served = tokio::spawn(stream::serve(ctx.clone(), stop.clone()));
+    let mut served = tokio::spawn(control_server::serve(ctx.clone(), tls, stop.clone()));
     let lease_ends = CancellationToken::new();
     let serve = async {
         if !ctx.world.filled().await {
@@ -150,15 +149,22 @@ async fn lead(ctx: &Arc<Context>) {
             tokio::time::sleep(SETTLE).await;
             ctx.control.set_settling(false);
         },
-        controller::run::<Tenants>(ctx.clone()),
-        controller::run::<Servers>(ctx.clone()),
-        controller::run::<Principals>(ctx.clone()),
-        world::watch_secrets(ctx.client.clone(), ctx.config.namespace.clone(), ctx.world.clone()),
-        publish::run(ctx.clone()),
+        controllers::run::<Tenants>(ctx.clone()),
+        controllers::run::<Servers>(ctx.clone()),
+        controllers::run::<Principals>(ctx.clone()),
+        cache::watch_secrets(ctx.client.clone(), ctx.config.namespace.clone(), ctx.world.clone()),
+        serve_gateways(ctx),
         budget::run(ctx.clone()),
-        controller::run::<Budgets>(ctx.clone()),
-        controller::run::<Scopes>(ctx.clone()),
+        controllers::run::<Budgets>(ctx.clone()),
+        controllers::run::<Scopes>(ctx.clone()),
     );
+}
+
+/// Reads the ledger, then publishes policies and keeps the ledger. While this runs, gateways are served.
+async fn serve_gateways(ctx: &Arc<Context>) {
+    let ledger = ledger::open(ctx.client.clone(), &ctx.config.namespace).await;
+    let _leading = ctx.control.hub.lead(Arc::clone(&ledger));
+    tokio::join!(publish::run(ctx.clone()), ledger::keep(&ledger), control_server::reap(ctx, &ledger));
 }
 
 /// The authority, tried until it is there or `stop`.
@@ -174,46 +180,5 @@ async fn authority(client: &Client, config: &Config, stop: &CancellationToken) -
             () = stop.cancelled() => return None,
             () = tokio::time::sleep(jittered(TRY_AGAIN)) => {}
         }
-    }
-}
-
-/// TLS of the control server. The key never leaves this process, so the certificate lives as long as the authority.
-fn serving(authority: &Authority, config: &Config) -> Result<Arc<rustls::ServerConfig>, RunError> {
-    let failed = |error: &(dyn std::error::Error + 'static)| RunError::Serving(crate::error::chain(error));
-    let name = config.operator_name();
-    let request = LeafRequest {
-        dns: vec![name.clone(), format!("{name}.{}", config.cluster_domain)],
-        uri: None,
-        server: true,
-        client: false,
-    };
-    let leaf = authority.issue_in_memory(&request, Timestamp::now()).map_err(|error| failed(&error))?;
-    let certificate =
-        CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes()).map_err(|error| failed(&error))?;
-    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).map_err(|error| failed(&error))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| failed(&error))?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .map_err(|error| failed(&error))?;
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(tls))
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-
-    use super::*;
-
-    #[test]
-    fn the_control_server_speaks_http_2_with_a_certificate_of_the_authority() {
-        let (certificate, key) = Authority::generate(Timestamp::now()).unwrap();
-        let authority = Authority::from_pem(&certificate, &key).unwrap();
-        let config = Config::parse_from(["operator", "--mcp-pod-image=mcp-pod:dev"]);
-        let tls = serving(&authority, &config).unwrap();
-        assert_eq!(tls.alpn_protocols, [b"h2".to_vec()]);
     }
 }

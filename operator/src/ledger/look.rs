@@ -9,17 +9,17 @@ use super::store::{Key, Store, Stored};
 
 impl<S: Store> Ledger<S> {
     /// The books as they were read or written last.
-    pub fn books(&self) -> Vec<(Key, Arc<Stored>)> {
+    pub(crate) fn books(&self) -> Vec<(Key, Arc<Stored>)> {
         self.known.read().iter().map(|(key, stored)| (key.clone(), Arc::clone(stored))).collect()
     }
 
     /// The book of a budget in a period.
-    pub fn book(&self, budget_uid: &str, start: i64) -> Option<Arc<Stored>> {
+    pub(crate) fn book(&self, budget_uid: &str, start: i64) -> Option<Arc<Stored>> {
         self.known.read().get(&Key { budget_uid: budget_uid.to_owned(), start }).cloned()
     }
 
     /// Whether the last lease that was asked of a budget was refused because nothing was left.
-    pub fn is_exhausted(&self, budget_uid: &str, start: i64) -> bool {
+    pub(crate) fn is_exhausted(&self, budget_uid: &str, start: i64) -> bool {
         self.exhausted.read().contains(&Key { budget_uid: budget_uid.to_owned(), start })
     }
 
@@ -33,7 +33,7 @@ impl<S: Store> Ledger<S> {
     }
 
     /// What books that were removed since the start had settled: counters must not go down.
-    pub fn retired(&self) -> HashMap<(String, Row), u64> {
+    pub(crate) fn retired(&self) -> HashMap<(String, Row), u64> {
         self.retired.read().clone()
     }
 

@@ -3,12 +3,12 @@
 //! [`book`] is the arithmetic and [`period`] the calendar, both pure; [`record`] is a book as a custom resource,
 //! [`store`] where those are kept, [`service`] what the control stream talks to, and [`look`] what status and metrics see.
 
-pub mod book;
+pub(crate) mod book;
 mod look;
-pub mod period;
-pub mod record;
-pub mod service;
-pub mod store;
+pub(crate) mod period;
+pub(crate) mod record;
+pub(crate) mod service;
+pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 
@@ -19,10 +19,10 @@ use jiff::Timestamp;
 use kube::Client;
 
 use crate::error;
-use crate::jitter::jittered;
+use crate::retry::jittered;
 
-pub use service::{Answer, Ledger, LedgerError};
-pub use store::ApiStore;
+pub(crate) use service::{Answer, Ledger, LedgerError};
+pub(crate) use store::ApiStore;
 
 /// How often waiting reports are looked at.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 const LOAD_EVERY: Duration = Duration::from_mins(1);
 
 /// Opens the ledger: reads every book, however often that has to be tried.
-pub async fn open(client: Client, namespace: &str) -> Arc<Ledger<ApiStore>> {
+pub(crate) async fn open(client: Client, namespace: &str) -> Arc<Ledger<ApiStore>> {
     let store = ApiStore::new(client, namespace);
     let ledger = Arc::new(Ledger::new(store, || Timestamp::now().as_millisecond(), service::BATCH));
     while let Err(error) = ledger.load().await {
@@ -43,7 +43,7 @@ pub async fn open(client: Client, namespace: &str) -> Arc<Ledger<ApiStore>> {
 }
 
 /// Keeps the ledger: writes waiting reports, gives up overdue leases. Never returns.
-pub async fn keep(ledger: &Ledger<ApiStore>) {
+pub(crate) async fn keep(ledger: &Ledger<ApiStore>) {
     let flush = async {
         loop {
             tokio::time::sleep(FLUSH_EVERY).await;

@@ -5,7 +5,7 @@ use mcp_fleet_policy::model::Period;
 
 /// One period: from its first second to the one that is no longer part of it, in Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Span {
+pub(crate) struct Span {
     /// The first second.
     pub start: i64,
     /// The first second of the next period.
@@ -14,13 +14,13 @@ pub struct Span {
 
 impl Span {
     /// The period that contains a moment; none where the calendar ends.
-    pub fn containing(period: Period, unix: i64) -> Option<Self> {
+    pub(crate) fn containing(period: Period, unix: i64) -> Option<Self> {
         let (start, end) = period.bounds(Timestamp::from_second(unix).ok()?);
         (start < end).then_some(Self { start: start.as_second(), end: end.as_second() })
     }
 
     /// The start as it stands in the names of objects: `20261101t000000z`.
-    pub fn compact(self) -> String {
+    pub(crate) fn compact(self) -> String {
         Timestamp::from_second(self.start).map(|start| start.strftime("%Y%m%dt%H%M%Sz").to_string()).unwrap_or_default()
     }
 }

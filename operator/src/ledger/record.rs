@@ -10,7 +10,7 @@ use super::period::Span;
 
 /// Whose book it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// The tenant's name.
     pub tenant: String,
     /// The tenant's UID.
@@ -24,10 +24,10 @@ pub struct Owner {
 /// A record that contradicts itself: a lease names spend that the book has no row for.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to read a ledger: its lease {0} names spend that is not among its items")]
-pub struct RecordError(String);
+pub(crate) struct RecordError(String);
 
 /// The record of a book.
-pub fn to_record(owner: &Owner, book: &Book) -> MCPLedgerSpec {
+pub(crate) fn to_record(owner: &Owner, book: &Book) -> MCPLedgerSpec {
     let row = |entry: &Entry| {
         let Row { principal, server, tool, amount: _ } = book.rows.get(entry.row)?;
         let Amount { micros, calls } = entry.amount;
@@ -66,7 +66,7 @@ pub fn to_record(owner: &Owner, book: &Book) -> MCPLedgerSpec {
 }
 
 /// The book of a record.
-pub fn from_record(record: &MCPLedgerSpec) -> Result<(Owner, Book), RecordError> {
+pub(crate) fn from_record(record: &MCPLedgerSpec) -> Result<(Owner, Book), RecordError> {
     let owner = Owner {
         tenant: record.tenant.name.clone(),
         tenant_uid: record.tenant.uid.clone(),

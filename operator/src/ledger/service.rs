@@ -21,11 +21,11 @@ use super::record::Owner;
 use super::store::{Key, Store, StoreError, Stored};
 
 /// How long a lease may be spent.
-pub const VALID: Duration = Duration::from_mins(2);
+pub(crate) const VALID: Duration = Duration::from_mins(2);
 /// How long after its deadline a lease waits for its last report.
-pub const GRACE: Duration = Duration::from_mins(1);
+pub(crate) const GRACE: Duration = Duration::from_mins(1);
 /// The least time between two writes of a book that only carry reports.
-pub const BATCH: Duration = Duration::from_secs(1);
+pub(crate) const BATCH: Duration = Duration::from_secs(1);
 /// How long a refusal may rest on a book that was not read again: another writer may have given something back.
 const REFUSE_UNREAD: Duration = Duration::from_secs(5);
 /// How often a write is tried anew when somebody else was faster.
@@ -35,7 +35,7 @@ const FLUSHES: usize = 8;
 
 /// Why the ledger gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
+pub(crate) enum LedgerError {
     /// It could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -55,7 +55,7 @@ pub enum LedgerError {
 
 /// What a request for a lease came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The lease, or why there is none.
     pub result: Result<Granted, Refusal>,
     /// The period it was charged to.
@@ -93,7 +93,7 @@ struct Slot {
 }
 
 /// The books of all budgets.
-pub struct Ledger<S> {
+pub(crate) struct Ledger<S> {
     store: S,
     now_ms: fn() -> i64,
     batch: Duration,
@@ -117,7 +117,7 @@ impl<S: Store> Ledger<S> {
     /// A ledger that knows nothing yet. `now_ms` is the clock, in Unix milliseconds.
     ///
     /// `batch` is the least time between two writes of a book that only carry reports.
-    pub fn new(store: S, now_ms: fn() -> i64, batch: Duration) -> Self {
+    pub(crate) fn new(store: S, now_ms: fn() -> i64, batch: Duration) -> Self {
         Self {
             store,
             now_ms,
@@ -131,7 +131,7 @@ impl<S: Store> Ledger<S> {
     }
 
     /// Reads every book: what a new leader does first, and now and then, since an old leader may have written late.
-    pub async fn load(&self) -> Result<(), LedgerError> {
+    pub(crate) async fn load(&self) -> Result<(), LedgerError> {
         let started = Instant::now();
         for (key, stored) in self.store.list().await? {
             let slot = self.slot(&key);
@@ -146,7 +146,7 @@ impl<S: Store> Ledger<S> {
     }
 
     /// Charges a lease to the current period of a budget; it is written when this returns.
-    pub async fn grant(&self, owner: &Owner, budget: &Budget, ask: &Ask) -> Result<Answer, LedgerError> {
+    pub(crate) async fn grant(&self, owner: &Owner, budget: &Budget, ask: &Ask) -> Result<Answer, LedgerError> {
         let now = (self.now_ms)();
         let span = Span::containing(budget.period, now.div_euclid(1000)).ok_or(LedgerError::Calendar)?;
         let key = Key { budget_uid: budget.uid.clone(), start: span.start };
@@ -175,7 +175,7 @@ impl<S: Store> Ledger<S> {
     }
 
     /// Hands in a report. What is received later says that it stands in the book, or why it does not.
-    pub async fn report(
+    pub(crate) async fn report(
         &self,
         tenant_uid: &str,
         budget_uid: &str,
@@ -216,7 +216,7 @@ impl<S: Store> Ledger<S> {
     }
 
     /// Writes the reports that wait, for books that were not written within the time of a batch.
-    pub async fn flush(&self) {
+    pub(crate) async fn flush(&self) {
         if !self.reported.swap(false, Ordering::Acquire) {
             return;
         }
@@ -236,7 +236,7 @@ impl<S: Store> Ledger<S> {
     }
 
     /// Gives up what a pod holds: all of it, or what is of another epoch than `running`.
-    pub async fn gone(&self, pod_uid: &str, running: Option<&str>) {
+    pub(crate) async fn gone(&self, pod_uid: &str, running: Option<&str>) {
         let now = (self.now_ms)().div_euclid(1000);
         let holds = |stored: &Stored| {
             let mut leases = stored.book.leases.iter();
@@ -255,7 +255,7 @@ impl<S: Store> Ledger<S> {
     }
 
     /// Gives up leases that are overdue, and removes books whose time has passed.
-    pub async fn expire(&self) {
+    pub(crate) async fn expire(&self) {
         let now = (self.now_ms)();
         let grace = i64::try_from(GRACE.as_millis()).unwrap_or(i64::MAX);
         for (key, stored) in self.books() {

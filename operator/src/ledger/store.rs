@@ -9,13 +9,13 @@ use mcp_fleet_crds::MCPLedger;
 use super::book::Book;
 use super::period::Span;
 use super::record::{Owner, from_record, to_record};
-use crate::config::FIELD_MANAGER;
-use crate::deadline::within;
-use crate::labels;
+use crate::kubernetes::FIELD_MANAGER;
+use crate::kubernetes::labels;
+use crate::kubernetes::timeout::within;
 
 /// Which book: the budget's UID, and the start of the period in Unix seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key {
+pub(crate) struct Key {
     /// The budget's UID.
     pub budget_uid: String,
     /// The start of the period, Unix seconds.
@@ -34,7 +34,7 @@ impl Key {
 
 /// A book as it was read or written last, and its version in the store.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Stored {
+pub(crate) struct Stored {
     /// Whose it is.
     pub owner: Owner,
     /// The book.
@@ -45,7 +45,7 @@ pub struct Stored {
 
 /// Why a book could not be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub(crate) enum StoreError {
     /// Somebody else wrote it in between.
     #[error("failed to write a ledger: it was changed by another writer")]
     Conflict,
@@ -58,7 +58,7 @@ pub enum StoreError {
 }
 
 /// A store with compare-and-swap. Reads are consistent: they see every write that was answered before.
-pub trait Store: Send + Sync + 'static {
+pub(crate) trait Store: Send + Sync + 'static {
     /// The book, if there is one.
     fn read(&self, key: &Key) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send;
     /// Writes a book over `version`, or makes it where there is none; answers the new version.
@@ -77,13 +77,13 @@ pub trait Store: Send + Sync + 'static {
 
 /// The API server as a store.
 #[derive(Clone, Debug)]
-pub struct ApiStore {
+pub(crate) struct ApiStore {
     api: Api<MCPLedger>,
 }
 
 impl ApiStore {
     /// Keeps books in `namespace`, the operator's.
-    pub fn new(client: Client, namespace: &str) -> Self {
+    pub(crate) fn new(client: Client, namespace: &str) -> Self {
         Self { api: Api::namespaced(client, namespace) }
     }
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use mcp_fleet_crds::MCPPrincipal;
-use mcp_fleet_operator::token::{Claims, TenantKeys, secret_name};
+use mcp_fleet_operator::credentials::tokens::{Claims, TenantKeys, secret_name};
 use serde_json::{Value, json};
 
 use crate::support::{OPERATOR_NAMESPACE, create, eventually, reason, tenant, there, unique, with_operator};

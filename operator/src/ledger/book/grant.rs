@@ -4,7 +4,7 @@ use super::{Amount, Book, Holder, Lease, Limit, MAX_LEASES};
 
 /// What a gateway asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// Who asks.
     pub holder: Holder,
     /// Unique for its holder: asking again gives the same lease.
@@ -17,7 +17,7 @@ pub struct Ask {
 
 /// A lease that stands in the book.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Granted {
+pub(crate) struct Granted {
     /// Its id.
     pub lease: String,
     /// What may be spent of it; parts that are not limited are as they were asked for.
@@ -30,7 +30,7 @@ pub struct Granted {
 
 /// Why nothing was granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// Less than the least is left, and nobody holds what could come back.
     Exhausted,
     /// Others hold what could come back, or there are too many leases: worth another try.
@@ -39,7 +39,7 @@ pub enum Refusal {
 
 impl Book {
     /// Charges a lease. `id` names it if it is new, and `deadline` (Unix milliseconds) ends it.
-    pub fn grant(&mut self, ask: &Ask, limit: Limit, id: String, deadline: i64) -> Result<Granted, Refusal> {
+    pub(crate) fn grant(&mut self, ask: &Ask, limit: Limit, id: String, deadline: i64) -> Result<Granted, Refusal> {
         let earlier = self.leases.iter().find(|lease| lease.holder == ask.holder && lease.request == ask.request);
         if let Some(lease) = earlier {
             let amount = offered(lease.granted, ask.wanted);

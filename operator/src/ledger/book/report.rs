@@ -4,7 +4,7 @@ use super::{Amount, Book, Entry, Holder, Lease, MAX_ENTRIES, MAX_ROWS, Row};
 
 /// A report on one lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub(crate) struct Report {
     /// Who reports.
     pub holder: Holder,
     /// The lease.
@@ -21,7 +21,7 @@ pub struct Report {
 
 /// What one principal spent of a lease with one tool, so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
+pub(crate) struct Item {
     /// `<namespace>/<name>` of the principal.
     pub principal: String,
     /// The name of the server.
@@ -34,7 +34,7 @@ pub struct Item {
 
 /// What a report changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reported {
+pub(crate) enum Reported {
     /// It stands in the book.
     Applied,
     /// The book knew it already.
@@ -43,7 +43,7 @@ pub enum Reported {
 
 /// A report that cannot be true. It is not applied: its lease ends up forfeited, unless a better report comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReportError {
+pub(crate) enum ReportError {
     /// The lease belongs to another process.
     #[error("the lease belongs to another holder")]
     NotHolder,
@@ -60,7 +60,7 @@ pub enum ReportError {
 
 impl Book {
     /// Applies a report to an open or a forfeited lease. A lease that is neither has ended: nothing is left to say.
-    pub fn report(&mut self, report: &Report) -> Result<Reported, ReportError> {
+    pub(crate) fn report(&mut self, report: &Report) -> Result<Reported, ReportError> {
         if let Some(at) = self.leases.iter().position(|lease| lease.id == report.lease) {
             let mut lease = self.leases[at].clone();
             let result = self.apply(&mut lease, report)?;
