@@ -6,12 +6,12 @@ use kube::Client;
 
 use crate::config::Config;
 use crate::credentials::ca::Authority;
-use crate::credentials::revocation::Latches;
+use crate::credentials::revocation::Revocations;
 use crate::credentials::tokens::KeyStore;
-use crate::kubernetes::cache::World;
+use crate::kubernetes::cache::Cache;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::leader::Leadership;
-use crate::shared_state::Control;
+use crate::shared_state::SharedState;
 use crate::telemetry::Metrics;
 
 /// Shared by all controllers, the compiler and the control server of one replica.
@@ -26,13 +26,13 @@ pub(crate) struct Context {
     /// The tenants' signing and session keys.
     pub keys: KeyStore,
     /// The revocations that were ever asked for.
-    pub latches: Latches,
+    pub revocations: Revocations,
     /// What the API server holds.
-    pub world: World,
+    pub cache: Cache,
     /// Writes Events.
     pub events: Events,
     /// Verdicts and tenant states, from the compiler and the stream.
-    pub control: Arc<Control>,
+    pub shared_state: Arc<SharedState>,
     /// Whether this replica leads.
     pub leadership: Leadership,
     /// Metrics, and the registry to add more.

@@ -21,7 +21,7 @@ use crate::controllers::scope::Scopes;
 use crate::controllers::server::Servers;
 use crate::controllers::tenant::Tenants;
 use crate::credentials::ca::{self, Authority};
-use crate::credentials::revocation::Latches;
+use crate::credentials::revocation::Revocations;
 use crate::credentials::tokens::KeyStore;
 use crate::health::{self, Readiness};
 use crate::kubernetes::cache;
@@ -30,7 +30,7 @@ use crate::kubernetes::leader::{Elector, Leadership};
 use crate::ledger;
 use crate::policy::publish;
 use crate::retry::jittered;
-use crate::shared_state::Control;
+use crate::shared_state::SharedState;
 use crate::telemetry::Metrics;
 
 /// The pause before something that every replica needs is tried again.
@@ -65,28 +65,28 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     let (metrics, ready) = (Metrics::new()?, Readiness::default());
     let mut health = tokio::spawn(health::serve(config.metrics_listen, metrics.clone(), ready.clone(), stop.clone()));
     let Some(authority) = authority(&client, &config, &stop).await else { return Ok(()) };
-    let (world, watches) = cache::run(&client);
+    let (cache, watches) = cache::run(&client);
     let watches = tokio::spawn(watches);
     let (leading, leadership) = Leadership::channel();
-    metrics.registry.register(Box::new(CredentialExpiry::new(world.clone(), leadership.clone())?))?;
+    metrics.registry.register(Box::new(CredentialExpiry::new(cache.clone(), leadership.clone())?))?;
     let tls = control_server::server_config(&authority, &config)?;
     let ctx = Arc::new(Context {
         ca: Arc::new(authority),
         keys: KeyStore::new(client.clone(), &config.namespace),
-        latches: Latches::new(client.clone(), &config.namespace),
+        revocations: Revocations::new(client.clone(), &config.namespace),
         events: Events::new(client.clone(), &config.pod_name),
-        control: Arc::new(Control::default()),
-        world,
+        shared_state: Arc::new(SharedState::default()),
+        cache,
         leadership,
         metrics,
         client: client.clone(),
         config: config.clone(),
     });
-    ctx.metrics.registry.register(Box::new(SpendMetrics::new(ctx.control.clone())?))?;
+    ctx.metrics.registry.register(Box::new(SpendMetrics::new(ctx.shared_state.clone())?))?;
     let mut served = tokio::spawn(control_server::serve(ctx.clone(), tls, stop.clone()));
     let lease_ends = CancellationToken::new();
     let serve = async {
-        if !ctx.world.filled().await {
+        if !ctx.cache.filled().await {
             return;
         }
         tracing::info!("the stores are filled; this replica is ready");
@@ -132,27 +132,27 @@ async fn follow(ctx: &Arc<Context>, stop: &CancellationToken) {
             () = lead(ctx), if leads => {}
         }
         // What was known here grows old while another leads.
-        ctx.control.clear();
+        ctx.shared_state.clear();
     }
 }
 
 /// Everything that only the leader does; it never ends by itself, and stops where it is when dropped.
 async fn lead(ctx: &Arc<Context>) {
     // Before anything is compiled: a revocation must never be forgotten.
-    while let Err(error) = ctx.latches.load().await {
+    while let Err(error) = ctx.revocations.load().await {
         tracing::warn!(error = &error as &dyn std::error::Error, "failed to load the revocations");
         tokio::time::sleep(jittered(TRY_AGAIN)).await;
     }
-    ctx.control.set_settling(true);
+    ctx.shared_state.set_settling(true);
     tokio::join!(
         async {
             tokio::time::sleep(SETTLE).await;
-            ctx.control.set_settling(false);
+            ctx.shared_state.set_settling(false);
         },
         controllers::run::<Tenants>(ctx.clone()),
         controllers::run::<Servers>(ctx.clone()),
         controllers::run::<Principals>(ctx.clone()),
-        cache::watch_secrets(ctx.client.clone(), ctx.config.namespace.clone(), ctx.world.clone()),
+        cache::watch_secrets(ctx.client.clone(), ctx.config.namespace.clone(), ctx.cache.clone()),
         serve_gateways(ctx),
         budget::run(ctx.clone()),
         controllers::run::<Budgets>(ctx.clone()),
@@ -163,7 +163,7 @@ async fn lead(ctx: &Arc<Context>) {
 /// Reads the ledger, then publishes policies and keeps the ledger. While this runs, gateways are served.
 async fn serve_gateways(ctx: &Arc<Context>) {
     let ledger = ledger::open(ctx.client.clone(), &ctx.config.namespace).await;
-    let _leading = ctx.control.hub.lead(Arc::clone(&ledger));
+    let _leading = ctx.shared_state.policies.lead(Arc::clone(&ledger));
     tokio::join!(publish::run(ctx.clone()), ledger::keep(&ledger), control_server::reap(ctx, &ledger));
 }
 

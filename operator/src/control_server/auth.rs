@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 use crate::context::Context;
 use crate::kubernetes::cache::tenant_of_runtime;
 use crate::kubernetes::labels;
-use crate::kubernetes::timeout::within;
+use crate::kubernetes::timeout::with_timeout;
 
 /// The name of a gateway's Deployment and `ServiceAccount`.
 const GATEWAY: &str = "gateway";
@@ -86,17 +86,18 @@ pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Resul
         ..TokenReview::default()
     };
     let reviews: Api<TokenReview> = Api::all(ctx.client.clone());
-    let review =
-        within(reviews.create(&PostParams::default(), &review)).await.map_err(AuthError::api("review a token"))?;
+    let review = with_timeout(reviews.create(&PostParams::default(), &review))
+        .await
+        .map_err(AuthError::api("review a token"))?;
     let status = review.status.unwrap_or_default();
     let meant_for_us = status.audiences.iter().flatten().any(|audience| audience == AUDIENCE);
     if status.authenticated != Some(true) || !meant_for_us {
         return Err(AuthError::NotAuthenticated(status.error.unwrap_or_else(|| "wrong audience".into())));
     }
     let bound = bound(&status.user.unwrap_or_default())?;
-    let world = &ctx.world;
-    let tenant = tenant_of_runtime(&bound.namespace, &world.tenants.state());
-    let made = world.namespaces.get(&ObjectRef::new(&bound.namespace));
+    let cache = &ctx.cache;
+    let tenant = tenant_of_runtime(&bound.namespace, &cache.tenants.state());
+    let made = cache.namespaces.get(&ObjectRef::new(&bound.namespace));
     let maker = made.as_ref().and_then(|namespace| namespace.labels().get(labels::TENANT_UID));
     // A namespace of the right name is not enough: it has to be the one that was made for this tenant.
     let tenant = tenant.filter(|tenant| maker.is_some() && tenant.uid().as_ref() == maker);
@@ -116,16 +117,16 @@ pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Resul
 /// Checks that the pod is still there, and was made for its tenant: pod ← `ReplicaSet` ← our Deployment.
 pub(super) async fn check_pod(ctx: &Context, caller: &Caller) -> Result<(), AuthError> {
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &caller.namespace);
-    let pod = within(pods.get_opt(&caller.pod)).await.map_err(AuthError::api("read a pod"))?;
+    let pod = with_timeout(pods.get_opt(&caller.pod)).await.map_err(AuthError::api("read a pod"))?;
     let pod = pod.filter(|pod| pod.uid().as_deref() == Some(caller.pod_uid.as_str()));
     let pod = pod.ok_or_else(|| AuthError::Gone(caller.pod.clone()))?;
     let not_ours = || AuthError::NotOurs(caller.pod.clone());
     let set = controller(pod.owner_references(), "ReplicaSet").ok_or_else(not_ours)?;
     let sets: Api<ReplicaSet> = Api::namespaced(ctx.client.clone(), &caller.namespace);
-    let found = within(sets.get_metadata_opt(&set.name)).await.map_err(AuthError::api("read a ReplicaSet"))?;
+    let found = with_timeout(sets.get_metadata_opt(&set.name)).await.map_err(AuthError::api("read a ReplicaSet"))?;
     let found = found.filter(|found| found.uid().as_deref() == Some(set.uid.as_str())).ok_or_else(not_ours)?;
     let deployment = controller(found.owner_references(), "Deployment").ok_or_else(not_ours)?;
-    let ours = ctx.world.owned.with_label(labels::TENANT_UID, &caller.tenant_uid);
+    let ours = ctx.cache.owned.with_label(labels::TENANT_UID, &caller.tenant_uid);
     let known = ours.iter().any(|(key, meta)| {
         key.kind == "Deployment"
             && key.namespace == caller.namespace

@@ -15,7 +15,7 @@ use crate::ledger::book::{Amount, Ask, Holder, Item, Refusal, Report};
 use crate::ledger::record::Owner;
 use crate::ledger::{Answer, ApiStore, Ledger, LedgerError};
 use crate::shared_state::Published;
-use crate::shared_state::{Outbound, Sessions};
+use crate::shared_state::{Outbound, Streams};
 
 pub(super) fn message(message: from_operator::Message) -> FromOperator {
     FromOperator { message: Some(message) }
@@ -28,7 +28,7 @@ pub(super) async fn lease(
     holder: Holder,
     policy: Option<Published>,
     request: LeaseRequest,
-    others: &Sessions,
+    others: &Streams,
     outbound: Outbound,
 ) {
     let LeaseRequest { request: number, budget_uid, amount, minimum_amount, calls, minimum_calls } = request;
@@ -68,7 +68,7 @@ pub(super) async fn lease(
     let _ = outbound.send(Ok(message(from_operator::Message::Lease(answer)))).await;
 }
 
-fn fill(answer: &mut LeaseAnswer, Answer { result, span, recall }: Answer, others: &Sessions) {
+fn fill(answer: &mut LeaseAnswer, Answer { result, span, recall }: Answer, others: &Streams) {
     answer.period_start = span.start;
     answer.period_end = span.end;
     match result {

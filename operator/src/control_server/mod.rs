@@ -1,14 +1,14 @@
 //! The control stream: gateways dial every replica, the leader answers.
 //!
-//! [`accept`] takes connections, [`auth`] finds out which pod calls and for which tenant, [`session`] is one stream,
+//! [`accept`] takes connections, [`auth`] finds out which pod calls and for which tenant, [`stream`] is one stream,
 //! [`grant`] its traffic with the ledger, [`reap`] what becomes of leases whose pod is gone. Who is connected stands on
-//! the board ([`Sessions`](crate::shared_state::Sessions)).
+//! the board ([`Streams`](crate::shared_state::Streams)).
 
 mod accept;
 mod auth;
 mod grant;
 mod reap;
-mod session;
+mod stream;
 mod tls;
 
 use std::sync::Arc;
@@ -84,14 +84,14 @@ impl Control for Service {
     type ConnectStream = ReceiverStream<Result<FromOperator, Status>>;
 
     async fn connect(&self, request: Request<Streaming<FromGateway>>) -> Result<Response<Self::ConnectStream>, Status> {
-        let Some(leading) = self.ctx.control.hub.leading() else { return Err(not_leader()) };
+        let Some(leading) = self.ctx.shared_state.policies.leading() else { return Err(not_leader()) };
         let _turn = self.authenticating.acquire().await.map_err(|_| not_leader())?;
         let caller = auth::authenticate(&self.ctx, request.metadata()).await.map_err(|refused| {
             tracing::warn!(error = error::chain(&refused), "refused a control stream");
             refused.status()
         })?;
         let (sender, receiver) = mpsc::channel(OUTBOUND);
-        tokio::spawn(session::run(Arc::clone(&self.ctx), leading, caller, request.into_inner(), sender));
+        tokio::spawn(stream::run(Arc::clone(&self.ctx), leading, caller, request.into_inner(), sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }

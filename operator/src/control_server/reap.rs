@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt};
 use crate::context::Context;
 use crate::error;
 use crate::kubernetes::labels;
-use crate::kubernetes::timeout::within;
+use crate::kubernetes::timeout::with_timeout;
 use crate::ledger::{ApiStore, Ledger};
 use crate::retry::jittered;
 
@@ -43,7 +43,7 @@ fn absent(ctx: &Context, ledger: &Ledger<ApiStore>) -> BTreeMap<String, BTreeSet
     let mut absent: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (_, stored) in ledger.books() {
         for lease in &stored.book.leases {
-            if !ctx.control.sessions.has(&lease.holder.pod_uid) {
+            if !ctx.shared_state.streams.has(&lease.holder.pod_uid) {
                 absent.entry(stored.owner.tenant_uid.clone()).or_default().insert(lease.holder.pod_uid.clone());
             }
         }
@@ -53,10 +53,10 @@ fn absent(ctx: &Context, ledger: &Ledger<ApiStore>) -> BTreeMap<String, BTreeSet
 
 /// The UIDs of a tenant's gateway pods that may still run. A tenant that is gone has none.
 async fn running(ctx: &Context, tenant_uid: &str) -> Result<BTreeSet<String>, kube::Error> {
-    let Some(tenant) = ctx.world.tenant_by_uid(tenant_uid) else { return Ok(BTreeSet::new()) };
+    let Some(tenant) = ctx.cache.tenant_by_uid(tenant_uid) else { return Ok(BTreeSet::new()) };
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &tenant.runtime_namespace());
     let selector = format!("{}=gateway", labels::COMPONENT);
-    let found = within(pods.list(&ListParams::default().labels(&selector))).await?;
+    let found = with_timeout(pods.list(&ListParams::default().labels(&selector))).await?;
     let ended = |pod: &Pod| {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))

@@ -1,7 +1,7 @@
 //! Why a reconcile did not come to its end.
 
 use crate::credentials::ca::SecretError;
-use crate::credentials::revocation::LatchError;
+use crate::credentials::revocation::RevocationError;
 use crate::credentials::tokens::{KeyStoreError, TokenError};
 use crate::kubernetes::apply::ApplyError;
 
@@ -22,7 +22,7 @@ pub(crate) enum ReconcileError {
     Token(#[from] TokenError),
     /// A revocation could not be kept.
     #[error(transparent)]
-    Latch(#[from] LatchError),
+    Revocation(#[from] RevocationError),
     /// The API server refused or could not be reached.
     #[error("failed to {verb}")]
     Api {
@@ -62,7 +62,7 @@ impl ReconcileError {
     }
 
     /// Whether trying again will not help until someone changes something.
-    pub(crate) fn is_refusal(&self) -> bool {
+    pub(crate) fn is_permanent(&self) -> bool {
         self.status().is_some_and(|status| matches!(status.code, 400 | 422))
             || matches!(self, Self::Apply(ApplyError::NotOurs { .. }) | Self::Secret(SecretError::NotOurs { .. }))
     }

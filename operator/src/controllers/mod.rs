@@ -26,9 +26,9 @@ use tokio::sync::mpsc;
 
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
-use crate::kubernetes::cache::{Change, World};
+use crate::kubernetes::cache::{Cache, Change};
 use crate::retry::jittered;
-use crate::shared_state::ControlChange;
+use crate::shared_state::StateChange;
 
 /// How many objects of a kind are reconciled at a time.
 const CONCURRENCY: u16 = 8;
@@ -45,13 +45,13 @@ pub(crate) trait Controller: Send + Sync + 'static {
     const NAME: &'static str;
 
     /// The store of its kind.
-    fn store(world: &World) -> Store<Self::Kind>;
+    fn store(cache: &Cache) -> Store<Self::Kind>;
 
     /// The objects that a change concerns.
-    fn concerned(world: &World, change: &Change) -> Vec<ObjectRef<Self::Kind>>;
+    fn concerned(cache: &Cache, change: &Change) -> Vec<ObjectRef<Self::Kind>>;
 
     /// The objects that news of the compiler or the stream concern.
-    fn told(world: &World, change: &ControlChange) -> Vec<ObjectRef<Self::Kind>>;
+    fn told(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<Self::Kind>>;
 
     /// Brings one object to what it says. Answers after how long to look again, if sooner than usual.
     fn reconcile(
@@ -73,7 +73,7 @@ pub(crate) async fn run<C: Controller>(ctx: Arc<Context>) {
         move |object: Arc<C::Kind>, ctx: Arc<Context>| observed::<C>(object, ctx, counted.clone()).boxed(),
         move |object, error, _| Action::requeue(pause_after(&failures, &ObjectRef::from_obj(&*object), error)),
         ctx.clone(),
-        C::store(&ctx.world),
+        C::store(&ctx.cache),
         queue,
         Config::default().concurrency(CONCURRENCY),
     );
@@ -111,8 +111,8 @@ async fn observed<C: Controller>(
 }
 
 async fn feed<C: Controller>(ctx: &Context, queue: &mpsc::UnboundedSender<ObjectRef<C::Kind>>) {
-    let (mut changes, mut news) = (ctx.world.subscribe(), ctx.control.changes());
-    let everything = || C::store(&ctx.world).state().iter().map(|object| ObjectRef::from_obj(&**object)).collect();
+    let (mut changes, mut news) = (ctx.cache.subscribe(), ctx.shared_state.changes());
+    let everything = || C::store(&ctx.cache).state().iter().map(|object| ObjectRef::from_obj(&**object)).collect();
     let mut next: Vec<ObjectRef<C::Kind>> = everything();
     loop {
         for object in next {
@@ -122,12 +122,12 @@ async fn feed<C: Controller>(ctx: &Context, queue: &mpsc::UnboundedSender<Object
         }
         next = tokio::select! {
             change = changes.recv() => match change {
-                Ok(change) => C::concerned(&ctx.world, &change),
+                Ok(change) => C::concerned(&ctx.cache, &change),
                 Err(RecvError::Lagged(_)) => everything(),
                 Err(RecvError::Closed) => return,
             },
             told = news.recv() => match told {
-                Ok(told) => C::told(&ctx.world, &told),
+                Ok(told) => C::told(&ctx.cache, &told),
                 Err(RecvError::Lagged(_)) => everything(),
                 Err(RecvError::Closed) => return,
             },

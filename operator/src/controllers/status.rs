@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::labels::FINALIZER;
-use crate::shared_state::Control;
+use crate::shared_state::SharedState;
 use crate::shared_state::verdict::{TenantState, Verdict};
 
 /// The three conditions that every tool understands, from the one judgement they stand for.
@@ -130,7 +130,7 @@ where
 {
     let before = object.status().map(Conditioned::conditions).unwrap_or_default();
     let after = next.conditions().to_vec();
-    if !is_premature(&ctx.control, before, &after) && write(api, object, next).await? {
+    if !is_premature(&ctx.shared_state, before, &after) && write(api, object, next).await? {
         announce(&ctx.events, object, before, &after).await;
     }
     Ok(())
@@ -156,9 +156,9 @@ where
 
 /// Whether a new leader would only say that it does not know yet: what was said before still holds, until gateways
 /// had the time to find it.
-fn is_premature(control: &Control, before: &[Condition], after: &[Condition]) -> bool {
+fn is_premature(state: &SharedState, before: &[Condition], after: &[Condition]) -> bool {
     let unknown = [Reason::AwaitingAcknowledgement, Reason::Progressing];
-    control.is_settling()
+    state.is_settling()
         && condition::is_true(before, ConditionType::Ready)
         && condition::find(after, ConditionType::Ready)
             .is_some_and(|ready| unknown.iter().any(|reason| reason.as_str() == ready.reason))

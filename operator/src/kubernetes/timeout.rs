@@ -7,7 +7,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Gives a call up after a few seconds. It is boxed: futures of the client are large, and these are awaited in many.
-pub(crate) async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+pub(crate) async fn with_timeout<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
     tokio::time::timeout(PATIENCE, Box::pin(call)).await.unwrap_or_else(|_| {
         let late = std::io::Error::new(std::io::ErrorKind::TimedOut, "the API server took too long");
         Err(kube::Error::Service(late.into()))

@@ -1,16 +1,21 @@
 //! The ledger: how much of each budget is spent, leased and forfeited in its period.
 //!
-//! [`book`] is the arithmetic and [`period`] the calendar, both pure; [`record`] is a book as a custom resource,
-//! [`store`] where those are kept, [`service`] what the control stream talks to, and [`look`] what status and metrics see.
+//! [`book`] is the arithmetic and [`period`] the calendar, both pure. [`record`] converts a book to a custom resource and
+//! back, [`store`] reads and writes those. [`service`] holds all books; [`grants`], [`reports`] and [`forfeits`] are what the
+//! control server calls, [`view`] is what status and metrics read.
 
 pub(crate) mod book;
-mod look;
+mod change;
+mod forfeits;
+mod grants;
 pub(crate) mod period;
 pub(crate) mod record;
-pub(crate) mod service;
-pub(crate) mod store;
+mod reports;
+mod service;
+mod store;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +26,8 @@ use kube::Client;
 use crate::error;
 use crate::retry::jittered;
 
-pub(crate) use service::{Answer, Ledger, LedgerError};
+pub(crate) use grants::Answer;
+pub(crate) use service::{Ledger, LedgerError};
 pub(crate) use store::ApiStore;
 
 /// How often waiting reports are looked at.
@@ -34,7 +40,7 @@ const LOAD_EVERY: Duration = Duration::from_mins(1);
 /// Opens the ledger: reads every book, however often that has to be tried.
 pub(crate) async fn open(client: Client, namespace: &str) -> Arc<Ledger<ApiStore>> {
     let store = ApiStore::new(client, namespace);
-    let ledger = Arc::new(Ledger::new(store, || Timestamp::now().as_millisecond(), service::BATCH));
+    let ledger = Arc::new(Ledger::new(store, || Timestamp::now().as_millisecond(), reports::BATCH));
     while let Err(error) = ledger.load().await {
         tracing::warn!(error = error::chain(&error), "failed to read the ledger; trying again");
         tokio::time::sleep(jittered(Duration::from_secs(1))).await;

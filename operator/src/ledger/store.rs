@@ -11,7 +11,7 @@ use super::period::Span;
 use super::record::{Owner, from_record, to_record};
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::labels;
-use crate::kubernetes::timeout::within;
+use crate::kubernetes::timeout::with_timeout;
 
 /// Which book: the budget's UID, and the start of the period in Unix seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -103,7 +103,7 @@ fn stored(object: &MCPLedger) -> Result<Stored, StoreError> {
 impl Store for ApiStore {
     async fn read(&self, key: &Key) -> Result<Option<Stored>, StoreError> {
         let Some(name) = key.name() else { return Ok(None) };
-        within(self.api.get_opt(&name)).await.map_err(error)?.as_ref().map(stored).transpose()
+        with_timeout(self.api.get_opt(&name)).await.map_err(error)?.as_ref().map(stored).transpose()
     }
 
     async fn write(&self, key: &Key, owner: &Owner, book: &Book, version: Option<&str>) -> Result<String, StoreError> {
@@ -119,8 +119,8 @@ impl Store for ApiStore {
         };
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
         let written = match version {
-            None => within(self.api.create(&params, &object)).await,
-            Some(_) => within(self.api.replace(&name, &params, &object)).await,
+            None => with_timeout(self.api.create(&params, &object)).await,
+            Some(_) => with_timeout(self.api.replace(&name, &params, &object)).await,
         };
         Ok(written.map_err(error)?.resource_version().unwrap_or_default())
     }
@@ -151,7 +151,7 @@ impl Store for ApiStore {
         let Some(name) = key.name() else { return Ok(()) };
         let only = Preconditions { resource_version: Some(version.to_owned()), uid: None };
         let params = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };
-        match within(self.api.delete(&name, &params)).await {
+        match with_timeout(self.api.delete(&name, &params)).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(other) => Err(error(other)),

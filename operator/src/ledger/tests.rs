@@ -10,8 +10,10 @@ use mcp_fleet_policy::units::Micros;
 use parking_lot::Mutex;
 
 use super::book::{Amount, Ask, Book, Holder, Item, Limit, Report};
+use super::forfeits::GRACE;
+use super::grants::VALID;
 use super::record::Owner;
-use super::service::{GRACE, Ledger, LedgerError, VALID};
+use super::service::{Ledger, LedgerError};
 use super::store::{Key, Store, StoreError, Stored};
 
 /// A store in memory with compare-and-swap, that gives way at each call so that writers interleave, and that can lose

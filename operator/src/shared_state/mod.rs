@@ -2,8 +2,8 @@
 //! and the way in which controllers ask for a new compilation.
 
 mod figures;
-mod hub;
-mod sessions;
+mod policies;
+mod streams;
 pub(crate) mod verdict;
 
 use std::collections::HashMap;
@@ -13,23 +13,23 @@ use parking_lot::RwLock;
 use tokio::sync::broadcast;
 
 pub(crate) use figures::{Figure, Figures};
-pub(crate) use hub::{Hub, Leading, Outlook, Proof, Published};
-pub(crate) use sessions::Outbound;
-pub(crate) use sessions::Sessions;
+pub(crate) use policies::{Leading, Outlook, Policies, Proof, Published};
+pub(crate) use streams::Outbound;
+pub(crate) use streams::Streams;
 
 use crate::shared_state::verdict::{Kind, TenantState, Verdict};
 
 /// The board on which compiler, stream and controllers leave word for each other.
 #[derive(Debug)]
-pub(crate) struct Control {
+pub(crate) struct SharedState {
     verdicts: RwLock<HashMap<(Kind, String), Verdict>>,
     tenants: RwLock<HashMap<String, TenantState>>,
-    changes: broadcast::Sender<ControlChange>,
-    pokes: broadcast::Sender<String>,
+    changes: broadcast::Sender<StateChange>,
+    compilation_requests: broadcast::Sender<String>,
     /// The published policies, for the streams to push; and the ledger, while this replica leads.
-    pub hub: Hub,
+    pub policies: Policies,
     /// The gateways that are connected to this replica.
-    pub sessions: Sessions,
+    pub streams: Streams,
     settling: AtomicBool,
     /// Where the budgets stand.
     pub figures: Figures,
@@ -37,29 +37,29 @@ pub(crate) struct Control {
 
 /// What changed on the board.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ControlChange {
+pub(crate) enum StateChange {
     /// The state of the tenant with this UID.
     Tenant(String),
     /// The verdict on the object of this kind and UID, or something else about it.
     Verdict(Kind, String),
 }
 
-impl Default for Control {
+impl Default for SharedState {
     fn default() -> Self {
         Self {
             verdicts: RwLock::default(),
             tenants: RwLock::default(),
             changes: broadcast::channel(1024).0,
-            pokes: broadcast::channel(1024).0,
-            hub: Hub::default(),
-            sessions: Sessions::default(),
+            compilation_requests: broadcast::channel(1024).0,
+            policies: Policies::default(),
+            streams: Streams::default(),
             settling: AtomicBool::new(false),
             figures: Figures::default(),
         }
     }
 }
 
-impl Control {
+impl SharedState {
     /// The compiler's verdict on an object; none until it was compiled once.
     pub(crate) fn verdict(&self, kind: Kind, uid: &str) -> Option<Verdict> {
         self.verdicts.read().get(&(kind, uid.to_owned())).cloned()
@@ -76,12 +76,12 @@ impl Control {
             verdicts.insert(place, verdict);
         }
         // Nobody listens on a follower.
-        let _ = self.changes.send(ControlChange::Verdict(kind, uid.to_owned()));
+        let _ = self.changes.send(StateChange::Verdict(kind, uid.to_owned()));
     }
 
     /// Asks for another look at an object: something beside its verdict is new.
-    pub(crate) fn nudge(&self, kind: Kind, uid: &str) {
-        let _ = self.changes.send(ControlChange::Verdict(kind, uid.to_owned()));
+    pub(crate) fn notify(&self, kind: Kind, uid: &str) {
+        let _ = self.changes.send(StateChange::Verdict(kind, uid.to_owned()));
     }
 
     /// Forgets the verdict on an object that is gone.
@@ -105,7 +105,7 @@ impl Control {
                 return;
             }
         }
-        let _ = self.changes.send(ControlChange::Tenant(uid.to_owned()));
+        let _ = self.changes.send(StateChange::Tenant(uid.to_owned()));
     }
 
     /// Forgets a tenant that is gone.
@@ -124,7 +124,7 @@ impl Control {
         if !settling {
             let known: Vec<String> = self.tenants.read().keys().cloned().collect();
             for uid in known {
-                let _ = self.changes.send(ControlChange::Tenant(uid));
+                let _ = self.changes.send(StateChange::Tenant(uid));
             }
         }
     }
@@ -137,18 +137,18 @@ impl Control {
     }
 
     /// Changes from now on.
-    pub(crate) fn changes(&self) -> broadcast::Receiver<ControlChange> {
+    pub(crate) fn changes(&self) -> broadcast::Receiver<StateChange> {
         self.changes.subscribe()
     }
 
-    /// Asks for a compilation of the tenant with this UID: its keys, namespaces or latches changed.
-    pub(crate) fn poke(&self, tenant_uid: &str) {
-        let _ = self.pokes.send(tenant_uid.to_owned());
+    /// Asks for a compilation of the tenant with this UID: its keys, namespaces or revocations changed.
+    pub(crate) fn request_compilation(&self, tenant_uid: &str) {
+        let _ = self.compilation_requests.send(tenant_uid.to_owned());
     }
 
     /// The UIDs of tenants to compile anew.
-    pub(crate) fn pokes(&self) -> broadcast::Receiver<String> {
-        self.pokes.subscribe()
+    pub(crate) fn compilation_requests(&self) -> broadcast::Receiver<String> {
+        self.compilation_requests.subscribe()
     }
 }
 
@@ -158,11 +158,11 @@ mod tests {
 
     #[test]
     fn a_state_that_stays_the_same_is_not_announced_again() {
-        let control = Control::default();
-        let mut changes = control.changes();
-        control.update_tenant_state("u-1", |state| state.generation = 3);
-        control.update_tenant_state("u-1", |state| state.generation = 3);
-        assert_eq!(changes.try_recv().unwrap(), ControlChange::Tenant("u-1".into()));
+        let shared = SharedState::default();
+        let mut changes = shared.changes();
+        shared.update_tenant_state("u-1", |state| state.generation = 3);
+        shared.update_tenant_state("u-1", |state| state.generation = 3);
+        assert_eq!(changes.try_recv().unwrap(), StateChange::Tenant("u-1".into()));
         assert!(changes.try_recv().is_err());
     }
 }

@@ -12,12 +12,12 @@ use crate::ledger::book::{Amount, Row};
 use crate::ledger::period::Span;
 use crate::ledger::{ApiStore, Ledger};
 use crate::policy::compile::SPEND_LIMIT;
-use crate::shared_state::{Control, Published};
+use crate::shared_state::{Published, SharedState};
 
 /// `mcp_fleet_spend_total`, `mcp_fleet_budget_{limit,spent,leased,forfeited}` and `mcp_fleet_policy_generation`.
 #[derive(Debug)]
 pub(crate) struct SpendMetrics {
-    control: Arc<Control>,
+    shared_state: Arc<SharedState>,
     generation: IntGaugeVec,
     spend: Opts,
     budgets: [GaugeVec; 4],
@@ -29,7 +29,7 @@ const BUDGET_LABELS: [&str; 3] = ["tenant", "budget", "unit"];
 
 impl SpendMetrics {
     /// Reads what the control board knows.
-    pub(crate) fn new(control: Arc<Control>) -> prometheus::Result<Self> {
+    pub(crate) fn new(shared_state: Arc<SharedState>) -> prometheus::Result<Self> {
         let spend = Opts::new(
             "mcp_fleet_spend_total",
             "Settled spend by principal, server and tool, in units of the tenant's currency",
@@ -50,7 +50,7 @@ impl SpendMetrics {
         let mut desc: Vec<Desc> = counter.desc().into_iter().cloned().collect();
         desc.extend(generation.desc().into_iter().cloned());
         desc.extend(budgets.iter().flat_map(Collector::desc).cloned());
-        Ok(Self { control, generation, spend, budgets, desc })
+        Ok(Self { shared_state, generation, spend, budgets, desc })
     }
 
     fn spend(&self, sums: HashMap<(String, Row), u64>, tenants: &[Published]) -> Vec<MetricFamily> {
@@ -111,8 +111,8 @@ impl Collector for SpendMetrics {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let Some(leading) = self.control.hub.leading() else { return Vec::new() };
-        let tenants = self.control.hub.all();
+        let Some(leading) = self.shared_state.policies.leading() else { return Vec::new() };
+        let tenants = self.shared_state.policies.all();
         self.generation.reset();
         for published in &tenants {
             let generation = i64::try_from(published.policy.generation).unwrap_or(i64::MAX);
@@ -211,9 +211,9 @@ mod tests {
 
     #[test]
     fn a_replica_that_does_not_lead_shows_nothing() {
-        let control = Arc::new(Control::default());
+        let state = Arc::new(SharedState::default());
         let registry = prometheus::Registry::new();
-        registry.register(Box::new(SpendMetrics::new(Arc::clone(&control)).unwrap())).unwrap();
+        registry.register(Box::new(SpendMetrics::new(Arc::clone(&state)).unwrap())).unwrap();
         assert!(registry.gather().is_empty());
     }
 }

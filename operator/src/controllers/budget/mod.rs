@@ -21,9 +21,9 @@ use crate::context::Context;
 use crate::controllers::Controller;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::status as written;
-use crate::kubernetes::cache::{Change, World, in_namespace, only, with_uid};
+use crate::kubernetes::cache::{Cache, Change, in_namespace, only, with_uid};
 use crate::ledger::period::Span;
-use crate::shared_state::ControlChange;
+use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
 use status::Facts;
 
@@ -40,24 +40,24 @@ impl Controller for Budgets {
     type Kind = MCPBudget;
     const NAME: &'static str = "budget";
 
-    fn store(world: &World) -> Store<MCPBudget> {
-        world.budgets.clone()
+    fn store(cache: &Cache) -> Store<MCPBudget> {
+        cache.budgets.clone()
     }
 
-    fn concerned(world: &World, change: &Change) -> Vec<ObjectRef<MCPBudget>> {
+    fn concerned(cache: &Cache, change: &Change) -> Vec<ObjectRef<MCPBudget>> {
         match change {
             Change::Budget(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
-            Change::Tenant(name) => world.of_tenant_named(&world.budgets, name),
-            Change::Namespace(namespace) => in_namespace(&world.budgets, namespace),
+            Change::Tenant(name) => cache.of_tenant_named(&cache.budgets, name),
+            Change::Namespace(namespace) => in_namespace(&cache.budgets, namespace),
             _ => Vec::new(),
         }
     }
 
-    fn told(world: &World, change: &ControlChange) -> Vec<ObjectRef<MCPBudget>> {
+    fn told(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPBudget>> {
         match change {
-            ControlChange::Tenant(uid) => world.of_tenant_with_uid(&world.budgets, uid),
-            ControlChange::Verdict(Kind::Budget, uid) => only(with_uid(&world.budgets, uid)),
-            ControlChange::Verdict(..) => Vec::new(),
+            StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.budgets, uid),
+            StateChange::Verdict(Kind::Budget, uid) => only(with_uid(&cache.budgets, uid)),
+            StateChange::Verdict(..) => Vec::new(),
         }
     }
 
@@ -67,14 +67,14 @@ impl Controller for Budgets {
         }
         let namespace = object.namespace().unwrap_or_default();
         let uid = object.uid().unwrap_or_default();
-        let tenant = ctx.world.tenant_of_namespace(&namespace).and_then(|tenant| tenant.uid());
+        let tenant = ctx.cache.tenant_of_namespace(&namespace).and_then(|tenant| tenant.uid());
         let (state, verdict, figure);
         let facts = match tenant {
             None => Facts::Unclaimed,
             Some(tenant_uid) => {
-                state = ctx.control.tenant_state(&tenant_uid);
-                verdict = ctx.control.verdict(Kind::Budget, &uid);
-                figure = ctx.control.figures.get(&uid);
+                state = ctx.shared_state.tenant_state(&tenant_uid);
+                verdict = ctx.shared_state.verdict(Kind::Budget, &uid);
+                figure = ctx.shared_state.figures.get(&uid);
                 Facts::Claimed { state: &state, verdict: verdict.as_ref(), figure: figure.as_ref() }
             }
         };
@@ -99,18 +99,18 @@ pub(crate) async fn run(ctx: Arc<Context>) {
 
 /// Whether there is a budget that was never summed up.
 fn has_news(ctx: &Context) -> bool {
-    let all = ctx.control.hub.all();
+    let all = ctx.shared_state.policies.all();
     let mut budgets = all.iter().flat_map(|published| &published.policy.budgets);
-    budgets.any(|budget| ctx.control.figures.get(&budget.uid).is_none())
+    budgets.any(|budget| ctx.shared_state.figures.get(&budget.uid).is_none())
 }
 
 /// Computes where every budget stands, and tells those who show it.
 fn sum_up(ctx: &Context) {
-    let Some(leading) = ctx.control.hub.leading() else { return };
+    let Some(leading) = ctx.shared_state.policies.leading() else { return };
     let now = Timestamp::now().as_second();
     let mut figures = HashMap::new();
     let mut ceilings = Vec::new();
-    for published in ctx.control.hub.all() {
+    for published in ctx.shared_state.policies.all() {
         for budget in &published.policy.budgets {
             let Some(span) = Span::containing(budget.period, now) else { continue };
             let book = leading.ledger.book(&budget.uid, span.start);
@@ -122,10 +122,10 @@ fn sum_up(ctx: &Context) {
             figures.insert(budget.uid.clone(), figure);
         }
     }
-    for uid in ctx.control.figures.replace(figures) {
-        ctx.control.nudge(Kind::Budget, &uid);
+    for uid in ctx.shared_state.figures.replace(figures) {
+        ctx.shared_state.notify(Kind::Budget, &uid);
     }
     for (tenant_uid, spending) in ceilings {
-        ctx.control.update_tenant_state(&tenant_uid, |state| state.spending = Some(spending));
+        ctx.shared_state.update_tenant_state(&tenant_uid, |state| state.spending = Some(spending));
     }
 }

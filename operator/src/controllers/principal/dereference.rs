@@ -29,9 +29,9 @@ pub(crate) fn secret_name(principal: &str) -> String {
 /// Reads it.
 pub(crate) async fn dereference(object: &MCPPrincipal, ctx: &Context) -> Result<Facts, ReconcileError> {
     let namespace = object.namespace().unwrap_or_default();
-    let tenant = ctx.world.tenant_of_namespace(&namespace);
+    let tenant = ctx.cache.tenant_of_namespace(&namespace);
     let binding = Key { kind: "RoleBinding".into(), namespace: namespace.clone(), name: OPERATOR_BINDING.into() };
-    let prepared = tenant.is_some() && ctx.world.owned.has(&binding);
+    let prepared = tenant.is_some() && ctx.cache.owned.has(&binding);
     let secret = if prepared {
         let api = crate::controllers::status::namespaced::<Secret>(&ctx.client, &namespace);
         let name = secret_name(&object.name_any());

@@ -4,25 +4,25 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, Opts};
 
-use crate::kubernetes::cache::World;
+use crate::kubernetes::cache::Cache;
 use crate::kubernetes::leader::Leadership;
 
 /// `mcp_fleet_credential_expiry_timestamp_seconds`, on the leader.
 #[derive(Debug)]
 pub(crate) struct CredentialExpiry {
-    world: World,
+    cache: Cache,
     leadership: Leadership,
     gauge: GaugeVec,
 }
 
 impl CredentialExpiry {
     /// Reads from these stores.
-    pub(crate) fn new(world: World, leadership: Leadership) -> prometheus::Result<Self> {
+    pub(crate) fn new(cache: Cache, leadership: Leadership) -> prometheus::Result<Self> {
         let opts = Opts::new(
             "mcp_fleet_credential_expiry_timestamp_seconds",
             "When the credential of a principal expires, Unix seconds",
         );
-        Ok(Self { world, leadership, gauge: GaugeVec::new(opts, &["tenant", "principal"])? })
+        Ok(Self { cache, leadership, gauge: GaugeVec::new(opts, &["tenant", "principal"])? })
     }
 }
 
@@ -33,10 +33,10 @@ impl Collector for CredentialExpiry {
 
     fn collect(&self) -> Vec<MetricFamily> {
         self.gauge.reset();
-        let principals = if self.leadership.is_leader() { self.world.principals.state() } else { vec![] };
+        let principals = if self.leadership.is_leader() { self.cache.principals.state() } else { vec![] };
         for principal in principals {
             let Some(namespace) = principal.metadata.namespace.as_deref() else { continue };
-            let Some(tenant) = self.world.tenant_of_namespace(namespace) else { continue };
+            let Some(tenant) = self.cache.tenant_of_namespace(namespace) else { continue };
             let credential = principal.status.as_ref().and_then(|status| status.credential.as_ref());
             let Some(credential) = credential else { continue };
             let label = format!("{namespace}/{}", principal.metadata.name.as_deref().unwrap_or_default());

@@ -20,10 +20,10 @@ use crate::context::Context;
 use crate::controllers::Controller;
 use crate::controllers::error::ReconcileError;
 use crate::credentials::revocation;
-use crate::kubernetes::cache::{Change, World, in_namespace, only, with_uid};
+use crate::kubernetes::cache::{Cache, Change, in_namespace, only, with_uid};
 use crate::kubernetes::labels;
 use crate::retry::jittered;
-use crate::shared_state::ControlChange;
+use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
 use apply::{Issued, issue, mend};
 use dereference::Facts;
@@ -42,21 +42,21 @@ impl Controller for Principals {
     type Kind = MCPPrincipal;
     const NAME: &'static str = "principal";
 
-    fn store(world: &World) -> Store<MCPPrincipal> {
-        world.principals.clone()
+    fn store(cache: &Cache) -> Store<MCPPrincipal> {
+        cache.principals.clone()
     }
 
-    fn concerned(world: &World, change: &Change) -> Vec<ObjectRef<MCPPrincipal>> {
+    fn concerned(cache: &Cache, change: &Change) -> Vec<ObjectRef<MCPPrincipal>> {
         match change {
             Change::Principal(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
-            Change::Tenant(name) => world.of_tenant_named(&world.principals, name),
-            Change::Namespace(name) => in_namespace(&world.principals, name),
+            Change::Tenant(name) => cache.of_tenant_named(&cache.principals, name),
+            Change::Namespace(name) => in_namespace(&cache.principals, name),
             Change::Owned(found) => match found.get(labels::PRINCIPAL_UID) {
-                Some(uid) => only(with_uid(&world.principals, uid)),
+                Some(uid) => only(with_uid(&cache.principals, uid)),
                 // The way into the namespace: what credentials wait for.
                 None if found.get(labels::COMPONENT).is_some_and(|component| component == "access") => {
                     let tenant = found.get(labels::TENANT_UID);
-                    tenant.map(|uid| world.of_tenant_with_uid(&world.principals, uid)).unwrap_or_default()
+                    tenant.map(|uid| cache.of_tenant_with_uid(&cache.principals, uid)).unwrap_or_default()
                 }
                 None => vec![],
             },
@@ -64,11 +64,11 @@ impl Controller for Principals {
         }
     }
 
-    fn told(world: &World, change: &ControlChange) -> Vec<ObjectRef<MCPPrincipal>> {
+    fn told(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPPrincipal>> {
         match change {
-            ControlChange::Tenant(uid) => world.of_tenant_with_uid(&world.principals, uid),
-            ControlChange::Verdict(Kind::Principal, uid) => only(with_uid(&world.principals, uid)),
-            ControlChange::Verdict(..) => vec![],
+            StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.principals, uid),
+            StateChange::Verdict(Kind::Principal, uid) => only(with_uid(&cache.principals, uid)),
+            StateChange::Verdict(..) => vec![],
         }
     }
 
@@ -88,8 +88,8 @@ impl Controller for Principals {
         };
         match renew(&object, principal, &facts, revoked_until, &ctx).await {
             Ok((principal, issued, again)) => {
-                let state = ctx.control.tenant_state(&principal.tenant_uid);
-                let verdict = ctx.control.verdict(Kind::Principal, &principal.uid);
+                let state = ctx.shared_state.tenant_state(&principal.tenant_uid);
+                let verdict = ctx.shared_state.verdict(Kind::Principal, &principal.uid);
                 let judged = Judged::Applied {
                     principal: &principal,
                     issued,
@@ -102,7 +102,7 @@ impl Controller for Principals {
             }
             Err(error) if error.is_conflict() => Err(error),
             Err(error) => {
-                let judged = Judged::Failed { message: error.chain(), stuck: error.is_refusal() };
+                let judged = Judged::Failed { message: error.chain(), stuck: error.is_permanent() };
                 status::write(&ctx, &object, &judged).await?;
                 Err(error)
             }
@@ -110,24 +110,24 @@ impl Controller for Principals {
     }
 }
 
-/// Latches what was asked to be revoked, and has it compiled. Answers the latch.
+/// Stores the requested revocation and has it compiled. Returns the time up to which tokens are revoked.
 async fn revoke(object: &MCPPrincipal, ctx: &Context) -> Result<Option<i64>, ReconcileError> {
     let uid = object.metadata.uid.as_deref().ok_or(ReconcileError::Incomplete("metadata.uid"))?;
     let asked = object.spec.revoke_issued_before.as_ref().map(|time| time.0);
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     if let Some(until) = revocation::asked(asked, Timestamp::now())
-        && let Some(tenant) = ctx.world.tenant_of_namespace(namespace)
+        && let Some(tenant) = ctx.cache.tenant_of_namespace(namespace)
         && let Some(tenant_uid) = tenant.metadata.uid.as_deref()
     {
         let tenant_name = tenant.metadata.name.as_deref().unwrap_or_default();
-        let alive = |uid: &str| with_uid(&ctx.world.principals, uid).is_some();
-        if ctx.latches.raise((tenant_name, tenant_uid), uid, until, alive).await? {
-            ctx.control.poke(tenant_uid);
+        let alive = |uid: &str| with_uid(&ctx.cache.principals, uid).is_some();
+        if ctx.revocations.raise((tenant_name, tenant_uid), uid, until, alive).await? {
+            ctx.shared_state.request_compilation(tenant_uid);
             let note = format!("tokens issued until {} are refused for good", asked.unwrap_or_default());
             ctx.events.normal(object, "Revoked", "Revoke", note).await;
         }
     }
-    Ok(ctx.latches.get(uid))
+    Ok(ctx.revocations.get(uid))
 }
 
 /// When a revocation that lies in the future falls due; a year ahead is as good as never.

@@ -14,8 +14,8 @@ use crate::context::Context;
 use crate::controllers::Controller;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::status as written;
-use crate::kubernetes::cache::{Change, World, in_namespace, only, with_uid};
-use crate::shared_state::ControlChange;
+use crate::kubernetes::cache::{Cache, Change, in_namespace, only, with_uid};
+use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
 use status::Facts;
 
@@ -27,24 +27,24 @@ impl Controller for Scopes {
     type Kind = MCPScope;
     const NAME: &'static str = "scope";
 
-    fn store(world: &World) -> Store<MCPScope> {
-        world.scopes.clone()
+    fn store(cache: &Cache) -> Store<MCPScope> {
+        cache.scopes.clone()
     }
 
-    fn concerned(world: &World, change: &Change) -> Vec<ObjectRef<MCPScope>> {
+    fn concerned(cache: &Cache, change: &Change) -> Vec<ObjectRef<MCPScope>> {
         match change {
             Change::Scope(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
-            Change::Tenant(name) => world.of_tenant_named(&world.scopes, name),
-            Change::Namespace(namespace) => in_namespace(&world.scopes, namespace),
+            Change::Tenant(name) => cache.of_tenant_named(&cache.scopes, name),
+            Change::Namespace(namespace) => in_namespace(&cache.scopes, namespace),
             _ => Vec::new(),
         }
     }
 
-    fn told(world: &World, change: &ControlChange) -> Vec<ObjectRef<MCPScope>> {
+    fn told(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPScope>> {
         match change {
-            ControlChange::Tenant(uid) => world.of_tenant_with_uid(&world.scopes, uid),
-            ControlChange::Verdict(Kind::Scope, uid) => only(with_uid(&world.scopes, uid)),
-            ControlChange::Verdict(..) => Vec::new(),
+            StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.scopes, uid),
+            StateChange::Verdict(Kind::Scope, uid) => only(with_uid(&cache.scopes, uid)),
+            StateChange::Verdict(..) => Vec::new(),
         }
     }
 
@@ -53,13 +53,13 @@ impl Controller for Scopes {
             return Ok(None);
         }
         let namespace = object.namespace().unwrap_or_default();
-        let tenant = ctx.world.tenant_of_namespace(&namespace).and_then(|tenant| tenant.uid());
+        let tenant = ctx.cache.tenant_of_namespace(&namespace).and_then(|tenant| tenant.uid());
         let (state, verdict);
         let facts = match tenant {
             None => Facts::Unclaimed,
             Some(tenant_uid) => {
-                state = ctx.control.tenant_state(&tenant_uid);
-                verdict = ctx.control.verdict(Kind::Scope, &object.uid().unwrap_or_default());
+                state = ctx.shared_state.tenant_state(&tenant_uid);
+                verdict = ctx.shared_state.verdict(Kind::Scope, &object.uid().unwrap_or_default());
                 Facts::Claimed { state: &state, verdict: verdict.as_ref() }
             }
         };

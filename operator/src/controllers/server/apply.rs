@@ -42,7 +42,7 @@ pub(crate) async fn bring(
         }
         workload = applied.live;
     }
-    for (key, meta) in ctx.world.owned.with_label(labels::SERVER_UID, &server.uid) {
+    for (key, meta) in ctx.cache.owned.with_label(labels::SERVER_UID, &server.uid) {
         // Anybody can write our labels elsewhere.
         let foreign = key.namespace != server.runtime_namespace;
         let wanted = objects.iter().any(|object| object.resource.kind == key.kind && object.name == key.name);

@@ -21,15 +21,15 @@ pub(crate) struct Facts {
 
 /// Reads it.
 pub(crate) fn dereference(object: &MCPServer, ctx: &Context) -> Facts {
-    let tenant = ctx.world.tenant_of_namespace(&object.namespace().unwrap_or_default());
+    let tenant = ctx.cache.tenant_of_namespace(&object.namespace().unwrap_or_default());
     let prepared = tenant.as_ref().is_some_and(|tenant| {
         let runtime = tenant.runtime_namespace();
-        let ours = ctx.world.namespaces.get(&ObjectRef::new(&runtime)).is_some_and(|namespace| {
+        let ours = ctx.cache.namespaces.get(&ObjectRef::new(&runtime)).is_some_and(|namespace| {
             namespace.metadata.deletion_timestamp.is_none()
                 && namespace.labels().get(labels::TENANT_UID) == tenant.metadata.uid.as_ref()
         });
         let has = |kind: &str, name: &str| {
-            ctx.world.owned.has(&Key { kind: kind.into(), namespace: runtime.clone(), name: name.into() })
+            ctx.cache.owned.has(&Key { kind: kind.into(), namespace: runtime.clone(), name: name.into() })
         };
         ours && has("RoleBinding", OPERATOR_BINDING) && has("NetworkPolicy", "default-deny")
     });

@@ -18,10 +18,10 @@ use crate::context::Context;
 use crate::controllers::Controller;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::manifests::settings::Settings;
-use crate::kubernetes::cache::{Change, World, in_namespace, only, tenant_of_runtime};
+use crate::kubernetes::cache::{Cache, Change, in_namespace, only, tenant_of_runtime};
 use crate::kubernetes::labels;
 use crate::retry::jittered;
-use crate::shared_state::ControlChange;
+use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
 use status::Judged;
 
@@ -36,25 +36,25 @@ impl Controller for Servers {
     type Kind = MCPServer;
     const NAME: &'static str = "server";
 
-    fn store(world: &World) -> Store<MCPServer> {
-        world.servers.clone()
+    fn store(cache: &Cache) -> Store<MCPServer> {
+        cache.servers.clone()
     }
 
-    fn concerned(world: &World, change: &Change) -> Vec<ObjectRef<MCPServer>> {
+    fn concerned(cache: &Cache, change: &Change) -> Vec<ObjectRef<MCPServer>> {
         match change {
             Change::Server(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
-            Change::Tenant(name) => world.of_tenant_named(&world.servers, name),
+            Change::Tenant(name) => cache.of_tenant_named(&cache.servers, name),
             Change::Namespace(name) => {
-                let runtime = tenant_of_runtime(name, &world.tenants.state());
+                let runtime = tenant_of_runtime(name, &cache.tenants.state());
                 let namespace = runtime.map_or_else(|| name.clone(), |tenant| tenant.spec.namespace.name.clone());
-                in_namespace(&world.servers, &namespace)
+                in_namespace(&cache.servers, &namespace)
             }
             Change::Owned(found) => match found.get(labels::SERVER_UID) {
-                Some(uid) => only(world.server_by_uid(uid)),
+                Some(uid) => only(cache.server_by_uid(uid)),
                 // The way into the runtime namespace and its fences: what servers wait for.
                 None if matches!(found.get(labels::COMPONENT).map(String::as_str), Some("access" | "network")) => {
                     let tenant = found.get(labels::TENANT_UID);
-                    tenant.map(|uid| world.of_tenant_with_uid(&world.servers, uid)).unwrap_or_default()
+                    tenant.map(|uid| cache.of_tenant_with_uid(&cache.servers, uid)).unwrap_or_default()
                 }
                 None => vec![],
             },
@@ -62,11 +62,11 @@ impl Controller for Servers {
         }
     }
 
-    fn told(world: &World, change: &ControlChange) -> Vec<ObjectRef<MCPServer>> {
+    fn told(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPServer>> {
         match change {
-            ControlChange::Tenant(uid) => world.of_tenant_with_uid(&world.servers, uid),
-            ControlChange::Verdict(Kind::Server, uid) => only(world.server_by_uid(uid)),
-            ControlChange::Verdict(..) => vec![],
+            StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.servers, uid),
+            StateChange::Verdict(Kind::Server, uid) => only(cache.server_by_uid(uid)),
+            StateChange::Verdict(..) => vec![],
         }
     }
 
@@ -94,8 +94,8 @@ impl Controller for Servers {
         let objects = desired::desired(&server, &settings);
         match apply::bring(&ctx, &object, &server, &objects).await {
             Ok(workload) => {
-                let state = ctx.control.tenant_state(&server.tenant_uid);
-                let verdict = ctx.control.verdict(Kind::Server, &server.uid);
+                let state = ctx.shared_state.tenant_state(&server.tenant_uid);
+                let verdict = ctx.shared_state.verdict(Kind::Server, &server.uid);
                 let judged =
                     Judged::Applied { server: &server, workload: &workload, state: &state, verdict: verdict.as_ref() };
                 status::write(&ctx, &object, &judged).await?;
@@ -103,7 +103,7 @@ impl Controller for Servers {
             }
             Err(error) if error.is_conflict() => Err(error),
             Err(error) => {
-                let judged = Judged::Failed { message: error.chain(), stuck: error.is_refusal() };
+                let judged = Judged::Failed { message: error.chain(), stuck: error.is_permanent() };
                 status::write(&ctx, &object, &judged).await?;
                 Err(error)
             }

@@ -25,8 +25,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 pub(crate) async fn tear_down(object: &MCPServer, ctx: &Context) -> Result<Option<Duration>, ReconcileError> {
     let uid = object.metadata.uid.as_deref().ok_or(ReconcileError::Incomplete("metadata.uid"))?;
     // What is not in the index is gone, or goes with its namespace. Elsewhere anybody can write our labels.
-    let mut left = ctx.world.owned.with_label(labels::SERVER_UID, uid);
-    left.retain(|(key, _)| ctx.world.is_runtime(&key.namespace));
+    let mut left = ctx.cache.owned.with_label(labels::SERVER_UID, uid);
+    left.retain(|(key, _)| ctx.cache.is_runtime(&key.namespace));
     let is_workload = |kind: &str| matches!(kind, "Deployment" | "StatefulSet");
     for (key, _) in left.iter().filter(|(key, _)| is_workload(&key.kind)) {
         let Some(resource) = resource_of(&key.kind) else { continue };

@@ -50,7 +50,7 @@ pub(crate) async fn bring(
     let known = ctx.keys.cached(&tenant.uid).is_some();
     let keys = ctx.keys.get_or_create(&tenant.name, &tenant.uid).await?;
     if !known {
-        ctx.control.poke(&tenant.uid);
+        ctx.shared_state.request_compilation(&tenant.uid);
     }
     ctx.keys.keep(&tenant.name, &tenant.uid, &keys).await?;
     let fences = apply_all(ctx, object, settled, &objects.fences).await?;
@@ -120,11 +120,11 @@ async fn prune(ctx: &Context, tenant: &Tenant, objects: &Objects) -> Result<(), 
             name: object.name.clone(),
         })
         .collect();
-    let ours = ctx.world.owned.with_label(labels::TENANT_UID, &tenant.uid);
+    let ours = ctx.cache.owned.with_label(labels::TENANT_UID, &tenant.uid);
     let ours = ours.into_iter().filter(|(key, _)| is_place_of_ours(key, &tenant.namespace, &tenant.runtime_namespace));
     for (key, meta) in ours {
         let orphan = match meta.labels.get(labels::SERVER_UID) {
-            Some(server) => ctx.world.server_by_uid(server).is_none(),
+            Some(server) => ctx.cache.server_by_uid(server).is_none(),
             None => !wanted.contains(&key),
         };
         let Some(resource) = orphan.then(|| resource_of(&key.kind)).flatten() else { continue };

@@ -20,10 +20,10 @@ use crate::context::Context;
 use crate::controllers::Controller;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::manifests::settings::Settings;
-use crate::kubernetes::cache::{Change, World};
+use crate::kubernetes::cache::{Cache, Change};
 use crate::kubernetes::labels;
 use crate::retry::jittered;
-use crate::shared_state::ControlChange;
+use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
 use status::Judged;
 
@@ -38,20 +38,20 @@ impl Controller for Tenants {
     type Kind = MCPTenant;
     const NAME: &'static str = "tenant";
 
-    fn store(world: &World) -> Store<MCPTenant> {
-        world.tenants.clone()
+    fn store(cache: &Cache) -> Store<MCPTenant> {
+        cache.tenants.clone()
     }
 
-    fn concerned(world: &World, change: &Change) -> Vec<ObjectRef<MCPTenant>> {
+    fn concerned(cache: &Cache, change: &Change) -> Vec<ObjectRef<MCPTenant>> {
         match change {
             // Another tenant's end may settle a conflict.
-            Change::Tenant(name) => world
+            Change::Tenant(name) => cache
                 .tenants
                 .state_filter(|tenant| tenant.name_any() == *name || is_in_conflict(tenant))
                 .iter()
                 .map(|tenant| ObjectRef::from_obj(&**tenant))
                 .collect(),
-            Change::Namespace(name) => world
+            Change::Namespace(name) => cache
                 .tenants
                 .state_filter(|tenant| tenant.spec.namespace.name == *name || tenant.runtime_namespace() == *name)
                 .iter()
@@ -59,11 +59,11 @@ impl Controller for Tenants {
                 .collect(),
             Change::Owned(found) => {
                 let of_other = match found.get(labels::SERVER_UID) {
-                    Some(server) => world.server_by_uid(server).is_some(),
+                    Some(server) => cache.server_by_uid(server).is_some(),
                     None => found.contains_key(labels::PRINCIPAL_UID),
                 };
                 let uid = found.get(labels::TENANT_UID).filter(|_| !of_other);
-                uid.and_then(|uid| world.tenant_by_uid(uid))
+                uid.and_then(|uid| cache.tenant_by_uid(uid))
                     .map(|tenant| ObjectRef::from_obj(&*tenant))
                     .into_iter()
                     .collect()
@@ -72,9 +72,9 @@ impl Controller for Tenants {
         }
     }
 
-    fn told(world: &World, change: &ControlChange) -> Vec<ObjectRef<MCPTenant>> {
-        let (ControlChange::Tenant(uid) | ControlChange::Verdict(Kind::Tenant, uid)) = change else { return vec![] };
-        world.tenant_by_uid(uid).map(|tenant| ObjectRef::from_obj(&*tenant)).into_iter().collect()
+    fn told(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPTenant>> {
+        let (StateChange::Tenant(uid) | StateChange::Verdict(Kind::Tenant, uid)) = change else { return vec![] };
+        cache.tenant_by_uid(uid).map(|tenant| ObjectRef::from_obj(&*tenant)).into_iter().collect()
     }
 
     async fn reconcile(object: Arc<MCPTenant>, ctx: Arc<Context>) -> Result<Option<Duration>, ReconcileError> {
@@ -101,8 +101,8 @@ impl Controller for Tenants {
         let brought = apply::bring(&ctx, &object, &tenant, &settings, &objects, &facts.tenant_namespace).await;
         match brought {
             Ok(outcome) => {
-                let state = ctx.control.tenant_state(&tenant.uid);
-                let verdict = ctx.control.verdict(Kind::Tenant, &tenant.uid);
+                let state = ctx.shared_state.tenant_state(&tenant.uid);
+                let verdict = ctx.shared_state.verdict(Kind::Tenant, &tenant.uid);
                 let judged = Judged::Applied {
                     tenant: &tenant,
                     gateway: &outcome.gateway,
@@ -123,7 +123,7 @@ impl Controller for Tenants {
             }
             Err(error) if error.is_conflict() => Err(error),
             Err(error) => {
-                let judged = Judged::Failed { message: error.chain(), stuck: error.is_refusal() };
+                let judged = Judged::Failed { message: error.chain(), stuck: error.is_permanent() };
                 status::write(&ctx, &object, &judged).await?;
                 Err(error)
             }

@@ -39,7 +39,7 @@ pub(crate) async fn tear_down(
             if labels.get(labels::TENANT_UID).is_some_and(|found| found == uid))
     };
     // The compiler refuses every call of a tenant that is being deleted.
-    ctx.control.poke(uid);
+    ctx.shared_state.request_compilation(uid);
     if is_ours(&facts.runtime_namespace) {
         restore_access(object, ctx, &runtime).await?;
         stop(ctx, uid, &runtime).await?;
@@ -55,13 +55,13 @@ pub(crate) async fn tear_down(
         delete_secrets(ctx, &runtime, uid).await?;
     }
     ctx.keys.delete(uid).await?;
-    ctx.latches.delete(&name, uid).await?;
+    ctx.revocations.delete(&name, uid).await?;
     if is_ours(&facts.runtime_namespace) {
         delete(&ctx.client, &ApiResource::erase::<Namespace>(&()), None, &runtime, None).await?;
     }
     leave_namespace(object, facts, ctx, uid).await?;
-    ctx.control.forget_tenant(uid);
-    ctx.control.poke(uid);
+    ctx.shared_state.forget_tenant(uid);
+    ctx.shared_state.request_compilation(uid);
     crate::controllers::status::release(&Api::<MCPTenant>::all(ctx.client.clone()), object).await?;
     ctx.events.normal(object, "TornDown", "Delete", format!("the tenant {name} is gone")).await;
     Ok(None)
@@ -87,7 +87,7 @@ async fn restore_access(object: &MCPTenant, ctx: &Context, namespace: &str) -> R
 async fn stop(ctx: &Context, uid: &str, runtime: &str) -> Result<(), ReconcileError> {
     let patch = Patch::Merge(json!({"spec": {"replicas": 0}}));
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() };
-    for (key, _) in ctx.world.owned.with_label(labels::TENANT_UID, uid) {
+    for (key, _) in ctx.cache.owned.with_label(labels::TENANT_UID, uid) {
         let scaled = matches!(key.kind.as_str(), "Deployment" | "StatefulSet") && key.namespace == runtime;
         let Some(resource) = scaled.then(|| resource_of(&key.kind)).flatten() else { continue };
         let api: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), runtime, &resource);
@@ -122,7 +122,7 @@ async fn leave_namespace(object: &MCPTenant, facts: &Facts, ctx: &Context, uid: 
     if !claimed {
         return Ok(());
     }
-    let mut ours = ctx.world.owned.with_label(labels::TENANT_UID, uid);
+    let mut ours = ctx.cache.owned.with_label(labels::TENANT_UID, uid);
     ours.retain(|(key, _)| {
         key.namespace == *namespace && is_place_of_ours(key, namespace, &object.runtime_namespace())
     });

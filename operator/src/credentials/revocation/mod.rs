@@ -5,7 +5,7 @@
 
 mod store;
 
-pub(crate) use store::{LatchError, Latches};
+pub(crate) use store::{RevocationError, Revocations};
 
 use jiff::Timestamp;
 

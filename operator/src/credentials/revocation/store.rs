@@ -1,4 +1,4 @@
-//! Where latches are kept: written by compare-and-swap before anyone hears of them, never lowered.
+//! Where revocations are kept: written by compare-and-swap before anyone hears of them, never lowered.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,32 +16,32 @@ const COMPONENT: &str = "revocations";
 /// Why a latch could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to read or write the revocations of tenant {tenant}")]
-pub(crate) struct LatchError {
+pub(crate) struct RevocationError {
     tenant: String,
     source: kube::Error,
 }
 
-/// All latches, by the UID of the principal, in Unix seconds.
+/// All revocations, by the UID of the principal, in Unix seconds.
 #[derive(Clone, Debug)]
-pub(crate) struct Latches {
+pub(crate) struct Revocations {
     api: Api<ConfigMap>,
     known: Arc<RwLock<HashMap<String, i64>>>,
 }
 
-impl Latches {
+impl Revocations {
     /// Keeps them in `namespace`, the operator's.
     pub(crate) fn new(client: Client, namespace: &str) -> Self {
         Self { api: Api::namespaced(client, namespace), known: Arc::default() }
     }
 
     /// Reads all of them: before anything is compiled by a new leader.
-    pub(crate) async fn load(&self) -> Result<(), LatchError> {
+    pub(crate) async fn load(&self) -> Result<(), RevocationError> {
         let selector = format!("{},{}={COMPONENT}", labels::MANAGED_SELECTOR, labels::COMPONENT);
         let found = self
             .api
             .list(&ListParams::default().labels(&selector))
             .await
-            .map_err(|source| LatchError { tenant: "(all)".into(), source })?;
+            .map_err(|source| RevocationError { tenant: "(all)".into(), source })?;
         let mut known = self.known.write();
         for (uid, until) in found.iter().flat_map(entries) {
             raise(&mut known, &uid, until);
@@ -54,7 +54,7 @@ impl Latches {
         self.known.read().get(principal_uid).copied()
     }
 
-    /// Raises the latch of a principal, durably first. Answers whether it moved. Latches of principals that are not
+    /// Raises the latch of a principal, durably first. Answers whether it moved. Revocations of principals that are not
     /// `alive` any more are dropped: a token of theirs names nobody.
     pub(crate) async fn raise(
         &self,
@@ -62,7 +62,7 @@ impl Latches {
         principal_uid: &str,
         until: i64,
         alive: impl Fn(&str) -> bool,
-    ) -> Result<bool, LatchError> {
+    ) -> Result<bool, RevocationError> {
         if self.get(principal_uid).is_some_and(|known| known >= until) {
             return Ok(false);
         }
@@ -71,7 +71,7 @@ impl Latches {
                 Ok(()) => break,
                 // Another wrote in between: read again. Each round someone made progress.
                 Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {}
-                Err(source) => return Err(LatchError { tenant: tenant.0.to_owned(), source }),
+                Err(source) => return Err(RevocationError { tenant: tenant.0.to_owned(), source }),
             }
         }
         raise(&mut self.known.write(), principal_uid, until);
@@ -109,12 +109,12 @@ impl Latches {
         self.api.replace(&name, &params, &found).await.map(|_| ())
     }
 
-    /// Deletes the latches of a tenant that goes: its keys go too, and no token of it is good any more.
-    pub(crate) async fn delete(&self, tenant: &str, tenant_uid: &str) -> Result<(), LatchError> {
+    /// Deletes the revocations of a tenant that goes: its keys go too, and no token of it is good any more.
+    pub(crate) async fn delete(&self, tenant: &str, tenant_uid: &str) -> Result<(), RevocationError> {
         match self.api.delete(&config_map_name(tenant_uid), &DeleteParams::default()).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-            Err(source) => Err(LatchError { tenant: tenant.to_owned(), source }),
+            Err(source) => Err(RevocationError { tenant: tenant.to_owned(), source }),
         }
     }
 }

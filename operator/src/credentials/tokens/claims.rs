@@ -8,7 +8,7 @@ use super::keys::TenantKeys;
 /// Why a token could not be signed.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to sign a token")]
-pub struct TokenError(#[from] jsonwebtoken::errors::Error);
+pub(crate) struct TokenError(#[from] jsonwebtoken::errors::Error);
 
 /// The claims of a managed principal's token. There are no scopes in it: they are read live from policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub struct McpFleetClaims {
 }
 
 /// Signs the claims with the tenant's key.
-pub fn sign(claims: &Claims, keys: &TenantKeys) -> Result<String, TokenError> {
+pub(crate) fn sign(claims: &Claims, keys: &TenantKeys) -> Result<String, TokenError> {
     let mut header = Header::new(Algorithm::ES256);
     header.typ = Some("at+jwt".into());
     header.kid = Some(keys.kid.clone());
@@ -50,7 +50,7 @@ pub fn sign(claims: &Claims, keys: &TenantKeys) -> Result<String, TokenError> {
 
 /// Reads the key id and the claims of a token that the tenant's key signed, expired or not. Others may write the Secret
 /// that it is kept in, so nothing in a token of another signature is believed.
-pub fn verify(token: &str, keys: &TenantKeys) -> Option<(String, Claims)> {
+pub(crate) fn verify(token: &str, keys: &TenantKeys) -> Option<(String, Claims)> {
     let mut rules = Validation::new(Algorithm::ES256);
     // Whom it is for and when it ends is compared with what is wanted, so that it can be told what is wrong.
     (rules.validate_exp, rules.validate_aud) = (false, false);

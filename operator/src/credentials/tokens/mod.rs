@@ -4,6 +4,8 @@ mod claims;
 mod keys;
 mod store;
 
-pub use claims::{Claims, McpFleetClaims, TokenError, sign, verify};
-pub use keys::{KeyError, TenantKeys};
-pub use store::{KeyStore, KeyStoreError, secret_name};
+pub use claims::Claims;
+pub(crate) use claims::{McpFleetClaims, TokenError, sign, verify};
+pub use keys::TenantKeys;
+pub use store::secret_name;
+pub(crate) use store::{KeyStore, KeyStoreError};

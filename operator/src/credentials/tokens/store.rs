@@ -15,7 +15,7 @@ use crate::kubernetes::FIELD_MANAGER;
 
 /// Why the keys of a tenant are not at hand.
 #[derive(Debug, thiserror::Error)]
-pub enum KeyStoreError {
+pub(crate) enum KeyStoreError {
     /// The API server refused or could not be reached.
     #[error("failed to read or write the Secret {name}")]
     Api {
@@ -31,7 +31,7 @@ pub enum KeyStoreError {
 
 /// The keys of all tenants.
 #[derive(Clone, Debug)]
-pub struct KeyStore {
+pub(crate) struct KeyStore {
     api: Api<Secret>,
     cache: Arc<RwLock<HashMap<String, Arc<TenantKeys>>>>,
 }
@@ -43,17 +43,17 @@ pub fn secret_name(tenant_uid: &str) -> String {
 
 impl KeyStore {
     /// Keeps keys in `namespace`, the operator's.
-    pub fn new(client: Client, namespace: &str) -> Self {
+    pub(crate) fn new(client: Client, namespace: &str) -> Self {
         Self { api: Api::namespaced(client, namespace), cache: Arc::default() }
     }
 
     /// The keys, if they have been read or made before.
-    pub fn cached(&self, tenant_uid: &str) -> Option<Arc<TenantKeys>> {
+    pub(crate) fn cached(&self, tenant_uid: &str) -> Option<Arc<TenantKeys>> {
         self.cache.read().get(tenant_uid).cloned()
     }
 
     /// The keys, read or made where needed. They are never replaced: tokens and sessions would end.
-    pub async fn get_or_create(&self, tenant: &str, tenant_uid: &str) -> Result<Arc<TenantKeys>, KeyStoreError> {
+    pub(crate) async fn get_or_create(&self, tenant: &str, tenant_uid: &str) -> Result<Arc<TenantKeys>, KeyStoreError> {
         if let Some(keys) = self.cached(tenant_uid) {
             return Ok(keys);
         }
@@ -77,7 +77,7 @@ impl KeyStore {
     }
 
     /// Brings a tenant's Secret to these keys of [`Self::get_or_create`].
-    pub async fn keep(&self, tenant: &str, tenant_uid: &str, keys: &TenantKeys) -> Result<(), KeyStoreError> {
+    pub(crate) async fn keep(&self, tenant: &str, tenant_uid: &str, keys: &TenantKeys) -> Result<(), KeyStoreError> {
         let name = secret_name(tenant_uid);
         let failed = |source| KeyStoreError::Api { name: name.clone(), source };
         let mut want = render(&name, tenant, tenant_uid, keys);
@@ -102,7 +102,7 @@ impl KeyStore {
     }
 
     /// Deletes the keys of a tenant that goes: all its tokens are worth nothing from then on.
-    pub async fn delete(&self, tenant_uid: &str) -> Result<(), KeyStoreError> {
+    pub(crate) async fn delete(&self, tenant_uid: &str) -> Result<(), KeyStoreError> {
         self.cache.write().remove(tenant_uid);
         let name = secret_name(tenant_uid);
         match self.api.delete(&name, &DeleteParams::default()).await {

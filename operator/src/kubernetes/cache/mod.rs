@@ -48,7 +48,7 @@ pub(crate) enum Change {
 
 /// The stores.
 #[derive(Clone)]
-pub(crate) struct World {
+pub(crate) struct Cache {
     /// All tenants.
     pub tenants: Store<MCPTenant>,
     /// All servers.
@@ -68,13 +68,13 @@ pub(crate) struct World {
     changes: broadcast::Sender<Change>,
 }
 
-impl std::fmt::Debug for World {
+impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("World").field("tenants", &self.tenants.len()).finish_non_exhaustive()
+        f.debug_struct("Cache").field("tenants", &self.tenants.len()).finish_non_exhaustive()
     }
 }
 
-impl World {
+impl Cache {
     /// Changes from now on. A receiver that lags has to look at everything.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Change> {
         self.changes.subscribe()

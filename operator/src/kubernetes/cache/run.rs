@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 
 use super::owned::{Key, Meta, Owned};
-use super::{Change, World};
+use super::{Cache, Change};
 use crate::kubernetes::labels;
 
 /// How many objects are listed at a time: a page of large ones has to fit into memory.
@@ -30,7 +30,7 @@ const PAGE: u32 = 50;
 const BACKLOG: usize = 4096;
 
 /// Makes the stores, and the future that keeps them filled; it never ends.
-pub(crate) fn run(client: &Client) -> (World, BoxFuture<'static, ()>) {
+pub(crate) fn run(client: &Client) -> (Cache, BoxFuture<'static, ()>) {
     let changes = broadcast::channel(BACKLOG).0;
     let (tenants, watch_tenants) = store::<MCPTenant, _>(client, &changes, |name, _, _| Change::Tenant(name));
     let (servers, watch_servers) = store::<MCPServer, _>(client, &changes, |name, ns, _| Change::Server(ns, name));
@@ -65,7 +65,7 @@ pub(crate) fn run(client: &Client) -> (World, BoxFuture<'static, ()>) {
         index::<RoleBinding>(client, &owned, &changes),
     ]);
 
-    let world = World { tenants, servers, scopes, principals, budgets, services, namespaces, owned, changes };
+    let cache = Cache { tenants, servers, scopes, principals, budgets, services, namespaces, owned, changes };
     let watches = future::join_all([
         watch_tenants,
         watch_servers,
@@ -76,10 +76,10 @@ pub(crate) fn run(client: &Client) -> (World, BoxFuture<'static, ()>) {
         watch_namespaces.boxed(),
         watch_owned.map(|_| ()).boxed(),
     ]);
-    (world, watches.map(|_| ()).boxed())
+    (cache, watches.map(|_| ()).boxed())
 }
 
-impl World {
+impl Cache {
     /// Waits until every store was filled once. False: a watch ended, which happens at shutdown only.
     pub(crate) async fn filled(&self) -> bool {
         self.tenants.wait_until_ready().await.is_ok()

@@ -12,7 +12,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::AbortHandle;
 
-use super::{Change, Key, World};
+use super::{Cache, Change, Key};
 use crate::kubernetes::labels;
 
 /// The `RoleBinding` that lets the operator into a tenant's namespace: once it is there, the watch may start.
@@ -20,12 +20,12 @@ pub(crate) const OPERATOR_BINDING: &str = "mcp-fleet-operator";
 
 /// Keeps one watch for `own`, the operator's namespace, and one for each of a tenant's; never ends. Dropping it ends all
 /// of them.
-pub(crate) async fn watch_secrets(client: Client, own: String, world: World) {
-    let mut changes = world.subscribe();
+pub(crate) async fn watch_secrets(client: Client, own: String, cache: Cache) {
+    let mut changes = cache.subscribe();
     let mut tasks = tokio::task::JoinSet::new();
     let mut running: HashMap<String, AbortHandle> = HashMap::new();
     loop {
-        let mut wanted = namespaces(&world);
+        let mut wanted = namespaces(&cache);
         wanted.push(own.clone());
         running.retain(|namespace, task| {
             let keep = wanted.contains(namespace) && !task.is_finished();
@@ -36,7 +36,7 @@ pub(crate) async fn watch_secrets(client: Client, own: String, world: World) {
         });
         for namespace in wanted {
             running.entry(namespace).or_insert_with_key(|namespace| {
-                tasks.spawn(watch(Api::namespaced(client.clone(), namespace), world.clone()))
+                tasks.spawn(watch(Api::namespaced(client.clone(), namespace), cache.clone()))
             });
         }
         loop {
@@ -50,8 +50,8 @@ pub(crate) async fn watch_secrets(client: Client, own: String, world: World) {
     }
 }
 
-fn namespaces(world: &World) -> Vec<String> {
-    let mut found: Vec<String> = world
+fn namespaces(cache: &Cache) -> Vec<String> {
+    let mut found: Vec<String> = cache
         .namespaces
         .state()
         .into_iter()
@@ -59,20 +59,20 @@ fn namespaces(world: &World) -> Vec<String> {
         .filter(|namespace| {
             let binding =
                 Key { kind: "RoleBinding".into(), namespace: namespace.clone(), name: OPERATOR_BINDING.into() };
-            world.owned.has(&binding)
+            cache.owned.has(&binding)
         })
         .collect();
     found.sort_unstable();
     found
 }
 
-async fn watch(api: Api<PartialObjectMeta<Secret>>, world: World) {
+async fn watch(api: Api<PartialObjectMeta<Secret>>, cache: Cache) {
     let config = watcher::Config::default().labels(labels::MANAGED_SELECTOR);
     let mut stream = watcher(api, config).default_backoff().boxed();
     while let Some(event) = stream.next().await {
         match event {
             Ok(Event::Apply(object) | Event::InitApply(object) | Event::Delete(object)) => {
-                world.announce(Change::Owned(object.metadata.labels.unwrap_or_default()));
+                cache.announce(Change::Owned(object.metadata.labels.unwrap_or_default()));
             }
             Ok(Event::Init | Event::InitDone) => {}
             Err(error) => {

@@ -10,7 +10,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::decision::{Decision, Observed, decide};
+use super::lease_action::{LeaseAction, Observed, decide};
 use crate::kubernetes::FIELD_MANAGER;
 
 /// The name of the Lease.
@@ -18,7 +18,7 @@ const LEASE: &str = "mcp-fleet-operator";
 
 /// Why the Lease could not be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum LeaderError {
+pub(super) enum LeaderError {
     /// The API server refused or could not be reached.
     #[error("failed to read or write the Lease")]
     Api(#[from] kube::Error),
@@ -144,8 +144,8 @@ impl Elector {
         };
         self.observed = Some(observed.clone());
         match decide(&lease, &self.identity, &observed, now) {
-            Decision::Wait => Ok(false),
-            Decision::Renew | Decision::Take => {
+            LeaseAction::Wait => Ok(false),
+            LeaseAction::Renew | LeaseAction::Take => {
                 let spec = self.claim(lease.spec.as_ref());
                 won(self.api.replace(LEASE, &params, &Lease { spec: Some(spec), ..lease }).await)
             }

@@ -3,11 +3,10 @@
 //! Leading ends before the Lease does: a leader that could not renew in time stops its controllers by itself, so that
 //! two replicas never both act on what they believe, and what one writes late fails its compare-and-swap.
 
-mod decision;
 mod elector;
+mod lease_action;
 
-pub use decision::{Decision, Observed, decide};
-pub use elector::{Elector, LeaderError};
+pub use elector::Elector;
 
 use tokio::sync::watch;
 

@@ -49,7 +49,7 @@ pub(crate) struct TenantInputs {
     /// `iss` of the tenant's tokens.
     pub issuer: String,
     /// Revocations that were ever in force, by the principal's UID, in Unix seconds.
-    pub latches: BTreeMap<Uid, i64>,
+    pub revocations: BTreeMap<Uid, i64>,
     /// The clock, Unix seconds.
     pub now: i64,
 }

@@ -45,7 +45,7 @@ pub(super) fn compile(context: &mut Context<'_>, grants: &Grants) -> (Vec<Princi
             .previous
             .and_then(|previous| previous.policy.principals.iter().find(|principal| principal.uid == principal_uid));
         let latched = before.and_then(|before| before.revoked_until);
-        let latched = latched.max(context.inputs.latches.get(&principal_uid).copied());
+        let latched = latched.max(context.inputs.revocations.get(&principal_uid).copied());
         let revocation = revocation(&source, latched, context.inputs.now);
         due = [due, revocation.due].into_iter().flatten().min();
         let (held, problem) = held(&source, grants, before);

@@ -84,7 +84,7 @@ fn inputs() -> TenantInputs {
         session_key: vec![7; 32],
         audience: "https://gateway.acme-mcp.svc".into(),
         issuer: "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/uid-acme".into(),
-        latches: BTreeMap::new(),
+        revocations: BTreeMap::new(),
         now: NOW,
     }
 }
@@ -207,7 +207,7 @@ fn a_revocation_is_latched() {
         inputs.principals = vec![principal(&spec)];
         assert_eq!(coder(&compile(&inputs, Some(&previous))).revoked_until, day);
     }
-    inputs.latches.insert("uid-coder".into(), NOW - 1);
+    inputs.revocations.insert("uid-coder".into(), NOW - 1);
     assert_eq!(coder(&compile(&inputs, Some(&previous))).revoked_until, Some(NOW - 1));
 }
 

@@ -13,9 +13,9 @@ use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use crate::kubernetes::cache::World;
+use crate::kubernetes::cache::Cache;
 use crate::kubernetes::labels;
-use crate::kubernetes::timeout::within;
+use crate::kubernetes::timeout::with_timeout;
 
 /// How many objects are listed at a time: a page of large ones has to fit into memory.
 const PAGE: u32 = 100;
@@ -41,19 +41,19 @@ pub(super) enum FreshError {
 }
 
 /// Proves that the stores hold at least what the API server held at the answered moment.
-pub(super) async fn prove(client: &Client, world: &World) -> Result<Instant, FreshError> {
+pub(super) async fn prove(client: &Client, cache: &Cache) -> Result<Instant, FreshError> {
     let started = Instant::now();
     let all = ListParams::default();
     let of_servers = ListParams::default().labels(labels::SERVER_UID);
     let of_tenants = ListParams::default().labels(labels::TENANT);
     tokio::try_join!(
-        check(client, &world.tenants, &all),
-        check(client, &world.servers, &all),
-        check(client, &world.scopes, &all),
-        check(client, &world.principals, &all),
-        check(client, &world.budgets, &all),
-        check(client, &world.services, &of_servers),
-        check(client, &world.namespaces, &of_tenants),
+        check(client, &cache.tenants, &all),
+        check(client, &cache.servers, &all),
+        check(client, &cache.scopes, &all),
+        check(client, &cache.principals, &all),
+        check(client, &cache.budgets, &all),
+        check(client, &cache.services, &of_servers),
+        check(client, &cache.namespaces, &of_tenants),
     )?;
     Ok(started)
 }
@@ -77,7 +77,7 @@ where
     let (mut listed, mut listed_at) = (Vec::<Version>::new(), None);
     loop {
         // All pages show what there was at the version of the first.
-        let page = within(api.list_metadata(&params)).await.map_err(&failed)?;
+        let page = with_timeout(api.list_metadata(&params)).await.map_err(&failed)?;
         listed.extend(page.items.iter().map(version));
         listed_at = listed_at.or(page.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {

@@ -23,27 +23,27 @@ use crate::policy::compile::TenantInputs;
 pub(super) fn gather(ctx: &Context, tenant: &Arc<MCPTenant>) -> Option<TenantInputs> {
     let uid = tenant.uid()?;
     let keys = ctx.keys.cached(&uid)?;
-    let world = &ctx.world;
+    let cache = &ctx.cache;
     let namespace = &tenant.spec.namespace.name;
-    let claimed = world.tenant_of_namespace(namespace).is_some_and(|owner| owner.uid().as_ref() == Some(&uid));
-    let principals = of(&world.principals, namespace, claimed);
-    let latches = principals
+    let claimed = cache.tenant_of_namespace(namespace).is_some_and(|owner| owner.uid().as_ref() == Some(&uid));
+    let principals = of(&cache.principals, namespace, claimed);
+    let revocations = principals
         .iter()
         .filter_map(|principal| principal.uid())
-        .filter_map(|uid| ctx.latches.get(&uid).map(|until| (uid, until)))
+        .filter_map(|uid| ctx.revocations.get(&uid).map(|until| (uid, until)))
         .collect();
     Some(TenantInputs {
         tenant: Arc::clone(tenant),
-        servers: of(&world.servers, namespace, claimed),
-        scopes: of(&world.scopes, namespace, claimed),
+        servers: of(&cache.servers, namespace, claimed),
+        scopes: of(&cache.scopes, namespace, claimed),
         principals,
-        budgets: of(&world.budgets, namespace, claimed),
-        upstreams: upstreams(&world.services.state(), &uid, &tenant.runtime_namespace()),
+        budgets: of(&cache.budgets, namespace, claimed),
+        upstreams: upstreams(&cache.services.state(), &uid, &tenant.runtime_namespace()),
         keys: vec![VerificationKey { kid: keys.kid.clone(), point: keys.point.clone() }],
         session_key: keys.session.to_vec(),
         audience: gateway_origin(&tenant.runtime_namespace()),
         issuer: ctx.config.issuer(&uid),
-        latches,
+        revocations,
         now: Timestamp::now().as_second(),
     })
 }
@@ -90,7 +90,7 @@ pub(super) fn fingerprint(inputs: &TenantInputs) -> u64 {
     all(&inputs.principals, &mut hasher);
     all(&inputs.budgets, &mut hasher);
     inputs.upstreams.hash(&mut hasher);
-    inputs.latches.hash(&mut hasher);
+    inputs.revocations.hash(&mut hasher);
     inputs.keys.iter().for_each(|key| (&key.kid, &key.point).hash(&mut hasher));
     (&inputs.session_key, &inputs.audience, &inputs.issuer).hash(&mut hasher);
     hasher.finish()

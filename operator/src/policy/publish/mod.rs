@@ -1,5 +1,5 @@
 //! Watches what policies are made of, and publishes them: compiled anew within milliseconds of a change, written by
-//! compare-and-swap, left in the [`Hub`](crate::shared_state::Hub) for the streams to push, and proved to be fresh every couple of seconds.
+//! compare-and-swap, left in the [`Policies`](crate::shared_state::Policies) for the streams to push, and proved to be fresh every couple of seconds.
 
 mod freshness;
 mod inputs;
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::context::Context;
 use crate::error;
-use crate::kubernetes::cache::{Change, World};
+use crate::kubernetes::cache::{Cache, Change};
 use crate::kubernetes::labels;
 use crate::retry::jittered;
 use worker::Signals;
@@ -39,7 +39,7 @@ async fn prove(ctx: &Context, prover: &watch::Sender<Option<Instant>>, wake: &No
     let mut quiet = true;
     loop {
         let started = Instant::now();
-        match freshness::prove(&ctx.client, &ctx.world).await {
+        match freshness::prove(&ctx.client, &ctx.cache).await {
             Ok(read) => {
                 prover.send_replace(Some(read));
                 quiet = true;
@@ -66,13 +66,13 @@ fn pause_after(took: Duration) -> Duration {
 
 /// Keeps a worker for each tenant, and wakes it when something of it changes.
 async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Option<Instant>>, wake: &Notify) {
-    let (mut changes, mut pokes) = (ctx.world.subscribe(), ctx.control.pokes());
+    let (mut changes, mut compilation_requests) = (ctx.cache.subscribe(), ctx.shared_state.compilation_requests());
     let mut workers: HashMap<String, Wake> = HashMap::new();
     let mut tasks = JoinSet::new();
     let mut concerned = Concerned::All;
     loop {
         let uids: Vec<String> = match concerned {
-            Concerned::All => ctx.world.tenants.state().iter().filter_map(|tenant| tenant.uid()).collect(),
+            Concerned::All => ctx.cache.tenants.state().iter().filter_map(|tenant| tenant.uid()).collect(),
             Concerned::Some(uids) => uids,
         };
         for uid in uids {
@@ -104,11 +104,11 @@ async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Op
                     }
                     Concerned::Some(Vec::new())
                 }
-                Ok(change) => Concerned::Some(tenants_of(&ctx.world, &change)),
+                Ok(change) => Concerned::Some(tenants_of(&ctx.cache, &change)),
                 Err(RecvError::Lagged(_)) => Concerned::All,
                 Err(RecvError::Closed) => return,
             },
-            poke = pokes.recv() => match poke {
+            poke = compilation_requests.recv() => match poke {
                 Ok(uid) => Concerned::Some(vec![uid]),
                 Err(RecvError::Lagged(_)) => Concerned::All,
                 Err(RecvError::Closed) => return,
@@ -148,19 +148,19 @@ enum Concerned {
     Some(Vec<String>),
 }
 
-fn tenants_of(world: &World, change: &Change) -> Vec<String> {
+fn tenants_of(cache: &Cache, change: &Change) -> Vec<String> {
     let named = |name: &str| {
-        let changed = world.tenants.find(|tenant| tenant.name_any() == name);
+        let changed = cache.tenants.find(|tenant| tenant.name_any() == name);
         // A tenant that comes or goes can also free or take the namespaces of others.
-        let Some(changed) = changed else { return all(world, |_| true) };
+        let Some(changed) = changed else { return all(cache, |_| true) };
         let namespaces = [changed.spec.namespace.name.clone(), changed.runtime_namespace()];
-        all(world, |tenant| {
+        all(cache, |tenant| {
             tenant.name_any() == name
                 || namespaces.contains(&tenant.spec.namespace.name)
                 || namespaces.contains(&tenant.runtime_namespace())
         })
     };
-    let of_namespace = |namespace: &str| all(world, |tenant| tenant.spec.namespace.name == namespace);
+    let of_namespace = |namespace: &str| all(cache, |tenant| tenant.spec.namespace.name == namespace);
     match change {
         Change::Tenant(name) => named(name),
         Change::Server(namespace, _)
@@ -168,15 +168,15 @@ fn tenants_of(world: &World, change: &Change) -> Vec<String> {
         | Change::Principal(namespace, _)
         | Change::Budget(namespace, _) => of_namespace(namespace),
         Change::Namespace(namespace) => {
-            all(world, |tenant| tenant.spec.namespace.name == *namespace || tenant.runtime_namespace() == *namespace)
+            all(cache, |tenant| tenant.spec.namespace.name == *namespace || tenant.runtime_namespace() == *namespace)
         }
         Change::Service(labels) => labels.get(labels::TENANT_UID).cloned().into_iter().collect(),
         Change::Owned(_) => Vec::new(),
     }
 }
 
-fn all(world: &World, wanted: impl Fn(&mcp_fleet_crds::MCPTenant) -> bool) -> Vec<String> {
-    world.tenants.state().iter().filter(|tenant| wanted(tenant)).filter_map(|tenant| tenant.uid()).collect()
+fn all(cache: &Cache, wanted: impl Fn(&mcp_fleet_crds::MCPTenant) -> bool) -> Vec<String> {
+    cache.tenants.state().iter().filter(|tenant| wanted(tenant)).filter_map(|tenant| tenant.uid()).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use mcp_fleet_control::snapshot::{self, CHUNK_PLACES, INDEX, Index, SnapshotErro
 
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::labels::Labels;
-use crate::kubernetes::timeout::within;
+use crate::kubernetes::timeout::with_timeout;
 use crate::policy::compile::Previous;
 
 /// The label of the component that the Secrets carry.
@@ -86,7 +86,7 @@ impl Snapshots {
         let mut wanted = vec![0];
         while let Some(number) = wanted.pop() {
             let name = secret_name(number);
-            let found = within(api.get_opt(&name)).await.map_err(|source| failed("read", &name, source))?;
+            let found = with_timeout(api.get_opt(&name)).await.map_err(|source| failed("read", &name, source))?;
             if let Some(secret) = found {
                 versions.insert(name, secret.resource_version().unwrap_or_default());
                 files.extend(secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)));
@@ -155,9 +155,11 @@ impl Snapshots {
         };
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
         let written = if exists {
-            within(self.api.replace(name, &params, &secret)).await.map_err(|source| failed("replace", name, source))?
+            with_timeout(self.api.replace(name, &params, &secret))
+                .await
+                .map_err(|source| failed("replace", name, source))?
         } else {
-            within(self.api.create(&params, &secret)).await.map_err(|source| failed("create", name, source))?
+            with_timeout(self.api.create(&params, &secret)).await.map_err(|source| failed("create", name, source))?
         };
         self.versions.insert(name.to_owned(), written.resource_version().unwrap_or_default());
         Ok(())
@@ -166,7 +168,7 @@ impl Snapshots {
 
 /// The versions of all Secrets in a runtime namespace, by name: with or without our labels, which others may take off.
 async fn versions(api: &Api<Secret>) -> Result<BTreeMap<String, String>, PublishError> {
-    let found = within(api.list_metadata(&ListParams::default())).await;
+    let found = with_timeout(api.list_metadata(&ListParams::default())).await;
     let found = found.map_err(|source| failed("list", SECRET, source))?;
     Ok(found.into_iter().map(|secret| (secret.name_any(), secret.resource_version().unwrap_or_default())).collect())
 }

@@ -73,7 +73,7 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
     };
     let mut failures = 0_u32;
     let mut retry: Option<Duration> = None;
-    while worker.ctx.world.tenant_by_uid(&worker.uid).is_some() {
+    while worker.ctx.cache.tenant_by_uid(&worker.uid).is_some() {
         let proof = tokio::select! {
             () = signals.changed.notified() => {
                 tokio::time::sleep(DEBOUNCE).await;
@@ -127,8 +127,8 @@ impl Worker {
         if !ctx.leadership.is_leader() || self.unproven.is_some_and(|since| proof.is_none_or(|read| read < since)) {
             return Ok(());
         }
-        let Some(tenant) = ctx.world.tenant_by_uid(&self.uid) else { return Ok(()) };
-        if older_claim(&tenant, &ctx.world.tenants.state()).is_some() {
+        let Some(tenant) = ctx.cache.tenant_by_uid(&self.uid) else { return Ok(()) };
+        if older_claim(&tenant, &ctx.cache.tenants.state()).is_some() {
             return Ok(());
         }
         if self.touched.swap(false, Ordering::Relaxed)
@@ -151,7 +151,7 @@ impl Worker {
         let Some(inputs) = gather(&ctx, &tenant) else { return Ok(()) };
         let print = fingerprint(&inputs);
         let due = self.recheck_at.is_some_and(|at| at <= inputs.now);
-        let floor = ctx.control.hub.floor(&self.uid);
+        let floor = ctx.shared_state.policies.floor(&self.uid);
         let generation = self.previous.as_ref().map_or(0, |previous| previous.policy.generation);
         if self.compiled != Some(print) || due || floor > generation || self.damaged {
             let compiled = compile::compile(&inputs, self.previous.as_ref());
@@ -161,7 +161,7 @@ impl Worker {
         }
         self.unproven = None;
         if let (Some(read), Some(previous)) = (proof, &self.previous) {
-            ctx.control.hub.prove(&self.uid, Proof { generation: previous.policy.generation, read });
+            ctx.shared_state.policies.prove(&self.uid, Proof { generation: previous.policy.generation, read });
         }
         Ok(())
     }
@@ -211,25 +211,25 @@ impl Worker {
             }
             tracing::info!(tenant = policy.tenant, generation = policy.generation, "published a policy");
         }
-        let control = &self.ctx.control;
+        let shared = &self.ctx.shared_state;
         let (generation, digest) = (policy.generation, encoded.digest.to_string());
-        let known = control.hub.published(&self.uid).map(|published| published.policy.generation);
+        let known = shared.policies.published(&self.uid).map(|published| published.policy.generation);
         if known != Some(generation) {
             let published = Published { policy: Arc::new(policy.clone()), encoded: Arc::new(encoded) };
-            control.hub.publish(&self.uid, published);
+            shared.policies.publish(&self.uid, published);
         }
         self.previous = Some(Previous { policy, scopes });
         self.recheck_at = recheck_at;
-        control.update_tenant_state(&self.uid, |state| {
+        shared.update_tenant_state(&self.uid, |state| {
             state.generation = generation;
             state.digest = Some(digest);
         });
         let judged: BTreeSet<(Kind, String)> = verdicts.keys().cloned().collect();
         for (kind, uid) in self.judged.difference(&judged) {
-            control.forget(*kind, uid);
+            shared.forget(*kind, uid);
         }
         for ((kind, uid), verdict) in verdicts {
-            control.set_verdict(kind, &uid, verdict);
+            shared.set_verdict(kind, &uid, verdict);
         }
         self.judged = judged;
         Ok(())
@@ -241,7 +241,7 @@ impl Worker {
             Ok(()) | Err(PublishError::Conflict) => None,
             Err(error) => Some((ConditionReason::PolicyNotPublished, error::chain(error))),
         };
-        self.ctx.control.update_tenant_state(&self.uid, |state| {
+        self.ctx.shared_state.update_tenant_state(&self.uid, |state| {
             let refused = state.error.as_ref().is_some_and(|(reason, _)| *reason == ConditionReason::PolicyRefused);
             if error.is_some() || !refused {
                 state.error = error;
@@ -250,12 +250,12 @@ impl Worker {
     }
 
     fn forget(&self) {
-        let control = &self.ctx.control;
+        let shared = &self.ctx.shared_state;
         for (kind, uid) in &self.judged {
-            control.forget(*kind, uid);
+            shared.forget(*kind, uid);
         }
-        control.hub.forget(&self.uid);
-        control.forget_tenant(&self.uid);
+        shared.policies.forget(&self.uid);
+        shared.forget_tenant(&self.uid);
     }
 }
 

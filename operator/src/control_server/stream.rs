@@ -37,7 +37,7 @@ const REMEMBERED: usize = 8;
 /// Gateways that stand in a tenant's status.
 const SHOWN: usize = 64;
 
-struct Session {
+struct Stream {
     ctx: Arc<Context>,
     leading: Leading,
     caller: Caller,
@@ -70,34 +70,26 @@ pub(super) async fn run(
             return;
         }
     };
-    let place = ctx.control.sessions.enter(&caller.pod_uid, outbound.clone());
+    let place = ctx.shared_state.streams.enter(&caller.pod_uid, outbound.clone());
     tracing::info!(tenant = caller.tenant, pod = caller.pod, generation = hello.generation, "a gateway connected");
     let holder = Holder { pod_uid: caller.pod_uid.clone(), epoch: hello.epoch.clone() };
     let (pushed, work) = (VecDeque::new(), JoinSet::new());
-    let mut session = Session {
-        ctx: Arc::clone(&ctx),
-        leading,
-        caller: caller.clone(),
-        holder,
-        outbound,
-        pushed,
-        proved: None,
-        work,
-    };
+    let mut stream =
+        Stream { ctx: Arc::clone(&ctx), leading, caller: caller.clone(), holder, outbound, pushed, proved: None, work };
     let status = tokio::select! {
         () = ended.cancelled() => Some(not_leader()),
         () = place.replaced.cancelled() => Some(Status::aborted("a newer stream of this pod has come")),
-        status = session.talk(&hello, &mut inbound) => status,
+        status = stream.talk(&hello, &mut inbound) => status,
     };
-    if ctx.control.sessions.leave(&caller.pod_uid, place.number) && !ended.is_cancelled() {
-        ctx.control.update_tenant_state(&caller.tenant_uid, |state| {
+    if ctx.shared_state.streams.leave(&caller.pod_uid, place.number) && !ended.is_cancelled() {
+        ctx.shared_state.update_tenant_state(&caller.tenant_uid, |state| {
             state.gateways.retain(|gateway| gateway.pod != caller.pod);
         });
     }
     tracing::info!(tenant = caller.tenant, pod = caller.pod, status = ?status.as_ref().map(Status::message), "a gateway's stream ended");
     if let Some(status) = status {
         // Nobody may be there to read it.
-        let _ = session.outbound.try_send(Err(status));
+        let _ = stream.outbound.try_send(Err(status));
     }
 }
 
@@ -116,12 +108,12 @@ async fn greet(inbound: &mut Streaming<FromGateway>, outbound: &Outbound) -> Res
     Ok(hello)
 }
 
-impl Session {
+impl Stream {
     /// Talks until the stream ends; answers with what the gateway is told at the end.
     async fn talk(&mut self, hello: &GatewayHello, inbound: &mut Streaming<FromGateway>) -> Option<Status> {
-        let control = Arc::clone(&self.ctx.control);
-        if control.hub.raise_floor(&self.caller.tenant_uid, hello.generation) {
-            control.poke(&self.caller.tenant_uid);
+        let shared = Arc::clone(&self.ctx.shared_state);
+        if shared.policies.raise_floor(&self.caller.tenant_uid, hello.generation) {
+            shared.request_compilation(&self.caller.tenant_uid);
         }
         if let Some(digest) = Digest::from_slice(&hello.digest) {
             // What it says it enforces need not be pushed again.
@@ -130,7 +122,7 @@ impl Session {
         self.show(0);
         let (ledger, holder) = (Arc::clone(&self.leading.ledger), self.holder.clone());
         self.work.spawn(async move { ledger.gone(&holder.pod_uid, Some(&holder.epoch)).await });
-        let mut outlook = control.hub.follow(&self.caller.tenant_uid);
+        let mut outlook = shared.policies.follow(&self.caller.tenant_uid);
         self.catch_up(&mut outlook, true).await?;
         let expires = Instant::now() + self.caller.good_for.saturating_sub(MARGIN).max(Duration::from_secs(1));
         let mut check = Instant::now() + jittered(CHECK_EVERY);
@@ -193,7 +185,7 @@ impl Session {
                 let policy = outlook.borrow().published.clone();
                 let (ctx, outbound) = (Arc::clone(&self.ctx), self.outbound.clone());
                 self.work.spawn(async move {
-                    grant::lease(ledger, caller, holder, policy, request, &ctx.control.sessions, outbound).await;
+                    grant::lease(ledger, caller, holder, policy, request, &ctx.shared_state.streams, outbound).await;
                 });
             }
             Some(from_gateway::Message::Spend(report)) => {
@@ -223,7 +215,7 @@ impl Session {
             "a gateway refused the policy"
         );
         let text = format!("gateway {} refused generation {}: {trouble}", self.caller.pod, ack.generation);
-        self.ctx.control.update_tenant_state(&self.caller.tenant_uid, |state| {
+        self.ctx.shared_state.update_tenant_state(&self.caller.tenant_uid, |state| {
             state.error = Some((ConditionReason::PolicyRefused, text));
         });
     }
@@ -232,7 +224,7 @@ impl Session {
     fn show(&self, generation: u64) {
         let pod = &self.caller.pod;
         let policy_generation = i64::try_from(generation).unwrap_or(i64::MAX);
-        self.ctx.control.update_tenant_state(&self.caller.tenant_uid, |state| {
+        self.ctx.shared_state.update_tenant_state(&self.caller.tenant_uid, |state| {
             if let Some(gateway) = state.gateways.iter_mut().find(|gateway| gateway.pod == *pod) {
                 gateway.policy_generation = policy_generation;
             } else if state.gateways.len() < SHOWN {

@@ -50,7 +50,7 @@ pub(crate) struct Leading {
 
 /// The policies and proofs of all tenants, by UID, while this replica leads.
 #[derive(Debug, Default)]
-pub(crate) struct Hub {
+pub(crate) struct Policies {
     tenants: RwLock<HashMap<String, watch::Sender<Outlook>>>,
     floors: RwLock<HashMap<String, u64>>,
     leading: RwLock<Option<Leading>>,
@@ -59,7 +59,7 @@ pub(crate) struct Hub {
 /// Generations above this are nobody's: a number that JSON readers could round.
 const MAX_FLOOR: u64 = 1 << 53;
 
-impl Hub {
+impl Policies {
     /// What a leader has; none: another replica leads, or the ledger has not been read yet.
     pub(crate) fn leading(&self) -> Option<Leading> {
         self.leading.read().clone()
@@ -67,7 +67,7 @@ impl Hub {
 
     /// Begins to lead. Leading ends when the guard is dropped: policies are forgotten, and streams end.
     pub(crate) fn lead(&self, ledger: Arc<Ledger<ApiStore>>) -> impl Drop + use<'_> {
-        struct Guard<'a>(&'a Hub, CancellationToken);
+        struct Guard<'a>(&'a Policies, CancellationToken);
         impl Drop for Guard<'_> {
             fn drop(&mut self) {
                 *self.0.leading.write() = None;
@@ -150,9 +150,9 @@ mod tests {
 
     #[test]
     fn a_floor_above_every_number_is_not_believed() {
-        let hub = Hub::default();
-        assert!(hub.raise_floor("t", 7));
-        assert!(!hub.raise_floor("t", u64::MAX));
-        assert_eq!(hub.floor("t"), 7);
+        let policies = Policies::default();
+        assert!(policies.raise_floor("t", 7));
+        assert!(!policies.raise_floor("t", u64::MAX));
+        assert_eq!(policies.floor("t"), 7);
     }
 }

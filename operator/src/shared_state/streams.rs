@@ -21,12 +21,12 @@ struct Entry {
 
 /// The gateways that are connected, by the pod's UID.
 #[derive(Debug, Default)]
-pub(crate) struct Sessions {
+pub(crate) struct Streams {
     entries: Mutex<HashMap<String, Entry>>,
     numbers: AtomicU64,
 }
 
-/// One stream's place among the sessions.
+/// One stream's place among the streams.
 #[derive(Debug)]
 pub(crate) struct Place {
     pub(crate) number: u64,
@@ -34,7 +34,7 @@ pub(crate) struct Place {
     pub(crate) replaced: CancellationToken,
 }
 
-impl Sessions {
+impl Streams {
     /// Takes the place of a pod's stream.
     pub(crate) fn enter(&self, pod_uid: &str, outbound: Outbound) -> Place {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
@@ -76,13 +76,13 @@ mod tests {
 
     #[test]
     fn a_newer_stream_of_a_pod_ends_the_older_one_and_outlives_it() {
-        let sessions = Sessions::default();
-        let older = sessions.enter("p", mpsc::channel(1).0);
-        let newer = sessions.enter("p", mpsc::channel(1).0);
+        let streams = Streams::default();
+        let older = streams.enter("p", mpsc::channel(1).0);
+        let newer = streams.enter("p", mpsc::channel(1).0);
         assert!(older.replaced.is_cancelled() && !newer.replaced.is_cancelled());
-        assert!(!sessions.leave("p", older.number));
-        assert!(sessions.has("p"));
-        assert!(sessions.leave("p", newer.number));
-        assert!(!sessions.has("p"));
+        assert!(!streams.leave("p", older.number));
+        assert!(streams.has("p"));
+        assert!(streams.leave("p", newer.number));
+        assert!(!streams.has("p"));
     }
 }

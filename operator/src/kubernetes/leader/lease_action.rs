@@ -7,7 +7,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 
 /// A Lease, and since when it has been seen unchanged.
 #[derive(Clone, Debug)]
-pub struct Observed {
+pub(super) struct Observed {
     /// The version that was seen.
     pub resource_version: String,
     /// When that version was seen first.
@@ -16,7 +16,7 @@ pub struct Observed {
 
 /// What a replica does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub(super) enum LeaseAction {
     /// It is ours: renew it.
     Renew,
     /// Nobody holds it, or its holder has been silent for too long: take it.
@@ -26,16 +26,16 @@ pub enum Decision {
 }
 
 /// Decides from the Lease, who we are, and how long it has been unchanged.
-pub fn decide(lease: &Lease, identity: &str, observed: &Observed, now: Instant) -> Decision {
+pub(super) fn decide(lease: &Lease, identity: &str, observed: &Observed, now: Instant) -> LeaseAction {
     let spec = lease.spec.as_ref();
     let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or("");
     let seconds = spec.and_then(|spec| spec.lease_duration_seconds).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
     if holder == identity {
-        Decision::Renew
+        LeaseAction::Renew
     } else if holder.is_empty() || now.duration_since(observed.since) > Duration::from_secs(seconds) {
-        Decision::Take
+        LeaseAction::Take
     } else {
-        Decision::Wait
+        LeaseAction::Wait
     }
 }
 
@@ -64,24 +64,24 @@ mod tests {
     #[test]
     fn a_holder_that_renews_is_left_alone() {
         let (observed, now) = seen(Duration::from_secs(5));
-        assert_eq!(decide(&lease("b"), "a", &observed, now), Decision::Wait);
+        assert_eq!(decide(&lease("b"), "a", &observed, now), LeaseAction::Wait);
     }
 
     #[test]
     fn a_holder_that_is_silent_for_longer_than_the_lease_is_succeeded() {
         let (observed, now) = seen(Duration::from_secs(7));
-        assert_eq!(decide(&lease("b"), "a", &observed, now), Decision::Take);
+        assert_eq!(decide(&lease("b"), "a", &observed, now), LeaseAction::Take);
     }
 
     #[test]
     fn a_released_lease_is_taken_at_once() {
         let (observed, now) = seen(Duration::ZERO);
-        assert_eq!(decide(&lease(""), "a", &observed, now), Decision::Take);
+        assert_eq!(decide(&lease(""), "a", &observed, now), LeaseAction::Take);
     }
 
     #[test]
     fn our_own_lease_is_renewed() {
         let (observed, now) = seen(Duration::from_secs(20));
-        assert_eq!(decide(&lease("a"), "a", &observed, now), Decision::Renew);
+        assert_eq!(decide(&lease("a"), "a", &observed, now), LeaseAction::Renew);
     }
 }
