@@ -1,32 +1,55 @@
-//! Which images a tenant may run. Pure.
+//! The images that a tenant may run. Pure.
 
+use globset::{GlobBuilder, GlobSet};
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::tenant::{Images, ReferencePolicy};
 
-/// Whether the tenant allows the image; if not, why, and what to do.
-pub(crate) fn check(image: &str, allowed: &Images) -> Result<(), (ConditionReason, String)> {
-    let (name, digest) = match image.split_once('@') {
-        Some((name, digest)) => (name, Some(digest)),
-        None => (image, None),
-    };
-    let name = without_tag(name);
-    if !allowed.allowed.iter().any(|pattern| matches(pattern, name)) {
-        let message = format!(
-            "the tenant's images.allowed does not cover {name}; use an image that it covers, or ask the platform team"
-        );
-        return Err((ConditionReason::ImageNotAllowed, message));
-    }
-    let pinned = digest
-        .and_then(|digest| digest.strip_prefix("sha256:"))
-        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
-    if allowed.reference_policy == ReferencePolicy::Digest && !pinned {
-        let message = format!("the tenant wants images by digest; write {name}@sha256:… with the image's digest");
-        return Err((ConditionReason::ImageNotPinned, message));
-    }
-    Ok(())
+/// A tenant's `spec.images`, compiled.
+#[derive(Clone, Debug)]
+pub(crate) struct AllowedImages {
+    names: GlobSet,
+    reference_policy: ReferencePolicy,
 }
 
-/// The name without a tag. A colon before a slash belongs to the registry's port.
+impl AllowedImages {
+    /// Compiles the patterns. A pattern that does not compile allows nothing.
+    pub(crate) fn new(images: &Images) -> Self {
+        let mut names = GlobSet::builder();
+        let globs = images.allowed.iter().flat_map(|pattern| globs(pattern));
+        for glob in globs.filter_map(|glob| {
+            let mut builder = GlobBuilder::new(&glob);
+            builder.literal_separator(true).backslash_escape(false).build().ok()
+        }) {
+            names.add(glob);
+        }
+        Self { names: names.build().unwrap_or_else(|_| GlobSet::empty()), reference_policy: images.reference_policy }
+    }
+
+    /// Checks whether the tenant allows an image. The error says why not, and what to do.
+    pub(crate) fn check(&self, image: &str) -> Result<(), (ConditionReason, String)> {
+        let (name, digest) = match image.split_once('@') {
+            Some((name, digest)) => (name, Some(digest)),
+            None => (image, None),
+        };
+        let name = without_tag(name);
+        if !self.names.is_match(name) {
+            let message = format!(
+                "the tenant's images.allowed does not cover {name}; use an image that it covers, or ask the platform team"
+            );
+            return Err((ConditionReason::ImageNotAllowed, message));
+        }
+        let pinned = digest
+            .and_then(|digest| digest.strip_prefix("sha256:"))
+            .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
+        if self.reference_policy == ReferencePolicy::Digest && !pinned {
+            let message = format!("the tenant wants images by digest; write {name}@sha256:… with the image's digest");
+            return Err((ConditionReason::ImageNotPinned, message));
+        }
+        Ok(())
+    }
+}
+
+/// Returns the name without a tag. A colon before a slash belongs to the registry's port.
 fn without_tag(name: &str) -> &str {
     match name.rsplit_once(':') {
         Some((before, tag)) if !tag.contains('/') => before,
@@ -34,48 +57,39 @@ fn without_tag(name: &str) -> &str {
     }
 }
 
-/// Whether a pattern covers a name: `*` stands for any run but of slashes, `**` at the end for all of the rest.
-fn matches(pattern: &str, name: &str) -> bool {
-    if let Some(prefix) = pattern.strip_suffix("**") {
-        return (0..=name.len())
-            .filter(|end| name.is_char_boundary(*end))
-            .any(|end| glob(prefix.as_bytes(), &name.as_bytes()[..end]));
-    }
-    glob(pattern.as_bytes(), name.as_bytes())
-}
-
-/// Matching with one star remembered: linear in the product of the lengths, which are bounded.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        if pattern.get(p) == Some(&b'*') {
-            star = Some((p, t));
-            p += 1;
-        } else if pattern.get(p) == text.get(t) {
-            p += 1;
-            t += 1;
-        } else {
-            // Give the last star one more character, which must not be a slash.
-            let Some((at, taken)) = star.filter(|(_, taken)| text.get(*taken) != Some(&b'/')) else { return false };
-            star = Some((at, taken + 1));
-            p = at + 1;
-            t = taken + 1;
+/// Translates a pattern of the API to globs: `*` matches within one part of the name, `**` at the end matches
+/// everything that follows, and all other characters are literal.
+fn globs(pattern: &str) -> Vec<String> {
+    let literal = |text: &str| {
+        let parts: Vec<_> = text.split('*').map(globset::escape).collect();
+        // A run of stars is one star: `**` in the middle must not cross a slash, as it would in a glob.
+        let mut glob = parts.join("*");
+        while glob.contains("**") {
+            glob = glob.replace("**", "*");
+        }
+        glob
+    };
+    match pattern.strip_suffix("**") {
+        None => vec![literal(pattern)],
+        // A glob's `**` has to follow a slash, so one glob covers the rest of this part and one all that follows it.
+        Some(prefix) => {
+            let rest_of_part = literal(&format!("{prefix}*"));
+            vec![format!("{rest_of_part}/**"), rest_of_part]
         }
     }
-    pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn images(patterns: &[&str], reference_policy: ReferencePolicy) -> Images {
-        Images { allowed: patterns.iter().map(|pattern| (*pattern).to_owned()).collect(), reference_policy }
+    fn images(patterns: &[&str], reference_policy: ReferencePolicy) -> AllowedImages {
+        let allowed = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        AllowedImages::new(&Images { allowed, reference_policy })
     }
 
     fn reason(image: &str, patterns: &[&str]) -> Option<ConditionReason> {
-        check(image, &images(patterns, ReferencePolicy::Any)).err().map(|(reason, _)| reason)
+        images(patterns, ReferencePolicy::Any).check(image).err().map(|(reason, _)| reason)
     }
 
     #[test]
@@ -95,6 +109,28 @@ mod tests {
     }
 
     #[test]
+    fn two_stars_match_everything_only_at_the_end() {
+        assert_eq!(reason("r.example/acme-files/deep/x", &["r.example/acme**"]), None);
+        assert_eq!(reason("r.example/acme", &["r.example/acme**"]), None);
+        assert_eq!(reason("anything/at/all", &["**"]), None);
+        assert_eq!(reason("r.example/a/b/files", &["r.example/**/files"]), Some(ConditionReason::ImageNotAllowed));
+        assert_eq!(reason("r.example/a/files", &["r.example/**/files"]), None);
+    }
+
+    #[test]
+    fn other_wildcards_of_globs_are_literal() {
+        for (pattern, name) in [
+            ("r.example/file?", "r.example/files"),
+            ("r.example/[a-z]", "r.example/a"),
+            ("r.example/{a,b}", "r.example/a"),
+            ("r.example/\\*", "r.example/a"),
+        ] {
+            assert_eq!(reason(name, &[pattern]), Some(ConditionReason::ImageNotAllowed), "{pattern}");
+        }
+        assert_eq!(reason("r.example/[a]{b}?", &["r.example/[a]{b}?"]), None);
+    }
+
+    #[test]
     fn a_pattern_covers_the_whole_name() {
         assert_eq!(reason("files", &["fil"]), Some(ConditionReason::ImageNotAllowed));
         assert_eq!(reason("files", &["*s"]), None);
@@ -108,9 +144,9 @@ mod tests {
     fn a_tag_does_not_pin() {
         let digest = format!("r.example/a/files@sha256:{}", "0a".repeat(32));
         let want = images(&["r.example/a/*"], ReferencePolicy::Digest);
-        assert!(check(&digest, &want).is_ok());
-        assert_eq!(check("r.example/a/files:1", &want).unwrap_err().0, ConditionReason::ImageNotPinned);
-        assert_eq!(check("r.example/a/files@sha256:0a", &want).unwrap_err().0, ConditionReason::ImageNotPinned);
+        assert!(want.check(&digest).is_ok());
+        assert_eq!(want.check("r.example/a/files:1").unwrap_err().0, ConditionReason::ImageNotPinned);
+        assert_eq!(want.check("r.example/a/files@sha256:0a").unwrap_err().0, ConditionReason::ImageNotPinned);
     }
 
     #[test]

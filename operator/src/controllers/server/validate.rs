@@ -7,7 +7,7 @@ use mcp_fleet_crds::server::{EnvVar, Resources, Workspace};
 use super::dereference::Facts;
 use crate::controllers::error::ReconcileError;
 use crate::kubernetes::labels::{self, Labels};
-use crate::policy::images;
+use crate::policy::images::AllowedImages;
 
 /// A server that may run.
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ pub(crate) fn validate(object: &MCPServer, facts: &Facts) -> Result<Result<Serve
     let Some(stdio) = &object.spec.source.stdio else {
         return refuse(ConditionReason::InvalidSpec, "source.stdio must be set".into(), false);
     };
-    if let Err((reason, message)) = images::check(&stdio.image, &tenant.spec.images) {
+    if let Err((reason, message)) = AllowedImages::new(&tenant.spec.images).check(&stdio.image) {
         return refuse(reason, message, false);
     }
     if !facts.prepared {

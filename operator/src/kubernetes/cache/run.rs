@@ -81,7 +81,7 @@ pub(crate) fn run(client: &Client) -> (Cache, BoxFuture<'static, ()>) {
 
 impl Cache {
     /// Waits until every store was filled once. False: a watch ended, which happens at shutdown only.
-    pub(crate) async fn filled(&self) -> bool {
+    pub(crate) async fn wait_until_filled(&self) -> bool {
         self.tenants.wait_until_ready().await.is_ok()
             && self.servers.wait_until_ready().await.is_ok()
             && self.scopes.wait_until_ready().await.is_ok()

@@ -10,7 +10,7 @@ use mcp_fleet_policy::units::Micros;
 
 use super::{Context, Problem, alive, uid};
 use crate::credentials::ca;
-use crate::policy::images;
+use crate::policy::images::AllowedImages;
 use crate::shared_state::verdict::Kind;
 
 /// The servers in force, by name.
@@ -19,10 +19,11 @@ pub(super) fn compile(context: &mut Context<'_>, has_currency: bool) -> Vec<Serv
         context.inputs.servers.iter().filter(|server| alive(&***server)).cloned().collect();
     sources.sort_by_key(|server| server.name_any());
     let tenant_uid = uid(&*context.inputs.tenant);
+    let images = AllowedImages::new(&context.inputs.tenant.spec.images);
     let mut in_force = Vec::new();
     for source in sources {
         let server_uid = uid(&*source);
-        let outcome = written(context, &source, has_currency);
+        let outcome = written(&images, &source, has_currency);
         let catalogue = match &outcome {
             Ok((tools, limits)) => Some((tools.clone(), *limits)),
             Err(_) => before(context, &source),
@@ -44,12 +45,12 @@ pub(super) fn compile(context: &mut Context<'_>, has_currency: bool) -> Vec<Serv
 
 /// The catalogue and the limits as the object says.
 fn written(
-    context: &Context<'_>,
+    images: &AllowedImages,
     source: &MCPServer,
     has_currency: bool,
 ) -> Result<(Vec<Tool>, ServerLimits), Problem> {
     if let Some(stdio) = &source.spec.source.stdio
-        && let Err((reason, message)) = images::check(&stdio.image, &context.inputs.tenant.spec.images)
+        && let Err((reason, message)) = images.check(&stdio.image)
     {
         return Err(Problem::new(reason, message));
     }

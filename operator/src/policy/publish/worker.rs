@@ -18,14 +18,14 @@ use crate::error;
 use crate::kubernetes::cache::older_claim;
 use crate::kubernetes::labels;
 use crate::policy::compile::{self, Compiled, Previous};
-use crate::retry::jittered;
+use crate::retry::Backoff;
 use crate::shared_state::verdict::Kind;
 use crate::shared_state::{Proof, Published};
 
 /// How long changes are gathered before they are compiled.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// The first pause after a failure, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// The first pause after a failure, and the longest; jitter at most doubles them.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(6));
 
 /// What wakes a worker.
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
         damaged: false,
         touched: Arc::clone(&signals.touched),
     };
-    let mut failures = 0_u32;
+    let (mut failures, mut backoff) = (0_u32, Backoff::new(PAUSES.0, PAUSES.1));
     let mut retry: Option<Duration> = None;
     while worker.ctx.cache.tenant_by_uid(&worker.uid).is_some() {
         let proof = tokio::select! {
@@ -91,10 +91,12 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
         let outcome = worker.pass(proof).await;
         worker.tell(&outcome);
         match outcome {
-            Ok(()) => (failures, retry) = (0, None),
+            Ok(()) => {
+                (failures, retry) = (0, None);
+                backoff = Backoff::new(PAUSES.0, PAUSES.1);
+            }
             Err(error) => {
-                let pause = PAUSES.0.saturating_mul(1 << failures.min(8)).min(PAUSES.1);
-                (failures, retry) = (failures.saturating_add(1), Some(jittered(pause)));
+                (failures, retry) = (failures.saturating_add(1), Some(backoff.next_pause()));
                 // A namespace that is not there or not open to us yet is no news: the tenant's controller is at it.
                 let waiting = matches!(error, PublishError::NoNamespace | PublishError::NotLetIn) && failures < 6;
                 if !waiting {
