@@ -31,6 +31,9 @@ pub(crate) enum ReconcileError {
         /// What the API server said.
         source: kube::Error,
     },
+    /// The finalizer could not be added or removed.
+    #[error("failed to change the finalizers")]
+    Finalizer(#[source] kube::Error),
     /// The object lacks what the API server gives to every object.
     #[error("failed to read {0} of the object")]
     Incomplete(&'static str),

@@ -20,9 +20,6 @@ pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
 /// Selects everything that we made.
 pub(crate) const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=mcp-fleet";
 
-/// The finalizer of the objects whose children live in other namespaces.
-pub(crate) const FINALIZER: &str = "mcp-fleet.dev/teardown";
-
 /// A set of labels.
 pub(crate) type Labels = BTreeMap<String, String>;
 

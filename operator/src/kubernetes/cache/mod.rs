@@ -10,9 +10,9 @@ mod run;
 mod secrets;
 
 pub(crate) use kinds::resource_of;
-pub(crate) use owned::{Key, Owned};
+pub(crate) use owned::{Key, Meta, Owned};
 pub(crate) use run::run;
-pub(crate) use secrets::{OPERATOR_BINDING, watch_secrets};
+pub(crate) use secrets::watch_secrets;
 
 use std::sync::Arc;
 
@@ -25,7 +25,10 @@ use tokio::sync::broadcast;
 
 use crate::kubernetes::labels::{self, Labels};
 
-/// What changed, told after the store has it.
+/// Name of the `RoleBinding` that gives the operator access to a namespace of a tenant.
+pub(crate) const OPERATOR_BINDING: &str = "mcp-fleet-operator";
+
+/// A change in the cluster, announced after the cache has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// A tenant, by name.
@@ -103,6 +106,12 @@ impl Cache {
         found.is_some_and(|namespace| namespace.labels().contains_key(labels::TENANT_UID))
     }
 
+    /// Whether the operator may work in a namespace of a tenant.
+    pub(crate) fn has_access(&self, namespace: &str) -> bool {
+        let (kind, name) = ("RoleBinding".into(), OPERATOR_BINDING.into());
+        self.owned.has(&Key { kind, namespace: namespace.into(), name })
+    }
+
     /// The tenant with that UID.
     pub(crate) fn tenant_by_uid(&self, uid: &str) -> Option<Arc<MCPTenant>> {
         with_uid(&self.tenants, uid)
@@ -140,8 +149,8 @@ pub(crate) fn in_namespace<K: Stored>(store: &Store<K>, namespace: &str) -> Vec<
     found.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
 }
 
-/// The one object, as the list that a controller is asked for.
-pub(crate) fn only<K: Stored>(object: Option<Arc<K>>) -> Vec<ObjectRef<K>> {
+/// Returns a reference to the object, if there is one, as controllers queue it.
+pub(crate) fn references<K: Stored>(object: Option<Arc<K>>) -> Vec<ObjectRef<K>> {
     object.map(|object| ObjectRef::from_obj(&*object)).into_iter().collect()
 }
 

@@ -2,6 +2,7 @@
 //! were before someone took them off.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use parking_lot::RwLock;
 
@@ -16,6 +17,12 @@ pub(crate) struct Key {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
 }
 
 /// What is known of it.

@@ -12,11 +12,8 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::AbortHandle;
 
-use super::{Cache, Change, Key};
+use super::{Cache, Change};
 use crate::kubernetes::labels;
-
-/// The `RoleBinding` that lets the operator into a tenant's namespace: once it is there, the watch may start.
-pub(crate) const OPERATOR_BINDING: &str = "mcp-fleet-operator";
 
 /// Keeps one watch for `own`, the operator's namespace, and one for each of a tenant's; never ends. Dropping it ends all
 /// of them.
@@ -56,11 +53,7 @@ fn namespaces(cache: &Cache) -> Vec<String> {
         .state()
         .into_iter()
         .map(|namespace| namespace.name_any())
-        .filter(|namespace| {
-            let binding =
-                Key { kind: "RoleBinding".into(), namespace: namespace.clone(), name: OPERATOR_BINDING.into() };
-            cache.owned.has(&binding)
-        })
+        .filter(|namespace| cache.has_access(namespace))
         .collect();
     found.sort_unstable();
     found
