@@ -131,7 +131,7 @@ impl Server {
             if matches!(end, RunEnd::Stopping) {
                 return Ok(());
             }
-            let pause = backoff.after(started.elapsed());
+            let pause = backoff.pause_after(started.elapsed());
             let error: &dyn std::error::Error = &end;
             warn!(epoch, error, again_in_ms = pause.as_millis(), "the server is not running");
             tokio::select! {
