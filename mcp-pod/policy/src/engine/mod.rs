@@ -1,7 +1,8 @@
-//! Who may call what: a tenant's policy with its lookup tables, built once per generation.
+//! Decides who may call what: a tenant's policy with its lookup tables, built once per generation.
 //!
-//! A call is allowed if one single grant (one entry of one held scope) admits all of it, and the catalogue does too;
-//! never a mixture of two grants, argument by argument. What is not found here does not exist for its caller.
+//! A call is allowed if a single grant (one entry of one held scope) and the catalogue both admit all of its arguments.
+//! Two grants are never combined argument by argument. Anything without an entry in these tables does not exist for
+//! the caller.
 
 mod access;
 mod compile;
@@ -20,40 +21,40 @@ use crate::rules::{Arguments, RuleError};
 pub use access::{Admitted, ToolAccess};
 pub use view::{PrincipalRef, View};
 
-/// A policy that cannot be enforced: the one before stays in force.
+/// Why a policy cannot be enforced; the previous policy stays in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
-    /// Two objects of one kind and one name or UID.
-    #[error("the {kind} {name:?} is there twice")]
+    /// Two objects of one kind have the same name or UID.
+    #[error("the {kind} {name:?} occurs twice")]
     Duplicate {
         /// `server`, `tool` or `principal`.
         kind: &'static str,
-        /// Its name or UID.
+        /// Name or UID that occurs twice.
         name: String,
     },
-    /// A tool of the catalogue whose arguments cannot be enforced.
+    /// The argument rules of a tool in the catalogue cannot be enforced.
     #[error("failed to compile the arguments of tool {tool:?} of server {server:?}")]
     Catalogue {
-        /// The server's name.
+        /// Name of the server.
         server: String,
-        /// The tool's name.
+        /// Name of the tool.
         tool: String,
-        /// What is wrong with them.
+        /// The rule that failed to compile, and why.
         source: RuleError,
     },
-    /// A tool of a scope whose arguments cannot be enforced.
+    /// The argument rules of a tool in a scope cannot be enforced.
     #[error("failed to compile the arguments of tool {tool:?} of scope {scope:?}")]
     Scope {
-        /// The scope's name.
+        /// Name of the scope.
         scope: String,
-        /// The tool's name.
+        /// Name of the tool.
         tool: String,
-        /// What is wrong with them.
+        /// The rule that failed to compile, and why.
         source: RuleError,
     },
 }
 
-/// The policy of one tenant, ready to be enforced.
+/// The compiled policy of one tenant: the model and the tables to look things up in it.
 #[derive(Debug)]
 pub struct Compiled {
     policy: TenantPolicy,
@@ -61,69 +62,70 @@ pub struct Compiled {
     servers: HashMap<String, usize>,
     /// For each server, indices into its tools by name.
     tools: Vec<HashMap<String, usize>>,
-    /// Indices into `policy.principals` and `holders`, by UID.
+    /// Indices into `policy.principals` and `principal_entries`, by UID.
     principals: HashMap<String, usize>,
-    holders: Vec<Holder>,
+    principal_entries: Vec<PrincipalEntry>,
 }
 
-/// What a principal holds.
+/// What one principal may call.
 #[derive(Debug)]
-struct Holder {
+struct PrincipalEntry {
     /// `<namespace>/<name>`.
     label: String,
-    /// One for each server of which it may call a tool, by the server's index.
-    views: Vec<Held>,
+    /// One entry for each server with a tool that the principal may call, sorted by the server's index.
+    servers: Vec<ServerEntry>,
 }
 
-/// What a principal may call on one server.
+/// What one principal may call on one server.
 #[derive(Debug)]
-struct Held {
+struct ServerEntry {
+    /// Index into `policy.servers`.
     server: usize,
-    /// Principals with equal grants share it.
-    granted: Arc<[Granted]>,
-    /// For each class, the indices of the budgets that cover its calls.
+    /// Tools that the principal may call, in the order of the catalogue; shared by principals with equal grants.
+    tools: Arc<[ToolEntry]>,
+    /// For each class, the indices of the budgets that cover the principal's calls on this server.
     budgets: [Box<[usize]>; 3],
 }
 
-/// A tool that may be called.
+/// A tool that at least one grant admits.
 #[derive(Debug)]
-struct Granted {
-    /// Index into the server's tools; they are in the order of the catalogue.
+struct ToolEntry {
+    /// Index into the server's tools.
     tool: usize,
-    /// One of these has to admit a call, whole.
-    alternatives: Vec<Alternative>,
-    /// The JSON Schema of what they admit.
+    /// The grants of this tool; a call needs one that admits all of its arguments.
+    grants: Vec<ToolGrant>,
+    /// JSON Schema of the arguments that the grants admit.
     schema: Box<[u8]>,
 }
 
-/// What one grant admits of one tool.
+/// A grant of one tool: the rules of one scope, already intersected with those of the catalogue.
 #[derive(Clone, Debug)]
-struct Alternative {
+struct ToolGrant {
     scope: String,
     arguments: Arc<Arguments>,
 }
 
 impl Compiled {
-    /// Builds the tables.
+    /// Compiles a policy into its lookup tables.
     pub fn new(policy: TenantPolicy) -> Result<Self, CompileError> {
         compile::compile(policy)
     }
 
-    /// The policy as it was published.
+    /// Returns the policy as published.
     pub const fn policy(&self) -> &TenantPolicy {
         &self.policy
     }
 
-    /// The principal of that UID.
+    /// Returns the principal with this UID.
     pub fn principal(&self, uid: &str) -> Option<PrincipalRef<'_>> {
         self.principals.get(uid).map(|index| PrincipalRef::new(self, *index))
     }
 
-    /// Whether a proof of freshness of that age still allows calls of this class; listing counts as
+    /// Checks that a proof of freshness of this age still allows calls of this class; listing tools counts as
     /// [`Class::Read`].
     pub fn check_fresh(&self, age: Duration, class: Class) -> Result<(), Reason> {
-        let most = if class == Class::Read { self.policy.stale_after.read } else { self.policy.stale_after.write };
-        if age > most { Err(Reason::PolicyStale) } else { Ok(()) }
+        let limit = if class == Class::Read { self.policy.stale_after.read } else { self.policy.stale_after.write };
+        if age > limit { Err(Reason::PolicyStale) } else { Ok(()) }
     }
 }
 

@@ -1,6 +1,6 @@
-//! The way from a principal over a server to a tool.
+//! Lookups: from a principal to its servers, and from a server to its tools.
 
-use super::{Compiled, Granted, Held, Holder, ToolAccess};
+use super::{Compiled, PrincipalEntry, ServerEntry, ToolAccess, ToolEntry};
 use crate::model;
 use crate::reason::Reason;
 
@@ -10,83 +10,90 @@ pub struct PrincipalRef<'p> {
     compiled: &'p Compiled,
     index: usize,
     principal: &'p model::Principal,
-    holder: &'p Holder,
+    entry: &'p PrincipalEntry,
 }
 
 impl<'p> PrincipalRef<'p> {
-    /// The index comes from the tables of the same policy.
+    /// Builds the reference from an index of the same policy's tables.
     #[expect(clippy::indexing_slicing, reason = "built together with the table that the index comes from")]
     pub(super) fn new(compiled: &'p Compiled, index: usize) -> Self {
-        Self { compiled, index, principal: &compiled.policy.principals[index], holder: &compiled.holders[index] }
+        Self {
+            compiled,
+            index,
+            principal: &compiled.policy.principals[index],
+            entry: &compiled.principal_entries[index],
+        }
     }
 
-    /// Its place among the principals of this generation.
+    /// Returns the index of the principal in this generation of the policy.
     pub const fn index(self) -> usize {
         self.index
     }
 
-    /// It as published.
+    /// Returns the principal as published.
     pub const fn policy(self) -> &'p model::Principal {
         self.principal
     }
 
-    /// `<namespace>/<name>`, as it stands in audit lines and labels.
+    /// Returns `<namespace>/<name>`, as used in audit lines and labels.
     pub fn label(self) -> &'p str {
-        &self.holder.label
+        &self.entry.label
     }
 
-    /// What it may call on that server; [`Reason::ServerUnknown`] also if that is nothing.
+    /// Returns the tools that the principal may call on this server. If there are none, the error is
+    /// [`Reason::ServerUnknown`], as for a server that does not exist.
     pub fn view(self, server: &str) -> Result<View<'p>, Reason> {
         let server = *self.compiled.servers.get(server).ok_or(Reason::ServerUnknown)?;
-        let place =
-            self.holder.views.binary_search_by_key(&server, |held| held.server).map_err(|_| Reason::ServerUnknown)?;
-        let held = self.holder.views.get(place).ok_or(Reason::ServerUnknown)?;
+        let entries = &self.entry.servers;
+        let index = entries.binary_search_by_key(&server, |entry| entry.server).map_err(|_| Reason::ServerUnknown)?;
+        let entry = entries.get(index).ok_or(Reason::ServerUnknown)?;
         let server = self.compiled.policy.servers.get(server).ok_or(Reason::ServerUnknown)?;
-        Ok(View { compiled: self.compiled, held, server })
+        Ok(View { compiled: self.compiled, entry, server })
     }
 
-    /// The tool, if it may be called at all.
+    /// Returns the tool, if at least one grant admits a call of it.
     pub fn authorise(self, server: &str, tool: &str) -> Result<ToolAccess<'p>, Reason> {
         self.view(server)?.tool(tool)
     }
 }
 
-/// What one principal may call on one server.
+/// The tools that one principal may call on one server.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'p> {
     compiled: &'p Compiled,
-    held: &'p Held,
+    entry: &'p ServerEntry,
     server: &'p model::Server,
 }
 
 impl<'p> View<'p> {
-    /// The server.
+    /// Returns the server.
     pub const fn server(self) -> &'p model::Server {
         self.server
     }
 
-    /// The server's place among those of this generation.
+    /// Returns the index of the server in this generation of the policy.
     pub const fn server_index(self) -> usize {
-        self.held.server
+        self.entry.server
     }
 
-    /// The tools, in the order of the catalogue.
+    /// Returns the tools in the order of the catalogue.
     pub fn tools(self) -> impl Iterator<Item = ToolAccess<'p>> {
-        self.held.granted.iter().filter_map(move |granted| self.access(granted))
+        self.entry.tools.iter().filter_map(move |entry| self.access(entry))
     }
 
-    /// The tool of that name: [`Reason::ToolUnknown`] if the catalogue has none, [`Reason::ToolNotGranted`] if no
-    /// grant admits any call of it. Callers hear the same in both cases.
+    /// Returns the tool with this name. The error is [`Reason::ToolUnknown`] if the catalogue does not declare it and
+    /// [`Reason::ToolNotGranted`] if no grant admits any call of it; callers get the same answer in both cases.
     pub fn tool(self, name: &str) -> Result<ToolAccess<'p>, Reason> {
-        let tools = self.compiled.tools.get(self.held.server).ok_or(Reason::ToolUnknown)?;
+        let tools = self.compiled.tools.get(self.entry.server).ok_or(Reason::ToolUnknown)?;
         let index = tools.get(name).ok_or(Reason::ToolUnknown)?;
-        let granted = &self.held.granted;
-        let place = granted.binary_search_by_key(index, |granted| granted.tool).map_err(|_| Reason::ToolNotGranted)?;
-        granted.get(place).and_then(|granted| self.access(granted)).ok_or(Reason::ToolNotGranted)
+        let entries = &self.entry.tools;
+        let index = entries.binary_search_by_key(index, |entry| entry.tool).map_err(|_| Reason::ToolNotGranted)?;
+        entries.get(index).and_then(|entry| self.access(entry)).ok_or(Reason::ToolNotGranted)
     }
 
-    fn access(self, granted: &'p Granted) -> Option<ToolAccess<'p>> {
-        let tool = self.server.tools.get(granted.tool)?;
-        Some(ToolAccess { compiled: self.compiled, server: self.server, tool, held: self.held, granted })
+    fn access(self, tool_entry: &'p ToolEntry) -> Option<ToolAccess<'p>> {
+        let Self { compiled, entry: server_entry, server } = self;
+        let tool = server.tools.get(tool_entry.tool)?;
+        Some(ToolAccess { compiled, server, tool, server_entry, tool_entry })
     }
 }
