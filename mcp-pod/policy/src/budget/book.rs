@@ -1,4 +1,4 @@
-//! The book of all leases of one gateway.
+//! All leases of one gateway, and the reservations on them.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,8 @@ use foldhash::HashMap;
 use super::account::{Account, need};
 use super::lease::Lease;
 use super::{
-    Call, Charge, Grant, LeaseAnswer, LeaseOutcome, LeaseRequest, Outcome, Part, Reservation, Spend, SpendReport,
+    Call, Charge, Grant, LeaseAnswer, LeaseOutcome, LeaseRequest, Outcome, Reservation, ReservationPart, Spend,
+    SpendReport,
 };
 use crate::denial::Denial;
 use crate::model::{Budget, TenantPolicy};
@@ -15,45 +16,45 @@ use crate::reason::Reason;
 use crate::tick::Tick;
 use crate::units::Micros;
 
-/// Leases, and what was taken out of them.
+/// The gateway's leases, by budget, and what was reserved and spent from them.
 #[derive(Debug, Default)]
 pub struct Book {
-    /// The budgets of the policy in force, by UID.
+    /// Budgets of the policy in force, by UID.
     accounts: HashMap<String, Account>,
-    /// By a number of our own, which is never used again.
+    /// Leases by a local number that is never reused.
     leases: BTreeMap<u64, Lease>,
-    /// The last number that was given to a lease or a request.
-    number: u64,
+    /// Last number that was assigned to a lease or a request.
+    last_number: u64,
     closed: bool,
 }
 
 impl Book {
-    /// Without budgets.
+    /// Creates a book without budgets.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes the budgets of a policy; leases of budgets that are gone are given back.
+    /// Applies the budgets of a policy; leases of removed budgets are returned.
     pub fn apply(&mut self, now: Tick, policy: &TenantPolicy) {
         let mut known = std::mem::take(&mut self.accounts);
         for budget in &policy.budgets {
             let account = Account::new(budget, policy.currency.as_ref());
             let account = match known.remove(&budget.uid) {
-                Some(known) => known.renew(account),
+                Some(known) => known.with_limits_of(account),
                 None => account,
             };
             self.accounts.insert(budget.uid.clone(), account);
         }
-        for gone in known.into_values().flat_map(|account| account.leases) {
-            if let Some(lease) = self.leases.get_mut(&gone) {
+        for number in known.into_values().flat_map(|account| account.leases) {
+            if let Some(lease) = self.leases.get_mut(&number) {
                 lease.drain();
             }
         }
         self.tick(now);
     }
 
-    /// Takes the call out of every budget that covers it, or out of none. `wall` is Unix seconds, for telling when a
-    /// budget starts anew.
+    /// Reserves the call from every budget that covers it, or from none. `wall` is the time in Unix seconds, used to
+    /// tell the caller when a budget resets.
     pub fn reserve<'b>(
         &mut self,
         now: Tick,
@@ -66,7 +67,7 @@ impl Book {
         }
         let needs = budgets.map(|budget| (budget, need(budget, call.price))).filter(|(_, need)| !need.is_nothing());
         if self.closed && needs.clone().next().is_some() {
-            return unavailable("the gateway is about to end");
+            return unavailable("the gateway is shutting down");
         }
         let mut plan = Vec::new();
         let mut complete = true;
@@ -77,7 +78,7 @@ impl Book {
             let fits = |number: &&u64| self.leases.get(*number).is_some_and(|lease| lease.fits(now, need));
             match account.leases.iter().find(fits) {
                 Some(number) => plan.push((*number, need)),
-                None => match account.refusal(now, wall, need) {
+                None => match account.denial(now, wall, need) {
                     Some(denial) => return Outcome::Refused(denial),
                     None => complete = false,
                 },
@@ -85,28 +86,28 @@ impl Book {
         }
         if !complete {
             for (budget, need) in needs {
-                self.ask(now, &budget.uid, need);
+                self.request_lease(now, &budget.uid, need);
             }
             return Outcome::NeedLease;
         }
         let mut parts = Vec::with_capacity(plan.len());
         for (number, spend) in plan {
             if let Some(lease) = self.leases.get_mut(&number) {
-                parts.push(Part { lease: number, item: lease.reserve(now, call, spend), spend });
+                parts.push(ReservationPart { lease: number, item: lease.reserve(now, call, spend), spend });
             }
         }
         Outcome::Reserved(Reservation { parts })
     }
 
-    /// Asks for a lease if none fits. Those that do not fit are given back first, so that their rest can be leased
-    /// again together with what is left.
-    fn ask(&mut self, now: Tick, budget_uid: &str, need: Spend) {
+    /// Requests a lease if no open lease covers the need. Leases that are too small are returned first, so that their
+    /// remainders can be leased again together with the rest of the budget.
+    fn request_lease(&mut self, now: Tick, budget_uid: &str, need: Spend) {
         let Some(account) = self.accounts.get_mut(budget_uid) else { return };
         if account.leases.iter().any(|number| self.leases.get(number).is_some_and(|lease| lease.fits(now, need))) {
             return;
         }
-        if account.ask(self.number + 1, budget_uid, need) {
-            self.number += 1;
+        if account.request_lease(self.last_number + 1, budget_uid, need) {
+            self.last_number += 1;
             for number in std::mem::take(&mut account.leases) {
                 if let Some(lease) = self.leases.get_mut(&number) {
                     lease.drain();
@@ -115,80 +116,81 @@ impl Book {
         }
     }
 
-    /// Ends a reservation.
+    /// Settles a reservation.
     pub fn settle(&mut self, now: Tick, reservation: Reservation, charge: Charge) {
-        for Part { lease, item, spend } in reservation.parts {
+        for ReservationPart { lease, item, spend } in reservation.parts {
             if let Some(lease) = self.leases.get_mut(&lease) {
                 lease.settle(now, item, spend, charge);
             }
         }
     }
 
-    /// The requests that are to be sent now.
+    /// Returns the lease requests to send now.
     pub fn take_requests(&mut self, _: Tick) -> Vec<LeaseRequest> {
         let unsent =
-            self.accounts.values_mut().filter_map(|account| account.asked.as_mut()).filter(|asked| !asked.sent);
+            self.accounts.values_mut().filter_map(|account| account.pending.as_mut()).filter(|pending| !pending.sent);
         let mut requests: Vec<LeaseRequest> = unsent
-            .map(|asked| {
-                asked.sent = true;
-                asked.request.clone()
+            .map(|pending| {
+                pending.sent = true;
+                pending.request.clone()
             })
             .collect();
         requests.sort_unstable_by_key(|request| request.request);
         requests
     }
 
-    /// Takes an answer of the ledger. Who waits for it should reserve again.
+    /// Applies an answer of the ledger. Calls that wait for it should reserve again.
     pub fn answer(&mut self, now: Tick, wall: i64, answer: LeaseAnswer) {
         let LeaseAnswer { request, budget_uid, outcome } = answer;
         let account = self.accounts.get_mut(&budget_uid);
-        let asked = account.and_then(|account| account.answered(request));
+        let request = account.and_then(|account| account.take_pending(request));
         match outcome {
-            LeaseOutcome::Granted(grant) => self.granted(now, wall, budget_uid, grant, asked),
-            LeaseOutcome::Exhausted { period_end } => self.refused(now, wall, asked, Some(period_end)),
-            LeaseOutcome::Unavailable | LeaseOutcome::UnknownBudget => self.refused(now, wall, asked, None),
+            LeaseOutcome::Granted(grant) => self.granted(now, wall, budget_uid, grant, request),
+            LeaseOutcome::Exhausted { period_end } => self.refused(now, wall, request, Some(period_end)),
+            LeaseOutcome::Unavailable | LeaseOutcome::UnknownBudget => self.refused(now, wall, request, None),
         }
     }
 
-    /// A lease that nobody asked for, or not any more, is given back at once: it has been charged.
-    fn granted(&mut self, now: Tick, wall: i64, budget_uid: String, grant: Grant, asked: Option<LeaseRequest>) {
+    /// Adds a granted lease. One that was not requested, or is no longer useful, is returned at once, because it is
+    /// already charged to its budget.
+    fn granted(&mut self, now: Tick, wall: i64, budget_uid: String, grant: Grant, request: Option<LeaseRequest>) {
         if self.leases.values().any(|lease| lease.id() == grant.lease) {
             return;
         }
         let size = Spend { amount: grant.amount, calls: grant.calls };
         let mut lease = Lease::new(now, budget_uid, grant);
-        self.number += 1;
-        let useful = asked.as_ref().is_some_and(|asked| size.covers(least(asked)));
+        self.last_number += 1;
+        let useful = request.as_ref().is_some_and(|request| size.covers(minimum(request)));
         match self.accounts.get_mut(lease.budget_uid()) {
-            Some(account) if useful && !self.closed => account.granted(self.number),
+            Some(account) if useful && !self.closed => account.add_lease(self.last_number),
             _ => {
                 lease.drain();
-                self.refused(now, wall, asked, None);
+                self.refused(now, wall, request, None);
             }
         }
-        self.leases.insert(self.number, lease);
+        self.leases.insert(self.last_number, lease);
     }
 
-    fn refused(&mut self, now: Tick, wall: i64, asked: Option<LeaseRequest>, period_end: Option<i64>) {
-        let Some(asked) = asked else { return };
-        if let Some(account) = self.accounts.get_mut(&asked.budget_uid) {
-            account.refuse(now, wall, least(&asked), period_end);
+    fn refused(&mut self, now: Tick, wall: i64, request: Option<LeaseRequest>, period_end: Option<i64>) {
+        let Some(request) = request else { return };
+        if let Some(account) = self.accounts.get_mut(&request.budget_uid) {
+            account.add_refusal(now, wall, minimum(&request), period_end);
         }
     }
 
-    /// Lets time pass: leases near their deadline end, and those that nobody uses are given back. About once a second.
+    /// Ends leases that are near their deadline and returns idle ones. Call it about once a second.
     pub fn tick(&mut self, now: Tick) {
         for lease in self.leases.values_mut() {
             lease.tick(now);
         }
     }
 
-    /// The reports that are to be sent now, before any request.
+    /// Returns the spend reports to send now, before any lease request.
     pub fn take_reports(&mut self, now: Tick) -> Vec<SpendReport> {
         self.leases.values_mut().filter_map(|lease| lease.report(now)).collect()
     }
 
-    /// The ledger has this report.
+    /// Records that the ledger has stored this report.
     pub fn acked(&mut self, lease: &str, sequence: u64) {
         let found = self.leases.iter_mut().find(|(_, known)| known.id() == lease);
         let Some((number, lease)) = found else { return };
@@ -201,24 +203,24 @@ impl Book {
         }
     }
 
-    /// The ledger wants this lease back.
+    /// Returns a lease that the ledger recalls.
     pub fn recall(&mut self, _: Tick, lease: &str) {
         if let Some(lease) = self.leases.values_mut().find(|known| known.id() == lease) {
             lease.drain();
         }
     }
 
-    /// A new connection to the ledger: what has no answer is given out again, as it was.
+    /// Handles a new connection to the ledger: unanswered requests and reports are sent again, unchanged.
     pub fn reconnected(&mut self) {
-        for asked in self.accounts.values_mut().filter_map(|account| account.asked.as_mut()) {
-            asked.sent = false;
+        for pending in self.accounts.values_mut().filter_map(|account| account.pending.as_mut()) {
+            pending.sent = false;
         }
         for lease in self.leases.values_mut() {
             lease.reconnected();
         }
     }
 
-    /// Gives everything back; calls are refused from now on.
+    /// Returns all leases; every later reservation is refused.
     pub fn close(&mut self, now: Tick) {
         self.closed = true;
         for lease in self.leases.values_mut() {
@@ -227,7 +229,7 @@ impl Book {
         self.tick(now);
     }
 
-    /// Whether the ledger knows all that was spent and nothing is leased.
+    /// Returns whether no lease is left: the ledger has the last report of each.
     pub fn is_empty(&self) -> bool {
         self.leases.is_empty()
     }
@@ -238,8 +240,8 @@ impl Book {
     }
 }
 
-/// The least that a request asks for.
-const fn least(request: &LeaseRequest) -> Spend {
+/// Returns the smallest lease that is useful for a request.
+const fn minimum(request: &LeaseRequest) -> Spend {
     Spend { amount: request.minimum_amount, calls: request.minimum_calls }
 }
 

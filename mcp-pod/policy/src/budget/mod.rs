@@ -1,9 +1,9 @@
-//! The gateway's side of budgets: what it has leased of them, and what it took out.
+//! The gateway's side of budgets: the leases it holds, and what calls reserved and spent from them.
 //!
-//! The ledger charges a lease before the gateway hears of it, so whatever the book gives out is covered. A call takes
-//! from every budget that covers it or from none, and it is spent in full unless the server certainly never saw it.
-//! The book speaks no protocol: its driver sends the requests and reports that it gives out (reports first, so that
-//! what is returned can be leased again) and feeds back the answers.
+//! The ledger charges a lease to its budget before the gateway receives it, so every reservation is covered. A call
+//! reserves from every budget that covers it or from none, and is charged in full unless the server certainly never
+//! saw it. [`Book`] does no I/O: its driver sends the requests and reports that the book returns (reports first, so
+//! that returned amounts can be leased again) and passes the answers back in.
 
 mod account;
 mod book;
@@ -17,56 +17,58 @@ use crate::units::Micros;
 
 pub use book::Book;
 
-/// A call that wants to be paid.
+/// A call that needs a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call<'c> {
-    /// The caller, `<namespace>/<name>`.
+    /// `<namespace>/<name>` of the caller.
     pub principal: &'c str,
-    /// The server's name.
+    /// Name of the server.
     pub server: &'c str,
-    /// The tool's name.
+    /// Name of the tool.
     pub tool: &'c str,
-    /// What it costs.
+    /// Price of the call.
     pub price: Micros,
 }
 
-/// What became of a call that wanted to be paid.
+/// Result of [`Book::reserve`].
 #[derive(Debug)]
 pub enum Outcome {
-    /// It is paid; settle it.
+    /// The call is covered; settle the reservation when the call ends.
     Reserved(Reservation),
-    /// A lease has been asked for ([`Book::take_requests`]); reserve again once it is answered.
+    /// A lease is missing and has been queued for [`Book::take_requests`]; reserve again once it is answered.
     NeedLease,
-    /// It cannot be paid.
+    /// The call cannot be covered.
     Refused(Denial),
 }
 
-/// What was taken out for one call, to be given to [`Book::settle`] exactly once. If it is lost instead, it counts as
-/// spent when its lease ends.
+/// Amounts that one call reserves from leases. Pass it to [`Book::settle`] exactly once; a reservation that is dropped
+/// instead counts as spent when its leases end.
 #[must_use = "a reservation has to be settled"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reservation {
-    parts: Vec<Part>,
+    parts: Vec<ReservationPart>,
 }
 
-/// What was taken out of one lease.
+/// The amount that a reservation takes from one lease.
 #[derive(Debug, PartialEq, Eq)]
-struct Part {
+struct ReservationPart {
+    /// Number of the lease in the book.
     lease: u64,
+    /// Index of the principal and tool in the lease's items.
     item: usize,
     spend: Spend,
 }
 
-/// What a call cost in the end.
+/// How much of a reservation a settled call spends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charge {
-    /// What was reserved: the server saw the call, or may have.
+    /// The whole reservation: the server saw the call, or may have.
     Full,
-    /// Nothing: the server certainly never saw it.
+    /// Nothing: the server certainly never saw the call.
     Nothing,
 }
 
-/// Money and calls.
+/// An amount of money and a number of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Spend {
     amount: Micros,
@@ -91,90 +93,90 @@ impl Spend {
     }
 }
 
-/// Asks the ledger for a part of a budget.
+/// A request to the ledger for a lease on one budget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseRequest {
-    /// Unique in this book; asked again with the same number after a reconnect.
+    /// Number of the request, unique in this book. A request that is sent again after a reconnect keeps its number.
     pub request: u64,
-    /// The budget.
+    /// UID of the budget.
     pub budget_uid: String,
-    /// What would be good to have.
+    /// Money wanted.
     pub amount: Micros,
-    /// The least that is of use.
+    /// Smallest amount of money that is useful.
     pub minimum_amount: Micros,
-    /// The same in calls.
+    /// Number of calls wanted.
     pub calls: u64,
-    /// The least calls that are of use.
+    /// Smallest number of calls that is useful.
     pub minimum_calls: u64,
 }
 
-/// The ledger's answer.
+/// The ledger's answer to a lease request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseAnswer {
-    /// The number of the request.
+    /// Number of the request.
     pub request: u64,
-    /// The budget.
+    /// UID of the budget.
     pub budget_uid: String,
-    /// What was decided.
+    /// The ledger's decision.
     pub outcome: LeaseOutcome,
 }
 
-/// What the ledger decided.
+/// The ledger's decision about a lease request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseOutcome {
-    /// A lease, charged already.
+    /// The lease is granted, and its amount is already charged to the budget.
     Granted(Grant),
-    /// There is less than the minimum left.
+    /// The budget has less left than the requested minimum.
     Exhausted {
-        /// When the period ends, in Unix seconds.
+        /// End of the budget's period, in Unix seconds.
         period_end: i64,
     },
     /// The ledger could not be written.
     Unavailable,
-    /// The ledger knows no such budget of this tenant.
+    /// The tenant has no budget with this UID.
     UnknownBudget,
 }
 
-/// A lease as it is granted.
+/// A granted lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Its id, opaque.
+    /// Opaque id of the lease.
     pub lease: String,
-    /// Money that may be spent from it.
+    /// Money that may be spent from the lease.
     pub amount: Micros,
-    /// Calls that may be made from it.
+    /// Number of calls that may be made on the lease.
     pub calls: u64,
-    /// How long, from now; at most to the end of the period.
+    /// How long the lease may be spent, from now; at most to the end of the period.
     pub valid: Duration,
 }
 
-/// What was spent from a lease so far: totals.
+/// Totals spent from one lease so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpendReport {
-    /// The lease.
+    /// Id of the lease.
     pub lease: String,
-    /// Its budget.
+    /// UID of the budget.
     pub budget_uid: String,
-    /// Counts up within the lease.
+    /// Number of the report, increasing within the lease.
     pub sequence: u64,
     /// Money spent.
     pub amount: Micros,
     /// Calls made.
     pub calls: u64,
-    /// Nothing more will be spent: what is left can be refunded.
+    /// Nothing more will be spent from the lease, so the ledger can refund the remainder.
     pub last: bool,
-    /// Who spent it; sums to `amount` and `calls`.
+    /// Spend by principal and tool; sums to `amount` and `calls`.
     pub items: Vec<SpendItem>,
 }
 
-/// What one principal spent on one tool.
+/// Spend of one principal on one tool.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SpendItem {
-    /// `<namespace>/<name>`.
+    /// `<namespace>/<name>` of the principal.
     pub principal: String,
-    /// The server's name.
+    /// Name of the server.
     pub server: String,
-    /// The tool's name.
+    /// Name of the tool.
     pub tool: String,
     /// Money spent.
     pub amount: Micros,

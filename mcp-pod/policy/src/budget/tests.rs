@@ -1,4 +1,4 @@
-//! The book: what it gives out is covered, what it reports is what was spent.
+//! Tests of the book: every reservation is covered by a lease, and every report matches what was spent.
 
 use std::collections::HashMap;
 
@@ -73,7 +73,7 @@ fn answer(request: &LeaseRequest, outcome: LeaseOutcome) -> LeaseAnswer {
     LeaseAnswer { request: request.request, budget_uid: request.budget_uid.clone(), outcome }
 }
 
-/// Has the next request granted as it is.
+/// Requests a lease and grants it in full.
 fn fetch(book: &mut Book, now: Tick, budgets: &[Budget]) {
     assert!(matches!(reserve(book, now, budgets), Outcome::NeedLease));
     for request in book.take_requests(now) {
@@ -82,7 +82,7 @@ fn fetch(book: &mut Book, now: Tick, budgets: &[Budget]) {
 }
 
 #[test]
-fn a_lease_is_asked_for_once_and_lasts_for_many_calls() {
+fn one_lease_is_requested_and_covers_many_calls() {
     let budgets = [budget("b", Some(5_000_000), None)];
     let mut book = book(&budgets);
     assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
@@ -108,12 +108,12 @@ fn a_priced_call_without_a_budget_is_refused_and_a_free_one_needs_none() {
     assert!(matches!(book.reserve(at(0), WALL, &free, [].iter()), Outcome::Reserved(_)));
     let money = [budget("b", Some(1), None)];
     assert!(matches!(book.reserve(at(0), WALL, &free, money.iter()), Outcome::Reserved(_)));
-    // Calls that are counted bound no money.
+    // A budget that only counts calls does not cover a price.
     assert_eq!(refused(reserve(&mut book, at(0), &[budget("b", None, Some(9))])).reason, Reason::PriceUncovered);
 }
 
 #[test]
-fn every_budget_gives_or_none_does() {
+fn a_call_reserves_from_every_budget_or_from_none() {
     let budgets = [budget("a", Some(5_000_000), None), budget("b", Some(5_000_000), Some(2))];
     let mut book = book(&budgets);
     assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
@@ -127,7 +127,7 @@ fn every_budget_gives_or_none_does() {
 }
 
 #[test]
-fn an_exhausted_budget_is_not_asked_for_again_at_once() {
+fn an_exhausted_budget_is_not_requested_again_at_once() {
     let budgets = [budget("coder-daily", Some(5_000_000), Some(1000))];
     let mut book = book(&budgets);
     assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
@@ -138,18 +138,18 @@ fn an_exhausted_budget_is_not_asked_for_again_at_once() {
     assert_eq!(denial.resets_at, Some(PERIOD_END));
     assert_eq!(denial.limit.as_deref(), Some("the budget `coder-daily` allows 5 USD and 1000 calls a day"));
     assert_eq!(book.take_requests(at(500)), []);
-    // Room may come back, so it is tried again; each time later.
+    // Another gateway may return an amount, so it is requested again, after a longer time on each refusal.
     assert!(matches!(reserve(&mut book, at(1000), &budgets), Outcome::NeedLease));
     let request = book.take_requests(at(1000)).remove(0);
     book.answer(at(1000), WALL, answer(&request, LeaseOutcome::Exhausted { period_end: PERIOD_END }));
     refused(reserve(&mut book, at(2900), &budgets));
-    // A new policy may have raised it.
+    // A new policy may have raised the limit.
     book.apply(at(2900), &policy(&budgets));
     assert!(matches!(reserve(&mut book, at(2900), &budgets), Outcome::NeedLease));
 }
 
 #[test]
-fn a_ledger_that_cannot_answer_is_not_an_exhausted_budget() {
+fn an_unavailable_ledger_is_not_reported_as_an_exhausted_budget() {
     let budgets = [budget("b", Some(5_000_000), None)];
     let mut book = book(&budgets);
     assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
@@ -160,12 +160,12 @@ fn a_ledger_that_cannot_answer_is_not_an_exhausted_budget() {
 }
 
 #[test]
-fn a_lease_that_is_too_small_for_a_call_is_given_back_before_another_is_asked_for() {
+fn a_lease_too_small_for_a_call_is_returned_before_another_is_requested() {
     let budgets = [budget("b", Some(5_000_000), None)];
     let mut book = book(&budgets);
     fetch(&mut book, at(0), &budgets);
-    let dear = Call { price: Micros::new(1_000_000), ..CALL };
-    assert!(matches!(book.reserve(at(0), WALL, &dear, budgets.iter()), Outcome::NeedLease));
+    let expensive = Call { price: Micros::new(1_000_000), ..CALL };
+    assert!(matches!(book.reserve(at(0), WALL, &expensive, budgets.iter()), Outcome::NeedLease));
     let reports = book.take_reports(at(0));
     assert!(reports.iter().any(|report| report.last && report.amount == Micros::ZERO), "{reports:?}");
     let request = book.take_requests(at(0)).remove(0);
@@ -173,7 +173,7 @@ fn a_lease_that_is_too_small_for_a_call_is_given_back_before_another_is_asked_fo
 }
 
 #[test]
-fn reports_are_totals_by_principal_and_tool() {
+fn reports_hold_totals_by_principal_and_tool() {
     let budgets = [budget("b", Some(5_000_000), None)];
     let mut book = book(&budgets);
     fetch(&mut book, at(0), &budgets);
@@ -203,7 +203,7 @@ fn reports_are_totals_by_principal_and_tool() {
             items: vec![item],
         }]
     );
-    // Lost with its connection: again as it was, however much was spent since.
+    // The report was lost with its connection: it is sent again unchanged, even if more was spent since.
     book.settle(at(1100), third, Charge::Full);
     book.reconnected();
     assert_eq!(book.take_reports(at(1100)), reports);
@@ -213,7 +213,7 @@ fn reports_are_totals_by_principal_and_tool() {
 }
 
 #[test]
-fn an_idle_lease_is_returned_and_forgotten_once_that_is_known() {
+fn an_idle_lease_is_returned_and_removed_once_acknowledged() {
     let budgets = [budget("b", Some(5_000_000), None)];
     let mut book = book(&budgets);
     fetch(&mut book, at(0), &budgets);
@@ -233,7 +233,7 @@ fn an_idle_lease_is_returned_and_forgotten_once_that_is_known() {
 }
 
 #[test]
-fn a_lease_ends_before_its_deadline_with_everything_in_flight_spent() {
+fn a_lease_ends_before_its_deadline_and_open_reservations_count_as_spent() {
     let budgets = [budget("b", Some(5_000_000), None)];
     let mut book = book(&budgets);
     fetch(&mut book, at(0), &budgets);
@@ -242,21 +242,21 @@ fn a_lease_ends_before_its_deadline_with_everything_in_flight_spent() {
     book.tick(at(59_000));
     let reports = book.take_reports(at(59_000));
     assert!(reports[0].last && reports[0].amount == PRICE, "{reports:?}");
-    // Too late to be refunded, and not spent twice.
+    // It is too late for a refund, and nothing is spent twice.
     book.settle(at(59_500), reservation, Charge::Nothing);
     book.settle(at(59_500), Reservation { parts: vec![] }, Charge::Full);
     assert_eq!(book.take_reports(at(70_000)), []);
 }
 
 #[test]
-fn what_is_recalled_or_no_longer_wanted_goes_back() {
+fn a_recalled_or_unwanted_lease_is_returned() {
     let budgets = [budget("b", Some(5_000_000), None)];
     let mut book = book(&budgets);
     fetch(&mut book, at(0), &budgets);
     book.recall(at(0), "lease-1");
     assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
     assert!(book.take_reports(at(0))[0].last);
-    // The budget goes while its request is under way.
+    // The budget is removed while its request is unanswered.
     let request = book.take_requests(at(0)).remove(0);
     book.apply(at(0), &policy(&[]));
     book.answer(at(0), WALL, grant(&request, 9_000, 9));
@@ -266,7 +266,7 @@ fn what_is_recalled_or_no_longer_wanted_goes_back() {
 }
 
 #[test]
-fn a_closed_book_returns_all_and_pays_nothing() {
+fn a_closed_book_returns_its_leases_and_refuses_calls() {
     let budgets = [budget("b", Some(5_000_000), None)];
     let mut book = book(&budgets);
     fetch(&mut book, at(0), &budgets);
@@ -280,20 +280,20 @@ fn a_closed_book_returns_all_and_pays_nothing() {
 }
 
 #[test]
-fn a_request_that_was_lost_is_asked_again_with_its_number() {
+fn a_lost_request_is_sent_again_with_the_same_number() {
     let budgets = [budget("b", Some(5_000_000), None)];
     let mut book = book(&budgets);
     assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
     let requests = book.take_requests(at(0));
     book.reconnected();
     assert_eq!(book.take_requests(at(0)), requests);
-    // Both may be answered.
+    // The ledger may answer both.
     book.answer(at(0), WALL, grant(&requests[0], 9_000, 9));
     book.answer(at(0), WALL, grant(&requests[0], 9_000, 9));
     assert_eq!(book.leases().count(), 1);
 }
 
-/// What may happen to a book, in any order.
+/// Something that can happen to a book; steps come in any order.
 #[derive(Clone, Debug)]
 enum Step {
     Reserve { price: u64, both: bool },
@@ -321,12 +321,12 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn nothing_is_spent_that_is_not_covered_and_all_that_is_spent_is_reported(
+    fn all_spending_is_covered_and_reported(
         steps in prop::collection::vec(step(), 1..200)
     ) {
         let budgets = [budget("a", Some(20_000), None), budget("b", Some(9_000), Some(12))];
         let mut book = book(&budgets);
-        let (mut now, mut held, mut granted) = (at(0), Vec::new(), HashMap::new());
+        let (mut now, mut reservations, mut granted) = (at(0), Vec::new(), HashMap::new());
         let mut reported: HashMap<String, SpendReport> = HashMap::new();
         for step in steps {
             match step {
@@ -335,12 +335,12 @@ proptest! {
                     let covering = if both { &budgets[..] } else { &budgets[..1] };
                     if let Outcome::Reserved(reservation) = book.reserve(now, WALL, &call, covering.iter()) {
                         let expected = if price == 0 { usize::from(both) } else { covering.len() };
-                        prop_assert_eq!(reservation.parts.len(), expected, "all budgets or none");
-                        held.push(reservation);
+                        prop_assert_eq!(reservation.parts.len(), expected, "a call reserves from all budgets or none");
+                        reservations.push(reservation);
                     }
                 }
-                Step::Settle { which, full } if !held.is_empty() => {
-                    let reservation = held.swap_remove(which.index(held.len()));
+                Step::Settle { which, full } if !reservations.is_empty() => {
+                    let reservation = reservations.swap_remove(which.index(reservations.len()));
                     book.settle(now, reservation, if full { Charge::Full } else { Charge::Nothing });
                 }
                 Step::Settle { .. } => {}
@@ -378,8 +378,8 @@ proptest! {
             }
             book.leases().for_each(lease::Lease::check);
         }
-        // Everything comes to an end: each lease with one last report that says what was spent.
-        for reservation in held {
+        // In the end every lease has exactly one last report.
+        for reservation in reservations {
             book.settle(now, reservation, Charge::Full);
         }
         book.close(now);
@@ -396,7 +396,7 @@ proptest! {
     }
 }
 
-/// A report is covered by its lease, sums up, and never takes back what an earlier one said.
+/// Checks that a report is covered by its lease, that its items sum up, and that its totals never decrease.
 fn check_report(
     report: &SpendReport,
     reported: &HashMap<String, SpendReport>,
