@@ -1,13 +1,13 @@
-//! How often and how many at once: limits of the principal, then of the tenant, then of the server.
+//! Limits the rate and the concurrency of calls: first of the principal, then of the tenant, then of the server.
 //!
-//! A call takes from all of them or from none. A refused call takes nothing, no token and no slot, so that a caller
-//! who waits as long as it is told is let in. State is keyed by UID and outlives policies: a new policy changes
-//! limits, not what was used. Buckets start with one token, so a restart of the gateway is no gift.
+//! A call takes from all limits or from none. A refused call takes no token and no slot, so a caller that waits for
+//! the given time is admitted. State is keyed by UID and outlives policies: a new policy changes the limits and keeps
+//! the usage. Buckets start with one token, so that a restart of the gateway gives no caller a full burst.
 //!
-//! What takes nothing from those limits still costs the gateway something: requests that are refused, broken off or no
-//! calls, and answers that their caller leaves unread ([`Governor::unread`]). A principal's share of both is fixed:
-//! [`Governor::look`] refuses what exceeds it before anything of a request is read, and takes of it at once what a call
-//! that is let in gives back.
+//! Requests that are refused, aborted or not calls, and answers that a caller does not read ([`Governor::unread`]),
+//! take nothing from these limits but still cost the gateway resources. Each principal has a fixed allowance of both.
+//! [`Governor::look`] checks it before any part of a request is read, and takes one request from the allowance;
+//! [`Governor::admit`] gives it back if the request is an admitted call.
 
 mod bucket;
 
@@ -24,65 +24,65 @@ use crate::tick::Tick;
 
 use bucket::{Bucket, Rate};
 
-/// When a caller should ask again where no clock frees a slot.
+/// Retry time for concurrency limits, where the time at which a slot becomes free is unknown.
 const SLOT_RETRY: Duration = Duration::from_secs(1);
-/// Requests of a principal that are not calls let through: more than clients make that list before each call and open
-/// a thousand sessions at once, few enough to read and audit.
-const BESIDES: Rate = Rate::new(6000, Some(3000));
-/// In nanoseconds.
-const SECOND: u64 = 1_000_000_000;
-/// Bytes of answers that a principal may leave unread before its next request is refused; a single one may be larger.
-const UNREAD: u64 = 16 << 20;
+/// Allowance of a principal for requests that are not admitted calls: more than clients need that list the tools
+/// before each call and open a thousand sessions at once, and few enough to read and audit.
+const OTHER_REQUESTS: Rate = Rate::new(6000, Some(3000));
+/// Shortest time between two audited refusals of one principal by [`Governor::look`].
+const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of answers that a principal may leave unread before its next request is refused. One answer may be larger.
+const MAX_UNREAD: u64 = 16 << 20;
 
-/// The limits of a tenant and of all that it has; shared by all connections.
+/// Limits and usage of a tenant, its principals and its servers; shared by all connections.
 #[derive(Debug)]
 pub struct Governor {
-    tenant: Arc<Counted>,
-    principals: RwLock<HashMap<String, Arc<Counted>>>,
+    tenant: Arc<Limiter>,
+    principals: RwLock<HashMap<String, Arc<Limiter>>>,
     servers: RwLock<HashMap<String, Arc<Slots>>>,
 }
 
-/// The rate and the calls in flight of a principal or the tenant.
+/// Limits and usage of one principal or of the tenant.
 #[derive(Debug)]
-struct Counted {
+struct Limiter {
     state: Mutex<State>,
-    /// Answers that were not taken yet, and their bytes.
+    /// Number of answers that the caller has not read yet, and their total bytes.
     unread: (AtomicU64, AtomicU64),
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Absent: no limit, and nothing is counted.
+    /// `None` if the rate is not limited.
     bucket: Option<Bucket>,
     max_in_flight: Option<u32>,
     in_flight: u32,
-    /// Absent until there was a request.
-    besides: Option<Bucket>,
-    /// When a refusal of what exceeds that was audited last.
-    heard: Option<Tick>,
+    /// Allowance of requests that are not admitted calls; `None` until the first request.
+    other_requests: Option<Bucket>,
+    /// When a refusal by [`Governor::look`] was last audited.
+    last_audited: Option<Tick>,
 }
 
-/// The calls in flight of a server.
+/// Calls in flight of a server.
 #[derive(Debug, Default)]
 struct Slots {
-    most: AtomicU32,
-    taken: AtomicU32,
+    max: AtomicU32,
+    used: AtomicU32,
 }
 
-/// The right to make one call; dropping it frees its slots.
+/// Permission to make one call; dropping it frees the call's slots.
 #[must_use = "dropping it frees the slots of the call"]
 #[derive(Debug)]
 pub struct Permit {
-    principal: Arc<Counted>,
-    tenant: Arc<Counted>,
+    principal: Arc<Limiter>,
+    tenant: Arc<Limiter>,
     server: Arc<Slots>,
 }
 
-/// An answer that its caller has not taken yet; dropping it says that it has.
-#[must_use = "dropping it says that the answer was taken"]
+/// An answer that the caller has not read yet; dropping it counts the answer as read.
+#[must_use = "dropping it counts the answer as read"]
 #[derive(Debug)]
 pub struct Unread {
-    principal: Arc<Counted>,
+    principal: Arc<Limiter>,
     bytes: u64,
 }
 
@@ -93,23 +93,23 @@ impl Default for Governor {
 }
 
 impl Governor {
-    /// Without a policy: nobody is known, so every call is refused.
+    /// Creates a governor without a policy. It knows no principal, so it refuses every call.
     pub fn new() -> Self {
-        Self { tenant: Counted::new(), principals: RwLock::default(), servers: RwLock::default() }
+        Self { tenant: Limiter::new(), principals: RwLock::default(), servers: RwLock::default() }
     }
 
-    /// Takes the limits of a policy; what was used stays used, and what is not in the policy is forgotten.
+    /// Applies the limits of a policy. Usage is kept; principals and servers that are not in the policy are removed.
     pub fn apply(&self, now: Tick, policy: &TenantPolicy) {
         let Traffic { calls_per_minute, max_concurrent_calls } = policy.traffic;
-        self.tenant.limit(now, calls_per_minute.map(|calls| Rate::new(calls, None)), max_concurrent_calls);
+        self.tenant.set_limits(now, calls_per_minute.map(|calls| Rate::new(calls, None)), max_concurrent_calls);
 
         let mut principals = self.principals.write().unwrap_or_else(PoisonError::into_inner);
         let known = std::mem::take(&mut *principals);
         for principal in &policy.principals {
             let PrincipalLimits { calls_per_minute, burst, max_concurrent_calls } = principal.limits;
-            let counted = known.get(&principal.uid).cloned().unwrap_or_else(Counted::new);
-            counted.limit(now, calls_per_minute.map(|calls| Rate::new(calls, burst)), max_concurrent_calls);
-            principals.insert(principal.uid.clone(), counted);
+            let limiter = known.get(&principal.uid).cloned().unwrap_or_else(Limiter::new);
+            limiter.set_limits(now, calls_per_minute.map(|calls| Rate::new(calls, burst)), max_concurrent_calls);
+            principals.insert(principal.uid.clone(), limiter);
         }
         drop(principals);
 
@@ -118,27 +118,27 @@ impl Governor {
         for server in &policy.servers {
             let ServerLimits { max_concurrent_calls, timeout: _, max_request: _, max_response: _ } = server.limits;
             let slots = known.get(&server.uid).cloned().unwrap_or_default();
-            slots.most.store(max_concurrent_calls, Ordering::Relaxed);
+            slots.max.store(max_concurrent_calls, Ordering::Relaxed);
             servers.insert(server.uid.clone(), slots);
         }
     }
 
-    /// Whether a request of that principal (by UID) is read at all. Takes it from its share of requests that are not
-    /// calls let in, until it turns out to be one.
+    /// Checks whether a request of this principal (by UID) may be read at all. Takes one request from the principal's
+    /// allowance of requests that are not admitted calls; [`Self::admit`] gives it back.
     pub fn look(&self, now: Tick, principal: &str) -> Result<(), Denial> {
         let Some(principal) = self.principal(principal) else { return Ok(()) };
         let (answers, bytes) = &principal.unread;
-        if bytes.load(Ordering::Relaxed) > UNREAD && answers.load(Ordering::Relaxed) > 1 {
-            let limit = format!("this principal may leave {} MiB of answers unread", UNREAD >> 20);
+        if bytes.load(Ordering::Relaxed) > MAX_UNREAD && answers.load(Ordering::Relaxed) > 1 {
+            let limit = format!("this principal may leave {} MiB of answers unread", MAX_UNREAD >> 20);
             let denial = Denial::new(Reason::ConcurrencyLimited).with_limit(limit);
             return Err(Denial { retry_after: Some(SLOT_RETRY), ..denial });
         }
         let mut state = principal.lock();
-        let bucket = state.besides.get_or_insert_with(|| Bucket::full(now, BESIDES));
+        let bucket = state.other_requests.get_or_insert_with(|| Bucket::full(now, OTHER_REQUESTS));
         if let Err(retry_after) = bucket.check(now) {
             let limit = format!(
                 "this principal may make {} requests a minute that are refused or are not calls, {} at once",
-                BESIDES.per_minute, BESIDES.burst
+                OTHER_REQUESTS.per_minute, OTHER_REQUESTS.burst
             );
             return Err(Denial { retry_after, ..Denial::new(Reason::RateLimited).with_limit(limit) });
         }
@@ -146,18 +146,18 @@ impl Governor {
         Ok(())
     }
 
-    /// Whether a refusal by [`Self::look`] is to be audited: of each principal's, one a second.
+    /// Returns whether to audit a refusal by [`Self::look`]: at most one a second for each principal.
     pub fn audible(&self, now: Tick, principal: &str) -> bool {
         let Some(principal) = self.principal(principal) else { return true };
         let mut state = principal.lock();
-        let audible = state.heard.is_none_or(|heard| now.nanos().saturating_sub(heard.nanos()) >= SECOND);
-        if audible {
-            state.heard = Some(now);
+        let due = state.last_audited.is_none_or(|last| now.since(last) >= AUDIT_INTERVAL);
+        if due {
+            state.last_audited = Some(now);
         }
-        audible
+        due
     }
 
-    /// Counts an answer of so many bytes to that principal as not taken yet.
+    /// Counts an answer of this size to this principal (by UID) as unread until the returned value is dropped.
     pub fn unread(&self, principal: &str, bytes: u64) -> Option<Unread> {
         let principal = self.principal(principal)?;
         principal.unread.0.fetch_add(1, Ordering::Relaxed);
@@ -165,41 +165,42 @@ impl Governor {
         Some(Unread { principal, bytes })
     }
 
-    fn principal(&self, uid: &str) -> Option<Arc<Counted>> {
+    fn principal(&self, uid: &str) -> Option<Arc<Limiter>> {
         self.principals.read().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
     }
 
-    /// Lets a call of that principal on that server in, or says why not; both by UID.
+    /// Admits a call of a principal on a server (both by UID), or returns the denial.
     pub fn admit(&self, now: Tick, principal: &str, server: &str) -> Result<Permit, Denial> {
         let principal = self.principal(principal).ok_or(Denial::new(Reason::PrincipalUnknown))?;
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
         let server = servers.get(server).cloned().ok_or(Denial::new(Reason::ServerUnknown))?;
         drop(servers);
 
-        // Always locked in this order, and held until all three have agreed.
-        let mut own = principal.lock();
-        own.check(now, &PRINCIPAL)?;
-        let mut all = self.tenant.lock();
-        all.check(now, &TENANT)?;
+        // Always locked in this order, and held until all three checks have passed.
+        let mut principal_state = principal.lock();
+        principal_state.check(now, &PRINCIPAL)?;
+        let mut tenant_state = self.tenant.lock();
+        tenant_state.check(now, &TENANT)?;
         server.take()?;
-        own.take();
-        all.take();
-        if let Some(besides) = &mut own.besides {
-            besides.give_back();
+        principal_state.take();
+        tenant_state.take();
+        if let Some(other_requests) = &mut principal_state.other_requests {
+            other_requests.give_back();
         }
-        drop((own, all));
+        drop((principal_state, tenant_state));
         Ok(Permit { principal, tenant: self.tenant.clone(), server })
     }
 }
 
 impl Permit {
-    /// Gives everything back, the tokens of the rates too: the call was not made, for a reason of ours.
+    /// Gives back everything, including the rate tokens: the call was admitted here but refused at a later step. The
+    /// request then counts against the allowance of requests that are not admitted calls.
     pub fn undo(self) {
-        if let Some(besides) = &mut self.principal.lock().besides {
-            besides.take();
+        if let Some(other_requests) = &mut self.principal.lock().other_requests {
+            other_requests.take();
         }
-        for counted in [&self.principal, &self.tenant] {
-            if let Some(bucket) = &mut counted.lock().bucket {
+        for limiter in [&self.principal, &self.tenant] {
+            if let Some(bucket) = &mut limiter.lock().bucket {
                 bucket.give_back();
             }
         }
@@ -208,11 +209,11 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        for counted in [&self.principal, &self.tenant] {
-            let mut state = counted.lock();
+        for limiter in [&self.principal, &self.tenant] {
+            let mut state = limiter.lock();
             state.in_flight = state.in_flight.saturating_sub(1);
         }
-        self.server.taken.fetch_sub(1, Ordering::Relaxed);
+        self.server.used.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -223,7 +224,7 @@ impl Drop for Unread {
     }
 }
 
-/// Whose limits they are, in refusals.
+/// How denials name the owner of a limit.
 struct Owner {
     name: &'static str,
     rate: Reason,
@@ -235,7 +236,7 @@ const PRINCIPAL: Owner =
 const TENANT: Owner =
     Owner { name: "the tenant", rate: Reason::TenantRateLimited, concurrency: Reason::TenantConcurrencyLimited };
 
-impl Counted {
+impl Limiter {
     fn new() -> Arc<Self> {
         Arc::new(Self { state: Mutex::default(), unread: <(AtomicU64, AtomicU64)>::default() })
     }
@@ -244,7 +245,7 @@ impl Counted {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn limit(&self, now: Tick, rate: Option<Rate>, max_in_flight: Option<u32>) {
+    fn set_limits(&self, now: Tick, rate: Option<Rate>, max_in_flight: Option<u32>) {
         let mut state = self.lock();
         state.max_in_flight = max_in_flight;
         state.bucket = rate.map(|rate| match state.bucket.take() {
@@ -255,7 +256,7 @@ impl Counted {
 }
 
 impl State {
-    /// Whether one more call fits; takes nothing.
+    /// Checks whether one more call fits, without taking anything.
     fn check(&mut self, now: Tick, owner: &Owner) -> Result<(), Denial> {
         if let Some(bucket) = &mut self.bucket {
             bucket.check(now).map_err(|wait| Denial {
@@ -264,9 +265,9 @@ impl State {
             })?;
         }
         match self.max_in_flight {
-            Some(most) if self.in_flight >= most => Err(Denial {
+            Some(max) if self.in_flight >= max => Err(Denial {
                 retry_after: Some(SLOT_RETRY),
-                ..Denial::new(owner.concurrency).with_limit(format!("{} may have {most} calls in flight", owner.name))
+                ..Denial::new(owner.concurrency).with_limit(format!("{} may have {max} calls in flight", owner.name))
             }),
             _ => Ok(()),
         }
@@ -282,11 +283,12 @@ impl State {
 
 impl Slots {
     fn take(&self) -> Result<(), Denial> {
-        let most = self.most.load(Ordering::Relaxed);
-        let one_more = |taken: u32| (taken < most).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map(drop).map_err(|_| Denial {
+        let max = self.max.load(Ordering::Relaxed);
+        let one_more = |used: u32| (used < max).then_some(used + 1);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map(drop).map_err(|_| Denial {
             retry_after: Some(SLOT_RETRY),
-            ..Denial::new(Reason::ServerConcurrencyLimited).with_limit(format!("the server takes {most} calls at once"))
+            ..Denial::new(Reason::ServerConcurrencyLimited)
+                .with_limit(format!("the server may have {max} calls in flight"))
         })
     }
 }
