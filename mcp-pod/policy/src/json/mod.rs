@@ -1,13 +1,14 @@
-//! JSON as the data plane reads and writes it: one parser that no other parser can disagree with.
+//! JSON as the data plane reads and writes it. Start at [`parse`].
 //!
-//! What two parsers could read in two ways is refused: duplicate keys (also through escapes), lone surrogates,
-//! numbers that a double cannot hold, a byte order mark, anything behind the value. What is forwarded is written anew
-//! by [`write`] from the tree that was checked, so its next reader sees what the checks saw.
+//! The parser rejects everything that two parsers could read differently: duplicate keys (also if spelled with
+//! escapes), lone surrogates, numbers that a double cannot hold, a byte order mark, text after the value. Forwarded
+//! messages are written by [`write`] from the parsed tree that was checked, so that the next reader sees what the
+//! checks saw.
 
 mod error;
-mod marked;
 mod number;
 mod parse;
+mod special;
 mod string;
 mod write;
 
@@ -17,10 +18,10 @@ pub use error::{ParseError, Problem};
 pub use parse::parse;
 pub use write::{write, write_str};
 
-/// The largest whole number either side of zero that every JSON parser reads alike: 2^53 − 1 (RFC 8259, 6).
+/// Largest absolute value of an integer that every JSON parser reads exactly: 2^53 − 1 (RFC 8259, 6).
 pub const MAX_INTEGER: i64 = (1 << 53) - 1;
 
-/// One JSON value, borrowing from its text where no escape forbids it.
+/// A JSON value. Strings without escapes borrow from the text.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'a> {
     /// `null`.
@@ -29,13 +30,13 @@ pub enum Value<'a> {
     Bool(bool),
     /// A number without a fraction within ±[`MAX_INTEGER`], however it was written (`100`, `1e2`, `100.0`).
     Integer(i64),
-    /// Any other number, never infinite; negative zero is one.
+    /// Any other finite number, including negative zero.
     Number(f64),
     /// A string.
     String(Cow<'a, str>),
-    /// A list.
+    /// An array.
     Array(Vec<Value<'a>>),
-    /// An object, in the order of its text, without duplicate keys.
+    /// An object without duplicate keys, in the order of the text.
     Object(Members<'a>),
 }
 
@@ -43,79 +44,79 @@ pub enum Value<'a> {
 pub type Members<'a> = Vec<(Cow<'a, str>, Value<'a>)>;
 
 impl<'a> Value<'a> {
-    /// The member of that name, if this is an object that has it.
+    /// Returns the member with this name, if the value is an object and has it.
     pub fn get(&self, name: &str) -> Option<&Self> {
         self.as_object()?.iter().find_map(|(key, value)| (key == name).then_some(value))
     }
 
-    /// The string, if it is one.
+    /// Returns the string, if the value is one.
     pub fn as_str(&self) -> Option<&str> {
         if let Self::String(text) = self { Some(text) } else { None }
     }
 
-    /// The whole number, if it is one.
+    /// Returns the integer, if the value is one.
     pub const fn as_i64(&self) -> Option<i64> {
         if let Self::Integer(number) = self { Some(*number) } else { None }
     }
 
-    /// The truth value, if it is one.
+    /// Returns the boolean, if the value is one.
     pub const fn as_bool(&self) -> Option<bool> {
         if let Self::Bool(truth) = self { Some(*truth) } else { None }
     }
 
-    /// The items, if it is a list.
+    /// Returns the items, if the value is an array.
     pub fn as_array(&self) -> Option<&[Self]> {
         if let Self::Array(items) = self { Some(items) } else { None }
     }
 
-    /// The members, if it is an object.
+    /// Returns the members, if the value is an object.
     pub const fn as_object(&self) -> Option<&Members<'a>> {
         if let Self::Object(members) = self { Some(members) } else { None }
     }
 
-    /// Whether it is `null`.
+    /// Returns whether the value is `null`.
     pub const fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }
 }
 
-/// What the parser accepts.
+/// Limits and options of the parser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Arrays and objects within one another.
+    /// Greatest nesting of arrays and objects.
     pub depth: usize,
-    /// Values in all, which bounds the memory of the tree.
+    /// Greatest number of values, which bounds the memory of the tree.
     pub nodes: usize,
-    /// What happens to numbers that a double cannot hold.
+    /// How numbers that a double cannot hold are treated.
     pub numbers: Numbers,
-    /// What becomes of strings that are values; names of members are decoded always.
+    /// How strings that are values are treated; names of members are always decoded.
     pub strings: Strings,
 }
 
 impl Limits {
-    /// For what callers send.
+    /// Limits for requests of callers.
     pub const REQUEST: Self = Self { depth: 32, nodes: 32_768, numbers: Numbers::Exact, strings: Strings::Decoded };
-    /// For what servers answer: larger, and a number of 64 bits in a schema is no attack.
+    /// Limits for answers of servers: larger, and with rounding, because a 64-bit number in a schema is not an attack.
     pub const RESULT: Self = Self { depth: 64, nodes: 262_144, numbers: Numbers::Rounded, strings: Strings::Decoded };
-    /// For what servers answer and is passed on as it is: checked alike, decoded only as far as it is looked at.
+    /// Limits for answers of servers that are passed on unchanged: the same checks, but escapes are not decoded.
     pub const PASSED: Self = Self { strings: Strings::Checked, ..Self::RESULT };
 }
 
-/// What happens to numbers that a double cannot hold; an overflow is refused always.
+/// How numbers that a double cannot hold are treated; an overflow is always rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Numbers {
-    /// They are refused.
+    /// They are rejected.
     Exact,
-    /// They become the nearest double.
+    /// They are rounded to the nearest double.
     Rounded,
 }
 
-/// What becomes of strings that are values.
+/// How strings that are values are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strings {
-    /// Their escapes are resolved.
+    /// Escapes are decoded.
     Decoded,
-    /// Their escapes are checked and left as they are: good for comparing with a text that needs none.
+    /// Escapes are checked and left as they are; enough to compare the string with one that needs no escapes.
     Checked,
 }
 
