@@ -1,7 +1,6 @@
-//! The rules of arguments, ready to be enforced: compiled once, intersected once, checked on every call.
+//! Argument rules, ready to be enforced: compiled and intersected once, then checked on every call.
 //!
-//! The custom resources and the operator validate rules by compiling them here, so that a rule which is accepted is
-//! one that can be enforced.
+//! The custom resources and the operator validate a rule by compiling it here, so every accepted rule can be enforced.
 
 mod admit;
 mod compile;
@@ -17,17 +16,17 @@ pub(crate) use path::Path;
 pub use pattern::PatternError;
 pub(crate) use pattern::{Pattern, escape};
 
-/// Says whether the rule can be enforced.
+/// Checks that a rule can be enforced.
 pub fn validate(rule: &Rule) -> Result<(), RuleError> {
     Check::new(rule).map(drop)
 }
 
-/// Says whether these arguments can be enforced together.
+/// Checks that these arguments can be enforced together.
 pub fn validate_arguments(arguments: &[Argument]) -> Result<(), RuleError> {
     Arguments::new(arguments).map(drop)
 }
 
-/// What a value may be.
+/// A compiled rule: the values that an argument may have.
 #[derive(Clone, Debug)]
 pub(crate) enum Check {
     Text(Text),
@@ -39,34 +38,34 @@ pub(crate) enum Check {
         minimum: f64,
         maximum: f64,
     },
-    /// Absent: both.
+    /// `None` admits both values.
     Boolean(Option<bool>),
     Array {
-        /// Absent: there is nothing that an item may be.
+        /// `None` admits no item.
         item: Option<Box<Check>>,
         max_items: usize,
     },
     Object(Arguments),
 }
 
-/// What a string may be: everything here at once.
+/// The conditions on a string; all of them apply.
 #[derive(Clone, Debug)]
 pub(crate) struct Text {
-    /// Only these; they satisfy all of the rest, which is then not checked again.
+    /// Only these values are admitted. They already satisfy the other conditions, which are then not checked again.
     pub(crate) one_of: Option<Vec<String>>,
-    /// Unicode scalar values.
+    /// In Unicode scalar values.
     pub(crate) max_length: Option<u32>,
     pub(crate) patterns: Vec<Pattern>,
-    /// No leading dash.
+    /// Rejects a leading dash.
     pub(crate) no_option: bool,
     pub(crate) path: Option<Path>,
 }
 
-/// What an object may hold: these and nothing else. In the order of the catalogue.
+/// The properties that an object may have, and no others, in the order of the catalogue.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Arguments(pub(crate) Vec<Property>);
 
-/// One property of an object.
+/// A property of an object.
 #[derive(Clone, Debug)]
 pub(crate) struct Property {
     pub(crate) name: String,

@@ -1,18 +1,19 @@
-//! The JSON Schema (2020-12) of what grants admit, as bytes that are equal for equal grants.
+//! Writes the JSON Schema (2020-12) of the arguments that grants admit. Equal grants give equal bytes.
 //!
-//! It is a plain object (`type`, `properties`, `required`, `additionalProperties: false`), which every client takes.
-//! One grant is written exactly. Several are written as the properties of all, each of them any of theirs, and
-//! required only where all require it: never narrower than what is admitted, and nothing in it that no grant holds.
-//! It can be wider, because a call has to satisfy one grant whole; the refusal then says what is wrong.
+//! The schema is a plain object (`type`, `properties`, `required`, `additionalProperties: false`), which every client
+//! accepts. A single grant is written exactly. The schema of several grants has the properties of all of them; each
+//! property may match any grant that has it, and is required only if all grants require it. So the schema is never
+//! narrower than what is admitted and shows nothing that no grant has. It can be wider, because a call has to satisfy
+//! one whole grant; the denial then says what is wrong.
 
 use std::sync::Arc;
 
 use crate::json::{Members, Value, write};
 use crate::rules::{Arguments, Check, Property, Text, escape};
 
-/// The schema of what any of these admits.
-pub(crate) fn of(alternatives: &[&Arc<Arguments>]) -> Vec<u8> {
-    let schema = match alternatives {
+/// Returns the schema of the arguments that any of these grants admits.
+pub(crate) fn of(grants: &[&Arc<Arguments>]) -> Vec<u8> {
+    let schema = match grants {
         [one] => object(one),
         several => union(several),
     };
@@ -44,10 +45,11 @@ fn assemble<'a>(properties: Members<'a>, required: Vec<Value<'a>>) -> Members<'a
     members
 }
 
-/// All alternatives name their properties in the order of one catalogue; the union keeps the order of first sight.
-fn union<'a>(alternatives: &[&Arc<Arguments>]) -> Members<'a> {
+/// Builds the schema of several grants. Properties are in the order of their first occurrence; each grant has them in
+/// the order of the catalogue.
+fn union<'a>(grants: &[&Arc<Arguments>]) -> Members<'a> {
     let mut properties: Vec<(String, Vec<Value<'a>>)> = Vec::new();
-    for Property { name, check, .. } in alternatives.iter().flat_map(|arguments| &arguments.0) {
+    for Property { name, check, .. } in grants.iter().flat_map(|arguments| &arguments.0) {
         let schema = schema(check);
         match properties.iter_mut().find(|(known, _)| known == name) {
             Some((_, schemas)) if schemas.contains(&schema) => {}
@@ -55,9 +57,10 @@ fn union<'a>(alternatives: &[&Arc<Arguments>]) -> Members<'a> {
             None => properties.push((name.clone(), vec![schema])),
         }
     }
-    let everywhere =
-        |name: &str| alternatives.iter().all(|one| one.get(name).is_some_and(|property| property.required));
-    let required = properties.iter().filter(|(name, _)| everywhere(name)).map(|(name, _)| string(&**name)).collect();
+    let required_by_all =
+        |name: &str| grants.iter().all(|grant| grant.get(name).is_some_and(|property| property.required));
+    let required =
+        properties.iter().filter(|(name, _)| required_by_all(name)).map(|(name, _)| string(&**name)).collect();
     let properties = properties.into_iter().map(|(name, mut schemas)| {
         let schema = match schemas.pop() {
             Some(one) if schemas.is_empty() => one,
@@ -95,8 +98,8 @@ fn schema<'a>(check: &Check) -> Value<'a> {
         Check::Array { item, max_items } => {
             let mut members = vec![field("type", string("array"))];
             members.extend(item.as_ref().map(|item| field("items", schema(item))));
-            let most = i64::try_from(*max_items).unwrap_or(i64::MAX);
-            members.push(field("maxItems", Value::Integer(most)));
+            let max_items = i64::try_from(*max_items).unwrap_or(i64::MAX);
+            members.push(field("maxItems", Value::Integer(max_items)));
             members
         }
         Check::Object(arguments) => object(arguments),
@@ -112,10 +115,10 @@ fn text<'a>(text: &Text) -> Members<'a> {
         });
         return members;
     }
-    members.extend(text.max_length.map(|most| field("maxLength", Value::Integer(most.into()))));
+    members.extend(text.max_length.map(|length| field("maxLength", Value::Integer(length.into()))));
     let mut patterns: Vec<String> = text.patterns.iter().map(crate::rules::Pattern::anchored).collect();
     if text.no_option {
-        // Look-ahead is not in every validator.
+        // Written without look-ahead, which not every validator supports.
         patterns.push("^(?:$|[^-])".to_owned());
     }
     if let Some(path) = &text.path {
@@ -135,7 +138,7 @@ fn text<'a>(text: &Text) -> Members<'a> {
     members
 }
 
-/// A pattern that matches everything at or below the roots.
+/// Returns a pattern that matches every path at or below the roots.
 fn below(roots: &[String]) -> String {
     let roots: Vec<String> = roots
         .iter()
