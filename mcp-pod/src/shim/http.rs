@@ -22,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::call::{Reply, call};
+use super::call::{Events, call};
 use super::metrics::Metrics;
-use super::server::Server;
+use super::server::Supervisor;
 use crate::envelope::{CALL_PATH, EPOCH_HEADER, MEDIA_TYPE, SERVER_PATH};
 
 /// Connections at a time: each call in flight has one of its own. The gateway has smaller limits, per server.
@@ -39,7 +39,7 @@ type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Infallible>>;
 /// What handlers need.
 #[derive(Debug)]
 pub(super) struct Context {
-    pub(super) server: Arc<Server>,
+    pub(super) supervisor: Arc<Supervisor>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -124,18 +124,18 @@ async fn connection(
 async fn calls(context: &Context, request: Request<Incoming>) -> Response<Body> {
     let mut response = match (request.method(), request.uri().path()) {
         (&Method::GET, SERVER_PATH) => {
-            let now = context.server.now();
-            match &now.ready {
+            let status = context.supervisor.status();
+            match &status.ready {
                 Some(ready) => typed(StatusCode::OK, "application/json", Either::Left(ready.report.clone().into())),
-                None => text(StatusCode::SERVICE_UNAVAILABLE, now.why.clone()),
+                None => text(StatusCode::SERVICE_UNAVAILABLE, status.message.clone()),
             }
         }
         (&Method::POST, CALL_PATH) => {
             let body = Limited::new(request.into_body(), MAX_BODY).collect();
             match timeout(BODY, body).await {
-                Ok(Ok(body)) => match call(&context.server, &context.metrics, body.to_bytes()).await {
-                    Ok(Reply::Whole(events)) => typed(StatusCode::OK, MEDIA_TYPE, Either::Left(events.into())),
-                    Ok(Reply::Events(events)) => typed(StatusCode::OK, MEDIA_TYPE, Either::Right(events)),
+                Ok(Ok(body)) => match call(&context.supervisor, &context.metrics, body.to_bytes()).await {
+                    Ok(Events::Complete(events)) => typed(StatusCode::OK, MEDIA_TYPE, Either::Left(events.into())),
+                    Ok(Events::Streaming(events)) => typed(StatusCode::OK, MEDIA_TYPE, Either::Right(events)),
                     Err(error) => text(StatusCode::BAD_REQUEST, error.to_string()),
                 },
                 Ok(Err(error)) => text(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
@@ -145,7 +145,7 @@ async fn calls(context: &Context, request: Request<Incoming>) -> Response<Body> 
         (_, SERVER_PATH | CALL_PATH) => text(StatusCode::METHOD_NOT_ALLOWED, String::new()),
         _ => text(StatusCode::NOT_FOUND, String::new()),
     };
-    response.headers_mut().insert(EPOCH_HEADER, context.server.now().epoch.into());
+    response.headers_mut().insert(EPOCH_HEADER, context.supervisor.status().epoch.into());
     response
 }
 
@@ -154,10 +154,10 @@ fn health(context: &Context, path: &str) -> Response<Body> {
         // That it answers at all is the proof: everything runs on this one thread.
         "/healthz" => text(StatusCode::OK, "ok".to_owned()),
         "/readyz" => {
-            let now = context.server.now();
-            match now.ready {
+            let status = context.supervisor.status();
+            match status.ready {
                 Some(_) => text(StatusCode::OK, "ok".to_owned()),
-                None => text(StatusCode::SERVICE_UNAVAILABLE, now.why.clone()),
+                None => text(StatusCode::SERVICE_UNAVAILABLE, status.message.clone()),
             }
         }
         "/metrics" => match context.metrics.render() {

@@ -46,7 +46,7 @@ async fn a_crash_fails_the_calls_in_flight_once_and_the_server_comes_back() {
 fn servers_that_do_not_start_are_never_ready_and_say_why() {
     for (mode, why) in [
         ("exit", "ended with status 4"),
-        ("ancient", "failed to use the answer to initialize"),
+        ("ancient", "failed to use the response to initialize"),
         ("pages", "failed to read the tools"),
         ("mute", "did not start within 1 s"),
     ] {

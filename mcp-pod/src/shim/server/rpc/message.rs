@@ -1,4 +1,4 @@
-//! What one line of the server means, as JSON-RPC 2.0 and MCP 2025-11-25 see it from the client's side.
+//! Parses one line of the server as a message to the client (JSON-RPC 2.0, MCP 2025-11-25).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,39 +6,39 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Ids of the server's own requests are echoed, and therefore bounded.
+/// Longest id, in bytes, of the server's own requests. The shim echoes these ids.
 const MAX_ID: usize = 256;
 
-/// A line that is JSON-RPC.
+/// A JSON-RPC message from the server.
 #[derive(Debug)]
 pub(super) enum Message<'a> {
-    /// The answer to one of our requests.
-    Response { id: u64, outcome: Outcome<'a> },
-    /// An answer with an id that we never gave.
+    /// A response with an id that may be one of ours.
+    Response { id: u64, response: Response<'a> },
+    /// A response with an id that cannot be ours.
     Stray,
-    /// `notifications/progress` with one of our tokens.
+    /// `notifications/progress` with a token that may be one of ours.
     Progress { token: u64, params: &'a RawValue },
-    /// A request of the server; its id as written.
+    /// A request by the server, with its id as written.
     Request { id: &'a RawValue, ping: bool },
     /// Any other notification.
     Notification,
 }
 
-/// The two kinds of answer, as written.
+/// The payload of a response, as the server wrote it.
 #[derive(Debug)]
-pub(super) enum Outcome<'a> {
+pub(super) enum Response<'a> {
     Result(&'a RawValue),
     Error(&'a RawValue),
-    /// Neither, both, or not an object.
+    /// Neither a result nor an error, or both, or not an object.
     Invalid,
 }
 
-/// Not one JSON-RPC message.
+/// The line is not exactly one JSON-RPC message.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to read the line as a JSON-RPC message")]
-pub(super) struct Garbage;
+#[error("failed to parse the line as a JSON-RPC message")]
+pub(in crate::shim::server) struct NotJsonRpc;
 
-/// The members that mean something; a second one of the same name, in whatever spelling, is an error. Others pass.
+/// The known members. A duplicate of one is an error, also if it is spelled with escapes. Other members are ignored.
 #[derive(Deserialize)]
 struct Line<'a> {
     #[serde(borrow)]
@@ -55,21 +55,21 @@ struct Line<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// Reads one line.
-pub(super) fn read(line: &[u8]) -> Result<Message<'_>, Garbage> {
-    let line: Line<'_> = serde_json::from_slice(line).map_err(|_| Garbage)?;
+/// Parses one line.
+pub(super) fn parse(line: &[u8]) -> Result<Message<'_>, NotJsonRpc> {
+    let line: Line<'_> = serde_json::from_slice(line).map_err(|_| NotJsonRpc)?;
     if line.jsonrpc != "2.0" {
-        return Err(Garbage);
+        return Err(NotJsonRpc);
     }
     let Some(method) = line.method else {
         return response(line.id, line.result, line.error);
     };
     if line.result.is_some() || line.error.is_some() {
-        return Err(Garbage);
+        return Err(NotJsonRpc);
     }
     match line.id {
         Some(id) if id.get().len() <= MAX_ID && is_id(id) => Ok(Message::Request { id, ping: method == "ping" }),
-        Some(_) => Err(Garbage),
+        Some(_) => Err(NotJsonRpc),
         None if method == "notifications/progress" => Ok(progress(line.params)),
         None => Ok(Message::Notification),
     }
@@ -79,15 +79,15 @@ fn response<'a>(
     id: Option<&'a RawValue>,
     result: Option<&'a RawValue>,
     error: Option<&'a RawValue>,
-) -> Result<Message<'a>, Garbage> {
-    let id = id.ok_or(Garbage)?;
+) -> Result<Message<'a>, NotJsonRpc> {
+    let id = id.ok_or(NotJsonRpc)?;
     let Some(id) = number(id) else { return Ok(Message::Stray) };
-    let outcome = match (result, error) {
-        (Some(result), None) if is_object(result) => Outcome::Result(result),
-        (None, Some(error)) if is_object(error) => Outcome::Error(error),
-        _ => Outcome::Invalid,
+    let response = match (result, error) {
+        (Some(result), None) if is_object(result) => Response::Result(result),
+        (None, Some(error)) if is_object(error) => Response::Error(error),
+        _ => Response::Invalid,
     };
-    Ok(Message::Response { id, outcome })
+    Ok(Message::Response { id, response })
 }
 
 fn progress(params: Option<&RawValue>) -> Message<'_> {
@@ -103,14 +103,14 @@ fn progress(params: Option<&RawValue>) -> Message<'_> {
     }
 }
 
-/// The params of a progress notification without our token, on one line.
+/// Returns the params of a progress notification without the token, on one line.
 pub(super) fn without_token(params: &RawValue) -> Option<String> {
     let mut members: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(params.get()).ok()?;
     members.remove("progressToken");
     serde_json::to_string(&members).ok()
 }
 
-/// Our ids are written back as we wrote them: decimal digits. Anything else is not ours.
+/// Parses an id of ours. A server has to return an id as it was sent: decimal digits without a leading zero.
 fn number(raw: &RawValue) -> Option<u64> {
     let text = raw.get();
     let number = text.parse().ok()?;
@@ -132,20 +132,20 @@ mod tests {
     use super::*;
 
     fn kind(line: &str) -> String {
-        match read(line.as_bytes()) {
-            Err(Garbage) => "garbage".to_owned(),
+        match parse(line.as_bytes()) {
+            Err(NotJsonRpc) => "garbage".to_owned(),
             Ok(Message::Stray) => "stray".to_owned(),
             Ok(Message::Notification) => "notification".to_owned(),
             Ok(Message::Progress { token, params }) => format!("progress {token} {}", without_token(params).unwrap()),
             Ok(Message::Request { id, ping }) => format!("request {id} {ping}"),
-            Ok(Message::Response { id, outcome: Outcome::Result(raw) }) => format!("result {id} {raw}"),
-            Ok(Message::Response { id, outcome: Outcome::Error(raw) }) => format!("error {id} {raw}"),
-            Ok(Message::Response { id, outcome: Outcome::Invalid }) => format!("invalid {id}"),
+            Ok(Message::Response { id, response: Response::Result(raw) }) => format!("result {id} {raw}"),
+            Ok(Message::Response { id, response: Response::Error(raw) }) => format!("error {id} {raw}"),
+            Ok(Message::Response { id, response: Response::Invalid }) => format!("invalid {id}"),
         }
     }
 
     #[test]
-    fn answers_need_one_outcome_and_an_id_of_ours() {
+    fn a_response_has_one_of_result_and_error_and_an_id_of_ours() {
         for (line, expected) in [
             (r#"{"jsonrpc":"2.0","id":7,"result":{"a": 1.0}}"#, r#"result 7 {"a": 1.0}"#),
             (r#"{"result":{},"jsonrpc":"2.0","id":7}"#, "result 7 {}"),
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_says_of_itself_is_told_apart() {
+    fn requests_and_notifications_of_the_server_are_told_apart() {
         for (line, expected) in [
             (r#"{"jsonrpc":"2.0","id":"a","method":"ping"}"#, "request \"a\" true"),
             (r#"{"jsonrpc":"2.0","id":1,"method":"roots/list"}"#, "request 1 false"),
