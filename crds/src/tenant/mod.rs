@@ -1,4 +1,4 @@
-//! `MCPTenant`: the ceiling over everything in one tenant, set by the platform team.
+//! `MCPTenant`: a tenant and the upper limits that the platform team sets for it.
 
 mod status;
 
@@ -17,8 +17,8 @@ pub use status::{GatewayStatus, MCPTenantStatus};
 use crate::names::{DNS_1035, DNS_1123};
 use crate::schema::rules;
 
-/// A tenant: an isolated set of namespaces for MCP servers and the agents that call them. Everything in the tenant's
-/// namespace can only narrow what stands here.
+/// A tenant: isolated namespaces for MCP servers and the agents that call them, with upper limits on everything in
+/// them. Objects in the tenant's namespace can narrow these limits but never widen them.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "mcp-fleet.dev",
@@ -42,50 +42,53 @@ use crate::schema::rules;
     ("has(self.runtimeNamespace) == has(oldSelf.runtimeNamespace) && (!has(self.runtimeNamespace) || self.runtimeNamespace == oldSelf.runtimeNamespace)",
      "runtimeNamespace cannot be changed; create another tenant instead"),
     ("!has(self.runtimeNamespace) || self.runtimeNamespace != self.__namespace__.name",
-     "runtimeNamespace must differ from namespace.name; the tenant may not reach into it"),
+     "runtimeNamespace must differ from namespace.name, because the tenant must not have access to it"),
 ])))]
 pub struct MCPTenantSpec {
-    /// The tenant's own namespace: what it may edit.
+    /// The tenant's own namespace, which its members may edit. It holds the tenant's MCP Fleet objects and credential
+    /// Secrets.
     pub namespace: TenantNamespace,
-    /// The namespace in which gateway and servers run; created by the operator, never adopted, closed to the tenant.
-    /// Cannot be changed. Default: the tenant's name with `-mcp` behind it.
+    /// Name of the namespace in which the gateway and the servers run. The operator creates it and never adopts an
+    /// existing one; the tenant gets no access to it. Cannot be changed. Default: the tenant's name followed by `-mcp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = DNS_1035))]
     pub runtime_namespace: Option<String>,
-    /// Hard limits, named as in a ResourceQuota. `count/*` of MCP Fleet's own kinds hold for the tenant's namespace,
-    /// everything else for the runtime namespace. Empty: no quota.
+    /// Resource limits of the tenant, at most 64, named as in a ResourceQuota. A `count/*` limit on a kind of MCP Fleet
+    /// applies to the tenant's namespace, every other limit to the runtime namespace. Empty: no quota.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub hard: BTreeMap<String, Quantity>,
-    /// Pod Security Standard that is enforced in the runtime namespace. Default: Restricted.
+    /// Pod Security Standard enforced in the runtime namespace: Restricted or Baseline. Default: Restricted.
     #[serde(default)]
     pub pod_security: PodSecurity,
-    /// Who may open connections to the gateway, beside pods of the tenant's own namespace.
+    /// Pods outside the tenant's own namespace that may open connections to the gateway, at most 16 entries. Pods in
+    /// the tenant's own namespace always may. Empty: no others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub clients: Vec<Client>,
-    /// Limits over the calls of all principals together.
+    /// Limits on the calls of all principals together. Absent: no such limits.
     #[serde(default)]
     pub traffic: TenantTraffic,
-    /// Ceiling over the money that all principals spend together. Required once a tool has a price.
+    /// Limit on the money that all principals together may spend in a period. It also sets the tenant's currency, so it
+    /// is required if a tool has a price or a budget has an amount. Absent: no limit and no currency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spend_limit: Option<SpendLimit>,
-    /// Which images the tenant's servers may run. Default: none.
+    /// Container images that the tenant's servers may run. Default: none.
     #[serde(default)]
     pub images: Images,
-    /// Lifetime of the credentials of managed principals.
+    /// Lifetime and rotation of the tokens of managed principals.
     #[serde(default)]
     pub credentials: Credentials,
-    /// How the gateway treats its policy.
+    /// How long the gateway may rely on its policy.
     #[serde(default)]
     pub policy: PolicySettings,
-    /// Kill switch: every call of the tenant is refused within a second. Default: false.
+    /// Kill switch: if true, every call of the tenant is refused within a second. Default: false.
     #[serde(default)]
     pub suspend: bool,
 }
 
 impl MCPTenant {
-    /// The runtime namespace: as written, or the tenant's name with `-mcp` behind it.
+    /// Returns the name of the runtime namespace: as set, or the tenant's name followed by `-mcp`.
     pub fn runtime_namespace(&self) -> String {
         let name = self.metadata.name.as_deref().unwrap_or_default();
         self.spec.runtime_namespace.clone().unwrap_or_else(|| format!("{name}-mcp"))
@@ -98,47 +101,50 @@ impl MCPTenant {
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("self.name == oldSelf.name", "namespace.name cannot be changed; create another tenant instead"),
     ("!(self.name in ['default', 'kube-system', 'kube-public', 'kube-node-lease'])",
-     "namespace.name must not be a namespace of Kubernetes itself; choose one of the tenant's own"),
+     "namespace.name must not be default, kube-system, kube-public or kube-node-lease; choose a namespace for this tenant"),
 ])))]
 pub struct TenantNamespace {
-    /// Name of the namespace. Created if it does not exist. Cannot be changed.
+    /// Name of the namespace. The operator creates it if it does not exist. Must not be default, kube-system,
+    /// kube-public or kube-node-lease. Cannot be changed.
     #[schemars(length(min = 1, max = 63), regex(pattern = DNS_1123))]
     pub name: String,
-    /// Whether a namespace that exists already may become the tenant's. Default: Labelled.
+    /// Whether the tenant may adopt an existing namespace. Labelled: yes, if its label `mcp-fleet.dev/tenant` has the
+    /// tenant's name as value. Never: the operator must create the namespace. Default: Labelled.
     #[serde(default)]
     pub adoption_policy: AdoptionPolicy,
-    /// What becomes of the namespace when the tenant is deleted. Default: Retain.
+    /// What happens to the namespace when the tenant is deleted. Retain: it stays, with everything that the tenant put
+    /// there. Delete: it is deleted if the operator created it; an adopted namespace stays. Default: Retain.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
 
-/// Whether a namespace that exists already may become the tenant's.
+/// Whether a tenant may adopt an existing namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AdoptionPolicy {
-    /// If it carries the label `mcp-fleet.dev/tenant` with the tenant's name.
+    /// Yes, if the label `mcp-fleet.dev/tenant` of the namespace has the tenant's name as value.
     #[default]
     Labelled,
-    /// Never: the namespace has to be made by the operator.
+    /// No: the operator must create the namespace.
     Never,
 }
 
-/// What becomes of the tenant's namespace when the tenant is deleted.
+/// What happens to the tenant's namespace when the tenant is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
-    /// It stays, with everything that the tenant has put there.
+    /// It stays, with everything that the tenant put there.
     #[default]
     Retain,
-    /// It is deleted, if the operator made it. An adopted namespace always stays.
+    /// It is deleted if the operator created it. An adopted namespace stays.
     Delete,
 }
 
 /// A Pod Security Standard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PodSecurity {
-    /// `restricted`.
+    /// The standard `restricted`.
     #[default]
     Restricted,
-    /// `baseline`.
+    /// The standard `baseline`.
     Baseline,
 }
 
@@ -147,42 +153,42 @@ pub enum PodSecurity {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("has(self.namespaceSelector.matchLabels) && size(self.namespaceSelector.matchLabels) > 0 || has(self.namespaceSelector.matchExpressions) && size(self.namespaceSelector.matchExpressions) > 0",
-     "namespaceSelector must name a label; an empty selector would admit every namespace of the cluster"),
+     "namespaceSelector must require at least one label; an empty selector would match every namespace of the cluster"),
 ])))]
 pub struct Client {
-    /// Labels of the namespaces that the pods run in.
+    /// Selects, by label, the namespaces whose pods may connect. Must require at least one label.
     #[schemars(with = "Selector")]
     pub namespace_selector: LabelSelector,
 }
 
-/// A bounded form of `LabelSelector`, for the schema only: the cost of a rule is estimated from the bounds.
+/// Schema of a `LabelSelector` with bounds. The API server estimates the cost of CEL rules from the bounds.
 #[derive(JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[allow(dead_code, reason = "only its schema is used")]
 struct Selector {
-    /// Labels that all have to be there.
+    /// Labels that the namespace must have, with these values. At most 16.
     #[schemars(extend("maxProperties" = 16))]
     match_labels: Option<BTreeMap<String, String>>,
-    /// Expressions that all have to hold.
+    /// Requirements on labels, all of which must be met. At most 16.
     #[schemars(length(max = 16))]
     match_expressions: Option<Vec<SelectorRequirement>>,
 }
 
-/// One expression over a label.
+/// A requirement on one label.
 #[derive(JsonSchema)]
 #[allow(dead_code, reason = "only its schema is used")]
 struct SelectorRequirement {
     /// Key of the label.
     #[schemars(length(min = 1, max = 317))]
     key: String,
-    /// In, NotIn, Exists or DoesNotExist.
+    /// Operator: In, NotIn, Exists or DoesNotExist.
     operator: SelectorOperator,
-    /// Values, for In and NotIn.
+    /// Values to compare with, at most 32. For In and NotIn only.
     #[schemars(length(max = 32))]
     values: Option<Vec<String>>,
 }
 
-/// How a label is compared.
+/// Operator that compares a label with values.
 #[derive(JsonSchema)]
 #[allow(dead_code, reason = "only its schema is used")]
 enum SelectorOperator {
@@ -192,83 +198,86 @@ enum SelectorOperator {
     DoesNotExist,
 }
 
-/// Limits over the calls of all principals together.
+/// Limits on the calls of all principals together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantTraffic {
-    /// Calls in a minute, over all principals. Absent: no limit beside the principals' own.
+    /// Maximum number of calls per minute over all principals, 1 to 1000000. A sixth of them may come at once. Absent:
+    /// only the principals' own limits apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub calls_per_minute: Option<u32>,
-    /// Calls in flight, over all principals. Absent: no limit beside the principals' own.
+    /// Maximum number of calls in flight over all principals, 1 to 100000. Absent: only the principals' own limits
+    /// apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_concurrent_calls: Option<u32>,
 }
 
-/// A ceiling over the money that a tenant spends.
+/// A limit on the money that a tenant may spend in a period.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("self.currency == oldSelf.currency", "spendLimit.currency cannot be changed: amounts already spent are in it; create another tenant instead"),
+    ("self.currency == oldSelf.currency", "spendLimit.currency cannot be changed, because earlier spending is recorded in it; create another tenant instead"),
 ])))]
 pub struct SpendLimit {
-    /// Currency of all prices and budgets of the tenant: an ISO 4217 code such as USD.
+    /// Currency of all prices and budgets of the tenant: an ISO 4217 code such as USD. Cannot be changed.
     pub currency: Currency,
-    /// How often it starts anew, aligned to UTC: Hour, Day, Week (from Monday) or Month.
+    /// Length of a period, aligned to UTC: Hour, Day, Week (starts on Monday) or Month. At the end of each period the
+    /// limit resets.
     pub period: Period,
-    /// The most that is spent in a period: a decimal string with at most six decimals, such as "500.00".
+    /// Maximum amount of money that may be spent in one period: a decimal string with at most six decimals, such as
+    /// "500.00", up to "1000000000".
     pub amount: Micros,
 }
 
-/// Which images the servers of a tenant may run.
+/// Container images that the servers of a tenant may run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Images {
-    /// Patterns of image names, without tag and digest. A `*` stands for any run of characters but a slash, a `**`
-    /// at the end for the rest. Empty: no image is allowed.
+    /// Patterns that image names must match, without tag and digest; at most 64. `*` matches any characters except a
+    /// slash; `**` at the end of a pattern matches any characters. Empty: no image is allowed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "set"))]
     pub allowed: Vec<String>,
-    /// How images must be referred to. Default: Digest.
+    /// How servers must refer to images. Digest: by digest (`name@sha256:…`), so that the image behind a reference
+    /// cannot change. Any: by tag or by digest. Default: Digest.
     #[serde(default)]
     pub reference_policy: ReferencePolicy,
 }
 
-/// How images must be referred to.
+/// How servers must refer to images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ReferencePolicy {
-    /// By digest (`name@sha256:…`): what runs cannot change under its reference.
+    /// By digest (`name@sha256:…`), so that the image behind a reference cannot change.
     #[default]
     Digest,
     /// By tag or by digest.
     Any,
 }
 
-/// Lifetime of the credentials of managed principals.
+/// Lifetime and rotation of the tokens of managed principals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("duration(self.overlap) < duration(self.lifetime)", "credentials.overlap must be shorter than credentials.lifetime; lower overlap or raise lifetime"),
     ("duration(self.lifetime) >= duration('1m') && duration(self.lifetime) <= duration('168h')", "credentials.lifetime must be between 1m and 168h"),
-    ("duration(self.overlap) >= duration('10s')", "credentials.overlap must be at least 10s, or callers have no time to read the new token"),
+    ("duration(self.overlap) >= duration('10s')", "credentials.overlap must be at least 10s, so that callers have time to read the new token"),
 ])))]
 pub struct Credentials {
-    /// How long a token is good, from its issue: a duration such as 1h. Default: 1h.
+    /// How long a token is valid after it is issued: a duration from 1m to 168h. Default: 1h.
     #[serde(default = "default_lifetime")]
     pub lifetime: Window,
-    /// How long the token before stays good after a rotation; the next token is issued this long before the current
-    /// one expires. A duration such as 10m, shorter than lifetime. Default: 10m.
+    /// How long before a token expires the next one is issued. During this time both tokens are valid. A duration of at
+    /// least 10s and shorter than lifetime. Default: 10m.
     #[serde(default = "default_overlap")]
     pub overlap: Window,
 }
 
-/// An hour.
 const fn default_lifetime() -> Window {
     Window::from_secs(3600)
 }
 
-/// Ten minutes.
 const fn default_overlap() -> Window {
     Window::from_secs(600)
 }
@@ -279,37 +288,36 @@ impl Default for Credentials {
     }
 }
 
-/// How the gateway treats its policy.
+/// How long the gateway may rely on its policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicySettings {
-    /// How old the operator's last proof that the policy is current may be before calls are refused.
+    /// How old the operator's last confirmation that the policy is current may be. When it is older, calls are refused
+    /// with the reason `policy_stale`.
     #[serde(default)]
     pub stale_after: StaleAfter,
 }
 
-/// How old the operator's last proof that the policy is current may be.
+/// How old the operator's last confirmation that the policy is current may be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("duration(self.read) >= duration('5s') && duration(self.write) >= duration('5s') && duration(self.read) <= duration('1h') && duration(self.write) <= duration('1h')",
-     "policy.staleAfter.read and .write must be between 5s and 1h; below the time that a new leader of the operator takes, calls would be refused at every failover"),
+     "policy.staleAfter.read and .write must be between 5s and 1h; with less than 5s, every failover of the operator would cause calls to be refused"),
 ])))]
 pub struct StaleAfter {
-    /// For tools of class Read, and for listing: a duration. Default: 60s.
+    /// Limit for calls of tools of class Read and for listing tools: a duration from 5s to 1h. Default: 1m.
     #[serde(default = "default_stale_read")]
     pub read: Window,
-    /// For tools of the other classes: a duration. Default: 15s.
+    /// Limit for calls of tools of class Write or Destructive: a duration from 5s to 1h. Default: 15s.
     #[serde(default = "default_stale_write")]
     pub write: Window,
 }
 
-/// A minute.
 const fn default_stale_read() -> Window {
     Window::from_secs(60)
 }
 
-/// A quarter of a minute.
 const fn default_stale_write() -> Window {
     Window::from_secs(15)
 }

@@ -1,4 +1,4 @@
-//! The custom resource definitions as they are shipped: the derived schemas, and what a derive cannot express.
+//! The CustomResourceDefinitions as they are shipped: the derived schemas plus what a derive macro cannot express.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use crate::names::MAX_NAME;
 use crate::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPServer, MCPTenant, union};
 
-/// Every definition, in the order in which `crds/yaml` lists them.
+/// Returns the definitions of all kinds.
 pub fn all() -> Vec<CustomResourceDefinition> {
     let mut tenant = with_name_rule(MCPTenant::crd());
     for root in roots(&mut tenant) {
         root.x_kubernetes_validations.get_or_insert_default().push(rule(
             "has(self.spec.runtimeNamespace) || self.metadata.name + '-mcp' != self.spec.__namespace__.name",
-            "namespace.name must differ from the runtime namespace, which is the tenant's name with -mcp behind it; \
-             choose another or set runtimeNamespace",
+            "namespace.name must differ from the runtime namespace, which defaults to the tenant's name followed by \
+             -mcp; choose another name or set runtimeNamespace",
         ));
     }
     let with_tools = [MCPServer::crd(), MCPScope::crd()].map(|crd| with_argument_rules(with_name_rule(crd)));
@@ -24,8 +24,8 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     [tenant].into_iter().chain(with_tools).chain(others).chain([MCPLedger::crd()]).map(tidy).collect()
 }
 
-/// CEL rules as the value of `x-kubernetes-validations`: pairs of an expression that has to hold, and a message that
-/// says what to do.
+/// Returns the value of `x-kubernetes-validations` for pairs of a CEL expression that must be true and a message that
+/// says what to do if it is not.
 pub(crate) fn rules(pairs: &[(&str, &str)]) -> Value {
     pairs.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect()
 }
@@ -39,7 +39,7 @@ fn roots(crd: &mut CustomResourceDefinition) -> impl Iterator<Item = &mut JSONSc
     schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut())
 }
 
-/// Adds the rule on `metadata.name`, which belongs to no type of ours.
+/// Adds the rule on `metadata.name`, a field that no type in this crate declares.
 fn with_name_rule(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let kind = crd.spec.names.kind.clone();
     for root in roots(&mut crd) {
@@ -84,25 +84,27 @@ fn items(schema: &mut JSONSchemaProps) -> Option<&mut JSONSchemaProps> {
     }
 }
 
-/// Makes of a derived definition what a person would have written.
+/// Cleans up a derived definition.
 fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
-    // Uninstalling the chart must not delete every tenant of the cluster.
+    // Uninstalling the chart must not delete every tenant in the cluster.
     crd.metadata.annotations.get_or_insert_default().insert("helm.sh/resource-policy".into(), "keep".into());
     for root in roots(&mut crd) {
         tidy_schema(root);
+        // kube derives "Auto-generated derived type for …" here, which `kubectl explain` would print for the kind.
+        root.description = property(root, "spec").and_then(|spec| spec.description.clone());
     }
     crd
 }
 
 fn tidy_schema(schema: &mut JSONSchemaProps) {
-    // A null is then the same as an absent field: the API server prunes it before it applies defaults and rules.
+    // Makes null the same as an absent field: the API server prunes it before it applies defaults and rules.
     schema.nullable = None;
-    // Kubernetes warns of formats that it does not know; the ranges say the same.
+    // Kubernetes warns about formats that it does not know. The ranges express the same limits.
     if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
         schema.format = None;
         schema.minimum = schema.minimum.or(Some(0.0));
     }
-    // The source breaks lines, `kubectl explain` breaks its own.
+    // `kubectl explain` wraps lines itself.
     if let Some(description) = schema.description.as_mut() {
         let paragraphs: Vec<_> = description.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect();
         *description = paragraphs.join("\n\n");

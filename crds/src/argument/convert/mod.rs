@@ -1,4 +1,4 @@
-//! From the API's arguments to the rules of the policy model, with every check that a schema cannot make.
+//! Converts the API's arguments to rules of the policy model, with the checks that a schema cannot make.
 
 use std::error::Error;
 
@@ -10,14 +10,13 @@ use super::{
     Properties, Property, StringRule, Value, ValueType,
 };
 
-/// Why an argument is not a rule. The field is a path from the argument, such as `filter.name.string.pattern`; the
-/// problem says what to do.
+/// Why an argument could not be converted to a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct ArgumentError {
-    /// The field.
+    /// Path of the field, from the argument on, such as `filter.name.string.pattern`.
     pub field: String,
-    /// What is wrong, and the way out.
+    /// What is wrong with the field, and how to correct it.
     pub problem: String,
 }
 
@@ -26,7 +25,8 @@ impl ArgumentError {
         Self { field: field.to_owned(), problem: problem.into() }
     }
 
-    fn within(mut self, outer: &str) -> Self {
+    /// Prefixes the field with the name of the value that contains it.
+    fn inside(mut self, outer: &str) -> Self {
         self.field = format!("{outer}.{}", self.field);
         self
     }
@@ -40,25 +40,26 @@ impl TryFrom<&Argument> for model::Argument {
     }
 }
 
-/// A list of arguments; a name that comes twice is refused, though admission sees to it.
+/// Converts a list of arguments. Rejects duplicate names, which admission rejects too.
 pub fn arguments(list: &[Argument]) -> Result<Vec<model::Argument>, ArgumentError> {
     properties(list)
 }
 
-/// What can be turned into a rule, whatever its depth.
+/// A value at any depth that can be converted to a rule.
 trait ToRule {
     fn to_rule(&self) -> Result<Rule, ArgumentError>;
 }
 
 fn property<V: ToRule>(property: &Property<V>) -> Result<model::Argument, ArgumentError> {
-    let rule = property.value.to_rule().map_err(|error| error.within(&property.name))?;
+    let rule = property.value.to_rule().map_err(|error| error.inside(&property.name))?;
     Ok(model::Argument { name: property.name.clone(), required: property.required, rule })
 }
 
 fn properties<V: ToRule>(list: &[Property<V>]) -> Result<Vec<model::Argument>, ArgumentError> {
-    let twice = list.iter().enumerate().find(|(at, one)| list.iter().take(*at).any(|other| other.name == one.name));
-    if let Some((_, twice)) = twice {
-        return Err(ArgumentError::new(&twice.name, "is declared twice; remove one of them"));
+    let duplicate =
+        list.iter().enumerate().find(|(index, one)| list.iter().take(*index).any(|other| other.name == one.name));
+    if let Some((_, duplicate)) = duplicate {
+        return Err(ArgumentError::new(&duplicate.name, "is declared twice; remove one of them"));
     }
     list.iter().map(property).collect()
 }
@@ -74,14 +75,14 @@ impl<V: ToRule> ToRule for Value<V> {
         let Self { kind, plain: rules, array, object } = self;
         let kind = match kind {
             ValueType::Array => {
-                only(rules, "array", [("object", object.is_some())])?;
-                let Items { items, max_items } = named(array.as_ref(), "array", "Array")?;
-                let item = items.to_rule().map_err(|error| error.within("array.items"))?;
+                refuse_other_members(rules, "array", [("object", object.is_some())])?;
+                let Items { items, max_items } = required(array.as_ref(), "array", "Array")?;
+                let item = items.to_rule().map_err(|error| error.inside("array.items"))?;
                 return Ok(Rule::Array(Box::new(ItemRule { item, max_items: *max_items })));
             }
             ValueType::Object => {
-                only(rules, "object", [("array", array.is_some())])?;
-                let Properties { properties: list } = named(object.as_ref(), "object", "Object")?;
+                refuse_other_members(rules, "object", [("array", array.is_some())])?;
+                let Properties { properties: list } = required(object.as_ref(), "object", "Object")?;
                 return Ok(Rule::Object(properties(list)?));
             }
             ValueType::Path => PlainType::Path,
@@ -101,45 +102,52 @@ impl<V: ToRule> ToRule for Value<V> {
     }
 }
 
-/// The rule of a type that holds no other values, checked by the code that will enforce it.
+/// Returns the rule of a type that holds no other values, validated by the code that will enforce it.
 fn plain(kind: PlainType, rules: &PlainRules) -> Result<Rule, ArgumentError> {
     let (name, rule) = match kind {
-        PlainType::Path => ("path", path(member(rules, rules.path.as_ref(), "path", "Path")?)),
-        PlainType::Enum => ("enum", Rule::Enum(member(rules, rules.r#enum.as_ref(), "enum", "Enum")?.values.clone())),
-        PlainType::String => ("string", string(member(rules, rules.string.as_ref(), "string", "String")?)),
+        PlainType::Path => ("path", path(only_member(rules, rules.path.as_ref(), "path", "Path")?)),
+        PlainType::Enum => {
+            ("enum", Rule::Enum(only_member(rules, rules.r#enum.as_ref(), "enum", "Enum")?.values.clone()))
+        }
+        PlainType::String => ("string", string(only_member(rules, rules.string.as_ref(), "string", "String")?)),
         PlainType::Integer => {
-            let IntegerRange { minimum, maximum } = *member(rules, rules.integer.as_ref(), "integer", "Integer")?;
+            let IntegerRange { minimum, maximum } = *only_member(rules, rules.integer.as_ref(), "integer", "Integer")?;
             ("integer", Rule::Integer { minimum, maximum })
         }
         PlainType::Number => {
-            let NumberRange { minimum, maximum } = member(rules, rules.number.as_ref(), "number", "Number")?.clone();
+            let NumberRange { minimum, maximum } =
+                only_member(rules, rules.number.as_ref(), "number", "Number")?.clone();
             ("number", Rule::Number { minimum, maximum })
         }
         PlainType::Boolean => {
-            only(rules, "", [])?;
+            refuse_other_members(rules, "", [])?;
             ("type", Rule::Boolean)
         }
-        PlainType::Const => ("const", constant(member(rules, rules.r#const.as_ref(), "const", "Const")?)?),
+        PlainType::Const => ("const", constant(only_member(rules, rules.r#const.as_ref(), "const", "Const")?)?),
     };
     rules::validate(&rule).map_err(|error| ArgumentError::new(name, chain(&error)))?;
     Ok(rule)
 }
 
-/// An error and everything below it, as one line.
+/// Formats an error and its sources as one line.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(source) = below {
-        // `regex` draws a picture above its last line.
+    let mut next = error.source();
+    while let Some(source) = next {
+        // `regex` prints the pattern over several lines; only the last line says what is wrong.
         let reason = source.to_string();
         text = format!("{text}: {}", reason.lines().last().unwrap_or_default().trim_start_matches("error: "));
-        below = source.source();
+        next = source.source();
     }
     text
 }
 
-/// Refuses members that `type` does not name.
-fn only<const N: usize>(rules: &PlainRules, allowed: &str, more: [(&str, bool); N]) -> Result<(), ArgumentError> {
+/// Returns an error if a member other than `allowed` is set. `nested` lists the members that are not in `rules`.
+fn refuse_other_members<const N: usize>(
+    rules: &PlainRules,
+    allowed: &str,
+    nested: [(&str, bool); N],
+) -> Result<(), ArgumentError> {
     let PlainRules { path, r#enum, string, integer, number, r#const } = rules;
     let plain = [
         ("path", path.is_some()),
@@ -149,19 +157,24 @@ fn only<const N: usize>(rules: &PlainRules, allowed: &str, more: [(&str, bool); 
         ("number", number.is_some()),
         ("const", r#const.is_some()),
     ];
-    match plain.into_iter().chain(more).find(|(name, set)| *set && *name != allowed) {
+    match plain.into_iter().chain(nested).find(|(name, set)| *set && *name != allowed) {
         Some((name, _)) => Err(ArgumentError::new(name, "does not belong to this type; remove it or change type")),
         None => Ok(()),
     }
 }
 
-/// The member that `type` names, which must be the only one.
-fn member<'a, T>(rules: &PlainRules, member: Option<&'a T>, name: &str, kind: &str) -> Result<&'a T, ArgumentError> {
-    only(rules, name, [])?;
-    named(member, name, kind)
+/// Returns the member that `type` names, or an error if it is absent or another one is set.
+fn only_member<'a, T>(
+    rules: &PlainRules,
+    member: Option<&'a T>,
+    name: &str,
+    kind: &str,
+) -> Result<&'a T, ArgumentError> {
+    refuse_other_members(rules, name, [])?;
+    required(member, name, kind)
 }
 
-fn named<'a, T>(member: Option<&'a T>, name: &str, kind: &str) -> Result<&'a T, ArgumentError> {
+fn required<'a, T>(member: Option<&'a T>, name: &str, kind: &str) -> Result<&'a T, ArgumentError> {
     member.ok_or_else(|| ArgumentError::new(name, format!("must be set when type is {kind}")))
 }
 

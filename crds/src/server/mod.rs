@@ -16,7 +16,7 @@ pub use tool::{Price, Tool};
 use crate::condition::conditions_schema;
 use crate::schema::rules;
 
-/// An MCP server of a tenant, and the tools of it that exist for callers.
+/// An MCP server of a tenant, and the catalogue of its tools. Callers can use only tools that the catalogue declares.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "mcp-fleet.dev",
@@ -38,72 +38,73 @@ use crate::schema::rules;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("!has(self.workspace) || self.replicas <= 1",
-     "replicas must be 0 or 1 where there is a workspace: it is mounted by one pod at a time; lower replicas or remove workspace"),
+     "replicas must be 0 or 1 if workspace is set, because only one pod at a time may mount it; lower replicas or remove workspace"),
     ("has(self.workspace) == has(oldSelf.workspace)",
      "workspace cannot be added or removed later; create another server instead"),
 ])))]
 pub struct MCPServerSpec {
-    /// Where the server comes from.
+    /// Where the program of the server comes from.
     pub source: Source,
-    /// Pods of the server; at most one where there is a workspace, 0 stops it. Default: 1.
+    /// Number of pods, 0 to 16; at most 1 if `workspace` is set. 0 stops the server. Default: 1.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 0, max = 16))]
     pub replicas: u32,
-    /// A directory that outlives the pod. Cannot be changed.
+    /// A persistent directory that the program may write to. It outlives the pods and is deleted with the MCPServer.
+    /// Cannot be added, changed or removed later. Absent: the program can write only to /tmp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
-    /// The catalogue: a tool that is not here does not exist for callers.
+    /// The catalogue of tools, at most 64. For callers, a tool that is not listed here does not exist.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub tools: Vec<Tool>,
-    /// Sizes, times and concurrency of calls.
+    /// Limits on the duration, size and concurrency of calls.
     #[serde(default)]
     pub limits: ServerLimits,
 }
 
-/// One.
 const fn default_replicas() -> u32 {
     1
 }
 
-/// Where a server comes from. A union: `type` names the member that is set.
+/// Where the program of a server comes from. A union: `type` names the member that must be set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("self.type == 'Stdio' ? has(self.stdio) : !has(self.stdio)", "source.stdio must be set when source.type is Stdio"),
 ])))]
 pub struct Source {
-    /// Stdio: a program in an image that speaks MCP over its standard input and output.
+    /// Type of the source. Stdio: a program in a container image that speaks MCP over standard input and output.
     #[serde(rename = "type")]
     pub kind: SourceType,
-    /// The program, for type Stdio.
+    /// The program to run. Required if type is Stdio.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdio: Option<Stdio>,
 }
 
-/// What kind of source a server has.
+/// Type of the source of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SourceType {
-    /// A program in an image that speaks MCP over its standard input and output.
+    /// A program in a container image that speaks MCP over standard input and output.
     Stdio,
 }
 
-/// A program that speaks MCP over its standard input and output.
+/// A program that speaks MCP over standard input and output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Stdio {
-    /// The image. Must be allowed by the tenant (`spec.images`).
+    /// Container image of the program. The tenant's `images` must allow it.
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._:/@\-]*$"))]
     pub image: String,
-    /// The program and its arguments. Required, since the image's own entrypoint is not used; no shell is involved.
+    /// The program and its arguments, at most 64 strings. Required, because the image's entrypoint is not used. No
+    /// shell runs, and `$(NAME)` is not expanded.
     #[schemars(length(min = 1, max = 64), inner(length(max = 4096)), extend("x-kubernetes-list-type" = "atomic"))]
     pub command: Vec<String>,
-    /// Environment variables of the program, beside PATH, HOME and TMPDIR. No secrets: any reader of this object sees
-    /// them.
+    /// Environment variables of the program, at most 64. They override the defaults of PATH, HOME (/tmp) and TMPDIR
+    /// (/tmp). Do not put secrets here: everyone who can read this object can read them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
-    /// Compute resources of the pod's tool container.
+    /// Compute resources of the container that runs the program. Absent: the defaults of the runtime namespace apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 }
@@ -112,10 +113,10 @@ pub struct Stdio {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
-    /// Name of the variable.
+    /// Name of the variable: letters, digits and underscores, not beginning with a digit. At most 128 characters.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
     pub name: String,
-    /// Value of the variable.
+    /// Value of the variable, at most 4096 characters.
     #[schemars(length(max = 4096))]
     pub value: String,
 }
@@ -124,35 +125,36 @@ pub struct EnvVar {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
-    /// The most that the container may use: `cpu`, `memory`, `ephemeral-storage`.
+    /// Upper limits of the container's resources: `cpu`, `memory`, `ephemeral-storage`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 8))]
     pub limits: BTreeMap<String, Quantity>,
-    /// What the scheduler sets aside for it. Default: the limits.
+    /// Resources that the scheduler reserves for the container. Default: the same as limits.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 8))]
     pub requests: BTreeMap<String, Quantity>,
 }
 
-/// A directory that outlives the pod.
+/// A persistent directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("self == oldSelf", "workspace cannot be changed; create another server instead"),
     ("!self.mountPath.contains('//') && !self.mountPath.contains('/.') && !self.mountPath.endsWith('/')",
-     "workspace.mountPath must be normalised: no `//`, no part that begins with a dot, no slash at the end"),
+     "workspace.mountPath must be normalised: no `//`, no component that begins with a dot, no slash at the end"),
     ("!['/mcp-fleet', '/proc', '/sys', '/dev', '/etc', '/tmp', '/var/run', '/run', '/bin', '/sbin', '/lib', '/lib64', '/usr'].exists(p, self.mountPath == p || self.mountPath.startsWith(p + '/'))",
-     "workspace.mountPath must not lie in a directory of the system or of MCP Fleet; use one of its own such as /workspace"),
+     "workspace.mountPath must not be in a system directory or in /mcp-fleet; use a separate directory such as /workspace"),
 ])))]
 pub struct Workspace {
-    /// Where the program sees it: an absolute path of its own, such as /workspace.
+    /// Absolute path at which the program sees the directory, such as /workspace. Must not be in a system directory
+    /// (/etc, /usr, /tmp and others) or in /mcp-fleet, and no component may begin with a dot.
     #[schemars(length(min = 2, max = 256), regex(pattern = "^/[^:\\x00]+$"))]
     pub mount_path: String,
-    /// Its size: a quantity such as 1Gi. Of the cluster's default storage class.
+    /// Size of the volume: a quantity such as 1Gi. The volume uses the cluster's default StorageClass.
     pub storage: Quantity,
 }
 
-/// Sizes, times and concurrency of calls to one server.
+/// Limits on the duration, size and concurrency of calls to one server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
@@ -163,38 +165,34 @@ pub struct Workspace {
      "limits.maxResponseSize must be between 1Ki and 64Mi"),
 ])))]
 pub struct ServerLimits {
-    /// How long a call may take, from the gateway to the server and back: a duration. Default: 30s.
+    /// Longest time that the gateway waits for the result of a call: a duration from 100ms to 1h. Default: 30s.
     #[serde(default = "default_timeout")]
     pub timeout: Window,
-    /// The largest request that the gateway reads: a whole number of bytes such as 256Ki, at most 16Mi. Default: 256Ki.
+    /// Largest request body that the gateway accepts: a whole number of bytes from 1Ki to 16Mi. Default: 256Ki.
     #[serde(default = "default_max_request")]
     pub max_request_size: Bytes,
-    /// The largest result that the gateway releases; a larger one is refused, never cut. A whole number of bytes such
-    /// as 4Mi, at most 64Mi. Default: 4Mi.
+    /// Largest result that the gateway passes on: a whole number of bytes from 1Ki to 64Mi. A larger result is
+    /// withheld, never truncated. Default: 4Mi.
     #[serde(default = "default_max_response")]
     pub max_response_size: Bytes,
-    /// Calls in flight, over all principals. Default: 16.
+    /// Maximum number of calls in flight over all principals, 1 to 10000. Default: 16.
     #[serde(default = "default_concurrency")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max_concurrent_calls: u32,
 }
 
-/// Half a minute.
 const fn default_timeout() -> Window {
     Window::from_secs(30)
 }
 
-/// 256 KiB.
 const fn default_max_request() -> Bytes {
     Bytes::new(256 << 10)
 }
 
-/// 4 MiB.
 const fn default_max_response() -> Bytes {
     Bytes::new(4 << 20)
 }
 
-/// Sixteen.
 const fn default_concurrency() -> u32 {
     16
 }
@@ -210,23 +208,23 @@ impl Default for ServerLimits {
     }
 }
 
-/// What the operator says about a server.
+/// Status of a server, as observed by the operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MCPServerStatus {
-    /// The `metadata.generation` that this status speaks of.
+    /// The `metadata.generation` that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Tools in the catalogue that is in force.
+    /// Number of tools in the catalogue that is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<i32>,
-    /// URL of the server's MCP endpoint at the tenant's gateway.
+    /// URL of the server's MCP endpoint on the tenant's gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Pods that are ready.
+    /// Number of pods that are ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
-    /// Ready, Reconciling, Stalled, Accepted, PolicyCurrent.
+    /// Conditions of the server: Ready, Reconciling, Stalled, Accepted, PolicyCurrent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
