@@ -66,7 +66,8 @@ impl Bucket {
         self.rate
     }
 
-    /// Checks for a token without taking it. The error is the time until the next token, or `None` if there will never be one.
+    /// Checks for a token without taking it. The error is the time until the next token, or `None` if there will never
+    /// be one.
     pub(super) fn check(&mut self, now: Tick) -> Result<(), Option<Duration>> {
         self.refill(now);
         let missing = TOKEN.saturating_sub(self.level);

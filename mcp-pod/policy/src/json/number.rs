@@ -127,7 +127,7 @@ struct Decimal {
 }
 
 impl Decimal {
-    /// Returns `None` if there are more significant digits than a double can distinguish. Zero has no significant digit.
+    /// Reads a literal. Returns `None` if it has more significant digits than a double can distinguish; zero has none.
     fn of(text: &[u8], literal: &Literal) -> Option<Self> {
         let mut decimal = Self { digits: [0; MAX_DIGITS], length: 0, exponent: 0 };
         let (mut position, mut point, mut seen) = (0_i64, None, 0_usize);

@@ -5,8 +5,8 @@ use wide::u8x16;
 /// Bytes examined in one step.
 const BLOCK: usize = 64;
 
-/// Iterates over the offsets of the bytes that cannot appear unescaped in a JSON string: quotes, backslashes and control
-/// characters (RFC 8259, 7).
+/// Iterates over the offsets of the bytes that cannot appear unescaped in a JSON string: quotes, backslashes and
+/// control characters (RFC 8259, 7).
 ///
 /// Blocks are aligned to the start of the search and do not depend on the last match, so the processor can examine the
 /// next block before the current match has been handled.

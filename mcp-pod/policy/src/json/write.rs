@@ -57,7 +57,7 @@ pub fn write_str(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Appends a range of the bytes. In ordinary text it is short, and a copy of fixed size is faster than a call to memcpy.
+/// Appends a range of the bytes. It is usually short, and then a copy of fixed size is faster than a call to memcpy.
 #[inline]
 fn write_plain(bytes: &[u8], part: Range<usize>, out: &mut Vec<u8>) {
     const CHUNK: usize = 64;

@@ -1,9 +1,9 @@
-//! The answer to `tools/list`: what a principal may call of what the server has, with our schemas.
+//! Renders the answer to `tools/list`: the server's tools that a principal may call, with the gateway's schemas.
 //!
-//! Of the server's own entry pass: `name`, `title`, `description` and the titles of annotations (neutralised),
-//! `outputSchema`, `idempotentHint` and `openWorldHint`. Ours are `inputSchema` (catalogue ∩ grants) and, from the
-//! class of the tool, `readOnlyHint` and `destructiveHint`. All else is dropped (`icons`, `execution`, `_meta`, …);
-//! `x-mcp-header` is stripped wherever it stands, because headers are not for servers to ask for.
+//! From the server's own entry come `name`, `title`, `description` and the titles of annotations (neutralised),
+//! `outputSchema`, `idempotentHint` and `openWorldHint`. The gateway sets `inputSchema` (catalogue ∩ grants) and, from
+//! the class of the tool, `readOnlyHint` and `destructiveHint`. Everything else is dropped (`icons`, `execution`,
+//! `_meta`, …). `x-mcp-header` is removed everywhere, because a server must not choose HTTP headers.
 
 mod observed;
 
@@ -12,8 +12,8 @@ use crate::engine::View;
 
 pub use observed::Observed;
 
-/// Appends the JSON array of the tools that are both granted and observed, in the order of the catalogue: the same
-/// bytes for equal grants on the same server.
+/// Appends the JSON array of the tools that are both granted and observed, in the order of the catalogue. Equal grants
+/// on the same server give equal bytes.
 pub fn render(view: View<'_>, observed: &Observed, out: &mut Vec<u8>) {
     out.push(b'[');
     let mut first = true;

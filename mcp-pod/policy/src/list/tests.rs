@@ -1,4 +1,4 @@
-//! What agents see of a server.
+//! Tests of what agents see of a server.
 
 use super::*;
 use crate::engine::Compiled;
@@ -27,7 +27,7 @@ fn listed(observed: &Observed) -> String {
 }
 
 #[test]
-fn only_what_is_granted_and_observed_is_listed_in_the_order_of_the_catalogue() {
+fn granted_and_observed_tools_are_listed_in_the_order_of_the_catalogue() {
     let observed =
         Observed::new([r#"{"name":"read"}"#, r#"{"name":"remove"}"#, r#"{"name":"write"}"#, r#"{"name":"x"}"#]);
     let tools: serde_json::Value = serde_json::from_str(&listed(&observed)).unwrap();
@@ -37,7 +37,7 @@ fn only_what_is_granted_and_observed_is_listed_in_the_order_of_the_catalogue() {
 }
 
 #[test]
-fn schema_and_hints_are_ours_and_what_is_not_known_is_dropped() {
+fn schema_and_hints_are_set_and_unknown_fields_are_dropped() {
     let observed = Observed::new([concat!(
         r#"{"name":"read","title":"Read","description":"Reads\u202e a file.","icons":[{"src":"https://x"}],"_meta":{"a":1},"#,
         r#""execution":{"taskSupport":"required"},"#,
@@ -59,7 +59,7 @@ fn schema_and_hints_are_ours_and_what_is_not_known_is_dropped() {
 }
 
 #[test]
-fn a_schema_of_results_that_some_clients_would_choke_on_is_dropped() {
+fn an_output_schema_that_some_clients_cannot_read_is_dropped() {
     for schema in [
         r#"{"type":"array"}"#,
         r#"{"type":"object","properties":{"a":{"$ref":"https://example.com/schema"}}}"#,
@@ -74,7 +74,7 @@ fn a_schema_of_results_that_some_clients_would_choke_on_is_dropped() {
 }
 
 #[test]
-fn what_is_not_a_tool_is_left_out_and_counted() {
+fn invalid_entries_are_skipped_and_counted() {
     let observed = Observed::new([
         r#"{"name":"read","name":"write"}"#,
         "[]",

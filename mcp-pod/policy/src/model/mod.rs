@@ -1,7 +1,8 @@
-//! The policy of one tenant as plain data: what the operator compiles and publishes, and the gateway enforces.
+//! The policy of one tenant as plain data: the operator compiles and publishes it, the gateway enforces it.
 //!
-//! Values here are already checked (`Rule` patterns compile, references resolve by UID); the gateway turns them into
-//! its lookup tables once per generation. `mcp-fleet-control` converts to and from the wire and owns the digest.
+//! Start at [`TenantPolicy`]. The values are already checked: patterns compile and references resolve by UID. The
+//! gateway builds its lookup tables from them once per generation ([`crate::engine`]). The crate `mcp-fleet-control`
+//! converts them to and from the wire and computes the digest.
 
 mod rule;
 
@@ -13,61 +14,59 @@ pub use rule::{Argument, Decimal, ItemRule, PathRule, Rule, Scalar, StringRule};
 use crate::class::Class;
 use crate::units::{Bytes, Currency, Micros};
 
-/// An object's UID, as Kubernetes gives it.
+/// UID of a Kubernetes object.
 pub type Uid = String;
 
-/// Everything a gateway needs to decide about the calls of one tenant.
+/// Everything a gateway needs to decide the calls of one tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantPolicy {
-    /// The tenant's name, for audit lines and labels.
+    /// Name of the tenant, for audit lines and labels.
     pub tenant: String,
-    /// The tenant's UID: tokens of a deleted and re-created tenant of the same name are worth nothing.
+    /// UID of the tenant. Tokens of a deleted tenant are not valid for a new one with the same name.
     pub tenant_uid: Uid,
-    /// Counts up by one with every publication; a gateway never goes down.
+    /// Number of the publication, increasing by one. A gateway never goes back to a lower generation.
     pub generation: u64,
-    /// Refuse every call.
+    /// Whether every call is refused.
     pub suspended: bool,
-    /// `aud` of the tenant's tokens: the origin of its endpoint, no slash at the end.
+    /// `aud` of the tenant's tokens: the origin of its endpoint, without a trailing slash.
     pub audience: String,
     /// `iss` of the tenant's tokens.
     pub issuer: String,
-    /// Keys that sign the tenant's tokens now, or signed ones that have not expired.
+    /// Keys that verify the tenant's tokens: the current one, and earlier ones whose tokens have not all expired.
     pub keys: Vec<VerificationKey>,
-    /// The key that seals legacy session ids: 32 random bytes, one per tenant.
+    /// Key that seals legacy session ids: 32 random bytes, one key per tenant.
     pub session_key: Vec<u8>,
     /// Limits over all principals of the tenant.
     pub traffic: Traffic,
-    /// How old the operator's last proof of freshness may be.
+    /// Maximum age of the last proof of freshness.
     pub stale_after: StaleAfter,
-    /// The currency of all prices and budgets; absent where nothing has a price.
+    /// Currency of all prices and budgets; absent if nothing has a price.
     pub currency: Option<Currency>,
-    /// The servers, by name.
     pub servers: Vec<Server>,
-    /// The principals.
     pub principals: Vec<Principal>,
-    /// The budgets, the tenant's spend limit among them.
+    /// The budgets, including the tenant's spend limit.
     pub budgets: Vec<Budget>,
 }
 
-/// A public key for ES256.
+/// A public key for verifying ES256 signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerificationKey {
-    /// The `kid` of the tokens it verifies.
+    /// `kid` of the tokens that the key verifies.
     pub kid: String,
-    /// The P-256 point, uncompressed: 65 bytes that begin with 4 (SEC 1, 2.3.3).
+    /// Uncompressed P-256 point: 65 bytes that begin with 4 (SEC 1, 2.3.3).
     pub point: Vec<u8>,
 }
 
-/// Limits of the tenant as a whole; absent means no limit of this kind.
+/// Limits of the tenant as a whole; an absent limit is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Calls in a minute.
+    /// Calls per minute.
     pub calls_per_minute: Option<u32>,
     /// Calls in flight.
     pub max_concurrent_calls: Option<u32>,
 }
 
-/// The age of the freshness proof past which calls are refused.
+/// Maximum age of the proof of freshness; calls are refused if it is older.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StaleAfter {
     /// For tools of class Read, and for listing.
@@ -79,137 +78,134 @@ pub struct StaleAfter {
 /// One MCP server of the tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// The name: its path on the gateway is `/<name>/mcp`.
+    /// Name of the server; its path on the gateway is `/<name>/mcp`.
     pub name: String,
-    /// The UID of its `MCPServer`.
+    /// UID of the `MCPServer`.
     pub uid: Uid,
-    /// Where its shim listens; absent while the workload has no address yet.
+    /// Address of the server's shim; absent while the workload has none.
     pub upstream: Option<SocketAddr>,
-    /// The URI SAN that the shim's certificate must carry, exactly.
+    /// URI SAN that the shim's certificate must carry, compared exactly.
     pub identity: String,
-    /// The catalogue: a tool that is not here does not exist.
+    /// The catalogue. A tool that is not in it does not exist.
     pub tools: Vec<Tool>,
-    /// Sizes, times and concurrency.
     pub limits: ServerLimits,
 }
 
 /// Limits of one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// From the forwarding of a call to its result.
+    /// Time from the forwarding of a call to its result.
     pub timeout: Duration,
-    /// The body of a request to the gateway.
+    /// Size of a request body to the gateway.
     pub max_request: Bytes,
-    /// A result, as the server wrote it.
+    /// Size of a result as the server wrote it.
     pub max_response: Bytes,
-    /// Calls in flight, over all principals.
+    /// Calls in flight over all principals.
     pub max_concurrent_calls: u32,
 }
 
 /// A tool of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tool {
-    /// The name, as the server knows it.
+    /// Name of the tool on the server.
     pub name: String,
-    /// What it does to the world.
     pub class: Class,
-    /// The arguments it takes; one that is not here is refused.
+    /// Arguments of the tool; any other argument is refused.
     pub arguments: Vec<Argument>,
-    /// What a call costs.
+    /// Price of one call.
     pub price: Micros,
 }
 
-/// A caller.
+/// A principal: an identity that may call tools.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    /// The namespace of its `MCPPrincipal`.
+    /// Namespace of the `MCPPrincipal`.
     pub namespace: String,
-    /// The name of its `MCPPrincipal`.
+    /// Name of the `MCPPrincipal`.
     pub name: String,
-    /// The UID of its `MCPPrincipal`: the key of all its state.
+    /// UID of the `MCPPrincipal`; all state of the principal is keyed by it.
     pub uid: Uid,
-    /// Refuse every call of this principal.
+    /// Whether every call of this principal is refused.
     pub suspended: bool,
-    /// Tokens with `iat` at or before this Unix second are revoked.
+    /// Tokens issued (`iat`) at or before this Unix second are revoked.
     pub revoked_until: Option<i64>,
-    /// What it may call, one entry for each held scope and server.
+    /// What the principal may call: one entry for each held scope and server.
     pub grants: Vec<Grant>,
-    /// Its own limits.
     pub limits: PrincipalLimits,
 }
 
-/// Limits of one principal over all its servers; absent means the tenant's alone.
+/// Limits of one principal over all servers; if one is absent, only the tenant's limit applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PrincipalLimits {
-    /// Calls in a minute, refilled steadily.
+    /// Calls per minute, refilled continuously.
     pub calls_per_minute: Option<u32>,
-    /// Calls that may come at once; absent: a sixth of `calls_per_minute`, at least one.
+    /// Calls that may be made at once; defaults to a sixth of `calls_per_minute`, at least one.
     pub burst: Option<u32>,
     /// Calls in flight.
     pub max_concurrent_calls: Option<u32>,
 }
 
-/// What one scope grants on one server.
+/// The grants of one scope on one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The name of the `MCPScope`.
+    /// Name of the `MCPScope`.
     pub scope: String,
-    /// The UID of the `MCPServer`.
+    /// UID of the `MCPServer`.
     pub server_uid: Uid,
-    /// Named tools: each is governed by its entry here alone.
+    /// Tools granted by name. Such an entry alone decides about its tool; `classes` does not apply to it.
     pub tools: Vec<GrantedTool>,
-    /// Classes that are granted among the tools that are not named.
+    /// Classes whose tools are granted, except for tools that `tools` names.
     pub classes: Vec<Class>,
 }
 
-/// A tool that a scope names.
+/// A tool that a scope grants by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantedTool {
-    /// The name.
+    /// Name of the tool.
     pub name: String,
-    /// The arguments that may be sent, each within its rule here *and* the catalogue's; absent: as the catalogue
-    /// says. An empty list grants the tool without arguments.
+    /// Arguments that may be sent; each value must satisfy its rule here *and* the catalogue's. If absent, the
+    /// catalogue alone applies. An empty list grants the tool without arguments.
     pub arguments: Option<Vec<Argument>>,
 }
 
-/// A budget, or the tenant's ceiling.
+/// A budget, or the tenant's spend limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// The name, for refusals and labels; the tenant's ceiling is named `spendLimit`.
+    /// Name for denials and labels; the tenant's spend limit is named `spendLimit`.
     pub name: String,
-    /// The UID of its `MCPBudget`, or of the `MCPTenant` for its ceiling.
+    /// UID of the `MCPBudget`, or of the `MCPTenant` for its spend limit.
     pub uid: Uid,
-    /// What it covers.
+    /// The calls that the budget covers.
     pub selector: Selector,
-    /// How often it starts anew.
+    /// How often the budget resets.
     pub period: Period,
-    /// Money in a period; absent: not limited by money.
+    /// Money per period; absent if money is not limited.
     pub amount: Option<Micros>,
-    /// Calls in a period; absent: not limited by calls.
+    /// Calls per period; absent if calls are not limited.
     pub calls: Option<u64>,
 }
 
-/// Which calls a budget covers: those that match every part that is present.
+/// Selects the calls that a budget covers: those that match every present field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selector {
     /// UIDs of principals.
     pub principals: Option<Vec<Uid>>,
     /// UIDs of servers.
     pub servers: Option<Vec<Uid>>,
-    /// Classes.
+    /// Classes of tools.
     pub classes: Option<Vec<Class>>,
 }
 
-/// How often a budget starts anew, aligned to UTC; weeks start on Monday (ISO 8601).
+/// How often a budget resets, aligned to UTC; weeks start on Monday (ISO 8601).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub enum Period {
-    /// Every full hour.
+    /// At every full hour.
     Hour,
-    /// Every midnight.
+    /// At every midnight.
     Day,
     /// Every Monday at midnight.
     Week,
-    /// Every first of the month at midnight.
+    /// On the first of every month at midnight.
     Month,
 }

@@ -88,8 +88,8 @@ impl Text {
 }
 
 impl Arguments {
-    /// Returns the arguments that both declare, in the order of `other`, the catalogue; or `None` if a required argument
-    /// has no admitted value.
+    /// Returns the arguments that both declare, in the order of `other`, the catalogue; or `None` if a required
+    /// argument has no admitted value.
     pub(crate) fn intersect(&self, other: &Self) -> Option<Self> {
         if self.0.iter().any(|ours| ours.required && other.get(&ours.name).is_none()) {
             return None;

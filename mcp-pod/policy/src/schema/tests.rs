@@ -156,7 +156,7 @@ proptest! {
         let valid = is_valid(&schema, &serde_json::from_slice(&text).unwrap());
         match access.admit(Some(&value)) {
             Ok(_) => prop_assert!(valid),
-            // Conditions on paths and strings that a schema cannot express, and the number −0 where an integer is expected.
+            // Conditions that a schema cannot express for paths and strings, and −0 where an integer is expected.
             Err(denial) if grants.len() == 1 && valid => prop_assert!(matches!(
                 denial.reason,
                 Reason::ArgumentPattern | Reason::PathOutsideRoots | Reason::ArgumentType

@@ -1,6 +1,6 @@
-//! Numbers with units, and the text forms in which users write them.
+//! Quantities with units: amounts of money, sizes and durations, with the text forms that users write.
 //!
-//! Each type has one parser with one set of limits, used by the custom resources and by the gateway alike.
+//! Each type has one parser with one set of limits, used by both the custom resources and the gateway.
 
 mod micros;
 #[cfg(feature = "schemars")]
@@ -12,23 +12,23 @@ pub use micros::{Currency, Micros};
 pub use size::Bytes;
 pub use window::Window;
 
-/// A quantity that cannot be read.
+/// Why a quantity cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
-    /// Not in the form that the type takes.
+    /// The text does not have the form of the type.
     #[error("{value:?} is not {expected}")]
     Form {
-        /// What was written.
+        /// The text as written.
         value: String,
-        /// What is taken, with an example.
+        /// The accepted form, with an example.
         expected: &'static str,
     },
-    /// In the right form, but too large or too small.
+    /// The quantity is too large or too small.
     #[error("{value:?} is out of range: {range}")]
     Range {
-        /// What was written.
+        /// The text as written.
         value: String,
-        /// The limits, in the form that is taken.
+        /// The limits, in the accepted form.
         range: &'static str,
     },
 }
