@@ -62,7 +62,7 @@ names! {
         Failed,
         /// The object is being deleted.
         Terminating,
-        /// The object, its principal or its tenant is suspended.
+        /// The tenant or principal is suspended, or the server's `replicas` is 0.
         Suspended,
         /// The spec is invalid in a way that admission could not detect.
         InvalidSpec,
