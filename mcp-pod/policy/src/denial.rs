@@ -1,4 +1,4 @@
-//! What a caller is told when policy refuses a call: the reason, the limit that was met, and what to do next.
+//! The answer to a call that policy refuses: the reason, the limit that was met, and what to do next.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::json;
 use crate::reason::Reason;
 
-/// A refusal of a call to a granted tool.
+/// Why a call is refused, as the caller learns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
     /// Machine-readable reason.

@@ -1,4 +1,4 @@
-//! From the wire to the model: everything is checked here, once.
+//! Converts a policy from the wire to the model and checks every value.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use mcp_fleet_policy::model::{
 use mcp_fleet_policy::units::{Bytes, Micros};
 
 use super::ConvertError;
-use super::part::{each, invalid, require, text};
+use super::field::{each, invalid, require, text};
 use super::rule_from_wire::arguments;
 use crate::{feature, wire};
 
-/// The policy in a message.
+/// Converts a message to a policy.
 pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
     let wire::Policy {
         required_features,

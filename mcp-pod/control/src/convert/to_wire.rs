@@ -1,4 +1,4 @@
-//! From the model to the wire.
+//! Converts a policy from the model to the wire.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use mcp_fleet_policy::model::{
 
 use crate::{feature, wire};
 
-/// The message that carries a policy.
+/// Converts a policy to its message.
 pub fn to_wire(policy: &TenantPolicy) -> wire::Policy {
     let TenantPolicy {
         tenant,

@@ -1,4 +1,4 @@
-//! Any policy that a tenant could have, for property tests.
+//! Random policies for property tests.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -75,7 +75,7 @@ fn server() -> impl Strategy<Value = Server> {
     );
     (name(), uid(), option::of(any::<SocketAddr>()), "spiffe://[a-z]{1,8}", vec(tool, 0..4), limits).prop_map(
         |(name, uid, upstream, identity, tools, limits)| {
-            // The text form of an address has no flow label; the operator never makes one.
+            // The text form of an address has no flow label, and the operator never sets one.
             let upstream = upstream.map(|address| SocketAddr::new(address.ip(), address.port()));
             Server { name, uid, upstream, identity, tools, limits }
         },
@@ -130,7 +130,7 @@ fn budget() -> impl Strategy<Value = Budget> {
     )
 }
 
-/// Any policy.
+/// A random policy.
 pub(crate) fn policy() -> impl Strategy<Value = TenantPolicy> {
     let key = (name(), vec(any::<u8>(), 64))
         .prop_map(|(kid, rest)| VerificationKey { kid, point: std::iter::once(4).chain(rest).collect() });

@@ -1,4 +1,4 @@
-//! What every part that comes from the wire is checked with.
+//! Helpers that check fields from the wire.
 
 use super::ConvertError;
 
@@ -17,7 +17,7 @@ pub(super) fn each<M, T>(
     messages.into_iter().map(convert).collect()
 }
 
-/// A text that must not be empty.
+/// Returns the text, or an error if it is empty.
 pub(super) fn text(value: String, field: &'static str) -> Result<String, ConvertError> {
     require(!value.is_empty(), field, "present")?;
     Ok(value)
