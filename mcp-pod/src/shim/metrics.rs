@@ -1,6 +1,6 @@
 //! The shim's metrics. Label values are closed sets: no text from a server or a caller becomes one.
 
-use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// The shim's metrics and their registry.
 #[derive(Debug)]
@@ -106,10 +106,8 @@ impl Metrics {
         self.dropped.with_label_values(&[kind.as_str()]).inc();
     }
 
-    /// The text format.
-    pub(super) fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
+    /// Returns the registry that holds all of them.
+    pub(super) fn registry(&self) -> Registry {
+        self.registry.clone()
     }
 }

@@ -22,6 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mcp_fleet_admin::Admin;
+use prometheus::Registry;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,37 +32,38 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::tls::{Identity, server_config_mutual};
+use server::Supervisor;
 
 /// Command line of the shim, as the operator writes it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Directory with tls.crt, tls.key and ca.crt. They are reloaded when they change.
     #[arg(long, value_name = "DIR", default_value = "/mcp-fleet/tls")]
-    pub tls_dir: PathBuf,
+    tls_dir: PathBuf,
     /// URI SAN of the only client that may call.
     #[arg(long, value_name = "URI")]
-    pub gateway_identity: String,
+    gateway_identity: String,
     /// Directory that the server may read and write, in addition to /tmp.
     #[arg(long, value_name = "DIR")]
-    pub workspace: Option<PathBuf>,
+    workspace: Option<PathBuf>,
     /// Directories that the server must not read. --tls-dir always is one of them.
     #[arg(long = "private", value_name = "DIR", default_value = "/mcp-fleet")]
-    pub private: Vec<PathBuf>,
+    private: Vec<PathBuf>,
     /// Address to listen on for calls of the gateway, with mutual TLS.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
-    pub listen: SocketAddr,
+    listen: SocketAddr,
     /// Address to listen on for /healthz, /readyz and /metrics, without TLS.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9090")]
-    pub metrics_listen: SocketAddr,
+    metrics_listen: SocketAddr,
     /// Time for the server to start and list its tools.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub start_timeout: u64,
+    start_timeout: u64,
     /// Time for calls in flight to end when the shim stops.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
-    pub drain_timeout: u64,
+    drain_timeout: u64,
     /// The server's command and its arguments.
     #[arg(last = true, required = true)]
-    pub command: Vec<OsString>,
+    command: Vec<OsString>,
 }
 
 /// How often the certificate files are checked for changes.
@@ -97,22 +100,33 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         start_timeout: Duration::from_secs(args.start_timeout),
         drain_timeout: Duration::from_secs(args.drain_timeout),
     };
-    let supervisor = server::Supervisor::new(config, Arc::clone(&metrics));
+    let supervisor = Supervisor::new(config, Arc::clone(&metrics));
+    let admin = admin(Arc::clone(&supervisor), metrics.registry());
     let context = Arc::new(http::Context { supervisor: Arc::clone(&supervisor), metrics });
 
     let stop_server = CancellationToken::new();
     let stop_listening = CancellationToken::new();
     tokio::spawn(stop_at_signal(stop_server.clone())?);
-    let doors = [(calls, http::Door::Calls(acceptor)), (health, http::Door::Health)].map(|(listener, door)| {
-        tokio::spawn(http::serve(listener, door, Arc::clone(&context), stop_listening.clone()))
-    });
+    let listeners = [
+        tokio::spawn(http::serve(calls, acceptor, context, stop_listening.clone())),
+        tokio::spawn(mcp_fleet_admin::serve(health, admin, stop_listening.clone())),
+    ];
 
     let ran = supervisor.run(stop_server).await.context("failed to supervise the server");
     stop_listening.cancel();
-    for door in doors {
-        door.await?;
+    for listener in listeners {
+        listener.await?;
     }
     ran
+}
+
+/// Returns the health probes and metrics. All of the shim runs on one thread, so any response proves that it is alive.
+fn admin(supervisor: Arc<Supervisor>, registry: Registry) -> Admin {
+    let ready = move || {
+        let status = supervisor.status();
+        if status.ready.is_some() { Ok(()) } else { Err(status.message.clone().into()) }
+    };
+    Admin { alive: Box::new(|| Ok(())), ready: Box::new(ready), registry }
 }
 
 /// Cancels `stop` on SIGTERM or SIGINT.
