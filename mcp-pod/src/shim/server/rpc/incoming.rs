@@ -117,8 +117,8 @@ mod tests {
         let mut second = request(&client, Params::Plain(b"{}"));
         client.dispatch(line(r#"{"jsonrpc":"2.0","id":2,"result":{"a": 1}}"#)).unwrap();
         client.dispatch(line(r#"{"jsonrpc":"2.0","id":1,"error":{}}"#)).unwrap();
-        assert!(matches!(second.outcome.try_recv(), Ok(RequestOutcome::Result(raw)) if raw == &br#"{"a": 1}"#[..]));
-        assert!(matches!(first.outcome.try_recv(), Ok(RequestOutcome::Error(raw)) if raw == &b"{}"[..]));
+        assert!(matches!(second.outcome.try_recv(), Ok(RequestOutcome::Result(raw)) if raw == br#"{"a": 1}"#[..]));
+        assert!(matches!(first.outcome.try_recv(), Ok(RequestOutcome::Error(raw)) if raw == b"{}"[..]));
         client.dispatch(line(r#"{"jsonrpc":"2.0","id":2,"result":{}}"#)).unwrap();
         assert_eq!(client.in_flight(), 0, "the second response was ignored");
     }
