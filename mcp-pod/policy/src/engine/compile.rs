@@ -102,13 +102,13 @@ impl<'p> Compiler<'p> {
         let tools: Arc<[ToolEntry]> = catalogue
             .iter()
             .enumerate()
-            .filter_map(|(tool, whole)| {
+            .filter_map(|(tool, declared)| {
                 let grants: Vec<ToolGrant> =
                     scopes.iter().filter_map(|scope| scope.get(tool)).flatten().cloned().collect();
                 let all: Vec<&Arc<Arguments>> = grants.iter().map(|grant| &grant.arguments).collect();
                 // A grant of the whole tool admits everything that the other grants admit.
-                let schema = if all.iter().any(|arguments| Arc::ptr_eq(arguments, whole)) {
-                    schema::of(&[whole])
+                let schema = if all.iter().any(|arguments| Arc::ptr_eq(arguments, declared)) {
+                    schema::of(&[declared])
                 } else {
                     schema::of(&all)
                 };
@@ -130,7 +130,7 @@ impl<'p> Compiler<'p> {
         let grants = tools
             .iter()
             .zip(catalogue)
-            .map(|(tool, whole)| tool_grants(grant, tool, whole))
+            .map(|(tool, declared)| tool_grants(grant, tool, declared))
             .collect::<Result<Vec<_>, _>>()?;
         let grants = Arc::new(grants);
         memo.push((grant, grants.clone()));
@@ -142,18 +142,18 @@ impl<'p> Compiler<'p> {
 /// class is granted.
 ///
 /// An entry that can admit no call (it omits or contradicts an argument that the catalogue requires) grants nothing.
-fn tool_grants(grant: &Grant, tool: &Tool, whole: &Arc<Arguments>) -> Result<Vec<ToolGrant>, CompileError> {
+fn tool_grants(grant: &Grant, tool: &Tool, declared: &Arc<Arguments>) -> Result<Vec<ToolGrant>, CompileError> {
     let Grant { scope, server_uid: _, tools, classes } = grant;
     let tool_grant = |arguments| ToolGrant { scope: scope.clone(), arguments };
     let mut named = tools.iter().filter(|named| named.name == tool.name).peekable();
     if named.peek().is_none() {
         let granted = classes.contains(&tool.class);
-        return Ok(granted.then(|| tool_grant(whole.clone())).into_iter().collect());
+        return Ok(granted.then(|| tool_grant(declared.clone())).into_iter().collect());
     }
     let mut grants = Vec::new();
     for entry in named {
         let Some(arguments) = &entry.arguments else {
-            grants.push(tool_grant(whole.clone()));
+            grants.push(tool_grant(declared.clone()));
             continue;
         };
         let narrowed = Arguments::new(arguments).map_err(|source| CompileError::Scope {
@@ -161,7 +161,7 @@ fn tool_grants(grant: &Grant, tool: &Tool, whole: &Arc<Arguments>) -> Result<Vec
             tool: tool.name.clone(),
             source,
         })?;
-        grants.extend(narrowed.intersect(whole).map(Arc::new).map(tool_grant));
+        grants.extend(narrowed.intersect(declared).map(Arc::new).map(tool_grant));
     }
     Ok(grants)
 }

@@ -52,7 +52,7 @@ pub enum Problem {
     /// A number that does not match the grammar.
     #[error("an invalid number")]
     Number,
-    /// A whole number further than 2^53 − 1 from zero.
+    /// An integer outside ±(2^53 − 1).
     #[error("an integer outside ±(2^53 - 1)")]
     IntegerRange,
     /// A number that overflows a double, or underflows to zero.

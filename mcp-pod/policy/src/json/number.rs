@@ -17,7 +17,7 @@ const SAFE_EXPONENT: i64 = 290;
 pub(super) fn read<'a>(text: &str, numbers: Numbers) -> Result<(Value<'a>, usize), Problem> {
     let literal = Literal::scan(text.as_bytes())?;
     let digits = text.get(..literal.length).ok_or(Problem::Number)?;
-    let value = if literal.whole { integer(digits, numbers)? } else { fraction(digits, &literal, numbers)? };
+    let value = if literal.is_integer { integer(digits, numbers)? } else { fraction(digits, &literal, numbers)? };
     Ok((value, literal.length))
 }
 
@@ -45,7 +45,7 @@ fn fraction<'a>(digits: &str, literal: &Literal, numbers: Numbers) -> Result<Val
             return Err(Problem::NumberPrecision);
         }
     }
-    Ok(whole(number).map_or(Value::Number(number), Value::Integer))
+    Ok(as_integer(number).map_or(Value::Number(number), Value::Integer))
 }
 
 fn double(digits: &str) -> Result<f64, Problem> {
@@ -54,14 +54,14 @@ fn double(digits: &str) -> Result<f64, Problem> {
 }
 
 /// Returns the number as an integer, if it is one that every parser reads exactly.
-fn whole(number: f64) -> Option<i64> {
+fn as_integer(number: f64) -> Option<i64> {
     #[expect(clippy::cast_precision_loss, reason = "2^53 - 1 is a double")]
     let limit = MAX_INTEGER as f64;
     let negative_zero = number == 0.0 && number.is_sign_negative();
     if number.fract() != 0.0 || number.abs() > limit || negative_zero {
         return None;
     }
-    #[expect(clippy::cast_possible_truncation, reason = "whole and within ±(2^53 - 1)")]
+    #[expect(clippy::cast_possible_truncation, reason = "an integer within ±(2^53 - 1)")]
     Some(number as i64)
 }
 
@@ -79,7 +79,7 @@ struct Literal {
     /// End of the mantissa: sign, digits and decimal point.
     mantissa: usize,
     /// Whether the literal has neither decimal point nor exponent.
-    whole: bool,
+    is_integer: bool,
 }
 
 impl Literal {
@@ -95,9 +95,9 @@ impl Literal {
         if end == start || leading_zero {
             return Err(Problem::Number);
         }
-        let mut whole = true;
+        let mut is_integer = true;
         if text.get(end) == Some(&b'.') {
-            whole = false;
+            is_integer = false;
             let point = end + 1;
             end = digits(point);
             if end == point {
@@ -106,7 +106,7 @@ impl Literal {
         }
         let mantissa = end;
         if matches!(text.get(end), Some(b'e' | b'E')) {
-            whole = false;
+            is_integer = false;
             let sign = usize::from(matches!(text.get(end + 1), Some(b'+' | b'-')));
             let exponent = end + 1 + sign;
             end = digits(exponent);
@@ -114,7 +114,7 @@ impl Literal {
                 return Err(Problem::Number);
             }
         }
-        Ok(Self { length: end, mantissa, whole })
+        Ok(Self { length: end, mantissa, is_integer })
     }
 }
 

@@ -169,7 +169,7 @@ fn any_value() -> impl Strategy<Value = Value<'static>> {
         any::<bool>().prop_map(Value::Bool),
         (-MAX_INTEGER..=MAX_INTEGER).prop_map(Value::Integer),
         any::<f64>()
-            .prop_filter("finite and not whole", |number| number.is_finite() && number.fract() != 0.0)
+            .prop_filter("finite and not an integer", |number| number.is_finite() && number.fract() != 0.0)
             .prop_map(Value::Number),
         any::<String>().prop_map(|text| Value::String(text.into())),
     ];
