@@ -1,4 +1,4 @@
-//! The product's gateway behind a listener without TLS, towards an upstream without TLS.
+//! The product's gateway behind a listener without TLS, with an upstream without TLS.
 
 use std::path::PathBuf;
 
@@ -12,19 +12,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::announce;
 
-/// As the product's own.
+/// Arguments, as those of the product.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where the CA of the operator is.
+    /// Folder of the operator's CA.
     #[arg(long)]
     tls_dir: PathBuf,
     #[command(flatten)]
     control: control::Args,
 }
 
+/// Serves until the process is killed.
 pub(super) async fn serve(args: Args) -> anyhow::Result<()> {
     let Args { tls_dir, control } = args;
-    // The same sink as the product's in the other rows.
+    // The same audit sink as that of the product in the other rows.
     let sink = std::fs::OpenOptions::new().write(true).open("/dev/null").context("failed to open /dev/null")?;
     let control = Control::new(&control, &tls_dir.join("ca.crt"));
     let state = State::new(control.budgets(), Dialer::Plain, Audit::start(sink)?)?;

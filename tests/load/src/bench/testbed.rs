@@ -1,4 +1,4 @@
-//! The processes of a run, and what they share.
+//! The processes of a run, and their shared setup.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -17,12 +17,12 @@ use crate::process::Process;
 use crate::role::Fronts;
 use crate::setup::{Addresses, NAME, Operator, PRICE, Pki, SigningKey, client_tls, tenant};
 
-/// How long a process may take to start.
-const START: Duration = Duration::from_secs(10);
+/// How long a gateway may take until it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Everything that runs.
+/// All processes of a run.
 #[derive(Debug)]
-pub(crate) struct Stage {
+pub(crate) struct Testbed {
     mcp_pod: PathBuf,
     dir: TempDir,
     pki: Pki,
@@ -32,31 +32,31 @@ pub(crate) struct Stage {
     fronts: Fronts,
     /// The tool server.
     pub(crate) upstream: Process,
-    /// The proxy that looks at nothing.
+    /// The proxy that forwards everything unchecked.
     pub(crate) pass_through: Process,
-    /// The product.
+    /// The product's gateway.
     pub(crate) gateway: Gateway,
-    /// The product's own code behind a listener without TLS.
+    /// The product's gateway code behind a listener without TLS.
     pub(crate) plain_gateway: Gateway,
-    /// Calls made through gateways of this stage.
+    /// Number of calls made through the gateways.
     pub(crate) calls: u64,
 }
 
-/// A gateway and the operator that leads it.
+/// A gateway and its operator.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    /// The gateway.
+    /// Process of the gateway.
     pub(crate) process: Process,
-    /// Where agents connect.
+    /// Address for agents.
     pub(crate) address: SocketAddr,
-    /// Where it says that it is ready.
+    /// Address of the readiness endpoint, if the gateway has one.
     pub(crate) health: Option<SocketAddr>,
     operator: Operator,
 }
 
-impl Stage {
-    /// Starts everything and waits until it is ready.
-    pub(crate) async fn set(mcp_pod: &Path) -> anyhow::Result<Self> {
+impl Testbed {
+    /// Starts all processes and waits until they are ready.
+    pub(crate) async fn start(mcp_pod: &Path) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir()?;
         let pki = Pki::create(dir.path())?;
         let key = SigningKey::generate()?;
@@ -66,10 +66,11 @@ impl Stage {
         let (plain, mutual) = (addresses.plain.to_string(), addresses.mutual.to_string());
         let (pass_through, fronts) =
             Process::role(&["pass-through", "--tls", text(&pki.gateway)?, "--plain", &plain, "--mutual", &mutual])?;
-        mount(&dir.path().join("policy"), &tenant(addresses.mutual, key.verification())?)?;
-        mount(&dir.path().join("plain-policy"), &tenant(addresses.plain, key.verification())?)?;
-        let plain_gateway = plain_gateway(dir.path(), &pki, &tenant(addresses.plain, key.verification())?).await?;
-        let gateway = start(mcp_pod, dir.path(), &pki, &tenant(addresses.mutual, key.verification())?).await?;
+        write_snapshot(&dir.path().join("policy"), &tenant(addresses.mutual, key.verification())?)?;
+        write_snapshot(&dir.path().join("plain-policy"), &tenant(addresses.plain, key.verification())?)?;
+        let plain_gateway =
+            start_plain_gateway(dir.path(), &pki, &tenant(addresses.plain, key.verification())?).await?;
+        let gateway = start_gateway(mcp_pod, dir.path(), &pki, &tenant(addresses.mutual, key.verification())?).await?;
         wait_ready(&gateway).await?;
         let client_tls = client_tls(&pki.gateway)?;
         Ok(Self {
@@ -88,28 +89,29 @@ impl Stage {
         })
     }
 
-    /// A second gateway like the first, for what is measured on a fresh one; not waited for.
-    pub(crate) async fn fresh_gateway(&self) -> anyhow::Result<Gateway> {
-        let policy = snapshot::join(&read(&self.dir.path().join("policy"))?)?.1;
-        start(&self.mcp_pod, self.dir.path(), &self.pki, &policy).await
+    /// Starts another gateway, for measurements that need a new one. Does not wait until it is ready.
+    pub(crate) async fn new_gateway(&self) -> anyhow::Result<Gateway> {
+        let policy = snapshot::join(&read_snapshot(&self.dir.path().join("policy"))?)?.1;
+        start_gateway(&self.mcp_pod, self.dir.path(), &self.pki, &policy).await
     }
 
-    /// The tool server, reached directly.
+    /// Returns the tool server as target of direct calls.
     pub(crate) fn direct(&self, tls: bool) -> Target {
         self.target(if tls { self.addresses.tls } else { self.addresses.plain }, tls)
     }
 
-    /// The proxy that looks at nothing.
-    pub(crate) fn through(&self, tls: bool) -> Target {
+    /// Returns the pass-through proxy as target.
+    pub(crate) fn through_proxy(&self, tls: bool) -> Target {
         self.target(if tls { self.fronts.tls } else { self.fronts.plain }, tls)
     }
 
-    /// An address with this stage's token.
+    /// Returns an address as target, with the token of the principal.
     pub(crate) fn target(&self, address: SocketAddr, tls: bool) -> Target {
         Target { address, tls: tls.then(|| self.client_tls.clone()), token: self.token.clone() }
     }
 
-    /// What the calls of this stage cost, and what its gateways reported as spent, once they have caught up.
+    /// Returns the price of all calls, and the money that the gateways reported as spent. Waits up to 5 s until they
+    /// are equal.
     pub(crate) async fn settled(&self) -> (u64, u64) {
         let made = self.calls * PRICE;
         let spent = || self.gateway.operator.spent() + self.plain_gateway.operator.spent();
@@ -123,10 +125,10 @@ impl Stage {
     }
 }
 
-/// Starts the product with an operator of its own.
-async fn start(mcp_pod: &Path, dir: &Path, pki: &Pki, policy: &TenantPolicy) -> anyhow::Result<Gateway> {
+/// Starts the product's gateway and its operator.
+async fn start_gateway(mcp_pod: &Path, dir: &Path, pki: &Pki, policy: &TenantPolicy) -> anyhow::Result<Gateway> {
     let operator = Operator::start(&pki.gateway, policy).await?;
-    let (address, health) = (free()?, free()?);
+    let (address, health) = (free_address()?, free_address()?);
     let mut command = Command::new(mcp_pod);
     command.args(["gateway", "--operator-address", &operator.address.to_string(), "--operator-name", NAME]);
     command.arg("--tls-dir").arg(&pki.gateway).arg("--token-file").arg(dir.join("token"));
@@ -137,7 +139,8 @@ async fn start(mcp_pod: &Path, dir: &Path, pki: &Pki, policy: &TenantPolicy) -> 
     Ok(Gateway { process, address, health: Some(health), operator })
 }
 
-async fn plain_gateway(dir: &Path, pki: &Pki, policy: &TenantPolicy) -> anyhow::Result<Gateway> {
+/// Starts the role [`crate::role::Role::PlainGateway`] and its operator.
+async fn start_plain_gateway(dir: &Path, pki: &Pki, policy: &TenantPolicy) -> anyhow::Result<Gateway> {
     let operator = Operator::start(&pki.gateway, policy).await?;
     let address = operator.address.to_string();
     let (token, policy) = (dir.join("token"), dir.join("plain-policy"));
@@ -157,7 +160,7 @@ async fn plain_gateway(dir: &Path, pki: &Pki, policy: &TenantPolicy) -> anyhow::
     Ok(Gateway { process, address, health: None, operator })
 }
 
-/// Waits until a gateway says that it is ready.
+/// Waits until a gateway is ready.
 pub(crate) async fn wait_ready(gateway: &Gateway) -> anyhow::Result<()> {
     let Some(health) = gateway.health else { return Ok(()) };
     let ready = async {
@@ -165,14 +168,14 @@ pub(crate) async fn wait_ready(gateway: &Gateway) -> anyhow::Result<()> {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    match tokio::time::timeout(START, ready).await {
+    match tokio::time::timeout(READY_TIMEOUT, ready).await {
         Ok(()) => Ok(()),
-        Err(_) => bail!("the gateway did not become ready"),
+        Err(_) => bail!("the gateway did not become ready within {READY_TIMEOUT:?}"),
     }
 }
 
-/// Writes a snapshot as Secrets mount it.
-fn mount(dir: &Path, policy: &TenantPolicy) -> anyhow::Result<()> {
+/// Writes a snapshot of the policy as files, as mounted Secrets provide it.
+fn write_snapshot(dir: &Path, policy: &TenantPolicy) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir)?;
     for (name, bytes) in snapshot::split(policy.generation, &encode(policy), None)? {
         std::fs::write(dir.join(name), bytes)?;
@@ -180,7 +183,8 @@ fn mount(dir: &Path, policy: &TenantPolicy) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read(dir: &Path) -> anyhow::Result<std::collections::BTreeMap<String, Vec<u8>>> {
+/// Reads the files of a snapshot.
+fn read_snapshot(dir: &Path) -> anyhow::Result<std::collections::BTreeMap<String, Vec<u8>>> {
     let mut files = std::collections::BTreeMap::new();
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
@@ -189,11 +193,11 @@ fn read(dir: &Path) -> anyhow::Result<std::collections::BTreeMap<String, Vec<u8>
     Ok(files)
 }
 
-/// An address on loopback that nobody listens on.
-fn free() -> anyhow::Result<SocketAddr> {
+/// Returns an unused address on loopback.
+fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 fn text(path: &Path) -> anyhow::Result<&str> {
-    path.to_str().context("a path that is not UTF-8")
+    path.to_str().with_context(|| format!("{} is not valid UTF-8", path.display()))
 }
