@@ -40,7 +40,8 @@ pub struct MCPLedgerSpec {
     /// Spend that gateways have reported: the sum of `items`.
     #[serde(default)]
     pub settled: Tally,
-    /// What leases that ended without a final report leave unaccounted for. Itemised in `losses` and `olderLosses`.
+    /// Unreported part of leases that ended without a final report; it counts as spent. Itemised in `losses` and
+    /// `olderLosses`.
     #[serde(default)]
     pub forfeited: Tally,
     /// Open leases. Each is charged in full when it is granted; what was reported on it so far is in `settled`.
@@ -94,7 +95,7 @@ pub struct LedgerLease {
     pub epoch: String,
     /// Number of the request that this lease answers. A repeated request gets the same lease.
     pub request: u64,
-    /// Amount that was charged to the budget for the lease.
+    /// Amount charged to the budget for the lease.
     pub granted: Grant,
     /// Sequence number of the last report that was applied.
     #[serde(default)]
@@ -123,7 +124,7 @@ pub struct LedgerItem {
     pub calls: u64,
 }
 
-/// Amount that was charged to a budget for a lease.
+/// Amount charged to a budget for a lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Grant {

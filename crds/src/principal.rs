@@ -35,7 +35,7 @@ pub struct MCPPrincipalSpec {
     /// How the caller authenticates.
     #[serde(default)]
     pub identity: Identity,
-    /// Scopes that the principal holds, at most 64. They determine what it may call. Empty: nothing.
+    /// Scopes that the principal holds, at most 64. They determine what it may call. Empty: it may call nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub scope_refs: Vec<Reference>,
@@ -47,7 +47,7 @@ pub struct MCPPrincipalSpec {
     pub suspend: bool,
     /// Revokes all tokens issued at or before this time (RFC 3339), within a second. A revocation is permanent:
     /// removing the field or setting an earlier time does not make a revoked token valid again. A time in the future is
-    /// not applied until it has come.
+    /// applied when it comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoke_issued_before: Option<Time>,
 }

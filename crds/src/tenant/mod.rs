@@ -70,7 +70,7 @@ pub struct MCPTenantSpec {
     #[serde(default)]
     pub traffic: TenantTraffic,
     /// Limit on the money that all principals together may spend in a period. It also sets the tenant's currency, so it
-    /// is required if a tool has a price or a budget has an amount. Absent: no limit and no currency.
+    /// is required if a tool has a price or a budget has an amount. Absent: no limit, and no prices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spend_limit: Option<SpendLimit>,
     /// Container images that the tenant's servers may run. Default: none.
