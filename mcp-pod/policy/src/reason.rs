@@ -80,12 +80,13 @@ impl Stage {
 reasons! {
     /// The gateway has no policy yet.
     PolicyMissing = "policy_missing", Policy, "Wait and try again: the gateway has not received its policy yet.";
-    /// The newest policy is older than the tenant's `policy.staleAfter` for this class of tool.
+    /// The operator last confirmed the policy longer ago than the tenant's `policy.staleAfter` allows for this class of
+    /// tool.
     PolicyStale = "policy_stale", Policy, "Wait and try again: the gateway has lost contact with the operator and refuses calls rather than enforce an old policy.";
     /// The tenant is suspended.
     TenantSuspended = "tenant_suspended", Policy, "Stop: the tenant is suspended. Ask the platform team.";
 
-    /// No bearer token.
+    /// The request has no bearer token.
     TokenMissing = "token_missing", Authenticate, "Send the credential as `Authorization: Bearer <token>`.";
     /// The gateway cannot read the token, its signature is wrong, or its key is unknown.
     TokenInvalid = "token_invalid", Authenticate, "Read the credential Secret again and use its current token.";
@@ -147,7 +148,7 @@ reasons! {
     TenantConcurrencyLimited = "tenant_concurrency_limited", Govern, "Try again later; the whole tenant is at its limit.";
     /// The server has too many calls in flight.
     ServerConcurrencyLimited = "server_concurrency_limited", Govern, "Try again later; the server is busy.";
-    /// A budget that covers the call has no room left in its period.
+    /// A budget that covers the call does not have enough left in its period.
     BudgetExhausted = "budget_exhausted", Govern, "Stop calling priced tools until the budget resets, or ask its owner to raise it.";
     /// The ledger granted no lease in time, so the spend cannot be accounted for.
     BudgetUnavailable = "budget_unavailable", Govern, "Try again later: the ledger cannot be reached.";
