@@ -129,7 +129,9 @@ fn targets(text: &mut String, report: &Report) {
             for (size, bytes) in [(SMALL, "200 B"), (LARGE, "32 KiB")] {
                 let ratio = row(plain, connections, size, Path::Gateway).cpu
                     / row(plain, connections, size, Path::PassThrough).cpu;
-                line(&format!("CPU ÷ pass-through, {wire}, {connections} connections, {bytes}"), 1.5, ratio, "×");
+                let plural = if connections == 1 { "" } else { "s" };
+                let what = format!("CPU ÷ pass-through, {wire}, {connections} connection{plural}, {bytes}");
+                line(&what, 1.5, ratio, "×");
             }
         }
     }
