@@ -30,7 +30,7 @@ pub const CLUSTER: Step = Step {
 pub const IMAGES: Step = Step {
     name: "images",
     action: "Build the images of operator, mcp-pod, two MCP servers, the MCP Inspector and Prometheus, and load them.",
-    purpose: "The MCP servers are published ones that know nothing of MCP Fleet, and their images run unmodified.",
+    purpose: "The MCP servers are published packages. They know nothing of MCP Fleet and run unmodified.",
     run: |demo| {
         let mut loaded = Vec::new();
         for image in image::DEMO {
