@@ -1,55 +1,47 @@
-//! The life of a request: every stage in its order, and one place where refusals are answered, counted and audited.
+//! The life of a request: every stage in its order, and one place where rejections are answered, counted and audited.
 //!
-//! `authenticate (headers) → home → share → head → body → decode → era → method`. With one gateway replica every
-//! principal is at home here; forwarding to its home comes behind the first, because from there on state is touched.
+//! `authenticate (headers) → share → head → body → decode → era → method`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::{ALLOW, RETRY_AFTER};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::reason::Reason;
 use ulid::Ulid;
 
-use super::authenticate::{Unauthenticated, check};
-use super::decode::{Era, McpHeaders, era, known, read};
-use super::enforced::Enforced;
-use super::journal::Journal;
-use super::methods::{self, Context};
-use super::read_body::{BodyError, read_body};
-use super::refused::Refused;
-use super::respond::{Body, Failure, denied_request, error, unauthorised};
-use super::route::{self, Unfit};
-use super::seldom::Seldom;
-use super::state::State;
+use super::audit::RequestRecord;
+use super::log_throttle::LogThrottle;
+use super::methods;
+use super::policy::ActivePolicy;
+use super::request::{McpHeaders, check, era, known, read, read_body, route};
+use super::respond::{Body, Rejection};
+use super::state::{RequestContext, State};
 
 /// Answers below this size take no more memory than what stands around them.
 const SMALL: usize = 1024;
 
 /// When a stranger's refusal in a flood was last audited: they must not fill the trail, which is rolled over by its size.
-static FLOOD: Seldom = Seldom::new();
+static FLOOD: LogThrottle = LogThrottle::new();
 
 /// Answers one request.
 pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
     let _active = state.enter();
-    let mut journal = Journal::new(Instant::now(), Ulid::generate(), request.uri().path());
-    let enforced = state.enforced();
-    let answered = stages(&state, enforced.as_ref(), &mut journal, peer, request).await;
-    let principal =
-        enforced.as_ref().zip(journal.principal).and_then(|(enforced, index)| enforced.principal_uid(index));
+    let mut record = RequestRecord::new(Instant::now(), Ulid::generate(), request.uri().path());
+    let policy = state.active_policy();
+    let answered = stages(&state, policy.as_ref(), &mut record, peer, request).await;
+    let principal = policy.as_ref().zip(record.principal).and_then(|(policy, index)| policy.principal_uid(index));
     let response = match answered {
         Ok(response) => response,
-        Err(refused) => {
+        Err(rejection) => {
             let audited = match principal {
-                _ if !refused.flood => true,
+                _ if !rejection.flood => true,
                 Some(principal) => state.governor.audible(state.tick(), principal),
-                None => FLOOD.now(),
+                None => FLOOD.allows(),
             };
-            journal.refused(&state, enforced.as_deref(), refused.reason, audited).await;
-            *refused.response
+            record.refused(&state, policy.as_deref(), rejection.reason, audited).await;
+            *rejection.response
         }
     };
     match principal {
@@ -63,47 +55,40 @@ pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Inc
 
 async fn stages(
     state: &Arc<State>,
-    enforced: Option<&Arc<Enforced>>,
-    journal: &mut Journal,
+    policy: Option<&Arc<ActivePolicy>>,
+    record: &mut RequestRecord,
     peer: IpAddr,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Refused> {
+) -> Result<Response<Body>, Rejection> {
     let (head, body) = request.into_parts();
     let now = unix_now();
-    let enforced = enforced.ok_or_else(|| unserviceable(Reason::PolicyMissing))?;
-    let caller = check(enforced, &state.flood, peer, &head.headers, now).map_err(unauthenticated)?;
-    journal.principal = Some(caller.principal.index());
-    state.governor.look(state.tick(), &caller.principal.policy().uid).map_err(|denial| too_much(&denial))?;
+    let policy = policy.ok_or_else(Rejection::no_policy)?;
+    let caller = check(&policy.compiled, &policy.token_verifier, &state.failures, peer, &head.headers, now)?;
+    record.principal = Some(caller.principal.index());
+    state
+        .governor
+        .look(state.tick(), &caller.principal.policy().uid)
+        .map_err(|denial| Rejection::too_many_requests(&denial))?;
 
-    if route::foreign_origin(&head.headers, &enforced.policy().audience) {
-        return Err(plain(StatusCode::FORBIDDEN, Reason::OriginRefused));
+    if route::foreign_origin(&head.headers, &policy.tenant_policy().audience) {
+        return Err(Rejection::head(StatusCode::FORBIDDEN, Reason::OriginRefused));
     }
     let view = route::server(head.uri.path())
         .ok_or(Reason::ServerUnknown)
         .and_then(|server| caller.principal.view(server))
-        .map_err(|reason| plain(StatusCode::NOT_FOUND, reason))?;
-    journal.server = Some(view.server_index());
-    route::fit(&head.method, &head.headers).map_err(unfit)?;
+        .map_err(|reason| Rejection::head(StatusCode::NOT_FOUND, reason))?;
+    record.server = Some(view.server_index());
+    route::check_head(&head.method, &head.headers)?;
 
     let limit = view.server().limits.max_request.get();
-    let body = read_body(&head.headers, body, limit).await.map_err(|error| unread(&error))?;
-    let message = read(&body).map_err(|invalid| {
-        let failure =
-            Failure { status: StatusCode::BAD_REQUEST, code: invalid.code, message: &invalid.text, data: None };
-        Refused::new(Reason::MessageInvalid, error(invalid.id.as_ref(), &failure))
-    })?;
-    journal.method = known(&message.method).ok_or_else(|| message.method.clone());
+    let body = read_body(&head.headers, body, limit).await?;
+    let message = read(&body)?;
+    record.method = known(&message.method).ok_or_else(|| message.method.clone());
     let headers = McpHeaders::read(&head.headers);
-    let era = era(&headers, &message).map_err(|wrong| {
-        let (text, data) = (wrong.to_string(), wrong.data());
-        let failure =
-            Failure { status: StatusCode::BAD_REQUEST, code: wrong.code(), message: &text, data: data.as_deref() };
-        let reason = if data.is_some() { Reason::VersionUnsupported } else { Reason::RequestInvalid };
-        Refused::new(reason, error(message.id(), &failure))
-    })?;
-    let context = Context {
+    let era = era(&headers, &message).map_err(|wrong| Rejection::wrong_revision(message.id(), &wrong))?;
+    let context = RequestContext {
         state,
-        enforced,
+        policy,
         caller,
         view,
         now,
@@ -111,65 +96,11 @@ async fn stages(
         events: route::accepts(&head.headers, "text/event-stream"),
         session: headers.session.as_deref(),
     };
-    match era {
-        Era::Modern => methods::modern(&context, journal, message).await,
-        Era::Legacy(named) => methods::legacy(&context, journal, named, message).await,
-    }
+    methods::dispatch(&context, record, era, message).await
 }
 
 /// Seconds since 1970.
 fn unix_now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// A refusal that is about the head alone.
-fn plain(status: StatusCode, reason: Reason) -> Refused {
-    Refused::new(reason, denied_request(None, status, &Denial::new(reason)))
-}
-
-/// Nobody can be told from anybody else yet: the only 503.
-fn unserviceable(reason: Reason) -> Refused {
-    let mut refused = plain(StatusCode::SERVICE_UNAVAILABLE, reason);
-    refused.response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    refused
-}
-
-fn unauthenticated(why: Unauthenticated) -> Refused {
-    match why {
-        Unauthenticated::Refused(reason) => Refused::new(reason, unauthorised(reason)),
-        Unauthenticated::Flood => {
-            let mut refused = plain(StatusCode::TOO_MANY_REQUESTS, Reason::TokenInvalid);
-            refused.response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
-            refused.flood = true;
-            refused
-        }
-    }
-}
-
-/// More than one principal may ask for, whatever it is.
-fn too_much(denial: &Denial) -> Refused {
-    let response = denied_request(None, StatusCode::TOO_MANY_REQUESTS, denial);
-    Refused { flood: true, ..Refused::new(denial.reason, response) }
-}
-
-fn unfit(why: Unfit) -> Refused {
-    let status = match why {
-        Unfit::Method => StatusCode::METHOD_NOT_ALLOWED,
-        Unfit::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Unfit::Accept => StatusCode::NOT_ACCEPTABLE,
-    };
-    let mut refused = plain(status, Reason::RequestInvalid);
-    if why == Unfit::Method {
-        refused.response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-    }
-    refused
-}
-
-fn unread(why: &BodyError) -> Refused {
-    match why {
-        BodyError::TooLarge => plain(StatusCode::PAYLOAD_TOO_LARGE, Reason::RequestTooLarge),
-        BodyError::Slow => plain(StatusCode::REQUEST_TIMEOUT, Reason::RequestInvalid),
-        BodyError::Broken(_) => plain(StatusCode::BAD_REQUEST, Reason::RequestInvalid),
-    }
 }

@@ -16,7 +16,7 @@ use super::control::{self, Control};
 use super::state::State;
 use super::upstream::Dialer;
 use super::workers::Workers;
-use super::{listen, metrics};
+use super::{connection, metrics};
 use crate::tls::{Identity, server_config_plain};
 
 /// How long the endpoints of the Service may take to forget a gateway that goes away.
@@ -80,7 +80,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let stop_control = CancellationToken::new();
     let controlled = tokio::spawn(control.run(Arc::clone(&state), stop_control.clone()));
     let workers = Workers::start().context("failed to start the threads that serve calls")?;
-    tokio::spawn(listen(listener, tls, workers, Arc::clone(&state)));
+    tokio::spawn(connection::listen(listener, tls, workers, Arc::clone(&state)));
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -101,7 +101,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     if let Err(error) = controlled.await {
         warn!(%error, "the control part ended badly");
     }
-    tokio::task::spawn_blocking(move || audit.close()).await.context("failed to write the rest of the audit trail")?;
+    tokio::task::spawn_blocking(move || audit.close()).await.context("failed to write the rest of the audit record")?;
     info!("gateway ended");
     Ok(())
 }

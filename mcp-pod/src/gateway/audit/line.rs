@@ -18,7 +18,7 @@ use ulid::Ulid;
 pub enum Decision {
     /// Done, as far as the gateway is concerned.
     Allowed,
-    /// Refused; the server never saw it.
+    /// Rejection; the server never saw it.
     Denied,
     /// Allowed, but no answer came back that could be released.
     Failed,

@@ -4,8 +4,15 @@
 //! written afterwards; where no place can be had, the call is denied with `audit_unavailable`. [`line`] says what
 //! stands in a line, [`writer`] gets lines to the sink without a system call for each.
 
+mod call_record;
+mod digest;
 mod line;
+mod request_record;
 mod writer;
+
+pub(crate) use call_record::CallRecord;
+pub(crate) use digest::AuditKey;
+pub(crate) use request_record::RequestRecord;
 
 pub use line::{Decision, Entry, Name};
 pub use writer::{Audit, Blocked, Place};

@@ -148,7 +148,7 @@ fn write_lines(shared: &Shared, mut sink: impl Write) {
             // What cannot be audited is denied from here on; places that are taken stay taken.
             shared.broken.store(true, Ordering::Release);
             shared.places.close();
-            error!(%error, "failed to write the audit trail");
+            error!(%error, "failed to write the audit record");
             return;
         }
         taken.clear();

@@ -11,7 +11,8 @@ use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::Mutex;
 
 use super::leases::Leases;
-use crate::gateway::state::{InstallError, State};
+use crate::gateway::policy::InstallError;
+use crate::gateway::state::State;
 
 /// Takes policies and proofs of freshness, from the stream and from the mounted snapshot.
 #[derive(Debug)]
@@ -115,8 +116,8 @@ impl Intake {
         }
         self.state.install(policy)?;
         // After the installation, which can fail. A call that comes in between is refused, not given for free.
-        if let Some(enforced) = self.state.enforced() {
-            self.leases.apply(enforced.policy());
+        if let Some(policy) = self.state.active_policy() {
+            self.leases.apply(policy.tenant_policy());
         }
         *enforced = Some((offered, digest));
         Ok(())

@@ -3,27 +3,27 @@
 use http::Response;
 use mcp_fleet_policy::json::Members;
 
-use super::{Context, audited, initialize, invalid_params};
-use crate::gateway::decode::{Id, Revision};
-use crate::gateway::journal::Journal;
-use crate::gateway::refused::Refused;
-use crate::gateway::respond::{Body, result};
+use super::{audited, initialize};
+use crate::gateway::audit::RequestRecord;
+use crate::gateway::request::{Id, Revision};
+use crate::gateway::respond::{Body, Rejection, result};
+use crate::gateway::state::RequestContext;
 
-/// Lists the tools, all on one page.
+/// ToolLists the tools, all on one page.
 pub(super) async fn list(
-    context: &Context<'_>,
-    journal: &mut Journal,
+    context: &RequestContext<'_>,
+    record: &mut RequestRecord,
     revision: Revision,
     id: &Id,
     params: &Members<'_>,
-) -> Result<Response<Body>, Refused> {
+) -> Result<Response<Body>, Rejection> {
     // No page ends with a cursor, so none can be continued.
     if params.iter().any(|(name, _)| name == "cursor") {
-        return Err(invalid_params(id, "Invalid params: unknown cursor"));
+        return Err(Rejection::invalid_params(id, "Invalid params: unknown cursor"));
     }
     let report = initialize::report(context, id).await?;
-    let tools = context.enforced.tools(context.caller.principal, context.view, &report);
-    audited(context, journal, id).await?;
+    let tools = context.policy.tool_list(context.caller.principal, context.view, &report);
+    audited(context, record, id).await?;
     if revision.is_legacy() {
         return Ok(result(id, &[b"{\"tools\":", &tools, b"}"]));
     }

@@ -62,7 +62,7 @@ fn answer(request: &Request<Incoming>, state: &State) -> Response<Full<Bytes>> {
     match request.uri().path() {
         // Every call is denied until the process is started anew: have the kubelet do it.
         "/healthz" | "/readyz" if state.audit.is_broken() => {
-            text(StatusCode::SERVICE_UNAVAILABLE, "the audit trail cannot be written\n")
+            text(StatusCode::SERVICE_UNAVAILABLE, "the audit record cannot be written\n")
         }
         "/healthz" => text(StatusCode::OK, "ok\n"),
         "/readyz" if state.ready() => text(StatusCode::OK, "ok\n"),

@@ -16,7 +16,7 @@ use prometheus::{
 };
 
 use super::audit::Decision;
-use super::decode::Revision;
+use super::request::Revision;
 
 pub(crate) use endpoint::serve;
 
@@ -55,7 +55,7 @@ impl Metrics {
             &["tenant", "principal", "server", "tool", "decision"],
         )?;
         let denials = IntCounterVec::new(
-            Opts::new("mcp_pod_denials_total", "Refused and failed requests by reason (docs/reasons.md)"),
+            Opts::new("mcp_pod_denials_total", "Rejection and failed requests by reason (docs/reasons.md)"),
             &["tenant", "server", "reason"],
         )?;
         let spend = CounterVec::new(

@@ -6,7 +6,7 @@ use http::{HeaderValue, Response, StatusCode};
 use mcp_fleet_policy::json::write_str;
 
 use super::Body;
-use crate::gateway::decode::Id;
+use crate::gateway::request::Id;
 
 /// A JSON-RPC error, and the HTTP status it travels under.
 #[derive(Debug)]

@@ -15,7 +15,6 @@ use tokio::sync::Mutex;
 use super::exchange::epoch;
 use super::{Upstream, UpstreamError};
 use crate::envelope::{SERVER_PATH, ServerReport, VERSION};
-use crate::gateway::digest::sha256;
 
 /// How long a report is taken as current without asking; a call's answer shows a new start at once.
 const CURRENT: Duration = Duration::from_secs(5);
@@ -144,7 +143,7 @@ impl Upstream {
             epoch,
             about: About::read(report.initialize.get()),
             tools: Observed::new(report.tools.iter().map(|tool| tool.get())),
-            digest: sha256(&text),
+            digest: *blake3::hash(&text).as_bytes(),
         })
     }
 }

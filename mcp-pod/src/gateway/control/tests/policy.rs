@@ -52,7 +52,7 @@ async fn another_policy_of_the_generation_in_force_is_refused() {
     session.push(&TenantPolicy { suspended: true, ..policy(3) }).await;
     let ack = session.push(&policy(3)).await;
     assert!(ack.error.contains("another policy"), "{}", ack.error);
-    assert!(gateway.state.enforced().unwrap().policy().suspended);
+    assert!(gateway.state.active_policy().unwrap().tenant_policy().suspended);
 }
 
 #[tokio::test]

@@ -1,0 +1,10 @@
+//! Connections of agents: TLS, HTTP/1.1 and HTTP/2, with limits on connections, request heads and time.
+//!
+//! [`listen`] accepts connections and hands each to a worker thread; [`serve`] speaks HTTP on one.
+
+mod address_limit;
+mod listen;
+mod serve;
+
+pub use listen::{listen, listen_plain};
+pub use serve::serve_connection;
