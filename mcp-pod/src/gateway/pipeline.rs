@@ -40,7 +40,7 @@ pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Inc
                 Some(principal) => state.governor.audible(state.tick(), principal),
                 None => FLOOD.allows(),
             };
-            record.refused(&state, policy.as_deref(), rejection.reason, audited).await;
+            state.record_rejected(&record, policy.as_deref(), rejection.reason, audited).await;
             *rejection.response
         }
     };

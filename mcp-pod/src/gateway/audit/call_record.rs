@@ -1,82 +1,50 @@
-//! The audit line of a call that was admitted.
+//! The audit line of an admitted call.
 //!
-//! Digests of large texts are made when the answer is on its way, by a task of the same thread, so that neither this
-//! call nor those on other threads wait for them.
+//! Digests of large texts are computed after the answer is on its way, by a task on the same thread, so that neither
+//! this call nor calls on other threads wait for them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
-use mcp_fleet_policy::reason::Reason;
-use mcp_fleet_policy::units::Micros;
 use tokio::runtime::Handle;
-use ulid::Ulid;
 
-use super::{Decision, Entry, Name, Place};
-use crate::gateway::policy::{ActivePolicy, ToolGrant};
-use crate::gateway::state::ActiveRequest;
+use super::{ArgumentKey, Line, LineSlot, Subject};
 
-/// Up to this many bytes hashing costs less than a task.
+/// Up to this many bytes, hashing costs less than a task.
 const SMALL: usize = 2048;
 
-/// What the line is made of.
+/// What the audit line of a call is made from.
 #[derive(Debug)]
 pub(crate) struct CallRecord {
-    /// Keeps the gateway from ending before the line is handed in.
-    pub(crate) active: ActiveRequest,
-    pub(crate) place: Place,
-    pub(crate) policy: Arc<ActivePolicy>,
-    pub(crate) grant: Arc<ToolGrant>,
-    pub(crate) call: Ulid,
-    pub(crate) time: Timestamp,
-    pub(crate) duration: Duration,
-    pub(crate) decision: Decision,
-    pub(crate) reason: Option<Reason>,
-    pub(crate) cost: Micros,
-    /// As they were forwarded.
+    pub(crate) slot: LineSlot,
+    pub(crate) subject: Arc<Subject<'static>>,
+    /// The line without its digests.
+    pub(crate) line: Line,
+    pub(crate) key: ArgumentKey,
+    /// Arguments as they were forwarded.
     pub(crate) arguments: Bytes,
-    /// As the server wrote it, if it was released.
+    /// Result as the server wrote it, if it was released.
     pub(crate) result: Option<Bytes>,
 }
 
 impl CallRecord {
-    /// Hands the line in, now or soon.
-    pub(crate) fn hand_in(self) {
+    /// Writes the line now or soon, then drops `guard`.
+    pub(crate) fn submit(self, guard: impl Send + 'static) {
         let size = self.arguments.len() + self.result.as_ref().map_or(0, Bytes::len);
+        let write = move || {
+            self.write();
+            drop(guard);
+        };
         match Handle::try_current() {
-            Ok(runtime) if size > SMALL => drop(runtime.spawn(async { self.write() })),
-            _ => self.write(),
+            Ok(runtime) if size > SMALL => drop(runtime.spawn(async { write() })),
+            _ => write(),
         }
     }
 
     fn write(self) {
-        let Self { active, place, policy, grant, call, time, duration, decision, reason, cost, arguments, result } =
-            self;
-        let arguments = policy.audit_key.digest(&arguments);
-        let result = result.map(|result| *blake3::hash(&result).as_bytes());
-        let facts = &grant.facts;
-        let entry = Entry {
-            time,
-            call,
-            tenant: &grant.tenant,
-            principal: &facts.principal,
-            principal_uid: &grant.principal_uid,
-            server: Name::Known(&facts.server),
-            tool: Name::Known(&facts.tool),
-            class: grant.class.as_str(),
-            method: Name::Known("tools/call"),
-            arguments: Some(&arguments),
-            decision,
-            reason,
-            generation: grant.generation,
-            cost,
-            duration,
-            result: result.as_ref().map(|digest| &digest[..]),
-        };
-        let mut line = Vec::with_capacity(768);
-        entry.write(&mut line);
-        place.write(&line);
-        drop(active);
+        let Self { slot, subject, mut line, key, arguments, result } = self;
+        line.arguments = Some(key.digest(&arguments));
+        line.result = result.map(|result| *blake3::hash(&result).as_bytes());
+        slot.write(&line, &subject);
     }
 }

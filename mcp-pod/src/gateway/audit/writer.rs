@@ -13,6 +13,8 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Semaphore;
 use tracing::error;
 
+use super::{Line, Subject};
+
 /// Lines that may be written or promised at one time.
 const PLACES: usize = 4096;
 /// How long a call waits for a place before it is denied.
@@ -21,11 +23,13 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const GATHER: Duration = Duration::from_millis(1);
 /// A buffer of this size is written at once.
 const ENOUGH: usize = 64 * 1024;
+/// Bytes reserved for a line; a usual one is shorter.
+const LINE_CAPACITY: usize = 768;
 
 /// No line can be promised: the sink is blocked, or broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to get a place in the audit queue")]
-pub struct Blocked;
+pub(crate) struct Blocked;
 
 /// The way to the sink; cheap to clone.
 #[derive(Clone, Debug)]
@@ -51,7 +55,7 @@ struct Buffer {
 
 /// The promise that one line will be taken. Dropped unused, the place is free again.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct LineSlot {
     shared: Option<Arc<Shared>>,
 }
 
@@ -71,7 +75,7 @@ impl Audit {
     }
 
     /// Takes a place for one line; waits a little when the queue is full.
-    pub async fn place(&self) -> Result<Place, Blocked> {
+    pub(crate) async fn reserve(&self) -> Result<LineSlot, Blocked> {
         if self.is_broken() {
             return Err(Blocked);
         }
@@ -83,11 +87,11 @@ impl Audit {
                 _ => return Err(Blocked),
             }
         }
-        Ok(Place { shared: Some(Arc::clone(&self.shared)) })
+        Ok(LineSlot { shared: Some(Arc::clone(&self.shared)) })
     }
 
     /// Whether the sink failed: it does not come back while this process runs.
-    pub fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.shared.broken.load(Ordering::Acquire)
     }
 
@@ -103,9 +107,16 @@ impl Audit {
     }
 }
 
-impl Place {
-    /// Hands in the line, which ends with a line feed.
-    pub fn write(mut self, line: &[u8]) {
+impl LineSlot {
+    /// Queues the line.
+    pub(crate) fn write(self, line: &Line, subject: &Subject<'_>) {
+        let mut text = Vec::with_capacity(LINE_CAPACITY);
+        line.write(subject, &mut text);
+        self.write_text(&text);
+    }
+
+    /// Queues a line that ends with a line feed.
+    fn write_text(mut self, line: &[u8]) {
         let Some(shared) = self.shared.take() else { return };
         let mut buffer = shared.buffer.lock();
         let first = buffer.bytes.is_empty();
@@ -118,7 +129,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for LineSlot {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
             shared.places.add_permits(1);
@@ -212,7 +223,7 @@ mod tests {
         let sink = Sink::default();
         let audit = Audit::start(sink.clone()).unwrap();
         for number in 0..10_000 {
-            audit.place().await.unwrap().write(format!("{number}\n").as_bytes());
+            audit.reserve().await.unwrap().write_text(format!("{number}\n").as_bytes());
         }
         audit.close();
         let written = String::from_utf8(sink.0.lock().clone()).unwrap();
@@ -224,31 +235,31 @@ mod tests {
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let audit = Audit::start(Blocking(Arc::clone(&gate))).unwrap();
         for _ in 0..PLACES {
-            audit.place().await.unwrap().write(b"line\n");
+            audit.reserve().await.unwrap().write_text(b"line\n");
         }
-        assert_eq!(audit.place().await.unwrap_err(), Blocked);
+        assert_eq!(audit.reserve().await.unwrap_err(), Blocked);
         *gate.0.lock() = true;
         gate.1.notify_all();
         audit.close();
-        assert!(audit.place().await.is_ok());
+        assert!(audit.reserve().await.is_ok());
     }
 
     #[tokio::test]
     async fn a_place_that_is_not_used_is_free_again() {
         let audit = Audit::start(std::io::sink()).unwrap();
         for _ in 0..3 * PLACES {
-            drop(audit.place().await.unwrap());
+            drop(audit.reserve().await.unwrap());
         }
-        assert!(audit.place().await.is_ok());
+        assert!(audit.reserve().await.is_ok());
     }
 
     #[tokio::test]
     async fn a_broken_sink_denies_for_good() {
         let audit = Audit::start(Broken).unwrap();
-        audit.place().await.unwrap().write(b"line\n");
+        audit.reserve().await.unwrap().write_text(b"line\n");
         assert!(!audit.is_broken());
         audit.close();
         assert!(audit.is_broken());
-        assert_eq!(audit.place().await.unwrap_err(), Blocked);
+        assert_eq!(audit.reserve().await.unwrap_err(), Blocked);
     }
 }

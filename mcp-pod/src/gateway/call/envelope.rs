@@ -43,7 +43,7 @@ pub(crate) fn lines(grant: &ToolGrant, call: &Call<'_>) -> Lines {
     let header = CallHeader {
         version: VERSION,
         call: id.to_string(),
-        principal: grant.principal_uid.clone(),
+        principal: grant.subject.principal_uid.to_string(),
         timeout_ms: u64::try_from(grant.timeout.as_millis()).unwrap_or(u64::MAX),
         max_response: grant.max_response,
         progress,
@@ -56,7 +56,7 @@ pub(crate) fn lines(grant: &ToolGrant, call: &Call<'_>) -> Lines {
     // A struct of strings and numbers can always be written; were it not so, the shim would refuse an empty line.
     let _ = serde_json::to_writer(&mut out, &header);
     out.extend_from_slice(b"\n{\"name\":");
-    write_str(&grant.facts.tool, &mut out);
+    write_str(grant.subject.tool.known(), &mut out);
     out.extend_from_slice(b",\"arguments\":");
     let start = out.len();
     write_arguments(arguments, &mut out);

@@ -104,7 +104,7 @@ fn stream_on(mut running: Running, first: &[u8]) -> ReceiverStream<Bytes> {
     let legacy = running.settlement.as_ref().is_some_and(|held| held.revision.is_legacy());
     let keeper = running.settlement.as_ref().map(|held| (Arc::clone(&held.state), Arc::clone(&held.grant)));
     let unread = move |bytes| match &keeper {
-        Some((state, grant)) => state.unread(&grant.principal_uid, bytes),
+        Some((state, grant)) => state.unread(&grant.subject.principal_uid, bytes),
         None => bytes,
     };
     // There is room for the first.

@@ -52,7 +52,7 @@ pub(crate) async fn call(
         Err(refusal) => {
             let mut written = Vec::new();
             write_arguments(arguments, &mut written);
-            record.arguments = Some(context.policy.audit_key.digest(&written));
+            record.arguments = Some(context.policy.argument_key.digest(&written));
             record.tool = Some(params.name.into_owned());
             return Err(refused(refusal, &id, revision, record.tool.as_deref().unwrap_or_default()));
         }
@@ -70,7 +70,6 @@ pub(crate) async fn call(
     let lines = lines(&grant, &call);
     let settlement = Settlement {
         state: context.state.clone(),
-        policy: context.policy.clone(),
         grant,
         revision,
         started: record.started,
@@ -109,7 +108,7 @@ fn decide<'p, 'v>(
 /// Takes what the call needs: a line in the audit trail, a place among the calls in flight, its money.
 async fn govern(context: &RequestContext<'_>, access: ToolAccess<'_>) -> Result<Held, Refusal> {
     let state = context.state;
-    let place = state.audit.place().await.map_err(|_| Refusal::Denied(Denial::new(Reason::AuditUnavailable)))?;
+    let slot = state.audit.reserve().await.map_err(|_| Refusal::Denied(Denial::new(Reason::AuditUnavailable)))?;
     let principal = context.caller.principal;
     let now = state.tick();
     let permit = state.governor.admit(now, &principal.policy().uid, &access.server().uid).map_err(Refusal::Denied)?;
@@ -119,7 +118,7 @@ async fn govern(context: &RequestContext<'_>, access: ToolAccess<'_>) -> Result<
         Attempt::Wait(reserved) => reserved.await,
     };
     match reserved {
-        Ok(reservation) => Ok(Held { active: state.enter(), place, permit, reservation }),
+        Ok(reservation) => Ok(Held { active: state.enter(), slot, permit, reservation }),
         Err(denial) => {
             // What is refused for want of money does not use up the rate as well.
             permit.undo();

@@ -4,16 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use mcp_fleet_policy::governor::Permit;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 use ulid::Ulid;
 
-use crate::gateway::audit::{CallRecord, Decision, Place};
+use crate::gateway::audit::{CallRecord, Decision, Line, LineSlot};
 use crate::gateway::budget::{Charge, Reservation};
-use crate::gateway::metrics::Operation;
-use crate::gateway::policy::{ActivePolicy, ToolGrant};
+use crate::gateway::policy::ToolGrant;
 use crate::gateway::request::Revision;
 use crate::gateway::state::{ActiveRequest, State};
 
@@ -38,7 +36,6 @@ pub(crate) enum Outcome {
 #[derive(Debug)]
 pub(crate) struct Settlement {
     pub(crate) state: Arc<State>,
-    pub(crate) policy: Arc<ActivePolicy>,
     pub(crate) grant: Arc<ToolGrant>,
     pub(crate) revision: Revision,
     pub(crate) started: Instant,
@@ -53,7 +50,7 @@ pub(crate) struct Settlement {
 pub(crate) struct Held {
     /// Keeps the gateway from ending before the call, also after its client has gone.
     pub(crate) active: ActiveRequest,
-    pub(crate) place: Place,
+    pub(crate) slot: LineSlot,
     pub(crate) permit: Permit,
     pub(crate) reservation: Box<dyn Reservation>,
 }
@@ -65,8 +62,8 @@ impl Settlement {
     }
 
     fn end(&mut self, outcome: Outcome) {
-        let Some(Held { active, place, permit, reservation }) = self.held.take() else { return };
-        let Self { state, policy, grant, revision, started, call, arguments, held: _ } = self;
+        let Some(Held { active, slot, permit, reservation }) = self.held.take() else { return };
+        let Self { state, grant, revision, started, call, arguments, held: _ } = self;
         let duration = started.elapsed();
         let mut result = None;
         let (decision, reason, charge, error) = match outcome {
@@ -79,35 +76,27 @@ impl Settlement {
         };
         reservation.settle(charge);
         drop(permit);
-        let facts = &grant.facts;
-        let cost = if charge == Charge::Full { facts.price } else { Micros::ZERO };
+        let cost = if charge == Charge::Full { grant.facts.price } else { Micros::ZERO };
         grant.metrics.decided(decision);
         grant.metrics.spent(cost);
         if let Some(reason) = reason {
-            state.metrics.denied(&grant.tenant, &facts.server, reason);
+            state.metrics.denied(&grant.subject, reason);
         }
         if error.is_empty() {
-            grant.metrics.took(&state.metrics, &facts.server, &facts.tool, *revision, duration);
+            grant.metrics.took(&state.metrics, &grant.subject, *revision, duration);
         } else {
-            let (server, tool) = (&facts.server, &facts.tool);
-            let operation = Operation { server, method: "tools/call", tool, revision: Some(*revision), error };
-            state.metrics.took(operation, duration);
+            state.metrics.took(&grant.subject, Some(*revision), error, duration);
         }
         let record = CallRecord {
-            active,
-            place,
-            policy: Arc::clone(policy),
-            grant: Arc::clone(grant),
-            call: *call,
-            time: Timestamp::now(),
-            duration,
-            decision,
-            reason,
-            cost,
+            slot,
+            subject: Arc::clone(&grant.subject),
+            line: Line::new(*call, decision, reason, cost, duration),
+            key: grant.argument_key.clone(),
             arguments: std::mem::take(arguments),
             result,
         };
-        record.hand_in();
+        // The gateway does not end before the line is written.
+        record.submit(active);
     }
 }
 

@@ -75,6 +75,6 @@ async fn legacy(
 
 /// Audits a request that is not a call, before it is answered.
 async fn audited(context: &RequestContext<'_>, record: &RequestRecord, id: &Id) -> Result<(), Rejection> {
-    let written = record.allowed(context.state, context.policy).await;
+    let written = context.state.record_allowed(record, context.policy).await;
     written.map_err(|_| Rejection::denied(id, &Denial::new(Reason::AuditUnavailable)))
 }

@@ -15,7 +15,7 @@ use prometheus::{
     Opts, Registry, TextEncoder,
 };
 
-use super::audit::Decision;
+use super::audit::{Decision, Subject};
 use super::request::Revision;
 
 pub(crate) use endpoint::serve;
@@ -32,18 +32,6 @@ pub struct Metrics {
     spend: CounterVec,
     durations: HistogramVec,
     generation: IntGaugeVec,
-}
-
-/// Whose calls of what.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Labels<'a> {
-    pub(crate) tenant: &'a str,
-    /// `<namespace>/<name>`; empty if unknown.
-    pub(crate) principal: &'a str,
-    /// Empty if there is no such server, or not for this caller.
-    pub(crate) server: &'a str,
-    /// Empty if there is no such tool.
-    pub(crate) tool: &'a str,
 }
 
 impl Metrics {
@@ -94,35 +82,39 @@ impl Metrics {
         self.generation.with_label_values(&[tenant]).set(i64::try_from(generation).unwrap_or(i64::MAX));
     }
 
-    /// Counts a refusal or a failure.
-    pub(crate) fn denied(&self, tenant: &str, server: &str, reason: Reason) {
-        self.denials.with_label_values(&[tenant, server, reason.as_str()]).inc();
+    /// Counts a request that was denied or failed.
+    pub(crate) fn denied(&self, subject: &Subject<'_>, reason: Reason) {
+        self.denials.with_label_values(&[&*subject.tenant, subject.server.known(), reason.as_str()]).inc();
     }
 
-    /// Counts a call of a tool that has no [`ToolMetrics`]: one that is not granted, or does not exist.
-    pub(crate) fn denied_call(&self, labels: Labels<'_>) {
-        let Labels { tenant, principal, server, tool } = labels;
-        self.calls.with_label_values(&[tenant, principal, server, tool, Decision::Denied.as_str()]).inc();
+    /// Counts a denied call of a tool that has no [`ToolMetrics`]: one that is not granted, or does not exist.
+    pub(crate) fn denied_call(&self, subject: &Subject<'_>) {
+        self.calls(subject, Decision::Denied).inc();
     }
 
-    /// Notes how long an operation took that is not an allowed call.
-    pub(crate) fn took(&self, operation: Operation<'_>, duration: Duration) {
-        let Operation { server, method, tool, revision, error } = operation;
+    /// Records how long a request took, unless its method is not offered. `error` is a reason, `tool_error` or empty.
+    pub(crate) fn took(
+        &self,
+        subject: &Subject<'_>,
+        revision: Option<Revision>,
+        error: &'static str,
+        duration: Duration,
+    ) {
+        if !subject.method.known().is_empty() {
+            self.duration(subject, revision, error).observe(duration.as_secs_f64());
+        }
+    }
+
+    fn calls(&self, subject: &Subject<'_>, decision: Decision) -> IntCounter {
+        let Subject { tenant, principal, server, tool, .. } = subject;
+        self.calls.with_label_values(&[&**tenant, &**principal, server.known(), tool.known(), decision.as_str()])
+    }
+
+    fn duration(&self, subject: &Subject<'_>, revision: Option<Revision>, error: &'static str) -> Histogram {
+        let Subject { server, method, tool, .. } = subject;
         let revision = revision.map_or("", Revision::as_str);
-        self.durations.with_label_values(&[server, method, tool, revision, error]).observe(duration.as_secs_f64());
+        self.durations.with_label_values(&[server.known(), method.known(), tool.known(), revision, error])
     }
-}
-
-/// What took its time.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Operation<'a> {
-    pub(crate) server: &'a str,
-    /// A method that is offered.
-    pub(crate) method: &'static str,
-    pub(crate) tool: &'a str,
-    pub(crate) revision: Option<Revision>,
-    /// The reason, `tool_error`, or empty.
-    pub(crate) error: &'static str,
 }
 
 /// What the calls of one tool by one principal count in.
@@ -136,16 +128,16 @@ pub(crate) struct ToolMetrics {
 }
 
 impl ToolMetrics {
-    pub(crate) fn new(metrics: &Metrics, labels: Labels<'_>, currency: Option<&str>) -> Self {
-        let Labels { tenant, principal, server, tool } = labels;
-        let calls =
-            |decision: Decision| metrics.calls.with_label_values(&[tenant, principal, server, tool, decision.as_str()]);
+    pub(crate) fn new(metrics: &Metrics, subject: &Subject<'_>, currency: Option<&str>) -> Self {
+        let Subject { tenant, principal, server, tool, .. } = subject;
+        let spend = |currency| {
+            metrics.spend.with_label_values(&[&**tenant, &**principal, server.known(), tool.known(), currency])
+        };
         Self {
-            allowed: calls(Decision::Allowed),
-            denied: calls(Decision::Denied),
-            failed: calls(Decision::Failed),
-            spend: currency
-                .map(|currency| metrics.spend.with_label_values(&[tenant, principal, server, tool, currency])),
+            allowed: metrics.calls(subject, Decision::Allowed),
+            denied: metrics.calls(subject, Decision::Denied),
+            failed: metrics.calls(subject, Decision::Failed),
+            spend: currency.map(spend),
             durations: Default::default(),
         }
     }
@@ -169,11 +161,11 @@ impl ToolMetrics {
         }
     }
 
-    /// Notes how long an allowed call took.
-    pub(crate) fn took(&self, metrics: &Metrics, server: &str, tool: &str, revision: Revision, duration: Duration) {
+    /// Records how long an allowed call took.
+    pub(crate) fn took(&self, metrics: &Metrics, subject: &Subject<'_>, revision: Revision, duration: Duration) {
         let slot = usize::from(revision.code()) - 1;
         self.durations[slot]
-            .get_or_init(|| metrics.durations.with_label_values(&[server, "tools/call", tool, revision.as_str(), ""]))
+            .get_or_init(|| metrics.duration(subject, Some(revision), ""))
             .observe(duration.as_secs_f64());
     }
 }

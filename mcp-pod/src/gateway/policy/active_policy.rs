@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 
 use super::ToolGrant;
 use super::tool_lists::ToolLists;
-use crate::gateway::audit::AuditKey;
+use crate::gateway::audit::ArgumentKey;
 use crate::gateway::metrics::Metrics;
 use crate::gateway::request::{SessionSealer, TokenVerifier, Unsealable};
 use crate::gateway::upstream::{Dialer, Report, Upstream};
@@ -52,7 +52,7 @@ pub struct ActivePolicy {
     pub compiled: Arc<Compiled>,
     pub(crate) token_verifier: Arc<TokenVerifier>,
     pub(crate) session_sealer: SessionSealer,
-    pub(crate) audit_key: AuditKey,
+    pub(crate) argument_key: ArgumentKey,
     /// By the index of the server.
     upstreams: Vec<Option<Arc<Upstream>>>,
     /// By principal and tool; filled as they are called.
@@ -65,7 +65,7 @@ impl ActivePolicy {
     pub(crate) fn new(policy: TenantPolicy, dialer: &Dialer, before: Option<&Self>) -> Result<Self, InstallError> {
         let token_verifier = TokenVerifier::for_policy(&policy, before.map(|before| &before.token_verifier));
         let session_sealer = SessionSealer::new(&policy.session_key)?;
-        let audit_key = AuditKey::new(&policy.session_key);
+        let argument_key = ArgumentKey::new(&policy.session_key);
         let upstreams = policy
             .servers
             .iter()
@@ -75,7 +75,7 @@ impl ActivePolicy {
             compiled: Arc::new(Compiled::new(policy)?),
             token_verifier,
             session_sealer,
-            audit_key,
+            argument_key,
             upstreams,
             tool_grants: RwLock::default(),
             tool_lists: ToolLists::default(),
@@ -119,7 +119,7 @@ impl ActivePolicy {
         if let Some(grant) = self.tool_grants.read().get(&key) {
             return Arc::clone(grant);
         }
-        let grant = Arc::new(ToolGrant::new(self.tenant_policy(), metrics, principal, access));
+        let grant = Arc::new(ToolGrant::new(self, metrics, principal, access));
         Arc::clone(self.tool_grants.write().entry(key).or_insert(grant))
     }
 

@@ -3,23 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::engine::{PrincipalRef, ToolAccess};
 use mcp_fleet_policy::model::TenantPolicy;
+use mcp_fleet_policy::units::Currency;
 
+use super::ActivePolicy;
+use crate::gateway::audit::{ArgumentKey, Name, Subject};
 use crate::gateway::budget::CallFacts;
-use crate::gateway::metrics::{Labels, Metrics, ToolMetrics};
+use crate::gateway::metrics::{Metrics, ToolMetrics};
+use crate::gateway::request::CALL;
 
 /// A tool that a principal may call.
 #[derive(Debug)]
 pub(crate) struct ToolGrant {
-    pub(crate) tenant: String,
-    pub(crate) generation: u64,
-    pub(crate) principal_uid: String,
-    pub(crate) class: Class,
+    pub(crate) subject: Arc<Subject<'static>>,
+    pub(crate) argument_key: ArgumentKey,
     /// From the forwarding of a call to its result.
     pub(crate) timeout: Duration,
-    /// Bytes of a result.
+    /// Largest result that is released, in bytes.
     pub(crate) max_response: u64,
     pub(crate) facts: Arc<CallFacts>,
     pub(crate) metrics: ToolMetrics,
@@ -27,20 +28,25 @@ pub(crate) struct ToolGrant {
 
 impl ToolGrant {
     pub(crate) fn new(
-        policy: &TenantPolicy,
+        policy: &ActivePolicy,
         metrics: &Metrics,
         principal: PrincipalRef<'_>,
         access: ToolAccess<'_>,
     ) -> Self {
+        let TenantPolicy { tenant, generation, currency, .. } = policy.tenant_policy();
         let (server, tool) = (access.server(), access.tool());
-        let labels =
-            Labels { tenant: &policy.tenant, principal: principal.label(), server: &server.name, tool: &tool.name };
-        let currency = policy.currency.as_ref().map(mcp_fleet_policy::units::Currency::as_str);
+        let subject = Subject {
+            tenant: tenant.clone().into(),
+            generation: *generation,
+            principal: principal.label().to_owned().into(),
+            principal_uid: principal.policy().uid.clone().into(),
+            server: Name::Known(server.name.clone().into()),
+            tool: Name::Known(tool.name.clone().into()),
+            class: Some(access.class()),
+            method: Name::Known(CALL.into()),
+        };
         Self {
-            tenant: policy.tenant.clone(),
-            generation: policy.generation,
-            principal_uid: principal.policy().uid.clone(),
-            class: access.class(),
+            argument_key: policy.argument_key.clone(),
             timeout: server.limits.timeout,
             max_response: server.limits.max_response.get(),
             facts: Arc::new(CallFacts {
@@ -50,7 +56,8 @@ impl ToolGrant {
                 price: access.price(),
                 budgets: access.budgets().cloned().collect(),
             }),
-            metrics: ToolMetrics::new(metrics, labels, currency),
+            metrics: ToolMetrics::new(metrics, &subject, currency.as_ref().map(Currency::as_str)),
+            subject: Arc::new(subject),
         }
     }
 }

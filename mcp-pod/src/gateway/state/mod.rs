@@ -3,6 +3,7 @@
 //! [`legacy_calls`] lets a cancellation find its call; [`request_context`] is one request's view of all this.
 
 mod legacy_calls;
+mod record;
 mod request_context;
 
 use std::sync::Arc;
