@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use mcp_fleet_admin::Admin;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::audit::Audit;
+use super::connection;
 use super::control::{self, Control};
 use super::state::State;
 use super::upstream::Dialer;
 use super::workers::Workers;
-use super::{connection, metrics};
 use crate::tls::{Identity, server_config_plain};
 
 /// How long the endpoints of the Service may take to forget a gateway that goes away.
@@ -75,7 +76,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     info!(listen = %args.listen, metrics = %args.metrics_listen, "gateway started");
 
     tokio::spawn(Arc::clone(&identity).follow(FOLLOW));
-    tokio::spawn(metrics::serve(health, Arc::clone(&state)));
+    tokio::spawn(mcp_fleet_admin::serve(health, admin(&state), CancellationToken::new()));
     tokio::spawn(tidy(Arc::clone(&state)));
     let stop_control = CancellationToken::new();
     let controlled = tokio::spawn(control.run(Arc::clone(&state), stop_control.clone()));
@@ -104,6 +105,24 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || audit.close()).await.context("failed to write the rest of the audit record")?;
     info!("gateway ended");
     Ok(())
+}
+
+/// The probes and metrics of this gateway.
+fn admin(state: &Arc<State>) -> Admin {
+    // Every call is denied until the process is restarted: have the kubelet do it.
+    let auditing = |state: &State| match state.audit.is_broken() {
+        true => Err("the audit trail cannot be written".into()),
+        false => Ok(()),
+    };
+    let (alive, ready) = (Arc::clone(state), Arc::clone(state));
+    Admin {
+        alive: Box::new(move || auditing(&alive)),
+        ready: Box::new(move || {
+            auditing(&ready)?;
+            if ready.ready() { Ok(()) } else { Err("no fresh policy, or draining".into()) }
+        }),
+        registry: state.metrics().registry().clone(),
+    }
 }
 
 async fn tidy(state: Arc<State>) {

@@ -133,6 +133,6 @@ async fn refusals_are_counted_under_names_that_exist() {
     };
     assert_eq!((denials("tool_unknown"), denials("argument_missing")), (1.0, 1.0));
     assert!((world.metric("mcp_fleet_policy_generation", r#"tenant="acme""#) - 1.0).abs() < f64::EPSILON);
-    let text = String::from_utf8(world.state.metrics().render().unwrap()).unwrap();
+    let text = world.metrics();
     assert!(!text.contains("nope"), "what a caller sent became a label");
 }

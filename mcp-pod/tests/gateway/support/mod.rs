@@ -17,6 +17,7 @@ use mcp_pod::gateway::state::State;
 use mcp_pod::gateway::{Dialer, Workers, listen};
 use mcp_pod::tls::server_config_plain;
 use parking_lot::Mutex;
+use prometheus::TextEncoder;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -137,9 +138,14 @@ impl World {
         self.lines(count).await.pop().unwrap()
     }
 
+    /// All metrics in the text format.
+    pub(crate) fn metrics(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.state.metrics().registry().gather()).unwrap()
+    }
+
     /// The value of a metric, zero if it is not there. `labels` as they stand between the braces, sorted by name.
     pub(crate) fn metric(&self, name: &str, labels: &str) -> f64 {
-        let text = String::from_utf8(self.state.metrics().render().unwrap()).unwrap();
+        let text = self.metrics();
         let start = format!("{name}{{{labels}}} ");
         text.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok()).unwrap_or(0.0)
     }

@@ -1,9 +1,7 @@
-//! Counters and their endpoint.
+//! Counters.
 //!
 //! Labels are names of API objects and closed sets, never what a caller sent; what a tool's calls count in is looked
 //! up once for each policy and kept ([`ToolMetrics`]).
-
-mod endpoint;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -11,14 +9,11 @@ use std::time::Duration;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 use prometheus::{
-    Counter, CounterVec, Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Counter, CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
 use super::audit::{Decision, Subject};
 use super::request::Revision;
-
-pub(crate) use endpoint::serve;
 
 /// Bounds of the OpenTelemetry histogram `mcp.server.operation.duration`, in seconds.
 const SECONDS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -70,11 +65,9 @@ impl Metrics {
         Ok(Self { registry, calls, denials, spend, durations, generation })
     }
 
-    /// Everything in the text format of Prometheus.
-    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
-        let mut out = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
-        Ok(out)
+    /// Returns the registry that all metrics are in.
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// Notes which policy is in force.
