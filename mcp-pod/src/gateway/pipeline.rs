@@ -15,7 +15,7 @@ use super::audit::RequestRecord;
 use super::log_throttle::LogThrottle;
 use super::methods;
 use super::policy::ActivePolicy;
-use super::request::{McpHeaders, check, era, known, read, read_body, route};
+use super::request::{McpHeaders, check_token, detect_era, known_method, read_body, read_message, route};
 use super::respond::{Body, Rejection};
 use super::state::{RequestContext, State};
 
@@ -63,7 +63,7 @@ async fn stages(
     let (head, body) = request.into_parts();
     let now = unix_now();
     let policy = policy.ok_or_else(Rejection::no_policy)?;
-    let caller = check(&policy.compiled, &policy.token_verifier, &state.failures, peer, &head.headers, now)?;
+    let caller = check_token(&policy.compiled, &policy.token_verifier, &state.failures, peer, &head.headers, now)?;
     record.principal = Some(caller.principal.index());
     state
         .governor
@@ -73,7 +73,7 @@ async fn stages(
     if route::foreign_origin(&head.headers, &policy.tenant_policy().audience) {
         return Err(Rejection::head(StatusCode::FORBIDDEN, Reason::OriginRefused));
     }
-    let view = route::server(head.uri.path())
+    let view = route::server_name(head.uri.path())
         .ok_or(Reason::ServerUnknown)
         .and_then(|server| caller.principal.view(server))
         .map_err(|reason| Rejection::head(StatusCode::NOT_FOUND, reason))?;
@@ -82,10 +82,10 @@ async fn stages(
 
     let limit = view.server().limits.max_request.get();
     let body = read_body(&head.headers, body, limit).await?;
-    let message = read(&body)?;
-    record.method = known(&message.method).ok_or_else(|| message.method.clone());
+    let message = read_message(&body)?;
+    record.method = known_method(&message.method).ok_or_else(|| message.method.clone());
     let headers = McpHeaders::read(&head.headers);
-    let era = era(&headers, &message).map_err(|wrong| Rejection::wrong_revision(message.id(), &wrong))?;
+    let era = detect_era(&headers, &message).map_err(|wrong| Rejection::wrong_revision(message.id(), &wrong))?;
     let context = RequestContext {
         state,
         policy,

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     fn id() -> Id {
-        Id::of(&Value::Integer(7)).unwrap()
+        Id::from_value(&Value::Integer(7)).unwrap()
     }
 
     fn result(text: &str, modern: bool) -> Result<String, Reason> {
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn progress_is_written_anew() {
-        let token = Id::of(&Value::String("t".into())).unwrap();
+        let token = Id::from_value(&Value::String("t".into())).unwrap();
         let written =
             progress(br#"{"progressToken":99,"progress":1,"total":2.5,"message":"m","x":1}"#, &token).unwrap();
         assert_eq!(

@@ -10,7 +10,7 @@ use mcp_fleet_policy::reason::Reason;
 
 use super::audit::RequestRecord;
 use super::call;
-use super::request::{CALL, Era, Id, Message, Revision};
+use super::request::{Era, Id, Message, Revision, TOOLS_CALL};
 use super::respond::{Body, Rejection, accepted, result};
 use super::state::RequestContext;
 
@@ -39,7 +39,7 @@ async fn modern(
     // Cancelling is done by closing the connection; no notification has anything to say.
     let Some(id) = id else { return Ok(accepted()) };
     match method.as_str() {
-        CALL => call::call(context, record, revision, id, params, None).await,
+        TOOLS_CALL => call::call(context, record, revision, id, params, None).await,
         "tools/list" => list::list(context, record, revision, &id, &params).await,
         "server/discover" => initialize::discover(context, record, &id).await,
         _ => Err(Rejection::unknown_method(&id, StatusCode::NOT_FOUND)),
@@ -66,7 +66,7 @@ async fn legacy(
         return Ok(accepted());
     };
     match method.as_str() {
-        CALL => call::call(context, record, revision, id, params, Some(session)).await,
+        TOOLS_CALL => call::call(context, record, revision, id, params, Some(session)).await,
         "tools/list" => list::list(context, record, revision, &id, &params).await,
         "ping" => Ok(result(&id, &[b"{}"])),
         _ => Err(Rejection::unknown_method(&id, StatusCode::OK)),

@@ -38,7 +38,7 @@ pub(super) fn open(
 
 /// Cancels the call that a `notifications/cancelled` names, if it is in flight in this session.
 pub(super) fn cancel(context: &RequestContext<'_>, session: LegacySession, params: &Members<'_>) {
-    let id = params.iter().find_map(|(name, value)| if name == "requestId" { Id::of(value) } else { None });
+    let id = params.iter().find_map(|(name, value)| if name == "requestId" { Id::from_value(value) } else { None });
     if let Some(id) = id {
         context.state.legacy_calls.cancel(session, id);
     }

@@ -13,7 +13,7 @@ use super::ToolGrant;
 use super::tool_lists::ToolLists;
 use crate::gateway::audit::ArgumentKey;
 use crate::gateway::metrics::Metrics;
-use crate::gateway::request::{SessionSealer, TokenVerifier, Unsealable};
+use crate::gateway::request::{SealError, SessionSealer, TokenVerifier};
 use crate::gateway::upstream::{Dialer, Report, Upstream};
 use crate::tls::TlsError;
 
@@ -39,8 +39,8 @@ pub enum InstallError {
     Upstream(#[from] TlsError),
 }
 
-impl From<Unsealable> for InstallError {
-    fn from(error: Unsealable) -> Self {
+impl From<SealError> for InstallError {
+    fn from(error: SealError) -> Self {
         Self::SessionKey(Box::new(error))
     }
 }

@@ -11,7 +11,7 @@ use super::ActivePolicy;
 use crate::gateway::audit::{ArgumentKey, Name, Subject};
 use crate::gateway::budget::CallFacts;
 use crate::gateway::metrics::{Metrics, ToolMetrics};
-use crate::gateway::request::CALL;
+use crate::gateway::request::TOOLS_CALL;
 
 /// A tool that a principal may call.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl ToolGrant {
             server: Name::Known(server.name.clone().into()),
             tool: Name::Known(tool.name.clone().into()),
             class: Some(access.class()),
-            method: Name::Known(CALL.into()),
+            method: Name::Known(TOOLS_CALL.into()),
         };
         Self {
             argument_key: policy.argument_key.clone(),

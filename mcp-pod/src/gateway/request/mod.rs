@@ -1,7 +1,8 @@
-//! Reading one HTTP request: who sends it, for which server, and the one MCP message in it.
+//! Reading of one HTTP request: its caller, its server, and the MCP message in it.
 //!
-//! [`authenticate`] checks the bearer token from the headers alone, [`route`] the rest of the head; [`read_body`]
-//! reads the body within its limits and [`decode`] parses it. [`session_id`] seals and opens legacy session ids.
+//! Start with [`authenticate`], which checks the bearer token; [`route`] checks the other headers and the path.
+//! [`read_body`] reads the body within its limits and [`decode`] parses it. [`session_id`] seals and opens legacy
+//! session ids.
 
 mod authenticate;
 mod decode;
@@ -9,11 +10,11 @@ mod read_body;
 pub(crate) mod route;
 mod session_id;
 
-pub(crate) use authenticate::{Caller, FailureLimit, TokenVerifier, Unauthenticated, check};
+pub(crate) use authenticate::{Caller, FailureLimit, TokenVerifier, Unauthenticated, check_token};
 pub(crate) use decode::{
-    CALL, CallParams, Era, EraError, Id, InvalidMessage, McpHeaders, Message, ParamsError, Revision, Trace, era, known,
-    read,
+    CallParams, Era, EraError, Id, InvalidMessage, McpHeaders, Message, ParamsError, Revision, TOOLS_CALL, Trace,
+    detect_era, known_method, read_message,
 };
 pub(crate) use read_body::{BodyError, read_body};
 pub(crate) use route::HeadError;
-pub(crate) use session_id::{SessionOwner, SessionSealer, Unsealable};
+pub(crate) use session_id::{SealError, SessionOwner, SessionSealer};

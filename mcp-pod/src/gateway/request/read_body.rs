@@ -1,4 +1,4 @@
-//! The body of a request, within its limits of size and time.
+//! Reading the body of a request, within limits on size and time.
 
 use std::time::Duration;
 
@@ -9,73 +9,74 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-/// How long a body may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest time that a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How much of a body that is too large is read all the same, and for how long.
-const DISCARDED: usize = 4 << 20;
-const DISCARDING: Duration = Duration::from_secs(2);
+/// Bytes of an oversized body that are read and dropped before the answer.
+const DISCARD_LIMIT: usize = 4 << 20;
+/// Longest time spent on reading and dropping them.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why there is no body.
+/// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
-    /// Larger than the server takes.
+    /// The body is larger than the server's limit.
     #[error("the body is larger than the limit")]
     TooLarge,
-    /// Slower than anybody honest.
+    /// The body took longer than [`BODY_TIMEOUT`].
     #[error("the body did not arrive in time")]
-    Slow,
+    TimedOut,
     /// The connection broke, or the framing is wrong.
     #[error("failed to read the body")]
     Broken(#[source] hyper::Error),
 }
 
-/// Reads a body of at most `limit` bytes; of one that says beforehand that it is larger nothing is kept.
+/// Reads a body of at most `limit` bytes. Keeps nothing of a body whose `Content-Length` is above the limit.
 pub(crate) async fn read_body(headers: &HeaderMap, mut body: Incoming, limit: u64) -> Result<Bytes, BodyError> {
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let read = if declared.is_some_and(|length| length > limit) {
         Err(BodyError::TooLarge)
     } else {
-        tokio::time::timeout(PATIENCE, gather(&mut body, limit)).await.unwrap_or(Err(BodyError::Slow))
+        tokio::time::timeout(BODY_TIMEOUT, collect(&mut body, limit)).await.unwrap_or(Err(BodyError::TimedOut))
     };
     if matches!(read, Err(BodyError::TooLarge)) {
-        // A client that is still writing when the connection closes would see that, and not why.
-        let _ = tokio::time::timeout(DISCARDING, discard(&mut body)).await;
+        // A client that is still writing when the connection closes would see only the reset, not the answer.
+        let _ = tokio::time::timeout(DISCARD_TIMEOUT, discard(&mut body)).await;
     }
     read
 }
 
-/// Takes the rest of a body, if it is not too much, and drops it.
+/// Reads and drops what is left of a body, up to [`DISCARD_LIMIT`].
 async fn discard(body: &mut Incoming) {
-    let mut left = DISCARDED;
-    while let Ok(Some(data)) = piece(body).await {
-        let Some(rest) = left.checked_sub(data.len()) else { return };
-        left = rest;
+    let mut remaining = DISCARD_LIMIT;
+    while let Ok(Some(data)) = next_chunk(body).await {
+        let Some(rest) = remaining.checked_sub(data.len()) else { return };
+        remaining = rest;
     }
 }
 
-async fn gather(body: &mut Incoming, limit: u64) -> Result<Bytes, BodyError> {
-    let Some(first) = piece(body).await? else { return Ok(Bytes::new()) };
+async fn collect(body: &mut Incoming, limit: u64) -> Result<Bytes, BodyError> {
+    let Some(first) = next_chunk(body).await? else { return Ok(Bytes::new()) };
     if body.is_end_stream() && first.len() as u64 <= limit {
-        // The usual body comes in one piece, and is not copied.
+        // A typical body arrives as one chunk, which is not copied.
         return Ok(first);
     }
-    // What was said beforehand is within the limit, and reserved once.
-    let said = body.size_hint().exact().and_then(|left| usize::try_from(left.min(limit)).ok()).unwrap_or(0);
-    let mut gathered = BytesMut::with_capacity(first.len() + said);
+    // Reserves the declared length once, but never more than the limit.
+    let declared = body.size_hint().exact().and_then(|left| usize::try_from(left.min(limit)).ok()).unwrap_or(0);
+    let mut collected = BytesMut::with_capacity(first.len() + declared);
     let mut next = Some(first);
     while let Some(data) = next {
-        if (gathered.len() + data.len()) as u64 > limit {
+        if (collected.len() + data.len()) as u64 > limit {
             return Err(BodyError::TooLarge);
         }
-        gathered.extend_from_slice(&data);
-        next = piece(body).await?;
+        collected.extend_from_slice(&data);
+        next = next_chunk(body).await?;
     }
-    Ok(gathered.freeze())
+    Ok(collected.freeze())
 }
 
-/// The next piece of data.
-async fn piece(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
+/// Returns the next chunk of data, or `None` at the end of the body.
+async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() {
             return Ok(Some(data));

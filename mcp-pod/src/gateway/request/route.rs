@@ -1,39 +1,39 @@
-//! Which server a path means, and whether a request can be MCP at all, from its head.
+//! Checks of the request head: which server the path names, the origin, and whether it can be an MCP request.
 
 use http::header::{ACCEPT, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, Method};
 
-/// The server of `/<server>/mcp`.
-pub(crate) fn server(path: &str) -> Option<&str> {
+/// Returns the server name in `/<server>/mcp`.
+pub(crate) fn server_name(path: &str) -> Option<&str> {
     let server = path.strip_prefix('/')?.strip_suffix("/mcp")?;
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (!server.is_empty() && server.len() <= 63 && server.bytes().all(plain)).then_some(server)
 }
 
-/// Whether the request comes from a page of another origin: browsers say so, agents say nothing.
+/// Returns whether a page of another origin sent the request. Browsers send `Origin`, agents do not.
 pub(crate) fn foreign_origin(headers: &HeaderMap, audience: &str) -> bool {
     headers.get_all(ORIGIN).iter().any(|origin| origin.as_bytes() != audience.as_bytes())
 }
 
-/// What is wrong with the head of a request to an endpoint.
+/// Why the head of a request is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeadError {
-    /// 405.
+    /// Not `POST`: 405.
     Method,
-    /// 415.
+    /// The body is not JSON: 415.
     ContentType,
-    /// 406.
+    /// The client does not accept JSON: 406.
     Accept,
 }
 
-/// Checks method, content type and what the client takes.
+/// Checks the HTTP method, `Content-Type` and `Accept`.
 pub(crate) fn check_head(method: &Method, headers: &HeaderMap) -> Result<(), HeadError> {
     if *method != Method::POST {
         return Err(HeadError::Method);
     }
     let json = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
-        let kind = value.split(';').next().unwrap_or_default();
-        kind.trim().eq_ignore_ascii_case("application/json")
+        let media_type = value.split(';').next().unwrap_or_default();
+        media_type.trim().eq_ignore_ascii_case("application/json")
     });
     if !json {
         return Err(HeadError::ContentType);
@@ -44,18 +44,18 @@ pub(crate) fn check_head(method: &Method, headers: &HeaderMap) -> Result<(), Hea
     Ok(())
 }
 
-/// Whether the client takes that media type; all, if it does not say.
-pub(crate) fn accepts(headers: &HeaderMap, kind: &str) -> bool {
+/// Returns whether the client accepts the media type. Without an `Accept` header it accepts every type.
+pub(crate) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
     if !headers.contains_key(ACCEPT) {
         return true;
     }
-    let general = kind.split_once('/').map_or("", |(general, _)| general);
+    let main_type = media_type.split_once('/').map_or("", |(main_type, _)| main_type);
     headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
         |range| {
             let range = range.split(';').next().unwrap_or_default().trim();
             range == "*/*"
-                || range.eq_ignore_ascii_case(kind)
-                || range.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(general))
+                || range.eq_ignore_ascii_case(media_type)
+                || range.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(main_type))
         },
     )
 }
@@ -68,15 +68,15 @@ mod tests {
 
     #[test]
     fn a_path_names_one_server_or_none() {
-        assert_eq!(server("/files/mcp"), Some("files"));
+        assert_eq!(server_name("/files/mcp"), Some("files"));
         for path in ["/", "/mcp", "//mcp", "/files", "/files/mcp/", "/a/b/mcp", "/../mcp", "/Files/mcp", "/%66iles/mcp"]
         {
-            assert_eq!(server(path), None, "{path}");
+            assert_eq!(server_name(path), None, "{path}");
         }
     }
 
     #[test]
-    fn only_the_endpoints_own_origin_passes() {
+    fn only_the_origin_of_the_endpoint_passes() {
         let mut headers = HeaderMap::new();
         assert!(!foreign_origin(&headers, "https://gateway.acme-mcp.svc"));
         headers.insert(ORIGIN, "https://gateway.acme-mcp.svc".parse().unwrap());
@@ -86,12 +86,12 @@ mod tests {
     }
 
     #[test]
-    fn a_client_takes_what_its_accept_header_says() {
-        let taking = |accept: &str| HeaderMap::from_iter([(ACCEPT, accept.parse().unwrap())]);
+    fn a_client_accepts_the_types_in_its_accept_header() {
+        let accepting = |accept: &str| HeaderMap::from_iter([(ACCEPT, accept.parse().unwrap())]);
         assert!(accepts(&HeaderMap::new(), "text/event-stream"));
-        assert!(accepts(&taking("application/json, text/event-stream"), "text/event-stream"));
-        assert!(accepts(&taking("*/*;q=0.1"), "text/event-stream"));
-        assert!(!accepts(&taking("application/json"), "text/event-stream"));
-        assert!(!accepts(&taking("text/html"), "application/json"));
+        assert!(accepts(&accepting("application/json, text/event-stream"), "text/event-stream"));
+        assert!(accepts(&accepting("*/*;q=0.1"), "text/event-stream"));
+        assert!(!accepts(&accepting("application/json"), "text/event-stream"));
+        assert!(!accepts(&accepting("text/html"), "application/json"));
     }
 }

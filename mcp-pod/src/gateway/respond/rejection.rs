@@ -73,7 +73,7 @@ impl Rejection {
 impl From<Unauthenticated> for Rejection {
     fn from(why: Unauthenticated) -> Self {
         match why {
-            Unauthenticated::Refused(reason) => Self::new(reason, unauthorised(reason)),
+            Unauthenticated::Rejected(reason) => Self::new(reason, unauthorised(reason)),
             Unauthenticated::TooManyFailures => {
                 let rejection = Self::head(StatusCode::TOO_MANY_REQUESTS, Reason::TokenInvalid).with_retry_after("5");
                 Self { flood: true, ..rejection }
@@ -101,7 +101,7 @@ impl From<BodyError> for Rejection {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::TooLarge => Self::head(StatusCode::PAYLOAD_TOO_LARGE, Reason::RequestTooLarge),
-            BodyError::Slow => Self::head(StatusCode::REQUEST_TIMEOUT, Reason::RequestInvalid),
+            BodyError::TimedOut => Self::head(StatusCode::REQUEST_TIMEOUT, Reason::RequestInvalid),
             BodyError::Broken(_) => Self::head(StatusCode::BAD_REQUEST, Reason::RequestInvalid),
         }
     }

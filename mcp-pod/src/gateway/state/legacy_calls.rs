@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     fn id(number: i64) -> Id {
-        Id::of(&Value::Integer(number)).unwrap()
+        Id::from_value(&Value::Integer(number)).unwrap()
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::State;
 use crate::gateway::audit::{Blocked, Decision, RequestRecord, Subject};
 use crate::gateway::log_throttle::LogThrottle;
 use crate::gateway::policy::ActivePolicy;
-use crate::gateway::request::CALL;
+use crate::gateway::request::TOOLS_CALL;
 
 static LOG_THROTTLE: LogThrottle = LogThrottle::new();
 
@@ -48,7 +48,7 @@ impl State {
 
     fn count_rejected(&self, record: &RequestRecord, subject: &Subject<'_>, decision: Decision, reason: Reason) {
         self.metrics.denied(subject, reason);
-        if record.method == Ok(CALL) && decision == Decision::Denied {
+        if record.method == Ok(TOOLS_CALL) && decision == Decision::Denied {
             self.metrics.denied_call(subject);
         }
     }

@@ -5,35 +5,35 @@ use std::time::Instant;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use mcp_fleet_policy::authenticate::check as still_good;
+use mcp_fleet_policy::authenticate::check as check_claims;
 use mcp_fleet_policy::engine::{Compiled, PrincipalRef};
 use mcp_fleet_policy::reason::Reason;
 
 use super::token_verifier::TokenKey;
 use super::{FailureLimit, TokenVerifier};
 
-/// Who calls, by a good token.
+/// The caller of a request with a valid token.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller<'p> {
     pub(crate) principal: PrincipalRef<'p>,
-    /// Why the caller gets nothing all the same: it, or its tenant, is suspended.
+    /// Reason to deny everything the caller asks: the principal or its tenant is suspended.
     pub(crate) suspended: Option<Reason>,
 }
 
-/// Why there is no caller.
+/// Why a request was not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unauthenticated {
-    /// 401.
-    Refused(Reason),
-    /// 429: too many failures from there; this one was not looked at.
+    /// The token is missing or not valid: 401.
+    Rejected(Reason),
+    /// The address has failed too often, so its token was not verified: 429.
     TooManyFailures,
 }
 
-/// The token of the `Authorization` header.
+/// Returns the token in the `Authorization` header.
 pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Reason> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(Reason::TokenMissing)?;
-    // Two could be read differently by whoever stands before us.
+    // A proxy in front of the gateway could choose the other one of two.
     if values.next().is_some() {
         return Err(Reason::TokenInvalid);
     }
@@ -45,8 +45,8 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Reason> {
     Ok(token.trim_matches(' '))
 }
 
-/// Finds out who calls.
-pub(crate) fn check<'p>(
+/// Authenticates the caller of a request by its token. `now` is in Unix seconds.
+pub(crate) fn check_token<'p>(
     policy: &'p Compiled,
     verifier: &TokenVerifier,
     failures: &FailureLimit,
@@ -54,34 +54,34 @@ pub(crate) fn check<'p>(
     headers: &HeaderMap,
     now: i64,
 ) -> Result<Caller<'p>, Unauthenticated> {
-    let refused = |reason| {
-        failures.failed(peer, Instant::now());
-        Err(Unauthenticated::Refused(reason))
+    let reject = |reason| {
+        failures.record(peer, Instant::now());
+        Err(Unauthenticated::Rejected(reason))
     };
-    let looked_at = || failures.admits(peer, Instant::now());
+    let within_limit = || failures.admits(peer, Instant::now());
     let token = match bearer(headers) {
         Ok(token) => token,
-        Err(_) if !looked_at() => return Err(Unauthenticated::TooManyFailures),
-        Err(reason) => return refused(reason),
+        Err(_) if !within_limit() => return Err(Unauthenticated::TooManyFailures),
+        Err(reason) => return reject(reason),
     };
     let key = TokenKey::of(token);
-    let claims = match verifier.remembered(&key) {
+    let claims = match verifier.cached(&key) {
         Some(claims) => claims,
-        None if !looked_at() => return Err(Unauthenticated::TooManyFailures),
+        None if !within_limit() => return Err(Unauthenticated::TooManyFailures),
         None => match verifier.verify(token, key, now) {
             Ok(claims) => claims,
-            Err(reason) => return refused(reason),
+            Err(reason) => return reject(reason),
         },
     };
-    match still_good(policy, &claims, now) {
+    match check_claims(policy, &claims, now) {
         Ok(principal) => Ok(Caller { principal, suspended: None }),
         Err(reason @ (Reason::TenantSuspended | Reason::PrincipalSuspended)) => {
             match policy.principal(&claims.mcp_fleet.principal) {
                 Some(principal) => Ok(Caller { principal, suspended: Some(reason) }),
-                None => refused(Reason::PrincipalUnknown),
+                None => reject(Reason::PrincipalUnknown),
             }
         }
-        // A signature that was good is no flood, however often its token is sent.
-        Err(reason) => Err(Unauthenticated::Refused(reason)),
+        // A token with a valid signature is not part of a flood, so it does not count as a failure.
+        Err(reason) => Err(Unauthenticated::Rejected(reason)),
     }
 }

@@ -1,8 +1,8 @@
-//! A bound on what callers without a good token can make the gateway do.
+//! A bound on the work that clients without a valid token can cause.
 //!
-//! Verifying a signature is the dearest thing a stranger can ask for, and an answer with an audit line the next.
-//! Each address has an allowance of failures; past it, tokens that are not known already are answered with 429
-//! unread. Callers whose token was verified before never come here, so a flood cannot lock them out.
+//! The most expensive thing such a client can ask for is the verification of a signature; the next is an answer with
+//! an audit line. Each address has an allowance of failures. Past it, tokens that are not cached are answered with 429
+//! and not read. Callers whose token was verified before never come here, so a flood cannot lock them out.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,14 +10,14 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-/// Failures an address may have at once.
+/// Failures of one address that are admitted at once.
 const BURST: f64 = 200.0;
-/// Failures an address may have in a second, in the long run.
+/// Failures of one address per second that are admitted in the long run.
 const PER_SECOND: f64 = 20.0;
-/// Addresses that are told apart; beyond that, newcomers share one allowance.
-const ADDRESSES: usize = 4096;
+/// Addresses with an allowance each; once they are in use, new addresses share one.
+const MAX_ADDRESSES: usize = 4096;
 
-/// Failures by address.
+/// What each address has left of its allowance. The key `None` is the shared allowance.
 #[derive(Debug, Default)]
 pub(crate) struct FailureLimit {
     allowances: Mutex<HashMap<Option<IpAddr>, Allowance, foldhash::fast::RandomState>>,
@@ -25,51 +25,51 @@ pub(crate) struct FailureLimit {
 
 #[derive(Clone, Copy, Debug)]
 struct Allowance {
-    left: f64,
-    at: Instant,
+    remaining: f64,
+    refilled_at: Instant,
 }
 
 impl Allowance {
     fn refill(&mut self, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.left = (self.left + elapsed * PER_SECOND).min(BURST);
-        self.at = now;
+        let elapsed = now.saturating_duration_since(self.refilled_at).as_secs_f64();
+        self.remaining = (self.remaining + elapsed * PER_SECOND).min(BURST);
+        self.refilled_at = now;
     }
 }
 
 impl FailureLimit {
-    /// Whether that address may have another unknown token looked at.
+    /// Returns whether another token of the address may be verified.
     pub(crate) fn admits(&self, address: IpAddr, now: Instant) -> bool {
         let mut allowances = self.allowances.lock();
-        let key = slot(&allowances, address);
+        let key = key_of(&allowances, address);
         allowances.get_mut(&key).is_none_or(|allowance| {
             allowance.refill(now);
-            allowance.left >= 1.0
+            allowance.remaining >= 1.0
         })
     }
 
-    /// Notes a failure of that address.
-    pub(crate) fn failed(&self, address: IpAddr, now: Instant) {
+    /// Counts a failure of the address.
+    pub(crate) fn record(&self, address: IpAddr, now: Instant) {
         let mut allowances = self.allowances.lock();
-        if allowances.len() >= ADDRESSES {
+        if allowances.len() >= MAX_ADDRESSES {
             allowances.retain(|_, allowance| {
                 allowance.refill(now);
-                allowance.left < BURST
+                allowance.remaining < BURST
             });
         }
-        let key = slot(&allowances, address);
-        let allowance = allowances.entry(key).or_insert(Allowance { left: BURST, at: now });
+        let key = key_of(&allowances, address);
+        let allowance = allowances.entry(key).or_insert(Allowance { remaining: BURST, refilled_at: now });
         allowance.refill(now);
-        allowance.left = (allowance.left - 1.0).max(0.0);
+        allowance.remaining = (allowance.remaining - 1.0).max(0.0);
     }
 }
 
-/// The address itself while there is room to tell addresses apart.
-fn slot(
+/// Returns the key of an address: the address itself, or `None` for a new one when the table is full.
+fn key_of(
     allowances: &HashMap<Option<IpAddr>, Allowance, foldhash::fast::RandomState>,
     address: IpAddr,
 ) -> Option<IpAddr> {
-    (allowances.len() < ADDRESSES || allowances.contains_key(&Some(address))).then_some(address)
+    (allowances.len() < MAX_ADDRESSES || allowances.contains_key(&Some(address))).then_some(address)
 }
 
 #[cfg(test)]
@@ -84,24 +84,24 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_fails_too_often_is_not_looked_at_until_it_has_waited() {
-        let (flood, now) = (FailureLimit::default(), Instant::now());
+    fn an_address_that_fails_too_often_is_refused_until_it_has_waited() {
+        let (limit, now) = (FailureLimit::default(), Instant::now());
         for _ in 0..200 {
-            assert!(flood.admits(address(1), now));
-            flood.failed(address(1), now);
+            assert!(limit.admits(address(1), now));
+            limit.record(address(1), now);
         }
-        assert!(!flood.admits(address(1), now));
-        assert!(flood.admits(address(2), now), "another address pays for it");
-        assert!(flood.admits(address(1), now + Duration::from_millis(60)));
+        assert!(!limit.admits(address(1), now));
+        assert!(limit.admits(address(2), now), "another address is refused as well");
+        assert!(limit.admits(address(1), now + Duration::from_millis(60)));
     }
 
     #[test]
     fn the_table_stays_bounded_when_every_failure_has_a_new_address() {
-        let (flood, now) = (FailureLimit::default(), Instant::now());
+        let (limit, now) = (FailureLimit::default(), Instant::now());
         for number in 0..100_000 {
-            flood.failed(address(number), now);
+            limit.record(address(number), now);
         }
-        assert!(flood.allowances.lock().len() <= ADDRESSES + 1);
-        assert!(!flood.admits(address(200_000), now), "newcomers beyond the table have no allowance of their own");
+        assert!(limit.allowances.lock().len() <= MAX_ADDRESSES + 1);
+        assert!(!limit.admits(address(200_000), now), "addresses beyond the table share one allowance");
     }
 }

@@ -1,4 +1,4 @@
-//! Which tokens are signed with the tenant's keys, verified once for each token.
+//! Verification of token signatures with the tenant's keys, once for each token.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,14 +11,15 @@ use mcp_fleet_policy::reason::Reason;
 use parking_lot::RwLock;
 use serde::Deserialize;
 
-/// Tokens whose verification is remembered. A principal has two at a time, while it rotates.
-const REMEMBERED: usize = 8192;
-/// The longest token that is looked at.
-const LONGEST: usize = 4096;
-/// The tenant's keys, and the tokens whose signature was found to be made with one of them.
+/// Verified tokens in the cache. A principal has two at a time, while it rotates.
+const MAX_CACHED_TOKENS: usize = 8192;
+/// Bytes of the longest token that is read.
+const MAX_TOKEN_LENGTH: usize = 4096;
+
+/// The tenant's keys, and the claims of the tokens that were verified with them.
 ///
-/// Lives as long as the keys: a policy that changes them starts with an empty memory. Everything else about a token
-/// is checked on every call.
+/// Lives as long as the keys: a policy with other keys starts with an empty cache. Everything else about a token is
+/// checked on every call.
 #[derive(Debug)]
 pub(crate) struct TokenVerifier {
     audience: String,
@@ -26,7 +27,7 @@ pub(crate) struct TokenVerifier {
     verified: RwLock<HashMap<TokenKey, Arc<Claims>, foldhash::fast::RandomState>>,
 }
 
-/// SHA-256 of a token: the cache holds no tokens.
+/// SHA-256 of a token, so that the cache contains no tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct TokenKey([u8; 32]);
 
@@ -38,56 +39,57 @@ impl TokenKey {
     }
 }
 
-/// The part of the claims that tells another tenant's token, before its signature can be verified.
+/// The claim that shows that a token belongs to another tenant, whose key is unknown here.
 #[derive(Deserialize)]
-struct Addressee {
+struct AudienceClaim {
     aud: String,
 }
 
 impl TokenVerifier {
-    /// What that policy trusts; the memory of `before` is kept where it trusts the same.
+    /// Returns a verifier with the keys of the policy: `before`, with its cache, if audience and keys are the same.
     pub(crate) fn for_policy(policy: &TenantPolicy, before: Option<&Arc<Self>>) -> Arc<Self> {
-        let trust = Self {
+        let new = Self {
             audience: policy.audience.clone(),
             keys: policy.keys.iter().map(|key| (key.kid.clone(), key.point.clone())).collect(),
             verified: RwLock::default(),
         };
         match before {
-            Some(before) if before.same(&trust) => Arc::clone(before),
-            _ => Arc::new(trust),
+            Some(before) if before.has_same_keys(&new) => Arc::clone(before),
+            _ => Arc::new(new),
         }
     }
 
-    fn same(&self, other: &Self) -> bool {
+    fn has_same_keys(&self, other: &Self) -> bool {
         self.audience == other.audience && self.keys == other.keys
     }
 
-    /// What that token was found to say.
-    pub(super) fn remembered(&self, key: &TokenKey) -> Option<Arc<Claims>> {
+    /// Returns the claims of a token that was verified before.
+    pub(super) fn cached(&self, key: &TokenKey) -> Option<Arc<Claims>> {
         self.verified.read().get(key).cloned()
     }
 
-    /// Verifies a token and remembers it. Does not look at its expiry.
+    /// Verifies the signature of a token and caches its claims. Does not check its expiry.
     pub(super) fn verify(&self, token: &str, key: TokenKey, now: i64) -> Result<Arc<Claims>, Reason> {
-        let verified = Arc::new(self.read(token)?);
-        let mut memory = self.verified.write();
-        if memory.len() >= REMEMBERED {
-            memory.retain(|_, claims| claims.exp > now);
+        let claims = Arc::new(self.read(token)?);
+        let mut cache = self.verified.write();
+        if cache.len() >= MAX_CACHED_TOKENS {
+            cache.retain(|_, claims| claims.exp > now);
         }
-        if memory.len() >= REMEMBERED {
-            // More live tokens than principals could hold: forget all, and pay one verification each.
-            memory.clear();
+        if cache.len() >= MAX_CACHED_TOKENS {
+            // More unexpired tokens than principals can have: start over, at the cost of one verification each.
+            cache.clear();
         }
-        memory.insert(key, Arc::clone(&verified));
-        Ok(verified)
+        cache.insert(key, Arc::clone(&claims));
+        Ok(claims)
     }
 
     fn read(&self, token: &str) -> Result<Claims, Reason> {
-        if token.len() > LONGEST {
+        if token.len() > MAX_TOKEN_LENGTH {
             return Err(Reason::TokenInvalid);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| Reason::TokenInvalid)?;
-        // RFC 9068, 4: anything but an access token is refused; a `crit` that we cannot honour as well (RFC 7515).
+        // RFC 9068, section 4: only access tokens are accepted. RFC 7515, section 4.1.11: a `crit` header that is not
+        // understood makes a token invalid, and none is understood here.
         let access_token = header
             .typ
             .as_deref()
@@ -100,7 +102,7 @@ impl TokenVerifier {
             return Err(self.unknown_key(token));
         };
         let mut validation = Validation::new(Algorithm::ES256);
-        // Names and times are checked on every call, by the policy engine.
+        // The policy engine checks these claims on every call.
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_nbf = false;
@@ -110,10 +112,11 @@ impl TokenVerifier {
             .map_err(|_| Reason::TokenInvalid)
     }
 
-    /// Rejection either way; only which advice the caller gets depends on what the unverified token says.
+    /// Returns the reason to reject a token with an unknown key. The unverified claims only decide which hint the client
+    /// gets.
     fn unknown_key(&self, token: &str) -> Reason {
-        match jsonwebtoken::dangerous::insecure_decode_claims::<Addressee>(token) {
-            Ok(addressee) if addressee.aud != self.audience => Reason::TokenWrongAudience,
+        match jsonwebtoken::dangerous::insecure_decode_claims::<AudienceClaim>(token) {
+            Ok(claim) if claim.aud != self.audience => Reason::TokenWrongAudience,
             _ => Reason::TokenInvalid,
         }
     }

@@ -1,47 +1,47 @@
-//! In which revision a request is made: what its headers and its `_meta` say together.
+//! Detection of a message's era, from its headers and its `_meta`.
 //!
-//! 2026-07-28: `MCP-Protocol-Version` and `Mcp-Method` on every message, `Mcp-Name` where a name is called, and the
-//! same revision and the client's capabilities in `_meta` of every request. Earlier ones: a session, and the version
-//! header of the revision that it negotiated.
+//! A message of 2026-07-28 has the headers `MCP-Protocol-Version` and `Mcp-Method`, and `Mcp-Name` if it calls
+//! something by name; `_meta` of every request repeats the revision and carries the client's capabilities. A message of
+//! an earlier revision belongs to a session and may have the version header of the revision that was negotiated.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use mcp_fleet_policy::json::Value;
 
-use super::{Id, Message, Revision};
+use super::{Id, Message, Revision, TOOLS_CALL};
 
-/// `_meta` key of the revision.
+/// Key of the revision in `_meta`.
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-/// `_meta` key of the client's capabilities.
+/// Key of the client's capabilities in `_meta`.
 const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 
-/// What of the headers belongs to MCP; a header that comes twice or is not text is `Err`.
+/// The MCP headers of a request. A header that is repeated or not text is `Err`.
 #[derive(Debug)]
 pub(crate) struct McpHeaders {
     version: Result<Option<String>, ()>,
     method: Result<Option<String>, ()>,
     name: Result<Option<String>, ()>,
-    /// The legacy session id, for [`crate::gateway::session`].
+    /// The legacy session id.
     pub(crate) session: Option<Vec<u8>>,
 }
 
-/// How a message is to be read.
+/// The group of revisions that a message belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Era {
     /// 2026-07-28.
     Modern,
-    /// Before; the version header, if it was sent, is one of these.
+    /// An earlier revision: the one in the version header, if there is one.
     Legacy(Option<Revision>),
 }
 
-/// Why a message belongs to no revision; each is HTTP 400.
+/// Why the era of a message cannot be determined. Each is answered with HTTP 400.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EraError {
-    /// A header is missing, doubled, unreadable, or says something else than the body (−32020).
+    /// A header is missing, repeated, unreadable, or does not match the body (−32020).
     #[error("{0}")]
     Header(&'static str),
-    /// A revision that is not offered (−32022).
+    /// The revision is not offered (−32022).
     #[error("Unsupported protocol version")]
     Version(String),
     /// A required key of `_meta` is missing (−32602).
@@ -50,18 +50,19 @@ pub(crate) enum EraError {
 }
 
 impl McpHeaders {
+    /// Reads the MCP headers of a request.
     pub(crate) fn read(headers: &HeaderMap) -> Self {
         Self {
-            version: one(headers, "mcp-protocol-version"),
-            method: one(headers, "mcp-method"),
-            name: one(headers, "mcp-name"),
+            version: single_value(headers, "mcp-protocol-version"),
+            method: single_value(headers, "mcp-method"),
+            name: single_value(headers, "mcp-name"),
             session: headers.get("mcp-session-id").map(|value| value.as_bytes().to_vec()),
         }
     }
 }
 
-/// The one value of a header, with `=?base64?…?=` decoded.
-fn one(headers: &HeaderMap, name: &str) -> Result<Option<String>, ()> {
+/// Returns the only value of a header, with `=?base64?…?=` decoded.
+fn single_value(headers: &HeaderMap, name: &str) -> Result<Option<String>, ()> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -77,15 +78,15 @@ fn one(headers: &HeaderMap, name: &str) -> Result<Option<String>, ()> {
     }
 }
 
-/// Tells the era of a message, and holds a modern one to its headers.
-pub(crate) fn era(headers: &McpHeaders, message: &Message<'_>) -> Result<Era, EraError> {
+/// Detects the era of a message, and checks that headers and body of a modern one match.
+pub(crate) fn detect_era(headers: &McpHeaders, message: &Message<'_>) -> Result<Era, EraError> {
     let meta = message.params.iter().find_map(|(name, value)| (name == "_meta").then_some(value));
     let meta_version = meta.and_then(|meta| meta.get(META_VERSION));
     let Ok(version) = &headers.version else {
-        return Err(EraError::Header("MCP-Protocol-Version must be one readable value"));
+        return Err(EraError::Header("MCP-Protocol-Version must be a single readable value"));
     };
     let revision = match version.as_deref() {
-        Some(name) => Some(Revision::from_name(name).ok_or_else(|| EraError::Version(shortened(name)))?),
+        Some(name) => Some(Revision::from_name(name).ok_or_else(|| EraError::Version(truncated(name)))?),
         None => None,
     };
     match revision {
@@ -97,18 +98,18 @@ pub(crate) fn era(headers: &McpHeaders, message: &Message<'_>) -> Result<Era, Er
     }
     match &headers.method {
         Ok(Some(method)) if *method == message.method => {}
-        _ => return Err(EraError::Header("Mcp-Method must name the method of the body")),
+        _ => return Err(EraError::Header("Mcp-Method must match the method in the body")),
     }
-    if let Some(name) = named(message) {
+    if let Some(name) = called_name(message) {
         match &headers.name {
             Ok(Some(header)) if header == name => {}
-            _ => return Err(EraError::Header("Mcp-Name must name what the body names")),
+            _ => return Err(EraError::Header("Mcp-Name must match params.name in the body")),
         }
     }
     if message.id.is_some() {
         match meta_version {
             Some(Value::String(name)) if name == Revision::V2026_07_28.as_str() => {}
-            Some(_) => return Err(EraError::Header("MCP-Protocol-Version must say what _meta says")),
+            Some(_) => return Err(EraError::Header("MCP-Protocol-Version must match the version in _meta")),
             None => return Err(EraError::Meta("_meta lacks io.modelcontextprotocol/protocolVersion")),
         }
         if !matches!(meta.and_then(|meta| meta.get(META_CAPABILITIES)), Some(Value::Object(_))) {
@@ -118,22 +119,22 @@ pub(crate) fn era(headers: &McpHeaders, message: &Message<'_>) -> Result<Era, Er
     Ok(Era::Modern)
 }
 
-/// What `Mcp-Name` has to say; of the methods that have it only this one is offered.
-fn named<'a>(message: &'a Message<'_>) -> Option<&'a str> {
-    if message.method != "tools/call" {
+/// Returns the name that `Mcp-Name` has to repeat. Of the methods with this header, only `tools/call` is offered.
+fn called_name<'a>(message: &'a Message<'_>) -> Option<&'a str> {
+    if message.method != TOOLS_CALL {
         return None;
     }
-    // A name that is missing is refused with the parameters; no header can agree with it.
+    // A missing name is rejected later, with the other parameters.
     message.params.iter().find_map(|(name, value)| if name == "name" { value.as_str() } else { None })
 }
 
-/// What is echoed of a version that is not known.
-fn shortened(name: &str) -> String {
+/// Returns the part of an unknown version that the error repeats.
+fn truncated(name: &str) -> String {
     name.chars().take(32).collect()
 }
 
 impl EraError {
-    /// The code of the JSON-RPC error.
+    /// Returns the JSON-RPC error code.
     pub(crate) const fn code(&self) -> i32 {
         match self {
             Self::Header(_) => -32020,
@@ -142,7 +143,7 @@ impl EraError {
         }
     }
 
-    /// `data` of the JSON-RPC error, as JSON.
+    /// Returns `data` of the JSON-RPC error, as JSON.
     pub(crate) fn data(&self) -> Option<Vec<u8>> {
         let Self::Version(requested) = self else { return None };
         let supported = Revision::OFFERED.map(|revision| format!("\"{}\"", revision.as_str())).join(",");
@@ -153,8 +154,8 @@ impl EraError {
     }
 }
 
-/// The id of a message that is answered.
 impl Message<'_> {
+    /// Returns the id; `None` for a notification.
     pub(crate) fn id(&self) -> Option<&Id> {
         self.id.as_ref()
     }
@@ -165,59 +166,59 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::gateway::request::read;
+    use crate::gateway::request::read_message;
 
     const MODERN: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"été","arguments":{},"_meta":{
         "io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
 
-    fn told(headers: &[(&'static str, &str)], body: &str) -> Result<Era, EraError> {
+    fn detect(headers: &[(&'static str, &str)], body: &str) -> Result<Era, EraError> {
         let map = headers
             .iter()
             .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()))
             .collect::<HeaderMap>();
-        era(&McpHeaders::read(&map), &read(body.as_bytes()).unwrap())
+        detect_era(&McpHeaders::read(&map), &read_message(body.as_bytes()).unwrap())
     }
 
     #[test]
-    fn a_modern_request_says_the_same_in_headers_and_body() {
+    fn headers_and_body_of_a_modern_request_have_to_match() {
         let good =
             [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", "=?base64?w6l0w6k=?=")];
-        assert_eq!(told(&good, MODERN), Ok(Era::Modern));
+        assert_eq!(detect(&good, MODERN), Ok(Era::Modern));
         for missing in 0..good.len() {
             let mut headers = good.to_vec();
             headers.remove(missing);
-            assert!(matches!(told(&headers, MODERN), Err(EraError::Header(_))), "without {}", good[missing].0);
+            assert!(matches!(detect(&headers, MODERN), Err(EraError::Header(_))), "without {}", good[missing].0);
         }
         let mut headers = good.to_vec();
         headers[2].1 = "other";
-        assert!(matches!(told(&headers, MODERN), Err(EraError::Header(_))));
+        assert!(matches!(detect(&headers, MODERN), Err(EraError::Header(_))));
         headers[2].1 = "=?base64?!!!?=";
-        assert!(matches!(told(&headers, MODERN), Err(EraError::Header(_))));
+        assert!(matches!(detect(&headers, MODERN), Err(EraError::Header(_))));
     }
 
     #[test]
-    fn a_header_that_comes_twice_is_refused() {
+    fn a_repeated_header_is_rejected() {
         let mut map = HeaderMap::new();
         map.append("mcp-protocol-version", "2026-07-28".parse().unwrap());
         map.append("mcp-protocol-version", "2025-11-25".parse().unwrap());
-        let message = read(MODERN.as_bytes()).unwrap();
-        assert!(matches!(era(&McpHeaders::read(&map), &message), Err(EraError::Header(_))));
+        let message = read_message(MODERN.as_bytes()).unwrap();
+        assert!(matches!(detect_era(&McpHeaders::read(&map), &message), Err(EraError::Header(_))));
     }
 
     #[test]
-    fn a_modern_request_carries_version_and_capabilities_in_meta() {
+    fn a_modern_request_needs_version_and_capabilities_in_meta() {
         let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/list")];
         let body =
             |meta: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{"_meta":{meta}}}}}"#);
-        let told = |meta: &str| told(&headers, &body(meta)).unwrap_err();
-        assert!(matches!(told("{}"), EraError::Meta(_)));
-        assert!(matches!(told(r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#), EraError::Meta(_)));
-        assert!(matches!(told(r#"{"io.modelcontextprotocol/protocolVersion":"2025-11-25"}"#), EraError::Header(_)));
+        let error = |meta: &str| detect(&headers, &body(meta)).unwrap_err();
+        assert!(matches!(error("{}"), EraError::Meta(_)));
+        assert!(matches!(error(r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#), EraError::Meta(_)));
+        assert!(matches!(error(r#"{"io.modelcontextprotocol/protocolVersion":"2025-11-25"}"#), EraError::Header(_)));
     }
 
     #[test]
-    fn an_unknown_revision_is_refused_with_the_ones_that_are_offered() {
-        let error = told(&[("mcp-protocol-version", "2024-11-05")], r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
+    fn an_unknown_revision_is_answered_with_the_offered_ones() {
+        let error = detect(&[("mcp-protocol-version", "2024-11-05")], r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
         let error = error.unwrap_err();
         assert_eq!(error.code(), -32022);
         let data: serde_json::Value = serde_json::from_slice(&error.data().unwrap()).unwrap();
@@ -226,11 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn without_a_version_header_a_request_is_legacy_unless_it_says_otherwise() {
-        assert_eq!(told(&[], r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#), Ok(Era::Legacy(None)));
+    fn a_request_is_legacy_unless_header_or_meta_say_otherwise() {
+        assert_eq!(detect(&[], r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#), Ok(Era::Legacy(None)));
         let named = [("mcp-protocol-version", "2025-06-18")];
         let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
-        assert_eq!(told(&named, ping), Ok(Era::Legacy(Some(Revision::V2025_06_18))));
-        assert!(matches!(told(&[], MODERN), Err(EraError::Header(_))));
+        assert_eq!(detect(&named, ping), Ok(Era::Legacy(Some(Revision::V2025_06_18))));
+        assert!(matches!(detect(&[], MODERN), Err(EraError::Header(_))));
     }
 }

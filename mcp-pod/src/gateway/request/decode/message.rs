@@ -1,19 +1,19 @@
-//! The JSON-RPC envelope, read strictly: one request or one notification.
+//! The JSON-RPC envelope, read strictly as one request or one notification.
 
 use mcp_fleet_policy::json::{Limits, Members, Value, parse, write_str};
 
-/// The id of a request, as JSON: a string or a whole number, given back as it came.
+/// The id of a request, a string or an integer, stored as JSON so that the answer repeats it exactly.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Id(Vec<u8>);
 
 impl Id {
-    /// The id as JSON text.
+    /// Returns the id as JSON text.
     pub(crate) fn as_json(&self) -> &[u8] {
         &self.0
     }
 
-    /// The id of that JSON value, if it can be one.
-    pub(crate) fn of(value: &Value<'_>) -> Option<Self> {
+    /// Returns the value as an id, if it is a string or an integer.
+    pub(crate) fn from_value(value: &Value<'_>) -> Option<Self> {
         let mut json = Vec::with_capacity(16);
         match value {
             Value::String(text) => write_str(text, &mut json),
@@ -33,18 +33,19 @@ pub(crate) struct Message<'a> {
     pub(crate) params: Members<'a>,
 }
 
-/// What is wrong with a body, and the id to answer to, if one could be read.
+/// Why a body is not a valid message.
 #[derive(Debug)]
 pub(crate) struct InvalidMessage {
+    /// The id to answer with, if one could be read.
     pub(crate) id: Option<Id>,
-    /// The code of JSON-RPC: −32700 if it is not JSON that all parsers read alike, −32600 if it is not a message.
+    /// JSON-RPC error code: −32700 for anything but JSON that every parser reads alike, −32600 for JSON that is no message.
     pub(crate) code: i32,
-    /// What to tell the caller; holds nothing of what it sent.
+    /// Error text for the caller. Contains nothing that the caller sent.
     pub(crate) text: String,
 }
 
-/// Reads one message.
-pub(crate) fn read(body: &[u8]) -> Result<Message<'_>, InvalidMessage> {
+/// Reads one message from a body.
+pub(crate) fn read_message(body: &[u8]) -> Result<Message<'_>, InvalidMessage> {
     let value = parse(body, &Limits::REQUEST).map_err(|error| InvalidMessage {
         id: None,
         code: -32700,
@@ -69,12 +70,12 @@ pub(crate) fn read(body: &[u8]) -> Result<Message<'_>, InvalidMessage> {
             _ => other = true,
         }
     }
-    // Whoever sends a readable id is answered with it, whatever else is wrong.
-    let readable = id.as_ref().and_then(Id::of);
-    if id.is_some() && readable.is_none() {
+    // Read the id first: errors about the other members are answered with it.
+    let read_id = id.as_ref().and_then(Id::from_value);
+    if id.is_some() && read_id.is_none() {
         return Err(invalid(None, "an id is a string or a whole number"));
     }
-    let id = readable;
+    let id = read_id;
     if version.as_ref().and_then(Value::as_str) != Some("2.0") {
         return Err(invalid(id, "jsonrpc must be \"2.0\""));
     }
@@ -103,20 +104,20 @@ mod tests {
     use super::*;
 
     fn id(body: &str) -> String {
-        String::from_utf8(read(body.as_bytes()).unwrap().id.unwrap().as_json().to_vec()).unwrap()
+        String::from_utf8(read_message(body.as_bytes()).unwrap().id.unwrap().as_json().to_vec()).unwrap()
     }
 
     #[test]
-    fn ids_come_back_as_they_were_sent() {
+    fn ids_are_repeated_exactly() {
         assert_eq!(id(r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#), "7");
         assert_eq!(id(r#"{"jsonrpc":"2.0","id":-9007199254740991,"method":"ping"}"#), "-9007199254740991");
         assert_eq!(id(r#"{"jsonrpc":"2.0","id":"7","method":"ping"}"#), r#""7""#);
         assert_eq!(id(r#"{"jsonrpc":"2.0","id":"a\"\u00e9","method":"ping"}"#), "\"a\\\"é\"");
-        assert!(read(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).unwrap().id.is_none());
+        assert!(read_message(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).unwrap().id.is_none());
     }
 
     #[test]
-    fn what_is_not_one_message_is_refused() {
+    fn everything_but_one_message_is_rejected() {
         let deep =
             format!(r#"{{"jsonrpc":"2.0","id":1,"method":"a","params":{}1{}}}"#, "[".repeat(5000), "]".repeat(5000));
         for body in [
@@ -141,15 +142,15 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":{"b":1,"\u0062":2}}}"#,
             &deep,
         ] {
-            assert!(read(body.as_bytes()).is_err(), "{body:.80} was taken");
+            assert!(read_message(body.as_bytes()).is_err(), "{body:.80} was accepted");
         }
-        assert!(read(b"\xff\xfe{}").is_err());
+        assert!(read_message(b"\xff\xfe{}").is_err());
     }
 
     #[test]
-    fn a_refusal_carries_the_id_where_it_can_be_read() {
-        let refused = read(br#"{"jsonrpc":"1.0","id":"x","method":"ping"}"#).unwrap_err();
-        assert_eq!((refused.code, refused.id.unwrap().as_json()), (-32600, &br#""x""#[..]));
-        assert_eq!(read(b"{").unwrap_err().code, -32700);
+    fn an_error_carries_the_id_if_it_can_be_read() {
+        let error = read_message(br#"{"jsonrpc":"1.0","id":"x","method":"ping"}"#).unwrap_err();
+        assert_eq!((error.code, error.id.unwrap().as_json()), (-32600, &br#""x""#[..]));
+        assert_eq!(read_message(b"{").unwrap_err().code, -32700);
     }
 }

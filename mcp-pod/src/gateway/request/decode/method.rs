@@ -1,12 +1,12 @@
-//! The methods of MCP that are offered.
+//! The MCP methods that the gateway offers.
 
-/// The method that calls a tool.
-pub(crate) const CALL: &str = "tools/call";
+/// Name of the method that calls a tool.
+pub(crate) const TOOLS_CALL: &str = "tools/call";
 
-/// The method of that name, if it is offered in any revision.
-pub(crate) fn known(method: &str) -> Option<&'static str> {
+/// Returns the method's name as a static string, if any revision offers it.
+pub(crate) fn known_method(method: &str) -> Option<&'static str> {
     const OFFERED: [&str; 7] = [
-        CALL,
+        TOOLS_CALL,
         "tools/list",
         "initialize",
         "notifications/initialized",

@@ -1,7 +1,8 @@
-//! From bytes to one message of one revision, or a refusal.
+//! Decoding of one MCP message, from the bytes of a body.
 //!
-//! [`message`] is the JSON-RPC envelope, [`era`] tells which revision a request is made in, from its headers and its
-//! `_meta` together, [`params`] are the parameters that each method takes.
+//! Start with [`message`], the JSON-RPC envelope. [`era`] determines from headers and `_meta` whether a message belongs
+//! to revision 2026-07-28 or to an earlier one; [`revision`] and [`method`] list what is offered; [`params`] reads the
+//! parameters of `tools/call`.
 
 mod era;
 mod message;
@@ -9,9 +10,9 @@ mod method;
 mod params;
 mod revision;
 
-pub(crate) use era::{Era, EraError, McpHeaders, era};
-pub(crate) use message::{Id, InvalidMessage, Message, read};
-pub(crate) use method::{CALL, known};
+pub(crate) use era::{Era, EraError, McpHeaders, detect_era};
+pub(crate) use message::{Id, InvalidMessage, Message, read_message};
+pub(crate) use method::{TOOLS_CALL, known_method};
 pub(crate) use params::{CallParams, ParamsError, Trace};
 pub(crate) use revision::Revision;
 

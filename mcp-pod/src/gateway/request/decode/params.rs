@@ -1,4 +1,4 @@
-//! The parameters that each method takes; what is not named here goes no further.
+//! The parameters of `tools/call`. Members that are not named here are dropped and never reach the server.
 
 use std::borrow::Cow;
 
@@ -6,10 +6,10 @@ use mcp_fleet_policy::json::{Members, Value};
 
 use super::Id;
 
-/// The longest `tracestate` that is passed on (W3C Trace Context asks for at least 512).
-const TRACE_STATE: usize = 512;
+/// Bytes of the longest `tracestate` that is forwarded (W3C Trace Context asks for at least 512).
+const MAX_TRACE_STATE: usize = 512;
 
-/// Parameters that cannot be taken (−32602).
+/// Why the parameters are invalid (−32602).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Invalid params: {0}")]
 pub(crate) struct ParamsError(pub(crate) &'static str);
@@ -19,12 +19,12 @@ pub(crate) struct ParamsError(pub(crate) &'static str);
 pub(crate) struct CallParams<'a> {
     pub(crate) name: Cow<'a, str>,
     pub(crate) arguments: Option<Value<'a>>,
-    /// What progress is to be reported under, if it is wanted.
+    /// Token for progress notifications, if the client asked for them.
     pub(crate) progress: Option<Id>,
     pub(crate) trace: Trace<'a>,
 }
 
-/// The trace that a call belongs to (SEP-414): the only keys of `_meta` that reach the server.
+/// Trace context of a call (SEP-414): the only keys of `_meta` that are forwarded to the server.
 #[derive(Debug, Default)]
 pub(crate) struct Trace<'a> {
     pub(crate) parent: Option<Cow<'a, str>>,
@@ -32,7 +32,7 @@ pub(crate) struct Trace<'a> {
 }
 
 impl<'a> CallParams<'a> {
-    /// Takes what passes out of the parameters.
+    /// Reads the parameters of a call and drops the members that are not forwarded.
     pub(crate) fn read(params: Members<'a>) -> Result<Self, ParamsError> {
         let mut name = None;
         let mut arguments = None;
@@ -55,7 +55,7 @@ impl<'a> CallParams<'a> {
                     for (key, value) in meta {
                         match (&*key, value) {
                             ("progressToken", token) => {
-                                let token = Id::of(&token);
+                                let token = Id::from_value(&token);
                                 progress =
                                     Some(token.ok_or(ParamsError("progressToken must be a string or a whole number"))?);
                             }
@@ -73,7 +73,7 @@ impl<'a> CallParams<'a> {
     }
 }
 
-/// `version-trace-parent-flags` in hex (W3C Trace Context, 3.2).
+/// Returns whether the text is `version-trace-parent-flags` in hex (W3C Trace Context, 3.2).
 fn is_trace_parent(text: &str) -> bool {
     let lengths = [2, 32, 16, 2];
     let parts: Vec<&str> = text.split('-').collect();
@@ -82,7 +82,7 @@ fn is_trace_parent(text: &str) -> bool {
 }
 
 fn is_trace_state(text: &str) -> bool {
-    text.len() <= TRACE_STATE && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+    text.len() <= MAX_TRACE_STATE && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 #[cfg(test)]
@@ -90,11 +90,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::gateway::request::read;
+    use crate::gateway::request::read_message;
 
     fn call(params: &str) -> Result<(String, bool, Option<Id>, bool), ParamsError> {
         let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
-        let params = CallParams::read(read(body.as_bytes()).unwrap().params)?;
+        let params = CallParams::read(read_message(body.as_bytes()).unwrap().params)?;
         Ok((params.name.into_owned(), params.arguments.is_some(), params.progress, params.trace.parent.is_none()))
     }
 
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_the_wrong_kind_are_refused() {
+    fn parameters_of_the_wrong_type_are_rejected() {
         for params in [
             "{}",
             r#"{"name":1}"#,
@@ -121,7 +121,7 @@ mod tests {
             r#"{"name":"a","_meta":{"progressToken":null}}"#,
             r#"{"name":"a","_meta":{"progressToken":1.5}}"#,
         ] {
-            assert!(call(params).is_err(), "{params} was taken");
+            assert!(call(params).is_err(), "{params} was accepted");
         }
     }
 }

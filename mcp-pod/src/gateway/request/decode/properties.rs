@@ -1,4 +1,4 @@
-//! What holds for all messages: nothing crashes the decoder, and what is forwarded is what was sent.
+//! Property tests of the decoder: no input crashes it, and the arguments it forwards are the ones that were sent.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,9 +7,9 @@ use mcp_fleet_policy::json::write;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{CallParams, McpHeaders, era, read};
+use super::{CallParams, McpHeaders, detect_era, read_message};
 
-/// JSON that every parser reads alike.
+/// Generates JSON that every parser reads alike.
 fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -25,30 +25,30 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// The whole way of a body through this module.
+/// Decodes a body and returns the arguments of its call, as they would be forwarded.
 fn decode(body: &[u8]) -> Option<Value> {
-    let message = read(body).ok()?;
-    let _ = era(&McpHeaders::read(&HeaderMap::new()), &message);
+    let message = read_message(body).ok()?;
+    let _ = detect_era(&McpHeaders::read(&HeaderMap::new()), &message);
     let params = CallParams::read(message.params).ok()?;
     let mut out = Vec::new();
     write(params.arguments.as_ref()?, &mut out);
-    assert!(!out.contains(&b'\n'), "the envelope has one line for it");
+    assert!(!out.contains(&b'\n'), "the arguments must fit on one line of the envelope");
     Some(serde_json::from_slice(&out).unwrap())
 }
 
-/// The same with every number as its leading digits: the other parser has its own words for `1e2`.
-fn numbers_alike(value: Value) -> Value {
+/// Replaces each number by its leading digits: the parsers print numbers such as `1e2` differently.
+fn normalise_numbers(value: Value) -> Value {
     match value {
         Value::Number(number) => format!("{:.10e}", number.as_f64().unwrap()).into(),
-        Value::Array(items) => items.into_iter().map(numbers_alike).collect(),
-        Value::Object(members) => members.into_iter().map(|(name, value)| (name, numbers_alike(value))).collect(),
+        Value::Array(items) => items.into_iter().map(normalise_numbers).collect(),
+        Value::Object(members) => members.into_iter().map(|(name, value)| (name, normalise_numbers(value))).collect(),
         other => other,
     }
 }
 
 proptest! {
     #[test]
-    fn arguments_arrive_as_they_were_sent(arguments in prop::collection::hash_map(any::<String>(), value(), 0..6)) {
+    fn arguments_are_forwarded_as_they_were_sent(arguments in prop::collection::hash_map(any::<String>(), value(), 0..6)) {
         let arguments = Value::from_iter(arguments);
         let params = json!({"name": "echo", "arguments": arguments, "_meta": {"x": 1}});
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
@@ -61,7 +61,7 @@ proptest! {
     }
 
     #[test]
-    fn no_damage_to_a_message_crashes_the_decoder_or_changes_its_meaning(
+    fn a_changed_byte_never_crashes_or_misleads_the_decoder(
         arguments in value(),
         at in any::<prop::sample::Index>(),
         byte in any::<u8>(),
@@ -71,10 +71,10 @@ proptest! {
         let mut body = body.into_bytes();
         let at = at.index(body.len());
         body[at] = byte;
-        // What is still taken must be what another parser reads in the same bytes.
+        // If the message is still accepted, another parser must read the same arguments in it.
         if let Some(decoded) = decode(&body) {
-            let read: Value = serde_json::from_slice(&body).unwrap();
-            prop_assert_eq!(numbers_alike(decoded), numbers_alike(read["params"]["arguments"].clone()));
+            let expected: Value = serde_json::from_slice(&body).unwrap();
+            prop_assert_eq!(normalise_numbers(decoded), normalise_numbers(expected["params"]["arguments"].clone()));
         }
     }
 }
