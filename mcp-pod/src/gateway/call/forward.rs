@@ -149,9 +149,9 @@ impl Running {
 
     /// Reads one line; `None` if there is nothing in it for the caller.
     async fn step(&mut self) -> Result<Option<Next>, Failed> {
-        let Some(exchange) = &mut self.exchange else { return Err(UpstreamError::Form("no exchange").into()) };
-        let line = self.limits.hold(exchange.line()).await?;
-        let event = Event::read(&line)?;
+        let Some(exchange) = &mut self.exchange else { return Err(UpstreamError::Malformed("no exchange").into()) };
+        let line = self.limits.hold(exchange.next_line()).await?;
+        let event = Event::parse(&line)?;
         if let Event::Progress(params) = event {
             let Some(token) = &self.progress else { return Ok(None) };
             self.left = self.left.checked_sub(line.len()).ok_or(UpstreamError::TooLarge)?;
@@ -230,7 +230,7 @@ impl From<UpstreamError> for Failed {
                 (Reason::UpstreamUnavailable, Charge::Nothing)
             }
             UpstreamError::Broken(_) => (Reason::UpstreamUnavailable, Charge::Full),
-            UpstreamError::Form(_) => (Reason::UpstreamInvalid, Charge::Full),
+            UpstreamError::Malformed(_) => (Reason::UpstreamInvalid, Charge::Full),
             UpstreamError::TooLarge => (Reason::ResponseTooLarge, Charge::Full),
         };
         if LOG_THROTTLE.allows() {
