@@ -65,7 +65,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     // Locking standard output for each write would buy nothing: the audit thread is its only writer.
     let audit = Audit::start(std::io::stdout()).context("failed to start the audit thread")?;
     let control = Control::new(&args.control, &args.tls_dir.join("ca.crt"));
-    let state = State::new(control.budgets(), Dialer::Mutual(Arc::clone(&identity)), audit.clone())
+    let state = State::new(control.leases(), Dialer::Mutual(Arc::clone(&identity)), audit.clone())
         .context("failed to register metrics")?;
 
     let listener =

@@ -22,7 +22,7 @@ async fn hanging_up_cancels_a_modern_call() {
     eventually("the shim hears of it", || world.shim.abandoned() == 1).await;
     let line = world.line(1).await;
     assert_eq!((line["decision"].as_str(), line["reason"].as_str()), (Some("failed"), Some("cancelled")));
-    assert_eq!(world.purse.counts(), (1, 1, 0), "a cancelled call is paid in full");
+    assert_eq!(world.ledger.spent().await.calls, 1, "a cancelled call is paid in full");
     eventually("the request is over", || world.state.active() == 0).await;
 }
 

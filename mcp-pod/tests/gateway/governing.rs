@@ -9,7 +9,7 @@ use mcp_fleet_policy::units::Micros;
 use parking_lot::{Condvar, Mutex};
 use serde_json::json;
 
-use crate::support::{Act, Lines, OTHER, Token, World, eventually};
+use crate::support::{Act, Lines, OTHER, Spent, Token, World, eventually};
 
 #[tokio::test]
 async fn a_principal_that_calls_too_often_is_told_to_wait() {
@@ -87,7 +87,7 @@ async fn a_priced_call_is_paid_once_its_server_has_seen_it() {
     client.call("echo", json!({})).await;
     let line = world.line(2).await;
     assert_eq!(line["cost"], "0.0015");
-    assert_eq!(world.purse.counts(), (2, 2, 0));
+    assert_eq!(world.ledger.spent().await, Spent { calls: 2, amount: Micros::new(3000) });
     let labels = r#"currency="USD",principal="acme/coder",server="files",tenant="acme",tool="echo""#;
     assert!((world.metric("mcp_pod_spend_total", labels) - 0.003).abs() < 1e-9);
 }
@@ -98,12 +98,13 @@ async fn what_the_server_certainly_never_saw_costs_nothing() {
     let mut client = world.client().await;
     world.shim.answer("{\"refused\":{\"reason\":\"path_outside_roots\",\"detail\":\"a link\",\"forwarded\":false}}\n");
     assert_eq!(client.call("echo", json!({})).await.denial().0, "path_outside_roots");
-    assert_eq!(world.purse.counts(), (1, 0, 1));
+    assert!(world.ledger.has_granted());
+    assert_eq!(world.ledger.spent().await, Spent::default());
     let line = world.line(1).await;
     assert_eq!((line["decision"].as_str(), line["cost"].as_str()), (Some("denied"), Some("0")));
     world.shim.answer("{\"refused\":{\"reason\":\"upstream_timeout\",\"detail\":\"\",\"forwarded\":true}}\n");
     assert_eq!(client.call("echo", json!({})).await.denial().0, "upstream_timeout");
-    assert_eq!(world.purse.counts(), (2, 1, 1));
+    assert_eq!(world.ledger.spent().await, Spent { calls: 1, amount: Micros::new(1500) });
     assert_eq!(world.line(2).await["decision"], "failed");
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use mcp_fleet_policy::budget::Charge;
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::reason::Reason;
 use tokio::sync::mpsc;
@@ -16,7 +17,6 @@ use tracing::{info, warn};
 
 use super::answer::{Answer, checked_error, checked_result, progress};
 use super::settle::{Outcome, Settlement};
-use crate::gateway::budget::Charge;
 use crate::gateway::log_throttle::LogThrottle;
 use crate::gateway::request::Id;
 use crate::gateway::respond::{Body, EventStream, denied_call, event, message, result_message};

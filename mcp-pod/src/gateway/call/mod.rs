@@ -13,7 +13,6 @@ use mcp_fleet_policy::json::{Members, Value};
 use mcp_fleet_policy::reason::Reason;
 
 use super::audit::RequestRecord;
-use super::budget::Attempt;
 use super::request::{CallParams, Id, ParamsError, Revision};
 use super::respond::{Body, Failure, Rejection, denied_call, error, result};
 use super::state::{LegacySession, RequestContext};
@@ -113,11 +112,7 @@ async fn govern(context: &RequestContext<'_>, access: ToolAccess<'_>) -> Result<
     let now = state.tick();
     let permit = state.governor.admit(now, &principal.policy().uid, &access.server().uid).map_err(Refusal::Denied)?;
     let grant = context.policy.tool_grant(&state.metrics, principal, access);
-    let reserved = match state.budgets.reserve(&grant.facts) {
-        Attempt::Ready(reserved) => reserved,
-        Attempt::Wait(reserved) => reserved.await,
-    };
-    match reserved {
+    match state.leases.reserve(&grant.priced_call(), &grant.budgets).await {
         Ok(reservation) => Ok(Held { active: state.enter(), slot, permit, reservation }),
         Err(denial) => {
             // What is refused for want of money does not use up the rate as well.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use mcp_fleet_policy::budget::Charge;
 use mcp_fleet_policy::governor::Permit;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 use ulid::Ulid;
 
 use crate::gateway::audit::{CallRecord, Decision, Line, LineSlot};
-use crate::gateway::budget::{Charge, Reservation};
+use crate::gateway::budget::Reservation;
 use crate::gateway::policy::ToolGrant;
 use crate::gateway::request::Revision;
 use crate::gateway::state::{ActiveRequest, State};
@@ -52,7 +53,7 @@ pub(crate) struct Held {
     pub(crate) active: ActiveRequest,
     pub(crate) slot: LineSlot,
     pub(crate) permit: Permit,
-    pub(crate) reservation: Box<dyn Reservation>,
+    pub(crate) reservation: Reservation,
 }
 
 impl Settlement {
@@ -76,7 +77,7 @@ impl Settlement {
         };
         reservation.settle(charge);
         drop(permit);
-        let cost = if charge == Charge::Full { grant.facts.price } else { Micros::ZERO };
+        let cost = if charge == Charge::Full { grant.price } else { Micros::ZERO };
         grant.metrics.decided(decision);
         grant.metrics.spent(cost);
         if let Some(reason) = reason {

@@ -10,7 +10,6 @@ use mcp_fleet_control::{decode, encode, wire};
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::Mutex;
 
-use super::leases::Leases;
 use crate::gateway::policy::InstallError;
 use crate::gateway::state::State;
 
@@ -18,7 +17,6 @@ use crate::gateway::state::State;
 #[derive(Debug)]
 pub(super) struct Intake {
     state: Arc<State>,
-    leases: Arc<Leases>,
     floor: AtomicU64,
     /// Generation and digest of what is enforced; its lock makes one installation of two racing ones wait.
     enforced: Mutex<Option<(u64, Digest)>>,
@@ -42,8 +40,8 @@ enum Refusal {
 }
 
 impl Intake {
-    pub(super) fn new(state: Arc<State>, leases: Arc<Leases>) -> Self {
-        Self { state, leases, floor: AtomicU64::new(0), enforced: Mutex::new(None) }
+    pub(super) fn new(state: Arc<State>) -> Self {
+        Self { state, floor: AtomicU64::new(0), enforced: Mutex::new(None) }
     }
 
     /// The lowest generation that may be enforced.
@@ -115,10 +113,6 @@ impl Intake {
             return if held == digest { Ok(()) } else { Err(Refusal::Changed(offered)) };
         }
         self.state.install(policy)?;
-        // After the installation, which can fail. A call that comes in between is refused, not given for free.
-        if let Some(policy) = self.state.active_policy() {
-            self.leases.apply(policy.tenant_policy());
-        }
         *enforced = Some((offered, digest));
         Ok(())
     }

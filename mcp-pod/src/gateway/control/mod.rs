@@ -1,12 +1,11 @@
 //! The gateway's side of the control stream: policy, freshness and leases from the operator's leader.
 //!
 //! One task keeps one stream open for as long as the gateway runs ([`session`] is one stream, [`redial`] what lies
-//! between two). [`intake`] decides which policies come into force, [`mounted`] reads the floor under them, and
-//! [`leases`] is the gateway's purse: reserved from on the way of every call, filled and accounted for here.
+//! between two). [`intake`] decides which policies come into force, [`mounted`] reads the floor under them. The stream
+//! also fills and accounts for the leases that calls are paid from ([`super::budget`]).
 
 mod dial;
 mod intake;
-mod leases;
 mod message;
 mod mounted;
 mod redial;
@@ -22,11 +21,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::budget::Budgets;
+use super::budget::Leases;
 use super::state::State;
 use dial::Dialler;
 use intake::Intake;
-use leases::{Leases, Purse};
 use redial::Redial;
 
 /// How long a gateway that goes away waits for the operator to take its last reports.
@@ -72,14 +70,14 @@ impl Control {
         }
     }
 
-    /// The purse that the call pipeline reserves from.
-    pub fn budgets(&self) -> Arc<dyn Budgets> {
-        Arc::new(Purse(self.leases.clone()))
+    /// Returns the leases that calls are paid from.
+    pub fn leases(&self) -> Arc<Leases> {
+        Arc::clone(&self.leases)
     }
 
     /// Keeps `state` supplied until `shutdown`, then returns the leases and ends, within three seconds.
     pub async fn run(self, state: Arc<State>, shutdown: CancellationToken) {
-        let intake = Intake::new(state, self.leases.clone());
+        let intake = Intake::new(state);
         mounted::read(&self.policy_dir, &intake).await;
         tokio::select! {
             () = self.stay_connected(&intake) => {}

@@ -11,7 +11,8 @@ use tonic::{Request, Status, Streaming};
 
 use super::dial::{DialError, Dialler};
 use super::intake::Intake;
-use super::leases::Leases;
+use super::message;
+use crate::gateway::budget::Leases;
 
 /// From the dialled connection to the operator's hello: it asks the API server about our token first.
 const GREETING: Duration = Duration::from_secs(5);
@@ -144,7 +145,7 @@ impl Stream<'_> {
             let since = Instant::now();
             let event = tokio::select! {
                 received = self.inbound.message() => Event::Received(received?),
-                () = self.leases.wanted() => Event::Wanted,
+                () = self.leases.send_now() => Event::Wanted,
                 _ = turns.tick() => Event::Turn,
                 () = tokio::time::sleep_until(silent_at) => return Err(SessionEnd::Silent),
             };
@@ -176,10 +177,10 @@ impl Stream<'_> {
                 send(&self.outbox, from_gateway::Message::Ack(ack))?;
             }
             Some(from_operator::Message::Freshness(proof)) => self.intake.fresh(&proof),
-            Some(from_operator::Message::Lease(answer)) => self.leases.answer(answer),
-            Some(from_operator::Message::SpendAck(ack)) => self.leases.acked(&ack),
+            Some(from_operator::Message::Lease(answer)) => self.leases.answer(message::answer(answer)),
+            Some(from_operator::Message::SpendAck(ack)) => self.leases.acked(&ack.lease, ack.sequence),
             Some(from_operator::Message::Recall(recall)) => {
-                self.leases.recall(&recall);
+                self.leases.recall(&recall.lease);
                 self.send_all()?;
             }
             // A second hello says nothing new. A message that this version does not know is not for it: what
@@ -192,10 +193,10 @@ impl Stream<'_> {
     /// Reports go first: what they return can be leased again.
     fn send_all(&self) -> Result<(), SessionEnd> {
         for report in self.leases.take_reports() {
-            send(&self.outbox, from_gateway::Message::Spend(report))?;
+            send(&self.outbox, from_gateway::Message::Spend(message::report(report)))?;
         }
         for request in self.leases.take_requests() {
-            send(&self.outbox, from_gateway::Message::LeaseRequest(request))?;
+            send(&self.outbox, from_gateway::Message::LeaseRequest(message::request(request)))?;
         }
         Ok(())
     }

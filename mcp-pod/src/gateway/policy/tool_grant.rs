@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_fleet_policy::budget::Call;
 use mcp_fleet_policy::engine::{PrincipalRef, ToolAccess};
-use mcp_fleet_policy::model::TenantPolicy;
-use mcp_fleet_policy::units::Currency;
+use mcp_fleet_policy::model::{Budget, TenantPolicy};
+use mcp_fleet_policy::units::{Currency, Micros};
 
 use super::ActivePolicy;
 use crate::gateway::audit::{ArgumentKey, Name, Subject};
-use crate::gateway::budget::CallFacts;
 use crate::gateway::metrics::{Metrics, ToolMetrics};
 use crate::gateway::request::TOOLS_CALL;
 
@@ -22,7 +22,10 @@ pub(crate) struct ToolGrant {
     pub(crate) timeout: Duration,
     /// Largest result that is released, in bytes.
     pub(crate) max_response: u64,
-    pub(crate) facts: Arc<CallFacts>,
+    /// Price of one call.
+    pub(crate) price: Micros,
+    /// Every budget that covers a call; each must have room.
+    pub(crate) budgets: Vec<Budget>,
     pub(crate) metrics: ToolMetrics,
 }
 
@@ -49,15 +52,16 @@ impl ToolGrant {
             argument_key: policy.argument_key.clone(),
             timeout: server.limits.timeout,
             max_response: server.limits.max_response.get(),
-            facts: Arc::new(CallFacts {
-                principal: principal.label().to_owned(),
-                server: server.name.clone(),
-                tool: tool.name.clone(),
-                price: access.price(),
-                budgets: access.budgets().cloned().collect(),
-            }),
+            price: access.price(),
+            budgets: access.budgets().cloned().collect(),
             metrics: ToolMetrics::new(metrics, &subject, currency.as_ref().map(Currency::as_str)),
             subject: Arc::new(subject),
         }
+    }
+
+    /// Returns one call of the tool, as leases pay for it.
+    pub(crate) fn priced_call(&self) -> Call<'_> {
+        let Subject { principal, server, tool, .. } = &*self.subject;
+        Call { principal, server: server.known(), tool: tool.known(), price: self.price }
     }
 }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::audit::Audit;
-use super::budget::Budgets;
+use super::budget::Leases;
 use super::metrics::Metrics;
 use super::policy::{ActivePolicy, Freshness, InstallError};
 use super::request::FailureLimit;
@@ -39,8 +39,7 @@ pub struct State {
     draining: AtomicBool,
     closing: CancellationToken,
     active: AtomicUsize,
-    /// Where the money is.
-    pub(crate) budgets: Arc<dyn Budgets>,
+    pub(crate) leases: Arc<Leases>,
     pub(crate) audit: Audit,
     pub(crate) metrics: Metrics,
     pub(crate) governor: Governor,
@@ -74,7 +73,7 @@ impl AsRef<[u8]> for CountedBytes {
 
 impl State {
     /// A gateway without a policy: it refuses every call with `policy_missing`.
-    pub fn new(budgets: Arc<dyn Budgets>, dialer: Dialer, audit: Audit) -> Result<Arc<Self>, prometheus::Error> {
+    pub fn new(leases: Arc<Leases>, dialer: Dialer, audit: Audit) -> Result<Arc<Self>, prometheus::Error> {
         Ok(Arc::new(Self {
             policy: ArcSwapOption::empty(),
             installing: Mutex::new(()),
@@ -83,7 +82,7 @@ impl State {
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
             active: AtomicUsize::new(0),
-            budgets,
+            leases,
             audit,
             metrics: Metrics::new()?,
             governor: Governor::new(),
@@ -108,11 +107,14 @@ impl State {
             return Ok(());
         }
         let active = ActivePolicy::new(policy, &self.dialer, before.as_deref())?;
+        let active = Arc::new(active);
         let policy = active.tenant_policy();
         self.governor.apply(self.tick(), policy);
         self.metrics.enforce(&policy.tenant, policy.generation);
         info!(tenant = policy.tenant, generation = policy.generation, "policy in force");
-        self.policy.store(Some(Arc::new(active)));
+        self.policy.store(Some(Arc::clone(&active)));
+        // A call that comes in between and is covered by a new budget is denied, not given for free.
+        self.leases.apply(policy);
         Ok(())
     }
 

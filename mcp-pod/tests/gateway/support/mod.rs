@@ -1,9 +1,9 @@
 //! What every test starts with.
 
 mod client;
+mod ledger;
 mod pki;
 mod policy;
-mod purse;
 mod shim;
 
 use std::io::Write;
@@ -22,9 +22,9 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 pub(crate) use client::{Client, modern, tls, tls_offering};
+pub(crate) use ledger::{Ledger, Spent};
 pub(crate) use pki::{GATEWAY_URI, Pki, Token, now};
 pub(crate) use policy::{CODER, OTHER, policy, tool};
-pub(crate) use purse::Purse;
 pub(crate) use shim::{Act, Shim};
 
 /// A gateway, its shim, and what they wrote.
@@ -32,7 +32,7 @@ pub(crate) struct World {
     pub(crate) pki: Pki,
     pub(crate) state: Arc<State>,
     pub(crate) shim: Shim,
-    pub(crate) purse: Arc<Purse>,
+    pub(crate) ledger: Ledger,
     pub(crate) address: SocketAddr,
     pub(crate) audit: Lines,
     policy: Mutex<TenantPolicy>,
@@ -89,15 +89,15 @@ impl World {
     pub(crate) async fn writing(sink: impl Write + Send + 'static, audit: Lines) -> Self {
         let pki = Pki::new();
         let shim = Shim::start(&pki).await;
-        let purse = Arc::new(Purse::default());
+        let ledger = Ledger::start();
         let dialer = Dialer::Mutual(Arc::clone(&pki.gateway));
-        let state = State::new(purse.clone(), dialer, Audit::start(sink).unwrap()).unwrap();
+        let state = State::new(Arc::clone(&ledger.leases), dialer, Audit::start(sink).unwrap()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = server_config_plain(Arc::clone(&pki.gateway)).unwrap();
         tokio::spawn(listen(listener, tls, Workers::start().unwrap(), Arc::clone(&state)));
         let policy = Mutex::new(policy(&pki, shim.address));
-        Self { pki, state, shim, purse, address, audit, policy }
+        Self { pki, state, shim, ledger, address, audit, policy }
     }
 
     /// Puts the next generation into force.

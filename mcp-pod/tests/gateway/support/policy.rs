@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Server, ServerLimits, StaleAfter,
-    StringRule, TenantPolicy, Tool, Traffic, VerificationKey,
+    Argument, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Selector, Server,
+    ServerLimits, StaleAfter, StringRule, TenantPolicy, Tool, Traffic, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -73,7 +73,19 @@ pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
             },
         }],
         principals: vec![principal("coder", CODER, true), principal("other", OTHER, false)],
-        budgets: vec![],
+        budgets: vec![budget()],
+    }
+}
+
+/// A budget that covers every call, with room for more than any test makes.
+fn budget() -> Budget {
+    Budget {
+        name: "daily".into(),
+        uid: "daily-uid".into(),
+        selector: Selector::default(),
+        period: Period::Day,
+        amount: Some(Micros::new(5_000_000)),
+        calls: Some(1_000_000),
     }
 }
 

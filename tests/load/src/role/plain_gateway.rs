@@ -27,7 +27,7 @@ pub(super) async fn serve(args: Args) -> anyhow::Result<()> {
     // The same sink as the product's in the other rows.
     let sink = std::fs::OpenOptions::new().write(true).open("/dev/null").context("failed to open /dev/null")?;
     let control = Control::new(&control, &tls_dir.join("ca.crt"));
-    let state = State::new(control.budgets(), Dialer::Plain, Audit::start(sink)?)?;
+    let state = State::new(control.leases(), Dialer::Plain, Audit::start(sink)?)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     announce(&listener.local_addr()?)?;
     tokio::spawn(listen_plain(listener, Workers::start()?, state.clone()));

@@ -1,10 +1,11 @@
 //! Money: asked for, granted, refused, spent, reported, returned.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
+use mcp_fleet_policy::budget::{Call, Charge};
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::model::{Budget, Period, Selector, TenantPolicy};
 use mcp_fleet_policy::reason::Reason;
@@ -12,7 +13,7 @@ use mcp_fleet_policy::units::Micros;
 
 use super::operator::{NAME, Operator, Session, within};
 use super::{Gateway, policy, start};
-use crate::gateway::budget::{Attempt, CallFacts, Charge, Reservation};
+use crate::gateway::budget::Reservation;
 
 const BUDGET: &str = "b0d6e7";
 const PRICE: u64 = 1_000;
@@ -34,30 +35,19 @@ fn priced() -> TenantPolicy {
     TenantPolicy { currency: Some("USD".parse().unwrap()), budgets: vec![budget()], ..policy(3) }
 }
 
-fn call() -> Arc<CallFacts> {
-    Arc::new(CallFacts {
-        principal: "acme/coder".into(),
-        server: "files".into(),
-        tool: "read".into(),
-        price: Micros::new(PRICE),
-        budgets: vec![budget()],
-    })
+const CALL: Call<'_> = Call { principal: "acme/coder", server: "files", tool: "read", price: Micros::new(PRICE) };
+
+async fn reserve(gateway: &Gateway) -> Result<Reservation, Denial> {
+    within(gateway.state.leases.reserve(&CALL, &[budget()])).await
 }
 
-type Answer = Result<Box<dyn Reservation>, Denial>;
-
-async fn reserve(gateway: &Gateway) -> Answer {
-    match gateway.state.budgets.reserve(&call()) {
-        Attempt::Ready(answer) => answer,
-        Attempt::Wait(answer) => within(answer).await,
-    }
+/// Reserves for a call, unless it would have to wait.
+fn reserve_at_once(gateway: &Gateway) -> Option<Result<Reservation, Denial>> {
+    gateway.state.leases.reserve(&CALL, &[budget()]).now_or_never()
 }
 
-fn reserve_at_once(gateway: &Gateway) -> Answer {
-    match gateway.state.budgets.reserve(&call()) {
-        Attempt::Ready(answer) => answer,
-        Attempt::Wait(_) => panic!("the call had to wait"),
-    }
+fn reserved_at_once(gateway: &Gateway) -> Reservation {
+    reserve_at_once(gateway).expect("the call had to wait").unwrap()
 }
 
 /// A gateway with a priced policy, and the operator's end of its stream.
@@ -110,7 +100,7 @@ async fn answer(session: &Session, request: &wire::LeaseRequest, outcome: Outcom
 }
 
 /// Makes the first call, for which a lease has to be fetched.
-async fn first_call(gateway: &Gateway, session: &mut Session) -> (Box<dyn Reservation>, wire::LeaseRequest) {
+async fn first_call(gateway: &Gateway, session: &mut Session) -> (Reservation, wire::LeaseRequest) {
     let fetch = async {
         let request = next_request(session).await;
         answer(session, &request, Outcome::Granted).await;
@@ -128,7 +118,7 @@ async fn a_lease_is_fetched_once_and_then_calls_wait_for_nothing() {
     assert_eq!(request.budget_uid, BUDGET);
     assert!(request.minimum_amount >= PRICE && request.amount >= request.minimum_amount, "{request:?}");
     reserved.settle(Charge::Full);
-    reserve_at_once(&gateway).unwrap().settle(Charge::Full);
+    reserved_at_once(&gateway).settle(Charge::Full);
 }
 
 #[tokio::test]
@@ -137,9 +127,9 @@ async fn spending_is_reported_by_who_spent_it_and_what_was_not_spent_is_not() {
     let (gateway, mut session) = priced_gateway(&mut operator).await;
     let (reserved, _) = first_call(&gateway, &mut session).await;
     reserved.settle(Charge::Full);
-    reserve_at_once(&gateway).unwrap().settle(Charge::Nothing);
+    reserved_at_once(&gateway).settle(Charge::Nothing);
     // Nobody knows how this one ended.
-    drop(reserve_at_once(&gateway).unwrap());
+    drop(reserved_at_once(&gateway));
     let start = Instant::now();
     let report = next_report(&mut session, |report| report.calls == 2).await;
     assert!(start.elapsed() < Duration::from_secs(2));
@@ -193,7 +183,7 @@ async fn with_the_operator_away_what_was_leased_can_be_spent() {
     first_call(&gateway, &mut session).await.0.settle(Charge::Full);
     drop(session);
     operator.dialled().await;
-    reserve_at_once(&gateway).unwrap().settle(Charge::Full);
+    reserved_at_once(&gateway).settle(Charge::Full);
 }
 
 #[tokio::test]
@@ -225,7 +215,7 @@ async fn a_report_that_was_not_acked_is_sent_again_as_it_was_and_an_acked_one_is
     assert_eq!(again, report);
     ack(&session, &again).await;
     // More spending after the ack: the next report counts on from there.
-    reserve_at_once(&gateway).unwrap().settle(Charge::Full);
+    reserved_at_once(&gateway).settle(Charge::Full);
     let next = next_report(&mut session, |_| true).await;
     assert_eq!((next.calls, next.amount), (2, 2 * PRICE));
     assert!(next.sequence > report.sequence);
@@ -243,9 +233,7 @@ async fn a_recalled_lease_ends_with_a_final_report_and_is_not_spent_from() {
         .await;
     let last = next_report(&mut session, |report| report.r#final).await;
     assert_eq!((last.lease.as_str(), last.amount, last.calls), (lease.as_str(), PRICE, 1));
-    let Attempt::Wait(_) = gateway.state.budgets.reserve(&call()) else {
-        panic!("a call was paid from a lease that was given back")
-    };
+    assert!(reserve_at_once(&gateway).is_none(), "a call was paid from a lease that was given back");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::Control;
 use crate::gateway::Dialer;
 use crate::gateway::audit::Audit;
-use crate::gateway::budget::Budgets;
+use crate::gateway::budget::Leases;
 use crate::gateway::state::State;
 use operator::Operator;
 
@@ -30,14 +30,14 @@ struct Gateway {
 
 fn start(operator: &Operator) -> Gateway {
     let control = Control::new(&operator.args, &operator.ca_file());
-    let state = state(control.budgets());
+    let state = state(control.leases());
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(control.run(state.clone(), shutdown.clone()));
     Gateway { state, shutdown: shutdown.clone(), task, _end: shutdown.drop_guard() }
 }
 
-fn state(budgets: Arc<dyn Budgets>) -> Arc<State> {
-    State::new(budgets, Dialer::Plain, Audit::start(std::io::sink()).unwrap()).unwrap()
+fn state(leases: Arc<Leases>) -> Arc<State> {
+    State::new(leases, Dialer::Plain, Audit::start(std::io::sink()).unwrap()).unwrap()
 }
 
 fn policy(generation: u64) -> TenantPolicy {

@@ -1,7 +1,5 @@
 //! Which policies come into force.
 
-use std::sync::Arc;
-
 use mcp_fleet_control::convert::to_wire;
 use mcp_fleet_control::{Digest, Encoded, encode};
 use mcp_fleet_policy::model::TenantPolicy;
@@ -9,11 +7,8 @@ use prost::Message as _;
 
 use super::operator::{NAME, Operator};
 use super::{eventually, policy, start, state};
-use crate::gateway::control::{
-    intake::Intake,
-    leases::{Leases, Purse},
-    mounted,
-};
+use crate::gateway::budget::Leases;
+use crate::gateway::control::{intake::Intake, mounted};
 
 fn bytes(bytes: Vec<u8>) -> Encoded {
     Encoded { digest: Digest::of(&bytes), bytes }
@@ -126,9 +121,8 @@ async fn a_stale_leader_cannot_push_or_prove_what_lies_below_the_mounted_snapsho
 #[tokio::test]
 async fn a_snapshot_that_is_mounted_later_raises_the_floor_and_never_lowers_it() {
     let operator = Operator::start(NAME).await;
-    let leases = Leases::new();
-    let state = state(Arc::new(Purse(leases.clone())));
-    let intake = Intake::new(state.clone(), leases);
+    let state = state(Leases::new());
+    let intake = Intake::new(state.clone());
     mounted::read(&operator.args.policy_dir, &intake).await;
     assert_eq!((intake.floor(), state.generation()), (0, 0), "nothing is mounted yet");
     // The index may be there before its chunks.
