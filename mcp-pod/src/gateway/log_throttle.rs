@@ -1,18 +1,19 @@
-//! Log lines that callers could multiply are written once a second at most; the audit trail has every case.
+//! A throttle for log and audit lines that callers could multiply: at most one line per second.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// When something was last said.
+/// The second in which a line was last written.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle(AtomicU64);
 
 impl LogThrottle {
+    /// Returns a throttle that has not allowed a line yet.
     pub(crate) const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// Whether it may be said now.
+    /// Returns whether a line may be written now. At most once per second.
     pub(crate) fn allows(&self) -> bool {
         self.allows_at(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
@@ -28,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_is_said_once_a_second() {
+    fn a_line_is_allowed_once_a_second() {
         let throttle = LogThrottle::new();
         let allows = |millis| throttle.allows_at(Duration::from_millis(millis));
         assert!(allows(5_000));

@@ -1,4 +1,4 @@
-//! How much of something one address may hold at a time, so that it cannot hold all of it.
+//! A bound on what one address can hold at a time, so that it cannot use up a shared resource.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,45 +6,45 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// What addresses hold.
+/// Number of slots that each address holds.
 #[derive(Debug)]
 pub(crate) struct AddressLimit {
-    most: u32,
-    held: Mutex<HashMap<IpAddr, u32, foldhash::fast::RandomState>>,
+    max_per_address: u32,
+    counts: Mutex<HashMap<IpAddr, u32, foldhash::fast::RandomState>>,
 }
 
-/// One that is held; given back when dropped.
+/// A slot held by an address. Released on drop.
 #[derive(Debug)]
 pub(crate) struct AddressSlot {
-    quota: Arc<AddressLimit>,
+    limit: Arc<AddressLimit>,
     address: IpAddr,
 }
 
 impl AddressLimit {
-    /// At most so many for each address.
-    pub(crate) fn new(most: u32) -> Arc<Self> {
-        Arc::new(Self { most, held: Mutex::default() })
+    /// Returns a limit of `max_per_address` slots for each address.
+    pub(crate) fn new(max_per_address: u32) -> Arc<Self> {
+        Arc::new(Self { max_per_address, counts: Mutex::default() })
     }
 
-    /// One more for that address, if it may have it.
+    /// Takes a slot for the address, if it is below the limit.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<AddressSlot> {
-        let mut held = self.held.lock();
-        let count = held.entry(address).or_insert(0);
-        if *count >= self.most {
+        let mut counts = self.counts.lock();
+        let count = counts.entry(address).or_insert(0);
+        if *count >= self.max_per_address {
             return None;
         }
         *count += 1;
-        Some(AddressSlot { quota: Arc::clone(self), address })
+        Some(AddressSlot { limit: Arc::clone(self), address })
     }
 }
 
 impl Drop for AddressSlot {
     fn drop(&mut self) {
-        let mut held = self.quota.held.lock();
-        if let Some(count) = held.get_mut(&self.address) {
+        let mut counts = self.limit.counts.lock();
+        if let Some(count) = counts.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {
-                held.remove(&self.address);
+                counts.remove(&self.address);
             }
         }
     }
@@ -59,15 +59,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_gets_its_share_and_no_more() {
-        let quota = AddressLimit::new(2);
+    fn an_address_gets_its_slots_and_no_more() {
+        let limit = AddressLimit::new(2);
         let (one, other) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::BROADCAST));
-        let first = quota.take(one).unwrap();
-        let _second = quota.take(one).unwrap();
-        assert!(quota.take(one).is_none());
-        assert!(quota.take(other).is_some());
+        let first = limit.take(one).unwrap();
+        let _second = limit.take(one).unwrap();
+        assert!(limit.take(one).is_none());
+        assert!(limit.take(other).is_some());
         drop(first);
-        assert!(quota.take(one).is_some());
-        assert_eq!(quota.held.lock().len(), 1, "what is not held is forgotten");
+        assert!(limit.take(one).is_some());
+        assert_eq!(limit.counts.lock().len(), 1, "addresses without slots are removed");
     }
 }

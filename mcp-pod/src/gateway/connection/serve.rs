@@ -1,4 +1,4 @@
-//! One connection of an agent: HTTP/1.1 or HTTP/2 with limits on everything that costs memory.
+//! HTTP/1.1 and HTTP/2 on one connection of an agent, with limits on everything that costs memory.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -16,23 +16,23 @@ use tracing::debug;
 use crate::gateway::pipeline;
 use crate::gateway::state::State;
 
-/// How long a head may take to arrive, and a connection may be idle between requests.
-const HEAD: Duration = Duration::from_secs(75);
-/// Bytes of the head of one HTTP/2 request.
-const HEAD_BYTES: usize = 32 * 1024;
-/// Bytes that HTTP/1.1 reads at a time: the whole of a usual request, so that its body comes in one piece. A longer head
-/// is refused.
-const READ: usize = 64 * 1024;
-/// Headers of one request.
-const HEADERS: usize = 64;
-/// Requests at a time on one HTTP/2 connection.
-const STREAMS: u32 = 128;
-/// Bytes in flight on one HTTP/2 stream before its reader has to keep up.
-const WINDOW: u32 = 256 * 1024;
-/// How often a silent HTTP/2 connection is asked whether it lives, and how long it may take to say so.
+/// Longest time that a head may take to arrive, and that a connection may be idle between requests.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// Bytes of the largest head of an HTTP/2 request.
+const MAX_H2_HEAD: usize = 32 * 1024;
+/// Bytes that HTTP/1.1 reads at a time: enough for a typical request, so that its body arrives as one chunk. A longer
+/// head is rejected.
+const READ_BUFFER: usize = 64 * 1024;
+/// Headers of one HTTP/1.1 request.
+const MAX_HEADERS: usize = 64;
+/// Concurrent requests on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 128;
+/// Bytes that an HTTP/2 client may send on one stream before the gateway has read them.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// How often a silent HTTP/2 connection is pinged, and how long it may take to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Serves HTTP/1.1 on any stream until its end. The product calls this behind TLS only; the bench without.
+/// Serves HTTP/1.1 on a stream until it ends.
 pub async fn serve_connection<S>(stream: S, peer: IpAddr, state: Arc<State>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -44,9 +44,9 @@ where
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(READ)
-        .max_headers(HEADERS)
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(READ_BUFFER)
+        .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
@@ -61,7 +61,7 @@ where
     }
 }
 
-/// Serves HTTP/2 on any stream until its end.
+/// Serves HTTP/2 on a stream until it ends.
 pub(crate) async fn serve_h2<S>(stream: S, peer: IpAddr, state: Arc<State>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -75,11 +75,11 @@ where
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(2 * WINDOW)
-        .max_send_buf_size(HEAD_BYTES * 2)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_H2_HEAD).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(2 * STREAM_WINDOW)
+        .max_send_buf_size(MAX_H2_HEAD * 2)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

@@ -69,7 +69,9 @@ impl ActivePolicy {
         let upstreams = policy
             .servers
             .iter()
-            .map(|server| Upstream::of(server, dialer, before.and_then(|before| before.upstream_of(&server.uid))))
+            .map(|server| {
+                Upstream::for_server(server, dialer, before.and_then(|before| before.upstream_of(&server.uid)))
+            })
             .collect::<Result<_, _>>()?;
         Ok(Self {
             compiled: Arc::new(Compiled::new(policy)?),
