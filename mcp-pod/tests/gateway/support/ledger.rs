@@ -1,4 +1,4 @@
-//! The ledger behind a gateway's leases: grants every lease until a test exhausts the budgets.
+//! A fake ledger behind the gateway's leases: grants every lease until a test exhausts the budgets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use mcp_fleet_policy::units::Micros;
 use mcp_pod::gateway::budget::Leases;
 use parking_lot::Mutex;
 
-/// The ledger.
+/// A fake ledger.
 pub(crate) struct Ledger {
     pub(crate) leases: Arc<Leases>,
     shared: Arc<Shared>,
@@ -43,12 +43,12 @@ impl Ledger {
         ledger
     }
 
-    /// Grants nothing from now on; the budgets reset at that time, in Unix seconds.
+    /// Grants nothing from now on. The budgets reset at `until` (Unix seconds).
     pub(crate) fn exhaust(&self, until: i64) {
         *self.shared.exhausted_until.lock() = Some(until);
     }
 
-    /// Whether a call has needed money since the last call of [`Self::spent`].
+    /// Returns whether a lease was granted since the last call of [`Self::spent`].
     pub(crate) fn has_granted(&self) -> bool {
         !self.shared.granted.lock().is_empty()
     }

@@ -1,4 +1,4 @@
-//! Gateway and shim together, in front of the fixture server: both halves of the envelope agree.
+//! A gateway and a real shim together, in front of the fixture server.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -9,15 +9,15 @@ use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{Argument, PathRule, Rule};
 use serde_json::{Value, json};
 
-use crate::support::{GATEWAY_URI, World, modern, tool};
+use crate::support::{GATEWAY_URI, TestGateway, modern, tool};
 
-/// The real shim; ends with the test.
-struct Process {
+/// A real shim, terminated on drop.
+struct ShimProcess {
     child: Child,
     workspace: tempfile::TempDir,
 }
 
-impl Drop for Process {
+impl Drop for ShimProcess {
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
@@ -29,14 +29,14 @@ fn argument(name: &str, rule: Rule) -> Argument {
     Argument { name: name.to_owned(), required: true, rule }
 }
 
-/// A gateway whose server is the fixture behind the real shim.
-async fn whole() -> (World, Process) {
-    let world = World::new().await;
+/// Starts a gateway whose only server is the fixture behind a real shim.
+async fn start() -> (TestGateway, ShimProcess) {
+    let gateway = TestGateway::new().await;
     let workspace = tempfile::tempdir_in("/var/tmp").unwrap();
     let root = workspace.path().display().to_string();
     let mut child = Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
         .arg("shim")
-        .arg(format!("--tls-dir={}", world.pki.shim_dir().display()))
+        .arg(format!("--tls-dir={}", gateway.pki.shim_dir().display()))
         .arg(format!("--workspace={root}"))
         .args(["--gateway-identity", GATEWAY_URI, "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--"])
         .args(["/usr/bin/python3", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/server.py")])
@@ -49,7 +49,7 @@ async fn whole() -> (World, Process) {
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
     let within = PathRule { within: vec![root], extensions: vec![], dotfiles: false };
     let integer = Rule::Integer { minimum: 0, maximum: 100 };
-    world.change(|policy| {
+    gateway.change_policy(|policy| {
         let server = &mut policy.servers[0];
         server.upstream = Some(address);
         server.tools = vec![
@@ -66,11 +66,11 @@ async fn whole() -> (World, Process) {
             });
         }
     });
-    let process = Process { child, workspace };
-    let mut client = world.client().await;
+    let process = ShimProcess { child, workspace };
+    let mut client = gateway.client().await;
     for _ in 0..200 {
         if client.modern("tools/list", json!({})).await.json().get("result").is_some() {
-            return (world, process);
+            return (gateway, process);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -78,9 +78,9 @@ async fn whole() -> (World, Process) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_goes_through_both_halves_and_back() {
-    let (world, process) = whole().await;
-    let mut client = world.client().await;
+async fn calls_progress_and_cancellation_work_through_a_real_shim() {
+    let (gateway, process) = start().await;
+    let mut client = gateway.client().await;
     let listed = client.modern("tools/list", json!({})).await.json()["result"]["tools"].clone();
     assert_eq!((listed.as_array().unwrap().len(), listed[0]["name"].as_str()), (1, Some("tool1")));
 
@@ -89,22 +89,22 @@ async fn a_call_goes_through_both_halves_and_back() {
     std::os::unix::fs::symlink("/etc/passwd", root.join("link")).unwrap();
     let path = |name: &str| json!({"path": root.join(name)});
     let answer = client.call("echo", path("a.txt")).await.json();
-    let heard: Value = serde_json::from_str(answer["result"]["content"][0]["text"].as_str().unwrap()).unwrap();
-    assert_eq!((&heard["name"], &heard["arguments"]), (&json!("echo"), &path("a.txt")));
+    let received: Value = serde_json::from_str(answer["result"]["content"][0]["text"].as_str().unwrap()).unwrap();
+    assert_eq!((&received["name"], &received["arguments"]), (&json!("echo"), &path("a.txt")));
     assert_eq!(client.call("echo", path("link")).await.denial().0, "path_outside_roots");
-    assert_eq!(world.ledger.spent().await.calls, 1, "a path that the shim refused costs nothing");
+    assert_eq!(gateway.ledger.spent().await.calls, 1, "a path that the shim refused costs nothing");
 
     let params = json!({"name": "progress", "arguments": {"steps": 3}, "_meta": {"progressToken": "mine"}});
     let events = client.modern("tools/call", params).await.events();
     assert_eq!(events.len(), 4, "{events:?}");
     assert_eq!(events[1]["params"], json!({"progressToken": "mine", "progress": 1}));
 
-    let mut hasty = world.client().await;
+    let mut impatient = gateway.client().await;
     let (body, headers) = modern("tools/call", json!({"name": "slow", "arguments": {"seconds": 30}}));
     let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let start = hasty.start(Method::POST, "/files/mcp", &headers, body);
+    let start = impatient.start(Method::POST, "/files/mcp", &headers, body);
     assert!(tokio::time::timeout(Duration::from_millis(300), start).await.is_err());
-    hasty.vanish();
+    impatient.disconnect();
     let mut cancelled = Value::Null;
     for _ in 0..100 {
         let answer = client.call("cancelled", json!({})).await.json();
@@ -114,5 +114,5 @@ async fn a_call_goes_through_both_halves_and_back() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(cancelled.as_array().unwrap().len(), 1, "the server never heard of it");
+    assert_eq!(cancelled.as_array().unwrap().len(), 1, "the server got no cancellation");
 }
