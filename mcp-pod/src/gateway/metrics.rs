@@ -1,7 +1,7 @@
-//! Counters.
+//! Counters and histograms.
 //!
-//! Labels are names of API objects and closed sets, never what a caller sent; what a tool's calls count in is looked
-//! up once for each policy and kept ([`ToolMetrics`]).
+//! Labels are names of API objects or from closed sets, never text that a caller sent. The series of one tool's calls
+//! are looked up once for each policy ([`ToolMetrics`]).
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use prometheus::{
 use super::audit::{Decision, Subject};
 use super::request::Revision;
 
-/// Bounds of the OpenTelemetry histogram `mcp.server.operation.duration`, in seconds.
+/// Bucket bounds of the OpenTelemetry histogram `mcp.server.operation.duration`, in seconds.
 const SECONDS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
-/// Everything that is counted.
+/// All metrics of one gateway.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -30,7 +30,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// A registry of its own with everything in it.
+    /// Registers all metrics in a new registry.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let calls = IntCounterVec::new(
@@ -70,23 +70,23 @@ impl Metrics {
         &self.registry
     }
 
-    /// Notes which policy is in force.
-    pub(crate) fn enforce(&self, tenant: &str, generation: u64) {
+    /// Sets the generation in force.
+    pub(crate) fn set_generation(&self, tenant: &str, generation: u64) {
         self.generation.with_label_values(&[tenant]).set(i64::try_from(generation).unwrap_or(i64::MAX));
     }
 
     /// Counts a request that was denied or failed.
-    pub(crate) fn denied(&self, subject: &Subject<'_>, reason: Reason) {
+    pub(crate) fn count_denial(&self, subject: &Subject<'_>, reason: Reason) {
         self.denials.with_label_values(&[&*subject.tenant, subject.server.known(), reason.as_str()]).inc();
     }
 
-    /// Counts a denied call of a tool that has no [`ToolMetrics`]: one that is not granted, or does not exist.
-    pub(crate) fn denied_call(&self, subject: &Subject<'_>) {
+    /// Counts a denied call that has no [`ToolMetrics`], because the tool is not granted or does not exist.
+    pub(crate) fn count_denied_call(&self, subject: &Subject<'_>) {
         self.calls(subject, Decision::Denied).inc();
     }
 
     /// Records how long a request took, unless its method is not offered. `error` is a reason, `tool_error` or empty.
-    pub(crate) fn took(
+    pub(crate) fn observe_duration(
         &self,
         subject: &Subject<'_>,
         revision: Option<Revision>,
@@ -110,7 +110,7 @@ impl Metrics {
     }
 }
 
-/// What the calls of one tool by one principal count in.
+/// Series of the calls of one tool by one principal.
 #[derive(Debug)]
 pub(crate) struct ToolMetrics {
     allowed: IntCounter,
@@ -136,7 +136,7 @@ impl ToolMetrics {
     }
 
     /// Counts a call.
-    pub(crate) fn decided(&self, decision: Decision) {
+    pub(crate) fn count(&self, decision: Decision) {
         match decision {
             Decision::Allowed => self.allowed.inc(),
             Decision::Denied => self.denied.inc(),
@@ -144,18 +144,24 @@ impl ToolMetrics {
         }
     }
 
-    /// Counts money.
-    pub(crate) fn spent(&self, cost: Micros) {
+    /// Adds the cost of a call.
+    pub(crate) fn add_spend(&self, cost: Micros) {
         if let Some(spend) = &self.spend
             && cost > Micros::ZERO
         {
-            #[expect(clippy::cast_precision_loss, reason = "a float metric; the ledger has the exact sum")]
+            #[expect(clippy::cast_precision_loss, reason = "the metric is a float; the ledger has the exact sum")]
             spend.inc_by(cost.get() as f64 / 1e6);
         }
     }
 
     /// Records how long an allowed call took.
-    pub(crate) fn took(&self, metrics: &Metrics, subject: &Subject<'_>, revision: Revision, duration: Duration) {
+    pub(crate) fn observe_duration(
+        &self,
+        metrics: &Metrics,
+        subject: &Subject<'_>,
+        revision: Revision,
+        duration: Duration,
+    ) {
         let slot = usize::from(revision.code()) - 1;
         self.durations[slot]
             .get_or_init(|| metrics.duration(subject, Some(revision), ""))

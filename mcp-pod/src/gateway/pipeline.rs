@@ -1,18 +1,18 @@
-//! The life of a request, from its head to its answer: this is the one list of its stages.
+//! The stages of a request, from its head to its answer.
 //!
-//! Each reason for which a request is refused belongs to one of them (`Stage` in `mcp_fleet_policy::reason`):
+//! Each reason for which a request is rejected belongs to one of them ([`mcp_fleet_policy::reason::Stage`]):
 //!
-//! 1. `policy`: a policy is in force, fresh enough for the class of the tool, and suspends nobody.
-//! 2. `authenticate`: the bearer token names a principal; decided from the head alone, before the body is read.
+//! 1. `policy`: a policy is in force, fresh enough for the class of the tool, and the tenant is not suspended.
+//! 2. `authenticate`: the bearer token is a principal's; decided from the head alone, before the body is read.
 //! 3. `decode`: the head and the body are one well-formed message of one protocol revision.
-//! 4. `authorise`: the caller has the server, and one of its grants has the tool.
-//! 5. `validate`: the arguments keep the rules of the catalogue and of that grant.
-//! 6. `govern`: rates and concurrency have room, and leases pay the price.
-//! 7. `forward`: the shim has the call done, and the answer is checked.
-//! 8. `audit`: the line that was reserved before the call was forwarded is written.
+//! 4. `authorise`: the caller has a grant for the server and the tool.
+//! 5. `validate`: the arguments follow the rules of the catalogue and of one single grant.
+//! 6. `govern`: rate and concurrency limits have room, and leases pay the price.
+//! 7. `forward`: the call goes to the shim, and the answer is checked.
+//! 8. `audit`: the audit line is written; its place in the queue was reserved before the call was forwarded.
 //!
-//! [`answer`] runs them and answers, counts and audits every rejection in one place. [`stages`] runs those that all
-//! requests have in common, then [`methods`]; the stages of one tool call are in [`super::call`].
+//! [`answer`] is the one place where rejections are answered, counted and audited. [`run`] holds the stages that all
+//! requests have in common and then dispatches to [`methods`]; [`super::call`] has the other stages of a tool call.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -35,18 +35,19 @@ use super::request::{
 use super::respond::{Body, Rejection};
 use super::state::{RequestContext, State};
 
-/// Answers below this size take no more memory than what stands around them.
-const SMALL: usize = 1024;
+/// Answers below this size do not count as unread: connections and headers take as much memory.
+const SMALL_ANSWER: usize = 1024;
 
-/// When a stranger's refusal in a flood was last audited: they must not fill the trail, which is rolled over by its size.
-static FLOOD: LogThrottle = LogThrottle::new();
+/// Throttles the audit lines of floods without a known principal. Log files rotate by size, so a flood could push the
+/// rest of the audit trail out.
+static FLOOD_THROTTLE: LogThrottle = LogThrottle::new();
 
 /// Answers one request.
 pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
     let _active = state.enter();
     let mut record = RequestRecord::new(Instant::now(), Ulid::generate(), request.uri().path());
     let policy = state.active_policy();
-    let answered = stages(&state, policy.as_ref(), &mut record, peer, request).await;
+    let answered = run(&state, policy.as_ref(), &mut record, peer, request).await;
     let principal = policy.as_ref().zip(record.principal).and_then(|(policy, index)| policy.principal_uid(index));
     let response = match answered {
         Ok(response) => response,
@@ -54,7 +55,7 @@ pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Inc
             let audited = match principal {
                 _ if !rejection.flood => true,
                 Some(principal) => state.governor.audible(state.tick(), principal),
-                None => FLOOD.allows(),
+                None => FLOOD_THROTTLE.allows(),
             };
             state.record_rejected(&record, policy.as_deref(), rejection.reason, audited).await;
             *rejection.response
@@ -62,14 +63,14 @@ pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Inc
     };
     match principal {
         Some(principal) => response.map(|body| match body {
-            Body::Whole(bytes) if bytes.len() >= SMALL => Body::Whole(state.unread(principal, bytes)),
+            Body::Whole(bytes) if bytes.len() >= SMALL_ANSWER => Body::Whole(state.count_unread(principal, bytes)),
             body => body,
         }),
         None => response,
     }
 }
 
-async fn stages(
+async fn run(
     state: &Arc<State>,
     policy: Option<&Arc<ActivePolicy>>,
     record: &mut RequestRecord,
@@ -97,7 +98,7 @@ async fn stages(
     methods::dispatch(&context, record, era, message).await
 }
 
-/// Identifies the caller, and refuses one that sends more requests than anybody may, whatever they are.
+/// Identifies the caller, and rejects the request if the caller sends too many.
 fn authenticate<'p>(
     state: &State,
     policy: &'p ActivePolicy,
@@ -108,12 +109,12 @@ fn authenticate<'p>(
 ) -> Result<Caller<'p>, Rejection> {
     let caller = check_token(&policy.compiled, &policy.token_verifier, &state.failures, peer, headers, now)?;
     record.principal = Some(caller.principal.index());
-    let looked = state.governor.look(state.tick(), &caller.principal.policy().uid);
-    looked.map_err(|denial| Rejection::too_many_requests(&denial))?;
+    let within_limit = state.governor.look(state.tick(), &caller.principal.policy().uid);
+    within_limit.map_err(|denial| Rejection::too_many_requests(&denial))?;
     Ok(caller)
 }
 
-/// Checks the head, and finds the server in its path among those that the caller has.
+/// Checks the head, and finds the server in its path among those of the caller.
 fn find_server<'p>(
     policy: &ActivePolicy,
     record: &mut RequestRecord,
@@ -132,7 +133,7 @@ fn find_server<'p>(
     Ok(view)
 }
 
-/// Reads the message in the body, and its revision from the headers and the message together.
+/// Parses the message in the body, and detects its revision from headers and message together.
 fn decode<'b>(
     record: &mut RequestRecord,
     headers: &McpHeaders,
@@ -144,7 +145,7 @@ fn decode<'b>(
     Ok((message, era))
 }
 
-/// Seconds since 1970.
+/// Returns the time in Unix seconds.
 fn unix_now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
@@ -155,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stages_of_the_module_documentation_are_those_of_the_reasons() {
+    fn the_documented_stages_are_those_of_the_reasons() {
         let documented: Vec<_> = include_str!("pipeline.rs")
             .lines()
             .filter_map(|line| line.strip_prefix("//! ")?.split_once(". `")?.1.split_once("`: "))

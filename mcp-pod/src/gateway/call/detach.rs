@@ -1,7 +1,7 @@
-//! Work that its client's going away must not stop.
+//! A future that outlives the task that polls it.
 //!
-//! Up to 2025-11-25 a lost connection does not cancel a call. The call runs in the connection's own task all the
-//! same, which is cheaper than one of its own; only when it is dropped unfinished does it get one, and ends there.
+//! Up to 2025-11-25 a lost connection does not cancel a call. A call still runs in the task of its connection, which is
+//! cheaper than a task of its own. Only if it is dropped unfinished does it move to a new task and finish there.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,11 +9,11 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 
-/// A future that goes on after it is dropped.
-pub(crate) struct Detach<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);
+/// A future that continues in a task of its own when it is dropped unfinished.
+pub(super) struct Detach<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);
 
 impl<F: Future<Output: Send> + Send + 'static> Detach<F> {
-    pub(crate) fn new(future: F) -> Self {
+    pub(super) fn new(future: F) -> Self {
         Self(Some(Box::pin(future)))
     }
 }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_dropped_future_still_ends() {
+    async fn a_dropped_future_still_finishes() {
         let done = Arc::new(AtomicU32::new(0));
         let counter = Arc::clone(&done);
         let mut future = Detach::new(async move {

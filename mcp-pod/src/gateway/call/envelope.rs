@@ -1,4 +1,4 @@
-//! The two lines that a call travels in to the shim.
+//! Writes the two lines in which a call travels to the shim ([`crate::envelope`]).
 
 use bytes::Bytes;
 use mcp_fleet_policy::json::{Value, write, write_str};
@@ -9,36 +9,38 @@ use crate::envelope::{CallHeader, PathCheck, VERSION};
 use crate::gateway::policy::ToolGrant;
 use crate::gateway::request::Trace;
 
-/// The lines, and the arguments in them.
+/// The two lines, and the arguments in them.
 #[derive(Debug)]
-pub(crate) struct Lines {
-    pub(crate) whole: Bytes,
-    pub(crate) arguments: Bytes,
+pub(super) struct Envelope {
+    pub(super) whole: Bytes,
+    pub(super) arguments: Bytes,
 }
 
-/// What a call is written from.
+/// Contents of the envelope that differ between the calls of one tool.
 #[derive(Debug)]
-pub(crate) struct Call<'a> {
-    pub(crate) id: Ulid,
-    pub(crate) paths: &'a [PathUse<'a, 'a>],
-    pub(crate) progress: bool,
-    /// As they were validated.
-    pub(crate) arguments: Option<&'a Value<'a>>,
-    pub(crate) trace: &'a Trace<'a>,
-    /// About how long the arguments are: so much is reserved for them.
-    pub(crate) length: usize,
+pub(super) struct Call<'a> {
+    pub(super) id: Ulid,
+    pub(super) paths: &'a [PathUse<'a, 'a>],
+    /// Whether the caller wants progress.
+    pub(super) progress: bool,
+    /// Arguments as they were validated.
+    pub(super) arguments: Option<&'a Value<'a>>,
+    pub(super) trace: &'a Trace<'a>,
+    /// Length of the caller's message in bytes: an estimate of the length of the envelope.
+    pub(super) length: usize,
 }
 
-/// Writes the arguments anew from what was validated, so that the server cannot read them differently.
-pub(crate) fn write_arguments(arguments: Option<&Value<'_>>, out: &mut Vec<u8>) {
+/// Serializes the validated arguments again instead of copying the caller's text, so that the server cannot read them
+/// differently.
+pub(super) fn write_arguments(arguments: Option<&Value<'_>>, out: &mut Vec<u8>) {
     match arguments {
         Some(arguments) => write(arguments, out),
         None => out.extend_from_slice(b"{}"),
     }
 }
 
-/// Writes header and parameters.
-pub(crate) fn lines(grant: &ToolGrant, call: &Call<'_>) -> Lines {
+/// Writes the header line and the line of parameters.
+pub(super) fn write_envelope(grant: &ToolGrant, call: &Call<'_>) -> Envelope {
     let Call { id, paths, progress, arguments, trace, length } = *call;
     let header = CallHeader {
         version: VERSION,
@@ -53,7 +55,7 @@ pub(crate) fn lines(grant: &ToolGrant, call: &Call<'_>) -> Lines {
             .collect(),
     };
     let mut out = Vec::with_capacity(length + length / 16 + 512);
-    // A struct of strings and numbers can always be written; were it not so, the shim would refuse an empty line.
+    // Serializing strings and numbers cannot fail. If it did, the shim would refuse the empty line.
     let _ = serde_json::to_writer(&mut out, &header);
     out.extend_from_slice(b"\n{\"name\":");
     write_str(grant.subject.tool.known(), &mut out);
@@ -64,7 +66,7 @@ pub(crate) fn lines(grant: &ToolGrant, call: &Call<'_>) -> Lines {
     write_trace(trace, &mut out);
     out.extend_from_slice(b"}\n");
     let whole = Bytes::from(out);
-    Lines { arguments: whole.slice(arguments), whole }
+    Envelope { arguments: whole.slice(arguments), whole }
 }
 
 fn write_trace(trace: &Trace<'_>, out: &mut Vec<u8>) {

@@ -1,36 +1,35 @@
-//! `tools/call`: authorise, validate, govern, reserve, forward.
+//! `tools/call`, from its parameters to its settlement.
+//!
+//! Start with [`call`]. [`admit`] decides about the call and takes what it needs, [`envelope`] writes it for the shim,
+//! [`forward`] sends it and reads the answer. [`finish`] checks the answer ([`answer`]) and settles the call
+//! ([`settle`]), however it ended. [`detach`] keeps a legacy call running after its client has gone.
 
+mod admit;
 mod answer;
 mod detach;
 mod envelope;
+mod finish;
 mod forward;
 mod settle;
 
 use http::{Response, StatusCode};
-use mcp_fleet_policy::denial::{Denial, echo};
-use mcp_fleet_policy::engine::{Admitted, ToolAccess};
-use mcp_fleet_policy::json::{Members, Value};
-use mcp_fleet_policy::reason::Reason;
+use mcp_fleet_policy::denial::echo;
+use mcp_fleet_policy::json::Members;
+use tracing::{Instrument as _, Span, debug_span};
+use ulid::Ulid;
 
 use super::audit::RequestRecord;
 use super::request::{CallParams, Id, ParamsError, Revision};
 use super::respond::{Body, Failure, Rejection, denied_call, error, result};
 use super::state::{LegacySession, RequestContext};
+use admit::{NotAdmitted, admit};
 use detach::Detach;
-use envelope::{Call, lines, write_arguments};
-use forward::{Forward, unreachable};
-use settle::{Held, Settlement};
+use envelope::{Call, write_arguments, write_envelope};
+use finish::fail_unreachable;
+use forward::Forward;
+use settle::Settlement;
 
-/// Why a call is not forwarded.
-#[derive(Debug)]
-enum Refusal {
-    /// Answered as if there were no such tool.
-    Unknown(Reason),
-    /// A result that says why.
-    Denied(Denial),
-}
-
-/// Decides about a call, and has it done.
+/// Handles one `tools/call`. `session` is the legacy session in which it can be cancelled.
 pub(crate) async fn call(
     context: &RequestContext<'_>,
     record: &mut RequestRecord,
@@ -41,97 +40,120 @@ pub(crate) async fn call(
 ) -> Result<Response<Body>, Rejection> {
     let params = CallParams::read(params)
         .map_err(|ParamsError(text)| Rejection::invalid_params(&id, &format!("Invalid params: {text}")))?;
+    let (tenant, server) = (&context.policy.tenant_policy().tenant, &context.view.server().name);
+    let span = span(record.call, tenant, server, &params.name);
+    run(context, record, revision, id, params, session, span.clone()).instrument(span).await
+}
+
+/// Returns the span of one call, whose fields are on every log line about the call.
+///
+/// At the default level INFO the span is disabled and costs nothing; lines of that level name the call themselves.
+fn span(call: Ulid, tenant: &str, server: &str, tool: &str) -> Span {
+    debug_span!("call", %call, tenant, server, tool = %echo(tool))
+}
+
+async fn run(
+    context: &RequestContext<'_>,
+    record: &mut RequestRecord,
+    revision: Revision,
+    id: Id,
+    params: CallParams<'_>,
+    session: Option<LegacySession>,
+    span: Span,
+) -> Result<Response<Body>, Rejection> {
     let arguments = params.arguments.as_ref();
-    let decided = match decide(context, &params.name, arguments) {
-        Ok((access, admitted)) => govern(context, access).await.map(|held| (access, admitted, held)),
-        Err(refusal) => Err(refusal),
-    };
-    let (access, admitted, held) = match decided {
-        Ok(decided) => decided,
-        Err(refusal) => {
+    let (grant, paths, resources) = match admit(context, &params.name, arguments).await {
+        Ok(admitted) => admitted,
+        Err(not_admitted) => {
             let mut written = Vec::new();
             write_arguments(arguments, &mut written);
             record.arguments = Some(context.policy.argument_key.digest(&written));
+            let rejection = reject(not_admitted, &id, revision, &params.name);
             record.tool = Some(params.name.into_owned());
-            return Err(refused(refusal, &id, revision, record.tool.as_deref().unwrap_or_default()));
+            return Err(rejection);
         }
     };
-    let grant = context.policy.tool_grant(&context.state.metrics, context.caller.principal, access);
-    let progress = params.progress.filter(|_| context.events);
-    let call = Call {
-        id: record.call,
-        paths: &admitted.paths,
-        progress: progress.is_some(),
-        arguments,
-        trace: &params.trace,
-        length: context.length,
-    };
-    let lines = lines(&grant, &call);
+    let progress_token = params.progress.filter(|_| context.events);
+    let envelope = write_envelope(
+        &grant,
+        &Call {
+            id: record.call,
+            paths: &paths,
+            progress: progress_token.is_some(),
+            arguments,
+            trace: &params.trace,
+            length: context.length,
+        },
+    );
     let settlement = Settlement {
         state: context.state.clone(),
         grant,
         revision,
         started: record.started,
         call: record.call,
-        arguments: lines.arguments,
-        held: Some(held),
+        arguments: envelope.arguments,
+        resources: Some(resources),
     };
     let Some(upstream) = context.policy.upstream(context.view) else {
-        return Ok(unreachable(settlement, &id));
+        return Ok(fail_unreachable(settlement, &id));
     };
     let cancellable = session.map(|session| context.state.legacy_calls.enter(session, id.clone()));
-    let forward = Forward { upstream: upstream.clone(), lines: lines.whole, id, progress, cancellable, settlement };
+    let forward = Forward {
+        upstream: upstream.clone(),
+        envelope: envelope.whole,
+        id,
+        progress_token,
+        cancellable,
+        settlement,
+        span: span.clone(),
+    };
     if revision.is_legacy() {
-        // Up to 2025-11-25 a lost connection does not cancel.
-        return Ok(Detach::new(forward.run()).await);
+        // Up to 2025-11-25 a lost connection does not cancel a call.
+        return Ok(Detach::new(forward.run().instrument(span)).await);
     }
     Ok(forward.run().await)
 }
 
-/// Authorises and validates: nothing but the policy and the message.
-fn decide<'p, 'v>(
-    context: &RequestContext<'p>,
-    name: &str,
-    arguments: Option<&'v Value<'_>>,
-) -> Result<(ToolAccess<'p>, Admitted<'p, 'v>), Refusal> {
-    // Whoever is suspended learns that, and nothing about tools.
-    if let Some(reason) = context.caller.suspended {
-        return Err(Refusal::Denied(Denial::new(reason)));
-    }
-    let access = context.view.tool(name).map_err(Refusal::Unknown)?;
-    context.in_force(access.class()).map_err(|reason| Refusal::Denied(Denial::new(reason)))?;
-    let admitted = access.admit(arguments).map_err(Refusal::Denied)?;
-    Ok((access, admitted))
-}
-
-/// Takes what the call needs: a line in the audit trail, a place among the calls in flight, its money.
-async fn govern(context: &RequestContext<'_>, access: ToolAccess<'_>) -> Result<Held, Refusal> {
-    let state = context.state;
-    let slot = state.audit.reserve().await.map_err(|_| Refusal::Denied(Denial::new(Reason::AuditUnavailable)))?;
-    let principal = context.caller.principal;
-    let now = state.tick();
-    let permit = state.governor.admit(now, &principal.policy().uid, &access.server().uid).map_err(Refusal::Denied)?;
-    let grant = context.policy.tool_grant(&state.metrics, principal, access);
-    match state.leases.reserve(&grant.priced_call(), &grant.budgets).await {
-        Ok(reservation) => Ok(Held { active: state.enter(), slot, permit, reservation }),
-        Err(denial) => {
-            // What is refused for want of money does not use up the rate as well.
-            permit.undo();
-            Err(Refusal::Denied(denial))
-        }
-    }
-}
-
-fn refused(refusal: Refusal, id: &Id, revision: Revision, name: &str) -> Rejection {
-    match refusal {
-        Refusal::Unknown(reason) => {
-            let text = format!("Unknown tool: {}", echo(name));
+fn reject(not_admitted: NotAdmitted, id: &Id, revision: Revision, tool: &str) -> Rejection {
+    match not_admitted {
+        NotAdmitted::UnknownTool(reason) => {
+            let text = format!("Unknown tool: {}", echo(tool));
             let failure = Failure { status: StatusCode::OK, code: -32602, message: &text, data: None };
             Rejection::new(reason, error(Some(id), &failure))
         }
-        Refusal::Denied(denial) => {
+        NotAdmitted::Denied(denial) => {
             let response = result(id, &[&denied_call(&denial, !revision.is_legacy())]);
             Rejection::new(denial.reason, response)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Read as _;
+
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn log_lines_about_a_call_carry_its_fields() {
+        let mut log = tempfile::tempfile().unwrap();
+        let writer = log.try_clone().unwrap();
+        let subscriber = tracing_subscriber::fmt().json().with_max_level(Level::DEBUG).with_writer(writer).finish();
+        let call = Ulid::from_parts(0, 7);
+        tracing::subscriber::with_default(subscriber, || {
+            span(call, "acme", "files", "read").in_scope(|| tracing::warn!("something"));
+        });
+        std::io::Seek::rewind(&mut log).unwrap();
+        let mut line = String::new();
+        log.read_to_string(&mut line).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let fields = serde_json::json!({
+            "name": "call", "call": call.to_string(), "tenant": "acme", "server": "files", "tool": "read",
+        });
+        assert_eq!(line["span"], fields);
     }
 }

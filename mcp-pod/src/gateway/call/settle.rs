@@ -1,4 +1,4 @@
-//! The end of a call that was admitted: money, counters, audit line, in any order of events exactly once.
+//! Settlement of an admitted call: charge, counters and audit line, exactly once however the call ends.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,53 +18,54 @@ use crate::gateway::state::{ActiveRequest, State};
 
 /// How a call ended.
 #[derive(Debug)]
-pub(crate) enum Outcome {
-    /// With an answer of the server that was released.
+pub(super) enum Outcome {
+    /// An answer of the server was released.
     Answered {
-        /// What the server wrote.
+        /// Result or error, as the server wrote it.
         answer: Bytes,
-        /// Whether the server said that the tool failed.
+        /// Whether the server reported that the tool failed.
         tool_error: bool,
     },
-    /// The shim refused it before the server saw it.
-    Refused(Reason),
-    /// No answer that could be released.
+    /// The shim refused the call before the server saw it.
+    Denied(Reason),
+    /// There was no answer that could be released.
     Failed(Reason, Charge),
 }
 
-/// What an admitted call holds, until it is settled. Dropped unsettled (its client went away, where that cancels),
-/// it counts as cancelled and is paid in full.
+/// An admitted call that is not settled yet. If it is dropped (its client went away, which cancels a modern call), the
+/// call is settled as cancelled and charged in full.
 #[derive(Debug)]
-pub(crate) struct Settlement {
-    pub(crate) state: Arc<State>,
-    pub(crate) grant: Arc<ToolGrant>,
-    pub(crate) revision: Revision,
-    pub(crate) started: Instant,
-    pub(crate) call: Ulid,
-    /// As they were forwarded.
-    pub(crate) arguments: Bytes,
-    pub(crate) held: Option<Held>,
+pub(super) struct Settlement {
+    pub(super) state: Arc<State>,
+    pub(super) grant: Arc<ToolGrant>,
+    pub(super) revision: Revision,
+    pub(super) started: Instant,
+    pub(super) call: Ulid,
+    /// Arguments as they are forwarded.
+    pub(super) arguments: Bytes,
+    /// Absent once the call is settled.
+    pub(super) resources: Option<Resources>,
 }
 
-/// What is given back.
+/// Resources that an admitted call holds until it is settled.
 #[derive(Debug)]
-pub(crate) struct Held {
-    /// Keeps the gateway from ending before the call, also after its client has gone.
-    pub(crate) active: ActiveRequest,
-    pub(crate) slot: LineSlot,
-    pub(crate) permit: Permit,
-    pub(crate) reservation: Reservation,
+pub(super) struct Resources {
+    /// Keeps the gateway running until the call has ended, even after its client has gone.
+    pub(super) active: ActiveRequest,
+    pub(super) slot: LineSlot,
+    pub(super) permit: Permit,
+    pub(super) reservation: Reservation,
 }
 
 impl Settlement {
-    /// Ends the call.
-    pub(crate) fn settle(mut self, outcome: Outcome) {
+    /// Settles the call.
+    pub(super) fn settle(mut self, outcome: Outcome) {
         self.end(outcome);
     }
 
     fn end(&mut self, outcome: Outcome) {
-        let Some(Held { active, slot, permit, reservation }) = self.held.take() else { return };
-        let Self { state, grant, revision, started, call, arguments, held: _ } = self;
+        let Some(Resources { active, slot, permit, reservation }) = self.resources.take() else { return };
+        let Self { state, grant, revision, started, call, arguments, resources: _ } = self;
         let duration = started.elapsed();
         let mut result = None;
         let (decision, reason, charge, error) = match outcome {
@@ -72,21 +73,21 @@ impl Settlement {
                 result = Some(answer);
                 (Decision::Allowed, None, Charge::Full, if tool_error { "tool_error" } else { "" })
             }
-            Outcome::Refused(reason) => (Decision::Denied, Some(reason), Charge::Nothing, reason.as_str()),
+            Outcome::Denied(reason) => (Decision::Denied, Some(reason), Charge::Nothing, reason.as_str()),
             Outcome::Failed(reason, charge) => (Decision::Failed, Some(reason), charge, reason.as_str()),
         };
         reservation.settle(charge);
         drop(permit);
         let cost = if charge == Charge::Full { grant.price } else { Micros::ZERO };
-        grant.metrics.decided(decision);
-        grant.metrics.spent(cost);
+        grant.metrics.count(decision);
+        grant.metrics.add_spend(cost);
         if let Some(reason) = reason {
-            state.metrics.denied(&grant.subject, reason);
+            state.metrics.count_denial(&grant.subject, reason);
         }
         if error.is_empty() {
-            grant.metrics.took(&state.metrics, &grant.subject, *revision, duration);
+            grant.metrics.observe_duration(&state.metrics, &grant.subject, *revision, duration);
         } else {
-            state.metrics.took(&grant.subject, Some(*revision), error, duration);
+            state.metrics.observe_duration(&grant.subject, Some(*revision), error, duration);
         }
         let record = CallRecord {
             slot,

@@ -1,4 +1,4 @@
-//! What a client learns first: revisions, capabilities, and who the server says it is.
+//! `initialize` and `server/discover`: revisions, capabilities, and how the server describes itself.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use mcp_fleet_policy::json::{Value, write_str};
 use mcp_fleet_policy::reason::Reason;
 use tracing::warn;
 
-use super::audited;
+use super::record_allowed;
 use crate::gateway::audit::RequestRecord;
 use crate::gateway::log_throttle::LogThrottle;
 use crate::gateway::request::{Id, Message, Revision};
@@ -17,13 +17,12 @@ use crate::gateway::respond::{Body, Failure, Rejection, error, result};
 use crate::gateway::state::RequestContext;
 use crate::gateway::upstream::Report;
 
-/// When the log last heard of a server that says nothing.
 static LOG_THROTTLE: LogThrottle = LogThrottle::new();
 
-/// All that is offered, whatever the server behind can do.
+/// Capabilities of every server behind the gateway, whatever it offers itself.
 const CAPABILITIES: &[u8] = b"\"capabilities\":{\"tools\":{}}";
 
-/// `initialize`: negotiates a revision and opens a session.
+/// Answers `initialize`: negotiates a revision and opens a session.
 pub(super) async fn initialize(
     context: &RequestContext<'_>,
     record: &mut RequestRecord,
@@ -34,19 +33,19 @@ pub(super) async fn initialize(
         let failure = Failure { status: StatusCode::BAD_REQUEST, code: -32600, message: text, data: None };
         return Err(Rejection::new(Reason::MessageInvalid, error(None, &failure)));
     };
-    let asked = message.params.iter().find_map(|(name, value)| (name == "protocolVersion").then_some(value));
-    let Some(Value::String(asked)) = asked else {
+    let requested = message.params.iter().find_map(|(name, value)| (name == "protocolVersion").then_some(value));
+    let Some(Value::String(requested)) = requested else {
         return Err(Rejection::invalid_params(id, "Invalid params: protocolVersion is missing"));
     };
-    let legacy = Revision::from_name(asked).filter(|revision| revision.is_legacy());
+    let legacy = Revision::from_name(requested).filter(|revision| revision.is_legacy());
     let revision = legacy.unwrap_or(Revision::NEWEST_LEGACY);
     record.revision = Some(revision);
-    let report = report(context, id).await?;
-    let Ok(session) = context.policy.session_sealer.seal(context.owner(), revision, context.now) else {
+    let report = report(context, record, id).await?;
+    let Ok(session) = context.policy.session_sealer.seal(context.session_owner(), revision, context.now) else {
         let failure = Failure { status: StatusCode::OK, code: -32603, message: "Internal error", data: None };
         return Err(Rejection::new(Reason::SessionInvalid, error(Some(id), &failure)));
     };
-    audited(context, record, id).await?;
+    record_allowed(context, record, id).await?;
 
     let version = format!("{{\"protocolVersion\":\"{}\",", revision.as_str());
     let mut rest = b",\"serverInfo\":".to_vec();
@@ -60,14 +59,14 @@ pub(super) async fn initialize(
     Ok(response)
 }
 
-/// `server/discover`: the same without a session.
+/// Answers `server/discover`: the same without a session.
 pub(super) async fn discover(
     context: &RequestContext<'_>,
     record: &mut RequestRecord,
     id: &Id,
 ) -> Result<Response<Body>, Rejection> {
-    let report = report(context, id).await?;
-    audited(context, record, id).await?;
+    let report = report(context, record, id).await?;
+    record_allowed(context, record, id).await?;
     let versions = Revision::OFFERED.map(|revision| format!("\"{}\"", revision.as_str())).join(",");
     let start = format!("{{\"resultType\":\"complete\",\"supportedVersions\":[{versions}],");
     let mut rest = b",\"ttlMs\":0,\"cacheScope\":\"private\"".to_vec();
@@ -78,15 +77,20 @@ pub(super) async fn discover(
     Ok(result(id, &[start.as_bytes(), CAPABILITIES, &rest]))
 }
 
-/// What the server says of itself, if the policy lets anybody ask.
-pub(super) async fn report(context: &RequestContext<'_>, id: &Id) -> Result<Arc<Report>, Rejection> {
-    context.in_force(Class::Read).map_err(|reason| Rejection::denied(id, &Denial::new(reason)))?;
+/// Returns how the server describes itself and its tools, if the policy is fresh enough for reads.
+pub(super) async fn report(
+    context: &RequestContext<'_>,
+    record: &RequestRecord,
+    id: &Id,
+) -> Result<Arc<Report>, Rejection> {
+    context.check_in_force(Class::Read).map_err(|reason| Rejection::denied(id, &Denial::new(reason)))?;
     let unavailable = || Rejection::denied(id, &Denial::new(Reason::UpstreamUnavailable));
     let upstream = context.policy.upstream(context.view).ok_or_else(unavailable)?;
     upstream.report().await.map_err(|error| {
         if LOG_THROTTLE.allows() {
             let error: &dyn std::error::Error = &error;
-            warn!(error, server = context.view.server().name, "failed to read what a server says of itself");
+            let server = &context.view.server().name;
+            warn!(error, call = %record.call, server, "failed to read the report of a server");
         }
         unavailable()
     })

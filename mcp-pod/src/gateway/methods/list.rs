@@ -1,15 +1,15 @@
-//! `tools/list`: what the caller may call, narrowed by the same rules that decide about calls.
+//! `tools/list`: the tools that the caller may call, with the arguments that it may send.
 
 use http::Response;
 use mcp_fleet_policy::json::Members;
 
-use super::{audited, initialize};
+use super::{initialize, record_allowed};
 use crate::gateway::audit::RequestRecord;
 use crate::gateway::request::{Id, Revision};
 use crate::gateway::respond::{Body, Rejection, result};
 use crate::gateway::state::RequestContext;
 
-/// ToolLists the tools, all on one page.
+/// Answers with all tools on one page.
 pub(super) async fn list(
     context: &RequestContext<'_>,
     record: &mut RequestRecord,
@@ -17,13 +17,13 @@ pub(super) async fn list(
     id: &Id,
     params: &Members<'_>,
 ) -> Result<Response<Body>, Rejection> {
-    // No page ends with a cursor, so none can be continued.
+    // No answer has a cursor, so no cursor is valid.
     if params.iter().any(|(name, _)| name == "cursor") {
         return Err(Rejection::invalid_params(id, "Invalid params: unknown cursor"));
     }
-    let report = initialize::report(context, id).await?;
+    let report = initialize::report(context, record, id).await?;
     let tools = context.policy.tool_list(context.caller.principal, context.view, &report);
-    audited(context, record, id).await?;
+    record_allowed(context, record, id).await?;
     if revision.is_legacy() {
         return Ok(result(id, &[b"{\"tools\":", &tools, b"}"]));
     }

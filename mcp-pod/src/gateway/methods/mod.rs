@@ -1,4 +1,6 @@
-//! What each method of MCP does here. A method that is not in this table is refused.
+//! The MCP methods that the gateway offers. All others are rejected.
+//!
+//! Start with [`dispatch`]. `tools/call` has a folder of its own, [`super::call`].
 
 mod initialize;
 mod list;
@@ -14,7 +16,7 @@ use super::request::{Era, Id, Message, Revision, TOOLS_CALL};
 use super::respond::{Body, Rejection, accepted, result};
 use super::state::RequestContext;
 
-/// Does what the message asks.
+/// Answers the message.
 pub(crate) async fn dispatch(
     context: &RequestContext<'_>,
     record: &mut RequestRecord,
@@ -27,7 +29,7 @@ pub(crate) async fn dispatch(
     }
 }
 
-/// A message of 2026-07-28.
+/// Answers a message of 2026-07-28.
 async fn modern(
     context: &RequestContext<'_>,
     record: &mut RequestRecord,
@@ -36,7 +38,7 @@ async fn modern(
     let revision = Revision::V2026_07_28;
     record.revision = Some(revision);
     let Message { id, method, params } = message;
-    // Cancelling is done by closing the connection; no notification has anything to say.
+    // No notification has a meaning here: clients cancel by closing the connection.
     let Some(id) = id else { return Ok(accepted()) };
     match method.as_str() {
         TOOLS_CALL => call::call(context, record, revision, id, params, None).await,
@@ -46,7 +48,7 @@ async fn modern(
     }
 }
 
-/// A message of an earlier revision.
+/// Answers a message of an earlier revision. `named` is the revision in the version header.
 async fn legacy(
     context: &RequestContext<'_>,
     record: &mut RequestRecord,
@@ -73,8 +75,8 @@ async fn legacy(
     }
 }
 
-/// Audits a request that is not a call, before it is answered.
-async fn audited(context: &RequestContext<'_>, record: &RequestRecord, id: &Id) -> Result<(), Rejection> {
+/// Counts and audits a request that is not a call, before it is answered.
+async fn record_allowed(context: &RequestContext<'_>, record: &RequestRecord, id: &Id) -> Result<(), Rejection> {
     let written = context.state.record_allowed(record, context.policy).await;
     written.map_err(|_| Rejection::denied(id, &Denial::new(Reason::AuditUnavailable)))
 }

@@ -1,4 +1,4 @@
-//! The session that a legacy message belongs to.
+//! Sessions of legacy messages.
 
 use http::StatusCode;
 use mcp_fleet_policy::denial::Denial;
@@ -9,34 +9,36 @@ use crate::gateway::request::{Id, Revision};
 use crate::gateway::respond::{Rejection, denied_request};
 use crate::gateway::state::{LegacySession, RequestContext};
 
-/// Opens the session id of a message: 400 without one, 404 with one that is not the caller's (any more), so that its
-/// client initializes anew.
+/// Returns the session of a message and its revision. `named` is the revision in the version header.
+///
+/// A missing session id is answered with 400. One that is not or no longer the caller's is answered with 404, which makes
+/// the client initialize again.
 pub(super) fn open(
     context: &RequestContext<'_>,
     named: Option<Revision>,
     id: Option<&Id>,
 ) -> Result<(Revision, LegacySession), Rejection> {
-    let refused = |status, reason: Reason, limit: &'static str| {
+    let reject = |status, reason: Reason, limit: &'static str| {
         let denial = Denial::new(reason).with_limit(limit);
         Rejection::new(reason, denied_request(id, status, &denial))
     };
     let Some(sealed) = context.session else {
         let limit = "the header Mcp-Session-Id is missing";
-        return Err(refused(StatusCode::BAD_REQUEST, Reason::SessionInvalid, limit));
+        return Err(reject(StatusCode::BAD_REQUEST, Reason::SessionInvalid, limit));
     };
-    let owner = context.owner();
+    let owner = context.session_owner();
     let Ok(revision) = context.policy.session_sealer.open(sealed, owner, context.now) else {
         let limit = "the session is not known";
-        return Err(refused(StatusCode::NOT_FOUND, Reason::SessionInvalid, limit));
+        return Err(reject(StatusCode::NOT_FOUND, Reason::SessionInvalid, limit));
     };
     if named.is_some_and(|named| named != revision) {
         let limit = "MCP-Protocol-Version is not what the session negotiated";
-        return Err(refused(StatusCode::BAD_REQUEST, Reason::RequestInvalid, limit));
+        return Err(reject(StatusCode::BAD_REQUEST, Reason::RequestInvalid, limit));
     }
     Ok((revision, context.state.legacy_calls.session(owner.principal_uid, sealed)))
 }
 
-/// Cancels the call that a `notifications/cancelled` names, if it is in flight in this session.
+/// Cancels the call that a `notifications/cancelled` names, if it is in flight in the session.
 pub(super) fn cancel(context: &RequestContext<'_>, session: LegacySession, params: &Members<'_>) {
     let id = params.iter().find_map(|(name, value)| if name == "requestId" { Id::from_value(value) } else { None });
     if let Some(id) = id {

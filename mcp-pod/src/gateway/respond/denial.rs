@@ -1,7 +1,7 @@
-//! Refusals that a machine and a model can act on.
+//! Denials that a program and a model can act on.
 //!
-//! A model sees only the text of an error, and only the code around it sees headers and `_meta`: so a refused call is
-//! a result with `isError` whose text says it all, and the same stands in `_meta` as data.
+//! A model sees only the text of a result; the program around it sees headers and `_meta`. A denied call is therefore a
+//! result with `isError` whose text says everything, and `_meta` holds the same as data.
 
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
@@ -12,11 +12,10 @@ use mcp_fleet_policy::reason::Reason;
 use super::{Body, Failure, rpc};
 use crate::gateway::request::Id;
 
-/// The JSON-RPC code of a request that policy refuses where there is no tool result to say it in: outside of what
-/// JSON-RPC and MCP keep for themselves.
-pub(crate) const DENIED: i32 = -31000;
+/// JSON-RPC code of a denied request that is not a tool call. It lies outside the ranges that JSON-RPC and MCP reserve.
+const DENIED: i32 = -31000;
 
-/// The result of a call that was refused, or failed.
+/// Writes the result of a call that was denied or failed.
 pub(crate) fn denied_call(denial: &Denial, modern: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     out.push(b'{');
@@ -31,7 +30,7 @@ pub(crate) fn denied_call(denial: &Denial, modern: bool) -> Vec<u8> {
     out
 }
 
-/// The answer to a request other than a call that policy refuses.
+/// Returns the answer to a denied request that is not a tool call.
 pub(crate) fn denied_request(id: Option<&Id>, status: StatusCode, denial: &Denial) -> Response<Body> {
     let mut data = Vec::new();
     denial.write_data(&mut data);
@@ -46,14 +45,14 @@ pub(crate) fn denied_request(id: Option<&Id>, status: StatusCode, denial: &Denia
     response
 }
 
-/// 401 as RFC 6750 has it: no error code where no token was sent.
+/// Returns a 401 according to RFC 6750: without an error code if no token was sent.
 pub(crate) fn unauthorised(reason: Reason) -> Response<Body> {
     let challenge = match reason {
         Reason::TokenMissing => HeaderValue::from_static("Bearer"),
         _ => HeaderValue::from_str(&format!(
             "Bearer error=\"invalid_token\", error_description=\"{}: {}\"",
             reason.as_str(),
-            // A quoted string must not end early (RFC 9110, 5.6.4).
+            // The hint must not end the quoted string (RFC 9110, 5.6.4).
             reason.hint().replace(['"', '\\', '`'], "'")
         ))
         .unwrap_or_else(|_| HeaderValue::from_static("Bearer error=\"invalid_token\"")),
@@ -70,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_challenge_can_be_written_for_every_reason_of_authentication() {
+    fn every_reason_gives_a_valid_challenge() {
         for reason in Reason::ALL {
             let response = unauthorised(*reason);
             let challenge = response.headers()[WWW_AUTHENTICATE].to_str().unwrap();
@@ -82,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_call_says_the_same_in_text_and_in_data() {
+    fn a_denied_call_says_the_same_in_text_and_in_data() {
         let denial = Denial::new(Reason::RateLimited).with_limit("60 calls a minute");
         let result: serde_json::Value = serde_json::from_slice(&denied_call(&denial, true)).unwrap();
         assert_eq!(result["isError"], true);

@@ -1,4 +1,6 @@
-//! Answers: JSON-RPC results and errors over HTTP, denials, rejections, and event streams.
+//! Answers: JSON-RPC results and errors over HTTP, and event streams.
+//!
+//! [`rpc`] writes results and errors, [`denial`] what policy denies. A [`Rejection`] is how any stage ends a request.
 
 mod body;
 mod denial;
@@ -10,4 +12,4 @@ pub(crate) use body::Body;
 pub(crate) use denial::{denied_call, denied_request, unauthorised};
 pub(crate) use rejection::Rejection;
 pub(crate) use rpc::{Failure, accepted, error, error_message, message, result, result_message};
-pub(crate) use sse::{EventStream, event};
+pub(crate) use sse::{event, event_stream};

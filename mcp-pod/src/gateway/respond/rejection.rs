@@ -1,4 +1,4 @@
-//! How any stage before the settlement of a call ends a request.
+//! The end of a request that is not allowed: any stage before forwarding returns a [`Rejection`].
 
 use http::header::{ALLOW, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
@@ -8,12 +8,12 @@ use mcp_fleet_policy::reason::Reason;
 use super::{Body, Failure, denied_request, error, unauthorised};
 use crate::gateway::request::{BodyError, EraError, HeadError, Id, InvalidMessage, Unauthenticated};
 
-/// A request that ends here: the answer to its caller, and the reason.
+/// Why a request ends, and its answer.
 #[derive(Debug)]
 pub(crate) struct Rejection {
     pub(crate) reason: Reason,
     pub(crate) response: Box<Response<Body>>,
-    /// One of a flood: each is counted, and one a second audited.
+    /// Whether the request is part of a flood, of which one request a second is audited. All are counted.
     pub(crate) flood: bool,
 }
 
@@ -22,40 +22,40 @@ impl Rejection {
         Self { reason, response: Box::new(response), flood: false }
     }
 
-    /// A refusal that is about the head alone.
+    /// Rejects a request because of its head alone.
     pub(crate) fn head(status: StatusCode, reason: Reason) -> Self {
         Self::new(reason, denied_request(None, status, &Denial::new(reason)))
     }
 
-    /// There is no policy yet, so nobody can be told from anybody else: the only 503.
+    /// Rejects every request while there is no policy to authenticate it with: the only 503.
     pub(crate) fn no_policy() -> Self {
         Self::head(StatusCode::SERVICE_UNAVAILABLE, Reason::PolicyMissing).with_retry_after("1")
     }
 
-    /// More than one principal may ask for, whatever it is.
+    /// Rejects a request of a principal that sends too many.
     pub(crate) fn too_many_requests(denial: &Denial) -> Self {
         let response = denied_request(None, StatusCode::TOO_MANY_REQUESTS, denial);
         Self { flood: true, ..Self::new(denial.reason, response) }
     }
 
-    /// A refusal by policy where there is no tool result to say it in.
+    /// Rejects a request that policy denies and that is not a tool call.
     pub(crate) fn denied(id: &Id, denial: &Denial) -> Self {
         Self::new(denial.reason, denied_request(Some(id), StatusCode::OK, denial))
     }
 
-    /// Parameters that cannot be taken.
+    /// Rejects the parameters of a request.
     pub(crate) fn invalid_params(id: &Id, text: &str) -> Self {
         let failure = Failure { status: StatusCode::OK, code: -32602, message: text, data: None };
         Self::new(Reason::MessageInvalid, error(Some(id), &failure))
     }
 
-    /// A method that is not offered in the revision of the request.
+    /// Rejects a method that is not offered in the revision of the request.
     pub(crate) fn unknown_method(id: &Id, status: StatusCode) -> Self {
         let failure = Failure { status, code: -32601, message: "Method not found", data: None };
         Self::new(Reason::MethodUnknown, error(Some(id), &failure))
     }
 
-    /// A message whose headers and `_meta` agree on no revision.
+    /// Rejects a message whose headers and `_meta` do not agree on a revision.
     pub(crate) fn wrong_revision(id: Option<&Id>, wrong: &EraError) -> Self {
         let (text, data) = (wrong.to_string(), wrong.data());
         let failure =

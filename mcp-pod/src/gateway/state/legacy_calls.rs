@@ -1,6 +1,6 @@
-//! Legacy calls in flight, so that `notifications/cancelled` finds them.
+//! Legacy calls in flight, so that `notifications/cancelled` can find them.
 //!
-//! Later revisions cancel by closing the connection and are not kept here.
+//! From 2026-07-28 on, clients cancel by closing the connection.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher as _;
@@ -11,11 +11,11 @@ use tokio::sync::oneshot;
 
 use crate::gateway::request::Id;
 
-/// Whose request ids are told apart: those of one session of one principal.
+/// A legacy session of one principal: the scope in which request ids are unique.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LegacySession(u64);
 
-/// Calls by session and request id.
+/// Legacy calls in flight, by session and request id.
 #[derive(Debug, Default)]
 pub(crate) struct LegacyCalls {
     calls: Mutex<Calls>,
@@ -28,7 +28,7 @@ struct Calls {
     number: u64,
 }
 
-/// A call's entry, taken out again when it ends.
+/// Entry of one call, removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Cancellable {
     legacy_calls: Arc<LegacyCalls>,
@@ -38,19 +38,19 @@ pub(crate) struct Cancellable {
 }
 
 impl LegacyCalls {
-    /// The session of that id; sealed ids cannot be chosen, so two sessions do not share a hash.
+    /// Returns the session with that id. Ids are sealed, so clients cannot choose two with the same hash.
     pub(crate) fn session(&self, principal_uid: &str, id: &[u8]) -> LegacySession {
         LegacySession(self.hasher.hash_one((principal_uid, id)))
     }
 
-    /// Enters a call.
+    /// Adds a call.
     pub(crate) fn enter(self: &Arc<Self>, session: LegacySession, id: Id) -> Cancellable {
         let (sender, cancelled) = oneshot::channel();
         let key = (session, id);
         let mut calls = self.calls.lock();
         calls.number += 1;
         let number = calls.number;
-        // A client that uses an id twice at a time can cancel the later call only.
+        // A client that uses an id for two calls at a time can cancel only the later one.
         calls.by_id.insert(key.clone(), (number, sender));
         drop(calls);
         Cancellable { legacy_calls: Arc::clone(self), key, number, cancelled }
@@ -59,14 +59,14 @@ impl LegacyCalls {
     /// Cancels a call, if it is in flight.
     pub(crate) fn cancel(&self, session: LegacySession, id: Id) {
         if let Some((_, sender)) = self.calls.lock().by_id.remove(&(session, id)) {
-            // It may have ended this very moment.
+            // The call may have ended at this very moment.
             let _ = sender.send(());
         }
     }
 }
 
 impl Cancellable {
-    /// Waits until the call is cancelled; for ever if it is not.
+    /// Waits until the call is cancelled, or forever.
     pub(crate) async fn cancelled(&mut self) {
         if (&mut self.cancelled).await.is_err() {
             std::future::pending::<()>().await;
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_ended_are_forgotten() {
+    fn calls_are_removed_when_they_end() {
         let legacy_calls = Arc::new(LegacyCalls::default());
         let session = legacy_calls.session("coder", b"one");
         let first = legacy_calls.enter(session, id(1));

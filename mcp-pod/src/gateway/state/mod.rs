@@ -1,6 +1,7 @@
-//! What all connections of a gateway share: the policy in force, its freshness, and what outlives a policy.
+//! State that all connections of a gateway share: the policy in force, its freshness, and what outlives a policy.
 //!
-//! [`legacy_calls`] lets a cancellation find its call; [`request_context`] is one request's view of all this.
+//! [`request_context`] is one request's view of it. [`record`] counts and audits requests, [`legacy_calls`] lets a
+//! cancellation find its call.
 
 mod legacy_calls;
 mod record;
@@ -29,7 +30,7 @@ use super::upstream::{Dialer, Upstream};
 pub(crate) use legacy_calls::{Cancellable, LegacyCalls, LegacySession};
 pub(crate) use request_context::RequestContext;
 
-/// What all connections of a gateway share.
+/// State that all connections of a gateway share.
 #[derive(Debug)]
 pub struct State {
     policy: ArcSwapOption<ActivePolicy>,
@@ -45,11 +46,11 @@ pub struct State {
     pub(crate) governor: Governor,
     pub(crate) failures: FailureLimit,
     pub(crate) legacy_calls: Arc<LegacyCalls>,
-    /// Where the governor's time begins.
-    pub(crate) origin: Instant,
+    /// Zero of the governor's clock.
+    origin: Instant,
 }
 
-/// A request in flight: the gateway does not end before it, if it can help it.
+/// A request in flight, for which a closing gateway waits.
 #[derive(Debug)]
 pub(crate) struct ActiveRequest(Arc<State>);
 
@@ -59,7 +60,7 @@ impl Drop for ActiveRequest {
     }
 }
 
-/// Bytes that are counted for as long as they exist.
+/// Bytes that count as unread until they are dropped.
 struct CountedBytes {
     bytes: Bytes,
     _unread: Unread,
@@ -72,7 +73,7 @@ impl AsRef<[u8]> for CountedBytes {
 }
 
 impl State {
-    /// A gateway without a policy: it refuses every call with `policy_missing`.
+    /// Returns the state of a gateway without a policy, which rejects every request with `policy_missing`.
     pub fn new(leases: Arc<Leases>, dialer: Dialer, audit: Audit) -> Result<Arc<Self>, prometheus::Error> {
         Ok(Arc::new(Self {
             policy: ArcSwapOption::empty(),
@@ -92,25 +93,25 @@ impl State {
         }))
     }
 
-    /// Puts a policy into force. Calls that have been decided keep the decision they got.
+    /// Puts a policy into force. Decisions that were made before stand.
     ///
-    /// The same generation again changes nothing; a lower one is refused. Does not make the policy fresh: only
-    /// [`Self::mark_fresh`] does.
+    /// The generation in force changes nothing, and a lower one is an error. Only [`Self::mark_fresh`] makes the policy
+    /// fresh.
     pub fn install(&self, policy: TenantPolicy) -> Result<(), InstallError> {
-        let _turn = self.installing.lock();
-        let before = self.policy.load_full();
-        let current = before.as_ref().map_or(0, |before| before.tenant_policy().generation);
+        let _guard = self.installing.lock();
+        let previous = self.policy.load_full();
+        let current = previous.as_ref().map_or(0, |previous| previous.tenant_policy().generation);
         if policy.generation < current {
             return Err(InstallError::Older { offered: policy.generation, current });
         }
         if policy.generation == current {
             return Ok(());
         }
-        let active = ActivePolicy::new(policy, &self.dialer, before.as_deref())?;
+        let active = ActivePolicy::new(policy, &self.dialer, previous.as_deref())?;
         let active = Arc::new(active);
         let policy = active.tenant_policy();
         self.governor.apply(self.tick(), policy);
-        self.metrics.enforce(&policy.tenant, policy.generation);
+        self.metrics.set_generation(&policy.tenant, policy.generation);
         info!(tenant = policy.tenant, generation = policy.generation, "policy in force");
         self.policy.store(Some(Arc::clone(&active)));
         // A call that comes in between and is covered by a new budget is denied, not given for free.
@@ -118,30 +119,30 @@ impl State {
         Ok(())
     }
 
-    /// Takes the leader's proof that `generation` was current `age` before now. A proof about another generation
-    /// than the one in force says nothing about it and is ignored.
+    /// Records the leader's proof that `generation` was current `age` before now. A proof about a generation that is not
+    /// in force is ignored.
     pub fn mark_fresh(&self, generation: u64, age: Duration) {
         if generation != 0 && generation == self.generation() {
             self.freshness.prove(Instant::now(), age);
         }
     }
 
-    /// The policy in force.
+    /// Returns the policy in force.
     pub fn active_policy(&self) -> Option<Arc<ActivePolicy>> {
         self.policy.load_full()
     }
 
-    /// The generation in force; 0 if there is none.
+    /// Returns the generation in force, or 0 without a policy.
     pub fn generation(&self) -> u64 {
         self.policy.load().as_ref().map_or(0, |policy| policy.tenant_policy().generation)
     }
 
-    /// How old the last proof of freshness is; absent if there never was one.
+    /// Returns the age of the last proof of freshness, or `None` if there never was one.
     pub fn policy_age(&self) -> Option<Duration> {
         self.freshness.age(Instant::now())
     }
 
-    /// Whether new calls should come here: there is a policy, it is fresh, and the gateway is not draining.
+    /// Returns whether the gateway should get new calls: it has a fresh policy and is not draining.
     pub fn ready(&self) -> bool {
         let fresh = match (self.policy.load().as_ref(), self.policy_age()) {
             (Some(policy), Some(age)) => age <= policy.tenant_policy().stale_after.read,
@@ -150,53 +151,53 @@ impl State {
         fresh && !self.draining.load(Ordering::Acquire)
     }
 
-    /// Stops being ready, for good; still serves.
+    /// Makes the gateway unready for good. It still serves requests.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Takes no more requests: connections end after what they are doing.
+    /// Accepts no more requests. Connections close after their current requests.
     pub fn close(&self) {
         self.drain();
         self.closing.cancel();
     }
 
-    /// Cancelled by [`Self::close`].
+    /// Returns the token that [`Self::close`] cancels.
     pub(crate) fn closing(&self) -> CancellationToken {
         self.closing.clone()
     }
 
-    /// Enters a request.
+    /// Counts a request as active until the guard is dropped.
     pub(crate) fn enter(self: &Arc<Self>) -> ActiveRequest {
         self.active.fetch_add(1, Ordering::AcqRel);
         ActiveRequest(Arc::clone(self))
     }
 
-    /// Requests and calls in flight.
+    /// Returns the number of requests and calls in flight.
     pub fn active(&self) -> usize {
         self.active.load(Ordering::Acquire)
     }
 
-    /// Everything that is counted.
+    /// Returns the metrics of this gateway.
     pub const fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// The governor's time.
+    /// Returns the time on the governor's clock.
     pub(crate) fn tick(&self) -> Tick {
         Tick::from_elapsed(self.origin.elapsed())
     }
 
-    /// Bytes for that principal (by UID), counted as unread until the transport has taken the last of them.
-    pub(crate) fn unread(&self, principal: &str, bytes: Bytes) -> Bytes {
+    /// Counts bytes for a principal (by UID) as unread until the transport has written the last of them.
+    pub(crate) fn count_unread(&self, principal: &str, bytes: Bytes) -> Bytes {
         match self.governor.unread(principal, bytes.len() as u64) {
             Some(unread) => Bytes::from_owner(CountedBytes { bytes, _unread: unread }),
             None => bytes,
         }
     }
 
-    /// What has to be done now and then: closes connections that nobody used for long.
-    pub(crate) fn tidy(&self) {
+    /// Closes connections to tool servers that have been idle for long.
+    pub(crate) fn prune_connections(&self) {
         if let Some(policy) = self.active_policy() {
             policy.upstreams().for_each(|upstream| Upstream::prune(upstream));
         }

@@ -1,4 +1,4 @@
-//! What a method works with.
+//! One request's view of the shared state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,26 +11,26 @@ use super::State;
 use crate::gateway::policy::ActivePolicy;
 use crate::gateway::request::{Caller, SessionOwner};
 
-/// An authenticated message for one server, and the shared state it is answered from.
+/// Context of an authenticated message to one server.
 #[derive(Debug)]
 pub(crate) struct RequestContext<'p> {
     pub(crate) state: &'p Arc<State>,
     pub(crate) policy: &'p Arc<ActivePolicy>,
     pub(crate) caller: Caller<'p>,
     pub(crate) view: View<'p>,
-    /// Unix seconds.
+    /// Arrival of the request in Unix seconds.
     pub(crate) now: i64,
-    /// Bytes of the message.
+    /// Length of the message in bytes.
     pub(crate) length: usize,
-    /// Whether the client takes an answer in events.
+    /// Whether the client accepts an event stream as an answer.
     pub(crate) events: bool,
-    /// The legacy session id that was sent.
+    /// Legacy session id in the headers.
     pub(crate) session: Option<&'p [u8]>,
 }
 
 impl<'p> RequestContext<'p> {
-    /// Whether the policy can be relied on for a tool of that class, and nobody is suspended.
-    pub(crate) fn in_force(&self, class: Class) -> Result<(), Reason> {
+    /// Checks that the policy is fresh enough for tools of `class`, and that the caller is not suspended.
+    pub(crate) fn check_in_force(&self, class: Class) -> Result<(), Reason> {
         if let Some(reason) = self.caller.suspended {
             return Err(reason);
         }
@@ -38,8 +38,8 @@ impl<'p> RequestContext<'p> {
         self.policy.compiled.check_fresh(age, class)
     }
 
-    /// Whom a session of this caller with this server belongs to.
-    pub(crate) fn owner(&self) -> SessionOwner<'p> {
+    /// Returns the owner of the caller's sessions with this server.
+    pub(crate) fn session_owner(&self) -> SessionOwner<'p> {
         SessionOwner { principal_uid: &self.caller.principal.policy().uid, server_uid: &self.view.server().uid }
     }
 }
