@@ -42,7 +42,7 @@ impl Leases {
         })
     }
 
-    /// Name of the holder of these leases, together with the pod's UID. Every process has another epoch.
+    /// Returns the epoch of this process. Together with the pod's UID it names the holder of these leases.
     pub(crate) fn epoch(&self) -> &str {
         &self.epoch
     }

@@ -1,7 +1,7 @@
-//! What stands in an audit line.
+//! One audit line.
 //!
-//! Names come from API objects, except those that no object has (an unknown tool): these are what the caller sent,
-//! cut short and escaped. Values of arguments and tokens never come here, only a keyed digest.
+//! Names come from API objects. A name that no object has (an unknown tool) is what the caller sent, cut and escaped.
+//! Arguments appear only as a keyed digest, tokens not at all.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -16,19 +16,19 @@ use ulid::Ulid;
 
 use super::{Name, Subject};
 
-/// How a decision went.
+/// Result of the evaluation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Decision {
-    /// Done, as far as the gateway is concerned.
+    /// The request was answered, and a call reached its server.
     Allowed,
-    /// Rejection; the server never saw it.
+    /// The request was denied; the server never saw it.
     Denied,
-    /// Allowed, but no answer came back that could be released.
+    /// The call was allowed, but there was no answer that could be released.
     Failed,
 }
 
 impl Decision {
-    /// The name as it stands in audit lines and metric labels.
+    /// Returns the name in audit lines and metric labels.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
@@ -38,7 +38,7 @@ impl Decision {
     }
 }
 
-/// One decision, without the [`Subject`] it is about.
+/// A decision, without the names of its [`Subject`].
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     /// When the decision was made.
@@ -58,7 +58,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// A line without digests about a decision that was made just now.
+    /// Returns the line, without digests, for a decision made just now.
     pub(crate) fn new(
         call: Ulid,
         decision: Decision,
@@ -74,17 +74,17 @@ impl Line {
         let mut call = [0; ulid::ULID_LEN];
         // Writing to a vector cannot fail.
         let _ = write!(out, "{{\"audit\":1,\"time\":\"{:.6}\"", self.time);
-        name(out, "tenant", &subject.tenant);
-        name(out, "principal", &subject.principal);
-        name(out, "principalUid", &subject.principal_uid);
-        name(out, "call", self.call.array_to_str(&mut call));
-        any(out, "server", &subject.server);
-        any(out, "tool", &subject.tool);
-        name(out, "class", subject.class.map_or("", Class::as_str));
-        any(out, "method", &subject.method);
+        known(out, "tenant", &subject.tenant);
+        known(out, "principal", &subject.principal);
+        known(out, "principalUid", &subject.principal_uid);
+        known(out, "call", self.call.array_to_str(&mut call));
+        name(out, "server", &subject.server);
+        name(out, "tool", &subject.tool);
+        known(out, "class", subject.class.map_or("", Class::as_str));
+        name(out, "method", &subject.method);
         digest(out, "arguments", "blake3-keyed", self.arguments.as_ref());
-        name(out, "decision", self.decision.as_str());
-        name(out, "reason", self.reason.map_or("", Reason::as_str));
+        known(out, "decision", self.decision.as_str());
+        known(out, "reason", self.reason.map_or("", Reason::as_str));
         let millis = self.duration.as_secs_f64() * 1e3;
         let _ = write!(out, ",\"generation\":{},\"cost\":\"{}\"", subject.generation, self.cost);
         let _ = write!(out, ",\"durationMs\":{millis:.3}");
@@ -93,8 +93,8 @@ impl Line {
     }
 }
 
-/// A field whose value comes from an API object or a closed set; left out when it is empty.
-fn name(out: &mut Vec<u8>, field: &str, value: &str) {
+/// Writes a field whose value comes from an API object or a closed set. Empty fields are left out.
+fn known(out: &mut Vec<u8>, field: &str, value: &str) {
     if !value.is_empty() {
         out.extend_from_slice(b",\"");
         out.extend_from_slice(field.as_bytes());
@@ -103,11 +103,11 @@ fn name(out: &mut Vec<u8>, field: &str, value: &str) {
     }
 }
 
-/// A field whose value a caller may have chosen: then printable, and short.
-fn any(out: &mut Vec<u8>, field: &str, value: &Name<'_>) {
+/// Writes a field whose value a caller may have sent, which is then cut and escaped.
+fn name(out: &mut Vec<u8>, field: &str, value: &Name<'_>) {
     match value {
-        Name::Known(value) => name(out, field, value),
-        Name::Sent(value) => name(out, field, &echo(value)),
+        Name::Known(value) => known(out, field, value),
+        Name::Sent(value) => known(out, field, &echo(value)),
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_one_json_object_with_the_agreed_fields() {
+    fn a_line_is_one_json_object() {
         let line = written(&line(), &subject());
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["audit"], 1);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_every_field() {
+    fn the_documentation_lists_every_field() {
         let table = include_str!("../../../../docs/audit.md");
         let mut documented: Vec<_> =
             table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_callers_send_is_cut_and_cannot_break_the_line() {
+    fn text_from_callers_is_cut_and_cannot_break_the_line() {
         let hostile = "\"}\n{\"audit\":1,\u{202e}\u{7}".repeat(10_000);
         let sent = Name::Sent(&hostile);
         let line = written(&line(), &Subject { tool: sent.clone(), method: sent.clone(), server: sent, ..subject() });

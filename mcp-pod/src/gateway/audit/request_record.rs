@@ -1,4 +1,4 @@
-//! What is known of a request so far, for its audit line and its counters.
+//! What is known about a request so far, for its audit line and its counters.
 //!
 //! Names of API objects are looked up only when the line is written; a call that is allowed pays nothing for them.
 
@@ -14,7 +14,7 @@ use ulid::Ulid;
 use super::{Decision, Line, Name, Subject};
 use crate::gateway::request::Revision;
 
-/// What is known of a request.
+/// Facts about a request, added as its stages find them.
 #[derive(Debug)]
 pub(crate) struct RequestRecord {
     pub(crate) started: Instant,
@@ -24,10 +24,10 @@ pub(crate) struct RequestRecord {
     pub(crate) principal: Option<usize>,
     /// Index of the server, once it is known to be one of the principal's.
     pub(crate) server: Option<usize>,
-    /// The method that is offered, or what was sent.
+    /// Method if it is offered, else the text that was sent.
     pub(crate) method: Result<&'static str, String>,
     pub(crate) revision: Option<Revision>,
-    /// The tool that was called, as it was sent.
+    /// Name of the called tool, as it was sent.
     pub(crate) tool: Option<String>,
     /// Keyed digest of the arguments.
     pub(crate) arguments: Option<[u8; 32]>,
@@ -48,7 +48,7 @@ impl RequestRecord {
         }
     }
 
-    /// Looks up the names of the parties in the policy.
+    /// Looks up the names of the subject in the policy.
     pub(crate) fn subject<'a>(&'a self, policy: Option<&'a TenantPolicy>) -> Subject<'a> {
         let principal = policy.zip(self.principal).and_then(|(policy, index)| policy.principals.get(index));
         let server = policy.zip(self.server).and_then(|(policy, index)| policy.servers.get(index));
@@ -75,7 +75,7 @@ impl RequestRecord {
         }
     }
 
-    /// Returns the audit line of the request, decided just now.
+    /// Returns the audit line of the request, for a decision made just now.
     pub(crate) fn line(&self, decision: Decision, reason: Option<Reason>, duration: Duration) -> Line {
         let mut line = Line::new(self.call, decision, reason, Micros::ZERO, duration);
         line.arguments = self.arguments;

@@ -1,4 +1,4 @@
-//! One generation of the policy, ready for calls: everything that is worth computing once.
+//! One generation of the policy, with everything that is worth computing once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,25 +17,25 @@ use crate::gateway::request::{SealError, SessionSealer, TokenVerifier};
 use crate::gateway::upstream::{Dialer, Report, Upstream};
 use crate::tls::TlsError;
 
-/// Why a policy was not installed; the one before stays in force.
+/// Why a policy was not installed. The previous policy stays in force.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// A gateway never goes down a generation.
+    /// A newer generation is in force.
     #[error("failed to install generation {offered}: generation {current} is in force")]
     Older {
-        /// What was offered.
+        /// Generation of the policy that was not installed.
         offered: u64,
-        /// What is in force.
+        /// Generation in force.
         current: u64,
     },
-    /// A rule or a reference in it does not hold.
-    #[error("failed to compile the policy: {0}")]
+    /// The policy contradicts itself, or has a rule that cannot be enforced.
+    #[error("failed to compile the policy")]
     Compile(#[from] CompileError),
-    /// Its session key is of no use.
+    /// The session key of the policy is not usable.
     #[error("failed to use the policy's session key")]
     SessionKey(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A server cannot be reached as the policy says.
-    #[error("failed to prepare the way to a server: {0}")]
+    /// The identity of a server is not usable for TLS.
+    #[error("failed to prepare the TLS configuration for a server")]
     Upstream(#[from] TlsError),
 }
 
@@ -45,36 +45,35 @@ impl From<SealError> for InstallError {
     }
 }
 
-/// The policy in force, ready to be looked up.
+/// A policy with its lookup tables, and the caches that live as long as it does.
 #[derive(Debug)]
 pub struct ActivePolicy {
-    /// The policy and its lookup tables.
-    pub compiled: Arc<Compiled>,
+    pub(crate) compiled: Compiled,
     pub(crate) token_verifier: Arc<TokenVerifier>,
     pub(crate) session_sealer: SessionSealer,
     pub(crate) argument_key: ArgumentKey,
-    /// By the index of the server.
+    /// Upstreams by the index of the server.
     upstreams: Vec<Option<Arc<Upstream>>>,
-    /// By principal and tool; filled as they are called.
+    /// Grants by index of the principal and address of the tool, added when a tool is first called.
     tool_grants: RwLock<HashMap<(usize, usize), Arc<ToolGrant>, foldhash::fast::RandomState>>,
     tool_lists: ToolLists,
 }
 
 impl ActivePolicy {
-    /// Prepares a policy; what did not change since `before` is taken over, connections and verified tokens with it.
-    pub(crate) fn new(policy: TenantPolicy, dialer: &Dialer, before: Option<&Self>) -> Result<Self, InstallError> {
-        let token_verifier = TokenVerifier::for_policy(&policy, before.map(|before| &before.token_verifier));
+    /// Prepares a policy. Connections and verified tokens are taken over from `previous` where nothing changed.
+    pub(crate) fn new(policy: TenantPolicy, dialer: &Dialer, previous: Option<&Self>) -> Result<Self, InstallError> {
+        let token_verifier = TokenVerifier::for_policy(&policy, previous.map(|previous| &previous.token_verifier));
         let session_sealer = SessionSealer::new(&policy.session_key)?;
         let argument_key = ArgumentKey::new(&policy.session_key);
         let upstreams = policy
             .servers
             .iter()
             .map(|server| {
-                Upstream::for_server(server, dialer, before.and_then(|before| before.upstream_of(&server.uid)))
+                Upstream::for_server(server, dialer, previous.and_then(|previous| previous.upstream_of(&server.uid)))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            compiled: Arc::new(Compiled::new(policy)?),
+            compiled: Compiled::new(policy)?,
             token_verifier,
             session_sealer,
             argument_key,
@@ -84,22 +83,22 @@ impl ActivePolicy {
         })
     }
 
-    /// The policy as it was published.
+    /// Returns the policy as it was published.
     pub fn tenant_policy(&self) -> &TenantPolicy {
         self.compiled.policy()
     }
 
-    /// The UID of the principal at that place among those of this generation.
+    /// Returns the UID of the principal with that index.
     pub(crate) fn principal_uid(&self, index: usize) -> Option<&str> {
         self.tenant_policy().principals.get(index).map(|principal| principal.uid.as_str())
     }
 
-    /// The way to a server; absent while it has no address.
+    /// Returns the upstream of a server, or `None` while it has no address.
     pub(crate) fn upstream(&self, view: View<'_>) -> Option<&Arc<Upstream>> {
         self.upstreams.get(view.server_index())?.as_ref()
     }
 
-    /// All ways to servers.
+    /// Returns all upstreams.
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.iter().flatten()
     }
@@ -109,14 +108,14 @@ impl ActivePolicy {
         self.upstreams.get(index)?.as_ref()
     }
 
-    /// What is the same for all calls of that tool by that principal.
+    /// Returns the grant of a tool to a principal.
     pub(crate) fn tool_grant(
         &self,
         metrics: &Metrics,
         principal: PrincipalRef<'_>,
         access: ToolAccess<'_>,
     ) -> Arc<ToolGrant> {
-        // The tool lives inside this policy: its address names it for as long as this table lives.
+        // The tool is part of this policy, so its address is unique for as long as this table exists.
         let key = (principal.index(), std::ptr::from_ref(access.tool()).addr());
         if let Some(grant) = self.tool_grants.read().get(&key) {
             return Arc::clone(grant);
@@ -125,7 +124,7 @@ impl ActivePolicy {
         Arc::clone(self.tool_grants.write().entry(key).or_insert(grant))
     }
 
-    /// The JSON array of tools that a principal sees of a server.
+    /// Returns the JSON array of the tools of a server that a principal sees.
     pub(crate) fn tool_list(&self, principal: PrincipalRef<'_>, view: View<'_>, report: &Arc<Report>) -> Bytes {
         self.tool_lists.get((principal.index(), view.server_index()), report, || {
             let mut tools = Vec::new();

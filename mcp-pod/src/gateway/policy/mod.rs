@@ -1,7 +1,7 @@
 //! The policy that the gateway enforces: one generation of it, prepared for calls.
 //!
-//! [`active_policy`] is the whole; [`tool_grant`] holds what is the same for all calls of one tool by one principal,
-//! [`tool_lists`] the rendered answers to `tools/list`. [`freshness`] knows when the policy was last proved current.
+//! Start with [`active_policy`]. [`tool_grant`] is what all calls of one tool by one principal share, [`tool_lists`] the
+//! rendered answers to `tools/list`. [`freshness`] is how recently the leader proved that the policy is current.
 
 mod active_policy;
 mod freshness;

@@ -1,4 +1,4 @@
-//! What is the same for every call of one tool by one principal under one policy.
+//! What all calls of one tool by one principal under one policy share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::gateway::audit::{ArgumentKey, Name, Subject};
 use crate::gateway::metrics::{Metrics, ToolMetrics};
 use crate::gateway::request::TOOLS_CALL;
 
-/// A tool that a principal may call.
+/// Permission of a principal to call a tool.
 #[derive(Debug)]
 pub(crate) struct ToolGrant {
     pub(crate) subject: Arc<Subject<'static>>,
     pub(crate) argument_key: ArgumentKey,
-    /// From the forwarding of a call to its result.
+    /// Longest time from the forwarding of a call to its result.
     pub(crate) timeout: Duration,
     /// Largest result that is released, in bytes.
     pub(crate) max_response: u64,
@@ -59,7 +59,7 @@ impl ToolGrant {
         }
     }
 
-    /// Returns one call of the tool, as leases pay for it.
+    /// Returns one call of the tool, in the terms of the lease book.
     pub(crate) fn priced_call(&self) -> Call<'_> {
         let Subject { principal, server, tool, .. } = &*self.subject;
         Call { principal, server: server.known(), tool: tool.known(), price: self.price }

@@ -1,4 +1,4 @@
-//! Tools as their callers see them, rendered once: equal grants share one text.
+//! Tool lists as principals see them, rendered once. Principals with equal grants share one text.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -8,24 +8,24 @@ use parking_lot::RwLock;
 
 use crate::gateway::upstream::Report;
 
-/// Bytes of different texts that are kept: a server that describes itself at length to many different callers has them
-/// rendered again.
-const KEPT: usize = 16 << 20;
+/// Bytes of texts that are cached. Beyond that the cache is cleared, and texts are rendered again.
+const CACHE_SIZE: usize = 16 << 20;
 
-/// The texts, by principal and server; filled as they are asked for.
+/// Cache of rendered tool lists.
 #[derive(Debug, Default)]
-pub(super) struct ToolLists(RwLock<Kept>);
+pub(super) struct ToolLists(RwLock<Cache>);
 
 #[derive(Debug, Default)]
-struct Kept {
-    listed: HashMap<(usize, usize), Listed, foldhash::fast::RandomState>,
-    /// Every text once, by its digest.
+struct Cache {
+    /// Lists by the indices of principal and server.
+    lists: HashMap<(usize, usize), Listed, foldhash::fast::RandomState>,
+    /// Each text once, by its digest.
     texts: HashMap<blake3::Hash, Bytes, foldhash::fast::RandomState>,
-    /// Their bytes.
+    /// Total length of the texts.
     bytes: usize,
 }
 
-/// The tools of one server as one principal sees them, rendered from one report: which must not live on for it.
+/// A tool list and the report it was rendered from, which the cache does not keep alive.
 #[derive(Clone, Debug)]
 struct Listed {
     report: Weak<Report>,
@@ -33,27 +33,27 @@ struct Listed {
 }
 
 impl ToolLists {
-    /// The text of that principal and server, rendered if there is none from this report.
+    /// Returns the list for a principal and a server, rendered if the cached one is not from this report.
     pub(super) fn get(&self, key: (usize, usize), report: &Arc<Report>, render: impl FnOnce() -> Vec<u8>) -> Bytes {
-        if let Some(listed) = self.0.read().listed.get(&key)
+        if let Some(listed) = self.0.read().lists.get(&key)
             && std::ptr::eq(listed.report.as_ptr(), Arc::as_ptr(report))
         {
             return listed.tools.clone();
         }
         let tools = Bytes::from(render());
         let digest = blake3::hash(&tools);
-        let mut kept = self.0.write();
-        let tools = if let Some(same) = kept.texts.get(&digest) {
+        let mut cache = self.0.write();
+        let tools = if let Some(same) = cache.texts.get(&digest) {
             same.clone()
         } else {
-            if kept.bytes.saturating_add(tools.len()) > KEPT {
-                *kept = Kept::default();
+            if cache.bytes.saturating_add(tools.len()) > CACHE_SIZE {
+                *cache = Cache::default();
             }
-            kept.bytes += tools.len();
-            kept.texts.insert(digest, tools.clone());
+            cache.bytes += tools.len();
+            cache.texts.insert(digest, tools.clone());
             tools
         };
-        kept.listed.insert(key, Listed { report: Arc::downgrade(report), tools: tools.clone() });
+        cache.lists.insert(key, Listed { report: Arc::downgrade(report), tools: tools.clone() });
         tools
     }
 }
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_grants_share_one_text_until_the_server_reports_anew() {
+    fn equal_grants_share_one_text_until_the_report_changes() {
         let (lists, report) = (ToolLists::default(), Arc::new(Report::default()));
         let first = text(&lists, (0, 0), &report, "[1]");
         assert_eq!(text(&lists, (0, 0), &report, "rendered twice"), "[1]");
@@ -78,13 +78,13 @@ mod tests {
     }
 
     #[test]
-    fn many_long_texts_are_not_all_kept() {
+    fn the_cache_of_texts_is_bounded() {
         let (lists, report) = (ToolLists::default(), Arc::new(Report::default()));
         for principal in 0..40 {
             let own = format!("{principal}").repeat(1 << 19);
             assert_eq!(text(&lists, (principal, 0), &report, &own), own);
-            let kept: usize = lists.0.read().listed.values().map(|listed| listed.tools.len()).sum();
-            assert!(kept <= KEPT, "{kept} bytes");
+            let cached: usize = lists.0.read().lists.values().map(|listed| listed.tools.len()).sum();
+            assert!(cached <= CACHE_SIZE, "{cached} bytes");
         }
     }
 }

@@ -81,14 +81,15 @@ impl Ledger {
 impl Shared {
     fn answer(&self, request: LeaseRequest) -> LeaseAnswer {
         let LeaseRequest { request, budget_uid, amount, calls, .. } = request;
-        let outcome = match *self.exhausted_until.lock() {
-            Some(period_end) => LeaseOutcome::Exhausted { period_end },
-            None => {
+        let exhausted = *self.exhausted_until.lock();
+        let outcome = exhausted.map_or_else(
+            || {
                 let lease = format!("lease-{request}");
                 self.granted.lock().push(lease.clone());
                 LeaseOutcome::Granted(Grant { lease, amount, calls, valid: Duration::from_mins(5) })
-            }
-        };
+            },
+            |period_end| LeaseOutcome::Exhausted { period_end },
+        );
         LeaseAnswer { request, budget_uid, outcome }
     }
 }
