@@ -40,8 +40,8 @@ struct Worker {
 }
 
 impl Workers {
-    /// Starts one thread per processor, at most [`MAX_WORKERS`]: without a CPU limit on a large node, a gateway does not
-    /// need a thread per core.
+    /// Starts one thread per processor, at most [`MAX_WORKERS`]: on a large node without a CPU limit, a gateway needs
+    /// no thread for every core.
     pub fn start() -> std::io::Result<Self> {
         let count = std::thread::available_parallelism().map_or(2, usize::from).min(MAX_WORKERS);
         let workers = (0..count).map(Worker::start).collect::<std::io::Result<_>>()?;

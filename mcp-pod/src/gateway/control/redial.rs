@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-use super::session::SessionEnd;
+use super::stream::StreamEnd;
 
 /// Delays between dials. Jitter adds up to the delay itself, so the first four lie between 60 and 250 ms: short,
 /// because one of two replicas is expected to refuse. No delay exceeds two seconds.
@@ -34,7 +34,7 @@ impl Redial {
     }
 
     /// Logs why a stream ended, and returns how long to wait before the next dial.
-    pub(super) fn after(&mut self, end: &SessionEnd) -> Duration {
+    pub(super) fn after(&mut self, end: &StreamEnd) -> Duration {
         let text = super::intake::chain(end);
         // Half of all dials reach a follower, and the same failure twice in a row says nothing new.
         if end.is_not_leader() || text == self.logged {

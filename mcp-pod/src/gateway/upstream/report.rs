@@ -77,7 +77,8 @@ impl ReportCache {
         (fresh && report.epoch == self.epoch.load(Ordering::Relaxed)).then_some(report)
     }
 
-    /// Stores a report that was just read. An unchanged report stays the same `Arc`, so lists rendered from it stay valid.
+    /// Stores a report that was just read. An unchanged report keeps its `Arc`, so that lists rendered from it stay
+    /// valid.
     fn store(&self, report: Report, now: Instant) -> Arc<Report> {
         let since = now.saturating_duration_since(*self.origin.get_or_init(|| now));
         self.read_at.store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);

@@ -112,8 +112,8 @@ impl TokenVerifier {
             .map_err(|_| Reason::TokenInvalid)
     }
 
-    /// Returns the reason to reject a token with an unknown key. The unverified claims only decide which hint the client
-    /// gets.
+    /// Returns the reason to reject a token with an unknown key. The unverified claims decide only which hint the
+    /// client gets.
     fn unknown_key(&self, token: &str) -> Reason {
         match jsonwebtoken::dangerous::insecure_decode_claims::<AudienceClaim>(token) {
             Ok(claim) if claim.aud != self.audience => Reason::TokenWrongAudience,

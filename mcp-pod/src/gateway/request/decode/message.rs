@@ -38,7 +38,8 @@ pub(crate) struct Message<'a> {
 pub(crate) struct InvalidMessage {
     /// The id to answer with, if one could be read.
     pub(crate) id: Option<Id>,
-    /// JSON-RPC error code: −32700 for anything but JSON that every parser reads alike, −32600 for JSON that is no message.
+    /// JSON-RPC error code: −32600 for JSON that is not a message, −32700 for anything but JSON that every parser reads
+    /// alike.
     pub(crate) code: i32,
     /// Error text for the caller. Contains nothing that the caller sent.
     pub(crate) text: String,

@@ -48,7 +48,7 @@ fn normalise_numbers(value: Value) -> Value {
 
 proptest! {
     #[test]
-    fn arguments_are_forwarded_as_they_were_sent(arguments in prop::collection::hash_map(any::<String>(), value(), 0..6)) {
+    fn arguments_are_forwarded_unchanged(arguments in prop::collection::hash_map(any::<String>(), value(), 0..6)) {
         let arguments = Value::from_iter(arguments);
         let params = json!({"name": "echo", "arguments": arguments, "_meta": {"x": 1}});
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
