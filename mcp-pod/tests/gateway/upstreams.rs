@@ -119,7 +119,7 @@ async fn a_call_to_an_unreachable_server_costs_nothing() {
 #[tokio::test]
 async fn no_call_is_sent_to_a_shim_with_another_identity() {
     let gateway = TestGateway::with(|policy| {
-        policy.servers[0].identity = "spiffe://mcp-fleet.dev/tenant/t-1/server/mail-uid".into()
+        policy.servers[0].identity = "spiffe://mcp-fleet.dev/tenant/t-1/server/mail-uid".into();
     })
     .await;
     assert_eq!(gateway.client().await.call("echo", json!({})).await.denial().0, "upstream_unavailable");

@@ -46,15 +46,15 @@ struct AudienceClaim {
 }
 
 impl TokenVerifier {
-    /// Returns a verifier with the keys of the policy: `before`, with its cache, if audience and keys are the same.
-    pub(crate) fn for_policy(policy: &TenantPolicy, before: Option<&Arc<Self>>) -> Arc<Self> {
+    /// Returns a verifier with the keys of the policy: `previous`, with its cache, if audience and keys are the same.
+    pub(crate) fn for_policy(policy: &TenantPolicy, previous: Option<&Arc<Self>>) -> Arc<Self> {
         let new = Self {
             audience: policy.audience.clone(),
             keys: policy.keys.iter().map(|key| (key.kid.clone(), key.point.clone())).collect(),
             verified: RwLock::default(),
         };
-        match before {
-            Some(before) if before.has_same_keys(&new) => Arc::clone(before),
+        match previous {
+            Some(previous) if previous.has_same_keys(&new) => Arc::clone(previous),
             _ => Arc::new(new),
         }
     }
