@@ -20,7 +20,7 @@ const SECONDS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0
 
 /// All metrics of one gateway.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     calls: IntCounterVec,
     denials: IntCounterVec,
@@ -31,7 +31,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Registers all metrics in a new registry.
-    pub fn new() -> Result<Self, prometheus::Error> {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let calls = IntCounterVec::new(
             Opts::new("mcp_pod_calls_total", "Calls of tools by how they were decided"),
@@ -66,7 +66,7 @@ impl Metrics {
     }
 
     /// Returns the registry that all metrics are in.
-    pub const fn registry(&self) -> &Registry {
+    pub(crate) const fn registry(&self) -> &Registry {
         &self.registry
     }
 

@@ -12,25 +12,29 @@
 //! [`budget`] the leases that calls are paid from. [`control`] gets policies and leases from the operator. [`run`]
 //! starts and stops the process.
 
-pub mod audit;
-pub mod budget;
+mod audit;
+mod budget;
 mod call;
 mod connection;
-pub mod control;
+mod control;
 mod log_throttle;
 mod methods;
-pub mod metrics;
+mod metrics;
 mod pipeline;
 mod policy;
 mod request;
 mod respond;
 mod run;
-pub mod state;
+mod state;
 mod upstream;
 mod workers;
 
-pub use connection::{listen, listen_plain, serve_connection};
-pub use policy::{ActivePolicy, InstallError};
+pub use audit::Audit;
+pub use budget::Leases;
+pub use connection::{listen, listen_plain};
+pub use control::{Args as ControlArgs, Control};
+pub use policy::InstallError;
 pub use run::{Args, run};
+pub use state::State;
 pub use upstream::Dialer;
 pub use workers::Workers;

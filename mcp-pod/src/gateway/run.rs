@@ -120,7 +120,7 @@ fn admin(state: &Arc<State>) -> Admin {
             auditing(&ready)?;
             if ready.ready() { Ok(()) } else { Err("no fresh policy, or draining".into()) }
         }),
-        registry: state.metrics().registry().clone(),
+        registry: state.registry().clone(),
     }
 }
 

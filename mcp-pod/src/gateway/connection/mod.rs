@@ -8,4 +8,3 @@ mod listen;
 mod serve;
 
 pub use listen::{listen, listen_plain};
-pub use serve::serve_connection;

@@ -33,7 +33,7 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Serves HTTP/1.1 on a stream until it ends.
-pub async fn serve_connection<S>(stream: S, peer: IpAddr, state: Arc<State>)
+pub(super) async fn serve_connection<S>(stream: S, peer: IpAddr, state: Arc<State>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

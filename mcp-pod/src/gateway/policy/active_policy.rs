@@ -47,7 +47,7 @@ impl From<SealError> for InstallError {
 
 /// A policy with its lookup tables, and the caches that live as long as it does.
 #[derive(Debug)]
-pub struct ActivePolicy {
+pub(crate) struct ActivePolicy {
     pub(crate) compiled: Compiled,
     pub(crate) token_verifier: Arc<TokenVerifier>,
     pub(crate) session_sealer: SessionSealer,
@@ -84,7 +84,7 @@ impl ActivePolicy {
     }
 
     /// Returns the policy as it was published.
-    pub fn tenant_policy(&self) -> &TenantPolicy {
+    pub(crate) fn tenant_policy(&self) -> &TenantPolicy {
         self.compiled.policy()
     }
 

@@ -8,6 +8,7 @@ mod freshness;
 mod tool_grant;
 mod tool_lists;
 
-pub use active_policy::{ActivePolicy, InstallError};
+pub(crate) use active_policy::ActivePolicy;
+pub use active_policy::InstallError;
 pub(crate) use freshness::Freshness;
 pub(crate) use tool_grant::ToolGrant;

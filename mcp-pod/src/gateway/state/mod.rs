@@ -17,6 +17,7 @@ use mcp_fleet_policy::governor::{Governor, Unread};
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::tick::Tick;
 use parking_lot::Mutex;
+use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -128,17 +129,17 @@ impl State {
     }
 
     /// Returns the policy in force.
-    pub fn active_policy(&self) -> Option<Arc<ActivePolicy>> {
+    pub(crate) fn active_policy(&self) -> Option<Arc<ActivePolicy>> {
         self.policy.load_full()
     }
 
     /// Returns the generation in force, or 0 without a policy.
-    pub fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.policy.load().as_ref().map_or(0, |policy| policy.tenant_policy().generation)
     }
 
     /// Returns the age of the last proof of freshness, or `None` if there never was one.
-    pub fn policy_age(&self) -> Option<Duration> {
+    pub(crate) fn policy_age(&self) -> Option<Duration> {
         self.freshness.age(Instant::now())
     }
 
@@ -152,12 +153,12 @@ impl State {
     }
 
     /// Makes the gateway unready for good. It still serves requests.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
     /// Accepts no more requests. Connections close after their current requests.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.drain();
         self.closing.cancel();
     }
@@ -178,9 +179,9 @@ impl State {
         self.active.load(Ordering::Acquire)
     }
 
-    /// Returns the metrics of this gateway.
-    pub const fn metrics(&self) -> &Metrics {
-        &self.metrics
+    /// Returns the registry of this gateway's metrics.
+    pub const fn registry(&self) -> &Registry {
+        self.metrics.registry()
     }
 
     /// Returns the time on the governor's clock.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mcp_fleet_policy::budget::{Grant, LeaseAnswer, LeaseOutcome, LeaseRequest};
 use mcp_fleet_policy::units::Micros;
-use mcp_pod::gateway::budget::Leases;
+use mcp_pod::gateway::Leases;
 use parking_lot::Mutex;
 
 /// A fake ledger.

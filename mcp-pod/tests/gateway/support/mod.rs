@@ -12,9 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::model::TenantPolicy;
-use mcp_pod::gateway::audit::Audit;
-use mcp_pod::gateway::state::State;
-use mcp_pod::gateway::{Dialer, Workers, listen};
+use mcp_pod::gateway::{Audit, Dialer, State, Workers, listen};
 use mcp_pod::tls::server_config_plain;
 use parking_lot::Mutex;
 use prometheus::TextEncoder;
@@ -140,7 +138,7 @@ impl TestGateway {
 
     /// Returns all metrics in the text format.
     pub(crate) fn metrics(&self) -> String {
-        TextEncoder::new().encode_to_string(&self.state.metrics().registry().gather()).unwrap()
+        TextEncoder::new().encode_to_string(&self.state.registry().gather()).unwrap()
     }
 
     /// Returns the value of a metric, or zero if there is none. `labels` is the text between the braces, with labels

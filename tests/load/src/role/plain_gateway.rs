@@ -3,10 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use mcp_pod::gateway::audit::Audit;
-use mcp_pod::gateway::control::{self, Control};
-use mcp_pod::gateway::state::State;
-use mcp_pod::gateway::{Dialer, Workers, listen_plain};
+use mcp_pod::gateway::{Audit, Control, ControlArgs, Dialer, State, Workers, listen_plain};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +16,7 @@ pub(crate) struct Args {
     #[arg(long)]
     tls_dir: PathBuf,
     #[command(flatten)]
-    control: control::Args,
+    control: ControlArgs,
 }
 
 pub(super) async fn serve(args: Args) -> anyhow::Result<()> {
