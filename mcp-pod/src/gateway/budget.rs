@@ -25,7 +25,7 @@ pub struct Leases {
     start: Instant,
     epoch: String,
     /// Notifies the control stream that something has to be sent before its next turn.
-    send_now: Notify,
+    unsent: Notify,
     /// Notifies waiting calls of an answer, and [`Self::returned`] of an acknowledged report.
     answered: Notify,
 }
@@ -37,7 +37,7 @@ impl Leases {
             book: Mutex::new(Book::new()),
             start: Instant::now(),
             epoch: ulid::Ulid::generate().to_string(),
-            send_now: Notify::new(),
+            unsent: Notify::new(),
             answered: Notify::new(),
         })
     }
@@ -73,7 +73,7 @@ impl Leases {
         let now = self.now();
         let outcome = self.book.lock().reserve(now, unix_now(), call, budgets.iter());
         if matches!(outcome, Outcome::NeedLease) {
-            self.send_now.notify_one();
+            self.unsent.notify_one();
         }
         outcome
     }
@@ -109,8 +109,8 @@ impl Leases {
     }
 
     /// Waits until there is something to send at once.
-    pub async fn send_now(&self) {
-        self.send_now.notified().await;
+    pub async fn something_to_send(&self) {
+        self.unsent.notified().await;
     }
 
     /// Returns the requests to send now.
@@ -153,7 +153,7 @@ impl Leases {
     /// Starts to return all leases. Calls are denied from now on.
     pub(crate) fn close(&self) {
         self.book.lock().close(self.now());
-        self.send_now.notify_one();
+        self.unsent.notify_one();
     }
 
     /// Waits until the ledger has acknowledged the last report of every lease.

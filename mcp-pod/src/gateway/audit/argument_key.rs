@@ -1,7 +1,8 @@
-//! The key under which audit lines digest the arguments of calls.
+//! The key under which audit lines digest the arguments of calls, with BLAKE3 because arguments can be long
+//! (`docs/adr/0006-blake3-in-audit-lines.md`).
 
-/// A key of one tenant: audit lines of two tenants cannot be compared, and nobody can check a guess of some arguments
-/// without it.
+/// Key of one tenant. It keeps audit lines of two tenants from being compared, and anybody without the key from testing
+/// guesses of the arguments.
 #[derive(Clone)]
 pub(crate) struct ArgumentKey([u8; 32]);
 

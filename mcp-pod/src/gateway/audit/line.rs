@@ -49,7 +49,7 @@ pub(crate) struct Line {
     /// Absent if the request was allowed.
     reason: Option<Reason>,
     cost: Micros,
-    /// From the head of the request to the last byte of the answer.
+    /// From the head of the request until it was rejected, answered or settled.
     duration: Duration,
     /// Keyed BLAKE3 of the arguments.
     pub(crate) arguments: Option<[u8; 32]>,

@@ -23,7 +23,7 @@ const SLOT_TIMEOUT: Duration = Duration::from_millis(500);
 const COLLECT_TIME: Duration = Duration::from_millis(1);
 /// Size of a buffer that is written at once.
 const FULL_BUFFER: usize = 64 * 1024;
-/// Bytes reserved for a line; a usual one is shorter.
+/// Bytes reserved for the text of a line; a typical line is shorter.
 const LINE_CAPACITY: usize = 768;
 
 /// The queue is full because the sink is blocked, or the sink is broken.

@@ -37,7 +37,7 @@ pub(super) struct Forward {
     pub(super) id: Id,
     /// Token under which the caller wants progress.
     pub(super) progress_token: Option<Id>,
-    /// Receives `notifications/cancelled`; legacy only.
+    /// Resolves on `notifications/cancelled`; legacy only.
     pub(super) cancellable: Option<Cancellable>,
     pub(super) settlement: Settlement,
     pub(super) span: Span,
@@ -100,7 +100,7 @@ impl Forward {
 fn stream(mut running: Running, first: &[u8], span: Span) -> ReceiverStream<Bytes> {
     let (sender, events) = mpsc::channel(EVENT_QUEUE);
     let legacy = running.settlement.as_ref().is_some_and(|settlement| settlement.revision.is_legacy());
-    let counter = running.settlement.as_ref().map(|held| (Arc::clone(&held.state), Arc::clone(&held.grant)));
+    let counter = running.settlement.as_ref().map(|call| (Arc::clone(&call.state), Arc::clone(&call.grant)));
     let count_unread = move |bytes| match &counter {
         Some((state, grant)) => state.count_unread(&grant.subject.principal_uid, bytes),
         None => bytes,

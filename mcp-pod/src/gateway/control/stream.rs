@@ -155,7 +155,7 @@ impl Stream<'_> {
             let started = Instant::now();
             let event = tokio::select! {
                 received = self.inbound.message() => Event::Received(received?),
-                () = self.leases.send_now() => Event::SendNow,
+                () = self.leases.something_to_send() => Event::SendNow,
                 _ = ticks.tick() => Event::Tick,
                 () = tokio::time::sleep_until(proof_deadline) => return Err(StreamEnd::NoProof),
             };

@@ -115,7 +115,7 @@ impl State {
         self.metrics.set_generation(&policy.tenant, policy.generation);
         info!(tenant = policy.tenant, generation = policy.generation, "policy in force");
         self.policy.store(Some(Arc::clone(&active)));
-        // A call that comes in between and is covered by a new budget is denied, not given for free.
+        // Between the two steps, a call that a new budget covers is denied. It is never free.
         self.leases.apply(policy);
         Ok(())
     }

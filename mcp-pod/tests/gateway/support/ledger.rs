@@ -34,7 +34,7 @@ impl Ledger {
         let ledger = Self { leases: Arc::clone(&leases), shared: Arc::clone(&shared) };
         tokio::spawn(async move {
             loop {
-                leases.send_now().await;
+                leases.something_to_send().await;
                 for request in leases.take_requests() {
                     leases.answer(shared.answer(request));
                 }
