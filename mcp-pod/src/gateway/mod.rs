@@ -9,7 +9,7 @@
 //! - [`audit`] and [`metrics`] record what happened.
 //!
 //! [`state`] is what all connections share, [`policy`] one generation of the tenant's policy prepared for calls,
-//! [`budget`] the leases that calls are paid from. [`control`] gets policies and leases from the operator. [`run`]
+//! [`budget`] the leases that calls are paid from. [`control`] gets policies and leases from the operator. [`mod@run`]
 //! starts and stops the process.
 
 mod audit;

@@ -3,7 +3,7 @@
 //! A call reserves its line in the queue ([`Audit::reserve`]) before it is forwarded, so that the line can always be
 //! written afterwards; while the queue is full, calls are denied with `audit_unavailable`.
 //!
-//! [`line`] is one line, [`subject`] the names in it. [`call_record`] makes the lines of admitted calls,
+//! [`mod@line`] is one line, [`subject`] the names in it. [`call_record`] makes the lines of admitted calls,
 //! [`request_record`] those of all other requests. [`writer`] gets lines to the sink without a system call for each.
 
 mod argument_key;

@@ -1,7 +1,7 @@
 //! Reading of one HTTP request: its caller, its server, and the MCP message in it.
 //!
 //! Start with [`authenticate`], which checks the bearer token; [`route`] checks the other headers and the path.
-//! [`read_body`] reads the body within its limits and [`decode`] parses it. [`session_id`] seals and opens legacy
+//! [`mod@read_body`] reads the body within its limits and [`decode`] parses it. [`session_id`] seals and opens legacy
 //! session ids.
 
 mod authenticate;
