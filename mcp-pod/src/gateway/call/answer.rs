@@ -83,8 +83,8 @@ fn parse_within<'a>(text: &'a [u8], limit: u64, limits: &Limits) -> Result<Value
     parse(text, limits).map_err(|_| Reason::UpstreamInvalid)
 }
 
-/// Returns a progress notification under the caller's token, or `None` if `params` are not valid. Only known members are
-/// passed on.
+/// Returns a progress notification under the caller's token, or `None` if `params` are not valid. Only known members
+/// are passed on.
 pub(super) fn progress_notification(params: &[u8], token: &Id) -> Option<Vec<u8>> {
     let value = parse(params, &Limits::REQUEST).ok()?;
     let number = |name: &str| value.get(name).filter(|value| matches!(value, Value::Integer(_) | Value::Number(_)));

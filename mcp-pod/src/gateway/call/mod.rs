@@ -1,7 +1,7 @@
 //! `tools/call`, from its parameters to its settlement.
 //!
-//! Start with [`call`]. [`mod@admit`] decides about the call and takes what it needs, [`envelope`] writes it for the shim,
-//! [`forward`] sends it and reads the answer. [`finish`] checks the answer ([`answer`]) and settles the call
+//! Start with [`call`]. [`mod@admit`] decides about the call and reserves what it needs, [`envelope`] writes it for the
+//! shim, [`forward`] sends it and reads the answer. [`finish`] checks the answer ([`answer`]) and settles the call
 //! ([`settle`]), however it ended. [`detach`] keeps a legacy call running after its client has gone.
 
 mod admit;

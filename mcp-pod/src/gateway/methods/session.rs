@@ -11,8 +11,8 @@ use crate::gateway::state::{LegacySession, RequestContext};
 
 /// Returns the session of a message and its revision. `named` is the revision in the version header.
 ///
-/// A missing session id is answered with 400. One that is not or no longer the caller's is answered with 404, which makes
-/// the client initialize again.
+/// A missing session id is answered with 400. One that is not or no longer the caller's is answered with 404, which
+/// makes the client initialize again.
 pub(super) fn open(
     context: &RequestContext<'_>,
     named: Option<Revision>,
