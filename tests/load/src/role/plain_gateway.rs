@@ -3,10 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use mcp_pod::gateway::audit::Audit;
-use mcp_pod::gateway::control::{self, Control};
-use mcp_pod::gateway::state::State;
-use mcp_pod::gateway::{Dialer, Workers, listen_plain};
+use mcp_pod::gateway::{Audit, Control, ControlArgs, Dialer, State, Workers, listen_plain};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +16,7 @@ pub(crate) struct Args {
     #[arg(long)]
     tls_dir: PathBuf,
     #[command(flatten)]
-    control: control::Args,
+    control: ControlArgs,
 }
 
 /// Serves until the process is killed.
@@ -28,7 +25,7 @@ pub(super) async fn serve(args: Args) -> anyhow::Result<()> {
     // The same audit sink as that of the product in the other rows.
     let sink = std::fs::OpenOptions::new().write(true).open("/dev/null").context("failed to open /dev/null")?;
     let control = Control::new(&control, &tls_dir.join("ca.crt"));
-    let state = State::new(control.budgets(), Dialer::Plain, Audit::start(sink)?)?;
+    let state = State::new(control.leases(), Dialer::Plain, Audit::start(sink)?)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     announce(&listener.local_addr()?)?;
     tokio::spawn(listen_plain(listener, Workers::start()?, state.clone()));
