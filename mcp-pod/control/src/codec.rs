@@ -79,7 +79,7 @@ impl FromStr for Digest {
 
 /// A policy as canonical bytes, with their digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Encoded {
+pub struct EncodedPolicy {
     /// The canonical bytes.
     pub bytes: Vec<u8>,
     /// SHA-256 of the bytes.
@@ -109,10 +109,10 @@ pub enum DecodeError {
 /// Encodes a policy as canonical bytes with their digest.
 ///
 /// Durations are truncated to milliseconds, the precision of the wire format.
-pub fn encode(policy: &TenantPolicy) -> Encoded {
+pub fn encode(policy: &TenantPolicy) -> EncodedPolicy {
     let bytes = convert::to_wire(policy).encode_to_vec();
     let digest = Digest::of(&bytes);
-    Encoded { bytes, digest }
+    EncodedPolicy { bytes, digest }
 }
 
 /// Decodes a policy; fails unless every byte was understood.

@@ -20,4 +20,4 @@ pub mod wire {
     tonic::include_proto!("mcpfleet.control.v1");
 }
 
-pub use codec::{DecodeError, Digest, Encoded, decode, encode};
+pub use codec::{DecodeError, Digest, EncodedPolicy, decode, encode};

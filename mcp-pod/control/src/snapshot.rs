@@ -1,6 +1,6 @@
 //! A policy as files: compressed, split into chunks that fit into Secrets, with an index.
 //!
-//! The operator writes the files into the Secrets `gateway-policy` ([`INDEX`] and chunk 0) and `gateway-policy-<n>`
+//! The operator writes the files into the Secrets `gateway-policy` ([`INDEX_FILE`] and chunk 0) and `gateway-policy-<n>`
 //! (chunk n). A gateway reads all of them from one projected directory. The index lists the chunks of its policy.
 //! Chunks other than the first go into Secrets that the previous index does not list, so that an operator that dies
 //! between two writes leaves the previous snapshot intact. The Secrets do not all change at the same moment, so for a
@@ -16,18 +16,18 @@ use flate2::write::GzEncoder;
 use mcp_fleet_policy::model::TenantPolicy;
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{self, DecodeError, Digest, Encoded, MAX_POLICY};
+use crate::codec::{self, DecodeError, Digest, EncodedPolicy, MAX_POLICY};
 
 /// File name of the index.
-pub const INDEX: &str = "index.json";
+pub const INDEX_FILE: &str = "index.json";
 /// Maximum bytes of a chunk; with the index and the overhead of Kubernetes, a Secret stays below its limit of 1 MiB.
-pub const MAX_CHUNK: usize = 700 * 1024;
+pub const MAX_CHUNK_BYTES: usize = 700 * 1024;
 /// Maximum number of chunks of one policy: the first, and one set of further chunks.
 pub const MAX_CHUNKS: usize = 1 + SET_SIZE;
 /// Number of chunks in a set. Successive snapshots alternate between two sets.
 const SET_SIZE: usize = 3;
 /// Number of different chunks, including those of the previous policy: the first, and two sets of further chunks.
-pub const CHUNK_PLACES: usize = 1 + 2 * SET_SIZE;
+pub const CHUNK_SLOTS: usize = 1 + 2 * SET_SIZE;
 
 /// Returns the file name of a chunk.
 pub fn chunk_name(number: usize) -> String {
@@ -42,7 +42,7 @@ pub fn secret_name(number: usize) -> String {
 /// The index of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Index {
+pub struct SnapshotIndex {
     /// Generation of the policy.
     pub generation: u64,
     /// Digest of the policy, in hexadecimal digits.
@@ -74,11 +74,11 @@ pub enum SnapshotError {
     #[error("failed to read the snapshot: {0} is missing")]
     Missing(String),
     /// The index is not valid.
-    #[error("failed to read the snapshot: {INDEX} is not an index")]
+    #[error("failed to read the snapshot: {INDEX_FILE} is not an index")]
     Index(#[source] serde_json::Error),
     /// The index lists no chunks, too many chunks, or chunk numbers that do not exist.
     #[error(
-        "failed to read the snapshot: the index lists chunks {0:?}; expected 1 to {MAX_CHUNKS} numbers below {CHUNK_PLACES}"
+        "failed to read the snapshot: the index lists chunks {0:?}; expected 1 to {MAX_CHUNKS} numbers below {CHUNK_SLOTS}"
     )]
     Chunks(Vec<usize>),
     /// The chunks cannot be decompressed.
@@ -86,10 +86,10 @@ pub enum SnapshotError {
     Decompress(#[source] std::io::Error),
     /// The decompressed policy is larger than [`MAX_POLICY`].
     #[error("failed to read the snapshot: it is larger than {MAX_POLICY} bytes")]
-    Bomb,
+    DecompressedTooLarge,
     /// The chunks do not belong to the index, usually because an update is in progress.
     #[error("failed to read the snapshot: the digest of the chunks is not that of the index")]
-    Mixed,
+    DigestMismatch,
     /// The decompressed bytes are not a policy.
     #[error("failed to read the policy of the snapshot")]
     Policy(#[from] DecodeError),
@@ -105,47 +105,47 @@ pub enum SnapshotError {
 
 /// Returns the files of a policy by name. The chunks, except the first, do not overwrite those that the previous index
 /// (`before`) lists. Equal inputs give equal bytes.
-pub fn split(
+pub fn write_files(
     generation: u64,
-    encoded: &Encoded,
-    before: Option<&Index>,
+    encoded: &EncodedPolicy,
+    before: Option<&SnapshotIndex>,
 ) -> Result<BTreeMap<String, Vec<u8>>, SnapshotError> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     gzip.write_all(&encoded.bytes).map_err(SnapshotError::Compress)?;
     let compressed = gzip.finish().map_err(SnapshotError::Compress)?;
-    if compressed.len() > MAX_CHUNK * MAX_CHUNKS {
+    if compressed.len() > MAX_CHUNK_BYTES * MAX_CHUNKS {
         return Err(SnapshotError::TooLarge(compressed.len()));
     }
     let first_set_used =
         before.is_some_and(|before| before.chunks.iter().any(|number| (1..=SET_SIZE).contains(number)));
     let shift = if first_set_used { SET_SIZE } else { 0 };
     let (mut files, mut chunks) = (BTreeMap::new(), Vec::new());
-    for (position, chunk) in compressed.chunks(MAX_CHUNK).enumerate() {
+    for (position, chunk) in compressed.chunks(MAX_CHUNK_BYTES).enumerate() {
         // The first chunk is in the same Secret as the index and is written together with it.
         let number = if position == 0 { 0 } else { position + shift };
         chunks.push(number);
         files.insert(chunk_name(number), chunk.to_vec());
     }
-    let index = Index { generation, digest: encoded.digest.to_string(), chunks, encoding: Encoding::Gzip };
+    let index = SnapshotIndex { generation, digest: encoded.digest.to_string(), chunks, encoding: Encoding::Gzip };
     let index = serde_json::to_vec(&index).map_err(SnapshotError::Index)?;
-    files.insert(INDEX.to_owned(), index);
+    files.insert(INDEX_FILE.to_owned(), index);
     Ok(files)
 }
 
 /// Reads and checks the index; it is enough to know the generation below which a gateway must not go.
-pub fn read_index(files: &BTreeMap<String, Vec<u8>>) -> Result<Index, SnapshotError> {
-    let bytes = files.get(INDEX).ok_or_else(|| SnapshotError::Missing(INDEX.to_owned()))?;
-    let index: Index = serde_json::from_slice(bytes).map_err(SnapshotError::Index)?;
+pub fn read_index(files: &BTreeMap<String, Vec<u8>>) -> Result<SnapshotIndex, SnapshotError> {
+    let bytes = files.get(INDEX_FILE).ok_or_else(|| SnapshotError::Missing(INDEX_FILE.to_owned()))?;
+    let index: SnapshotIndex = serde_json::from_slice(bytes).map_err(SnapshotError::Index)?;
     let valid_count = (1..=MAX_CHUNKS).contains(&index.chunks.len());
-    if !valid_count || index.chunks.iter().any(|number| *number >= CHUNK_PLACES) {
+    if !valid_count || index.chunks.iter().any(|number| *number >= CHUNK_SLOTS) {
         return Err(SnapshotError::Chunks(index.chunks));
     }
     Ok(index)
 }
 
 /// Reads the policy from the files of a snapshot; fails unless they belong together.
-pub fn join(files: &BTreeMap<String, Vec<u8>>) -> Result<(Encoded, TenantPolicy), SnapshotError> {
-    let Index { generation, digest, chunks, encoding: Encoding::Gzip } = read_index(files)?;
+pub fn read_policy(files: &BTreeMap<String, Vec<u8>>) -> Result<(EncodedPolicy, TenantPolicy), SnapshotError> {
+    let SnapshotIndex { generation, digest, chunks, encoding: Encoding::Gzip } = read_index(files)?;
     let mut compressed = Vec::new();
     for name in chunks.into_iter().map(chunk_name) {
         compressed.extend_from_slice(files.get(&name).ok_or(SnapshotError::Missing(name))?);
@@ -155,11 +155,11 @@ pub fn join(files: &BTreeMap<String, Vec<u8>>) -> Result<(Encoded, TenantPolicy)
     let mut bytes = Vec::new();
     GzDecoder::new(compressed.as_slice()).take(limit).read_to_end(&mut bytes).map_err(SnapshotError::Decompress)?;
     if bytes.len() > MAX_POLICY {
-        return Err(SnapshotError::Bomb);
+        return Err(SnapshotError::DecompressedTooLarge);
     }
-    let encoded = Encoded { digest: Digest::of(&bytes), bytes };
+    let encoded = EncodedPolicy { digest: Digest::of(&bytes), bytes };
     if encoded.digest != digest.parse()? {
-        return Err(SnapshotError::Mixed);
+        return Err(SnapshotError::DigestMismatch);
     }
     let policy = codec::decode(&encoded.bytes)?;
     if policy.generation != generation {

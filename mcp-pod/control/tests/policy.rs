@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mcp_fleet_control::convert::{ConvertError, from_wire, to_wire};
-use mcp_fleet_control::snapshot::{self, INDEX, Index, MAX_CHUNK, SnapshotError, chunk_name};
-use mcp_fleet_control::{DecodeError, Digest, Encoded, decode, encode, wire};
-use mcp_fleet_policy::model::{StaleAfter, TenantPolicy, Traffic};
+use mcp_fleet_control::snapshot::{self, INDEX_FILE, MAX_CHUNK_BYTES, SnapshotError, SnapshotIndex, chunk_name};
+use mcp_fleet_control::{DecodeError, Digest, EncodedPolicy, decode, encode, wire};
+use mcp_fleet_policy::model::{StaleAfter, TenantLimits, TenantPolicy};
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -23,7 +23,7 @@ fn plain() -> TenantPolicy {
         issuer: "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/0b0e".into(),
         keys: vec![],
         session_key: vec![1; 32],
-        traffic: Traffic::default(),
+        traffic: TenantLimits::default(),
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: None,
         servers: vec![],
@@ -46,9 +46,9 @@ proptest! {
     #[test]
     fn a_policy_survives_a_snapshot(policy in strategy::policy()) {
         let encoded = encode(&policy);
-        let files = snapshot::split(policy.generation, &encoded, None).unwrap();
+        let files = snapshot::write_files(policy.generation, &encoded, None).unwrap();
         prop_assert_eq!(snapshot::read_index(&files).unwrap().generation, policy.generation);
-        let (bytes, back) = snapshot::join(&files).unwrap();
+        let (bytes, back) = snapshot::read_policy(&files).unwrap();
         prop_assert_eq!(bytes, encoded);
         prop_assert_eq!(back, policy);
     }
@@ -166,7 +166,7 @@ fn invalid_values_are_rejected() {
 }
 
 /// Incompressible bytes in the place of an encoded policy.
-fn noise(length: usize) -> Encoded {
+fn noise(length: usize) -> EncodedPolicy {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let bytes: Vec<u8> = std::iter::repeat_with(|| {
         state ^= state << 13;
@@ -176,27 +176,27 @@ fn noise(length: usize) -> Encoded {
     })
     .take(length)
     .collect();
-    Encoded { digest: Digest::of(&bytes), bytes }
+    EncodedPolicy { digest: Digest::of(&bytes), bytes }
 }
 
 #[test]
 fn a_snapshot_is_split_into_chunks_that_fit_into_secrets() {
-    let files = snapshot::split(7, &noise(2 * MAX_CHUNK), None).unwrap();
+    let files = snapshot::write_files(7, &noise(2 * MAX_CHUNK_BYTES), None).unwrap();
     assert_eq!(snapshot::read_index(&files).unwrap().chunks, [0, 1, 2]);
-    assert!(files.values().all(|file| file.len() <= MAX_CHUNK));
-    assert!(matches!(snapshot::split(7, &noise(4 * MAX_CHUNK), None), Err(SnapshotError::TooLarge(_))));
+    assert!(files.values().all(|file| file.len() <= MAX_CHUNK_BYTES));
+    assert!(matches!(snapshot::write_files(7, &noise(4 * MAX_CHUNK_BYTES), None), Err(SnapshotError::TooLarge(_))));
 }
 
 #[test]
 fn a_snapshot_leaves_the_previous_one_intact() {
     let mut before = None;
     for generation in 7..12 {
-        let files = snapshot::split(generation, &noise(3 * MAX_CHUNK), before.as_ref()).unwrap();
+        let files = snapshot::write_files(generation, &noise(3 * MAX_CHUNK_BYTES), before.as_ref()).unwrap();
         let index = snapshot::read_index(&files).unwrap();
         assert_eq!(index.chunks.len(), 4);
         assert_eq!(index.chunks[0], 0, "the first chunk is written with the index");
         if let Some(before) = &before {
-            let before: &Index = before;
+            let before: &SnapshotIndex = before;
             assert!(
                 index.chunks[1..].iter().all(|number| !before.chunks.contains(number)),
                 "{index:?} over {before:?}"
@@ -210,45 +210,45 @@ fn a_snapshot_leaves_the_previous_one_intact() {
 fn an_index_with_invalid_chunk_numbers_is_rejected() {
     for chunks in ["[]", "[0,1,2,3,4]", "[7]"] {
         let index = format!(r#"{{"generation":7,"digest":"00","chunks":{chunks},"encoding":"gzip"}}"#);
-        let files = BTreeMap::from([(INDEX.to_owned(), index.into_bytes())]);
+        let files = BTreeMap::from([(INDEX_FILE.to_owned(), index.into_bytes())]);
         assert!(matches!(snapshot::read_index(&files), Err(SnapshotError::Chunks(_))), "{chunks}");
     }
 }
 
 fn files() -> BTreeMap<String, Vec<u8>> {
-    snapshot::split(7, &encode(&plain()), None).unwrap()
+    snapshot::write_files(7, &encode(&plain()), None).unwrap()
 }
 
 #[test]
 fn a_partly_updated_snapshot_gives_its_generation_but_no_policy() {
     let newer = TenantPolicy { generation: 8, suspended: true, ..plain() };
-    let mut mixed = snapshot::split(8, &encode(&newer), None).unwrap();
+    let mut mixed = snapshot::write_files(8, &encode(&newer), None).unwrap();
     mixed.insert(chunk_name(0), files()[&chunk_name(0)].clone());
-    assert!(matches!(snapshot::join(&mixed), Err(SnapshotError::Mixed)));
+    assert!(matches!(snapshot::read_policy(&mixed), Err(SnapshotError::DigestMismatch)));
     assert_eq!(snapshot::read_index(&mixed).unwrap().generation, 8);
 }
 
 #[test]
 fn a_snapshot_whose_index_has_the_wrong_generation_is_rejected() {
-    let wrong = snapshot::split(9, &encode(&plain()), None).unwrap();
-    assert!(matches!(snapshot::join(&wrong), Err(SnapshotError::Generation { index: 9, policy: 7 })));
+    let wrong = snapshot::write_files(9, &encode(&plain()), None).unwrap();
+    assert!(matches!(snapshot::read_policy(&wrong), Err(SnapshotError::Generation { index: 9, policy: 7 })));
 }
 
 #[test]
 fn a_snapshot_with_a_missing_file_is_rejected() {
     let mut without_chunk = files();
     without_chunk.remove(&chunk_name(0));
-    assert!(matches!(snapshot::join(&without_chunk), Err(SnapshotError::Missing(name)) if name == "chunk-0"));
+    assert!(matches!(snapshot::read_policy(&without_chunk), Err(SnapshotError::Missing(name)) if name == "chunk-0"));
     let mut without_index = files();
-    without_index.remove(INDEX);
-    assert!(matches!(snapshot::join(&without_index), Err(SnapshotError::Missing(_))));
+    without_index.remove(INDEX_FILE);
+    assert!(matches!(snapshot::read_policy(&without_index), Err(SnapshotError::Missing(_))));
 }
 
 #[test]
 fn a_decompression_bomb_is_rejected() {
-    let bomb = Encoded { bytes: vec![0; 64 << 20], digest: Digest::of(b"") };
-    let files = snapshot::split(7, &bomb, None).unwrap();
-    assert!(matches!(snapshot::join(&files), Err(SnapshotError::Bomb)));
+    let bomb = EncodedPolicy { bytes: vec![0; 64 << 20], digest: Digest::of(b"") };
+    let files = snapshot::write_files(7, &bomb, None).unwrap();
+    assert!(matches!(snapshot::read_policy(&files), Err(SnapshotError::DecompressedTooLarge)));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use crate::engine::{Compiled, PrincipalRef};
+use crate::engine::{Policy, PrincipalRef};
 use crate::reason::Reason;
 
 /// How far in the future `iat` may be, in seconds: the clocks of two nodes differ slightly.
@@ -46,9 +46,9 @@ pub struct FleetClaims {
 ///
 /// Errors of the token take precedence over those of the principal and the tenant, so that only a caller with a valid
 /// token learns about the latter.
-pub fn check<'p>(compiled: &'p Compiled, claims: &Claims, now: i64) -> Result<PrincipalRef<'p>, Reason> {
+pub fn authenticate<'p>(compiled: &'p Policy, claims: &Claims, now: i64) -> Result<PrincipalRef<'p>, Reason> {
     let Claims { iss, aud, sub, iat, exp, jti: _, mcp_fleet: FleetClaims { principal, tenant, serial: _ } } = claims;
-    let policy = compiled.policy();
+    let policy = compiled.model();
     if *aud != policy.audience || *iss != policy.issuer || *tenant != policy.tenant_uid {
         return Err(Reason::TokenWrongAudience);
     }
@@ -62,10 +62,10 @@ pub fn check<'p>(compiled: &'p Compiled, claims: &Claims, now: i64) -> Result<Pr
     if principal.label() != sub {
         return Err(Reason::TokenInvalid);
     }
-    if principal.policy().revoked_until.is_some_and(|until| *iat <= until) {
+    if principal.model().revoked_until.is_some_and(|until| *iat <= until) {
         return Err(Reason::TokenRevoked);
     }
-    if principal.policy().suspended {
+    if principal.model().suspended {
         return Err(Reason::PrincipalSuspended);
     }
     if policy.suspended {
@@ -102,8 +102,8 @@ mod tests {
         let (mut tenant, mut claims) = (testing::policy(), claims());
         policy(&mut tenant);
         token(&mut claims);
-        let compiled = Compiled::new(tenant).unwrap();
-        check(&compiled, &claims, NOW).map(|principal| principal.label().to_owned())
+        let compiled = Policy::new(tenant).unwrap();
+        authenticate(&compiled, &claims, NOW).map(|principal| principal.label().to_owned())
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Denial {
 const MILLISECOND: u128 = 1_000_000;
 
 /// Returns a waiting time in whole seconds, rounded up.
-pub const fn whole_seconds(time: Duration) -> u128 {
+pub const fn ceil_seconds(time: Duration) -> u128 {
     time.as_nanos().div_ceil(1000 * MILLISECOND)
 }
 
@@ -104,12 +104,12 @@ fn duration(time: Duration) -> String {
     if time < Duration::from_secs(1) {
         return format!("{} ms", time.as_nanos().div_ceil(MILLISECOND).max(1));
     }
-    format!("{} s", whole_seconds(time))
+    format!("{} s", ceil_seconds(time))
 }
 
 /// Escapes a name from a caller for a text or an audit line: at most 64 characters of printable ASCII, everything else
 /// escaped.
-pub fn echo(name: &str) -> Cow<'_, str> {
+pub fn escape_name(name: &str) -> Cow<'_, str> {
     const MAX_LENGTH: usize = 64;
     let plain =
         |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'`' | b'"' | b'<' | b'>') || byte == b' ';
@@ -180,11 +180,11 @@ mod tests {
 
     #[test]
     fn a_name_from_a_caller_is_shortened_and_escaped() {
-        assert_eq!(echo("limit"), "limit");
-        assert_eq!(echo("a\nb"), r"a\u{a}b");
-        assert_eq!(echo("`x`"), r"\u{60}x\u{60}");
-        assert_eq!(echo("\u{202e}"), r"\u{202e}");
-        let long = echo(&"é".repeat(500)).into_owned();
+        assert_eq!(escape_name("limit"), "limit");
+        assert_eq!(escape_name("a\nb"), r"a\u{a}b");
+        assert_eq!(escape_name("`x`"), r"\u{60}x\u{60}");
+        assert_eq!(escape_name("\u{202e}"), r"\u{202e}");
+        let long = escape_name(&"é".repeat(500)).into_owned();
         assert!(long.len() <= 64 && long.is_ascii() && long.ends_with("..."), "{long}");
     }
 }

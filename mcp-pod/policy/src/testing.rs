@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use crate::class::Class;
 use crate::json::{Members, Value};
 use crate::model::{
-    Argument, Grant, GrantedTool, ItemRule, PathRule, Principal, PrincipalLimits, Rule, Scalar, Server, ServerLimits,
-    StaleAfter, StringRule, TenantPolicy, Tool, Traffic,
+    Argument, ArrayRule, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Scalar, Server, ServerLimits,
+    StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
 };
 use crate::units::{Bytes, Micros};
 
@@ -82,7 +82,8 @@ fn leaf() -> impl Strategy<Value = Rule> {
 pub(crate) fn rule() -> impl Strategy<Value = Rule> {
     leaf().prop_recursive(2, 12, 3, |inner| {
         prop_oneof![
-            (inner.clone(), 0..3_u32).prop_map(|(item, max_items)| Rule::Array(Box::new(ItemRule { item, max_items }))),
+            (inner.clone(), 0..3_u32)
+                .prop_map(|(item, max_items)| Rule::Array(Box::new(ArrayRule { item, max_items }))),
             named(inner).prop_map(Rule::Object),
         ]
     })
@@ -179,7 +180,7 @@ pub(crate) fn policy() -> TenantPolicy {
         issuer: "https://operator.example/tenants/t-1".into(),
         keys: vec![],
         session_key: vec![0; 32],
-        traffic: Traffic::default(),
+        traffic: TenantLimits::default(),
         stale_after: StaleAfter { read: Duration::from_secs(60), write: Duration::from_secs(15) },
         currency: None,
         servers: vec![server("files", vec![])],

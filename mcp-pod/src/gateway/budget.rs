@@ -1,4 +1,4 @@
-//! The leases that calls are paid from: the lease book of the policy engine, shared by calls and the control stream.
+//! The leases that calls are paid from: the lease pool of the policy engine, shared by calls and the control stream.
 //!
 //! A call that fits into the leases at hand takes one uncontended lock and waits for nothing. Otherwise the control
 //! stream requests a lease, and the call waits at most [`LEASE_TIMEOUT`] for the answer. Without a stream the call is
@@ -7,7 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mcp_fleet_policy::budget::{self, Book, Call, Charge, LeaseAnswer, LeaseRequest, Outcome, SpendReport};
+use mcp_fleet_policy::budget::{
+    self, Charge, LeaseAnswer, LeasePool, LeaseRequest, PricedCall, ReserveOutcome, SpendReport,
+};
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::model::{Budget, TenantPolicy};
 use mcp_fleet_policy::reason::Reason;
@@ -18,10 +20,10 @@ use tokio::sync::Notify;
 /// How long a call waits for a lease.
 const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The lease book of this process.
+/// The lease pool of this process.
 #[derive(Debug)]
 pub struct Leases {
-    book: Mutex<Book>,
+    pool: Mutex<LeasePool>,
     start: Instant,
     epoch: String,
     /// Notifies the control stream that something has to be sent before its next turn.
@@ -31,10 +33,10 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Returns an empty book.
+    /// Returns an empty pool.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            book: Mutex::new(Book::new()),
+            pool: Mutex::new(LeasePool::new()),
             start: Instant::now(),
             epoch: ulid::Ulid::generate().to_string(),
             unsent: Notify::new(),
@@ -53,26 +55,30 @@ impl Leases {
 
     /// Replaces the budgets by those of a policy that comes into force.
     pub(crate) fn apply(&self, policy: &TenantPolicy) {
-        self.book.lock().apply(self.now(), policy);
+        self.pool.lock().apply(self.now(), policy);
         self.answered.notify_waiters();
     }
 
     /// Takes the price and one call out of every budget that covers the call, or out of none.
     ///
     /// Ends in bounded time. Every call needs a reservation, also one of a free tool that no budget covers.
-    pub(crate) async fn reserve(self: &Arc<Self>, call: &Call<'_>, budgets: &[Budget]) -> Result<Reservation, Denial> {
+    pub(crate) async fn reserve(
+        self: &Arc<Self>,
+        call: &PricedCall<'_>,
+        budgets: &[Budget],
+    ) -> Result<Reservation, Denial> {
         match self.try_reserve(call, budgets) {
-            Outcome::Reserved(reservation) => Ok(self.reserved(reservation)),
-            Outcome::Refused(denial) => Err(denial),
+            ReserveOutcome::Reserved(reservation) => Ok(self.reserved(reservation)),
+            ReserveOutcome::Denied(denial) => Err(denial),
             // Boxed because it is rare, and would make the future of every call larger.
-            Outcome::NeedLease => Box::pin(self.reserve_from_next_lease(call, budgets)).await,
+            ReserveOutcome::NeedLease => Box::pin(self.reserve_from_next_lease(call, budgets)).await,
         }
     }
 
-    fn try_reserve(&self, call: &Call<'_>, budgets: &[Budget]) -> Outcome {
+    fn try_reserve(&self, call: &PricedCall<'_>, budgets: &[Budget]) -> ReserveOutcome {
         let now = self.now();
-        let outcome = self.book.lock().reserve(now, unix_now(), call, budgets.iter());
-        if matches!(outcome, Outcome::NeedLease) {
+        let outcome = self.pool.lock().reserve(now, unix_now(), call, budgets.iter());
+        if matches!(outcome, ReserveOutcome::NeedLease) {
             self.unsent.notify_one();
         }
         outcome
@@ -80,7 +86,7 @@ impl Leases {
 
     async fn reserve_from_next_lease(
         self: &Arc<Self>,
-        call: &Call<'_>,
+        call: &PricedCall<'_>,
         budgets: &[Budget],
     ) -> Result<Reservation, Denial> {
         let deadline = tokio::time::sleep(LEASE_TIMEOUT);
@@ -91,9 +97,9 @@ impl Leases {
             tokio::pin!(answered);
             answered.as_mut().enable();
             match self.try_reserve(call, budgets) {
-                Outcome::Reserved(reservation) => return Ok(self.reserved(reservation)),
-                Outcome::Refused(denial) => return Err(denial),
-                Outcome::NeedLease => {}
+                ReserveOutcome::Reserved(reservation) => return Ok(self.reserved(reservation)),
+                ReserveOutcome::Denied(denial) => return Err(denial),
+                ReserveOutcome::NeedLease => {}
             }
             tokio::select! {
                 () = answered => {}
@@ -114,45 +120,45 @@ impl Leases {
     }
 
     /// Returns the requests to send now.
-    pub fn take_requests(&self) -> Vec<LeaseRequest> {
-        self.book.lock().take_requests(self.now())
+    pub fn take_lease_requests(&self) -> Vec<LeaseRequest> {
+        self.pool.lock().take_lease_requests(self.now())
     }
 
     /// Returns the reports to send now.
     pub fn take_reports(&self) -> Vec<SpendReport> {
-        self.book.lock().take_reports(self.now())
+        self.pool.lock().take_reports(self.now())
     }
 
     /// A new control stream is up: whatever an earlier one may have lost is sent again, with the same numbers.
-    pub(crate) fn reconnected(&self) {
-        self.book.lock().reconnected();
+    pub(crate) fn resend_unanswered(&self) {
+        self.pool.lock().resend_unanswered();
     }
 
-    /// Lets time pass in the book: leases expire, idle ones are returned.
-    pub(crate) fn tick(&self) {
-        self.book.lock().tick(self.now());
+    /// Lets time pass in the pool: leases expire, idle ones are returned.
+    pub(crate) fn expire_leases(&self) {
+        self.pool.lock().expire_leases(self.now());
     }
 
     /// Applies an answer of the ledger.
     pub fn answer(&self, answer: LeaseAnswer) {
-        self.book.lock().answer(self.now(), unix_now(), answer);
+        self.pool.lock().answer(self.now(), unix_now(), answer);
         self.answered.notify_waiters();
     }
 
     /// Marks a report as written by the ledger.
-    pub fn acked(&self, lease: &str, sequence: u64) {
-        self.book.lock().acked(lease, sequence);
+    pub fn acknowledge_report(&self, lease: &str, sequence: u64) {
+        self.pool.lock().acknowledge_report(lease, sequence);
         self.answered.notify_waiters();
     }
 
     /// Starts to return a lease to the leader.
-    pub fn recall(&self, lease: &str) {
-        self.book.lock().recall(self.now(), lease);
+    pub fn return_lease(&self, lease: &str) {
+        self.pool.lock().return_lease(self.now(), lease);
     }
 
     /// Starts to return all leases. Calls are denied from now on.
     pub(crate) fn close(&self) {
-        self.book.lock().close(self.now());
+        self.pool.lock().close(self.now());
         self.unsent.notify_one();
     }
 
@@ -162,7 +168,7 @@ impl Leases {
             let answered = self.answered.notified();
             tokio::pin!(answered);
             answered.as_mut().enable();
-            if self.book.lock().is_empty() {
+            if self.pool.lock().is_empty() {
                 return;
             }
             answered.await;
@@ -186,7 +192,7 @@ impl Reservation {
 
     fn end(&mut self, charge: Charge) {
         if let Some(reservation) = self.reservation.take() {
-            self.leases.book.lock().settle(self.leases.now(), reservation, charge);
+            self.leases.pool.lock().settle(self.leases.now(), reservation, charge);
         }
     }
 }

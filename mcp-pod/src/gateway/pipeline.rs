@@ -21,7 +21,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use mcp_fleet_policy::engine::View;
+use mcp_fleet_policy::engine::ServerAccess;
 use mcp_fleet_policy::reason::Reason;
 use ulid::Ulid;
 
@@ -54,7 +54,7 @@ pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Inc
         Err(rejection) => {
             let audited = match principal {
                 _ if !rejection.flood => true,
-                Some(principal) => state.governor.audible(state.tick(), principal),
+                Some(principal) => state.governor.should_audit(state.tick(), principal),
                 None => FLOOD_THROTTLE.allows(),
             };
             state.record_rejected(&record, policy.as_deref(), rejection.reason, audited).await;
@@ -109,7 +109,7 @@ fn authenticate<'p>(
 ) -> Result<Caller<'p>, Rejection> {
     let caller = check_token(&policy.compiled, &policy.token_verifier, &state.failures, peer, headers, now)?;
     record.principal = Some(caller.principal.index());
-    let within_limit = state.governor.look(state.tick(), &caller.principal.policy().uid);
+    let within_limit = state.governor.check_request(state.tick(), &caller.principal.model().uid);
     within_limit.map_err(|denial| Rejection::too_many_requests(&denial))?;
     Ok(caller)
 }
@@ -120,13 +120,13 @@ fn find_server<'p>(
     record: &mut RequestRecord,
     head: &Parts,
     caller: Caller<'p>,
-) -> Result<View<'p>, Rejection> {
+) -> Result<ServerAccess<'p>, Rejection> {
     if route::foreign_origin(&head.headers, &policy.tenant_policy().audience) {
         return Err(Rejection::head(StatusCode::FORBIDDEN, Reason::OriginRefused));
     }
     let view = route::server_name(head.uri.path())
         .ok_or(Reason::ServerUnknown)
-        .and_then(|server| caller.principal.view(server))
+        .and_then(|server| caller.principal.server(server))
         .map_err(|reason| Rejection::head(StatusCode::NOT_FOUND, reason))?;
     record.server = Some(view.server_index());
     route::check_head(&head.method, &head.headers)?;

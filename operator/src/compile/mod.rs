@@ -18,7 +18,7 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
-use mcp_fleet_policy::model::{Budget, Selector, StaleAfter, TenantPolicy, Traffic, Uid, VerificationKey};
+use mcp_fleet_policy::model::{Budget, Selector, StaleAfter, TenantLimits, TenantPolicy, Uid, VerificationKey};
 
 pub use principal::{Revocation, revocation};
 
@@ -147,7 +147,7 @@ pub fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
         issuer: inputs.issuer.clone(),
         keys,
         session_key: inputs.session_key.clone(),
-        traffic: Traffic {
+        traffic: TenantLimits {
             calls_per_minute: spec.traffic.calls_per_minute,
             max_concurrent_calls: spec.traffic.max_concurrent_calls,
         },

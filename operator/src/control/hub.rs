@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mcp_fleet_control::Encoded;
+use mcp_fleet_control::EncodedPolicy;
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ pub struct Published {
     /// The policy.
     pub policy: Arc<TenantPolicy>,
     /// Its canonical bytes and their digest.
-    pub encoded: Arc<Encoded>,
+    pub encoded: Arc<EncodedPolicy>,
 }
 
 /// The operator knew at that moment that nothing newer than this generation had been asked for.

@@ -9,8 +9,10 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
-use mcp_fleet_control::Encoded;
-use mcp_fleet_control::snapshot::{self, CHUNK_PLACES, INDEX, Index, SnapshotError, chunk_name, secret_name};
+use mcp_fleet_control::EncodedPolicy;
+use mcp_fleet_control::snapshot::{
+    self, CHUNK_SLOTS, INDEX_FILE, SnapshotError, SnapshotIndex, chunk_name, secret_name,
+};
 
 use crate::compile::Previous;
 use crate::config::FIELD_MANAGER;
@@ -67,7 +69,7 @@ pub(super) struct Snapshots {
     /// Versions as they were read or written last, by name.
     versions: BTreeMap<String, String>,
     /// The index that stands there.
-    published: Option<Index>,
+    published: Option<SnapshotIndex>,
 }
 
 impl Snapshots {
@@ -98,10 +100,10 @@ impl Snapshots {
             }
         }
         let snapshots = Self { api, labels, versions, published };
-        if !files.contains_key(INDEX) {
+        if !files.contains_key(INDEX_FILE) {
             return Ok((snapshots, Ok(None)));
         }
-        let previous = snapshot::join(&files).map(|(_, policy)| {
+        let previous = snapshot::read_policy(&files).map(|(_, policy)| {
             // Without the UIDs no scope inherits anything: the careful side.
             let scopes = files.get(SCOPES).and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
             Some(Previous { policy, scopes })
@@ -120,13 +122,13 @@ impl Snapshots {
     pub(super) async fn write(
         &mut self,
         generation: u64,
-        encoded: &Encoded,
+        encoded: &EncodedPolicy,
         scopes: &BTreeMap<String, String>,
     ) -> Result<(), PublishError> {
         let mut files =
-            snapshot::split(generation, encoded, self.published.as_ref()).map_err(PublishError::TooLarge)?;
+            snapshot::write_files(generation, encoded, self.published.as_ref()).map_err(PublishError::TooLarge)?;
         let index = snapshot::read_index(&files).map_err(PublishError::TooLarge)?;
-        for number in 1..CHUNK_PLACES {
+        for number in 1..CHUNK_SLOTS {
             let name = secret_name(number);
             // A chunk that is no longer needed stays as it is: the index does not name it.
             if let Some(chunk) = files.remove(&chunk_name(number)) {

@@ -260,9 +260,9 @@ impl Worker {
 }
 
 /// Reads the policy back and makes of it what a gateway does: what it would refuse is not published.
-fn check(encoded: &mcp_fleet_control::Encoded) -> Result<(), PublishError> {
+fn check(encoded: &mcp_fleet_control::EncodedPolicy) -> Result<(), PublishError> {
     let policy =
         mcp_fleet_control::decode(&encoded.bytes).map_err(|error| PublishError::Unenforceable(error.into()))?;
-    mcp_fleet_policy::engine::Compiled::new(policy).map_err(|error| PublishError::Unenforceable(error.into()))?;
+    mcp_fleet_policy::engine::Policy::new(policy).map_err(|error| PublishError::Unenforceable(error.into()))?;
     Ok(())
 }

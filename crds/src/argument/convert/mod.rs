@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use mcp_fleet_policy::model::{self, ItemRule, Rule, Scalar};
+use mcp_fleet_policy::model::{self, ArrayRule, Rule, Scalar};
 use mcp_fleet_policy::rules;
 
 use super::{
@@ -78,7 +78,7 @@ impl<V: ToRule> ToRule for Value<V> {
                 refuse_other_members(rules, "array", [("object", object.is_some())])?;
                 let Items { items, max_items } = required(array.as_ref(), "array", "Array")?;
                 let item = items.to_rule().map_err(|error| error.inside("array.items"))?;
-                return Ok(Rule::Array(Box::new(ItemRule { item, max_items: *max_items })));
+                return Ok(Rule::Array(Box::new(ArrayRule { item, max_items: *max_items })));
             }
             ValueType::Object => {
                 refuse_other_members(rules, "object", [("array", array.is_some())])?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
     Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server, ServerLimits, StaleAfter,
-    TenantPolicy, Tool, Traffic, Uid, VerificationKey,
+    TenantLimits, TenantPolicy, Tool, Uid, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -54,7 +54,7 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         issuer: text(issuer, "issuer")?,
         keys: each(keys, key)?,
         session_key,
-        traffic: Traffic { calls_per_minute, max_concurrent_calls },
+        traffic: TenantLimits { calls_per_minute, max_concurrent_calls },
         stale_after: StaleAfter { read: Duration::from_millis(read_ms), write: Duration::from_millis(write_ms) },
         currency,
         servers: each(servers, server)?,

@@ -1,7 +1,7 @@
 //! Converts argument rules from the wire to the model.
 
 use mcp_fleet_policy::json::MAX_INTEGER;
-use mcp_fleet_policy::model::{Argument, ItemRule, PathRule, Rule, Scalar, StringRule};
+use mcp_fleet_policy::model::{Argument, ArrayRule, PathRule, Rule, Scalar, StringRule};
 
 use super::ConvertError;
 use super::field::{each, invalid, require, text};
@@ -46,7 +46,7 @@ fn rule(message: wire::Rule) -> Result<Rule, ConvertError> {
         Kind::Array(list) => {
             let wire::ArrayRule { item, max_items } = *list;
             let item = rule(*item.ok_or(ConvertError::Missing("array.item"))?)?;
-            Rule::Array(Box::new(ItemRule { item, max_items }))
+            Rule::Array(Box::new(ArrayRule { item, max_items }))
         }
         Kind::Object(wire::ObjectRule { properties }) => Rule::Object(arguments(properties)?),
     })

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, Budget, Grant, GrantedTool, ItemRule, PathRule, Period, Principal, PrincipalLimits, Rule, Scalar,
-    Selector, Server, ServerLimits, StaleAfter, StringRule, TenantPolicy, Tool, Traffic, VerificationKey,
+    Argument, ArrayRule, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Scalar,
+    Selector, Server, ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 use proptest::collection::vec;
@@ -44,7 +44,7 @@ fn rule() -> impl Strategy<Value = Rule> {
     leaf.prop_recursive(3, 12, 3, |inner| {
         prop_oneof![
             (inner.clone(), any::<u32>())
-                .prop_map(|(item, max_items)| Rule::Array(Box::new(ItemRule { item, max_items }))),
+                .prop_map(|(item, max_items)| Rule::Array(Box::new(ArrayRule { item, max_items }))),
             vec((name(), any::<bool>(), inner), 0..3).prop_map(|list| Rule::Object(named(list))),
         ]
     })
@@ -150,7 +150,7 @@ pub(crate) fn policy() -> impl Strategy<Value = TenantPolicy> {
             issuer,
             keys,
             session_key,
-            traffic: Traffic { calls_per_minute, max_concurrent_calls },
+            traffic: TenantLimits { calls_per_minute, max_concurrent_calls },
             stale_after: StaleAfter {
                 read: Duration::from_millis(read.into()),
                 write: Duration::from_millis(write.into()),

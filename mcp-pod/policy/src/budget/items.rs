@@ -2,7 +2,7 @@
 
 use foldhash::HashMap;
 
-use super::{Call, Spend, SpendItem};
+use super::{PricedCall, Spend, SpendItem};
 
 /// Indices by principal, server and tool. Three nested lookups by borrowed names, so that a repeated call allocates
 /// nothing.
@@ -24,7 +24,7 @@ struct Usage {
 
 impl Items {
     /// Adds a reservation for this call and returns the index of its item.
-    pub(super) fn reserve(&mut self, call: &Call<'_>, spend: Spend) -> usize {
+    pub(super) fn reserve(&mut self, call: &PricedCall<'_>, spend: Spend) -> usize {
         let known = self.indices.get(call.principal).and_then(|servers| servers.get(call.server)?.get(call.tool));
         let index = known.copied().unwrap_or_else(|| {
             let servers = self.indices.entry(call.principal.to_owned()).or_default();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::items::Items;
-use super::{Call, Charge, Grant, Spend, SpendReport};
+use super::{Charge, GrantedLease, PricedCall, Spend, SpendReport};
 use crate::tick::Tick;
 
 /// How long a lease may be unused before it is returned.
@@ -54,8 +54,8 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(now: Tick, budget_uid: String, grant: Grant) -> Self {
-        let Grant { lease: id, amount, calls, valid } = grant;
+    pub(super) fn new(now: Tick, budget_uid: String, grant: GrantedLease) -> Self {
+        let GrantedLease { lease: id, amount, calls, valid } = grant;
         let before = |(parts, max): (u32, Duration)| now.plus(valid.saturating_sub((valid / parts).min(max)));
         Self {
             id,
@@ -91,7 +91,7 @@ impl Lease {
     }
 
     /// Reserves an amount for which [`Lease::fits`] returned true. Returns the index of the call's item.
-    pub(super) fn reserve(&mut self, now: Tick, call: &Call<'_>, need: Spend) -> usize {
+    pub(super) fn reserve(&mut self, now: Tick, call: &PricedCall<'_>, need: Spend) -> usize {
         self.last_used = now;
         self.reserved = self.reserved.plus(need);
         self.items.reserve(call, need)
@@ -121,7 +121,7 @@ impl Lease {
     }
 
     /// Ends or drains the lease if it is near its deadline or idle.
-    pub(super) fn tick(&mut self, now: Tick) {
+    pub(super) fn expire_leases(&mut self, now: Tick) {
         if now >= self.end_at && self.state != State::Ended {
             self.items.spend_reserved();
             self.spent = self.spent.plus(std::mem::take(&mut self.reserved));
@@ -160,12 +160,12 @@ impl Lease {
     }
 
     /// Sends the newest report again if it is unacknowledged: it may have been lost with the connection.
-    pub(super) fn reconnected(&mut self) {
+    pub(super) fn resend_unanswered(&mut self) {
         self.resend = self.unacked.is_some();
     }
 
     /// Records that the ledger has stored the reports up to this one. Returns whether it was the last.
-    pub(super) fn acked(&mut self, sequence: u64) -> bool {
+    pub(super) fn acknowledge_report(&mut self, sequence: u64) -> bool {
         let Some(report) = self.unacked.take_if(|report| report.sequence <= sequence) else { return false };
         self.resend = false;
         report.last

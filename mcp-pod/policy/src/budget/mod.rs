@@ -2,24 +2,24 @@
 //!
 //! The ledger charges a lease to its budget before the gateway receives it, so every reservation is covered. A call
 //! reserves from every budget that covers it or from none, and is charged in full unless the server certainly never
-//! saw it. [`Book`] does no I/O: its driver sends the requests and reports that the book returns (reports first, so
+//! saw it. [`LeasePool`] does no I/O: its driver sends the requests and reports that the pool returns (reports first, so
 //! that returned amounts can be leased again) and passes the answers back in.
 
 mod account;
-mod book;
 mod items;
 mod lease;
+mod pool;
 
 use std::time::Duration;
 
 use crate::denial::Denial;
 use crate::units::Micros;
 
-pub use book::Book;
+pub use pool::LeasePool;
 
 /// A call that needs a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call<'c> {
+pub struct PricedCall<'c> {
     /// `<namespace>/<name>` of the caller.
     pub principal: &'c str,
     /// Name of the server.
@@ -30,18 +30,18 @@ pub struct Call<'c> {
     pub price: Micros,
 }
 
-/// Result of [`Book::reserve`].
+/// Result of [`LeasePool::reserve`].
 #[derive(Debug)]
-pub enum Outcome {
+pub enum ReserveOutcome {
     /// The call is covered; settle the reservation when the call ends.
     Reserved(Reservation),
-    /// A lease is missing and has been queued for [`Book::take_requests`]; reserve again once it is answered.
+    /// A lease is missing and has been queued for [`LeasePool::take_lease_requests`]; reserve again once it is answered.
     NeedLease,
     /// The call cannot be covered.
-    Refused(Denial),
+    Denied(Denial),
 }
 
-/// Amounts that one call reserves from leases. Pass it to [`Book::settle`] exactly once; a reservation that is dropped
+/// Amounts that one call reserves from leases. Pass it to [`LeasePool::settle`] exactly once; a reservation that is dropped
 /// instead counts as spent when its leases end.
 #[must_use = "a reservation has to be settled"]
 #[derive(Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub struct Reservation {
 /// The amount that a reservation takes from one lease.
 #[derive(Debug, PartialEq, Eq)]
 struct ReservationPart {
-    /// Number of the lease in the book.
+    /// Number of the lease in the pool.
     lease: u64,
     /// Index of the principal and tool in the lease's items.
     item: usize,
@@ -96,7 +96,7 @@ impl Spend {
 /// A request to the ledger for a lease on one budget.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseRequest {
-    /// Number of the request, unique in this book. A request that is sent again after a reconnect keeps its number.
+    /// Number of the request, unique in this pool. A request that is sent again after a reconnect keeps its number.
     pub request: u64,
     /// UID of the budget.
     pub budget_uid: String,
@@ -125,7 +125,7 @@ pub struct LeaseAnswer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseOutcome {
     /// The lease is granted, and its amount is already charged to the budget.
-    Granted(Grant),
+    Granted(GrantedLease),
     /// The budget has less left than the requested minimum.
     Exhausted {
         /// End of the budget's period, in Unix seconds.
@@ -139,7 +139,7 @@ pub enum LeaseOutcome {
 
 /// A granted lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub struct GrantedLease {
     /// Opaque id of the lease.
     pub lease: String,
     /// Money that may be spent from the lease.

@@ -1,18 +1,18 @@
 //! A tool that a principal may call, and the check of one call's arguments.
 
-use super::{Compiled, ServerEntry, ToolEntry};
+use super::{Policy, ServerEntry, ToolEntry};
 use crate::class::Class;
 use crate::denial::Denial;
 use crate::json::{Members, Value};
 use crate::model;
 use crate::reason::Reason;
-use crate::rules::PathUse;
+use crate::rules::PathArgument;
 use crate::units::Micros;
 
 /// A tool that a principal may call, within the limits of its grants.
 #[derive(Clone, Copy, Debug)]
 pub struct ToolAccess<'p> {
-    pub(super) compiled: &'p Compiled,
+    pub(super) compiled: &'p Policy,
     pub(super) server: &'p model::Server,
     pub(super) tool: &'p model::Tool,
     pub(super) server_entry: &'p ServerEntry,
@@ -21,11 +21,11 @@ pub struct ToolAccess<'p> {
 
 /// A call whose arguments one grant and the catalogue admit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admitted<'p, 'v> {
+pub struct AdmittedCall<'p, 'v> {
     /// Scope of the grant that admits the call: the first one, if several do.
     pub scope: &'p str,
     /// Every path in the arguments, for the shim to resolve.
-    pub paths: Vec<PathUse<'p, 'v>>,
+    pub paths: Vec<PathArgument<'p, 'v>>,
 }
 
 impl<'p> ToolAccess<'p> {
@@ -66,7 +66,7 @@ impl<'p> ToolAccess<'p> {
     }
 
     /// Checks the arguments of a call; `None` counts as an empty object.
-    pub fn admit<'v>(self, arguments: Option<&'v Value<'_>>) -> Result<Admitted<'p, 'v>, Denial> {
+    pub fn admit<'v>(self, arguments: Option<&'v Value<'_>>) -> Result<AdmittedCall<'p, 'v>, Denial> {
         const EMPTY: &Members<'static> = &Vec::new();
         let members = match arguments {
             None => EMPTY,
@@ -76,7 +76,7 @@ impl<'p> ToolAccess<'p> {
         let mut paths = Vec::new();
         for grant in &self.tool_entry.grants {
             if grant.arguments.admit(members, &mut paths).is_ok() {
-                return Ok(Admitted { scope: &grant.scope, paths });
+                return Ok(AdmittedCall { scope: &grant.scope, paths });
             }
             paths.clear();
         }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::{CompileError, Compiled, PrincipalEntry, ServerEntry, ToolEntry, ToolGrant};
+use super::{CompileError, CompiledGrant, Policy, PrincipalEntry, ServerEntry, ToolEntry};
 use crate::class::Class;
 use crate::model::{Budget, Grant, Principal, Server, TenantPolicy, Tool};
 use crate::rules::Arguments;
 use crate::schema;
 
-pub(super) fn compile(policy: TenantPolicy) -> Result<Compiled, CompileError> {
+pub(super) fn compile(policy: TenantPolicy) -> Result<Policy, CompileError> {
     let servers = index("server", policy.servers.iter().map(|server| server.name.as_str()))?;
     let uids = index("server", policy.servers.iter().map(|server| server.uid.as_str()))?;
     let principals = index("principal", policy.principals.iter().map(|principal| principal.uid.as_str()))?;
@@ -25,7 +25,7 @@ pub(super) fn compile(policy: TenantPolicy) -> Result<Compiled, CompileError> {
         Compiler { policy: &policy, catalogues: &catalogues, grants: HashMap::default(), tools: HashMap::default() };
     let principal_entries =
         policy.principals.iter().map(|principal| compiler.principal(principal, &uids)).collect::<Result<_, _>>()?;
-    Ok(Compiled { policy, servers, tools, principals, principal_entries })
+    Ok(Policy { policy, servers, tools, principals, principal_entries })
 }
 
 /// Maps each name to its index; fails if a name occurs twice.
@@ -52,8 +52,8 @@ fn catalogue(server: &Server) -> Result<Vec<Arc<Arguments>>, CompileError> {
 }
 
 /// For each tool of a server, in the order of the catalogue, the grants of it by one scope.
-type ScopeGrants = Vec<Vec<ToolGrant>>;
-/// Compiled values with the input that each was compiled from.
+type ScopeGrants = Vec<Vec<CompiledGrant>>;
+/// Policy values with the input that each was compiled from.
 type Memo<K, V> = Vec<(K, Arc<V>)>;
 
 /// Compiles principals. Equal parts are compiled once and shared, because most principals hold the same few scopes.
@@ -103,7 +103,7 @@ impl<'p> Compiler<'p> {
             .iter()
             .enumerate()
             .filter_map(|(tool, declared)| {
-                let grants: Vec<ToolGrant> =
+                let grants: Vec<CompiledGrant> =
                     scopes.iter().filter_map(|scope| scope.get(tool)).flatten().cloned().collect();
                 let all: Vec<&Arc<Arguments>> = grants.iter().map(|grant| &grant.arguments).collect();
                 // A grant of the whole tool admits everything that the other grants admit.
@@ -142,9 +142,9 @@ impl<'p> Compiler<'p> {
 /// class is granted.
 ///
 /// An entry that can admit no call (it omits or contradicts an argument that the catalogue requires) grants nothing.
-fn tool_grants(grant: &Grant, tool: &Tool, declared: &Arc<Arguments>) -> Result<Vec<ToolGrant>, CompileError> {
+fn tool_grants(grant: &Grant, tool: &Tool, declared: &Arc<Arguments>) -> Result<Vec<CompiledGrant>, CompileError> {
     let Grant { scope, server_uid: _, tools, classes } = grant;
-    let tool_grant = |arguments| ToolGrant { scope: scope.clone(), arguments };
+    let tool_grant = |arguments| CompiledGrant { scope: scope.clone(), arguments };
     let mut named = tools.iter().filter(|named| named.name == tool.name).peekable();
     if named.peek().is_none() {
         let granted = classes.contains(&tool.class);

@@ -6,7 +6,7 @@
 
 mod access;
 mod compile;
-mod view;
+mod server_access;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use crate::model::TenantPolicy;
 use crate::reason::Reason;
 use crate::rules::{Arguments, RuleError};
 
-pub use access::{Admitted, ToolAccess};
-pub use view::{PrincipalRef, View};
+pub use access::{AdmittedCall, ToolAccess};
+pub use server_access::{PrincipalRef, ServerAccess};
 
 /// Why a policy cannot be enforced; the previous policy stays in force.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +56,7 @@ pub enum CompileError {
 
 /// The compiled policy of one tenant: the model and the tables to look things up in it.
 #[derive(Debug)]
-pub struct Compiled {
+pub struct Policy {
     policy: TenantPolicy,
     /// Indices into `policy.servers`, by name.
     servers: HashMap<String, usize>,
@@ -93,26 +93,26 @@ struct ToolEntry {
     /// Index into the server's tools.
     tool: usize,
     /// The grants of this tool; a call needs one that admits all of its arguments.
-    grants: Vec<ToolGrant>,
+    grants: Vec<CompiledGrant>,
     /// JSON Schema of the arguments that the grants admit.
     schema: Box<[u8]>,
 }
 
 /// A grant of one tool: the rules of one scope, already intersected with those of the catalogue.
 #[derive(Clone, Debug)]
-struct ToolGrant {
+struct CompiledGrant {
     scope: String,
     arguments: Arc<Arguments>,
 }
 
-impl Compiled {
+impl Policy {
     /// Compiles a policy into its lookup tables.
     pub fn new(policy: TenantPolicy) -> Result<Self, CompileError> {
         compile::compile(policy)
     }
 
     /// Returns the policy as published.
-    pub const fn policy(&self) -> &TenantPolicy {
+    pub const fn model(&self) -> &TenantPolicy {
         &self.policy
     }
 

@@ -16,7 +16,7 @@ fn path(name: &str, root: &str) -> Argument {
     Argument { name: name.into(), required: true, rule: Rule::Path(rule) }
 }
 
-fn files(grants: Vec<Grant>) -> Compiled {
+fn files(grants: Vec<Grant>) -> Policy {
     let mut policy = policy();
     let read = tool("read", Class::Read, vec![path("path", "/w"), integer("head", false, 1, 10_000)]);
     policy.servers[0].tools = vec![
@@ -25,14 +25,14 @@ fn files(grants: Vec<Grant>) -> Compiled {
         tool("remove", Class::Destructive, vec![path("path", "/w")]),
     ];
     policy.principals[0].grants = grants;
-    Compiled::new(policy).unwrap()
+    Policy::new(policy).unwrap()
 }
 
-fn authorised(compiled: &Compiled, tool: &str) -> Result<(), Reason> {
+fn authorised(compiled: &Policy, tool: &str) -> Result<(), Reason> {
     compiled.principal("p-coder").unwrap().authorise("files", tool).map(drop)
 }
 
-fn call(compiled: &Compiled, tool: &str, members: &Members<'static>) -> Result<String, Reason> {
+fn call(compiled: &Policy, tool: &str, members: &Members<'static>) -> Result<String, Reason> {
     let access = compiled.principal("p-coder").unwrap().authorise("files", tool)?;
     let arguments = Value::Object(members.clone());
     access.admit(Some(&arguments)).map(|admitted| admitted.scope.to_owned()).map_err(|denial| denial.reason)
@@ -137,7 +137,7 @@ fn a_budget_selects_calls_by_principal_server_and_class() {
         budget("files", Selector { servers: Some(vec!["s-files".into()]), ..Selector::default() }),
         budget("none", Selector { servers: Some(vec![]), ..Selector::default() }),
     ];
-    let compiled = Compiled::new(policy).unwrap();
+    let compiled = Policy::new(policy).unwrap();
     let names = |tool: &str| {
         let access = compiled.principal("p-coder").unwrap().authorise("files", tool).unwrap();
         access.budgets().map(|budget| budget.name.as_str()).collect::<Vec<_>>()
@@ -150,10 +150,10 @@ fn a_budget_selects_calls_by_principal_server_and_class() {
 fn a_name_that_occurs_twice_is_refused() {
     let mut twice = policy();
     twice.servers.push(server("files", vec![]));
-    assert!(matches!(Compiled::new(twice), Err(CompileError::Duplicate { kind: "server", .. })));
+    assert!(matches!(Policy::new(twice), Err(CompileError::Duplicate { kind: "server", .. })));
     let mut twice = policy();
     twice.principals.push(principal("coder"));
-    assert!(matches!(Compiled::new(twice), Err(CompileError::Duplicate { kind: "principal", .. })));
+    assert!(matches!(Policy::new(twice), Err(CompileError::Duplicate { kind: "principal", .. })));
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn allowed(tool: &crate::model::Tool, grants: &[Grant], members: &Members<'stati
     let mut policy = policy();
     policy.servers[0].tools = vec![tool.clone()];
     policy.principals[0].grants = grants.to_vec();
-    call(&Compiled::new(policy).unwrap(), "t", members).is_ok()
+    call(&Policy::new(policy).unwrap(), "t", members).is_ok()
 }
 
 proptest! {

@@ -4,9 +4,9 @@
 //! the given time is admitted. State is keyed by UID and outlives policies: a new policy changes the limits and keeps
 //! the usage. Buckets start with one token, so that a restart of the gateway gives no caller a full burst.
 //!
-//! Requests that are refused, aborted or not calls, and answers that a caller does not read ([`Governor::unread`]),
+//! Requests that are refused, aborted or not calls, and answers that a caller does not read ([`Governor::track_unread`]),
 //! take nothing from these limits but still cost the gateway resources. Each principal has a fixed allowance of both.
-//! [`Governor::look`] checks it before any part of a request is read, and takes one request from the allowance;
+//! [`Governor::check_request`] checks it before any part of a request is read, and takes one request from the allowance;
 //! [`Governor::admit`] gives it back if the request is an admitted call.
 
 mod bucket;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use foldhash::HashMap;
 
 use crate::denial::Denial;
-use crate::model::{PrincipalLimits, ServerLimits, TenantPolicy, Traffic};
+use crate::model::{PrincipalLimits, ServerLimits, TenantLimits, TenantPolicy};
 use crate::reason::Reason;
 use crate::tick::Tick;
 
@@ -29,7 +29,7 @@ const SLOT_RETRY: Duration = Duration::from_secs(1);
 /// Allowance of a principal for requests that are not admitted calls: more than clients need that list the tools
 /// before each call and open a thousand sessions at once, and few enough to read and audit.
 const OTHER_REQUESTS: Rate = Rate::new(6000, Some(3000));
-/// Shortest time between two audited refusals of one principal by [`Governor::look`].
+/// Shortest time between two audited refusals of one principal by [`Governor::check_request`].
 const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of answers that a principal may leave unread before its next request is refused. One answer may be larger.
 const MAX_UNREAD: u64 = 16 << 20;
@@ -58,7 +58,7 @@ struct State {
     in_flight: u32,
     /// Allowance of requests that are not admitted calls; `None` until the first request.
     other_requests: Option<Bucket>,
-    /// When a refusal by [`Governor::look`] was last audited.
+    /// When a refusal by [`Governor::check_request`] was last audited.
     last_audited: Option<Tick>,
 }
 
@@ -81,7 +81,7 @@ pub struct Permit {
 /// An answer that the caller has not read yet; dropping it counts the answer as read.
 #[must_use = "dropping it counts the answer as read"]
 #[derive(Debug)]
-pub struct Unread {
+pub struct UnreadAnswer {
     principal: Arc<Limiter>,
     bytes: u64,
 }
@@ -100,7 +100,7 @@ impl Governor {
 
     /// Applies the limits of a policy. Usage is kept; principals and servers that are not in the policy are removed.
     pub fn apply(&self, now: Tick, policy: &TenantPolicy) {
-        let Traffic { calls_per_minute, max_concurrent_calls } = policy.traffic;
+        let TenantLimits { calls_per_minute, max_concurrent_calls } = policy.traffic;
         self.tenant.set_limits(now, calls_per_minute.map(|calls| Rate::new(calls, None)), max_concurrent_calls);
 
         let mut principals = self.principals.write().unwrap_or_else(PoisonError::into_inner);
@@ -125,7 +125,7 @@ impl Governor {
 
     /// Checks whether a request of this principal (by UID) may be read at all. Takes one request from the principal's
     /// allowance of requests that are not admitted calls; [`Self::admit`] gives it back.
-    pub fn look(&self, now: Tick, principal: &str) -> Result<(), Denial> {
+    pub fn check_request(&self, now: Tick, principal: &str) -> Result<(), Denial> {
         let Some(principal) = self.principal(principal) else { return Ok(()) };
         let (answers, bytes) = &principal.unread;
         if bytes.load(Ordering::Relaxed) > MAX_UNREAD && answers.load(Ordering::Relaxed) > 1 {
@@ -146,8 +146,8 @@ impl Governor {
         Ok(())
     }
 
-    /// Returns whether to audit a refusal by [`Self::look`]: at most one a second for each principal.
-    pub fn audible(&self, now: Tick, principal: &str) -> bool {
+    /// Returns whether to audit a refusal by [`Self::check_request`]: at most one a second for each principal.
+    pub fn should_audit(&self, now: Tick, principal: &str) -> bool {
         let Some(principal) = self.principal(principal) else { return true };
         let mut state = principal.lock();
         let due = state.last_audited.is_none_or(|last| now.since(last) >= AUDIT_INTERVAL);
@@ -158,11 +158,11 @@ impl Governor {
     }
 
     /// Counts an answer of this size to this principal (by UID) as unread until the returned value is dropped.
-    pub fn unread(&self, principal: &str, bytes: u64) -> Option<Unread> {
+    pub fn track_unread(&self, principal: &str, bytes: u64) -> Option<UnreadAnswer> {
         let principal = self.principal(principal)?;
         principal.unread.0.fetch_add(1, Ordering::Relaxed);
         principal.unread.1.fetch_add(bytes, Ordering::Relaxed);
-        Some(Unread { principal, bytes })
+        Some(UnreadAnswer { principal, bytes })
     }
 
     fn principal(&self, uid: &str) -> Option<Arc<Limiter>> {
@@ -195,7 +195,7 @@ impl Governor {
 impl Permit {
     /// Gives back everything, including the rate tokens: the call was admitted here but refused at a later step. The
     /// request then counts against the allowance of requests that are not admitted calls.
-    pub fn undo(self) {
+    pub fn refund(self) {
         if let Some(other_requests) = &mut self.principal.lock().other_requests {
             other_requests.take();
         }
@@ -217,7 +217,7 @@ impl Drop for Permit {
     }
 }
 
-impl Drop for Unread {
+impl Drop for UnreadAnswer {
     fn drop(&mut self) {
         self.principal.unread.0.fetch_sub(1, Ordering::Relaxed);
         self.principal.unread.1.fetch_sub(self.bytes, Ordering::Relaxed);

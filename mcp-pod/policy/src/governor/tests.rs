@@ -75,7 +75,7 @@ fn a_refusal_by_a_later_limit_takes_nothing_from_earlier_ones() {
     let (governor, _) = governor(|policy| {
         policy.principals[0].limits = limits(60, 10, 99);
         policy.servers[0].limits.max_concurrent_calls = 1;
-        policy.traffic = Traffic { calls_per_minute: Some(6000), max_concurrent_calls: Some(5) };
+        policy.traffic = TenantLimits { calls_per_minute: Some(6000), max_concurrent_calls: Some(5) };
     });
     let in_flight = call(&governor, seconds(100)).unwrap();
     for _ in 0..50 {
@@ -89,7 +89,7 @@ fn a_refusal_by_a_later_limit_takes_nothing_from_earlier_ones() {
 fn tenant_limits_cover_all_principals() {
     let (governor, _) = governor(|policy| {
         policy.principals.push(testing::principal("other"));
-        policy.traffic = Traffic { calls_per_minute: Some(12), max_concurrent_calls: Some(1) };
+        policy.traffic = TenantLimits { calls_per_minute: Some(12), max_concurrent_calls: Some(1) };
     });
     let in_flight = governor.admit(seconds(60), "p-other", "s-files").unwrap();
     assert_eq!(call(&governor, seconds(60)).unwrap_err(), Reason::TenantConcurrencyLimited);
@@ -102,7 +102,7 @@ fn tenant_limits_cover_all_principals() {
 fn an_undone_permit_gives_its_tokens_back() {
     let (governor, _) = governor(|policy| policy.principals[0].limits = limits(60, 1, 1));
     for _ in 0..5 {
-        call(&governor, seconds(0)).unwrap().undo();
+        call(&governor, seconds(0)).unwrap().refund();
     }
     drop(call(&governor, seconds(0)).unwrap());
     assert_eq!(call(&governor, seconds(0)).unwrap_err(), Reason::RateLimited);
@@ -160,40 +160,40 @@ fn requests_that_are_not_admitted_calls_have_their_own_allowance() {
     let (one, other) = (&policy.principals[0].uid, "p-nobody");
     // An admitted call gives back what its request took.
     for _ in 0..10 {
-        assert_eq!(governor.look(seconds(1), one), Ok(()));
+        assert_eq!(governor.check_request(seconds(1), one), Ok(()));
         assert!(call(&governor, seconds(1)).is_ok());
-        assert!(governor.audible(seconds(1), other));
+        assert!(governor.should_audit(seconds(1), other));
     }
     for _ in 0..3000 {
-        assert_eq!(governor.look(seconds(1), one), Ok(()));
+        assert_eq!(governor.check_request(seconds(1), one), Ok(()));
     }
-    let denial = governor.look(seconds(1), one).unwrap_err();
+    let denial = governor.check_request(seconds(1), one).unwrap_err();
     assert_eq!((denial.reason, denial.retry_after), (Reason::RateLimited, Some(Duration::from_millis(10))));
-    assert_eq!(governor.look(seconds(1), other), Ok(()));
-    assert!(governor.audible(seconds(1), one) && !governor.audible(seconds(1), one));
-    assert!(governor.audible(seconds(2), one));
+    assert_eq!(governor.check_request(seconds(1), other), Ok(()));
+    assert!(governor.should_audit(seconds(1), one) && !governor.should_audit(seconds(1), one));
+    assert!(governor.should_audit(seconds(2), one));
     // A caller that waits for the given time is read again.
-    assert_eq!(governor.look(seconds(1).plus(Duration::from_millis(10)), one), Ok(()));
+    assert_eq!(governor.check_request(seconds(1).plus(Duration::from_millis(10)), one), Ok(()));
     // A call that is refused for its budget does not count as admitted.
     let later = seconds(1).plus(Duration::from_millis(20));
-    assert_eq!(governor.look(later, one), Ok(()));
-    call(&governor, seconds(1000)).unwrap().undo();
-    assert!(governor.look(later, one).is_err());
+    assert_eq!(governor.check_request(later, one), Ok(()));
+    call(&governor, seconds(1000)).unwrap().refund();
+    assert!(governor.check_request(later, one).is_err());
 }
 
 #[test]
 fn a_principal_with_too_many_unread_answers_is_refused() {
     let (governor, policy) = governor(|_| ());
     let uid = &policy.principals[0].uid;
-    let first = governor.unread(uid, 4 * MAX_UNREAD).unwrap();
-    assert_eq!(governor.look(seconds(0), uid), Ok(()), "one answer may be large");
-    let second = governor.unread(uid, 1).unwrap();
-    let denial = governor.look(seconds(0), uid).unwrap_err();
+    let first = governor.track_unread(uid, 4 * MAX_UNREAD).unwrap();
+    assert_eq!(governor.check_request(seconds(0), uid), Ok(()), "one answer may be large");
+    let second = governor.track_unread(uid, 1).unwrap();
+    let denial = governor.check_request(seconds(0), uid).unwrap_err();
     assert_eq!(denial.reason, Reason::ConcurrencyLimited);
     // A new policy keeps the usage.
     governor.apply(seconds(1), &policy);
-    assert!(governor.look(seconds(1), uid).is_err());
+    assert!(governor.check_request(seconds(1), uid).is_err());
     drop(first);
-    assert_eq!(governor.look(seconds(1), uid), Ok(()));
+    assert_eq!(governor.check_request(seconds(1), uid), Ok(()));
     drop(second);
 }

@@ -99,7 +99,7 @@ impl Limits {
     /// Limits for answers of servers: larger, and with rounding, because a 64-bit number in a schema is not an attack.
     pub const RESULT: Self = Self { depth: 64, nodes: 262_144, numbers: Numbers::Rounded, strings: Strings::Decoded };
     /// Limits for answers of servers that are passed on unchanged: the same checks, but escapes are not decoded.
-    pub const PASSED: Self = Self { strings: Strings::Checked, ..Self::RESULT };
+    pub const PASS_THROUGH: Self = Self { strings: Strings::Checked, ..Self::RESULT };
 }
 
 /// How numbers that a double cannot hold are treated; an overflow is always rejected.

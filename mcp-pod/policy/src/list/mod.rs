@@ -8,13 +8,13 @@
 mod observed;
 
 use crate::class::Class;
-use crate::engine::View;
+use crate::engine::ServerAccess;
 
-pub use observed::Observed;
+pub use observed::ObservedTools;
 
 /// Appends the JSON array of the tools that are both granted and observed, in the order of the catalogue. Equal grants
 /// on the same server give equal bytes.
-pub fn render(view: View<'_>, observed: &Observed, out: &mut Vec<u8>) {
+pub fn render(view: ServerAccess<'_>, observed: &ObservedTools, out: &mut Vec<u8>) {
     out.push(b'[');
     let mut first = true;
     for access in view.tools() {

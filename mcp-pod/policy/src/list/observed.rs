@@ -10,7 +10,7 @@ const HEADER_KEYWORD: &str = "x-mcp-header";
 
 /// The tools that a server reports, reduced to what callers may see.
 #[derive(Clone, Debug, Default)]
-pub struct Observed {
+pub struct ObservedTools {
     entries: HashMap<String, Entry>,
     rejected: usize,
 }
@@ -24,7 +24,7 @@ pub(super) struct Entry {
     pub(super) tail: Vec<u8>,
 }
 
-impl Observed {
+impl ObservedTools {
     /// Parses the entries of the server's own `tools/list`, each as JSON text. Skips and counts entries that are not a
     /// tool or repeat a name.
     pub fn new<'r>(entries: impl IntoIterator<Item = &'r str>) -> Self {

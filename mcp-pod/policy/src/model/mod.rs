@@ -9,7 +9,7 @@ mod rule;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use rule::{Argument, Decimal, ItemRule, PathRule, Rule, Scalar, StringRule};
+pub use rule::{Argument, ArrayRule, Decimal, PathRule, Rule, Scalar, StringRule};
 
 use crate::class::Class;
 use crate::units::{Bytes, Currency, Micros};
@@ -37,7 +37,7 @@ pub struct TenantPolicy {
     /// Key that seals legacy session ids: 32 random bytes, one key per tenant.
     pub session_key: Vec<u8>,
     /// Limits over all principals of the tenant.
-    pub traffic: Traffic,
+    pub traffic: TenantLimits,
     /// Maximum age of the last proof of freshness.
     pub stale_after: StaleAfter,
     /// Currency of all prices and budgets; absent if nothing has a price.
@@ -59,7 +59,7 @@ pub struct VerificationKey {
 
 /// Limits of the tenant as a whole; an absent limit is unlimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
+pub struct TenantLimits {
     /// Calls per minute.
     pub calls_per_minute: Option<u32>,
     /// Calls in flight.

@@ -39,7 +39,7 @@ pub enum Rule {
     /// Exactly this value.
     Const(Scalar),
     /// An array.
-    Array(Box<ItemRule>),
+    Array(Box<ArrayRule>),
     /// An object with these properties and no others.
     Object(Vec<Argument>),
 }
@@ -73,7 +73,7 @@ pub struct StringRule {
 
 /// Rule for an array.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ItemRule {
+pub struct ArrayRule {
     /// Rule for each item.
     pub item: Rule,
     /// Maximum number of items.

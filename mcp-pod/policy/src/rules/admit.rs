@@ -4,13 +4,13 @@ use std::fmt::Debug;
 
 use super::path::join;
 use super::{Arguments, Check, Text};
-use crate::denial::{Denial, echo};
+use crate::denial::{Denial, escape_name};
 use crate::json::{Members, Value};
 use crate::reason::Reason;
 
 /// A path in the arguments of an admitted call, and the directories below which it must resolve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PathUse<'p, 'v> {
+pub struct PathArgument<'p, 'v> {
     /// The path as the caller sent it.
     pub value: &'v str,
     /// Absolute directories without a trailing slash, except for `/` itself.
@@ -57,12 +57,12 @@ impl Violation {
 
 impl Check {
     /// Checks the value and collects the paths in it.
-    pub(crate) fn admit<'p, 'v>(&'p self, value: &'v Value<'_>, paths: &mut Vec<PathUse<'p, 'v>>) -> CheckResult {
+    pub(crate) fn admit<'p, 'v>(&'p self, value: &'v Value<'_>, paths: &mut Vec<PathArgument<'p, 'v>>) -> CheckResult {
         match (self, value) {
             (Self::Text(text), Value::String(value)) => {
                 text.check(value).map_err(|(reason, limit)| Violation::new(reason, limit))?;
                 if let Some(path) = &text.path {
-                    paths.push(PathUse { value, within: &path.within });
+                    paths.push(PathArgument { value, within: &path.within });
                 }
                 Ok(())
             }
@@ -117,11 +117,15 @@ impl Check {
 
 impl Arguments {
     /// Checks the members and collects the paths in them. Undeclared members and missing required ones are refused.
-    pub(crate) fn admit<'p, 'v>(&'p self, members: &'v Members<'_>, paths: &mut Vec<PathUse<'p, 'v>>) -> CheckResult {
+    pub(crate) fn admit<'p, 'v>(
+        &'p self,
+        members: &'v Members<'_>,
+        paths: &mut Vec<PathArgument<'p, 'v>>,
+    ) -> CheckResult {
         if let Some((name, _)) = members.iter().find(|(name, _)| self.get(name).is_none()) {
             return Err(Violation::new(
                 Reason::ArgumentUndeclared,
-                format!("there is no argument `{}` for this caller", echo(name)),
+                format!("there is no argument `{}` for this caller", escape_name(name)),
             ));
         }
         for property in &self.0 {

@@ -10,7 +10,7 @@ mod pattern;
 
 use crate::model::{Argument, Rule};
 
-pub use admit::PathUse;
+pub use admit::PathArgument;
 pub use compile::RuleError;
 pub(crate) use path::Path;
 pub use pattern::PatternError;

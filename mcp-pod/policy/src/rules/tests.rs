@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::json::Value;
-use crate::model::{ItemRule, PathRule, Scalar, StringRule};
+use crate::model::{ArrayRule, PathRule, Scalar, StringRule};
 use crate::reason::Reason;
 use crate::testing;
 
@@ -127,7 +127,7 @@ fn a_denial_names_the_argument_by_its_location_in_the_policy() {
     let edits = Argument {
         name: "edits".into(),
         required: false,
-        rule: Rule::Array(Box::new(ItemRule { item, max_items: 2 })),
+        rule: Rule::Array(Box::new(ArrayRule { item, max_items: 2 })),
     };
     let arguments = Arguments::new(&[edits]).unwrap();
     let denial = |line: Value<'static>| {
@@ -147,7 +147,7 @@ fn a_denial_names_the_argument_by_its_location_in_the_policy() {
 
 #[test]
 fn paths_in_arrays_are_collected_with_their_roots() {
-    let paths = Rule::Array(Box::new(ItemRule { item: path_rule(&["/a", "/b"], &[], false), max_items: 5 }));
+    let paths = Rule::Array(Box::new(ArrayRule { item: path_rule(&["/a", "/b"], &[], false), max_items: 5 }));
     let arguments = Arguments::new(&[Argument { name: "paths".into(), required: true, rule: paths }]).unwrap();
     let members = vec![("paths".into(), Value::Array(vec![text("/a/1"), text("/b/2")]))];
     let mut collected = Vec::new();
@@ -163,7 +163,7 @@ fn an_enumeration_of_paths_keeps_the_roots_of_the_catalogue() {
     let value = text("/w/a");
     let mut paths = Vec::new();
     both.admit(&value, &mut paths).unwrap();
-    assert_eq!(paths, [PathUse { value: "/w/a", within: &["/w".to_owned()] }]);
+    assert_eq!(paths, [PathArgument { value: "/w/a", within: &["/w".to_owned()] }]);
     assert!(both.admit(&text("/etc/passwd"), &mut Vec::new()).is_err());
 }
 
@@ -189,7 +189,7 @@ fn rules_that_cannot_be_enforced_are_refused() {
         Rule::Number { minimum: "inf".into(), maximum: "1".into() },
         Rule::Number { minimum: "0".into(), maximum: "1e999".into() },
         Rule::Const(Scalar::Integer(1 << 53)),
-        (0..20).fold(Rule::Boolean, |item, _| Rule::Array(Box::new(ItemRule { item, max_items: 1 }))),
+        (0..20).fold(Rule::Boolean, |item, _| Rule::Array(Box::new(ArrayRule { item, max_items: 1 }))),
     ] {
         assert!(validate(&rule).is_err(), "{rule:?} was accepted");
     }

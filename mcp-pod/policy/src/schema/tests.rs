@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use crate::class::Class;
-use crate::engine::Compiled;
+use crate::engine::Policy;
 use crate::json::{Value, write};
 use crate::model::{Argument, Grant, PathRule, Rule, StringRule, Tool};
 use crate::reason::Reason;
@@ -50,11 +50,11 @@ fn is_valid(schema: &Json, value: &Json) -> bool {
     })
 }
 
-fn compiled(tool: &Tool, grants: &[Grant]) -> Compiled {
+fn compiled(tool: &Tool, grants: &[Grant]) -> Policy {
     let mut policy = policy();
     policy.servers[0].tools = vec![tool.clone()];
     policy.principals[0].grants = grants.to_vec();
-    Compiled::new(policy).unwrap()
+    Policy::new(policy).unwrap()
 }
 
 fn schema(tool: &Tool, grants: &[Grant]) -> String {

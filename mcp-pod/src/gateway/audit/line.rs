@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mcp_fleet_policy::class::Class;
-use mcp_fleet_policy::denial::echo;
+use mcp_fleet_policy::denial::escape_name;
 use mcp_fleet_policy::json::write_str;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
@@ -107,7 +107,7 @@ fn known(out: &mut Vec<u8>, field: &str, value: &str) {
 fn name(out: &mut Vec<u8>, field: &str, value: &Name<'_>) {
     match value {
         Name::Known(value) => known(out, field, value),
-        Name::Sent(value) => known(out, field, &echo(value)),
+        Name::Sent(value) => known(out, field, &escape_name(value)),
     }
 }
 

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use mcp_fleet_policy::denial::echo;
+use mcp_fleet_policy::denial::escape_name;
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
@@ -38,7 +38,7 @@ impl RequestRecord {
         Self {
             started,
             call,
-            path: echo(path).into_owned(),
+            path: escape_name(path).into_owned(),
             principal: None,
             server: None,
             method: Ok(""),

@@ -6,7 +6,7 @@ use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::engine::ToolAccess;
 use mcp_fleet_policy::json::Value;
 use mcp_fleet_policy::reason::Reason;
-use mcp_fleet_policy::rules::PathUse;
+use mcp_fleet_policy::rules::PathArgument;
 
 use super::settle::Resources;
 use crate::gateway::policy::ToolGrant;
@@ -33,7 +33,7 @@ pub(super) async fn admit<'p, 'v>(
     context: &RequestContext<'p>,
     tool: &str,
     arguments: Option<&'v Value<'_>>,
-) -> Result<(Arc<ToolGrant>, Vec<PathUse<'p, 'v>>, Resources), NotAdmitted> {
+) -> Result<(Arc<ToolGrant>, Vec<PathArgument<'p, 'v>>, Resources), NotAdmitted> {
     let access = authorise(context, tool)?;
     let admitted = access.admit(arguments)?;
     let (grant, resources) = govern(context, access).await?;
@@ -58,7 +58,7 @@ async fn govern(
     let state = context.state;
     let slot = state.audit.reserve().await.map_err(|_| Denial::new(Reason::AuditUnavailable))?;
     let principal = context.caller.principal;
-    let permit = state.governor.admit(state.tick(), &principal.policy().uid, &access.server().uid)?;
+    let permit = state.governor.admit(state.tick(), &principal.model().uid, &access.server().uid)?;
     let grant = context.policy.tool_grant(&state.metrics, principal, access);
     match state.leases.reserve(&grant.priced_call(), &grant.budgets).await {
         Ok(reservation) => {
@@ -67,7 +67,7 @@ async fn govern(
         }
         Err(denial) => {
             // A call that cannot be paid does not count against the rate as well.
-            permit.undo();
+            permit.refund();
             Err(denial.into())
         }
     }

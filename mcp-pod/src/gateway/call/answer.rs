@@ -28,7 +28,7 @@ pub(super) struct Answer {
 
 /// Checks a result of at most `limit` bytes.
 pub(super) fn check_result(id: &Id, text: Bytes, limit: u64, modern: bool) -> Result<Answer, Reason> {
-    let value = parse_within(&text, limit, &Limits::PASSED)?;
+    let value = parse_within(&text, limit, &Limits::PASS_THROUGH)?;
     let Value::Object(members) = &value else { return Err(Reason::UpstreamInvalid) };
     let complete = match value.get("resultType") {
         None => false,

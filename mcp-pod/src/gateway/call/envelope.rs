@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mcp_fleet_policy::json::{Value, write, write_str};
-use mcp_fleet_policy::rules::PathUse;
+use mcp_fleet_policy::rules::PathArgument;
 use ulid::Ulid;
 
 use crate::envelope::{CallHeader, PathCheck, VERSION};
@@ -20,7 +20,7 @@ pub(super) struct Envelope {
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     pub(super) id: Ulid,
-    pub(super) paths: &'a [PathUse<'a, 'a>],
+    pub(super) paths: &'a [PathArgument<'a, 'a>],
     /// Whether the caller wants progress.
     pub(super) progress: bool,
     /// Arguments as they were validated.

@@ -13,7 +13,7 @@ mod forward;
 mod settle;
 
 use http::{Response, StatusCode};
-use mcp_fleet_policy::denial::echo;
+use mcp_fleet_policy::denial::escape_name;
 use mcp_fleet_policy::json::Members;
 use tracing::{Instrument as _, Span, debug_span};
 use ulid::Ulid;
@@ -49,7 +49,7 @@ pub(crate) async fn call(
 ///
 /// At the default level INFO the span is disabled and costs nothing; lines of that level name the call themselves.
 fn span(call: Ulid, tenant: &str, server: &str, tool: &str) -> Span {
-    debug_span!("call", %call, tenant, server, tool = %echo(tool))
+    debug_span!("call", %call, tenant, server, tool = %escape_name(tool))
 }
 
 async fn run(
@@ -117,7 +117,7 @@ async fn run(
 fn reject(not_admitted: NotAdmitted, id: &Id, revision: Revision, tool: &str) -> Rejection {
     match not_admitted {
         NotAdmitted::UnknownTool(reason) => {
-            let text = format!("Unknown tool: {}", echo(tool));
+            let text = format!("Unknown tool: {}", escape_name(tool));
             let failure = Failure { status: StatusCode::OK, code: -32602, message: &text, data: None };
             Rejection::new(reason, error(Some(id), &failure))
         }

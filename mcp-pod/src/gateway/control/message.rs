@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mcp_fleet_control::wire;
 use mcp_fleet_control::wire::lease_answer::Outcome;
-use mcp_fleet_policy::budget::{Grant, LeaseAnswer, LeaseOutcome, LeaseRequest, SpendItem, SpendReport};
+use mcp_fleet_policy::budget::{GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest, SpendItem, SpendReport};
 use mcp_fleet_policy::units::Micros;
 
 /// Converts a lease request to the wire format.
@@ -49,7 +49,7 @@ pub(super) fn answer_from_wire(answer: wire::LeaseAnswer) -> LeaseAnswer {
         outcome: _,
     } = answer;
     let outcome = match wire_outcome {
-        Outcome::Granted if !lease.is_empty() => LeaseOutcome::Granted(Grant {
+        Outcome::Granted if !lease.is_empty() => LeaseOutcome::Granted(GrantedLease {
             lease,
             amount: Micros::new(amount),
             calls,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use mcp_fleet_control::snapshot::{self, CHUNK_PLACES, INDEX, MAX_CHUNK, chunk_name};
+use mcp_fleet_control::snapshot::{self, CHUNK_SLOTS, INDEX_FILE, MAX_CHUNK_BYTES, chunk_name};
 
 use super::intake::{Intake, chain};
 
@@ -27,12 +27,12 @@ pub(super) async fn load(directory: &Path, intake: &Intake) {
 /// Reads the files of the snapshot. Returns `None` without an index, or if its generation is not above `enforced`.
 fn read_files(directory: &Path, enforced: u64) -> io::Result<Option<BTreeMap<String, Vec<u8>>>> {
     let mut files = BTreeMap::new();
-    let Some(index) = read_file(directory, INDEX)? else { return Ok(None) };
-    files.insert(INDEX.to_owned(), index);
+    let Some(index) = read_file(directory, INDEX_FILE)? else { return Ok(None) };
+    files.insert(INDEX_FILE.to_owned(), index);
     if snapshot::read_index(&files).is_ok_and(|index| index.generation <= enforced) {
         return Ok(None);
     }
-    for name in (0..CHUNK_PLACES).map(chunk_name) {
+    for name in (0..CHUNK_SLOTS).map(chunk_name) {
         if let Some(bytes) = read_file(directory, &name)? {
             files.insert(name, bytes);
         }
@@ -50,7 +50,7 @@ fn read_file(directory: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     };
     let mut bytes = Vec::new();
     // No chunk is larger. One more byte makes the digest of the snapshot wrong, and a larger file cannot fill memory.
-    file.take(MAX_CHUNK as u64 + 1).read_to_end(&mut bytes)?;
+    file.take(MAX_CHUNK_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
 }
 
@@ -62,7 +62,7 @@ fn install(files: &BTreeMap<String, Vec<u8>>, intake: &Intake) {
             return;
         }
     }
-    match snapshot::join(files) {
+    match snapshot::read_policy(files) {
         Ok((encoded, policy)) => intake.install_mounted(policy, encoded.digest),
         // The floor is raised even then: no generation below the index will be enforced.
         Err(error) => tracing::warn!(error = chain(&error), "failed to assemble the mounted policy"),

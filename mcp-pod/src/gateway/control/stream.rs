@@ -147,7 +147,7 @@ struct Stream<'a> {
 impl Stream<'_> {
     /// Serves the stream until the operator closes it or an error occurs.
     async fn serve(mut self) -> Result<(), StreamEnd> {
-        self.leases.reconnected();
+        self.leases.resend_unanswered();
         let mut ticks = interval(TICK_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut proof_deadline = Instant::now() + PROOF_TIMEOUT;
@@ -173,7 +173,7 @@ impl Stream<'_> {
                 }
                 Event::SendNow => self.send_all()?,
                 Event::Tick => {
-                    self.leases.tick();
+                    self.leases.expire_leases();
                     self.send_all()?;
                 }
             }
@@ -188,9 +188,9 @@ impl Stream<'_> {
             }
             Some(from_operator::Message::Freshness(proof)) => self.intake.handle_proof(&proof),
             Some(from_operator::Message::Lease(answer)) => self.leases.answer(message::answer_from_wire(answer)),
-            Some(from_operator::Message::SpendAck(ack)) => self.leases.acked(&ack.lease, ack.sequence),
+            Some(from_operator::Message::SpendAck(ack)) => self.leases.acknowledge_report(&ack.lease, ack.sequence),
             Some(from_operator::Message::Recall(recall)) => {
-                self.leases.recall(&recall.lease);
+                self.leases.return_lease(&recall.lease);
                 self.send_all()?;
             }
             // A second hello carries nothing new. Messages that this version does not know are ignored: whatever a
@@ -205,7 +205,7 @@ impl Stream<'_> {
         for report in self.leases.take_reports() {
             send(&self.outbox, from_gateway::Message::Spend(message::report_to_wire(report)))?;
         }
-        for request in self.leases.take_requests() {
+        for request in self.leases.take_lease_requests() {
             send(&self.outbox, from_gateway::Message::LeaseRequest(message::request_to_wire(request)))?;
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mcp_fleet_policy::engine::{CompileError, Compiled, PrincipalRef, ToolAccess, View};
+use mcp_fleet_policy::engine::{CompileError, Policy, PrincipalRef, ServerAccess, ToolAccess};
 use mcp_fleet_policy::list;
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::RwLock;
@@ -48,7 +48,7 @@ impl From<SealError> for InstallError {
 /// A policy with its lookup tables, and the caches that live as long as it does.
 #[derive(Debug)]
 pub(crate) struct ActivePolicy {
-    pub(crate) compiled: Compiled,
+    pub(crate) compiled: Policy,
     pub(crate) token_verifier: Arc<TokenVerifier>,
     pub(crate) session_sealer: SessionSealer,
     pub(crate) argument_key: ArgumentKey,
@@ -73,7 +73,7 @@ impl ActivePolicy {
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            compiled: Compiled::new(policy)?,
+            compiled: Policy::new(policy)?,
             token_verifier,
             session_sealer,
             argument_key,
@@ -85,7 +85,7 @@ impl ActivePolicy {
 
     /// Returns the policy as it was published.
     pub(crate) fn tenant_policy(&self) -> &TenantPolicy {
-        self.compiled.policy()
+        self.compiled.model()
     }
 
     /// Returns the UID of the principal with that index.
@@ -94,7 +94,7 @@ impl ActivePolicy {
     }
 
     /// Returns the upstream of a server, or `None` while it has no address.
-    pub(crate) fn upstream(&self, view: View<'_>) -> Option<&Arc<Upstream>> {
+    pub(crate) fn upstream(&self, view: ServerAccess<'_>) -> Option<&Arc<Upstream>> {
         self.upstreams.get(view.server_index())?.as_ref()
     }
 
@@ -125,7 +125,7 @@ impl ActivePolicy {
     }
 
     /// Returns the JSON array of the tools of a server that a principal sees.
-    pub(crate) fn tool_list(&self, principal: PrincipalRef<'_>, view: View<'_>, report: &Arc<Report>) -> Bytes {
+    pub(crate) fn tool_list(&self, principal: PrincipalRef<'_>, view: ServerAccess<'_>, report: &Arc<Report>) -> Bytes {
         self.tool_lists.get((principal.index(), view.server_index()), report, || {
             let mut tools = Vec::new();
             list::render(view, &report.tools, &mut tools);

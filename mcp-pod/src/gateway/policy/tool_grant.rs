@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_fleet_policy::budget::Call;
+use mcp_fleet_policy::budget::PricedCall;
 use mcp_fleet_policy::engine::{PrincipalRef, ToolAccess};
 use mcp_fleet_policy::model::{Budget, TenantPolicy};
 use mcp_fleet_policy::units::{Currency, Micros};
@@ -42,7 +42,7 @@ impl ToolGrant {
             tenant: tenant.clone().into(),
             generation: *generation,
             principal: principal.label().to_owned().into(),
-            principal_uid: principal.policy().uid.clone().into(),
+            principal_uid: principal.model().uid.clone().into(),
             server: Name::Known(server.name.clone().into()),
             tool: Name::Known(tool.name.clone().into()),
             class: Some(access.class()),
@@ -59,9 +59,9 @@ impl ToolGrant {
         }
     }
 
-    /// Returns one call of the tool, in the terms of the lease book.
-    pub(crate) fn priced_call(&self) -> Call<'_> {
+    /// Returns one call of the tool, as the lease pool prices it.
+    pub(crate) fn priced_call(&self) -> PricedCall<'_> {
         let Subject { principal, server, tool, .. } = &*self.subject;
-        Call { principal, server: server.known(), tool: tool.known(), price: self.price }
+        PricedCall { principal, server: server.known(), tool: tool.known(), price: self.price }
     }
 }

@@ -5,7 +5,7 @@
 
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
-use mcp_fleet_policy::denial::{Denial, whole_seconds};
+use mcp_fleet_policy::denial::{Denial, ceil_seconds};
 use mcp_fleet_policy::json::write_str;
 use mcp_fleet_policy::reason::Reason;
 
@@ -38,7 +38,7 @@ pub(crate) fn denied_request(id: Option<&Id>, status: StatusCode, denial: &Denia
     let mut response = rpc::error(id, &failure);
     if let Some(after) = denial.retry_after
         && !status.is_success()
-        && let Ok(value) = HeaderValue::from_str(&whole_seconds(after).to_string())
+        && let Ok(value) = HeaderValue::from_str(&ceil_seconds(after).to_string())
     {
         response.headers_mut().insert(RETRY_AFTER, value);
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use mcp_fleet_policy::governor::{Governor, Unread};
+use mcp_fleet_policy::governor::{Governor, UnreadAnswer};
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::tick::Tick;
 use parking_lot::Mutex;
@@ -64,7 +64,7 @@ impl Drop for ActiveRequest {
 /// Bytes that count as unread until they are dropped.
 struct CountedBytes {
     bytes: Bytes,
-    _unread: Unread,
+    _unread: UnreadAnswer,
 }
 
 impl AsRef<[u8]> for CountedBytes {
@@ -191,7 +191,7 @@ impl State {
 
     /// Counts bytes for a principal (by UID) as unread until the transport has written the last of them.
     pub(crate) fn count_unread(&self, principal: &str, bytes: Bytes) -> Bytes {
-        match self.governor.unread(principal, bytes.len() as u64) {
+        match self.governor.track_unread(principal, bytes.len() as u64) {
             Some(unread) => Bytes::from_owner(CountedBytes { bytes, _unread: unread }),
             None => bytes,
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
-use mcp_fleet_policy::engine::View;
+use mcp_fleet_policy::engine::ServerAccess;
 use mcp_fleet_policy::reason::Reason;
 
 use super::State;
@@ -17,7 +17,7 @@ pub(crate) struct RequestContext<'p> {
     pub(crate) state: &'p Arc<State>,
     pub(crate) policy: &'p Arc<ActivePolicy>,
     pub(crate) caller: Caller<'p>,
-    pub(crate) view: View<'p>,
+    pub(crate) view: ServerAccess<'p>,
     /// Arrival of the request in Unix seconds.
     pub(crate) now: i64,
     /// Length of the message in bytes.
@@ -40,6 +40,6 @@ impl<'p> RequestContext<'p> {
 
     /// Returns the owner of the caller's sessions with this server.
     pub(crate) fn session_owner(&self) -> SessionOwner<'p> {
-        SessionOwner { principal_uid: &self.caller.principal.policy().uid, server_uid: &self.view.server().uid }
+        SessionOwner { principal_uid: &self.caller.principal.model().uid, server_uid: &self.view.server().uid }
     }
 }

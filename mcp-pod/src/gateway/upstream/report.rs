@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use mcp_fleet_policy::json::{Limits, Value, parse, write_str};
-use mcp_fleet_policy::list::Observed;
+use mcp_fleet_policy::list::ObservedTools;
 use mcp_fleet_policy::text::neutralise;
 use tokio::sync::Mutex;
 
@@ -33,7 +33,7 @@ pub(crate) struct Report {
     /// `serverInfo` and `instructions` of the server, made safe to show.
     pub(crate) about: About,
     /// The tools that the server offers.
-    pub(crate) tools: Observed,
+    pub(crate) tools: ObservedTools,
     /// BLAKE3 of the report. The epoch alone does not identify it: a replaced pod counts its starts from one again.
     digest: [u8; 32],
 }
@@ -144,7 +144,7 @@ impl Upstream {
         Ok(Report {
             epoch,
             about: About::read(report.initialize.get()),
-            tools: Observed::new(report.tools.iter().map(|tool| tool.get())),
+            tools: ObservedTools::new(report.tools.iter().map(|tool| tool.get())),
             digest: *blake3::hash(&text).as_bytes(),
         })
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_fleet_policy::budget::{Grant, LeaseAnswer, LeaseOutcome, LeaseRequest};
+use mcp_fleet_policy::budget::{GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest};
 use mcp_fleet_policy::units::Micros;
 use mcp_pod::gateway::Leases;
 use parking_lot::Mutex;
@@ -35,7 +35,7 @@ impl Ledger {
         tokio::spawn(async move {
             loop {
                 leases.something_to_send().await;
-                for request in leases.take_requests() {
+                for request in leases.take_lease_requests() {
                     leases.answer(shared.answer(request));
                 }
             }
@@ -57,11 +57,11 @@ impl Ledger {
     pub(crate) async fn spent(&self) -> Spent {
         let mut open = std::mem::take(&mut *self.shared.granted.lock());
         for lease in &open {
-            self.leases.recall(lease);
+            self.leases.return_lease(lease);
         }
         for _ in 0..500 {
             for report in self.leases.take_reports() {
-                self.leases.acked(&report.lease, report.sequence);
+                self.leases.acknowledge_report(&report.lease, report.sequence);
                 if report.last {
                     open.retain(|lease| *lease != report.lease);
                     let mut spent = self.shared.spent.lock();
@@ -86,7 +86,7 @@ impl Shared {
             || {
                 let lease = format!("lease-{request}");
                 self.granted.lock().push(lease.clone());
-                LeaseOutcome::Granted(Grant { lease, amount, calls, valid: Duration::from_mins(5) })
+                LeaseOutcome::Granted(GrantedLease { lease, amount, calls, valid: Duration::from_mins(5) })
             },
             |period_end| LeaseOutcome::Exhausted { period_end },
         );

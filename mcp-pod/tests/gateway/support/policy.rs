@@ -6,7 +6,7 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
     Argument, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Selector, Server,
-    ServerLimits, StaleAfter, StringRule, TenantPolicy, Tool, Traffic, VerificationKey,
+    ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -51,7 +51,7 @@ pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
         issuer: ISSUER.into(),
         keys: vec![VerificationKey { kid: "key-1".into(), point: pki.point() }],
         session_key: vec![9; 32],
-        traffic: Traffic::default(),
+        traffic: TenantLimits::default(),
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: Some("USD".parse().unwrap()),
         servers: vec![Server {

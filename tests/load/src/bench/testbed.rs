@@ -91,7 +91,7 @@ impl Testbed {
 
     /// Starts another gateway, for measurements that need a new one. Does not wait until it is ready.
     pub(crate) async fn new_gateway(&self) -> anyhow::Result<Gateway> {
-        let policy = snapshot::join(&read_snapshot(&self.dir.path().join("policy"))?)?.1;
+        let policy = snapshot::read_policy(&read_snapshot(&self.dir.path().join("policy"))?)?.1;
         start_gateway(&self.mcp_pod, self.dir.path(), &self.pki, &policy).await
     }
 
@@ -177,7 +177,7 @@ pub(crate) async fn wait_ready(gateway: &Gateway) -> anyhow::Result<()> {
 /// Writes a snapshot of the policy as files, as mounted Secrets provide it.
 fn write_snapshot(dir: &Path, policy: &TenantPolicy) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir)?;
-    for (name, bytes) in snapshot::split(policy.generation, &encode(policy), None)? {
+    for (name, bytes) in snapshot::write_files(policy.generation, &encode(policy), None)? {
         std::fs::write(dir.join(name), bytes)?;
     }
     Ok(())

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use mcp_fleet_control::wire::control_server::{Control, ControlServer};
 use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
-use mcp_fleet_control::{Encoded, encode, version};
+use mcp_fleet_control::{EncodedPolicy, encode, version};
 use mcp_fleet_policy::model::TenantPolicy;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -39,7 +39,7 @@ pub(crate) struct Operator {
 #[derive(Clone, Debug)]
 struct Service {
     generation: u64,
-    policy: Encoded,
+    policy: EncodedPolicy,
     spent: Spent,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
     Argument, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Rule, Selector, Server, ServerLimits,
-    StaleAfter, StringRule, TenantPolicy, Tool, Traffic, VerificationKey,
+    StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -53,7 +53,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
         issuer: ISSUER.into(),
         keys: vec![key],
         session_key: vec![7; 32],
-        traffic: Traffic { calls_per_minute: Some(CALLS_PER_MINUTE), max_concurrent_calls: Some(CONCURRENT) },
+        traffic: TenantLimits { calls_per_minute: Some(CALLS_PER_MINUTE), max_concurrent_calls: Some(CONCURRENT) },
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: Some("USD".parse()?),
         servers: vec![Server {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
-use mcp_fleet_policy::budget::{Call, Charge};
+use mcp_fleet_policy::budget::{Charge, PricedCall};
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::model::{Budget, Period, Selector, TenantPolicy};
 use mcp_fleet_policy::reason::Reason;
@@ -35,7 +35,8 @@ fn priced() -> TenantPolicy {
     TenantPolicy { currency: Some("USD".parse().unwrap()), budgets: vec![budget()], ..policy(3) }
 }
 
-const CALL: Call<'_> = Call { principal: "acme/coder", server: "files", tool: "read", price: Micros::new(PRICE) };
+const CALL: PricedCall<'_> =
+    PricedCall { principal: "acme/coder", server: "files", tool: "read", price: Micros::new(PRICE) };
 
 async fn reserve(gateway: &Gateway) -> Result<Reservation, Denial> {
     within(gateway.state.leases.reserve(&CALL, &[budget()])).await

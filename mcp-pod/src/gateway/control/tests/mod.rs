@@ -10,7 +10,7 @@ mod stream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_fleet_policy::model::{StaleAfter, TenantPolicy, Traffic};
+use mcp_fleet_policy::model::{StaleAfter, TenantLimits, TenantPolicy};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Control;
@@ -51,7 +51,7 @@ fn policy(generation: u64) -> TenantPolicy {
         issuer: "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/0b0e".into(),
         keys: vec![],
         session_key: vec![1; 32],
-        traffic: Traffic::default(),
+        traffic: TenantLimits::default(),
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: None,
         servers: vec![],

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mcp_fleet_control::version::{self, MAX_MESSAGE};
 use mcp_fleet_control::wire::control_server::{Control as ControlService, ControlServer};
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
-use mcp_fleet_control::{Encoded, encode};
+use mcp_fleet_control::{EncodedPolicy, encode};
 use mcp_fleet_policy::model::TenantPolicy;
 use rcgen::{CertificateParams, KeyPair};
 use tokio::sync::mpsc;
@@ -100,7 +100,8 @@ impl Operator {
 
     /// Writes a snapshot to the gateway's policy directory.
     pub(super) fn mount(&self, policy: &TenantPolicy) {
-        for (name, bytes) in mcp_fleet_control::snapshot::split(policy.generation, &encode(policy), None).unwrap() {
+        for (name, bytes) in mcp_fleet_control::snapshot::write_files(policy.generation, &encode(policy), None).unwrap()
+        {
             std::fs::write(self.args.policy_dir.join(name), bytes).unwrap();
         }
     }
@@ -162,8 +163,8 @@ impl ControlStream {
     }
 
     /// Pushes bytes as a policy and returns the gateway's answer.
-    pub(super) async fn push_bytes(&mut self, generation: u64, encoded: Encoded) -> wire::PolicyAck {
-        let Encoded { bytes: policy, digest } = encoded;
+    pub(super) async fn push_bytes(&mut self, generation: u64, encoded: EncodedPolicy) -> wire::PolicyAck {
+        let EncodedPolicy { bytes: policy, digest } = encoded;
         let digest = digest.to_vec();
         self.send(from_operator::Message::Policy(wire::PolicyPush { generation, policy, digest })).await;
         match self.next().await {

@@ -1,7 +1,7 @@
 //! Tests of which policies come into force.
 
 use mcp_fleet_control::convert::to_wire;
-use mcp_fleet_control::{Digest, Encoded, encode};
+use mcp_fleet_control::{Digest, EncodedPolicy, encode};
 use mcp_fleet_policy::model::TenantPolicy;
 use prost::Message as _;
 
@@ -11,8 +11,8 @@ use crate::gateway::budget::Leases;
 use crate::gateway::control::{intake::Intake, mounted};
 
 /// Returns bytes with their digest.
-fn bytes(bytes: Vec<u8>) -> Encoded {
-    Encoded { digest: Digest::of(&bytes), bytes }
+fn bytes(bytes: Vec<u8>) -> EncodedPolicy {
+    EncodedPolicy { digest: Digest::of(&bytes), bytes }
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_policy_that_does_not_match_its_message_is_rejected() {
     let mut operator = Operator::start(NAME).await;
     let gateway = start(&operator);
     let mut stream = operator.accept().await;
-    let wrong_digest = Encoded { digest: Digest::of(b"other"), ..encode(&policy(4)) };
+    let wrong_digest = EncodedPolicy { digest: Digest::of(b"other"), ..encode(&policy(4)) };
     assert!(stream.push_bytes(4, wrong_digest).await.error.contains("digest"));
     assert!(stream.push_bytes(5, encode(&policy(4))).await.error.contains("generation is 4"));
     assert_eq!(gateway.state.generation(), 0);

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use mcp_fleet_policy::authenticate::check as check_claims;
-use mcp_fleet_policy::engine::{Compiled, PrincipalRef};
+use mcp_fleet_policy::authenticate::authenticate as check_claims;
+use mcp_fleet_policy::engine::{Policy, PrincipalRef};
 use mcp_fleet_policy::reason::Reason;
 
 use super::token_verifier::TokenKey;
@@ -47,7 +47,7 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Reason> {
 
 /// Authenticates the caller of a request by its token. `now` is in Unix seconds.
 pub(crate) fn check_token<'p>(
-    policy: &'p Compiled,
+    policy: &'p Policy,
     verifier: &TokenVerifier,
     failures: &FailureLimit,
     peer: IpAddr,

@@ -7,8 +7,8 @@ use foldhash::HashMap;
 use super::account::{Account, need};
 use super::lease::Lease;
 use super::{
-    Call, Charge, Grant, LeaseAnswer, LeaseOutcome, LeaseRequest, Outcome, Reservation, ReservationPart, Spend,
-    SpendReport,
+    Charge, GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest, PricedCall, Reservation, ReservationPart,
+    ReserveOutcome, Spend, SpendReport,
 };
 use crate::denial::Denial;
 use crate::model::{Budget, TenantPolicy};
@@ -18,7 +18,7 @@ use crate::units::Micros;
 
 /// The gateway's leases, by budget, and what was reserved and spent from them.
 #[derive(Debug, Default)]
-pub struct Book {
+pub struct LeasePool {
     /// Budgets of the policy in force, by UID.
     accounts: HashMap<String, Account>,
     /// Leases by a local number that is never reused.
@@ -28,8 +28,8 @@ pub struct Book {
     closed: bool,
 }
 
-impl Book {
-    /// Creates a book without budgets.
+impl LeasePool {
+    /// Creates a pool without budgets.
     pub fn new() -> Self {
         Self::default()
     }
@@ -50,7 +50,7 @@ impl Book {
                 lease.drain();
             }
         }
-        self.tick(now);
+        self.expire_leases(now);
     }
 
     /// Reserves the call from every budget that covers it, or from none. `wall` is the time in Unix seconds, used to
@@ -59,11 +59,11 @@ impl Book {
         &mut self,
         now: Tick,
         wall: i64,
-        call: &Call<'_>,
+        call: &PricedCall<'_>,
         budgets: impl Iterator<Item = &'b Budget> + Clone,
-    ) -> Outcome {
+    ) -> ReserveOutcome {
         if call.price > Micros::ZERO && !budgets.clone().any(|budget| budget.amount.is_some()) {
-            return Outcome::Refused(Denial::new(Reason::PriceUncovered));
+            return ReserveOutcome::Denied(Denial::new(Reason::PriceUncovered));
         }
         let needs = budgets.map(|budget| (budget, need(budget, call.price))).filter(|(_, need)| !need.is_nothing());
         if self.closed && needs.clone().next().is_some() {
@@ -79,7 +79,7 @@ impl Book {
             match account.leases.iter().find(fits) {
                 Some(number) => plan.push((*number, need)),
                 None => match account.denial(now, wall, need) {
-                    Some(denial) => return Outcome::Refused(denial),
+                    Some(denial) => return ReserveOutcome::Denied(denial),
                     None => complete = false,
                 },
             }
@@ -88,7 +88,7 @@ impl Book {
             for (budget, need) in needs {
                 self.request_lease(now, &budget.uid, need);
             }
-            return Outcome::NeedLease;
+            return ReserveOutcome::NeedLease;
         }
         let mut parts = Vec::with_capacity(plan.len());
         for (number, spend) in plan {
@@ -96,7 +96,7 @@ impl Book {
                 parts.push(ReservationPart { lease: number, item: lease.reserve(now, call, spend), spend });
             }
         }
-        Outcome::Reserved(Reservation { parts })
+        ReserveOutcome::Reserved(Reservation { parts })
     }
 
     /// Requests a lease if no open lease covers the need. Leases that are too small are returned first, so that their
@@ -126,7 +126,7 @@ impl Book {
     }
 
     /// Returns the lease requests to send now.
-    pub fn take_requests(&mut self, _: Tick) -> Vec<LeaseRequest> {
+    pub fn take_lease_requests(&mut self, _: Tick) -> Vec<LeaseRequest> {
         let unsent =
             self.accounts.values_mut().filter_map(|account| account.pending.as_mut()).filter(|pending| !pending.sent);
         let mut requests: Vec<LeaseRequest> = unsent
@@ -153,7 +153,14 @@ impl Book {
 
     /// Adds a granted lease. One that was not requested, or is no longer useful, is returned at once, because it is
     /// already charged to its budget.
-    fn granted(&mut self, now: Tick, wall: i64, budget_uid: String, grant: Grant, request: Option<LeaseRequest>) {
+    fn granted(
+        &mut self,
+        now: Tick,
+        wall: i64,
+        budget_uid: String,
+        grant: GrantedLease,
+        request: Option<LeaseRequest>,
+    ) {
         if self.leases.values().any(|lease| lease.id() == grant.lease) {
             return;
         }
@@ -179,9 +186,9 @@ impl Book {
     }
 
     /// Ends leases that are near their deadline and returns idle ones. Call it about once a second.
-    pub fn tick(&mut self, now: Tick) {
+    pub fn expire_leases(&mut self, now: Tick) {
         for lease in self.leases.values_mut() {
-            lease.tick(now);
+            lease.expire_leases(now);
         }
     }
 
@@ -191,10 +198,10 @@ impl Book {
     }
 
     /// Records that the ledger has stored this report.
-    pub fn acked(&mut self, lease: &str, sequence: u64) {
+    pub fn acknowledge_report(&mut self, lease: &str, sequence: u64) {
         let found = self.leases.iter_mut().find(|(_, known)| known.id() == lease);
         let Some((number, lease)) = found else { return };
-        if lease.acked(sequence) {
+        if lease.acknowledge_report(sequence) {
             let number = *number;
             if let Some(account) = self.accounts.get_mut(lease.budget_uid()) {
                 account.leases.retain(|known| *known != number);
@@ -204,19 +211,19 @@ impl Book {
     }
 
     /// Returns a lease that the ledger recalls.
-    pub fn recall(&mut self, _: Tick, lease: &str) {
+    pub fn return_lease(&mut self, _: Tick, lease: &str) {
         if let Some(lease) = self.leases.values_mut().find(|known| known.id() == lease) {
             lease.drain();
         }
     }
 
     /// Handles a new connection to the ledger: unanswered requests and reports are sent again, unchanged.
-    pub fn reconnected(&mut self) {
+    pub fn resend_unanswered(&mut self) {
         for pending in self.accounts.values_mut().filter_map(|account| account.pending.as_mut()) {
             pending.sent = false;
         }
         for lease in self.leases.values_mut() {
-            lease.reconnected();
+            lease.resend_unanswered();
         }
     }
 
@@ -226,7 +233,7 @@ impl Book {
         for lease in self.leases.values_mut() {
             lease.drain();
         }
-        self.tick(now);
+        self.expire_leases(now);
     }
 
     /// Returns whether no lease is left: the ledger has the last report of each.
@@ -245,6 +252,6 @@ const fn minimum(request: &LeaseRequest) -> Spend {
     Spend { amount: request.minimum_amount, calls: request.minimum_calls }
 }
 
-fn unavailable(limit: &str) -> Outcome {
-    Outcome::Refused(Denial::new(Reason::BudgetUnavailable).with_limit(limit))
+fn unavailable(limit: &str) -> ReserveOutcome {
+    ReserveOutcome::Denied(Denial::new(Reason::BudgetUnavailable).with_limit(limit))
 }

@@ -1,13 +1,13 @@
 //! Lookups: from a principal to its servers, and from a server to its tools.
 
-use super::{Compiled, PrincipalEntry, ServerEntry, ToolAccess, ToolEntry};
+use super::{Policy, PrincipalEntry, ServerEntry, ToolAccess, ToolEntry};
 use crate::model;
 use crate::reason::Reason;
 
 /// A principal of the policy.
 #[derive(Clone, Copy, Debug)]
 pub struct PrincipalRef<'p> {
-    compiled: &'p Compiled,
+    compiled: &'p Policy,
     index: usize,
     principal: &'p model::Principal,
     entry: &'p PrincipalEntry,
@@ -16,7 +16,7 @@ pub struct PrincipalRef<'p> {
 impl<'p> PrincipalRef<'p> {
     /// Builds the reference from an index of the same policy's tables.
     #[expect(clippy::indexing_slicing, reason = "built together with the table that the index comes from")]
-    pub(super) fn new(compiled: &'p Compiled, index: usize) -> Self {
+    pub(super) fn new(compiled: &'p Policy, index: usize) -> Self {
         Self {
             compiled,
             index,
@@ -31,7 +31,7 @@ impl<'p> PrincipalRef<'p> {
     }
 
     /// Returns the principal as published.
-    pub const fn policy(self) -> &'p model::Principal {
+    pub const fn model(self) -> &'p model::Principal {
         self.principal
     }
 
@@ -42,30 +42,30 @@ impl<'p> PrincipalRef<'p> {
 
     /// Returns the tools that the principal may call on this server. If there are none, the error is
     /// [`Reason::ServerUnknown`], as for a server that does not exist.
-    pub fn view(self, server: &str) -> Result<View<'p>, Reason> {
+    pub fn server(self, server: &str) -> Result<ServerAccess<'p>, Reason> {
         let server = *self.compiled.servers.get(server).ok_or(Reason::ServerUnknown)?;
         let entries = &self.entry.servers;
         let index = entries.binary_search_by_key(&server, |entry| entry.server).map_err(|_| Reason::ServerUnknown)?;
         let entry = entries.get(index).ok_or(Reason::ServerUnknown)?;
         let server = self.compiled.policy.servers.get(server).ok_or(Reason::ServerUnknown)?;
-        Ok(View { compiled: self.compiled, entry, server })
+        Ok(ServerAccess { compiled: self.compiled, entry, server })
     }
 
     /// Returns the tool, if at least one grant admits a call of it.
     pub fn authorise(self, server: &str, tool: &str) -> Result<ToolAccess<'p>, Reason> {
-        self.view(server)?.tool(tool)
+        self.server(server)?.tool(tool)
     }
 }
 
 /// The tools that one principal may call on one server.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'p> {
-    compiled: &'p Compiled,
+pub struct ServerAccess<'p> {
+    compiled: &'p Policy,
     entry: &'p ServerEntry,
     server: &'p model::Server,
 }
 
-impl<'p> View<'p> {
+impl<'p> ServerAccess<'p> {
     /// Returns the server.
     pub const fn server(self) -> &'p model::Server {
         self.server
