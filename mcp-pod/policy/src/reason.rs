@@ -39,8 +39,7 @@ macro_rules! reasons {
     };
 }
 
-/// A stage in the life of a call (`listen → authenticate → decode → authorise → validate → govern → forward →
-/// settle`).
+/// A stage in the life of a request, in the order in which the gateway runs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// The policy itself: it is missing or stale, or it suspends the tenant.
