@@ -60,5 +60,5 @@ async fn lead(ctx: &Arc<Context>) {
 async fn serve_gateways(ctx: &Arc<Context>) {
     let ledger = ledger::open(ctx.client.clone(), &ctx.config.namespace).await;
     let _leading = ctx.shared_state.policies.lead(Arc::clone(&ledger));
-    tokio::join!(publish::run(ctx.clone()), ledger::keep(&ledger), control_server::reap(ctx, &ledger));
+    tokio::join!(publish::run(ctx.clone()), ledger::maintain(&ledger), control_server::reap(ctx, &ledger));
 }

@@ -11,9 +11,9 @@ use mcp_fleet_control::wire::{
 
 use super::auth::Caller;
 use crate::error;
-use crate::ledger::book::{Amount, Ask, Holder, Item, Refusal, Report};
+use crate::ledger::book::{self, Amount, Holder, Refusal, Report, ReportItem};
 use crate::ledger::record::Owner;
-use crate::ledger::{Answer, ApiStore, Ledger, LedgerError};
+use crate::ledger::{ApiStore, LeaseOutcome, Ledger, LedgerError};
 use crate::shared_state::Published;
 use crate::shared_state::{Outbound, Streams};
 
@@ -43,13 +43,13 @@ pub(super) async fn lease(
             budget: budget.name.clone(),
             budget_uid: budget.uid.clone(),
         };
-        let ask = Ask {
+        let request = book::LeaseRequest {
             holder,
-            request: number,
+            number,
             wanted: Amount { micros: amount, calls },
-            least: Amount { micros: minimum_amount, calls: minimum_calls },
+            minimum: Amount { micros: minimum_amount, calls: minimum_calls },
         };
-        match ledger.grant(&owner, budget, &ask).await {
+        match ledger.grant(&owner, budget, &request).await {
             Ok(granted) => fill(&mut answer, granted, others),
             Err(failed) => {
                 tracing::warn!(
@@ -68,7 +68,7 @@ pub(super) async fn lease(
     let _ = outbound.send(Ok(message(from_operator::Message::Lease(answer)))).await;
 }
 
-fn fill(answer: &mut LeaseAnswer, Answer { result, span, recall }: Answer, others: &Streams) {
+fn fill(answer: &mut LeaseAnswer, LeaseOutcome { result, span, recall }: LeaseOutcome, others: &Streams) {
     answer.period_start = span.start;
     answer.period_end = span.end;
     match result {
@@ -105,7 +105,7 @@ pub(super) async fn report(
     let ack = SpendAck { lease: lease.clone(), sequence };
     let items = items
         .into_iter()
-        .map(|SpendItem { principal, server, tool, amount, calls }| Item {
+        .map(|SpendItem { principal, server, tool, amount, calls }| ReportItem {
             principal,
             server,
             tool,
@@ -119,7 +119,7 @@ pub(super) async fn report(
     match written {
         Ok(()) => {}
         // A report that cannot be true will not become true by being sent again.
-        Err(refused @ (LedgerError::Report(_) | LedgerError::Foreign)) => {
+        Err(refused @ (LedgerError::Report(_) | LedgerError::WrongTenant)) => {
             tracing::error!(
                 tenant = caller.tenant,
                 pod = caller.pod,

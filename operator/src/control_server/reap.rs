@@ -27,7 +27,7 @@ pub(crate) async fn reap(ctx: &Context, ledger: &Ledger<ApiStore>) {
                 Ok(running) => {
                     for pod_uid in holders.difference(&running) {
                         tracing::info!(tenant_uid, pod_uid, "gave up the leases of a pod that is gone");
-                        ledger.gone(pod_uid, None).await;
+                        ledger.forfeit_pod(pod_uid, None).await;
                     }
                 }
                 Err(error) => {

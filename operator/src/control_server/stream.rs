@@ -121,7 +121,7 @@ impl Stream {
         }
         self.show(0);
         let (ledger, holder) = (Arc::clone(&self.leading.ledger), self.holder.clone());
-        self.work.spawn(async move { ledger.gone(&holder.pod_uid, Some(&holder.epoch)).await });
+        self.work.spawn(async move { ledger.forfeit_pod(&holder.pod_uid, Some(&holder.epoch)).await });
         let mut outlook = shared.policies.follow(&self.caller.tenant_uid);
         self.catch_up(&mut outlook, true).await?;
         let expires = Instant::now() + self.caller.good_for.saturating_sub(MARGIN).max(Duration::from_secs(1));
