@@ -100,7 +100,7 @@ impl<S: Store> Ledger<S> {
         Err(LedgerError::Contended)
     }
 
-    /// Changes a book when no caller waits for the result. A failure is only logged: the next pass finds the same leases.
+    /// Changes a book when no caller waits for the result. A failure is only logged: the next pass tries again.
     pub(super) async fn change_in_background(&self, key: &BookKey, mut change: impl FnMut(&mut Book) -> bool) {
         let Some(span) = self.span(key) else { return };
         let slot = self.slot(key);

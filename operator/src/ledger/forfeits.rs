@@ -49,7 +49,8 @@ impl<S: Store> Ledger<S> {
     }
 }
 
-/// Returns until when a book is retained, in Unix seconds: 35 periods after its end, but at least 2 and at most 400 days.
+/// Returns until when a book is retained, in Unix seconds: 35 periods after its end, but at least 2 and at most 400
+/// days.
 fn retained_until(span: Span) -> i64 {
     const DAY: i64 = 24 * 3600;
     let periods = span.end.saturating_sub(span.start).saturating_mul(35);

@@ -1,8 +1,8 @@
 //! The ledger: how much of each budget is spent, leased and forfeited in each period.
 //!
-//! Start at [`book`], the account of one budget in one period; it and [`period`] are pure. [`record`] converts a book to
-//! and from an `MCPLedger`, and [`store`] reads and writes those. [`service`] holds all books. The control server calls
-//! [`leases`], [`reports`] and [`forfeits`]; status and metrics read [`view`].
+//! Start at [`book`], the account of one budget in one period; it and [`period`] are pure. [`record`] converts a book
+//! to and from an `MCPLedger`, and [`store`] reads and writes those. [`service`] holds all books. The control server
+//! calls [`leases`], [`reports`] and [`forfeits`]; status and metrics read [`view`].
 
 pub(crate) mod book;
 mod change;

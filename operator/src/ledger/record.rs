@@ -128,8 +128,8 @@ fn seconds(unix: i64) -> Time {
     Time(Timestamp::from_second(unix).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
-/// Converts a deadline to whole seconds, which is what Kubernetes stores. Rounds up, so that the stored deadline is never
-/// earlier than the one that the holder was given.
+/// Converts a deadline to whole seconds, which is what Kubernetes stores. Rounds up, so that the stored deadline is
+/// never earlier than the one that the holder was given.
 fn millis(unix: i64) -> Time {
     seconds(unix.div_euclid(1000) + i64::from(unix.rem_euclid(1000) > 0))
 }

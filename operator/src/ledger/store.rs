@@ -140,7 +140,7 @@ impl Store for ApiStore {
                     let key = BookKey { budget_uid: stored.owner.budget_uid.clone(), start: stored.book.span.start };
                     books.push((key, stored));
                 }
-                // One invalid record must not block the ledger of all tenants. Only leases of its own budget are refused.
+                // One invalid record must not block the ledger of all tenants; only its own budget grants no leases.
                 Err(error) => {
                     tracing::error!(
                         ledger = object.name_any(),

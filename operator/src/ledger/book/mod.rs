@@ -112,7 +112,8 @@ pub(crate) struct Lease {
     pub request: u64,
     /// Amount that was charged. Absent parts were not limited when the lease was granted.
     pub granted: Limit,
-    /// Time from which the lease may no longer be spent: Unix milliseconds on the clock of the operator that granted it.
+    /// Time from which the lease may no longer be spent, in Unix milliseconds on the clock of the operator that granted
+    /// it.
     pub deadline: i64,
     /// Sequence number of the last report that was applied; 0 before the first.
     pub sequence: u64,

@@ -230,8 +230,10 @@ proptest! {
                     let gateway = &mut gateways[index];
                     gateway.request += u64::from(!response_lost);
                     let holder = Holder { pod_uid: index.to_string(), epoch: gateway.epoch.to_string() };
-                    let request = LeaseRequest { holder, number: gateway.request, wanted: money(wanted), minimum: money(minimum) };
-                    if let (Ok(granted), false) = (book.grant(&request, limit(cap), format!("l{count}"), DEADLINE), response_lost) {
+                    let number = gateway.request;
+                    let request = LeaseRequest { holder, number, wanted: money(wanted), minimum: money(minimum) };
+                    let result = book.grant(&request, limit(cap), format!("l{count}"), DEADLINE);
+                    if let (Ok(granted), false) = (result, response_lost) {
                         gateway.leases.entry(granted.lease).or_insert((granted.amount.micros, 0, 0));
                     }
                 }
