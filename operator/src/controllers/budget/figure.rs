@@ -8,10 +8,10 @@ use mcp_fleet_policy::units::Micros;
 
 use crate::ledger::book::{Amount, Book};
 use crate::ledger::period::Span;
-use crate::shared_state::Figure;
+use crate::shared_state::BudgetState;
 
 /// Computes it. `refused`: the last lease that was asked for was refused because nothing was left.
-pub(super) fn figure(budget: &Budget, span: Span, book: Option<&Book>, refused: bool) -> Figure {
+pub(super) fn figure(budget: &Budget, span: Span, book: Option<&Book>, refused: bool) -> BudgetState {
     let none = Amount::default();
     let (settled, leased, forfeited) =
         book.map_or((none, none, none), |book| (book.settled(), book.leased(), book.forfeited()));
@@ -36,7 +36,7 @@ pub(super) fn figure(budget: &Budget, span: Span, book: Option<&Book>, refused: 
     };
     let exhausted =
         refused || used_up(amount, charged.micros, leased.micros) || used_up(budget.calls, charged.calls, leased.calls);
-    Figure { spending, exhausted }
+    BudgetState { spending, exhausted }
 }
 
 fn time(unix: i64) -> Time {

@@ -111,7 +111,7 @@ impl Collector for SpendMetrics {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let Some(leading) = self.shared_state.policies.leading() else { return Vec::new() };
+        let Some(leading) = self.shared_state.policies.leader_state() else { return Vec::new() };
         let tenants = self.shared_state.policies.all();
         self.generation.reset();
         for published in &tenants {

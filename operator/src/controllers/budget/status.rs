@@ -6,7 +6,7 @@ use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCon
 use mcp_fleet_crds::{MCPBudget, MCPBudgetStatus};
 
 use crate::controllers::status::{self, Summary};
-use crate::shared_state::Figure;
+use crate::shared_state::BudgetState;
 use crate::shared_state::verdict::{TenantState, Verdict};
 
 /// What is known of a budget.
@@ -21,7 +21,7 @@ pub(super) enum Facts<'a> {
         /// What the compiler made of the budget.
         verdict: Option<&'a Verdict>,
         /// Where it stands.
-        figure: Option<&'a Figure>,
+        figure: Option<&'a BudgetState>,
     },
 }
 
@@ -65,7 +65,7 @@ fn said_before(conditions: &[Condition]) -> Option<NewCondition> {
     Some(NewCondition { kind: ConditionType::Exhausted, status, reason, message: before.message.clone() })
 }
 
-fn exhausted(figure: &Figure) -> NewCondition {
+fn exhausted(figure: &BudgetState) -> NewCondition {
     let kind = ConditionType::Exhausted;
     if figure.exhausted {
         let end = figure.spending.current_period.end.0;
@@ -103,7 +103,7 @@ mod tests {
         TenantState { generation: 3, gateways, ..TenantState::default() }
     }
 
-    fn judge(verdict: Option<&Verdict>, figure: Option<&Figure>) -> MCPBudgetStatus {
+    fn judge(verdict: Option<&Verdict>, figure: Option<&BudgetState>) -> MCPBudgetStatus {
         let state = enforced();
         let facts = Facts::Claimed { state: &state, verdict, figure };
         status(&object(), &facts, Timestamp::UNIX_EPOCH)

@@ -60,7 +60,7 @@ pub(crate) async fn tear_down(
         delete(&ctx.client, &ApiResource::erase::<Namespace>(&()), None, &runtime, None).await?;
     }
     leave_namespace(object, facts, ctx, uid).await?;
-    ctx.shared_state.forget_tenant(uid);
+    ctx.shared_state.remove_tenant(uid);
     ctx.shared_state.request_compilation(uid);
     crate::controllers::status::release(&Api::<MCPTenant>::all(ctx.client.clone()), object).await?;
     ctx.events.normal(object, "TornDown", "Delete", format!("the tenant {name} is gone")).await;

@@ -239,7 +239,7 @@ impl Worker {
         });
         let with_verdict: BTreeSet<(Kind, String)> = verdicts.keys().cloned().collect();
         for (kind, uid) in self.with_verdict.difference(&with_verdict) {
-            shared.forget(*kind, uid);
+            shared.remove_verdict(*kind, uid);
         }
         for ((kind, uid), verdict) in verdicts {
             shared.set_verdict(kind, &uid, verdict);
@@ -266,10 +266,10 @@ impl Worker {
     fn forget(&self) {
         let shared = &self.ctx.shared_state;
         for (kind, uid) in &self.with_verdict {
-            shared.forget(*kind, uid);
+            shared.remove_verdict(*kind, uid);
         }
-        shared.policies.forget(&self.uid);
-        shared.forget_tenant(&self.uid);
+        shared.policies.remove(&self.uid);
+        shared.remove_tenant(&self.uid);
     }
 }
 

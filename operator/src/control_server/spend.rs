@@ -1,5 +1,5 @@
-//! A stream's traffic with the ledger: leases are charged before they are answered, reports acknowledged when they
-//! are written.
+//! Answers lease requests and spend reports. A lease is charged before it is sent, and a report is acknowledged after
+//! it is written.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use mcp_fleet_control::wire::{
     FromOperator, LeaseAnswer, LeaseRecall, LeaseRequest, SpendAck, SpendItem, SpendReport, from_operator,
 };
 
-use super::auth::Caller;
+use super::auth::GatewayPod;
 use crate::error;
 use crate::ledger::book::{self, Amount, Holder, Refusal, Report, ReportItem};
 use crate::ledger::record::Owner;
@@ -17,14 +17,15 @@ use crate::ledger::{ApiStore, LeaseOutcome, Ledger, LedgerError};
 use crate::shared_state::Published;
 use crate::shared_state::{Outbound, Streams};
 
+/// Wraps a message to a gateway.
 pub(super) fn message(message: from_operator::Message) -> FromOperator {
     FromOperator { message: Some(message) }
 }
 
-/// Charges a lease, then answers.
-pub(super) async fn lease(
+/// Charges a lease to the ledger, then sends the answer.
+pub(super) async fn answer_lease_request(
     ledger: Arc<Ledger<ApiStore>>,
-    caller: Caller,
+    gateway: GatewayPod,
     holder: Holder,
     policy: Option<Published>,
     request: LeaseRequest,
@@ -38,8 +39,8 @@ pub(super) async fn lease(
         .and_then(|published| published.policy.budgets.iter().find(|budget| budget.uid == answer.budget_uid));
     if let Some(budget) = budget {
         let owner = Owner {
-            tenant: caller.tenant,
-            tenant_uid: caller.tenant_uid,
+            tenant: gateway.tenant,
+            tenant_uid: gateway.tenant_uid,
             budget: budget.name.clone(),
             budget_uid: budget.uid.clone(),
         };
@@ -51,11 +52,11 @@ pub(super) async fn lease(
         };
         match ledger.grant(&owner, budget, &request).await {
             Ok(granted) => fill(&mut answer, granted, others),
-            Err(failed) => {
+            Err(error) => {
                 tracing::warn!(
                     tenant = owner.tenant,
                     budget = owner.budget,
-                    error = error::chain(&failed),
+                    error = error::chain(&error),
                     "failed to charge a lease"
                 );
                 answer.set_outcome(Outcome::Unavailable);
@@ -64,20 +65,21 @@ pub(super) async fn lease(
     } else {
         answer.set_outcome(Outcome::UnknownBudget);
     }
-    // The stream may have ended: the lease is then asked for again, or forfeited.
+    // The stream may have ended. Then the gateway repeats the request, or the lease is forfeited.
     let _ = outbound.send(Ok(message(from_operator::Message::Lease(answer)))).await;
 }
 
+/// Copies the outcome of a lease request to the answer, and recalls leases of other gateways if it was refused.
 fn fill(answer: &mut LeaseAnswer, LeaseOutcome { result, span, recall }: LeaseOutcome, others: &Streams) {
     answer.period_start = span.start;
     answer.period_end = span.end;
     match result {
         Ok(granted) => {
-            let left = granted.deadline.saturating_sub(Timestamp::now().as_millisecond());
+            let remaining = granted.deadline.saturating_sub(Timestamp::now().as_millisecond());
             answer.lease = granted.lease;
             answer.amount = granted.amount.micros;
             answer.calls = granted.amount.calls;
-            answer.valid_ms = u64::try_from(left).unwrap_or(0);
+            answer.valid_ms = u64::try_from(remaining).unwrap_or(0);
             answer.set_outcome(Outcome::Granted);
         }
         Err(refusal) => {
@@ -93,10 +95,10 @@ fn fill(answer: &mut LeaseAnswer, LeaseOutcome { result, span, recall }: LeaseOu
     }
 }
 
-/// Settles a report, and acknowledges it once it is written.
-pub(super) async fn report(
+/// Settles a spend report, and acknowledges it once it is written.
+pub(super) async fn settle_report(
     ledger: Arc<Ledger<ApiStore>>,
-    caller: Caller,
+    gateway: GatewayPod,
     holder: Holder,
     report: SpendReport,
     outbound: Outbound,
@@ -114,21 +116,21 @@ pub(super) async fn report(
         .collect();
     let total = Amount { micros: amount, calls };
     let report = Report { holder, lease, sequence, total, last: r#final, items };
-    // A newer report on the same lease makes this one void: that one is acknowledged instead.
-    let Ok(written) = ledger.report(&caller.tenant_uid, &budget_uid, report).await.await else { return };
-    match written {
+    // Without a result, a newer report on the same lease replaced this one, and is acknowledged instead.
+    let Ok(result) = ledger.report(&gateway.tenant_uid, &budget_uid, report).await.await else { return };
+    match result {
         Ok(()) => {}
-        // A report that cannot be true will not become true by being sent again.
-        Err(refused @ (LedgerError::Report(_) | LedgerError::WrongTenant)) => {
+        // Acknowledged, because sending an invalid report again would not make it valid.
+        Err(error @ (LedgerError::Report(_) | LedgerError::WrongTenant)) => {
             tracing::error!(
-                tenant = caller.tenant,
-                pod = caller.pod,
-                error = error::chain(&refused),
-                "refused a report of spending"
+                tenant = gateway.tenant,
+                pod = gateway.pod,
+                error = error::chain(&error),
+                "rejected a spend report"
             );
         }
-        Err(failed) => {
-            tracing::warn!(tenant = caller.tenant, error = error::chain(&failed), "failed to settle a report");
+        Err(error) => {
+            tracing::warn!(tenant = gateway.tenant, error = error::chain(&error), "failed to settle a spend report");
             return;
         }
     }
