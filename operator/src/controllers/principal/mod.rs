@@ -115,7 +115,7 @@ async fn revoke(object: &MCPPrincipal, ctx: &Context) -> Result<Option<i64>, Rec
     let uid = object.metadata.uid.as_deref().ok_or(ReconcileError::Incomplete("metadata.uid"))?;
     let asked = object.spec.revoke_issued_before.as_ref().map(|time| time.0);
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    if let Some(until) = revocation::asked(asked, Timestamp::now())
+    if let Some(until) = revocation::requested(asked, Timestamp::now())
         && let Some(tenant) = ctx.cache.tenant_of_namespace(namespace)
         && let Some(tenant_uid) = tenant.metadata.uid.as_deref()
     {

@@ -52,7 +52,7 @@ pub(crate) async fn bring(
     if !known {
         ctx.shared_state.request_compilation(&tenant.uid);
     }
-    ctx.keys.keep(&tenant.name, &tenant.uid, &keys).await?;
+    ctx.keys.restore_secret(&tenant.name, &tenant.uid, &keys).await?;
     let fences = apply_all(ctx, object, settled, &objects.fences).await?;
     let tls = TlsSecret {
         namespace: &tenant.runtime_namespace,
