@@ -152,8 +152,8 @@ mod tests {
             let request = LeaseRequest { holder: holder.clone(), number, wanted: amount, minimum: amount };
             book.grant(&request, limit, id.into(), 1_795_000_000_000).unwrap();
             let amount = Amount { micros: number, calls: 1 };
-            let owned = |name: &str| name.to_owned();
-            let item = ReportItem { principal: owned("acme/a"), server: owned("files"), tool: owned(id), amount };
+            let string = |name: &str| name.to_owned();
+            let item = ReportItem { principal: string("acme/a"), server: string("files"), tool: string(id), amount };
             let items = vec![item];
             let report = Report { holder, lease: id.into(), sequence: 7, total: amount, last: false, items };
             book.report(&report).unwrap();

@@ -94,9 +94,9 @@ fn request(pod: &str, number: u64) -> LeaseRequest {
 
 fn report(pod: &str, lease: &str, sequence: u64, calls: u64, last: bool) -> Report {
     let amount = Amount { micros: calls * 1000, calls };
-    let owned = |name: &str| name.to_owned();
+    let string = |name: &str| name.to_owned();
     let items =
-        vec![ReportItem { principal: owned("acme/coder"), server: owned("files"), tool: owned("read"), amount }];
+        vec![ReportItem { principal: string("acme/coder"), server: string("files"), tool: string("read"), amount }];
     let holder = Holder { pod_uid: pod.into(), epoch: "e".into() };
     Report { holder, lease: lease.into(), sequence, total: amount, last, items }
 }
@@ -216,7 +216,7 @@ async fn a_report_on_a_lease_that_another_leader_granted_is_applied() {
 }
 
 #[tokio::test]
-async fn leases_of_an_old_process_are_forfeited_and_those_of_the_new_one_are_not() {
+async fn only_the_leases_of_an_ended_process_are_forfeited() {
     let store = Memory::default();
     let ledger = ledger(&store);
     ledger.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();

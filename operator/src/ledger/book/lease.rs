@@ -88,7 +88,7 @@ impl Book {
 
 /// Returns the portion of a limit that a lease gets; none if less than the minimum is left.
 ///
-/// The portion is at most half of what is left, so that one holder does not take it all, but at least the minimum.
+/// The portion is at most half of what is left, so that one holder does not take all of it, but at least the minimum.
 fn portion(limit: u64, used: u64, wanted: u64, minimum: u64) -> Option<u64> {
     let room = limit.saturating_sub(used);
     // A request for zero is granted zero. A request for more that could only be granted zero is refused.
