@@ -5,12 +5,6 @@ use std::time::Duration;
 
 use clap::Parser;
 
-/// The field manager of everything that is applied.
-pub const FIELD_MANAGER: &str = "mcp-fleet";
-
-/// The audience of the tokens with which gateways authenticate at the operator.
-pub const CONTROL_AUDIENCE: &str = "mcp-fleet-control";
-
 /// The operator of MCP Fleet.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "mcp-fleet-operator", version, about)]

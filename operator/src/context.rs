@@ -4,37 +4,35 @@ use std::sync::Arc;
 
 use kube::Client;
 
-use crate::ca::Authority;
 use crate::config::Config;
-use crate::control::Control;
-use crate::events::Events;
-use crate::latch::Latches;
-use crate::leader::Leadership;
+use crate::credentials::ca::Authority;
+use crate::credentials::revocation::Revocations;
+use crate::credentials::tokens::KeyStore;
+use crate::kubernetes::cache::Cache;
+use crate::kubernetes::events::Events;
+use crate::kubernetes::leader::Leadership;
+use crate::shared_state::SharedState;
 use crate::telemetry::Metrics;
-use crate::token::KeyStore;
-use crate::world::World;
 
 /// Shared by all controllers, the compiler and the control server of one replica.
 #[derive(Clone)]
-pub struct Context {
+pub(crate) struct Context {
     /// The API server.
     pub client: Client,
     /// The flags.
     pub config: Arc<Config>,
     /// The certificate authority; the same on all replicas.
     pub ca: Arc<Authority>,
-    /// TLS of the control server: certificate for the operator's Service name, ALPN h2, no client certificates.
-    pub serving: Arc<rustls::ServerConfig>,
     /// The tenants' signing and session keys.
     pub keys: KeyStore,
     /// The revocations that were ever asked for.
-    pub latches: Latches,
+    pub revocations: Revocations,
     /// What the API server holds.
-    pub world: World,
+    pub cache: Cache,
     /// Writes Events.
     pub events: Events,
     /// Verdicts and tenant states, from the compiler and the stream.
-    pub control: Arc<Control>,
+    pub shared_state: Arc<SharedState>,
     /// Whether this replica leads.
     pub leadership: Leadership,
     /// Metrics, and the registry to add more.

@@ -1,37 +1,22 @@
-//! The operator of MCP Fleet: custom resources go in, isolated tenants come out.
+//! The operator of MCP Fleet: it turns custom resources into isolated tenants.
 //!
-//! One folder per kind, each with the same five steps: dereference (reads), validate (parse once), desired (pure),
-//! apply, status. Around them: [`leader`] decides which replica acts, [`ca`] and [`token`] make what is secret,
-//! [`apply`] puts declared objects back as a whole, [`control`] is where compiler and controllers leave word.
+//! Start at [`run`]: one replica, from start to end. The leader runs the `controllers`, which apply what the resources
+//! declare and write their status, and `policy`, which compiles the same resources into one policy per tenant.
+//! `control_server` pushes policies to the gateways and answers their requests for budget from the `ledger`.
+//! `shared_state` holds what these parts tell each other, `credentials` makes keys, certificates and tokens, and
+//! [`kubernetes`] is what all of them use to read and write API objects.
 
-pub mod apply;
-pub mod budget;
-pub mod ca;
-pub mod compile;
 pub mod config;
-pub mod context;
-pub mod control;
-pub mod controller;
-mod deadline;
-pub mod error;
-pub mod events;
-pub mod health;
-mod jitter;
-pub mod labels;
-pub mod latch;
-pub mod leader;
-pub mod ledger;
-mod pod;
-pub mod principal;
-pub mod publish;
+mod context;
+mod control_server;
+mod controllers;
+pub mod credentials;
+mod error;
+pub mod kubernetes;
+mod lead;
+mod ledger;
+mod policy;
+mod retry;
 pub mod run;
-pub mod scope;
-pub mod server;
-pub mod settings;
-pub mod status;
-pub mod stream;
+mod shared_state;
 pub mod telemetry;
-pub mod tenant;
-pub mod token;
-pub mod verdict;
-pub mod world;

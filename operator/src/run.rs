@@ -1,219 +1,146 @@
-//! One replica of the operator, from its start to its end.
+//! One replica of the operator, from start to end.
 //!
-//! Every replica serves health, metrics and the control port, and keeps its stores filled. The one that holds the
-//! Lease leads: it runs the controllers, the compiler and the ledger, and stops all of them at once when it cannot
-//! renew. At shutdown they stop first, then the Lease is released, so that the next leader starts without a wait.
+//! Every replica serves health, metrics and the control port, and keeps its cache filled. The one that holds the Lease
+//! also [leads](crate::lead), and stops leading at once when it cannot renew. At shutdown it stops leading first and then
+//! releases the Lease, so that the next leader starts without a wait.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::Client;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use mcp_fleet_admin::Admin;
+use prometheus::Registry;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::budget::{self, Budgets, SpendMetrics};
-use crate::ca::{self, Authority, LeafRequest};
 use crate::config::Config;
 use crate::context::Context;
-use crate::control::Control;
-use crate::controller;
-use crate::events::Events;
-use crate::health::{self, Readiness};
-use crate::jitter::jittered;
-use crate::latch::Latches;
-use crate::leader::{Elector, Leadership};
-use crate::principal::{CredentialExpiry, Principals};
-use crate::publish;
-use crate::scope::Scopes;
-use crate::server::Servers;
-use crate::stream;
+use crate::control_server;
+use crate::controllers::budget::SpendMetrics;
+use crate::controllers::principal::CredentialExpiry;
+use crate::credentials::ca;
+use crate::credentials::revocation::Revocations;
+use crate::credentials::tokens::KeyStore;
+use crate::kubernetes::cache;
+use crate::kubernetes::events::Events;
+use crate::kubernetes::leader::{Elector, Leadership};
+use crate::lead::lead_while_elected;
+use crate::retry::until_success;
+use crate::shared_state::SharedState;
 use crate::telemetry::Metrics;
-use crate::tenant::Tenants;
-use crate::token::KeyStore;
-use crate::world;
 
-/// The pause before something that every replica needs is tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// How long open control streams may take to end at shutdown.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long gateways may take to find a new leader before their absence is reported.
-const SETTLE: Duration = Duration::from_secs(8);
-
-/// How long streams may take to end.
-const DRAIN: Duration = Duration::from_secs(2);
-
-/// Why a replica cannot run.
+/// Why a replica stopped before it was told to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The metrics contradict each other.
+    /// Two metrics have the same name.
     #[error("failed to register the metrics")]
     Metrics(#[from] prometheus::Error),
-    /// The control port cannot be served.
+    /// The control port is not served.
     #[error(transparent)]
-    Control(stream::ServeError),
-    /// The health port cannot be served.
+    Control(control_server::ServeError),
+    /// The port for health and metrics is not served.
     #[error("failed to serve health and metrics")]
-    Health(#[source] std::io::Error),
-    /// The control server's certificate cannot be made or used.
-    #[error("failed to make the certificate of the control server: {0}")]
-    Serving(String),
+    Admin(#[source] std::io::Error),
+    /// The control server has no certificate.
+    #[error(transparent)]
+    Tls(#[from] control_server::TlsError),
 }
 
-/// Runs until `stop`.
+/// Runs one replica until `stop` is cancelled.
 pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Result<(), RunError> {
     let config = Arc::new(config);
-    let (metrics, ready) = (Metrics::new()?, Readiness::default());
-    let mut health = tokio::spawn(health::serve(config.metrics_listen, metrics.clone(), ready.clone(), stop.clone()));
-    let Some(authority) = authority(&client, &config, &stop).await else { return Ok(()) };
-    let (world, watches) = world::run(&client);
+    let metrics = Metrics::new()?;
+    let ready = Arc::new(AtomicBool::new(false));
+    serve_admin(&config, metrics.registry.clone(), Arc::clone(&ready), stop.clone()).await?;
+    let load_authority = async || ca::load_or_create(&client, &config.namespace, Timestamp::now()).await;
+    let authority = tokio::select! {
+        authority = until_success("load the certificate authority", load_authority) => authority,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let tls = control_server::server_config(&authority, &config)?;
+    let (cache, watches) = cache::run(&client);
     let watches = tokio::spawn(watches);
-    let (leading, leadership) = Leadership::channel();
-    metrics.registry.register(Box::new(CredentialExpiry::new(world.clone(), leadership.clone())?))?;
+    let (elected, leadership) = Leadership::channel();
     let ctx = Arc::new(Context {
-        serving: serving(&authority, &config)?,
         ca: Arc::new(authority),
         keys: KeyStore::new(client.clone(), &config.namespace),
-        latches: Latches::new(client.clone(), &config.namespace),
+        revocations: Revocations::new(client.clone(), &config.namespace),
         events: Events::new(client.clone(), &config.pod_name),
-        control: Arc::new(Control::default()),
-        world,
+        shared_state: Arc::new(SharedState::default()),
+        cache,
         leadership,
         metrics,
-        client: client.clone(),
-        config: config.clone(),
+        client,
+        config,
     });
-    ctx.metrics.registry.register(Box::new(SpendMetrics::new(ctx.control.clone())?))?;
-    let mut served = tokio::spawn(stream::serve(ctx.clone(), stop.clone()));
-    let lease_ends = CancellationToken::new();
-    let serve = async {
-        if !ctx.world.filled().await {
-            return;
-        }
-        tracing::info!("the stores are filled; this replica is ready");
-        ready.set();
-        let elector = Elector::new(client, &config.namespace, &config.pod_name, config.lease_seconds, leading);
-        let elector = tokio::spawn(elector.run(lease_ends.clone()));
-        Box::pin(follow(&ctx, &stop)).await;
-        lease_ends.cancel();
-        if elector.await.is_err() {
-            tracing::warn!("the election ended badly");
+    let registry = &ctx.metrics.registry;
+    registry.register(Box::new(CredentialExpiry::new(ctx.cache.clone(), ctx.leadership.clone())?))?;
+    registry.register(Box::new(SpendMetrics::new(ctx.shared_state.clone())?))?;
+    let mut control_server = tokio::spawn(control_server::serve(ctx.clone(), tls, stop.clone()));
+    let stopped_early = async {
+        stop.cancelled().await;
+        // Once the replica is ready it takes part in elections, and has to release the Lease before it ends.
+        if ready.load(Ordering::Acquire) {
+            std::future::pending::<()>().await;
         }
     };
-    let broken = async {
-        tokio::select! {
-            Ok(Err(error)) = &mut served => RunError::Control(error),
-            Ok(Err(error)) = &mut health => RunError::Health(error),
-            else => std::future::pending().await,
+    let control_server_failed = async {
+        match (&mut control_server).await {
+            Ok(Err(error)) => error,
+            _ => std::future::pending().await,
         }
     };
     tokio::select! {
-        () = serve => {}
-        error = broken => return Err(error),
-        // Before the stores are filled there is no Lease to release.
-        () = async { stop.cancelled().await; if ready.get() { std::future::pending::<()>().await; } } => {}
+        () = take_part(&ctx, elected, &ready, &stop) => {}
+        () = stopped_early => {}
+        error = control_server_failed => return Err(RunError::Control(error)),
     }
     watches.abort();
-    // Streams end with `stop`; whoever still hangs on is left behind.
-    if !served.is_finished() {
-        let _ = tokio::time::timeout(DRAIN, served).await;
+    // It drains its streams, since `stop` is cancelled. Streams that take longer are cut off.
+    if !control_server.is_finished() {
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, control_server).await;
     }
     Ok(())
 }
 
-/// Leads whenever this replica may; ends at `stop`.
-async fn follow(ctx: &Arc<Context>, stop: &CancellationToken) {
-    let mut leadership = ctx.leadership.watch();
-    loop {
-        let leads = *leadership.borrow_and_update();
-        ctx.metrics.leader.set(i64::from(leads));
-        tokio::select! {
-            () = stop.cancelled() => return,
-            changed = leadership.changed() => if changed.is_err() { return },
-            () = lead(ctx), if leads => {}
-        }
-        // What was known here grows old while another leads.
-        ctx.control.clear();
+/// Serves health and metrics until `stop`. A follower is ready too, or a rolling update would wait forever.
+async fn serve_admin(
+    config: &Config,
+    registry: Registry,
+    ready: Arc<AtomicBool>,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let listener = TcpListener::bind(config.metrics_listen).await.map_err(RunError::Admin)?;
+    let ready = move || if ready.load(Ordering::Acquire) { Ok(()) } else { Err("the cache is not filled yet".into()) };
+    let admin = Admin { alive: Box::new(|| Ok(())), ready: Box::new(ready), registry };
+    tokio::spawn(mcp_fleet_admin::serve(listener, admin, stop));
+    Ok(())
+}
+
+/// Waits for the cache, then takes part in elections and leads whenever this replica is elected, until `stop`.
+async fn take_part(
+    ctx: &Arc<Context>,
+    elected: tokio::sync::watch::Sender<bool>,
+    ready: &AtomicBool,
+    stop: &CancellationToken,
+) {
+    if !ctx.cache.wait_until_filled().await {
+        return;
     }
-}
-
-/// Everything that only the leader does; it never ends by itself, and stops where it is when dropped.
-async fn lead(ctx: &Arc<Context>) {
-    // Before anything is compiled: a revocation must never be forgotten.
-    while let Err(error) = ctx.latches.load().await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "failed to load the revocations");
-        tokio::time::sleep(jittered(TRY_AGAIN)).await;
-    }
-    ctx.control.set_settling(true);
-    tokio::join!(
-        async {
-            tokio::time::sleep(SETTLE).await;
-            ctx.control.set_settling(false);
-        },
-        controller::run::<Tenants>(ctx.clone()),
-        controller::run::<Servers>(ctx.clone()),
-        controller::run::<Principals>(ctx.clone()),
-        world::watch_secrets(ctx.client.clone(), ctx.config.namespace.clone(), ctx.world.clone()),
-        publish::run(ctx.clone()),
-        budget::run(ctx.clone()),
-        controller::run::<Budgets>(ctx.clone()),
-        controller::run::<Scopes>(ctx.clone()),
-    );
-}
-
-/// The authority, tried until it is there or `stop`.
-async fn authority(client: &Client, config: &Config, stop: &CancellationToken) -> Option<Authority> {
-    loop {
-        match ca::load_or_create(client, &config.namespace, Timestamp::now()).await {
-            Ok(authority) => return Some(authority),
-            Err(error) => {
-                tracing::warn!(error = crate::error::chain(&error), "failed to load the certificate authority");
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return None,
-            () = tokio::time::sleep(jittered(TRY_AGAIN)) => {}
-        }
-    }
-}
-
-/// TLS of the control server. The key never leaves this process, so the certificate lives as long as the authority.
-fn serving(authority: &Authority, config: &Config) -> Result<Arc<rustls::ServerConfig>, RunError> {
-    let failed = |error: &(dyn std::error::Error + 'static)| RunError::Serving(crate::error::chain(error));
-    let name = config.operator_name();
-    let request = LeafRequest {
-        dns: vec![name.clone(), format!("{name}.{}", config.cluster_domain)],
-        uri: None,
-        server: true,
-        client: false,
-    };
-    let leaf = authority.issue_in_memory(&request, Timestamp::now()).map_err(|error| failed(&error))?;
-    let certificate =
-        CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes()).map_err(|error| failed(&error))?;
-    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).map_err(|error| failed(&error))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| failed(&error))?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .map_err(|error| failed(&error))?;
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Arc::new(tls))
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-
-    use super::*;
-
-    #[test]
-    fn the_control_server_speaks_http_2_with_a_certificate_of_the_authority() {
-        let (certificate, key) = Authority::generate(Timestamp::now()).unwrap();
-        let authority = Authority::from_pem(&certificate, &key).unwrap();
-        let config = Config::parse_from(["operator", "--mcp-pod-image=mcp-pod:dev"]);
-        let tls = serving(&authority, &config).unwrap();
-        assert_eq!(tls.alpn_protocols, [b"h2".to_vec()]);
+    tracing::info!("the cache is filled; this replica is ready");
+    ready.store(true, Ordering::Release);
+    let Config { namespace, pod_name, lease_seconds, .. } = &*ctx.config;
+    let elector = Elector::new(ctx.client.clone(), namespace, pod_name, *lease_seconds, elected);
+    let leave_election = CancellationToken::new();
+    let election = tokio::spawn(elector.run(leave_election.clone()));
+    Box::pin(lead_while_elected(ctx, stop)).await;
+    leave_election.cancel();
+    if election.await.is_err() {
+        tracing::warn!("the election task panicked");
     }
 }

@@ -1,6 +1,6 @@
 //! Logs, as JSON lines on stderr, and the metrics of the controllers.
 
-use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging; `RUST_LOG` overrides the level `info`.
@@ -41,12 +41,5 @@ impl Metrics {
         registry.register(Box::new(reconcile_seconds.clone()))?;
         registry.register(Box::new(leader.clone()))?;
         Ok(Self { registry, reconciles, reconcile_seconds, leader })
-    }
-
-    /// The text that Prometheus scrapes (exposition format 0.0.4).
-    pub fn render(&self) -> prometheus::Result<Vec<u8>> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
     }
 }

@@ -19,7 +19,7 @@ use crate::gateway::{Gateway, pod, token};
 use crate::support::{OPERATOR_NAMESPACE, create, eventually, reason, server, tenant, there, unique, with_operator};
 
 /// A tenant with a server, a scope, a principal that holds it, and a budget. Answers its name and UID.
-async fn world(client: &Client) -> (String, String) {
+async fn tenant_with_policy(client: &Client) -> (String, String) {
     let name = unique("ctl");
     let spec = json!({"spendLimit": {"currency": "USD", "period": "Month", "amount": "100.00"}});
     let uid = tenant(client, &name, spec).await.uid().unwrap();
@@ -75,7 +75,7 @@ async fn patch_principal(client: &Client, namespace: &str, spec: Value) {
 #[tokio::test]
 async fn a_policy_reaches_the_gateway_is_proved_fresh_and_status_says_so() {
     let client = with_operator().await;
-    let (name, uid) = world(&client).await;
+    let (name, uid) = tenant_with_policy(&client).await;
     let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
     let whole = |policy: &TenantPolicy| {
         policy.principals.first().is_some_and(|principal| !principal.grants.is_empty()) && policy.budgets.len() == 2
@@ -97,7 +97,7 @@ async fn a_policy_reaches_the_gateway_is_proved_fresh_and_status_says_so() {
 #[tokio::test]
 async fn a_revocation_reaches_the_gateway_within_a_second_in_each_of_twenty_trials() {
     let client = with_operator().await;
-    let (name, _) = world(&client).await;
+    let (name, _) = tenant_with_policy(&client).await;
     let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
     gateway.policy(|policy| policy.principals.len() == 1).await;
     let start = Timestamp::now().as_second() - 3600;
@@ -119,7 +119,7 @@ async fn a_revocation_reaches_the_gateway_within_a_second_in_each_of_twenty_tria
 #[tokio::test]
 async fn a_bad_edit_keeps_what_was_in_force_and_says_why() {
     let client = with_operator().await;
-    let (name, _) = world(&client).await;
+    let (name, _) = tenant_with_policy(&client).await;
     let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
     gateway.policy(|policy| policy.principals.first().is_some_and(|coder| coder.grants.len() == 1)).await;
     patch_principal(&client, &name, json!({"scopeRefs": [{"name": "files-read"}, {"name": "typo"}], "suspend": true}))
@@ -149,7 +149,7 @@ async fn a_bad_edit_keeps_what_was_in_force_and_says_why() {
 #[tokio::test]
 async fn a_snapshot_that_somebody_spoils_is_published_again() {
     let client = with_operator().await;
-    let (name, _) = world(&client).await;
+    let (name, _) = tenant_with_policy(&client).await;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
     let generation = |secret: &Secret| {
         let index = secret.data.as_ref()?.get("index.json")?;
@@ -169,7 +169,7 @@ async fn a_snapshot_that_somebody_spoils_is_published_again() {
 #[tokio::test]
 async fn what_another_leader_published_is_never_gone_below() {
     let client = with_operator().await;
-    let (name, _) = world(&client).await;
+    let (name, _) = tenant_with_policy(&client).await;
     let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
     let mut policy = gateway.policy(|policy| policy.budgets.len() == 2).await;
     policy.generation += 7;
@@ -254,7 +254,7 @@ async fn a_policy_that_is_too_large_for_one_secret_is_cut_and_stays_whole() {
 #[tokio::test]
 async fn a_lease_is_charged_settled_and_shown() {
     let client = with_operator().await;
-    let (name, uid) = world(&client).await;
+    let (name, uid) = tenant_with_policy(&client).await;
     let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
     let policy = gateway.policy(|policy| policy.budgets.len() == 2 && !policy.principals.is_empty()).await;
     let budget = policy.budgets.iter().find(|budget| budget.name == "monthly").unwrap().uid.clone();
@@ -325,7 +325,7 @@ async fn a_lease_is_charged_settled_and_shown() {
 #[tokio::test]
 async fn only_a_pod_of_the_tenants_own_gateway_is_let_in() {
     let client = with_operator().await;
-    let (name, _) = world(&client).await;
+    let (name, _) = tenant_with_policy(&client).await;
     let runtime = format!("{name}-mcp");
     let real = pod(&client, &runtime, None).await;
 

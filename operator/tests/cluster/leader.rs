@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
-use mcp_fleet_operator::leader::{Elector, Leadership};
+use mcp_fleet_operator::kubernetes::leader::{Elector, Leadership};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{client, eventually, namespace, unique};

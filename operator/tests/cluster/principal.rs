@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use mcp_fleet_crds::MCPPrincipal;
-use mcp_fleet_operator::token::{Claims, TenantKeys, secret_name};
+use mcp_fleet_operator::credentials::tokens::{Claims, TenantKeys, secret_name};
 use serde_json::{Value, json};
 
 use crate::support::{OPERATOR_NAMESPACE, create, eventually, reason, tenant, there, unique, with_operator};
@@ -138,11 +138,11 @@ async fn a_revocation_is_latched_and_followed_by_a_good_token() {
     reason(&principals(&client, &name), "coder", "RevocationApplied", "Applied").await;
 
     // Taken back, and then set to an earlier time: neither lowers the latch.
-    let latches: Api<ConfigMap> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    let revocations: Api<ConfigMap> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
     revoke(&client, &name, None).await;
     revoke(&client, &name, Some(until - Duration::from_hours(1))).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let latch = latches.get(&format!("tenant-{uid}-revocations")).await.unwrap().data.unwrap();
+    let latch = revocations.get(&format!("tenant-{uid}-revocations")).await.unwrap().data.unwrap();
     assert_eq!(latch[&principal_uid], until.as_second().to_string());
     let kept = token(&client, &name, "the token stays", |_| true).await.1;
     assert_eq!(kept.mcp_fleet.serial, next.mcp_fleet.serial);
@@ -156,8 +156,8 @@ async fn a_revocation_in_the_future_is_not_applied() {
     let (_, first) = token(&client, &name, "a token", |_| true).await;
     revoke(&client, &name, Some(Timestamp::now() + Duration::from_hours(1))).await;
     reason(&principals(&client, &name), "coder", "RevocationApplied", "InFuture").await;
-    let latches: Api<ConfigMap> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
-    assert!(latches.get_opt(&format!("tenant-{uid}-revocations")).await.unwrap().is_none());
+    let revocations: Api<ConfigMap> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    assert!(revocations.get_opt(&format!("tenant-{uid}-revocations")).await.unwrap().is_none());
     let kept = token(&client, &name, "the token stays", |_| true).await.1;
     assert_eq!(kept.mcp_fleet.serial, first.mcp_fleet.serial);
 }

@@ -1,0 +1,215 @@
+//! Authenticates gateways: the API server reviews the pod's token, and the pod must belong to the tenant's gateway.
+//! Start at [`authenticate`].
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::PostParams;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, ResourceExt};
+use mcp_fleet_control::version::AUDIENCE;
+use serde::Deserialize;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+
+use crate::context::Context;
+use crate::kubernetes::cache::tenant_of_runtime;
+use crate::kubernetes::labels;
+use crate::kubernetes::timeout::with_timeout;
+
+/// Name of a gateway's Deployment and `ServiceAccount`.
+const GATEWAY: &str = "gateway";
+/// Maximum length of a token.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+/// An authenticated gateway pod.
+#[derive(Clone, Debug)]
+pub(super) struct GatewayPod {
+    pub(super) tenant: String,
+    pub(super) tenant_uid: String,
+    /// Runtime namespace of the tenant.
+    pub(super) namespace: String,
+    pub(super) pod: String,
+    pub(super) pod_uid: String,
+    /// How long the pod's token is still valid.
+    pub(super) token_valid_for: Duration,
+}
+
+/// Why a gateway is not served.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AuthError {
+    #[error("there is no bearer token")]
+    NoToken,
+    #[error("the API server does not accept the token: {0}")]
+    NotAuthenticated(String),
+    #[error("{0} is not the ServiceAccount of a gateway")]
+    NotGateway(String),
+    #[error("the token is not bound to a pod")]
+    NotBound,
+    #[error("pod {0} was deleted or replaced")]
+    Gone(String),
+    #[error("pod {0} does not belong to the Deployment of its tenant's gateway")]
+    NotTheGateway(String),
+    #[error("namespace {0} is not the runtime namespace of a tenant")]
+    NoTenant(String),
+    #[error("failed to {verb}")]
+    Api { verb: &'static str, source: Box<kube::Error> },
+}
+
+impl AuthError {
+    /// Converts the error to the gRPC status that the gateway gets.
+    pub(super) fn status(&self) -> Status {
+        let code = match self {
+            Self::NoToken | Self::NotAuthenticated(_) => Code::Unauthenticated,
+            Self::Api { .. } => Code::Unavailable,
+            _ => Code::PermissionDenied,
+        };
+        Status::new(code, self.to_string())
+    }
+
+    fn api(verb: &'static str) -> impl Fn(kube::Error) -> Self {
+        move |source| Self::Api { verb, source: Box::new(source) }
+    }
+}
+
+/// Authenticates the gateway pod that opens a stream.
+pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Result<GatewayPod, AuthError> {
+    let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
+    let token = header.and_then(|value| value.strip_prefix("Bearer ")).filter(|token| token.len() <= MAX_TOKEN_BYTES);
+    let token = token.ok_or(AuthError::NoToken)?;
+    let review = TokenReview {
+        spec: TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) },
+        ..TokenReview::default()
+    };
+    let reviews: Api<TokenReview> = Api::all(ctx.client.clone());
+    let review = with_timeout(reviews.create(&PostParams::default(), &review))
+        .await
+        .map_err(AuthError::api("review a token"))?;
+    let status = review.status.unwrap_or_default();
+    let for_this_audience = status.audiences.iter().flatten().any(|audience| audience == AUDIENCE);
+    if status.authenticated != Some(true) || !for_this_audience {
+        return Err(AuthError::NotAuthenticated(status.error.unwrap_or_else(|| "wrong audience".into())));
+    }
+    let bound = bound_pod(&status.user.unwrap_or_default())?;
+    let cache = &ctx.cache;
+    let tenant = tenant_of_runtime(&bound.namespace, &cache.tenants.state());
+    let namespace = cache.namespaces.get(&ObjectRef::new(&bound.namespace));
+    let owner = namespace.as_ref().and_then(|namespace| namespace.labels().get(labels::TENANT_UID));
+    // The name of the namespace is not enough: the namespace must have been created for this tenant.
+    let tenant = tenant.filter(|tenant| owner.is_some() && tenant.uid().as_ref() == owner);
+    let tenant = tenant.ok_or_else(|| AuthError::NoTenant(bound.namespace.clone()))?;
+    let gateway = GatewayPod {
+        tenant: tenant.name_any(),
+        tenant_uid: tenant.uid().unwrap_or_default(),
+        namespace: bound.namespace,
+        pod: bound.pod,
+        pod_uid: bound.pod_uid,
+        token_valid_for: token_valid_for(token, Timestamp::now().as_second()).ok_or(AuthError::NotBound)?,
+    };
+    check_pod(ctx, &gateway).await?;
+    Ok(gateway)
+}
+
+/// Checks that the pod still exists and belongs to the tenant's gateway: pod ← `ReplicaSet` ← gateway Deployment.
+pub(super) async fn check_pod(ctx: &Context, gateway: &GatewayPod) -> Result<(), AuthError> {
+    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &gateway.namespace);
+    let pod = with_timeout(pods.get_opt(&gateway.pod)).await.map_err(AuthError::api("read a pod"))?;
+    let pod = pod.filter(|pod| pod.uid().as_deref() == Some(gateway.pod_uid.as_str()));
+    let pod = pod.ok_or_else(|| AuthError::Gone(gateway.pod.clone()))?;
+    let not_the_gateway = || AuthError::NotTheGateway(gateway.pod.clone());
+    let set = controller(pod.owner_references(), "ReplicaSet").ok_or_else(not_the_gateway)?;
+    let sets: Api<ReplicaSet> = Api::namespaced(ctx.client.clone(), &gateway.namespace);
+    let found = with_timeout(sets.get_metadata_opt(&set.name)).await.map_err(AuthError::api("read a ReplicaSet"))?;
+    let found = found.filter(|found| found.uid().as_deref() == Some(set.uid.as_str())).ok_or_else(not_the_gateway)?;
+    let deployment = controller(found.owner_references(), "Deployment").ok_or_else(not_the_gateway)?;
+    let objects = ctx.cache.owned.with_label(labels::TENANT_UID, &gateway.tenant_uid);
+    let is_gateway = objects.iter().any(|(key, meta)| {
+        key.kind == "Deployment"
+            && key.namespace == gateway.namespace
+            && key.name == GATEWAY
+            && meta.uid == deployment.uid
+    });
+    if is_gateway { Ok(()) } else { Err(not_the_gateway()) }
+}
+
+fn controller<'a>(owners: &'a [OwnerReference], kind: &str) -> Option<&'a OwnerReference> {
+    owners.iter().find(|owner| owner.controller == Some(true) && owner.kind == kind)
+}
+
+/// Pod that a token is bound to.
+struct BoundPod {
+    namespace: String,
+    pod: String,
+    pod_uid: String,
+}
+
+/// Returns the pod that a reviewed token is bound to. The token must belong to a gateway's `ServiceAccount`.
+fn bound_pod(user: &UserInfo) -> Result<BoundPod, AuthError> {
+    let name = user.username.as_deref().unwrap_or_default();
+    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let Some((namespace, GATEWAY)) = account else { return Err(AuthError::NotGateway(name.to_owned())) };
+    let extra = |key: &str| {
+        let values = user.extra.as_ref()?.get(&format!("authentication.kubernetes.io/{key}"))?;
+        values.first().filter(|value| !value.is_empty()).cloned()
+    };
+    let pod = extra("pod-name").ok_or(AuthError::NotBound)?;
+    let pod_uid = extra("pod-uid").ok_or(AuthError::NotBound)?;
+    Ok(BoundPod { namespace: namespace.to_owned(), pod, pod_uid })
+}
+
+/// Returns how long a token is still valid. The API server has checked its signature.
+fn token_valid_for(token: &str, now: i64) -> Option<Duration> {
+    #[derive(Deserialize)]
+    struct Claims {
+        exp: i64,
+    }
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let Claims { exp } = serde_json::from_slice(&payload).ok()?;
+    u64::try_from(exp.saturating_sub(now)).ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn user(name: &str, extra: &[(&str, &str)]) -> UserInfo {
+        let extra: std::collections::BTreeMap<String, Vec<String>> = extra
+            .iter()
+            .map(|(key, value)| (format!("authentication.kubernetes.io/{key}"), vec![(*value).to_owned()]))
+            .collect();
+        UserInfo { username: Some(name.to_owned()), extra: Some(extra), ..UserInfo::default() }
+    }
+
+    #[test]
+    fn only_a_pod_bound_token_of_the_gateways_account_is_accepted() {
+        let both = [("pod-name", "gateway-1"), ("pod-uid", "p-1")];
+        let found = bound_pod(&user("system:serviceaccount:acme-mcp:gateway", &both)).unwrap();
+        assert_eq!(
+            (found.namespace.as_str(), found.pod.as_str(), found.pod_uid.as_str()),
+            ("acme-mcp", "gateway-1", "p-1")
+        );
+        for (name, extra) in [
+            ("system:serviceaccount:acme-mcp:default", &both[..]),
+            ("gateway", &both[..]),
+            ("system:serviceaccount:acme-mcp:gateway", &both[..1]),
+            ("system:serviceaccount:acme-mcp:gateway", &[]),
+        ] {
+            assert!(bound_pod(&user(name, extra)).is_err(), "{name} {extra:?}");
+        }
+    }
+
+    #[test]
+    fn the_remaining_lifetime_is_read_from_the_token() {
+        let token = |claims: &str| format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims));
+        assert_eq!(token_valid_for(&token(r#"{"exp":1100}"#), 1000), Some(Duration::from_secs(100)));
+        assert_eq!(token_valid_for(&token(r#"{"exp":900}"#), 1000), None);
+        assert_eq!(token_valid_for("not-a-token", 1000), None);
+    }
+}

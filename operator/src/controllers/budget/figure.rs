@@ -1,0 +1,112 @@
+//! Where a budget stands in the period that runs now: pure, from its book.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mcp_fleet_crds::budget::{CallCounts, CurrentPeriod, Spending};
+use mcp_fleet_policy::model::Budget;
+use mcp_fleet_policy::units::Micros;
+
+use crate::ledger::book::{Amount, Book};
+use crate::ledger::period::Span;
+use crate::shared_state::BudgetState;
+
+/// Computes it. `refused`: the last lease that was asked for was refused because nothing was left.
+pub(super) fn figure(budget: &Budget, span: Span, book: Option<&Book>, refused: bool) -> BudgetState {
+    let none = Amount::default();
+    let (settled, leased, forfeited) =
+        book.map_or((none, none, none), |book| (book.settled(), book.leased(), book.forfeited()));
+    let charged = settled.saturating_add(leased).saturating_add(forfeited);
+    let money = |micros: u64| budget.amount.map(|_| Micros::new(micros));
+    let used_up = |limit: Option<u64>, charged: u64, leased: u64| {
+        limit.is_some_and(|limit| limit.saturating_sub(charged) == 0 && leased == 0)
+    };
+    let amount = budget.amount.map(Micros::get);
+    let spending = Spending {
+        current_period: CurrentPeriod { start: time(span.start), end: time(span.end) },
+        spent: money(settled.micros),
+        leased: money(leased.micros),
+        forfeited: money(forfeited.micros),
+        remaining: amount.map(|limit| Micros::new(limit.saturating_sub(charged.micros))),
+        calls: budget.calls.map(|limit| CallCounts {
+            spent: settled.calls,
+            leased: leased.calls,
+            forfeited: forfeited.calls,
+            remaining: Some(limit.saturating_sub(charged.calls)),
+        }),
+    };
+    let exhausted =
+        refused || used_up(amount, charged.micros, leased.micros) || used_up(budget.calls, charged.calls, leased.calls);
+    BudgetState { spending, exhausted }
+}
+
+fn time(unix: i64) -> Time {
+    Time(Timestamp::from_second(unix).unwrap_or(Timestamp::UNIX_EPOCH))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mcp_fleet_policy::model::{Period, Selector};
+
+    use super::*;
+    use crate::ledger::book::{Holder, LeaseRequest, Limit, Report, ReportItem};
+
+    pub(crate) const SPAN: Span = Span { start: 1_794_960_000, end: 1_795_046_400 };
+
+    pub(crate) fn budget(amount: Option<u64>, calls: Option<u64>) -> Budget {
+        Budget {
+            name: "daily".into(),
+            uid: "b-1".into(),
+            selector: Selector::default(),
+            period: Period::Day,
+            amount: amount.map(Micros::new),
+            calls,
+        }
+    }
+
+    /// Two leases of which one is settled with 30 and one is open.
+    pub(crate) fn book() -> Book {
+        let mut book = Book::new(SPAN);
+        let holder = Holder { pod_uid: "p".into(), epoch: "e".into() };
+        let amount = Amount { micros: 30, calls: 3 };
+        let limit = Limit { micros: Some(100), calls: Some(10) };
+        for (number, id) in [(1, "a"), (2, "b")] {
+            let request = LeaseRequest { holder: holder.clone(), number, wanted: amount, minimum: amount };
+            book.grant(&request, limit, id.into(), 0).unwrap();
+        }
+        let item = ReportItem { principal: "acme/coder".into(), server: "files".into(), tool: "read".into(), amount };
+        let report = Report { holder, lease: "a".into(), sequence: 1, total: amount, last: true, items: vec![item] };
+        book.report(&report).unwrap();
+        book
+    }
+
+    #[test]
+    fn what_is_leased_is_neither_spent_nor_left() {
+        let figure = figure(&budget(Some(100), Some(10)), SPAN, Some(&book()), false);
+        let Spending { spent, leased, forfeited, remaining, calls, .. } = figure.spending;
+        let money = |micros| Some(Micros::new(micros));
+        assert_eq!((spent, leased, forfeited, remaining), (money(30), money(30), money(0), money(40)));
+        let calls = calls.unwrap();
+        assert_eq!((calls.spent, calls.leased, calls.remaining), (3, 3, Some(4)));
+        assert!(!figure.exhausted);
+    }
+
+    #[test]
+    fn a_budget_without_a_book_has_everything_left() {
+        let figure = figure(&budget(Some(100), None), SPAN, None, false);
+        assert_eq!(figure.spending.remaining, Some(Micros::new(100)));
+        assert_eq!(figure.spending.calls, None);
+    }
+
+    #[test]
+    fn a_budget_is_exhausted_when_nothing_can_be_spent_any_more() {
+        let mut book = book();
+        let exhausted =
+            |limit, book: &Book, refused| figure(&budget(Some(limit), None), SPAN, Some(book), refused).exhausted;
+        assert!(!exhausted(60, &book, false), "a gateway still holds some of it");
+        book.leases.clear();
+        assert!(exhausted(30, &book, false));
+        assert!(!exhausted(31, &book, false));
+        assert!(exhausted(31, &book, true), "what is left is too little for a call");
+    }
+}

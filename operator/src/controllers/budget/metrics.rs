@@ -1,0 +1,219 @@
+//! Money in Prometheus, read from the ledger at every scrape, on the leader only.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{CounterVec, GaugeVec, IntGaugeVec, Opts};
+
+use crate::ledger::book::{Amount, Row};
+use crate::ledger::period::Span;
+use crate::ledger::{ApiStore, Ledger};
+use crate::policy::compile::SPEND_LIMIT;
+use crate::shared_state::{Published, SharedState};
+
+/// `mcp_fleet_spend_total`, `mcp_fleet_budget_{limit,spent,leased,forfeited}` and `mcp_fleet_policy_generation`.
+#[derive(Debug)]
+pub(crate) struct SpendMetrics {
+    shared_state: Arc<SharedState>,
+    generation: IntGaugeVec,
+    spend: Opts,
+    budgets: [GaugeVec; 4],
+    desc: Vec<Desc>,
+}
+
+const SPEND_LABELS: [&str; 5] = ["tenant", "principal", "server", "tool", "currency"];
+const BUDGET_LABELS: [&str; 3] = ["tenant", "budget", "unit"];
+
+impl SpendMetrics {
+    /// Reads what the control board knows.
+    pub(crate) fn new(shared_state: Arc<SharedState>) -> prometheus::Result<Self> {
+        let spend = Opts::new(
+            "mcp_fleet_spend_total",
+            "Settled spend by principal, server and tool, in units of the tenant's currency",
+        );
+        let gauge =
+            |name: &str, help: &str| GaugeVec::new(Opts::new(format!("mcp_fleet_budget_{name}"), help), &BUDGET_LABELS);
+        let budgets = [
+            gauge("limit", "The budget of the current period, in the unit of the label")?,
+            gauge("spent", "What of it is settled")?,
+            gauge("leased", "What of it gateways hold to spend")?,
+            gauge("forfeited", "What of it was lost with gateways that made no last report")?,
+        ];
+        let generation = IntGaugeVec::new(
+            Opts::new("mcp_fleet_policy_generation", "The generation of the tenant's policy that was published last"),
+            &["tenant"],
+        )?;
+        let counter = CounterVec::new(spend.clone(), &SPEND_LABELS)?;
+        let mut desc: Vec<Desc> = counter.desc().into_iter().cloned().collect();
+        desc.extend(generation.desc().into_iter().cloned());
+        desc.extend(budgets.iter().flat_map(Collector::desc).cloned());
+        Ok(Self { shared_state, generation, spend, budgets, desc })
+    }
+
+    fn spend(&self, sums: HashMap<(String, Row), u64>, tenants: &[Published]) -> Vec<MetricFamily> {
+        // A counter of its own each time: adding up fractions would drift, and what is gone must not stay.
+        let Ok(counter) = CounterVec::new(self.spend.clone(), &SPEND_LABELS) else { return Vec::new() };
+        // The ceiling covers everything, so each call stands in its book once.
+        let currencies: HashMap<&str, (&str, &str)> = tenants
+            .iter()
+            .filter_map(|published| {
+                let currency = published.policy.currency.as_ref()?.as_str();
+                Some((published.policy.tenant_uid.as_str(), (published.policy.tenant.as_str(), currency)))
+            })
+            .collect();
+        for ((budget_uid, row), micros) in sums {
+            if let Some((tenant, currency)) = currencies.get(budget_uid.as_str()) {
+                let labels = [*tenant, &row.principal, &row.server, &row.tool, *currency];
+                counter.with_label_values(&labels).inc_by(units(micros));
+            }
+        }
+        counter.collect()
+    }
+
+    fn budgets(&self, ledger: &Ledger<ApiStore>, tenants: &[Published]) -> Vec<MetricFamily> {
+        self.budgets.iter().for_each(GaugeVec::reset);
+        let now = Timestamp::now().as_second();
+        for published in tenants {
+            let policy = &published.policy;
+            for budget in &policy.budgets {
+                let Some(span) = Span::containing(budget.period, now) else { continue };
+                let book = ledger.book(&budget.uid, span.start);
+                let amounts = book.as_ref().map_or([Amount::default(); 3], |stored| {
+                    [stored.book.settled(), stored.book.leased(), stored.book.forfeited()]
+                });
+                let currency = policy.currency.as_ref().map_or("", |currency| currency.as_str());
+                let name = if budget.uid == policy.tenant_uid { SPEND_LIMIT } else { &budget.name };
+                let show = |unit: &str, values: [f64; 4]| {
+                    for (gauge, value) in self.budgets.iter().zip(values) {
+                        gauge.with_label_values(&[policy.tenant.as_str(), name, unit]).set(value);
+                    }
+                };
+                if let Some(limit) = budget.amount {
+                    let [spent, leased, forfeited] = amounts.map(|amount| units(amount.micros));
+                    show(currency, [units(limit.get()), spent, leased, forfeited]);
+                }
+                if let Some(limit) = budget.calls {
+                    let [spent, leased, forfeited] = amounts.map(|amount| count(amount.calls));
+                    show("calls", [count(limit), spent, leased, forfeited]);
+                }
+            }
+        }
+        self.budgets.iter().flat_map(Collector::collect).collect()
+    }
+}
+
+impl Collector for SpendMetrics {
+    fn desc(&self) -> Vec<&Desc> {
+        self.desc.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Some(leading) = self.shared_state.policies.leader_state() else { return Vec::new() };
+        let tenants = self.shared_state.policies.all();
+        self.generation.reset();
+        for published in &tenants {
+            let generation = i64::try_from(published.policy.generation).unwrap_or(i64::MAX);
+            self.generation.with_label_values(&[published.policy.tenant.as_str()]).set(generation);
+        }
+        let mut families = self.generation.collect();
+        families.extend(self.spend(sums(&leading.ledger), &tenants));
+        families.extend(self.budgets(&leading.ledger, &tenants));
+        families
+    }
+}
+
+/// Settled money over all periods, by the budget's UID and the names of a row.
+fn sums(ledger: &Ledger<ApiStore>) -> HashMap<(String, Row), u64> {
+    let mut sums = ledger.retired();
+    for (key, stored) in ledger.books() {
+        for row in &stored.book.rows {
+            let name = Row { amount: Amount::default(), ..row.clone() };
+            let sum = sums.entry((key.budget_uid.clone(), name)).or_default();
+            *sum = sum.saturating_add(row.amount.micros);
+        }
+    }
+    sums
+}
+
+/// Millionths as units of the currency. Exact to the micro-unit up to 2^53 of them: nine thousand million units.
+#[allow(clippy::cast_precision_loss, reason = "amounts in a ledger stay far below 2^53 micro-units")]
+fn units(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+#[allow(clippy::cast_precision_loss, reason = "calls stay far below 2^53")]
+fn count(calls: u64) -> f64 {
+    calls as f64
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "what is shown has to be exact")]
+    use std::time::Duration;
+
+    use mcp_fleet_policy::model::{StaleAfter, TenantLimits, TenantPolicy};
+
+    use super::*;
+
+    fn tenant() -> Published {
+        let policy = TenantPolicy {
+            tenant: "acme".into(),
+            tenant_uid: "t-1".into(),
+            generation: 3,
+            suspended: false,
+            audience: "https://gateway.acme-mcp.svc".into(),
+            issuer: "https://issuer".into(),
+            keys: Vec::new(),
+            session_key: vec![0; 32],
+            traffic: TenantLimits::default(),
+            stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
+            currency: Some("USD".parse().unwrap()),
+            servers: Vec::new(),
+            principals: Vec::new(),
+            budgets: Vec::new(),
+        };
+        let encoded = Arc::new(mcp_fleet_control::encode(&policy));
+        Published { policy: Arc::new(policy), encoded }
+    }
+
+    fn row(tool: &str) -> Row {
+        let amount = Amount::default();
+        Row { principal: "acme/coder".into(), server: "files".into(), tool: tool.into(), amount }
+    }
+
+    #[test]
+    fn spend_is_that_of_the_ceilings_book_alone_and_exact() {
+        let metrics = SpendMetrics::new(Arc::default()).unwrap();
+        // Calls are charged to each budget that covers them; only the ceiling's book counts each of them once.
+        let sums = HashMap::from([
+            (("t-1".to_owned(), row("read")), 3000),
+            (("b-1".to_owned(), row("read")), 3000),
+            (("t-of-nobody".to_owned(), row("read")), 9),
+        ]);
+        let families = metrics.spend(sums, &[tenant()]);
+        let [family] = families.as_slice() else { panic!("{families:?}") };
+        assert_eq!((family.name(), family.get_metric().len()), ("mcp_fleet_spend_total", 1));
+        let metric = &family.get_metric()[0];
+        assert_eq!(metric.get_counter().get_value(), 0.003);
+        let labels: Vec<(&str, &str)> = metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
+        let wanted = [
+            ("currency", "USD"),
+            ("principal", "acme/coder"),
+            ("server", "files"),
+            ("tenant", "acme"),
+            ("tool", "read"),
+        ];
+        assert_eq!(labels, wanted);
+    }
+
+    #[test]
+    fn a_replica_that_does_not_lead_shows_nothing() {
+        let state = Arc::new(SharedState::default());
+        let registry = prometheus::Registry::new();
+        registry.register(Box::new(SpendMetrics::new(Arc::clone(&state)).unwrap())).unwrap();
+        assert!(registry.gather().is_empty());
+    }
+}

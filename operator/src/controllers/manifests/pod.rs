@@ -1,0 +1,49 @@
+//! What all our pods have in common: the restricted security context, probes, volumes. Pure.
+
+use serde_json::{Value, json};
+
+use crate::controllers::manifests::settings::Settings;
+
+/// The uid and gid of our image, and the fsGroup of its volumes.
+const ID: i64 = 65532;
+
+/// The security context of a pod. Without fixed ids the platform or the image has to name a numeric user.
+pub(crate) fn pod_security(settings: &Settings) -> Value {
+    let mut context = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+    if settings.set_security_ids {
+        context["fsGroup"] = json!(ID);
+        context["fsGroupChangePolicy"] = json!("OnRootMismatch");
+        context["runAsUser"] = json!(ID);
+        context["runAsGroup"] = json!(ID);
+    }
+    context
+}
+
+/// The security context of every container.
+pub(crate) fn container_security() -> Value {
+    json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]},
+        "privileged": false,
+        "readOnlyRootFilesystem": true,
+        "runAsNonRoot": true,
+    })
+}
+
+/// The probes of gateway and shim: both answer on the metrics port.
+pub(crate) fn probes() -> [(&'static str, Value); 3] {
+    let get = |path: &str| json!({"path": path, "port": "metrics"});
+    [
+        ("startupProbe", json!({"httpGet": get("/healthz"), "periodSeconds": 1, "failureThreshold": 60})),
+        ("readinessProbe", json!({"httpGet": get("/readyz"), "periodSeconds": 2, "failureThreshold": 2})),
+        ("livenessProbe", json!({"httpGet": get("/healthz"), "periodSeconds": 10, "failureThreshold": 3})),
+    ]
+}
+
+/// The ports of gateway and shim.
+pub(crate) fn ports() -> Value {
+    json!([
+        {"name": "https", "containerPort": 8443, "protocol": "TCP"},
+        {"name": "metrics", "containerPort": 9090, "protocol": "TCP"},
+    ])
+}

@@ -1,0 +1,205 @@
+//! Step three: what to do about a principal's credential. Pure: the clock is an argument.
+
+use std::time::Duration;
+
+use crate::credentials::tokens::Claims;
+
+/// What a token of the principal says, beside when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// `iss`.
+    pub issuer: String,
+    /// `aud`, which is the URL in the Secret too.
+    pub audience: String,
+    /// `sub`: namespace and name.
+    pub subject: String,
+    /// The principal's UID.
+    pub principal: String,
+    /// The tenant's UID.
+    pub tenant: String,
+    /// Which key signs.
+    pub kid: String,
+}
+
+/// How long a token is good, and how long before its end the next one comes; whole seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lifetime {
+    /// From issue to end.
+    pub lifetime: i64,
+    /// From the issue of the next to the end of this.
+    pub overlap: i64,
+}
+
+/// The token that is in the Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Current {
+    /// What it says.
+    pub claims: Claims,
+    /// Which key signed it.
+    pub kid: String,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// The token is good until it is rotated, after this time.
+    Keep {
+        /// How long.
+        rotate_in: Duration,
+    },
+    /// Issue one now.
+    Issue {
+        /// Its serial.
+        serial: i64,
+        /// Why.
+        cause: Cause,
+    },
+    /// A token issued in this second would be revoked already: wait.
+    Wait {
+        /// How long.
+        wait: Duration,
+    },
+}
+
+/// Why a token is issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// There is none that can be used.
+    Missing,
+    /// The one that is there was revoked.
+    Revoked,
+    /// It says something else than it should, or lives longer than it may.
+    Outdated,
+    /// Its time has come.
+    Rotation,
+}
+
+/// Decides. `serial` is the highest that is known of, `revoked_until` the latch, `now` Unix seconds.
+pub(crate) fn plan(
+    current: Option<&Current>,
+    want: &Identity,
+    lifetime: Lifetime,
+    serial: i64,
+    revoked_until: Option<i64>,
+    now: i64,
+) -> Plan {
+    let cause = match current {
+        None => Cause::Missing,
+        Some(current) if revoked_until.is_some_and(|until| current.claims.iat <= until) => Cause::Revoked,
+        Some(current) if !says(current, want) => Cause::Outdated,
+        Some(Current { claims, .. }) if claims.exp.saturating_sub(claims.iat) > lifetime.lifetime => Cause::Outdated,
+        // Another's clock, or ours before it was set right.
+        Some(Current { claims, .. }) if claims.iat > now.saturating_add(60) => Cause::Outdated,
+        Some(Current { claims, .. }) => {
+            let left = rotates_at(claims.exp, lifetime).saturating_sub(now);
+            match u64::try_from(left) {
+                Ok(left) if left > 0 => return Plan::Keep { rotate_in: Duration::from_secs(left) },
+                _ => Cause::Rotation,
+            }
+        }
+    };
+    if let Some(until) = revoked_until.filter(|until| now <= *until) {
+        return Plan::Wait {
+            wait: Duration::from_secs(u64::try_from(until.saturating_sub(now)).unwrap_or(0).saturating_add(1)),
+        };
+    }
+    let highest = current.map_or(serial, |current| serial.max(current.claims.mcp_fleet.serial));
+    Plan::Issue { serial: highest.saturating_add(1), cause }
+}
+
+/// When a token that ends at `exp` is followed by the next.
+pub(crate) fn rotates_at(exp: i64, lifetime: Lifetime) -> i64 {
+    exp.saturating_sub(lifetime.overlap)
+}
+
+fn says(current: &Current, want: &Identity) -> bool {
+    let Claims { iss, aud, sub, jti: _, iat: _, exp: _, mcp_fleet } = &current.claims;
+    let Identity { issuer, audience, subject, principal, tenant, kid } = want;
+    (iss, aud, sub, &mcp_fleet.principal, &mcp_fleet.tenant, &current.kid)
+        == (issuer, audience, subject, principal, tenant, kid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credentials::tokens::McpFleetClaims;
+
+    const LIFETIME: Lifetime = Lifetime { lifetime: 3600, overlap: 600 };
+
+    fn identity() -> Identity {
+        Identity {
+            issuer: "https://issuer".into(),
+            audience: "https://gateway.acme-mcp.svc".into(),
+            subject: "acme/coder".into(),
+            principal: "p-1".into(),
+            tenant: "u-1".into(),
+            kid: "k-1".into(),
+        }
+    }
+
+    fn current(iat: i64) -> Current {
+        let claims = Claims {
+            iss: "https://issuer".into(),
+            aud: "https://gateway.acme-mcp.svc".into(),
+            sub: "acme/coder".into(),
+            jti: "j".into(),
+            iat,
+            exp: iat + 3600,
+            mcp_fleet: McpFleetClaims { principal: "p-1".into(), tenant: "u-1".into(), serial: 7 },
+        };
+        Current { claims, kid: "k-1".into() }
+    }
+
+    fn at(current: &Current, revoked_until: Option<i64>, now: i64) -> Plan {
+        plan(Some(current), &identity(), LIFETIME, 5, revoked_until, now)
+    }
+
+    #[test]
+    fn the_first_token_follows_the_highest_serial_known() {
+        let first = plan(None, &identity(), LIFETIME, 5, None, 1000);
+        assert_eq!(first, Plan::Issue { serial: 6, cause: Cause::Missing });
+    }
+
+    #[test]
+    fn a_token_is_rotated_an_overlap_before_it_ends() {
+        let token = current(1000);
+        assert_eq!(at(&token, None, 1000), Plan::Keep { rotate_in: Duration::from_secs(3000) });
+        assert_eq!(at(&token, None, 3999), Plan::Keep { rotate_in: Duration::from_secs(1) });
+        assert_eq!(at(&token, None, 4000), Plan::Issue { serial: 8, cause: Cause::Rotation });
+        assert_eq!(at(&token, None, 9000), Plan::Issue { serial: 8, cause: Cause::Rotation });
+    }
+
+    #[test]
+    fn a_revoked_token_is_replaced_by_one_of_a_later_second() {
+        let token = current(1000);
+        assert_eq!(at(&token, Some(999), 1000), Plan::Keep { rotate_in: Duration::from_secs(3000) });
+        assert_eq!(at(&token, Some(1000), 1000), Plan::Wait { wait: Duration::from_secs(1) });
+        assert_eq!(at(&token, Some(1000), 1001), Plan::Issue { serial: 8, cause: Cause::Revoked });
+    }
+
+    #[test]
+    fn a_token_that_says_something_else_is_replaced() {
+        let mut other_key = current(1000);
+        other_key.kid = "k-2".into();
+        assert_eq!(at(&other_key, None, 1000), Plan::Issue { serial: 8, cause: Cause::Outdated });
+        let mut other_principal = current(1000);
+        other_principal.claims.mcp_fleet.principal = "p-2".into();
+        assert_eq!(at(&other_principal, None, 1000), Plan::Issue { serial: 8, cause: Cause::Outdated });
+    }
+
+    #[test]
+    fn times_at_the_ends_of_their_range_are_replaced() {
+        for (iat, exp) in [(-10, i64::MAX), (i64::MIN, i64::MAX), (i64::MAX, i64::MIN), (i64::MIN, i64::MIN)] {
+            let mut odd = current(1000);
+            (odd.claims.iat, odd.claims.exp) = (iat, exp);
+            assert!(matches!(at(&odd, None, 1000), Plan::Issue { serial: 8, .. }), "{iat} {exp}");
+        }
+    }
+
+    #[test]
+    fn a_lower_ceiling_shortens_tokens_that_are_out() {
+        let mut long = current(1000);
+        long.claims.exp = 1000 + 7200;
+        assert_eq!(at(&long, None, 1000), Plan::Issue { serial: 8, cause: Cause::Outdated });
+    }
+}

@@ -1,0 +1,229 @@
+//! Step three: what runs for a server. Pure.
+//!
+//! The tool container runs the user's image under our shim, which an init container puts into a volume that the tool
+//! container can only read: our image has nothing to copy with, and theirs needs nothing of ours.
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use serde_json::{Value, json};
+
+use super::validate::Server;
+use crate::controllers::manifests::network::{scrape, tcp};
+use crate::controllers::manifests::pod::{container_security, pod_security, ports, probes};
+use crate::controllers::manifests::settings::Settings;
+use crate::controllers::manifests::tls_secret_name;
+use crate::credentials::ca::{LeafRequest, gateway_identity, server_identity};
+use crate::kubernetes::apply::Rendered;
+use crate::kubernetes::labels;
+
+/// The search path of the tool's process, as Debian and Alpine have it.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The objects of a server, fences first; the workload is the last.
+pub(crate) fn desired(server: &Server, settings: &Settings) -> Vec<Rendered> {
+    vec![policy(server, settings), service(server), workload(server, settings)]
+}
+
+/// What the shim's certificate carries: it never dials.
+pub(crate) fn certificate(server: &Server) -> LeafRequest {
+    LeafRequest {
+        dns: vec![],
+        uri: Some(server_identity(&server.tenant_uid, &server.uid)),
+        server: true,
+        client: false,
+    }
+}
+
+fn metadata(server: &Server) -> Value {
+    json!({"name": server.object_name(), "namespace": server.runtime_namespace, "labels": server.labels()})
+}
+
+fn policy(server: &Server, settings: &Settings) -> Rendered {
+    let gateway = json!({"podSelector": {"matchLabels": labels::selector("gateway")}});
+    let mut ingress = vec![json!({"from": [gateway], "ports": [tcp(8443)]})];
+    ingress.extend(scrape(settings));
+    Rendered::json::<NetworkPolicy>(json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata(server),
+        "spec": {
+            "podSelector": {"matchLabels": server.selector()},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": ingress,
+        },
+    }))
+}
+
+fn service(server: &Server) -> Rendered {
+    Rendered::json::<Service>(json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(server),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": server.selector(),
+            "ports": [{"name": "https", "port": 8443, "targetPort": "https", "protocol": "TCP"}],
+        },
+    }))
+}
+
+/// A `StatefulSet` where there is a workspace, so that no two pods ever mount it at a time; else a Deployment.
+fn workload(server: &Server, settings: &Settings) -> Rendered {
+    let mut spec = json!({
+        "replicas": server.replicas,
+        "revisionHistoryLimit": 2,
+        "selector": {"matchLabels": server.selector()},
+        "template": {"metadata": {"labels": server.labels()}, "spec": pod(server, settings)},
+    });
+    let Some(workspace) = &server.workspace else {
+        return Rendered::json::<Deployment>(json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata(server), "spec": spec,
+        }));
+    };
+    spec["serviceName"] = json!(server.object_name());
+    // A pod that never became ready must not keep its successor from starting.
+    spec["podManagementPolicy"] = json!("Parallel");
+    // The workspace lives as long as its MCPServer.
+    spec["persistentVolumeClaimRetentionPolicy"] = json!({"whenDeleted": "Delete", "whenScaled": "Retain"});
+    spec["volumeClaimTemplates"] = json!([{
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "workspace", "labels": server.labels()},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": workspace.storage}},
+        },
+    }]);
+    Rendered::json::<StatefulSet>(json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata(server), "spec": spec,
+    }))
+}
+
+fn pod(server: &Server, settings: &Settings) -> Value {
+    let install = json!({
+        "name": "install",
+        "image": settings.image,
+        "imagePullPolicy": settings.pull_policy,
+        "command": ["/mcp-pod", "install", "/mcp-fleet/bin/mcp-pod"],
+        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "500m", "memory": "64Mi"}},
+        "securityContext": container_security(),
+        "volumeMounts": [{"name": "bin", "mountPath": "/mcp-fleet/bin"}],
+    });
+    json!({
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": 30,
+        "securityContext": pod_security(settings),
+        "initContainers": [install],
+        "containers": [tool(server)],
+        "volumes": [
+            {"name": "bin", "emptyDir": {"sizeLimit": "64Mi"}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
+            {"name": "tls", "secret": {"secretName": tls_secret_name(&server.object_name())}},
+        ],
+    })
+}
+
+fn tool(server: &Server) -> Value {
+    let mut mounts = vec![
+        json!({"name": "bin", "mountPath": "/mcp-fleet/bin", "readOnly": true}),
+        json!({"name": "tls", "mountPath": "/mcp-fleet/tls", "readOnly": true}),
+        json!({"name": "tmp", "mountPath": "/tmp"}),
+    ];
+    if let Some(workspace) = &server.workspace {
+        mounts.push(json!({"name": "workspace", "mountPath": workspace.mount_path}));
+    }
+    let mut container = json!({
+        "name": "tool",
+        "image": server.image,
+        "command": command(server),
+        "env": environment(server),
+        "ports": ports(),
+        "securityContext": container_security(),
+        "volumeMounts": mounts,
+    });
+    if let Some(resources) = &server.resources {
+        container["resources"] = json!(resources);
+    }
+    for (name, probe) in probes() {
+        container[name] = probe;
+    }
+    container
+}
+
+fn command(server: &Server) -> Vec<String> {
+    let mut command = vec![
+        "/mcp-fleet/bin/mcp-pod".to_owned(),
+        "shim".to_owned(),
+        "--tls-dir=/mcp-fleet/tls".to_owned(),
+        format!("--gateway-identity={}", gateway_identity(&server.tenant_uid)),
+    ];
+    command.extend(server.workspace.iter().map(|workspace| format!("--workspace={}", workspace.mount_path)));
+    command.push("--".to_owned());
+    command.extend(server.command.iter().map(|part| literal(part)));
+    command
+}
+
+fn environment(server: &Server) -> Vec<Value> {
+    let defaults = [("PATH", PATH), ("HOME", "/tmp"), ("TMPDIR", "/tmp")];
+    let given = |name: &str| server.env.iter().any(|variable| variable.name == name);
+    defaults
+        .into_iter()
+        .filter(|(name, _)| !given(name))
+        .map(|(name, value)| json!({"name": name, "value": value}))
+        .chain(server.env.iter().map(|variable| json!({"name": variable.name, "value": literal(&variable.value)})))
+        .collect()
+}
+
+/// Kubernetes expands `$(NAME)` in commands and values, and reads `$$` as one dollar: what a user wrote is meant as it
+/// stands.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controllers::server::tests::checked;
+
+    fn yaml(objects: &[Rendered]) -> String {
+        let texts: Vec<_> = objects.iter().map(|object| serde_yaml_ng::to_string(&object.value).unwrap()).collect();
+        texts.join("---\n")
+    }
+
+    #[test]
+    fn a_server_with_a_workspace() {
+        insta::assert_snapshot!("with_workspace", yaml(&desired(&checked(), &Settings::example())));
+    }
+
+    #[test]
+    fn a_server_without_one_is_a_deployment() {
+        let server = Server { workspace: None, replicas: 3, ..checked() };
+        let objects = desired(&server, &Settings::example());
+        insta::assert_snapshot!("without_workspace", yaml(&objects[2..]));
+    }
+
+    #[test]
+    fn dollars_in_a_command_stay_dollars() {
+        let server = Server { command: vec!["sh".into(), "$(HOME)".into()], ..checked() };
+        assert_eq!(command(&server).last().unwrap(), "$$(HOME)");
+    }
+
+    #[test]
+    fn a_server_may_set_its_own_path() {
+        let mut server = checked();
+        server.env.push(mcp_fleet_crds::server::EnvVar { name: "PATH".into(), value: "/opt/bin".into() });
+        let names: Vec<_> = environment(&server).iter().map(|entry| entry["name"].clone()).collect();
+        assert_eq!(names.iter().filter(|name| *name == "PATH").count(), 1);
+    }
+
+    #[test]
+    fn the_tool_container_cannot_write_what_the_shim_is_made_of() {
+        let container = tool(&checked());
+        for mount in container["volumeMounts"].as_array().unwrap() {
+            let path = mount["mountPath"].as_str().unwrap();
+            assert_eq!(path.starts_with("/mcp-fleet"), mount["readOnly"] == true, "{path}");
+        }
+    }
+}

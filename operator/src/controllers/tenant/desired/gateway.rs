@@ -1,0 +1,111 @@
+//! The tenant's gateway: `mcp-pod gateway` behind one Service.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use mcp_fleet_control::snapshot::{CHUNK_SLOTS, secret_name};
+use serde_json::{Value, json};
+
+use super::metadata;
+use crate::controllers::manifests::pod::{container_security, pod_security, ports, probes};
+use crate::controllers::manifests::settings::Settings;
+use crate::controllers::manifests::tls_secret_name;
+use crate::controllers::tenant::validate::Tenant;
+use crate::kubernetes::apply::Rendered;
+use crate::kubernetes::labels;
+use mcp_fleet_control::version::AUDIENCE;
+
+/// The name of Deployment, Service and `ServiceAccount`.
+pub(crate) const DEPLOYMENT: &str = "gateway";
+
+pub(super) fn render(tenant: &Tenant, settings: &Settings) -> Vec<Rendered> {
+    let meta = || metadata(tenant, "gateway", &tenant.runtime_namespace, DEPLOYMENT);
+    let selector = labels::selector("gateway");
+    let account = Rendered::json::<ServiceAccount>(json!({
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": meta(),
+        "automountServiceAccountToken": false,
+    }));
+    let service = Rendered::json::<Service>(json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": meta(),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": selector,
+            "ports": [{"name": "https", "port": 443, "targetPort": "https", "protocol": "TCP"}],
+        },
+    }));
+    let budget = Rendered::json::<PodDisruptionBudget>(json!({
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": meta(),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector}},
+    }));
+    let deployment = Rendered::json::<Deployment>(json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": meta(),
+        "spec": {
+            "replicas": 1,
+            // While there is one replica, two at a time would each give out a full bucket.
+            "strategy": {"type": "Recreate"},
+            "revisionHistoryLimit": 2,
+            "selector": {"matchLabels": selector},
+            "template": {
+                "metadata": {"labels": labels::of_tenant("gateway", &tenant.name, &tenant.uid)},
+                "spec": pod(settings),
+            },
+        },
+    }));
+    vec![account, service, budget, deployment]
+}
+
+fn pod(settings: &Settings) -> Value {
+    let mut container = json!({
+        "name": "gateway",
+        "image": settings.image,
+        "imagePullPolicy": settings.pull_policy,
+        "args": [
+            "gateway",
+            format!("--operator-address={}", std::net::SocketAddr::new(settings.operator_address, 8443)),
+            format!("--operator-name={}", settings.operator_name),
+        ],
+        "ports": ports(),
+        "resources": {
+            "requests": {"cpu": "50m", "memory": "32Mi"},
+            "limits": {"cpu": "1", "memory": "256Mi"},
+        },
+        "securityContext": container_security(),
+        "volumeMounts": [
+            {"name": "tls", "mountPath": "/var/run/mcp-fleet/tls", "readOnly": true},
+            {"name": "token", "mountPath": "/var/run/mcp-fleet/token", "readOnly": true},
+            {"name": "policy", "mountPath": "/var/run/mcp-fleet/policy", "readOnly": true},
+        ],
+    });
+    for (name, probe) in probes() {
+        container[name] = probe;
+    }
+    let token = json!({"serviceAccountToken": {
+        "audience": AUDIENCE, "expirationSeconds": 3600, "path": "token",
+    }});
+    json!({
+        "serviceAccountName": DEPLOYMENT,
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": 30,
+        "securityContext": pod_security(settings),
+        "containers": [container],
+        "volumes": [
+            {"name": "tls", "secret": {"secretName": tls_secret_name(DEPLOYMENT)}},
+            {"name": "token", "projected": {"sources": [token]}},
+            {"name": "policy", "projected": {"sources": snapshots()}},
+        ],
+    })
+}
+
+/// A gateway starts before its first policy is there, and refuses every call until it has one.
+fn snapshots() -> Vec<Value> {
+    (0..CHUNK_SLOTS).map(secret_name).map(|name| json!({"secret": {"name": name, "optional": true}})).collect()
+}

@@ -1,0 +1,187 @@
+//! Stores certificates in Secrets. A Secret is created once, and later replaced only if it still has the
+//! `resourceVersion` that was read.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+
+use super::authority::{Authority, CaError, LeafRequest};
+use super::leaf::{RenewalReason, leaf_renewal_reason};
+use crate::kubernetes::FIELD_MANAGER;
+
+/// Name of the authority's Secret, in the operator's namespace.
+pub(super) const CA_SECRET: &str = "mcp-fleet-ca";
+
+/// Why a Secret with a certificate could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SecretError {
+    /// The API server refused or could not be reached.
+    #[error("failed to read or write the Secret {name}")]
+    Api {
+        /// Name of the Secret.
+        name: String,
+        /// Error of the API server.
+        source: kube::Error,
+    },
+    /// The Secret lacks a key, or its contents are invalid.
+    #[error("failed to use the Secret {name}: {reason}")]
+    Unusable {
+        /// Name of the Secret.
+        name: String,
+        /// What is wrong with the Secret.
+        reason: &'static str,
+    },
+    /// A Secret of this name exists that the operator did not create.
+    #[error("the Secret {name} exists, but MCP Fleet did not create it; delete or rename it")]
+    NotOurs {
+        /// Name of the Secret.
+        name: String,
+    },
+    /// A certificate could not be created.
+    #[error(transparent)]
+    Certificate(#[from] CaError),
+}
+
+/// Loads the authority, or creates it if it does not exist. If two replicas create it at the same time, one succeeds
+/// and both use its key.
+pub(crate) async fn load_or_create(client: &Client, namespace: &str, now: Timestamp) -> Result<Authority, SecretError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let failed = |source| SecretError::Api { name: CA_SECRET.into(), source };
+    if let Some(found) = api.get_opt(CA_SECRET).await.map_err(failed)? {
+        return read_authority(&found);
+    }
+    let (certificate, key) = Authority::generate(now)?;
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(CA_SECRET.into()),
+            namespace: Some(namespace.into()),
+            labels: Some(crate::kubernetes::labels::common("operator")),
+            ..ObjectMeta::default()
+        },
+        type_: Some("kubernetes.io/tls".into()),
+        data: Some(data([("tls.crt", certificate.into_bytes()), ("tls.key", key.into_bytes())])),
+        ..Secret::default()
+    };
+    match api.create(&post(), &secret).await {
+        Ok(created) => {
+            tracing::info!(secret = CA_SECRET, "created the certificate authority");
+            read_authority(&created)
+        }
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            read_authority(&api.get(CA_SECRET).await.map_err(failed)?)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn read_authority(secret: &Secret) -> Result<Authority, SecretError> {
+    let text = |key: &str| {
+        secret
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .and_then(|value| std::str::from_utf8(&value.0).ok())
+            .ok_or(SecretError::Unusable { name: CA_SECRET.into(), reason: "it lacks tls.crt or tls.key; restore it" })
+    };
+    Ok(Authority::from_pem(text("tls.crt")?, text("tls.key")?)?)
+}
+
+/// A Secret with a leaf certificate, its key, and the authority's certificate.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsSecret<'a> {
+    /// Namespace of the Secret.
+    pub namespace: &'a str,
+    /// Name of the Secret.
+    pub name: &'a str,
+    /// Labels of the Secret. The UID labels tell whether an existing Secret belongs to the same owner.
+    pub labels: BTreeMap<String, String>,
+    /// Contents of the leaf certificate.
+    pub request: LeafRequest,
+}
+
+/// Creates the Secret, or renews its leaf certificate if needed. Returns what was written; none if nothing was.
+pub(crate) async fn ensure_tls(
+    client: &Client,
+    authority: &Authority,
+    want: &TlsSecret<'_>,
+    now: Timestamp,
+) -> Result<Option<Written>, SecretError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), want.namespace);
+    let failed = |source| SecretError::Api { name: want.name.into(), source };
+    let found = api.get_opt(want.name).await.map_err(failed)?;
+    let Some(found) = found else {
+        let secret = render(want, authority, now, None)?;
+        api.create(&post(), &secret).await.map_err(failed)?;
+        return Ok(Some(Written::Created));
+    };
+    if !crate::kubernetes::labels::same_owner(found.metadata.labels.as_ref(), &want.labels) {
+        return Err(SecretError::NotOurs { name: want.name.into() });
+    }
+    let Some(reason) = renewal_reason(&found, authority, want, now) else { return Ok(None) };
+    let secret = render(want, authority, now, found.metadata.resource_version)?;
+    api.replace(want.name, &post(), &secret).await.map_err(failed)?;
+    Ok(Some(Written::Renewed(reason)))
+}
+
+/// How a Secret was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// The Secret did not exist and was created.
+    Created,
+    /// The leaf certificate was renewed.
+    Renewed(RenewalReason),
+}
+
+/// Returns why the certificate in a Secret must be renewed; none if it need not be.
+fn renewal_reason(
+    found: &Secret,
+    authority: &Authority,
+    want: &TlsSecret<'_>,
+    now: Timestamp,
+) -> Option<RenewalReason> {
+    let value = |key: &str| found.data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.as_slice());
+    let (Some(certificate), Some(key), Some(ca)) = (value("tls.crt"), value("tls.key"), value("ca.crt")) else {
+        return Some(RenewalReason::Unreadable);
+    };
+    if ca != authority.certificate_pem().as_bytes() {
+        return Some(RenewalReason::Authority);
+    }
+    leaf_renewal_reason(certificate, key, authority, &want.request, now)
+}
+
+fn render(
+    want: &TlsSecret<'_>,
+    authority: &Authority,
+    now: Timestamp,
+    resource_version: Option<String>,
+) -> Result<Secret, CaError> {
+    let leaf = authority.issue(&want.request, now)?;
+    Ok(Secret {
+        metadata: ObjectMeta {
+            name: Some(want.name.into()),
+            namespace: Some(want.namespace.into()),
+            labels: Some(want.labels.clone()),
+            resource_version,
+            ..ObjectMeta::default()
+        },
+        type_: Some("kubernetes.io/tls".into()),
+        data: Some(data([
+            ("tls.crt", leaf.certificate_pem.into_bytes()),
+            ("tls.key", leaf.key_pem.into_bytes()),
+            ("ca.crt", authority.certificate_pem().as_bytes().to_vec()),
+        ])),
+        ..Secret::default()
+    })
+}
+
+fn post() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() }
+}
+
+fn data<const N: usize>(entries: [(&str, Vec<u8>); N]) -> BTreeMap<String, ByteString> {
+    entries.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value))).collect()
+}

@@ -1,0 +1,224 @@
+//! Whether a live object is what is wanted. Pure.
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde_json::{Map, Value};
+
+use super::APPLIED;
+use super::rendered::Rendered;
+use crate::kubernetes::FIELD_MANAGER;
+
+/// What has to be done about one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// It is as it should be.
+    Nothing,
+    /// It is not there.
+    Create,
+    /// It was declared otherwise, or a value of ours was changed.
+    Apply,
+    /// Others own parts of it: merging would leave them in.
+    Replace,
+}
+
+/// Decides from what is wanted and what is there.
+pub(crate) fn decide(want: &Rendered, live: Option<&Value>) -> Action {
+    let Some(live) = live else { return Action::Create };
+    if is_foreign(live) {
+        Action::Replace
+    } else if live["metadata"]["annotations"][APPLIED] != Value::String(want.digest()) || !contains(live, &want.value) {
+        Action::Apply
+    } else {
+        Action::Nothing
+    }
+}
+
+/// Whether another manager owns anything beside metadata and status. What controllers of Kubernetes write, and the
+/// restart that `kubectl rollout restart` asks for, are not drift.
+fn is_foreign(live: &Value) -> bool {
+    // A namespace's spec holds only what Kubernetes itself puts there.
+    if live["kind"] == "Namespace" {
+        return false;
+    }
+    let entries = live["metadata"]["managedFields"].as_array();
+    entries.into_iter().flatten().any(|entry| {
+        if entry["subresource"] == "status" || entry["manager"] == FIELD_MANAGER {
+            return false;
+        }
+        let mut fields = entry["fieldsV1"].clone();
+        if let Some(fields) = fields.as_object_mut() {
+            fields.remove("f:metadata");
+            fields.remove("f:status");
+        }
+        if let Some(Value::Object(annotations)) = fields.pointer_mut("/f:spec/f:template/f:metadata/f:annotations") {
+            annotations.remove("f:kubectl.kubernetes.io/restartedAt");
+        }
+        has_leaf(&fields)
+    })
+}
+
+/// Whether a field set names any field: its leaves are empty objects, and `.` stands for the parent itself.
+fn has_leaf(fields: &Value) -> bool {
+    fields.as_object().is_some_and(|fields| {
+        fields.iter().any(|(name, below)| {
+            name.starts_with("f:") && below.as_object().is_some_and(Map::is_empty)
+                || name.starts_with("k:")
+                || name.starts_with("v:")
+                || has_leaf(below)
+        })
+    })
+}
+
+/// Whether everything that is wanted is in the live value. Lists have to be as long as wanted.
+fn contains(live: &Value, want: &Value) -> bool {
+    match (live, want) {
+        (live, want) if is_empty(want) => is_empty(live),
+        (Value::Object(live), Value::Object(want)) => {
+            want.iter().all(|(key, want)| contains(live.get(key).unwrap_or(&Value::Null), want))
+        }
+        (Value::Array(live), Value::Array(want)) => {
+            live.len() == want.len() && want.iter().all(|want| live.iter().any(|live| contains(live, want)))
+        }
+        (live, want) => live == want || same_quantity(live, want),
+    }
+}
+
+/// The API server leaves out what is empty.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// `1000m` and `1`, `1024Mi` and `1Gi` are the same to the API server, which writes them in its own way.
+fn same_quantity(live: &Value, want: &Value) -> bool {
+    let (Some(live), Some(want)) = (live.as_str(), want.as_str()) else { return false };
+    matches!((milli(live), milli(want)), (Some(live), Some(want)) if live == want)
+}
+
+/// A quantity in thousandths; none if the text is not one, or too large to matter here.
+fn milli(text: &str) -> Option<i128> {
+    let quantity = Quantity(text.to_owned()).0;
+    let end = quantity.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(quantity.len());
+    let (number, suffix) = quantity.split_at(end);
+    let factor: i128 = match suffix {
+        "m" => 1,
+        "" => 1000,
+        "k" => 1000 * 1000,
+        "M" => 1000 * 1_000_000,
+        "G" => 1000 * 1_000_000_000,
+        "T" => 1000 * 1_000_000_000_000,
+        "Ki" => 1000 << 10,
+        "Mi" => 1000 << 20,
+        "Gi" => 1000 << 30,
+        "Ti" => 1000 << 40,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let scale = 10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    digits.checked_mul(factor)?.checked_div(scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::ApiResource;
+    use serde_json::json;
+
+    use super::*;
+
+    fn want() -> Rendered {
+        Rendered {
+            resource: ApiResource::erase::<k8s_openapi::api::apps::v1::Deployment>(&()),
+            namespace: Some("acme-mcp".into()),
+            name: "gateway".into(),
+            value: json!({
+                "apiVersion": "apps/v1", "kind": "Deployment",
+                "metadata": {"name": "gateway", "labels": {"mcp-fleet.dev/tenant-uid": "u-1"}},
+                "spec": {"replicas": 1, "template": {"spec": {"containers": [
+                    {"name": "gateway", "image": "mcp-pod:1", "resources": {"limits": {"cpu": "1000m"}}}
+                ]}}}
+            }),
+        }
+    }
+
+    /// What the API server makes of it: digest, defaults, canonical quantities, field ownership.
+    fn live(want: &Rendered) -> Value {
+        let mut live = want.digested();
+        live["metadata"]["resourceVersion"] = json!("7");
+        live["metadata"]["managedFields"] = json!([
+            {"manager": "mcp-fleet", "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+            {"manager": "kube-controller-manager", "operation": "Update", "subresource": "status",
+             "fieldsV1": {"f:status": {"f:replicas": {}}}},
+        ]);
+        live["spec"]["template"]["spec"]["dnsPolicy"] = json!("ClusterFirst");
+        live["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] = json!("1");
+        live
+    }
+
+    #[test]
+    fn what_is_missing_is_created_and_what_is_right_is_left_alone() {
+        assert_eq!(decide(&want(), None), Action::Create);
+        assert_eq!(decide(&want(), Some(&live(&want()))), Action::Nothing);
+    }
+
+    #[test]
+    fn a_changed_value_is_applied_again() {
+        let mut live = live(&want());
+        live["spec"]["replicas"] = json!(3);
+        assert_eq!(decide(&want(), Some(&live)), Action::Apply);
+    }
+
+    #[test]
+    fn a_field_that_is_no_longer_wanted_is_applied_away() {
+        let mut less = want();
+        let live = live(&less);
+        less.value["spec"]["template"]["spec"]["containers"][0].as_object_mut().unwrap().remove("resources");
+        assert_eq!(decide(&less, Some(&live)), Action::Apply);
+    }
+
+    #[test]
+    fn a_container_that_someone_added_is_put_back() {
+        let mut live = live(&want());
+        live["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "evil"}));
+        let entry = json!({"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {
+            "f:spec": {"f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"evil\"}": {".": {}, "f:name": {}}}}}}}});
+        live["metadata"]["managedFields"].as_array_mut().unwrap().push(entry);
+        assert_eq!(decide(&want(), Some(&live)), Action::Replace);
+    }
+
+    #[test]
+    fn a_restart_and_foreign_metadata_are_no_drift() {
+        let mut live = live(&want());
+        let entry = json!({"manager": "kubectl", "operation": "Update", "fieldsV1": {
+            "f:metadata": {"f:labels": {"f:team": {}}},
+            "f:spec": {"f:template": {"f:metadata": {"f:annotations": {
+                ".": {}, "f:kubectl.kubernetes.io/restartedAt": {}}}}}}});
+        live["metadata"]["managedFields"].as_array_mut().unwrap().push(entry);
+        assert_eq!(decide(&want(), Some(&live)), Action::Nothing);
+    }
+
+    #[test]
+    fn a_replacement_names_the_version_it_replaces() {
+        let value = want().replacing(&live(&want()));
+        assert_eq!(value["metadata"]["resourceVersion"], "7");
+        assert_eq!(value["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_empty_list_equals_an_absent_one() {
+        assert!(contains(&json!({"a": 1}), &json!({"a": 1, "ingress": []})));
+        assert!(!contains(&json!({"ingress": [1]}), &json!({"ingress": []})));
+    }
+
+    #[test]
+    fn quantities_compare_by_value() {
+        assert!(same_quantity(&json!("500m"), &json!("0.5")));
+        assert!(same_quantity(&json!("1Gi"), &json!("1024Mi")));
+        assert!(!same_quantity(&json!("1Gi"), &json!("1G")));
+        assert!(!same_quantity(&json!("gateway"), &json!("other")));
+    }
+}

@@ -1,0 +1,57 @@
+//! Events (`events.k8s.io/v1`) on what a person wants to know. An Event that cannot be written is logged and forgotten:
+//! nothing depends on one.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource};
+
+/// Writes Events in the name of one replica.
+#[derive(Clone)]
+pub(crate) struct Events {
+    recorder: Recorder,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+impl Events {
+    /// Writes as `pod_name`.
+    pub(crate) fn new(client: Client, pod_name: &str) -> Self {
+        let reporter = Reporter { controller: "mcp-fleet.dev/operator".into(), instance: Some(pod_name.to_owned()) };
+        Self { recorder: Recorder::new(client, reporter) }
+    }
+
+    /// Something went as it should.
+    pub(crate) async fn normal<K: Resource<DynamicType = ()>>(
+        &self,
+        about: &K,
+        reason: &str,
+        action: &str,
+        note: String,
+    ) {
+        self.publish(&about.object_ref(&()), EventType::Normal, reason, action, note).await;
+    }
+
+    /// Something needs a person.
+    pub(crate) async fn warning<K: Resource<DynamicType = ()>>(
+        &self,
+        about: &K,
+        reason: &str,
+        action: &str,
+        note: String,
+    ) {
+        self.publish(&about.object_ref(&()), EventType::Warning, reason, action, note).await;
+    }
+
+    async fn publish(&self, about: &ObjectReference, type_: EventType, reason: &str, action: &str, mut note: String) {
+        // The API takes 1 kB.
+        note.truncate(note.floor_char_boundary(1000));
+        let event = Event { type_, reason: reason.into(), note: Some(note), action: action.into(), secondary: None };
+        if let Err(error) = self.recorder.publish(&event, about).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, reason, "failed to write an Event");
+        }
+    }
+}

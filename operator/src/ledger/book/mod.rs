@@ -1,0 +1,244 @@
+//! The book of one budget in one period: plain data and pure arithmetic. Start at [`Book`].
+//!
+//! A lease is charged in full when it is granted. Only its holder's final report returns what was not spent; without
+//! one, the unreported amount is forfeited. So even if messages are lost, repeated, late or out of order:
+//! spent at the gateways ≤ settled + leased + forfeited ≤ the limit at the time of each grant.
+
+mod lease;
+mod report;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use lease::{GrantedLease, LeaseRequest, Refusal};
+pub(crate) use report::{Report, ReportItem, ReportOutcome, ReportRejection};
+
+use super::period::Span;
+
+/// Maximum number of open leases. Further requests are refused until some leases end.
+pub(crate) const MAX_LEASES: usize = 64;
+/// Maximum number of rows by principal, server and tool. Further spend is added to the shared row.
+pub(crate) const MAX_ROWS: usize = 1000;
+/// Maximum number of entries over all leases. With this and [`MAX_ROWS`], a record with names of maximum length stays
+/// below 1.5 MiB, the largest object that the API server accepts.
+pub(crate) const MAX_ENTRIES: usize = 1000;
+/// Maximum number of forfeited leases that are stored individually. Older ones are added up.
+pub(crate) const MAX_FORFEITS: usize = 64;
+
+/// An amount of money and a number of calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Amount {
+    /// Money, in millionths of the currency.
+    pub micros: u64,
+    /// Number of calls.
+    pub calls: u64,
+}
+
+impl Amount {
+    /// Adds both parts; each saturates at the maximum.
+    #[must_use]
+    pub(crate) const fn saturating_add(self, other: Self) -> Self {
+        Self { micros: self.micros.saturating_add(other.micros), calls: self.calls.saturating_add(other.calls) }
+    }
+
+    /// Subtracts both parts; each saturates at zero.
+    #[must_use]
+    pub(crate) const fn saturating_sub(self, other: Self) -> Self {
+        Self { micros: self.micros.saturating_sub(other.micros), calls: self.calls.saturating_sub(other.calls) }
+    }
+
+    /// Returns whether both parts are at least those of `other`.
+    pub(crate) const fn covers(self, other: Self) -> bool {
+        self.micros >= other.micros && self.calls >= other.calls
+    }
+}
+
+impl std::iter::Sum for Amount {
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        amounts.fold(Self::default(), Self::saturating_add)
+    }
+}
+
+/// Limits on money and calls. A part without a limit is counted, but not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limit {
+    /// Money, in millionths of the currency.
+    pub micros: Option<u64>,
+    /// Number of calls.
+    pub calls: Option<u64>,
+}
+
+impl Limit {
+    /// Returns what remains of the limit after `used`: zero in a part without a limit.
+    #[must_use]
+    pub(crate) const fn remaining(self, used: Amount) -> Amount {
+        const fn part(limit: Option<u64>, used: u64) -> u64 {
+            match limit {
+                Some(limit) => limit.saturating_sub(used),
+                None => 0,
+            }
+        }
+        Amount { micros: part(self.micros, used.micros), calls: part(self.calls, used.calls) }
+    }
+
+    /// Returns whether `used` exceeds the limit in no part.
+    pub(crate) const fn allows(self, used: Amount) -> bool {
+        const fn part(limit: Option<u64>, used: u64) -> bool {
+            match limit {
+                Some(limit) => used <= limit,
+                None => true,
+            }
+        }
+        part(self.micros, used.micros) && part(self.calls, used.calls)
+    }
+}
+
+/// Holder of a lease: one process of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Holder {
+    /// UID of the pod, from its verified token.
+    pub pod_uid: String,
+    /// Identifier that the process chose at random when it started.
+    pub epoch: String,
+}
+
+/// A part of the budget that one holder may spend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    /// Identifier on the control stream.
+    pub id: String,
+    /// Process that may spend the lease and report on it.
+    pub holder: Holder,
+    /// Number of the request that the lease was granted for; unique for its holder.
+    pub request: u64,
+    /// Amount that was charged. Absent parts were not limited when the lease was granted.
+    pub granted: Limit,
+    /// Time from which the lease may no longer be spent, in Unix milliseconds on the clock of the operator that granted
+    /// it.
+    pub deadline: i64,
+    /// Sequence number of the last report that was applied; 0 before the first.
+    pub sequence: u64,
+    /// Reported spend, by row.
+    pub entries: Vec<Entry>,
+}
+
+impl Lease {
+    /// Returns the reported spend.
+    pub(crate) fn spent(&self) -> Amount {
+        self.entries.iter().map(|entry| entry.amount).sum()
+    }
+
+    /// Returns the amount that was charged and not yet reported as spent.
+    pub(crate) fn outstanding(&self) -> Amount {
+        self.granted.remaining(self.spent())
+    }
+}
+
+/// The part of a lease's spend that belongs to one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Index of the row in its book.
+    pub row: usize,
+    /// Amount that was spent.
+    pub amount: Amount,
+}
+
+/// Settled spend of one principal with one tool. The shared row has empty names: it holds all spend that has no row of
+/// its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Row {
+    /// `<namespace>/<name>` of the principal.
+    pub principal: String,
+    /// Name of the server.
+    pub server: String,
+    /// Name of the tool.
+    pub tool: String,
+    /// Amount that was spent over all leases.
+    pub amount: Amount,
+}
+
+/// A lease that ended without a final report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Forfeit {
+    /// The lease, with what was reported so far.
+    pub lease: Lease,
+    /// When the lease was forfeited, Unix seconds.
+    pub at: i64,
+}
+
+/// Settled spend, open leases and forfeits of one budget in one period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Book {
+    /// Period that the book covers.
+    pub span: Span,
+    /// Settled spend.
+    pub rows: Vec<Row>,
+    /// Open leases: they may still be spent or reported on.
+    pub leases: Vec<Lease>,
+    /// The most recent forfeited leases.
+    pub forfeits: Vec<Forfeit>,
+    /// Sum of the forfeited leases that are no longer in `forfeits`.
+    pub older_forfeits: Amount,
+}
+
+impl Book {
+    /// Creates an empty book for a period.
+    pub(crate) const fn new(span: Span) -> Self {
+        Self {
+            span,
+            rows: Vec::new(),
+            leases: Vec::new(),
+            forfeits: Vec::new(),
+            older_forfeits: Amount { micros: 0, calls: 0 },
+        }
+    }
+
+    /// Returns the reported spend of all leases, ended ones included.
+    pub(crate) fn settled(&self) -> Amount {
+        self.rows.iter().map(|row| row.amount).sum()
+    }
+
+    /// Returns the amount that is charged for open leases and not yet settled.
+    pub(crate) fn leased(&self) -> Amount {
+        self.leases.iter().map(Lease::outstanding).sum()
+    }
+
+    /// Returns the amount that is charged for forfeited leases: it may or may not have been spent.
+    pub(crate) fn forfeited(&self) -> Amount {
+        self.forfeits
+            .iter()
+            .map(|forfeit| forfeit.lease.outstanding())
+            .sum::<Amount>()
+            .saturating_add(self.older_forfeits)
+    }
+
+    /// Returns the total that is charged against the limit.
+    pub(crate) fn charged(&self) -> Amount {
+        self.settled().saturating_add(self.leased()).saturating_add(self.forfeited())
+    }
+
+    /// Forfeits the open leases that match a condition. Returns whether there were any.
+    ///
+    /// A late report still settles a forfeited lease while it is in `forfeits`.
+    pub(crate) fn forfeit(&mut self, now: i64, mut condition: impl FnMut(&Lease) -> bool) -> bool {
+        let before = self.leases.len();
+        let (ended, open): (Vec<Lease>, _) =
+            std::mem::take(&mut self.leases).into_iter().partition(|lease| condition(lease));
+        self.leases = open;
+        self.forfeits.extend(
+            ended
+                .into_iter()
+                .filter(|lease| lease.outstanding() != Amount::default())
+                .map(|lease| Forfeit { lease, at: now }),
+        );
+        while self.forfeits.len() > MAX_FORFEITS {
+            let oldest = self.forfeits.remove(0);
+            self.older_forfeits = self.older_forfeits.saturating_add(oldest.lease.outstanding());
+        }
+        self.leases.len() != before
+    }
+
+    /// Forfeits the leases whose deadline was at least `grace` milliseconds ago. Returns whether there were any.
+    pub(crate) fn expire(&mut self, now_ms: i64, grace: i64) -> bool {
+        self.forfeit(now_ms.div_euclid(1000), |lease| lease.deadline.saturating_add(grace) <= now_ms)
+    }
+}

@@ -1,0 +1,109 @@
+//! Compiles budgets: resolves the objects that they select to UIDs.
+//!
+//! A budget restricts, it does not permit. So a new budget that refers to missing objects still applies to those that
+//! exist.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use mcp_fleet_crds::MCPBudget;
+use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_crds::reference::Reference;
+use mcp_fleet_policy::model::{Budget, Principal, Selector, Server, Uid};
+
+use super::{Compilation, Rejection, name_list, uid};
+use crate::shared_state::verdict::Kind;
+
+/// Compiles the budgets, sorted by name. A budget that is being deleted applies until it is gone.
+pub(super) fn compile(
+    compilation: &mut Compilation<'_>,
+    servers: &[Server],
+    principals: &[Principal],
+    has_currency: bool,
+) -> Vec<Budget> {
+    let mut objects: Vec<Arc<MCPBudget>> = compilation.inputs.budgets.clone();
+    objects.sort_by_key(|budget| (budget.name_any(), uid(&**budget)));
+    let mut budgets = Vec::new();
+    for object in objects {
+        let budget_uid = uid(&*object);
+        let (compiled, rejection) = from_spec(&object, servers, principals, has_currency);
+        let previous = compilation
+            .previous
+            .and_then(|previous| previous.policy.budgets.iter().find(|budget| budget.uid == budget_uid))
+            .filter(|_| rejection.is_some());
+        budgets.push(previous.cloned().unwrap_or(compiled));
+        compilation.set_verdict(Kind::Budget, &*object, rejection);
+    }
+    budgets
+}
+
+/// Compiles one budget as it is written, without the references that do not exist.
+fn from_spec(
+    object: &MCPBudget,
+    servers: &[Server],
+    principals: &[Principal],
+    has_currency: bool,
+) -> (Budget, Option<Rejection>) {
+    let selector = &object.spec.selector;
+    let principal = |name: &str| principals.iter().find(|principal| principal.name == name).map(|found| &found.uid);
+    let server = |name: &str| servers.iter().find(|server| server.name == name).map(|found| &found.uid);
+    let (principal_uids, missing_principals) = resolve(selector.principal_refs.as_deref(), principal);
+    let (server_uids, missing_servers) = resolve(selector.server_refs.as_deref(), server);
+    let budget = Budget {
+        name: object.name_any(),
+        uid: uid(object),
+        selector: Selector {
+            principals: principal_uids,
+            servers: server_uids,
+            classes: selector.classes.as_ref().map(|classes| {
+                let mut classes = classes.clone();
+                classes.sort_unstable();
+                classes.dedup();
+                classes
+            }),
+        },
+        period: object.spec.period,
+        amount: object.spec.amount,
+        calls: object.spec.calls,
+    };
+    let rejection = if !missing_principals.is_empty() {
+        Some(target_not_found(&format!("selector.principalRefs: {}", name_list(&missing_principals)), "MCPPrincipal"))
+    } else if !missing_servers.is_empty() {
+        Some(target_not_found(&format!("selector.serverRefs: {}", name_list(&missing_servers)), "MCPServer"))
+    } else if object.spec.amount.is_some() && !has_currency {
+        Some(Rejection::new(
+            ConditionReason::CurrencyMissing,
+            "amount is set, but the tenant has no spendLimit, which sets the currency; ask the platform team for one or use calls",
+        ))
+    } else {
+        None
+    };
+    (budget, rejection)
+}
+
+fn target_not_found(what: &str, kind: &str) -> Rejection {
+    let message = format!("{what} does not exist in this namespace; correct the name or create the {kind}");
+    Rejection::new(ConditionReason::TargetNotFound, message)
+}
+
+/// Resolves references to sorted UIDs, and returns the names that do not exist. None without references.
+fn resolve<'a>(
+    references: Option<&[Reference]>,
+    find: impl Fn(&str) -> Option<&'a Uid>,
+) -> (Option<Vec<Uid>>, BTreeSet<String>) {
+    let Some(references) = references else { return (None, BTreeSet::new()) };
+    let mut uids = Vec::new();
+    let mut missing = BTreeSet::new();
+    for reference in references {
+        match find(&reference.name) {
+            Some(found) => uids.push(found.clone()),
+            None => {
+                missing.insert(reference.name.clone());
+            }
+        }
+    }
+    uids.sort_unstable();
+    uids.dedup();
+    (Some(uids), missing)
+}

@@ -1,0 +1,405 @@
+#![allow(clippy::unwrap_used)]
+
+use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::model::{Argument, Grant, Principal, Rule};
+use mcp_fleet_policy::units::Micros;
+use serde_json::{Value, json};
+
+use super::*;
+
+const NOW: i64 = 1_795_000_000;
+
+fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, spec: &Value) -> Arc<T> {
+    let value = json!({
+        "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": kind, "spec": spec,
+        "metadata": {"name": name, "namespace": "acme", "uid": format!("uid-{name}"), "generation": 1},
+    });
+    Arc::new(serde_json::from_value(value).unwrap())
+}
+
+fn tenant(spec: &Value) -> Arc<MCPTenant> {
+    let mut whole = json!({
+        "namespace": {"name": "acme"},
+        "images": {"allowed": ["mcp-fleet.local/*"], "referencePolicy": "Any"},
+        "spendLimit": {"currency": "USD", "period": "Month", "amount": "500.00"},
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        whole[key] = value.clone();
+    }
+    object("MCPTenant", "acme", &whole)
+}
+
+fn path(within: &str) -> Value {
+    json!({"name": "path", "required": true, "type": "Path", "path": {"within": [within]}})
+}
+
+fn server(tools: &Value) -> Arc<MCPServer> {
+    object(
+        "MCPServer",
+        "files",
+        &json!({
+            "source": {"type": "Stdio", "stdio": {"image": "mcp-fleet.local/files:dev", "command": ["files"]}},
+            "tools": tools,
+        }),
+    )
+}
+
+fn catalogue() -> Value {
+    json!([
+        {"name": "read", "class": "Read", "arguments": [path("/workspace")], "price": {"perCall": "0.001"}},
+        {"name": "list", "class": "Read", "arguments": [path("/workspace")]},
+        {"name": "write", "class": "Write", "arguments": [
+            path("/workspace"), {"name": "content", "required": true, "type": "String", "string": {"maxLength": 100}}]},
+    ])
+}
+
+fn scope(name: &str, spec: &Value) -> Arc<MCPScope> {
+    object("MCPScope", name, spec)
+}
+
+fn reports() -> Arc<MCPScope> {
+    let tools = json!([{"name": "read", "arguments": [path("/workspace/reports")]}]);
+    scope("reports", &json!({"serverRef": {"name": "files"}, "tools": tools, "classes": ["Read"]}))
+}
+
+fn principal(spec: &Value) -> Arc<MCPPrincipal> {
+    object("MCPPrincipal", "coder", spec)
+}
+
+fn inputs() -> TenantInputs {
+    TenantInputs {
+        tenant: tenant(&json!({})),
+        servers: vec![server(&catalogue())],
+        scopes: vec![reports()],
+        principals: vec![principal(&json!({"scopeRefs": [{"name": "reports"}]}))],
+        budgets: vec![object(
+            "MCPBudget",
+            "daily",
+            &json!({
+            "selector": {"principalRefs": [{"name": "coder"}], "classes": ["Write", "Read"]},
+            "period": "Day", "amount": "5.00"}),
+        )],
+        upstreams: BTreeMap::from([("uid-files".to_owned(), "10.96.0.7:8443".parse().unwrap())]),
+        keys: vec![VerificationKey { kid: "k".into(), point: vec![4; 65] }],
+        session_key: vec![7; 32],
+        audience: "https://gateway.acme-mcp.svc".into(),
+        issuer: "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/uid-acme".into(),
+        revocations: BTreeMap::new(),
+        now: NOW,
+    }
+}
+
+fn published(compiled: &Compiled) -> Previous {
+    let mut policy = compiled.policy.clone();
+    policy.generation += 1;
+    Previous { policy, scopes: compiled.scopes.clone() }
+}
+
+fn previous() -> Previous {
+    published(&compile(&inputs(), None))
+}
+
+fn reason(compiled: &Compiled, kind: Kind, name: &str) -> Option<ConditionReason> {
+    let verdict = &compiled.verdicts[&(kind, format!("uid-{name}"))];
+    (!verdict.ok).then_some(verdict.reason)
+}
+
+fn coder(compiled: &Compiled) -> &Principal {
+    &compiled.policy.principals[0]
+}
+
+fn grant<'a>(compiled: &'a Compiled, scope: &str) -> Option<&'a Grant> {
+    coder(compiled).grants.iter().find(|grant| grant.scope == scope)
+}
+
+#[test]
+fn consistent_objects_compile_and_every_verdict_is_ok() {
+    let compiled = compile(&inputs(), None);
+    assert!(compiled.verdicts.values().all(|verdict| verdict.ok), "{:?}", compiled.verdicts);
+    assert_eq!(compiled.verdicts.len(), 5);
+    let policy = &compiled.policy;
+    assert_eq!((policy.tenant.as_str(), policy.tenant_uid.as_str(), policy.suspended), ("acme", "uid-acme", false));
+    assert_eq!(policy.currency.as_ref().unwrap().as_str(), "USD");
+    assert_eq!(policy.servers[0].upstream, Some("10.96.0.7:8443".parse().unwrap()));
+    assert_eq!(policy.servers[0].identity, "spiffe://mcp-fleet.dev/tenant/uid-acme/server/uid-files");
+    assert_eq!(policy.servers[0].tools[0].price, Micros::new(1000));
+    let grant = grant(&compiled, "reports").unwrap();
+    assert_eq!((grant.server_uid.as_str(), grant.classes.as_slice()), ("uid-files", &[Class::Read][..]));
+    let [spend_limit, daily] = policy.budgets.as_slice() else { panic!("{:?}", policy.budgets) };
+    assert_eq!((spend_limit.name.as_str(), spend_limit.uid.as_str()), (SPEND_LIMIT, "uid-acme"));
+    assert_eq!(spend_limit.selector, Selector::default());
+    assert_eq!(daily.selector.principals, Some(vec!["uid-coder".to_owned()]));
+    assert_eq!(daily.selector.classes, Some(vec![Class::Read, Class::Write]));
+}
+
+#[test]
+fn a_compiled_policy_survives_encoding_and_decoding() {
+    let mut policy = compile(&inputs(), None).policy;
+    policy.generation = 1;
+    let encoded = mcp_fleet_control::encode(&policy);
+    assert_eq!(mcp_fleet_control::decode(&encoded.bytes).unwrap(), policy);
+}
+
+#[test]
+fn the_order_of_the_objects_does_not_matter() {
+    let mut inputs = inputs();
+    inputs.servers.push(object(
+        "MCPServer",
+        "time",
+        &json!({
+        "source": {"type": "Stdio", "stdio": {"image": "mcp-fleet.local/time:dev", "command": ["time"]}}}),
+    ));
+    inputs.principals.push(object("MCPPrincipal", "auditor", &json!({})));
+    inputs.keys.push(VerificationKey { kid: "a".into(), point: vec![4; 65] });
+    let one = compile(&inputs, None).policy;
+    inputs.servers.reverse();
+    inputs.principals.reverse();
+    inputs.keys.reverse();
+    assert_eq!(compile(&inputs, None).policy, one);
+}
+
+#[test]
+fn a_new_principal_with_an_unknown_scope_has_no_grants() {
+    let mut inputs = inputs();
+    inputs.principals = vec![principal(&json!({"scopeRefs": [{"name": "reports"}, {"name": "typo"}]}))];
+    let compiled = compile(&inputs, None);
+    assert_eq!(reason(&compiled, Kind::Principal, "coder"), Some(ConditionReason::ScopeNotFound));
+    assert_eq!(coder(&compiled).grants, []);
+}
+
+#[test]
+fn a_principal_that_gains_an_unknown_scope_only_keeps_its_grants() {
+    let mut inputs = inputs();
+    inputs.scopes.push(scope("all", &json!({"serverRef": {"name": "files"}, "classes": ["Write"]})));
+    let refs = json!([{"name": "reports"}, {"name": "all"}, {"name": "typo"}]);
+    inputs.principals = vec![principal(&json!({"scopeRefs": refs, "limits": {"callsPerMinute": 6000}}))];
+    let compiled = compile(&inputs, Some(&previous()));
+    let scopes: Vec<&str> = coder(&compiled).grants.iter().map(|grant| grant.scope.as_str()).collect();
+    assert_eq!(scopes, ["reports"]);
+    assert_eq!(coder(&compiled).limits.calls_per_minute, None);
+}
+
+#[test]
+fn a_scope_removed_from_a_principal_is_gone_even_in_a_rejected_edit() {
+    let mut inputs = inputs();
+    inputs.principals = vec![principal(&json!({"scopeRefs": [{"name": "typo"}]}))];
+    assert_eq!(coder(&compile(&inputs, Some(&previous()))).grants, []);
+}
+
+#[test]
+fn suspension_and_revocation_apply_even_in_a_rejected_edit() {
+    let mut inputs = inputs();
+    inputs.principals = vec![principal(&json!({
+        "scopeRefs": [{"name": "typo"}], "suspend": true, "revokeIssuedBefore": "2026-11-10T00:00:00.9Z"}))];
+    let compiled = compile(&inputs, Some(&previous()));
+    assert!(coder(&compiled).suspended);
+    let day = "2026-11-10T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second();
+    assert_eq!(coder(&compiled).revoked_until, Some(day));
+}
+
+#[test]
+fn a_revocation_never_moves_back() {
+    let mut inputs = inputs();
+    inputs.principals = vec![principal(&json!({"revokeIssuedBefore": "2026-11-10T00:00:00Z"}))];
+    let previous = published(&compile(&inputs, None));
+    let day = coder(&compile(&inputs, None)).revoked_until;
+    for spec in [json!({}), json!({"revokeIssuedBefore": "2026-11-09T00:00:00Z"})] {
+        inputs.principals = vec![principal(&spec)];
+        assert_eq!(coder(&compile(&inputs, Some(&previous))).revoked_until, day);
+    }
+    inputs.revocations.insert("uid-coder".into(), NOW - 1);
+    assert_eq!(coder(&compile(&inputs, Some(&previous))).revoked_until, Some(NOW - 1));
+}
+
+#[test]
+fn a_revocation_in_the_future_waits_until_it_is_due() {
+    let mut inputs = inputs();
+    let due = "2026-11-30T00:00:00Z";
+    inputs.principals = vec![principal(&json!({"revokeIssuedBefore": due}))];
+    let compiled = compile(&inputs, None);
+    let due = due.parse::<jiff::Timestamp>().unwrap().as_second();
+    assert_eq!((coder(&compiled).revoked_until, compiled.recheck_at), (None, Some(due)));
+    inputs.now = due;
+    let compiled = compile(&inputs, None);
+    assert_eq!((coder(&compiled).revoked_until, compiled.recheck_at), (Some(due), None));
+}
+
+#[test]
+fn a_rejected_scope_gets_the_reason() {
+    let cases = [
+        (json!({"serverRef": {"name": "typo"}}), ConditionReason::ServerNotFound),
+        (json!({"serverRef": {"name": "files"}, "tools": [{"name": "typo"}]}), ConditionReason::ToolNotFound),
+        (
+            json!({"serverRef": {"name": "files"}, "tools": [{"name": "write", "arguments": [path("/workspace")]}]}),
+            ConditionReason::InvalidSpec,
+        ),
+        (
+            json!({"serverRef": {"name": "files"}, "tools": [{"name": "read", "arguments": [
+                path("/workspace"), {"name": "head", "type": "Boolean"}]}]}),
+            ConditionReason::ToolNotFound,
+        ),
+        (
+            json!({"serverRef": {"name": "files"}, "tools": [{"name": "read", "arguments": [
+                {"name": "path", "type": "Integer", "integer": {"minimum": 0, "maximum": 1}}]}]}),
+            ConditionReason::InvalidSpec,
+        ),
+    ];
+    for (spec, wanted) in cases {
+        let mut inputs = inputs();
+        inputs.scopes = vec![scope("reports", &spec)];
+        let compiled = compile(&inputs, None);
+        assert_eq!(reason(&compiled, Kind::Scope, "reports"), Some(wanted), "{spec}");
+        assert_eq!(coder(&compiled).grants, [], "{spec}");
+        assert_eq!(reason(&compiled, Kind::Principal, "coder"), Some(ConditionReason::ScopeNotFound));
+    }
+}
+
+#[test]
+fn an_empty_argument_list_allows_no_arguments_and_an_absent_one_all() {
+    let mut inputs = inputs();
+    inputs.servers = vec![server(&json!([{"name": "now", "class": "Read", "arguments": [
+        {"name": "zone", "type": "String", "string": {"maxLength": 9}}]}]))];
+    for (tool, wanted) in [(json!({"name": "now", "arguments": []}), Some(vec![])), (json!({"name": "now"}), None)] {
+        inputs.scopes = vec![scope("reports", &json!({"serverRef": {"name": "files"}, "tools": [tool]}))];
+        assert_eq!(grant(&compile(&inputs, None), "reports").unwrap().tools[0].arguments, wanted);
+    }
+}
+
+#[test]
+fn a_rejected_edit_of_a_scope_keeps_in_force_what_it_still_contains() {
+    let mut inputs = inputs();
+    let tools = json!([{"name": "read"}, {"name": "typo"}]);
+    inputs.scopes =
+        vec![scope("reports", &json!({"serverRef": {"name": "files"}, "tools": tools, "classes": ["Write"]}))];
+    let compiled = compile(&inputs, Some(&previous()));
+    let grant = grant(&compiled, "reports").unwrap();
+    let [Argument { rule: Rule::Path(rule), .. }] = grant.tools[0].arguments.as_deref().unwrap() else { panic!() };
+    assert_eq!(rule.within, ["/workspace/reports"], "a rejected edit widened the grant");
+    assert_eq!(grant.classes, [], "Read was removed and Write is not granted yet");
+}
+
+#[test]
+fn a_tool_entry_is_kept_while_its_class_would_grant_more() {
+    let mut inputs = inputs();
+    let spec = json!({"serverRef": {"name": "files"}, "tools": [{"name": "typo"}], "classes": ["Read"]});
+    inputs.scopes = vec![scope("reports", &spec)];
+    let compiled = compile(&inputs, Some(&previous()));
+    assert_eq!(grant(&compiled, "reports").unwrap().tools[0].name, "read");
+    let spec = json!({"serverRef": {"name": "files"}, "tools": [{"name": "typo"}]});
+    inputs.scopes = vec![scope("reports", &spec)];
+    let compiled = compile(&inputs, Some(&previous()));
+    assert_eq!(grant(&compiled, "reports").unwrap().tools, []);
+}
+
+#[test]
+fn a_rejected_scope_that_was_recreated_inherits_nothing() {
+    let mut inputs = inputs();
+    let mut recreated = (*scope("reports", &json!({"serverRef": {"name": "typo"}}))).clone();
+    recreated.metadata.uid = Some("uid-other".into());
+    inputs.scopes = vec![Arc::new(recreated)];
+    assert_eq!(coder(&compile(&inputs, Some(&previous()))).grants, []);
+}
+
+#[test]
+fn a_deleted_server_removes_its_grants() {
+    let mut inputs = inputs();
+    inputs.servers.clear();
+    let compiled = compile(&inputs, Some(&previous()));
+    assert_eq!((compiled.policy.servers.len(), coder(&compiled).grants.len()), (0, 0));
+    assert_eq!(reason(&compiled, Kind::Scope, "reports"), Some(ConditionReason::ServerNotFound));
+}
+
+#[test]
+fn objects_that_are_being_deleted_no_longer_count() {
+    let mut inputs = inputs();
+    let delete = |meta: &mut kube::api::ObjectMeta| {
+        meta.deletion_timestamp = Some(serde_json::from_value(json!("2026-11-10T00:00:00Z")).unwrap());
+    };
+    delete(&mut Arc::make_mut(&mut inputs.principals[0]).metadata);
+    assert_eq!(compile(&inputs, Some(&previous())).policy.principals, []);
+    delete(&mut Arc::make_mut(&mut inputs.servers[0]).metadata);
+    assert_eq!(compile(&inputs, Some(&previous())).policy.servers, []);
+    delete(&mut Arc::make_mut(&mut inputs.budgets[0]).metadata);
+    assert_eq!(compile(&inputs, Some(&previous())).policy.budgets.len(), 2, "a budget applies until it is gone");
+    delete(&mut Arc::make_mut(&mut inputs.tenant).metadata);
+    assert!(compile(&inputs, Some(&previous())).policy.suspended);
+}
+
+#[test]
+fn a_server_with_a_forbidden_image_keeps_its_old_tools_minus_removed_ones() {
+    let mut inputs = inputs();
+    let bad = json!({
+        "source": {"type": "Stdio", "stdio": {"image": "evil.example.com/files", "command": ["files"]}},
+        "tools": [catalogue()[0], {"name": "new", "class": "Read"}],
+    });
+    inputs.servers = vec![object("MCPServer", "files", &bad)];
+    let compiled = compile(&inputs, Some(&previous()));
+    assert_eq!(reason(&compiled, Kind::Server, "files"), Some(ConditionReason::ImageNotAllowed));
+    let tools: Vec<&str> = compiled.policy.servers[0].tools.iter().map(|tool| tool.name.as_str()).collect();
+    assert_eq!(tools, ["read"]);
+    assert_eq!(compile(&inputs, None).policy.servers, []);
+}
+
+#[test]
+fn a_price_without_a_currency_is_rejected() {
+    let mut inputs = inputs();
+    let mut without = (*inputs.tenant).clone();
+    without.spec.spend_limit = None;
+    inputs.tenant = Arc::new(without);
+    let compiled = compile(&inputs, None);
+    assert_eq!(reason(&compiled, Kind::Server, "files"), Some(ConditionReason::CurrencyMissing));
+    assert_eq!(reason(&compiled, Kind::Budget, "daily"), Some(ConditionReason::CurrencyMissing));
+    assert_eq!(compiled.policy.servers, []);
+}
+
+#[test]
+fn the_spend_limit_stays_in_force_while_tools_have_prices() {
+    let mut inputs = inputs();
+    let mut without = (*inputs.tenant).clone();
+    without.spec.spend_limit = None;
+    inputs.tenant = Arc::new(without);
+    let compiled = compile(&inputs, Some(&previous()));
+    assert_eq!(reason(&compiled, Kind::Tenant, "acme"), Some(ConditionReason::CurrencyMissing));
+    assert_eq!(compiled.policy.budgets[0], previous().policy.budgets[0]);
+    inputs.servers = vec![server(&json!([{"name": "read", "class": "Read"}]))];
+    let compiled = compile(&inputs, Some(&previous()));
+    assert_eq!((reason(&compiled, Kind::Tenant, "acme"), compiled.policy.currency), (None, None));
+}
+
+#[test]
+fn a_budget_for_a_missing_principal_still_applies_to_the_others() {
+    let mut inputs = inputs();
+    let spec = |names: &[&str], amount: &str| {
+        let refs: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+        object("MCPBudget", "daily", &json!({"selector": {"principalRefs": refs}, "period": "Day", "amount": amount}))
+    };
+    inputs.budgets = vec![spec(&["coder", "typo"], "5.00")];
+    let compiled = compile(&inputs, None);
+    assert_eq!(reason(&compiled, Kind::Budget, "daily"), Some(ConditionReason::TargetNotFound));
+    assert_eq!(compiled.policy.budgets[1].selector.principals, Some(vec!["uid-coder".to_owned()]));
+    inputs.budgets = vec![spec(&["typo"], "900.00")];
+    assert_eq!(
+        compile(&inputs, None).policy.budgets[1].selector.principals,
+        Some(vec![]),
+        "it covers no principals, not all of them"
+    );
+    let compiled = compile(&inputs, Some(&previous()));
+    assert_eq!(compiled.policy.budgets[1], previous().policy.budgets[1], "the previous budget stays in force");
+}
+
+#[test]
+fn a_tenant_that_was_recreated_inherits_nothing() {
+    let mut inputs = inputs();
+    inputs.scopes = vec![scope("reports", &json!({"serverRef": {"name": "typo"}}))];
+    let mut previous = previous();
+    previous.policy.tenant_uid = "uid-old".into();
+    let compiled = compile(&inputs, Some(&previous));
+    assert_eq!((coder(&compiled).grants.len(), compiled.policy.generation), (0, 0));
+}
+
+#[test]
+fn the_kill_switch_suspends_everything() {
+    let mut inputs = inputs();
+    inputs.tenant = tenant(&json!({"suspend": true}));
+    assert!(compile(&inputs, Some(&previous())).policy.suspended);
+}

@@ -1,0 +1,136 @@
+//! Proves that the cache is current: lists the metadata of every kind that is compiled, and compares it with what the
+//! watches have delivered.
+//!
+//! A watch can hang, or be served by an API server that lags, without any error; and a leader that is cut off from the
+//! API server still believes that it leads. A list without `resourceVersion` is served from a quorum, so the cache must
+//! be at least as new as the list. Only metadata is transferred, and nothing is written.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use kube::api::ListParams;
+use kube::runtime::reflector::Store;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use crate::kubernetes::cache::Cache;
+use crate::kubernetes::labels;
+use crate::kubernetes::timeout::with_timeout;
+
+/// Number of objects per page: a page of large objects must fit into memory.
+const PAGE_SIZE: u32 = 100;
+/// How long the watches may take to deliver what a list contains.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often the cache is compared with the list while it catches up.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Why the cache could not be proved to be current.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FreshnessError {
+    /// The API server refused or could not be reached.
+    #[error("failed to list {kind}")]
+    Api {
+        /// Kind of the listed objects.
+        kind: String,
+        /// Error of the API server.
+        source: Box<kube::Error>,
+    },
+    /// A watch did not deliver what the list contains.
+    #[error("the watch of {0} lags")]
+    Lags(String),
+}
+
+/// Proves that the cache is at least as new as the API server was at the returned time.
+pub(super) async fn prove(client: &Client, cache: &Cache) -> Result<Instant, FreshnessError> {
+    let started = Instant::now();
+    let all = ListParams::default();
+    let services_of_servers = ListParams::default().labels(labels::SERVER_UID);
+    let namespaces_of_tenants = ListParams::default().labels(labels::TENANT);
+    tokio::try_join!(
+        check(client, &cache.tenants, &all),
+        check(client, &cache.servers, &all),
+        check(client, &cache.scopes, &all),
+        check(client, &cache.principals, &all),
+        check(client, &cache.budgets, &all),
+        check(client, &cache.services, &services_of_servers),
+        check(client, &cache.namespaces, &namespaces_of_tenants),
+    )?;
+    Ok(started)
+}
+
+/// UID and `resourceVersion` of an object.
+type Version = (String, u64);
+
+fn version(object: &impl ResourceExt) -> Version {
+    let version = object.resource_version().and_then(|version| version.parse().ok());
+    (object.uid().unwrap_or_default(), version.unwrap_or_default())
+}
+
+async fn check<K>(client: &Client, store: &Store<K>, params: &ListParams) -> Result<(), FreshnessError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + 'static,
+{
+    let kind = K::kind(&()).into_owned();
+    let failed = |source| FreshnessError::Api { kind: kind.clone(), source: Box::new(source) };
+    let api: Api<K> = Api::all(client.clone());
+    let mut params = params.clone().limit(PAGE_SIZE);
+    let (mut listed, mut listed_at) = (Vec::<Version>::new(), None);
+    loop {
+        // All pages show the state at the version of the first page.
+        let page = with_timeout(api.list_metadata(&params)).await.map_err(&failed)?;
+        listed.extend(page.items.iter().map(version));
+        listed_at = listed_at.or(page.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => break,
+        }
+    }
+    let started = Instant::now();
+    loop {
+        let cached: Vec<Version> = store.state().iter().map(|object| version(&**object)).collect();
+        if caught_up(&listed, listed_at.unwrap_or_default(), &cached) {
+            return Ok(());
+        }
+        if started.elapsed() > CATCH_UP_TIMEOUT {
+            return Err(FreshnessError::Lags(kind));
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// Returns whether the cached objects are at least as new as those that were listed at version `listed_at`. Kubernetes
+/// guarantees that versions of one kind grow with every change and may be compared as numbers.
+fn caught_up(listed: &[Version], listed_at: u64, cached: &[Version]) -> bool {
+    let cached_by_uid: HashMap<&str, u64> = cached.iter().map(|(uid, version)| (uid.as_str(), *version)).collect();
+    let listed_uids: HashMap<&str, u64> = listed.iter().map(|(uid, version)| (uid.as_str(), *version)).collect();
+    let nothing_missing =
+        listed.iter().all(|(uid, version)| cached_by_uid.get(uid.as_str()).is_some_and(|cached| cached >= version));
+    // A cached object that was not listed is either newer than the list, or its deletion was missed.
+    let nothing_deleted =
+        cached.iter().all(|(uid, version)| listed_uids.contains_key(uid.as_str()) || *version > listed_at);
+    nothing_missing && nothing_deleted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn versions(all: &[(&str, u64)]) -> Vec<Version> {
+        all.iter().map(|(uid, version)| ((*uid).to_owned(), *version)).collect()
+    }
+
+    #[test]
+    fn a_cache_is_current_when_it_is_at_least_as_new_as_the_list() {
+        let listed = versions(&[("a", 5), ("b", 7)]);
+        assert!(caught_up(&listed, 9, &versions(&[("a", 5), ("b", 7)])));
+        assert!(caught_up(&listed, 9, &versions(&[("a", 12), ("b", 7), ("c", 11)])), "it may be ahead");
+    }
+
+    #[test]
+    fn a_missed_creation_change_or_deletion_is_noticed() {
+        let listed = versions(&[("a", 5), ("b", 7)]);
+        assert!(!caught_up(&listed, 9, &versions(&[("a", 5)])), "creation");
+        assert!(!caught_up(&listed, 9, &versions(&[("a", 5), ("b", 6)])), "change");
+        assert!(!caught_up(&listed, 9, &versions(&[("a", 5), ("b", 7), ("c", 8)])), "deletion");
+    }
+}

@@ -1,0 +1,122 @@
+//! Gathers the inputs of a policy from the cache.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use kube::ResourceExt;
+use kube::runtime::reflector::Store;
+use mcp_fleet_crds::MCPTenant;
+use mcp_fleet_policy::model::VerificationKey;
+
+use crate::config::gateway_origin;
+use crate::context::Context;
+use crate::kubernetes::labels;
+use crate::policy::compile::TenantInputs;
+
+/// Gathers the inputs of a tenant's policy; none until its keys have been loaded.
+///
+/// The inputs contain no objects while the tenant does not own its namespace.
+pub(super) fn gather(ctx: &Context, tenant: &Arc<MCPTenant>) -> Option<TenantInputs> {
+    let uid = tenant.uid()?;
+    let keys = ctx.keys.cached(&uid)?;
+    let cache = &ctx.cache;
+    let namespace = &tenant.spec.namespace.name;
+    let owns_namespace = cache.tenant_of_namespace(namespace).is_some_and(|owner| owner.uid().as_ref() == Some(&uid));
+    let principals = in_namespace(&cache.principals, namespace, owns_namespace);
+    let revocations = principals
+        .iter()
+        .filter_map(|principal| principal.uid())
+        .filter_map(|uid| ctx.revocations.get(&uid).map(|until| (uid, until)))
+        .collect();
+    Some(TenantInputs {
+        tenant: Arc::clone(tenant),
+        servers: in_namespace(&cache.servers, namespace, owns_namespace),
+        scopes: in_namespace(&cache.scopes, namespace, owns_namespace),
+        principals,
+        budgets: in_namespace(&cache.budgets, namespace, owns_namespace),
+        upstreams: upstreams(&cache.services.state(), &uid, &tenant.runtime_namespace()),
+        keys: vec![VerificationKey { kid: keys.kid.clone(), point: keys.point.clone() }],
+        session_key: keys.session.to_vec(),
+        audience: gateway_origin(&tenant.runtime_namespace()),
+        issuer: ctx.config.issuer(&uid),
+        revocations,
+        now: Timestamp::now().as_second(),
+    })
+}
+
+fn in_namespace<K>(store: &Store<K>, namespace: &str, owns_namespace: bool) -> Vec<Arc<K>>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + 'static,
+{
+    if !owns_namespace {
+        return Vec::new();
+    }
+    store.state().into_iter().filter(|object| object.namespace().as_deref() == Some(namespace)).collect()
+}
+
+/// Returns the addresses of the shims of a tenant's servers, by UID of the server.
+fn upstreams(services: &[Arc<Service>], tenant_uid: &str, namespace: &str) -> BTreeMap<String, SocketAddr> {
+    let is_upstream = |service: &&Arc<Service>| {
+        service.namespace().as_deref() == Some(namespace)
+            && service.labels().get(labels::TENANT_UID).is_some_and(|uid| uid == tenant_uid)
+    };
+    let address = |service: &Arc<Service>| {
+        let spec = service.spec.as_ref()?;
+        let ip: IpAddr = spec.cluster_ip.as_deref()?.parse().ok()?;
+        let port = u16::try_from(spec.ports.as_ref()?.first()?.port).ok()?;
+        Some((service.labels().get(labels::SERVER_UID)?.clone(), SocketAddr::new(ip, port)))
+    };
+    services.iter().filter(is_upstream).filter_map(address).collect()
+}
+
+/// Computes a hash that changes whenever the inputs could compile to another policy, except when a revocation becomes
+/// due.
+pub(super) fn fingerprint(inputs: &TenantInputs) -> u64 {
+    fn hash_objects<K: ResourceExt>(objects: &[Arc<K>], hasher: &mut DefaultHasher) {
+        let mut versions: Vec<_> = objects
+            .iter()
+            .map(|object| (object.uid(), object.meta().generation, object.meta().deletion_timestamp.is_some()))
+            .collect();
+        versions.sort_unstable();
+        versions.hash(hasher);
+    }
+    let mut hasher = DefaultHasher::new();
+    hash_objects(std::slice::from_ref(&inputs.tenant), &mut hasher);
+    hash_objects(&inputs.servers, &mut hasher);
+    hash_objects(&inputs.scopes, &mut hasher);
+    hash_objects(&inputs.principals, &mut hasher);
+    hash_objects(&inputs.budgets, &mut hasher);
+    inputs.upstreams.hash(&mut hasher);
+    inputs.revocations.hash(&mut hasher);
+    inputs.keys.iter().for_each(|key| (&key.kid, &key.point).hash(&mut hasher));
+    (&inputs.session_key, &inputs.audience, &inputs.issuer).hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn service(namespace: &str, tenant: &str, ip: &str) -> Arc<Service> {
+        let value = serde_json::json!({
+            "metadata": {"name": "mcp-files", "namespace": namespace,
+                "labels": {"mcp-fleet.dev/tenant-uid": tenant, "mcp-fleet.dev/server-uid": "s-1"}},
+            "spec": {"clusterIP": ip, "ports": [{"port": 8443}]},
+        });
+        Arc::new(serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn only_services_of_the_tenant_in_its_runtime_namespace_are_upstreams() {
+        let found = |service: Arc<Service>| upstreams(&[service], "t-1", "acme-mcp").len();
+        assert_eq!(found(service("acme-mcp", "t-1", "10.96.0.7")), 1);
+        assert_eq!(found(service("acme", "t-1", "10.96.0.7")), 0);
+        assert_eq!(found(service("acme-mcp", "t-2", "10.96.0.7")), 0);
+        assert_eq!(found(service("acme-mcp", "t-1", "None")), 0);
+    }
+}

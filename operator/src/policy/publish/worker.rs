@@ -1,0 +1,282 @@
+//! One task per tenant, which compiles and publishes its policy and sets the verdicts. A tenant whose API calls hang
+//! does not delay the others. Start at [`Worker::reconcile`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use mcp_fleet_crds::MCPTenant;
+use mcp_fleet_crds::condition::ConditionReason;
+use tokio::sync::{Notify, watch};
+
+use super::inputs::{fingerprint, gather};
+use super::snapshot::{COMPONENT, PublishError, SnapshotSecrets};
+use crate::context::Context;
+use crate::error;
+use crate::kubernetes::cache::older_claim;
+use crate::kubernetes::labels;
+use crate::policy::compile::{self, Compiled, Previous};
+use crate::retry::Backoff;
+use crate::shared_state::verdict::Kind;
+use crate::shared_state::{Proof, Published};
+
+/// How long changes are collected before they are compiled.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// The first pause after a failure; jitter at most doubles it.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause after a failure; jitter at most doubles it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(6);
+
+/// Signals that wake a worker.
+#[derive(Clone, Debug)]
+pub(super) struct Signals {
+    /// An object of the tenant changed.
+    pub(super) changed: Arc<Notify>,
+    /// A Secret of the tenant's snapshot changed, possibly by another writer.
+    pub(super) touched: Arc<AtomicBool>,
+    /// Time as of which the cache was last proved to be current.
+    pub(super) proven: watch::Receiver<Option<Instant>>,
+    /// When this replica began to lead.
+    pub(super) since: Instant,
+}
+
+/// State of one tenant's worker.
+pub(super) struct Worker {
+    ctx: Arc<Context>,
+    uid: String,
+    snapshots: Option<SnapshotSecrets>,
+    previous: Option<Previous>,
+    /// Fingerprint of the inputs of the last compiled policy, if that is published.
+    published_fingerprint: Option<u64>,
+    recheck_at: Option<i64>,
+    /// Objects with a verdict from the last compilation.
+    with_verdict: BTreeSet<(Kind, String)>,
+    /// Publishing waits for a proof as of this time or later: at the start, and after another replica published.
+    needs_proof_since: Option<Instant>,
+    /// Whether another writer changed or removed the snapshot, so that it must be written even if the policy is
+    /// unchanged.
+    damaged: bool,
+    touched: Arc<AtomicBool>,
+}
+
+/// Runs the worker of a tenant until the tenant is gone.
+pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
+    let mut worker = Worker {
+        ctx,
+        uid,
+        snapshots: None,
+        previous: None,
+        published_fingerprint: None,
+        recheck_at: None,
+        with_verdict: BTreeSet::new(),
+        needs_proof_since: Some(signals.since),
+        damaged: false,
+        touched: Arc::clone(&signals.touched),
+    };
+    let (mut failures, mut backoff) = (0_u32, Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
+    let mut retry: Option<Duration> = None;
+    while worker.ctx.cache.tenant_by_uid(&worker.uid).is_some() {
+        let proof = tokio::select! {
+            () = signals.changed.notified() => {
+                tokio::time::sleep(DEBOUNCE).await;
+                None
+            }
+            proven = signals.proven.changed() => {
+                if proven.is_err() {
+                    return;
+                }
+                *signals.proven.borrow_and_update()
+            }
+            () = sleep(retry) => None,
+            () = sleep(worker.until_recheck()) => None,
+        };
+        let outcome = worker.reconcile(proof).await;
+        worker.set_error(&outcome);
+        match outcome {
+            Ok(()) => {
+                (failures, retry) = (0, None);
+                backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+            }
+            Err(error) => {
+                (failures, retry) = (failures.saturating_add(1), Some(backoff.next_pause()));
+                // For a while it is normal that the namespace or the access to it is missing: the tenant's controller
+                // is creating them.
+                let expected = matches!(error, PublishError::NoNamespace | PublishError::Forbidden) && failures < 6;
+                if !expected {
+                    tracing::warn!(tenant = worker.uid, error = error::chain(&error), "failed to publish a policy");
+                }
+            }
+        }
+    }
+    worker.forget();
+}
+
+/// Sleeps for a time; without one, forever.
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Worker {
+    /// Returns how long it takes until a revocation becomes due.
+    fn until_recheck(&self) -> Option<Duration> {
+        let seconds = self.recheck_at?.saturating_sub(Timestamp::now().as_second()).clamp(0, 3600);
+        Some(Duration::from_millis(u64::try_from(seconds).unwrap_or(0) * 1000 + 50))
+    }
+
+    /// Publishes the policy that the cached objects compile to, if it changed. With a proof, also records that the
+    /// published policy is current.
+    async fn reconcile(&mut self, proof: Option<Instant>) -> Result<(), PublishError> {
+        let ctx = Arc::clone(&self.ctx);
+        if !ctx.leadership.is_leader()
+            || self.needs_proof_since.is_some_and(|since| proof.is_none_or(|read| read < since))
+        {
+            return Ok(());
+        }
+        let Some(tenant) = ctx.cache.tenant_by_uid(&self.uid) else { return Ok(()) };
+        if older_claim(&tenant, &ctx.cache.tenants.state()).is_some() {
+            return Ok(());
+        }
+        if self.touched.swap(false, Ordering::Relaxed)
+            && let Some(snapshots) = &self.snapshots
+            && !snapshots.is_unchanged().await?
+        {
+            self.snapshots = None;
+        }
+        if self.snapshots.is_none() {
+            self.read(&tenant).await?;
+        }
+        if self.previous.is_some() && tenant.metadata.deletion_timestamp.is_none() {
+            // A published policy implies that the keys exist. If a new leader reads them here, it does not have to wait
+            // for the tenant's controller.
+            if let Err(error) = ctx.keys.get_or_create(&tenant.name_any(), &self.uid).await {
+                tracing::warn!(tenant = self.uid, error = error::chain(&error), "failed to read the tenant's keys");
+            }
+        }
+        // Without keys, the tenant's controller creates them and requests a compilation.
+        let Some(inputs) = gather(&ctx, &tenant) else { return Ok(()) };
+        let fingerprint = fingerprint(&inputs);
+        let recheck_due = self.recheck_at.is_some_and(|at| at <= inputs.now);
+        let floor = ctx.shared_state.policies.floor(&self.uid);
+        let generation = self.previous.as_ref().map_or(0, |previous| previous.policy.generation);
+        if self.published_fingerprint != Some(fingerprint) || recheck_due || floor > generation || self.damaged {
+            let compiled = compile::compile(&inputs, self.previous.as_ref());
+            self.publish(compiled, floor).await?;
+            self.published_fingerprint = Some(fingerprint);
+            self.damaged = false;
+        }
+        self.needs_proof_since = None;
+        if let (Some(read), Some(previous)) = (proof, &self.previous) {
+            ctx.shared_state.policies.prove(&self.uid, Proof { generation: previous.policy.generation, read });
+        }
+        Ok(())
+    }
+
+    /// Reads the published snapshot, and decides whether it is damaged.
+    async fn read(&mut self, tenant: &MCPTenant) -> Result<(), PublishError> {
+        let labels = labels::of_tenant(COMPONENT, &tenant.name_any(), &self.uid);
+        let (snapshots, found) =
+            SnapshotSecrets::read(self.ctx.client.clone(), &tenant.runtime_namespace(), labels).await?;
+        let known = self.previous.as_ref().map(|previous| previous.policy.generation);
+        match (found, known) {
+            // A policy was published before, so another writer damaged the snapshot.
+            (Err(_), Some(_)) => self.damaged = true,
+            (Err(error), None) => return Err(PublishError::Unreadable(error)),
+            (Ok(Some(found)), _) if found.policy.tenant_uid == self.uid && Some(found.policy.generation) >= known => {
+                self.previous = Some(found);
+            }
+            // No snapshot, an older one, or one of a deleted tenant with the same name.
+            (Ok(_), known) => self.damaged = known.is_some(),
+        }
+        self.snapshots = Some(snapshots);
+        self.published_fingerprint = None;
+        Ok(())
+    }
+
+    /// Publishes a compiled policy if it differs from the previous one, and sets the verdicts.
+    async fn publish(&mut self, compiled: Compiled, floor: u64) -> Result<(), PublishError> {
+        let Compiled { mut policy, scopes, verdicts, recheck_at } = compiled;
+        let before = self.previous.as_ref().map_or(0, |previous| previous.policy.generation);
+        policy.generation = before;
+        let unchanged = !self.damaged
+            && floor <= before
+            && self.previous.as_ref().is_some_and(|previous| previous.policy == policy);
+        if !unchanged {
+            policy.generation = before.max(floor).saturating_add(1);
+        }
+        let encoded = mcp_fleet_control::encode(&policy);
+        if !unchanged {
+            check_enforceable(&encoded)?;
+            let Some(snapshots) = &mut self.snapshots else { return Ok(()) };
+            if let Err(error) = snapshots.write(policy.generation, &encoded, &scopes).await {
+                // The write may or may not have happened: only a new read can tell. After a conflict, another replica
+                // may be more current, so this one needs a new proof first.
+                self.snapshots = None;
+                if matches!(error, PublishError::Conflict) {
+                    self.needs_proof_since = Some(Instant::now());
+                }
+                return Err(error);
+            }
+            tracing::info!(tenant = policy.tenant, generation = policy.generation, "published a policy");
+        }
+        let shared = &self.ctx.shared_state;
+        let (generation, digest) = (policy.generation, encoded.digest.to_string());
+        let shared_generation = shared.policies.published(&self.uid).map(|published| published.policy.generation);
+        if shared_generation != Some(generation) {
+            let published = Published { policy: Arc::new(policy.clone()), encoded: Arc::new(encoded) };
+            shared.policies.publish(&self.uid, published);
+        }
+        self.previous = Some(Previous { policy, scopes });
+        self.recheck_at = recheck_at;
+        shared.update_tenant_state(&self.uid, |state| {
+            state.generation = generation;
+            state.digest = Some(digest);
+        });
+        let with_verdict: BTreeSet<(Kind, String)> = verdicts.keys().cloned().collect();
+        for (kind, uid) in self.with_verdict.difference(&with_verdict) {
+            shared.remove_verdict(*kind, uid);
+        }
+        for ((kind, uid), verdict) in verdicts {
+            shared.set_verdict(kind, &uid, verdict);
+        }
+        self.with_verdict = with_verdict;
+        Ok(())
+    }
+
+    /// Sets or clears the tenant's publishing error.
+    fn set_error(&self, outcome: &Result<(), PublishError>) {
+        let error = match outcome {
+            Ok(()) | Err(PublishError::Conflict) => None,
+            Err(error) => Some((ConditionReason::PolicyNotPublished, error::chain(error))),
+        };
+        self.ctx.shared_state.update_tenant_state(&self.uid, |state| {
+            let refused = state.error.as_ref().is_some_and(|(reason, _)| *reason == ConditionReason::PolicyRefused);
+            if error.is_some() || !refused {
+                state.error = error;
+            }
+        });
+    }
+
+    /// Removes everything that the worker has set for a deleted tenant.
+    fn forget(&self) {
+        let shared = &self.ctx.shared_state;
+        for (kind, uid) in &self.with_verdict {
+            shared.remove_verdict(*kind, uid);
+        }
+        shared.policies.remove(&self.uid);
+        shared.remove_tenant(&self.uid);
+    }
+}
+
+/// Decodes and compiles the policy like a gateway, so that a policy that gateways would refuse is not published.
+fn check_enforceable(encoded: &mcp_fleet_control::EncodedPolicy) -> Result<(), PublishError> {
+    let policy =
+        mcp_fleet_control::decode(&encoded.bytes).map_err(|error| PublishError::Unenforceable(error.into()))?;
+    mcp_fleet_policy::engine::Policy::new(policy).map_err(|error| PublishError::Unenforceable(error.into()))?;
+    Ok(())
+}
