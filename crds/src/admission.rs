@@ -1,4 +1,4 @@
-//! The `ValidatingAdmissionPolicy` for what the definitions' own rules cannot reach: arguments that are nested.
+//! The `ValidatingAdmissionPolicy` for nested arguments, which are too expensive to check with rules in the CRDs.
 
 use k8s_openapi::api::admissionregistration::v1::{
     MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
@@ -9,19 +9,19 @@ use kube::api::ObjectMeta;
 use crate::names::{GROUP, VERSION};
 use crate::union;
 
-/// The name of policy and binding.
+/// Name of the policy and of its binding.
 pub const NAME: &str = "mcp-fleet-nested-arguments";
 
-/// Values at depth 2, by tool and by argument.
+/// CEL expression for the values at depth 2, by tool and argument.
 const SECOND: &str = "(has(object.spec.tools) ? object.spec.tools : []).map(t, (has(t.arguments) ? t.arguments : \
                       []).map(a, has(a.array) ? dyn([a.array.items]) : has(a.object) ? dyn(a.object.properties) : \
                       dyn([])))";
 
-/// Values at depth 3, by tool, by argument and by value at depth 2.
+/// CEL expression for the values at depth 3, by tool, argument and value at depth 2.
 const THIRD: &str = "variables.second.map(t, t.map(a, a.map(v, has(v.array) ? dyn([v.array.items]) : has(v.object) ? \
                      dyn(v.object.properties) : dyn([]))))";
 
-/// The policy: every rule on nested arguments, for servers and scopes.
+/// Returns the policy: every rule on nested arguments of servers and scopes.
 pub fn policy() -> ValidatingAdmissionPolicy {
     let second = union::rules(union::AT_DEPTH_2).into_iter().map(|(rule, message)| {
         validation(format!("variables.second.all(t, t.all(a, a.all(v, {rule})))"), "at depth 2", message)
@@ -51,7 +51,7 @@ pub fn policy() -> ValidatingAdmissionPolicy {
     }
 }
 
-/// Its binding: everywhere, and denying.
+/// Returns the binding, which denies invalid objects in every namespace.
 pub fn binding() -> ValidatingAdmissionPolicyBinding {
     ValidatingAdmissionPolicyBinding {
         metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },

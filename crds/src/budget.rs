@@ -1,4 +1,4 @@
-//! `MCPBudget`: how much may be spent, or how often called, in a period.
+//! `MCPBudget`: a limit on money or calls per period.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
@@ -12,8 +12,8 @@ use crate::condition::conditions_schema;
 use crate::reference::Reference;
 use crate::schema::rules;
 
-/// A limit of money or calls in a period. Every budget that matches a call must have room, and the tenant's spend limit
-/// too.
+/// A limit on money, calls or both per period. A call is admitted only if every budget that covers it, and the tenant's
+/// `spendLimit`, have enough left.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "mcp-fleet.dev",
@@ -38,102 +38,104 @@ use crate::schema::rules;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("has(self.amount) || has(self.calls)", "a budget needs amount or calls; set at least one of them"),
-    ("self.period == oldSelf.period", "period cannot be changed: what was spent is counted in it; create another budget instead"),
+    ("self.period == oldSelf.period", "period cannot be changed, because spending is counted per period; create another budget instead"),
 ])))]
 pub struct MCPBudgetSpec {
-    /// Which calls it covers. Absent: all of the tenant's.
+    /// Selects the calls that the budget covers. Absent: all calls of the tenant.
     #[serde(default)]
     pub selector: BudgetSelector,
-    /// How often it starts anew, aligned to UTC: Hour, Day, Week (from Monday) or Month. Cannot be changed.
+    /// Length of a period, aligned to UTC: Hour, Day, Week (starts on Monday) or Month. At the end of each period the
+    /// budget resets. Cannot be changed.
     pub period: Period,
-    /// The most money that is spent in a period, in the tenant's currency: a decimal string with at most six decimals,
-    /// such as "5.00". Absent: not limited by money.
+    /// Maximum amount of money that may be spent in one period, in the tenant's currency: a decimal string with at most
+    /// six decimals, such as "5.00", up to "1000000000". Requires the tenant's `spendLimit`, which sets the currency.
+    /// Absent: money is not limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<Micros>,
-    /// The most calls in a period. Absent: not limited by calls.
+    /// Maximum number of calls in one period, up to 1000000000000. Absent: the number of calls is not limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000_000_000_u64))]
     pub calls: Option<u64>,
 }
 
-/// Which calls a budget covers: those that match every part that is present.
+/// Selects the calls that a budget covers: those that match every field that is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BudgetSelector {
-    /// Calls of these principals. Absent: of any. An empty list is refused.
+    /// Calls by these principals, 1 to 64. Absent: calls by any principal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub principal_refs: Option<Vec<Reference>>,
-    /// Calls to these servers. Absent: to any. An empty list is refused.
+    /// Calls to these servers, 1 to 64. Absent: calls to any server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub server_refs: Option<Vec<Reference>>,
-    /// Calls of tools of these classes. Absent: of any. An empty list is refused.
+    /// Calls of tools of these classes: Read, Write, Destructive. Absent: calls of any class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub classes: Option<Vec<Class>>,
 }
 
-/// What the operator says about a budget: a summary of the ledger, some seconds old.
+/// Status of a budget, as observed by the operator. The figures summarise the ledger and are a few seconds old.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MCPBudgetStatus {
-    /// The `metadata.generation` that this status speaks of.
+    /// The `metadata.generation` that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Where it stands in the period that runs now.
+    /// Use of the budget in the current period.
     #[serde(flatten)]
     pub spending: Option<Spending>,
-    /// Ready, Reconciling, Stalled, ResolvedRefs, Exhausted, PolicyCurrent.
+    /// Conditions of the budget: Ready, Reconciling, Stalled, ResolvedRefs, Exhausted, PolicyCurrent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
 }
 
-/// Where a budget stands in a period.
+/// Use of a budget in one period.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Spending {
-    /// The period that the figures are of.
+    /// The period that these figures cover.
     pub current_period: CurrentPeriod,
-    /// Money that was spent and settled, in the tenant's currency.
+    /// Money spent and settled, in the tenant's currency. Absent: the budget does not limit money.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spent: Option<Micros>,
-    /// Money that gateways hold to spend.
+    /// Money that gateways hold in leases and have not reported as spent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leased: Option<Micros>,
-    /// Money that was leased to a gateway which ended without a last report; it counts as spent in this period.
+    /// Money leased to gateways that ended without a final report. It counts as spent in this period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forfeited: Option<Micros>,
-    /// Money that is left.
+    /// Money left to lease: the limit less what is spent, leased and forfeited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaining: Option<Micros>,
-    /// The same in calls.
+    /// The same figures for calls. Absent: the budget does not limit calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls: Option<CallCounts>,
 }
 
-/// The period that figures are of.
+/// Start and end of a period.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CurrentPeriod {
-    /// When it began.
+    /// Start of the period.
     pub start: Time,
-    /// When it ends.
+    /// End of the period, when the budget resets.
     pub end: Time,
 }
 
-/// Where a budget of calls stands.
+/// Use of a budget that limits calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CallCounts {
-    /// Calls that were made and settled.
+    /// Calls made and settled.
     pub spent: u64,
-    /// Calls that gateways hold to make.
+    /// Calls that gateways hold in leases and have not reported as made.
     pub leased: u64,
-    /// Calls that were leased to a gateway which ended without a last report.
+    /// Calls leased to gateways that ended without a final report. They count as made in this period.
     pub forfeited: u64,
-    /// Calls that are left; absent: not limited by calls.
+    /// Calls left to lease: the limit less what is spent, leased and forfeited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remaining: Option<u64>,
 }

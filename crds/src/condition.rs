@@ -1,13 +1,13 @@
-//! Conditions: their types and reasons as closed sets, and how they are put together.
+//! Status conditions: the closed sets of types and reasons, and how a list of conditions is built.
 //!
-//! Types follow what kstatus, Argo CD, Flux and `kubectl wait` understand. Every reason that the operator gives is
-//! here; a new one is added here and nowhere else.
+//! The types follow the conventions of kstatus, Argo CD, Flux and `kubectl wait`. Every reason that the operator can
+//! give is defined here, and a test checks the tables in `docs/api.md` against these enums.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::{Schema, SchemaGenerator};
 use serde_json::json;
 
-/// Declares an enum whose variants are their own names in the API.
+/// Declares an enum whose variant names are also the names in the API.
 macro_rules! names {
     ($(#[$outer:meta])* $enum:ident { $( $(#[$doc:meta])* $variant:ident, )* }) => {
         $(#[$outer])*
@@ -15,10 +15,10 @@ macro_rules! names {
         pub enum $enum { $( $(#[$doc])* $variant, )* }
 
         impl $enum {
-            /// Every one.
+            /// All variants, in the order of declaration.
             pub const ALL: &'static [Self] = &[$( Self::$variant, )*];
 
-            /// The name in the API.
+            /// Returns the name in the API.
             pub const fn as_str(self) -> &'static str {
                 match self { $( Self::$variant => stringify!($variant), )* }
             }
@@ -27,133 +27,134 @@ macro_rules! names {
 }
 
 names! {
-    /// What a condition speaks of.
+    /// Type of a condition.
     ConditionType {
-        /// The object is in force, as it is written.
+        /// The object is in force as its spec says.
         Ready,
-        /// Work is going on; absent or False when there is none (kstatus).
+        /// The operator is working on the object; absent or False otherwise (kstatus).
         Reconciling,
-        /// Nothing will change without someone's doing (kstatus).
+        /// The operator cannot continue until somebody changes something (kstatus).
         Stalled,
-        /// What admission cannot see is in order: the namespace is claimed, the image allowed, the patterns compile.
+        /// The checks that admission cannot make have passed: a tenant claims the namespace, the image is allowed, the
+        /// patterns compile.
         Accepted,
-        /// Everything that is referred to exists.
+        /// All referenced objects exist.
         ResolvedRefs,
-        /// Every gateway of the tenant enforces the policy that this object is part of.
+        /// Every gateway of the tenant enforces the newest policy, which includes this object.
         PolicyCurrent,
-        /// The credential Secret holds a token that is good.
+        /// The credential Secret holds a valid token.
         CredentialCurrent,
-        /// `revokeIssuedBefore` is in force.
+        /// The revocation by `revokeIssuedBefore` is in force.
         RevocationApplied,
-        /// Nothing is left in this period.
+        /// The budget of the current period is used up.
         Exhausted,
     }
 }
 
 names! {
-    /// Why a condition has its status.
+    /// Reason why a condition has its status.
     ConditionReason {
-        /// Everything is as it is written.
+        /// The actual state matches the spec.
         Reconciled,
-        /// Work is going on.
+        /// The operator is working on the object.
         Progressing,
-        /// The API server or another service refused or failed; it is tried again.
+        /// The API server or another service failed or refused a request; the operator retries.
         Failed,
         /// The object is being deleted.
         Terminating,
-        /// The object, its principal or its tenant is suspended.
+        /// The tenant or principal is suspended, or the server's `replicas` is 0.
         Suspended,
-        /// The object contradicts itself in a way that admission could not see.
+        /// The spec is invalid in a way that admission could not detect.
         InvalidSpec,
-        /// No `MCPTenant` claims the namespace: nothing is created.
+        /// No `MCPTenant` claims the namespace, so nothing is created.
         NamespaceUnclaimed,
         /// An older `MCPTenant` claims the same namespace.
         Conflicted,
-        /// The namespace exists already, and may not be adopted.
+        /// The namespace cannot be used: it exists and may not be adopted, is being deleted, or is the operator's own.
         NamespaceNotAdoptable,
         /// The tenant is not ready.
         TenantNotReady,
         /// The tenant's `images.allowed` does not cover the image.
         ImageNotAllowed,
-        /// The tenant's `images.referencePolicy` wants a digest.
+        /// The tenant's `images.referencePolicy` requires a digest.
         ImageNotPinned,
-        /// A tool has a price, and the tenant has no `spendLimit` that says the currency.
+        /// A tool has a price or a budget has an amount, but the tenant has no `spendLimit` to set the currency.
         CurrencyMissing,
-        /// Not enough pods of the gateway are ready.
+        /// Too few gateway pods are ready.
         GatewayUnavailable,
-        /// Kubernetes has not counted the tenant's quota yet, and refuses new objects until it has.
+        /// Kubernetes has not yet counted the tenant's quota, and refuses new objects until it has.
         QuotaNotCounted,
-        /// Not enough pods of the server are ready.
+        /// Too few pods of the server are ready.
         WorkloadUnavailable,
-        /// Everything that is referred to exists.
+        /// All referenced objects exist.
         Resolved,
-        /// A scope that is referred to does not exist.
+        /// A referenced scope does not exist or is not in force.
         ScopeNotFound,
-        /// A server that is referred to does not exist.
+        /// The referenced server does not exist or is not in force.
         ServerNotFound,
-        /// A tool or argument that the scope names is not in the server's catalogue.
+        /// The scope names a tool or argument that is not in the server's catalogue.
         ToolNotFound,
-        /// A principal or server that the budget names does not exist.
+        /// The budget names a principal or server that does not exist.
         TargetNotFound,
         /// Every gateway has acknowledged the newest policy.
         Enforced,
-        /// A gateway has not acknowledged the newest policy yet.
+        /// Not every gateway has acknowledged the newest policy yet.
         AwaitingAcknowledgement,
-        /// A gateway refused the policy; the one before stays in force.
+        /// A gateway rejected the policy; the previous one stays in force.
         PolicyRefused,
-        /// The policy could not be compiled or published; the one before stays in force.
+        /// The policy could not be compiled or published; the previous one stays in force.
         PolicyNotPublished,
-        /// The token is good.
+        /// The token is valid.
         Issued,
-        /// A Secret of that name exists, and is not ours.
+        /// A Secret with that name exists but does not belong to this principal.
         SecretNotOwned,
         /// The revocation is in force.
         Applied,
-        /// There is nothing to revoke.
+        /// No revocation was requested.
         NotRequested,
-        /// `revokeIssuedBefore` lies in the future, and is not applied.
+        /// `revokeIssuedBefore` is in the future and is not applied yet.
         InFuture,
-        /// There is room in this period.
+        /// The budget of the current period is not used up.
         WithinLimit,
-        /// There is no room left in this period.
+        /// The budget of the current period is used up.
         LimitReached,
     }
 }
 
-/// A condition that is to be set.
+/// A condition to set on an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewCondition {
-    /// What it speaks of.
+    /// Type of the condition.
     pub kind: ConditionType,
-    /// True, False, or Unknown where absent.
+    /// Status: True or False; `None` is Unknown.
     pub status: Option<bool>,
-    /// Why.
+    /// Reason for the status.
     pub reason: ConditionReason,
-    /// What to do, for a person.
+    /// Message for people; says what to do if something is wrong.
     pub message: String,
 }
 
 impl NewCondition {
-    /// A condition that holds.
+    /// Returns a condition with status True.
     pub fn yes(kind: ConditionType, reason: ConditionReason, message: impl Into<String>) -> Self {
         Self { kind, status: Some(true), reason, message: message.into() }
     }
 
-    /// A condition that does not hold.
+    /// Returns a condition with status False.
     pub fn no(kind: ConditionType, reason: ConditionReason, message: impl Into<String>) -> Self {
         Self { kind, status: Some(false), reason, message: message.into() }
     }
 
-    /// A condition of which nothing is known.
+    /// Returns a condition with status Unknown.
     pub fn unknown(kind: ConditionType, reason: ConditionReason, message: impl Into<String>) -> Self {
         Self { kind, status: None, reason, message: message.into() }
     }
 }
 
-/// The conditions after a change: exactly those of `new`, in their order.
+/// Returns the conditions of an object after a change: exactly those in `new`, in the same order.
 ///
-/// A condition whose status is as before keeps its `lastTransitionTime`; so equal input gives equal output, and a quiet
-/// object is not written.
+/// A condition whose status has not changed keeps its `lastTransitionTime`. Equal input therefore gives equal output,
+/// and the operator does not write an object that has not changed.
 pub fn merge(old: &[Condition], new: &[NewCondition], generation: Option<i64>, now: &Time) -> Vec<Condition> {
     new.iter()
         .map(|condition| {
@@ -175,17 +176,17 @@ pub fn merge(old: &[Condition], new: &[NewCondition], generation: Option<i64>, n
         .collect()
 }
 
-/// The condition of that type.
+/// Returns the condition of the given type, if there is one.
 pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.type_ == kind.as_str())
 }
 
-/// Whether the condition of that type is True.
+/// Returns whether the condition of the given type is True.
 pub fn is_true(conditions: &[Condition], kind: ConditionType) -> bool {
     find(conditions, kind).is_some_and(|condition| condition.status == "True")
 }
 
-/// The most bytes of a message: well under the 32768 that Kubernetes takes.
+/// Longest message, in bytes. Kubernetes accepts up to 32768.
 const MAX_MESSAGE: usize = 1024;
 
 fn truncated(message: &str) -> String {
@@ -198,7 +199,7 @@ fn truncated(message: &str) -> String {
     cut
 }
 
-/// The schema of a list of conditions: a list-map by type.
+/// Returns the schema of a list of conditions: a map list keyed by type.
 pub(crate) fn conditions_schema(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = generator.subschema_for::<Vec<Condition>>();
     schema.insert("x-kubernetes-list-type".to_owned(), json!("map"));
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_keeps_its_time_while_its_status_stays() {
+    fn a_condition_keeps_its_transition_time_while_its_status_is_unchanged() {
         let (first, later) = (at("2026-11-01T00:00:00Z"), at("2026-11-02T00:00:00Z"));
         let working = NewCondition::no(ConditionType::Ready, ConditionReason::Progressing, "working");
         let before = merge(&[], &[working], Some(1), &first);
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tables_for_users_have_exactly_these_names() {
+    fn the_tables_in_the_docs_have_exactly_these_names() {
         let page = include_str!("../../docs/api.md");
         let rows = |heading: &str| -> Vec<&str> {
             let section = page.split("\n### ").find_map(|section| section.strip_prefix(heading)).unwrap();
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_message_is_cut_at_a_character() {
+    fn a_long_message_is_cut_at_a_character_boundary() {
         let cut = truncated(&"ä".repeat(MAX_MESSAGE));
         assert!(cut.len() <= MAX_MESSAGE && cut.ends_with('…'));
     }

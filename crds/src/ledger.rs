@@ -1,14 +1,15 @@
-//! `MCPLedger`: internal, in the operator's namespace: what one budget has spent and lent in one period.
+//! `MCPLedger`: the record of what one budget has spent and leased in one period. Internal to the operator.
 //!
-//! Written by the leader alone, always whole, with the `resourceVersion` it was read at: the API server's consensus is
-//! what makes two leaders harmless. All of it stands in `spec`, since it is the record and not an observation.
+//! Only the leader writes it, always as a whole and with the `resourceVersion` it was read at. If two replicas believe
+//! that they lead, the API server therefore rejects one of the writes. All data is in `spec`, because it is the record
+//! itself and not an observation.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The ledger of one budget in one period. Internal: made and changed by the operator only.
+/// The ledger of one budget in one period, in the operator's namespace. Internal: only the operator may write it.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "mcp-fleet.dev",
@@ -28,38 +29,39 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MCPLedgerSpec {
-    /// The tenant.
+    /// The tenant that the budget belongs to.
     pub tenant: LedgerOwner,
-    /// The budget; for the tenant's spend limit the tenant's own UID, and the name `spendLimit`.
+    /// The budget. For the tenant's spend limit, the name is `spendLimit` and the UID is the tenant's.
     pub budget: LedgerOwner,
-    /// When the period began.
+    /// Start of the period.
     pub start: Time,
-    /// When the period ends.
+    /// End of the period.
     pub end: Time,
-    /// Settled by reports: totals over `items`.
+    /// Spend that gateways have reported: the sum of `items`.
     #[serde(default)]
     pub settled: Tally,
-    /// Lost with gateways that ended without a last report; itemised in `losses`.
+    /// Unreported part of leases that ended without a final report; it counts as spent. Itemised in `losses` and
+    /// `olderLosses`.
     #[serde(default)]
     pub forfeited: Tally,
-    /// Leases that have not been closed: charged in full; what was reported of them so far is settled already.
+    /// Open leases. Each is charged in full when it is granted; what was reported on it so far is in `settled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
     pub leases: Vec<LedgerLease>,
-    /// What was settled, by principal, server and tool.
+    /// Settled spend by principal, server and tool.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub items: Vec<LedgerItem>,
-    /// What was forfeited, by lease: the newest ones.
+    /// The newest forfeited leases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub losses: Vec<LedgerLoss>,
-    /// What was forfeited with leases that are no longer among `losses`.
+    /// Sum of the forfeited leases that are no longer in `losses`.
     #[serde(default)]
     pub older_losses: Tally,
 }
 
-/// A name and a UID.
+/// Name and UID of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerOwner {
@@ -69,77 +71,77 @@ pub struct LedgerOwner {
     pub uid: String,
 }
 
-/// Money and calls.
+/// An amount of money and a number of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tally {
     /// Money, in millionths of the tenant's currency.
     #[serde(default)]
     pub amount: u64,
-    /// Calls.
+    /// Number of calls.
     #[serde(default)]
     pub calls: u64,
 }
 
-/// A lease that has not been closed.
+/// A lease: an amount of the budget that one gateway process may spend until a deadline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerLease {
-    /// Unique among all leases of the budget.
+    /// ID of the lease, unique among all leases of the budget.
     pub id: String,
-    /// UID of the gateway pod that holds it.
+    /// UID of the gateway pod that holds the lease.
     pub pod_uid: String,
-    /// The epoch of the gateway's process, chosen by it at random when it starts.
+    /// Epoch of the gateway process: a random value that the process chooses when it starts.
     pub epoch: String,
-    /// The number of the request that it answers: asked again, the same lease is the answer.
+    /// Number of the request that this lease answers. A repeated request gets the same lease.
     pub request: u64,
-    /// What was charged for it.
+    /// Amount charged to the budget for the lease.
     pub granted: Grant,
-    /// The number of the last report that was counted.
+    /// Sequence number of the last report that was applied.
     #[serde(default)]
     pub sequence: u64,
-    /// What was reported so far, by principal, server and tool; part of the ledger's `items`.
+    /// Spend reported so far, by principal, server and tool. Included in the ledger's `items`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub items: Vec<LedgerItem>,
-    /// When the holder has to have stopped spending.
+    /// Deadline after which the holder must not spend the lease.
     pub expires_at: Time,
 }
 
-/// Spending of one principal on one tool.
+/// Spend of one principal on one tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerItem {
-    /// The principal: `<namespace>/<name>`.
+    /// Principal, as `<namespace>/<name>`. Empty in the item that collects spend beyond the ledger's capacity.
     pub principal: String,
-    /// The server's name.
+    /// Name of the server.
     pub server: String,
-    /// The tool's name.
+    /// Name of the tool.
     pub tool: String,
     /// Money, in millionths of the tenant's currency.
     pub amount: u64,
-    /// Calls.
+    /// Number of calls.
     pub calls: u64,
 }
 
-/// What was charged for a lease.
+/// Amount charged to a budget for a lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Grant {
-    /// Money, in millionths of the tenant's currency; absent: the budget did not limit money.
+    /// Money, in millionths of the tenant's currency. Absent: the budget did not limit money.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<u64>,
-    /// Calls; absent: the budget did not limit calls.
+    /// Number of calls. Absent: the budget did not limit calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls: Option<u64>,
 }
 
-/// What was lost with one lease: what was charged for it and never reported. A late report still settles it.
+/// A forfeited lease: the part of it that was never reported counts as spent. A late report still settles it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LedgerLoss {
-    /// The lease, as it was last known.
+    /// The lease, in its last known state.
     pub lease: LedgerLease,
-    /// When it was given up.
+    /// Time at which the lease was forfeited.
     pub at: Time,
 }

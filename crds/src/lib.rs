@@ -1,18 +1,17 @@
-//! The custom resources of MCP Fleet: group `mcp-fleet.dev`, version `v1alpha1`, one file a kind.
+//! The custom resources of MCP Fleet: group `mcp-fleet.dev`, version `v1alpha1`, one module per kind.
 //!
-//! The YAML in `crds/yaml` comes from [`all`], written by `cargo xtask crds`. Rule types are turned into the policy
-//! model by the code in [`argument`], so that what an object says is checked by what enforces it.
+//! Doc comments on API types and fields become the descriptions in the CRDs, which `kubectl explain` prints. `cargo
+//! xtask crds` writes the YAML in `crds/yaml` and in the chart from [`all`]. [`argument`] converts argument rules to
+//! the policy engine's model, so the code that enforces a rule also validates it.
 
 pub mod admission;
 pub mod argument;
-
 pub mod budget;
 pub mod condition;
 pub mod ledger;
 pub mod names;
 pub mod principal;
 pub mod reference;
-
 mod schema;
 pub mod scope;
 pub mod server;

@@ -1,26 +1,26 @@
-//! Names that more than one part has to agree on: group, labels, annotations, the finalizer.
+//! Names that several components share: API group, labels, annotations and the finalizer.
 
-/// The API group of every kind.
+/// API group of every kind.
 pub const GROUP: &str = "mcp-fleet.dev";
-/// The version of every kind.
+/// API version of every kind.
 pub const VERSION: &str = "v1alpha1";
-/// The field manager of server-side apply.
+/// Field manager for server-side apply.
 pub const FIELD_MANAGER: &str = "mcp-fleet";
-/// The finalizer of objects whose teardown has an order.
+/// Finalizer on objects that the operator tears down in a fixed order.
 pub const FINALIZER: &str = "mcp-fleet.dev/teardown";
-/// Label: the tenant's name. On a namespace it is also the consent to be adopted by that tenant.
+/// Label: name of the tenant. On a namespace, it also permits that tenant to adopt the namespace.
 pub const LABEL_TENANT: &str = "mcp-fleet.dev/tenant";
-/// Label: the tenant's UID; ownership across namespaces goes by it.
+/// Label: UID of the tenant. Identifies the owner across namespaces.
 pub const LABEL_TENANT_UID: &str = "mcp-fleet.dev/tenant-uid";
-/// Label: the server's name.
+/// Label: name of the server.
 pub const LABEL_SERVER: &str = "mcp-fleet.dev/server";
-/// Label: the server's UID.
+/// Label: UID of the server.
 pub const LABEL_SERVER_UID: &str = "mcp-fleet.dev/server-uid";
-/// Label: the principal's name.
+/// Label: name of the principal.
 pub const LABEL_PRINCIPAL: &str = "mcp-fleet.dev/principal";
-/// The longest name of an object of ours: Services and Secrets are named after it, with a prefix or suffix.
+/// Longest name of an MCP Fleet object. Services and Secrets are named after it, with a prefix or suffix.
 pub const MAX_NAME: usize = 52;
-/// RFC 1035 label: what a Service may be called.
+/// Pattern of an RFC 1035 label: a valid name of a Service.
 pub const DNS_1035: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
-/// RFC 1123 label: what a namespace may be called.
+/// Pattern of an RFC 1123 label: a valid name of a namespace.
 pub const DNS_1123: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";

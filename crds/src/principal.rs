@@ -1,4 +1,4 @@
-//! `MCPPrincipal`: one caller, with a credential of its own.
+//! `MCPPrincipal`: one caller, with its own credential.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
@@ -9,7 +9,7 @@ use crate::condition::conditions_schema;
 use crate::reference::Reference;
 use crate::schema::rules;
 
-/// A caller: an agent, a job, a person. Every caller is a principal of its own; credentials are never shared.
+/// A caller: an agent, a job or a person. Create one principal per caller; callers must not share credentials.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "mcp-fleet.dev",
@@ -32,76 +32,81 @@ use crate::schema::rules;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MCPPrincipalSpec {
-    /// How the caller proves who it is.
+    /// How the caller authenticates.
     #[serde(default)]
     pub identity: Identity,
-    /// The scopes that it holds: what it may call. Empty: nothing.
+    /// Scopes that the principal holds, at most 64. They determine what it may call. Empty: it may call nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub scope_refs: Vec<Reference>,
-    /// Limits over all servers together.
+    /// Limits on the principal's calls to all servers together. Absent: only the tenant's limits apply.
     #[serde(default)]
     pub limits: PrincipalLimits,
-    /// Refuse every call of this principal, within a second. Default: false.
+    /// If true, every call of this principal is refused within a second. Default: false.
     #[serde(default)]
     pub suspend: bool,
-    /// Tokens that were issued at or before this time (RFC 3339) are refused, within a second. Latched: taking it back
-    /// or setting an earlier time does not make a revoked token good again. A time in the future is not applied.
+    /// Revokes all tokens issued at or before this time (RFC 3339), within a second. A revocation is permanent:
+    /// removing the field or setting an earlier time does not make a revoked token valid again. A time in the future is
+    /// applied when it comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoke_issued_before: Option<Time>,
 }
 
-/// How a caller proves who it is. A union: `type` names the way.
+/// How a caller authenticates. A union: `type` names the method.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
-    /// Managed: by a token that the operator issues into a Secret, and rotates. Default: Managed.
+    /// Method of authentication. Managed: a token that the operator issues into the Secret `<name>-mcp-credential` and
+    /// rotates. Default: Managed.
     #[serde(rename = "type", default)]
     pub kind: IdentityType,
 }
 
-/// The ways in which a caller can prove who it is.
+/// Methods of authentication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum IdentityType {
-    /// By a token that the operator issues into the Secret `<name>-mcp-credential`, and rotates.
+    /// A token that the operator issues into the Secret `<name>-mcp-credential` and rotates.
     #[default]
     Managed,
 }
 
-/// Limits of one principal over all servers.
+/// Limits on the calls of one principal to all servers together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("!has(self.burst) || has(self.callsPerMinute)", "limits.burst needs limits.callsPerMinute; set it or remove burst"),
+    ("!has(self.burst) || has(self.callsPerMinute)", "limits.burst requires limits.callsPerMinute; set it or remove burst"),
     ("!has(self.burst) || !has(self.callsPerMinute) || self.burst <= self.callsPerMinute",
      "limits.burst must not be larger than limits.callsPerMinute; lower burst"),
 ])))]
 pub struct PrincipalLimits {
-    /// Calls in a minute, refilled steadily. Absent: no limit beside the tenant's.
+    /// Maximum number of calls per minute, 1 to 100000: the refill rate of a token bucket. Absent: only the tenant's
+    /// limit applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub calls_per_minute: Option<u32>,
-    /// Calls that may come at once. Default: a sixth of callsPerMinute, at least one.
+    /// Number of calls that may come at once: the size of the token bucket, 1 to 100000. Requires callsPerMinute and
+    /// must not exceed it. Default: a sixth of callsPerMinute, at least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub burst: Option<u32>,
-    /// Calls in flight. Absent: no limit beside the tenant's.
+    /// Maximum number of calls in flight, 1 to 10000. Absent: only the tenant's limit applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max_concurrent_calls: Option<u32>,
 }
 
-/// What the operator says about a principal.
+/// Status of a principal, as observed by the operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MCPPrincipalStatus {
-    /// The `metadata.generation` that this status speaks of.
+    /// The `metadata.generation` that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The credential that is in force.
+    /// The current credential. Absent until the first token is issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
-    /// Ready, Reconciling, Stalled, Accepted, ResolvedRefs, CredentialCurrent, RevocationApplied, PolicyCurrent.
+    /// Conditions of the principal: Ready, Reconciling, Stalled, Accepted, ResolvedRefs, CredentialCurrent,
+    /// RevocationApplied, PolicyCurrent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
@@ -111,14 +116,14 @@ pub struct MCPPrincipalStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Credential {
-    /// Name of the Secret that holds it, in the principal's namespace.
+    /// Name of the Secret that holds the token, in the principal's namespace.
     pub secret_name: String,
-    /// Counts up by one with every token.
+    /// Serial number of the token. Increases with every token that is issued.
     pub serial: i64,
-    /// When the token was issued.
+    /// Time at which the token was issued.
     pub issued_at: Time,
-    /// When the next token will be issued. Both are good from then to `expiresAt`.
+    /// Time at which the next token will be issued. From then until `expiresAt` both tokens are valid.
     pub rotates_at: Time,
-    /// When the token ends.
+    /// Time at which the token expires.
     pub expires_at: Time,
 }

@@ -1,4 +1,4 @@
-//! `MCPScope`: what one server's tools may be used for; its name is the OAuth scope string.
+//! `MCPScope`: a set of tools of one server that can be granted together. Its name is the OAuth scope string.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
@@ -10,7 +10,7 @@ use crate::argument::Argument;
 use crate::condition::conditions_schema;
 use crate::reference::Reference;
 
-/// A set of tools of one server, and how far each may be used. Grants nothing until a principal holds it.
+/// A set of tools of one server, with restrictions on their arguments. It grants nothing until a principal holds it.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "mcp-fleet.dev",
@@ -31,40 +31,41 @@ use crate::reference::Reference;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct MCPScopeSpec {
-    /// The server that it speaks of.
+    /// The server whose tools the scope grants.
     pub server_ref: Reference,
-    /// Tools by name. A tool that is named is governed by its entry here alone, whatever `classes` says.
+    /// Tools granted by name, at most 64. For a tool named here, only its entry applies and `classes` is ignored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub tools: Vec<ScopedTool>,
-    /// Classes that are granted among the tools that are not named here. Empty: none.
+    /// Classes of tools granted in addition: Read, Write, Destructive. Applies to the tools of the server that `tools`
+    /// does not name. Empty: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub classes: Vec<Class>,
 }
 
-/// A tool that a scope names.
+/// A tool that a scope grants by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScopedTool {
-    /// Name of the tool, as in the server's catalogue.
+    /// Name of the tool in the server's catalogue.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_./-]+$"))]
     pub name: String,
-    /// The arguments that may be sent, each within its rule here and within the catalogue's. Absent: as the catalogue
-    /// says. An empty list grants the tool without arguments.
+    /// Arguments that may be sent, at most 32. Each value must satisfy both the rule here and the rule in the
+    /// catalogue. Absent: all arguments, as in the catalogue. Empty list: no arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub arguments: Option<Vec<Argument>>,
 }
 
-/// What the operator says about a scope.
+/// Status of a scope, as observed by the operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MCPScopeStatus {
-    /// The `metadata.generation` that this status speaks of.
+    /// The `metadata.generation` that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled, Accepted, ResolvedRefs, PolicyCurrent.
+    /// Conditions of the scope: Ready, Reconciling, Stalled, Accepted, ResolvedRefs, PolicyCurrent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,

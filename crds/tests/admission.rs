@@ -1,5 +1,5 @@
-//! What a real API server takes and refuses. `cargo xtask test api` runs it; every YAML in `cases/` is a table:
-//! an object that is taken, and changes of it that are refused with a message that says what to do.
+//! Tests of what a real API server accepts and refuses; run them with `cargo xtask test api`. Every YAML file in
+//! `cases/` is a table: a valid object, and variations of it with the error message that each must cause, if any.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -8,7 +8,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use support::{Case, Cluster, Table};
 
-/// Reads a table of the folder `cases`.
+/// Reads a table from the folder `cases`.
 macro_rules! table {
     ($name:literal) => {
         serde_yaml_ng::from_str::<Table>(include_str!(concat!("cases/", $name, ".yaml"))).expect($name)
@@ -16,33 +16,33 @@ macro_rules! table {
 }
 
 #[tokio::test]
-async fn tenants_that_contradict_themselves_are_refused() {
+async fn invalid_tenants_are_refused() {
     run(table!("tenant")).await;
 }
 
 #[tokio::test]
-async fn servers_that_contradict_themselves_are_refused() {
+async fn invalid_servers_are_refused() {
     run(table!("server")).await;
 }
 
 #[tokio::test]
-async fn scopes_that_contradict_themselves_are_refused() {
+async fn invalid_scopes_are_refused() {
     run(table!("scope")).await;
 }
 
 #[tokio::test]
-async fn principals_that_contradict_themselves_are_refused() {
+async fn invalid_principals_are_refused() {
     run(table!("principal")).await;
 }
 
 #[tokio::test]
-async fn budgets_that_contradict_themselves_are_refused() {
+async fn invalid_budgets_are_refused() {
     run(table!("budget")).await;
 }
 
-/// Each case stands for a value at depth 1, 2 and 3, in a server and in a scope.
+/// Tries each case as a value at depth 1, 2 and 3, in a server and in a scope.
 #[tokio::test]
-async fn arguments_that_contradict_themselves_are_refused_at_every_depth() {
+async fn invalid_arguments_are_refused_at_every_depth() {
     let cluster = Cluster::connect().await;
     let cases: Vec<Case> = serde_yaml_ng::from_str(include_str!("cases/argument.yaml")).unwrap();
     let mut failures = Vec::new();
@@ -59,7 +59,7 @@ async fn arguments_that_contradict_themselves_are_refused_at_every_depth() {
 }
 
 #[tokio::test]
-async fn what_is_left_out_gets_the_documented_defaults() {
+async fn absent_fields_get_the_documented_defaults() {
     let cluster = Cluster::connect().await;
     let tenant = cluster
         .dry_run(&json!({"apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPTenant", "metadata": {"name": "acme"},
@@ -73,29 +73,31 @@ async fn what_is_left_out_gets_the_documented_defaults() {
     assert_eq!(tenant["spec"], expected);
 }
 
-/// Every case of a table: created anew, or created and then changed.
+/// Runs every case of a table: creates the object with the patch, or creates it and then changes it.
 async fn run(table: Table) {
     let cluster = Cluster::connect().await;
     let mut failures = Vec::new();
-    failures.extend(support::compare("the good one", cluster.dry_run(&table.good).await, None));
+    failures.extend(support::compare("the valid object", cluster.dry_run(&table.good).await, None));
     for (number, case) in table.cases.iter().enumerate() {
         let answer = match (&case.patch, &case.change) {
             (Some(patch), None) => cluster.dry_run(&support::merged(&table.good, patch)).await,
             (None, Some(change)) => changed(&cluster, &table.good, change, number).await,
-            _ => panic!("{}: a case has patch or change", case.name),
+            _ => panic!("{}: a case must have either patch or change", case.name),
         };
         failures.extend(support::compare(&case.name, answer, case.refused.as_deref()));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// What a change of an object that exists is answered.
+/// Creates an object, changes it and returns the API server's answer to the change.
 async fn changed(cluster: &Cluster, good: &Value, change: &Value, number: usize) -> Result<Value, String> {
     let name = format!("change-{number}");
     let first = support::merged(good, &json!({"metadata": {"name": name}}));
     let api = cluster.api(&first);
     let object = serde_json::from_value(first).unwrap();
-    api.create(&PostParams::default(), &object).await.map_err(|error| format!("not created: {error}"))?;
+    api.create(&PostParams::default(), &object)
+        .await
+        .map_err(|error| format!("failed to create the object: {error}"))?;
     let answer = api.patch(&name, &PatchParams::default(), &Patch::Merge(change)).await;
     api.delete(&name, &kube::api::DeleteParams::default()).await.unwrap();
     answer.map(|object| serde_json::to_value(object).unwrap()).map_err(|error| error.to_string())

@@ -1,26 +1,27 @@
-//! What travels from gateway to shim over mutual TLS, version 1.
+//! The protocol between gateway and shim, version 1: HTTP over mutual TLS.
 //!
-//! - `GET /v1/server` answers a [`ServerReport`], or 503 while the server has not finished its start.
-//! - `POST /v1/call` takes two lines: a [`CallHeader`], and the `params` of `tools/call` as one line of JSON, which
-//!   the shim copies to the server unread. It answers `application/x-ndjson`: any number of
-//!   [`ShimEvent::Progress`] (only if asked for), then exactly one other event. Closing the connection before that
-//!   cancels the call.
+//! - `GET /v1/server` returns a [`ServerReport`], or 503 until the server has started.
+//! - `POST /v1/call` has a body of two lines: a [`CallHeader`], and the `params` of `tools/call` as one line of JSON,
+//!   which the shim passes to the server. The response is `application/x-ndjson`: any number of
+//!   [`ShimEvent::Progress`], if the header asks for progress, then exactly one other event. Closing the connection
+//!   before that cancels the call.
 //!
-//! Every answer carries [`EPOCH_HEADER`]: when it changes, the server was started anew and its report has to be read
-//! again. Unknown fields are refused on both sides: a field is a promise, and version 2 will say so.
+//! Every response has the header [`EPOCH_HEADER`]. When its value changes, the server was restarted, and its report has
+//! to be fetched again. Both sides reject unknown fields, so that no side can ignore a field that restricts a call. New
+//! fields need a new version.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// The version both sides speak.
+/// Version of the protocol.
 pub const VERSION: u32 = 1;
-/// Path of the report.
+/// Path of [`ServerReport`].
 pub const SERVER_PATH: &str = "/v1/server";
 /// Path of calls.
 pub const CALL_PATH: &str = "/v1/call";
-/// How often the server behind the shim was started, as a decimal number.
+/// Header that says how often the server was started, as a decimal number.
 pub const EPOCH_HEADER: &str = "mcp-fleet-epoch";
-/// Media type of both lines and events.
+/// Media type of calls and of their events.
 pub const MEDIA_TYPE: &str = "application/x-ndjson";
 
 /// The first line of a call.
@@ -29,59 +30,59 @@ pub const MEDIA_TYPE: &str = "application/x-ndjson";
 pub struct CallHeader {
     /// [`VERSION`].
     pub version: u32,
-    /// The call's ULID, as it stands in the audit line.
+    /// ULID of the call, the same as in its audit line.
     pub call: String,
     /// UID of the calling principal.
     pub principal: String,
-    /// From the arrival at the shim to the result, in milliseconds.
+    /// Milliseconds from the arrival at the shim to the result.
     pub timeout_ms: u64,
-    /// Bytes of the server's answer, as it wrote it, above which it is withheld (`response_too_large`).
+    /// Largest answer of the server, in bytes as it wrote it. A larger one is withheld (`response_too_large`).
     pub max_response: u64,
-    /// Whether the caller wants progress.
+    /// Whether the caller asked for progress.
     pub progress: bool,
-    /// Every path among the arguments, with the roots it was granted: resolved by the shim before the server sees
-    /// the call, because only there links can be followed.
+    /// All paths among the arguments, with their granted roots. The shim checks them before it forwards the call,
+    /// because only it can resolve links.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<PathCheck>,
 }
 
-/// A path argument and where it may lead.
+/// A path argument and its granted roots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct PathCheck {
-    /// The value of the argument.
+    /// Value of the argument.
     pub value: String,
-    /// Absolute directories, one of which it has to stay below without following a link.
+    /// Absolute directories. The path must be at or below one of them, without any link.
     pub within: Vec<String>,
 }
 
-/// One line of the answer.
+/// One line of the response to a call.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum ShimEvent {
-    /// `params` of a `notifications/progress`, without the token.
+    /// The `params` of `notifications/progress`, without the token.
     Progress(Box<RawValue>),
     /// The server's `result`, as it wrote it.
     Result(Box<RawValue>),
     /// The server's JSON-RPC `error`, as it wrote it.
     Error(Box<RawValue>),
-    /// The shim refused the call, or could not have it done.
+    /// The shim refused the call, or got no usable answer from the server.
     Refused(Refusal),
 }
 
-/// Why the shim did not return the server's answer.
+/// Why the shim did not return an answer of the server.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Refusal {
-    /// A name from the closed set of reasons (`docs/reasons.md`).
+    /// Reason code (`docs/reasons.md`).
     pub reason: String,
-    /// More, for the audit line and the caller; never an argument's value.
+    /// Details for the audit line and the caller. Never contains the value of an argument.
     pub detail: String,
-    /// Whether the server has seen the call.
+    /// Whether the server may have seen the call.
     pub forwarded: bool,
 }
 
-/// What the server said of itself when it started.
+/// How the server described itself when it started.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ServerReport {

@@ -1,10 +1,11 @@
-//! The data plane of MCP Fleet: one static binary that is a tenant's gateway, or the shim in front of a tool server.
+//! The data plane of MCP Fleet: one static binary that runs as a tenant's gateway, or as the shim of a tool server.
 //!
-//! - [`gateway`]: the tenant's one door. Authenticates, authorises, validates, governs, forwards, audits.
-//! - [`shim`]: runs in the tool pod, starts the user's server in a sandbox and speaks to it over stdio.
-//! - [`envelope`]: what travels from gateway to shim.
-//! - [`tls`]: certificates and the configurations of both ends.
-//! - [`install`]: how the binary gets into a tool pod.
+//! - [`gateway`]: the only entry point to a tenant's servers. Authenticates, authorises, validates, limits, forwards and
+//!   audits calls.
+//! - [`shim`]: runs in the tool pod, starts the user's server in a sandbox and talks to it over stdio.
+//! - [`envelope`]: the protocol between gateway and shim.
+//! - [`tls`]: certificates, and the TLS configurations of both ends.
+//! - [`install`]: copies the binary into a tool pod.
 
 pub mod envelope;
 pub mod gateway;

@@ -1,4 +1,4 @@
-//! `mcp-pod`: the data plane in one static binary.
+//! `mcp-pod`: the data plane of MCP Fleet in one static binary.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,12 +21,12 @@ enum Command {
     Gateway(gateway::Args),
     /// Run a tool server in a sandbox and pass the gateway's calls to it.
     Shim(shim::Args),
-    /// Copy this executable to PATH, for images that have no `cp`.
+    /// Copy this executable to PATH, for images without `cp`.
     Install {
-        /// Where to.
+        /// Path of the copy.
         path: PathBuf,
     },
-    /// Enter the sandbox and become the command; started by the shim.
+    /// Enter the sandbox and execute the command there. Used by the shim.
     #[command(hide = true)]
     SandboxExec(shim::sandbox::Args),
 }
@@ -42,19 +42,20 @@ fn main() -> ExitCode {
             report(shim::run(args))
         }
         Command::Install { path } => report(install::install(&path).map_err(Into::into)),
-        // Nothing may have started a thread before this.
+        // The sandbox covers only the calling thread, so no other thread may have been started before.
         Command::SandboxExec(args) => shim::sandbox::exec(&args),
     }
 }
 
-/// JSON lines on standard error; `RUST_LOG` chooses which, `info` by default.
+/// Logs to standard error as JSON lines. `RUST_LOG` sets the levels; the default is `info`.
 fn log_to_stderr() {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
     tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
-fn report(outcome: anyhow::Result<()>) -> ExitCode {
-    match outcome {
+/// Prints an error with its sources, and returns the exit code.
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mcp-pod: {error:#}");

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 #[test]
-fn the_copy_runs_and_replaces_what_was_there() {
+fn the_copy_runs_and_replaces_the_old_file() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let target = dir.path().join("mcp-pod");
     std::fs::write(&target, "old").unwrap();
@@ -15,13 +15,13 @@ fn the_copy_runs_and_replaces_what_was_there() {
     assert_eq!(target.metadata().unwrap().permissions().mode() & 0o7777, 0o755);
     let version = Command::new(&target).arg("--version").output().unwrap();
     assert!(String::from_utf8_lossy(&version.stdout).starts_with("mcp-pod "));
-    // While it runs, too: the new file takes the name, the old one goes on.
+    // Replaces its own copy as well.
     assert!(install().status.success());
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left behind");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
 }
 
 #[test]
-fn a_target_that_cannot_be_written_is_an_error_that_names_it() {
+fn the_error_names_a_target_that_cannot_be_written() {
     let output =
         Command::new(env!("CARGO_BIN_EXE_mcp-pod")).args(["install", "/does/not/exist/mcp-pod"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -1,4 +1,4 @@
-//! What a program inside the sandbox can and cannot do: the real binary, real Python and Node.
+//! What a program can and cannot do in the sandbox, with the real binary, Python and Node.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -6,12 +6,12 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A workspace, and beside it a directory of ours, both outside /tmp.
-struct Place {
+/// A directory outside /tmp with a workspace, a private directory and a file of the image.
+struct Fixture {
     root: tempfile::TempDir,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let root = tempfile::tempdir_in("/var/tmp").unwrap();
         std::fs::create_dir(root.path().join("workspace")).unwrap();
@@ -42,7 +42,7 @@ impl Place {
             .unwrap()
     }
 
-    /// Runs Python with a few helpers; what it printed.
+    /// Runs Python code with the helpers and returns what it printed.
     fn python(&self, code: &str) -> String {
         let program = format!("{HELPERS}\n{code}");
         let output = self.run(&["/usr/bin/python3", "-c", &program]);
@@ -52,7 +52,7 @@ impl Place {
     }
 }
 
-/// `attempt` prints the errno's name, or `ok`.
+/// `attempt` prints the name of the errno, or `ok`. `call` makes a system call by number.
 const HELPERS: &str = r#"
 import ctypes, errno, os, socket, sys
 root = os.environ["ROOT"]
@@ -70,8 +70,8 @@ def call(*args):
 
 #[test]
 fn the_image_is_readable_and_the_workspace_writable() {
-    let place = Place::new();
-    let seen = place.python(
+    let fixture = Fixture::new();
+    let seen = fixture.python(
         r#"
 print(open(root + "/image.txt").read())
 attempt(lambda: open(root + "/image.txt", "w"))
@@ -85,11 +85,11 @@ import tempfile; tempfile.NamedTemporaryFile(dir="/tmp").close(); print("tempora
 }
 
 #[test]
-fn what_is_private_cannot_be_read_by_any_name() {
-    let place = Place::new();
-    // A link in the image that leads into it, as a hostile image could bring along.
-    std::os::unix::fs::symlink(place.path("private"), place.path("innocent")).unwrap();
-    let seen = place.python(
+fn private_files_cannot_be_read_by_any_path() {
+    let fixture = Fixture::new();
+    // A link to the private directory, as a hostile image could contain.
+    std::os::unix::fs::symlink(fixture.path("private"), fixture.path("innocent")).unwrap();
+    let seen = fixture.python(
         r#"
 attempt(lambda: open(root + "/private/key"))
 attempt(lambda: os.listdir(root + "/private"))
@@ -103,9 +103,9 @@ attempt(lambda: os.rename(root + "/private/key", "stolen"))
 }
 
 #[test]
-fn links_devices_and_sockets_cannot_be_made_and_written_files_not_executed() {
-    let place = Place::new();
-    let seen = place.python(
+fn links_and_devices_cannot_be_created_nor_written_files_executed() {
+    let fixture = Fixture::new();
+    let seen = fixture.python(
         r#"
 attempt(lambda: os.symlink("/etc/passwd", "link"))
 attempt(lambda: os.mkfifo("pipe"))
@@ -118,9 +118,9 @@ attempt(lambda: os.execv("./x.sh", ["x"]))
 }
 
 #[test]
-fn honest_moves_inside_the_workspace_work() {
-    let place = Place::new();
-    let seen = place.python(
+fn ordinary_moves_inside_the_workspace_work() {
+    let fixture = Fixture::new();
+    let seen = fixture.python(
         r#"
 os.makedirs("a/b"); os.makedirs("c")
 open("a/b/file", "w").write("1")
@@ -135,7 +135,7 @@ os.remove("c/file"); os.rmdir("a"); print(open("c/b/again").read())
 fn there_is_no_network() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let seen = Place::new().python(&format!(
+    let seen = Fixture::new().python(&format!(
         r#"
 attempt(lambda: socket.create_connection(("127.0.0.1", {port}), timeout=2))
 for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, socket.AF_NETLINK, 40):
@@ -149,11 +149,11 @@ attempt(lambda: call(41, 2, 1, 262))  # socket(AF_INET, SOCK_STREAM, IPPROTO_MPT
 }
 
 #[test]
-fn socket_pairs_work_but_reach_nobody() {
-    let place = Place::new();
-    let path = place.path("workspace/socket");
+fn socket_pairs_work_but_cannot_connect_elsewhere() {
+    let fixture = Fixture::new();
+    let path = fixture.path("workspace/socket");
     let _listener = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-    let seen = place.python(
+    let seen = fixture.python(
         r#"
 a, b = socket.socketpair(); a.send(b"hi"); print(b.recv(2).decode())
 attempt(lambda: a.connect(root + "/workspace/socket"))
@@ -170,11 +170,11 @@ asyncio.run(main())
 }
 
 #[test]
-fn processes_outside_are_out_of_reach() {
-    let place = Place::new();
-    // This test's own process stands for the shim: same uid, outside of the domain.
+fn processes_outside_the_sandbox_are_out_of_reach() {
+    let fixture = Fixture::new();
+    // This test process takes the role of the shim: the same uid, outside the sandbox.
     let pid = std::process::id();
-    let seen = place.python(&format!(
+    let seen = fixture.python(&format!(
         r#"
 for name in ("environ", "mem", "maps", "auxv"):
     attempt(lambda: open("/proc/{pid}/" + name, "rb").read(1))
@@ -201,8 +201,8 @@ attempt(lambda: call(310, {pid}, 0, 0, 0, 0, 0))  # process_vm_readv
 }
 
 #[test]
-fn itself_and_its_children_are_within_reach() {
-    let seen = Place::new().python(
+fn a_program_can_signal_and_limit_itself_and_its_children() {
+    let seen = Fixture::new().python(
         r#"
 import subprocess, signal, resource
 child = subprocess.Popen(["/bin/sleep", "60"]); child.send_signal(signal.SIGTERM); print(child.wait())
@@ -220,8 +220,8 @@ print(resource.getrlimit(resource.RLIMIT_CORE), resource.getrlimit(resource.RLIM
 
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn side_doors_of_the_kernel_are_shut() {
-    let seen = Place::new().python(
+fn risky_system_calls_are_denied() {
+    let seen = Fixture::new().python(
         r#"
 for number, args in {
     "unshare": (272, 0x10000000), "clone": (56, 0x10000000, 0, 0, 0, 0), "clone3": (435, 0, 0), "mount": (165, 0, 0, 0, 0, 0),
@@ -237,25 +237,25 @@ for number, args in {
 "#,
     );
     for line in seen.lines() {
-        let (name, outcome) = line.rsplit_once(' ').unwrap();
+        let (name, errno) = line.rsplit_once(' ').unwrap();
         let expected = match name {
             "clone3" | "io_uring" | "unknown" | "x32 socket" => "ENOSYS",
             _ => "EPERM",
         };
-        assert_eq!(outcome, expected, "{name}");
+        assert_eq!(errno, expected, "{name}");
     }
     assert_eq!(seen.lines().count(), 18);
 }
 
-/// socket(AF_INET) by the 32-bit entry into the kernel, whose calls have other numbers.
+/// Calls `socket(AF_INET)` through the 32-bit entry of the kernel, which has different call numbers.
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn the_32_bit_entry_is_no_way_around() {
-    let place = Place::new();
-    let seen = place.python(
+fn the_32_bit_entry_does_not_bypass_the_filter() {
+    let fixture = Fixture::new();
+    let seen = fixture.python(
         r#"
 import mmap
-# mov eax, 359 (socket); mov ebx, 2; mov ecx, 1; xor edx, edx; int 0x80; ret, with rbx kept
+# mov eax, 359 (socket); mov ebx, 2; mov ecx, 1; xor edx, edx; int 0x80; ret, with rbx saved
 code = b"\x53\xb8\x67\x01\x00\x00\xbb\x02\x00\x00\x00\xb9\x01\x00\x00\x00\x31\xd2\xcd\x80\x5b\xc3"
 page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC); page.write(code)
 function = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))
@@ -267,20 +267,20 @@ print(errno.errorcode[-function()])
 
 #[test]
 fn descriptors_are_not_inherited() {
-    let place = Place::new();
+    let fixture = Fixture::new();
     let script = format!(
         "exec 7<{} ; exec {} sandbox-exec --private {} -- /bin/ls /proc/self/fd",
-        place.path("private").display(),
+        fixture.path("private").display(),
         env!("CARGO_BIN_EXE_mcp-pod"),
-        place.path("private").display()
+        fixture.path("private").display()
     );
     let output = Command::new("/bin/bash").args(["-c", &script]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n1\n2\n3\n", "3 is ls's own");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n1\n2\n3\n", "descriptor 3 is opened by ls");
 }
 
 #[test]
 fn node_runs_and_starts_children() {
-    let output = Place::new().run(&[
+    let output = Fixture::new().run(&[
         "node",
         "-e",
         "require('fs').writeFileSync('out', 'x'); \
@@ -292,7 +292,7 @@ fn node_runs_and_starts_children() {
 }
 
 #[test]
-fn a_sandbox_that_cannot_be_made_runs_nothing() {
+fn nothing_runs_if_the_sandbox_cannot_be_set_up() {
     for (workspace, private) in
         [("/", "/mcp-fleet"), ("/does/not/exist", "/mcp-fleet"), ("/usr", "/usr/bin"), ("/var", "/tmp/x")]
     {
@@ -306,8 +306,8 @@ fn a_sandbox_that_cannot_be_made_runs_nothing() {
 }
 
 #[test]
-fn a_missing_command_says_so() {
-    let output = Place::new().run(&["/no/such/command"]);
+fn the_error_names_a_missing_command() {
+    let output = Fixture::new().run(&["/no/such/command"]);
     assert_eq!((output.status.code(), output.status.signal()), (Some(127), None));
     assert!(Path::new("/proc").exists() && String::from_utf8_lossy(&output.stderr).contains("/no/such/command"));
 }

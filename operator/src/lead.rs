@@ -17,7 +17,7 @@ use crate::retry::until_success;
 use crate::{control_server, controllers, ledger};
 
 /// How long gateways may take to find a new leader before their absence is reported in status.
-const SETTLING_TIME: Duration = Duration::from_secs(8);
+const WARM_UP_TIME: Duration = Duration::from_secs(8);
 
 /// Leads whenever this replica is elected, until `stop`.
 pub(crate) async fn lead_while_elected(ctx: &Arc<Context>, stop: &CancellationToken) {
@@ -39,11 +39,11 @@ pub(crate) async fn lead_while_elected(ctx: &Arc<Context>, stop: &CancellationTo
 async fn lead(ctx: &Arc<Context>) {
     // Before anything is compiled: a policy without a known revocation would accept revoked tokens.
     until_success("load the revocations", async || ctx.revocations.load().await).await;
-    ctx.shared_state.set_settling(true);
+    ctx.shared_state.set_warming_up(true);
     tokio::join!(
         async {
-            tokio::time::sleep(SETTLING_TIME).await;
-            ctx.shared_state.set_settling(false);
+            tokio::time::sleep(WARM_UP_TIME).await;
+            ctx.shared_state.set_warming_up(false);
         },
         cache::watch_secrets(ctx.client.clone(), ctx.config.namespace.clone(), ctx.cache.clone()),
         controllers::run::<Tenants>(ctx.clone()),
@@ -59,6 +59,6 @@ async fn lead(ctx: &Arc<Context>) {
 /// Reads the ledger, then publishes policies and keeps the ledger up to date. Gateways are served while this runs.
 async fn serve_gateways(ctx: &Arc<Context>) {
     let ledger = ledger::open(ctx.client.clone(), &ctx.config.namespace).await;
-    let _leading = ctx.shared_state.policies.lead(Arc::clone(&ledger));
-    tokio::join!(publish::run(ctx.clone()), ledger::keep(&ledger), control_server::reap(ctx, &ledger));
+    let _leading = ctx.shared_state.policies.start_leading(Arc::clone(&ledger));
+    tokio::join!(publish::run(ctx.clone()), ledger::maintain(&ledger), control_server::reap(ctx, &ledger));
 }

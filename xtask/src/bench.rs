@@ -1,4 +1,4 @@
-//! `bench`: builds what is measured as it is released, and measures it.
+//! `cargo xtask bench`: builds release binaries of the gateway and the load generator, and runs the benchmark.
 
 use std::process::Command;
 
@@ -6,26 +6,26 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::tools::rust;
 
-/// Arguments of `bench`.
+/// `cargo xtask bench …`
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(subcommand)]
-    what: What,
+    benchmark: Benchmark,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum What {
-    /// Calls made directly, through a pass-through proxy, and through the gateway with full policy: about six minutes
-    /// after the build.
+enum Benchmark {
+    /// Compare calls made directly, through a pass-through proxy, and through the gateway with a full policy. Takes
+    /// about six minutes after the build.
     Gateway(Gateway),
 }
 
 #[derive(Debug, clap::Args)]
 struct Gateway {
-    /// One minute: enough to see a large change, not to publish.
+    /// Measure for one minute only: enough to notice a large change, not enough to publish figures.
     #[arg(long)]
     quick: bool,
-    /// Interleaved rounds; 10 if not given.
+    /// Number of interleaved rounds; 10 by default.
     #[arg(long)]
     rounds: Option<usize>,
     /// Also write the report to this file.
@@ -33,9 +33,9 @@ struct Gateway {
     out: Option<std::path::PathBuf>,
 }
 
-/// Runs a bench.
+/// Runs the benchmark.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments { what: What::Gateway(Gateway { quick, rounds, out }) } = arguments;
+    let Arguments { benchmark: Benchmark::Gateway(Gateway { quick, rounds, out }) } = arguments;
     let gateway = rust::static_binary("mcp-pod")?;
     let load = rust::static_binary("mcp-fleet-load")?;
     let mut command = Command::new(load);
@@ -49,9 +49,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if let Some(out) = out {
         command.arg("--out").arg(out);
     }
-    let status = command.status().context("failed to start the bench")?;
+    let status = command.status().context("failed to start the benchmark")?;
     if !status.success() {
-        bail!("the bench failed: {status}");
+        bail!("the benchmark failed: {status}");
     }
     Ok(())
 }

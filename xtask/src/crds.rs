@@ -1,4 +1,5 @@
-//! `cargo xtask crds [--check]`: writes the API's YAML from the Rust types, for people and for the chart.
+//! `cargo xtask crds [--check]`: generates the API's YAML from the Rust types, for `kubectl apply` and for the CRD
+//! chart.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,19 +15,19 @@ use crate::tools::repository;
 /// `cargo xtask crds …`
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Write nothing; fail if what is committed is not what would be written.
+    /// Write nothing, and fail if a committed file differs from what would be generated.
     #[arg(long)]
     check: bool,
 }
 
-/// Where the same files go: to be read and applied with kubectl, and to be installed with helm.
-const FOLDERS: [&str; 2] = ["crds/yaml", "charts/mcp-fleet-crds/templates"];
+/// Folders that each get the same files: one to read and apply with kubectl, one to install with helm.
+const OUTPUT_FOLDERS: [&str; 2] = ["crds/yaml", "charts/mcp-fleet-crds/templates"];
 
-/// Writes or compares the files.
+/// Writes the files, or compares them with what is committed.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let files = files()?;
     let mut different = Vec::new();
-    for folder in FOLDERS {
+    for folder in OUTPUT_FOLDERS {
         let path = repository().join(folder);
         if !arguments.check {
             fs::create_dir_all(&path).with_context(|| format!("failed to create {folder}"))?;
@@ -41,23 +42,30 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                 fs::write(&file, content).with_context(|| format!("failed to write {folder}/{name}"))?;
             }
         }
-        for stale in stale(&path, &files)? {
-            different.push(format!("{} (to be deleted)", stale.display()));
+        for stale in stale_files(&path, &files)? {
+            different.push(format!(
+                "{} ({})",
+                stale.display(),
+                if arguments.check { "to be deleted" } else { "deleted" }
+            ));
             if !arguments.check {
                 fs::remove_file(&stale).with_context(|| format!("failed to delete {}", stale.display()))?;
             }
         }
     }
     if arguments.check && !different.is_empty() {
-        bail!("not what `cargo xtask crds` writes; run it and commit:\n  {}", different.join("\n  "));
+        bail!(
+            "these generated files are out of date; run `cargo xtask crds` and commit the result:\n  {}",
+            different.join("\n  ")
+        );
     }
     for file in different {
-        println!("wrote {file}");
+        println!("updated {file}");
     }
     Ok(())
 }
 
-/// File names and contents.
+/// Returns the content of every generated file by its name.
 fn files() -> Result<BTreeMap<String, String>> {
     let mut files = BTreeMap::new();
     for crd in mcp_fleet_crds::all() {
@@ -76,16 +84,16 @@ fn document(objects: &[String]) -> String {
     format!("# Written by `cargo xtask crds` from crds/src; change it there.\n{}", objects.join("---\n"))
 }
 
-/// Files that were written once, for a kind that is gone.
-fn stale(folder: &PathBuf, files: &BTreeMap<String, String>) -> Result<Vec<PathBuf>> {
+/// Returns the YAML files of `folder` that are no longer generated, for example those of a removed kind.
+fn stale_files(folder: &PathBuf, files: &BTreeMap<String, String>) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("failed to read {}", folder.display()))?;
-    let mut stale = Vec::new();
+    let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.extension().is_some_and(|extension| extension == "yaml") && !files.contains_key(&name) {
-            stale.push(path);
+            found.push(path);
         }
     }
-    Ok(stale)
+    Ok(found)
 }

@@ -1,6 +1,6 @@
-//! The one entry for people and CI: `cargo xtask help` lists the tasks.
+//! `cargo xtask`: every task of this repository, for developers and for CI. `cargo xtask help` lists them.
 
-// A program has no outside, so `pub` is short for "used by other modules".
+// A binary exports nothing, so `pub` only marks what other modules use.
 #![allow(unreachable_pub)]
 
 mod bench;
@@ -27,19 +27,19 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// What the gateway costs, beside calls without it.
+    /// Measure what the gateway adds to a call, compared with calls that bypass it.
     Bench(bench::Arguments),
-    /// A real Kubernetes on this machine: kind where docker runs, else a node of our own.
+    /// Run a real Kubernetes on this machine: kind where docker runs, otherwise the packaged node.
     Cluster(cluster::cli::Arguments),
-    /// The API's YAML from its Rust types: `crds/yaml` and the chart.
+    /// Generate the API's YAML (`crds/yaml` and the CRD chart) from its Rust types.
     Crds(crds::Arguments),
-    /// The whole idea at work on a real cluster, step by step.
+    /// Show MCP Fleet at work on a real cluster, step by step.
     Demo(demo::Arguments),
     /// Build container images as archives.
     Image(image::cli::Arguments),
-    /// Every test but the long ones, or one part of them.
+    /// Run every test except the slow ones, or one part of the tests.
     Test(test::Arguments),
-    /// What runs inside a cluster's namespaces; `cluster up` starts it.
+    /// Run the supervisor of a cluster inside its namespaces. `cluster up` starts it.
     #[command(hide = true, name = cluster::SUPERVISE)]
     Supervise {
         /// The cluster's plan.

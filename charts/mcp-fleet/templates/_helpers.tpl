@@ -1,13 +1,13 @@
-{{/* The name of Deployment, Service, ServiceAccount and Lease. Fixed: gateways and certificates know it. */}}
+{{/* Name of the Deployment, Service, ServiceAccount and Lease. Fixed, because gateways and certificates depend on it. */}}
 {{- define "mcp-fleet.name" -}}mcp-fleet-operator{{- end }}
 
-{{/* What selects the operator's pods; the gateways' policies use the same two labels. */}}
+{{/* Labels that select the operator's pods. The network policies of the gateways use the same two. */}}
 {{- define "mcp-fleet.selector" -}}
 app.kubernetes.io/name: mcp-fleet
 app.kubernetes.io/component: operator
 {{- end }}
 
-{{/* Labels of every object of the chart. */}}
+{{/* Labels of every object in the chart. */}}
 {{- define "mcp-fleet.labels" -}}
 {{ include "mcp-fleet.selector" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -1,12 +1,12 @@
-//! The members of the union of argument types.
+//! Rules for values that hold no other values: the members of the union of argument types.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Types of a value that may hold other values.
+/// Type of a value that may hold other values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ValueType {
-    /// A path below a root.
+    /// A path at or below one of a set of directories.
     Path,
     /// One of a list of strings.
     Enum,
@@ -18,7 +18,7 @@ pub enum ValueType {
     Number,
     /// `true` or `false`.
     Boolean,
-    /// Exactly one value.
+    /// One fixed value.
     Const,
     /// A list.
     Array,
@@ -26,10 +26,10 @@ pub enum ValueType {
     Object,
 }
 
-/// Types of a value that holds no other values.
+/// Type of a value that holds no other values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PlainType {
-    /// A path below a root.
+    /// A path at or below one of a set of directories.
     Path,
     /// One of a list of strings.
     Enum,
@@ -41,83 +41,84 @@ pub enum PlainType {
     Number,
     /// `true` or `false`.
     Boolean,
-    /// Exactly one value.
+    /// One fixed value.
     Const,
 }
 
-/// The members of the union for types that hold no other values; at most one is set.
+/// The members of the union for types that hold no other values. At most one is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlainRules {
-    /// For type Path.
+    /// Rule for a path. For type Path only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathRule>,
-    /// For type Enum.
+    /// Accepted strings. For type Enum only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub r#enum: Option<EnumValues>,
-    /// For type String.
+    /// Rule for a string. For type String only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub string: Option<StringRule>,
-    /// For type Integer.
+    /// Range of a whole number. For type Integer only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integer: Option<IntegerRange>,
-    /// For type Number.
+    /// Range of a number. For type Number only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<NumberRange>,
-    /// For type Const.
+    /// The one accepted value. For type Const only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub r#const: Option<Constant>,
 }
 
-/// A path below a root.
+/// Rule for a path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PathRule {
-    /// Absolute directories without `.`, `..`, `//` or a slash at the end. The path must be one of them or lie below
-    /// one, before and after links are followed.
+    /// Directories, 1 to 8: absolute paths without `.`, `..`, `//` or a trailing slash. The value must be one of them
+    /// or a path below one. Symbolic links are not followed: a path through a link is refused.
     #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 256), regex(pattern = "^/")), extend("x-kubernetes-list-type" = "set"))]
     pub within: Vec<String>,
-    /// Extensions that the last part may have, without the dot. Empty: any.
+    /// Accepted file name extensions, at most 32, without the dot, such as `md`. Empty: any name is accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 32), regex(pattern = "^[A-Za-z0-9_+-]+$")), extend("x-kubernetes-list-type" = "set"))]
     pub extensions: Vec<String>,
-    /// Names that begin with a dot: Deny or Allow. Default: Deny.
+    /// Whether a name below the directory may begin with a dot: Deny or Allow. Default: Deny.
     #[serde(default)]
     pub dotfiles: DotFiles,
 }
 
-/// Whether names that begin with a dot are accepted.
+/// Whether a name in a path may begin with a dot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DotFiles {
-    /// They are refused.
+    /// Such a path is refused.
     #[default]
     Deny,
-    /// They are accepted.
+    /// Such a path is accepted.
     Allow,
 }
 
-/// One of a list of strings.
+/// Rule for a value that must be one of a list of strings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnumValues {
-    /// The strings that are accepted.
+    /// Accepted strings, 1 to 128, each of at most 1024 characters.
     #[schemars(length(min = 1, max = 128), inner(length(max = 1024)), extend("x-kubernetes-list-type" = "set"))]
     pub values: Vec<String>,
 }
 
-/// A string.
+/// Rule for a string.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StringRule {
-    /// The most characters (Unicode scalar values) that are accepted.
+    /// Maximum length in characters (Unicode scalar values), 1 to 4000000.
     #[schemars(range(min = 1, max = 4_000_000))]
     pub max_length: u32,
-    /// A regular expression that the whole string has to match: anchored with ^ and $, in the subset that ECMA-262 and
-    /// RE2 share. Absent: any string.
+    /// Regular expression that the whole string must match. Must begin with ^ and end with $, in ECMA-262 syntax
+    /// without look-around, back references, flags or property classes. Absent: any string.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 1024))]
     pub pattern: Option<String>,
-    /// A value that begins with a dash, which a command line could read as an option: Deny or Allow. Default: Deny.
+    /// Whether the value may begin with a dash, which a command line could read as an option: Deny or Allow. Default:
+    /// Deny.
     #[serde(default)]
     pub leading_dash: Dash,
 }
@@ -125,50 +126,50 @@ pub struct StringRule {
 /// Whether a value may begin with a dash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Dash {
-    /// It is refused.
+    /// Such a value is refused.
     #[default]
     Deny,
-    /// It is accepted.
+    /// Such a value is accepted.
     Allow,
 }
 
-/// A whole number.
+/// Range of a whole number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IntegerRange {
-    /// The smallest that is accepted; at least −9007199254740991 (2^53 − 1 below zero).
+    /// Smallest accepted number, at least -9007199254740991, which is -(2^53 - 1).
     #[schemars(range(min = -9_007_199_254_740_991_i64, max = 9_007_199_254_740_991_i64))]
     pub minimum: i64,
-    /// The largest that is accepted; at most 9007199254740991 (2^53 − 1).
+    /// Largest accepted number, at most 9007199254740991, which is 2^53 - 1.
     #[schemars(range(min = -9_007_199_254_740_991_i64, max = 9_007_199_254_740_991_i64))]
     pub maximum: i64,
 }
 
-/// A number.
+/// Range of a number.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NumberRange {
-    /// The smallest that is accepted: a decimal string such as "-0.5".
+    /// Smallest accepted number: a decimal string such as "-0.5".
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?$"))]
     pub minimum: String,
-    /// The largest that is accepted: a decimal string such as "0.5".
+    /// Largest accepted number: a decimal string such as "0.5".
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?$"))]
     pub maximum: String,
 }
 
-/// Exactly one value; exactly one member is set.
+/// A fixed value. Exactly one member must be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Constant {
-    /// A string.
+    /// The value as a string.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub string: Option<String>,
-    /// A whole number.
+    /// The value as a whole number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -9_007_199_254_740_991_i64, max = 9_007_199_254_740_991_i64))]
     pub integer: Option<i64>,
-    /// A truth value.
+    /// The value as a boolean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boolean: Option<bool>,
 }

@@ -1,9 +1,9 @@
-//! What holds for every definition.
+//! Properties that all definitions must have.
 #![allow(clippy::unwrap_used)]
 
 use super::*;
 
-/// Calls `visit` on every field below `schema`, with its path.
+/// Calls `visit` with the path of every field below `schema`.
 fn walk(schema: &JSONSchemaProps, path: &str, visit: &mut impl FnMut(&str, &JSONSchemaProps)) {
     for (name, field) in schema.properties.iter().flatten() {
         let path = format!("{path}.{name}");
@@ -28,21 +28,31 @@ fn walk_specs(mut visit: impl FnMut(&str, &JSONSchemaProps)) {
 }
 
 #[test]
-fn kubectl_explain_has_a_text_for_every_field() {
-    let mut silent = Vec::new();
+fn kubectl_explain_has_a_description_for_every_field() {
+    let mut undescribed = Vec::new();
     walk_specs(|path, field| {
         if field.description.is_none() && !path.ends_with("[]") {
-            silent.push(path.to_owned());
+            undescribed.push(path.to_owned());
         }
     });
-    assert!(silent.is_empty(), "{silent:#?}");
+    assert!(undescribed.is_empty(), "fields without a description: {undescribed:#?}");
 }
 
 #[test]
-fn what_users_write_is_bounded() {
+fn kubectl_explain_describes_every_kind() {
+    for mut crd in all() {
+        for root in roots(&mut crd) {
+            let description = root.description.as_deref().unwrap_or_default();
+            assert!(!description.is_empty() && !description.contains("Auto-generated"), "{description:?}");
+        }
+    }
+}
+
+#[test]
+fn every_field_that_users_write_is_bounded() {
     let mut unbounded = Vec::new();
     walk_specs(|path, field| {
-        // The ledger is written by the operator alone, which bounds it.
+        // Only the operator writes ledgers, and it bounds them itself.
         if path.starts_with("MCPLedger") || path.contains("namespaceSelector") {
             return;
         }
@@ -58,11 +68,11 @@ fn what_users_write_is_bounded() {
             unbounded.push(path.to_owned());
         }
     });
-    assert!(unbounded.is_empty(), "{unbounded:#?}");
+    assert!(unbounded.is_empty(), "fields without bounds: {unbounded:#?}");
 }
 
 #[test]
-fn the_names_of_the_kinds_are_those_that_users_learn() {
+fn kinds_have_their_documented_names() {
     let names: Vec<String> = all()
         .into_iter()
         .map(|crd| {
@@ -82,7 +92,7 @@ fn the_names_of_the_kinds_are_those_that_users_learn() {
 }
 
 #[test]
-fn every_rule_has_a_message_that_is_a_sentence_of_some_length() {
+fn every_cel_rule_has_a_message_of_more_than_20_bytes() {
     for mut crd in all() {
         for root in roots(&mut crd) {
             walk(root, "", &mut |path, field| {

@@ -1,4 +1,4 @@
-//! A tool of a server's catalogue.
+//! A tool in the catalogue of an `MCPServer`.
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::units::Micros;
@@ -7,28 +7,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::argument::Argument;
 
-/// A tool of the catalogue.
+/// A tool in the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tool {
-    /// Name of the tool, as the server knows it.
+    /// Name of the tool, exactly as the server reports it. At most 128 characters.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_./-]+$"))]
     pub name: String,
-    /// What it does to the world: Read, Write or Destructive. The server's own hints do not count.
+    /// Effect of the tool. Read: changes nothing. Write: creates or changes something. Destructive: destroys something
+    /// that cannot be recovered. The server's own annotations on the tool are ignored.
     pub class: Class,
-    /// The arguments that it takes; one that is not here is refused. Empty: it takes none.
+    /// Arguments that the tool accepts, at most 32. A call with any other argument is refused. Empty: no arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub arguments: Vec<Argument>,
-    /// What a call costs. Absent: nothing. Needs the tenant's `spendLimit`, which sets the currency.
+    /// Price of the tool. Requires the tenant's `spendLimit`, which sets the currency. Absent: calls are free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
 }
 
-/// What a call of a tool costs.
+/// Price of a tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Price {
-    /// The price of one call, in the tenant's currency: a decimal string with at most six decimals, such as "0.001".
+    /// Price of one call, in the tenant's currency: a decimal string with at most six decimals, such as "0.001", up to
+    /// "1000000000".
     pub per_call: Micros,
 }

@@ -1,4 +1,4 @@
-//! What the operator says about a tenant.
+//! Status of an `MCPTenant`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
@@ -7,47 +7,48 @@ use serde::{Deserialize, Serialize};
 use crate::budget::Spending;
 use crate::condition::conditions_schema;
 
-/// What the operator says about a tenant.
+/// Status of a tenant, as observed by the operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MCPTenantStatus {
-    /// The `metadata.generation` that this status speaks of.
+    /// The `metadata.generation` that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The tenant's own namespace, once it is the tenant's.
+    /// Name of the tenant's own namespace. Absent until the operator has created or adopted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// The namespace in which gateway and servers run, once it exists.
+    /// Name of the namespace in which the gateway and the servers run. Absent until it exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime_namespace: Option<String>,
-    /// Origin of the tenant's endpoint. A server is at `/<server>/mcp` below it.
+    /// Base URL of the tenant's gateway. The endpoint of a server is `<url>/<server>/mcp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// The generation of the tenant's policy that was published last.
+    /// Generation of the policy that the operator published last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_generation: Option<i64>,
-    /// SHA-256 of that policy, in hexadecimal digits.
+    /// SHA-256 digest of that policy, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_digest: Option<String>,
-    /// Which gateway pod enforces which generation of the policy.
+    /// Gateway pods, with the policy generation that each enforces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["pod"]))]
     pub gateways: Vec<GatewayStatus>,
-    /// Where the tenant's spend limit stands. A summary of the ledger, some seconds old.
+    /// Use of `spendLimit` in the current period. Summarises the ledger and is a few seconds old. Absent: no spend
+    /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spending: Option<Spending>,
-    /// Ready, Reconciling, Stalled, PolicyCurrent, Exhausted.
+    /// Conditions of the tenant: Ready, Reconciling, Stalled, PolicyCurrent, Exhausted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
 }
 
-/// What one gateway pod enforces.
+/// The policy generation that one gateway pod enforces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayStatus {
     /// Name of the pod, in the runtime namespace.
     pub pod: String,
-    /// The generation that it has acknowledged, by the digest of what it understood.
+    /// Policy generation that the pod has acknowledged and enforces.
     pub policy_generation: i64,
 }

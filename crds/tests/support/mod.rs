@@ -1,4 +1,4 @@
-//! A client of the test's API server with our definitions in it, and what the tables are made of.
+//! A client for the API server of the tests, with the definitions installed, and the types of the test tables.
 
 use std::time::Duration;
 
@@ -14,35 +14,35 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// An object that is taken, and changes of it.
+/// A valid object, and variations of it.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Table {
-    /// Taken as it is.
+    /// The valid object.
     pub(crate) good: Value,
-    /// What is made of it.
+    /// Variations of the object.
     pub(crate) cases: Vec<Case>,
 }
 
-/// One change of an object.
+/// One variation of the valid object.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Case {
-    /// A sentence about the object.
+    /// Description of the variation.
     pub(crate) name: String,
-    /// A JSON merge patch on the good object, before it is created.
+    /// JSON merge patch to apply to the object before it is created.
     pub(crate) patch: Option<Value>,
-    /// A JSON merge patch on the good object after it was created.
+    /// JSON merge patch to apply to the object after it was created.
     pub(crate) change: Option<Value>,
-    /// A part of the refusal; absent: the object is taken.
+    /// Part of the expected error message. Absent: the API server accepts the object.
     pub(crate) refused: Option<String>,
 }
 
-/// The API server of the tests.
+/// Client for the API server of the tests.
 pub(crate) struct Cluster(Client);
 
 impl Cluster {
-    /// Connects, and installs the definitions and the admission policy.
+    /// Connects to the API server, and installs the definitions and the admission policy.
     pub(crate) async fn connect() -> Self {
         let path = std::env::var("MCP_FLEET_TEST_KUBECONFIG")
             .expect("these tests need an API server: run them with `cargo xtask test api`");
@@ -68,10 +68,10 @@ impl Cluster {
     {
         let api: Api<K> = Api::all(self.0.clone());
         let params = PatchParams::apply("admission-test").force();
-        api.patch(&object.name_any(), &params, &Patch::Apply(object)).await.expect("a definition does not register");
+        api.patch(&object.name_any(), &params, &Patch::Apply(object)).await.expect("failed to install a definition");
     }
 
-    /// Waits until all definitions are served and the policy denies.
+    /// Waits until the API server serves all definitions and enforces the admission policy.
     async fn established(&self) {
         let served = |crd: &CustomResourceDefinition| {
             let conditions = crd.status.as_ref().and_then(|status| status.conditions.as_ref());
@@ -88,7 +88,7 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("the definitions are not served, or the admission policy denies nothing, 20 s after they were applied");
+        panic!("20 s after they were applied, the definitions are not served or the admission policy denies nothing");
     }
 
     async fn namespace(&self) -> bool {
@@ -97,7 +97,7 @@ impl Cluster {
         api.create(&PostParams::default(), &namespace).await.is_ok() || api.get("acme").await.is_ok()
     }
 
-    /// The API of an object's kind, in its namespace.
+    /// Returns the API of an object's kind in the object's namespace.
     pub(crate) fn api(&self, object: &Value) -> Api<DynamicObject> {
         let kind = object["kind"].as_str().unwrap();
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mcp-fleet.dev", "v1alpha1", kind));
@@ -107,7 +107,7 @@ impl Cluster {
         }
     }
 
-    /// Creates an object for the answer only.
+    /// Creates an object as a dry run.
     pub(crate) async fn dry_run(&self, object: &Value) -> Result<Value, String> {
         let params = PostParams { dry_run: true, ..PostParams::default() };
         let parsed: DynamicObject = serde_json::from_value(object.clone()).unwrap();
@@ -116,18 +116,18 @@ impl Cluster {
     }
 }
 
-/// What is wrong with an answer, if anything.
+/// Compares an answer with the expected error message, and describes the difference, if any.
 pub(crate) fn compare(name: &str, answer: Result<Value, String>, refused: Option<&str>) -> Option<String> {
     match (answer, refused) {
         (Ok(_), None) => None,
         (Err(message), Some(part)) if message.contains(part) => None,
         (Err(message), None) => Some(format!("{name}: refused: {message}")),
-        (Ok(_), Some(part)) => Some(format!("{name}: taken, but should be refused with {part:?}")),
+        (Ok(_), Some(part)) => Some(format!("{name}: accepted, but should be refused with {part:?}")),
         (Err(message), Some(part)) => Some(format!("{name}: refused without {part:?}: {message}")),
     }
 }
 
-/// A JSON merge patch (RFC 7396).
+/// Applies a JSON merge patch (RFC 7396).
 pub(crate) fn merged(target: &Value, patch: &Value) -> Value {
     let Value::Object(changes) = patch else { return patch.clone() };
     let mut result = target.as_object().cloned().unwrap_or_default();
@@ -142,20 +142,20 @@ pub(crate) fn merged(target: &Value, patch: &Value) -> Value {
     Value::Object(result)
 }
 
-/// An argument, and what has it as an item (depth 2) and as a property of an item (depth 3).
+/// Returns arguments that hold a value at depth 1 (as the argument), 2 (as an item) and 3 (as a property of an item).
 pub(crate) fn at_depths(value: &Value) -> Vec<(usize, Value)> {
     let named = |value: &Value| merged(value, &json!({"name": "a"}));
     let list = |items: Value| json!({"name": "list", "type": "Array", "array": {"maxItems": 3, "items": items}});
     let object = |property: Value| json!({"type": "Object", "object": {"properties": [property]}});
     let mut depths = vec![(1, named(value)), (2, list(value.clone()))];
-    // Arrays and objects end at depth 2: the schema itself refuses them below.
+    // Arrays and objects are possible down to depth 2; below, the schema itself refuses them.
     if value.get("array").is_none() && value.get("object").is_none() && value["type"] != "Array" {
         depths.push((3, list(object(named(value)))));
     }
     depths
 }
 
-/// A server and a scope with a tool that takes this argument.
+/// Returns a server and a scope, each with a tool that has the given argument.
 pub(crate) fn with_argument(argument: &Value) -> [Value; 2] {
     let object = |kind: &str, spec: Value| {
         json!({"apiVersion": "mcp-fleet.dev/v1alpha1", "kind": kind,

@@ -1,8 +1,8 @@
-//! A tenant's policy as canonical bytes, and their digest.
+//! Encodes a tenant's policy as canonical bytes with a digest, and decodes it.
 //!
-//! The bytes are what prost writes for the converted model, in field order. prost drops fields it does not know, so
-//! a reader encodes again what it understood: [`decode`] refuses a policy whose second encoding differs, and the
-//! digest in an ack is that of the second encoding, never of the bytes that came in.
+//! The canonical bytes are those that prost writes for the converted model, in field order. prost drops unknown fields,
+//! so the reader encodes the decoded policy again: [`decode`] rejects bytes whose second encoding differs, and the
+//! digest in an ack is that of the second encoding, never of the received bytes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::convert::{self, ConvertError};
 use crate::wire;
 
-/// The largest policy, in bytes of its encoding: what a gateway is ready to hold twice.
+/// The largest encoded policy in bytes; a gateway must be able to hold it twice.
 pub const MAX_POLICY: usize = 16 * 1024 * 1024;
 
 /// SHA-256 of the canonical bytes of a policy.
@@ -22,22 +22,22 @@ pub const MAX_POLICY: usize = 16 * 1024 * 1024;
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of some bytes.
+    /// Returns the digest of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The 32 bytes, as they stand in messages.
+    /// Returns the 32 bytes as messages carry them.
     pub fn to_vec(self) -> Vec<u8> {
         self.0.to_vec()
     }
 
-    /// A digest from a message; none: not 32 bytes long.
+    /// Reads a digest from a message; `None` if it is not 32 bytes long.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
@@ -58,7 +58,7 @@ impl fmt::Debug for Digest {
 impl FromStr for Digest {
     type Err = DecodeError;
 
-    /// Reads 64 lower-case hexadecimal digits.
+    /// Parses 64 lower-case hexadecimal digits.
     fn from_str(text: &str) -> Result<Self, DecodeError> {
         let digit = |byte: u8| match byte {
             b'0'..=b'9' => Some(byte - b'0'),
@@ -77,45 +77,45 @@ impl FromStr for Digest {
     }
 }
 
-/// The canonical bytes of a policy.
+/// A policy as canonical bytes, with their digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Encoded {
-    /// The bytes.
+pub struct EncodedPolicy {
+    /// The canonical bytes.
     pub bytes: Vec<u8>,
-    /// Their SHA-256.
+    /// SHA-256 of the bytes.
     pub digest: Digest,
 }
 
-/// Why bytes are not a policy that this build can enforce.
+/// Why bytes cannot be decoded as a policy that this version can enforce.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// More bytes than [`MAX_POLICY`].
+    /// There are more bytes than [`MAX_POLICY`].
     #[error("failed to read the policy: it is larger than {MAX_POLICY} bytes")]
     TooLarge,
-    /// Not protobuf.
+    /// The bytes are not a protobuf message.
     #[error("failed to read the policy")]
     Wire(#[from] prost::DecodeError),
-    /// Something in it has no meaning here.
+    /// The message is not a valid policy.
     #[error("failed to understand the policy")]
     Convert(#[from] ConvertError),
-    /// It says something that this build cannot see, or was not written by [`encode`].
-    #[error("failed to understand the whole policy: it holds fields that this version does not know")]
+    /// The policy has fields that this version does not know, or was not written by [`encode`].
+    #[error("failed to understand the whole policy: it has fields that this version does not know")]
     NotUnderstood,
-    /// Not a digest.
-    #[error("failed to read a digest: 64 lower-case hexadecimal digits are expected")]
+    /// A text is not a digest.
+    #[error("failed to read a digest: expected 64 lower-case hexadecimal digits")]
     Digest,
 }
 
-/// The canonical bytes of a policy, and their digest.
+/// Encodes a policy as canonical bytes with their digest.
 ///
-/// Durations are cut to milliseconds, which is all the wire carries.
-pub fn encode(policy: &TenantPolicy) -> Encoded {
+/// Durations are truncated to milliseconds, the precision of the wire format.
+pub fn encode(policy: &TenantPolicy) -> EncodedPolicy {
     let bytes = convert::to_wire(policy).encode_to_vec();
     let digest = Digest::of(&bytes);
-    Encoded { bytes, digest }
+    EncodedPolicy { bytes, digest }
 }
 
-/// The policy in some bytes, provided that all of them were understood.
+/// Decodes a policy; fails unless every byte was understood.
 pub fn decode(bytes: &[u8]) -> Result<TenantPolicy, DecodeError> {
     if bytes.len() > MAX_POLICY {
         return Err(DecodeError::TooLarge);

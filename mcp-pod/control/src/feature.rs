@@ -1,47 +1,47 @@
-//! The named parts of a policy that its reader has to know (`required_features`).
+//! The named features of a policy that its reader has to know (`required_features`).
 //!
-//! The writer names what the policy uses; a reader that meets a name it does not know refuses the whole policy and
-//! says which name it was. New restrictions get a new row here in the same change that adds their field.
+//! The writer lists the features that the policy uses. A reader that does not know one of them rejects the whole policy
+//! and names that feature in the error. A change that adds a field with a new restriction adds a row here.
 
 use mcp_fleet_policy::model::{Argument, Rule, TenantPolicy};
 
-/// One named part.
+/// A named feature of policies.
 #[derive(Clone, Copy, Debug)]
 pub struct Feature {
-    /// The name on the wire; never changed once released.
+    /// Name on the wire; never changed once released.
     pub name: &'static str,
-    /// Whether a policy makes use of it.
+    /// Returns whether a policy uses the feature.
     used_by: fn(&TenantPolicy) -> bool,
 }
 
-/// Everything that this build knows, in the order in which names stand on the wire.
+/// The features that this version knows, in the order of their names on the wire.
 pub const FEATURES: &[Feature] = &[
-    // Tenants, servers, catalogues, principals, grants, traffic and staleness as of the first version.
+    // Tenants, servers, catalogues, principals, grants, traffic limits and staleness limits of the first version.
     Feature { name: "v1", used_by: |_| true },
-    // Budgets, and leases for what they cover.
+    // Budgets, and leases on them.
     Feature { name: "budgets", used_by: |policy| !policy.budgets.is_empty() },
-    // Argument lists of scopes, which hold beside those of the catalogue.
+    // Argument lists in scopes, which apply in addition to those of the catalogue.
     Feature { name: "scope-arguments", used_by: uses_scope_arguments },
-    // Paths, and their resolution by the shim.
+    // Path rules, and the resolution of paths by the shim.
     Feature { name: "path-rules", used_by: |policy| uses_rule(policy, |rule| matches!(rule, Rule::Path(_))) },
-    // Rules within rules.
+    // Rules for arrays and objects, which contain other rules.
     Feature {
         name: "nested-rules",
         used_by: |policy| uses_rule(policy, |rule| matches!(rule, Rule::Array(_) | Rule::Object(_))),
     },
 ];
 
-/// The names of everything that this build knows: what a gateway says in its hello.
+/// Returns the names of the features that this version knows, for a gateway's hello.
 pub fn known() -> Vec<String> {
     FEATURES.iter().map(|feature| feature.name.to_owned()).collect()
 }
 
-/// Whether this build knows a name.
+/// Returns whether this version knows a feature.
 pub fn is_known(name: &str) -> bool {
     FEATURES.iter().any(|feature| feature.name == name)
 }
 
-/// The names of what a policy uses.
+/// Returns the names of the features that a policy uses.
 pub fn required(policy: &TenantPolicy) -> Vec<String> {
     FEATURES.iter().filter(|feature| (feature.used_by)(policy)).map(|feature| feature.name.to_owned()).collect()
 }

@@ -1,11 +1,12 @@
-//! The protocol between the operator's leader and the gateways of the tenants.
+//! The gRPC protocol between the operator's leader and the gateways of the tenants.
 //!
-//! - [`wire`]: the messages, and the client and server of the stream, as generated from `proto/`.
-//! - [`codec`]: a tenant's policy as canonical bytes and their digest, and back; what cannot be read whole is refused.
-//! - [`convert`]: between the messages and [`mcp_fleet_policy::model`].
-//! - [`feature`]: the parts of a policy that a reader has to know.
-//! - [`snapshot`]: a policy as the chunks of Secrets, the floor under every gateway.
-//! - [`version`]: the handshake between neighbouring versions, and what a follower answers.
+//! - [`wire`]: the messages and the client and server of the control stream, generated from `proto/`.
+//! - [`codec`]: encodes a tenant's policy as canonical bytes with a digest, and decodes it; bytes that are not fully
+//!   understood are rejected.
+//! - [`convert`]: converts between the messages and [`mcp_fleet_policy::model`].
+//! - [`feature`]: the named features of a policy that its reader has to know.
+//! - [`snapshot`]: a policy as files in Secrets, which gateways mount.
+//! - [`version`]: version negotiation, and the answer of a replica that is not the leader.
 
 pub mod codec;
 pub mod convert;
@@ -13,10 +14,10 @@ pub mod feature;
 pub mod snapshot;
 pub mod version;
 
-/// The messages and services of `proto/`, as prost and tonic generate them.
+/// Messages and services that prost and tonic generate from `proto/`.
 #[allow(clippy::pedantic, missing_debug_implementations, unreachable_pub, unused_qualifications)]
 pub mod wire {
     tonic::include_proto!("mcpfleet.control.v1");
 }
 
-pub use codec::{DecodeError, Digest, Encoded, decode, encode};
+pub use codec::{DecodeError, Digest, EncodedPolicy, decode, encode};

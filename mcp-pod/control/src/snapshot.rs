@@ -1,11 +1,11 @@
-//! A policy as files: compressed, cut into chunks that fit into Secrets, with an index.
+//! A policy as files: compressed, split into chunks that fit into Secrets, with an index.
 //!
-//! The operator writes the files into the Secrets `gateway-policy` ([`INDEX`] and chunk 0) and `gateway-policy-<n>`
-//! (chunk n); a gateway finds all of them in one projected directory. The index names the chunks of its policy. Those
-//! beyond the first go into Secrets that the index before it does not name, so that whoever dies between two writes
-//! leaves the snapshot before it whole. Directories are not updated together with each other, so a gateway may find
-//! chunks of another generation than the index for a while: then [`join`] fails, and the index alone still says which
-//! generation a gateway must not go below ([`read_index`]).
+//! The operator writes the files into the Secrets `gateway-policy` ([`INDEX_FILE`] and chunk 0) and `gateway-policy-<n>`
+//! (chunk n). A gateway reads all of them from one projected directory. The index lists the chunks of its policy.
+//! Chunks other than the first go into Secrets that the previous index does not list, so that an operator that dies
+//! between two writes leaves the previous snapshot intact. The Secrets do not all change at the same moment, so for a
+//! while a gateway may see chunks of a different generation than the index. Then [`join`] fails, but the index alone
+//! still gives the generation below which the gateway must not go ([`read_index`]).
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -16,147 +16,150 @@ use flate2::write::GzEncoder;
 use mcp_fleet_policy::model::TenantPolicy;
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{self, DecodeError, Digest, Encoded, MAX_POLICY};
+use crate::codec::{self, DecodeError, Digest, EncodedPolicy, MAX_POLICY};
 
-/// The name of the index.
-pub const INDEX: &str = "index.json";
-/// The most bytes in a chunk; with the index and Kubernetes' own overhead it stays below a Secret's 1 MiB.
-pub const MAX_CHUNK: usize = 700 * 1024;
-/// The most chunks of one policy: the first, and [`MORE`] of either set.
-pub const MAX_CHUNKS: usize = 1 + MORE;
-/// Chunks in Secrets of their own.
-const MORE: usize = 3;
-/// All chunks that there can be, those of the policy before among them: the first, and two sets of [`MORE`].
-pub const CHUNK_PLACES: usize = 1 + 2 * MORE;
+/// File name of the index.
+pub const INDEX_FILE: &str = "index.json";
+/// Maximum bytes of a chunk; with the index and the overhead of Kubernetes, a Secret stays below its limit of 1 MiB.
+pub const MAX_CHUNK_BYTES: usize = 700 * 1024;
+/// Maximum number of chunks of one policy: the first, and one set of further chunks.
+pub const MAX_CHUNKS: usize = 1 + SET_SIZE;
+/// Number of chunks in a set. Successive snapshots alternate between two sets.
+const SET_SIZE: usize = 3;
+/// Number of different chunks, including those of the previous policy: the first, and two sets of further chunks.
+pub const CHUNK_SLOTS: usize = 1 + 2 * SET_SIZE;
 
-/// The name of a chunk.
+/// Returns the file name of a chunk.
 pub fn chunk_name(number: usize) -> String {
     format!("chunk-{number}")
 }
 
-/// The name of the Secret that a chunk is in; the index is with the first.
+/// Returns the name of the Secret that holds a chunk; the Secret of the first chunk also holds the index.
 pub fn secret_name(number: usize) -> String {
     if number == 0 { "gateway-policy".to_owned() } else { format!("gateway-policy-{number}") }
 }
 
-/// What the files hold.
+/// The index of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Index {
-    /// The generation of the policy.
+pub struct SnapshotIndex {
+    /// Generation of the policy.
     pub generation: u64,
-    /// Its digest, as hexadecimal digits.
+    /// Digest of the policy, in hexadecimal digits.
     pub digest: String,
-    /// The numbers of its chunks, in their order.
+    /// Numbers of the chunks, in order.
     pub chunks: Vec<usize>,
-    /// How their concatenation is compressed.
+    /// Compression of the concatenated chunks.
     pub encoding: Encoding,
 }
 
-/// How the concatenated chunks are compressed.
+/// Compression of the concatenated chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
-    /// RFC 1952.
+    /// gzip (RFC 1952).
     Gzip,
 }
 
-/// Why files are not a snapshot, or a policy does not fit into one.
+/// Why a snapshot cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// Compressed, the policy is larger than all chunks together.
+    /// The compressed policy does not fit into the maximum number of chunks.
     #[error("failed to write the snapshot: {0} compressed bytes do not fit into {MAX_CHUNKS} chunks")]
     TooLarge(usize),
     /// The policy could not be compressed.
     #[error("failed to compress the snapshot")]
     Compress(#[source] std::io::Error),
-    /// A file is not there.
+    /// A file is missing.
     #[error("failed to read the snapshot: {0} is missing")]
     Missing(String),
-    /// The index is not one.
-    #[error("failed to read the snapshot: {INDEX} is not an index")]
+    /// The index is not valid.
+    #[error("failed to read the snapshot: {INDEX_FILE} is not an index")]
     Index(#[source] serde_json::Error),
-    /// The index names more chunks than there can be, or none, or such as there cannot be.
-    #[error("failed to read the snapshot: chunks {0:?}, of 1 to {MAX_CHUNKS} below {CHUNK_PLACES}")]
+    /// The index lists no chunks, too many chunks, or chunk numbers that do not exist.
+    #[error(
+        "failed to read the snapshot: the index lists chunks {0:?}; expected 1 to {MAX_CHUNKS} numbers below {CHUNK_SLOTS}"
+    )]
     Chunks(Vec<usize>),
     /// The chunks cannot be decompressed.
     #[error("failed to decompress the snapshot")]
     Decompress(#[source] std::io::Error),
-    /// Decompressed, the policy is larger than [`MAX_POLICY`].
+    /// The decompressed policy is larger than [`MAX_POLICY`].
     #[error("failed to read the snapshot: it is larger than {MAX_POLICY} bytes")]
-    Bomb,
-    /// The chunks are not those of the index: mostly, an update is under way.
-    #[error("failed to read the snapshot: its chunks do not have the digest of its index")]
-    Mixed,
-    /// The bytes are not a policy.
+    DecompressedTooLarge,
+    /// The chunks do not belong to the index, usually because an update is in progress.
+    #[error("failed to read the snapshot: the digest of the chunks is not that of the index")]
+    DigestMismatch,
+    /// The decompressed bytes are not a policy.
     #[error("failed to read the policy of the snapshot")]
     Policy(#[from] DecodeError),
-    /// The index and the policy name different generations.
-    #[error("failed to read the snapshot: its index says generation {index}, its policy {policy}")]
+    /// The index and the policy have different generations.
+    #[error("failed to read the snapshot: the index has generation {index}, but the policy has {policy}")]
     Generation {
-        /// What the index says.
+        /// Generation in the index.
         index: u64,
-        /// What the policy says.
+        /// Generation in the policy.
         policy: u64,
     },
 }
 
-/// The files of a policy, by name, beside those that the index `before` names. The same policy gives the same
-/// bytes.
-pub fn split(
+/// Returns the files of a policy by name. The chunks, except the first, do not overwrite those that the previous index
+/// (`before`) lists. Equal inputs give equal bytes.
+pub fn write_files(
     generation: u64,
-    encoded: &Encoded,
-    before: Option<&Index>,
+    encoded: &EncodedPolicy,
+    before: Option<&SnapshotIndex>,
 ) -> Result<BTreeMap<String, Vec<u8>>, SnapshotError> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     gzip.write_all(&encoded.bytes).map_err(SnapshotError::Compress)?;
     let compressed = gzip.finish().map_err(SnapshotError::Compress)?;
-    if compressed.len() > MAX_CHUNK * MAX_CHUNKS {
+    if compressed.len() > MAX_CHUNK_BYTES * MAX_CHUNKS {
         return Err(SnapshotError::TooLarge(compressed.len()));
     }
-    let first_taken = before.is_some_and(|before| before.chunks.iter().any(|number| (1..=MORE).contains(number)));
-    let shift = if first_taken { MORE } else { 0 };
+    let first_set_used =
+        before.is_some_and(|before| before.chunks.iter().any(|number| (1..=SET_SIZE).contains(number)));
+    let shift = if first_set_used { SET_SIZE } else { 0 };
     let (mut files, mut chunks) = (BTreeMap::new(), Vec::new());
-    for (place, chunk) in compressed.chunks(MAX_CHUNK).enumerate() {
-        // The first stands beside the index, and is written with it.
-        let number = if place == 0 { 0 } else { place + shift };
+    for (position, chunk) in compressed.chunks(MAX_CHUNK_BYTES).enumerate() {
+        // The first chunk is in the same Secret as the index and is written together with it.
+        let number = if position == 0 { 0 } else { position + shift };
         chunks.push(number);
         files.insert(chunk_name(number), chunk.to_vec());
     }
-    let index = Index { generation, digest: encoded.digest.to_string(), chunks, encoding: Encoding::Gzip };
+    let index = SnapshotIndex { generation, digest: encoded.digest.to_string(), chunks, encoding: Encoding::Gzip };
     let index = serde_json::to_vec(&index).map_err(SnapshotError::Index)?;
-    files.insert(INDEX.to_owned(), index);
+    files.insert(INDEX_FILE.to_owned(), index);
     Ok(files)
 }
 
-/// The index among some files: it alone gives the floor.
-pub fn read_index(files: &BTreeMap<String, Vec<u8>>) -> Result<Index, SnapshotError> {
-    let bytes = files.get(INDEX).ok_or_else(|| SnapshotError::Missing(INDEX.to_owned()))?;
-    let index: Index = serde_json::from_slice(bytes).map_err(SnapshotError::Index)?;
-    let count = (1..=MAX_CHUNKS).contains(&index.chunks.len());
-    if !count || index.chunks.iter().any(|number| *number >= CHUNK_PLACES) {
+/// Reads and checks the index; it is enough to know the generation below which a gateway must not go.
+pub fn read_index(files: &BTreeMap<String, Vec<u8>>) -> Result<SnapshotIndex, SnapshotError> {
+    let bytes = files.get(INDEX_FILE).ok_or_else(|| SnapshotError::Missing(INDEX_FILE.to_owned()))?;
+    let index: SnapshotIndex = serde_json::from_slice(bytes).map_err(SnapshotError::Index)?;
+    let valid_count = (1..=MAX_CHUNKS).contains(&index.chunks.len());
+    if !valid_count || index.chunks.iter().any(|number| *number >= CHUNK_SLOTS) {
         return Err(SnapshotError::Chunks(index.chunks));
     }
     Ok(index)
 }
 
-/// The policy in some files, provided that they belong together.
-pub fn join(files: &BTreeMap<String, Vec<u8>>) -> Result<(Encoded, TenantPolicy), SnapshotError> {
-    let Index { generation, digest, chunks, encoding: Encoding::Gzip } = read_index(files)?;
+/// Reads the policy from the files of a snapshot; fails unless they belong together.
+pub fn read_policy(files: &BTreeMap<String, Vec<u8>>) -> Result<(EncodedPolicy, TenantPolicy), SnapshotError> {
+    let SnapshotIndex { generation, digest, chunks, encoding: Encoding::Gzip } = read_index(files)?;
     let mut compressed = Vec::new();
     for name in chunks.into_iter().map(chunk_name) {
         compressed.extend_from_slice(files.get(&name).ok_or(SnapshotError::Missing(name))?);
     }
-    // One byte more than is allowed tells a policy of exactly the limit from a larger one.
+    // Read one byte past the limit, to distinguish a policy of exactly the limit from a larger one.
     let limit = MAX_POLICY as u64 + 1;
     let mut bytes = Vec::new();
     GzDecoder::new(compressed.as_slice()).take(limit).read_to_end(&mut bytes).map_err(SnapshotError::Decompress)?;
     if bytes.len() > MAX_POLICY {
-        return Err(SnapshotError::Bomb);
+        return Err(SnapshotError::DecompressedTooLarge);
     }
-    let encoded = Encoded { digest: Digest::of(&bytes), bytes };
+    let encoded = EncodedPolicy { digest: Digest::of(&bytes), bytes };
     if encoded.digest != digest.parse()? {
-        return Err(SnapshotError::Mixed);
+        return Err(SnapshotError::DigestMismatch);
     }
     let policy = codec::decode(&encoded.bytes)?;
     if policy.generation != generation {

@@ -1,4 +1,4 @@
-//! Policies on the wire and in snapshots: what goes in comes out, and what was not understood is refused.
+//! Tests of policies on the wire and in snapshots: round trips, and rejection of what is not fully understood.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod strategy;
@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mcp_fleet_control::convert::{ConvertError, from_wire, to_wire};
-use mcp_fleet_control::snapshot::{self, INDEX, Index, MAX_CHUNK, SnapshotError, chunk_name};
-use mcp_fleet_control::{DecodeError, Digest, Encoded, decode, encode, wire};
-use mcp_fleet_policy::model::{StaleAfter, TenantPolicy, Traffic};
+use mcp_fleet_control::snapshot::{self, INDEX_FILE, MAX_CHUNK_BYTES, SnapshotError, SnapshotIndex, chunk_name};
+use mcp_fleet_control::{DecodeError, Digest, EncodedPolicy, decode, encode, wire};
+use mcp_fleet_policy::model::{StaleAfter, TenantLimits, TenantPolicy};
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -23,7 +23,7 @@ fn plain() -> TenantPolicy {
         issuer: "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/0b0e".into(),
         keys: vec![],
         session_key: vec![1; 32],
-        traffic: Traffic::default(),
+        traffic: TenantLimits::default(),
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: None,
         servers: vec![],
@@ -36,7 +36,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_policy_survives_the_wire_and_has_one_encoding(policy in strategy::policy()) {
+    fn a_policy_survives_the_wire_and_has_exactly_one_encoding(policy in strategy::policy()) {
         let encoded = encode(&policy);
         let back = decode(&encoded.bytes).unwrap();
         prop_assert_eq!(&back, &policy);
@@ -46,29 +46,29 @@ proptest! {
     #[test]
     fn a_policy_survives_a_snapshot(policy in strategy::policy()) {
         let encoded = encode(&policy);
-        let files = snapshot::split(policy.generation, &encoded, None).unwrap();
+        let files = snapshot::write_files(policy.generation, &encoded, None).unwrap();
         prop_assert_eq!(snapshot::read_index(&files).unwrap().generation, policy.generation);
-        let (bytes, back) = snapshot::join(&files).unwrap();
+        let (bytes, back) = snapshot::read_policy(&files).unwrap();
         prop_assert_eq!(bytes, encoded);
         prop_assert_eq!(back, policy);
     }
 
     #[test]
-    fn cut_or_changed_bytes_are_refused_or_understood_whole(
-        policy in strategy::policy(), at in any::<prop::sample::Index>(), bit in 0..8_u8, cut in any::<bool>(),
+    fn truncated_or_changed_bytes_are_rejected_or_understood_completely(
+        policy in strategy::policy(), at in any::<prop::sample::Index>(), bit in 0..8_u8, truncate in any::<bool>(),
     ) {
         let mut bytes = encode(&policy).bytes;
         let at = at.index(bytes.len());
-        if cut { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }
-        // A changed bit may well give another policy; the digest tells. It must never give one that was not
-        // understood whole.
+        if truncate { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }
+        // A changed bit may give a different valid policy, which its digest reveals. It must never give a policy that
+        // was not understood completely.
         if let Ok(other) = decode(&bytes) {
             prop_assert_eq!(encode(&other).bytes, bytes);
         }
     }
 }
 
-/// Appends a field that this version does not have to a message.
+/// Appends to a message a field that this version does not know.
 fn with_unknown_field(mut bytes: Vec<u8>) -> Vec<u8> {
     // Field 99, wire type 0 (varint): tag (99 << 3) = 792, then the value 1.
     bytes.extend_from_slice(&[0x98, 0x06, 0x01]);
@@ -76,14 +76,14 @@ fn with_unknown_field(mut bytes: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
-fn a_restriction_in_a_field_that_this_version_lacks_is_noticed() {
+fn an_unknown_field_is_detected() {
     let bytes = encode(&plain()).bytes;
     assert!(decode(&bytes).is_ok());
     assert!(matches!(decode(&with_unknown_field(bytes)), Err(DecodeError::NotUnderstood)));
 }
 
 #[test]
-fn a_restriction_deep_inside_that_this_version_lacks_is_noticed() {
+fn an_unknown_field_in_a_nested_message_is_detected() {
     // prost reads `traffic` (field 10, wire type 2) twice by merging; the second one carries the unknown field.
     let mut bytes = encode(&plain()).bytes;
     let inner = with_unknown_field(vec![]);
@@ -94,7 +94,7 @@ fn a_restriction_deep_inside_that_this_version_lacks_is_noticed() {
     assert!(matches!(decode(&bytes), Err(DecodeError::NotUnderstood)));
 }
 
-fn refused(change: impl FnOnce(&mut wire::Policy)) -> ConvertError {
+fn rejection(change: impl FnOnce(&mut wire::Policy)) -> ConvertError {
     let mut message = to_wire(&plain());
     assert!(from_wire(message.clone()).is_ok());
     change(&mut message);
@@ -102,20 +102,20 @@ fn refused(change: impl FnOnce(&mut wire::Policy)) -> ConvertError {
 }
 
 #[test]
-fn a_feature_that_this_version_lacks_is_refused_by_name() {
-    let error = refused(|policy| policy.required_features.push("taint".into()));
+fn an_unknown_feature_is_rejected_by_name() {
+    let error = rejection(|policy| policy.required_features.push("taint".into()));
     assert_eq!(error, ConvertError::UnknownFeature("taint".into()));
 }
 
 #[test]
-fn a_feature_that_the_writer_forgot_to_name_is_noticed() {
+fn a_required_feature_that_is_not_listed_is_detected() {
     let mut message = to_wire(&plain());
     message.required_features.clear();
     assert!(matches!(decode(&message.encode_to_vec()), Err(DecodeError::NotUnderstood)));
 }
 
 #[test]
-fn parts_that_are_missing_or_of_an_unknown_kind_are_refused() {
+fn missing_fields_and_unknown_kinds_are_rejected() {
     let server = wire::Server {
         name: "files".into(),
         uid: "5e".into(),
@@ -126,7 +126,7 @@ fn parts_that_are_missing_or_of_an_unknown_kind_are_refused() {
     let tool = wire::Tool { name: "read".into(), class: wire::Class::Read.into(), ..Default::default() };
     let with_tool = |tool: wire::Tool| {
         let server = server.clone();
-        refused(move |policy| policy.servers.push(wire::Server { tools: vec![tool], ..server }))
+        rejection(move |policy| policy.servers.push(wire::Server { tools: vec![tool], ..server }))
     };
     assert_eq!(with_tool(wire::Tool { class: 0, ..tool.clone() }), ConvertError::Missing("class"));
     assert_eq!(with_tool(wire::Tool { class: 9, ..tool.clone() }), ConvertError::Missing("class"));
@@ -135,25 +135,25 @@ fn parts_that_are_missing_or_of_an_unknown_kind_are_refused() {
     assert_eq!(with_tool(tool_with(argument.clone())), ConvertError::Missing("argument.rule"));
     let unknown = wire::Argument { rule: Some(wire::Rule { kind: None }), ..argument };
     assert_eq!(with_tool(tool_with(unknown)), ConvertError::Missing("rule"));
-    assert_eq!(refused(|policy| policy.traffic = None), ConvertError::Missing("traffic"));
-    assert_eq!(refused(|policy| policy.stale_after = None), ConvertError::Missing("stale_after"));
+    assert_eq!(rejection(|policy| policy.traffic = None), ConvertError::Missing("traffic"));
+    assert_eq!(rejection(|policy| policy.stale_after = None), ConvertError::Missing("stale_after"));
     let budget = wire::Budget { name: "b".into(), uid: "b0".into(), ..Default::default() };
-    assert_eq!(refused(|policy| policy.budgets.push(budget)), ConvertError::Missing("budget.selector"));
+    assert_eq!(rejection(|policy| policy.budgets.push(budget)), ConvertError::Missing("budget.selector"));
 }
 
 #[test]
-fn values_that_cannot_be_are_refused() {
+fn invalid_values_are_rejected() {
     let field = |error| match error {
         ConvertError::Invalid { field, .. } => field,
-        other => panic!("refused as {other}"),
+        other => panic!("rejected with {other}"),
     };
-    assert_eq!(field(refused(|policy| policy.generation = 0)), "generation");
-    assert_eq!(field(refused(|policy| policy.tenant_uid = "a b".into())), "tenant_uid");
-    assert_eq!(field(refused(|policy| policy.tenant_uid = String::new())), "tenant_uid");
-    assert_eq!(field(refused(|policy| policy.session_key = vec![0; 31])), "session_key");
-    assert_eq!(field(refused(|policy| policy.currency = "usd".into())), "currency");
+    assert_eq!(field(rejection(|policy| policy.generation = 0)), "generation");
+    assert_eq!(field(rejection(|policy| policy.tenant_uid = "a b".into())), "tenant_uid");
+    assert_eq!(field(rejection(|policy| policy.tenant_uid = String::new())), "tenant_uid");
+    assert_eq!(field(rejection(|policy| policy.session_key = vec![0; 31])), "session_key");
+    assert_eq!(field(rejection(|policy| policy.currency = "usd".into())), "currency");
     let key = wire::VerificationKey { kid: "k".into(), point: vec![2; 65] };
-    assert_eq!(field(refused(|policy| policy.keys.push(key))), "key.point");
+    assert_eq!(field(rejection(|policy| policy.keys.push(key))), "key.point");
     let server = wire::Server {
         name: "files".into(),
         uid: "5e".into(),
@@ -162,11 +162,11 @@ fn values_that_cannot_be_are_refused() {
         limits: Some(wire::ServerLimits::default()),
         ..Default::default()
     };
-    assert_eq!(field(refused(|policy| policy.servers.push(server))), "server.upstream");
+    assert_eq!(field(rejection(|policy| policy.servers.push(server))), "server.upstream");
 }
 
-/// Bytes that do not compress, as if they were a policy.
-fn noise(length: usize) -> Encoded {
+/// Incompressible bytes in the place of an encoded policy.
+fn noise(length: usize) -> EncodedPolicy {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let bytes: Vec<u8> = std::iter::repeat_with(|| {
         state ^= state << 13;
@@ -176,27 +176,27 @@ fn noise(length: usize) -> Encoded {
     })
     .take(length)
     .collect();
-    Encoded { digest: Digest::of(&bytes), bytes }
+    EncodedPolicy { digest: Digest::of(&bytes), bytes }
 }
 
 #[test]
-fn a_snapshot_is_cut_into_chunks_that_fit_into_secrets() {
-    let files = snapshot::split(7, &noise(2 * MAX_CHUNK), None).unwrap();
+fn a_snapshot_is_split_into_chunks_that_fit_into_secrets() {
+    let files = snapshot::write_files(7, &noise(2 * MAX_CHUNK_BYTES), None).unwrap();
     assert_eq!(snapshot::read_index(&files).unwrap().chunks, [0, 1, 2]);
-    assert!(files.values().all(|file| file.len() <= MAX_CHUNK));
-    assert!(matches!(snapshot::split(7, &noise(4 * MAX_CHUNK), None), Err(SnapshotError::TooLarge(_))));
+    assert!(files.values().all(|file| file.len() <= MAX_CHUNK_BYTES));
+    assert!(matches!(snapshot::write_files(7, &noise(4 * MAX_CHUNK_BYTES), None), Err(SnapshotError::TooLarge(_))));
 }
 
 #[test]
-fn a_snapshot_leaves_the_one_before_it_whole() {
+fn a_snapshot_leaves_the_previous_one_intact() {
     let mut before = None;
     for generation in 7..12 {
-        let files = snapshot::split(generation, &noise(3 * MAX_CHUNK), before.as_ref()).unwrap();
+        let files = snapshot::write_files(generation, &noise(3 * MAX_CHUNK_BYTES), before.as_ref()).unwrap();
         let index = snapshot::read_index(&files).unwrap();
         assert_eq!(index.chunks.len(), 4);
-        assert_eq!(index.chunks[0], 0, "the chunk that is written with the index");
+        assert_eq!(index.chunks[0], 0, "the first chunk is written with the index");
         if let Some(before) = &before {
-            let before: &Index = before;
+            let before: &SnapshotIndex = before;
             assert!(
                 index.chunks[1..].iter().all(|number| !before.chunks.contains(number)),
                 "{index:?} over {before:?}"
@@ -207,52 +207,52 @@ fn a_snapshot_leaves_the_one_before_it_whole() {
 }
 
 #[test]
-fn an_index_that_names_chunks_that_cannot_be_is_refused() {
+fn an_index_with_invalid_chunk_numbers_is_rejected() {
     for chunks in ["[]", "[0,1,2,3,4]", "[7]"] {
         let index = format!(r#"{{"generation":7,"digest":"00","chunks":{chunks},"encoding":"gzip"}}"#);
-        let files = BTreeMap::from([(INDEX.to_owned(), index.into_bytes())]);
+        let files = BTreeMap::from([(INDEX_FILE.to_owned(), index.into_bytes())]);
         assert!(matches!(snapshot::read_index(&files), Err(SnapshotError::Chunks(_))), "{chunks}");
     }
 }
 
 fn files() -> BTreeMap<String, Vec<u8>> {
-    snapshot::split(7, &encode(&plain()), None).unwrap()
+    snapshot::write_files(7, &encode(&plain()), None).unwrap()
 }
 
 #[test]
-fn a_snapshot_in_the_middle_of_an_update_gives_its_floor_but_no_policy() {
+fn a_partly_updated_snapshot_gives_its_generation_but_no_policy() {
     let newer = TenantPolicy { generation: 8, suspended: true, ..plain() };
-    let mut mixed = snapshot::split(8, &encode(&newer), None).unwrap();
+    let mut mixed = snapshot::write_files(8, &encode(&newer), None).unwrap();
     mixed.insert(chunk_name(0), files()[&chunk_name(0)].clone());
-    assert!(matches!(snapshot::join(&mixed), Err(SnapshotError::Mixed)));
+    assert!(matches!(snapshot::read_policy(&mixed), Err(SnapshotError::DigestMismatch)));
     assert_eq!(snapshot::read_index(&mixed).unwrap().generation, 8);
 }
 
 #[test]
-fn a_snapshot_whose_index_lies_about_the_generation_is_refused() {
-    let lying = snapshot::split(9, &encode(&plain()), None).unwrap();
-    assert!(matches!(snapshot::join(&lying), Err(SnapshotError::Generation { index: 9, policy: 7 })));
+fn a_snapshot_whose_index_has_the_wrong_generation_is_rejected() {
+    let wrong = snapshot::write_files(9, &encode(&plain()), None).unwrap();
+    assert!(matches!(snapshot::read_policy(&wrong), Err(SnapshotError::Generation { index: 9, policy: 7 })));
 }
 
 #[test]
-fn a_snapshot_without_its_files_is_refused() {
+fn a_snapshot_with_a_missing_file_is_rejected() {
     let mut without_chunk = files();
     without_chunk.remove(&chunk_name(0));
-    assert!(matches!(snapshot::join(&without_chunk), Err(SnapshotError::Missing(name)) if name == "chunk-0"));
+    assert!(matches!(snapshot::read_policy(&without_chunk), Err(SnapshotError::Missing(name)) if name == "chunk-0"));
     let mut without_index = files();
-    without_index.remove(INDEX);
-    assert!(matches!(snapshot::join(&without_index), Err(SnapshotError::Missing(_))));
+    without_index.remove(INDEX_FILE);
+    assert!(matches!(snapshot::read_policy(&without_index), Err(SnapshotError::Missing(_))));
 }
 
 #[test]
-fn a_decompression_bomb_is_cut_off() {
-    let bomb = Encoded { bytes: vec![0; 64 << 20], digest: Digest::of(b"") };
-    let files = snapshot::split(7, &bomb, None).unwrap();
-    assert!(matches!(snapshot::join(&files), Err(SnapshotError::Bomb)));
+fn a_decompression_bomb_is_rejected() {
+    let bomb = EncodedPolicy { bytes: vec![0; 64 << 20], digest: Digest::of(b"") };
+    let files = snapshot::write_files(7, &bomb, None).unwrap();
+    assert!(matches!(snapshot::read_policy(&files), Err(SnapshotError::DecompressedTooLarge)));
 }
 
 #[test]
-fn digests_are_read_as_they_are_written() {
+fn a_digest_survives_a_round_trip_through_its_text_form() {
     let digest = Digest::of(b"policy");
     assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
     assert!(digest.to_string().to_uppercase().parse::<Digest>().is_err());

@@ -1,4 +1,4 @@
-//! A refusal as its caller hears it: a reason, the limit that was met, and what to do next.
+//! The answer to a call that policy refuses: the reason, the limit that was met, and what to do next.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -9,36 +9,36 @@ use jiff::Timestamp;
 use crate::json;
 use crate::reason::Reason;
 
-/// Why a granted tool was not called.
+/// Why a call is refused, as the caller learns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// The stable reason.
+    /// Machine-readable reason.
     pub reason: Reason,
-    /// The argument it is about, by its name in the policy (`filter.path`, `paths[]`); never a caller's word.
+    /// The argument concerned, by its name in the policy (`filter.path`, `paths[]`); never text from the caller.
     pub argument: Option<String>,
-    /// The limit that was met, as a sentence without its full stop. Names that the caller sent stand in it only
-    /// through [`echo`].
+    /// The limit that was met, as a sentence without a full stop. It contains names from the caller only through
+    /// [`echo`].
     pub limit: Option<String>,
-    /// When trying again can help.
+    /// Time after which trying again can help.
     pub retry_after: Option<Duration>,
-    /// When the limit starts anew, in Unix seconds.
+    /// When the limit resets, in Unix seconds.
     pub resets_at: Option<i64>,
 }
 
 impl Denial {
-    /// A refusal with nothing but its reason.
+    /// Creates a denial with only a reason.
     pub const fn new(reason: Reason) -> Self {
         Self { reason, argument: None, limit: None, retry_after: None, resets_at: None }
     }
 
-    /// The same with the limit that was met.
+    /// Sets the limit that was met.
     #[must_use]
     pub fn with_limit(mut self, limit: impl Into<String>) -> Self {
         self.limit = Some(limit.into());
         self
     }
 
-    /// The text for a model: it sees nothing else of the refusal.
+    /// Returns the text for a model, which sees nothing else of the denial.
     pub fn text(&self) -> String {
         let mut text = format!("Refused ({}).", self.reason.as_str());
         if let Some(limit) = &self.limit {
@@ -58,7 +58,7 @@ impl Denial {
         text
     }
 
-    /// Appends the same as data, the JSON object of `_meta["mcp-fleet.dev/denial"]`.
+    /// Appends the denial as data: the JSON object in `_meta["mcp-fleet.dev/denial"]`.
     pub fn write_data(&self, out: &mut Vec<u8>) {
         let text = |name: &str, value: &str, out: &mut Vec<u8>| {
             out.push(b',');
@@ -85,44 +85,44 @@ impl Denial {
         out.push(b'}');
     }
 
-    /// When it resets, in RFC 3339.
+    /// Returns the reset time in RFC 3339.
     fn resets_at(&self) -> Option<String> {
         Timestamp::from_second(self.resets_at?).ok().map(|at| at.to_string())
     }
 }
 
-/// In nanoseconds.
+/// One millisecond in nanoseconds.
 const MILLISECOND: u128 = 1_000_000;
 
-/// A time to wait in whole seconds, never less than it is.
-pub const fn whole_seconds(time: Duration) -> u128 {
+/// Returns a waiting time in whole seconds, rounded up.
+pub const fn ceil_seconds(time: Duration) -> u128 {
     time.as_nanos().div_ceil(1000 * MILLISECOND)
 }
 
-/// A duration as a person says it: milliseconds below one second, whole seconds above, never less than it is.
+/// Formats a waiting time, rounded up: milliseconds below one second, otherwise whole seconds.
 fn duration(time: Duration) -> String {
     if time < Duration::from_secs(1) {
         return format!("{} ms", time.as_nanos().div_ceil(MILLISECOND).max(1));
     }
-    format!("{} s", whole_seconds(time))
+    format!("{} s", ceil_seconds(time))
 }
 
-/// A name that a caller sent, fit for a text or an audit line: at most 64 characters, all printable ASCII, the rest
+/// Escapes a name from a caller for a text or an audit line: at most 64 characters of printable ASCII, everything else
 /// escaped.
-pub fn echo(name: &str) -> Cow<'_, str> {
-    const MOST: usize = 64;
+pub fn escape_name(name: &str) -> Cow<'_, str> {
+    const MAX_LENGTH: usize = 64;
     let plain =
         |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'`' | b'"' | b'<' | b'>') || byte == b' ';
-    if name.len() <= MOST && name.bytes().all(plain) {
+    if name.len() <= MAX_LENGTH && name.bytes().all(plain) {
         return Cow::Borrowed(name);
     }
-    let mut escaped = String::with_capacity(MOST + 1);
+    let mut escaped = String::with_capacity(MAX_LENGTH + 1);
     for character in name.chars() {
         let piece: String = match u8::try_from(character) {
             Ok(byte) if plain(byte) => character.into(),
             _ => character.escape_unicode().collect(),
         };
-        if escaped.len() + piece.len() > MOST - 3 {
+        if escaped.len() + piece.len() > MAX_LENGTH - 3 {
             escaped.push_str("...");
             break;
         }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_says_reason_limit_reset_and_what_to_do() {
+    fn the_text_states_reason_limit_reset_and_next_step() {
         assert_eq!(
             denial().text(),
             "Refused (budget_exhausted). Budget \"daily\" allows 5 USD a day. Resets at 2026-11-22T00:00:00Z. \
@@ -155,15 +155,15 @@ mod tests {
     }
 
     #[test]
-    fn a_time_to_wait_is_never_told_shorter_than_it_is() {
-        let told = |after| Denial { retry_after: Some(after), ..Denial::new(Reason::RateLimited) }.text();
-        assert!(told(Duration::from_millis(1_001)).contains("Try again in 2 s."));
-        assert!(told(Duration::from_nanos(1_000_000_001)).contains("Try again in 2 s."));
-        assert!(told(Duration::from_nanos(1_000_001)).contains("Try again in 2 ms."));
+    fn a_waiting_time_is_rounded_up() {
+        let text = |after| Denial { retry_after: Some(after), ..Denial::new(Reason::RateLimited) }.text();
+        assert!(text(Duration::from_millis(1_001)).contains("Try again in 2 s."));
+        assert!(text(Duration::from_nanos(1_000_000_001)).contains("Try again in 2 s."));
+        assert!(text(Duration::from_nanos(1_000_001)).contains("Try again in 2 ms."));
     }
 
     #[test]
-    fn the_data_says_the_same() {
+    fn the_data_states_the_same_as_the_text() {
         let mut out = Vec::new();
         Denial { retry_after: Some(Duration::from_nanos(1)), ..Denial::new(Reason::RateLimited) }.write_data(&mut out);
         assert!(String::from_utf8(out).unwrap().contains("\"retryAfterMs\":1,"));
@@ -179,12 +179,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_caller_sent_is_echoed_short_and_without_surprises() {
-        assert_eq!(echo("limit"), "limit");
-        assert_eq!(echo("a\nb"), r"a\u{a}b");
-        assert_eq!(echo("`x`"), r"\u{60}x\u{60}");
-        assert_eq!(echo("\u{202e}"), r"\u{202e}");
-        let long = echo(&"é".repeat(500)).into_owned();
+    fn a_name_from_a_caller_is_shortened_and_escaped() {
+        assert_eq!(escape_name("limit"), "limit");
+        assert_eq!(escape_name("a\nb"), r"a\u{a}b");
+        assert_eq!(escape_name("`x`"), r"\u{60}x\u{60}");
+        assert_eq!(escape_name("\u{202e}"), r"\u{202e}");
+        let long = escape_name(&"é".repeat(500)).into_owned();
         assert!(long.len() <= 64 && long.is_ascii() && long.ends_with("..."), "{long}");
     }
 }

@@ -1,8 +1,8 @@
 //! The decision engine of MCP Fleet.
 //!
-//! Everything here is a pure function of policy, governor state, call and time: no tokio, no Kubernetes, no clock
-//! of its own. [`model`] is the policy of one tenant as plain data, the form that the operator compiles and the
-//! gateway enforces; [`reason`] is the closed set of answers to «why».
+//! Decisions are pure functions of the policy, the recorded usage, the call and the time: no tokio, no Kubernetes; the
+//! caller passes the clock in. Start at [`model`], the policy of one tenant as plain data, and [`engine`], which
+//! evaluates calls against it. [`reason`] is the closed set of reasons for refusals and failures.
 
 pub mod authenticate;
 pub mod budget;

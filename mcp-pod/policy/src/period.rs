@@ -7,9 +7,9 @@ use jiff::{Timestamp, ToSpan};
 use crate::model::Period;
 
 impl Period {
-    /// The period that holds `now`: its first moment, and the first moment of the next one.
+    /// Returns the start of the period that contains `now`, and the start of the next one.
     ///
-    /// At the ends of what a calendar can hold, some eight thousand years away, both are `now`.
+    /// At the limits of the calendar, about eight thousand years away, both are `now`.
     pub fn bounds(self, now: Timestamp) -> (Timestamp, Timestamp) {
         self.try_bounds(now).unwrap_or((now, now))
     }
@@ -32,7 +32,7 @@ impl Period {
         }
     }
 
-    /// The name as users write it, small: `hour`, `day`, `week`, `month`.
+    /// Returns the name in lower case: `hour`, `day`, `week` or `month`.
     pub const fn noun(self) -> &'static str {
         match self {
             Self::Hour => "hour",

@@ -1,4 +1,4 @@
-//! Random policies and calls for property tests: small alphabets, so that rules meet and values hit their bounds.
+//! Random policies and calls for property tests. Alphabets are small, so that rules overlap and values hit bounds.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use crate::class::Class;
 use crate::json::{Members, Value};
 use crate::model::{
-    Argument, Grant, GrantedTool, ItemRule, PathRule, Principal, PrincipalLimits, Rule, Scalar, Server, ServerLimits,
-    StaleAfter, StringRule, TenantPolicy, Tool, Traffic,
+    Argument, ArrayRule, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Scalar, Server, ServerLimits,
+    StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
 };
 use crate::units::{Bytes, Micros};
 
@@ -31,12 +31,12 @@ const PATHS: [&str; 14] = [
     "/w/r/a.tar.gz",
 ];
 const WORDS: [&str; 8] = ["", "a", "b", "ab", "-x", "/w/a.txt", "éé", "a\0"];
-/// Those that an enumeration may hold.
-const LISTED: &[&str] = WORDS.split_at(7).0;
+/// The words that an enumeration may contain.
+const ENUM_WORDS: &[&str] = WORDS.split_at(7).0;
 const NAMES: [&str; 4] = ["p", "q", "r", "s"];
 
-fn some<T: Clone + std::fmt::Debug + 'static>(from: &'static [T], most: usize) -> impl Strategy<Value = Vec<T>> {
-    prop::sample::subsequence(from, 1..=most)
+fn some<T: Clone + std::fmt::Debug + 'static>(from: &'static [T], max: usize) -> impl Strategy<Value = Vec<T>> {
+    prop::sample::subsequence(from, 1..=max)
 }
 
 fn owned(texts: &[&str]) -> Vec<String> {
@@ -63,7 +63,7 @@ fn leaf() -> impl Strategy<Value = Rule> {
     });
     prop_oneof![
         3 => path_rule(),
-        2 => some(LISTED, 3).prop_map(|values| Rule::Enum(owned(&values))),
+        2 => some(ENUM_WORDS, 3).prop_map(|values| Rule::Enum(owned(&values))),
         1 => some(&PATHS, 3).prop_map(|values| Rule::Enum(owned(&values))),
         3 => string,
         2 => (-4..4_i64, 0..4_i64)
@@ -73,22 +73,23 @@ fn leaf() -> impl Strategy<Value = Rule> {
         1 => prop_oneof![
             any::<bool>().prop_map(Scalar::Boolean),
             (-2..2_i64).prop_map(Scalar::Integer),
-            prop::sample::select(LISTED).prop_map(|word| Scalar::String(word.to_owned())),
+            prop::sample::select(ENUM_WORDS).prop_map(|word| Scalar::String(word.to_owned())),
         ].prop_map(Rule::Const),
     ]
 }
 
-/// A rule, at most three deep.
+/// A rule with at most three levels.
 pub(crate) fn rule() -> impl Strategy<Value = Rule> {
     leaf().prop_recursive(2, 12, 3, |inner| {
         prop_oneof![
-            (inner.clone(), 0..3_u32).prop_map(|(item, max_items)| Rule::Array(Box::new(ItemRule { item, max_items }))),
+            (inner.clone(), 0..3_u32)
+                .prop_map(|(item, max_items)| Rule::Array(Box::new(ArrayRule { item, max_items }))),
             named(inner).prop_map(Rule::Object),
         ]
     })
 }
 
-/// Arguments, few names.
+/// Up to three arguments with names from a small set.
 pub(crate) fn arguments() -> impl Strategy<Value = Vec<Argument>> {
     named(rule())
 }
@@ -136,7 +137,7 @@ fn object(value: impl Strategy<Value = Value<'static>>) -> impl Strategy<Value =
         .prop_map(|(names, values)| names.into_iter().map(Cow::Borrowed).zip(values).collect())
 }
 
-/// A value that this rule often admits: random ones mostly have the wrong type.
+/// A value that this rule often admits; purely random values mostly have the wrong type.
 pub(crate) fn value_for(rule: &Rule) -> BoxedStrategy<Value<'static>> {
     let near: BoxedStrategy<Value<'static>> = match rule {
         Rule::Path(_) => path().boxed(),
@@ -168,7 +169,7 @@ pub(crate) fn members_for(arguments: &[Argument]) -> BoxedStrategy<Members<'stat
     members.prop_map(|members| members.into_iter().flatten().collect()).boxed()
 }
 
-/// A tenant with one server `files` and nothing else; tests change what they are about.
+/// A tenant with one server `files` and one principal `coder`, for tests to change.
 pub(crate) fn policy() -> TenantPolicy {
     TenantPolicy {
         tenant: "acme".into(),
@@ -179,7 +180,7 @@ pub(crate) fn policy() -> TenantPolicy {
         issuer: "https://operator.example/tenants/t-1".into(),
         keys: vec![],
         session_key: vec![0; 32],
-        traffic: Traffic::default(),
+        traffic: TenantLimits::default(),
         stale_after: StaleAfter { read: Duration::from_secs(60), write: Duration::from_secs(15) },
         currency: None,
         servers: vec![server("files", vec![])],
@@ -228,7 +229,7 @@ pub(crate) fn grant(scope: &str, tools: Vec<GrantedTool>, classes: Vec<Class>) -
     Grant { scope: scope.into(), server_uid: "s-files".into(), tools, classes }
 }
 
-/// A named tool with these arguments; absent: as the catalogue says.
+/// A grant of a tool by name with these arguments, or with those of the catalogue.
 pub(crate) fn named_tool(name: &str, arguments: Option<Vec<Argument>>) -> GrantedTool {
     GrantedTool { name: name.into(), arguments }
 }
@@ -238,7 +239,7 @@ pub(crate) fn any_tool() -> impl Strategy<Value = Tool> {
     (prop::sample::select(&Class::ALL[..]), arguments()).prop_map(|(class, arguments)| tool("t", class, arguments))
 }
 
-/// A grant that may name the tool `t`, or cover it by its class, or not.
+/// A grant that may name the tool `t`, or cover it by its class, or neither.
 pub(crate) fn any_grant() -> impl Strategy<Value = Grant> {
     let named = prop::option::weighted(0.8, prop::option::weighted(0.8, arguments()));
     (named, prop::sample::subsequence(&Class::ALL[..], 0..=3)).prop_map(|(named, classes)| {
@@ -246,7 +247,7 @@ pub(crate) fn any_grant() -> impl Strategy<Value = Grant> {
     })
 }
 
-/// A grant that names the tool `t` with arguments much like its own: random ones seldom admit anything.
+/// A grant that names the tool `t` with arguments close to its own; random arguments rarely admit anything.
 pub(crate) fn near_grant(tool: &Tool) -> impl Strategy<Value = Grant> + use<> {
     let arguments: Vec<_> = tool
         .arguments

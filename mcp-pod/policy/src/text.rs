@@ -1,10 +1,10 @@
-//! Text of servers, made safe to show: characters that hide, reorder or command are replaced.
+//! Makes text from servers safe to show: replaces characters that hide or reorder text or control a terminal.
 
 use std::borrow::Cow;
 
-/// Replaces by U+FFFD: control characters but line feed and tab (so also the escape of ANSI sequences), bidirectional
-/// overrides and isolates, tag characters, and the variation selectors that can carry hidden bytes. A carriage return
-/// before a line feed goes.
+/// Replaces unsafe characters with U+FFFD: control characters except line feed and tab (so also the escape of ANSI
+/// sequences), bidirectional overrides and isolates, tag characters, and the variation selectors that can carry hidden
+/// bytes. Removes a carriage return before a line feed.
 pub fn neutralise(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
@@ -25,14 +25,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_text_is_left_alone() {
+    fn safe_text_is_unchanged() {
         for text in ["a\tb\nc", "é 😀 ❤\u{fe0f} 漢字 שלום\u{200f}", "👩\u{200d}💻"] {
             assert!(matches!(neutralise(text), Cow::Borrowed(same) if same == text));
         }
     }
 
     #[test]
-    fn hidden_and_commanding_characters_are_replaced() {
+    fn hidden_and_control_characters_are_replaced() {
         assert_eq!(neutralise("\u{1b}[31mred"), "\u{fffd}[31mred");
         assert_eq!(neutralise("a\u{202e}b\u{2066}c"), "a\u{fffd}b\u{fffd}c");
         assert_eq!(neutralise("x\u{e0041}\u{e0042}\u{e0100}"), "x\u{fffd}\u{fffd}\u{fffd}");

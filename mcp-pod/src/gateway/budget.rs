@@ -1,66 +1,210 @@
-//! The seam between the call pipeline and whatever holds the money: leases in a gateway, a fake in a test.
+//! The leases that calls are paid from: the lease pool of the policy engine, shared by calls and the control stream.
+//!
+//! A call that fits into the leases at hand takes one uncontended lock and waits for nothing. Otherwise the control
+//! stream requests a lease, and the call waits at most [`LEASE_TIMEOUT`] for the answer. Without a stream the call is
+//! denied: money that the ledger has not charged cannot be spent.
 
-use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use futures::future::BoxFuture;
+use mcp_fleet_policy::budget::{
+    self, Charge, LeaseAnswer, LeasePool, LeaseRequest, PricedCall, ReserveOutcome, SpendReport,
+};
 use mcp_fleet_policy::denial::Denial;
-use mcp_fleet_policy::model::Budget;
-use mcp_fleet_policy::units::Micros;
+use mcp_fleet_policy::model::{Budget, TenantPolicy};
+use mcp_fleet_policy::reason::Reason;
+use mcp_fleet_policy::tick::Tick;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-/// Who calls what and which budgets cover it: made once for each tool a principal calls under one policy, so that a
-/// call that has to wait for a lease can keep it.
-#[derive(Clone, Debug)]
-pub struct CallFacts {
-    /// The caller, `<namespace>/<name>`.
-    pub principal: String,
-    /// The name of the server.
-    pub server: String,
-    /// The name of the tool.
-    pub tool: String,
-    /// What a call costs.
-    pub price: Micros,
-    /// Every budget of the policy that covers the call; each must have room.
-    pub budgets: Vec<Budget>,
+/// How long a call waits for a lease.
+const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The lease pool of this process.
+#[derive(Debug)]
+pub struct Leases {
+    pool: Mutex<LeasePool>,
+    start: Instant,
+    epoch: String,
+    /// Notifies the control stream that something has to be sent before its next turn.
+    unsent: Notify,
+    /// Notifies waiting calls of an answer, and [`Self::returned`] of an acknowledged report.
+    answered: Notify,
 }
 
-/// Holds budgets and takes calls out of them.
-pub trait Budgets: Debug + Send + Sync {
+impl Leases {
+    /// Returns an empty pool.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            pool: Mutex::new(LeasePool::new()),
+            start: Instant::now(),
+            epoch: ulid::Ulid::generate().to_string(),
+            unsent: Notify::new(),
+            answered: Notify::new(),
+        })
+    }
+
+    /// Returns the epoch of this process. Together with the pod's UID it names the holder of these leases.
+    pub(crate) fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    fn now(&self) -> Tick {
+        Tick::from_elapsed(self.start.elapsed())
+    }
+
+    /// Replaces the budgets by those of a policy that comes into force.
+    pub(crate) fn apply(&self, policy: &TenantPolicy) {
+        self.pool.lock().apply(self.now(), policy);
+        self.answered.notify_waiters();
+    }
+
     /// Takes the price and one call out of every budget that covers the call, or out of none.
     ///
-    /// Asked on every call, also for free tools that no budget covers.
-    fn reserve(&self, call: &Arc<CallFacts>) -> Attempt;
-}
+    /// Ends in bounded time. Every call needs a reservation, also one of a free tool that no budget covers.
+    pub(crate) async fn reserve(
+        self: &Arc<Self>,
+        call: &PricedCall<'_>,
+        budgets: &[Budget],
+    ) -> Result<Reservation, Denial> {
+        match self.try_reserve(call, budgets) {
+            ReserveOutcome::Reserved(reservation) => Ok(self.reserved(reservation)),
+            ReserveOutcome::Denied(denial) => Err(denial),
+            // Boxed because it is rare, and would make the future of every call larger.
+            ReserveOutcome::NeedLease => Box::pin(self.reserve_from_next_lease(call, budgets)).await,
+        }
+    }
 
-/// The answer to [`Budgets::reserve`].
-pub enum Attempt {
-    /// Answered from leases at hand, without waiting.
-    Ready(Result<Box<dyn Reservation>, Denial>),
-    /// A lease has to be asked for. The future ends in bounded time, with `budget_unavailable` if nothing else.
-    Wait(BoxFuture<'static, Result<Box<dyn Reservation>, Denial>>),
-}
+    fn try_reserve(&self, call: &PricedCall<'_>, budgets: &[Budget]) -> ReserveOutcome {
+        let now = self.now();
+        let outcome = self.pool.lock().reserve(now, unix_now(), call, budgets.iter());
+        if matches!(outcome, ReserveOutcome::NeedLease) {
+            self.unsent.notify_one();
+        }
+        outcome
+    }
 
-impl Debug for Attempt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Ready(answer) => f.debug_tuple("Ready").field(answer).finish(),
-            Self::Wait(_) => f.write_str("Wait"),
+    async fn reserve_from_next_lease(
+        self: &Arc<Self>,
+        call: &PricedCall<'_>,
+        budgets: &[Budget],
+    ) -> Result<Reservation, Denial> {
+        let deadline = tokio::time::sleep(LEASE_TIMEOUT);
+        tokio::pin!(deadline);
+        loop {
+            // Listening before trying: an answer that comes in between is not missed.
+            let answered = self.answered.notified();
+            tokio::pin!(answered);
+            answered.as_mut().enable();
+            match self.try_reserve(call, budgets) {
+                ReserveOutcome::Reserved(reservation) => return Ok(self.reserved(reservation)),
+                ReserveOutcome::Denied(denial) => return Err(denial),
+                ReserveOutcome::NeedLease => {}
+            }
+            tokio::select! {
+                () = answered => {}
+                () = &mut deadline => {
+                    return Err(Denial::new(Reason::BudgetUnavailable).with_limit("the ledger did not answer in time"));
+                }
+            }
+        }
+    }
+
+    fn reserved(self: &Arc<Self>, reservation: budget::Reservation) -> Reservation {
+        Reservation { leases: Arc::clone(self), reservation: Some(reservation) }
+    }
+
+    /// Waits until there is something to send at once.
+    pub async fn something_to_send(&self) {
+        self.unsent.notified().await;
+    }
+
+    /// Returns the requests to send now.
+    pub fn take_lease_requests(&self) -> Vec<LeaseRequest> {
+        self.pool.lock().take_lease_requests(self.now())
+    }
+
+    /// Returns the reports to send now.
+    pub fn take_reports(&self) -> Vec<SpendReport> {
+        self.pool.lock().take_reports(self.now())
+    }
+
+    /// A new control stream is up: whatever an earlier one may have lost is sent again, with the same numbers.
+    pub(crate) fn resend_unanswered(&self) {
+        self.pool.lock().resend_unanswered();
+    }
+
+    /// Lets time pass in the pool: leases expire, idle ones are returned.
+    pub(crate) fn expire_leases(&self) {
+        self.pool.lock().expire_leases(self.now());
+    }
+
+    /// Applies an answer of the ledger.
+    pub fn answer(&self, answer: LeaseAnswer) {
+        self.pool.lock().answer(self.now(), unix_now(), answer);
+        self.answered.notify_waiters();
+    }
+
+    /// Marks a report as written by the ledger.
+    pub fn acknowledge_report(&self, lease: &str, sequence: u64) {
+        self.pool.lock().acknowledge_report(lease, sequence);
+        self.answered.notify_waiters();
+    }
+
+    /// Starts to return a lease to the leader.
+    pub fn return_lease(&self, lease: &str) {
+        self.pool.lock().return_lease(self.now(), lease);
+    }
+
+    /// Starts to return all leases. Calls are denied from now on.
+    pub(crate) fn close(&self) {
+        self.pool.lock().close(self.now());
+        self.unsent.notify_one();
+    }
+
+    /// Waits until the ledger has acknowledged the last report of every lease.
+    pub(crate) async fn returned(&self) {
+        loop {
+            let answered = self.answered.notified();
+            tokio::pin!(answered);
+            answered.as_mut().enable();
+            if self.pool.lock().is_empty() {
+                return;
+            }
+            answered.await;
         }
     }
 }
 
-/// What was taken out of the budgets for one call. Dropping it keeps the whole reserve spent: a call that nobody
-/// can say the end of has been paid.
-pub trait Reservation: Debug + Send + Sync {
-    /// Ends the reservation.
-    fn settle(self: Box<Self>, charge: Charge);
+/// What one call has taken out of its budgets. Dropped unsettled, it is charged in full: the server may have seen the
+/// call.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    leases: Arc<Leases>,
+    reservation: Option<budget::Reservation>,
 }
 
-/// What a call cost in the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Charge {
-    /// The reserve: the server saw the call, or may have.
-    Full,
-    /// Nothing: the server certainly never saw it.
-    Nothing,
+impl Reservation {
+    /// Ends the reservation.
+    pub(crate) fn settle(mut self, charge: Charge) {
+        self.end(charge);
+    }
+
+    fn end(&mut self, charge: Charge) {
+        if let Some(reservation) = self.reservation.take() {
+            self.leases.pool.lock().settle(self.leases.now(), reservation, charge);
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.end(Charge::Full);
+    }
+}
+
+/// Returns the wall-clock time in Unix seconds. Used for the end of budget periods only.
+fn unix_now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }

@@ -1,54 +1,40 @@
-//! The gateway of one tenant: its one door, through which every call of every agent passes.
+//! The gateway of one tenant: the only way in for its agents. Every call passes through here.
 //!
-//! A request goes through these stages, one file or folder each, and ends at the first that refuses it:
+//! Start with [`pipeline`], which lists the stages of a request. In the order of a call's life:
 //!
-//! 1. [`listen`], [`serve`]: TLS, HTTP/1.1 and HTTP/2, limits on connections, heads and bodies.
-//! 2. [`authenticate`]: the bearer token, from headers alone.
-//! 3. [`route`], [`read_body`], [`decode`]: one well-formed message of one revision.
-//! 4. [`methods`]: what each method does; `tools/call` authorises, validates, governs and reserves.
-//! 5. [`forward`], [`answer`]: through [`upstream`] to the shim, and what comes back, checked.
-//! 6. [`settle`], [`journal`]: money, [`metrics`] and the [`audit`] line, for calls that went and for those refused.
+//! - [`connection`] accepts TLS connections and serves HTTP on them, on the threads of [`workers`].
+//! - [`request`] authenticates the caller and reads one message from the HTTP request.
+//! - [`methods`] does what each MCP method asks; [`call`] is `tools/call`, from authorisation to settlement.
+//! - [`upstream`] talks to the tool servers' shims; [`respond`] writes the answers.
+//! - [`audit`] and [`metrics`] record what happened.
 //!
-//! [`pipeline`] holds them together. [`state`] is what they share, [`enforced`] one generation of the policy;
-//! [`control`] brings policies and money from the operator.
+//! [`state`] is what all connections share, [`policy`] one generation of the tenant's policy prepared for calls,
+//! [`budget`] the leases that calls are paid from. [`control`] gets policies and leases from the operator. [`mod@run`]
+//! starts and stops the process.
 
-mod answer;
-pub mod audit;
-mod authenticate;
-pub mod budget;
-pub mod control;
-mod decode;
-mod detach;
-mod digest;
-mod enforced;
-mod envelope;
-mod forward;
-mod freshness;
-mod granted;
-mod inflight;
-mod journal;
-mod listen;
-mod lists;
+mod audit;
+mod budget;
+mod call;
+mod connection;
+mod control;
+mod log_throttle;
 mod methods;
-pub mod metrics;
+mod metrics;
 mod pipeline;
-mod quota;
-mod read_body;
-mod refused;
+mod policy;
+mod request;
 mod respond;
-mod route;
 mod run;
-mod seldom;
-mod serve;
-mod session;
-mod settle;
-pub mod state;
-mod trail;
+mod state;
 mod upstream;
 mod workers;
 
-pub use listen::{listen, listen_plain};
+pub use audit::Audit;
+pub use budget::Leases;
+pub use connection::{listen, listen_plain};
+pub use control::{Args as ControlArgs, Control};
+pub use policy::InstallError;
 pub use run::{Args, run};
-pub use serve::serve_connection;
+pub use state::State;
 pub use upstream::Dialer;
 pub use workers::Workers;

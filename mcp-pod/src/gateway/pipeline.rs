@@ -1,109 +1,93 @@
-//! The life of a request: every stage in its order, and one place where refusals are answered, counted and audited.
+//! The stages of a request, from its head to its answer.
 //!
-//! `authenticate (headers) → home → share → head → body → decode → era → method`. With one gateway replica every
-//! principal is at home here; forwarding to its home comes behind the first, because from there on state is touched.
+//! Each reason for which a request is rejected belongs to one of them ([`mcp_fleet_policy::reason::Stage`]):
+//!
+//! 1. `policy`: a policy is in force, fresh enough for the class of the tool, and the tenant is not suspended.
+//! 2. `authenticate`: the bearer token is a principal's; decided from the head alone, before the body is read.
+//! 3. `decode`: the head and the body are one well-formed message of one protocol revision.
+//! 4. `authorise`: the caller has a grant for the server and the tool.
+//! 5. `validate`: the arguments follow the rules of the catalogue and of one single grant.
+//! 6. `govern`: rate and concurrency limits have room, and leases pay the price.
+//! 7. `forward`: the call goes to the shim, and the answer is checked.
+//! 8. `audit`: the audit line is written; its place in the queue was reserved before the call was forwarded.
+//!
+//! [`answer`] is the one place where rejections are answered, counted and audited. [`run`] holds the stages that all
+//! requests have in common and then dispatches to [`methods`]; [`super::call`] has the other stages of a tool call.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::{ALLOW, RETRY_AFTER};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use mcp_fleet_policy::denial::Denial;
+use mcp_fleet_policy::engine::ServerAccess;
 use mcp_fleet_policy::reason::Reason;
 use ulid::Ulid;
 
-use super::authenticate::{Unauthenticated, check};
-use super::decode::{Era, McpHeaders, era, known, read};
-use super::enforced::Enforced;
-use super::journal::Journal;
-use super::methods::{self, Context};
-use super::read_body::{BodyError, read_body};
-use super::refused::Refused;
-use super::respond::{Body, Failure, denied_request, error, unauthorised};
-use super::route::{self, Unfit};
-use super::seldom::Seldom;
-use super::state::State;
+use super::audit::RequestRecord;
+use super::log_throttle::LogThrottle;
+use super::methods;
+use super::policy::ActivePolicy;
+use super::request::{
+    Caller, Era, McpHeaders, Message, check_token, detect_era, known_method, read_body, read_message, route,
+};
+use super::respond::{Body, Rejection};
+use super::state::{RequestContext, State};
 
-/// Answers below this size take no more memory than what stands around them.
-const SMALL: usize = 1024;
+/// Answers below this size do not count as unread: connections and headers take as much memory.
+const SMALL_ANSWER: usize = 1024;
 
-/// When a stranger's refusal in a flood was last audited: they must not fill the trail, which is rolled over by its size.
-static FLOOD: Seldom = Seldom::new();
+/// Throttles the audit lines of floods without a known principal. Log files rotate by size, so a flood could push the
+/// rest of the audit trail out.
+static FLOOD_THROTTLE: LogThrottle = LogThrottle::new();
 
 /// Answers one request.
 pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
     let _active = state.enter();
-    let mut journal = Journal::new(Instant::now(), Ulid::generate(), request.uri().path());
-    let enforced = state.enforced();
-    let answered = stages(&state, enforced.as_ref(), &mut journal, peer, request).await;
-    let principal =
-        enforced.as_ref().zip(journal.principal).and_then(|(enforced, index)| enforced.principal_uid(index));
+    let mut record = RequestRecord::new(Instant::now(), Ulid::generate(), request.uri().path());
+    let policy = state.active_policy();
+    let answered = run(&state, policy.as_ref(), &mut record, peer, request).await;
+    let principal = policy.as_ref().zip(record.principal).and_then(|(policy, index)| policy.principal_uid(index));
     let response = match answered {
         Ok(response) => response,
-        Err(refused) => {
+        Err(rejection) => {
             let audited = match principal {
-                _ if !refused.flood => true,
-                Some(principal) => state.governor.audible(state.tick(), principal),
-                None => FLOOD.now(),
+                _ if !rejection.flood => true,
+                Some(principal) => state.governor.should_audit(state.tick(), principal),
+                None => FLOOD_THROTTLE.allows(),
             };
-            journal.refused(&state, enforced.as_deref(), refused.reason, audited).await;
-            *refused.response
+            state.record_rejected(&record, policy.as_deref(), rejection.reason, audited).await;
+            *rejection.response
         }
     };
     match principal {
         Some(principal) => response.map(|body| match body {
-            Body::Whole(bytes) if bytes.len() >= SMALL => Body::Whole(state.unread(principal, bytes)),
+            Body::Whole(bytes) if bytes.len() >= SMALL_ANSWER => Body::Whole(state.count_unread(principal, bytes)),
             body => body,
         }),
         None => response,
     }
 }
 
-async fn stages(
+async fn run(
     state: &Arc<State>,
-    enforced: Option<&Arc<Enforced>>,
-    journal: &mut Journal,
+    policy: Option<&Arc<ActivePolicy>>,
+    record: &mut RequestRecord,
     peer: IpAddr,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Refused> {
+) -> Result<Response<Body>, Rejection> {
     let (head, body) = request.into_parts();
     let now = unix_now();
-    let enforced = enforced.ok_or_else(|| unserviceable(Reason::PolicyMissing))?;
-    let caller = check(enforced, &state.flood, peer, &head.headers, now).map_err(unauthenticated)?;
-    journal.principal = Some(caller.principal.index());
-    state.governor.look(state.tick(), &caller.principal.policy().uid).map_err(|denial| too_much(&denial))?;
-
-    if route::foreign_origin(&head.headers, &enforced.policy().audience) {
-        return Err(plain(StatusCode::FORBIDDEN, Reason::OriginRefused));
-    }
-    let view = route::server(head.uri.path())
-        .ok_or(Reason::ServerUnknown)
-        .and_then(|server| caller.principal.view(server))
-        .map_err(|reason| plain(StatusCode::NOT_FOUND, reason))?;
-    journal.server = Some(view.server_index());
-    route::fit(&head.method, &head.headers).map_err(unfit)?;
-
-    let limit = view.server().limits.max_request.get();
-    let body = read_body(&head.headers, body, limit).await.map_err(|error| unread(&error))?;
-    let message = read(&body).map_err(|invalid| {
-        let failure =
-            Failure { status: StatusCode::BAD_REQUEST, code: invalid.code, message: &invalid.text, data: None };
-        Refused::new(Reason::MessageInvalid, error(invalid.id.as_ref(), &failure))
-    })?;
-    journal.method = known(&message.method).ok_or_else(|| message.method.clone());
+    let policy = policy.ok_or_else(Rejection::no_policy)?;
+    let caller = authenticate(state, policy, record, peer, &head.headers, now)?;
+    let view = find_server(policy, record, &head, caller)?;
+    let body = read_body(&head.headers, body, view.server().limits.max_request.get()).await?;
     let headers = McpHeaders::read(&head.headers);
-    let era = era(&headers, &message).map_err(|wrong| {
-        let (text, data) = (wrong.to_string(), wrong.data());
-        let failure =
-            Failure { status: StatusCode::BAD_REQUEST, code: wrong.code(), message: &text, data: data.as_deref() };
-        let reason = if data.is_some() { Reason::VersionUnsupported } else { Reason::RequestInvalid };
-        Refused::new(reason, error(message.id(), &failure))
-    })?;
-    let context = Context {
+    let (message, era) = decode(record, &headers, &body)?;
+    let context = RequestContext {
         state,
-        enforced,
+        policy,
         caller,
         view,
         now,
@@ -111,65 +95,75 @@ async fn stages(
         events: route::accepts(&head.headers, "text/event-stream"),
         session: headers.session.as_deref(),
     };
-    match era {
-        Era::Modern => methods::modern(&context, journal, message).await,
-        Era::Legacy(named) => methods::legacy(&context, journal, named, message).await,
-    }
+    methods::dispatch(&context, record, era, message).await
 }
 
-/// Seconds since 1970.
+/// Identifies the caller, and rejects the request if the caller sends too many.
+fn authenticate<'p>(
+    state: &State,
+    policy: &'p ActivePolicy,
+    record: &mut RequestRecord,
+    peer: IpAddr,
+    headers: &HeaderMap,
+    now: i64,
+) -> Result<Caller<'p>, Rejection> {
+    let caller = check_token(&policy.compiled, &policy.token_verifier, &state.failures, peer, headers, now)?;
+    record.principal = Some(caller.principal.index());
+    let within_limit = state.governor.check_request(state.tick(), &caller.principal.model().uid);
+    within_limit.map_err(|denial| Rejection::too_many_requests(&denial))?;
+    Ok(caller)
+}
+
+/// Checks the head, and finds the server in its path among those of the caller.
+fn find_server<'p>(
+    policy: &ActivePolicy,
+    record: &mut RequestRecord,
+    head: &Parts,
+    caller: Caller<'p>,
+) -> Result<ServerAccess<'p>, Rejection> {
+    if route::foreign_origin(&head.headers, &policy.tenant_policy().audience) {
+        return Err(Rejection::head(StatusCode::FORBIDDEN, Reason::OriginRefused));
+    }
+    let view = route::server_name(head.uri.path())
+        .ok_or(Reason::ServerUnknown)
+        .and_then(|server| caller.principal.server(server))
+        .map_err(|reason| Rejection::head(StatusCode::NOT_FOUND, reason))?;
+    record.server = Some(view.server_index());
+    route::check_head(&head.method, &head.headers)?;
+    Ok(view)
+}
+
+/// Parses the message in the body, and detects its revision from headers and message together.
+fn decode<'b>(
+    record: &mut RequestRecord,
+    headers: &McpHeaders,
+    body: &'b [u8],
+) -> Result<(Message<'b>, Era), Rejection> {
+    let message = read_message(body)?;
+    record.method = known_method(&message.method).ok_or_else(|| message.method.clone());
+    let era = detect_era(headers, &message).map_err(|wrong| Rejection::wrong_revision(message.id(), &wrong))?;
+    Ok((message, era))
+}
+
+/// Returns the time in Unix seconds.
 fn unix_now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// A refusal that is about the head alone.
-fn plain(status: StatusCode, reason: Reason) -> Refused {
-    Refused::new(reason, denied_request(None, status, &Denial::new(reason)))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Nobody can be told from anybody else yet: the only 503.
-fn unserviceable(reason: Reason) -> Refused {
-    let mut refused = plain(StatusCode::SERVICE_UNAVAILABLE, reason);
-    refused.response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    refused
-}
-
-fn unauthenticated(why: Unauthenticated) -> Refused {
-    match why {
-        Unauthenticated::Refused(reason) => Refused::new(reason, unauthorised(reason)),
-        Unauthenticated::Flood => {
-            let mut refused = plain(StatusCode::TOO_MANY_REQUESTS, Reason::TokenInvalid);
-            refused.response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
-            refused.flood = true;
-            refused
-        }
-    }
-}
-
-/// More than one principal may ask for, whatever it is.
-fn too_much(denial: &Denial) -> Refused {
-    let response = denied_request(None, StatusCode::TOO_MANY_REQUESTS, denial);
-    Refused { flood: true, ..Refused::new(denial.reason, response) }
-}
-
-fn unfit(why: Unfit) -> Refused {
-    let status = match why {
-        Unfit::Method => StatusCode::METHOD_NOT_ALLOWED,
-        Unfit::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Unfit::Accept => StatusCode::NOT_ACCEPTABLE,
-    };
-    let mut refused = plain(status, Reason::RequestInvalid);
-    if why == Unfit::Method {
-        refused.response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-    }
-    refused
-}
-
-fn unread(why: &BodyError) -> Refused {
-    match why {
-        BodyError::TooLarge => plain(StatusCode::PAYLOAD_TOO_LARGE, Reason::RequestTooLarge),
-        BodyError::Slow => plain(StatusCode::REQUEST_TIMEOUT, Reason::RequestInvalid),
-        BodyError::Broken(_) => plain(StatusCode::BAD_REQUEST, Reason::RequestInvalid),
+    #[test]
+    fn the_documented_stages_are_those_of_the_reasons() {
+        let documented: Vec<_> = include_str!("pipeline.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! ")?.split_once(". `")?.1.split_once("`: "))
+            .map(|(stage, _)| stage)
+            .collect();
+        let mut stages: Vec<_> = Reason::ALL.iter().map(|reason| reason.stage().as_str()).collect();
+        stages.dedup();
+        assert_eq!(documented, stages);
     }
 }

@@ -1,8 +1,8 @@
-//! The threads that serve connections, each with a runtime of its own.
+//! The threads that serve connections, each with its own single-threaded runtime.
 //!
-//! A connection lives on one thread from its handshake to its end, and so does what it uses of the connections to tool
-//! servers ([`lane`]): a call is never handed from thread to thread, and waking it costs no system call. Work that
-//! belongs to no connection runs on the runtime that everything was started from.
+//! A connection stays on one thread from its handshake to its end, and its calls use only that thread's connections to
+//! tool servers ([`worker_index`]). So a call never moves between threads, and waking it costs no system call. Work
+//! that belongs to no connection runs on the main runtime.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -12,21 +12,21 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
 use tokio::time::MissedTickBehavior;
 
-/// Shorter than the deadline of any usual call.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-/// The most threads, and how many sets of idle connections there are at most.
-pub(crate) const MOST: usize = 8;
+/// Period of the heartbeat: shorter than the timeout of a typical call.
+const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
+/// Largest number of worker threads.
+pub(crate) const MAX_WORKERS: usize = 8;
 
 thread_local! {
-    static LANE: Cell<usize> = const { Cell::new(MOST) };
+    static WORKER_INDEX: Cell<usize> = const { Cell::new(MAX_WORKERS) };
 }
 
-/// Which of the `MOST + 1` sets of idle connections the calling thread uses; threads that are no worker share the last.
-pub(crate) fn lane() -> usize {
-    LANE.get()
+/// Returns the index of the calling worker thread, or [`MAX_WORKERS`] on any other thread.
+pub(crate) fn worker_index() -> usize {
+    WORKER_INDEX.get()
 }
 
-/// The threads. They end with the process.
+/// The worker threads, which run until the process ends.
 #[derive(Clone, Debug)]
 pub struct Workers {
     workers: Arc<[Worker]>,
@@ -35,21 +35,21 @@ pub struct Workers {
 #[derive(Debug)]
 struct Worker {
     handle: Handle,
-    /// One more reference for each connection.
+    /// Counts the thread's connections: each has a reference.
     connections: Arc<()>,
 }
 
 impl Workers {
-    /// Starts one thread for each processor, eight at most: a gateway on a large node without a CPU limit needs no
-    /// thread for each of its cores.
+    /// Starts one thread per processor, at most [`MAX_WORKERS`]: on a large node without a CPU limit, a gateway needs
+    /// no thread for every core.
     pub fn start() -> std::io::Result<Self> {
-        let count = std::thread::available_parallelism().map_or(2, usize::from).min(MOST);
+        let count = std::thread::available_parallelism().map_or(2, usize::from).min(MAX_WORKERS);
         let workers = (0..count).map(Worker::start).collect::<std::io::Result<_>>()?;
         Ok(Self { workers })
     }
 
-    /// Has a connection served by the thread that has the fewest. `serve` is called there, so that the connection's
-    /// socket can belong to that thread's runtime.
+    /// Serves a connection on the thread with the fewest connections. `serve` is called on that thread, so that the
+    /// connection's socket belongs to its runtime.
     pub(crate) fn spawn<S>(&self, serve: impl FnOnce() -> S + Send + 'static)
     where
         S: Future<Output = ()> + Send + 'static,
@@ -65,24 +65,24 @@ impl Workers {
 }
 
 impl Worker {
-    fn start(lane: usize) -> std::io::Result<Self> {
+    fn start(index: usize) -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
-        std::thread::Builder::new().name(format!("worker-{lane}")).spawn(move || {
-            LANE.set(lane);
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            WORKER_INDEX.set(index);
             runtime.block_on(heartbeat());
         })?;
         Ok(Self { handle, connections: Arc::new(()) })
     }
 }
 
-/// Wakes the thread once a second, for ever. tokio wakes itself by a system call whenever a timer is set that is due
-/// before all others; with a timer that is due sooner than any call's deadline, setting those costs nothing.
+/// Wakes the thread once a second, indefinitely. tokio wakes itself with a system call whenever a new timer is due
+/// before all others. The heartbeat is due before the deadline of a typical call, so setting a deadline costs none.
 async fn heartbeat() {
-    let mut beats = tokio::time::interval(HEARTBEAT);
-    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = tokio::time::interval(HEARTBEAT_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        beats.tick().await;
+        ticks.tick().await;
     }
 }
 
@@ -95,26 +95,26 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn connections_are_spread_and_stay_where_they_are() {
+    async fn connections_are_spread_and_stay_on_their_thread() {
         let workers = Workers::start().unwrap();
-        let (sender, mut lanes) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, mut indexes) = tokio::sync::mpsc::unbounded_channel();
         let count = workers.workers.len();
         for _ in 0..2 * count {
             let sender = sender.clone();
             workers.spawn(move || async move {
-                let before = lane();
+                let before = worker_index();
                 tokio::task::yield_now().await;
-                sender.send((before, lane())).unwrap();
+                sender.send((before, worker_index())).unwrap();
                 std::future::pending::<()>().await;
             });
         }
         let mut seen = BTreeMap::new();
         for _ in 0..2 * count {
-            let (before, after) = lanes.recv().await.unwrap();
+            let (before, after) = indexes.recv().await.unwrap();
             assert_eq!(before, after);
             *seen.entry(before).or_insert(0) += 1;
         }
-        assert_eq!(seen, (0..count).map(|lane| (lane, 2)).collect());
-        assert_eq!(lane(), MOST, "a thread that is no worker");
+        assert_eq!(seen, (0..count).map(|index| (index, 2)).collect());
+        assert_eq!(worker_index(), MAX_WORKERS, "a thread that is not a worker");
     }
 }

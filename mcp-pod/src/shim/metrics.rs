@@ -1,12 +1,12 @@
-//! What the shim counts. Labels are closed sets; nothing a server or a caller sent becomes one.
+//! The shim's metrics. Label values are closed sets: no text from a server or a caller becomes one.
 
-use prometheus::{Encoder as _, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// The shim's metrics and their registry.
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
-    /// `mcp_pod_shim_server_starts_total`: how often the server was started, the first time included.
+    /// `mcp_pod_shim_server_starts_total`: how often the server was started, including the first time.
     pub(super) starts: IntCounter,
     /// `mcp_pod_shim_server_ready`: 1 while the server takes calls.
     pub(super) ready: IntGauge,
@@ -19,13 +19,13 @@ pub(super) struct Metrics {
 /// How a call ended, as the label `outcome` of `mcp_pod_shim_calls_total`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum CallOutcome {
-    /// The server answered.
+    /// The server sent a result or an error.
     Answered,
-    /// The server never saw it.
+    /// The call was not forwarded to the server.
     Refused,
-    /// The server saw it, and there is no answer to pass on.
+    /// The call was forwarded, but there is no answer to pass on.
     Failed,
-    /// The caller went away first.
+    /// The caller closed the connection before the answer.
     Abandoned,
 }
 
@@ -40,20 +40,21 @@ impl CallOutcome {
     }
 }
 
-/// What of the server's output was thrown away, as the label `kind` of `mcp_pod_shim_server_output_dropped_total`.
+/// What was dropped, as the label `kind` of `mcp_pod_shim_server_output_dropped_total`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Dropped {
-    /// A line that is not JSON-RPC.
+    /// A line of output that is not JSON-RPC.
     Garbage,
-    /// An answer to nothing that was asked, or to what was answered or cancelled before.
+    /// A response to a request that was never sent, or has ended already.
     Stray,
     /// A line longer than any call in flight allows.
     TooLong,
-    /// Progress that nobody read in time, or that was too long.
+    /// Progress that was too long, or that the caller did not read in time.
     Progress,
-    /// An answer of ours to a request of the server, which did not read it.
+    /// A line for the server that is not a call, dropped because the server does not read: a response to a request of the
+    /// server, or a notification.
     Reply,
-    /// A line on its standard error, past the rate.
+    /// A line of standard error above the rate limit.
     Stderr,
 }
 
@@ -71,7 +72,7 @@ impl Dropped {
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Creates and registers the metrics.
     pub(super) fn new() -> Result<Self, prometheus::Error> {
         let metrics = Self {
             registry: Registry::new(),
@@ -95,18 +96,18 @@ impl Metrics {
         Ok(metrics)
     }
 
+    /// Counts a call that ended.
     pub(super) fn ended(&self, outcome: CallOutcome) {
         self.calls.with_label_values(&[outcome.as_str()]).inc();
     }
 
+    /// Counts something that was dropped.
     pub(super) fn dropped(&self, kind: Dropped) {
         self.dropped.with_label_values(&[kind.as_str()]).inc();
     }
 
-    /// The text format.
-    pub(super) fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
+    /// Returns the registry that holds all of them.
+    pub(super) fn registry(&self) -> Registry {
+        self.registry.clone()
     }
 }

@@ -1,12 +1,12 @@
 //! The shim in front of a tool server: `mcp-pod shim`, process 1 of the tool container.
 //!
-//! It starts the user's command in a [`sandbox`], makes the one `initialize`, and passes calls of the gateway, and of
-//! nobody else, to it: over mutual TLS on one side, newline JSON-RPC on pipes on the other.
+//! It starts the user's command in a [`sandbox`] and initializes it as an MCP server. It receives calls over mutual TLS,
+//! from the gateway only, and passes them to the server as JSON-RPC lines on pipes.
 //!
-//! - [`http`]: the listeners; [`call`]: one call; [`paths`]: its path arguments.
-//! - [`server`]: keeps the server running, and everything that is said to it.
+//! - [`http`]: the listener for calls; [`call`]: one call; [`paths`]: its path arguments.
+//! - [`server`]: keeps the server running and talks to it.
 //!
-//! It has one thread: what it does for a call is to copy bytes, and the server is the one that works.
+//! One thread is enough: for a call the shim only copies bytes, and the work is done in the server.
 
 mod call;
 mod http;
@@ -22,6 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use mcp_fleet_admin::Admin;
+use prometheus::Registry;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,49 +32,50 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::tls::{Identity, server_config_mutual};
+use server::Supervisor;
 
-/// What the operator says on the command line.
+/// Command line of the shim, as the operator writes it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Directory with tls.crt, tls.key and ca.crt; read again when they change.
+    /// Directory with tls.crt, tls.key and ca.crt. They are reloaded when they change.
     #[arg(long, value_name = "DIR", default_value = "/mcp-fleet/tls")]
-    pub tls_dir: PathBuf,
-    /// URI SAN of the one client that may call.
+    tls_dir: PathBuf,
+    /// URI SAN of the only client that may call.
     #[arg(long, value_name = "URI")]
-    pub gateway_identity: String,
-    /// Directory that the server may read and write, beside /tmp.
+    gateway_identity: String,
+    /// Directory that the server may read and write, in addition to /tmp.
     #[arg(long, value_name = "DIR")]
-    pub workspace: Option<PathBuf>,
-    /// Directories that the server must not see into; --tls-dir always is one.
+    workspace: Option<PathBuf>,
+    /// Directories that the server must not read. --tls-dir always is one of them.
     #[arg(long = "private", value_name = "DIR", default_value = "/mcp-fleet")]
-    pub private: Vec<PathBuf>,
-    /// Where the gateway calls, over mutual TLS.
+    private: Vec<PathBuf>,
+    /// Address to listen on for calls of the gateway, with mutual TLS.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
-    pub listen: SocketAddr,
-    /// Where /healthz, /readyz and /metrics are, in the clear.
+    listen: SocketAddr,
+    /// Address to listen on for /healthz, /readyz and /metrics, without TLS.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9090")]
-    pub metrics_listen: SocketAddr,
-    /// How long the server may take from its start to the end of its tool list.
+    metrics_listen: SocketAddr,
+    /// Time for the server to start and list its tools.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    pub start_timeout: u64,
-    /// How long calls in flight may take when the shim is told to end.
+    start_timeout: u64,
+    /// Time for calls in flight to end when the shim stops.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
-    pub drain_timeout: u64,
+    drain_timeout: u64,
     /// The server's command and its arguments.
     #[arg(last = true, required = true)]
-    pub command: Vec<OsString>,
+    command: Vec<OsString>,
 }
 
-/// How often certificate files are looked at.
-const FOLLOW_FILES: Duration = Duration::from_secs(10);
+/// How often the certificate files are checked for changes.
+const TLS_RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Runs the shim until SIGTERM or SIGINT.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    // With this, other processes of the uid cannot look into this one, sandbox or not (ptrace(2), proc(5)).
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("failed to close the process to others")?;
+    // Keeps other processes of the same uid, sandboxed or not, from inspecting this one (ptrace(2), proc(5)).
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("failed to make the process undumpable")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // File systems that are slow to resolve a path get a few threads, and no more.
+        // For path checks on slow file systems.
         .max_blocking_threads(8)
         .build()
         .context("failed to start the runtime")?;
@@ -81,7 +84,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 async fn serve(args: Args) -> anyhow::Result<()> {
     let identity = Identity::load(&args.tls_dir)?;
-    tokio::spawn(Arc::clone(&identity).follow(FOLLOW_FILES));
+    tokio::spawn(Arc::clone(&identity).follow(TLS_RELOAD_INTERVAL));
     let acceptor = TlsAcceptor::from(server_config_mutual(identity, &args.gateway_identity)?);
     let calls = TcpListener::bind(args.listen).await.context("failed to listen for calls")?;
     let health = TcpListener::bind(args.metrics_listen).await.context("failed to listen for probes")?;
@@ -90,31 +93,43 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let metrics = Arc::new(metrics::Metrics::new().context("failed to register metrics")?);
     let mut private = args.private;
     private.push(args.tls_dir);
-    let spec = server::Spec {
+    let config = server::Config {
         workspace: args.workspace,
         private,
         command: args.command,
         start_timeout: Duration::from_secs(args.start_timeout),
         drain_timeout: Duration::from_secs(args.drain_timeout),
     };
-    let server = server::Server::new(spec, Arc::clone(&metrics));
-    let context = Arc::new(http::Context { server: Arc::clone(&server), metrics });
+    let supervisor = Supervisor::new(config, Arc::clone(&metrics));
+    let admin = admin(Arc::clone(&supervisor), metrics.registry());
+    let context = Arc::new(http::Context { supervisor: Arc::clone(&supervisor), metrics });
 
     let stop_server = CancellationToken::new();
     let stop_listening = CancellationToken::new();
     tokio::spawn(stop_at_signal(stop_server.clone())?);
-    let doors = [(calls, http::Door::Calls(acceptor)), (health, http::Door::Health)].map(|(listener, door)| {
-        tokio::spawn(http::serve(listener, door, Arc::clone(&context), stop_listening.clone()))
-    });
+    let listeners = [
+        tokio::spawn(http::serve(calls, acceptor, context, stop_listening.clone())),
+        tokio::spawn(mcp_fleet_admin::serve(health, admin, stop_listening.clone())),
+    ];
 
-    let ran = server.run(stop_server).await.context("failed to look after the server");
+    let ran = supervisor.run(stop_server).await.context("failed to supervise the server");
     stop_listening.cancel();
-    for door in doors {
-        door.await?;
+    for listener in listeners {
+        listener.await?;
     }
     ran
 }
 
+/// Returns the health probes and metrics. All of the shim runs on one thread, so any response proves that it is alive.
+fn admin(supervisor: Arc<Supervisor>, registry: Registry) -> Admin {
+    let ready = move || {
+        let status = supervisor.status();
+        if status.ready.is_some() { Ok(()) } else { Err(status.message.clone().into()) }
+    };
+    Admin { alive: Box::new(|| Ok(())), ready: Box::new(ready), registry }
+}
+
+/// Cancels `stop` on SIGTERM or SIGINT.
 fn stop_at_signal(stop: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -123,7 +138,7 @@ fn stop_at_signal(stop: CancellationToken) -> std::io::Result<impl Future<Output
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        info!("stopping: no new calls, those in flight may end");
+        info!("stopping: new calls are refused, calls in flight may end");
         stop.cancel();
     })
 }

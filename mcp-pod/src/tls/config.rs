@@ -1,4 +1,4 @@
-//! The three configurations.
+//! The TLS configurations.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::TlsError;
 use super::identity::{Identity, provider};
 use super::verify::{ExpectClient, ExpectServer};
 
-/// Towards agents: no client certificate, HTTP/2 and HTTP/1.1, TLS 1.2 and 1.3.
+/// Returns the gateway's configuration for agents: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, no client certificate.
 pub fn server_config_plain(identity: Arc<Identity>) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
@@ -22,8 +22,8 @@ pub fn server_config_plain(identity: Arc<Identity>) -> Result<Arc<ServerConfig>,
     Ok(Arc::new(config))
 }
 
-/// Towards one peer of ours: its certificate has to chain to our CA, be good for client authentication, and have
-/// `expected_client_uri` as its only URI SAN. HTTP/1.1 over TLS 1.3.
+/// Returns the configuration of a server that accepts one client: the client's certificate must chain to the CA, allow
+/// client authentication, and have `expected_client_uri` as its only URI SAN. TLS 1.3 and HTTP/1.1.
 pub fn server_config_mutual(identity: Arc<Identity>, expected_client_uri: &str) -> Result<Arc<ServerConfig>, TlsError> {
     let verifier = Arc::new(ExpectClient::new(Arc::clone(&identity), expected_client_uri));
     let mut config = ServerConfig::builder_with_provider(provider())
@@ -31,14 +31,15 @@ pub fn server_config_mutual(identity: Arc<Identity>, expected_client_uri: &str) 
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(identity);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // A resumed session does not show its certificate again, so it would outlive a change of the CA.
+    // The certificate is not checked when a session is resumed, so a session would survive a change of the CA.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 
-/// To one peer of ours: its certificate has to chain to our CA, be good for server authentication, and have
-/// `expected_server_uri` as its only URI SAN; what host it was reached under says nothing. HTTP/1.1 over TLS 1.3.
+/// Returns the configuration of a client that accepts one server: the server's certificate must chain to the CA, allow
+/// server authentication, and have `expected_server_uri` as its only URI SAN. Its host name is not checked. TLS 1.3 and
+/// HTTP/1.1.
 pub fn client_config(identity: Arc<Identity>, expected_server_uri: &str) -> Result<Arc<ClientConfig>, TlsError> {
     let verifier = Arc::new(ExpectServer::new(Arc::clone(&identity), expected_server_uri));
     let mut config = ClientConfig::builder_with_provider(provider())
@@ -51,8 +52,8 @@ pub fn client_config(identity: Arc<Identity>, expected_server_uri: &str) -> Resu
     Ok(Arc::new(config))
 }
 
-/// The name to give rustls with [`client_config`], which looks at the URI SAN and at no name: an address, because for
-/// addresses no SNI is sent.
+/// Returns the server name to pass to rustls with [`client_config`], which ignores it. It is an address, because rustls
+/// sends no SNI for addresses.
 pub fn peer_name() -> ServerName<'static> {
     ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into())
 }

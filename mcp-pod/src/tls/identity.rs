@@ -1,4 +1,4 @@
-//! Certificate, key and CA of this process, from a directory that the kubelet updates.
+//! The certificate, key and CA of this process, from a directory that the kubelet updates.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -16,13 +16,13 @@ use tracing::{info, warn};
 
 use super::TlsError;
 
-/// The one crypto provider of the process.
+/// Returns the crypto provider that the whole process shares.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
 }
 
-/// What the files said the last time they made sense together.
+/// The content of the files when they were last valid.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) key: Arc<CertifiedKey>,
@@ -31,7 +31,7 @@ pub(super) struct Loaded {
     cert_pem: Vec<u8>,
 }
 
-/// `tls.crt`, `tls.key` and `ca.crt` of one directory, as they are now.
+/// The certificate (`tls.crt`), key (`tls.key`) and CA (`ca.crt`) of this process, from one directory.
 #[derive(Debug)]
 pub struct Identity {
     dir: PathBuf,
@@ -39,42 +39,42 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads the directory.
+    /// Loads the files of `dir`.
     pub fn load(dir: &Path) -> Result<Arc<Self>, TlsError> {
         let loaded = read(dir)?;
         Ok(Arc::new(Self { dir: dir.to_owned(), loaded: ArcSwap::from_pointee(loaded) }))
     }
 
-    /// Reads the directory again. `Ok(true)` when something changed; on an error the old files stay in use.
-    pub fn reload(&self) -> Result<bool, TlsError> {
-        let fresh = read(&self.dir)?;
+    /// Loads the files again and returns whether certificate or CA have changed. On an error, the old files stay in use.
+    pub(super) fn reload(&self) -> Result<bool, TlsError> {
+        let new = read(&self.dir)?;
         let old = self.loaded.load();
-        if fresh.cert_pem == old.cert_pem && fresh.ca_pem == old.ca_pem {
+        if new.cert_pem == old.cert_pem && new.ca_pem == old.ca_pem {
             return Ok(false);
         }
-        self.loaded.store(Arc::new(fresh));
+        self.loaded.store(Arc::new(new));
         Ok(true)
     }
 
-    /// Keeps the identity up to date, for ever: spawn it. The kubelet itself lags a minute or so, so `every` need not
-    /// be short.
+    /// Reloads the files at an interval, forever. The kubelet updates them with a delay of about a minute, so `every` need
+    /// not be short.
     pub async fn follow(self: Arc<Self>, every: Duration) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             match self.reload() {
-                Ok(true) => info!(dir = %self.dir.display(), "certificate read again"),
+                Ok(true) => info!(dir = %self.dir.display(), "reloaded the certificate"),
                 Ok(false) => {}
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
-                    warn!(dir = %self.dir.display(), error, "certificate files do not make sense; keeping the old ones");
+                    warn!(dir = %self.dir.display(), error, "failed to reload the certificate; the old one stays in use");
                 }
             }
         }
     }
 
-    /// The CA certificates as PEM, for clients that want them in that form.
+    /// Returns the CA certificates as PEM.
     pub fn ca_pem(&self) -> Arc<[u8]> {
         Arc::clone(&self.loaded.load().ca_pem)
     }
@@ -100,9 +100,9 @@ impl ResolvesClientCert for Identity {
     }
 }
 
-/// Reads the three files of one version of the Secret.
+/// Reads the three files from one version of the Secret.
 fn read(dir: &Path) -> Result<Loaded, TlsError> {
-    // The kubelet swaps the link `..data` atomically: following it once keeps the three files of one version.
+    // The kubelet replaces the link `..data` atomically. Resolving it once makes sure that all files are of one version.
     let versioned = dir.join("..data");
     let dir = std::fs::canonicalize(&versioned).unwrap_or_else(|_| dir.to_owned());
     let file = |name: &str| {
@@ -120,7 +120,7 @@ fn read(dir: &Path) -> Result<Loaded, TlsError> {
     for ca in certificates(&ca_path, &ca_pem)? {
         roots.add(ca)?;
     }
-    // from_der refuses a key that does not belong to the certificate: a half-written pair is never put to use.
+    // from_der fails if the key does not belong to the certificate, so a half-written pair is never used.
     let key = CertifiedKey::from_der(chain, key, &provider())?;
     Ok(Loaded { key: Arc::new(key), roots: Arc::new(roots), ca_pem: ca_pem.into(), cert_pem })
 }
@@ -130,7 +130,7 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
         .collect::<Result<_, _>>()
         .map_err(|error| TlsError::Parse { path: path.to_owned(), detail: error.to_string() })?;
     if certificates.is_empty() {
-        return Err(TlsError::Parse { path: path.to_owned(), detail: "no certificate in it".to_owned() });
+        return Err(TlsError::Parse { path: path.to_owned(), detail: "it contains no certificate".to_owned() });
     }
     Ok(certificates)
 }

@@ -1,10 +1,10 @@
-//! TLS between our own programs, and towards agents.
+//! TLS between gateway and shim, and between agents and gateway.
 //!
-//! - [`Identity`]: certificate, key and CA from a mounted Secret, read again when the files change; every config made
-//!   from it follows without being rebuilt.
-//! - [`server_config_plain`]: what agents connect to. No client certificate; they bring a bearer token.
-//! - [`server_config_mutual`], [`client_config`]: gateway and shim. A chain to our CA is not enough: the peer has to
-//!   carry exactly the URI SAN that is expected of it, and the extended key usage of its role.
+//! - [`Identity`]: certificate, key and CA from a mounted Secret. It is reloaded when the files change, and
+//!   configurations made from it use the new files at once.
+//! - [`server_config_plain`]: for agents. They authenticate with a bearer token, not with a certificate.
+//! - [`server_config_mutual`], [`client_config`]: for gateway and shim. A certificate chain to the CA is not enough: the
+//!   peer's certificate must have exactly the expected URI SAN, and the extended key usage of its role.
 
 mod config;
 mod identity;
@@ -16,26 +16,16 @@ mod tests;
 pub use config::{client_config, peer_name, server_config_mutual, server_config_plain};
 pub use identity::Identity;
 
-/// Why an identity or a configuration could not be made.
+/// Why an identity could not be loaded or a configuration could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file of the Secret could not be read.
     #[error("failed to read {path}")]
-    Read {
-        /// The file.
-        path: std::path::PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file is not PEM of the right kind.
+    Read { path: std::path::PathBuf, source: std::io::Error },
+    /// A file is not PEM with the expected content.
     #[error("failed to parse {path}: {detail}")]
-    Parse {
-        /// The file.
-        path: std::path::PathBuf,
-        /// What is wrong with it.
-        detail: String,
-    },
-    /// Certificate, key and CA do not go together, or rustls refuses them.
+    Parse { path: std::path::PathBuf, detail: String },
+    /// Certificate and key do not match, or rustls does not accept one of the files.
     #[error("failed to use the certificate")]
     Rustls(#[from] rustls::Error),
 }

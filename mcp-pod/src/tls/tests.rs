@@ -1,4 +1,4 @@
-//! Handshakes between real rustls ends, in memory.
+//! Handshakes between a real rustls client and server, in memory.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -45,7 +45,7 @@ fn identity(
     (dir, identity)
 }
 
-/// Moves bytes both ways until both ends are content, or one is not.
+/// Runs the handshake in memory, until both ends are done or one fails.
 fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Result<(), rustls::Error> {
     let mut client = ClientConnection::new(Arc::clone(client), peer_name()).unwrap();
     let mut server = ServerConnection::new(Arc::clone(server)).unwrap();
@@ -69,7 +69,7 @@ fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Result<(
             client.process_new_packets()?;
         }
     }
-    assert!(!client.is_handshaking() && !server.is_handshaking(), "the handshake ended");
+    assert!(!client.is_handshaking() && !server.is_handshaking(), "the handshake did not complete");
     Ok(())
 }
 
@@ -88,7 +88,7 @@ fn gateway_and_shim_accept_each_other() {
 }
 
 #[test]
-fn a_chain_to_our_ca_is_not_enough_for_a_client() {
+fn a_client_certificate_of_our_ca_is_not_enough() {
     let ca = ca();
     let (_s, shim) = identity(&ca, &[SERVER], &[Eku::ServerAuth]);
     let all = [Eku::ServerAuth, Eku::ClientAuth];
@@ -104,7 +104,7 @@ fn a_chain_to_our_ca_is_not_enough_for_a_client() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         write_identity(dir.path(), issuer, uris, usages);
-        // The client trusts our CA whoever signed it, so that only the server can be the one that refuses.
+        // The client always trusts our CA, so that only the server can fail the handshake.
         std::fs::write(dir.path().join("ca.crt"), ca.pem()).unwrap();
         let client = Identity::load(dir.path()).unwrap();
         assert!(mutual(&client, &shim).is_err(), "{what}");
@@ -112,7 +112,7 @@ fn a_chain_to_our_ca_is_not_enough_for_a_client() {
 }
 
 #[test]
-fn a_chain_to_our_ca_is_not_enough_for_a_server() {
+fn a_server_certificate_of_our_ca_is_not_enough() {
     let ca = ca();
     let (_g, gateway) = identity(&ca, &[GATEWAY], &[Eku::ServerAuth, Eku::ClientAuth]);
     for (what, uris, usages) in [
@@ -143,7 +143,7 @@ fn a_client_without_a_certificate_is_refused() {
 }
 
 #[test]
-fn new_files_are_used_without_new_configs_and_broken_ones_are_not() {
+fn new_files_are_used_without_a_new_config_but_broken_ones_are_not() {
     let old = ca();
     let new = ca();
     let (gateway_dir, gateway) = identity(&old, &[GATEWAY], &[Eku::ServerAuth, Eku::ClientAuth]);
@@ -155,12 +155,12 @@ fn new_files_are_used_without_new_configs_and_broken_ones_are_not() {
 
     write_identity(shim_dir.path(), &new, &[SERVER], &[Eku::ServerAuth]);
     assert!(shim.reload().unwrap());
-    assert!(handshake(&client, &server).is_err(), "the shim has moved to a CA that the gateway does not know");
+    assert!(handshake(&client, &server).is_err(), "the gateway does not know the shim's new CA");
     write_identity(gateway_dir.path(), &new, &[GATEWAY], &[Eku::ServerAuth, Eku::ClientAuth]);
     assert!(gateway.reload().unwrap());
     handshake(&client, &server).unwrap();
 
-    // A key that does not belong to the certificate: the pair that works stays in use.
+    // A key that does not belong to the certificate: the old pair stays in use.
     std::fs::write(shim_dir.path().join("tls.key"), KeyPair::generate().unwrap().serialize_pem()).unwrap();
     assert!(shim.reload().is_err());
     handshake(&client, &server).unwrap();

@@ -1,4 +1,4 @@
-//! Verifiers that want one exact peer: chain to our CA, key usage of its role, and one URI SAN.
+//! Verifiers that accept one peer, by the chain to the CA, the key usage of its role, and its only URI SAN.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use x509_parser::extensions::GeneralName;
 
 use super::identity::{Identity, provider};
 
-/// Why a certificate of our CA is not the peer's.
+/// Why a certificate issued by the CA is not accepted as the peer's.
 #[derive(Debug, thiserror::Error)]
-enum NotThePeer {
+enum PeerRejection {
     #[error("failed to parse the peer's certificate")]
     Unreadable,
-    #[error("the peer's certificate has not the key usage of its role")]
+    #[error("the peer's certificate does not have the key usage of its role")]
     KeyUsage,
     #[error("the peer is not {expected}")]
     OtherName { expected: Arc<str> },
 }
 
-impl From<NotThePeer> for Error {
-    fn from(error: NotThePeer) -> Self {
+impl From<PeerRejection> for Error {
+    fn from(error: PeerRejection) -> Self {
         Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
     }
 }
@@ -36,33 +36,35 @@ enum Role {
     Server,
 }
 
-/// webpki takes a certificate without any extended key usage for one that may do everything; ours have to say so.
-/// Exactly one URI SAN, as SPIFFE X509-SVID §2 wants: a second one could be somebody else's.
-fn check_name_and_usage(certificate: &[u8], expected: &Arc<str>, role: Role) -> Result<(), NotThePeer> {
-    let (rest, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| NotThePeer::Unreadable)?;
+/// Checks the extended key usage and the URI SAN of a certificate. webpki accepts a certificate without any extended key
+/// usage for every role; here the role must be listed. There must be exactly one URI SAN, as SPIFFE X509-SVID §2
+/// requires, because a second one could be the name of another workload.
+fn check_name_and_usage(certificate: &[u8], expected: &Arc<str>, role: Role) -> Result<(), PeerRejection> {
+    let (rest, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| PeerRejection::Unreadable)?;
     if !rest.is_empty() {
-        return Err(NotThePeer::Unreadable);
+        return Err(PeerRejection::Unreadable);
     }
-    let usage = parsed.extended_key_usage().map_err(|_| NotThePeer::Unreadable)?.ok_or(NotThePeer::KeyUsage)?.value;
+    let usage =
+        parsed.extended_key_usage().map_err(|_| PeerRejection::Unreadable)?.ok_or(PeerRejection::KeyUsage)?.value;
     let usable = match role {
         Role::Client => usage.client_auth,
         Role::Server => usage.server_auth,
     };
     if !usable || usage.any {
-        return Err(NotThePeer::KeyUsage);
+        return Err(PeerRejection::KeyUsage);
     }
-    let names = parsed.subject_alternative_name().map_err(|_| NotThePeer::Unreadable)?;
+    let names = parsed.subject_alternative_name().map_err(|_| PeerRejection::Unreadable)?;
     let mut uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
         GeneralName::URI(uri) => Some(*uri),
         _ => None,
     });
     match (uris.next(), uris.next()) {
         (Some(uri), None) if uri == &**expected => Ok(()),
-        _ => Err(NotThePeer::OtherName { expected: Arc::clone(expected) }),
+        _ => Err(PeerRejection::OtherName { expected: Arc::clone(expected) }),
     }
 }
 
-/// Takes one client.
+/// Accepts one client.
 #[derive(Debug)]
 pub(super) struct ExpectClient {
     identity: Arc<Identity>,
@@ -86,7 +88,7 @@ impl ClientCertVerifier for ExpectClient {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        // Built anew for each handshake: they are rare (one a pooled connection), and the roots may have changed.
+        // Built for each handshake, because the roots may have changed. Handshakes are rare: one per pooled connection.
         let roots = Arc::clone(&self.identity.current().roots);
         let chain = WebPkiClientVerifier::builder_with_provider(roots, provider())
             .build()
@@ -119,7 +121,7 @@ impl ClientCertVerifier for ExpectClient {
     }
 }
 
-/// Takes one server.
+/// Accepts one server.
 #[derive(Debug)]
 pub(super) struct ExpectServer {
     identity: Arc<Identity>,

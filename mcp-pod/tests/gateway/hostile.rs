@@ -1,4 +1,4 @@
-//! Bytes that no honest client sends.
+//! Input that no honest client sends.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use http::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{World, tls};
+use crate::support::{TestGateway, tls};
 
 #[tokio::test]
-async fn messages_that_parsers_read_differently_never_get_further() {
-    let world = World::new().await;
-    let mut client = world.client().await;
+async fn messages_that_parsers_read_differently_are_rejected() {
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
     client.initialize("2025-11-25").await;
     let call = |arguments: &str| {
         format!(
@@ -40,26 +40,26 @@ async fn messages_that_parsers_read_differently_never_get_further() {
         assert!(matches!(answer.error().0, -32700 | -32600), "{body:.100}");
     }
     assert_eq!(client.legacy(&b"\xff\xfe\x00"[..]).await.status, 400);
-    assert!(world.shim.seen().is_empty());
-    assert_eq!(world.line(16).await["reason"], "message_invalid");
+    assert!(gateway.shim.calls().is_empty());
+    assert_eq!(gateway.audit_line(16).await["reason"], "message_invalid");
     let labels = r#"reason="message_invalid",server="files",tenant="acme""#;
-    assert!((world.metric("mcp_pod_denials_total", labels) - 15.0).abs() < f64::EPSILON);
+    assert!((gateway.metric("mcp_pod_denials_total", labels) - 15.0).abs() < f64::EPSILON);
 }
 
 #[tokio::test]
-async fn a_body_above_the_limit_is_refused_whether_or_not_it_says_so() {
-    let world = World::new().await;
-    let mut client = world.client().await;
+async fn a_body_above_the_limit_is_rejected_with_or_without_a_length() {
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
     let answer = client.send(Method::POST, "/files/mcp", &[], vec![b' '; 300 * 1024]).await;
     assert_eq!(
         (answer.status.as_u16(), answer.json()["error"]["data"]["reason"].as_str()),
         (413, Some("request_too_large"))
     );
 
-    let mut stream = tls(world.address, &world.pki).await;
+    let mut stream = tls(gateway.address, &gateway.pki).await;
     let head = format!(
         "POST /files/mcp HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\nauthorization: Bearer {}\r\ntransfer-encoding: chunked\r\n\r\n",
-        world.pki.token(crate::support::Token::default())
+        gateway.pki.token(crate::support::Token::default())
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = [b"8000\r\n".to_vec(), vec![b' '; 0x8000], b"\r\n".to_vec()].concat();
@@ -74,8 +74,8 @@ async fn a_body_above_the_limit_is_refused_whether_or_not_it_says_so() {
 }
 
 #[tokio::test]
-async fn what_is_not_http_or_not_mcp_is_turned_away() {
-    let world = World::new().await;
+async fn requests_that_are_not_http_or_not_mcp_are_rejected() {
+    let gateway = TestGateway::new().await;
     let garbage: [&[u8]; 4] = [
         b"\x00\x01\x02\x03 garbage\r\n\r\n",
         b"POST /files/mcp HTTP/9.9\r\n\r\n",
@@ -83,32 +83,32 @@ async fn what_is_not_http_or_not_mcp_is_turned_away() {
         b"POST /files/mcp HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n",
     ];
     for bytes in garbage {
-        let mut stream = tls(world.address, &world.pki).await;
+        let mut stream = tls(gateway.address, &gateway.pki).await;
         stream.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
         let read = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
         assert!(read.is_ok(), "the connection stayed open after {bytes:?}");
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&answer));
     }
-    let mut stream = tls(world.address, &world.pki).await;
+    let mut stream = tls(gateway.address, &gateway.pki).await;
     let headers = format!("x-header: {}\r\n", "y".repeat(500)).repeat(200);
     let _ = stream.write_all(format!("POST /files/mcp HTTP/1.1\r\nhost: a\r\n{headers}\r\n").as_bytes()).await;
     let mut answer = vec![0; 64];
     let read = stream.read(&mut answer).await.unwrap_or(0);
     assert!(answer[..read].starts_with(b"HTTP/1.1 431") || read == 0, "{}", String::from_utf8_lossy(&answer[..read]));
 
-    let mut client = world.client().await;
+    let mut client = gateway.client().await;
     let wrong = [("content-type", "text/plain")];
     assert_eq!(client.send(Method::POST, "/files/mcp", &wrong, "{}").await.status, 415);
     let wrong = [("accept", "text/html")];
     assert_eq!(client.send(Method::POST, "/files/mcp", &wrong, "{}").await.status, 406);
-    assert_eq!(client.call("echo", json!({})).await.status, 200, "the gateway is still there");
+    assert_eq!(client.call("echo", json!({})).await.status, 200, "the gateway does not serve any more");
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_before_the_body_is_read() {
-    let world = World::new().await;
-    let mut stream = tls(world.address, &world.pki).await;
+async fn the_token_is_checked_before_the_body_is_read() {
+    let gateway = TestGateway::new().await;
+    let mut stream = tls(gateway.address, &gateway.pki).await;
     let head = "POST /files/mcp HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 64];
@@ -117,11 +117,11 @@ async fn a_token_is_asked_for_before_the_body_is_read() {
 }
 
 #[tokio::test]
-async fn an_address_that_opens_connections_without_a_word_is_held_to_its_share() {
-    let world = World::new().await;
+async fn silent_connections_of_one_address_are_limited() {
+    let gateway = TestGateway::new().await;
     let mut silent = Vec::new();
     for _ in 0..200 {
-        silent.push(tokio::net::TcpStream::connect(world.address).await.unwrap());
+        silent.push(tokio::net::TcpStream::connect(gateway.address).await.unwrap());
     }
     tokio::time::sleep(Duration::from_millis(200)).await;
     let mut open = 0;
@@ -132,5 +132,5 @@ async fn an_address_that_opens_connections_without_a_word_is_held_to_its_share()
     assert_eq!(open, 64, "unfinished handshakes of one address");
     drop(silent);
     tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(world.client().await.call("echo", json!({})).await.status, 200);
+    assert_eq!(gateway.client().await.call("echo", json!({})).await.status, 200);
 }

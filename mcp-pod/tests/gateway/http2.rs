@@ -1,4 +1,4 @@
-//! The same over HTTP/2: many requests on one connection.
+//! HTTP/2: many requests on one connection.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use mcp_fleet_policy::units::Bytes as Size;
 use serde_json::{Value, json};
 
-use crate::support::{Act, Token, World, eventually, modern, tls_offering};
+use crate::support::{Behaviour, TestGateway, Token, eventually, modern, tls_offering};
 
-/// Opens a connection.
-async fn connect(world: &World) -> SendRequest<Full<Bytes>> {
-    let stream = tls_offering(world.address, &world.pki, &[b"h2"]).await;
+/// Opens an HTTP/2 connection.
+async fn connect(gateway: &TestGateway) -> SendRequest<Full<Bytes>> {
+    let stream = tls_offering(gateway.address, &gateway.pki, &[b"h2"]).await;
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -22,7 +22,7 @@ async fn connect(world: &World) -> SendRequest<Full<Bytes>> {
     sender
 }
 
-/// A call.
+/// Returns a request with a call.
 fn request(token: &str) -> Request<Full<Bytes>> {
     let (body, headers) = modern("tools/call", json!({"name": "echo", "arguments": {}}));
     let mut request = Request::post("https://gateway.acme-mcp.svc/files/mcp")
@@ -35,10 +35,10 @@ fn request(token: &str) -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn many_calls_share_a_connection_and_one_is_cancelled_alone() {
-    let world = World::new().await;
-    let sender = connect(&world).await;
-    let token = world.pki.token(Token::default());
+async fn calls_share_a_connection_and_are_cancelled_separately() {
+    let gateway = TestGateway::new().await;
+    let sender = connect(&gateway).await;
+    let token = gateway.pki.token(Token::default());
     let call = || {
         let answer = sender.clone().send_request(request(&token));
         async { serde_json::from_slice::<Value>(&answer.await.unwrap().collect().await.unwrap().to_bytes()).unwrap() }
@@ -46,21 +46,21 @@ async fn many_calls_share_a_connection_and_one_is_cancelled_alone() {
     let answers = futures::future::join_all((0..20).map(|_| call())).await;
     assert!(answers.iter().all(|answer| answer["result"]["content"][0]["text"] == "done"));
 
-    world.shim.act(Act::Hang);
+    gateway.shim.set_behaviour(Behaviour::Hang);
     let hung = tokio::spawn(sender.clone().send_request(request(&token)));
-    eventually("the call is in flight", || world.shim.seen().len() == 21).await;
+    eventually("the call is in flight", || gateway.shim.calls().len() == 21).await;
     hung.abort();
-    eventually("the shim hears of it", || world.shim.abandoned() == 1).await;
-    assert_eq!(world.line(21).await["reason"], "cancelled");
-    world.shim.answer("{\"result\":{}}\n");
+    eventually("the shim notices", || gateway.shim.abandoned() == 1).await;
+    assert_eq!(gateway.audit_line(21).await["reason"], "cancelled");
+    gateway.shim.answer("{\"result\":{}}\n");
     assert_eq!(call().await["result"]["resultType"], "complete");
 }
 
 #[tokio::test]
-async fn who_leaves_answers_unread_is_refused_until_they_are_taken() {
-    let world = World::with(|policy| policy.servers[0].limits.max_response = Size::new(4 << 20)).await;
-    world.shim.answer(&format!("{{\"result\":{{\"a\":\"{}\"}}}}\n", "x".repeat(3 << 20)));
-    let (sender, token) = (connect(&world).await, world.pki.token(Token::default()));
+async fn a_client_with_unread_answers_gets_429_until_it_reads_them() {
+    let gateway = TestGateway::with(|policy| policy.servers[0].limits.max_response = Size::new(4 << 20)).await;
+    gateway.shim.answer(&format!("{{\"result\":{{\"a\":\"{}\"}}}}\n", "x".repeat(3 << 20)));
+    let (sender, token) = (connect(&gateway).await, gateway.pki.token(Token::default()));
     let call = || sender.clone().send_request(request(&token));
     let mut unread = Vec::new();
     let refused = loop {
@@ -68,19 +68,19 @@ async fn who_leaves_answers_unread_is_refused_until_they_are_taken() {
         if answer.status() == 429 {
             break answer;
         }
-        assert!(unread.len() < 10, "never refused");
+        assert!(unread.len() < 10, "never limited");
         unread.push(answer);
     };
     assert!(refused.headers().contains_key("retry-after"));
-    assert_eq!(world.shim.seen().len(), unread.len(), "what was refused was forwarded");
+    assert_eq!(gateway.shim.calls().len(), unread.len(), "a rejected call was forwarded");
 
-    // Half of them read, half given up.
-    let given_up = unread.split_off(unread.len() / 2);
-    drop(given_up);
+    // Reads half of the answers and drops the others.
+    let dropped = unread.split_off(unread.len() / 2);
+    drop(dropped);
     for answer in unread {
         answer.into_body().collect().await.unwrap();
     }
-    // Its bytes wait behind those that nobody read.
+    // The body of the 429 arrives only after the unread answers.
     let refused: Value = serde_json::from_slice(&refused.into_body().collect().await.unwrap().to_bytes()).unwrap();
     assert_eq!(refused["error"]["data"]["reason"], "concurrency_limited", "{refused}");
     for _ in 0..500 {
@@ -89,5 +89,5 @@ async fn who_leaves_answers_unread_is_refused_until_they_are_taken() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("what was taken still counts");
+    panic!("answers that were read are still counted");
 }

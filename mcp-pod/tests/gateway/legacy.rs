@@ -1,16 +1,16 @@
-//! Revisions up to 2025-11-25: initialize, sessions, and what they are bound to.
+//! Revisions up to 2025-11-25: `initialize` and sessions.
 
 use http::Method;
 use serde_json::json;
 
-use crate::support::{CODER, Token, World};
+use crate::support::{CODER, TestGateway, Token};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"#;
 
 #[tokio::test]
 async fn a_session_is_initialized_and_used() {
-    let world = World::new().await;
-    let mut client = world.client().await;
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
     for version in ["2025-06-18", "2025-11-25"] {
         let answer = client.initialize(version).await;
         let result = &answer.json()["result"];
@@ -27,50 +27,50 @@ async fn a_session_is_initialized_and_used() {
             json!({"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": "done"}]}})
         );
     }
-    assert_eq!(world.shim.seen()[0].line, r#"{"name":"echo","arguments":{"text":"hi"}}"#);
+    assert_eq!(gateway.shim.calls()[0].line, r#"{"name":"echo","arguments":{"text":"hi"}}"#);
 }
 
 #[tokio::test]
 async fn an_unknown_version_is_answered_with_the_newest_legacy_one() {
-    let world = World::new().await;
-    let mut client = world.client().await;
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
     for version in ["2024-11-05", "2026-07-28", "banana"] {
         assert_eq!(client.initialize(version).await.json()["result"]["protocolVersion"], "2025-11-25");
     }
 }
 
 #[tokio::test]
-async fn without_a_session_it_is_400_and_with_a_foreign_one_404() {
-    let world = World::new().await;
-    let mut client = world.client().await;
+async fn a_missing_session_is_400_and_an_invalid_one_404() {
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
     assert_eq!(client.send(Method::POST, "/files/mcp", &[], PING).await.status, 400);
     client.session = Some("garbled".into());
     let answer = client.legacy(PING).await;
     assert_eq!((answer.status.as_u16(), answer.json()["id"].as_str()), (404, Some("p")));
-    assert_eq!(world.line(2).await["reason"], "session_invalid");
+    assert_eq!(gateway.audit_line(2).await["reason"], "session_invalid");
 }
 
 #[tokio::test]
-async fn a_session_is_worth_nothing_to_another_principal() {
-    let world = World::with(|policy| {
+async fn another_principal_cannot_use_a_session() {
+    let gateway = TestGateway::with(|policy| {
         let grants = policy.principals[0].grants.clone();
         policy.principals[1].grants = grants;
     })
     .await;
-    let mut mine = world.client().await;
-    mine.initialize("2025-11-25").await;
-    let mut thief = world.client_with(&world.pki.token(Token { principal: "other-uid", ..Token::default() })).await;
-    thief.session = mine.session.clone();
+    let mut owner = gateway.client().await;
+    owner.initialize("2025-11-25").await;
+    let mut thief = gateway.client_with(&gateway.pki.token(Token { principal: "other-uid", ..Token::default() })).await;
+    thief.session = owner.session.clone();
     assert_eq!(thief.legacy(PING).await.status, 404);
-    let mut again = world.client_with(&world.pki.token(Token { principal: CODER, ..Token::default() })).await;
-    again.session = mine.session.clone();
-    assert_eq!(again.legacy(PING).await.status, 200, "another connection and token of the same principal");
+    let mut again = gateway.client_with(&gateway.pki.token(Token { principal: CODER, ..Token::default() })).await;
+    again.session = owner.session.clone();
+    assert_eq!(again.legacy(PING).await.status, 200, "the same principal cannot use its session with another token");
 }
 
 #[tokio::test]
-async fn the_version_header_has_to_agree_with_the_session() {
-    let world = World::new().await;
-    let mut client = world.client().await;
+async fn the_version_header_has_to_match_the_session() {
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
     client.initialize("2025-11-25").await;
     let session = client.session.clone().unwrap();
     let mut with = async |version: &str| {
@@ -84,9 +84,9 @@ async fn the_version_header_has_to_agree_with_the_session() {
 }
 
 #[tokio::test]
-async fn ids_come_back_exactly_as_they_were_sent() {
-    let world = World::new().await;
-    let mut client = world.client().await;
+async fn ids_are_repeated_exactly() {
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
     client.initialize("2025-11-25").await;
     for id in ["0", "-7", "9007199254740991", r#""""#, r#""7""#, r#""a b \"c\" é""#] {
         let call = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"echo"}}}}"#);
@@ -97,9 +97,9 @@ async fn ids_come_back_exactly_as_they_were_sent() {
 }
 
 #[tokio::test]
-async fn get_and_delete_are_not_offered() {
-    let world = World::new().await;
-    let mut client = world.client().await;
+async fn only_post_is_allowed() {
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
     for method in [Method::GET, Method::DELETE, Method::PUT, Method::OPTIONS] {
         let answer = client.send(method, "/files/mcp", &[], "").await;
         assert_eq!((answer.status.as_u16(), answer.headers["allow"].to_str().unwrap()), (405, "POST"));
@@ -107,35 +107,35 @@ async fn get_and_delete_are_not_offered() {
 }
 
 #[tokio::test]
-async fn the_list_shows_what_is_granted_as_it_is_granted() {
-    let world = World::new().await;
-    let mut client = world.client().await;
+async fn the_tool_list_contains_what_is_granted_and_reported() {
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
     client.initialize("2025-11-25").await;
     let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
     let first = client.legacy(list).await;
     let message = first.json();
     let tools = message["result"]["tools"].as_array().unwrap();
     let names: Vec<_> = tools.iter().map(|tool| tool["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["read", "write"], "granted, and reported by the server");
+    assert_eq!(names, ["read", "write"], "the tools that are granted and reported by the server");
     assert_eq!(tools[0]["description"], "Reads a file");
     assert_eq!(tools[0]["inputSchema"]["additionalProperties"], false);
-    assert!(tools[0]["inputSchema"]["properties"].get("tail").is_none(), "not in the catalogue");
+    assert!(tools[0]["inputSchema"]["properties"].get("tail").is_none(), "an argument outside the catalogue is shown");
     assert_eq!(client.legacy(list).await.body, first.body);
     let cursor = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"cursor":"x"}}"#;
     assert_eq!(client.legacy(cursor).await.error().0, -32602);
 }
 
 #[tokio::test]
-async fn a_server_that_was_started_anew_is_listed_anew() {
-    let world = World::new().await;
-    let mut client = world.client().await;
+async fn a_restarted_server_is_listed_again() {
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
     client.initialize("2025-11-25").await;
     let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
     assert_eq!(client.legacy(list).await.json()["result"]["tools"].as_array().unwrap().len(), 2);
-    world.shim.restart(
+    gateway.shim.restart(
         r#"{"version":1,"initialize":{},"tools":[{"name":"read","description":"New","inputSchema":{"type":"object"}}]}"#,
     );
-    // The answer to a call shows that the server is another one.
+    // The answer to a call shows the new epoch of the server.
     client.legacy_call("echo", json!({})).await;
     let tools = client.legacy(list).await.json()["result"]["tools"].clone();
     assert_eq!((tools.as_array().unwrap().len(), tools[0]["description"].as_str()), (1, Some("New")));

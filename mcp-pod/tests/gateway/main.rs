@@ -1,4 +1,4 @@
-//! A real gateway on loopback: TLS in front, a shim of our making behind, a policy installed by hand.
+//! Tests of a real gateway on loopback, with TLS clients, a fake shim and a policy from the test.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,15 +9,15 @@
 )]
 
 mod authentication;
-mod cancelling;
-mod governing;
+mod cancellation;
+mod denials;
+mod end_to_end;
 mod hostile;
 mod http2;
 mod legacy;
+mod limits;
 mod modern;
 mod process;
 mod progress;
-mod refusals;
 mod support;
 mod upstreams;
-mod whole;

@@ -1,14 +1,14 @@
-//! Revision 2026-07-28: every request stands for itself.
+//! Revision 2026-07-28: stateless requests.
 
 use http::Method;
 use serde_json::json;
 
-use crate::support::{World, modern};
+use crate::support::{TestGateway, modern};
 
 #[tokio::test]
-async fn a_server_is_discovered() {
-    let world = World::new().await;
-    let answer = world.client().await.modern("server/discover", json!({})).await;
+async fn discovery_describes_the_server() {
+    let gateway = TestGateway::new().await;
+    let answer = gateway.client().await.modern("server/discover", json!({})).await;
     assert_eq!(answer.status, 200);
     assert_eq!(
         answer.json()["result"],
@@ -26,32 +26,32 @@ async fn a_server_is_discovered() {
 
 #[tokio::test]
 async fn a_tool_is_called_without_a_session() {
-    let world = World::new().await;
-    let mut client = world.client().await;
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
     let answer = client.call("read", json!({"path": "/workspace/a.txt", "head": 5})).await;
     assert_eq!(
         answer.json()["result"],
         json!({"resultType": "complete", "content": [{"type": "text", "text": "done"}]})
     );
-    let seen = world.shim.seen().pop().unwrap();
-    assert_eq!(seen.line, r#"{"name":"read","arguments":{"head":5,"path":"/workspace/a.txt"}}"#);
-    let header = &seen.header;
+    let received = gateway.shim.calls().pop().unwrap();
+    assert_eq!(received.line, r#"{"name":"read","arguments":{"head":5,"path":"/workspace/a.txt"}}"#);
+    let header = &received.header;
     assert_eq!((header.version, header.timeout_ms, header.max_response), (1, 5000, 1024 * 1024));
     assert_eq!(
         (header.paths[0].value.as_str(), &header.paths[0].within[..]),
         ("/workspace/a.txt", &["/workspace".to_owned()][..])
     );
-    let line = world.line(1).await;
+    let line = gateway.audit_line(1).await;
     assert_eq!((line["decision"].as_str(), line["call"].as_str()), (Some("allowed"), Some(header.call.as_str())));
     assert!(line["arguments"].as_str().unwrap().starts_with("blake3-keyed:"));
     assert!(line["result"].as_str().unwrap().starts_with("blake3:"));
-    assert!(!line.to_string().contains("a.txt"), "argument values stay out of the trail");
+    assert!(!line.to_string().contains("a.txt"), "the audit line contains an argument value");
 }
 
 #[tokio::test]
-async fn the_list_is_private_and_not_kept() {
-    let world = World::new().await;
-    let result = world.client().await.modern("tools/list", json!({})).await.json()["result"].clone();
+async fn the_tool_list_is_private_and_not_cached() {
+    let gateway = TestGateway::new().await;
+    let result = gateway.client().await.modern("tools/list", json!({})).await.json()["result"].clone();
     assert_eq!(
         (result["resultType"].as_str(), result["ttlMs"].as_i64(), result["cacheScope"].as_str()),
         (Some("complete"), Some(0), Some("private"))
@@ -60,27 +60,27 @@ async fn the_list_is_private_and_not_kept() {
 }
 
 #[tokio::test]
-async fn only_what_is_named_reaches_the_server() {
-    let world = World::new().await;
+async fn only_known_parameters_reach_the_server() {
+    let gateway = TestGateway::new().await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let params = json!({"name": "echo", "arguments": {}, "task": {"ttl": 1}, "inputResponses": {}, "requestState": "x",
         "_meta": {"traceparent": trace, "secret": "x", "progressToken": 1,
             "io.modelcontextprotocol/clientInfo": {"name": "x", "version": "1"}}});
-    assert_eq!(world.client().await.modern("tools/call", params).await.status, 200);
+    assert_eq!(gateway.client().await.modern("tools/call", params).await.status, 200);
     let expected = json!({"name": "echo", "arguments": {}, "_meta": {"traceparent": trace}});
-    assert_eq!(world.shim.seen()[0].params, expected);
+    assert_eq!(gateway.shim.calls()[0].params, expected);
 }
 
 #[tokio::test]
-async fn headers_and_meta_are_required_and_have_to_agree() {
-    let world = World::new().await;
-    let mut client = world.client().await;
+async fn headers_and_meta_are_required_and_have_to_match() {
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
     let (body, headers) = modern("tools/call", json!({"name": "echo", "arguments": {}}));
     for missing in 0..headers.len() {
         let headers: Vec<_> = headers
             .iter()
             .enumerate()
-            .filter(|(place, _)| *place != missing)
+            .filter(|(index, _)| *index != missing)
             .map(|(_, (name, value))| (*name, value.as_str()))
             .collect();
         let answer = client.send(Method::POST, "/files/mcp", &headers, body.clone()).await;
@@ -94,18 +94,18 @@ async fn headers_and_meta_are_required_and_have_to_agree() {
     let bare = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "echo", "arguments": {}}});
     let answer = client.send(Method::POST, "/files/mcp", &with("2026-07-28"), bare.to_string()).await;
     assert_eq!((answer.status.as_u16(), answer.error().0), (400, -32602));
-    assert!(world.shim.seen().is_empty());
+    assert!(gateway.shim.calls().is_empty());
 }
 
 #[tokio::test]
 async fn methods_of_other_revisions_are_not_found() {
-    let world = World::new().await;
-    let mut client = world.client().await;
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
     for method in ["ping", "initialize", "resources/list", "tools/execute", "logging/setLevel"] {
         let answer = client.modern(method, json!({})).await;
         assert_eq!((answer.status.as_u16(), answer.error().0), (404, -32601), "{method}");
     }
-    let lines = world.lines(5).await;
+    let lines = gateway.audit_lines(5).await;
     assert_eq!(
         (lines[2]["method"].as_str(), lines[2]["reason"].as_str()),
         (Some("resources/list"), Some("method_unknown"))
@@ -114,8 +114,8 @@ async fn methods_of_other_revisions_are_not_found() {
 
 #[tokio::test]
 async fn a_notification_is_accepted_and_a_session_id_ignored() {
-    let world = World::new().await;
-    let mut client = world.client().await;
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
     let headers =
         [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "notifications/cancelled"), ("mcp-session-id", "x")];
     let body = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;

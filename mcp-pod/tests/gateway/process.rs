@@ -1,4 +1,4 @@
-//! The program itself: starts without an operator, says that it is not ready, and ends when it is told.
+//! The gateway process: starts without an operator, reports that it is not ready, and ends on SIGTERM.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
@@ -8,10 +8,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::Pki;
 
-fn free() -> SocketAddr {
+/// Returns a loopback address with a free port.
+fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
+/// Returns the whole HTTP answer to a GET request, or `None` without a connection.
 async fn get(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").as_bytes()).await.ok()?;
@@ -21,9 +23,9 @@ async fn get(address: SocketAddr, path: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn the_gateway_starts_without_its_operator_and_ends_when_it_is_told() {
+async fn the_gateway_starts_without_its_operator_and_ends_on_sigterm() {
     let pki = Pki::new();
-    let (listen, health) = (free(), free());
+    let (listen, health) = (free_address(), free_address());
     let mut gateway = Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
         .args(["gateway", "--listen", &listen.to_string(), "--metrics-listen", &health.to_string()])
         .args(["--operator-address", "127.0.0.1:1", "--policy-dir", "/nonexistent", "--token-file", "/nonexistent"])
@@ -48,12 +50,12 @@ async fn the_gateway_starts_without_its_operator_and_ends_when_it_is_told() {
 
     let pid = rustix::process::Pid::from_raw(i32::try_from(gateway.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    let told = Instant::now();
+    let terminated = Instant::now();
     let status = loop {
         if let Some(status) = gateway.try_wait().unwrap() {
             break status;
         }
-        assert!(told.elapsed() < Duration::from_secs(10), "it does not end");
+        assert!(terminated.elapsed() < Duration::from_secs(10), "the gateway does not end");
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert!(status.success(), "{status}");

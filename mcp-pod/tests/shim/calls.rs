@@ -1,4 +1,4 @@
-//! Calls, one by one: what is passed on, what is refused, what a misbehaving answer does.
+//! Single calls: what is passed on, what is refused, and how bad responses are handled.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ fn refusal(reason: &str, forwarded: bool) -> (String, bool) {
 }
 
 #[tokio::test]
-async fn params_reach_the_server_and_its_answer_comes_back_as_written() {
+async fn params_and_answers_are_passed_on_unchanged() {
     let shim = Shim::start("").ready();
     let seen: Value = serde_json::from_str(&text(&shim.call("echo", json!({"a": [1, "ü"]})).await)).unwrap();
     assert_eq!(seen, json!({"name": "echo", "arguments": {"a": [1, "ü"]}}));
@@ -39,19 +39,19 @@ async fn concurrent_calls_get_their_own_answers() {
 }
 
 #[tokio::test]
-async fn nobody_but_the_gateway_can_connect() {
+async fn only_the_gateway_can_connect() {
     let shim = Shim::start("").ready();
-    // In TLS 1.3 a refused client learns of it with its first read.
+    // In TLS 1.3 a client notices with its first read that it was refused.
     let outcome = match shim.connect_as("stranger").await {
         Ok(mut stranger) => stranger.post(envelope(json!({}), "echo", json!({}))).await.map_err(|_| ()).map(|_| ()),
         Err(_) => Err(()),
     };
     assert_eq!(outcome, Err(()));
-    assert!(tokio::net::TcpStream::connect(shim.calls).await.is_ok(), "it still listens");
+    assert!(tokio::net::TcpStream::connect(shim.calls).await.is_ok(), "it no longer listens");
 }
 
 #[tokio::test]
-async fn an_envelope_that_cannot_be_read_is_a_400_and_reaches_nobody() {
+async fn an_invalid_envelope_is_a_400_and_is_not_forwarded() {
     let shim = Shim::start("").ready();
     let mut gateway = shim.connect_as("gateway").await.unwrap();
     let good = envelope(json!({}), "append", json!({"path": shim.workspace().join("log")}));
@@ -87,7 +87,7 @@ async fn a_path_through_a_link_is_refused_before_the_server_sees_it() {
 }
 
 #[tokio::test]
-async fn a_call_that_takes_too_long_ends_and_the_server_is_told() {
+async fn a_call_that_takes_too_long_is_cancelled() {
     let shim = Shim::start("").ready();
     let start = Instant::now();
     let events = shim.call_with(json!({"timeoutMs": 200}), "slow", json!({"seconds": 1})).await;
@@ -95,7 +95,7 @@ async fn a_call_that_takes_too_long_ends_and_the_server_is_told() {
     assert!(start.elapsed() < Duration::from_millis(900));
     let cancelled: Value = serde_json::from_str(&text(&shim.call("cancelled", json!({})).await)).unwrap();
     assert_eq!(cancelled[0]["reason"], "timed out");
-    shim.wait_until("the late answer is thrown away", |shim| {
+    shim.wait_until("the late answer is dropped", |shim| {
         shim.metric("mcp_pod_shim_server_output_dropped_total{kind=\"stray\"}") >= 1.0
     });
     assert_eq!(text(&shim.call("slow", json!({"seconds": 0})).await), "done");
@@ -118,7 +118,7 @@ async fn a_dropped_connection_cancels_the_call() {
 }
 
 #[tokio::test]
-async fn an_answer_above_the_limit_is_withheld_without_being_kept() {
+async fn an_answer_above_the_limit_is_withheld_and_not_buffered() {
     let shim = Shim::start("").ready();
     let limit = json!({"maxResponse": 1000});
     assert_eq!(
@@ -136,7 +136,7 @@ async fn an_answer_above_the_limit_is_withheld_without_being_kept() {
 }
 
 #[tokio::test]
-async fn answers_that_are_not_answers_are_told_apart() {
+async fn invalid_answers_fail_the_call_and_other_lines_are_ignored() {
     let shim = Shim::start("").ready();
     let raw = |line: &str| shim.call_with(json!({"timeoutMs": 500}), "raw", json!({"line": line}));
     for line in [
@@ -156,13 +156,13 @@ async fn answers_that_are_not_answers_are_told_apart() {
     }
     assert_eq!(text(&shim.call("garbage", json!({})).await), "still here");
     assert_eq!(text(&shim.call("twice", json!({})).await), "first");
-    assert_eq!(text(&shim.call("slow", json!({"seconds": 0})).await), "done", "the second answer went nowhere");
+    assert_eq!(text(&shim.call("slow", json!({"seconds": 0})).await), "done", "the second answer was dropped");
     assert!(shim.metric("mcp_pod_shim_server_output_dropped_total{kind=\"garbage\"}") >= 4.0);
-    assert!(shim.metric("mcp_pod_shim_server_starts_total") < 1.5, "it was not started again");
+    assert!(shim.metric("mcp_pod_shim_server_starts_total") < 1.5, "the server was restarted");
 }
 
 #[tokio::test]
-async fn progress_passes_only_where_it_was_asked_for() {
+async fn progress_is_passed_on_only_if_requested() {
     let shim = Shim::start("").ready();
     let events = shim.call_with(json!({"progress": true}), "progress", json!({"steps": 3})).await;
     let expected = |step| json!({"progress": {"progress": step, "vendor": [1]}});
@@ -175,7 +175,7 @@ async fn progress_passes_only_where_it_was_asked_for() {
 }
 
 #[tokio::test]
-async fn the_server_may_ask_for_nothing_but_a_ping() {
+async fn the_only_request_of_the_server_that_succeeds_is_ping() {
     let shim = Shim::start("").ready();
     let replies: Value = serde_json::from_str(&text(&shim.call("ask", json!({})).await)).unwrap();
     assert_eq!((&replies["one"]["code"], &replies["two"]), (&json!(-32601), &json!({})));

@@ -1,7 +1,7 @@
-//! The shim as a gateway sees it: the real binary in front of a server that misbehaves on request.
+//! The shim as a gateway sees it: the real binary, with a tool server that misbehaves on request.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
-// A call reads better with its JSON in place.
+// Calls read better with `json!` in the argument list.
 #![allow(clippy::needless_pass_by_value)]
 
 mod calls;

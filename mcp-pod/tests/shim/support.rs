@@ -1,4 +1,4 @@
-//! A shim with certificates of its own, and a client that is its gateway.
+//! Runs a shim with test certificates, and connects to it as its gateway.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -19,10 +19,10 @@ use rcgen::{
 use serde_json::{Value, json};
 use tokio_rustls::TlsConnector;
 
-pub(crate) const GATEWAY: &str = "spiffe://mcp-fleet.dev/tenant/t/gateway";
+const GATEWAY: &str = "spiffe://mcp-fleet.dev/tenant/t/gateway";
 const SERVER: &str = "spiffe://mcp-fleet.dev/tenant/t/server/s";
 
-/// A running shim; killed, with everything it started, when dropped.
+/// A running shim. It is stopped, with all processes that it started, when dropped.
 pub(crate) struct Shim {
     child: Child,
     pub(crate) calls: SocketAddr,
@@ -32,12 +32,13 @@ pub(crate) struct Shim {
 }
 
 impl Shim {
-    /// In front of the Python fixture.
+    /// Starts the shim with the Python fixture as its server.
     pub(crate) fn start(mode: &str) -> Self {
         let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/server.py");
         Self::start_with(&[], &["/usr/bin/python3", fixture, mode])
     }
 
+    /// Starts the shim with extra flags and any server command.
     pub(crate) fn start_with(flags: &[&str], command: &[&str]) -> Self {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -68,7 +69,7 @@ impl Shim {
         Self { calls: address("calls"), health: address("health"), child, dir, log }
     }
 
-    /// Waits until it takes calls.
+    /// Waits until the server takes calls.
     pub(crate) fn ready(self) -> Self {
         self.wait_until("ready", |shim| shim.health("/readyz").0 == 200);
         self
@@ -90,22 +91,23 @@ impl Shim {
         self.log.lock().unwrap().clone()
     }
 
-    /// Plain HTTP without a client library.
+    /// Sends a GET request to the health listener and returns status and body.
     pub(crate) fn health(&self, path: &str) -> (u16, String) {
         let mut stream = std::net::TcpStream::connect(self.health).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        let status = response.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, response.split_once("\r\n\r\n").unwrap().1.to_owned())
     }
 
-    /// The value of one sample.
+    /// Returns the value of a metric sample, or 0 if there is none.
     pub(crate) fn metric(&self, sample: &str) -> f64 {
         let metrics = self.health("/metrics").1;
         metrics.lines().find_map(|line| line.strip_prefix(sample)?.trim().parse().ok()).unwrap_or(0.0)
     }
 
+    /// Sends SIGTERM to the shim.
     pub(crate) fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -115,16 +117,16 @@ impl Shim {
         self.child.wait().unwrap()
     }
 
-    /// Resident memory, in KiB.
+    /// Returns the resident memory of the shim, in KiB.
     pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// A connection as the gateway, or as somebody else with a certificate of the same CA.
-    pub(crate) async fn connect_as(&self, who: &str) -> std::io::Result<Connection> {
-        let identity = Identity::load(&self.dir.path().join(who)).unwrap();
+    /// Connects with the certificate of `name`: `gateway`, or `stranger`, who has one of the same CA.
+    pub(crate) async fn connect_as(&self, name: &str) -> std::io::Result<Connection> {
+        let identity = Identity::load(&self.dir.path().join(name)).unwrap();
         let connector = TlsConnector::from(client_config(identity, SERVER).unwrap());
         let stream = connector.connect(peer_name(), tokio::net::TcpStream::connect(self.calls).await?).await?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
@@ -132,11 +134,12 @@ impl Shim {
         Ok(Connection { sender, driver })
     }
 
-    /// One call on a connection of its own: its events.
+    /// Makes one call on a new connection and returns its events.
     pub(crate) async fn call(&self, name: &str, arguments: Value) -> Vec<Value> {
         self.call_with(json!({}), name, arguments).await
     }
 
+    /// Makes one call with header fields that override the defaults.
     pub(crate) async fn call_with(&self, header: Value, name: &str, arguments: Value) -> Vec<Value> {
         let mut connection = self.connect_as("gateway").await.unwrap();
         connection.call(header, name, arguments).await
@@ -145,12 +148,6 @@ impl Shim {
 
 impl Drop for Shim {
     fn drop(&mut self) {
-        self.terminate_quietly();
-    }
-}
-
-impl Shim {
-    fn terminate_quietly(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             self.terminate();
             let _ = self.child.wait();
@@ -158,7 +155,7 @@ impl Shim {
     }
 }
 
-/// One connection.
+/// A connection to the shim.
 pub(crate) struct Connection {
     pub(crate) sender: SendRequest<Full<Bytes>>,
     pub(crate) driver: tokio::task::JoinHandle<std::io::Result<()>>,
@@ -175,7 +172,7 @@ impl Connection {
         self.request("POST", "/v1/call", body).await
     }
 
-    /// Status, epoch, body.
+    /// Returns status, epoch and body.
     pub(crate) async fn request(
         &mut self,
         method: &str,
@@ -191,7 +188,7 @@ impl Connection {
     }
 }
 
-/// The two lines of a call; `header` overrides the defaults.
+/// Returns the two lines of a call. `header` overrides the defaults.
 pub(crate) fn envelope(header: Value, name: &str, arguments: Value) -> String {
     let mut full = json!({
         "version": 1, "call": "01J", "principal": "p", "timeoutMs": 10_000, "maxResponse": 1_000_000, "progress": false,
@@ -200,13 +197,13 @@ pub(crate) fn envelope(header: Value, name: &str, arguments: Value) -> String {
     format!("{full}\n{}\n", json!({"name": name, "arguments": arguments}))
 }
 
-/// The text of a result.
+/// Returns the text of a call's result.
 pub(crate) fn text(events: &[Value]) -> String {
     let [.., last] = events else { panic!("no event") };
     last["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{last}")).to_owned()
 }
 
-/// Reason and whether the server has seen it.
+/// Returns the reason of a refused call, and whether the server may have seen the call.
 pub(crate) fn refused(events: &[Value]) -> (String, bool) {
     let [only] = events else { panic!("{events:?}") };
     let refusal = &only["refused"];

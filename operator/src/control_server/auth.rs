@@ -1,4 +1,5 @@
-//! Which pod calls, and for which tenant: the API server judges its token, and the pod has to be one of ours.
+//! Authenticates gateways: the API server reviews the pod's token, and the pod must belong to the tenant's gateway.
+//! Start at [`authenticate`].
 
 use std::time::Duration;
 
@@ -22,25 +23,25 @@ use crate::kubernetes::cache::tenant_of_runtime;
 use crate::kubernetes::labels;
 use crate::kubernetes::timeout::with_timeout;
 
-/// The name of a gateway's Deployment and `ServiceAccount`.
+/// Name of a gateway's Deployment and `ServiceAccount`.
 const GATEWAY: &str = "gateway";
-/// The longest token that is looked at.
-const MAX_TOKEN: usize = 16 * 1024;
+/// Maximum length of a token.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-/// A gateway that has proved who it is.
+/// An authenticated gateway pod.
 #[derive(Clone, Debug)]
-pub(super) struct Caller {
+pub(super) struct GatewayPod {
     pub(super) tenant: String,
     pub(super) tenant_uid: String,
-    /// The runtime namespace.
+    /// Runtime namespace of the tenant.
     pub(super) namespace: String,
     pub(super) pod: String,
     pub(super) pod_uid: String,
-    /// How long its token is still good.
-    pub(super) good_for: Duration,
+    /// How long the pod's token is still valid.
+    pub(super) token_valid_for: Duration,
 }
 
-/// Why a caller is not served.
+/// Why a gateway is not served.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AuthError {
     #[error("there is no bearer token")]
@@ -51,10 +52,10 @@ pub(super) enum AuthError {
     NotGateway(String),
     #[error("the token is not bound to a pod")]
     NotBound,
-    #[error("pod {0} is gone or was replaced")]
+    #[error("pod {0} was deleted or replaced")]
     Gone(String),
-    #[error("pod {0} does not belong to the gateway that was made for its tenant")]
-    NotOurs(String),
+    #[error("pod {0} does not belong to the Deployment of its tenant's gateway")]
+    NotTheGateway(String),
     #[error("namespace {0} is not the runtime namespace of a tenant")]
     NoTenant(String),
     #[error("failed to {verb}")]
@@ -62,6 +63,7 @@ pub(super) enum AuthError {
 }
 
 impl AuthError {
+    /// Converts the error to the gRPC status that the gateway gets.
     pub(super) fn status(&self) -> Status {
         let code = match self {
             Self::NoToken | Self::NotAuthenticated(_) => Code::Unauthenticated,
@@ -76,10 +78,10 @@ impl AuthError {
     }
 }
 
-/// Finds out who calls.
-pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Result<Caller, AuthError> {
+/// Authenticates the gateway pod that opens a stream.
+pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Result<GatewayPod, AuthError> {
     let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
-    let token = header.and_then(|value| value.strip_prefix("Bearer ")).filter(|token| token.len() <= MAX_TOKEN);
+    let token = header.and_then(|value| value.strip_prefix("Bearer ")).filter(|token| token.len() <= MAX_TOKEN_BYTES);
     let token = token.ok_or(AuthError::NoToken)?;
     let review = TokenReview {
         spec: TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) },
@@ -90,64 +92,65 @@ pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Resul
         .await
         .map_err(AuthError::api("review a token"))?;
     let status = review.status.unwrap_or_default();
-    let meant_for_us = status.audiences.iter().flatten().any(|audience| audience == AUDIENCE);
-    if status.authenticated != Some(true) || !meant_for_us {
+    let for_this_audience = status.audiences.iter().flatten().any(|audience| audience == AUDIENCE);
+    if status.authenticated != Some(true) || !for_this_audience {
         return Err(AuthError::NotAuthenticated(status.error.unwrap_or_else(|| "wrong audience".into())));
     }
-    let bound = bound(&status.user.unwrap_or_default())?;
+    let bound = bound_pod(&status.user.unwrap_or_default())?;
     let cache = &ctx.cache;
     let tenant = tenant_of_runtime(&bound.namespace, &cache.tenants.state());
-    let made = cache.namespaces.get(&ObjectRef::new(&bound.namespace));
-    let maker = made.as_ref().and_then(|namespace| namespace.labels().get(labels::TENANT_UID));
-    // A namespace of the right name is not enough: it has to be the one that was made for this tenant.
-    let tenant = tenant.filter(|tenant| maker.is_some() && tenant.uid().as_ref() == maker);
+    let namespace = cache.namespaces.get(&ObjectRef::new(&bound.namespace));
+    let owner = namespace.as_ref().and_then(|namespace| namespace.labels().get(labels::TENANT_UID));
+    // The name of the namespace is not enough: the namespace must have been created for this tenant.
+    let tenant = tenant.filter(|tenant| owner.is_some() && tenant.uid().as_ref() == owner);
     let tenant = tenant.ok_or_else(|| AuthError::NoTenant(bound.namespace.clone()))?;
-    let caller = Caller {
+    let gateway = GatewayPod {
         tenant: tenant.name_any(),
         tenant_uid: tenant.uid().unwrap_or_default(),
         namespace: bound.namespace,
         pod: bound.pod,
         pod_uid: bound.pod_uid,
-        good_for: good_for(token, Timestamp::now().as_second()).ok_or(AuthError::NotBound)?,
+        token_valid_for: token_valid_for(token, Timestamp::now().as_second()).ok_or(AuthError::NotBound)?,
     };
-    check_pod(ctx, &caller).await?;
-    Ok(caller)
+    check_pod(ctx, &gateway).await?;
+    Ok(gateway)
 }
 
-/// Checks that the pod is still there, and was made for its tenant: pod ← `ReplicaSet` ← our Deployment.
-pub(super) async fn check_pod(ctx: &Context, caller: &Caller) -> Result<(), AuthError> {
-    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &caller.namespace);
-    let pod = with_timeout(pods.get_opt(&caller.pod)).await.map_err(AuthError::api("read a pod"))?;
-    let pod = pod.filter(|pod| pod.uid().as_deref() == Some(caller.pod_uid.as_str()));
-    let pod = pod.ok_or_else(|| AuthError::Gone(caller.pod.clone()))?;
-    let not_ours = || AuthError::NotOurs(caller.pod.clone());
-    let set = controller(pod.owner_references(), "ReplicaSet").ok_or_else(not_ours)?;
-    let sets: Api<ReplicaSet> = Api::namespaced(ctx.client.clone(), &caller.namespace);
+/// Checks that the pod still exists and belongs to the tenant's gateway: pod ← `ReplicaSet` ← gateway Deployment.
+pub(super) async fn check_pod(ctx: &Context, gateway: &GatewayPod) -> Result<(), AuthError> {
+    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &gateway.namespace);
+    let pod = with_timeout(pods.get_opt(&gateway.pod)).await.map_err(AuthError::api("read a pod"))?;
+    let pod = pod.filter(|pod| pod.uid().as_deref() == Some(gateway.pod_uid.as_str()));
+    let pod = pod.ok_or_else(|| AuthError::Gone(gateway.pod.clone()))?;
+    let not_the_gateway = || AuthError::NotTheGateway(gateway.pod.clone());
+    let set = controller(pod.owner_references(), "ReplicaSet").ok_or_else(not_the_gateway)?;
+    let sets: Api<ReplicaSet> = Api::namespaced(ctx.client.clone(), &gateway.namespace);
     let found = with_timeout(sets.get_metadata_opt(&set.name)).await.map_err(AuthError::api("read a ReplicaSet"))?;
-    let found = found.filter(|found| found.uid().as_deref() == Some(set.uid.as_str())).ok_or_else(not_ours)?;
-    let deployment = controller(found.owner_references(), "Deployment").ok_or_else(not_ours)?;
-    let ours = ctx.cache.owned.with_label(labels::TENANT_UID, &caller.tenant_uid);
-    let known = ours.iter().any(|(key, meta)| {
+    let found = found.filter(|found| found.uid().as_deref() == Some(set.uid.as_str())).ok_or_else(not_the_gateway)?;
+    let deployment = controller(found.owner_references(), "Deployment").ok_or_else(not_the_gateway)?;
+    let objects = ctx.cache.owned.with_label(labels::TENANT_UID, &gateway.tenant_uid);
+    let is_gateway = objects.iter().any(|(key, meta)| {
         key.kind == "Deployment"
-            && key.namespace == caller.namespace
+            && key.namespace == gateway.namespace
             && key.name == GATEWAY
             && meta.uid == deployment.uid
     });
-    if known { Ok(()) } else { Err(not_ours()) }
+    if is_gateway { Ok(()) } else { Err(not_the_gateway()) }
 }
 
 fn controller<'a>(owners: &'a [OwnerReference], kind: &str) -> Option<&'a OwnerReference> {
     owners.iter().find(|owner| owner.controller == Some(true) && owner.kind == kind)
 }
 
-/// The pod that a token is bound to.
-struct Bound {
+/// Pod that a token is bound to.
+struct BoundPod {
     namespace: String,
     pod: String,
     pod_uid: String,
 }
 
-fn bound(user: &UserInfo) -> Result<Bound, AuthError> {
+/// Returns the pod that a reviewed token is bound to. The token must belong to a gateway's `ServiceAccount`.
+fn bound_pod(user: &UserInfo) -> Result<BoundPod, AuthError> {
     let name = user.username.as_deref().unwrap_or_default();
     let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
     let Some((namespace, GATEWAY)) = account else { return Err(AuthError::NotGateway(name.to_owned())) };
@@ -157,11 +160,11 @@ fn bound(user: &UserInfo) -> Result<Bound, AuthError> {
     };
     let pod = extra("pod-name").ok_or(AuthError::NotBound)?;
     let pod_uid = extra("pod-uid").ok_or(AuthError::NotBound)?;
-    Ok(Bound { namespace: namespace.to_owned(), pod, pod_uid })
+    Ok(BoundPod { namespace: namespace.to_owned(), pod, pod_uid })
 }
 
-/// How long a token is still good. Its signature has been checked by the API server.
-fn good_for(token: &str, now: i64) -> Option<Duration> {
+/// Returns how long a token is still valid. The API server has checked its signature.
+fn token_valid_for(token: &str, now: i64) -> Option<Duration> {
     #[derive(Deserialize)]
     struct Claims {
         exp: i64,
@@ -185,9 +188,9 @@ mod tests {
     }
 
     #[test]
-    fn only_the_gateways_account_with_a_token_bound_to_a_pod_is_taken() {
+    fn only_a_pod_bound_token_of_the_gateways_account_is_accepted() {
         let both = [("pod-name", "gateway-1"), ("pod-uid", "p-1")];
-        let found = bound(&user("system:serviceaccount:acme-mcp:gateway", &both)).unwrap();
+        let found = bound_pod(&user("system:serviceaccount:acme-mcp:gateway", &both)).unwrap();
         assert_eq!(
             (found.namespace.as_str(), found.pod.as_str(), found.pod_uid.as_str()),
             ("acme-mcp", "gateway-1", "p-1")
@@ -198,15 +201,15 @@ mod tests {
             ("system:serviceaccount:acme-mcp:gateway", &both[..1]),
             ("system:serviceaccount:acme-mcp:gateway", &[]),
         ] {
-            assert!(bound(&user(name, extra)).is_err(), "{name} {extra:?}");
+            assert!(bound_pod(&user(name, extra)).is_err(), "{name} {extra:?}");
         }
     }
 
     #[test]
-    fn a_token_says_how_long_it_is_good() {
+    fn the_remaining_lifetime_is_read_from_the_token() {
         let token = |claims: &str| format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims));
-        assert_eq!(good_for(&token(r#"{"exp":1100}"#), 1000), Some(Duration::from_secs(100)));
-        assert_eq!(good_for(&token(r#"{"exp":900}"#), 1000), None);
-        assert_eq!(good_for("not-a-token", 1000), None);
+        assert_eq!(token_valid_for(&token(r#"{"exp":1100}"#), 1000), Some(Duration::from_secs(100)));
+        assert_eq!(token_valid_for(&token(r#"{"exp":900}"#), 1000), None);
+        assert_eq!(token_valid_for("not-a-token", 1000), None);
     }
 }

@@ -1,13 +1,14 @@
-//! The control stream: gateways dial every replica, the leader answers.
+//! Serves the control streams of gateways. Gateways dial every replica; only the leader serves them. Start at
+//! [`serve`].
 //!
-//! [`accept`] takes connections, [`auth`] finds out which pod calls and for which tenant, [`stream`] is one stream,
-//! [`grant`] its traffic with the ledger, [`reap`] what becomes of leases whose pod is gone. Who is connected stands on
-//! the board ([`Streams`](crate::shared_state::Streams)).
+//! [`accept`] accepts connections, [`auth`] authenticates the gateway's pod, [`stream`] runs one stream, and [`spend`]
+//! answers its lease requests and spend reports. [`reap`](reap::reap) forfeits the leases of pods that are gone. The
+//! connected gateways are registered in [`Streams`](crate::shared_state::Streams).
 
 mod accept;
 mod auth;
-mod grant;
 mod reap;
+mod spend;
 mod stream;
 mod tls;
 
@@ -29,30 +30,30 @@ pub(crate) use tls::server_config;
 use crate::context::Context;
 use crate::error;
 
-/// How many streams may be authenticating at a time; more wait.
-const AUTHENTICATING: usize = 16;
-/// Messages that may wait for a slow gateway.
-const OUTBOUND: usize = 64;
-/// The largest message of a gateway, in bytes: a report with many items.
-const MAX_INBOUND: usize = 1024 * 1024;
+/// Maximum number of streams that authenticate concurrently; more wait.
+const MAX_AUTHENTICATING: usize = 16;
+/// Number of messages that may be queued for a slow gateway.
+const OUTBOUND_CAPACITY: usize = 64;
+/// Maximum size of a message from a gateway, in bytes. The largest is a report with many items.
+const MAX_INBOUND_BYTES: usize = 1024 * 1024;
 
-/// Why the control stream is not served (any more).
+/// Why control streams cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The port is taken, or not ours to take.
+    /// The port is in use, or the operator may not listen on it.
     #[error("failed to listen on {address}")]
     Listen {
-        /// Which address.
+        /// Address to listen on.
         address: std::net::SocketAddr,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// The server broke.
-    #[error("failed to serve the control stream")]
+    /// The gRPC server failed.
+    #[error("failed to serve control streams")]
     Serve(#[from] tonic::transport::Error),
 }
 
-/// Serves the control stream until `stop`, on every replica: one that does not lead says so.
+/// Serves control streams until `stop`. Every replica does; one that does not lead refuses them with `not_leader`.
 pub(crate) async fn serve(
     ctx: Arc<Context>,
     tls: Arc<rustls::ServerConfig>,
@@ -61,8 +62,8 @@ pub(crate) async fn serve(
     let address = ctx.config.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
     let incoming = accept::accept(listener, tls, stop.clone());
-    let service = ControlServer::new(Service { ctx, authenticating: Arc::new(Semaphore::new(AUTHENTICATING)) })
-        .max_decoding_message_size(MAX_INBOUND)
+    let service = ControlServer::new(Service { ctx, authenticating: Arc::new(Semaphore::new(MAX_AUTHENTICATING)) })
+        .max_decoding_message_size(MAX_INBOUND_BYTES)
         .max_encoding_message_size(MAX_MESSAGE);
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(accept::KEEP_ALIVE))
@@ -84,14 +85,14 @@ impl Control for Service {
     type ConnectStream = ReceiverStream<Result<FromOperator, Status>>;
 
     async fn connect(&self, request: Request<Streaming<FromGateway>>) -> Result<Response<Self::ConnectStream>, Status> {
-        let Some(leading) = self.ctx.shared_state.policies.leading() else { return Err(not_leader()) };
-        let _turn = self.authenticating.acquire().await.map_err(|_| not_leader())?;
-        let caller = auth::authenticate(&self.ctx, request.metadata()).await.map_err(|refused| {
-            tracing::warn!(error = error::chain(&refused), "refused a control stream");
-            refused.status()
+        let Some(leader) = self.ctx.shared_state.policies.leader_state() else { return Err(not_leader()) };
+        let _permit = self.authenticating.acquire().await.map_err(|_| not_leader())?;
+        let gateway = auth::authenticate(&self.ctx, request.metadata()).await.map_err(|error| {
+            tracing::warn!(error = error::chain(&error), "refused a control stream");
+            error.status()
         })?;
-        let (sender, receiver) = mpsc::channel(OUTBOUND);
-        tokio::spawn(stream::run(Arc::clone(&self.ctx), leading, caller, request.into_inner(), sender));
+        let (sender, receiver) = mpsc::channel(OUTBOUND_CAPACITY);
+        tokio::spawn(stream::run(Arc::clone(&self.ctx), leader, gateway, request.into_inner(), sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }

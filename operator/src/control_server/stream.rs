@@ -1,4 +1,5 @@
-//! One stream: hello first, then policies, proofs and acknowledgements until either side ends it.
+//! Runs one control stream: hello messages, then policies, freshness and acknowledgements until either side ends it.
+//! Start at [`run`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,157 +17,175 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use super::auth::{AuthError, Caller, check_pod};
-use super::grant::{self, message};
+use super::auth::{AuthError, GatewayPod, check_pod};
+use super::spend::{self, message};
 use crate::context::Context;
 use crate::ledger::book::Holder;
 use crate::retry::jittered;
 use crate::shared_state::Outbound;
-use crate::shared_state::{Leading, Outlook, Proof};
+use crate::shared_state::{LeaderState, PolicyState, Proof};
 
-/// How long a gateway may take to say hello.
-const HELLO: Duration = Duration::from_secs(10);
-/// How often it is checked that the pod is still there.
-const CHECK_EVERY: Duration = Duration::from_secs(15);
-/// How long before its token ends a stream is ended, so that the next one comes with a new token.
-const MARGIN: Duration = Duration::from_secs(30);
-/// Requests to the ledger at a time; while there are more, nothing is read from the stream.
-const IN_FLIGHT: usize = 64;
-/// Pushed policies whose acknowledgement is still understood.
-const REMEMBERED: usize = 8;
-/// Gateways that stand in a tenant's status.
-const SHOWN: usize = 64;
+/// How long a gateway may take to send its hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a stream checks that its pod still exists.
+const POD_CHECK_INTERVAL: Duration = Duration::from_secs(15);
+/// How long before the token expires a stream is ended, so that the gateway reconnects with a new token.
+const TOKEN_MARGIN: Duration = Duration::from_secs(30);
+/// Maximum number of concurrent ledger requests per stream. At the limit, the stream is not read.
+const MAX_LEDGER_REQUESTS: usize = 64;
+/// Number of pushed policies whose acknowledgement is still recognised.
+const MAX_PUSHED: usize = 8;
+/// Maximum number of gateways in a tenant's status.
+const MAX_GATEWAYS_IN_STATUS: usize = 64;
 
-struct Stream {
+struct ControlStream {
     ctx: Arc<Context>,
-    leading: Leading,
-    caller: Caller,
+    leader: LeaderState,
+    gateway: GatewayPod,
     holder: Holder,
     outbound: Outbound,
-    /// What was pushed: generation and digest, the newest last.
+    /// Generation and digest of the policies that were pushed, oldest first.
     pushed: VecDeque<(u64, Digest)>,
+    /// Last proof that was sent.
     proved: Option<Proof>,
+    /// Ledger requests in progress.
     work: JoinSet<()>,
 }
 
-/// Runs a stream to its end.
+/// Runs a stream until it ends.
 pub(super) async fn run(
     ctx: Arc<Context>,
-    leading: Leading,
-    caller: Caller,
+    leader: LeaderState,
+    gateway: GatewayPod,
     mut inbound: Streaming<FromGateway>,
     outbound: Outbound,
 ) {
-    let ended = leading.ended.clone();
-    let greeting = tokio::select! {
+    let ended = leader.ended.clone();
+    let hello = tokio::select! {
         () = ended.cancelled() => Err(not_leader()),
-        greeting = tokio::time::timeout(HELLO, greet(&mut inbound, &outbound)) =>
-            greeting.unwrap_or_else(|_| Err(Status::deadline_exceeded("no hello came"))),
+        hello = tokio::time::timeout(HELLO_TIMEOUT, exchange_hello(&mut inbound, &outbound)) =>
+            hello.unwrap_or_else(|_| Err(Status::deadline_exceeded("no hello was received in time"))),
     };
-    let hello = match greeting {
+    let hello = match hello {
         Ok(hello) => hello,
         Err(status) => {
             let _ = outbound.send(Err(status)).await;
             return;
         }
     };
-    let place = ctx.shared_state.streams.enter(&caller.pod_uid, outbound.clone());
-    tracing::info!(tenant = caller.tenant, pod = caller.pod, generation = hello.generation, "a gateway connected");
-    let holder = Holder { pod_uid: caller.pod_uid.clone(), epoch: hello.epoch.clone() };
+    let registration = ctx.shared_state.streams.register(&gateway.pod_uid, outbound.clone());
+    tracing::info!(tenant = gateway.tenant, pod = gateway.pod, generation = hello.generation, "a gateway connected");
+    let holder = Holder { pod_uid: gateway.pod_uid.clone(), epoch: hello.epoch.clone() };
     let (pushed, work) = (VecDeque::new(), JoinSet::new());
-    let mut stream =
-        Stream { ctx: Arc::clone(&ctx), leading, caller: caller.clone(), holder, outbound, pushed, proved: None, work };
+    let mut stream = ControlStream {
+        ctx: Arc::clone(&ctx),
+        leader,
+        gateway: gateway.clone(),
+        holder,
+        outbound,
+        pushed,
+        proved: None,
+        work,
+    };
     let status = tokio::select! {
         () = ended.cancelled() => Some(not_leader()),
-        () = place.replaced.cancelled() => Some(Status::aborted("a newer stream of this pod has come")),
-        status = stream.talk(&hello, &mut inbound) => status,
+        () = registration.replaced.cancelled() => Some(Status::aborted("a newer stream of this pod replaced this one")),
+        status = stream.serve(&hello, &mut inbound) => status,
     };
-    if ctx.shared_state.streams.leave(&caller.pod_uid, place.number) && !ended.is_cancelled() {
-        ctx.shared_state.update_tenant_state(&caller.tenant_uid, |state| {
-            state.gateways.retain(|gateway| gateway.pod != caller.pod);
+    if ctx.shared_state.streams.deregister(&gateway.pod_uid, registration.number) && !ended.is_cancelled() {
+        ctx.shared_state.update_tenant_state(&gateway.tenant_uid, |state| {
+            state.gateways.retain(|connected| connected.pod != gateway.pod);
         });
     }
-    tracing::info!(tenant = caller.tenant, pod = caller.pod, status = ?status.as_ref().map(Status::message), "a gateway's stream ended");
+    tracing::info!(
+        tenant = gateway.tenant,
+        pod = gateway.pod,
+        status = ?status.as_ref().map(Status::message),
+        "the control stream of a gateway ended"
+    );
     if let Some(status) = status {
-        // Nobody may be there to read it.
+        // The gateway may already have disconnected.
         let _ = stream.outbound.try_send(Err(status));
     }
 }
 
-async fn greet(inbound: &mut Streaming<FromGateway>, outbound: &Outbound) -> Result<GatewayHello, Status> {
+/// Receives the gateway's hello, negotiates the protocol version and sends the operator's hello.
+async fn exchange_hello(inbound: &mut Streaming<FromGateway>, outbound: &Outbound) -> Result<GatewayHello, Status> {
     let Some(FromGateway { message: Some(from_gateway::Message::Hello(hello)) }) = inbound.message().await? else {
         return Err(Status::invalid_argument("the first message must be a hello"));
     };
     let Some(version) = negotiate(hello.min_version, hello.max_version) else {
-        return Err(Status::failed_precondition("no common version of the protocol"));
+        return Err(Status::failed_precondition("gateway and operator have no protocol version in common"));
     };
     if hello.epoch.is_empty() || hello.epoch.len() > 128 {
         return Err(Status::invalid_argument("the epoch must have 1 to 128 bytes"));
     }
     let answer = message(from_operator::Message::Hello(OperatorHello { version }));
-    outbound.send(Ok(answer)).await.map_err(|_| Status::cancelled("the gateway went away"))?;
+    outbound.send(Ok(answer)).await.map_err(|_| Status::cancelled("the gateway disconnected"))?;
     Ok(hello)
 }
 
-impl Stream {
-    /// Talks until the stream ends; answers with what the gateway is told at the end.
-    async fn talk(&mut self, hello: &GatewayHello, inbound: &mut Streaming<FromGateway>) -> Option<Status> {
+impl ControlStream {
+    /// Serves the stream until it ends. Returns the status to end it with; none if the gateway ended it or its token
+    /// expires.
+    async fn serve(&mut self, hello: &GatewayHello, inbound: &mut Streaming<FromGateway>) -> Option<Status> {
         let shared = Arc::clone(&self.ctx.shared_state);
-        if shared.policies.raise_floor(&self.caller.tenant_uid, hello.generation) {
-            shared.request_compilation(&self.caller.tenant_uid);
+        if shared.policies.raise_floor(&self.gateway.tenant_uid, hello.generation) {
+            shared.request_compilation(&self.gateway.tenant_uid);
         }
         if let Some(digest) = Digest::from_slice(&hello.digest) {
-            // What it says it enforces need not be pushed again.
+            // The policy that the gateway already enforces need not be pushed again.
             self.pushed.push_back((hello.generation, digest));
         }
-        self.show(0);
-        let (ledger, holder) = (Arc::clone(&self.leading.ledger), self.holder.clone());
-        self.work.spawn(async move { ledger.gone(&holder.pod_uid, Some(&holder.epoch)).await });
-        let mut outlook = shared.policies.follow(&self.caller.tenant_uid);
-        self.catch_up(&mut outlook, true).await?;
-        let expires = Instant::now() + self.caller.good_for.saturating_sub(MARGIN).max(Duration::from_secs(1));
-        let mut check = Instant::now() + jittered(CHECK_EVERY);
+        self.set_enforced(0);
+        let (ledger, holder) = (Arc::clone(&self.leader.ledger), self.holder.clone());
+        self.work.spawn(async move { ledger.forfeit_pod(&holder.pod_uid, Some(&holder.epoch)).await });
+        let mut policy_state = shared.policies.subscribe(&self.gateway.tenant_uid);
+        self.catch_up(&mut policy_state, true).await?;
+        let ends_at =
+            Instant::now() + self.gateway.token_valid_for.saturating_sub(TOKEN_MARGIN).max(Duration::from_secs(1));
+        let mut check = Instant::now() + jittered(POD_CHECK_INTERVAL);
         loop {
             tokio::select! {
-                received = inbound.message(), if self.work.len() < IN_FLIGHT => match received {
-                    Ok(Some(received)) => self.receive(received, &outlook),
-                    // It hung up, or the connection broke.
+                received = inbound.message(), if self.work.len() < MAX_LEDGER_REQUESTS => match received {
+                    Ok(Some(received)) => self.receive(received, &policy_state),
+                    // The gateway ended the stream, or the connection failed.
                     Ok(None) | Err(_) => return None,
                 },
-                changed = outlook.changed() => {
+                changed = policy_state.changed() => {
                     if changed.is_err() {
-                        let gone = Status::permission_denied("the tenant is gone");
-                        return Some(if self.leading.ended.is_cancelled() { not_leader() } else { gone });
+                        let deleted = Status::permission_denied("the tenant was deleted");
+                        return Some(if self.leader.ended.is_cancelled() { not_leader() } else { deleted });
                     }
-                    self.catch_up(&mut outlook, false).await?;
+                    self.catch_up(&mut policy_state, false).await?;
                 }
                 Some(_) = self.work.join_next() => {}
-                () = tokio::time::sleep_until(expires) => return None,
+                () = tokio::time::sleep_until(ends_at) => return None,
                 () = tokio::time::sleep_until(check) => {
-                    match check_pod(&self.ctx, &self.caller).await {
-                        // An API server that is away says nothing about the pod.
-                        Ok(()) | Err(AuthError::Api { .. }) => check = Instant::now() + jittered(CHECK_EVERY),
-                        Err(gone) => return Some(gone.status()),
+                    match check_pod(&self.ctx, &self.gateway).await {
+                        // If the API server cannot be reached, nothing is known about the pod.
+                        Ok(()) | Err(AuthError::Api { .. }) => check = Instant::now() + jittered(POD_CHECK_INTERVAL),
+                        Err(error) => return Some(error.status()),
                     }
                 }
             }
         }
     }
 
-    /// Sends what is newer than what was sent. None: the gateway is gone.
-    async fn catch_up(&mut self, outlook: &mut watch::Receiver<Outlook>, first: bool) -> Option<()> {
-        let Outlook { published, proof } = outlook.borrow_and_update().clone();
+    /// Sends the newest policy and proof, unless they were sent before. Returns none if the gateway has disconnected.
+    async fn catch_up(&mut self, policy_state: &mut watch::Receiver<PolicyState>, first: bool) -> Option<()> {
+        let PolicyState { published, proof } = policy_state.borrow_and_update().clone();
         let Some(published) = published else { return Some(()) };
         let (generation, digest) = (published.policy.generation, published.encoded.digest);
         if self.pushed.back() != Some(&(generation, digest)) {
             let push = PolicyPush { generation, policy: published.encoded.bytes.clone(), digest: digest.to_vec() };
             self.outbound.send(Ok(message(from_operator::Message::Policy(push)))).await.ok()?;
             self.pushed.push_back((generation, digest));
-            if self.pushed.len() > REMEMBERED {
+            if self.pushed.len() > MAX_PUSHED {
                 self.pushed.pop_front();
             }
         } else if first {
-            self.show(generation);
+            self.set_enforced(generation);
         }
         if let Some(proof) = proof.filter(|proof| self.proved != Some(*proof)) {
             self.proved = Some(proof);
@@ -177,57 +196,67 @@ impl Stream {
         Some(())
     }
 
-    fn receive(&mut self, received: FromGateway, outlook: &watch::Receiver<Outlook>) {
-        let (ledger, caller, holder) = (Arc::clone(&self.leading.ledger), self.caller.clone(), self.holder.clone());
+    /// Handles a message from the gateway.
+    fn receive(&mut self, received: FromGateway, policy_state: &watch::Receiver<PolicyState>) {
+        let (ledger, gateway, holder) = (Arc::clone(&self.leader.ledger), self.gateway.clone(), self.holder.clone());
         match received.message {
             Some(from_gateway::Message::Ack(ack)) => self.acknowledged(&ack),
             Some(from_gateway::Message::LeaseRequest(request)) => {
-                let policy = outlook.borrow().published.clone();
+                let policy = policy_state.borrow().published.clone();
                 let (ctx, outbound) = (Arc::clone(&self.ctx), self.outbound.clone());
                 self.work.spawn(async move {
-                    grant::lease(ledger, caller, holder, policy, request, &ctx.shared_state.streams, outbound).await;
+                    spend::answer_lease_request(
+                        ledger,
+                        gateway,
+                        holder,
+                        policy,
+                        request,
+                        &ctx.shared_state.streams,
+                        outbound,
+                    )
+                    .await;
                 });
             }
             Some(from_gateway::Message::Spend(report)) => {
-                self.work.spawn(grant::report(ledger, caller, holder, report, self.outbound.clone()));
+                self.work.spawn(spend::settle_report(ledger, gateway, holder, report, self.outbound.clone()));
             }
-            // A second hello changes nothing; a message of a newer version is not for us.
+            // A second hello has no effect. A message of an unknown kind belongs to a newer protocol version.
             Some(from_gateway::Message::Hello(_)) | None => {}
         }
     }
 
-    /// Notes what the gateway enforces, or why it does not.
+    /// Records the generation that the gateway enforces, or why it refused the policy.
     fn acknowledged(&self, ack: &PolicyAck) {
         let pushed = self.pushed.iter().find(|(generation, _)| *generation == ack.generation);
-        let trouble = match pushed {
+        let problem = match pushed {
             None => return,
             Some(_) if !ack.error.is_empty() => ack.error.chars().take(512).collect(),
             Some((_, digest)) if Digest::from_slice(&ack.digest) != Some(*digest) => {
-                "it understood another policy than was sent".to_owned()
+                "its digest differs from the digest of the policy that was sent".to_owned()
             }
-            Some(_) => return self.show(ack.generation),
+            Some(_) => return self.set_enforced(ack.generation),
         };
         tracing::error!(
-            tenant = self.caller.tenant,
-            pod = self.caller.pod,
+            tenant = self.gateway.tenant,
+            pod = self.gateway.pod,
             generation = ack.generation,
-            trouble,
+            problem,
             "a gateway refused the policy"
         );
-        let text = format!("gateway {} refused generation {}: {trouble}", self.caller.pod, ack.generation);
-        self.ctx.shared_state.update_tenant_state(&self.caller.tenant_uid, |state| {
+        let text = format!("gateway {} refused generation {}: {problem}", self.gateway.pod, ack.generation);
+        self.ctx.shared_state.update_tenant_state(&self.gateway.tenant_uid, |state| {
             state.error = Some((ConditionReason::PolicyRefused, text));
         });
     }
 
-    /// Shows in the tenant's state which generation this gateway enforces.
-    fn show(&self, generation: u64) {
-        let pod = &self.caller.pod;
+    /// Records in the tenant's state which generation this gateway enforces.
+    fn set_enforced(&self, generation: u64) {
+        let pod = &self.gateway.pod;
         let policy_generation = i64::try_from(generation).unwrap_or(i64::MAX);
-        self.ctx.shared_state.update_tenant_state(&self.caller.tenant_uid, |state| {
+        self.ctx.shared_state.update_tenant_state(&self.gateway.tenant_uid, |state| {
             if let Some(gateway) = state.gateways.iter_mut().find(|gateway| gateway.pod == *pod) {
                 gateway.policy_generation = policy_generation;
-            } else if state.gateways.len() < SHOWN {
+            } else if state.gateways.len() < MAX_GATEWAYS_IN_STATUS {
                 state.gateways.push(GatewayStatus { pod: pod.clone(), policy_generation });
                 state.gateways.sort_by(|a, b| a.pod.cmp(&b.pod));
             }

@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::config::Config;
 use crate::credentials::ca::{Authority, CaError, LeafRequest};
 
-/// Why the certificate of the control server could not be made or used.
+/// Why the certificate of the control server could not be created or used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The certificate authority did not issue it.

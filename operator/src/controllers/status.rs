@@ -117,7 +117,7 @@ where
 /// to find the new leader.
 fn is_premature(state: &SharedState, before: &[Condition], after: &[Condition]) -> bool {
     let unknown = [Reason::AwaitingAcknowledgement, Reason::Progressing];
-    state.is_settling()
+    state.is_warming_up()
         && condition::is_true(before, ConditionType::Ready)
         && condition::find(after, ConditionType::Ready)
             .is_some_and(|ready| unknown.iter().any(|reason| reason.as_str() == ready.reason))

@@ -1,5 +1,5 @@
-//! Secret material: the certificate authority ([`ca`]), the tokens of principals ([`tokens`]), and which tokens are
-//! refused although they have not expired ([`revocation`]).
+//! Credentials: the certificate authority (`ca`), the tokens of principals (`tokens`), and the revocations that
+//! make unexpired tokens invalid (`revocation`).
 
 pub(crate) mod ca;
 pub(crate) mod revocation;

@@ -1,13 +1,13 @@
-//! The ledger: how much of each budget is spent, leased and forfeited in its period.
+//! The ledger: how much of each budget is spent, leased and forfeited in each period.
 //!
-//! [`book`] is the arithmetic and [`period`] the calendar, both pure. [`record`] converts a book to a custom resource and
-//! back, [`store`] reads and writes those. [`service`] holds all books; [`grants`], [`reports`] and [`forfeits`] are what the
-//! control server calls, [`view`] is what status and metrics read.
+//! Start at [`book`], the account of one budget in one period; it and [`period`] are pure. [`record`] converts a book
+//! to and from an `MCPLedger`, and [`store`] reads and writes those. [`service`] holds all books. The control server
+//! calls [`leases`], [`reports`] and [`forfeits`]; status and metrics read [`view`].
 
 pub(crate) mod book;
 mod change;
 mod forfeits;
-mod grants;
+mod leases;
 pub(crate) mod period;
 pub(crate) mod record;
 mod reports;
@@ -24,49 +24,46 @@ use jiff::Timestamp;
 use kube::Client;
 
 use crate::error;
-use crate::retry::jittered;
+use crate::retry::{jittered, until_success};
 
-pub(crate) use grants::Answer;
+pub(crate) use leases::LeaseOutcome;
 pub(crate) use service::{Ledger, LedgerError};
 pub(crate) use store::ApiStore;
 
-/// How often waiting reports are looked at.
-const FLUSH_EVERY: Duration = Duration::from_millis(100);
-/// How often overdue leases are looked for.
-const EXPIRE_EVERY: Duration = Duration::from_secs(5);
-/// How often all books are read again.
-const LOAD_EVERY: Duration = Duration::from_mins(1);
+/// How often pending reports are written.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+/// How often overdue leases are forfeited.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often all books are read again from the API server.
+const RELOAD_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Opens the ledger: reads every book, however often that has to be tried.
+/// Opens the ledger: reads every book, and retries until that succeeds.
 pub(crate) async fn open(client: Client, namespace: &str) -> Arc<Ledger<ApiStore>> {
     let store = ApiStore::new(client, namespace);
-    let ledger = Arc::new(Ledger::new(store, || Timestamp::now().as_millisecond(), reports::BATCH));
-    while let Err(error) = ledger.load().await {
-        tracing::warn!(error = error::chain(&error), "failed to read the ledger; trying again");
-        tokio::time::sleep(jittered(Duration::from_secs(1))).await;
-    }
+    let ledger = Arc::new(Ledger::new(store, || Timestamp::now().as_millisecond(), reports::BATCH_INTERVAL));
+    until_success("read the ledger", async || ledger.load().await).await;
     ledger
 }
 
-/// Keeps the ledger: writes waiting reports, gives up overdue leases. Never returns.
-pub(crate) async fn keep(ledger: &Ledger<ApiStore>) {
+/// Maintains the ledger: writes pending reports, forfeits overdue leases and rereads all books. Never returns.
+pub(crate) async fn maintain(ledger: &Ledger<ApiStore>) {
     let flush = async {
         loop {
-            tokio::time::sleep(FLUSH_EVERY).await;
+            tokio::time::sleep(FLUSH_INTERVAL).await;
             ledger.flush().await;
         }
     };
     let expire = async {
         loop {
-            tokio::time::sleep(jittered(EXPIRE_EVERY)).await;
+            tokio::time::sleep(jittered(EXPIRE_INTERVAL)).await;
             ledger.expire().await;
         }
     };
     let load = async {
         loop {
-            tokio::time::sleep(jittered(LOAD_EVERY)).await;
+            tokio::time::sleep(jittered(RELOAD_INTERVAL)).await;
             if let Err(error) = ledger.load().await {
-                tracing::warn!(error = error::chain(&error), "failed to read the ledger again");
+                tracing::warn!(error = error::chain(&error), "failed to reread the ledger");
             }
         }
     };

@@ -1,26 +1,26 @@
-//! Where a budget's period begins and ends: aligned to UTC, weeks on Monday (ISO 8601).
+//! Start and end of a budget's periods: aligned to UTC, weeks start on Monday (ISO 8601).
 
 use jiff::Timestamp;
 use mcp_fleet_policy::model::Period;
 
-/// One period: from its first second to the one that is no longer part of it, in Unix seconds.
+/// One period, from `start` (inclusive) to `end` (exclusive), in Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Span {
-    /// The first second.
+    /// First second of the period.
     pub start: i64,
-    /// The first second of the next period.
+    /// First second of the next period.
     pub end: i64,
 }
 
 impl Span {
-    /// The period that contains a moment; none where the calendar ends.
+    /// Returns the period that contains a time; none if the calendar cannot represent it.
     pub(crate) fn containing(period: Period, unix: i64) -> Option<Self> {
         let (start, end) = period.bounds(Timestamp::from_second(unix).ok()?);
         (start < end).then_some(Self { start: start.as_second(), end: end.as_second() })
     }
 
-    /// The start as it stands in the names of objects: `20261101t000000z`.
-    pub(crate) fn compact(self) -> String {
+    /// Formats the start for use in object names: `20261101t000000z`.
+    pub(crate) fn start_for_name(self) -> String {
         Timestamp::from_second(self.start).map(|start| start.strftime("%Y%m%dt%H%M%Sz").to_string()).unwrap_or_default()
     }
 }
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_second_of_a_period_belongs_to_it_and_its_end_to_the_next() {
+    fn a_period_includes_its_start_and_excludes_its_end() {
         for period in [Period::Hour, Period::Day, Period::Week, Period::Month] {
             let span = Span::containing(period, 1_795_000_000).unwrap();
             assert_eq!(Span::containing(period, span.start), Some(span));
@@ -57,8 +57,8 @@ mod tests {
     }
 
     #[test]
-    fn a_start_is_written_so_that_it_can_stand_in_a_name() {
+    fn the_start_is_formatted_for_object_names() {
         let span = Span::containing(Period::Month, 1_795_000_000).unwrap();
-        assert_eq!(span.compact(), "20261101t000000z");
+        assert_eq!(span.start_for_name(), "20261101t000000z");
     }
 }

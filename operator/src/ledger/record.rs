@@ -1,4 +1,4 @@
-//! A book as it stands in its `MCPLedger`, and back.
+//! Converts a book to an `MCPLedger` and back.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -8,25 +8,25 @@ use mcp_fleet_crds::ledger::{Grant, LedgerItem, LedgerLease, LedgerLoss, LedgerO
 use super::book::{Amount, Book, Entry, Forfeit, Holder, Lease, Limit, Row};
 use super::period::Span;
 
-/// Whose book it is.
+/// Tenant and budget that a book belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
-    /// The tenant's name.
+    /// Name of the tenant.
     pub tenant: String,
-    /// The tenant's UID.
+    /// UID of the tenant.
     pub tenant_uid: String,
-    /// The budget's name.
+    /// Name of the budget.
     pub budget: String,
-    /// The budget's UID.
+    /// UID of the budget.
     pub budget_uid: String,
 }
 
-/// A record that contradicts itself: a lease names spend that the book has no row for.
+/// A record that contradicts itself: a lease refers to spend that the book has no row for.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to read a ledger: its lease {0} names spend that is not among its items")]
+#[error("lease {0} refers to spend that is not among the ledger's items")]
 pub(crate) struct RecordError(String);
 
-/// The record of a book.
+/// Converts a book to its record.
 pub(crate) fn to_record(owner: &Owner, book: &Book) -> MCPLedgerSpec {
     let row = |entry: &Entry| {
         let Row { principal, server, tool, amount: _ } = book.rows.get(entry.row)?;
@@ -61,11 +61,11 @@ pub(crate) fn to_record(owner: &Owner, book: &Book) -> MCPLedgerSpec {
             .iter()
             .map(|forfeit| LedgerLoss { lease: lease(&forfeit.lease), at: seconds(forfeit.at) })
             .collect(),
-        older_losses: tally(book.folded),
+        older_losses: tally(book.older_forfeits),
     }
 }
 
-/// The book of a record.
+/// Converts a record to its book.
 pub(crate) fn from_record(record: &MCPLedgerSpec) -> Result<(Owner, Book), RecordError> {
     let owner = Owner {
         tenant: record.tenant.name.clone(),
@@ -85,9 +85,9 @@ pub(crate) fn from_record(record: &MCPLedgerSpec) -> Result<(Owner, Book), Recor
         .collect();
     let lease = |record: &LedgerLease| {
         let entry = |item: &LedgerItem| {
-            let same =
+            let matches =
                 |row: &Row| row.principal == item.principal && row.server == item.server && row.tool == item.tool;
-            let row = rows.iter().position(same).ok_or_else(|| RecordError(record.id.clone()))?;
+            let row = rows.iter().position(matches).ok_or_else(|| RecordError(record.id.clone()))?;
             Ok(Entry { row, amount: Amount { micros: item.amount, calls: item.calls } })
         };
         Ok(Lease {
@@ -111,7 +111,7 @@ pub(crate) fn from_record(record: &MCPLedgerSpec) -> Result<(Owner, Book), Recor
         rows,
         leases,
         forfeits,
-        folded: Amount { micros: record.older_losses.amount, calls: record.older_losses.calls },
+        older_forfeits: Amount { micros: record.older_losses.amount, calls: record.older_losses.calls },
     };
     Ok((owner, book))
 }
@@ -128,7 +128,8 @@ fn seconds(unix: i64) -> Time {
     Time(Timestamp::from_second(unix).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
-/// A deadline, rounded up to the whole second that Kubernetes keeps: later, never earlier than what was answered.
+/// Converts a deadline to whole seconds, which is what Kubernetes stores. Rounds up, so that the stored deadline is
+/// never earlier than the one that the holder was given.
 fn millis(unix: i64) -> Time {
     seconds(unix.div_euclid(1000) + i64::from(unix.rem_euclid(1000) > 0))
 }
@@ -136,29 +137,29 @@ fn millis(unix: i64) -> Time {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::book::{Ask, Item, MAX_ENTRIES, MAX_LEASES, MAX_ROWS, Report};
+    use super::super::book::{LeaseRequest, MAX_ENTRIES, MAX_LEASES, MAX_ROWS, Report, ReportItem};
     use super::*;
 
     #[test]
-    fn a_book_survives_its_record() {
+    fn a_book_survives_the_round_trip_through_its_record() {
         let owner =
             Owner { tenant: "acme".into(), tenant_uid: "u-1".into(), budget: "daily".into(), budget_uid: "b-1".into() };
         let mut book = Book::new(Span { start: 1_794_960_000, end: 1_795_046_400 });
         let limit = Limit { micros: Some(1000), calls: None };
-        for (request, id) in [(1, "l1"), (2, "l2"), (3, "l3")] {
+        for (number, id) in [(1, "l1"), (2, "l2"), (3, "l3")] {
             let holder = Holder { pod_uid: "pod".into(), epoch: id.into() };
             let amount = Amount { micros: 10, calls: 0 };
-            let ask = Ask { holder: holder.clone(), request, wanted: amount, least: amount };
-            book.grant(&ask, limit, id.into(), 1_795_000_000_000).unwrap();
-            let amount = Amount { micros: request, calls: 1 };
-            let names = |name: &str| name.to_owned();
-            let item = Item { principal: names("acme/a"), server: names("files"), tool: names(id), amount };
+            let request = LeaseRequest { holder: holder.clone(), number, wanted: amount, minimum: amount };
+            book.grant(&request, limit, id.into(), 1_795_000_000_000).unwrap();
+            let amount = Amount { micros: number, calls: 1 };
+            let string = |name: &str| name.to_owned();
+            let item = ReportItem { principal: string("acme/a"), server: string("files"), tool: string(id), amount };
             let items = vec![item];
             let report = Report { holder, lease: id.into(), sequence: 7, total: amount, last: false, items };
             book.report(&report).unwrap();
         }
         book.forfeit(1_795_000_001, |lease| lease.id == "l2");
-        book.folded = Amount { micros: 3, calls: 2 };
+        book.older_forfeits = Amount { micros: 3, calls: 2 };
         let record = to_record(&owner, &book);
         let text = serde_json::to_string(&record).unwrap();
         let back = from_record(&serde_json::from_str(&text).unwrap()).unwrap();
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_book_with_long_names_fits_into_the_api_server() {
+    fn a_full_book_with_long_names_fits_into_one_object() {
         let owner =
             Owner { tenant: "acme".into(), tenant_uid: "u-1".into(), budget: "daily".into(), budget_uid: "b-1".into() };
         let amount = Amount { micros: u64::MAX / 2000, calls: u64::MAX / 2000 };
@@ -174,7 +175,7 @@ mod tests {
         book.rows = (0..MAX_ROWS)
             .map(|n| Row { principal: format!("{n:0>320}"), server: "s".repeat(63), tool: "t".repeat(128), amount })
             .collect();
-        let each = MAX_ENTRIES / MAX_LEASES + 1;
+        let entries_per_lease = MAX_ENTRIES / MAX_LEASES + 1;
         book.leases = (0..MAX_LEASES)
             .map(|n| Lease {
                 id: format!("1794960000.{n:0>26}"),
@@ -183,7 +184,7 @@ mod tests {
                 granted: Limit { micros: Some(u64::MAX), calls: Some(u64::MAX) },
                 deadline: 1_795_046_400_000,
                 sequence: u64::MAX,
-                entries: (0..each).map(|row| Entry { row, amount }).collect(),
+                entries: (0..entries_per_lease).map(|row| Entry { row, amount }).collect(),
             })
             .collect();
         let forfeit = |lease: &Lease| Forfeit { lease: Lease { entries: vec![], ..lease.clone() }, at: 1_795_000_000 };
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_never_comes_earlier_than_it_was_answered() {
+    fn a_stored_deadline_is_never_earlier_than_the_granted_one() {
         assert_eq!(millis(1_001).0.as_millisecond(), 2_000);
         assert_eq!(millis(1_000).0.as_millisecond(), 1_000);
     }

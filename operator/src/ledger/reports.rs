@@ -1,4 +1,4 @@
-//! Reports of spending: they wait in their book's slot and are written together.
+//! Spend reports: they are queued in the slot of their book and written in batches.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,24 +8,25 @@ use futures::StreamExt;
 use tokio::sync::{Mutex, oneshot};
 
 use super::book::Report;
-use super::change::Step;
+use super::change::Effect;
 use super::service::{Ledger, LedgerError, Slot};
-use super::store::{Key, Store};
+use super::store::{BookKey, Store};
 
-/// The least time between two writes of a book that only carry reports.
-pub(crate) const BATCH: Duration = Duration::from_secs(1);
-/// How many books are flushed at a time.
-const FLUSHES: usize = 8;
+/// Minimum time between two writes of a book that only contain reports.
+pub(crate) const BATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum number of books that are flushed concurrently.
+const MAX_CONCURRENT_FLUSHES: usize = 8;
 
-/// A report that waits for the next write.
-pub(super) struct Waiting {
+/// A report that is queued for the next write.
+pub(super) struct PendingReport {
     pub(super) tenant_uid: String,
     pub(super) report: Report,
     pub(super) done: oneshot::Sender<Result<(), LedgerError>>,
 }
 
 impl<S: Store> Ledger<S> {
-    /// Hands in a report. What is received later says that it stands in the book, or why it does not.
+    /// Queues a report. The receiver gets the result once the report is written or rejected; its sender is dropped if a
+    /// newer report on the same lease replaces this one.
     pub(crate) async fn report(
         &self,
         tenant_uid: &str,
@@ -35,12 +36,12 @@ impl<S: Store> Ledger<S> {
         let (done, receiver) = oneshot::channel();
         let start = report.lease.split_once('.').and_then(|(start, _)| start.parse().ok());
         let Some(start) = start else {
-            // Not a lease of this ledger: there is nothing to settle.
+            // This ledger did not issue the lease, so there is nothing to settle.
             let _ = done.send(Ok(()));
             return receiver;
         };
-        let key = Key { budget_uid: budget_uid.to_owned(), start };
-        match self.existing(&key).await {
+        let key = BookKey { budget_uid: budget_uid.to_owned(), start };
+        match self.existing_slot(&key).await {
             Err(error) => {
                 let _ = done.send(Err(error));
             }
@@ -49,52 +50,54 @@ impl<S: Store> Ledger<S> {
             }
             Ok(Some(slot)) => {
                 let mut slot = slot.lock().await;
-                // A newer report on the same lease says all that an older one does.
-                let older = slot.waiting.iter().position(|waiting| {
-                    waiting.report.lease == report.lease
-                        && waiting.report.holder == report.holder
-                        && waiting.report.sequence <= report.sequence
-                        && !waiting.report.last
+                // Reports contain totals, so a newer report on the same lease includes the older one.
+                let older = slot.pending.iter().position(|pending| {
+                    pending.report.lease == report.lease
+                        && pending.report.holder == report.holder
+                        && pending.report.sequence <= report.sequence
+                        && !pending.report.last
                 });
                 if let Some(older) = older {
-                    slot.waiting.remove(older);
+                    slot.pending.remove(older);
                 }
-                slot.waiting.push(Waiting { tenant_uid: tenant_uid.to_owned(), report, done });
-                self.reported.store(true, Ordering::Release);
+                slot.pending.push(PendingReport { tenant_uid: tenant_uid.to_owned(), report, done });
+                self.has_pending.store(true, Ordering::Release);
             }
         }
         receiver
     }
 
-    /// Writes the reports that wait, for books that were not written within the time of a batch.
+    /// Writes the pending reports of all books that were not written within the batch interval.
     pub(crate) async fn flush(&self) {
-        if !self.reported.swap(false, Ordering::Acquire) {
+        if !self.has_pending.swap(false, Ordering::Acquire) {
             return;
         }
-        let slots: Vec<(Key, Arc<Mutex<Slot>>)> =
+        let slots: Vec<(BookKey, Arc<Mutex<Slot>>)> =
             self.slots.lock().iter().map(|(key, slot)| (key.clone(), Arc::clone(slot))).collect();
-        // A book that is slow to write holds up few others.
-        let each = futures::stream::iter(slots).for_each_concurrent(FLUSHES, async |(key, slot)| {
+        // A book that is slow to write delays few others.
+        let each = futures::stream::iter(slots).for_each_concurrent(MAX_CONCURRENT_FLUSHES, async |(key, slot)| {
             let mut slot = slot.lock().await;
-            if !slot.waiting.is_empty() && slot.written.is_none_or(|written| written.elapsed() >= self.batch) {
-                self.settle(&key, &mut slot).await;
+            if !slot.pending.is_empty()
+                && slot.written_at.is_none_or(|written_at| written_at.elapsed() >= self.batch_interval)
+            {
+                self.write_pending(&key, &mut slot).await;
             }
-            if !slot.waiting.is_empty() {
-                self.reported.store(true, Ordering::Release);
+            if !slot.pending.is_empty() {
+                self.has_pending.store(true, Ordering::Release);
             }
         });
         each.await;
     }
 
-    /// Writes the reports that wait in a slot.
-    async fn settle(&self, key: &Key, slot: &mut Slot) {
+    /// Writes the pending reports of one slot.
+    async fn write_pending(&self, key: &BookKey, slot: &mut Slot) {
         let Some(span) = self.span(key) else { return };
-        // Applying them is part of every change; so an empty change is enough.
-        if let Err(error) = self.change(key, slot, span, |_| Step::Safe(())).await {
+        // Every change applies the pending reports, so an empty change is enough.
+        if let Err(error) = self.change(key, slot, span, |_| Effect::Unchanged(())).await {
             tracing::warn!(
                 budget = key.budget_uid,
                 error = &error as &dyn std::error::Error,
-                "settling is tried again"
+                "failed to write spend reports; retrying"
             );
         }
     }

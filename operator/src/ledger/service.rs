@@ -1,7 +1,7 @@
-//! The ledger of all budgets: its books in memory, each with the lock under which it is changed.
+//! The ledger of all budgets: a cache of the books, and for each book the lock under which it is changed.
 //!
-//! [`super::grants`] charges leases, [`super::reports`] settles them, [`super::forfeits`] gives up what is not reported; all
-//! of them write through [`super::change`].
+//! [`super::leases`] charges leases, [`super::reports`] settles them and [`super::forfeits`] forfeits what is not
+//! reported. All of them write through [`super::change`].
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,112 +12,119 @@ use parking_lot::RwLock;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::book::{ReportError, Row};
+use super::book::{ReportRejection, Row};
 use super::period::Span;
 use super::record::Owner;
-use super::reports::Waiting;
-use super::store::{Key, Store, StoreError, Stored};
+use super::reports::PendingReport;
+use super::store::{BookKey, Store, StoreError, StoredBook};
 
-/// Why the ledger gave no answer.
+/// Why a ledger operation failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LedgerError {
-    /// It could not be read or written.
+    /// A book could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Others kept writing in between.
-    #[error("failed to write a ledger: too many others write it")]
+    /// Other writers changed the book at every attempt.
+    #[error("failed to write a ledger: other writers kept changing it")]
     Contended,
-    /// The calendar has no such period.
-    #[error("failed to find the period of a budget")]
-    Calendar,
-    /// The report cannot be true.
+    /// The calendar cannot represent the current period.
+    #[error("failed to compute the period of a budget")]
+    NoPeriod,
+    /// The report contradicts the book.
     #[error("failed to apply a report")]
-    Report(#[from] ReportError),
+    Report(#[from] ReportRejection),
     /// The book belongs to another tenant.
-    #[error("failed to apply a report: the lease is another tenant's")]
-    Foreign,
+    #[error("failed to apply a report: the lease belongs to another tenant")]
+    WrongTenant,
 }
 
-/// One book and what is known of it.
+/// One book, and the reports that are queued for it.
 pub(super) struct Slot {
     pub(super) owner: Option<Owner>,
-    pub(super) stored: Option<Stored>,
-    pub(super) waiting: Vec<Waiting>,
-    /// When it was written last by this replica.
-    pub(super) written: Option<Instant>,
-    /// When it was read or written last.
-    pub(super) seen: Option<Instant>,
+    pub(super) stored: Option<StoredBook>,
+    pub(super) pending: Vec<PendingReport>,
+    /// When this replica last wrote the book.
+    pub(super) written_at: Option<Instant>,
+    /// When the book was last read or written.
+    pub(super) synced_at: Option<Instant>,
 }
 
 /// The books of all budgets.
 pub(crate) struct Ledger<S> {
     pub(super) store: S,
     pub(super) now_ms: fn() -> i64,
-    pub(super) batch: Duration,
-    pub(super) slots: parking_lot::Mutex<HashMap<Key, Arc<Mutex<Slot>>>>,
-    pub(super) known: RwLock<HashMap<Key, Arc<Stored>>>,
-    /// Settled money of removed books, by the budget's UID and the names of a row.
+    pub(super) batch_interval: Duration,
+    pub(super) slots: parking_lot::Mutex<HashMap<BookKey, Arc<Mutex<Slot>>>>,
+    /// The books as they were last read or written.
+    pub(super) cache: RwLock<HashMap<BookKey, Arc<StoredBook>>>,
+    /// Settled money of removed books, by UID of the budget and names of the row.
     pub(super) retired: RwLock<HashMap<(String, Row), u64>>,
-    /// Budgets that refused a lease since their last grant.
-    pub(super) exhausted: RwLock<HashSet<Key>>,
-    /// Reports came in since the last flush that left none waiting.
-    pub(super) reported: AtomicBool,
+    /// Budgets that refused a lease as exhausted and granted none since.
+    pub(super) exhausted: RwLock<HashSet<BookKey>>,
+    /// Whether any slot may have pending reports.
+    pub(super) has_pending: AtomicBool,
 }
 
 impl<S> std::fmt::Debug for Ledger<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ledger").field("books", &self.known.read().len()).finish_non_exhaustive()
+        f.debug_struct("Ledger").field("books", &self.cache.read().len()).finish_non_exhaustive()
     }
 }
 
 impl<S: Store> Ledger<S> {
-    /// A ledger that knows nothing yet. `now_ms` is the clock, in Unix milliseconds.
+    /// Creates a ledger with an empty cache. `now_ms` is the clock, in Unix milliseconds.
     ///
-    /// `batch` is the least time between two writes of a book that only carry reports.
-    pub(crate) fn new(store: S, now_ms: fn() -> i64, batch: Duration) -> Self {
+    /// `batch_interval` is the minimum time between two writes of a book that only contain reports.
+    pub(crate) fn new(store: S, now_ms: fn() -> i64, batch_interval: Duration) -> Self {
         Self {
             store,
             now_ms,
-            batch,
+            batch_interval,
             slots: parking_lot::Mutex::default(),
-            known: RwLock::default(),
+            cache: RwLock::default(),
             retired: RwLock::default(),
             exhausted: RwLock::default(),
-            reported: AtomicBool::new(false),
+            has_pending: AtomicBool::new(false),
         }
     }
 
-    /// Reads every book: what a new leader does first, and now and then, since an old leader may have written late.
+    /// Reads all books. A new leader does so first, and then periodically, because an old leader may have written late.
     pub(crate) async fn load(&self) -> Result<(), LedgerError> {
         let started = Instant::now();
         for (key, stored) in self.store.list().await? {
             let slot = self.slot(&key);
             let mut slot = slot.lock().await;
-            if slot.written.is_some_and(|written| written >= started) {
+            if slot.written_at.is_some_and(|written_at| written_at >= started) {
                 continue;
             }
             slot.owner = Some(stored.owner.clone());
-            self.remember(&key, &mut slot, stored);
+            self.store_in_slot(&key, &mut slot, stored);
         }
         Ok(())
     }
 
-    pub(super) fn span(&self, key: &Key) -> Option<Span> {
-        self.known.read().get(key).map(|stored| stored.book.span)
+    pub(super) fn span(&self, key: &BookKey) -> Option<Span> {
+        self.cache.read().get(key).map(|stored| stored.book.span)
     }
 
-    pub(super) fn slot(&self, key: &Key) -> Arc<Mutex<Slot>> {
+    pub(super) fn slot(&self, key: &BookKey) -> Arc<Mutex<Slot>> {
         let mut slots = self.slots.lock();
         let slot = slots.entry(key.clone()).or_insert_with(|| {
-            Arc::new(Mutex::new(Slot { owner: None, stored: None, waiting: Vec::new(), written: None, seen: None }))
+            Arc::new(Mutex::new(Slot {
+                owner: None,
+                stored: None,
+                pending: Vec::new(),
+                written_at: None,
+                synced_at: None,
+            }))
         });
         Arc::clone(slot)
     }
 
-    /// The slot of a book that exists, here or in the store.
-    pub(super) async fn existing(&self, key: &Key) -> Result<Option<Arc<Mutex<Slot>>>, LedgerError> {
-        let known = self.slots.lock().get(key).cloned();
-        if let Some(slot) = known {
+    /// Returns the slot of a book that exists in memory or in the store; none otherwise.
+    pub(super) async fn existing_slot(&self, key: &BookKey) -> Result<Option<Arc<Mutex<Slot>>>, LedgerError> {
+        let existing = self.slots.lock().get(key).cloned();
+        if let Some(slot) = existing {
             return Ok(Some(slot));
         }
         let Some(stored) = self.store.read(key).await? else { return Ok(None) };
@@ -125,15 +132,15 @@ impl<S: Store> Ledger<S> {
         let mut guard = slot.lock().await;
         if guard.stored.is_none() {
             guard.owner = Some(stored.owner.clone());
-            self.remember(key, &mut guard, stored);
+            self.store_in_slot(key, &mut guard, stored);
         }
         drop(guard);
         Ok(Some(slot))
     }
 
-    pub(super) fn remember(&self, key: &Key, slot: &mut Slot, stored: Stored) {
-        self.known.write().insert(key.clone(), Arc::new(stored.clone()));
+    pub(super) fn store_in_slot(&self, key: &BookKey, slot: &mut Slot, stored: StoredBook) {
+        self.cache.write().insert(key.clone(), Arc::new(stored.clone()));
         slot.stored = Some(stored);
-        slot.seen = Some(Instant::now());
+        slot.synced_at = Some(Instant::now());
     }
 }

@@ -9,29 +9,35 @@ use mcp_fleet_policy::model::{Budget, Period, Selector};
 use mcp_fleet_policy::units::Micros;
 use parking_lot::Mutex;
 
-use super::book::{Amount, Ask, Book, Holder, Item, Limit, Report};
-use super::forfeits::GRACE;
-use super::grants::VALID;
+use super::book::{Amount, Book, Holder, LeaseRequest, Limit, Report, ReportItem};
+use super::forfeits::REPORT_GRACE;
+use super::leases::LEASE_DURATION;
 use super::record::Owner;
 use super::service::{Ledger, LedgerError};
-use super::store::{Key, Store, StoreError, Stored};
+use super::store::{BookKey, Store, StoreError, StoredBook};
 
-/// A store in memory with compare-and-swap, that gives way at each call so that writers interleave, and that can lose
-/// the answer of every n-th write.
+/// An in-memory store with compare-and-swap. It yields at each call so that writers interleave, and it can lose the
+/// response of every n-th write.
 #[derive(Clone, Default)]
 struct Memory {
-    books: Arc<Mutex<BTreeMap<Key, Stored>>>,
+    books: Arc<Mutex<BTreeMap<BookKey, StoredBook>>>,
     writes: Arc<AtomicU64>,
     lose_every: u64,
 }
 
 impl Store for Memory {
-    async fn read(&self, key: &Key) -> Result<Option<Stored>, StoreError> {
+    async fn read(&self, key: &BookKey) -> Result<Option<StoredBook>, StoreError> {
         tokio::task::yield_now().await;
         Ok(self.books.lock().get(key).cloned())
     }
 
-    async fn write(&self, key: &Key, owner: &Owner, book: &Book, version: Option<&str>) -> Result<String, StoreError> {
+    async fn write(
+        &self,
+        key: &BookKey,
+        owner: &Owner,
+        book: &Book,
+        version: Option<&str>,
+    ) -> Result<String, StoreError> {
         tokio::task::yield_now().await;
         let mut books = self.books.lock();
         if books.get(key).map(|stored| stored.version.as_str()) != version {
@@ -39,18 +45,18 @@ impl Store for Memory {
         }
         let count = self.writes.fetch_add(1, Ordering::Relaxed) + 1;
         let version = count.to_string();
-        books.insert(key.clone(), Stored { owner: owner.clone(), book: book.clone(), version: version.clone() });
+        books.insert(key.clone(), StoredBook { owner: owner.clone(), book: book.clone(), version: version.clone() });
         if self.lose_every > 0 && count.is_multiple_of(self.lose_every) {
-            return Err(StoreError::Unavailable("the answer was lost".into()));
+            return Err(StoreError::Unavailable("the response was lost".into()));
         }
         Ok(version)
     }
 
-    async fn list(&self) -> Result<Vec<(Key, Stored)>, StoreError> {
+    async fn list(&self) -> Result<Vec<(BookKey, StoredBook)>, StoreError> {
         Ok(self.books.lock().iter().map(|(key, stored)| (key.clone(), stored.clone())).collect())
     }
 
-    async fn remove(&self, key: &Key, version: &str) -> Result<(), StoreError> {
+    async fn remove(&self, key: &BookKey, version: &str) -> Result<(), StoreError> {
         let mut books = self.books.lock();
         if books.get(key).is_none_or(|stored| stored.version != version) {
             return Err(StoreError::Conflict);
@@ -81,71 +87,72 @@ fn budget(calls: u64) -> Budget {
     }
 }
 
-fn ask(pod: &str, request: u64) -> Ask {
+fn request(pod: &str, number: u64) -> LeaseRequest {
     let one = Amount { micros: 1000, calls: 1 };
-    Ask { holder: Holder { pod_uid: pod.into(), epoch: "e".into() }, request, wanted: one, least: one }
+    LeaseRequest { holder: Holder { pod_uid: pod.into(), epoch: "e".into() }, number, wanted: one, minimum: one }
 }
 
 fn report(pod: &str, lease: &str, sequence: u64, calls: u64, last: bool) -> Report {
     let amount = Amount { micros: calls * 1000, calls };
-    let names = |name: &str| name.to_owned();
-    let items = vec![Item { principal: names("acme/coder"), server: names("files"), tool: names("read"), amount }];
+    let string = |name: &str| name.to_owned();
+    let items =
+        vec![ReportItem { principal: string("acme/coder"), server: string("files"), tool: string("read"), amount }];
     let holder = Holder { pod_uid: pod.into(), epoch: "e".into() };
     Report { holder, lease: lease.into(), sequence, total: amount, last, items }
 }
 
-fn only(store: &Memory) -> Book {
+fn only_book(store: &Memory) -> Book {
     let books = store.books.lock();
     assert_eq!(books.len(), 1);
     books.values().next().unwrap().book.clone()
 }
 
 #[tokio::test]
-async fn a_lease_is_written_before_it_is_answered_and_settled_by_its_last_report() {
+async fn a_lease_is_written_when_granted_and_settled_by_its_final_report() {
     let store = Memory::default();
     let ledger = ledger(&store);
-    let answer = ledger.grant(&owner(), &budget(10), &ask("p", 1)).await.unwrap();
-    let lease = answer.result.unwrap().lease;
-    assert_eq!(only(&store).leased(), Amount { micros: 1000, calls: 1 });
+    let outcome = ledger.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap();
+    let lease = outcome.result.unwrap().lease;
+    assert_eq!(only_book(&store).leased(), Amount { micros: 1000, calls: 1 });
     let done = ledger.report("t-1", "b-1", report("p", &lease, 1, 1, true)).await;
     ledger.flush().await;
     done.await.unwrap().unwrap();
-    assert_eq!((only(&store).settled().calls, only(&store).leased().calls), (1, 0));
+    assert_eq!((only_book(&store).settled().calls, only_book(&store).leased().calls), (1, 0));
 }
 
 #[tokio::test]
-async fn reports_of_one_batch_are_written_at_once() {
+async fn reports_of_one_batch_are_written_together() {
     let store = Memory::default();
     let ledger = Ledger::new(store.clone(), || NOON, Duration::from_millis(200));
     let mut leases = Vec::new();
-    for request in 0..5 {
-        leases.push(ledger.grant(&owner(), &budget(100), &ask("p", request)).await.unwrap().result.unwrap().lease);
+    for number in 0..5 {
+        leases.push(ledger.grant(&owner(), &budget(100), &request("p", number)).await.unwrap().result.unwrap().lease);
     }
     let before = store.writes.load(Ordering::Relaxed);
     for lease in &leases {
         ledger.report("t-1", "b-1", report("p", lease, 1, 1, true)).await;
     }
     ledger.flush().await;
-    assert_eq!(store.writes.load(Ordering::Relaxed), before, "the last write was within the batch");
+    assert_eq!(store.writes.load(Ordering::Relaxed), before, "the last write was within the batch interval");
     tokio::time::sleep(Duration::from_millis(250)).await;
     ledger.flush().await;
     assert_eq!(store.writes.load(Ordering::Relaxed), before + 1);
-    assert_eq!(only(&store).settled().calls, 5);
+    assert_eq!(only_book(&store).settled().calls, 5);
 }
 
 #[tokio::test]
-async fn the_report_of_another_tenant_is_refused() {
+async fn a_report_from_another_tenant_is_rejected() {
     let store = Memory::default();
     let ledger = ledger(&store);
-    let lease = ledger.grant(&owner(), &budget(10), &ask("p", 1)).await.unwrap().result.unwrap().lease;
+    let lease = ledger.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap().lease;
     let done = ledger.report("t-2", "b-1", report("p", &lease, 1, 1, true)).await;
     ledger.flush().await;
-    assert!(matches!(done.await.unwrap(), Err(LedgerError::Foreign)));
-    assert_eq!(only(&store).settled().calls, 0);
+    assert!(matches!(done.await.unwrap(), Err(LedgerError::WrongTenant)));
+    assert_eq!(only_book(&store).settled().calls, 0);
 }
 
 #[tokio::test]
-async fn two_leaders_that_race_never_grant_more_than_the_limit_nor_lose_a_report() {
+async fn two_racing_leaders_never_exceed_the_limit_or_lose_a_report() {
     for lose_every in [0, 3] {
         let store = Memory { lose_every, ..Memory::default() };
         let leaders = [Arc::new(ledger(&store)), Arc::new(ledger(&store))];
@@ -155,14 +162,14 @@ async fn two_leaders_that_race_never_grant_more_than_the_limit_nor_lose_a_report
             let (leaders, spent) = (leaders.clone(), Arc::clone(&spent));
             tasks.push(tokio::spawn(async move {
                 let pod = format!("p{worker}");
-                for request in 0..20_u64 {
-                    // A gateway that got no answer asks again, and not always at the same replica.
+                for number in 0..20_u64 {
+                    // A gateway that got no response repeats its request, not always at the same replica.
                     for attempt in 0..4_usize {
                         let leader = &leaders[(worker + attempt) % 2];
-                        let Ok(answer) = leader.grant(&owner(), &budget(50), &ask(&pod, request)).await else {
+                        let Ok(outcome) = leader.grant(&owner(), &budget(50), &request(&pod, number)).await else {
                             continue;
                         };
-                        let Ok(granted) = answer.result else { break };
+                        let Ok(granted) = outcome.result else { break };
                         spent.fetch_add(granted.amount.calls, Ordering::Relaxed);
                         let report = report(&pod, &granted.lease, 1, granted.amount.calls, true);
                         drop(leaders[attempt % 2].report("t-1", "b-1", report).await);
@@ -174,74 +181,74 @@ async fn two_leaders_that_race_never_grant_more_than_the_limit_nor_lose_a_report
         for task in tasks {
             task.await.unwrap();
         }
-        let book = only(&store);
+        let book = only_book(&store);
         let limit = Limit { micros: Some(1_000_000), calls: Some(50) };
-        assert!(limit.admits(book.charged()), "{:?}", book.charged());
+        assert!(limit.allows(book.charged()), "{:?}", book.charged());
         assert!(spent.load(Ordering::Relaxed) <= book.charged().calls);
         assert!(spent.load(Ordering::Relaxed) > 0);
     }
 }
 
 #[tokio::test]
-async fn a_lease_that_another_leader_has_closed_is_not_answered_from_memory() {
+async fn a_lease_that_another_leader_settled_is_not_granted_again() {
     let store = Memory::default();
     let (old, new) = (ledger(&store), ledger(&store));
-    let first = old.grant(&owner(), &budget(10), &ask("p", 1)).await.unwrap().result.unwrap();
+    let first = old.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();
     let done = new.report("t-1", "b-1", report("p", &first.lease, 1, 1, true)).await;
     new.flush().await;
     done.await.unwrap().unwrap();
-    let again = old.grant(&owner(), &budget(10), &ask("p", 1)).await.unwrap().result.unwrap();
-    assert_ne!(again.lease, first.lease, "a closed lease was handed out again");
+    let again = old.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();
+    assert_ne!(again.lease, first.lease, "a settled lease was granted again");
     assert!(again.new);
 }
 
 #[tokio::test]
-async fn a_report_on_a_lease_that_another_leader_granted_is_not_taken_for_old() {
+async fn a_report_on_a_lease_that_another_leader_granted_is_applied() {
     let store = Memory::default();
     let (old, new) = (ledger(&store), ledger(&store));
-    old.grant(&owner(), &budget(10), &ask("p", 1)).await.unwrap().result.unwrap();
+    old.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();
     new.load().await.unwrap();
-    let late = old.grant(&owner(), &budget(10), &ask("p", 2)).await.unwrap().result.unwrap();
+    let late = old.grant(&owner(), &budget(10), &request("p", 2)).await.unwrap().result.unwrap();
     let done = new.report("t-1", "b-1", report("p", &late.lease, 1, 1, true)).await;
     new.flush().await;
     done.await.unwrap().unwrap();
-    assert_eq!(only(&store).settled().calls, 1);
+    assert_eq!(only_book(&store).settled().calls, 1);
 }
 
 #[tokio::test]
-async fn what_a_dead_pod_held_is_forfeited_and_what_its_new_process_holds_is_not() {
+async fn only_the_leases_of_an_ended_process_are_forfeited() {
     let store = Memory::default();
     let ledger = ledger(&store);
-    ledger.grant(&owner(), &budget(10), &ask("p", 1)).await.unwrap().result.unwrap();
-    let mut anew = ask("p", 1);
-    anew.holder.epoch = "f".into();
-    ledger.grant(&owner(), &budget(10), &anew).await.unwrap().result.unwrap();
-    ledger.gone("p", Some("f")).await;
-    assert_eq!((only(&store).leased().calls, only(&store).forfeited().calls), (1, 1));
-    ledger.gone("p", None).await;
-    assert_eq!((only(&store).leased().calls, only(&store).forfeited().calls), (0, 2));
+    ledger.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();
+    let mut restarted = request("p", 1);
+    restarted.holder.epoch = "f".into();
+    ledger.grant(&owner(), &budget(10), &restarted).await.unwrap().result.unwrap();
+    ledger.forfeit_pod("p", Some("f")).await;
+    assert_eq!((only_book(&store).leased().calls, only_book(&store).forfeited().calls), (1, 1));
+    ledger.forfeit_pod("p", None).await;
+    assert_eq!((only_book(&store).leased().calls, only_book(&store).forfeited().calls), (0, 2));
 }
 
-/// Milliseconds after which a lease is given up, and a second.
+/// Returns the number of milliseconds after which a lease is forfeited, plus a second.
 fn overdue() -> i64 {
-    i64::try_from((VALID + GRACE).as_millis()).unwrap() + 1000
+    i64::try_from((LEASE_DURATION + REPORT_GRACE).as_millis()).unwrap() + 1000
 }
 
 #[tokio::test]
-async fn a_lease_is_given_up_when_deadline_and_grace_have_passed() {
+async fn a_lease_is_forfeited_when_deadline_and_grace_have_passed() {
     let store = Memory::default();
-    ledger(&store).grant(&owner(), &budget(10), &ask("p", 1)).await.unwrap().result.unwrap();
+    ledger(&store).grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();
     let later = Ledger::new(store.clone(), || NOON + overdue(), Duration::ZERO);
     later.load().await.unwrap();
     later.expire().await;
-    assert_eq!((only(&store).leased().calls, only(&store).forfeited().calls), (0, 1));
+    assert_eq!((only_book(&store).leased().calls, only_book(&store).forfeited().calls), (0, 1));
 }
 
 #[tokio::test]
-async fn an_old_book_is_removed_after_its_retention() {
+async fn a_book_is_removed_after_its_retention() {
     let store = Memory::default();
     let ledger_now = ledger(&store);
-    let lease = ledger_now.grant(&owner(), &budget(10), &ask("p", 1)).await.unwrap().result.unwrap().lease;
+    let lease = ledger_now.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap().lease;
     drop(ledger_now.report("t-1", "b-1", report("p", &lease, 1, 1, true)).await);
     ledger_now.flush().await;
     let later = Ledger::new(store.clone(), || NOON + 37 * 24 * 3_600_000, Duration::ZERO);

@@ -42,7 +42,7 @@ impl AllowedImages {
             .and_then(|digest| digest.strip_prefix("sha256:"))
             .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
         if self.reference_policy == ReferencePolicy::Digest && !pinned {
-            let message = format!("the tenant wants images by digest; write {name}@sha256:… with the image's digest");
+            let message = format!("the tenant requires images by digest; use {name}@sha256:… with the image's digest");
             return Err((ConditionReason::ImageNotPinned, message));
         }
         Ok(())
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_port_is_no_tag() {
+    fn a_registry_port_is_not_a_tag() {
         assert_eq!(without_tag("localhost:5000/files"), "localhost:5000/files");
         assert_eq!(without_tag("localhost:5000/files:1"), "localhost:5000/files");
     }

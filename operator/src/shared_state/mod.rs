@@ -1,7 +1,7 @@
-//! What the compiler and the control stream know about tenants and objects, for the controllers that write status;
-//! and the way in which controllers ask for a new compilation.
+//! State that the parts of the operator share: the policy compiler and the control server write it, the controllers
+//! read it for status. Controllers also request compilations here. Start at [`SharedState`].
 
-mod figures;
+mod budgets;
 mod policies;
 mod streams;
 pub(crate) mod verdict;
@@ -12,35 +12,34 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::RwLock;
 use tokio::sync::broadcast;
 
-pub(crate) use figures::{Figure, Figures};
-pub(crate) use policies::{Leading, Outlook, Policies, Proof, Published};
-pub(crate) use streams::Outbound;
-pub(crate) use streams::Streams;
+pub(crate) use budgets::{BudgetState, BudgetStates};
+pub(crate) use policies::{LeaderState, Policies, PolicyState, Proof, Published};
+pub(crate) use streams::{Outbound, Streams};
 
 use crate::shared_state::verdict::{Kind, TenantState, Verdict};
 
-/// The board on which compiler, stream and controllers leave word for each other.
+/// State that the policy compiler, the control server and the controllers share.
 #[derive(Debug)]
 pub(crate) struct SharedState {
     verdicts: RwLock<HashMap<(Kind, String), Verdict>>,
     tenants: RwLock<HashMap<String, TenantState>>,
     changes: broadcast::Sender<StateChange>,
     compilation_requests: broadcast::Sender<String>,
-    /// The published policies, for the streams to push; and the ledger, while this replica leads.
+    /// Published policies, for the control streams to push, and the ledger while this replica leads.
     pub policies: Policies,
-    /// The gateways that are connected to this replica.
+    /// Control streams of the gateways that are connected to this replica.
     pub streams: Streams,
-    settling: AtomicBool,
-    /// Where the budgets stand.
-    pub figures: Figures,
+    warming_up: AtomicBool,
+    /// Spend of the budgets.
+    pub budgets: BudgetStates,
 }
 
-/// What changed on the board.
+/// A change of the shared state that status depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StateChange {
-    /// The state of the tenant with this UID.
+    /// The state of the tenant with this UID changed.
     Tenant(String),
-    /// The verdict on the object of this kind and UID, or something else about it.
+    /// The verdict on the object of this kind and UID changed, or other state that its status shows.
     Verdict(Kind, String),
 }
 
@@ -53,48 +52,48 @@ impl Default for SharedState {
             compilation_requests: broadcast::channel(1024).0,
             policies: Policies::default(),
             streams: Streams::default(),
-            settling: AtomicBool::new(false),
-            figures: Figures::default(),
+            warming_up: AtomicBool::new(false),
+            budgets: BudgetStates::default(),
         }
     }
 }
 
 impl SharedState {
-    /// The compiler's verdict on an object; none until it was compiled once.
+    /// Returns the compiler's verdict on an object; none until the object was compiled.
     pub(crate) fn verdict(&self, kind: Kind, uid: &str) -> Option<Verdict> {
         self.verdicts.read().get(&(kind, uid.to_owned())).cloned()
     }
 
-    /// Sets a verdict, and tells listeners when it is another than before.
+    /// Sets a verdict, and notifies subscribers if it changed.
     pub(crate) fn set_verdict(&self, kind: Kind, uid: &str, verdict: Verdict) {
         {
             let mut verdicts = self.verdicts.write();
-            let place = (kind, uid.to_owned());
-            if verdicts.get(&place) == Some(&verdict) {
+            let key = (kind, uid.to_owned());
+            if verdicts.get(&key) == Some(&verdict) {
                 return;
             }
-            verdicts.insert(place, verdict);
+            verdicts.insert(key, verdict);
         }
-        // Nobody listens on a follower.
+        // Fails on a follower, which has no subscribers.
         let _ = self.changes.send(StateChange::Verdict(kind, uid.to_owned()));
     }
 
-    /// Asks for another look at an object: something beside its verdict is new.
+    /// Notifies subscribers that state of an object other than its verdict changed.
     pub(crate) fn notify(&self, kind: Kind, uid: &str) {
         let _ = self.changes.send(StateChange::Verdict(kind, uid.to_owned()));
     }
 
-    /// Forgets the verdict on an object that is gone.
-    pub(crate) fn forget(&self, kind: Kind, uid: &str) {
+    /// Removes the verdict on a deleted object.
+    pub(crate) fn remove_verdict(&self, kind: Kind, uid: &str) {
         self.verdicts.write().remove(&(kind, uid.to_owned()));
     }
 
-    /// How far the policy of a tenant is enforced.
+    /// Returns how far the policy of a tenant is enforced.
     pub(crate) fn tenant_state(&self, uid: &str) -> TenantState {
         self.tenants.read().get(uid).cloned().unwrap_or_default()
     }
 
-    /// Changes a part of that state, and tells listeners when it is another than before.
+    /// Updates the state of a tenant, and notifies subscribers if it changed.
     pub(crate) fn update_tenant_state(&self, uid: &str, update: impl FnOnce(&mut TenantState)) {
         {
             let mut tenants = self.tenants.write();
@@ -108,45 +107,45 @@ impl SharedState {
         let _ = self.changes.send(StateChange::Tenant(uid.to_owned()));
     }
 
-    /// Forgets a tenant that is gone.
-    pub(crate) fn forget_tenant(&self, uid: &str) {
+    /// Removes the state of a deleted tenant.
+    pub(crate) fn remove_tenant(&self, uid: &str) {
         self.tenants.write().remove(uid);
     }
 
-    /// For a while after this replica began to lead, what is not known here may only not have been heard yet.
-    pub(crate) fn is_settling(&self) -> bool {
-        self.settling.load(Ordering::Acquire)
+    /// Returns whether this replica began to lead only recently, so that missing state may just not have arrived yet.
+    pub(crate) fn is_warming_up(&self) -> bool {
+        self.warming_up.load(Ordering::Acquire)
     }
 
-    /// Begins that while, or ends it; at its end listeners look at everything that is known.
-    pub(crate) fn set_settling(&self, settling: bool) {
-        self.settling.store(settling, Ordering::Release);
-        if !settling {
-            let known: Vec<String> = self.tenants.read().keys().cloned().collect();
-            for uid in known {
+    /// Starts or ends the warm-up of a new leader. At its end, subscribers are notified of all tenants.
+    pub(crate) fn set_warming_up(&self, warming_up: bool) {
+        self.warming_up.store(warming_up, Ordering::Release);
+        if !warming_up {
+            let uids: Vec<String> = self.tenants.read().keys().cloned().collect();
+            for uid in uids {
                 let _ = self.changes.send(StateChange::Tenant(uid));
             }
         }
     }
 
-    /// Forgets everything: another replica may lead now, and what is known here grows old.
+    /// Removes all verdicts, tenant states and budgets. They become outdated when another replica leads.
     pub(crate) fn clear(&self) {
         self.verdicts.write().clear();
-        self.figures.clear();
+        self.budgets.clear();
         self.tenants.write().clear();
     }
 
-    /// Changes from now on.
+    /// Subscribes to changes from now on.
     pub(crate) fn changes(&self) -> broadcast::Receiver<StateChange> {
         self.changes.subscribe()
     }
 
-    /// Asks for a compilation of the tenant with this UID: its keys, namespaces or revocations changed.
+    /// Requests a compilation of a tenant's policy, because its keys, namespaces or revocations changed.
     pub(crate) fn request_compilation(&self, tenant_uid: &str) {
         let _ = self.compilation_requests.send(tenant_uid.to_owned());
     }
 
-    /// The UIDs of tenants to compile anew.
+    /// Subscribes to the UIDs of tenants whose compilation is requested.
     pub(crate) fn compilation_requests(&self) -> broadcast::Receiver<String> {
         self.compilation_requests.subscribe()
     }
@@ -157,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_that_stays_the_same_is_not_announced_again() {
+    fn an_unchanged_state_does_not_notify() {
         let shared = SharedState::default();
         let mut changes = shared.changes();
         shared.update_tenant_state("u-1", |state| state.generation = 3);

@@ -1,10 +1,11 @@
-//! What the publisher leaves for the streams: each tenant's newest policy, and the proof that it is fresh.
+//! The newest published policy of each tenant and the proof that it is current. The publisher writes them, the control
+//! streams push them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mcp_fleet_control::Encoded;
+use mcp_fleet_control::EncodedPolicy;
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -12,37 +13,34 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ledger::{ApiStore, Ledger};
 
-/// A policy that stands in its snapshot.
+/// A policy that is published in its snapshot.
 #[derive(Clone, Debug)]
 pub(crate) struct Published {
-    /// The policy.
     pub policy: Arc<TenantPolicy>,
-    /// Its canonical bytes and their digest.
-    pub encoded: Arc<Encoded>,
+    /// Canonical bytes of the policy, and their digest.
+    pub encoded: Arc<EncodedPolicy>,
 }
 
-/// The operator knew at that moment that nothing newer than this generation had been asked for.
+/// Proof that a generation is current: at time `read`, the objects compiled to no newer policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Proof {
-    /// The generation.
     pub generation: u64,
-    /// When the consistent read began.
+    /// When the consistent read of the objects began.
     pub read: Instant,
 }
 
-/// What is known of one tenant.
+/// Policy and proof of one tenant.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Outlook {
-    /// The newest policy; none yet.
+pub(crate) struct PolicyState {
+    /// Newest policy; none before the first is published.
     pub published: Option<Published>,
-    /// The newest proof; none yet.
+    /// Newest proof; none before the first.
     pub proof: Option<Proof>,
 }
 
-/// What only a leader has.
+/// State that only a leader has.
 #[derive(Clone, Debug)]
-pub(crate) struct Leading {
-    /// The ledger.
+pub(crate) struct LeaderState {
     pub ledger: Arc<Ledger<ApiStore>>,
     /// Cancelled when this replica no longer leads.
     pub ended: CancellationToken,
@@ -51,82 +49,84 @@ pub(crate) struct Leading {
 /// The policies and proofs of all tenants, by UID, while this replica leads.
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
-    tenants: RwLock<HashMap<String, watch::Sender<Outlook>>>,
+    tenants: RwLock<HashMap<String, watch::Sender<PolicyState>>>,
     floors: RwLock<HashMap<String, u64>>,
-    leading: RwLock<Option<Leading>>,
+    leader: RwLock<Option<LeaderState>>,
 }
 
-/// Generations above this are nobody's: a number that JSON readers could round.
-const MAX_FLOOR: u64 = 1 << 53;
+/// Maximum generation. JSON readers could round larger numbers, so no operator publishes them.
+const MAX_GENERATION: u64 = 1 << 53;
 
 impl Policies {
-    /// What a leader has; none: another replica leads, or the ledger has not been read yet.
-    pub(crate) fn leading(&self) -> Option<Leading> {
-        self.leading.read().clone()
+    /// Returns the leader's state; none if another replica leads, or the ledger has not been read yet.
+    pub(crate) fn leader_state(&self) -> Option<LeaderState> {
+        self.leader.read().clone()
     }
 
-    /// Begins to lead. Leading ends when the guard is dropped: policies are forgotten, and streams end.
-    pub(crate) fn lead(&self, ledger: Arc<Ledger<ApiStore>>) -> impl Drop + use<'_> {
+    /// Starts to lead. When the returned guard is dropped, all policies are removed and all streams end.
+    pub(crate) fn start_leading(&self, ledger: Arc<Ledger<ApiStore>>) -> impl Drop + use<'_> {
         struct Guard<'a>(&'a Policies, CancellationToken);
         impl Drop for Guard<'_> {
             fn drop(&mut self) {
-                *self.0.leading.write() = None;
-                // Before the tenants are forgotten: streams tell one from the other.
+                *self.0.leader.write() = None;
+                // Before the tenants are removed, because streams distinguish a lost leadership from a deleted tenant.
                 self.1.cancel();
                 self.0.tenants.write().clear();
                 self.0.floors.write().clear();
             }
         }
         let ended = CancellationToken::new();
-        *self.leading.write() = Some(Leading { ledger, ended: ended.clone() });
+        *self.leader.write() = Some(LeaderState { ledger, ended: ended.clone() });
         Guard(self, ended)
     }
 
-    /// Follows a tenant.
-    pub(crate) fn follow(&self, tenant_uid: &str) -> watch::Receiver<Outlook> {
+    /// Subscribes to the policy and proof of a tenant.
+    pub(crate) fn subscribe(&self, tenant_uid: &str) -> watch::Receiver<PolicyState> {
         let mut tenants = self.tenants.write();
-        tenants.entry(tenant_uid.to_owned()).or_insert_with(|| watch::channel(Outlook::default()).0).subscribe()
+        tenants.entry(tenant_uid.to_owned()).or_insert_with(|| watch::channel(PolicyState::default()).0).subscribe()
     }
 
-    /// The newest policy of a tenant.
+    /// Returns the newest policy of a tenant.
     pub(crate) fn published(&self, tenant_uid: &str) -> Option<Published> {
         self.tenants.read().get(tenant_uid)?.borrow().published.clone()
     }
 
-    /// The newest policies of all tenants.
+    /// Returns the newest policies of all tenants.
     pub(crate) fn all(&self) -> Vec<Published> {
         self.tenants.read().values().filter_map(|tenant| tenant.borrow().published.clone()).collect()
     }
 
-    /// Sets the newest policy of a tenant. The last proof holds for it too: what was known then is part of it.
+    /// Sets the newest policy of a tenant. The last proof also applies to it, because it was compiled from objects that
+    /// are at least as new as that proof.
     pub(crate) fn publish(&self, tenant_uid: &str, published: Published) {
         let generation = published.policy.generation;
-        self.change(tenant_uid, |outlook| {
-            let proof = outlook.proof.map(|proof| Proof { generation, ..proof });
-            *outlook = Outlook { published: Some(published), proof };
+        self.update(tenant_uid, |policy_state| {
+            let proof = policy_state.proof.map(|proof| Proof { generation, ..proof });
+            *policy_state = PolicyState { published: Some(published), proof };
         });
     }
 
-    /// Sets the newest proof for a tenant.
+    /// Sets the newest proof of a tenant.
     pub(crate) fn prove(&self, tenant_uid: &str, proof: Proof) {
-        self.change(tenant_uid, |outlook| outlook.proof = Some(proof));
+        self.update(tenant_uid, |policy_state| policy_state.proof = Some(proof));
     }
 
-    /// Forgets a tenant: its streams end.
-    pub(crate) fn forget(&self, tenant_uid: &str) {
+    /// Removes a tenant, which ends its streams.
+    pub(crate) fn remove(&self, tenant_uid: &str) {
         self.tenants.write().remove(tenant_uid);
         self.floors.write().remove(tenant_uid);
     }
 
-    /// The lowest generation that the tenant's gateways would take.
+    /// Returns the lowest generation that all gateways of the tenant accept: the highest that any of them enforces, if
+    /// that was ever above the published one.
     pub(crate) fn floor(&self, tenant_uid: &str) -> u64 {
         self.floors.read().get(tenant_uid).copied().unwrap_or_default()
     }
 
-    /// A gateway says that it enforces this generation. Answers whether it lies above what was published.
+    /// Records that a gateway enforces a generation. Returns whether it is higher than the published one.
     pub(crate) fn raise_floor(&self, tenant_uid: &str, generation: u64) -> bool {
         let published = self.published(tenant_uid).map_or(0, |published| published.policy.generation);
-        if generation <= published || generation > MAX_FLOOR {
+        if generation <= published || generation > MAX_GENERATION {
             return false;
         }
         let mut floors = self.floors.write();
@@ -135,12 +135,12 @@ impl Policies {
         true
     }
 
-    fn change(&self, tenant_uid: &str, change: impl FnOnce(&mut Outlook)) {
+    fn update(&self, tenant_uid: &str, update: impl FnOnce(&mut PolicyState)) {
         let mut tenants = self.tenants.write();
         tenants
             .entry(tenant_uid.to_owned())
-            .or_insert_with(|| watch::channel(Outlook::default()).0)
-            .send_modify(change);
+            .or_insert_with(|| watch::channel(PolicyState::default()).0)
+            .send_modify(update);
     }
 }
 
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_floor_above_every_number_is_not_believed() {
+    fn a_generation_above_the_maximum_does_not_raise_the_floor() {
         let policies = Policies::default();
         assert!(policies.raise_floor("t", 7));
         assert!(!policies.raise_floor("t", u64::MAX));

@@ -1,4 +1,4 @@
-//! Who is connected: one stream for each gateway pod; a newer one takes the place of an older.
+//! The control streams of connected gateways: one per pod. A newer stream of a pod replaces an older one.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// Where messages to a gateway go.
+/// Sender of messages to a gateway.
 pub(crate) type Outbound = mpsc::Sender<Result<FromOperator, Status>>;
 
 #[derive(Debug)]
@@ -19,52 +19,52 @@ struct Entry {
     replaced: CancellationToken,
 }
 
-/// The gateways that are connected, by the pod's UID.
+/// Control streams, by UID of the pod.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     entries: Mutex<HashMap<String, Entry>>,
     numbers: AtomicU64,
 }
 
-/// One stream's place among the streams.
+/// Registration of one stream.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Registration {
     pub(crate) number: u64,
-    /// Cancelled when a newer stream of the same pod has come.
+    /// Cancelled when a newer stream of the same pod is registered.
     pub(crate) replaced: CancellationToken,
 }
 
 impl Streams {
-    /// Takes the place of a pod's stream.
-    pub(crate) fn enter(&self, pod_uid: &str, outbound: Outbound) -> Place {
+    /// Registers a stream of a pod, and cancels an older one.
+    pub(crate) fn register(&self, pod_uid: &str, outbound: Outbound) -> Registration {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let replaced = CancellationToken::new();
         let entry = Entry { number, outbound, replaced: replaced.clone() };
-        if let Some(before) = self.entries.lock().insert(pod_uid.to_owned(), entry) {
-            before.replaced.cancel();
+        if let Some(older) = self.entries.lock().insert(pod_uid.to_owned(), entry) {
+            older.replaced.cancel();
         }
-        Place { number, replaced }
+        Registration { number, replaced }
     }
 
-    /// Gives the place back. Answers whether it was still this stream's.
-    pub(crate) fn leave(&self, pod_uid: &str, number: u64) -> bool {
+    /// Removes a stream. Returns whether it was still registered, that is, no newer one had replaced it.
+    pub(crate) fn deregister(&self, pod_uid: &str, number: u64) -> bool {
         let mut entries = self.entries.lock();
-        let ours = entries.get(pod_uid).is_some_and(|entry| entry.number == number);
-        if ours {
+        let registered = entries.get(pod_uid).is_some_and(|entry| entry.number == number);
+        if registered {
             entries.remove(pod_uid);
         }
-        ours
+        registered
     }
 
-    /// Whether a pod is connected.
-    pub(crate) fn has(&self, pod_uid: &str) -> bool {
+    /// Returns whether a pod is connected.
+    pub(crate) fn is_connected(&self, pod_uid: &str) -> bool {
         self.entries.lock().contains_key(pod_uid)
     }
 
-    /// Sends a message to a pod, if it is connected and keeps up.
+    /// Sends a message to a pod, unless it is not connected or its queue is full.
     pub(crate) fn send(&self, pod_uid: &str, message: FromOperator) {
         if let Some(entry) = self.entries.lock().get(pod_uid) {
-            // It asks again when it matters.
+            // A lost recall is harmless: the next refused lease request sends it again.
             let _ = entry.outbound.try_send(Ok(message));
         }
     }
@@ -75,14 +75,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_newer_stream_of_a_pod_ends_the_older_one_and_outlives_it() {
+    fn a_newer_stream_of_a_pod_replaces_the_older_one() {
         let streams = Streams::default();
-        let older = streams.enter("p", mpsc::channel(1).0);
-        let newer = streams.enter("p", mpsc::channel(1).0);
+        let older = streams.register("p", mpsc::channel(1).0);
+        let newer = streams.register("p", mpsc::channel(1).0);
         assert!(older.replaced.is_cancelled() && !newer.replaced.is_cancelled());
-        assert!(!streams.leave("p", older.number));
-        assert!(streams.has("p"));
-        assert!(streams.leave("p", newer.number));
-        assert!(!streams.has("p"));
+        assert!(!streams.deregister("p", older.number));
+        assert!(streams.is_connected("p"));
+        assert!(streams.deregister("p", newer.number));
+        assert!(!streams.is_connected("p"));
     }
 }

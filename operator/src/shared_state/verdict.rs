@@ -1,10 +1,10 @@
-//! What the compiler found of one object, and how far a tenant's policy is enforced: the facts that statuses are made of.
+//! Verdicts of the compiler on objects, and how far a tenant's policy is enforced. Status is derived from both.
 
 use mcp_fleet_crds::budget::Spending;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::tenant::GatewayStatus;
 
-/// The kinds that are compiled into policy.
+/// Kinds of objects that are compiled into a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// `MCPTenant`
@@ -19,36 +19,36 @@ pub(crate) enum Kind {
     Budget,
 }
 
-/// What the compiler made of one object.
+/// Result of compiling one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// Whether it is part of the policy as it is written.
+    /// Whether the object was compiled as it is written.
     pub ok: bool,
-    /// Why, for the condition.
+    /// Reason for the condition.
     pub reason: ConditionReason,
-    /// What is wrong and what to do, for the condition.
+    /// Message for the condition: what is wrong, and what to do.
     pub message: String,
-    /// The `metadata.generation` that was judged.
+    /// `metadata.generation` of the object that was compiled.
     pub object_generation: i64,
 }
 
 /// How far a tenant's policy is enforced.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TenantState {
-    /// The newest published generation; 0: none yet.
+    /// Newest published generation; 0 before the first.
     pub generation: u64,
-    /// SHA-256 of that policy, in hexadecimal digits.
+    /// SHA-256 of the newest published policy, in hexadecimal.
     pub digest: Option<String>,
-    /// The gateways with a control stream, and the generation that each acknowledged by the right digest.
+    /// Connected gateways, with the generation that each acknowledged with the right digest.
     pub gateways: Vec<GatewayStatus>,
-    /// Why the newest policy could not be published, or was refused by a gateway.
+    /// Why the newest policy could not be published, or why a gateway refused it.
     pub error: Option<(ConditionReason, String)>,
-    /// Where the tenant's ceiling stands.
+    /// Spend against the tenant's `spendLimit`.
     pub spending: Option<Spending>,
 }
 
 impl TenantState {
-    /// Gateways that enforce the newest generation.
+    /// Counts the gateways that enforce the newest generation.
     pub(crate) fn current(&self) -> usize {
         let newest = i64::try_from(self.generation).unwrap_or(i64::MAX);
         self.gateways.iter().filter(|gateway| gateway.policy_generation >= newest).count()

@@ -175,7 +175,7 @@ async fn what_another_leader_published_is_never_gone_below() {
     policy.generation += 7;
     policy.suspended = true;
     let foreign = policy.generation;
-    let files = snapshot::split(foreign, &mcp_fleet_control::encode(&policy), None).unwrap();
+    let files = snapshot::write_files(foreign, &mcp_fleet_control::encode(&policy), None).unwrap();
     let data: std::collections::BTreeMap<String, ByteString> =
         files.into_iter().map(|(key, value)| (key, ByteString(value))).collect();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
@@ -194,7 +194,7 @@ async fn published(secrets: &Api<Secret>) -> Option<(Vec<usize>, TenantPolicy)> 
         .flat_map(|secret| secret.data.unwrap_or_default())
         .map(|(key, value)| (key, value.0))
         .collect();
-    let policy = snapshot::join(&files).ok()?.1;
+    let policy = snapshot::read_policy(&files).ok()?.1;
     Some((snapshot::read_index(&files).unwrap().chunks, policy))
 }
 

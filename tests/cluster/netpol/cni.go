@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// pluginConfig is the part of a CNI configuration that this plugin reads. It stands last in
-// its list, so the result of those before it says which addresses the pod has got.
+// pluginConfig is the part of the CNI configuration that this plugin reads. This plugin is the
+// last one in the list, so the previous result contains the addresses of the pod.
 type pluginConfig struct {
 	CNIVersion string          `json:"cniVersion"`
 	Socket     string          `json:"socket"`
@@ -27,17 +27,17 @@ type pluginResult struct {
 	} `json:"ips"`
 }
 
-// pluginError is how CNI wants failures told.
+// pluginError is an error in the format that CNI requires.
 type pluginError struct {
 	CNIVersion string `json:"cniVersion"`
 	Code       int    `json:"code"`
 	Message    string `json:"msg"`
 }
 
-// codeTryAgainLater is CNI's code for a failure that passes.
+// codeTryAgainLater is the CNI error code for temporary failures.
 const codeTryAgainLater = 11
 
-// runPlugin does what one call of a CNI plugin asks, and returns the exit code.
+// runPlugin handles one call of the CNI plugin and returns the exit code.
 func runPlugin(command string, in io.Reader, out io.Writer) int {
 	if command == "VERSION" {
 		fmt.Fprintln(out, `{"cniVersion": "0.4.0", "supportedVersions": ["0.3.1", "0.4.0", "1.0.0"]}`)
@@ -46,7 +46,7 @@ func runPlugin(command string, in io.Reader, out io.Writer) int {
 	var config pluginConfig
 	err := json.NewDecoder(in).Decode(&config)
 	if err == nil {
-		err = tell(command, config)
+		err = notifyEnforcer(command, config)
 	}
 	if err != nil {
 		failure := pluginError{CNIVersion: config.CNIVersion, Code: codeTryAgainLater, Message: err.Error()}
@@ -56,29 +56,31 @@ func runPlugin(command string, in io.Reader, out io.Writer) int {
 		return 1
 	}
 	if command == "ADD" {
-		// This plugin changes nothing of what the others made.
+		// This plugin does not change the result of the other plugins.
 		fmt.Fprintln(out, string(config.PrevResult))
 	}
 	return 0
 }
 
-func tell(command string, config pluginConfig) error {
-	notice := notice{Command: command, Pod: podFromArguments(os.Getenv("CNI_ARGS")), Sandbox: os.Getenv("CNI_CONTAINERID")}
+// notifyEnforcer sends the command to the enforcer and, for ADD, waits until the pod's addresses
+// are in the nftables table.
+func notifyEnforcer(command string, config pluginConfig) error {
+	request := pluginRequest{Command: command, Pod: podFromArguments(os.Getenv("CNI_ARGS")), Sandbox: os.Getenv("CNI_CONTAINERID")}
 	switch command {
 	case "ADD":
 		var result pluginResult
 		if err := json.Unmarshal(config.PrevResult, &result); err != nil {
-			return fmt.Errorf("failed to read the addresses: %w", err)
+			return fmt.Errorf("failed to parse the result of the previous CNI plugin: %w", err)
 		}
 		for _, ip := range result.IPs {
 			if address := ip.Address.Addr(); address.Is4() {
-				notice.Addresses = append(notice.Addresses, address)
+				request.Addresses = append(request.Addresses, address)
 			}
 		}
-		return send(config.Socket, notice, fenceTimeout)
+		return send(config.Socket, request, requestTimeout)
 	case "DEL":
-		// What is left of a sandbox must go also while the enforcer is away.
-		if err := send(config.Socket, notice, time.Second); err != nil {
+		// Removing a sandbox must succeed even while the enforcer is down.
+		if err := send(config.Socket, request, time.Second); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
 		return nil
@@ -87,8 +89,8 @@ func tell(command string, config pluginConfig) error {
 	}
 }
 
-// podFromArguments finds the pod in the arguments that container runtimes give:
-// K8S_POD_NAMESPACE=…;K8S_POD_NAME=….
+// podFromArguments returns the key of the pod that the container runtime names in its
+// arguments: K8S_POD_NAMESPACE=…;K8S_POD_NAME=….
 func podFromArguments(arguments string) string {
 	values := map[string]string{}
 	for _, argument := range strings.Split(arguments, ";") {
@@ -98,8 +100,8 @@ func podFromArguments(arguments string) string {
 	return podKey(values["K8S_POD_NAMESPACE"], values["K8S_POD_NAME"])
 }
 
-// send tells the enforcer, which may be starting, and waits for its answer.
-func send(socket string, notice notice, timeout time.Duration) error {
+// send sends a request to the enforcer, which may still be starting, and waits for its response.
+func send(socket string, request pluginRequest, timeout time.Duration) error {
 	deadline := time.Now().Add(timeout)
 	connection, err := net.Dial("unix", socket)
 	for err != nil && time.Now().Before(deadline) {
@@ -113,15 +115,15 @@ func send(socket string, notice notice, timeout time.Duration) error {
 	if err := connection.SetDeadline(deadline); err != nil {
 		return err
 	}
-	if err := json.NewEncoder(connection).Encode(notice); err != nil {
+	if err := json.NewEncoder(connection).Encode(request); err != nil {
 		return err
 	}
-	var answer answer
-	if err := json.NewDecoder(connection).Decode(&answer); err != nil {
+	var response pluginResponse
+	if err := json.NewDecoder(connection).Decode(&response); err != nil {
 		return err
 	}
-	if answer.Error != "" {
-		return errors.New(answer.Error)
+	if response.Error != "" {
+		return errors.New(response.Error)
 	}
 	return nil
 }

@@ -21,26 +21,26 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// enforcer keeps the kernel's table in step with the API server and with the pods whose
-// networks have just been made.
+// enforcer keeps the nftables table up to date with the API server, and with the pods whose
+// networks the CNI plugins have just created.
 type enforcer struct {
 	podCIDR    netip.Prefix
 	factory    informers.SharedInformerFactory
 	pods       corelisters.PodLister
 	namespaces corelisters.NamespaceLister
 	policies   networkinglisters.NetworkPolicyLister
-	// changed holds a token while there is something to apply.
+	// changed contains a token while there are changes to apply.
 	changed chan struct{}
 
-	// mutex guards what follows, and with it the order in which tables are written.
+	// mutex protects the fields below. Holding it while writing tables also keeps them in order.
 	mutex sync.Mutex
-	// addresses are what the CNI plugin has told: by pod, then by sandbox. They are known
-	// seconds before the pod's status has them.
+	// addresses are those that the CNI plugin has reported, by pod and then by sandbox. They are
+	// known seconds before they appear in the status of the pod.
 	addresses map[string]map[string][]netip.Addr
-	// released are addresses that a removed sandbox has given back, while the status of its
-	// pod may still name them.
+	// released are addresses of removed sandboxes, which the status of a pod may still contain.
 	released map[netip.Addr]bool
-	applied  string
+	// applied is the script of the table that is in the kernel.
+	applied string
 }
 
 func newEnforcer(client kubernetes.Interface, podCIDR netip.Prefix) *enforcer {
@@ -57,12 +57,12 @@ func newEnforcer(client kubernetes.Interface, podCIDR netip.Prefix) *enforcer {
 	}
 }
 
-// start begins to watch, and returns once the first table is in the kernel.
+// start starts the watches, and returns when the first table is in the kernel.
 func (e *enforcer) start(ctx context.Context) error {
 	handler := cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { e.signal() },
-		UpdateFunc: func(any, any) { e.signal() },
-		DeleteFunc: func(any) { e.signal() },
+		AddFunc:    func(any) { e.triggerApply() },
+		UpdateFunc: func(any, any) { e.triggerApply() },
+		DeleteFunc: func(any) { e.triggerApply() },
 	}
 	for _, informer := range []cache.SharedIndexInformer{
 		e.factory.Core().V1().Pods().Informer(),
@@ -84,8 +84,8 @@ func (e *enforcer) start(ctx context.Context) error {
 	return e.apply(ctx)
 }
 
-// keep applies every change until the context ends.
-func (e *enforcer) keep(ctx context.Context) {
+// run applies every change until the context ends.
+func (e *enforcer) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -96,23 +96,25 @@ func (e *enforcer) keep(ctx context.Context) {
 		err := e.apply(ctx)
 		e.mutex.Unlock()
 		if err != nil && ctx.Err() == nil {
-			// The old table stays in force meanwhile.
+			// The old table stays in force until the retry succeeds.
 			log.Print(err)
 			time.Sleep(time.Second)
-			e.signal()
+			e.triggerApply()
 		}
 	}
 }
 
-func (e *enforcer) signal() {
+// triggerApply requests that run applies the current state.
+func (e *enforcer) triggerApply() {
 	select {
 	case e.changed <- struct{}{}:
 	default:
 	}
 }
 
-// fence records a new sandbox's addresses and returns once the table knows them.
-func (e *enforcer) fence(ctx context.Context, key, sandbox string, addresses []netip.Addr) error {
+// addSandbox records the addresses of a new sandbox, and returns when the table in the kernel
+// contains them.
+func (e *enforcer) addSandbox(ctx context.Context, key, sandbox string, addresses []netip.Addr) error {
 	if err := e.waitForPod(ctx, key); err != nil {
 		return err
 	}
@@ -128,8 +130,8 @@ func (e *enforcer) fence(ctx context.Context, key, sandbox string, addresses []n
 	return e.apply(ctx)
 }
 
-// release forgets a removed sandbox.
-func (e *enforcer) release(key, sandbox string) {
+// removeSandbox removes the addresses of a removed sandbox.
+func (e *enforcer) removeSandbox(key, sandbox string) {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
 	for _, address := range e.addresses[key][sandbox] {
@@ -139,10 +141,11 @@ func (e *enforcer) release(key, sandbox string) {
 	if len(e.addresses[key]) == 0 {
 		delete(e.addresses, key)
 	}
-	e.signal()
+	e.triggerApply()
 }
 
-// waitForPod waits until our watch has brought the pod, which kubelet has from its own watch.
+// waitForPod waits until the watch of pods has delivered the pod. kubelet has its own watch,
+// which may be ahead of this one.
 func (e *enforcer) waitForPod(ctx context.Context, key string) error {
 	namespace, name, _ := strings.Cut(key, "/")
 	for {
@@ -151,15 +154,15 @@ func (e *enforcer) waitForPod(ctx context.Context, key string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("pod %s is not known to the API server", key), ctx.Err())
+			return errors.Join(fmt.Errorf("the watch has not delivered pod %s", key), ctx.Err())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
 
-// apply writes the table if it has changed. The mutex has to be held.
+// apply writes the table if it has changed. The caller must hold the mutex.
 func (e *enforcer) apply(ctx context.Context) error {
-	state, err := e.observe()
+	state, err := e.collectState()
 	if err != nil {
 		return err
 	}
@@ -167,18 +170,18 @@ func (e *enforcer) apply(ctx context.Context) error {
 	if script == e.applied {
 		return nil
 	}
-	// One file is one transaction: the old table holds until the new one does.
+	// nft applies a file as one transaction: it replaces the old table at once or not at all.
 	nft := exec.CommandContext(ctx, "nft", "--file", "-")
 	nft.Stdin = strings.NewReader(script)
 	if output, err := nft.CombinedOutput(); err != nil {
-		return fmt.Errorf("failed to write the table: %w: %s\n%s", err, output, script)
+		return fmt.Errorf("failed to write the nftables table: %w: %s\n%s", err, output, script)
 	}
 	e.applied = script
 	return nil
 }
 
-// observe collects the state from the watches and from what the CNI plugin has told.
-func (e *enforcer) observe() (state, error) {
+// collectState returns the state according to the watches and to the CNI plugin's reports.
+func (e *enforcer) collectState() (state, error) {
 	result := state{podCIDR: e.podCIDR, namespaces: map[string]labels.Set{}}
 	namespaces, err := e.namespaces.List(labels.Everything())
 	if err != nil {
@@ -191,39 +194,40 @@ func (e *enforcer) observe() (state, error) {
 	if err != nil {
 		return state{}, err
 	}
-	owned := map[netip.Addr]bool{}
+	assigned := map[netip.Addr]bool{}
 	add := func(pod pod) {
-		// Were two pods to claim one address, which a status that lags behind can do, the
-		// kernel would refuse the whole table.
-		pod.addresses = slices.DeleteFunc(pod.addresses, func(address netip.Addr) bool { return owned[address] })
+		// The status of a pod can lag behind, so that two pods seem to have the same address. The
+		// kernel would reject a table with that address twice.
+		pod.addresses = slices.DeleteFunc(pod.addresses, func(address netip.Addr) bool { return assigned[address] })
 		for _, address := range pod.addresses {
-			owned[address] = true
+			assigned[address] = true
 		}
 		if len(pod.addresses) > 0 {
 			result.pods = append(result.pods, pod)
 		}
 	}
-	var lagging []pod
+	var unreported []pod
 	for _, object := range pods {
 		pod, networked := parsePod(object)
-		told := e.addresses[podKey(object.Namespace, object.Name)]
+		reported := e.addresses[podKey(object.Namespace, object.Name)]
 		switch {
 		case !networked:
-		case len(told) > 0:
+		case len(reported) > 0:
 			pod.addresses = nil
-			for _, sandbox := range sortedKeys(told) {
-				pod.addresses = append(pod.addresses, told[sandbox]...)
+			for _, sandbox := range sortedKeys(reported) {
+				pod.addresses = append(pod.addresses, reported[sandbox]...)
 			}
 			add(pod)
 		default:
 			pod.addresses = slices.DeleteFunc(pod.addresses, func(address netip.Addr) bool { return e.released[address] })
-			lagging = append(lagging, pod)
+			unreported = append(unreported, pod)
 		}
 	}
-	for _, pod := range lagging {
+	// Addresses that the CNI plugin reported take precedence over those in a status.
+	for _, pod := range unreported {
 		add(pod)
 	}
-	// Watches list in no order, and the same state has to give the same text.
+	// Listers return objects in random order, and the same state must give the same script.
 	slices.SortFunc(result.pods, func(a, b pod) int { return a.addresses[0].Compare(b.addresses[0]) })
 	result.policies, err = e.policies.List(labels.Everything())
 	slices.SortFunc(result.policies, func(a, b *networkingv1.NetworkPolicy) int {

@@ -1,10 +1,10 @@
-// Package main enforces NetworkPolicies on the local cluster's one node.
+// Package main enforces NetworkPolicies on the only node of the local cluster.
 //
-// It watches Pods, Namespaces and NetworkPolicies and keeps one nftables table that says the
-// same as they do (rules.go). Called by the container runtime as a CNI plugin, it holds a new
-// pod back until that table knows the pod (cni.go, fence.go), and the table drops what comes
-// from or goes to a pod address it does not know. So a pod is never without its policies, not
-// even for the moment between its start and the news of it.
+// It watches Pods, Namespaces and NetworkPolicies, and compiles them to one nftables table
+// (enforcer.go, rules.go). The same program is also a CNI plugin: the container runtime calls
+// it for each new pod, and it delays the pod until the table contains the pod's addresses
+// (cni.go, server.go). The table drops packets from and to unknown pod addresses. So policies
+// apply to a pod from its first packet, even before a watch has delivered the pod.
 package main
 
 import (
@@ -25,9 +25,9 @@ func main() {
 	if command := os.Getenv("CNI_COMMAND"); command != "" {
 		os.Exit(runPlugin(command, os.Stdin, os.Stdout))
 	}
-	kubeconfig := flag.String("kubeconfig", "", "how to reach the API server")
-	pods := flag.String("pod-cidr", "10.244.0.0/16", "the addresses of all pods")
-	socket := flag.String("socket", "", "where the CNI plugin finds this process")
+	kubeconfig := flag.String("kubeconfig", "", "path of the kubeconfig for the API server")
+	pods := flag.String("pod-cidr", "10.244.0.0/16", "address range of all pods")
+	socket := flag.String("socket", "", "path of the unix socket for the CNI plugin")
 	flag.Parse()
 	if err := run(*kubeconfig, *pods, *socket); err != nil {
 		log.Fatal(err)
@@ -53,6 +53,6 @@ func run(kubeconfig, pods, socket string) error {
 	if err := enforcer.start(ctx); err != nil {
 		return err
 	}
-	go enforcer.keep(ctx)
-	return serveFence(ctx, socket, enforcer)
+	go enforcer.run(ctx)
+	return servePlugin(ctx, socket, enforcer)
 }

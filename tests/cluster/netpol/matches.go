@@ -14,8 +14,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// peerMatches returns one nftables match for each way to be one of the peers: a single empty
-// match, which every packet passes, when there are no peers, and none at all when nobody fits.
+// peerMatches returns nftables matches of which a packet from or to the peers passes at least
+// one. Without peers it returns a single empty match, which every packet passes. If no pod and
+// no block match, it returns none.
 func peerMatches(state state, direction direction, namespace string, peers []networkingv1.NetworkPolicyPeer) []string {
 	if len(peers) == 0 {
 		return []string{""}
@@ -41,20 +42,21 @@ func peerMatches(state state, direction direction, namespace string, peers []net
 	return result
 }
 
-// isPeer says whether a pod is selected by a peer with selectors: without a namespaceSelector
-// only the policy's own namespace counts, without a podSelector all pods do.
+// isPeer returns whether a peer with selectors selects a pod. Without a namespaceSelector, it
+// selects only from the namespace of the policy. Without a podSelector, it selects all pods.
 func isPeer(state state, namespace string, peer networkingv1.NetworkPolicyPeer, pod pod) bool {
 	if peer.NamespaceSelector == nil {
 		if pod.namespace != namespace {
 			return false
 		}
-	} else if known, found := state.namespaces[pod.namespace]; !found || !matches(peer.NamespaceSelector, known) {
+	} else if namespaceLabels, found := state.namespaces[pod.namespace]; !found || !matches(peer.NamespaceSelector, namespaceLabels) {
 		return false
 	}
 	return peer.PodSelector == nil || matches(peer.PodSelector, pod.labels)
 }
 
-// blockMatch is empty for a block of IPv6 addresses, which nobody here has.
+// blockMatch returns the match for an ipBlock. It is empty for an IPv6 block, because no pod
+// here has an IPv6 address.
 func blockMatch(direction direction, block *networkingv1.IPBlock) string {
 	cidr, err := netip.ParsePrefix(block.CIDR)
 	if err != nil || !cidr.Addr().Is4() {
@@ -63,7 +65,7 @@ func blockMatch(direction direction, block *networkingv1.IPBlock) string {
 	field := direction.peerField()
 	match := fmt.Sprintf("%s %s", field, cidr.Masked())
 	for _, except := range block.Except {
-		// The API server has checked that each lies inside the block.
+		// The API server has checked that each exception is inside the block.
 		if inner, err := netip.ParsePrefix(except); err == nil {
 			match += fmt.Sprintf(" %s != %s", field, inner.Masked())
 		}
@@ -71,8 +73,9 @@ func blockMatch(direction direction, block *networkingv1.IPBlock) string {
 	return match
 }
 
-// portMatches returns one nftables match for each protocol that the ports name: a single empty
-// match when there are no ports, and none at all when no receiver has a port of that name.
+// portMatches returns nftables matches of which a packet to the ports passes at least one.
+// Without ports it returns a single empty match. If there are only named ports, and no receiver
+// has a port of that name, it returns none.
 func portMatches(ports []networkingv1.NetworkPolicyPort, receivers []pod) []string {
 	if len(ports) == 0 {
 		return []string{""}
@@ -101,7 +104,7 @@ func portMatches(ports []networkingv1.NetworkPolicyPort, receivers []pod) []stri
 		}
 	}
 	for _, protocol := range sortedKeys(numbers) {
-		// One match a range: nftables refuses ranges that overlap in one set.
+		// One match per range, because nftables rejects overlapping ranges in one set.
 		for _, number := range sortedUnique(numbers[protocol]) {
 			result = append(result, fmt.Sprintf("%s dport %s", strings.ToLower(string(protocol)), number))
 		}
@@ -113,12 +116,12 @@ func portMatches(ports []networkingv1.NetworkPolicyPort, receivers []pod) []stri
 	return sortedUnique(result)
 }
 
-// matches says whether a selector fits; one that cannot be parsed, which the API server does
-// not let through, fits nothing.
+// matches returns whether a selector selects an object with these labels. An invalid selector,
+// which the API server should have rejected, selects nothing.
 func matches(selector *metav1.LabelSelector, set labels.Set) bool {
 	parsed, err := metav1.LabelSelectorAsSelector(selector)
 	if err != nil {
-		log.Printf("ignoring selector %v: %v", selector, err)
+		log.Printf("ignoring invalid selector %v: %v", selector, err)
 		return false
 	}
 	return parsed.Matches(set)

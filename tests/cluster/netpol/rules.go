@@ -9,19 +9,19 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 )
 
-// table is the one table that this program owns.
+// table is the nftables table that this program manages.
 const table = "inet mcp-fleet-netpol"
 
-// compile returns the nftables script that replaces the table by one that enforces the
-// state's policies. The same state always gives the same text.
+// compile returns an nftables script that replaces the table with one that enforces the
+// policies of the state. The same state always gives the same script.
 //
-// Filtering happens at forward, after Services' addresses have become pods' addresses, and at
-// input for what pods send to the node. What the node sends is never filtered, so its probes
-// always reach its pods.
+// The forward chain filters packets after Service addresses have been translated to pod
+// addresses. The input chain filters packets from pods to the node. Packets from the node are
+// never filtered, so probes of kubelet always reach its pods.
 func compile(state state) string {
 	var sets, chains strings.Builder
 	writeSet(&sets, "pods", "ipv4_addr", texts(addressesOf(state.pods)))
-	// No policy can keep a pod from itself, also when it goes through a Service.
+	// A pod can always reach itself, also through a Service.
 	var self []string
 	for _, address := range addressesOf(state.pods) {
 		self = append(self, fmt.Sprintf("%s . %s", address, address))
@@ -63,7 +63,7 @@ table %[1]s {
 `, table, sets.String(), chains.String(), state.podCIDR)
 }
 
-// direction is which way a rule looks from the pod it fences.
+// direction is the direction of traffic, as seen from the isolated pod.
 type direction int
 
 const (
@@ -78,7 +78,7 @@ func (d direction) String() string {
 	return "egress"
 }
 
-// peerField is the packet's field with the address of the other side.
+// peerField returns the packet field with the address of the peer.
 func (d direction) peerField() string {
 	if d == ingress {
 		return "ip saddr"
@@ -86,21 +86,21 @@ func (d direction) peerField() string {
 	return "ip daddr"
 }
 
-// group is the pods that the same policies fence in one direction, and these policies.
+// group is a set of pods that the same policies isolate in one direction.
 type group struct {
 	policies []*networkingv1.NetworkPolicy
 	pods     []pod
 }
 
-// groups returns the groups of pods that any policy fences in this direction, in the order of
-// their policies' names.
+// groups returns the groups of all pods that a policy isolates in this direction, sorted by
+// namespace and policy names.
 func groups(state state, direction direction) []group {
 	found := map[string]*group{}
 	for _, pod := range state.pods {
 		var key strings.Builder
 		var selecting []*networkingv1.NetworkPolicy
 		for _, policy := range state.policies {
-			if fences(policy, direction) && policy.Namespace == pod.namespace && matches(&policy.Spec.PodSelector, pod.labels) {
+			if isolates(policy, direction) && policy.Namespace == pod.namespace && matches(&policy.Spec.PodSelector, pod.labels) {
 				selecting = append(selecting, policy)
 			}
 		}
@@ -124,9 +124,9 @@ func groups(state state, direction direction) []group {
 	return sorted
 }
 
-// fences says whether a policy concerns this direction. The API server fills in policyTypes;
-// where it has not, the specification's default holds.
-func fences(policy *networkingv1.NetworkPolicy, direction direction) bool {
+// isolates returns whether a policy applies to this direction. The API server sets policyTypes;
+// if they are missing, the default of the NetworkPolicy specification applies.
+func isolates(policy *networkingv1.NetworkPolicy, direction direction) bool {
 	types := policy.Spec.PolicyTypes
 	if len(types) == 0 {
 		return direction == ingress || len(policy.Spec.Egress) > 0
@@ -137,10 +137,10 @@ func fences(policy *networkingv1.NetworkPolicy, direction direction) bool {
 	return slices.Contains(types, networkingv1.PolicyTypeEgress)
 }
 
-// groupRules are the rules of one group's chain: what any policy allows returns to be judged
-// in the other direction, all else is dropped.
+// groupRules returns the rules of a group's chain. A packet that any policy allows returns from
+// the chain, and is then checked in the other direction. All other packets are dropped.
 func groupRules(state state, direction direction, group group) []string {
-	// A named port is one of the receiving pods'.
+	// A named port refers to the containers of the receiving pods.
 	receivers := state.pods
 	if direction == ingress {
 		receivers = group.pods

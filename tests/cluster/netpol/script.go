@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// writeSet writes a named set. An empty one needs no elements line, which nftables refuses.
+// writeSet writes a named set. An empty set has no elements line, because nftables would reject
+// that.
 func writeSet(out *strings.Builder, name, kind string, elements []string) {
 	writeNamed(out, "set", name, kind, elements)
 }
@@ -26,6 +27,7 @@ func writeNamed(out *strings.Builder, what, name, kind string, elements []string
 	out.WriteString("\t}\n")
 }
 
+// writeChain writes a chain that other chains jump to.
 func writeChain(out *strings.Builder, name string, rules []string) {
 	fmt.Fprintf(out, "\tchain %s {\n", name)
 	for _, rule := range rules {

@@ -10,40 +10,41 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// state is everything that decides the rules.
+// state is everything that the rules depend on.
 type state struct {
-	// podCIDR holds the addresses of all pods.
+	// podCIDR is the address range of all pods.
 	podCIDR    netip.Prefix
 	pods       []pod
 	namespaces map[string]labels.Set
 	policies   []*networkingv1.NetworkPolicy
 }
 
-// pod is what policies see of a running pod with a network of its own.
+// pod is the part of a running pod that policies depend on. The pod has its own network.
 type pod struct {
 	namespace string
 	labels    labels.Set
-	// addresses are IPv4: the cluster has no others.
+	// addresses are IPv4 addresses, because the cluster has no IPv6.
 	addresses []netip.Addr
-	// ports are the named ones of its containers.
+	// ports are the named ports of its containers.
 	ports map[portName]uint16
 }
 
-// portName names a container's port. The same name may be used once for each protocol.
+// portName is the name of a container port. A name can be used once per protocol.
 type portName struct {
 	protocol corev1.Protocol
 	name     string
 }
 
-// parsePod takes from a Pod what policies see, with its addresses from its status. It says
-// false for one that has no network of its own, or has ended and given its addresses back.
+// parsePod returns the part of a Pod that policies depend on, with the addresses from its
+// status. It returns false for a pod that uses the network of the node, or that has ended and
+// released its addresses.
 func parsePod(object *corev1.Pod) (pod, bool) {
 	ended := object.Status.Phase == corev1.PodSucceeded || object.Status.Phase == corev1.PodFailed
 	if object.Spec.HostNetwork || ended {
 		return pod{}, false
 	}
 	result := pod{namespace: object.Namespace, labels: object.Labels, ports: map[portName]uint16{}}
-	// An init container that restarts always is a sidecar, and serves like the others.
+	// An init container with restartPolicy Always is a sidecar, which can serve ports as well.
 	for _, container := range slices.Concat(object.Spec.InitContainers, object.Spec.Containers) {
 		for _, port := range container.Ports {
 			if port.Name != "" {
@@ -59,7 +60,7 @@ func parsePod(object *corev1.Pod) (pod, bool) {
 	return result, true
 }
 
-// protocol is TCP where none is written.
+// protocol returns the given protocol, or TCP by default.
 func protocol(given *corev1.Protocol) corev1.Protocol {
 	if given == nil || *given == "" {
 		return corev1.ProtocolTCP
@@ -67,7 +68,7 @@ func protocol(given *corev1.Protocol) corev1.Protocol {
 	return *given
 }
 
-// podKey names a pod as kubelet and the CNI plugin do.
+// podKey returns the key of a pod in maps and in requests of the CNI plugin.
 func podKey(namespace, name string) string {
 	return fmt.Sprintf("%s/%s", namespace, name)
 }

@@ -1,5 +1,6 @@
-// Package nodetest checks on a running cluster what the product relies on. It talks to pods'
-// addresses, so it runs where they are reached: `cargo xtask cluster verify` does that.
+// Package nodetest checks that a running cluster provides what the product relies on. The tests
+// connect to pod addresses, so they run in the cluster's network: `cargo xtask cluster verify`
+// does that.
 package nodetest
 
 import (
@@ -23,17 +24,18 @@ import (
 const (
 	probeImage  = "mcp-fleet.local/probe:1"
 	controlPort = 7000
-	// settled is how long the cluster may take to do what an object says.
-	settled = 5 * time.Second
+	// settleTimeout is how long the cluster may take to act on a changed object.
+	settleTimeout = 5 * time.Second
 )
 
-// cluster is a connection to the API server, with helpers that fail the test.
+// cluster is a client of the cluster, with helpers that fail the test on errors.
 type cluster struct {
 	*testing.T
 	client *kubernetes.Clientset
 	web    http.Client
 }
 
+// connect returns a client of the cluster, or skips the test if no cluster is given.
 func connect(t *testing.T) *cluster {
 	t.Helper()
 	kubeconfig := os.Getenv("MCP_FLEET_VERIFY")
@@ -51,7 +53,7 @@ func connect(t *testing.T) *cluster {
 	return &cluster{t, client, http.Client{Timeout: 3 * time.Second}}
 }
 
-// namespace makes a namespace that goes with the test, and returns its name.
+// namespace creates a namespace that is deleted after the test, and returns its name.
 func (c *cluster) namespace(team string) string {
 	c.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "verify-", Labels: map[string]string{
@@ -69,7 +71,8 @@ func (c *cluster) namespace(team string) string {
 	return made.Name
 }
 
-// pod starts a probe, which dials an address from its first moment on if one is given.
+// pod creates a pod that runs the probe program. If dialAtStart is an address, the program
+// connects to it repeatedly from its start.
 func (c *cluster) pod(namespace, name, dialAtStart string) {
 	c.Helper()
 	yes, no, grace := true, false, int64(0)
@@ -90,7 +93,7 @@ func (c *cluster) pod(namespace, name, dialAtStart string) {
 					AllowPrivilegeEscalation: &no,
 					Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
 				},
-				// That the pod becomes Ready under a policy shows that the node still reaches it.
+				// If the pod becomes ready under a policy, then the node can still reach it.
 				ReadinessProbe: &corev1.Probe{
 					ProbeHandler:  corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(controlPort)}},
 					PeriodSeconds: 1,
@@ -103,7 +106,7 @@ func (c *cluster) pod(namespace, name, dialAtStart string) {
 	}
 }
 
-// ready waits for a pod and returns its address.
+// ready waits until a pod is ready and returns its address.
 func (c *cluster) ready(namespace, name string) string {
 	c.Helper()
 	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
@@ -117,11 +120,12 @@ func (c *cluster) ready(namespace, name string) string {
 			}
 		}
 	}
-	c.Fatalf("pod %s/%s does not become ready", namespace, name)
+	c.Fatalf("pod %s/%s did not become ready within 60 s", namespace, name)
 	return ""
 }
 
-// service makes a Service whose ports 80 and 81 are the pod's 8080 and 9090; returns its address.
+// service creates a Service that maps ports 80 and 81 to the pod ports 8080 and 9090, and returns
+// its address.
 func (c *cluster) service(namespace, app string) string {
 	c.Helper()
 	service := &corev1.Service{
@@ -138,6 +142,7 @@ func (c *cluster) service(namespace, app string) string {
 	return made.Spec.ClusterIP
 }
 
+// policy creates a NetworkPolicy.
 func (c *cluster) policy(namespace, name string, spec networkingv1.NetworkPolicySpec) {
 	c.Helper()
 	policy := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}
@@ -146,40 +151,41 @@ func (c *cluster) policy(namespace, name string, spec networkingv1.NetworkPolicy
 	}
 }
 
-// get asks a probe's control port, from the node.
+// get sends a request from the node to the control port of a probe.
 func (c *cluster) get(pod, path string) (*http.Response, error) {
 	return c.web.Get(fmt.Sprintf("http://%s:%d%s", pod, controlPort, path))
 }
 
-// connects says whether the pod can open a connection.
+// connects returns whether a pod can open a connection.
 func (c *cluster) connects(pod, to string, port int) bool {
 	c.Helper()
 	response, err := c.get(pod, "/dial?address="+url.QueryEscape(fmt.Sprintf("%s:%d", to, port)))
 	if err != nil {
-		c.Fatalf("the node does not reach its pod: %v", err)
+		c.Fatalf("the node cannot reach its pod: %v", err)
 	}
 	defer response.Body.Close()
 	return response.StatusCode == http.StatusOK
 }
 
-// expect waits until the pod can, or cannot, open the connection.
+// expect waits until a pod can, or cannot, open a connection, as wanted. what names the case in
+// the error.
 func (c *cluster) expect(want bool, what, pod, to string, port int) {
 	c.Helper()
-	for end := time.Now().Add(settled); c.connects(pod, to, port) != want; {
+	for end := time.Now().Add(settleTimeout); c.connects(pod, to, port) != want; {
 		if time.Now().After(end) {
-			c.Errorf("%s: connects %v, want %v", what, !want, want)
+			c.Errorf("%s: connects is %v, want %v", what, !want, want)
 			return
 		}
 	}
 }
 
-// startReport is what a probe says about what it dialled at its start.
+// startReport is a probe's report about the connections that it tried at its start.
 type startReport struct {
 	Done                bool
 	Attempts, Connected int
 }
 
-// startReport waits until a probe has dialled to the end.
+// startReport waits until a probe has tried all its connections, and returns its report.
 func (c *cluster) startReport(pod string) startReport {
 	c.Helper()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
@@ -197,6 +203,6 @@ func (c *cluster) startReport(pod string) startReport {
 			return report
 		}
 	}
-	c.Fatal("the probe does not end dialling")
+	c.Fatal("the probe did not finish its connections within 10 s")
 	return startReport{}
 }

@@ -38,18 +38,18 @@ func TestNetworkPoliciesAreEnforced(t *testing.T) {
 	web, client, other := address[red+"/web"], address[red+"/client"], address[red+"/other"]
 	stranger, strangerOther := address[blue+"/client"], address[blue+"/other"]
 
-	// Without a policy all is open; the refusals below mean something because of this.
+	// Without a policy, everything is allowed. This shows that the policies below cause the refusals.
 	c.expect(true, "no policy, own namespace", client, web, 8080)
 	c.expect(true, "no policy, other namespace", stranger, web, 9090)
 	c.expect(true, "no policy, through the Service", stranger, service, 80)
-	c.expect(true, "no policy, outwards", web, strangerOther, 8080)
+	c.expect(true, "no policy, to another namespace", web, strangerOther, 8080)
 
 	c.policy(red, "default-deny", networkingv1.NetworkPolicySpec{PolicyTypes: bothWays})
 	c.expect(false, "default deny, own namespace", client, web, 8080)
 	c.expect(false, "default deny, other namespace", stranger, web, 9090)
 	c.expect(false, "default deny, through the Service", stranger, service, 80)
-	c.expect(false, "default deny, outwards", web, strangerOther, 8080)
-	c.expect(true, "default deny leaves other namespaces open", stranger, strangerOther, 8080)
+	c.expect(false, "default deny, to another namespace", web, strangerOther, 8080)
+	c.expect(true, "default deny does not affect other namespaces", stranger, strangerOther, 8080)
 
 	c.policy(red, "web", networkingv1.NetworkPolicySpec{
 		PodSelector: *selector("app", "web"),
@@ -65,7 +65,7 @@ func TestNetworkPoliciesAreEnforced(t *testing.T) {
 	c.expect(false, "namespace and pod selected, other port", stranger, web, 8080)
 	c.expect(false, "namespace and pod selected, other port, through the Service", stranger, service, 80)
 	c.expect(false, "namespace selected, pod not", strangerOther, web, 9090)
-	c.expect(false, "let in, but not out", client, web, 8080)
+	c.expect(false, "ingress allowed, egress denied", client, web, 8080)
 
 	c.policy(red, "client", networkingv1.NetworkPolicySpec{
 		PodSelector: *selector("app", "client"),
@@ -74,11 +74,11 @@ func TestNetworkPoliciesAreEnforced(t *testing.T) {
 			{To: []networkingv1.NetworkPolicyPeer{{PodSelector: selector("app", "web")}}, Ports: port(intstr.FromInt32(8080))},
 		},
 	})
-	c.expect(true, "let out and in", client, web, 8080)
-	// Egress is judged by the pod's port behind the Service, not by the Service's.
-	c.expect(true, "let out and in, through the Service", client, service, 80)
-	c.expect(false, "let out to one port only", client, web, 9090)
-	c.expect(false, "others are not let out", other, web, 8080)
+	c.expect(true, "egress and ingress allowed", client, web, 8080)
+	// Egress rules match the port of the pod behind the Service, not the port of the Service.
+	c.expect(true, "egress and ingress allowed, through the Service", client, service, 80)
+	c.expect(false, "egress to another port denied", client, web, 9090)
+	c.expect(false, "egress of other pods denied", other, web, 8080)
 
 	last := int32(8999)
 	first := intstr.FromInt32(8000)
@@ -99,24 +99,24 @@ func TestNetworkPoliciesAreEnforced(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c.expect(true, "policies gone", strangerOther, web, 9090)
+	c.expect(true, "policies deleted", strangerOther, web, 9090)
 }
 
-func TestANewPodIsFencedFromItsFirstPacket(t *testing.T) {
+func TestANewPodIsIsolatedFromItsFirstPacket(t *testing.T) {
 	c := connect(t)
-	fenced, open := c.namespace("red"), c.namespace("blue")
+	isolated, open := c.namespace("red"), c.namespace("blue")
 	c.pod(open, "target", "")
 	target := fmt.Sprintf("%s:8080", c.ready(open, "target"))
-	c.policy(fenced, "default-deny", networkingv1.NetworkPolicySpec{PolicyTypes: bothWays})
+	c.policy(isolated, "default-deny", networkingv1.NetworkPolicySpec{PolicyTypes: bothWays})
 
-	c.pod(fenced, "late", target)
+	c.pod(isolated, "late", target)
 	c.pod(open, "free", target)
-	late, free := c.startReport(c.ready(fenced, "late")), c.startReport(c.ready(open, "free"))
+	late, free := c.startReport(c.ready(isolated, "late")), c.startReport(c.ready(open, "free"))
 	if late.Connected != 0 || late.Attempts == 0 {
-		t.Errorf("the fenced pod connected %d times of %d", late.Connected, late.Attempts)
+		t.Errorf("the isolated pod connected in %d of %d attempts, want 0 of at least 1", late.Connected, late.Attempts)
 	}
-	// Each try has 20 ms, which a busy machine misses now and then.
+	// Each attempt times out after 20 ms, which a busy machine sometimes exceeds.
 	if free.Connected < free.Attempts*9/10 {
-		t.Errorf("the open pod connected only %d times of %d", free.Connected, free.Attempts)
+		t.Errorf("the pod without a policy connected in only %d of %d attempts", free.Connected, free.Attempts)
 	}
 }

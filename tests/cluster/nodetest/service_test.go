@@ -15,7 +15,7 @@ func TestPodsResolveServices(t *testing.T) {
 	namespace := c.namespace("red")
 	c.pod(namespace, "web", "")
 	c.service(namespace, "web")
-	// Not the pod itself: its /etc/hosts knows its own name.
+	// Use another pod, because the /etc/hosts of web already contains its own name.
 	c.pod(namespace, "client", "")
 	c.ready(namespace, "web")
 	client := c.ready(namespace, "client")

@@ -1,4 +1,4 @@
-// Package main is the program of the pause container, which holds a pod's namespaces open.
+// Package main is the program of the pause container, which holds the namespaces of a pod open.
 package main
 
 import (
@@ -10,14 +10,14 @@ import (
 func main() {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
-	// As the first process of a pod that shares its process namespace, it reaps the others.
-	died := make(chan os.Signal, 1)
-	signal.Notify(died, syscall.SIGCHLD)
+	// In a pod that shares its process namespace, this is the first process and reaps the others.
+	exited := make(chan os.Signal, 1)
+	signal.Notify(exited, syscall.SIGCHLD)
 	for {
 		select {
 		case <-stop:
 			return
-		case <-died:
+		case <-exited:
 			for {
 				pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
 				if err != nil || pid <= 0 {

@@ -1,5 +1,5 @@
-// Package main is what the node's tests run in pods: it accepts connections, and opens some
-// when it is asked to.
+// Package main is the program that the node tests run in pods. It accepts connections, and opens
+// connections on request.
 package main
 
 import (
@@ -12,13 +12,14 @@ import (
 	"time"
 )
 
-// controlPort is where the tests ask, from the node, which no policy keeps out.
+// controlPort is the port for requests of the tests. These come from the node, which no policy
+// can block.
 const controlPort = ":7000"
 
-// servedPorts accept connections and say nothing.
+// servedPorts are the ports that accept connections, and close them at once.
 var servedPorts = []string{":8080", ":9090"}
 
-// startReport says how the connections went that were tried from the first moment on.
+// startReport counts the connections that were tried from the start of the program.
 type startReport struct {
 	Done      bool  `json:"done"`
 	Attempts  int64 `json:"attempts"`

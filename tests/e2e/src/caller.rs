@@ -1,4 +1,4 @@
-//! An MCP caller of the 2026-07-28 revision that shows exactly what came back.
+//! An MCP client for revision 2026-07-28 that distinguishes every kind of answer.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,21 +10,21 @@ use k8s_openapi::api::core::v1::{Secret, Service};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-/// What came back from one call.
+/// Outcome of one call.
 #[derive(Debug)]
 pub enum Answer {
-    /// The text of the result.
+    /// A result, with its text.
     Text(String),
-    /// A refusal with its reason.
+    /// A refusal, with its reason.
     Refused(String),
-    /// A JSON-RPC error, or an HTTP status other than 200, with its body.
+    /// A JSON-RPC error, an HTTP error status or an unexpected body, with the body.
     Error(String),
-    /// The connection broke.
-    Broken(String),
+    /// A transport error, such as a closed connection.
+    TransportError(String),
 }
 
 impl Answer {
-    /// The reason of a refusal.
+    /// Returns the reason of a refusal.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Refused(reason) => Some(reason),
@@ -33,17 +33,17 @@ impl Answer {
     }
 }
 
-/// One principal, calling one tenant's gateway.
+/// A principal that calls the gateway of its tenant.
 #[derive(Debug)]
 pub struct Caller {
     http: reqwest::Client,
     url: String,
     token: String,
-    next: AtomicU64,
+    next_id: AtomicU64,
 }
 
 impl Caller {
-    /// A caller with the credential of a principal, from its Secret.
+    /// Returns a caller with the current credential of a principal, from its Secret.
     pub async fn new(client: &Client, namespace: &str, runtime: &str, principal: &str) -> Result<Self> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
         let secret = secrets.get(&format!("{principal}-mcp-credential")).await?;
@@ -54,22 +54,23 @@ impl Caller {
         };
         let services: Api<Service> = Api::namespaced(client.clone(), runtime);
         let service = services.get("gateway").await?;
-        let address = service.spec.and_then(|spec| spec.cluster_ip).context("the gateway has no address")?;
+        let address =
+            service.spec.and_then(|spec| spec.cluster_ip).context("the Service of the gateway has no cluster IP")?;
         let url = text("url")?;
         let host = url.trim_start_matches("https://").to_owned();
         let http = reqwest::Client::builder()
             .tls_certs_only([reqwest::Certificate::from_pem(text("ca.crt")?.as_bytes())?])
-            // The node has no cluster DNS, and a proxy has no place here.
+            // The tests run outside pods, where cluster DNS does not resolve names. No proxy can reach the gateway.
             .resolve(&host, SocketAddr::new(address.parse()?, 443))
             .no_proxy()
             .timeout(Duration::from_secs(40))
             .build()?;
-        Ok(Self { http, url, token: text("token")?, next: AtomicU64::new(1) })
+        Ok(Self { http, url, token: text("token")?, next_id: AtomicU64::new(1) })
     }
 
-    /// Calls a tool.
+    /// Calls a tool with string arguments.
     pub async fn call(&self, server: &str, tool: &str, arguments: &BTreeMap<&str, &str>) -> Answer {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let message = json!({
             "jsonrpc": "2.0", "id": id, "method": "tools/call",
             "params": {
@@ -91,12 +92,12 @@ impl Caller {
             .header("mcp-name", tool)
             .json(&message);
         match request.send().await {
-            Err(error) => Answer::Broken(format!("{error:?}")),
+            Err(error) => Answer::TransportError(format!("{error:?}")),
             Ok(response) => {
                 let status = response.status();
                 match response.text().await {
-                    Err(error) => Answer::Broken(format!("{error:?}")),
-                    Ok(body) if status.is_success() => read(id, &body),
+                    Err(error) => Answer::TransportError(format!("{error:?}")),
+                    Ok(body) if status.is_success() => parse(id, &body),
                     Ok(body) => Answer::Error(format!("{status}: {body}")),
                 }
             }
@@ -104,12 +105,12 @@ impl Caller {
     }
 
     /// Calls a tool with the argument `word`.
-    pub async fn say(&self, server: &str, tool: &str, word: &str) -> Answer {
+    pub async fn call_with_word(&self, server: &str, tool: &str, word: &str) -> Answer {
         self.call(server, tool, &BTreeMap::from([("word", word)])).await
     }
 }
 
-fn read(id: u64, body: &str) -> Answer {
+fn parse(id: u64, body: &str) -> Answer {
     let Ok(message) = serde_json::from_str::<Value>(body) else {
         return Answer::Error(format!("not JSON: {body}"));
     };

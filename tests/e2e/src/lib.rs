@@ -1,7 +1,7 @@
-//! What the fault tests share: a tenant of their own on the node, an MCP caller, and waiting.
+//! Helpers for the fault tests: a tenant for these tests, an MCP client, and a function that waits for a condition.
 //!
-//! The tests run inside the network of the node (`cargo xtask test e2e`), after the demo: operator, charts and images
-//! are there.
+//! `cargo xtask test e2e` runs the tests in the cluster's network, after the demo, which has installed the operator and
+//! loaded the images.
 
 mod caller;
 mod tenant;
@@ -11,10 +11,10 @@ pub use caller::{Answer, Caller};
 pub use tenant::{FaultTenant, NAMESPACE, RUNTIME};
 pub use wait::until;
 
-/// The namespace of the operator.
+/// Namespace of the operator.
 pub const OPERATOR: &str = "mcp-fleet-system";
 
-/// A client with the administrator's kubeconfig, which `cargo xtask test` names in the environment.
+/// Returns a client with the administrator's kubeconfig, whose path `cargo xtask test` sets in the environment.
 pub async fn client() -> anyhow::Result<kube::Client> {
     use anyhow::Context as _;
     let file = std::env::var_os("MCP_FLEET_TEST_KUBECONFIG")

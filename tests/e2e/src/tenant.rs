@@ -1,4 +1,4 @@
-//! The tenant of the fault tests: one hostile server, two principals.
+//! The tenant of the fault tests: two servers that can misbehave, `hostile` and `quiet`, and two principals.
 
 use std::time::Duration;
 
@@ -12,31 +12,31 @@ use serde_json::{Value, json};
 
 use crate::{Caller, until};
 
-/// The tenant's name and its namespace.
+/// Name of the tenant, and of its namespace.
 pub const NAMESPACE: &str = "faults";
-/// Its runtime namespace.
+/// Runtime namespace of the tenant.
 pub const RUNTIME: &str = "faults-mcp";
 
 const SCRIPT: &str = include_str!("../fixtures/hostile.py");
 const TOOLS: [&str; 9] = ["echo", "slow", "hang", "crash", "flood", "garbage", "noise", "twice", "wrong"];
 
-/// The tenant, ready to be called.
-#[allow(missing_debug_implementations, reason = "the client has none")]
+/// The tenant, with servers that answer calls.
+#[allow(missing_debug_implementations, reason = "the client does not implement Debug")]
 pub struct FaultTenant {
-    /// The administrator's client.
+    /// API client of the administrator.
     pub client: Client,
 }
 
 impl FaultTenant {
-    /// Applies everything and waits until calls are answered. Does nothing to what is there already.
+    /// Applies the tenant and all its objects, and waits until calls are answered. Can be called again at any time.
     pub async fn ready() -> Result<Self> {
         let client = crate::client().await?;
         let tenant = Self { client };
         tenant.apply().await?;
         for server in ["hostile", "quiet"] {
-            let caller = tenant.patient_caller("first").await?;
-            until(format!("server {server} answers"), Duration::from_secs(120), || async {
-                match caller.say(server, "echo", "hello").await {
+            let caller = tenant.wait_for_caller("first").await?;
+            until(format!("server {server} to answer"), Duration::from_secs(120), || async {
+                match caller.call_with_word(server, "echo", "hello").await {
                     crate::Answer::Text(text) if text == "hello" => Ok(Some(())),
                     other => anyhow::bail!("{other:?}"),
                 }
@@ -46,14 +46,14 @@ impl FaultTenant {
         Ok(tenant)
     }
 
-    /// A caller with the credential of one of the principals `first` and `second`.
+    /// Returns a caller with the current credential of a principal, `first` or `second`.
     pub async fn caller(&self, principal: &str) -> Result<Caller> {
         Caller::new(&self.client, NAMESPACE, RUNTIME, principal).await
     }
 
-    /// The same, waiting for the credential to be issued.
-    async fn patient_caller(&self, principal: &str) -> Result<Caller> {
-        until(format!("credential of {principal}"), Duration::from_secs(60), || async {
+    /// Like [`Self::caller`], but waits until the credential has been issued.
+    async fn wait_for_caller(&self, principal: &str) -> Result<Caller> {
+        until(format!("the credential of {principal}"), Duration::from_secs(60), || async {
             self.caller(principal).await.map(Some)
         })
         .await
@@ -100,12 +100,14 @@ impl FaultTenant {
         Ok(())
     }
 
-    /// The image of the demo's Python server, which has an interpreter.
+    /// Returns the image of the demo's time server, because it contains a Python interpreter.
     async fn python_image(&self) -> Result<String> {
         let servers: Api<MCPServer> = Api::all(self.client.clone());
         let clock =
             servers.list(&ListParams::default()).await?.items.into_iter().find(|server| server.name_any() == "clock");
-        let clock = serde_json::to_value(clock.context("the demo's server `clock` is not there")?)?;
+        let clock = serde_json::to_value(
+            clock.context("the server `clock` of the demo does not exist; these tests run after the demo")?,
+        )?;
         let image = clock["spec"]["source"]["stdio"]["image"].as_str().context("the server `clock` has no image")?;
         Ok(image.to_owned())
     }
@@ -116,8 +118,8 @@ impl FaultTenant {
     {
         object["apiVersion"] = json!(K::api_version(&()));
         object["kind"] = json!(K::kind(&()));
-        let name = object["metadata"]["name"].as_str().context("an object has a name")?.to_owned();
-        // Typed as dynamic, because one function serves the cluster-scoped kind and the namespaced ones.
+        let name = object["metadata"]["name"].as_str().context("the object has no name")?.to_owned();
+        // DynamicObject lets one function handle cluster-scoped and namespaced kinds.
         let resource = kube::api::ApiResource::erase::<K>(&());
         let api: Api<kube::api::DynamicObject> = match namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
@@ -127,13 +129,13 @@ impl FaultTenant {
         Ok(applied.try_parse()?)
     }
 
-    /// The pods of a namespace that carry a label.
+    /// Returns the pods of a namespace that match a label selector.
     pub async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         Ok(pods.list(&ListParams::default().labels(selector)).await?.items)
     }
 
-    /// Deletes a pod as a crash would: at once, without a last word.
+    /// Deletes a pod without a grace period, as in a crash.
     pub async fn kill_pod(&self, namespace: &str, name: &str) -> Result<()> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         pods.delete(name, &kube::api::DeleteParams::default().grace_period(0)).await?;

@@ -1,25 +1,26 @@
-//! Waiting for what the cluster does in its own time.
+//! Waits for a condition of the cluster.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// Asks every 100 ms until there is an answer; an error is asked again too, and told when time is up.
-pub async fn until<T, F>(what: impl Display, limit: Duration, mut ask: impl FnMut() -> F) -> Result<T>
+/// Calls `check` every 100 ms until it returns a value, for at most `limit`. Errors are retried; the last one is
+/// reported when time is up. `what` names the awaited thing in that error.
+pub async fn until<T, F>(what: impl Display, limit: Duration, mut check: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<Option<T>>>,
 {
     let start = Instant::now();
     loop {
-        let answer = ask().await;
-        if let Ok(Some(value)) = answer {
+        let outcome = check().await;
+        if let Ok(Some(value)) = outcome {
             return Ok(value);
         }
         if start.elapsed() > limit {
-            match answer {
-                Err(error) => bail!("{what}: not within {limit:?}; last error: {error:#}"),
-                _ => bail!("{what}: not within {limit:?}"),
+            match outcome {
+                Err(error) => bail!("gave up waiting for {what} after {limit:?}; last error: {error:#}"),
+                _ => bail!("gave up waiting for {what} after {limit:?}"),
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

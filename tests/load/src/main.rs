@@ -1,9 +1,9 @@
-//! What a call through the gateway costs, beside a call without it.
+//! Benchmark of the gateway: compares calls through the gateway with calls that bypass it.
 //!
-//! - [`bench`]: the plan of a run and its report; `cargo xtask bench gateway` calls it.
-//! - [`load`]: the closed loop that makes the calls, and what it measures.
-//! - [`role`]: the processes that are measured, each by itself so that its CPU and memory are its own.
-//! - [`setup`]: keys, policy, token and an operator, as the gateway finds them in a cluster.
+//! - [`bench`]: plan and report of a run, started by `cargo xtask bench gateway`. Start reading here.
+//! - [`load`]: the closed loop that makes calls and measures them.
+//! - [`role`]: the measured programs. Each runs in a separate process, to measure its CPU time and memory separately.
+//! - [`setup`]: keys, policy, token and operator, as a gateway finds them in a cluster.
 
 mod bench;
 mod load;
@@ -14,7 +14,7 @@ mod setup;
 use clap::Parser;
 use tokio::runtime::Builder;
 
-/// Load on the gateway.
+/// Benchmark of the gateway.
 #[derive(Debug, Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -23,9 +23,9 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Compares calls made directly, through a pass-through proxy, and through the gateway with full policy.
+    /// Compare calls made directly, through a pass-through proxy, and through the gateway with a full policy.
     Gateway(bench::Args),
-    /// One of the measured processes; started by the bench.
+    /// Run one of the measured programs. The benchmark starts these.
     #[command(hide = true, subcommand)]
     Serve(role::Role),
 }
@@ -33,7 +33,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     let Cli { command } = Cli::parse();
     match command {
-        // The load is made on one thread: what it measures is not the way between its own threads.
+        // One thread makes the load, so that the measurements do not include switches between its threads.
         Command::Gateway(args) => Builder::new_current_thread().enable_all().build()?.block_on(bench::run(&args)),
         Command::Serve(role) => {
             let mut builder = Builder::new_multi_thread();

@@ -1,4 +1,4 @@
-//! The cluster's own cgroup, in every hierarchy that the machine has mounted.
+//! The cgroup of a cluster, in every cgroup hierarchy that the machine has mounted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::layout::Layout;
 
-/// Makes the cluster's cgroup everywhere: kubelet wants its root to exist.
+/// Creates the cluster's cgroup in every hierarchy. kubelet requires its root cgroup to exist.
 pub fn create(layout: &Layout) -> Result<()> {
     for mount in hierarchies()? {
         let mut folder = mount;
@@ -25,7 +25,7 @@ pub fn create(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cluster's cgroups. Its processes have to be gone.
+/// Removes the cluster's cgroups. Its processes must have ended.
 pub fn remove(layout: &Layout) -> Result<()> {
     for mount in hierarchies()? {
         let folder = mount.join(layout.cgroup().trim_start_matches('/'));
@@ -33,19 +33,19 @@ pub fn remove(layout: &Layout) -> Result<()> {
             remove_tree(&folder)?;
         }
         if let Some(parent) = folder.parent() {
-            // Fails while other clusters have theirs in it.
+            // Fails while other clusters have cgroups here, which is fine.
             let _ = fs::remove_dir(parent);
         }
     }
     Ok(())
 }
 
-/// On cgroup v2 a controller has to be turned on for children; v1 has no such file.
+/// Enables the controllers for child cgroups, which only cgroup v2 requires. v1 has no such file.
 fn delegate(folder: &Path) {
     let control = folder.join("cgroup.subtree_control");
     if control.exists() {
         for controller in ["+cpu", "+cpuset", "+memory", "+pids", "+io"] {
-            // One that the machine lacks, or that v1 has taken, is no reason to stop: kubelet says what it misses.
+            // The machine may lack a controller, or use it with v1. kubelet reports those that it needs.
             let _ = fs::write(&control, controller);
         }
     }
@@ -58,7 +58,7 @@ fn remove_tree(folder: &Path) -> Result<()> {
             remove_tree(&entry.path())?;
         }
     }
-    // The kernel lets go of a cgroup a moment after its last process.
+    // The kernel releases a cgroup a moment after its last process has ended.
     for _ in 0..100 {
         if fs::remove_dir(folder).is_ok() {
             return Ok(());
@@ -69,7 +69,7 @@ fn remove_tree(folder: &Path) -> Result<()> {
 }
 
 fn hierarchies() -> Result<Vec<PathBuf>> {
-    let mounts = fs::read_to_string("/proc/self/mounts").context("failed to read the mounts")?;
+    let mounts = fs::read_to_string("/proc/self/mounts").context("failed to read /proc/self/mounts")?;
     Ok(parse_hierarchies(&mounts))
 }
 
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_versions_are_found_and_nothing_else() {
+    fn cgroup_mounts_of_both_versions_are_found_and_no_others() {
         let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\n\
                       cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n\

@@ -14,7 +14,7 @@ use crate::tools::{go, progress};
 /// `cargo xtask cluster …`
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The cluster's name; clusters of different names do not touch each other.
+    /// Name of the cluster. Clusters with different names do not affect each other.
     #[arg(long, global = true, default_value = DEFAULT_NAME)]
     name: String,
     #[command(subcommand)]
@@ -23,24 +23,24 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Bring the cluster up and wait until it takes work.
+    /// Start the cluster and wait until it can run pods.
     Up {
-        /// Only etcd and the API server, for tests of controllers.
+        /// Start only etcd and the API server, for tests of controllers.
         #[arg(long)]
         apiserver_only: bool,
     },
-    /// Take the cluster down and remove all that it made, also after a crash.
+    /// Stop the cluster and remove everything it created, also after a crash.
     Down,
-    /// Say whether the cluster is up, and what runs in it.
+    /// Show whether the cluster is up, and what runs in it.
     Status,
-    /// Load an image archive, so that pods can use it.
+    /// Load an image archive into the cluster, so that pods can use it.
     Load {
-        /// The archive, in docker's or OCI's format.
+        /// The archive, in docker or OCI format.
         archive: PathBuf,
     },
-    /// Kill a program of the cluster, such as kube-apiserver; it is started again at once.
+    /// Kill a program of the cluster, such as kube-apiserver. It is restarted at once.
     Restart {
-        /// The program's name.
+        /// Name of the program.
         unit: String,
     },
     /// Check Services, DNS and NetworkPolicies on the running cluster.
@@ -53,7 +53,7 @@ enum Action {
     },
     /// Run kubectl against the cluster.
     Kubectl {
-        /// kubectl's arguments.
+        /// Arguments for kubectl.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
@@ -70,8 +70,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Action::Restart { unit } => Cluster::open(&name)?.restart(&unit),
         Action::Verify => verify::run(&Cluster::open(&name)?),
         Action::Exec { command } => {
-            let (program, arguments) = command.split_first().context("there is no command to run")?;
-            // Helm is built where it is missing, and then not on the path.
+            let (program, arguments) = command.split_first().context("no command was given")?;
+            // Where helm is missing it is built, and the result is not on PATH.
             let program = if program == "helm" { go::helm()?.into() } else { program.clone() };
             replace_with(&Cluster::open(&name)?, &program, arguments)
         }
@@ -81,11 +81,11 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
 fn up(options: &Options) -> Result<()> {
     let cluster = Cluster::up(options)?;
-    progress::note(format!("cluster {} is up ({:?})", options.name, cluster.mode()));
+    progress::note(format!("cluster {} is up ({})", options.name, cluster.mode()));
     println!("export KUBECONFIG={}", cluster.kubeconfig().display());
     if cluster.mode() == Mode::Node {
         progress::note(
-            "its addresses are reached through `cargo xtask cluster exec -- …` and `cargo xtask cluster kubectl …`",
+            "to reach its addresses, use `cargo xtask cluster exec -- …` or `cargo xtask cluster kubectl …`",
         );
     }
     Ok(())
@@ -94,17 +94,17 @@ fn up(options: &Options) -> Result<()> {
 fn status(name: &str) -> Result<()> {
     let cluster = Cluster::open(name)?;
     let mut report =
-        format!("cluster {name} is up ({:?}), kubeconfig {}\n", cluster.mode(), cluster.kubeconfig().display());
+        format!("cluster {name} is up ({}), kubeconfig {}\n", cluster.mode(), cluster.kubeconfig().display());
     if cluster.mode() != Mode::ApiServer {
         report += &cluster.kubectl(&["get", "nodes"])?;
         report += &cluster.kubectl(&["get", "pods", "--all-namespaces"])?;
     }
-    // A reader that has seen enough is no failure.
+    // A closed pipe, as from `| head`, is not a failure.
     let _ = std::io::stdout().write_all(report.as_bytes());
     Ok(())
 }
 
-/// Becomes the command, so that signals, the terminal and the exit code are its own.
+/// Replaces this process with the command, so that it gets the signals and the terminal, and its exit code is returned.
 fn replace_with(cluster: &Cluster, program: &OsString, arguments: &[OsString]) -> Result<()> {
     let error = cluster.command(program)?.args(arguments).exec();
     Err(error).with_context(|| format!("failed to run {}", program.display()))

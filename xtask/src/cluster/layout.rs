@@ -1,41 +1,41 @@
-//! Where a cluster keeps its files, and the addresses inside it.
+//! Files and addresses of a cluster: where its state is on disk, and which addresses its network uses.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-/// The node's address. Every cluster has its own network namespace, so all of them use the same one.
+/// Address of the node. Every cluster has its own network namespace, so all clusters use the same address.
 pub const NODE_ADDRESS: &str = "10.200.0.2";
-/// The port of the API server.
+/// Port of the API server.
 pub const API_PORT: u16 = 6443;
-/// Addresses of pods.
+/// Addresses of all pods.
 pub const POD_CIDR: &str = "10.244.0.0/16";
-/// Addresses of pods on the one node; the controller manager hands out the same range first.
+/// Addresses of pods on the only node: the range that the controller manager assigns first.
 pub const NODE_POD_CIDR: &str = "10.244.0.0/24";
 /// Addresses of Services.
 pub const SERVICE_CIDR: &str = "10.96.0.0/16";
-/// The API server's own Service, the first address of [`SERVICE_CIDR`].
+/// Address of the API server's Service: the first one in [`SERVICE_CIDR`].
 pub const API_SERVICE: &str = "10.96.0.1";
-/// The cluster's DNS Service.
+/// Address of the cluster's DNS Service.
 pub const DNS_SERVICE: &str = "10.96.0.10";
-/// The cluster's DNS domain.
+/// DNS domain of the cluster.
 pub const DOMAIN: &str = "cluster.local";
-/// What a pod's network namespace is held open with.
+/// Image of the pause container, which holds the namespaces of a pod open.
 pub const PAUSE_IMAGE: &str = "mcp-fleet.local/pause:1";
 
-/// The folders and files of one cluster.
+/// Folders and files of one cluster.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    /// The cluster's name.
+    /// Name of the cluster.
     pub name: String,
-    /// Everything the cluster writes lies under this folder.
+    /// Folder of everything that the cluster writes.
     pub state: PathBuf,
 }
 
 impl Layout {
-    /// The layout of the cluster `name`, whether it exists or not.
+    /// Returns the layout of cluster `name`, whether or not that cluster exists. Fails if the name is not usable.
     pub fn new(name: &str) -> Result<Self> {
-        // It becomes a folder, a node's name and a cgroup; unix sockets below it must fit 108 bytes.
+        // The name becomes a folder, a node name and a cgroup. Paths of unix sockets in the folder must fit 108 bytes.
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if name.is_empty()
             || name.len() > 30
@@ -43,49 +43,53 @@ impl Layout {
             || name.starts_with('-')
             || name.ends_with('-')
         {
-            bail!("a cluster's name is 1 to 30 lower-case letters, digits and inner dashes, not {name:?}");
+            bail!(
+                "{name:?} is not a valid cluster name: use 1 to 30 lower-case letters, digits and dashes, with no \
+                 dash at either end"
+            );
         }
-        Ok(Self { name: name.to_owned(), state: base()?.join(name) })
+        Ok(Self { name: name.to_owned(), state: state_root()?.join(name) })
     }
 
-    /// The node's name in the API.
+    /// Returns the name of the node in the API.
     pub fn node(&self) -> String {
         format!("{}-node", self.name)
     }
 
-    /// A file or folder of the cluster.
+    /// Returns the path of a file or folder of the cluster.
     pub fn path(&self, relative: &str) -> PathBuf {
         self.state.join(relative)
     }
 
-    /// The same as text, for programs' arguments and configurations.
-    pub fn text(&self, relative: &str) -> String {
+    /// Returns the path of a file or folder as text, for arguments and configuration files.
+    pub fn path_string(&self, relative: &str) -> String {
         self.path(relative).display().to_string()
     }
 
-    /// The administrator's kubeconfig.
+    /// Returns the path of the administrator's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
         self.path("admin.kubeconfig")
     }
 
-    /// Logs of the cluster's programs, one file each.
+    /// Returns the folder of the logs, with one file for each program.
     pub fn logs(&self) -> PathBuf {
         self.path("log")
     }
 
-    /// The socket of containerd.
+    /// Returns the path of the containerd socket.
     pub fn containerd_socket(&self) -> PathBuf {
         self.path("containerd.sock")
     }
 
-    /// The cluster's cgroup in every hierarchy, absolute.
+    /// Returns the absolute path of the cluster's cgroup, which is the same in every hierarchy.
     pub fn cgroup(&self) -> String {
         format!("/mcp-fleet/{}", self.name)
     }
 }
 
-/// `/var/lib/mcp-fleet` for root; for others, who can have kind and the API server alone, their own state folder.
-fn base() -> Result<PathBuf> {
+/// Returns `/var/lib/mcp-fleet` for root, and a folder in the user's state folder for everyone else, who can only run
+/// kind clusters and API-server-only clusters.
+fn state_root() -> Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok(PathBuf::from("/var/lib/mcp-fleet"));
     }

@@ -1,8 +1,8 @@
 //! `cargo xtask cluster`: a real Kubernetes on this machine.
 //!
-//! Where docker runs, kind makes it. Elsewhere it is the packaged node ([`node`]): the programs of Kubernetes, built from
-//! their Go modules, with Debian's containerd. For tests of controllers there is also the API server alone. [`Cluster`]
-//! is what the other tasks use.
+//! Where docker runs, kind creates the cluster. Elsewhere the packaged node ([`node`]) does: the Kubernetes programs,
+//! built from their Go modules, with Debian's containerd. Tests of controllers can start only etcd and the API server.
+//! Other tasks use [`Cluster`]: start reading there.
 
 mod cgroups;
 pub mod cli;
@@ -19,6 +19,7 @@ pub mod supervisor;
 pub mod verify;
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,30 +32,40 @@ use self::plan::Plan;
 use crate::image;
 use crate::tools::{cache, command, go, progress};
 
-/// The name of the cluster when none is given.
+/// Name of the cluster when none is given.
 pub const DEFAULT_NAME: &str = "fleet";
 
-/// What kind of cluster a name stands for.
+/// How a cluster runs on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// A node of our own in namespaces of this machine.
+    /// The packaged node, in namespaces of this machine.
     Node,
-    /// A node in docker.
+    /// A kind node in docker.
     Kind,
-    /// etcd and the API server, on the loopback of this machine.
+    /// Only etcd and the API server, on the loopback of this machine.
     ApiServer,
 }
 
-/// How to bring a cluster up.
+impl fmt::Display for Mode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Node => "packaged node",
+            Self::Kind => "kind",
+            Self::ApiServer => "API server only",
+        })
+    }
+}
+
+/// Which cluster to start.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The cluster's name; clusters of different names do not touch each other.
+    /// Name of the cluster. Clusters with different names do not affect each other.
     pub name: String,
-    /// Only etcd and the API server, for tests of controllers.
+    /// Whether to start only etcd and the API server, for tests of controllers.
     pub apiserver_only: bool,
 }
 
-/// A cluster that is up.
+/// A running cluster.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     layout: Layout,
@@ -62,8 +73,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Brings a cluster up and waits until it takes work. One that is up already is checked and kept; what an earlier
-    /// one has left is removed first.
+    /// Starts a cluster and waits until it can run pods. Keeps a cluster that is already up, after checking that it
+    /// works. Removes what a crashed cluster left behind.
     pub fn up(options: &Options) -> Result<Self> {
         let layout = Layout::new(&options.name)?;
         let mode = match (options.apiserver_only, image::docker_runs()) {
@@ -78,12 +89,17 @@ impl Cluster {
             return Ok(cluster);
         }
         if mode == Mode::Node && !rustix::process::geteuid().is_root() {
-            bail!("a cluster needs a docker engine that answers `docker info`, or root for the packaged node");
+            bail!(
+                "no cluster can run here: docker does not answer (`docker info` fails), and without it, root is \
+                 needed. Install docker (https://docs.docker.com/engine/install) and start it, or run this command \
+                 as root on Debian 12"
+            );
         }
         match running_mode(&cluster.layout)? {
             Some(running) if running == mode => {}
             Some(running) => bail!(
-                "cluster {name} is up as {running:?}; take it down (`cargo xtask cluster down --name {name}`) or use another name",
+                "cluster {name} already runs in another mode ({running}). Stop it with `cargo xtask cluster down \
+                 --name {name}`, or use another name",
                 name = options.name
             ),
             None => {
@@ -91,21 +107,21 @@ impl Cluster {
                 cluster.start()?;
             }
         }
-        cluster.finish().with_context(|| format!("the logs are in {}", cluster.layout.logs().display()))?;
+        cluster.finish().with_context(|| logs_hint(&cluster.layout))?;
         Ok(cluster)
     }
 
-    /// A cluster that was brought up before.
+    /// Returns a cluster that is already up.
     pub fn open(name: &str) -> Result<Self> {
         let layout = Layout::new(name)?;
         match running_mode(&layout)? {
             Some(mode) => Ok(Self { layout, mode }),
             None if image::docker_runs() && kind::exists(&layout)? => Ok(Self { layout, mode: Mode::Kind }),
-            None => bail!("cluster {name} is not up: `cargo xtask cluster up --name {name}`"),
+            None => bail!("cluster {name} is not up. Start it with `cargo xtask cluster up --name {name}`"),
         }
     }
 
-    /// Takes a cluster down and removes everything it made, also what a crash has left.
+    /// Stops a cluster and removes everything it created, also after a crash. Does nothing if there is none.
     pub fn down(name: &str) -> Result<()> {
         let layout = Layout::new(name)?;
         let _lock = lock(&layout)?;
@@ -115,28 +131,28 @@ impl Cluster {
         remove(&layout)
     }
 
-    /// The administrator's kubeconfig. Of a [`Mode::Node`] its address is reached only from inside the cluster's
-    /// network: see [`Self::command`].
+    /// Returns the path of the administrator's kubeconfig. With [`Mode::Node`], its server address is reachable only
+    /// from inside the cluster's network: see [`Self::command`].
     pub fn kubeconfig(&self) -> PathBuf {
         self.layout.kubeconfig()
     }
 
-    /// What kind of cluster it is.
+    /// Returns how the cluster runs.
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// A command that runs `program` where the cluster's addresses are reached, with KUBECONFIG set and this cluster's
-    /// kubectl first on the path. Files and processes are the host's.
+    /// Returns a command that runs `program` in the cluster's network, with KUBECONFIG set and this cluster's kubectl
+    /// first on PATH. The program sees the host's files and processes.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
         let mut command = match self.mode {
             Mode::Kind | Mode::ApiServer => Command::new(program),
             Mode::Node => {
-                let supervisor = namespaces::supervisor(&self.layout)?.context("the cluster has gone down")?;
+                let supervisor = namespaces::supervisor(&self.layout)?.context("the cluster has stopped")?;
                 namespaces::in_network(supervisor, program.as_ref())
             }
         };
-        // Who has docker has a kubectl of their own, or builds one; other clusters bring theirs.
+        // With kind, use the kubectl of this machine or build one. The other modes have their own.
         let programs = match self.mode {
             Mode::Node | Mode::ApiServer => Some(programs::folder(&self.layout)),
             Mode::Kind if command::on_path("kubectl") => None,
@@ -159,57 +175,58 @@ impl Cluster {
         command::output_with_input(self.command("kubectl")?.args(arguments), input)
     }
 
-    /// Loads an image archive into the cluster, so that pods can name it with `imagePullPolicy: Never`.
+    /// Loads an image archive into the cluster, so that pods can use it with `imagePullPolicy: Never`.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
         match self.mode {
             Mode::Node => node::import(&self.layout, archive),
             Mode::Kind => kind::import(&self.layout, archive),
-            Mode::ApiServer => bail!("cluster {} is only an API server and runs no images", self.layout.name),
+            Mode::ApiServer => bail!("cluster {} is only an API server and cannot run images", self.layout.name),
         }
     }
 
-    /// Kills a program of the cluster, such as `kube-apiserver` or `kubelet`, which is started again at once.
+    /// Kills a program of the cluster, such as `kube-apiserver` or `kubelet`. It is restarted at once.
     pub fn restart(&self, unit: &str) -> Result<()> {
         match self.mode {
             Mode::Kind => kind::restart(&self.layout, unit),
             Mode::Node | Mode::ApiServer => {
-                let supervisor = namespaces::supervisor(&self.layout)?.context("the cluster has gone down")?;
+                let supervisor = namespaces::supervisor(&self.layout)?.context("the cluster has stopped")?;
                 namespaces::kill_unit(&self.layout, supervisor, unit)
             }
         }
     }
 
-    /// Writes the plan and starts the supervisor on it.
+    /// Writes the plan, starts the supervisor with it and waits for the API server.
     fn start(&self) -> Result<()> {
         let layout = &self.layout;
         for folder in ["log", "pid"] {
             fs::create_dir_all(layout.path(folder))
                 .with_context(|| format!("failed to create {}", layout.state.display()))?;
         }
-        let plan = if self.mode == Mode::Node { node::prepare(layout)? } else { control_plane::alone(layout)? };
+        let plan =
+            if self.mode == Mode::Node { node::prepare(layout)? } else { control_plane::api_server_only(layout)? };
         plan.write(layout)?;
         let usually = if self.mode == Mode::Node { "8 s" } else { "3 s" };
         progress::step(format!("starting cluster {}", layout.name), usually, || {
             let mut child = namespaces::start(layout, &plan)?;
             let ready = ready::until("the API server", || match child.try_wait()? {
-                Some(status) => bail!("the cluster's supervisor ended ({status})"),
-                None => self.answers(),
+                Some(status) => bail!("the supervisor of the cluster exited ({status})"),
+                None => self.api_is_ready(),
             });
-            ready.with_context(|| format!("the logs are in {}", layout.logs().display()))
+            ready.with_context(|| logs_hint(layout))
         })
     }
 
-    /// Waits until the cluster takes work.
+    /// Waits until the cluster can run pods.
     fn finish(&self) -> Result<()> {
-        ready::until("the API server", || self.answers())?;
+        ready::until("the API server", || self.api_is_ready())?;
         match self.mode {
             Mode::Node => node::finish(&self.layout, &|| self.command("kubectl")),
             Mode::Kind | Mode::ApiServer => Ok(()),
         }
     }
 
-    fn answers(&self) -> Result<bool> {
-        // Before the supervisor has made its network there is nowhere to ask.
+    fn api_is_ready(&self) -> Result<bool> {
+        // Without a supervisor there is no network to reach the API server through.
         if namespaces::supervisor(&self.layout)?.is_none() {
             return Ok(false);
         }
@@ -217,7 +234,11 @@ impl Cluster {
     }
 }
 
-/// Two tasks that bring up or take down one cluster go one after the other.
+fn logs_hint(layout: &Layout) -> String {
+    format!("the cluster did not become ready; the logs of its programs are in {}", layout.logs().display())
+}
+
+/// Locks a cluster, so that two tasks that start or stop it run one after the other.
 fn lock(layout: &Layout) -> Result<fs::File> {
     let folder = cache::root()?.join("locks");
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
@@ -226,7 +247,7 @@ fn lock(layout: &Layout) -> Result<fs::File> {
     Ok(file)
 }
 
-/// What runs under this name in namespaces of this machine.
+/// Returns how the cluster of this name runs in namespaces of this machine; `None` if it does not.
 fn running_mode(layout: &Layout) -> Result<Option<Mode>> {
     if namespaces::supervisor(layout)?.is_none() {
         return Ok(None);
@@ -235,13 +256,13 @@ fn running_mode(layout: &Layout) -> Result<Option<Mode>> {
     Ok(plan.map(|plan| if plan.own_network { Mode::Node } else { Mode::ApiServer }))
 }
 
-/// Ends and removes what lives in namespaces of this machine.
+/// Stops the processes of a cluster in namespaces of this machine, and removes its cgroups and files.
 fn remove(layout: &Layout) -> Result<()> {
     namespaces::stop(layout)?;
     cgroups::remove(layout)?;
     cache::remove(&layout.state)?;
     if let Some(parent) = layout.state.parent() {
-        // Fails while other clusters have theirs in it.
+        // Fails while other clusters have their folders here, which is fine.
         let _ = fs::remove_dir(parent);
     }
     Ok(())

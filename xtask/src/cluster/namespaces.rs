@@ -1,4 +1,4 @@
-//! Starting, finding, entering and ending the namespaces that a cluster lives in.
+//! The namespaces of a cluster: how to start, find, enter and stop them.
 
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
@@ -14,10 +14,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::layout::Layout;
 use super::plan::Plan;
 
-/// The hidden subcommand that runs [`super::supervisor`].
+/// Name of the hidden subcommand that runs [`super::supervisor`].
 pub const SUPERVISE: &str = "cluster-supervise";
 
-/// Starts the supervisor of `plan` in new namespaces. The child is the parent of the supervisor and ends with it.
+/// Starts the supervisor of `plan` in new namespaces. Returns its parent process, which ends when the supervisor ends.
 pub fn start(layout: &Layout, plan: &Plan) -> Result<Child> {
     let log = layout.logs().join("supervisor.log");
     let log = OpenOptions::new().create(true).append(true).open(&log)?;
@@ -30,20 +30,20 @@ pub fn start(layout: &Layout, plan: &Plan) -> Result<Child> {
         unshare.args(["--user", "--map-root-user"]);
     }
     unshare
-        .arg(std::env::current_exe().context("failed to find this program's own file")?)
+        .arg(std::env::current_exe().context("failed to find the path of this program")?)
         .arg(SUPERVISE)
         .arg(Plan::file(layout))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
-        // What a terminal sends to the task that started the cluster must not end the cluster.
+        // A signal from the terminal, such as Ctrl-C, must not stop the cluster.
         .process_group(0)
         .spawn()
-        .context("failed to start unshare (package util-linux)")
+        .context("failed to start `unshare`; install the package util-linux")
 }
 
-/// The supervisor of a cluster, if it runs. It is found by what it runs, so neither a stale pid file nor a pid that
-/// another process has got since can mislead.
+/// Returns the process id of a cluster's supervisor, if it runs. The search compares command lines, so a stale pid file
+/// or a reused process id cannot mislead it.
 pub fn supervisor(layout: &Layout) -> Result<Option<Pid>> {
     let plan = Plan::file(layout);
     for entry in fs::read_dir("/proc")? {
@@ -61,39 +61,40 @@ pub fn supervisor(layout: &Layout) -> Result<Option<Pid>> {
     Ok(None)
 }
 
-/// Kills the supervisor and with it everything in its namespaces; waits until the last process is gone.
+/// Kills the supervisor, and with it every process in its namespaces. Waits until the last process has ended.
 pub fn stop(layout: &Layout) -> Result<()> {
     let Some(pid) = supervisor(layout)? else { return Ok(()) };
-    // It may end between the look and the kill, which is what is wanted.
+    // It may have ended by itself since it was found, which is just as good.
     let _ = kill_process(pid, Signal::KILL);
     let deadline = Instant::now() + Duration::from_secs(30);
     // The kernel ends the first process of a PID namespace only after all the others.
     while !ended(pid) {
         if Instant::now() > deadline {
-            bail!("process {} of cluster {} does not die", pid.as_raw_pid(), layout.name);
+            bail!("process {} of cluster {} is still running 30 s after SIGKILL", pid.as_raw_pid(), layout.name);
         }
         sleep(Duration::from_millis(20));
     }
     Ok(())
 }
 
-/// Whether a process is gone or a zombie. Its state follows its name, which is in parentheses.
+/// Returns whether a process has ended or is a zombie. In `stat`, the state follows the name, which is in parentheses.
 fn ended(pid: Pid) -> bool {
     fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid()))
         .map_or(true, |stat| stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])))
 }
 
-/// A command that runs `program` in the cluster's network, with the host's files and processes.
+/// Returns a command that runs `program` in the cluster's network, with the host's files and processes.
 pub fn in_network(supervisor: Pid, program: &OsStr) -> Command {
     let mut command = Command::new("nsenter");
     command.arg(format!("--net=/proc/{}/ns/net", supervisor.as_raw_pid())).arg("--").arg(program);
     command
 }
 
-/// Sends SIGKILL to a unit; the supervisor starts it again after half a second.
+/// Sends SIGKILL to a unit. The supervisor restarts it after half a second.
 pub fn kill_unit(layout: &Layout, supervisor: Pid, unit: &str) -> Result<()> {
     let file = layout.path("pid").join(unit);
-    let pid = fs::read_to_string(&file).with_context(|| format!("cluster {} runs no {unit}", layout.name))?;
+    let pid =
+        fs::read_to_string(&file).with_context(|| format!("cluster {} runs no program named {unit}", layout.name))?;
     let target = format!("--target={}", supervisor.as_raw_pid());
     let mut kill = Command::new("nsenter");
     kill.args([&target, "--mount", "--pid", "--", "kill", "-KILL", pid.trim()]);

@@ -1,4 +1,4 @@
-//! The cluster's certificates: one CA that signs everything, made anew with each cluster.
+//! Certificates of a cluster, signed by one CA that is generated for each cluster.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +10,7 @@ use rcgen::{
 };
 use serde_json::json;
 
-/// The cluster's CA and the folder that its files go to.
+/// CA of a cluster, and the folder for its files.
 pub struct Pki {
     folder: PathBuf,
     issuer: Issuer<'static, KeyPair>,
@@ -18,7 +18,7 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// Makes a CA and writes `ca.crt` and `ca.key` into `folder`.
+    /// Generates a CA and writes `ca.crt` and `ca.key` into `folder`.
     pub fn create(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("failed to create {}", folder.display()))?;
         let mut params = CertificateParams::new(Vec::new())?;
@@ -27,12 +27,12 @@ impl Pki {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
         let key = KeyPair::generate()?;
         let ca = params.self_signed(&key)?.pem();
-        secret(&folder.join("ca.key"), &key.serialize_pem())?;
+        write_secret(&folder.join("ca.key"), &key.serialize_pem())?;
         fs::write(folder.join("ca.crt"), &ca)?;
         Ok(Self { folder: folder.to_owned(), issuer: Issuer::new(params, key), ca })
     }
 
-    /// Writes `<name>.crt` and `<name>.key`, good for the host names and addresses in `hosts`.
+    /// Writes `<name>.crt` and `<name>.key` for a server at the host names and addresses in `hosts`.
     pub fn server(&self, name: &str, hosts: &[&str]) -> Result<()> {
         let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
         let mut params = CertificateParams::new(hosts)?;
@@ -41,7 +41,7 @@ impl Pki {
         self.write(name, params).map(drop)
     }
 
-    /// Writes `<name>.crt` and `<name>.key` for a client of the API: `user` in `group`.
+    /// Writes `<name>.crt` and `<name>.key` for an API client that is `user` in `group`. Returns both as PEM.
     pub fn client(&self, name: &str, user: &str, group: &str) -> Result<(String, String)> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.distinguished_name.push(DnType::CommonName, user);
@@ -50,9 +50,9 @@ impl Pki {
         self.write(name, params)
     }
 
-    /// Writes a kubeconfig for `user` in `group` that needs no other file.
+    /// Writes a self-contained kubeconfig for `user` in `group`.
     pub fn kubeconfig(&self, file: &Path, server: &str, user: &str, group: &str) -> Result<()> {
-        let name = file.file_stem().context("a kubeconfig has a name")?.to_string_lossy();
+        let name = file.file_stem().context("the path of the kubeconfig has no file name")?.to_string_lossy();
         let (certificate, key) = self.client(&name, user, group)?;
         let config = json!({
             "apiVersion": "v1",
@@ -62,13 +62,13 @@ impl Pki {
             "contexts": [{"name": "mcp-fleet", "context": {"cluster": "mcp-fleet", "user": user}}],
             "current-context": "mcp-fleet",
         });
-        secret(file, &serde_json::to_string_pretty(&config)?)
+        write_secret(file, &serde_json::to_string_pretty(&config)?)
     }
 
-    /// Writes `sa.key` and `sa.pub`, which sign and check the tokens of ServiceAccounts.
+    /// Writes `sa.key` and `sa.pub`, which sign and verify the tokens of ServiceAccounts.
     pub fn service_accounts(&self) -> Result<()> {
         let key = KeyPair::generate()?;
-        secret(&self.folder.join("sa.key"), &key.serialize_pem())?;
+        write_secret(&self.folder.join("sa.key"), &key.serialize_pem())?;
         fs::write(self.folder.join("sa.pub"), key.public_key_pem())?;
         Ok(())
     }
@@ -80,12 +80,12 @@ impl Pki {
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         let key = key.serialize_pem();
         fs::write(self.folder.join(format!("{name}.crt")), &certificate)?;
-        secret(&self.folder.join(format!("{name}.key")), &key)?;
+        write_secret(&self.folder.join(format!("{name}.key")), &key)?;
         Ok((certificate, key))
     }
 }
 
-fn secret(file: &Path, text: &str) -> Result<()> {
+fn write_secret(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("failed to write {}", file.display()))?;
     fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
     Ok(())

@@ -1,4 +1,4 @@
-//! What a cluster's supervisor does: plain data that `up` writes and the supervisor reads.
+//! The plan of a cluster: which commands and programs its supervisor runs. `up` writes it; the supervisor reads it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,47 +8,47 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::Layout;
 
-/// Everything that runs in one cluster's namespaces.
+/// Everything that runs in the namespaces of one cluster.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Plan {
-    /// Whether the programs get a network namespace of their own, or share the host's loopback.
+    /// Whether the programs get their own network namespace. Otherwise they use the host's loopback.
     pub own_network: bool,
-    /// The API server's port, on the node's address or on the host's loopback.
+    /// Port of the API server, on the node's address or on the host's loopback.
     pub api_port: u16,
-    /// Commands run once, in order, before the first unit starts.
+    /// Commands that run once, in order, before the first unit starts.
     pub setup: Vec<Vec<String>>,
-    /// Programs kept running, started in order.
+    /// Programs that are kept running, in start order.
     pub units: Vec<Unit>,
 }
 
-/// A program that is started again whenever it ends.
+/// A program that is restarted whenever it ends.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Unit {
-    /// Names the log file and the pid file.
+    /// Name of the program, and of its log file and pid file.
     pub name: String,
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// What has to be true before the first start.
+    /// Condition for the first start.
     pub wait_for: Option<Condition>,
 }
 
-/// What a unit can wait for. Programs do without, but their first failures cost them seconds of back-off.
+/// A condition that a unit waits for. Programs would also start without it, but would lose seconds to retry back-off.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Condition {
-    /// Something accepts connections on this address.
+    /// A server accepts connections at this address.
     Open(String),
     /// This command succeeds.
     Succeeds(Vec<String>),
 }
 
 impl Unit {
-    /// A unit whose program's file is in `folder` and called `name`.
+    /// Returns a unit that runs the program `name` in `folder`.
     pub fn new(folder: &Path, name: &str, arguments: impl IntoIterator<Item = String>) -> Self {
         let program = folder.join(name).display().to_string();
         Self { name: name.to_owned(), command: std::iter::once(program).chain(arguments).collect(), wait_for: None }
     }
 
-    /// The unit, first started when `condition` holds.
+    /// Delays the first start until `condition` holds.
     pub fn after(mut self, condition: Condition) -> Self {
         self.wait_for = Some(condition);
         self
@@ -56,12 +56,12 @@ impl Unit {
 }
 
 impl Plan {
-    /// Where the plan of a cluster lies. The path is also what the supervisor is found by.
+    /// Returns the path of a cluster's plan. The supervisor is identified by this path on its command line.
     pub fn file(layout: &Layout) -> PathBuf {
         layout.path("plan.json")
     }
 
-    /// Reads a cluster's plan; `None` when there is none.
+    /// Reads the plan in `file`; `None` if there is no such file.
     pub fn read(file: &Path) -> Result<Option<Self>> {
         match fs::read(file) {
             Ok(bytes) => {

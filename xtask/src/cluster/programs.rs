@@ -1,4 +1,4 @@
-//! The programs of a running cluster, in its own folder: a build made meanwhile replaces those in the cache.
+//! Programs of a cluster, copied to its own folder, because a later build replaces those in the cache.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,12 +9,12 @@ use anyhow::{Context as _, Result};
 use super::layout::Layout;
 use crate::tools::go;
 
-/// The folder of a cluster's programs, kubectl among them.
+/// Returns the folder of a cluster's programs, including kubectl.
 pub fn folder(layout: &Layout) -> PathBuf {
     layout.path("bin")
 }
 
-/// Builds Kubernetes if need be and puts its programs into the cluster's folder.
+/// Builds Kubernetes if it is not cached, and puts its programs into the cluster's folder.
 pub fn install_kubernetes(layout: &Layout) -> Result<()> {
     let built = go::kubernetes()?;
     install(layout, &built.join(go::KUBERNETES_BINARY))?;
@@ -25,7 +25,7 @@ pub fn install_kubernetes(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Builds the `NetworkPolicy` enforcer if need be and puts it into the cluster's folder.
+/// Builds the NetworkPolicy enforcer if it is not cached, and puts it into the cluster's folder.
 pub fn install_netpol(layout: &Layout) -> Result<()> {
     install(layout, &go::netpol()?)
 }
@@ -33,9 +33,9 @@ pub fn install_netpol(layout: &Layout) -> Result<()> {
 fn install(layout: &Layout, program: &Path) -> Result<()> {
     let folder = folder(layout);
     fs::create_dir_all(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
-    let place = folder.join(program.file_name().context("a program has a name")?);
-    // The same file under a second name; across file systems it takes a copy.
-    fs::hard_link(program, &place)
-        .or_else(|_| fs::copy(program, &place).map(drop))
-        .with_context(|| format!("failed to copy {} to {}", program.display(), place.display()))
+    let target = folder.join(program.file_name().context("the path of the program has no file name")?);
+    // A hard link is enough on the same file system; otherwise copy.
+    fs::hard_link(program, &target)
+        .or_else(|_| fs::copy(program, &target).map(drop))
+        .with_context(|| format!("failed to copy {} to {}", program.display(), target.display()))
 }

@@ -1,7 +1,9 @@
-//! The first process of a cluster's PID namespace: it sets up, starts the units, and starts again what ends.
+//! The supervisor: the first process of a cluster's PID namespace. It runs the setup commands, starts the units, and
+//! restarts those that end.
 //!
-//! Being first is what makes removal certain: when it dies, however that comes about, the kernel kills every process of
-//! the namespace with it, pods' processes and container shims among them, and their mounts and interfaces go as well.
+//! Because it is the first process, cleanup is reliable: when it ends for any reason, the kernel kills every other
+//! process of the namespace, including container shims and the processes of pods, and removes their mounts and
+//! interfaces.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -17,12 +19,12 @@ use rustix::process::{WaitOptions, wait};
 use super::plan::{Condition, Plan, Unit};
 use crate::tools::command;
 
-/// Runs the plan in `file`; logs and pid files go to the folders beside it. Returns only on failure.
+/// Runs the plan in `file`. Logs and pid files go to the folders beside it. Returns only on failure.
 pub fn run(file: &Path) -> Result<()> {
-    let state = file.parent().context("the plan lies in the cluster's folder")?;
-    let plan = Plan::read(file)?.with_context(|| format!("there is no plan {}", file.display()))?;
+    let state = file.parent().context("the path of the plan has no parent folder")?;
+    let plan = Plan::read(file)?.with_context(|| format!("there is no plan at {}", file.display()))?;
     for line in &plan.setup {
-        let (program, arguments) = line.split_first().context("a setup command is empty")?;
+        let (program, arguments) = line.split_first().context("the plan has an empty setup command")?;
         command::run(Command::new(program).args(arguments))?;
     }
     let mut running = HashMap::new();
@@ -33,11 +35,11 @@ pub fn run(file: &Path) -> Result<()> {
         running.insert(start(unit, state)?, unit);
     }
     loop {
-        // Reaps our units, and the shims and hooks whose parents have gone.
+        // Reaps units, and orphans such as container shims and hooks.
         let Some((pid, status)) = wait(WaitOptions::empty())? else { continue };
         if let Some(unit) = running.remove(&pid.as_raw_pid()) {
-            eprintln!("{} ended ({status:?}), starting it again", unit.name);
-            // A program that cannot start should not take the whole machine.
+            eprintln!("{} ended ({status:?}); restarting it", unit.name);
+            // Without a pause, a program that fails at once would use a whole processor.
             sleep(Duration::from_millis(500));
             running.insert(start(unit, state)?, unit);
         }
@@ -46,7 +48,7 @@ pub fn run(file: &Path) -> Result<()> {
 
 /// Starts a unit and returns its process id in this namespace.
 fn start(unit: &Unit, state: &Path) -> Result<i32> {
-    let (program, arguments) = unit.command.split_first().context("a unit has no command")?;
+    let (program, arguments) = unit.command.split_first().context("a unit of the plan has no command")?;
     let log = log_file(state, &unit.name)?;
     let child = Command::new(program)
         .args(arguments)
@@ -83,13 +85,13 @@ fn wait_until(condition: &Condition) -> Result<()> {
 fn check(condition: &Condition) -> Result<()> {
     match condition {
         Condition::Open(address) => {
-            let socket: SocketAddr = address.parse().with_context(|| format!("{address} is not an address"))?;
+            let socket: SocketAddr = address.parse().with_context(|| format!("{address} is not a socket address"))?;
             TcpStream::connect_timeout(&socket, Duration::from_secs(1))
                 .with_context(|| format!("nothing listens on {address}"))?;
             Ok(())
         }
         Condition::Succeeds(line) => {
-            let (program, arguments) = line.split_first().context("a condition has no command")?;
+            let (program, arguments) = line.split_first().context("a condition of the plan has no command")?;
             command::run(Command::new(program).args(arguments))
         }
     }

@@ -1,5 +1,6 @@
-//! `cargo xtask cluster verify`: checks on a running cluster what the product relies on. The checks are Go tests in
-//! `tests/cluster/nodetest`; this gives them the image they run in pods and the network they run in.
+//! `cargo xtask cluster verify`: checks that a running cluster provides what the product relies on. The checks are Go
+//! tests in `tests/cluster/nodetest`. This module loads the image that they run in pods, and runs them in the cluster's
+//! network.
 
 use anyhow::{Result, bail};
 
@@ -7,15 +8,18 @@ use super::{Cluster, Mode};
 use crate::image;
 use crate::tools::{command, go, progress};
 
-/// Runs the checks; the error of a failed one says which and why.
+/// Runs the checks. The error contains the output of the failed ones.
 pub fn run(cluster: &Cluster) -> Result<()> {
     if cluster.mode() != Mode::Node {
-        bail!("the checks talk to pods' addresses, which are reached only on the packaged node");
+        bail!(
+            "the checks connect to pod addresses, which is possible only on the packaged node, not with {}",
+            cluster.mode()
+        );
     }
     cluster.load_image(&image::build(&image::PROBE)?)?;
-    // Compiled outside, because there is no way to the registries from the cluster's network.
+    // Compile on the host: the cluster's network has no route to the package registries.
     let tests = go::node_tests()?;
-    progress::step("checking the cluster's network", "15 s", || {
+    progress::step("checking Services, DNS and NetworkPolicies", "15 s", || {
         let mut verify = cluster.command(tests)?;
         verify.args(["-test.timeout=5m"]).env("MCP_FLEET_VERIFY", cluster.kubeconfig());
         command::run(&mut verify)

@@ -1,4 +1,5 @@
-//! A tenant's agent: the MCP Inspector, and our own client for what the Inspector would not do, both in the agent's pod.
+//! The MCP clients that run in a tenant's agent pod: the MCP Inspector, and the demo's own client for requests that the
+//! Inspector refuses to make.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdout, Stdio};
@@ -6,30 +7,30 @@ use std::process::{Child, ChildStdout, Stdio};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use super::stage::Stage;
+use super::state::Demo;
 
-/// Our own client.
+/// Source of the demo's own client.
 const CLIENT: &str = include_str!("client.mjs");
 
-/// Which revision of MCP the Inspector speaks.
+/// Protocol era, as the Inspector calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Era {
-    /// With initialize and a session.
+    /// MCP revision 2025-11-25: with `initialize` and a session.
     Legacy,
-    /// Stateless.
+    /// MCP revision 2026-07-28: stateless.
     Modern,
 }
 
-/// Where a call goes, and with whose token.
+/// The server that a call goes to, and the token that it uses.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The namespace of the agent's pod.
+    /// Namespace of the agent pod that makes the call.
     pub from: &'static str,
-    /// The runtime namespace of the gateway.
+    /// Runtime namespace of the gateway.
     pub runtime: &'static str,
-    /// The server.
+    /// Name of the MCP server.
     pub server: &'static str,
-    /// The token; absent: none is sent.
+    /// Bearer token; `None` sends no token.
     pub token: Option<String>,
 }
 
@@ -39,19 +40,19 @@ impl Target {
     }
 }
 
-/// What the Inspector printed.
+/// Result of one run of the Inspector.
 #[derive(Debug)]
-pub struct Answer {
-    /// Its exit code.
+pub struct Response {
+    /// Exit code.
     pub exit: i32,
-    /// The result of the MCP method.
+    /// Result of the MCP method, if there is one.
     pub result: Option<Value>,
-    /// Its own error: `code`, `message`, `status`.
+    /// Error of the Inspector, if there is one: `code`, `message`, `status`.
     pub error: Option<Value>,
 }
 
-impl Answer {
-    /// The text of a result that is not an error.
+impl Response {
+    /// Returns the text of a successful result, or an error.
     pub fn text(&self) -> Result<String> {
         match &self.result {
             Some(result) if result["isError"] != json!(true) => Ok(content(result)),
@@ -59,17 +60,17 @@ impl Answer {
         }
     }
 
-    /// Reason and text of a refusal that an agent can act on.
+    /// Returns reason and text of a refused call.
     pub fn refusal(&self) -> Result<(String, String)> {
         let result = self.result.as_ref().filter(|result| result["isError"] == json!(true));
         let Some(result) = result else { bail!("expected a refusal, got {}", self.shown()) };
         let reason = result["_meta"]["mcp-fleet.dev/denial"]["reason"].as_str();
-        let Some(reason) = reason else { bail!("an error without a reason: {}", self.shown()) };
+        let Some(reason) = reason else { bail!("the error has no reason: {}", self.shown()) };
         Ok((reason.to_owned(), content(result)))
     }
 
-    /// A refusal for exactly this reason, as evidence.
-    pub fn refused_for(&self, expected: &str) -> Result<String> {
+    /// Checks that the call was refused with the reason `expected`. Returns reason and text.
+    pub fn expect_refusal(&self, expected: &str) -> Result<String> {
         let (reason, text) = self.refusal()?;
         if reason != expected {
             bail!("expected {expected}, got {reason}: {text}");
@@ -77,7 +78,7 @@ impl Answer {
         Ok(format!("{reason}: {text}"))
     }
 
-    /// All of it on one line.
+    /// Returns exit code, result and error on one line.
     pub fn shown(&self) -> String {
         format!("exit {}: {}", self.exit, json!({"result": self.result, "error": self.error}))
     }
@@ -88,17 +89,17 @@ fn content(result: &Value) -> String {
 }
 
 /// Lists the tools of a server with the Inspector.
-pub fn list_tools(stage: &Stage, target: &Target, era: Era) -> Result<Answer> {
-    inspect(stage, target, era, &["--method", "tools/list"])
+pub fn list_tools(demo: &Demo, target: &Target, era: Era) -> Result<Response> {
+    inspect(demo, target, era, &["--method", "tools/list"])
 }
 
 /// Calls a tool with the Inspector.
-pub fn call(stage: &Stage, target: &Target, era: Era, tool: &str, arguments: &Value) -> Result<Answer> {
+pub fn call(demo: &Demo, target: &Target, era: Era, tool: &str, arguments: &Value) -> Result<Response> {
     let arguments = arguments.to_string();
-    inspect(stage, target, era, &["--method", "tools/call", "--tool-name", tool, "--tool-args-json", &arguments])
+    inspect(demo, target, era, &["--method", "tools/call", "--tool-name", tool, "--tool-args-json", &arguments])
 }
 
-fn inspect(stage: &Stage, target: &Target, era: Era, method: &[&str]) -> Result<Answer> {
+fn inspect(demo: &Demo, target: &Target, era: Era, method: &[&str]) -> Result<Response> {
     let url = target.url();
     let authorization = target.token.as_ref().map(|token| format!("Authorization: Bearer {token}"));
     let mut arguments = vec!["exec", "-n", target.from, "agent", "--", "mcp-inspector", "--cli", "--transport", "http"];
@@ -108,33 +109,32 @@ fn inspect(stage: &Stage, target: &Target, era: Era, method: &[&str]) -> Result<
         arguments.extend(["--header", authorization]);
     }
     arguments.extend(method);
-    let output =
-        stage.command("kubectl", &arguments)?.stdin(Stdio::null()).output().context("failed to run kubectl")?;
+    let output = demo.command("kubectl", &arguments)?.stdin(Stdio::null()).output().context("failed to run kubectl")?;
     let printed = |bytes: &[u8], key: &str| {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let objects = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         objects.filter_map(|mut object| object.get_mut(key).map(Value::take)).next_back()
     };
-    let answer = Answer {
+    let response = Response {
         exit: output.status.code().unwrap_or(-1),
         result: printed(&output.stdout, "result"),
         error: printed(&output.stderr, "error"),
     };
-    if answer.result.is_none() && answer.error.is_none() {
-        bail!("the Inspector printed nothing of use: {}", String::from_utf8_lossy(&output.stderr));
+    if response.result.is_none() && response.error.is_none() {
+        bail!("the Inspector printed neither a result nor an error: {}", String::from_utf8_lossy(&output.stderr));
     }
-    Ok(answer)
+    Ok(response)
 }
 
-/// Our own client, at work in an agent's pod.
+/// The demo's own client (`client.mjs`), running in an agent pod.
 pub struct Client {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Client {
-    /// Starts a task; `target` gives URL and token where the task needs them.
-    pub fn start(stage: &Stage, from: &str, target: Option<&Target>, task: Value) -> Result<Self> {
+    /// Starts a task of the client. `target` provides URL and token for tasks that need them.
+    pub fn start(demo: &Demo, from: &str, target: Option<&Target>, task: Value) -> Result<Self> {
         let mut task = task;
         if let Some(target) = target {
             task["url"] = json!(target.url());
@@ -142,48 +142,48 @@ impl Client {
         }
         let task = task.to_string();
         let arguments = ["exec", "-i", "-n", from, "agent", "--", "node", "--input-type=module", "-", &task];
-        let mut command = stage.command("kubectl", &arguments)?;
+        let mut command = demo.command("kubectl", &arguments)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("failed to start kubectl")?;
-        let mut stdin = child.stdin.take().context("a pipe was asked for")?;
-        stdin.write_all(CLIENT.as_bytes()).context("failed to hand over the client")?;
+        let mut stdin = child.stdin.take().context("kubectl has no standard input")?;
+        stdin.write_all(CLIENT.as_bytes()).context("failed to send the client to the agent pod")?;
         drop(stdin);
-        let stdout = child.stdout.take().context("a pipe was asked for")?;
+        let stdout = child.stdout.take().context("kubectl has no standard output")?;
         Ok(Self { child, lines: BufReader::new(stdout) })
     }
 
-    /// The next line that it prints.
-    pub fn next(&mut self) -> Result<Value> {
+    /// Returns the next message that the client prints.
+    pub fn next_message(&mut self) -> Result<Value> {
         let mut line = String::new();
-        if self.lines.read_line(&mut line).context("failed to read from the client")? == 0 {
-            bail!("the client ended without an answer");
+        if self.lines.read_line(&mut line).context("failed to read the output of the client")? == 0 {
+            bail!("the client ended without printing a result");
         }
-        serde_json::from_str(&line).with_context(|| format!("the client printed {line:?}"))
+        serde_json::from_str(&line).with_context(|| format!("failed to parse the output of the client: {line:?}"))
     }
 
-    /// Starts a task that prints one line, and returns it.
-    pub fn ask(stage: &Stage, from: &str, target: Option<&Target>, task: Value) -> Result<Value> {
-        Self::start(stage, from, target, task)?.next()
+    /// Runs a task that prints one message, and returns the message.
+    pub fn run(demo: &Demo, from: &str, target: Option<&Target>, task: Value) -> Result<Value> {
+        Self::start(demo, from, target, task)?.next_message()
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // It ends by itself when its pipe closes; nothing is lost if it is gone already.
+        // The client may have ended by itself; then there is nothing to stop.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// One JSON-RPC request by our own client: the HTTP status and the reply.
-pub fn request(stage: &Stage, target: &Target, method: &str, params: &Value) -> Result<Value> {
-    let task = json!({"do": "request", "method": method, "params": params});
-    Client::ask(stage, target.from, Some(target), task)
+/// Sends one JSON-RPC request with the demo's own client. Returns an object with the HTTP `status` and the `reply`.
+pub fn request(demo: &Demo, target: &Target, method: &str, params: &Value) -> Result<Value> {
+    let task = json!({"task": "request", "method": method, "params": params});
+    Client::run(demo, target.from, Some(target), task)
 }
 
-/// Whether a TCP connection opens.
-pub fn connects(stage: &Stage, from: &str, host: &str, port: u16) -> Result<bool> {
-    let task = json!({"do": "connect", "host": host, "port": port, "forMs": 2000});
-    let outcome = Client::ask(stage, from, None, task)?;
-    outcome["connected"].as_bool().context("the client says whether it connected")
+/// Returns whether a TCP connection to `host` and `port` can be opened from the agent pod in namespace `from`.
+pub fn connects(demo: &Demo, from: &str, host: &str, port: u16) -> Result<bool> {
+    let task = json!({"task": "connect", "host": host, "port": port, "durationMs": 2000});
+    let outcome = Client::run(demo, from, None, task)?;
+    outcome["connected"].as_bool().context("the client did not report whether it connected")
 }

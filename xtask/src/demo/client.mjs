@@ -1,16 +1,17 @@
-// What the Inspector is too polite for: calls of tools that it was not shown, calls in a loop, and bare connections.
-// Runs in an agent's pod: `node --input-type=module - '<task as JSON>'`; prints one JSON object a line.
+// MCP client for what the Inspector refuses or cannot do: calls of tools that are not listed, calls in a loop, and
+// plain TCP connections. It runs in an agent pod as `node --input-type=module - '<task as JSON>'`, and prints one JSON
+// object per line.
 import https from 'node:https';
 import net from 'node:net';
 
-const task = JSON.parse(process.argv[2]);
-const say = (line) => process.stdout.write(JSON.stringify(line) + '\n');
+const options = JSON.parse(process.argv[2]);
+const print = (line) => process.stdout.write(JSON.stringify(line) + '\n');
 const now = () => performance.timeOrigin + performance.now();
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const connections = new https.Agent({ keepAlive: true, maxSockets: 1 });
 let id = 0;
 
-// One JSON-RPC request in the stateless revision. Resolves to {status, reply} or {broken}; never rejects.
+// Sends one JSON-RPC request in the stateless revision. Resolves to {status, reply} or {transportError}; never rejects.
 function request(method, params) {
   const meta = {
     'io.modelcontextprotocol/protocolVersion': '2026-07-28',
@@ -24,24 +25,25 @@ function request(method, params) {
     'MCP-Protocol-Version': '2026-07-28',
     'Mcp-Method': method,
     ...(params.name ? { 'Mcp-Name': params.name } : {}),
-    ...(task.token ? { Authorization: `Bearer ${task.token}` } : {}),
+    ...(options.token ? { Authorization: `Bearer ${options.token}` } : {}),
   };
   return new Promise((resolve) => {
-    const sent = https.request(task.url, { method: 'POST', headers, agent: connections, timeout: 5000 }, (answer) => {
+    const requestOptions = { method: 'POST', headers, agent: connections, timeout: 5000 };
+    const sent = https.request(options.url, requestOptions, (response) => {
       let text = '';
-      answer.setEncoding('utf8');
-      answer.on('data', (part) => { text += part; });
-      answer.on('error', (error) => resolve({ broken: error.message }));
-      answer.on('end', () => resolve({ status: answer.statusCode, ...parsed(text) }));
+      response.setEncoding('utf8');
+      response.on('data', (part) => { text += part; });
+      response.on('error', (error) => resolve({ transportError: error.message }));
+      response.on('end', () => resolve({ status: response.statusCode, ...parseReply(text) }));
     });
-    sent.on('timeout', () => sent.destroy(new Error('no answer within 5 s')));
-    sent.on('error', (error) => resolve({ broken: error.code ?? error.message }));
+    sent.on('timeout', () => sent.destroy(new Error('no response within 5 s')));
+    sent.on('error', (error) => resolve({ transportError: error.code ?? error.message }));
     sent.end(body);
   });
 }
 
-// The reply in a body that is JSON or a stream of events.
-function parsed(text) {
+// Returns the reply in a body that is JSON or a stream of server-sent events.
+function parseReply(text) {
   const event = text.split('\n').filter((line) => line.startsWith('data:')).pop();
   try {
     return { reply: JSON.parse(event ? event.slice(5) : text) };
@@ -53,71 +55,72 @@ function parsed(text) {
 const accepted = (answer) => answer.status === 200 && !answer.reply?.error;
 
 const tasks = {
-  // One request.
+  // Sends one request.
   async request() {
-    say(await request(task.method, task.params ?? {}));
+    print(await request(options.method, options.params ?? {}));
   },
 
-  // Asks again and again; says when the first answer came, and then when the first refusal did.
-  async untilRefused() {
+  // Sends requests until one is refused. Prints a message after the first request, and one with the time of the
+  // refusal.
+  async callUntilRefused() {
     const first = await request('tools/list', {});
-    say({ ready: accepted(first), ...(accepted(first) ? {} : first) });
-    const until = now() + task.forMs;
-    let asked = 1;
-    while (now() < until) {
+    print({ ready: accepted(first), ...(accepted(first) ? {} : first) });
+    const deadline = now() + options.durationMs;
+    let requests = 1;
+    while (now() < deadline) {
       const answer = await request('tools/list', {});
-      asked += 1;
+      requests += 1;
       if (!accepted(answer)) {
-        say({ refusedAt: now(), asked, ...answer });
+        print({ refusedAt: now(), requests, ...answer });
         return;
       }
-      await pause(2);
+      await sleep(2);
     }
-    say({ refusedAt: null, asked });
+    print({ refusedAt: null, requests });
   },
 
-  // Converts times for a while, and checks every answer; says how each ended.
-  async hammer() {
-    const counts = { results: 0, refusals: 0, broken: 0, wrong: 0 };
-    const odd = [];
-    const until = now() + task.forMs;
+  // Calls convert_time without pause and checks every answer. Prints a message at the start, and the counts at the end.
+  async callInLoop() {
+    const counts = { results: 0, refusals: 0, transportErrors: 0, wrong: 0 };
+    const samples = [];
+    const deadline = now() + options.durationMs;
     let minute = 0;
-    say({ ready: true });
-    while (now() < until) {
+    print({ ready: true });
+    while (now() < deadline) {
       minute = (minute + 7) % 1440;
       const clock = (m) => `${String(Math.floor(m / 60)).padStart(2, '0')}:${String(m % 60).padStart(2, '0')}`;
       const call = { name: 'convert_time', arguments: { source_timezone: 'UTC', time: clock(minute), target_timezone: 'Asia/Tokyo' } };
       const answer = await request('tools/call', call);
       const text = answer.reply?.result?.content?.[0]?.text ?? '';
-      if (answer.broken) {
-        counts.broken += 1;
-        await pause(20);
+      if (answer.transportError) {
+        counts.transportErrors += 1;
+        await sleep(20);
       } else if (answer.reply?.result?.isError || answer.reply?.error || answer.status !== 200) {
         counts.refusals += 1;
-        if (odd.length < 3) odd.push(answer);
-        await pause(20);
+        if (samples.length < 3) samples.push(answer);
+        await sleep(20);
       } else if (answer.reply?.id === id && text.includes(`T${clock((minute + 540) % 1440)}:00+09:00`)) {
         counts.results += 1;
       } else {
         counts.wrong += 1;
-        odd.push(answer);
+        samples.push(answer);
       }
     }
-    say({ ...counts, asked: id, odd });
+    print({ ...counts, requests: id, samples });
   },
 
-  // Opens a TCP connection.
+  // Opens a TCP connection, and prints whether that worked.
   async connect() {
-    const socket = net.connect({ host: task.host, port: task.port });
+    const socket = net.connect({ host: options.host, port: options.port });
     const outcome = await Promise.race([
       new Promise((resolve) => socket.once('connect', () => resolve({ connected: true }))),
       new Promise((resolve) => socket.once('error', (error) => resolve({ connected: false, error: error.code }))),
-      pause(task.forMs).then(() => ({ connected: false, error: `nothing within ${task.forMs} ms` })),
+      sleep(options.durationMs).then(() => ({ connected: false, error: `none within ${options.durationMs} ms` })),
     ]);
     socket.destroy();
-    say(outcome);
+    print(outcome);
   },
 };
 
-await tasks[task.do]();
+await tasks[options.task]();
 connections.destroy();

@@ -1,8 +1,10 @@
-//! `cargo xtask demo`: the whole idea at work on a real cluster, step by step, each with what came back.
+//! `cargo xtask demo`: shows MCP Fleet at work on a real cluster, step by step, with the evidence of each step.
+//!
+//! [`steps`] lists the steps in order: start reading there.
 
 mod agent;
 mod report;
-mod stage;
+mod state;
 mod steps;
 
 use std::path::PathBuf;
@@ -11,76 +13,98 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use self::report::Report;
-use self::stage::Stage;
+use self::state::Demo;
 use crate::cluster::Cluster;
+use crate::tools::progress;
 
 /// `cargo xtask demo …`
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// The cluster's name. One of this name that is up is taken down first: the demo starts from nothing.
+    /// Name of the cluster. The demo starts from nothing: a running cluster of this name is removed first.
     #[arg(long, default_value = "fleet-demo")]
     name: String,
-    /// Writes `{"steps": [{"name", "ok", "evidence"}]}` into this file.
+    /// Write `{"steps": [{"name", "ok", "evidence"}]}` to this file.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Leaves the cluster up, and prints commands to try.
+    /// Keep the cluster running at the end, and print commands to explore it.
     #[arg(long)]
     keep: bool,
-    /// Takes the cluster that an earlier run kept, and shows the steps again; what was spent by then stays spent.
+    /// Repeat the checks on a cluster that an earlier run kept, without setting it up. Money spent earlier stays spent.
     #[arg(long)]
     resume: bool,
-    /// How often revocation and policy change are timed; the slowest counts.
+    /// How many times to measure revocation and policy changes. The slowest measurement counts.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     trials: u32,
 }
 
-/// Runs the demo; an error if a step failed.
+/// Runs the demo. Fails if a step failed.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let mut report = Report::default();
-    let mut stage = Stage::new(&arguments.name);
-    stage.trials = arguments.trials;
-    let mut stands = true;
+    let setup = if arguments.resume { steps::RESUME } else { steps::SETUP };
+    let total = setup.len() + steps::CHECKS.len();
+    let mut report = Report::new(total);
+    let mut demo = Demo::new(&arguments.name);
+    demo.trials = arguments.trials;
+    print_introduction(arguments, total);
     if arguments.resume {
-        stage.set_cluster(Cluster::open(&arguments.name)?);
+        demo.set_cluster(Cluster::open(&arguments.name)?);
     }
-    for step in if arguments.resume { steps::RESUME } else { steps::SETUP } {
-        if stands {
-            stands = report.run(step, &mut stage);
+    let mut is_set_up = true;
+    for step in setup {
+        if is_set_up {
+            is_set_up = report.run(step, &mut demo);
         } else {
-            report.skip(step, "not tried: the stage does not stand");
+            report.skip(step, NOT_SET_UP);
         }
     }
-    for step in steps::SHOW {
-        if stands {
-            report.run(step, &mut stage);
+    for step in steps::CHECKS {
+        if is_set_up {
+            report.run(step, &mut demo);
         } else {
-            report.skip(step, "not tried: the stage does not stand");
+            report.skip(step, NOT_SET_UP);
         }
     }
-    report.summarise();
+    report.print_summary();
     if let Some(path) = &arguments.json {
         report.write(path)?;
     }
     if arguments.keep || arguments.resume {
         print_hints(&arguments.name);
     } else {
+        progress::note(format!("removing cluster {} (`cargo xtask demo --keep` would keep it)", arguments.name));
         Cluster::down(&arguments.name)?;
     }
     match report.failed() {
         0 => Ok(()),
-        failed => bail!("{failed} steps failed"),
+        failed => bail!("{failed} of {total} steps failed"),
+    }
+}
+
+const NOT_SET_UP: &str = "not run, because an earlier step of the setup failed";
+
+fn print_introduction(arguments: &Arguments, steps: usize) {
+    let name = &arguments.name;
+    println!(
+        "MCP Fleet demo: {steps} steps on a real Kubernetes cluster named {name}.\n\n\
+         Two tenants run MCP servers for AI agents: acme has a file server (files) and a time server (clock), and\n\
+         beta has its own clock. Agents call tools as principals with different rights: acme's reader, writer,\n\
+         nightly and intern, and beta's planner. Each step does one thing, checks it, and prints the evidence.\n"
+    );
+    if !arguments.resume {
+        println!(
+            "The first run builds Kubernetes and all images, which takes about ten minutes. Later runs reuse them."
+        );
     }
 }
 
 fn print_hints(name: &str) {
-    println!("\nThe cluster {name} stays up. To look around:");
-    for hint in [
-        format!("cargo xtask cluster --name {name} kubectl get mcp -A"),
-        format!("cargo xtask cluster --name {name} kubectl -n acme-mcp logs deploy/gateway"),
-        format!("cargo xtask cluster --name {name} kubectl -n acme describe mcpp reader"),
-        format!("cargo xtask cluster --name {name} kubectl -n acme exec -it agent -- sh"),
-        format!("cargo xtask cluster down --name {name}"),
+    println!("\nThe cluster {name} is still running. Commands to explore it:");
+    for (purpose, command) in [
+        ("list all MCP Fleet objects", "kubectl get mcp -A"),
+        ("read the audit lines of acme's gateway", "kubectl -n acme-mcp logs deploy/gateway"),
+        ("see what a principal may do", "kubectl -n acme describe mcpp reader"),
+        ("open a shell in acme's agent pod", "kubectl -n acme exec -it agent -- sh"),
+        ("stop and remove the cluster", "down"),
     ] {
-        println!("  {hint}");
+        println!("  # {purpose}\n  cargo xtask cluster --name {name} {command}");
     }
 }

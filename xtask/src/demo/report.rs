@@ -1,4 +1,4 @@
-//! What a step is, and how its outcome is told: while it runs, in the table at the end, and as JSON.
+//! The steps of the demo and their outcomes: printed while they run, in a table at the end, and as JSON.
 
 use std::fs;
 use std::io::Write as _;
@@ -8,19 +8,21 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::stage::Stage;
+use super::state::Demo;
 
-/// One thing that the demo shows.
+/// One step of the demo.
 pub struct Step {
-    /// A short name: stable, for the JSON.
+    /// Short name. The JSON uses it, so it must not change.
     pub name: &'static str,
-    /// What is done, for people.
-    pub does: &'static str,
-    /// Does it, and returns what came back; an error says what should have come back.
-    pub run: fn(&mut Stage) -> Result<String>,
+    /// What the step does, as a sentence.
+    pub action: &'static str,
+    /// Why the step matters, as a sentence.
+    pub purpose: &'static str,
+    /// Performs the step and returns what was observed. The error says what was expected instead.
+    pub run: fn(&mut Demo) -> Result<String>,
 }
 
-/// How a step ended.
+/// The outcome of one step.
 #[derive(Debug, Serialize)]
 struct Outcome {
     name: &'static str,
@@ -30,19 +32,28 @@ struct Outcome {
     seconds: f32,
 }
 
-/// How all steps ended so far.
+/// The outcomes of all steps so far.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
     steps: Vec<Outcome>,
+    /// Number of steps in this run of the demo.
+    #[serde(skip)]
+    total: usize,
 }
 
 impl Report {
-    /// Runs a step and prints what it did, what came back, and a tick or a cross. Returns whether it went well.
-    pub fn run(&mut self, step: &Step, stage: &mut Stage) -> bool {
-        println!("\n▸ {}\n  {}", step.name, step.does);
+    /// Returns an empty report for a demo of `total` steps.
+    pub fn new(total: usize) -> Self {
+        Self { steps: Vec::new(), total }
+    }
+
+    /// Runs a step. Prints what it does and why, what was observed, and whether it passed, which is also returned.
+    pub fn run(&mut self, step: &Step, demo: &mut Demo) -> bool {
+        println!("\n▸ [{}/{}] {}", self.steps.len() + 1, self.total, step.name);
+        println!("  {}\n  Why: {}", step.action, step.purpose);
         let _ = std::io::stdout().flush();
         let start = Instant::now();
-        let result = (step.run)(stage);
+        let result = (step.run)(demo);
         let seconds = start.elapsed().as_secs_f32();
         let (ok, evidence) = match result {
             Ok(evidence) => (true, evidence),
@@ -51,18 +62,18 @@ impl Report {
         for line in evidence.lines() {
             println!("  → {line}");
         }
-        println!("  {} {seconds:.1} s", mark(ok));
+        println!("  {} {} after {seconds:.1} s", mark(ok), if ok { "passed" } else { "FAILED" });
         self.steps.push(Outcome { name: step.name, ok, evidence, seconds });
         ok
     }
 
-    /// Notes that a step could not be tried.
-    pub fn skip(&mut self, step: &Step, why: &str) {
-        self.steps.push(Outcome { name: step.name, ok: false, evidence: why.to_owned(), seconds: 0.0 });
+    /// Records that a step was not run. It counts as failed.
+    pub fn skip(&mut self, step: &Step, reason: &str) {
+        self.steps.push(Outcome { name: step.name, ok: false, evidence: reason.to_owned(), seconds: 0.0 });
     }
 
     /// Prints the table of all steps.
-    pub fn summarise(&self) {
+    pub fn print_summary(&self) {
         let width = self.steps.iter().map(|step| step.name.chars().count()).max().unwrap_or_default();
         println!("\n{:=<1$}", "", width + 60);
         for step in &self.steps {
@@ -70,15 +81,15 @@ impl Report {
             let short: String = line.chars().take(90).collect();
             println!("{} {:width$}  {:>6.1} s  {short}", mark(step.ok), step.name, step.seconds);
         }
-        println!("{} of {} steps went well", self.steps.len() - self.failed(), self.steps.len());
+        println!("{} of {} steps passed", self.steps.len() - self.failed(), self.steps.len());
     }
 
-    /// How many steps failed.
+    /// Returns the number of failed steps.
     pub fn failed(&self) -> usize {
         self.steps.iter().filter(|step| !step.ok).count()
     }
 
-    /// Writes all of it as JSON.
+    /// Writes all outcomes to `path` as JSON.
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)?;
         fs::write(path, text + "\n").with_context(|| format!("failed to write {}", path.display()))
@@ -97,18 +108,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_json_holds_name_outcome_and_evidence_of_every_step() -> Result<()> {
-        let good = Step { name: "good", does: "works", run: |_| Ok("it came back".into()) };
-        let bad = Step { name: "bad", does: "fails", run: |_| bail!("it did not") };
-        let (mut report, mut stage) = (Report::default(), Stage::new("none"));
-        assert!(report.run(&good, &mut stage));
-        assert!(!report.run(&bad, &mut stage));
-        report.skip(&good, "not tried");
+    fn the_json_contains_name_outcome_and_evidence_of_every_step() -> Result<()> {
+        let good = Step { name: "good", action: "Works.", purpose: "To pass.", run: |_| Ok("it worked".into()) };
+        let bad = Step { name: "bad", action: "Fails.", purpose: "To fail.", run: |_| bail!("it failed") };
+        let (mut report, mut demo) = (Report::new(3), Demo::new("none"));
+        assert!(report.run(&good, &mut demo));
+        assert!(!report.run(&bad, &mut demo));
+        report.skip(&good, "not run");
         assert_eq!(report.failed(), 2);
         let steps = json!([
-            {"name": "good", "ok": true, "evidence": "it came back"},
-            {"name": "bad", "ok": false, "evidence": "it did not"},
-            {"name": "good", "ok": false, "evidence": "not tried"},
+            {"name": "good", "ok": true, "evidence": "it worked"},
+            {"name": "bad", "ok": false, "evidence": "it failed"},
+            {"name": "good", "ok": false, "evidence": "not run"},
         ]);
         assert_eq!(serde_json::to_value(&report)?, json!({"steps": steps}));
         Ok(())

@@ -1,4 +1,4 @@
-//! buildah, as it is always called.
+//! The buildah command, as this crate always calls it.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::tools::cache;
 
-/// With its own storage, so that the machine's images are left alone.
+/// Returns a buildah command with its own storage, so that images of this machine are not affected.
 pub fn buildah() -> Result<Command> {
     let storage = cache::root()?.join("buildah");
     let mut buildah = Command::new("buildah");

@@ -1,4 +1,4 @@
-//! Turning a Containerfile into an archive, with docker where it runs and buildah elsewhere.
+//! Builds an archive from a Containerfile, with docker where it runs and with buildah elsewhere.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use super::buildah::buildah;
 use super::{Image, base};
 use crate::tools::{command, debian};
 
-/// Builds `image` from `recipe` with the files in `context`, and writes it to `archive`.
+/// Builds `image` from the Containerfile `recipe` with the files in `context`, and writes it to `archive`.
 pub fn build(image: &Image, recipe: &Path, context: &Path, archive: &Path) -> Result<()> {
     if docker_runs() {
         with_docker(image, recipe, context, archive)
@@ -18,7 +18,7 @@ pub fn build(image: &Image, recipe: &Path, context: &Path, archive: &Path) -> Re
     }
 }
 
-/// Whether there is a docker engine that answers.
+/// Returns whether a docker engine answers.
 pub fn docker_runs() -> bool {
     command::on_path("docker") && command::run(Command::new("docker").arg("info")).is_ok()
 }
@@ -36,7 +36,7 @@ fn with_docker(image: &Image, recipe: &Path, context: &Path, archive: &Path) -> 
 fn with_buildah(image: &Image, recipe: &Path, context: &Path, archive: &Path) -> Result<()> {
     debian::require(debian::IMAGES)?;
     let mut build = buildah()?;
-    // chroot isolation needs neither cgroups nor a network of its own.
+    // chroot isolation needs neither cgroups nor a separate network.
     build.args(["build", "--isolation=chroot", "--tag", image.reference, "--file"]).arg(recipe);
     if let Some(target) = image.target {
         build.args(["--target", target]);

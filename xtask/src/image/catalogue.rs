@@ -1,9 +1,9 @@
-//! The images that there are.
+//! All images that this repository builds.
 
 use super::Image;
 use crate::tools::{go, rust};
 
-/// The data plane.
+/// The data plane: gateway and shim.
 pub const MCP_POD: Image = Image {
     recipe: "Containerfile",
     target: Some("mcp-pod"),
@@ -21,7 +21,7 @@ pub const OPERATOR: Image = Image {
     ..Image::local("operator", "mcp-fleet.local/operator:dev")
 };
 
-/// The file server that the quickstart uses.
+/// The file server of the quickstart.
 pub const SERVER_FILESYSTEM: Image = Image {
     recipe: "examples/images/server-filesystem/Containerfile",
     usually: "1 min",
@@ -29,7 +29,7 @@ pub const SERVER_FILESYSTEM: Image = Image {
     ..Image::local("server-filesystem", "mcp-fleet.local/server-filesystem:2026.8.31")
 };
 
-/// The time server that the quickstart uses.
+/// The time server of the quickstart.
 pub const SERVER_TIME: Image = Image {
     recipe: "examples/images/server-time/Containerfile",
     usually: "1 min",
@@ -37,7 +37,7 @@ pub const SERVER_TIME: Image = Image {
     ..Image::local("server-time", "mcp-fleet.local/server-time:2026.10.19")
 };
 
-/// The demo's agent: an MCP client and a shell.
+/// The agent of the demo: an MCP client and a shell.
 pub const INSPECTOR: Image = Image {
     recipe: "examples/images/inspector/Containerfile",
     usually: "1 min",
@@ -45,7 +45,7 @@ pub const INSPECTOR: Image = Image {
     ..Image::local("inspector", "mcp-fleet.local/inspector:2.12.0")
 };
 
-/// Prometheus, which the demo asks for what was spent.
+/// Prometheus, which the demo queries for the money spent.
 pub const PROMETHEUS: Image = Image {
     recipe: "examples/images/prometheus/Containerfile",
     usually: "30 s",
@@ -53,7 +53,7 @@ pub const PROMETHEUS: Image = Image {
     ..Image::local("prometheus", "mcp-fleet.local/prometheus:2.42")
 };
 
-/// Holds a pod's namespaces open.
+/// The pause container, which holds the namespaces of a pod open.
 pub const PAUSE: Image = Image {
     recipe: "tests/cluster/images/pause/Containerfile",
     usually: "1 s",
@@ -61,7 +61,7 @@ pub const PAUSE: Image = Image {
     ..Image::local("pause", "mcp-fleet.local/pause:1")
 };
 
-/// The packaged node's DNS server.
+/// The DNS server of the packaged node.
 pub const COREDNS: Image = Image {
     recipe: "tests/cluster/images/coredns/Containerfile",
     usually: "2 s",
@@ -69,7 +69,7 @@ pub const COREDNS: Image = Image {
     ..Image::local("coredns", "mcp-fleet.local/coredns:1")
 };
 
-/// What the node's tests run in pods.
+/// The program that the checks of the node run in pods.
 pub const PROBE: Image = Image {
     recipe: "tests/cluster/images/probe/Containerfile",
     usually: "1 s",
@@ -77,15 +77,15 @@ pub const PROBE: Image = Image {
     ..Image::local("probe", "mcp-fleet.local/probe:1")
 };
 
-/// What the demo runs.
+/// Images that the demo loads.
 pub const DEMO: &[&Image] = &[&OPERATOR, &MCP_POD, &SERVER_FILESYSTEM, &SERVER_TIME, &INSPECTOR, &PROMETHEUS];
 
-/// All of them, for the command line.
+/// All images, for the command line.
 pub const ALL: &[&Image] =
     &[&MCP_POD, &OPERATOR, &SERVER_FILESYSTEM, &SERVER_TIME, &INSPECTOR, &PROMETHEUS, &PAUSE, &COREDNS, &PROBE];
 
 impl Image {
-    /// What most images have in common.
+    /// Returns an image with defaults for everything but its names.
     const fn local(name: &'static str, reference: &'static str) -> Self {
         Self { name, reference, recipe: "", target: None, usually: "", inputs: || Ok(Vec::new()), on_debian: false }
     }

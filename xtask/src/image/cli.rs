@@ -8,11 +8,11 @@ use super::{Image, build, catalogue};
 /// `cargo xtask image [NAME…]`
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Which images; all of them when none is named.
+    /// Names of the images to build; all images if none is given.
     names: Vec<String>,
 }
 
-/// Builds the images and prints their references and archives.
+/// Builds the images and prints the reference and the archive of each.
 pub fn run(arguments: &Arguments) -> Result<()> {
     for image in chosen(&arguments.names)? {
         println!("{}\t{}", image.reference, build(image)?.display());
@@ -32,5 +32,5 @@ fn find(name: &str) -> Result<&'static Image> {
         return Ok(image);
     }
     let known: Vec<&str> = catalogue::ALL.iter().map(|image| image.name).collect();
-    bail!("there is no image {name}; there are: {}", known.join(" "))
+    bail!("there is no image named {name}; the images are: {}", known.join(" "))
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask image`: container images as archives, built once for each content.
+//! `cargo xtask image`: builds container images as archives, and rebuilds one only when its inputs change.
 //!
 //! docker builds them where it runs, buildah elsewhere, from the same Containerfiles.
 
@@ -21,33 +21,33 @@ use crate::tools::{progress, repository};
 /// How to build one image.
 #[derive(Debug)]
 pub struct Image {
-    /// Names it on the command line and in the cache.
+    /// Name on the command line and in the cache.
     pub name: &'static str,
-    /// What manifests call it.
+    /// Image reference, as manifests use it.
     pub reference: &'static str,
-    /// The Containerfile, relative to the repository.
+    /// Path of the Containerfile, relative to the repository.
     pub recipe: &'static str,
-    /// Which stage of the Containerfile, when it has several images.
+    /// Stage of the Containerfile, if it describes several images.
     pub target: Option<&'static str>,
-    /// How long building it usually takes.
+    /// How long a build usually takes.
     pub usually: &'static str,
-    /// Makes the files that the Containerfile copies, and returns them.
+    /// Builds the files that the Containerfile copies, and returns their paths.
     pub inputs: fn() -> Result<Vec<PathBuf>>,
-    /// Whether it starts from a Debian base image, which buildah has to be given.
+    /// Whether the Containerfile starts from a Debian base image, which must then be provided to buildah.
     pub on_debian: bool,
 }
 
-/// Builds an image unless its inputs are those of the last build; returns the archive (docker's format).
+/// Builds an image if its inputs have changed since the last build. Returns the archive, in docker format.
 pub fn build(image: &Image) -> Result<PathBuf> {
     let recipe = repository().join(image.recipe);
-    let inputs = (image.inputs)().with_context(|| format!("failed to make the inputs of image {}", image.name))?;
+    let inputs = (image.inputs)().with_context(|| format!("failed to build the inputs of image {}", image.name))?;
     let mut key = Key::default().text(image.reference).text(image.target.unwrap_or_default()).path(&recipe)?;
     if image.on_debian {
         key = key.text(base::REFERENCE);
     }
     let cached = cache::root()?;
     for input in &inputs {
-        // What is in the cache has a key in its path, which saves reading a hundred megabytes.
+        // The path of a cached file contains the key of its content. This saves reading a hundred megabytes.
         key = if input.starts_with(&cached) { key.text(&input.to_string_lossy()) } else { key.path(input)? };
     }
     let folder = cache::folder("images", image.name, &key.finish(), |folder| {
@@ -55,7 +55,7 @@ pub fn build(image: &Image) -> Result<PathBuf> {
             let context = folder.join("context");
             fs::create_dir(&context)?;
             for input in &inputs {
-                let name = input.file_name().context("an input has a name")?;
+                let name = input.file_name().context("the path of an input has no file name")?;
                 fs::copy(input, context.join(name)).with_context(|| format!("failed to copy {}", input.display()))?;
             }
             builder::build(image, &recipe, &context, &folder.join("image.tar"))?;
@@ -65,7 +65,7 @@ pub fn build(image: &Image) -> Result<PathBuf> {
     Ok(folder.join("image.tar"))
 }
 
-/// Which image an archive of [`build`] holds, and the key of its content; `None` for files of others.
+/// Returns the name of the image in an archive made by [`build`], and the key of its content. `None` for other files.
 pub fn identity(archive: &Path) -> Option<(&str, &str)> {
     let folder = archive.parent()?;
     let inside = folder.parent()? == cache::root().ok()?.join("images");

@@ -1,7 +1,8 @@
-//! `cargo xtask test [PART]`: every test, cheapest first, each by its own runner, whose closing lines are printed.
+//! `cargo xtask test [PART]`: runs the tests in parts, fastest first, and shows the output of each part's own test
+//! runner.
 //!
-//! A part that fails does not keep the later ones from running, so that one run tells all; the exit code says whether
-//! every part passed.
+//! All parts run even if an earlier one fails, so that one run shows every failure. The exit code is 0 only if every
+//! part passed.
 
 mod on_cluster;
 mod on_host;
@@ -14,41 +15,46 @@ use clap::{Args, ValueEnum};
 /// `cargo xtask test …`
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Only this part; without it, all but the long ones.
+    /// Run only this part; by default, every part except the slow ones.
     part: Option<Part>,
-    /// The long ones as well.
+    /// Also run the slow parts.
     #[arg(long, conflicts_with = "part")]
     all: bool,
 }
 
-/// A part of the tests.
+/// One part of the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Part {
-    /// Formatting, clippy, and that what is generated from the code is what is committed.
+    /// Formatting, clippy, and whether the committed generated files are up to date.
     Lint,
-    /// Unit, property and snapshot tests, and the data plane on loopback.
+    /// Unit, property and snapshot tests, and tests of the data plane on loopback.
     Unit,
-    /// The tests of the local cluster's own programs.
+    /// Vet and tests of the Go programs of the local cluster.
     Tools,
-    /// The charts, with real helm.
+    /// The Helm charts, linted and rendered with helm.
     Charts,
-    /// The API and the controllers against a real API server.
+    /// The API and the controllers, against a real API server.
     Api,
-    /// The demo, then the faults, on a real node.
+    /// The demo and then the fault tests, on a real cluster.
     E2e,
-    /// Long: licences, sources and bans of all dependencies, with cargo-deny.
+    /// Slow: licences, sources and bans of all dependencies, checked with cargo-deny.
     Supply,
-    /// Long: the gateway's benchmark in its quick form.
+    /// Slow: the benchmark of the gateway, in its quick form.
     Bench,
 }
 
 impl Part {
-    const fn is_long(self) -> bool {
+    const fn is_slow(self) -> bool {
         matches!(self, Self::Supply | Self::Bench)
     }
 
     fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Returns what the part covers, as `--help` describes it.
+    fn help(self) -> String {
+        self.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
     }
 
     fn run(self) -> Result<()> {
@@ -65,17 +71,17 @@ impl Part {
     }
 }
 
-/// Runs the parts that were asked for.
+/// Runs the selected parts and prints a summary. Fails if a part failed.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let chosen = |part: &Part| arguments.part.map_or(arguments.all || !part.is_long(), |only| only == *part);
-    let (chosen, left_out): (Vec<_>, Vec<_>) = Part::value_variants().iter().copied().partition(chosen);
+    let chosen = |part: &Part| arguments.part.map_or(arguments.all || !part.is_slow(), |only| only == *part);
+    let (chosen, skipped): (Vec<_>, Vec<_>) = Part::value_variants().iter().copied().partition(chosen);
     let mut outcomes = Vec::new();
     for part in chosen {
-        println!("\n=== {} ===", part.name());
+        println!("\n=== {} ===\n{}", part.name(), part.help());
         let start = Instant::now();
         let result = part.run();
         if let Err(error) = &result {
-            println!("{error:#}");
+            println!("error: {error:#}");
         }
         outcomes.push((part, result.is_ok(), start.elapsed()));
     }
@@ -84,9 +90,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let mark = if *passed { "passed" } else { "FAILED" };
         println!("{mark}  {:<7} {:>6.1} s", part.name(), took.as_secs_f32());
     }
-    if arguments.part.is_none() && !left_out.is_empty() {
-        let names: Vec<_> = left_out.iter().map(|part| part.name()).collect();
-        println!("left out, because they take long: {} (`cargo xtask test --all` runs them)", names.join(", "));
+    if arguments.part.is_none() && !skipped.is_empty() {
+        let names: Vec<_> = skipped.iter().map(|part| part.name()).collect();
+        println!("slow parts not run: {} (`cargo xtask test --all` runs them too)", names.join(", "));
     }
     let failed = outcomes.iter().filter(|(_, passed, _)| !passed).count();
     println!("parts: {} passed, {failed} failed", outcomes.len() - failed);

@@ -1,5 +1,5 @@
-//! Tests that need a cluster. Each brings up its own, under a name that no person uses, removes what an earlier run has
-//! left of it first, and takes it down last.
+//! Tests that need a cluster. Each part first removes a cluster left by an earlier run, then starts its own, and stops
+//! it at the end. The cluster names are reserved for tests, so that clusters of a developer are not affected.
 
 use std::env;
 use std::process::Command;
@@ -10,43 +10,47 @@ use super::on_host::{cargo, show};
 use crate::cluster::{Cluster, Mode, Options, verify};
 use crate::tools::repository;
 
-/// The cluster of [`api`]; the name tells it from a person's.
-const API: &str = "fleet-test-api";
-/// The cluster of [`end_to_end`].
-const END_TO_END: &str = "fleet-test";
+/// Name of the cluster of [`api`].
+const API_CLUSTER: &str = "fleet-test-api";
+/// Name of the cluster of [`end_to_end`].
+const E2E_CLUSTER: &str = "fleet-test";
 
-/// What a test binary that needs a cluster reads.
+/// Environment variable in which test binaries expect the path of the kubeconfig.
 const KUBECONFIG: &str = "MCP_FLEET_TEST_KUBECONFIG";
 
-/// The API and the controllers against etcd and an API server.
+/// Tests the API and the controllers against a real etcd and API server.
 pub fn api() -> Result<()> {
-    on_own_cluster(API, true, |cluster| {
+    on_own_cluster(API_CLUSTER, true, |cluster| {
         let mut tests = cargo(&["test", "--package", "mcp-fleet-crds", "--package", "mcp-fleet-operator"]);
         tests.args(["--features", "mcp-fleet-crds/cluster-tests,mcp-fleet-operator/cluster-tests", "--test", "*"]);
         show(tests.env(KUBECONFIG, cluster.kubeconfig()))
     })
 }
 
-/// What the product's isolation stands on, then the demo, then the faults on what it has left standing.
+/// Checks the network features that the product's isolation relies on, runs the demo, and then runs the fault tests on
+/// the cluster that the demo set up.
 pub fn end_to_end() -> Result<()> {
-    on_own_cluster(END_TO_END, false, |cluster| {
+    on_own_cluster(E2E_CLUSTER, false, |cluster| {
         if cluster.mode() == Mode::Kind {
-            println!("skipped: the check of NetworkPolicies, because kind's own enforcer is not ours to test");
+            println!(
+                "skipped the checks of Services, DNS and NetworkPolicies: they need the packaged node, and this is kind"
+            );
         } else {
             verify::run(cluster)?;
         }
-        let this = env::current_exe().context("failed to find this program")?;
-        let mut demo = Command::new(this);
-        show(demo.args(["demo", "--keep", "--name", END_TO_END]).current_dir(repository()))?;
-        // Built outside, run inside the cluster's network.
+        let xtask = env::current_exe().context("failed to find the path of this program")?;
+        let mut demo = Command::new(xtask);
+        show(demo.args(["demo", "--keep", "--name", E2E_CLUSTER]).current_dir(repository()))?;
+        // Build on the host, which can download crates, and run in the cluster's network.
         let faults = ["test", "--package", "mcp-fleet-e2e", "--features", "cluster-tests", "--test", "*"];
         show(cargo(&faults).arg("--no-run"))?;
         let mut tests = cluster.command("cargo")?;
         tests.args(faults).args(["--", "--test-threads", "1"]).current_dir(repository());
-        show(tests.env(KUBECONFIG, cluster.kubeconfig()).env("MCP_FLEET_TEST_CLUSTER", END_TO_END))
+        show(tests.env(KUBECONFIG, cluster.kubeconfig()).env("MCP_FLEET_TEST_CLUSTER", E2E_CLUSTER))
     })
 }
 
+/// Runs `tests` on a new cluster, and stops the cluster afterwards.
 fn on_own_cluster(name: &str, apiserver_only: bool, tests: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
     Cluster::down(name)?;
     let cluster = Cluster::up(&Options { name: name.to_owned(), apiserver_only })?;

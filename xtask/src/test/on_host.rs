@@ -6,28 +6,28 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::tools::{command, go, repository};
 
-/// Formatting, clippy, generated files.
+/// Checks formatting, clippy and generated files.
 pub fn lint() -> Result<()> {
     show(cargo(&["fmt", "--all", "--check"]))?;
     show(cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"]))?;
     show(cargo(&["xtask", "crds", "--check"]))
 }
 
-/// Everything that `cargo test` runs without a cluster.
+/// Runs every `cargo test` that needs no cluster.
 pub fn unit() -> Result<()> {
     show(cargo(&["test", "--workspace"]))
 }
 
-/// The Go programs of the local cluster that are ours.
+/// Vets and tests the Go programs of the local cluster that this repository contains.
 pub fn tools() -> Result<()> {
     let module = repository().join("tests/cluster");
     for task in ["vet", "test"] {
-        show(Command::new("go").args([task, "./netpol/..."]).current_dir(&module).env("CGO_ENABLED", "0"))?;
+        show(Command::new(go::program()?).args([task, "./netpol/..."]).current_dir(&module).env("CGO_ENABLED", "0"))?;
     }
     Ok(())
 }
 
-/// Both charts, as strictly as helm can look at them without a cluster; the demo installs them.
+/// Lints and renders both charts, as strictly as helm can without a cluster. The demo installs them.
 pub fn charts() -> Result<()> {
     let helm = go::helm()?;
     for chart in ["mcp-fleet-crds", "mcp-fleet"] {
@@ -39,42 +39,42 @@ pub fn charts() -> Result<()> {
         };
         let rendered = template(&[])?;
         if rendered.lines().any(|line| line.contains("[\"*\"]") || line.contains("- '*'") || line.contains("- \"*\"")) {
-            bail!("{} grants something by a wildcard", chart.display());
+            bail!("{} grants a permission with a wildcard; list the API groups, resources and verbs", chart.display());
         }
         if template(&["--set", "unknown=1"]).is_ok() {
-            bail!("{} takes a value that it does not know", chart.display());
+            bail!("{} accepts an unknown value; its values.schema.json must reject it", chart.display());
         }
     }
     Ok(())
 }
 
-/// Advisories and licences.
+/// Checks bans, licences and sources of all dependencies with cargo-deny.
 pub fn supply() -> Result<()> {
     if command::run(&mut cargo(&["deny", "--version"])).is_err() {
-        bail!("cargo-deny is missing: `cargo install --locked cargo-deny`");
+        bail!("cargo-deny is not installed. Install it with `cargo install --locked cargo-deny` and try again");
     }
     show(cargo(&["deny", "check", "bans", "licenses", "sources"]))
 }
 
-/// The benchmark, so that it does not rot; its figures are for reading, not for passing or failing.
+/// Runs the benchmark, to notice when it breaks. The measured figures do not decide whether this part passes.
 pub fn bench() -> Result<()> {
     show(cargo(&["xtask", "bench", "gateway", "--quick"]))
 }
 
-/// A cargo command in the repository.
+/// Returns a cargo command that runs in the repository.
 pub(super) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.args(arguments).current_dir(repository());
     command
 }
 
-/// Runs a command with its output shown as it comes.
+/// Prints a command, and runs it with its output on the terminal.
 pub(super) fn show(mut command: impl std::borrow::BorrowMut<Command>) -> Result<()> {
-    let command = command.borrow_mut();
-    let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
-    let line = format!("{} {}", command.get_program().display(), words.join(" "));
+    let child = command.borrow_mut();
+    let words: Vec<_> = child.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+    let line = format!("{} {}", child.get_program().display(), words.join(" "));
     println!("$ {line}");
-    let status = command.status().with_context(|| format!("failed to start `{line}`"))?;
+    let status = child.status().with_context(|| command::start_failure(child))?;
     if !status.success() {
         bail!("`{line}` failed ({status})");
     }

@@ -1,6 +1,6 @@
-//! The cache folder, and keys that change when an input does.
+//! The cache of build results, and the keys that identify their inputs.
 //!
-//! It lies outside `target/`, so that `cargo clean` does not cost minutes of building Kubernetes.
+//! The cache is outside `target/`, so that `cargo clean` does not cause minutes of rebuilding Kubernetes.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
-/// `$XDG_CACHE_HOME/mcp-fleet`, or `~/.cache/mcp-fleet`.
+/// Returns the cache folder: `$XDG_CACHE_HOME/mcp-fleet`, or `~/.cache/mcp-fleet`.
 pub fn root() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         Some(base) => PathBuf::from(base),
@@ -21,19 +21,19 @@ pub fn root() -> Result<PathBuf> {
     Ok(base.join("mcp-fleet"))
 }
 
-/// Collects everything that decides a build's result; [`Key::finish`] gives a short name for it.
+/// Hash of everything that determines the result of a build. [`Key::finish`] returns it as a short name.
 #[derive(Default)]
 pub struct Key(Sha256);
 
 impl Key {
-    /// Adds a text: a version, a flag.
+    /// Adds a text, such as a version or a flag.
     pub fn text(mut self, text: &str) -> Self {
         self.0.update(text.len().to_le_bytes());
         self.0.update(text);
         self
     }
 
-    /// Adds a file or a folder with all that is in it: names, contents, and links' targets.
+    /// Adds a file, or a folder and everything in it: names, contents, and targets of links.
     pub fn path(self, path: &Path) -> Result<Self> {
         let kind = fs::symlink_metadata(path).with_context(|| format!("failed to read {}", path.display()))?;
         let name = path.file_name().unwrap_or_else(|| OsStr::new("")).to_string_lossy();
@@ -56,7 +56,7 @@ impl Key {
         }
     }
 
-    /// Twelve hex digits: enough to tell the builds of one machine apart.
+    /// Returns the key as twelve hex digits: enough to distinguish the builds of one machine.
     pub fn finish(self) -> String {
         self.0.finalize().iter().take(6).fold(String::new(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
@@ -65,13 +65,14 @@ impl Key {
     }
 }
 
-/// The folder of one cached thing, `<root>/<kind>/<name>-<key>`. `fill` makes it in a temporary place first, so that a
-/// build that was cut short is never taken for a finished one. Other builds of the same name are removed.
+/// Returns the cached folder `<root>/<kind>/<name>-<key>`, and creates it with `fill` if it is missing. `fill` writes
+/// to a temporary folder, so that an interrupted build is never mistaken for a finished one. A new build replaces those
+/// of the same name with other keys.
 pub fn folder(kind: &str, name: &str, key: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let parent = root()?.join(kind);
     let finished = parent.join(format!("{name}-{key}"));
     fs::create_dir_all(&parent).with_context(|| format!("failed to create {}", parent.display()))?;
-    // Two builds of one thing would take twice the time each: the second waits and finds the first's result.
+    // Two builds of the same thing at once would be slower, so the second waits and then uses the result of the first.
     let lock = fs::File::create(parent.join(format!(".{name}.lock")))?;
     lock.lock()?;
     if finished.is_dir() {
@@ -98,7 +99,7 @@ fn is_build_of(file: &str, name: &str) -> bool {
         .is_some_and(|key| key.len() == 12 && key.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Removes a folder with all that is in it; that it is not there is fine.
+/// Removes a folder and everything in it. Does nothing if it does not exist.
 pub fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_tells_where_one_text_ends_and_the_next_begins() {
+    fn keys_differ_when_the_same_text_is_split_differently() {
         let one = Key::default().text("ab").text("c").finish();
         let two = Key::default().text("a").text("bc").finish();
         assert_ne!(one, two);

@@ -1,25 +1,22 @@
-//! Running other programs, with errors that say which one and what it said.
+//! Runs other programs. Errors name the command and include the end of its output.
 
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Runs `command` to its end without showing its output; a failure carries the last lines of what it printed.
+/// Runs `command` without showing its output. The error of a failed command includes the last lines that it printed.
 pub fn run(command: &mut Command) -> Result<()> {
     output(command).map(drop)
 }
 
 /// Runs `command` and returns its standard output, with the same errors as [`run`].
 pub fn output(command: &mut Command) -> Result<String> {
-    let result = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("failed to start {}", command.get_program().display()))?;
-    succeeded(command, &result)
+    let result = command.stdin(Stdio::null()).output().with_context(|| start_failure(command))?;
+    stdout_of(command, &result)
 }
 
-/// Like [`output`], with `input` on its standard input. The input has to fit a pipe's buffer together with what the
-/// program prints before it has read all of it: right for manifests, wrong for images.
+/// Like [`output`], with `input` on the standard input. Fine for manifests, not for images: the call hangs if the
+/// program prints more than a pipe buffer holds before it has read all of its input.
 pub fn output_with_input(command: &mut Command, input: &[u8]) -> Result<String> {
     use std::io::Write as _;
     let mut child = command
@@ -27,29 +24,35 @@ pub fn output_with_input(command: &mut Command, input: &[u8]) -> Result<String> 
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("failed to start {}", command.get_program().display()))?;
+        .with_context(|| start_failure(command))?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input).with_context(|| format!("failed to write to {}", command.get_program().display()))?;
     }
     let result = child.wait_with_output()?;
-    succeeded(command, &result)
+    stdout_of(command, &result)
 }
 
-fn succeeded(command: &Command, result: &Output) -> Result<String> {
+/// Returns the error text for a command that cannot be started.
+pub fn start_failure(command: &Command) -> String {
+    format!("failed to start `{}`; check that it is installed and on PATH", command.get_program().display())
+}
+
+/// Returns the standard output of a finished command, or an error with the end of its output.
+fn stdout_of(command: &Command, result: &Output) -> Result<String> {
     if result.status.success() {
         return Ok(String::from_utf8_lossy(&result.stdout).into_owned());
     }
-    let said = String::from_utf8_lossy(if result.stderr.is_empty() { &result.stdout } else { &result.stderr });
-    let lines: Vec<&str> = said.lines().collect();
+    let printed = String::from_utf8_lossy(if result.stderr.is_empty() { &result.stdout } else { &result.stderr });
+    let lines: Vec<&str> = printed.lines().collect();
     let tail = lines[lines.len().saturating_sub(15)..].join("\n");
     let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
     bail!("`{} {}` failed ({}):\n{tail}", command.get_program().display(), arguments.join(" "), result.status)
 }
 
-/// Whether a program of this name is on the path.
+/// Returns whether a program of this name is on PATH.
 pub fn on_path(program: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
-        // Debian keeps these off the path of users who are not root.
+        // On Debian, these folders are not on PATH for users other than root.
         || ["/usr/sbin", "/sbin"].iter().any(|folder| std::path::Path::new(folder).join(program).is_file())
 }

@@ -1,4 +1,4 @@
-//! Debian packages that the packaged node and the images need, installed where they are missing.
+//! Debian packages that the packaged node and the image builds need. Missing ones are installed.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,15 +9,15 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{command, progress};
 
-/// A program and the Debian package that has it.
+/// A Debian package, and a program of it that shows whether it is installed.
 pub struct Package {
-    /// A program on the path, or the absolute path of a file.
+    /// A program on PATH, or the absolute path of a file.
     pub provides: &'static str,
-    /// The package's name.
+    /// Name of the package.
     pub name: &'static str,
 }
 
-/// What the packaged node runs on.
+/// Packages that the packaged node needs.
 pub const NODE: &[Package] = &[
     Package { provides: "containerd", name: "containerd" },
     Package { provides: "runc", name: "runc" },
@@ -29,29 +29,33 @@ pub const NODE: &[Package] = &[
     Package { provides: "mount", name: "mount" },
 ];
 
-/// What builds images where there is no docker.
+/// Packages that build images where docker does not run.
 pub const IMAGES: &[Package] = &[
     Package { provides: "buildah", name: "buildah" },
     Package { provides: "mmdebstrap", name: "mmdebstrap" },
-    // buildah starts its steps through a container runtime.
+    // buildah runs build steps with a container runtime.
     Package { provides: "runc", name: "runc" },
 ];
 
-/// Installs those of `packages` that are not there, and says so.
+/// Installs the missing ones of `packages`, and prints their names. Needs root and apt; fails with instructions
+/// otherwise.
 pub fn require(packages: &[Package]) -> Result<()> {
-    let missing: Vec<&str> = packages.iter().filter(|package| !is_there(package)).map(|package| package.name).collect();
+    let missing: Vec<&Package> = packages.iter().filter(|package| !package.is_installed()).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let list = missing.join(" ");
     if !command::on_path("apt-get") {
-        bail!("missing on this machine: {list}; install them (the names are Debian's) and try again");
+        let programs: Vec<_> =
+            missing.iter().map(|one| format!("{} (in Debian: {})", one.provides, one.name)).collect();
+        bail!("these programs are missing: {}. Install them and try again", programs.join(", "));
     }
+    let missing: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    let list = missing.join(" ");
     if !rustix::process::geteuid().is_root() {
-        bail!("missing on this machine: {list}; run `apt-get install {list}` as root and try again");
+        bail!("these Debian packages are missing: {list}. Run `apt-get install {list}` as root and try again");
     }
-    progress::step(format!("installing Debian packages: {list}"), "30 s", || {
-        let _quiet = ServicesStayOff::new()?;
+    progress::step(format!("installing missing Debian packages: {list}"), "30 s", || {
+        let _no_services = NoServiceStart::new()?;
         command::run(Command::new("apt-get").args(["update", "--quiet"]))?;
         command::run(
             Command::new("apt-get")
@@ -64,48 +68,48 @@ pub fn require(packages: &[Package]) -> Result<()> {
     Ok(())
 }
 
-fn is_there(package: &Package) -> bool {
-    if package.provides.starts_with('/') {
-        Path::new(package.provides).exists()
-    } else {
-        command::on_path(package.provides)
+impl Package {
+    fn is_installed(&self) -> bool {
+        if self.provides.starts_with('/') { Path::new(self.provides).exists() } else { command::on_path(self.provides) }
     }
 }
 
-/// Keeps packages from starting their services while it lives: we want containerd the program, not a daemon.
-struct ServicesStayOff {
-    made: bool,
+/// Guard that keeps packages from starting their services during installation: the node needs containerd as a program,
+/// not as a system service.
+struct NoServiceStart {
+    created: bool,
 }
 
+/// Script that Debian packages call before they start a service. Exit code 101 forbids the start.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
-impl ServicesStayOff {
+impl NoServiceStart {
     fn new() -> Result<Self> {
         if Path::new(POLICY).exists() {
-            // The machine has its own policy; what it says about services holds.
-            return Ok(Self { made: false });
+            // The machine has its own policy, which stays in place.
+            return Ok(Self { created: false });
         }
         fs::write(POLICY, "#!/bin/sh\nexit 101\n").with_context(|| format!("failed to write {POLICY}"))?;
         fs::set_permissions(POLICY, fs::Permissions::from_mode(0o755))?;
-        Ok(Self { made: true })
+        Ok(Self { created: true })
     }
 }
 
-impl Drop for ServicesStayOff {
+impl Drop for NoServiceStart {
     fn drop(&mut self) {
-        if self.made {
+        if self.created {
             let _ = fs::remove_file(POLICY);
         }
     }
 }
 
-/// Where systemd runs, the freshly installed services would start at the next boot.
+/// Disables newly installed services where systemd runs, because they would start at the next boot.
 fn disable_services(installed: &[&str]) {
     if !Path::new("/run/systemd/system").exists() {
         return;
     }
     for service in ["containerd", "nftables", "buildah"].iter().filter(|service| installed.contains(service)) {
-        // Failing means that there is no such unit, and nothing to disable.
+        // This fails only if there is no such unit, and then there is nothing to disable.
         let _ = command::run(Command::new("systemctl").args(["disable", "--quiet", service]));
     }
 }

@@ -1,4 +1,4 @@
-//! Programs that are built from Go modules: Kubernetes and its neighbours, each in one pinned version.
+//! Programs built from Go modules: Kubernetes, and the tools around it, each in one pinned version.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,24 +10,24 @@ use anyhow::{Context as _, Result, bail};
 use super::cache::{self, Key};
 use super::{command, progress, repository};
 
-/// The Kubernetes version that `tests/cluster/go.mod` pins; the server reports it.
+/// Kubernetes version, as `tests/cluster/go.mod` pins it. The API server reports this version.
 pub const KUBERNETES: &str = "v1.35.4";
 const COREDNS: &str = "v1.15.0";
 const HELM: &str = "v3.22.0";
 const KIND: &str = "v0.33.0";
 
-/// The file's name of the one binary of Kubernetes.
+/// File name of the binary that contains all Kubernetes programs.
 pub const KUBERNETES_BINARY: &str = "k8s";
-/// The names under which it is called, see `tests/cluster/k8s/main.go`.
+/// Names of the programs in [`KUBERNETES_BINARY`]: see `tests/cluster/k8s/main.go`.
 pub const KUBERNETES_PROGRAMS: &[&str] =
     &["etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"];
 
-/// The folder with etcd, kubectl and the programs of Kubernetes.
+/// Builds etcd, kubectl and the Kubernetes programs. Returns their folder.
 pub fn kubernetes() -> Result<PathBuf> {
     let minor = KUBERNETES.split('.').nth(1).unwrap_or_default();
     let version = "k8s.io/component-base/version";
     let flags = format!("-X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor=1 -X {version}.gitMinor={minor}");
-    let folder = ours(KUBERNETES_BINARY, &format!("Kubernetes {KUBERNETES}"), "5 min", &flags)?;
+    let folder = build_local(KUBERNETES_BINARY, &format!("Kubernetes {KUBERNETES}"), "5 min", &flags)?;
     for program in KUBERNETES_PROGRAMS {
         let link = folder.join(program);
         if !link.is_symlink() {
@@ -37,47 +37,47 @@ pub fn kubernetes() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The NetworkPolicy enforcer.
+/// Builds the NetworkPolicy enforcer. Returns its path, like the functions below.
 pub fn netpol() -> Result<PathBuf> {
-    Ok(ours("netpol", "the NetworkPolicy enforcer", "30 s", "")?.join("netpol"))
+    Ok(build_local("netpol", "the NetworkPolicy enforcer", "30 s", "")?.join("netpol"))
 }
 
-/// The program of the pause container.
+/// Builds the program of the pause container.
 pub fn pause() -> Result<PathBuf> {
-    Ok(ours("pause", "the pause program", "5 s", "")?.join("pause"))
+    Ok(build_local("pause", "the pause program", "5 s", "")?.join("pause"))
 }
 
-/// The program that the node's tests run in pods.
+/// Builds the program that the checks of the node run in pods.
 pub fn probe() -> Result<PathBuf> {
-    Ok(ours("probe", "the probe program", "5 s", "")?.join("probe"))
+    Ok(build_local("probe", "the probe program", "5 s", "")?.join("probe"))
 }
 
-/// The node's tests, as one program.
+/// Builds the checks of the node as one program.
 pub fn node_tests() -> Result<PathBuf> {
-    Ok(compile("nodetest", "the node's tests", "30 s", &["test", "-c"], "-s -w")?.join("nodetest"))
+    Ok(compile("nodetest", "the checks of the node", "30 s", &["test", "-c"], "-s -w")?.join("nodetest"))
 }
 
-/// `CoreDNS`.
+/// Builds CoreDNS.
 pub fn coredns() -> Result<PathBuf> {
-    theirs("coredns", "github.com/coredns/coredns", COREDNS, "2 min")
+    build_public("coredns", "github.com/coredns/coredns", COREDNS, "2 min")
 }
 
-/// Helm: the machine's own, or one built from its module.
+/// Returns helm: the one on PATH, or one built from its module.
 pub fn helm() -> Result<PathBuf> {
-    own_or("helm", "helm.sh/helm/v3/cmd/helm", HELM, "1 min")
+    installed_or_built("helm", "helm.sh/helm/v3/cmd/helm", HELM, "1 min")
 }
 
-/// kind: the machine's own, or one built from its module.
+/// Returns kind: the one on PATH, or one built from its module.
 pub fn kind() -> Result<PathBuf> {
-    own_or("kind", "sigs.k8s.io/kind", KIND, "30 s")
+    installed_or_built("kind", "sigs.k8s.io/kind", KIND, "30 s")
 }
 
-fn own_or(program: &str, module: &str, version: &str, usually: &str) -> Result<PathBuf> {
-    if command::on_path(program) { Ok(PathBuf::from(program)) } else { theirs(program, module, version, usually) }
+fn installed_or_built(program: &str, module: &str, version: &str, usually: &str) -> Result<PathBuf> {
+    if command::on_path(program) { Ok(PathBuf::from(program)) } else { build_public(program, module, version, usually) }
 }
 
-/// Builds a program of our own Go module `tests/cluster`; returns its folder.
-fn ours(package: &str, what: &str, usually: &str, flags: &str) -> Result<PathBuf> {
+/// Builds a package of the Go module `tests/cluster`. Returns the folder of the program.
+fn build_local(package: &str, what: &str, usually: &str, flags: &str) -> Result<PathBuf> {
     compile(package, what, usually, &["build"], &format!("-s -w {flags}"))
 }
 
@@ -99,8 +99,8 @@ fn compile(package: &str, what: &str, usually: &str, how: &[&str], flags: &str) 
     })
 }
 
-/// Builds a published program; returns its path.
-fn theirs(program: &str, module: &str, version: &str, usually: &str) -> Result<PathBuf> {
+/// Builds a program from a public Go module. Returns its path.
+fn build_public(program: &str, module: &str, version: &str, usually: &str) -> Result<PathBuf> {
     let key = Key::default().text(module).text(version).finish();
     let folder = cache::folder("tools", program, &key, |folder| {
         progress::step(format!("building {program} {version}"), usually, || {
@@ -113,16 +113,24 @@ fn theirs(program: &str, module: &str, version: &str, usually: &str) -> Result<P
     Ok(folder.join(program))
 }
 
-fn go() -> Result<Command> {
-    let mut program = PathBuf::from("go");
-    if !command::on_path("go") {
-        program = PathBuf::from("/usr/local/go/bin/go");
-        if !is_executable(&program) {
-            bail!("Go 1.25 or newer is needed to build the local cluster's programs: see https://go.dev/dl");
-        }
+/// Returns the program `go`: the one on PATH, or the one in the folder that the official archive is unpacked to.
+pub fn program() -> Result<PathBuf> {
+    if command::on_path("go") {
+        return Ok(PathBuf::from("go"));
     }
-    let mut go = Command::new(program);
-    // Static binaries run in images made from scratch.
+    let default = PathBuf::from("/usr/local/go/bin/go");
+    if is_executable(&default) {
+        return Ok(default);
+    }
+    bail!(
+        "Go is not installed: there is no `go` on PATH or in /usr/local/go/bin. The programs of the local cluster are \
+         built with it. Install Go 1.25 or newer as https://go.dev/doc/install describes, and try again"
+    )
+}
+
+fn go() -> Result<Command> {
+    let mut go = Command::new(program()?);
+    // Images built from scratch have no libraries, so the binaries must be static.
     go.env("CGO_ENABLED", "0").env_remove("GOFLAGS");
     Ok(go)
 }

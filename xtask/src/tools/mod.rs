@@ -1,6 +1,6 @@
-//! What the tasks need beside cargo: programs built once and cached, Debian packages, progress lines.
+//! Tools that the tasks share: cached builds of programs, Debian packages, running commands, and progress lines.
 //!
-//! Nothing here knows what a cluster is; `cluster` and `image` are built on it.
+//! Nothing here depends on `cluster` or `image`, which are built on these modules.
 
 pub mod cache;
 pub mod command;
@@ -11,8 +11,8 @@ pub mod rust;
 
 use std::path::PathBuf;
 
-/// The repository's root: every committed input is named relative to it.
+/// Returns the root folder of the repository.
 pub fn repository() -> PathBuf {
-    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    here.parent().map_or_else(|| here.clone(), PathBuf::from)
+    let crate_folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    crate_folder.parent().map_or_else(|| crate_folder.clone(), PathBuf::from)
 }

@@ -1,11 +1,11 @@
-//! Progress of long steps, on standard error so that a task's result can be piped.
+//! Progress of long steps, on standard error, so that the result of a task can be piped.
 
 use std::fmt::Display;
 use std::time::Instant;
 
 use anyhow::Result;
 
-/// Says what begins and how long it usually takes, does it, and says how long it took.
+/// Runs `work`. Prints what it does and how long it usually takes, and at the end how long it took.
 pub fn step<T>(what: impl Display, usually: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     eprintln!("· {what} (usually {usually})");
     let start = Instant::now();
@@ -18,7 +18,7 @@ pub fn step<T>(what: impl Display, usually: &str, work: impl FnOnce() -> Result<
     result
 }
 
-/// One line that is no step of its own.
+/// Prints one line of progress.
 pub fn note(what: impl Display) {
     eprintln!("· {what}");
 }

@@ -1,4 +1,4 @@
-//! The product's own binaries, as its images hold them: static, optimised, stripped.
+//! Release builds of the product's binaries, as its images contain them: static, optimised, stripped.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,10 +7,10 @@ use anyhow::Result;
 
 use super::{command, progress, repository};
 
-/// Builds a binary (named like its package) for release and returns its file.
+/// Builds the binary of a package, which has the name of the package, for release. Returns its path.
 pub fn static_binary(package: &str) -> Result<PathBuf> {
     let architecture = std::env::consts::ARCH;
-    // With the target named, flags for it do not reach procedural macros, which cannot be static.
+    // With an explicit target, its flags do not apply to procedural macros, which cannot be static.
     let target = format!("{architecture}-unknown-linux-gnu");
     let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
     let repository = repository();

@@ -1,4 +1,4 @@
-//! What becomes a rule, and what the refusals say.
+//! Tests of the conversion and of its error messages.
 #![allow(clippy::unwrap_used)]
 
 use serde::Deserialize as _;
@@ -12,7 +12,7 @@ fn convert(argument: serde_json::Value) -> Result<model::Argument, String> {
 }
 
 #[test]
-fn every_type_becomes_its_rule() {
+fn every_type_converts_to_its_rule() {
     let deep = json!({"name": "edits", "required": true, "type": "Array", "array": {"maxItems": 8, "items":
     {"type": "Object", "object": {"properties": [
         {"name": "oldText", "required": true, "type": "String", "string": {"maxLength": 10}},
@@ -32,7 +32,7 @@ fn every_type_becomes_its_rule() {
 }
 
 #[test]
-fn a_refusal_names_the_field_and_the_way_out() {
+fn an_error_names_the_field_and_says_what_to_do() {
     let cases = [
         (json!({"name": "a", "type": "Path"}), "a.path: must be set when type is Path"),
         (
@@ -49,7 +49,7 @@ fn a_refusal_names_the_field_and_the_way_out() {
         ),
         (
             json!({"name": "a", "type": "Path", "path": {"within": ["/x/../y"]}}),
-            "a.path: \"/x/../y\" is not an absolute path without `.`, `..`, empty, `~` or glob components and without a slash at its end",
+            "a.path: \"/x/../y\" is not an absolute path without a trailing slash and without `.`, `..`, empty, `~` or glob components",
         ),
         (
             json!({"name": "a", "type": "Const", "const": {}}),
@@ -59,7 +59,7 @@ fn a_refusal_names_the_field_and_the_way_out() {
             json!({"name": "a", "type": "Object", "object": {"properties": [
                 {"name": "b", "type": "Array", "array": {"maxItems": 1, "items":
                     {"type": "String", "string": {"maxLength": 1, "pattern": "^(?i)a$"}}}}]}}),
-            "a.b.array.items.string: pattern \"^(?i)a$\" is refused: a group other than (…) and (?:…), which regular expressions of ECMA-262 and of the gateway do not read alike",
+            "a.b.array.items.string: pattern \"^(?i)a$\" is refused: a group other than (…) and (?:…), which the regular expressions of ECMA-262 and of the gateway do not read in the same way",
         ),
     ];
     for (argument, message) in cases {

@@ -1,4 +1,4 @@
-//! From the wire to the model: everything is checked here, once.
+//! Converts a policy from the wire to the model and checks every value.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
     Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server, ServerLimits, StaleAfter,
-    TenantPolicy, Tool, Traffic, Uid, VerificationKey,
+    TenantLimits, TenantPolicy, Tool, Uid, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
 use super::ConvertError;
-use super::part::{each, invalid, require, text};
+use super::field::{each, invalid, require, text};
 use super::rule_from_wire::arguments;
 use crate::{feature, wire};
 
-/// The policy in a message.
+/// Converts a message to a policy.
 pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
     let wire::Policy {
         required_features,
@@ -54,7 +54,7 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         issuer: text(issuer, "issuer")?,
         keys: each(keys, key)?,
         session_key,
-        traffic: Traffic { calls_per_minute, max_concurrent_calls },
+        traffic: TenantLimits { calls_per_minute, max_concurrent_calls },
         stale_after: StaleAfter { read: Duration::from_millis(read_ms), write: Duration::from_millis(write_ms) },
         currency,
         servers: each(servers, server)?,

@@ -1,31 +1,31 @@
-//! Between the messages of the wire and the model of a policy.
+//! Converts between wire messages and the model of a policy.
 //!
-//! Both ways take every struct apart field by field (no `..`): a field that one side gains does not compile until
-//! the other side has it. From the model to the wire nothing can fail; from the wire everything is checked once.
+//! Both directions destructure every struct completely (no `..`), so a field that is added on one side does not compile
+//! until the other side has it. Conversion to the wire cannot fail; conversion from the wire checks every value once.
 
+mod field;
 mod from_wire;
-mod part;
 mod rule_from_wire;
 mod to_wire;
 
 pub use from_wire::from_wire;
 pub use to_wire::to_wire;
 
-/// Why a message is not a policy.
+/// Why a message is not a valid policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConvertError {
-    /// The policy needs something that this build does not enforce.
+    /// The policy requires a feature that this version does not know.
     #[error("failed to convert the policy: it requires the feature {0:?}, which this version does not know")]
     UnknownFeature(String),
-    /// A part that must be there is not, or is of a kind that this build does not know.
+    /// A required field is missing, or is of a kind that this version does not know.
     #[error("failed to convert the policy: {0} is missing or of an unknown kind")]
     Missing(&'static str),
-    /// A part has a value that it cannot have.
+    /// A field has an invalid value.
     #[error("failed to convert the policy: {field} is not {expected}")]
     Invalid {
-        /// The part.
+        /// Name of the field.
         field: &'static str,
-        /// What it should be.
+        /// What the value should be.
         expected: &'static str,
     },
 }

@@ -1,15 +1,13 @@
-//! The rules of arguments, from the wire to the model.
+//! Converts argument rules from the wire to the model.
 
-use mcp_fleet_policy::model::{Argument, ItemRule, PathRule, Rule, Scalar, StringRule};
+use mcp_fleet_policy::json::MAX_INTEGER;
+use mcp_fleet_policy::model::{Argument, ArrayRule, PathRule, Rule, Scalar, StringRule};
 
 use super::ConvertError;
-use super::part::{each, invalid, require, text};
+use super::field::{each, invalid, require, text};
 use crate::wire;
 use crate::wire::const_rule::Value;
 use crate::wire::rule::Kind;
-
-/// The largest whole number that every JSON reader keeps exact: 2^53 − 1 (RFC 8259, 6).
-const MAX_EXACT: i64 = (1 << 53) - 1;
 
 pub(super) fn arguments(list: Vec<wire::Argument>) -> Result<Vec<Argument>, ConvertError> {
     each(list, |wire::Argument { name, required, rule: kind }| {
@@ -22,7 +20,7 @@ fn rule(message: wire::Rule) -> Result<Rule, ConvertError> {
     let wire::Rule { kind } = message;
     Ok(match kind.ok_or(ConvertError::Missing("rule"))? {
         Kind::Path(wire::PathRule { within, extensions, dotfiles }) => {
-            // A path rule without roots would have to mean «nothing» everywhere; say so where it is written.
+            // Reject a path rule without roots here: it would admit no path, and every user would have to know that.
             require(!within.is_empty(), "path.within", "a list of one root or more")?;
             require(within.iter().all(|root| root.starts_with('/')), "path.within", "a list of absolute paths")?;
             Rule::Path(PathRule { within, extensions, dotfiles })
@@ -32,7 +30,7 @@ fn rule(message: wire::Rule) -> Result<Rule, ConvertError> {
             Rule::String(StringRule { max_length, pattern, leading_dash })
         }
         Kind::Integer(wire::IntegerRule { minimum, maximum }) => {
-            let exact = |value: i64| (-MAX_EXACT..=MAX_EXACT).contains(&value);
+            let exact = |value: i64| (-MAX_INTEGER..=MAX_INTEGER).contains(&value);
             require(exact(minimum) && exact(maximum), "integer", "within 2^53 − 1 either side of zero")?;
             Rule::Integer { minimum, maximum }
         }
@@ -48,7 +46,7 @@ fn rule(message: wire::Rule) -> Result<Rule, ConvertError> {
         Kind::Array(list) => {
             let wire::ArrayRule { item, max_items } = *list;
             let item = rule(*item.ok_or(ConvertError::Missing("array.item"))?)?;
-            Rule::Array(Box::new(ItemRule { item, max_items }))
+            Rule::Array(Box::new(ArrayRule { item, max_items }))
         }
         Kind::Object(wire::ObjectRule { properties }) => Rule::Object(arguments(properties)?),
     })

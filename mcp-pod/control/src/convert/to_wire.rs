@@ -1,16 +1,16 @@
-//! From the model to the wire.
+//! Converts a policy from the model to the wire.
 
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, Budget, Grant, GrantedTool, ItemRule, PathRule, Period, Principal, PrincipalLimits, Rule, Scalar,
-    Selector, Server, ServerLimits, StaleAfter, StringRule, TenantPolicy, Tool, Traffic, VerificationKey,
+    Argument, ArrayRule, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Scalar,
+    Selector, Server, ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
 };
 
 use crate::{feature, wire};
 
-/// The message that carries a policy.
+/// Converts a policy to its message.
 pub fn to_wire(policy: &TenantPolicy) -> wire::Policy {
     let TenantPolicy {
         tenant,
@@ -28,7 +28,7 @@ pub fn to_wire(policy: &TenantPolicy) -> wire::Policy {
         principals,
         budgets,
     } = policy;
-    let Traffic { calls_per_minute, max_concurrent_calls } = *traffic;
+    let TenantLimits { calls_per_minute, max_concurrent_calls } = *traffic;
     let StaleAfter { read, write } = *stale_after;
     wire::Policy {
         required_features: feature::required(policy),
@@ -135,8 +135,8 @@ fn constant(scalar: &Scalar) -> wire::ConstRule {
     wire::ConstRule { value: Some(value) }
 }
 
-fn array(list: &ItemRule) -> wire::ArrayRule {
-    let ItemRule { item, max_items } = list;
+fn array(list: &ArrayRule) -> wire::ArrayRule {
+    let ArrayRule { item, max_items } = list;
     wire::ArrayRule { item: Some(Box::new(rule(item))), max_items: *max_items }
 }
 

@@ -1,12 +1,12 @@
-//! Any policy that a tenant could have, for property tests.
+//! Random policies for property tests.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, Budget, Grant, GrantedTool, ItemRule, PathRule, Period, Principal, PrincipalLimits, Rule, Scalar,
-    Selector, Server, ServerLimits, StaleAfter, StringRule, TenantPolicy, Tool, Traffic, VerificationKey,
+    Argument, ArrayRule, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Scalar,
+    Selector, Server, ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 use proptest::collection::vec;
@@ -44,7 +44,7 @@ fn rule() -> impl Strategy<Value = Rule> {
     leaf.prop_recursive(3, 12, 3, |inner| {
         prop_oneof![
             (inner.clone(), any::<u32>())
-                .prop_map(|(item, max_items)| Rule::Array(Box::new(ItemRule { item, max_items }))),
+                .prop_map(|(item, max_items)| Rule::Array(Box::new(ArrayRule { item, max_items }))),
             vec((name(), any::<bool>(), inner), 0..3).prop_map(|list| Rule::Object(named(list))),
         ]
     })
@@ -75,7 +75,7 @@ fn server() -> impl Strategy<Value = Server> {
     );
     (name(), uid(), option::of(any::<SocketAddr>()), "spiffe://[a-z]{1,8}", vec(tool, 0..4), limits).prop_map(
         |(name, uid, upstream, identity, tools, limits)| {
-            // The text form of an address has no flow label; the operator never makes one.
+            // The text form of an address has no flow label, and the operator never sets one.
             let upstream = upstream.map(|address| SocketAddr::new(address.ip(), address.port()));
             Server { name, uid, upstream, identity, tools, limits }
         },
@@ -130,7 +130,7 @@ fn budget() -> impl Strategy<Value = Budget> {
     )
 }
 
-/// Any policy.
+/// A random policy.
 pub(crate) fn policy() -> impl Strategy<Value = TenantPolicy> {
     let key = (name(), vec(any::<u8>(), 64))
         .prop_map(|(kid, rest)| VerificationKey { kid, point: std::iter::once(4).chain(rest).collect() });
@@ -150,7 +150,7 @@ pub(crate) fn policy() -> impl Strategy<Value = TenantPolicy> {
             issuer,
             keys,
             session_key,
-            traffic: Traffic { calls_per_minute, max_concurrent_calls },
+            traffic: TenantLimits { calls_per_minute, max_concurrent_calls },
             stale_after: StaleAfter {
                 read: Duration::from_millis(read.into()),
                 write: Duration::from_millis(write.into()),

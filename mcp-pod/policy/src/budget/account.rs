@@ -1,4 +1,4 @@
-//! One budget as the gateway sees it: its limits, its leases, what was asked for, and what was refused last.
+//! One budget as the gateway sees it: its limits, its leases, the pending lease request and the last refusal.
 
 use std::time::Duration;
 
@@ -9,14 +9,15 @@ use crate::reason::Reason;
 use crate::tick::Tick;
 use crate::units::{Currency, Micros};
 
-/// A lease is good for so many calls, and for one part of so many of the budget, whichever is more.
-const CALLS: u64 = 64;
-const PART: u64 = 8;
-/// What is asked for where the policy in force sets no limit: if the ledger knows of one, the lease shows it.
+/// A lease request asks for at least this many calls at the price of the current one, as far as the budget allows.
+const LEASE_CALLS: u64 = 64;
+/// A lease request asks for at least the budget divided by this.
+const LEASES_PER_BUDGET: u64 = 8;
+/// Calls requested where the policy sets no limit. If the ledger has a newer policy with a limit, it grants less.
 const UNLIMITED_CALLS: u64 = 1_000_000_000_000;
-/// How long a refusal is remembered: doubled with each in a row, up to the most.
-const FIRST: Duration = Duration::from_secs(1);
-const MOST: Duration = Duration::from_secs(10);
+/// How long no new lease is requested after a refusal; doubles with each consecutive refusal.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
 /// A budget of the policy in force.
 #[derive(Debug)]
@@ -24,30 +25,29 @@ pub(super) struct Account {
     name: String,
     amount: Option<Micros>,
     calls: Option<u64>,
-    /// For a person, such as `5 USD a day`.
+    /// The limit in words, such as `5 USD a day`.
     limit: String,
-    /// Numbers of its leases that may still be open.
+    /// Numbers of the budget's leases that may still be open.
     pub(super) leases: Vec<u64>,
-    pub(super) asked: Option<Asked>,
-    refused: Option<Refused>,
-    /// Refusals in a row.
-    refusals: u32,
+    pub(super) pending: Option<PendingRequest>,
+    refusal: Option<Refusal>,
+    consecutive_refusals: u32,
 }
 
-/// A request without an answer.
+/// A lease request that has not been answered.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct PendingRequest {
     pub(super) request: LeaseRequest,
     pub(super) sent: bool,
 }
 
-/// What the ledger did not give, so that a storm of calls is not a storm of requests.
+/// The last refusal by the ledger. Remembered for a while, so that a burst of calls does not cause a burst of requests.
 #[derive(Debug)]
-struct Refused {
+struct Refusal {
     until: Tick,
-    /// What could not be had; less than that could be.
+    /// Minimum that was refused; a smaller need may still be granted.
     need: Spend,
-    /// Absent: the ledger could not say.
+    /// End of the period if the budget is exhausted; `None` if the ledger was unavailable.
     period_end: Option<i64>,
 }
 
@@ -64,21 +64,22 @@ impl Account {
             calls: *calls,
             limit: format!("{} {article} {}", parts.join(" and "), period.noun()),
             leases: Vec::new(),
-            asked: None,
-            refused: None,
-            refusals: 0,
+            pending: None,
+            refusal: None,
+            consecutive_refusals: 0,
         }
     }
 
-    /// The limits of a new policy; leases and requests stay, a refusal is forgotten because there may be room now.
-    pub(super) fn renew(self, newer: Self) -> Self {
-        Self { leases: self.leases, asked: self.asked, ..newer }
+    /// Takes over the limits of a new policy. Leases and the pending request stay; the last refusal is dropped, because
+    /// the new limits may leave room.
+    pub(super) fn with_limits_of(self, newer: Self) -> Self {
+        Self { leases: self.leases, pending: self.pending, ..newer }
     }
 
-    /// Whether there is no room for this need, as far as is known.
-    pub(super) fn refusal(&self, now: Tick, wall: i64, need: Spend) -> Option<Denial> {
-        let refused = self.refused.as_ref().filter(|refused| now < refused.until && need.covers(refused.need))?;
-        Some(match refused.period_end {
+    /// Returns the denial for this need if the ledger recently refused the same or less.
+    pub(super) fn denial(&self, now: Tick, wall: i64, need: Spend) -> Option<Denial> {
+        let refusal = self.refusal.as_ref().filter(|refusal| now < refusal.until && need.covers(refusal.need))?;
+        Some(match refusal.period_end {
             Some(end) => Denial {
                 resets_at: Some(end),
                 retry_after: Some(Duration::from_secs(u64::try_from(end.saturating_sub(wall)).unwrap_or(0))),
@@ -86,22 +87,25 @@ impl Account {
                     .with_limit(format!("the budget `{}` allows {}", self.name, self.limit))
             },
             None => Denial {
-                retry_after: Some(refused.until.since(now)),
+                retry_after: Some(refusal.until.since(now)),
                 ..Denial::new(Reason::BudgetUnavailable)
                     .with_limit(format!("the ledger of the budget `{}` cannot be reached", self.name))
             },
         })
     }
 
-    /// Asks for a lease that such a call fits in, unless one is asked for already; true if that is new.
-    pub(super) fn ask(&mut self, number: u64, budget_uid: &str, need: Spend) -> bool {
-        if self.asked.is_some() {
+    /// Queues a request for a lease that covers this need. Returns whether the request is new: there is at most one
+    /// pending request per budget.
+    pub(super) fn request_lease(&mut self, number: u64, budget_uid: &str, need: Spend) -> bool {
+        if self.pending.is_some() {
             return false;
         }
-        let size = |least: u64, total: Option<u64>, all: u64| match total {
-            Some(total) if least > 0 => least.saturating_mul(CALLS).max(total / PART).min(total).max(least),
+        let size = |minimum: u64, total: Option<u64>, unlimited: u64| match total {
+            Some(total) if minimum > 0 => {
+                minimum.saturating_mul(LEASE_CALLS).max(total / LEASES_PER_BUDGET).min(total).max(minimum)
+            }
             Some(_) => 0,
-            None => all,
+            None => unlimited,
         };
         let request = LeaseRequest {
             request: number,
@@ -111,35 +115,36 @@ impl Account {
             calls: size(need.calls, self.calls, UNLIMITED_CALLS),
             minimum_calls: need.calls,
         };
-        self.asked = Some(Asked { request, sent: false });
+        self.pending = Some(PendingRequest { request, sent: false });
         true
     }
 
-    /// The request of that number has been answered.
-    pub(super) fn answered(&mut self, number: u64) -> Option<LeaseRequest> {
-        self.asked.take_if(|asked| asked.request.request == number).map(|asked| asked.request)
+    /// Removes and returns the pending request if it has this number.
+    pub(super) fn take_pending(&mut self, number: u64) -> Option<LeaseRequest> {
+        self.pending.take_if(|pending| pending.request.request == number).map(|pending| pending.request)
     }
 
-    pub(super) fn granted(&mut self, lease: u64) {
+    /// Adds a granted lease and clears the last refusal.
+    pub(super) fn add_lease(&mut self, lease: u64) {
         self.leases.push(lease);
-        self.refused = None;
-        self.refusals = 0;
+        self.refusal = None;
+        self.consecutive_refusals = 0;
     }
 
-    /// Remembers that this could not be had, at most to the end of the period.
-    pub(super) fn refuse(&mut self, now: Tick, wall: i64, need: Spend, period_end: Option<i64>) {
-        let mut time = FIRST.saturating_mul(1 << self.refusals.min(8)).min(MOST);
-        self.refusals = self.refusals.saturating_add(1);
+    /// Remembers a refusal for the backoff time, or until the period ends if that is sooner.
+    pub(super) fn add_refusal(&mut self, now: Tick, wall: i64, need: Spend, period_end: Option<i64>) {
+        let mut backoff = MIN_BACKOFF.saturating_mul(1 << self.consecutive_refusals.min(8)).min(MAX_BACKOFF);
+        self.consecutive_refusals = self.consecutive_refusals.saturating_add(1);
         if let Some(end) = period_end {
-            time = time.min(Duration::from_secs(u64::try_from(end.saturating_sub(wall)).unwrap_or(0)));
+            backoff = backoff.min(Duration::from_secs(u64::try_from(end.saturating_sub(wall)).unwrap_or(0)));
         }
-        self.refused = Some(Refused { until: now.plus(time), need, period_end });
+        self.refusal = Some(Refusal { until: now.plus(backoff), need, period_end });
     }
 }
 
-/// What a call takes out of a budget: nothing where it meets no limit, so that free calls need no ledger; else money
-/// and a call, so that reports tell both.
+/// Returns what a call needs from a budget: nothing if the budget does not limit it, so that free calls need no
+/// ledger; otherwise its price and one call, so that reports carry both.
 pub(super) fn need(budget: &Budget, price: Micros) -> Spend {
-    let counts = budget.calls.is_some() || (budget.amount.is_some() && price > Micros::ZERO);
-    if counts { Spend { amount: price, calls: 1 } } else { Spend::default() }
+    let limited = budget.calls.is_some() || (budget.amount.is_some() && price > Micros::ZERO);
+    if limited { Spend { amount: price, calls: 1 } } else { Spend::default() }
 }

@@ -1,66 +1,66 @@
-//! Who spent what from a lease.
+//! Reserved and spent amounts of one lease, by principal, server and tool.
 
 use foldhash::HashMap;
 
-use super::{Call, Spend, SpendItem};
+use super::{PricedCall, Spend, SpendItem};
 
-/// The places of tools by principal, server and tool: three look-ups by borrowed names, so that a call that was seen
-/// before allocates nothing.
-type Places = HashMap<String, HashMap<String, HashMap<String, usize>>>;
+/// Indices by principal, server and tool. Three nested lookups by borrowed names, so that a repeated call allocates
+/// nothing.
+type Indices = HashMap<String, HashMap<String, HashMap<String, usize>>>;
 
-/// What was taken and spent, by principal, server and tool.
+/// Usage of one lease, by principal, server and tool.
 #[derive(Debug, Default)]
 pub(super) struct Items {
-    places: Places,
-    taken: Vec<Taken>,
+    indices: Indices,
+    usage: Vec<Usage>,
 }
 
-/// Of one principal and tool.
+/// Usage by one principal of one tool.
 #[derive(Clone, Copy, Debug, Default)]
-struct Taken {
+struct Usage {
     reserved: Spend,
     spent: Spend,
 }
 
 impl Items {
-    /// Reserves for this call; gives its place.
-    pub(super) fn reserve(&mut self, call: &Call<'_>, spend: Spend) -> usize {
-        let known = self.places.get(call.principal).and_then(|servers| servers.get(call.server)?.get(call.tool));
-        let place = known.copied().unwrap_or_else(|| {
-            let servers = self.places.entry(call.principal.to_owned()).or_default();
+    /// Adds a reservation for this call and returns the index of its item.
+    pub(super) fn reserve(&mut self, call: &PricedCall<'_>, spend: Spend) -> usize {
+        let known = self.indices.get(call.principal).and_then(|servers| servers.get(call.server)?.get(call.tool));
+        let index = known.copied().unwrap_or_else(|| {
+            let servers = self.indices.entry(call.principal.to_owned()).or_default();
             let tools = servers.entry(call.server.to_owned()).or_default();
-            tools.insert(call.tool.to_owned(), self.taken.len());
-            self.taken.push(Taken::default());
-            self.taken.len() - 1
+            tools.insert(call.tool.to_owned(), self.usage.len());
+            self.usage.push(Usage::default());
+            self.usage.len() - 1
         });
-        if let Some(taken) = self.taken.get_mut(place) {
-            taken.reserved = taken.reserved.plus(spend);
+        if let Some(usage) = self.usage.get_mut(index) {
+            usage.reserved = usage.reserved.plus(spend);
         }
-        place
+        index
     }
 
-    /// Ends a reservation of that place.
-    pub(super) fn settle(&mut self, place: usize, reserved: Spend, spent: Spend) {
-        if let Some(taken) = self.taken.get_mut(place) {
-            taken.reserved = taken.reserved.minus(reserved);
-            taken.spent = taken.spent.plus(spent);
+    /// Settles a reservation of the item at this index.
+    pub(super) fn settle(&mut self, index: usize, reserved: Spend, spent: Spend) {
+        if let Some(usage) = self.usage.get_mut(index) {
+            usage.reserved = usage.reserved.minus(reserved);
+            usage.spent = usage.spent.plus(spent);
         }
     }
 
-    /// Whatever is still reserved is spent.
+    /// Counts every open reservation as spent.
     pub(super) fn spend_reserved(&mut self) {
-        for Taken { reserved, spent } in &mut self.taken {
+        for Usage { reserved, spent } in &mut self.usage {
             *spent = spent.plus(std::mem::take(reserved));
         }
     }
 
-    /// What was spent, in the order of names.
+    /// Returns the spend of each principal and tool, sorted by name.
     pub(super) fn report(&self) -> Vec<SpendItem> {
-        let mut items = Vec::with_capacity(self.taken.len());
-        for (principal, servers) in &self.places {
+        let mut items = Vec::with_capacity(self.usage.len());
+        for (principal, servers) in &self.indices {
             for (server, tools) in servers {
-                for (tool, place) in tools {
-                    let Some(Taken { spent, .. }) = self.taken.get(*place) else { continue };
+                for (tool, index) in tools {
+                    let Some(Usage { spent, .. }) = self.usage.get(*index) else { continue };
                     if !spent.is_nothing() {
                         items.push(SpendItem {
                             principal: principal.clone(),

@@ -1,33 +1,34 @@
-//! One lease: open, then draining, then ended, then forgotten once the ledger has its last report.
+//! One lease. It is open, then draining, then ended, and is removed once the ledger has acknowledged its last report.
 
 use std::time::Duration;
 
 use super::items::Items;
-use super::{Call, Charge, Grant, Spend, SpendReport};
+use super::{Charge, GrantedLease, PricedCall, Spend, SpendReport};
 use crate::tick::Tick;
 
-/// A lease that nobody uses is given back.
-const IDLE: Duration = Duration::from_secs(10);
-/// How often spending is reported.
-const REPORT: Duration = Duration::from_secs(1);
+/// How long a lease may be unused before it is returned.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Interval between spend reports.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a report waits for its ack before a newer one is sent.
-const ACK: Duration = Duration::from_secs(10);
-/// How long before its deadline a lease takes no more calls, and ends: parts of its validity, and at most.
-const STOP: (u32, Duration) = (4, Duration::from_secs(2));
-const END: (u32, Duration) = (8, Duration::from_secs(1));
+const ACK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long before its deadline a lease accepts no more calls: this fraction (1/n) of its validity, but at most this.
+const CLOSE_MARGIN: (u32, Duration) = (4, Duration::from_secs(2));
+/// How long before its deadline a lease ends, in the same form.
+const END_MARGIN: (u32, Duration) = (8, Duration::from_secs(1));
 
-/// Where a lease stands.
+/// State of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Calls are paid from it.
+enum State {
+    /// Calls can reserve from it.
     Open,
-    /// No more calls; those in flight are waited for.
+    /// No new reservations; waits for open ones to be settled.
     Draining,
-    /// Nothing is reserved, and nothing will be spent.
+    /// Nothing is reserved and nothing more will be spent.
     Ended,
 }
 
-/// A part of a budget that this gateway may spend.
+/// An amount of a budget that this gateway may spend until a deadline.
 #[derive(Debug)]
 pub(super) struct Lease {
     id: String,
@@ -36,26 +37,26 @@ pub(super) struct Lease {
     reserved: Spend,
     spent: Spend,
     items: Items,
-    stage: Stage,
-    /// No more calls from then on.
-    stop: Tick,
-    /// What is reserved then counts as spent, so that the last report is there before the deadline.
-    end: Tick,
-    used: Tick,
+    state: State,
+    /// When the lease stops accepting calls.
+    close_at: Tick,
+    /// When the lease ends. Open reservations then count as spent, so that the last report arrives before the deadline.
+    end_at: Tick,
+    last_used: Tick,
     sequence: u64,
-    reported: Tick,
-    /// Spending that no report holds.
-    news: bool,
-    /// The newest report, until it is acked.
-    sent: Option<SpendReport>,
-    /// It may have been lost.
-    again: bool,
+    last_report: Tick,
+    /// Whether something was spent since the last report.
+    unreported: bool,
+    /// The newest report, until it is acknowledged.
+    unacked: Option<SpendReport>,
+    /// Whether `unacked` may have been lost and has to be sent again.
+    resend: bool,
 }
 
 impl Lease {
-    pub(super) fn new(now: Tick, budget_uid: String, grant: Grant) -> Self {
-        let Grant { lease: id, amount, calls, valid } = grant;
-        let before = |(part, most): (u32, Duration)| now.plus(valid.saturating_sub((valid / part).min(most)));
+    pub(super) fn new(now: Tick, budget_uid: String, grant: GrantedLease) -> Self {
+        let GrantedLease { lease: id, amount, calls, valid } = grant;
+        let before = |(parts, max): (u32, Duration)| now.plus(valid.saturating_sub((valid / parts).min(max)));
         Self {
             id,
             budget_uid,
@@ -63,15 +64,15 @@ impl Lease {
             reserved: Spend::default(),
             spent: Spend::default(),
             items: Items::default(),
-            stage: Stage::Open,
-            stop: before(STOP),
-            end: before(END),
-            used: now,
+            state: State::Open,
+            close_at: before(CLOSE_MARGIN),
+            end_at: before(END_MARGIN),
+            last_used: now,
             sequence: 0,
-            reported: now,
-            news: false,
-            sent: None,
-            again: false,
+            last_report: now,
+            unreported: false,
+            unacked: None,
+            resend: false,
         }
     }
 
@@ -83,63 +84,63 @@ impl Lease {
         &self.budget_uid
     }
 
-    /// Whether a call can be paid from it.
+    /// Returns whether the lease can cover this need.
     pub(super) fn fits(&self, now: Tick, need: Spend) -> bool {
         let left = self.granted.minus(self.reserved).minus(self.spent);
-        self.stage == Stage::Open && now < self.stop && left.covers(need)
+        self.state == State::Open && now < self.close_at && left.covers(need)
     }
 
-    /// Takes what [`Lease::fits`] has said there is; gives the place among the items.
-    pub(super) fn reserve(&mut self, now: Tick, call: &Call<'_>, need: Spend) -> usize {
-        self.used = now;
+    /// Reserves an amount for which [`Lease::fits`] returned true. Returns the index of the call's item.
+    pub(super) fn reserve(&mut self, now: Tick, call: &PricedCall<'_>, need: Spend) -> usize {
+        self.last_used = now;
         self.reserved = self.reserved.plus(need);
         self.items.reserve(call, need)
     }
 
-    /// Ends a reservation; one that was counted as spent when the lease ended stays spent.
+    /// Settles a reservation. One that counted as spent when the lease ended stays spent.
     pub(super) fn settle(&mut self, now: Tick, item: usize, reserved: Spend, charge: Charge) {
-        if self.stage == Stage::Ended {
+        if self.state == State::Ended {
             return;
         }
         let spent = if charge == Charge::Full { reserved } else { Spend::default() };
-        self.used = now;
+        self.last_used = now;
         self.reserved = self.reserved.minus(reserved);
         self.spent = self.spent.plus(spent);
         self.items.settle(item, reserved, spent);
-        self.news |= !spent.is_nothing();
-        if self.stage == Stage::Draining {
+        self.unreported |= !spent.is_nothing();
+        if self.state == State::Draining {
             self.drain();
         }
     }
 
-    /// Takes no more calls; ends once those in flight are settled.
+    /// Accepts no more calls; the lease ends once its open reservations are settled.
     pub(super) fn drain(&mut self) {
-        if self.stage != Stage::Ended {
-            self.stage = if self.reserved.is_nothing() { Stage::Ended } else { Stage::Draining };
+        if self.state != State::Ended {
+            self.state = if self.reserved.is_nothing() { State::Ended } else { State::Draining };
         }
     }
 
-    /// Lets time pass.
-    pub(super) fn tick(&mut self, now: Tick) {
-        if now >= self.end && self.stage != Stage::Ended {
+    /// Ends or drains the lease if it is near its deadline or idle.
+    pub(super) fn expire_leases(&mut self, now: Tick) {
+        if now >= self.end_at && self.state != State::Ended {
             self.items.spend_reserved();
             self.spent = self.spent.plus(std::mem::take(&mut self.reserved));
-            self.stage = Stage::Ended;
-        } else if now >= self.stop || now.since(self.used) >= IDLE && self.reserved.is_nothing() {
+            self.state = State::Ended;
+        } else if now >= self.close_at || now.since(self.last_used) >= IDLE_TIMEOUT && self.reserved.is_nothing() {
             self.drain();
         }
     }
 
-    /// The report that is due, if one is.
+    /// Returns the report to send now, if one is due or has to be sent again.
     pub(super) fn report(&mut self, now: Tick) -> Option<SpendReport> {
-        let last = self.stage == Stage::Ended;
-        if self.sent.as_ref().is_some_and(|sent| sent.last) || !(last || self.is_due(now)) {
-            return std::mem::take(&mut self.again).then(|| self.sent.clone()).flatten();
+        let last = self.state == State::Ended;
+        if self.unacked.as_ref().is_some_and(|report| report.last) || !(last || self.is_due(now)) {
+            return std::mem::take(&mut self.resend).then(|| self.unacked.clone()).flatten();
         }
         self.sequence += 1;
-        self.reported = now;
-        self.news = false;
-        self.again = false;
+        self.last_report = now;
+        self.unreported = false;
+        self.resend = false;
         let report = SpendReport {
             lease: self.id.clone(),
             budget_uid: self.budget_uid.clone(),
@@ -149,25 +150,25 @@ impl Lease {
             last,
             items: self.items.report(),
         };
-        self.sent = Some(report.clone());
+        self.unacked = Some(report.clone());
         Some(report)
     }
 
     fn is_due(&self, now: Tick) -> bool {
-        let waited = now.since(self.reported);
-        self.news && !self.again && waited >= if self.sent.is_some() { ACK } else { REPORT }
+        let interval = if self.unacked.is_some() { ACK_TIMEOUT } else { REPORT_INTERVAL };
+        self.unreported && !self.resend && now.since(self.last_report) >= interval
     }
 
-    /// The newest report may have been lost with the connection.
-    pub(super) fn reconnected(&mut self) {
-        self.again = self.sent.is_some();
+    /// Sends the newest report again if it is unacknowledged: it may have been lost with the connection.
+    pub(super) fn resend_unanswered(&mut self) {
+        self.resend = self.unacked.is_some();
     }
 
-    /// The ledger has the reports up to this one; true if it was the last.
-    pub(super) fn acked(&mut self, sequence: u64) -> bool {
-        let Some(sent) = self.sent.take_if(|sent| sent.sequence <= sequence) else { return false };
-        self.again = false;
-        sent.last
+    /// Records that the ledger has stored the reports up to this one. Returns whether it was the last.
+    pub(super) fn acknowledge_report(&mut self, sequence: u64) -> bool {
+        let Some(report) = self.unacked.take_if(|report| report.sequence <= sequence) else { return false };
+        self.resend = false;
+        report.last
     }
 
     #[cfg(test)]

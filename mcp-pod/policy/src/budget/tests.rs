@@ -1,4 +1,4 @@
-//! The book: what it gives out is covered, what it reports is what was spent.
+//! Tests of the pool: every reservation is covered by a lease, and every report matches what was spent.
 
 use std::collections::HashMap;
 
@@ -33,34 +33,34 @@ fn policy(budgets: &[Budget]) -> TenantPolicy {
     TenantPolicy { currency: "USD".parse().ok(), budgets: budgets.to_vec(), ..testing::policy() }
 }
 
-fn book(budgets: &[Budget]) -> Book {
-    let mut book = Book::new();
-    book.apply(at(0), &policy(budgets));
-    book
+fn pool(budgets: &[Budget]) -> LeasePool {
+    let mut pool = LeasePool::new();
+    pool.apply(at(0), &policy(budgets));
+    pool
 }
 
-const CALL: Call<'_> = Call { principal: "acme/coder", server: "files", tool: "read", price: PRICE };
+const CALL: PricedCall<'_> = PricedCall { principal: "acme/coder", server: "files", tool: "read", price: PRICE };
 
-fn reserve(book: &mut Book, now: Tick, budgets: &[Budget]) -> Outcome {
-    book.reserve(now, WALL, &CALL, budgets.iter())
+fn reserve(pool: &mut LeasePool, now: Tick, budgets: &[Budget]) -> ReserveOutcome {
+    pool.reserve(now, WALL, &CALL, budgets.iter())
 }
 
-fn reserved(book: &mut Book, now: Tick, budgets: &[Budget]) -> Reservation {
-    match reserve(book, now, budgets) {
-        Outcome::Reserved(reservation) => reservation,
+fn reserved(pool: &mut LeasePool, now: Tick, budgets: &[Budget]) -> Reservation {
+    match reserve(pool, now, budgets) {
+        ReserveOutcome::Reserved(reservation) => reservation,
         other => panic!("{other:?}"),
     }
 }
 
-fn refused(outcome: Outcome) -> Denial {
+fn refused(outcome: ReserveOutcome) -> Denial {
     match outcome {
-        Outcome::Refused(denial) => denial,
+        ReserveOutcome::Denied(denial) => denial,
         other => panic!("{other:?}"),
     }
 }
 
 fn grant(request: &LeaseRequest, amount: u64, calls: u64) -> LeaseAnswer {
-    let grant = Grant {
+    let grant = GrantedLease {
         lease: format!("lease-{}", request.request),
         amount: Micros::new(amount),
         calls,
@@ -73,117 +73,117 @@ fn answer(request: &LeaseRequest, outcome: LeaseOutcome) -> LeaseAnswer {
     LeaseAnswer { request: request.request, budget_uid: request.budget_uid.clone(), outcome }
 }
 
-/// Has the next request granted as it is.
-fn fetch(book: &mut Book, now: Tick, budgets: &[Budget]) {
-    assert!(matches!(reserve(book, now, budgets), Outcome::NeedLease));
-    for request in book.take_requests(now) {
-        book.answer(now, WALL, grant(&request, request.amount.get(), request.calls));
+/// Requests a lease and grants it in full.
+fn fetch(pool: &mut LeasePool, now: Tick, budgets: &[Budget]) {
+    assert!(matches!(reserve(pool, now, budgets), ReserveOutcome::NeedLease));
+    for request in pool.take_lease_requests(now) {
+        pool.answer(now, WALL, grant(&request, request.amount.get(), request.calls));
     }
 }
 
 #[test]
-fn a_lease_is_asked_for_once_and_lasts_for_many_calls() {
+fn one_lease_is_requested_and_covers_many_calls() {
     let budgets = [budget("b", Some(5_000_000), None)];
-    let mut book = book(&budgets);
-    assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
-    assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
-    let requests = book.take_requests(at(0));
+    let mut pool = pool(&budgets);
+    assert!(matches!(reserve(&mut pool, at(0), &budgets), ReserveOutcome::NeedLease));
+    assert!(matches!(reserve(&mut pool, at(0), &budgets), ReserveOutcome::NeedLease));
+    let requests = pool.take_lease_requests(at(0));
     let [request] = &requests[..] else { panic!("{requests:?}") };
     assert_eq!((request.minimum_amount, request.amount), (PRICE, Micros::new(625_000)));
     assert_eq!(request.minimum_calls, 1);
-    assert_eq!(book.take_requests(at(0)), []);
-    book.answer(at(0), WALL, grant(request, 625_000, 1000));
+    assert_eq!(pool.take_lease_requests(at(0)), []);
+    pool.answer(at(0), WALL, grant(request, 625_000, 1000));
     for _ in 0..625 {
-        let reservation = reserved(&mut book, at(1), &budgets);
-        book.settle(at(1), reservation, Charge::Full);
+        let reservation = reserved(&mut pool, at(1), &budgets);
+        pool.settle(at(1), reservation, Charge::Full);
     }
-    assert!(matches!(reserve(&mut book, at(1), &budgets), Outcome::NeedLease));
+    assert!(matches!(reserve(&mut pool, at(1), &budgets), ReserveOutcome::NeedLease));
 }
 
 #[test]
 fn a_priced_call_without_a_budget_is_refused_and_a_free_one_needs_none() {
-    let mut book = book(&[]);
-    assert_eq!(refused(reserve(&mut book, at(0), &[])).reason, Reason::PriceUncovered);
-    let free = Call { price: Micros::ZERO, ..CALL };
-    assert!(matches!(book.reserve(at(0), WALL, &free, [].iter()), Outcome::Reserved(_)));
+    let mut pool = pool(&[]);
+    assert_eq!(refused(reserve(&mut pool, at(0), &[])).reason, Reason::PriceUncovered);
+    let free = PricedCall { price: Micros::ZERO, ..CALL };
+    assert!(matches!(pool.reserve(at(0), WALL, &free, [].iter()), ReserveOutcome::Reserved(_)));
     let money = [budget("b", Some(1), None)];
-    assert!(matches!(book.reserve(at(0), WALL, &free, money.iter()), Outcome::Reserved(_)));
-    // Calls that are counted bound no money.
-    assert_eq!(refused(reserve(&mut book, at(0), &[budget("b", None, Some(9))])).reason, Reason::PriceUncovered);
+    assert!(matches!(pool.reserve(at(0), WALL, &free, money.iter()), ReserveOutcome::Reserved(_)));
+    // A budget that only counts calls does not cover a price.
+    assert_eq!(refused(reserve(&mut pool, at(0), &[budget("b", None, Some(9))])).reason, Reason::PriceUncovered);
 }
 
 #[test]
-fn every_budget_gives_or_none_does() {
+fn a_call_reserves_from_every_budget_or_from_none() {
     let budgets = [budget("a", Some(5_000_000), None), budget("b", Some(5_000_000), Some(2))];
-    let mut book = book(&budgets);
-    assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
-    let requests = book.take_requests(at(0));
+    let mut pool = pool(&budgets);
+    assert!(matches!(reserve(&mut pool, at(0), &budgets), ReserveOutcome::NeedLease));
+    let requests = pool.take_lease_requests(at(0));
     let first = requests.iter().find(|request| request.budget_uid == "a").unwrap();
     let second = requests.iter().find(|request| request.budget_uid == "b").unwrap();
-    book.answer(at(0), WALL, grant(first, 5_000, 9));
-    book.answer(at(0), WALL, answer(second, LeaseOutcome::Exhausted { period_end: PERIOD_END }));
-    assert_eq!(refused(reserve(&mut book, at(0), &budgets)).reason, Reason::BudgetExhausted);
-    assert_eq!(book.leases().map(lease::Lease::reserved_calls).sum::<u64>(), 0);
+    pool.answer(at(0), WALL, grant(first, 5_000, 9));
+    pool.answer(at(0), WALL, answer(second, LeaseOutcome::Exhausted { period_end: PERIOD_END }));
+    assert_eq!(refused(reserve(&mut pool, at(0), &budgets)).reason, Reason::BudgetExhausted);
+    assert_eq!(pool.leases().map(lease::Lease::reserved_calls).sum::<u64>(), 0);
 }
 
 #[test]
-fn an_exhausted_budget_is_not_asked_for_again_at_once() {
+fn an_exhausted_budget_is_not_requested_again_at_once() {
     let budgets = [budget("coder-daily", Some(5_000_000), Some(1000))];
-    let mut book = book(&budgets);
-    assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
-    let request = book.take_requests(at(0)).remove(0);
-    book.answer(at(0), WALL, answer(&request, LeaseOutcome::Exhausted { period_end: PERIOD_END }));
-    let denial = refused(reserve(&mut book, at(500), &budgets));
+    let mut pool = pool(&budgets);
+    assert!(matches!(reserve(&mut pool, at(0), &budgets), ReserveOutcome::NeedLease));
+    let request = pool.take_lease_requests(at(0)).remove(0);
+    pool.answer(at(0), WALL, answer(&request, LeaseOutcome::Exhausted { period_end: PERIOD_END }));
+    let denial = refused(reserve(&mut pool, at(500), &budgets));
     assert_eq!(denial.reason, Reason::BudgetExhausted);
     assert_eq!(denial.resets_at, Some(PERIOD_END));
     assert_eq!(denial.limit.as_deref(), Some("the budget `coder-daily` allows 5 USD and 1000 calls a day"));
-    assert_eq!(book.take_requests(at(500)), []);
-    // Room may come back, so it is tried again; each time later.
-    assert!(matches!(reserve(&mut book, at(1000), &budgets), Outcome::NeedLease));
-    let request = book.take_requests(at(1000)).remove(0);
-    book.answer(at(1000), WALL, answer(&request, LeaseOutcome::Exhausted { period_end: PERIOD_END }));
-    refused(reserve(&mut book, at(2900), &budgets));
-    // A new policy may have raised it.
-    book.apply(at(2900), &policy(&budgets));
-    assert!(matches!(reserve(&mut book, at(2900), &budgets), Outcome::NeedLease));
+    assert_eq!(pool.take_lease_requests(at(500)), []);
+    // Another gateway may return an amount, so it is requested again, after a longer time on each refusal.
+    assert!(matches!(reserve(&mut pool, at(1000), &budgets), ReserveOutcome::NeedLease));
+    let request = pool.take_lease_requests(at(1000)).remove(0);
+    pool.answer(at(1000), WALL, answer(&request, LeaseOutcome::Exhausted { period_end: PERIOD_END }));
+    refused(reserve(&mut pool, at(2900), &budgets));
+    // A new policy may have raised the limit.
+    pool.apply(at(2900), &policy(&budgets));
+    assert!(matches!(reserve(&mut pool, at(2900), &budgets), ReserveOutcome::NeedLease));
 }
 
 #[test]
-fn a_ledger_that_cannot_answer_is_not_an_exhausted_budget() {
+fn an_unavailable_ledger_is_not_reported_as_an_exhausted_budget() {
     let budgets = [budget("b", Some(5_000_000), None)];
-    let mut book = book(&budgets);
-    assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
-    let request = book.take_requests(at(0)).remove(0);
-    book.answer(at(0), WALL, answer(&request, LeaseOutcome::Unavailable));
-    let denial = refused(reserve(&mut book, at(400), &budgets));
+    let mut pool = pool(&budgets);
+    assert!(matches!(reserve(&mut pool, at(0), &budgets), ReserveOutcome::NeedLease));
+    let request = pool.take_lease_requests(at(0)).remove(0);
+    pool.answer(at(0), WALL, answer(&request, LeaseOutcome::Unavailable));
+    let denial = refused(reserve(&mut pool, at(400), &budgets));
     assert_eq!((denial.reason, denial.retry_after), (Reason::BudgetUnavailable, Some(Duration::from_millis(600))));
 }
 
 #[test]
-fn a_lease_that_is_too_small_for_a_call_is_given_back_before_another_is_asked_for() {
+fn a_lease_too_small_for_a_call_is_returned_before_another_is_requested() {
     let budgets = [budget("b", Some(5_000_000), None)];
-    let mut book = book(&budgets);
-    fetch(&mut book, at(0), &budgets);
-    let dear = Call { price: Micros::new(1_000_000), ..CALL };
-    assert!(matches!(book.reserve(at(0), WALL, &dear, budgets.iter()), Outcome::NeedLease));
-    let reports = book.take_reports(at(0));
+    let mut pool = pool(&budgets);
+    fetch(&mut pool, at(0), &budgets);
+    let expensive = PricedCall { price: Micros::new(1_000_000), ..CALL };
+    assert!(matches!(pool.reserve(at(0), WALL, &expensive, budgets.iter()), ReserveOutcome::NeedLease));
+    let reports = pool.take_reports(at(0));
     assert!(reports.iter().any(|report| report.last && report.amount == Micros::ZERO), "{reports:?}");
-    let request = book.take_requests(at(0)).remove(0);
+    let request = pool.take_lease_requests(at(0)).remove(0);
     assert_eq!((request.minimum_amount.get(), request.amount.get()), (1_000_000, 5_000_000));
 }
 
 #[test]
-fn reports_are_totals_by_principal_and_tool() {
+fn reports_hold_totals_by_principal_and_tool() {
     let budgets = [budget("b", Some(5_000_000), None)];
-    let mut book = book(&budgets);
-    fetch(&mut book, at(0), &budgets);
-    let first = reserved(&mut book, at(0), &budgets);
-    let second = reserved(&mut book, at(0), &budgets);
-    let third = reserved(&mut book, at(0), &budgets);
-    book.settle(at(0), first, Charge::Full);
-    book.settle(at(0), second, Charge::Nothing);
-    assert_eq!(book.take_reports(at(999)), []);
-    let reports = book.take_reports(at(1000));
+    let mut pool = pool(&budgets);
+    fetch(&mut pool, at(0), &budgets);
+    let first = reserved(&mut pool, at(0), &budgets);
+    let second = reserved(&mut pool, at(0), &budgets);
+    let third = reserved(&mut pool, at(0), &budgets);
+    pool.settle(at(0), first, Charge::Full);
+    pool.settle(at(0), second, Charge::Nothing);
+    assert_eq!(pool.take_reports(at(999)), []);
+    let reports = pool.take_reports(at(1000));
     let item = SpendItem {
         principal: "acme/coder".into(),
         server: "files".into(),
@@ -203,97 +203,97 @@ fn reports_are_totals_by_principal_and_tool() {
             items: vec![item],
         }]
     );
-    // Lost with its connection: again as it was, however much was spent since.
-    book.settle(at(1100), third, Charge::Full);
-    book.reconnected();
-    assert_eq!(book.take_reports(at(1100)), reports);
-    book.acked("lease-1", 1);
-    let next = book.take_reports(at(2200));
+    // The report was lost with its connection: it is sent again unchanged, even if more was spent since.
+    pool.settle(at(1100), third, Charge::Full);
+    pool.resend_unanswered();
+    assert_eq!(pool.take_reports(at(1100)), reports);
+    pool.acknowledge_report("lease-1", 1);
+    let next = pool.take_reports(at(2200));
     assert_eq!((next[0].sequence, next[0].amount.get(), next[0].calls), (2, 2000, 2));
 }
 
 #[test]
-fn an_idle_lease_is_returned_and_forgotten_once_that_is_known() {
+fn an_idle_lease_is_returned_and_removed_once_acknowledged() {
     let budgets = [budget("b", Some(5_000_000), None)];
-    let mut book = book(&budgets);
-    fetch(&mut book, at(0), &budgets);
-    let reservation = reserved(&mut book, at(0), &budgets);
-    book.tick(at(20_000));
-    assert_eq!(book.take_reports(at(20_000)), [], "a call is in flight");
-    book.settle(at(20_000), reservation, Charge::Full);
-    book.tick(at(29_999));
-    book.tick(at(30_000));
-    let reports = book.take_reports(at(30_000));
+    let mut pool = pool(&budgets);
+    fetch(&mut pool, at(0), &budgets);
+    let reservation = reserved(&mut pool, at(0), &budgets);
+    pool.expire_leases(at(20_000));
+    assert_eq!(pool.take_reports(at(20_000)), [], "a call is in flight");
+    pool.settle(at(20_000), reservation, Charge::Full);
+    pool.expire_leases(at(29_999));
+    pool.expire_leases(at(30_000));
+    let reports = pool.take_reports(at(30_000));
     assert!(reports[0].last && reports[0].calls == 1, "{reports:?}");
-    assert_eq!(book.take_reports(at(50_000)), []);
-    book.reconnected();
-    assert_eq!(book.take_reports(at(50_000)), reports);
-    book.acked("lease-1", reports[0].sequence);
-    assert!(book.is_empty());
+    assert_eq!(pool.take_reports(at(50_000)), []);
+    pool.resend_unanswered();
+    assert_eq!(pool.take_reports(at(50_000)), reports);
+    pool.acknowledge_report("lease-1", reports[0].sequence);
+    assert!(pool.is_empty());
 }
 
 #[test]
-fn a_lease_ends_before_its_deadline_with_everything_in_flight_spent() {
+fn a_lease_ends_before_its_deadline_and_open_reservations_count_as_spent() {
     let budgets = [budget("b", Some(5_000_000), None)];
-    let mut book = book(&budgets);
-    fetch(&mut book, at(0), &budgets);
-    let reservation = reserved(&mut book, at(57_000), &budgets);
-    assert!(matches!(reserve(&mut book, at(58_000), &budgets), Outcome::NeedLease));
-    book.tick(at(59_000));
-    let reports = book.take_reports(at(59_000));
+    let mut pool = pool(&budgets);
+    fetch(&mut pool, at(0), &budgets);
+    let reservation = reserved(&mut pool, at(57_000), &budgets);
+    assert!(matches!(reserve(&mut pool, at(58_000), &budgets), ReserveOutcome::NeedLease));
+    pool.expire_leases(at(59_000));
+    let reports = pool.take_reports(at(59_000));
     assert!(reports[0].last && reports[0].amount == PRICE, "{reports:?}");
-    // Too late to be refunded, and not spent twice.
-    book.settle(at(59_500), reservation, Charge::Nothing);
-    book.settle(at(59_500), Reservation { parts: vec![] }, Charge::Full);
-    assert_eq!(book.take_reports(at(70_000)), []);
+    // It is too late for a refund, and nothing is spent twice.
+    pool.settle(at(59_500), reservation, Charge::Nothing);
+    pool.settle(at(59_500), Reservation { parts: vec![] }, Charge::Full);
+    assert_eq!(pool.take_reports(at(70_000)), []);
 }
 
 #[test]
-fn what_is_recalled_or_no_longer_wanted_goes_back() {
+fn a_recalled_or_unwanted_lease_is_returned() {
     let budgets = [budget("b", Some(5_000_000), None)];
-    let mut book = book(&budgets);
-    fetch(&mut book, at(0), &budgets);
-    book.recall(at(0), "lease-1");
-    assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
-    assert!(book.take_reports(at(0))[0].last);
-    // The budget goes while its request is under way.
-    let request = book.take_requests(at(0)).remove(0);
-    book.apply(at(0), &policy(&[]));
-    book.answer(at(0), WALL, grant(&request, 9_000, 9));
-    let reports = book.take_reports(at(0));
+    let mut pool = pool(&budgets);
+    fetch(&mut pool, at(0), &budgets);
+    pool.return_lease(at(0), "lease-1");
+    assert!(matches!(reserve(&mut pool, at(0), &budgets), ReserveOutcome::NeedLease));
+    assert!(pool.take_reports(at(0))[0].last);
+    // The budget is removed while its request is unanswered.
+    let request = pool.take_lease_requests(at(0)).remove(0);
+    pool.apply(at(0), &policy(&[]));
+    pool.answer(at(0), WALL, grant(&request, 9_000, 9));
+    let reports = pool.take_reports(at(0));
     assert_eq!(reports.len(), 1);
     assert!(reports[0].last && reports[0].amount == Micros::ZERO);
 }
 
 #[test]
-fn a_closed_book_returns_all_and_pays_nothing() {
+fn a_closed_pool_returns_its_leases_and_refuses_calls() {
     let budgets = [budget("b", Some(5_000_000), None)];
-    let mut book = book(&budgets);
-    fetch(&mut book, at(0), &budgets);
-    book.close(at(1));
-    assert_eq!(refused(reserve(&mut book, at(1), &budgets)).reason, Reason::BudgetUnavailable);
-    let reports = book.take_reports(at(1));
+    let mut pool = pool(&budgets);
+    fetch(&mut pool, at(0), &budgets);
+    pool.close(at(1));
+    assert_eq!(refused(reserve(&mut pool, at(1), &budgets)).reason, Reason::BudgetUnavailable);
+    let reports = pool.take_reports(at(1));
     assert!(reports[0].last);
-    assert!(!book.is_empty());
-    book.acked(&reports[0].lease, reports[0].sequence);
-    assert!(book.is_empty());
+    assert!(!pool.is_empty());
+    pool.acknowledge_report(&reports[0].lease, reports[0].sequence);
+    assert!(pool.is_empty());
 }
 
 #[test]
-fn a_request_that_was_lost_is_asked_again_with_its_number() {
+fn a_lost_request_is_sent_again_with_the_same_number() {
     let budgets = [budget("b", Some(5_000_000), None)];
-    let mut book = book(&budgets);
-    assert!(matches!(reserve(&mut book, at(0), &budgets), Outcome::NeedLease));
-    let requests = book.take_requests(at(0));
-    book.reconnected();
-    assert_eq!(book.take_requests(at(0)), requests);
-    // Both may be answered.
-    book.answer(at(0), WALL, grant(&requests[0], 9_000, 9));
-    book.answer(at(0), WALL, grant(&requests[0], 9_000, 9));
-    assert_eq!(book.leases().count(), 1);
+    let mut pool = pool(&budgets);
+    assert!(matches!(reserve(&mut pool, at(0), &budgets), ReserveOutcome::NeedLease));
+    let requests = pool.take_lease_requests(at(0));
+    pool.resend_unanswered();
+    assert_eq!(pool.take_lease_requests(at(0)), requests);
+    // The ledger may answer both.
+    pool.answer(at(0), WALL, grant(&requests[0], 9_000, 9));
+    pool.answer(at(0), WALL, grant(&requests[0], 9_000, 9));
+    assert_eq!(pool.leases().count(), 1);
 }
 
-/// What may happen to a book, in any order.
+/// Something that can happen to a pool; steps come in any order.
 #[derive(Clone, Debug)]
 enum Step {
     Reserve { price: u64, both: bool },
@@ -321,82 +321,82 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn nothing_is_spent_that_is_not_covered_and_all_that_is_spent_is_reported(
+    fn all_spending_is_covered_and_reported(
         steps in prop::collection::vec(step(), 1..200)
     ) {
         let budgets = [budget("a", Some(20_000), None), budget("b", Some(9_000), Some(12))];
-        let mut book = book(&budgets);
-        let (mut now, mut held, mut granted) = (at(0), Vec::new(), HashMap::new());
+        let mut pool = pool(&budgets);
+        let (mut now, mut reservations, mut granted) = (at(0), Vec::new(), HashMap::new());
         let mut reported: HashMap<String, SpendReport> = HashMap::new();
         for step in steps {
             match step {
                 Step::Reserve { price, both } => {
-                    let call = Call { price: Micros::new(price), ..CALL };
+                    let call = PricedCall { price: Micros::new(price), ..CALL };
                     let covering = if both { &budgets[..] } else { &budgets[..1] };
-                    if let Outcome::Reserved(reservation) = book.reserve(now, WALL, &call, covering.iter()) {
+                    if let ReserveOutcome::Reserved(reservation) = pool.reserve(now, WALL, &call, covering.iter()) {
                         let expected = if price == 0 { usize::from(both) } else { covering.len() };
-                        prop_assert_eq!(reservation.parts.len(), expected, "all budgets or none");
-                        held.push(reservation);
+                        prop_assert_eq!(reservation.parts.len(), expected, "a call reserves from all budgets or none");
+                        reservations.push(reservation);
                     }
                 }
-                Step::Settle { which, full } if !held.is_empty() => {
-                    let reservation = held.swap_remove(which.index(held.len()));
-                    book.settle(now, reservation, if full { Charge::Full } else { Charge::Nothing });
+                Step::Settle { which, full } if !reservations.is_empty() => {
+                    let reservation = reservations.swap_remove(which.index(reservations.len()));
+                    pool.settle(now, reservation, if full { Charge::Full } else { Charge::Nothing });
                 }
                 Step::Settle { .. } => {}
                 Step::Answer { part, refuse } => {
-                    for request in book.take_requests(now) {
+                    for request in pool.take_lease_requests(now) {
                         let amount = (request.amount.get() / part).max(request.minimum_amount.get());
                         let calls = (request.calls / part).max(request.minimum_calls);
                         let outcome = LeaseOutcome::Exhausted { period_end: PERIOD_END };
                         let answer = if refuse { answer(&request, outcome) } else { grant(&request, amount, calls) };
                         granted.insert(format!("lease-{}", request.request), (amount, calls));
-                        book.answer(now, WALL, answer);
+                        pool.answer(now, WALL, answer);
                     }
                 }
                 Step::Report { ack } => {
-                    for report in book.take_reports(now) {
+                    for report in pool.take_reports(now) {
                         check_report(&report, &reported, &granted)?;
                         if ack {
-                            book.acked(&report.lease, report.sequence);
+                            pool.acknowledge_report(&report.lease, report.sequence);
                         }
                         reported.insert(report.lease.clone(), report);
                     }
                 }
-                Step::Reconnect => book.reconnected(),
+                Step::Reconnect => pool.resend_unanswered(),
                 Step::Recall => {
-                    let first = book.leases().next().map(|lease| lease.id().to_owned());
+                    let first = pool.leases().next().map(|lease| lease.id().to_owned());
                     if let Some(lease) = first {
-                        book.recall(now, &lease);
+                        pool.return_lease(now, &lease);
                     }
                 }
-                Step::Policy { both } => book.apply(now, &policy(if both { &budgets } else { &budgets[..1] })),
+                Step::Policy { both } => pool.apply(now, &policy(if both { &budgets } else { &budgets[..1] })),
                 Step::Wait { millis } => {
                     now = now.plus(Duration::from_millis(millis));
-                    book.tick(now);
+                    pool.expire_leases(now);
                 }
             }
-            book.leases().for_each(lease::Lease::check);
+            pool.leases().for_each(lease::Lease::check);
         }
-        // Everything comes to an end: each lease with one last report that says what was spent.
-        for reservation in held {
-            book.settle(now, reservation, Charge::Full);
+        // In the end every lease has exactly one last report.
+        for reservation in reservations {
+            pool.settle(now, reservation, Charge::Full);
         }
-        book.close(now);
-        book.reconnected();
+        pool.close(now);
+        pool.resend_unanswered();
         for _ in 0..2 {
-            for report in book.take_reports(now) {
+            for report in pool.take_reports(now) {
                 check_report(&report, &reported, &granted)?;
-                book.acked(&report.lease, report.sequence);
+                pool.acknowledge_report(&report.lease, report.sequence);
                 reported.insert(report.lease.clone(), report);
             }
         }
-        prop_assert!(book.is_empty());
+        prop_assert!(pool.is_empty());
         prop_assert!(reported.values().all(|report| report.last));
     }
 }
 
-/// A report is covered by its lease, sums up, and never takes back what an earlier one said.
+/// Checks that a report is covered by its lease, that its items sum up, and that its totals never decrease.
 fn check_report(
     report: &SpendReport,
     reported: &HashMap<String, SpendReport>,

@@ -1,16 +1,16 @@
-//! From a policy to its tables.
+//! Compiles a policy into its lookup tables.
 
 use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::{Alternative, CompileError, Compiled, Granted, Held, Holder};
+use super::{CompileError, CompiledGrant, Policy, PrincipalEntry, ServerEntry, ToolEntry};
 use crate::class::Class;
 use crate::model::{Budget, Grant, Principal, Server, TenantPolicy, Tool};
 use crate::rules::Arguments;
 use crate::schema;
 
-pub(super) fn compile(policy: TenantPolicy) -> Result<Compiled, CompileError> {
+pub(super) fn compile(policy: TenantPolicy) -> Result<Policy, CompileError> {
     let servers = index("server", policy.servers.iter().map(|server| server.name.as_str()))?;
     let uids = index("server", policy.servers.iter().map(|server| server.uid.as_str()))?;
     let principals = index("principal", policy.principals.iter().map(|principal| principal.uid.as_str()))?;
@@ -21,25 +21,25 @@ pub(super) fn compile(policy: TenantPolicy) -> Result<Compiled, CompileError> {
         .collect::<Result<_, _>>()?;
     let catalogues = policy.servers.iter().map(catalogue).collect::<Result<Vec<_>, _>>()?;
 
-    let mut shared =
-        Shared { policy: &policy, catalogues: &catalogues, grants: HashMap::default(), views: HashMap::default() };
-    let holders =
-        policy.principals.iter().map(|principal| shared.holder(principal, &uids)).collect::<Result<_, _>>()?;
-    Ok(Compiled { policy, servers, tools, principals, holders })
+    let mut compiler =
+        Compiler { policy: &policy, catalogues: &catalogues, grants: HashMap::default(), tools: HashMap::default() };
+    let principal_entries =
+        policy.principals.iter().map(|principal| compiler.principal(principal, &uids)).collect::<Result<_, _>>()?;
+    Ok(Policy { policy, servers, tools, principals, principal_entries })
 }
 
-/// Places by name; a name that is there twice is an error.
+/// Maps each name to its index; fails if a name occurs twice.
 fn index<'a>(kind: &'static str, names: impl Iterator<Item = &'a str>) -> Result<HashMap<String, usize>, CompileError> {
-    let mut places = HashMap::default();
-    for (place, name) in names.enumerate() {
-        if places.insert(name.to_owned(), place).is_some() {
+    let mut indices = HashMap::default();
+    for (index, name) in names.enumerate() {
+        if indices.insert(name.to_owned(), index).is_some() {
             return Err(CompileError::Duplicate { kind, name: name.to_owned() });
         }
     }
-    Ok(places)
+    Ok(indices)
 }
 
-/// The compiled arguments of all tools of a server.
+/// Compiles the argument rules of all tools of a server.
 fn catalogue(server: &Server) -> Result<Vec<Arc<Arguments>>, CompileError> {
     let compile = |tool: &Tool| {
         Arguments::new(&tool.arguments).map(Arc::new).map_err(|source| CompileError::Catalogue {
@@ -51,102 +51,109 @@ fn catalogue(server: &Server) -> Result<Vec<Arc<Arguments>>, CompileError> {
     server.tools.iter().map(compile).collect()
 }
 
-/// For each tool of the server, what one grant admits of it.
-type Admits = Vec<Vec<Alternative>>;
-/// What was compiled already, found by comparing what it was compiled from.
-type Known<K, V> = Vec<(K, Arc<V>)>;
+/// For each tool of a server, in the order of the catalogue, the grants of it by one scope.
+type ScopeGrants = Vec<Vec<CompiledGrant>>;
+/// Policy values with the input that each was compiled from.
+type Memo<K, V> = Vec<(K, Arc<V>)>;
 
-/// What many principals have in common is compiled once: they mostly hold the same few scopes.
-struct Shared<'p> {
+/// Compiles principals. Equal parts are compiled once and shared, because most principals hold the same few scopes.
+struct Compiler<'p> {
     policy: &'p TenantPolicy,
     catalogues: &'p [Vec<Arc<Arguments>>],
     /// By scope and server.
-    grants: HashMap<(&'p str, &'p str), Known<&'p Grant, Admits>>,
+    grants: HashMap<(&'p str, &'p str), Memo<&'p Grant, ScopeGrants>>,
     /// By server.
-    views: HashMap<usize, Known<Vec<&'p Grant>, [Granted]>>,
+    tools: HashMap<usize, Memo<Vec<&'p Grant>, [ToolEntry]>>,
 }
 
-impl<'p> Shared<'p> {
-    fn holder(&mut self, principal: &'p Principal, servers: &HashMap<String, usize>) -> Result<Holder, CompileError> {
+impl<'p> Compiler<'p> {
+    fn principal(
+        &mut self,
+        principal: &'p Principal,
+        servers: &HashMap<String, usize>,
+    ) -> Result<PrincipalEntry, CompileError> {
         let mut grants: Vec<(usize, Vec<&'p Grant>)> = Vec::new();
         for grant in &principal.grants {
             let Some(server) = servers.get(&grant.server_uid) else { continue };
             match grants.iter_mut().find(|(known, _)| known == server) {
-                Some((_, held)) => held.push(grant),
+                Some((_, grants)) => grants.push(grant),
                 None => grants.push((*server, vec![grant])),
             }
         }
         grants.sort_by_key(|(server, _)| *server);
-        let mut views = Vec::with_capacity(grants.len());
+        let mut servers = Vec::with_capacity(grants.len());
         for (server, grants) in grants {
-            let granted = self.view(server, grants)?;
-            if !granted.is_empty() {
-                views.push(Held { server, granted, budgets: budgets(self.policy, principal, server) });
+            let tools = self.tools(server, grants)?;
+            if !tools.is_empty() {
+                servers.push(ServerEntry { server, tools, budgets: budgets(self.policy, principal, server) });
             }
         }
-        Ok(Holder { label: format!("{}/{}", principal.namespace, principal.name), views })
+        Ok(PrincipalEntry { label: format!("{}/{}", principal.namespace, principal.name), servers })
     }
 
-    fn view(&mut self, server: usize, grants: Vec<&'p Grant>) -> Result<Arc<[Granted]>, CompileError> {
-        let known = self.views.entry(server).or_default();
-        if let Some((_, view)) = known.iter().find(|(same, _)| *same == grants) {
-            return Ok(view.clone());
+    /// Compiles the tools of a server that these grants admit.
+    fn tools(&mut self, server: usize, grants: Vec<&'p Grant>) -> Result<Arc<[ToolEntry]>, CompileError> {
+        let memo = self.tools.entry(server).or_default();
+        if let Some((_, tools)) = memo.iter().find(|(input, _)| *input == grants) {
+            return Ok(tools.clone());
         }
-        let admits = grants.iter().map(|grant| self.grant(server, grant)).collect::<Result<Vec<_>, _>>()?;
+        let scopes = grants.iter().map(|grant| self.scope(server, grant)).collect::<Result<Vec<_>, _>>()?;
         let catalogue = self.catalogues.get(server).map(Vec::as_slice).unwrap_or_default();
-        let view: Arc<[Granted]> = catalogue
+        let tools: Arc<[ToolEntry]> = catalogue
             .iter()
             .enumerate()
-            .filter_map(|(tool, whole)| {
-                let alternatives: Vec<Alternative> =
-                    admits.iter().filter_map(|admits| admits.get(tool)).flatten().cloned().collect();
-                let all: Vec<&Arc<Arguments>> = alternatives.iter().map(|one| &one.arguments).collect();
-                // A grant of the whole tool covers what the others say.
-                let schema = if all.iter().any(|arguments| Arc::ptr_eq(arguments, whole)) {
-                    schema::of(&[whole])
+            .filter_map(|(tool, declared)| {
+                let grants: Vec<CompiledGrant> =
+                    scopes.iter().filter_map(|scope| scope.get(tool)).flatten().cloned().collect();
+                let all: Vec<&Arc<Arguments>> = grants.iter().map(|grant| &grant.arguments).collect();
+                // A grant of the whole tool admits everything that the other grants admit.
+                let schema = if all.iter().any(|arguments| Arc::ptr_eq(arguments, declared)) {
+                    schema::of(&[declared])
                 } else {
                     schema::of(&all)
                 };
-                (!alternatives.is_empty()).then_some(Granted { tool, alternatives, schema: schema.into() })
+                (!grants.is_empty()).then_some(ToolEntry { tool, grants, schema: schema.into() })
             })
             .collect();
-        self.views.entry(server).or_default().push((grants, view.clone()));
-        Ok(view)
+        self.tools.entry(server).or_default().push((grants, tools.clone()));
+        Ok(tools)
     }
 
-    fn grant(&mut self, server: usize, grant: &'p Grant) -> Result<Arc<Admits>, CompileError> {
-        let known = self.grants.entry((&grant.scope, &grant.server_uid)).or_default();
-        if let Some((_, admits)) = known.iter().find(|(same, _)| *same == grant) {
-            return Ok(admits.clone());
+    /// Compiles what one scope grants on one server.
+    fn scope(&mut self, server: usize, grant: &'p Grant) -> Result<Arc<ScopeGrants>, CompileError> {
+        let memo = self.grants.entry((&grant.scope, &grant.server_uid)).or_default();
+        if let Some((_, grants)) = memo.iter().find(|(input, _)| *input == grant) {
+            return Ok(grants.clone());
         }
         let tools = self.policy.servers.get(server).map(|server| server.tools.as_slice()).unwrap_or_default();
         let catalogue = self.catalogues.get(server).map(Vec::as_slice).unwrap_or_default();
-        let admits = tools
+        let grants = tools
             .iter()
             .zip(catalogue)
-            .map(|(tool, whole)| alternatives(grant, tool, whole))
+            .map(|(tool, declared)| tool_grants(grant, tool, declared))
             .collect::<Result<Vec<_>, _>>()?;
-        let admits = Arc::new(admits);
-        known.push((grant, admits.clone()));
-        Ok(admits)
+        let grants = Arc::new(grants);
+        memo.push((grant, grants.clone()));
+        Ok(grants)
     }
 }
 
-/// What a grant admits of a tool: its named entry alone if it has one, else all of it if its class is granted.
+/// Returns the grants of a tool by a scope: the entries that name the tool, or, if none does, the whole tool if its
+/// class is granted.
 ///
-/// An entry that can admit no call (it leaves out or contradicts what the catalogue requires) grants nothing.
-fn alternatives(grant: &Grant, tool: &Tool, whole: &Arc<Arguments>) -> Result<Vec<Alternative>, CompileError> {
+/// An entry that can admit no call (it omits or contradicts an argument that the catalogue requires) grants nothing.
+fn tool_grants(grant: &Grant, tool: &Tool, declared: &Arc<Arguments>) -> Result<Vec<CompiledGrant>, CompileError> {
     let Grant { scope, server_uid: _, tools, classes } = grant;
-    let alternative = |arguments| Alternative { scope: scope.clone(), arguments };
+    let tool_grant = |arguments| CompiledGrant { scope: scope.clone(), arguments };
     let mut named = tools.iter().filter(|named| named.name == tool.name).peekable();
     if named.peek().is_none() {
         let granted = classes.contains(&tool.class);
-        return Ok(granted.then(|| alternative(whole.clone())).into_iter().collect());
+        return Ok(granted.then(|| tool_grant(declared.clone())).into_iter().collect());
     }
-    let mut found = Vec::new();
+    let mut grants = Vec::new();
     for entry in named {
         let Some(arguments) = &entry.arguments else {
-            found.push(alternative(whole.clone()));
+            grants.push(tool_grant(declared.clone()));
             continue;
         };
         let narrowed = Arguments::new(arguments).map_err(|source| CompileError::Scope {
@@ -154,12 +161,12 @@ fn alternatives(grant: &Grant, tool: &Tool, whole: &Arc<Arguments>) -> Result<Ve
             tool: tool.name.clone(),
             source,
         })?;
-        found.extend(narrowed.intersect(whole).map(Arc::new).map(alternative));
+        grants.extend(narrowed.intersect(declared).map(Arc::new).map(tool_grant));
     }
-    Ok(found)
+    Ok(grants)
 }
 
-/// For each class, the budgets that cover calls of this principal on that server.
+/// Returns, for each class, the indices of the budgets that cover calls of this principal on this server.
 fn budgets(policy: &TenantPolicy, principal: &Principal, server: usize) -> [Box<[usize]>; 3] {
     let uid = policy.servers.get(server).map(|server| server.uid.as_str());
     Class::ALL.map(|class| {
@@ -169,6 +176,6 @@ fn budgets(policy: &TenantPolicy, principal: &Principal, server: usize) -> [Box<
                 && selector.servers.as_ref().is_none_or(|uids| uids.iter().any(|known| Some(known.as_str()) == uid))
                 && selector.classes.as_ref().is_none_or(|classes| classes.contains(&class))
         };
-        policy.budgets.iter().enumerate().filter(|(_, budget)| covers(budget)).map(|(place, _)| place).collect()
+        policy.budgets.iter().enumerate().filter(|(_, budget)| covers(budget)).map(|(index, _)| index).collect()
     })
 }

@@ -1,4 +1,4 @@
-//! What grants mean.
+//! Which calls grants allow, checked by example and against the model.
 
 use proptest::prelude::*;
 
@@ -16,7 +16,7 @@ fn path(name: &str, root: &str) -> Argument {
     Argument { name: name.into(), required: true, rule: Rule::Path(rule) }
 }
 
-fn files(grants: Vec<Grant>) -> Compiled {
+fn files(grants: Vec<Grant>) -> Policy {
     let mut policy = policy();
     let read = tool("read", Class::Read, vec![path("path", "/w"), integer("head", false, 1, 10_000)]);
     policy.servers[0].tools = vec![
@@ -25,14 +25,14 @@ fn files(grants: Vec<Grant>) -> Compiled {
         tool("remove", Class::Destructive, vec![path("path", "/w")]),
     ];
     policy.principals[0].grants = grants;
-    Compiled::new(policy).unwrap()
+    Policy::new(policy).unwrap()
 }
 
-fn authorised(compiled: &Compiled, tool: &str) -> Result<(), Reason> {
+fn authorised(compiled: &Policy, tool: &str) -> Result<(), Reason> {
     compiled.principal("p-coder").unwrap().authorise("files", tool).map(drop)
 }
 
-fn call(compiled: &Compiled, tool: &str, members: &Members<'static>) -> Result<String, Reason> {
+fn call(compiled: &Policy, tool: &str, members: &Members<'static>) -> Result<String, Reason> {
     let access = compiled.principal("p-coder").unwrap().authorise("files", tool)?;
     let arguments = Value::Object(members.clone());
     access.admit(Some(&arguments)).map(|admitted| admitted.scope.to_owned()).map_err(|denial| denial.reason)
@@ -60,7 +60,7 @@ fn a_class_covers_the_tools_that_are_not_named_in_that_scope() {
     assert_eq!(call(&compiled, "write", &at("/w/a")), Ok("s".into()));
     assert_eq!(authorised(&compiled, "remove"), Err(Reason::ToolNotGranted));
     assert_eq!(authorised(&compiled, "format"), Err(Reason::ToolUnknown));
-    // Another scope's class does cover it.
+    // The class of another scope covers the tool.
     let compiled = files(vec![grant("s", vec![narrowed], vec![]), grant("all", vec![], vec![Class::Read])]);
     assert_eq!(call(&compiled, "read", &at("/w/a")), Ok("all".into()));
 }
@@ -80,13 +80,13 @@ fn arguments_that_a_scope_does_not_list_are_not_granted() {
     assert_eq!(call(&narrow, "read", &at("/w/a")), Ok("s".into()));
     // The catalogue's root still holds where the scope is wider.
     assert_eq!(call(&narrow, "read", &at("/etc/passwd")), Err(Reason::PathOutsideRoots));
-    // Without the argument that the catalogue requires no call can be made.
+    // The scope omits an argument that the catalogue requires, so no call is possible.
     let empty = files(vec![grant("s", vec![named_tool("read", Some(vec![]))], vec![Class::Write])]);
     assert_eq!(authorised(&empty, "read"), Err(Reason::ToolNotGranted));
 }
 
 #[test]
-fn two_grants_are_never_mixed_argument_by_argument() {
+fn two_grants_are_never_combined_argument_by_argument() {
     let narrow = |root, maximum| {
         let arguments = vec![path("path", root), integer("head", true, 1, maximum)];
         grant(if maximum == 10 { "ten" } else { "thousand" }, vec![named_tool("read", Some(arguments))], vec![])
@@ -100,7 +100,7 @@ fn two_grants_are_never_mixed_argument_by_argument() {
     assert_eq!(call(&compiled, "read", &members("/w/a/x", 10)), Ok("ten".into()));
     assert_eq!(call(&compiled, "read", &members("/w/b/x", 1000)), Ok("thousand".into()));
     assert_eq!(call(&compiled, "read", &members("/w/a/x", 1000)), Err(Reason::ArgumentOutOfRange));
-    // The refusal is that of the grant which the call comes closest to.
+    // The denial is that of the closest grant.
     let access = compiled.principal("p-coder").unwrap().authorise("files", "read").unwrap();
     let arguments = Value::Object(members("/w/b/x", 5000));
     let denial = access.admit(Some(&arguments)).unwrap_err();
@@ -120,7 +120,7 @@ fn an_admitted_call_carries_the_roots_of_its_grant() {
 }
 
 #[test]
-fn budgets_cover_by_principal_server_and_class() {
+fn a_budget_selects_calls_by_principal_server_and_class() {
     let mut policy = files(vec![grant("s", vec![], Class::ALL.to_vec())]).policy;
     let budget = |name: &str, selector| Budget {
         name: name.into(),
@@ -137,7 +137,7 @@ fn budgets_cover_by_principal_server_and_class() {
         budget("files", Selector { servers: Some(vec!["s-files".into()]), ..Selector::default() }),
         budget("none", Selector { servers: Some(vec![]), ..Selector::default() }),
     ];
-    let compiled = Compiled::new(policy).unwrap();
+    let compiled = Policy::new(policy).unwrap();
     let names = |tool: &str| {
         let access = compiled.principal("p-coder").unwrap().authorise("files", tool).unwrap();
         access.budgets().map(|budget| budget.name.as_str()).collect::<Vec<_>>()
@@ -147,17 +147,17 @@ fn budgets_cover_by_principal_server_and_class() {
 }
 
 #[test]
-fn a_name_that_is_there_twice_is_refused() {
+fn a_name_that_occurs_twice_is_refused() {
     let mut twice = policy();
     twice.servers.push(server("files", vec![]));
-    assert!(matches!(Compiled::new(twice), Err(CompileError::Duplicate { kind: "server", .. })));
+    assert!(matches!(Policy::new(twice), Err(CompileError::Duplicate { kind: "server", .. })));
     let mut twice = policy();
     twice.principals.push(principal("coder"));
-    assert!(matches!(Compiled::new(twice), Err(CompileError::Duplicate { kind: "principal", .. })));
+    assert!(matches!(Policy::new(twice), Err(CompileError::Duplicate { kind: "principal", .. })));
 }
 
 #[test]
-fn an_old_proof_of_freshness_stops_writes_before_reads() {
+fn an_old_proof_of_freshness_blocks_writes_before_reads() {
     let compiled = files(vec![]);
     let fresh = |seconds, class| compiled.check_fresh(Duration::from_secs(seconds), class);
     assert_eq!(fresh(15, Class::Write), Ok(()));
@@ -166,7 +166,7 @@ fn an_old_proof_of_freshness_stops_writes_before_reads() {
     assert_eq!(fresh(61, Class::Read), Err(Reason::PolicyStale));
 }
 
-/// What the grants say, read off the model without any table.
+/// Whether the grant and the catalogue admit a call, evaluated on the model without the lookup tables.
 fn admits(tool: &crate::model::Tool, grant: &Grant, members: &Members<'_>) -> bool {
     let admits = |arguments: &[Argument]| Arguments::new(arguments).unwrap().admit(members, &mut Vec::new()).is_ok();
     let granted = match grant.tools.iter().find(|named| named.name == tool.name) {
@@ -180,14 +180,14 @@ fn allowed(tool: &crate::model::Tool, grants: &[Grant], members: &Members<'stati
     let mut policy = policy();
     policy.servers[0].tools = vec![tool.clone()];
     policy.principals[0].grants = grants.to_vec();
-    call(&Compiled::new(policy).unwrap(), "t", members).is_ok()
+    call(&Policy::new(policy).unwrap(), "t", members).is_ok()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn a_call_is_allowed_exactly_if_one_grant_and_the_catalogue_admit_it(
+    fn a_call_is_allowed_if_and_only_if_a_grant_and_the_catalogue_admit_it(
         (tool, grants, members) in tool_grants_and_call()
     ) {
         let expected = grants.iter().any(|grant| admits(&tool, grant, &members));
@@ -195,7 +195,7 @@ proptest! {
     }
 
     #[test]
-    fn another_grant_never_takes_anything_away(
+    fn an_additional_grant_never_forbids_an_allowed_call(
         (tool, grants, members) in tool_grants_and_call(), more in any_grant()
     ) {
         if allowed(&tool, &grants, &members) {

@@ -1,14 +1,14 @@
-//! A token bucket in whole numbers: exact, and steady at any rate.
+//! A token bucket with integer arithmetic: exact at any rate.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::tick::Tick;
 
-/// What one token weighs: a bucket of n calls a minute gains n in a nanosecond.
+/// Level of one token. A bucket of n calls a minute gains a level of n every nanosecond.
 const TOKEN: u64 = 60_000_000_000;
 
-/// How fast a bucket fills and how much it holds.
+/// Refill rate and capacity of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate {
     pub(super) per_minute: u32,
@@ -16,7 +16,7 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// Without a burst a sixth of the calls of a minute may come at once, at least one.
+    /// Creates a rate. The burst defaults to a sixth of the calls per minute, and is at least one.
     pub(super) const fn new(per_minute: u32, burst: Option<u32>) -> Self {
         let burst = match burst {
             Some(burst) => burst,
@@ -26,7 +26,7 @@ impl Rate {
     }
 
     fn capacity(self) -> u64 {
-        // Above, a bucket could not be counted; nobody makes so many calls at once.
+        // A larger capacity would overflow the level; no client makes that many calls at once.
         TOKEN * u64::from(self.burst.min(100_000_000))
     }
 }
@@ -37,26 +37,26 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Tokens, and when they were last counted.
+/// A bucket's level, and when it was last refilled.
 #[derive(Clone, Debug)]
 pub(super) struct Bucket {
     rate: Rate,
     level: u64,
-    counted: Tick,
+    refilled: Tick,
 }
 
 impl Bucket {
-    /// With one token.
+    /// Creates a bucket with one token.
     pub(super) const fn new(now: Tick, rate: Rate) -> Self {
-        Self { rate, level: TOKEN, counted: now }
+        Self { rate, level: TOKEN, refilled: now }
     }
 
-    /// With all it holds.
+    /// Creates a full bucket.
     pub(super) fn full(now: Tick, rate: Rate) -> Self {
-        Self { rate, level: rate.capacity(), counted: now }
+        Self { rate, level: rate.capacity(), refilled: now }
     }
 
-    /// The same tokens under another rate, as far as they fit.
+    /// Changes the rate; the tokens stay, up to the new capacity.
     pub(super) fn with_rate(mut self, now: Tick, rate: Rate) -> Self {
         self.refill(now);
         Self { level: self.level.min(rate.capacity()), rate, ..self }
@@ -66,11 +66,12 @@ impl Bucket {
         self.rate
     }
 
-    /// Whether there is a token; otherwise how long until there is, if there ever will be.
+    /// Checks for a token without taking it. The error is the time until the next token, or `None` if there will never
+    /// be one.
     pub(super) fn check(&mut self, now: Tick) -> Result<(), Option<Duration>> {
         self.refill(now);
         let missing = TOKEN.saturating_sub(self.level);
-        // A rate of nothing is no call at all, not the one token of the start.
+        // A rate of zero allows no call, not even with the initial token.
         match u64::from(self.rate.per_minute) {
             0 => Err(None),
             _ if missing == 0 => Ok(()),
@@ -87,9 +88,9 @@ impl Bucket {
     }
 
     fn refill(&mut self, now: Tick) {
-        let elapsed = now.nanos().saturating_sub(self.counted.nanos());
+        let elapsed = now.nanos().saturating_sub(self.refilled.nanos());
         let gained = elapsed.saturating_mul(u64::from(self.rate.per_minute));
         self.level = self.level.saturating_add(gained).min(self.rate.capacity());
-        self.counted = self.counted.max(now);
+        self.refilled = self.refilled.max(now);
     }
 }

@@ -1,4 +1,4 @@
-//! Limits that hold together.
+//! Tests of the limits of principal, tenant and server together.
 
 use proptest::prelude::*;
 
@@ -29,7 +29,7 @@ fn call(governor: &Governor, now: Tick) -> Result<Permit, Reason> {
     governor.admit(now, "p-coder", "s-files").map_err(|denial| denial.reason)
 }
 
-/// How many calls in a row are let in.
+/// Returns how many consecutive calls are admitted.
 fn burst(governor: &Governor, now: Tick) -> usize {
     (0..1000).take_while(|_| call(governor, now).is_ok()).count()
 }
@@ -47,7 +47,7 @@ fn a_bucket_starts_with_one_token_and_fills_to_its_burst() {
 }
 
 #[test]
-fn who_waits_as_long_as_told_is_let_in() {
+fn a_caller_that_waits_for_the_given_time_is_admitted() {
     let (governor, _) = governor(|policy| policy.principals[0].limits = limits(7, 1, 99));
     assert_eq!(burst(&governor, seconds(0)), 1);
     let wait = governor.admit(seconds(3), "p-coder", "s-files").unwrap_err().retry_after.unwrap();
@@ -55,7 +55,7 @@ fn who_waits_as_long_as_told_is_let_in() {
 }
 
 #[test]
-fn a_rate_of_nothing_lets_nothing_in() {
+fn a_rate_of_zero_admits_no_call() {
     let (governor, _) = governor(|policy| policy.principals[0].limits = limits(0, 5, 99));
     assert_eq!(burst(&governor, seconds(100)), 0);
 }
@@ -71,29 +71,29 @@ fn calls_in_flight_are_counted_until_their_permit_is_dropped() {
 }
 
 #[test]
-fn a_refusal_further_on_takes_nothing_from_the_limits_before() {
+fn a_refusal_by_a_later_limit_takes_nothing_from_earlier_ones() {
     let (governor, _) = governor(|policy| {
         policy.principals[0].limits = limits(60, 10, 99);
         policy.servers[0].limits.max_concurrent_calls = 1;
-        policy.traffic = Traffic { calls_per_minute: Some(6000), max_concurrent_calls: Some(5) };
+        policy.traffic = TenantLimits { calls_per_minute: Some(6000), max_concurrent_calls: Some(5) };
     });
-    let held = call(&governor, seconds(100)).unwrap();
+    let in_flight = call(&governor, seconds(100)).unwrap();
     for _ in 0..50 {
         assert_eq!(call(&governor, seconds(100)).unwrap_err(), Reason::ServerConcurrencyLimited);
     }
-    drop(held);
+    drop(in_flight);
     assert_eq!(burst(&governor, seconds(100)), 9);
 }
 
 #[test]
-fn the_tenant_s_limits_are_over_all_its_principals() {
+fn tenant_limits_cover_all_principals() {
     let (governor, _) = governor(|policy| {
         policy.principals.push(testing::principal("other"));
-        policy.traffic = Traffic { calls_per_minute: Some(12), max_concurrent_calls: Some(1) };
+        policy.traffic = TenantLimits { calls_per_minute: Some(12), max_concurrent_calls: Some(1) };
     });
-    let held = governor.admit(seconds(60), "p-other", "s-files").unwrap();
+    let in_flight = governor.admit(seconds(60), "p-other", "s-files").unwrap();
     assert_eq!(call(&governor, seconds(60)).unwrap_err(), Reason::TenantConcurrencyLimited);
-    drop(held);
+    drop(in_flight);
     drop(call(&governor, seconds(60)).unwrap());
     assert_eq!(call(&governor, seconds(60)).unwrap_err(), Reason::TenantRateLimited);
 }
@@ -102,22 +102,22 @@ fn the_tenant_s_limits_are_over_all_its_principals() {
 fn an_undone_permit_gives_its_tokens_back() {
     let (governor, _) = governor(|policy| policy.principals[0].limits = limits(60, 1, 1));
     for _ in 0..5 {
-        call(&governor, seconds(0)).unwrap().undo();
+        call(&governor, seconds(0)).unwrap().refund();
     }
     drop(call(&governor, seconds(0)).unwrap());
     assert_eq!(call(&governor, seconds(0)).unwrap_err(), Reason::RateLimited);
 }
 
 #[test]
-fn a_new_policy_changes_limits_and_not_what_was_used() {
+fn a_new_policy_changes_limits_and_keeps_usage() {
     let (governor, mut policy) = governor(|policy| policy.principals[0].limits = limits(60, 10, 2));
-    let held = call(&governor, seconds(100)).unwrap();
+    let in_flight = call(&governor, seconds(100)).unwrap();
     policy.principals[0].limits = limits(60, 20, 1);
     governor.apply(seconds(100), &policy);
     assert_eq!(call(&governor, seconds(100)).unwrap_err(), Reason::ConcurrencyLimited);
-    drop(held);
+    drop(in_flight);
     assert_eq!(burst(&governor, seconds(100)), 9);
-    // Gone, and back with one token.
+    // A principal that was removed and added again starts with one token.
     let principals = std::mem::take(&mut policy.principals);
     governor.apply(seconds(500), &policy);
     assert_eq!(call(&governor, seconds(500)).unwrap_err(), Reason::PrincipalUnknown);
@@ -128,7 +128,7 @@ fn a_new_policy_changes_limits_and_not_what_was_used() {
 
 proptest! {
     #[test]
-    fn no_window_sees_more_than_the_burst_and_what_refills_in_it(
+    fn no_interval_admits_more_than_the_burst_and_its_refill(
         per_minute in 1..600_u32,
         size in 1..20_u32,
         steps in prop::collection::vec(0..5_000_u64, 1..200),
@@ -155,45 +155,45 @@ proptest! {
 }
 
 #[test]
-fn what_is_not_a_call_has_a_share_of_its_own() {
+fn requests_that_are_not_admitted_calls_have_their_own_allowance() {
     let (governor, policy) = governor(|policy| policy.principals[0].limits = limits(6000, 10, 99));
     let (one, other) = (&policy.principals[0].uid, "p-nobody");
-    // A call that is let in gives back what its request took.
+    // An admitted call gives back what its request took.
     for _ in 0..10 {
-        assert_eq!(governor.look(seconds(1), one), Ok(()));
+        assert_eq!(governor.check_request(seconds(1), one), Ok(()));
         assert!(call(&governor, seconds(1)).is_ok());
-        assert!(governor.audible(seconds(1), other));
+        assert!(governor.should_audit(seconds(1), other));
     }
     for _ in 0..3000 {
-        assert_eq!(governor.look(seconds(1), one), Ok(()));
+        assert_eq!(governor.check_request(seconds(1), one), Ok(()));
     }
-    let denial = governor.look(seconds(1), one).unwrap_err();
+    let denial = governor.check_request(seconds(1), one).unwrap_err();
     assert_eq!((denial.reason, denial.retry_after), (Reason::RateLimited, Some(Duration::from_millis(10))));
-    assert_eq!(governor.look(seconds(1), other), Ok(()));
-    assert!(governor.audible(seconds(1), one) && !governor.audible(seconds(1), one));
-    assert!(governor.audible(seconds(2), one));
-    // Who waits as long as told is looked at.
-    assert_eq!(governor.look(seconds(1).plus(Duration::from_millis(10)), one), Ok(()));
-    // Refused for want of money, it is no call that was let in.
+    assert_eq!(governor.check_request(seconds(1), other), Ok(()));
+    assert!(governor.should_audit(seconds(1), one) && !governor.should_audit(seconds(1), one));
+    assert!(governor.should_audit(seconds(2), one));
+    // A caller that waits for the given time is read again.
+    assert_eq!(governor.check_request(seconds(1).plus(Duration::from_millis(10)), one), Ok(()));
+    // A call that is refused for its budget does not count as admitted.
     let later = seconds(1).plus(Duration::from_millis(20));
-    assert_eq!(governor.look(later, one), Ok(()));
-    call(&governor, seconds(1000)).unwrap().undo();
-    assert!(governor.look(later, one).is_err());
+    assert_eq!(governor.check_request(later, one), Ok(()));
+    call(&governor, seconds(1000)).unwrap().refund();
+    assert!(governor.check_request(later, one).is_err());
 }
 
 #[test]
-fn who_leaves_answers_unread_gets_no_more() {
+fn a_principal_with_too_many_unread_answers_is_refused() {
     let (governor, policy) = governor(|_| ());
     let uid = &policy.principals[0].uid;
-    let first = governor.unread(uid, 4 * UNREAD).unwrap();
-    assert_eq!(governor.look(seconds(0), uid), Ok(()), "one answer may be large");
-    let second = governor.unread(uid, 1).unwrap();
-    let denial = governor.look(seconds(0), uid).unwrap_err();
+    let first = governor.track_unread(uid, 4 * MAX_UNREAD).unwrap();
+    assert_eq!(governor.check_request(seconds(0), uid), Ok(()), "one answer may be large");
+    let second = governor.track_unread(uid, 1).unwrap();
+    let denial = governor.check_request(seconds(0), uid).unwrap_err();
     assert_eq!(denial.reason, Reason::ConcurrencyLimited);
-    // A new policy changes limits, not what was used.
+    // A new policy keeps the usage.
     governor.apply(seconds(1), &policy);
-    assert!(governor.look(seconds(1), uid).is_err());
+    assert!(governor.check_request(seconds(1), uid).is_err());
     drop(first);
-    assert_eq!(governor.look(seconds(1), uid), Ok(()));
+    assert_eq!(governor.check_request(seconds(1), uid), Ok(()));
     drop(second);
 }

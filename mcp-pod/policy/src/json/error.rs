@@ -1,16 +1,16 @@
-//! Why a text was not taken as JSON; never with a part of that text.
+//! Why a text was rejected as JSON. Errors never contain a part of the text.
 
-/// A text that is not one acceptable JSON value.
+/// Why a text is not one acceptable JSON value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem} at byte {offset}")]
 pub struct ParseError {
-    /// What is wrong.
+    /// The problem found.
     pub problem: Problem,
-    /// Where, in bytes from the start of the text.
+    /// Position of the problem, in bytes from the start of the text.
     pub offset: usize,
 }
 
-/// What is wrong with a text.
+/// A problem in a JSON text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// The bytes are not UTF-8.
@@ -19,43 +19,43 @@ pub enum Problem {
     /// The text begins with a byte order mark (RFC 8259, 8.1).
     #[error("a byte order mark")]
     ByteOrderMark,
-    /// The text ends within the value.
+    /// The text ends inside the value.
     #[error("unexpected end of the text")]
     End,
-    /// Not what the grammar allows there.
+    /// A character that the grammar does not allow at this position.
     #[error("unexpected character")]
     Unexpected,
-    /// Something stands behind the value.
-    #[error("text behind the value")]
+    /// The value is followed by more text.
+    #[error("text after the value")]
     Trailing,
-    /// Too many arrays and objects within one another.
-    #[error("nesting that is too deep")]
+    /// Arrays and objects are nested too deeply.
+    #[error("nesting too deep")]
     Depth,
     /// Too many values.
     #[error("too many values")]
     Nodes,
-    /// An object has a key twice, perhaps once with escapes.
+    /// An object has a key twice, possibly spelled with escapes.
     #[error("a duplicate key")]
     DuplicateKey,
-    /// A key holds U+0000, at which some readers cut it.
+    /// A key contains U+0000, where some readers truncate it.
     #[error("U+0000 in a key")]
     NulInKey,
     /// A `\u` escape of half a surrogate pair.
     #[error("a lone surrogate")]
     LoneSurrogate,
-    /// A backslash with something behind it that is no escape.
+    /// A backslash that does not begin a valid escape.
     #[error("an invalid escape")]
     Escape,
     /// A character below U+0020 that is not escaped.
-    #[error("a raw control character in a string")]
+    #[error("an unescaped control character in a string")]
     ControlCharacter,
-    /// Not a number of the grammar.
+    /// A number that does not match the grammar.
     #[error("an invalid number")]
     Number,
-    /// A whole number further than 2^53 − 1 from zero.
+    /// An integer outside ±(2^53 − 1).
     #[error("an integer outside ±(2^53 - 1)")]
     IntegerRange,
-    /// A number that is larger than any double, or smaller than any but zero.
+    /// A number that overflows a double, or underflows to zero.
     #[error("a number outside the range of a double")]
     NumberRange,
     /// A number with more digits than a double can hold.
@@ -64,7 +64,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// The error at that offset.
+    /// Returns the error with this problem at this offset.
     pub(super) const fn at(self, offset: usize) -> ParseError {
         ParseError { problem: self, offset }
     }

@@ -1,21 +1,23 @@
-//! Numbers: read so that every parser agrees on them.
+//! Reads numbers so that every parser agrees on them.
 //!
-//! A literal is exact if it is one way to write its double: the shortest one, or the one with 17 digits that C's
-//! `%.17g` gives. So `0.1` and `0.10000000000000001` are taken, `0.1000000000000000001` and `9007199254740993.0` are
-//! not: a reader with decimals would see another number than one with doubles.
+//! A literal is exact if it is the shortest form of its double, or the form with 17 digits that C's `%.17g` prints. So
+//! `0.1` and `0.10000000000000001` are accepted, `0.1000000000000000001` and `9007199254740993.0` are not: a reader
+//! that uses decimals would see a different number than one that uses doubles.
 
 use super::{MAX_INTEGER, Numbers, Problem, Value};
 
-/// Digits that identify any double.
-const DIGITS: usize = 17;
-/// Decimal digits that any double keeps, and decimal exponents that are far from its limits.
-const SAFE: (usize, i64) = (15, 290);
+/// Significant digits that identify any double.
+const MAX_DIGITS: usize = 17;
+/// Significant digits that every double preserves.
+const SAFE_DIGITS: usize = 15;
+/// Decimal exponents below this are far from the limits of a double.
+const SAFE_EXPONENT: i64 = 290;
 
-/// Splits the number off the start of `text`; gives its value and its length in bytes.
+/// Reads the number at the start of `text`; returns its value and its length in bytes.
 pub(super) fn read<'a>(text: &str, numbers: Numbers) -> Result<(Value<'a>, usize), Problem> {
     let literal = Literal::scan(text.as_bytes())?;
     let digits = text.get(..literal.length).ok_or(Problem::Number)?;
-    let value = if literal.whole { integer(digits, numbers)? } else { fraction(digits, &literal, numbers)? };
+    let value = if literal.is_integer { integer(digits, numbers)? } else { fraction(digits, &literal, numbers)? };
     Ok((value, literal.length))
 }
 
@@ -39,11 +41,11 @@ fn fraction<'a>(digits: &str, literal: &Literal, numbers: Numbers) -> Result<Val
         if number == 0.0 && decimal.length > 0 {
             return Err(Problem::NumberRange);
         }
-        if !decimal.is_safe() && !writes(number, &decimal) {
+        if !decimal.is_safe() && !is_exact(number, &decimal) {
             return Err(Problem::NumberPrecision);
         }
     }
-    Ok(whole(number).map_or(Value::Number(number), Value::Integer))
+    Ok(as_integer(number).map_or(Value::Number(number), Value::Integer))
 }
 
 fn double(digits: &str) -> Result<f64, Problem> {
@@ -51,37 +53,37 @@ fn double(digits: &str) -> Result<f64, Problem> {
     if number.is_finite() { Ok(number) } else { Err(Problem::NumberRange) }
 }
 
-/// The number as a whole one, if it is one that every parser reads alike.
-fn whole(number: f64) -> Option<i64> {
+/// Returns the number as an integer, if it is one that every parser reads exactly.
+fn as_integer(number: f64) -> Option<i64> {
     #[expect(clippy::cast_precision_loss, reason = "2^53 - 1 is a double")]
     let limit = MAX_INTEGER as f64;
     let negative_zero = number == 0.0 && number.is_sign_negative();
     if number.fract() != 0.0 || number.abs() > limit || negative_zero {
         return None;
     }
-    #[expect(clippy::cast_possible_truncation, reason = "whole and within ±(2^53 - 1)")]
+    #[expect(clippy::cast_possible_truncation, reason = "an integer within ±(2^53 - 1)")]
     Some(number as i64)
 }
 
-/// Whether `decimal` is how `number` is written in its shortest form, or with 17 digits.
-fn writes(number: f64, decimal: &Decimal) -> bool {
+/// Returns whether `decimal` is `number` in its shortest form or with 17 digits.
+fn is_exact(number: f64, decimal: &Decimal) -> bool {
     [format!("{number:e}"), format!("{number:.16e}")].iter().any(|text| {
         let written = Literal::scan(text.as_bytes()).ok().and_then(|literal| Decimal::of(text.as_bytes(), &literal));
         written.as_ref() == Some(decimal)
     })
 }
 
-/// Where the parts of a number end.
+/// The extent of a number literal and of its parts.
 struct Literal {
     length: usize,
-    /// End of the digits, the point among them.
+    /// End of the mantissa: sign, digits and decimal point.
     mantissa: usize,
-    /// Neither point nor exponent.
-    whole: bool,
+    /// Whether the literal has neither decimal point nor exponent.
+    is_integer: bool,
 }
 
 impl Literal {
-    /// `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?` (RFC 8259, 6).
+    /// Scans a literal of the grammar `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?` (RFC 8259, 6).
     fn scan(text: &[u8]) -> Result<Self, Problem> {
         let digits = |from: usize| {
             let rest = text.get(from..).unwrap_or_default();
@@ -93,9 +95,9 @@ impl Literal {
         if end == start || leading_zero {
             return Err(Problem::Number);
         }
-        let mut whole = true;
+        let mut is_integer = true;
         if text.get(end) == Some(&b'.') {
-            whole = false;
+            is_integer = false;
             let point = end + 1;
             end = digits(point);
             if end == point {
@@ -104,7 +106,7 @@ impl Literal {
         }
         let mantissa = end;
         if matches!(text.get(end), Some(b'e' | b'E')) {
-            whole = false;
+            is_integer = false;
             let sign = usize::from(matches!(text.get(end + 1), Some(b'+' | b'-')));
             let exponent = end + 1 + sign;
             end = digits(exponent);
@@ -112,22 +114,22 @@ impl Literal {
                 return Err(Problem::Number);
             }
         }
-        Ok(Self { length: end, mantissa, whole })
+        Ok(Self { length: end, mantissa, is_integer })
     }
 }
 
-/// A number as its significant digits and the decimal exponent of the first of them.
+/// A number as its significant digits and the decimal exponent of the first digit.
 #[derive(PartialEq, Eq)]
 struct Decimal {
-    digits: [u8; DIGITS],
+    digits: [u8; MAX_DIGITS],
     length: usize,
     exponent: i64,
 }
 
 impl Decimal {
-    /// Absent where the significant digits are more than a double can tell apart. Zero has none.
+    /// Reads a literal. Returns `None` if it has more significant digits than a double can distinguish; zero has none.
     fn of(text: &[u8], literal: &Literal) -> Option<Self> {
-        let mut decimal = Self { digits: [0; DIGITS], length: 0, exponent: 0 };
+        let mut decimal = Self { digits: [0; MAX_DIGITS], length: 0, exponent: 0 };
         let (mut position, mut point, mut seen) = (0_i64, None, 0_usize);
         for byte in text.get(..literal.mantissa)? {
             match byte {
@@ -162,13 +164,13 @@ impl Decimal {
         Some(decimal)
     }
 
-    /// Whether every double near it keeps all its digits.
+    /// Returns whether the number certainly survives the conversion to a double.
     fn is_safe(&self) -> bool {
-        self.length <= SAFE.0 && self.exponent.abs() < SAFE.1
+        self.length <= SAFE_DIGITS && self.exponent.abs() < SAFE_EXPONENT
     }
 }
 
-/// The value of `e+12`; nothing is zero, too many digits are the largest there is.
+/// Returns the value of an exponent such as `e+12`; an empty text is zero, and a value that is too large saturates.
 fn exponent(text: &[u8]) -> i64 {
     let negative = text.get(1) == Some(&b'-');
     let power = text

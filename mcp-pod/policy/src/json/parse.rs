@@ -1,14 +1,14 @@
-//! The parser: one pass by recursive descent, bounded in depth and in values.
+//! The parser: recursive descent in one pass, with bounded nesting and a bounded number of values.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::{Limits, Members, ParseError, Problem, Strings, Value, number, string};
 
-/// Up to here a duplicate key is searched for by comparing all pairs; above, in a table with a random seed.
-const PAIRWISE: usize = 12;
+/// Up to this many members, duplicate keys are found by comparing all pairs; above it, with a randomly seeded hash set.
+const MAX_PAIRWISE: usize = 12;
 
-/// Reads exactly one value; white space may stand around it.
+/// Parses exactly one value, which may be surrounded by white space.
 pub fn parse<'a>(text: &'a [u8], limits: &Limits) -> Result<Value<'a>, ParseError> {
     let text = utf8(text)?;
     if text.starts_with('\u{feff}') {
@@ -24,7 +24,7 @@ pub fn parse<'a>(text: &'a [u8], limits: &Limits) -> Result<Value<'a>, ParseErro
     Ok(value)
 }
 
-/// Where exactly a text is wrong is looked for only once it is.
+/// Validates UTF-8 with the fast validator; the slower one runs only on invalid text, to find the offset.
 fn utf8(text: &[u8]) -> Result<&str, ParseError> {
     simdutf8::basic::from_utf8(text)
         .or_else(|_| std::str::from_utf8(text).map_err(|error| Problem::Utf8.at(error.valid_up_to())))
@@ -33,9 +33,9 @@ fn utf8(text: &[u8]) -> Result<&str, ParseError> {
 struct Parser<'a, 'l> {
     text: &'a str,
     offset: usize,
-    /// Levels that may still be opened.
+    /// Levels of nesting left.
     depth: usize,
-    /// Values that may still be read.
+    /// Values left.
     nodes: usize,
     limits: &'l Limits,
 }
@@ -56,7 +56,7 @@ impl<'a> Parser<'a, '_> {
         problem.at(self.offset)
     }
 
-    /// Takes this byte and the space behind it.
+    /// Consumes this byte and the white space after it.
     fn expect(&mut self, byte: u8) -> Result<(), ParseError> {
         if self.peek() != Some(byte) {
             return Err(self.error(Problem::Unexpected));
@@ -136,7 +136,7 @@ impl<'a> Parser<'a, '_> {
         if key.contains('\0') { Err(Problem::NulInKey.at(start)) } else { Ok(key) }
     }
 
-    /// Whether a comma announces another item.
+    /// Consumes a comma, if there is one; returns whether another item follows.
     fn more(&mut self) -> Result<bool, ParseError> {
         self.skip_space();
         if self.peek() != Some(b',') {
@@ -177,7 +177,7 @@ impl<'a> Parser<'a, '_> {
 }
 
 fn has_duplicate(members: &Members<'_>) -> bool {
-    if members.len() <= PAIRWISE {
+    if members.len() <= MAX_PAIRWISE {
         return members
             .iter()
             .enumerate()

@@ -1,21 +1,21 @@
-//! Strings: borrowed where there is no escape, found by searching rather than by looking at each character.
+//! Reads strings. One without escapes is borrowed; its end is found by a vectorised search instead of byte by byte.
 
 use std::borrow::Cow;
 
-use super::marked::Marked;
+use super::special::SpecialBytes;
 use super::{ParseError, Problem, Strings};
 
-/// Reads the string whose opening quote stands before `start`; gives it and the offset behind its closing quote.
+/// Reads the string whose opening quote is just before `start`; returns it and the offset after its closing quote.
 pub(super) fn read(text: &str, start: usize, strings: Strings) -> Result<(Cow<'_, str>, usize), ParseError> {
     let bytes = text.as_bytes();
     let mut owned: Option<String> = None;
     let mut from = start;
-    for at in Marked::from(bytes, start) {
+    for at in SpecialBytes::from(bytes, start) {
         if at < from {
-            // The second half of an escape.
+            // Part of an escape that was already read.
             continue;
         }
-        // What ends a stretch is ASCII, so none ends within a character.
+        // Special bytes are ASCII, so a run between two of them never ends inside a character.
         let plain = || text.get(from..at).unwrap_or_default();
         match bytes.get(at) {
             Some(b'"') => {
@@ -44,32 +44,32 @@ pub(super) fn read(text: &str, start: usize, strings: Strings) -> Result<(Cow<'_
     Err(Problem::End.at(text.len()))
 }
 
-/// What the letter behind a backslash stands for (RFC 8259, 7); 0 where it is `u`, or no escape. A table, because
-/// prose is full of these, in an order that no processor guesses.
-const MEANINGS: [u8; 256] = {
-    let mut meanings = [0; 256];
+/// The character for each letter after a backslash (RFC 8259, 7); 0 for `u` and for invalid escapes. It is a table,
+/// because text has many escapes in an order that a branch predictor cannot guess.
+const ESCAPES: [u8; 256] = {
+    let mut escapes = [0; 256];
     let pairs = *b"\"\"\\\\//b\x08f\x0cn\nr\rt\t";
     let (pairs, _) = pairs.as_chunks::<2>();
     let mut index = 0;
     while index < pairs.len() {
-        let [letter, meaning] = pairs[index];
-        meanings[letter as usize] = meaning;
+        let [letter, character] = pairs[index];
+        escapes[letter as usize] = character;
         index += 1;
     }
-    meanings
+    escapes
 };
 
-/// The character of the escape whose backslash stands before `rest`, and how many bytes it takes.
+/// Returns the character of the escape whose backslash is just before `rest`, and the length of the escape in bytes.
 fn escape(rest: &[u8]) -> Result<(char, usize), Problem> {
     let letter = *rest.first().ok_or(Problem::End)?;
-    match MEANINGS[usize::from(letter)] {
+    match ESCAPES[usize::from(letter)] {
         0 if letter == b'u' => unicode(rest),
         0 => Err(Problem::Escape),
-        meaning => Ok((char::from(meaning), 1)),
+        character => Ok((char::from(character), 1)),
     }
 }
 
-/// `uXXXX`, or the two halves of a surrogate pair `uXXXX\uXXXX`.
+/// Decodes `uXXXX`, or a surrogate pair `uXXXX\uXXXX`.
 fn unicode(rest: &[u8]) -> Result<(char, usize), Problem> {
     let first = hex(rest.get(1..5))?;
     match first {

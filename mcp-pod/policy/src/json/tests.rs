@@ -1,4 +1,4 @@
-//! The parser against what must be refused, and against `serde_json` on what is valid.
+//! Tests of parser and writer: what must be rejected, and agreement with `serde_json` on valid text.
 
 use proptest::prelude::*;
 
@@ -15,17 +15,17 @@ fn written(text: &str) -> String {
 }
 
 #[test]
-fn strings_that_are_passed_on_are_checked_as_strictly_and_left_as_they_are() {
+fn strings_passed_on_unchanged_are_checked_just_as_strictly() {
     let text = r#"{"a\u0062":"x\ny\u0041\\","c":["\ud83d\ude00"]}"#;
-    let value = parse(text.as_bytes(), &Limits::PASSED).unwrap();
+    let value = parse(text.as_bytes(), &Limits::PASS_THROUGH).unwrap();
     assert_eq!(value.get("ab").unwrap().as_str(), Some(r"x\ny\u0041\\"));
     for wrong in [r#""\x""#, r#""\ud800""#, r#""\u12""#, "\"a\nb\"", r#""open\""#, r#"{"a":1,"\u0061":2}"#] {
-        assert!(parse(wrong.as_bytes(), &Limits::PASSED).is_err(), "{wrong} was taken");
+        assert!(parse(wrong.as_bytes(), &Limits::PASS_THROUGH).is_err(), "{wrong} was accepted");
     }
 }
 
 #[test]
-fn duplicate_keys_are_refused_also_through_escapes() {
+fn duplicate_keys_are_rejected_even_if_spelled_with_escapes() {
     assert_eq!(problem(r#"{"path":1,"path":2}"#), Problem::DuplicateKey);
     assert_eq!(problem(r#"{"path":1,"p\u0061th":2}"#), Problem::DuplicateKey);
     assert_eq!(problem(r#"[{"a":{"b":1,"\u0062":1}}]"#), Problem::DuplicateKey);
@@ -35,7 +35,7 @@ fn duplicate_keys_are_refused_also_through_escapes() {
 }
 
 #[test]
-fn numbers_on_which_parsers_differ_are_refused() {
+fn numbers_on_which_parsers_differ_are_rejected() {
     for (text, expected) in [
         ("1e400", Problem::NumberRange),
         ("-1e400", Problem::NumberRange),
@@ -63,7 +63,7 @@ fn numbers_on_which_parsers_differ_are_refused() {
 }
 
 #[test]
-fn numbers_are_written_in_one_way() {
+fn each_number_is_written_in_exactly_one_form() {
     for (text, expected) in [
         ("9007199254740991", "9007199254740991"),
         ("-9007199254740991", "-9007199254740991"),
@@ -88,14 +88,14 @@ fn numbers_are_written_in_one_way() {
 }
 
 #[test]
-fn a_server_s_schema_may_hold_numbers_that_are_rounded() {
+fn numbers_in_server_answers_may_be_rounded() {
     let value = parse(b"18446744073709551615", &Limits::RESULT).unwrap();
     assert_eq!(value, Value::Number(18_446_744_073_709_551_615.0));
     assert!(parse(b"1e400", &Limits::RESULT).is_err());
 }
 
 #[test]
-fn strings_that_are_not_unicode_text_are_refused() {
+fn strings_that_are_not_valid_unicode_are_rejected() {
     for text in [r#""\ud800""#, r#""\udc00""#, r#""\ud800\u0041""#, r#""\ud800x""#, r#""\udc00\ud800""#] {
         assert_eq!(problem(text), Problem::LoneSurrogate, "{text}");
     }
@@ -113,7 +113,7 @@ fn strings_that_are_not_unicode_text_are_refused() {
 }
 
 #[test]
-fn exactly_one_value_is_read() {
+fn exactly_one_value_is_accepted() {
     assert_eq!(problem(""), Problem::End);
     assert_eq!(problem("{} {}"), Problem::Trailing);
     assert_eq!(problem("{}\u{b}"), Problem::Trailing);
@@ -128,7 +128,7 @@ fn exactly_one_value_is_read() {
 }
 
 #[test]
-fn depth_and_number_of_values_are_bounded() {
+fn nesting_and_number_of_values_are_bounded() {
     let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
     assert!(parse(nested(32).as_bytes(), &Limits::REQUEST).is_ok());
     assert_eq!(problem(&nested(33)), Problem::Depth);
@@ -139,7 +139,7 @@ fn depth_and_number_of_values_are_bounded() {
 }
 
 #[test]
-fn an_error_never_holds_the_text_it_is_about() {
+fn an_error_never_contains_the_text() {
     let error = parse(br#"{"secret":1,"secret":2}"#, &Limits::REQUEST).unwrap_err();
     assert!(!error.to_string().contains("secret"));
 }
@@ -152,10 +152,10 @@ fn a_string_without_escapes_is_borrowed() {
 }
 
 #[test]
-fn long_strings_are_escaped_wherever_it_is_needed() {
-    for place in 0..200 {
+fn long_strings_are_escaped_at_every_offset() {
+    for offset in 0..200 {
         let mut text = "é".repeat(100);
-        text.replace_range(place / 2 * 2..place / 2 * 2, if place % 2 == 0 { "\n" } else { "x\"\\\u{1}" });
+        text.replace_range(offset / 2 * 2..offset / 2 * 2, if offset % 2 == 0 { "\n" } else { "x\"\\\u{1}" });
         let mut out = Vec::new();
         write_str(&text, &mut out);
         assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
@@ -169,7 +169,7 @@ fn any_value() -> impl Strategy<Value = Value<'static>> {
         any::<bool>().prop_map(Value::Bool),
         (-MAX_INTEGER..=MAX_INTEGER).prop_map(Value::Integer),
         any::<f64>()
-            .prop_filter("finite and not whole", |number| number.is_finite() && number.fract() != 0.0)
+            .prop_filter("finite and not an integer", |number| number.is_finite() && number.fract() != 0.0)
             .prop_map(Value::Number),
         any::<String>().prop_map(|text| Value::String(text.into())),
     ];
@@ -183,8 +183,8 @@ fn any_value() -> impl Strategy<Value = Value<'static>> {
     })
 }
 
-/// `serde_json` may be off in the last places of a double, so doubles are compared with that tolerance.
-fn alike(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
+/// Compares values. Doubles are compared with a tolerance, because `serde_json` may be off in the last digits.
+fn is_same(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
     match (ours, theirs) {
         (Value::Null, serde_json::Value::Null) => true,
         (Value::Bool(ours), serde_json::Value::Bool(theirs)) => ours == theirs,
@@ -195,11 +195,11 @@ fn alike(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
             .is_some_and(|theirs| (theirs - ours).abs() <= (ours.abs() * 4.0 * f64::EPSILON).max(f64::MIN_POSITIVE)),
         (Value::String(ours), serde_json::Value::String(theirs)) => ours == theirs,
         (Value::Array(ours), serde_json::Value::Array(theirs)) => {
-            ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| alike(ours, theirs))
+            ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| is_same(ours, theirs))
         }
         (Value::Object(ours), serde_json::Value::Object(theirs)) => {
             ours.len() == theirs.len()
-                && ours.iter().all(|(key, ours)| theirs.get(key.as_ref()).is_some_and(|theirs| alike(ours, theirs)))
+                && ours.iter().all(|(key, ours)| theirs.get(key.as_ref()).is_some_and(|theirs| is_same(ours, theirs)))
         }
         _ => false,
     }
@@ -207,37 +207,37 @@ fn alike(ours: &Value<'_>, theirs: &serde_json::Value) -> bool {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read_back(value in any_value()) {
+    fn a_written_value_is_read_back(value in any_value()) {
         let mut out = Vec::new();
         write(&value, &mut out);
         prop_assert_eq!(parse(&out, &Limits::RESULT).unwrap(), value);
     }
 
     #[test]
-    fn what_another_parser_reads_is_the_same_value(value in any_value()) {
+    fn serde_json_reads_the_same_value(value in any_value()) {
         let mut out = Vec::new();
         write(&value, &mut out);
         let theirs: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        prop_assert!(alike(&value, &theirs));
-        // Their writer escapes and formats in its own way; ours has to read it alike.
+        prop_assert!(is_same(&value, &theirs));
+        // serde_json escapes and formats differently; our parser has to read the same value from it.
         let text = serde_json::to_vec_pretty(&theirs).unwrap();
-        prop_assert!(alike(&parse(&text, &Limits::RESULT).unwrap(), &theirs));
+        prop_assert!(is_same(&parse(&text, &Limits::RESULT).unwrap(), &theirs));
     }
 
     #[test]
-    fn nothing_is_taken_that_another_parser_refuses(text in r#"[\[\]{}:,"\\ueE0-9.+\-atrfnlsd ]{0,24}"#) {
+    fn whatever_serde_json_rejects_is_rejected(text in r#"[\[\]{}:,"\\ueE0-9.+\-atrfnlsd ]{0,24}"#) {
         if parse(text.as_bytes(), &Limits::REQUEST).is_ok() {
             prop_assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
         }
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn arbitrary_bytes_never_cause_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = parse(&bytes, &Limits::REQUEST);
     }
 
     #[test]
-    fn a_double_is_taken_in_its_shortest_form_and_with_17_digits(bits in any::<u64>()) {
+    fn a_double_is_accepted_in_its_shortest_form_and_with_17_digits(bits in any::<u64>()) {
         let number = f64::from_bits(bits);
         prop_assume!(number.is_finite() && number != 0.0);
         for text in [format!("{number:e}"), format!("{number:.16e}")] {
@@ -253,7 +253,7 @@ proptest! {
 }
 
 #[test]
-fn every_byte_is_escaped_or_not_wherever_it_stands_in_a_word() {
+fn every_byte_is_escaped_exactly_if_required_at_every_offset() {
     for character in (0..0x100).filter_map(char::from_u32) {
         for before in 0..20 {
             let text = format!("{}{character}{}", "a".repeat(before), "\u{80}\u{1f}b".repeat(before % 3));
@@ -262,7 +262,7 @@ fn every_byte_is_escaped_or_not_wherever_it_stands_in_a_word() {
             let read: String = serde_json::from_slice(&out).unwrap();
             assert_eq!(read, text);
             let escaped = matches!(character, '\0'..='\u{1f}' | '"' | '\\');
-            assert_eq!(out.get(before + 1) == Some(&b'\\'), escaped, "{character:?} behind {before}");
+            assert_eq!(out.get(before + 1) == Some(&b'\\'), escaped, "{character:?} after {before} bytes");
         }
     }
 }

@@ -1,12 +1,12 @@
-//! The writer: compact, one way to write each value.
+//! The writer: compact, with exactly one form for each value.
 
 use std::io::Write as _;
 use std::ops::Range;
 
 use super::Value;
-use super::marked::Marked;
+use super::special::SpecialBytes;
 
-/// Appends the value without white space; [`super::parse`] reads the same value back.
+/// Appends the value without white space; [`super::parse`] reads back the same value.
 pub fn write(value: &Value<'_>, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
@@ -41,29 +41,29 @@ pub fn write(value: &Value<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the string with its quotes; only what JSON forbids unescaped is escaped.
+/// Appends the string with its quotes; escapes only the characters that JSON requires to be escaped.
 pub fn write_str(text: &str, out: &mut Vec<u8>) {
-    // Prose has an escape every now and then; a text that has more grows the buffer once more.
+    // Room for a few escapes, as in ordinary text; a text with more of them grows the buffer again.
     out.reserve(text.len() + text.len() / 16 + 2);
     out.push(b'"');
     let bytes = text.as_bytes();
     let mut from = 0;
-    for at in Marked::from(bytes, 0) {
+    for at in SpecialBytes::from(bytes, 0) {
         write_plain(bytes, from..at, out);
-        write_byte(bytes.get(at).copied().unwrap_or_default(), out);
+        write_escape(bytes.get(at).copied().unwrap_or_default(), out);
         from = at + 1;
     }
     out.extend_from_slice(bytes.get(from..).unwrap_or_default());
     out.push(b'"');
 }
 
-/// Appends that part of the bytes: in prose a short one, which two fixed moves copy faster than a call would.
+/// Appends a range of the bytes. It is usually short, and then a copy of fixed size is faster than a call to memcpy.
 #[inline]
 fn write_plain(bytes: &[u8], part: Range<usize>, out: &mut Vec<u8>) {
-    const MOVE: usize = 64;
+    const CHUNK: usize = 64;
     let length = part.len();
-    match bytes.get(part.start..).and_then(<[u8]>::first_chunk::<MOVE>) {
-        Some(chunk) if length <= MOVE => {
+    match bytes.get(part.start..).and_then(<[u8]>::first_chunk::<CHUNK>) {
+        Some(chunk) if length <= CHUNK => {
             let end = out.len() + length;
             out.extend_from_slice(chunk);
             out.truncate(end);
@@ -72,8 +72,8 @@ fn write_plain(bytes: &[u8], part: Range<usize>, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes a byte that is not plain: by the one escape this writer has for it.
-fn write_byte(byte: u8, out: &mut Vec<u8>) {
+/// Appends a special byte as its escape.
+fn write_escape(byte: u8, out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let letter = match byte {
         b'"' | b'\\' => byte,

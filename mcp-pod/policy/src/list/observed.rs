@@ -1,21 +1,21 @@
-//! The tools that a server said it has, read once per report.
+//! The tools that a server reports, parsed once per report.
 
 use foldhash::HashMap;
 
 use crate::json::{Limits, Members, Value, parse, write, write_str};
 use crate::text::neutralise;
 
-/// Extension that lets a server ask for arguments as HTTP headers.
-const HEADER: &str = "x-mcp-header";
+/// Schema extension with which a server requests arguments as HTTP headers.
+const HEADER_KEYWORD: &str = "x-mcp-header";
 
-/// What of a server's tools is shown.
+/// The tools that a server reports, reduced to what callers may see.
 #[derive(Clone, Debug, Default)]
-pub struct Observed {
+pub struct ObservedTools {
     entries: HashMap<String, Entry>,
     rejected: usize,
 }
 
-/// One tool, written up to and from where its schema goes.
+/// One tool, rendered as the parts before and after its input schema.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     /// `{"name":…,"title":…,"description":…`.
@@ -24,9 +24,9 @@ pub(super) struct Entry {
     pub(super) tail: Vec<u8>,
 }
 
-impl Observed {
-    /// Reads the entries of a server's own `tools/list`, each as JSON text. What is not a tool, or one of a name that
-    /// was there before, is left out.
+impl ObservedTools {
+    /// Parses the entries of the server's own `tools/list`, each as JSON text. Skips and counts entries that are not a
+    /// tool or repeat a name.
     pub fn new<'r>(entries: impl IntoIterator<Item = &'r str>) -> Self {
         let mut observed = Self::default();
         for text in entries {
@@ -41,12 +41,12 @@ impl Observed {
         observed
     }
 
-    /// How many entries were left out because they could not be read.
+    /// Returns the number of skipped entries.
     pub const fn rejected(&self) -> usize {
         self.rejected
     }
 
-    /// The names of the tools, in no order.
+    /// Returns the names of the tools, in no particular order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
@@ -95,39 +95,39 @@ fn key(name: &str, out: &mut Vec<u8>) {
     out.push(b':');
 }
 
-/// The schema of results, if it is one that every revision takes: of an object, and complete in itself. A schema
-/// that sends its reader to the network is dropped; results need none.
+/// Returns the output schema if every protocol revision accepts it: it describes an object and is self-contained. A
+/// schema that refers its reader to the network is dropped; a result does not need one.
 fn output_schema<'a>(schema: &Value<'a>) -> Option<Value<'a>> {
     let is_object = schema.get("type").and_then(Value::as_str) == Some("object");
-    (is_object && !refers_elsewhere(schema)).then(|| stripped(schema))
+    (is_object && !has_external_reference(schema)).then(|| sanitised(schema))
 }
 
-fn refers_elsewhere(schema: &Value<'_>) -> bool {
+fn has_external_reference(schema: &Value<'_>) -> bool {
     match schema {
-        Value::Array(items) => items.iter().any(refers_elsewhere),
+        Value::Array(items) => items.iter().any(has_external_reference),
         Value::Object(members) => members.iter().any(|(key, value)| {
             let reference = matches!(key.as_ref(), "$ref" | "$dynamicRef" | "$recursiveRef");
-            reference && value.as_str().is_some_and(|target| !target.starts_with('#')) || refers_elsewhere(value)
+            reference && value.as_str().is_some_and(|target| !target.starts_with('#')) || has_external_reference(value)
         }),
         _ => false,
     }
 }
 
-/// Without what asks for headers, and with texts neutralised.
-fn stripped<'a>(schema: &Value<'a>) -> Value<'a> {
+/// Copies the schema without header requests and with neutralised texts.
+fn sanitised<'a>(schema: &Value<'a>) -> Value<'a> {
     match schema {
-        Value::Array(items) => Value::Array(items.iter().map(stripped).collect()),
+        Value::Array(items) => Value::Array(items.iter().map(sanitised).collect()),
         Value::Object(members) => {
-            let kept = members.iter().filter(|(key, _)| key != HEADER);
-            let kept: Members<'a> = kept
+            let members = members.iter().filter(|(key, _)| key != HEADER_KEYWORD);
+            let members: Members<'a> = members
                 .map(|(key, value)| match value {
                     Value::String(text) if matches!(key.as_ref(), "title" | "description") => {
                         (key.clone(), Value::String(neutralise(text).into_owned().into()))
                     }
-                    value => (key.clone(), stripped(value)),
+                    value => (key.clone(), sanitised(value)),
                 })
                 .collect();
-            Value::Object(kept)
+            Value::Object(members)
         }
         other => other.clone(),
     }

@@ -1,11 +1,11 @@
-//! What agents see of a server.
+//! Tests of what agents see of a server.
 
 use super::*;
-use crate::engine::Compiled;
+use crate::engine::Policy;
 use crate::model::{Argument, Rule};
 use crate::testing::*;
 
-fn compiled() -> Compiled {
+fn compiled() -> Policy {
     let mut policy = policy();
     let head = Argument { name: "head".into(), required: false, rule: Rule::Integer { minimum: 1, maximum: 9 } };
     policy.servers[0].tools = vec![
@@ -15,30 +15,30 @@ fn compiled() -> Compiled {
         tool("gone", Class::Read, vec![]),
     ];
     policy.principals[0].grants = vec![grant("s", vec![], vec![Class::Read, Class::Write])];
-    Compiled::new(policy).unwrap()
+    Policy::new(policy).unwrap()
 }
 
-fn listed(observed: &Observed) -> String {
+fn listed(observed: &ObservedTools) -> String {
     let compiled = compiled();
-    let view = compiled.principal("p-coder").unwrap().view("files").unwrap();
+    let view = compiled.principal("p-coder").unwrap().server("files").unwrap();
     let mut out = Vec::new();
     render(view, observed, &mut out);
     String::from_utf8(out).unwrap()
 }
 
 #[test]
-fn only_what_is_granted_and_observed_is_listed_in_the_order_of_the_catalogue() {
+fn granted_and_observed_tools_are_listed_in_the_order_of_the_catalogue() {
     let observed =
-        Observed::new([r#"{"name":"read"}"#, r#"{"name":"remove"}"#, r#"{"name":"write"}"#, r#"{"name":"x"}"#]);
+        ObservedTools::new([r#"{"name":"read"}"#, r#"{"name":"remove"}"#, r#"{"name":"write"}"#, r#"{"name":"x"}"#]);
     let tools: serde_json::Value = serde_json::from_str(&listed(&observed)).unwrap();
     let names: Vec<&str> = tools.as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["write", "read"]);
-    assert_eq!(listed(&Observed::default()), "[]");
+    assert_eq!(listed(&ObservedTools::default()), "[]");
 }
 
 #[test]
-fn schema_and_hints_are_ours_and_what_is_not_known_is_dropped() {
-    let observed = Observed::new([concat!(
+fn schema_and_hints_are_set_and_unknown_fields_are_dropped() {
+    let observed = ObservedTools::new([concat!(
         r#"{"name":"read","title":"Read","description":"Reads\u202e a file.","icons":[{"src":"https://x"}],"_meta":{"a":1},"#,
         r#""execution":{"taskSupport":"required"},"#,
         r#""inputSchema":{"type":"object","properties":{"evil":{"type":"string","x-mcp-header":"Authorization"}}},"#,
@@ -59,23 +59,23 @@ fn schema_and_hints_are_ours_and_what_is_not_known_is_dropped() {
 }
 
 #[test]
-fn a_schema_of_results_that_some_clients_would_choke_on_is_dropped() {
+fn an_output_schema_that_some_clients_cannot_read_is_dropped() {
     for schema in [
         r#"{"type":"array"}"#,
         r#"{"type":"object","properties":{"a":{"$ref":"https://example.com/schema"}}}"#,
         r#"{"type":"object","properties":{"a":{"$ref":"file:///etc/passwd"}}}"#,
         "7",
     ] {
-        let observed = Observed::new([&*format!(r#"{{"name":"read","outputSchema":{schema}}}"#)]);
+        let observed = ObservedTools::new([&*format!(r#"{{"name":"read","outputSchema":{schema}}}"#)]);
         assert!(!listed(&observed).contains("outputSchema"), "{schema}");
     }
-    let local = Observed::new([r##"{"name":"read","outputSchema":{"type":"object","$ref":"#/$defs/a"}}"##]);
+    let local = ObservedTools::new([r##"{"name":"read","outputSchema":{"type":"object","$ref":"#/$defs/a"}}"##]);
     assert!(listed(&local).contains("outputSchema"));
 }
 
 #[test]
-fn what_is_not_a_tool_is_left_out_and_counted() {
-    let observed = Observed::new([
+fn invalid_entries_are_skipped_and_counted() {
+    let observed = ObservedTools::new([
         r#"{"name":"read","name":"write"}"#,
         "[]",
         r#"{"name":7}"#,

@@ -1,17 +1,17 @@
-//! What an argument of a tool may be.
+//! The rules for the arguments of a tool.
 
-/// One argument: a property of the object that `tools/call` carries.
+/// An argument of a tool: a property of the `arguments` object in `tools/call`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Argument {
-    /// The name of the property.
+    /// Name of the property.
     pub name: String,
-    /// A call without it is refused.
+    /// Whether a call without the argument is refused.
     pub required: bool,
-    /// What its value may be.
+    /// Rule for the value.
     pub rule: Rule,
 }
 
-/// What a value may be.
+/// A rule: the values that an argument may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// A path below a root.
@@ -20,73 +20,73 @@ pub enum Rule {
     Enum(Vec<String>),
     /// A string.
     String(StringRule),
-    /// A whole number, at most 2^53 − 1 either side of zero.
+    /// An integer within ±(2^53 − 1).
     Integer {
-        /// The smallest that is accepted.
+        /// Smallest accepted value.
         minimum: i64,
-        /// The largest that is accepted.
+        /// Largest accepted value.
         maximum: i64,
     },
     /// A number.
     Number {
-        /// The smallest that is accepted.
+        /// Smallest accepted value.
         minimum: Decimal,
-        /// The largest that is accepted.
+        /// Largest accepted value.
         maximum: Decimal,
     },
     /// `true` or `false`.
     Boolean,
-    /// Exactly this.
+    /// Exactly this value.
     Const(Scalar),
-    /// A list.
-    Array(Box<ItemRule>),
+    /// An array.
+    Array(Box<ArrayRule>),
     /// An object with these properties and no others.
     Object(Vec<Argument>),
 }
 
-/// A decimal number as its user wrote it; compared as a double.
+/// A decimal number as the user wrote it; compared as a double.
 ///
-/// Kept as text so that policies have a total equality and a byte-exact encoding.
+/// Stored as text so that policies have total equality and a byte-exact encoding.
 pub type Decimal = String;
 
-/// A path below a root.
+/// Rule for a path below a root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathRule {
-    /// Absolute directories; the path must be one of them or lie below one, before and after links are followed.
+    /// Absolute directories. The path must be one of them or below one, both as written and with links resolved.
     pub within: Vec<String>,
-    /// Extensions without the dot; empty: any.
+    /// Accepted extensions without the leading dot; if empty, any.
     pub extensions: Vec<String>,
-    /// Accept names that begin with a dot.
+    /// Whether names that begin with a dot are accepted.
     pub dotfiles: bool,
 }
 
-/// A string.
+/// Rule for a string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StringRule {
-    /// The most Unicode scalar values that are accepted.
+    /// Maximum length in Unicode scalar values.
     pub max_length: u32,
-    /// An anchored pattern in the subset that ECMA-262 and Rust's `regex` share; absent: any.
+    /// Anchored pattern in the subset that ECMA-262 and Rust's `regex` share.
     pub pattern: Option<String>,
-    /// Accept a value that begins with `-`, which a command line could read as an option.
+    /// Whether a value may begin with `-`, which a command line could read as an option.
     pub leading_dash: bool,
 }
 
-/// A list.
+/// Rule for an array.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ItemRule {
-    /// What each item may be.
+pub struct ArrayRule {
+    /// Rule for each item.
     pub item: Rule,
-    /// The most items that are accepted.
+    /// Maximum number of items.
     pub max_items: u32,
 }
 
-/// A constant.
+/// A constant value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scalar {
     /// A string.
     String(String),
-    /// A whole number.
+    /// An integer.
     Integer(i64),
-    /// A truth value.
+    /// A boolean.
     Boolean(bool),
 }

@@ -1,47 +1,47 @@
-//! Values against rules.
+//! Checks values against compiled rules.
 
 use std::fmt::Debug;
 
-use super::path::list;
+use super::path::join;
 use super::{Arguments, Check, Text};
-use crate::denial::{Denial, echo};
+use crate::denial::{Denial, escape_name};
 use crate::json::{Members, Value};
 use crate::reason::Reason;
 
-/// A path among the arguments of an admitted call, and where it may lead once links are followed.
+/// A path in the arguments of an admitted call, and the directories below which it must resolve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PathUse<'p, 'v> {
-    /// The path, as the caller sent it.
+pub struct PathArgument<'p, 'v> {
+    /// The path as the caller sent it.
     pub value: &'v str,
-    /// Absolute directories, none with a slash at its end but the root of all.
+    /// Absolute directories without a trailing slash, except for `/` itself.
     pub within: &'p [String],
 }
 
-/// Why a value is refused; built only on the way of a refusal.
+/// Why a value is not admitted; built only for refusals.
 #[derive(Debug)]
 pub(crate) struct Violation {
     reason: Reason,
-    /// `must be …`, about the argument.
+    /// A predicate about the argument, such as `must be …`.
     limit: String,
-    /// From the innermost outwards: a property by its name, an item as `[]`.
-    place: Vec<String>,
+    /// Location of the value, innermost part first: a property by its name, an item as `[]`.
+    location: Vec<String>,
 }
 
-/// Boxed, because the way of an allowed call should not carry the size of a refusal.
-type Checked = Result<(), Box<Violation>>;
+/// Result of a check. The error is boxed to keep the result of an admitted call small.
+type CheckResult = Result<(), Box<Violation>>;
 
 impl Violation {
     #[expect(clippy::unnecessary_box_returns, reason = "every caller wants the box")]
     fn new(reason: Reason, limit: impl Into<String>) -> Box<Self> {
-        Box::new(Self { reason, limit: limit.into(), place: Vec::new() })
+        Box::new(Self { reason, limit: limit.into(), location: Vec::new() })
     }
 
-    /// The refusal as the caller hears it.
+    /// Converts the violation to the denial that the caller receives.
     pub(crate) fn into_denial(self) -> Denial {
-        let Self { reason, limit, mut place } = self;
-        place.reverse();
+        let Self { reason, limit, mut location } = self;
+        location.reverse();
         let mut name = String::new();
-        for part in &place {
+        for part in &location {
             if !name.is_empty() && part != "[]" {
                 name.push('.');
             }
@@ -56,13 +56,13 @@ impl Violation {
 }
 
 impl Check {
-    /// Checks the value and notes the paths in it.
-    pub(crate) fn admit<'p, 'v>(&'p self, value: &'v Value<'_>, paths: &mut Vec<PathUse<'p, 'v>>) -> Checked {
+    /// Checks the value and collects the paths in it.
+    pub(crate) fn admit<'p, 'v>(&'p self, value: &'v Value<'_>, paths: &mut Vec<PathArgument<'p, 'v>>) -> CheckResult {
         match (self, value) {
             (Self::Text(text), Value::String(value)) => {
                 text.check(value).map_err(|(reason, limit)| Violation::new(reason, limit))?;
                 if let Some(path) = &text.path {
-                    paths.push(PathUse { value, within: &path.within });
+                    paths.push(PathArgument { value, within: &path.within });
                 }
                 Ok(())
             }
@@ -86,13 +86,13 @@ impl Check {
             },
             (Self::Array { item, max_items }, Value::Array(values)) => {
                 if values.len() > *max_items {
-                    let limit = format!("must hold at most {max_items} items");
+                    let limit = format!("must contain at most {max_items} items");
                     return Err(Violation::new(Reason::ArgumentOutOfRange, limit));
                 }
                 item.iter().try_for_each(|item| {
                     values.iter().try_for_each(|value| {
                         item.admit(value, paths).map_err(|mut violation| {
-                            violation.place.push("[]".to_owned());
+                            violation.location.push("[]".to_owned());
                             violation
                         })
                     })
@@ -116,17 +116,21 @@ impl Check {
 }
 
 impl Arguments {
-    /// Checks the members and notes the paths in them: nothing that is not declared, everything that is required.
-    pub(crate) fn admit<'p, 'v>(&'p self, members: &'v Members<'_>, paths: &mut Vec<PathUse<'p, 'v>>) -> Checked {
+    /// Checks the members and collects the paths in them. Undeclared members and missing required ones are refused.
+    pub(crate) fn admit<'p, 'v>(
+        &'p self,
+        members: &'v Members<'_>,
+        paths: &mut Vec<PathArgument<'p, 'v>>,
+    ) -> CheckResult {
         if let Some((name, _)) = members.iter().find(|(name, _)| self.get(name).is_none()) {
             return Err(Violation::new(
                 Reason::ArgumentUndeclared,
-                format!("there is no argument `{}` for this caller", echo(name)),
+                format!("there is no argument `{}` for this caller", escape_name(name)),
             ));
         }
         for property in &self.0 {
             let at = |mut violation: Box<Violation>| {
-                violation.place.push(property.name.clone());
+                violation.location.push(property.name.clone());
                 violation
             };
             match members.iter().find(|(name, _)| *name == property.name) {
@@ -138,10 +142,10 @@ impl Arguments {
         Ok(())
     }
 
-    /// How far the members are from being admitted: the number of arguments that are wrong.
+    /// Returns how far the members are from being admitted: the number of wrong arguments.
     ///
-    /// More members than there are arguments are not looked at one by one, or a caller could send tens of thousands of
-    /// them to be compared with every alternative: at least the surplus is undeclared.
+    /// If there are more members than declared arguments, the result is the surplus, which is certainly undeclared.
+    /// Otherwise a caller could send tens of thousands of members to be compared with every grant.
     pub(crate) fn distance(&self, members: &Members<'_>) -> usize {
         if let Some(surplus) = members.len().checked_sub(self.0.len()).filter(|surplus| *surplus > 0) {
             return surplus;
@@ -156,26 +160,26 @@ impl Arguments {
 }
 
 impl Text {
-    /// Checks the string; what is wrong with it otherwise.
+    /// Checks the string. The error is the reason and a predicate such as `must be …`.
     pub(super) fn check(&self, value: &str) -> Result<(), (Reason, String)> {
         if let Some(values) = &self.one_of {
             if values.iter().any(|one| one == value) {
                 return Ok(());
             }
-            return Err((Reason::ArgumentNotAllowed, format!("must be one of {}", list(values))));
+            return Err((Reason::ArgumentNotAllowed, format!("must be one of {}", join(values))));
         }
-        if let Some(most) = self.max_length {
-            // Fewer bytes than scalar values there cannot be.
-            let fits = usize::try_from(most).is_ok_and(|most| value.len() <= most || value.chars().count() <= most);
+        if let Some(max) = self.max_length {
+            // A string has at least as many bytes as scalar values.
+            let fits = usize::try_from(max).is_ok_and(|max| value.len() <= max || value.chars().count() <= max);
             if !fits {
-                return Err((Reason::ArgumentOutOfRange, format!("must be at most {most} characters long")));
+                return Err((Reason::ArgumentOutOfRange, format!("must be at most {max} characters long")));
             }
         }
         if self.no_option && value.starts_with('-') {
             return Err((Reason::ArgumentPattern, "must not begin with a dash".to_owned()));
         }
         if memchr::memchr(0, value.as_bytes()).is_some() {
-            return Err((Reason::ArgumentPattern, "must not hold U+0000".to_owned()));
+            return Err((Reason::ArgumentPattern, "must not contain U+0000".to_owned()));
         }
         if let Some(pattern) = self.patterns.iter().find(|pattern| !pattern.matches(value)) {
             return Err((Reason::ArgumentPattern, format!("must match the pattern `{}`", pattern.source())));
@@ -184,7 +188,7 @@ impl Text {
     }
 }
 
-/// The number as a double; whole ones are within ±(2^53 − 1), where doubles hold each.
+/// Returns the number as a double. Integers are within ±(2^53 − 1), where every integer is a double.
 #[expect(clippy::cast_precision_loss, reason = "within ±(2^53 - 1)")]
 const fn double(value: &Value<'_>) -> f64 {
     match value {
@@ -194,7 +198,7 @@ const fn double(value: &Value<'_>) -> f64 {
     }
 }
 
-/// In the form of Rust's literals, which is short for doubles of any size.
+/// Describes a range, with numbers as Rust literals: short for doubles of any size.
 fn between<T: Debug + PartialEq>(minimum: &T, maximum: &T) -> String {
     if minimum == maximum {
         return format!("must be {minimum:?}");

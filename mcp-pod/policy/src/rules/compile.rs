@@ -1,48 +1,48 @@
-//! From a rule as its user wrote it to one that can be checked.
+//! Compiles a rule as a user wrote it into one that can be checked.
 
 use super::{Arguments, Check, Path, Pattern, PatternError, Property, Text};
 use crate::json::MAX_INTEGER;
 use crate::model::{Argument, Rule, Scalar};
 
-/// Arrays and objects within one another; the custom resources allow fewer.
+/// Greatest nesting of arrays and objects; the custom resources allow less.
 const MAX_DEPTH: usize = 8;
 
-/// A rule that cannot be enforced.
+/// Why a rule cannot be enforced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    /// Nothing satisfies it.
+    /// No value satisfies the rule.
     #[error("nothing satisfies the rule: {0}")]
     Empty(&'static str),
-    /// Two arguments of one name.
+    /// Two arguments have the same name.
     #[error("the argument {0:?} is declared twice")]
     Duplicate(String),
-    /// An argument name that JSON readers may not agree on.
-    #[error("an argument's name must not be empty or hold control characters")]
+    /// An argument name that JSON readers may read differently.
+    #[error("an argument name must not be empty or contain control characters")]
     Name,
-    /// A root of a path that is not an absolute directory in its plainest form.
+    /// A root of a path rule is not an absolute path in normal form.
     #[error(
-        "{0:?} is not an absolute path without `.`, `..`, empty, `~` or glob components and without a slash at its end"
+        "{0:?} is not an absolute path without a trailing slash and without `.`, `..`, empty, `~` or glob components"
     )]
     Root(String),
-    /// An extension of a path that is not one.
-    #[error("{0:?} is not an extension: letters, digits, `_`, `-` and inner dots, without the dot before it")]
+    /// An extension of a path rule is not a file name extension.
+    #[error("{0:?} is not an extension: use letters, digits, `_`, `-` and inner dots, without the leading dot")]
     Extension(String),
-    /// A bound that is no number, or that a double cannot hold.
+    /// A bound is not a number, or not one that a double can hold.
     #[error("{0:?} is not a decimal number")]
     Decimal(String),
-    /// A pattern that is not taken.
+    /// A pattern is not accepted.
     #[error("pattern {pattern:?} is refused")]
     Pattern {
-        /// What was written.
+        /// The pattern as written.
         pattern: String,
-        /// Why.
+        /// Why it is not accepted.
         source: PatternError,
     },
-    /// A value that no string may be.
-    #[error("a value must not hold U+0000")]
+    /// An allowed value contains U+0000, which no string argument may contain.
+    #[error("a value must not contain U+0000")]
     Nul,
-    /// Too many arrays and objects within one another.
-    #[error("the rule is nested too deep")]
+    /// Arrays and objects are nested too deeply.
+    #[error("the rule is nested too deeply")]
     Depth,
 }
 
@@ -59,7 +59,7 @@ impl Arguments {
 }
 
 impl Text {
-    /// A string without any rule.
+    /// Admits any string.
     pub(super) const fn any() -> Self {
         Self { one_of: None, max_length: None, patterns: Vec::new(), no_option: false, path: None }
     }

@@ -1,12 +1,12 @@
-//! What two rules admit together: a scope's rule and the catalogue's.
+//! Intersects two compiled rules: a scope's and the catalogue's.
 //!
-//! Nothing here decides who may do what; it only saves checking twice. A property test holds it to its meaning: the
-//! intersection admits a value exactly if both rules do.
+//! The intersection saves checking each value against both rules. A property test verifies that it admits a value if
+//! and only if both rules do.
 
 use super::{Arguments, Check, Property, Text};
 
 impl Check {
-    /// What both admit; absent if that is nothing.
+    /// Returns the rule that admits what both rules admit, or `None` if no value satisfies both.
     pub(crate) fn intersect(&self, other: &Self) -> Option<Self> {
         match (self, other) {
             (Self::Text(left), Self::Text(right)) => left.intersect(right).map(Self::Text),
@@ -20,9 +20,9 @@ impl Check {
                 (Some(left), Some(right)) if left != right => None,
                 _ => Some(Self::Boolean(left.or(*right))),
             },
-            (Self::Array { item, max_items }, Self::Array { item: other, max_items: most }) => {
+            (Self::Array { item, max_items }, Self::Array { item: other, max_items: other_max }) => {
                 let item = item.as_ref().zip(other.as_ref()).and_then(|(left, right)| left.intersect(right));
-                let max_items = if item.is_some() { (*max_items).min(*most) } else { 0 };
+                let max_items = if item.is_some() { (*max_items).min(*other_max) } else { 0 };
                 Some(Self::Array { item: item.map(Box::new), max_items })
             }
             (Self::Object(left), Self::Object(right)) => left.intersect(right).map(Self::Object),
@@ -39,7 +39,7 @@ impl Check {
     }
 }
 
-/// Whole numbers within the bounds of both.
+/// Returns the integers within the bounds of both rules.
 fn integers(left: &Check, right: &Check) -> Option<Check> {
     let (low, high) = bounds(left)?;
     let (minimum, maximum) = bounds(right)?;
@@ -47,7 +47,7 @@ fn integers(left: &Check, right: &Check) -> Option<Check> {
     (minimum <= maximum).then_some(Check::Integer { minimum, maximum })
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a cast saturates, and no argument is further out than 2^53")]
+#[expect(clippy::cast_possible_truncation, reason = "the cast saturates, and no argument is larger than 2^53")]
 fn bounds(check: &Check) -> Option<(i64, i64)> {
     match check {
         Check::Integer { minimum, maximum } => Some((*minimum, *maximum)),
@@ -88,8 +88,8 @@ impl Text {
 }
 
 impl Arguments {
-    /// The arguments that both declare, in the order of `other`, the catalogue; absent if one that is required can
-    /// have no value.
+    /// Returns the arguments that both declare, in the order of `other`, the catalogue; or `None` if a required
+    /// argument has no admitted value.
     pub(crate) fn intersect(&self, other: &Self) -> Option<Self> {
         if self.0.iter().any(|ours| ours.required && other.get(&ours.name).is_none()) {
             return None;

@@ -1,26 +1,25 @@
-//! Paths, as far as their text can tell: the rest is the shim's, which resolves them without following links.
+//! Checks the text of paths. The shim does the rest: it resolves them without following links.
 //!
-//! Refused are also the characters that a server may read as more than a name: `*` and `?` always; `[` and `{` where
-//! hidden names are excluded, because `[.]git` is one; a backslash, a component that begins with `~`, control
-//! characters.
+//! Characters that a server may interpret are refused too: `*` and `?` always, `[` and `{` where hidden names are
+//! excluded (`[.]git` matches a hidden name), backslashes, components that begin with `~`, and control characters.
 
 use super::RuleError;
 use crate::model::PathRule;
 use crate::reason::Reason;
 
-/// The longest path in bytes (`PATH_MAX` of Linux, with its end).
+/// The longest path in bytes (Linux's `PATH_MAX` without the terminating zero).
 const MAX_LENGTH: usize = 4095;
 /// The longest component in bytes (`NAME_MAX`).
 const MAX_COMPONENT: usize = 255;
 
-/// What a path may be.
+/// A compiled path rule.
 #[derive(Clone, Debug)]
 pub(crate) struct Path {
-    /// Absolute directories, none with a slash at its end but the root of all.
+    /// Absolute directories without a trailing slash, except for `/` itself.
     pub(crate) within: Vec<String>,
-    /// Each with the dot before it; absent: any.
+    /// Extensions with their leading dot; `None` admits any.
     pub(crate) extensions: Option<Vec<String>>,
-    /// Components below the root may begin with a dot.
+    /// Whether components below the root may begin with a dot.
     pub(crate) dotfiles: bool,
 }
 
@@ -28,7 +27,7 @@ impl Path {
     pub(super) fn new(rule: &PathRule) -> Result<Self, RuleError> {
         let PathRule { within, extensions, dotfiles } = rule;
         if within.is_empty() {
-            return Err(RuleError::Empty("a path within no directory"));
+            return Err(RuleError::Empty("a path rule without a directory"));
         }
         let within = within.iter().map(|root| self::root(root)).collect::<Result<_, _>>()?;
         let extensions = extensions.iter().map(|text| extension(text)).collect::<Result<Vec<_>, _>>()?;
@@ -36,12 +35,12 @@ impl Path {
         Ok(Self { within, extensions, dotfiles: *dotfiles })
     }
 
-    /// What both allow; absent if that is nothing.
+    /// Returns the rule that admits what both rules admit, or `None` if that is nothing.
     pub(super) fn intersect(&self, other: &Self) -> Option<Self> {
         let mut within = Vec::new();
         for left in &self.within {
             for right in &other.within {
-                // The deeper root counts, if the rule of the other one lets its components pass.
+                // The deeper root applies, unless the rule with the other root excludes a hidden component of it.
                 let root = match (beneath(left, right), beneath(right, left)) {
                     (Some(rest), _) if other.dotfiles || !has_hidden(rest) => left,
                     (_, Some(rest)) if self.dotfiles || !has_hidden(rest) => right,
@@ -70,7 +69,7 @@ impl Path {
         (!empty).then_some(Self { within, extensions, dotfiles: self.dotfiles && other.dotfiles })
     }
 
-    /// Checks the text of a path; what is wrong with it otherwise.
+    /// Checks the text of a path. The error is the reason and a predicate such as `must be …`.
     pub(super) fn check(&self, path: &str) -> Result<(), (Reason, String)> {
         if path.len() > MAX_LENGTH {
             return Err((Reason::ArgumentOutOfRange, format!("must be at most {MAX_LENGTH} bytes long")));
@@ -78,7 +77,7 @@ impl Path {
         if path.chars().any(|character| character.is_control() || matches!(character, '*' | '?' | '\\')) {
             return Err((
                 Reason::ArgumentPattern,
-                "must not hold `*`, `?`, a backslash or control characters".to_owned(),
+                "must not contain `*`, `?`, a backslash or control characters".to_owned(),
             ));
         }
         let rest = path.strip_prefix('/').ok_or_else(|| self.outside())?;
@@ -96,29 +95,29 @@ impl Path {
         match (found, hidden) {
             (false, false) => return Err(self.outside()),
             (false, true) => {
-                let limit = "must not lead through names that begin with a dot, or hold `[` or `{`";
+                let limit = "must not contain names that begin with a dot, `[` or `{`";
                 return Err((Reason::ArgumentPattern, limit.to_owned()));
             }
             (true, _) => {}
         }
         match &self.extensions {
             Some(extensions) if !extensions.iter().any(|extension| has_extension(path, extension)) => {
-                Err((Reason::ArgumentPattern, format!("must end in {}", list(extensions))))
+                Err((Reason::ArgumentPattern, format!("must end in {}", join(extensions))))
             }
             _ => Ok(()),
         }
     }
 
-    /// The refusal of a path that is not below a root, or could turn out not to be.
+    /// Returns the error for a path that is not below a root, or may resolve to one that is not.
     fn outside(&self) -> (Reason, String) {
         (Reason::PathOutsideRoots, format!("must be {}", self.describe()))
     }
 
-    /// All of it in words, for a model that reads a schema.
+    /// Describes the whole rule in words, for a model that reads the schema.
     pub(crate) fn in_words(&self) -> String {
         let mut words = self.describe().replacen('a', "A", 1);
         if let Some(extensions) = &self.extensions {
-            words.extend(["; ending in ", &list(extensions)]);
+            words.extend(["; ending in ", &join(extensions)]);
         }
         if !self.dotfiles {
             words.push_str("; no names that begin with a dot");
@@ -126,21 +125,21 @@ impl Path {
         words
     }
 
-    /// The roots in words.
+    /// Describes the roots in words.
     fn describe(&self) -> String {
-        format!("an absolute path at or below {}, without `.`, `..`, `~` or empty components", list(&self.within))
+        format!("an absolute path at or below {}, without `.`, `..`, `~` or empty components", join(&self.within))
     }
 }
 
-/// The first few, for a person to read.
-pub(super) fn list(items: &[String]) -> String {
-    const MOST: usize = 8;
-    let shown: Vec<String> = items.iter().take(MOST).map(|item| format!("`{item}`")).collect();
-    let more = if items.len() > MOST { format!(" and {} more", items.len() - MOST) } else { String::new() };
+/// Joins the first few items for an error text, and counts the others.
+pub(super) fn join(items: &[String]) -> String {
+    const MAX_SHOWN: usize = 8;
+    let shown: Vec<String> = items.iter().take(MAX_SHOWN).map(|item| format!("`{item}`")).collect();
+    let more = if items.len() > MAX_SHOWN { format!(" and {} more", items.len() - MAX_SHOWN) } else { String::new() };
     format!("{}{more}", shown.join(", "))
 }
 
-/// What stands below the root, component by component; empty for the root itself.
+/// Returns the part of the path below the root, compared by components; empty for the root itself.
 fn beneath<'p>(path: &'p str, root: &str) -> Option<&'p str> {
     if root == "/" {
         return path.strip_prefix('/');
@@ -149,12 +148,12 @@ fn beneath<'p>(path: &'p str, root: &str) -> Option<&'p str> {
     if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
 }
 
-/// A component that is a name and nothing else.
+/// Returns whether the component is an ordinary name.
 fn is_plain(component: &str) -> bool {
     !matches!(component, "" | "." | "..") && !component.starts_with('~') && component.len() <= MAX_COMPONENT
 }
 
-/// Whether a component begins with a dot, or could be read as one that does.
+/// Returns whether a component begins with a dot, or could be interpreted as one that does.
 fn has_hidden(rest: &str) -> bool {
     rest.starts_with('.') || rest.contains("/.") || rest.contains(['[', '{'])
 }

@@ -1,41 +1,41 @@
-//! Patterns in the subset of regular expressions that ECMA-262 and Rust's `regex` read alike.
+//! Patterns in the common subset of the regular expressions of ECMA-262 and of Rust's `regex`.
 //!
-//! Agents check values against the pattern of a JSON Schema (ECMA-262), the gateway against the same text compiled
-//! here; so what the two read differently is either rewritten (`.`, `\d`, `\w`, `\s`) or refused (look-around, back
-//! references, flags, property classes, set operations, a bare brace).
+//! Agents check values against the pattern in a JSON Schema (ECMA-262); the gateway checks them against the same text
+//! compiled here. Syntax with a different meaning in the two is either rewritten (`.`, `\d`, `\w`, `\s`) or refused
+//! (look-around, back references, flags, property classes, set operations, a bare brace).
 
 use regex::{Regex, RegexBuilder};
 
 /// The longest pattern in bytes.
 const MAX_LENGTH: usize = 1024;
-/// Bytes that a compiled pattern, and its cache, may take.
+/// Memory limit in bytes of a compiled pattern, and of its cache.
 const MAX_SIZE: usize = 256 * 1024;
-/// What `\s` is in ECMA-262, as members of a class.
+/// The characters that `\s` matches in ECMA-262, as members of a class.
 const SPACE: &str = r"\t\n\x0B\x0C\r \x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}";
 
-/// A pattern that a whole string has to match.
+/// A pattern that must match the whole string.
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern {
     source: String,
     regex: Regex,
 }
 
-/// A pattern that is not taken.
+/// Why a pattern is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// Longer than [`MAX_LENGTH`].
+    /// The pattern is longer than [`MAX_LENGTH`].
     #[error("the pattern is longer than 1024 bytes")]
     Length,
-    /// Something that the two dialects read differently, or that only one of them knows.
-    #[error("{0}, which regular expressions of ECMA-262 and of the gateway do not read alike")]
+    /// The pattern uses syntax that the two dialects read differently, or that only one of them has.
+    #[error("{0}, which the regular expressions of ECMA-262 and of the gateway do not read in the same way")]
     Dialect(&'static str),
-    /// Not a regular expression, or one that takes too much memory.
-    #[error("not a regular expression that can be used: {0}")]
+    /// The pattern is not a regular expression, or takes too much memory.
+    #[error("not a usable regular expression: {0}")]
     Syntax(String),
 }
 
 impl Pattern {
-    /// Compiles the pattern, anchored at both ends.
+    /// Compiles a pattern, anchored at both ends.
     pub(crate) fn new(source: &str) -> Result<Self, PatternError> {
         if source.len() > MAX_LENGTH {
             return Err(PatternError::Length);
@@ -53,18 +53,18 @@ impl Pattern {
         self.regex.is_match(text)
     }
 
-    /// The pattern as its author wrote it.
+    /// Returns the pattern as its author wrote it.
     pub(crate) fn source(&self) -> &str {
         &self.source
     }
 
-    /// The pattern for a JSON Schema, where nothing is anchored by itself.
+    /// Returns the pattern for a JSON Schema, with anchors, because schema patterns are not anchored implicitly.
     pub(crate) fn anchored(&self) -> String {
         format!("^(?:{})$", self.source)
     }
 }
 
-/// Escapes a text so that it matches only itself, in both dialects.
+/// Escapes a text so that, as a pattern, it matches only itself in both dialects.
 pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 8);
     for character in text.chars() {
@@ -76,7 +76,7 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// Rewrites an ECMA-262 pattern as one of Rust's `regex` that matches the same strings.
+/// Translates an ECMA-262 pattern to one that matches the same strings with Rust's `regex`.
 fn translate(source: &str) -> Result<String, PatternError> {
     let mut out = String::with_capacity(source.len() * 2);
     let mut rest = source;
@@ -90,7 +90,7 @@ fn translate(source: &str) -> Result<String, PatternError> {
                 if let Some(tail) = rest.strip_prefix('?') {
                     rest = tail.strip_prefix(':').ok_or(PatternError::Dialect("a group other than (…) and (?:…)"))?;
                 }
-                // Captures are never read.
+                // Captures are not used.
                 out.push_str("(?:");
             }
             '{' => {
@@ -110,16 +110,16 @@ fn translate(source: &str) -> Result<String, PatternError> {
     Ok(out)
 }
 
-/// `n`, `n,` or `n,m`.
+/// Returns whether the text is `n`, `n,` or `n,m`.
 fn is_repetition(bounds: &str) -> bool {
     let number = |text: &str| !text.is_empty() && text.len() <= 4 && text.bytes().all(|byte| byte.is_ascii_digit());
     match bounds.split_once(',') {
         None => number(bounds),
-        Some((least, most)) => number(least) && (most.is_empty() || number(most)),
+        Some((min, max)) => number(min) && (max.is_empty() || number(max)),
     }
 }
 
-/// What stands behind a backslash; gives what is left.
+/// Translates the escape after a backslash; returns the remaining text.
 fn escaped<'s>(rest: &'s str, in_class: bool, out: &mut String) -> Result<&'s str, PatternError> {
     let character = rest.chars().next().ok_or(PatternError::Dialect("a backslash at the end"))?;
     let mut class = |positive: bool, members: &str| match (in_class, positive) {
@@ -148,12 +148,12 @@ fn escaped<'s>(rest: &'s str, in_class: bool, out: &mut String) -> Result<&'s st
             out.push(character);
         }
         '-' if in_class => out.push_str(r"\-"),
-        _ => return Err(PatternError::Dialect("an escape other than those of both")),
+        _ => return Err(PatternError::Dialect("an escape that is not in both dialects")),
     }
     Ok(rest.get(character.len_utf8()..).unwrap_or_default())
 }
 
-/// A class, whose opening bracket stands before `rest`; gives what is behind its closing one.
+/// Translates the class whose opening bracket is just before `rest`; returns the text after its closing bracket.
 fn class<'s>(mut rest: &'s str, out: &mut String) -> Result<&'s str, PatternError> {
     out.push('[');
     if let Some(tail) = rest.strip_prefix('^') {
@@ -165,9 +165,9 @@ fn class<'s>(mut rest: &'s str, out: &mut String) -> Result<&'s str, PatternErro
     }
     let (start, mut last, mut was_class) = (out.len(), None, false);
     loop {
-        let character = rest.chars().next().ok_or(PatternError::Dialect("a class without an end"))?;
+        let character = rest.chars().next().ok_or(PatternError::Dialect("a class without a closing bracket"))?;
         let is_class = rest.strip_prefix('\\').is_some_and(|tail| tail.starts_with(['d', 'w', 's']));
-        // The members of `\w` would become ends of a range.
+        // Otherwise the members of `\w`, once expanded, would become the ends of a range.
         if (is_class && last == Some('-') && out.len() > start + 1)
             || (was_class && character == '-' && !rest.starts_with("-]"))
         {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_covers_the_whole_string() {
+    fn a_pattern_matches_the_whole_string() {
         assert!(matches("a|ab", "ab"));
         assert!(!matches("a|ab", "abc"));
         assert!(!matches("a", "a\n"));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_mean_what_they_mean_in_ecma_262() {
+    fn classes_match_as_in_ecma_262() {
         assert!(matches(r"\d+", "42"));
         assert!(!matches(r"\d", "٣"));
         assert!(!matches(r"\w", "é"));
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_dialects_read_differently_is_refused() {
+    fn syntax_that_the_dialects_read_differently_is_refused() {
         for pattern in [
             r"\bx",
             r"(?=x)",
@@ -260,12 +260,12 @@ mod tests {
             "*",
             r"\a",
         ] {
-            assert!(Pattern::new(pattern).is_err(), "{pattern} was taken");
+            assert!(Pattern::new(pattern).is_err(), "{pattern} was accepted");
         }
     }
 
     #[test]
-    fn a_pattern_that_takes_too_much_memory_is_refused() {
+    fn a_pattern_that_needs_too_much_memory_is_refused() {
         assert!(Pattern::new("((a{1,999}){1,999}){1,999}").is_err());
         assert_eq!(Pattern::new(&"a".repeat(2000)).unwrap_err(), PatternError::Length);
     }

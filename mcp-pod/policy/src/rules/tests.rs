@@ -1,14 +1,14 @@
-//! Values against rules, and the meaning of an intersection.
+//! Tests of values against rules, and of intersections.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::json::Value;
-use crate::model::{ItemRule, PathRule, Scalar, StringRule};
+use crate::model::{ArrayRule, PathRule, Scalar, StringRule};
 use crate::reason::Reason;
 use crate::testing;
 
-fn verdict(rule: &Rule, value: &Value<'_>) -> Result<(), Reason> {
+fn check(rule: &Rule, value: &Value<'_>) -> Result<(), Reason> {
     let check = Check::new(rule).unwrap();
     let result = check.admit(value, &mut Vec::new());
     result.map_err(|violation| violation.into_denial().reason)
@@ -24,10 +24,10 @@ fn path_rule(within: &[&str], extensions: &[&str], dotfiles: bool) -> Rule {
 }
 
 #[test]
-fn a_path_has_to_be_at_or_below_a_root_as_written() {
+fn a_path_must_be_at_or_below_a_root_as_written() {
     let rule = path_rule(&["/workspace/reports"], &[], false);
     for good in ["/workspace/reports", "/workspace/reports/a", "/workspace/reports/a b/é.txt"] {
-        assert_eq!(verdict(&rule, &text(good)), Ok(()), "{good}");
+        assert_eq!(check(&rule, &text(good)), Ok(()), "{good}");
     }
     for bad in [
         "",
@@ -47,7 +47,7 @@ fn a_path_has_to_be_at_or_below_a_root_as_written() {
         "/workspace/reports/~root",
         "file:///workspace/reports/a",
     ] {
-        assert_eq!(verdict(&rule, &text(bad)), Err(Reason::PathOutsideRoots), "{bad}");
+        assert_eq!(check(&rule, &text(bad)), Err(Reason::PathOutsideRoots), "{bad}");
     }
     for odd in [
         "/workspace/reports/a\0",
@@ -59,66 +59,66 @@ fn a_path_has_to_be_at_or_below_a_root_as_written() {
         "/workspace/reports/{.git,a}",
         "/workspace/reports/..\\x",
     ] {
-        assert_eq!(verdict(&rule, &text(odd)), Err(Reason::ArgumentPattern), "{odd:?}");
+        assert_eq!(check(&rule, &text(odd)), Err(Reason::ArgumentPattern), "{odd:?}");
     }
     let long = format!("/workspace/reports/{}", "a/".repeat(2500));
-    assert_eq!(verdict(&rule, &text(&long)), Err(Reason::ArgumentOutOfRange));
-    assert_eq!(verdict(&rule, &Value::Null), Err(Reason::ArgumentType));
+    assert_eq!(check(&rule, &text(&long)), Err(Reason::ArgumentOutOfRange));
+    assert_eq!(check(&rule, &Value::Null), Err(Reason::ArgumentType));
 }
 
 #[test]
-fn hidden_names_and_brackets_pass_where_the_rule_says_so() {
+fn hidden_names_and_brackets_pass_only_if_the_rule_allows_them() {
     let rule = path_rule(&["/w"], &[], true);
     for good in ["/w/.git/config", "/w/app/[id].tsx"] {
-        assert_eq!(verdict(&rule, &text(good)), Ok(()), "{good}");
+        assert_eq!(check(&rule, &text(good)), Ok(()), "{good}");
     }
     let below_hidden = path_rule(&["/w/.config"], &[], false);
-    assert_eq!(verdict(&below_hidden, &text("/w/.config/a")), Ok(()));
-    assert_eq!(verdict(&below_hidden, &text("/w/.config/.a")), Err(Reason::ArgumentPattern));
+    assert_eq!(check(&below_hidden, &text("/w/.config/a")), Ok(()));
+    assert_eq!(check(&below_hidden, &text("/w/.config/.a")), Err(Reason::ArgumentPattern));
 }
 
 #[test]
-fn an_extension_is_the_end_of_a_name() {
+fn an_extension_is_the_end_of_the_file_name() {
     let rule = path_rule(&["/w"], &["md", "tar.gz"], true);
-    assert_eq!(verdict(&rule, &text("/w/a.md")), Ok(()));
-    assert_eq!(verdict(&rule, &text("/w/a.tar.gz")), Ok(()));
+    assert_eq!(check(&rule, &text("/w/a.md")), Ok(()));
+    assert_eq!(check(&rule, &text("/w/a.tar.gz")), Ok(()));
     for bad in ["/w/a.gz", "/w/amd", "/w/.md", "/w/a.md/b", "/w/a.MD", "/w"] {
-        assert_eq!(verdict(&rule, &text(bad)), Err(Reason::ArgumentPattern), "{bad}");
+        assert_eq!(check(&rule, &text(bad)), Err(Reason::ArgumentPattern), "{bad}");
     }
 }
 
 #[test]
-fn a_string_is_measured_in_characters_and_is_no_option() {
+fn a_string_is_measured_in_characters_and_must_not_look_like_an_option() {
     let rule = |pattern: Option<&str>, leading_dash| {
         Rule::String(StringRule { max_length: 3, pattern: pattern.map(str::to_owned), leading_dash })
     };
-    assert_eq!(verdict(&rule(None, false), &text("ééé")), Ok(()));
-    assert_eq!(verdict(&rule(None, false), &text("😀😀😀😀")), Err(Reason::ArgumentOutOfRange));
-    assert_eq!(verdict(&rule(None, false), &text("-rf")), Err(Reason::ArgumentPattern));
-    assert_eq!(verdict(&rule(None, true), &text("-rf")), Ok(()));
-    assert_eq!(verdict(&rule(None, true), &text("a\0")), Err(Reason::ArgumentPattern));
-    assert_eq!(verdict(&rule(Some("a+"), true), &text("aab")), Err(Reason::ArgumentPattern));
-    assert_eq!(verdict(&rule(Some("a+"), true), &text("aaa")), Ok(()));
+    assert_eq!(check(&rule(None, false), &text("ééé")), Ok(()));
+    assert_eq!(check(&rule(None, false), &text("😀😀😀😀")), Err(Reason::ArgumentOutOfRange));
+    assert_eq!(check(&rule(None, false), &text("-rf")), Err(Reason::ArgumentPattern));
+    assert_eq!(check(&rule(None, true), &text("-rf")), Ok(()));
+    assert_eq!(check(&rule(None, true), &text("a\0")), Err(Reason::ArgumentPattern));
+    assert_eq!(check(&rule(Some("a+"), true), &text("aab")), Err(Reason::ArgumentPattern));
+    assert_eq!(check(&rule(Some("a+"), true), &text("aaa")), Ok(()));
 }
 
 #[test]
-fn numbers_have_bounds_and_types() {
+fn numbers_are_checked_for_type_and_range() {
     let integer = Rule::Integer { minimum: 1, maximum: 10 };
-    assert_eq!(verdict(&integer, &Value::Integer(10)), Ok(()));
-    assert_eq!(verdict(&integer, &Value::Integer(11)), Err(Reason::ArgumentOutOfRange));
-    assert_eq!(verdict(&integer, &Value::Number(1.5)), Err(Reason::ArgumentType));
-    assert_eq!(verdict(&integer, &text("1")), Err(Reason::ArgumentType));
+    assert_eq!(check(&integer, &Value::Integer(10)), Ok(()));
+    assert_eq!(check(&integer, &Value::Integer(11)), Err(Reason::ArgumentOutOfRange));
+    assert_eq!(check(&integer, &Value::Number(1.5)), Err(Reason::ArgumentType));
+    assert_eq!(check(&integer, &text("1")), Err(Reason::ArgumentType));
     let number = Rule::Number { minimum: "0.1".into(), maximum: "2".into() };
-    assert_eq!(verdict(&number, &Value::Number(0.1)), Ok(()));
-    assert_eq!(verdict(&number, &Value::Integer(2)), Ok(()));
-    assert_eq!(verdict(&number, &Value::Integer(0)), Err(Reason::ArgumentOutOfRange));
-    assert_eq!(verdict(&Rule::Const(Scalar::Integer(3)), &Value::Integer(4)), Err(Reason::ArgumentOutOfRange));
-    assert_eq!(verdict(&Rule::Const(Scalar::Boolean(true)), &Value::Bool(false)), Err(Reason::ArgumentNotAllowed));
-    assert_eq!(verdict(&Rule::Enum(vec!["a".into()]), &text("b")), Err(Reason::ArgumentNotAllowed));
+    assert_eq!(check(&number, &Value::Number(0.1)), Ok(()));
+    assert_eq!(check(&number, &Value::Integer(2)), Ok(()));
+    assert_eq!(check(&number, &Value::Integer(0)), Err(Reason::ArgumentOutOfRange));
+    assert_eq!(check(&Rule::Const(Scalar::Integer(3)), &Value::Integer(4)), Err(Reason::ArgumentOutOfRange));
+    assert_eq!(check(&Rule::Const(Scalar::Boolean(true)), &Value::Bool(false)), Err(Reason::ArgumentNotAllowed));
+    assert_eq!(check(&Rule::Enum(vec!["a".into()]), &text("b")), Err(Reason::ArgumentNotAllowed));
 }
 
 #[test]
-fn a_refusal_names_the_argument_by_its_place_in_the_policy() {
+fn a_denial_names_the_argument_by_its_location_in_the_policy() {
     let item = Rule::Object(vec![Argument {
         name: "line".into(),
         required: true,
@@ -127,7 +127,7 @@ fn a_refusal_names_the_argument_by_its_place_in_the_policy() {
     let edits = Argument {
         name: "edits".into(),
         required: false,
-        rule: Rule::Array(Box::new(ItemRule { item, max_items: 2 })),
+        rule: Rule::Array(Box::new(ArrayRule { item, max_items: 2 })),
     };
     let arguments = Arguments::new(&[edits]).unwrap();
     let denial = |line: Value<'static>| {
@@ -146,14 +146,14 @@ fn a_refusal_names_the_argument_by_its_place_in_the_policy() {
 }
 
 #[test]
-fn all_paths_of_lists_and_objects_are_noted_with_their_roots() {
-    let paths = Rule::Array(Box::new(ItemRule { item: path_rule(&["/a", "/b"], &[], false), max_items: 5 }));
+fn paths_in_arrays_are_collected_with_their_roots() {
+    let paths = Rule::Array(Box::new(ArrayRule { item: path_rule(&["/a", "/b"], &[], false), max_items: 5 }));
     let arguments = Arguments::new(&[Argument { name: "paths".into(), required: true, rule: paths }]).unwrap();
     let members = vec![("paths".into(), Value::Array(vec![text("/a/1"), text("/b/2")]))];
-    let mut noted = Vec::new();
-    arguments.admit(&members, &mut noted).unwrap();
-    assert_eq!(noted.iter().map(|path| path.value).collect::<Vec<_>>(), ["/a/1", "/b/2"]);
-    assert!(noted.iter().all(|path| path.within == ["/a", "/b"]));
+    let mut collected = Vec::new();
+    arguments.admit(&members, &mut collected).unwrap();
+    assert_eq!(collected.iter().map(|path| path.value).collect::<Vec<_>>(), ["/a/1", "/b/2"]);
+    assert!(collected.iter().all(|path| path.within == ["/a", "/b"]));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn an_enumeration_of_paths_keeps_the_roots_of_the_catalogue() {
     let value = text("/w/a");
     let mut paths = Vec::new();
     both.admit(&value, &mut paths).unwrap();
-    assert_eq!(paths, [PathUse { value: "/w/a", within: &["/w".to_owned()] }]);
+    assert_eq!(paths, [PathArgument { value: "/w/a", within: &["/w".to_owned()] }]);
     assert!(both.admit(&text("/etc/passwd"), &mut Vec::new()).is_err());
 }
 
@@ -189,9 +189,9 @@ fn rules_that_cannot_be_enforced_are_refused() {
         Rule::Number { minimum: "inf".into(), maximum: "1".into() },
         Rule::Number { minimum: "0".into(), maximum: "1e999".into() },
         Rule::Const(Scalar::Integer(1 << 53)),
-        (0..20).fold(Rule::Boolean, |item, _| Rule::Array(Box::new(ItemRule { item, max_items: 1 }))),
+        (0..20).fold(Rule::Boolean, |item, _| Rule::Array(Box::new(ArrayRule { item, max_items: 1 }))),
     ] {
-        assert!(validate(&rule).is_err(), "{rule:?} was taken");
+        assert!(validate(&rule).is_err(), "{rule:?} was accepted");
     }
     let twice = vec![Argument { name: "a".into(), required: true, rule: Rule::Boolean }; 2];
     assert_eq!(validate_arguments(&twice), Err(RuleError::Duplicate("a".into())));
@@ -201,7 +201,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(768))]
 
     #[test]
-    fn an_intersection_admits_exactly_what_both_admit(
+    fn an_intersection_admits_exactly_what_both_rules_admit(
         (left, right, value) in (testing::rule(), testing::rule()).prop_flat_map(|(left, right)| {
             let value = testing::value_for(&left);
             (Just(left), Just(right), value)
@@ -214,7 +214,7 @@ proptest! {
     }
 
     #[test]
-    fn an_intersection_of_path_rules_admits_exactly_what_both_admit(
+    fn an_intersection_of_path_rules_admits_exactly_what_both_rules_admit(
         (left, right) in (testing::path_rule(), testing::path_rule()), value in testing::path()
     ) {
         let (left, right) = (Check::new(&left).unwrap(), Check::new(&right).unwrap());
@@ -224,7 +224,7 @@ proptest! {
     }
 
     #[test]
-    fn a_path_that_is_noted_lies_below_a_root_of_both(
+    fn a_collected_path_lies_below_a_root_of_both_rules(
         (left, right, members) in (testing::arguments(), testing::arguments()).prop_flat_map(|(left, right)| {
             let members = testing::members_for(&left);
             (Just(left), Just(right), members)
@@ -232,11 +232,11 @@ proptest! {
     ) {
         let (left, right) = (Arguments::new(&left).unwrap(), Arguments::new(&right).unwrap());
         let Some(both) = left.intersect(&right) else { return Ok(()) };
-        let mut noted = Vec::new();
-        if both.admit(&members, &mut noted).is_ok() {
+        let mut collected = Vec::new();
+        if both.admit(&members, &mut collected).is_ok() {
             prop_assert!(left.admit(&members, &mut Vec::new()).is_ok());
             prop_assert!(right.admit(&members, &mut Vec::new()).is_ok());
-            for path in noted {
+            for path in collected {
                 let below = |root: &String| path.value == root || root == "/" || path.value.starts_with(&format!("{root}/"));
                 prop_assert!(path.within.iter().any(below));
             }
@@ -245,7 +245,7 @@ proptest! {
 }
 
 #[test]
-fn more_members_than_arguments_are_told_by_their_number_alone() {
+fn more_members_than_arguments_are_counted_and_not_compared() {
     let path = Argument { name: "path".into(), required: true, rule: path_rule(&["/w"], &[], false) };
     let arguments = Arguments::new(&[path]).unwrap();
     let members: Vec<_> = (0..30_000).map(|n| (format!("x{n}").into(), text("x"))).collect();

@@ -1,16 +1,16 @@
-//! Schemas against the engine: whatever is admitted is valid.
+//! Tests of schemas against the engine: every admitted call is valid under its schema.
 
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use crate::class::Class;
-use crate::engine::Compiled;
+use crate::engine::Policy;
 use crate::json::{Value, write};
 use crate::model::{Argument, Grant, PathRule, Rule, StringRule, Tool};
 use crate::reason::Reason;
 use crate::testing::*;
 
-/// As much of JSON Schema as is written here; an unknown keyword is an error.
+/// A validator for the keywords that the writer uses; panics at any other keyword.
 fn is_valid(schema: &Json, value: &Json) -> bool {
     schema.as_object().unwrap().iter().all(|(keyword, wanted)| match keyword.as_str() {
         "type" => match wanted.as_str().unwrap() {
@@ -50,11 +50,11 @@ fn is_valid(schema: &Json, value: &Json) -> bool {
     })
 }
 
-fn compiled(tool: &Tool, grants: &[Grant]) -> Compiled {
+fn compiled(tool: &Tool, grants: &[Grant]) -> Policy {
     let mut policy = policy();
     policy.servers[0].tools = vec![tool.clone()];
     policy.principals[0].grants = grants.to_vec();
-    Compiled::new(policy).unwrap()
+    Policy::new(policy).unwrap()
 }
 
 fn schema(tool: &Tool, grants: &[Grant]) -> String {
@@ -76,7 +76,7 @@ fn narrowed(arguments: Vec<Argument>) -> Grant {
 }
 
 #[test]
-fn one_grant_is_written_exactly() {
+fn a_single_grant_is_written_exactly() {
     let string = Rule::String(StringRule { max_length: 9, pattern: Some("[a-z]+".into()), leading_dash: true });
     let tool = tool(
         "t",
@@ -126,7 +126,7 @@ fn a_path_is_described_with_all_its_roots() {
 }
 
 #[test]
-fn several_grants_need_no_top_level_union() {
+fn the_schema_of_several_grants_has_no_top_level_union() {
     let head = |maximum| argument("head", true, Rule::Integer { minimum: 1, maximum });
     let tool = tool("t", Class::Read, vec![argument("head", false, Rule::Integer { minimum: 1, maximum: 99 })]);
     assert_eq!(
@@ -144,7 +144,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn whatever_is_admitted_is_valid_and_one_grant_is_exact(
+    fn every_admitted_call_is_valid_and_a_single_grant_is_exact(
         (tool, grants, members) in tool_grants_and_call()
     ) {
         let compiled = compiled(&tool, &grants);
@@ -156,7 +156,7 @@ proptest! {
         let valid = is_valid(&schema, &serde_json::from_slice(&text).unwrap());
         match access.admit(Some(&value)) {
             Ok(_) => prop_assert!(valid),
-            // What a schema cannot say of a path or a string, and the integer −0.
+            // Conditions that a schema cannot express for paths and strings, and −0 where an integer is expected.
             Err(denial) if grants.len() == 1 && valid => prop_assert!(matches!(
                 denial.reason,
                 Reason::ArgumentPattern | Reason::PathOutsideRoots | Reason::ArgumentType

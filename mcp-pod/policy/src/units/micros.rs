@@ -1,4 +1,4 @@
-//! Money: a decimal string for users, integer micro-units inside.
+//! Amounts of money: decimal strings for users, integer micro-units internally.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,37 +9,38 @@ use super::UnitError;
 
 /// An amount of money in millionths of the tenant's currency.
 ///
-/// Written as a decimal string with at most six decimals (`"0.001"`, `"500.00"`), at most `1000000000`; never a
-/// float. All arithmetic is checked or saturating: an overflow can refuse a call, never wrap into free money.
+/// Users write it as a decimal string with at most six decimals (`"0.001"`, `"500.00"`), at most `1000000000`, never as
+/// a float. All arithmetic is checked or saturating: an overflow can refuse a call, but never wrap around to a small
+/// amount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Micros(u64);
 
 impl Micros {
-    /// Nothing.
+    /// No money.
     pub const ZERO: Self = Self(0);
-    /// The largest amount that can be written: one thousand million.
+    /// The largest amount that users can write: 10^9 units of the currency.
     pub const MAX: Self = Self(1_000_000_000_000_000);
-    /// The pattern of the text form, for JSON Schemas.
+    /// Pattern of the text form, for JSON Schemas.
     pub const PATTERN: &'static str = r"^(0|[1-9][0-9]{0,9})(\.[0-9]{1,6})?$";
 
-    /// That many millionths.
+    /// Creates an amount from millionths.
     pub const fn new(micros: u64) -> Self {
         Self(micros)
     }
 
-    /// The number of millionths.
+    /// Returns the amount in millionths.
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// The sum, or the largest number there is.
+    /// Returns the sum, or the largest `u64` on overflow.
     #[must_use]
     pub const fn saturating_add(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
 
-    /// The difference, or nothing.
+    /// Returns the difference, or zero if it would be negative.
     #[must_use]
     pub const fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
@@ -101,10 +102,10 @@ impl From<Micros> for String {
 pub struct Currency(String);
 
 impl Currency {
-    /// The pattern of the text form, for JSON Schemas.
+    /// Pattern of the text form, for JSON Schemas.
     pub const PATTERN: &'static str = "^[A-Z]{3}$";
 
-    /// The code.
+    /// Returns the code.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -143,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn money_survives_the_way_through_its_text_form() {
+    fn an_amount_survives_a_round_trip_through_its_text_form() {
         for text in ["0", "0.001", "500", "3.37", "1000000000", "0.000001"] {
             let amount: Micros = text.parse().unwrap();
             assert_eq!(amount.to_string(), text);
@@ -152,11 +153,11 @@ mod tests {
     }
 
     #[test]
-    fn money_that_could_be_read_in_two_ways_is_refused() {
+    fn an_ambiguous_or_invalid_amount_is_refused() {
         for text in
             ["", "-1", "+1", "01", "1.", ".5", "1e3", "0.0000001", "1,5", " 1", "10000000000", "1000000000.000001"]
         {
-            assert!(text.parse::<Micros>().is_err(), "{text:?} was taken");
+            assert!(text.parse::<Micros>().is_err(), "{text:?} was accepted");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! JSON Schemas of the text forms, for the custom resources: the same limits as the parsers'.
+//! JSON Schemas of the text forms, for the custom resources, with the same limits as the parsers.
 
 use std::borrow::Cow;
 

@@ -13,21 +13,22 @@ use super::UnitError;
 pub struct Bytes(u64);
 
 impl Bytes {
-    /// The pattern of the text form, for JSON Schemas.
+    /// Pattern of the text form, for JSON Schemas.
     pub const PATTERN: &'static str = "^[0-9]{1,12}(Ki|Mi|Gi|k|M|G)?$";
 
-    /// That many bytes.
+    /// Creates a size from bytes.
     pub const fn new(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// The number of bytes.
+    /// Returns the number of bytes.
     pub const fn get(self) -> u64 {
         self.0
     }
 }
 
-/// Suffixes, largest binary ones first so that the shortest exact form is written.
+/// Suffixes and their factors, the binary ones first and larger ones before smaller ones, so that sizes are written in
+/// their shortest exact form.
 const SUFFIXES: [(&str, u64); 6] =
     [("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
 
@@ -47,7 +48,7 @@ impl FromStr for Bytes {
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let form = || UnitError::Form {
             value: text.chars().take(40).collect(),
-            expected: "a size: a whole number of bytes with Ki, Mi, Gi, k, M, G or nothing behind it, such as 256Ki",
+            expected: "a size: a whole number of bytes with an optional suffix Ki, Mi, Gi, k, M or G, such as 256Ki",
         };
         let (number, unit) =
             SUFFIXES.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit))).unwrap_or((text, 1));
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_with_binary_and_decimal_suffixes() {
+    fn sizes_are_parsed_with_binary_and_decimal_suffixes() {
         let size = |text: &str| text.parse::<Bytes>().map(Bytes::get);
         assert_eq!(size("256Ki"), Ok(256 * 1024));
         assert_eq!(size("4Mi"), Ok(4 << 20));

@@ -8,27 +8,27 @@ use serde::{Deserialize, Serialize};
 
 use super::UnitError;
 
-/// A duration in the format of the Gateway API (GEP-2257): one to four groups of up to five digits and a unit out
-/// of `h`, `m`, `s`, `ms`, such as `30s`, `1h30m` or `500ms`.
+/// A duration in the format of the Gateway API (GEP-2257): one to four groups of up to five digits and a unit (`h`,
+/// `m`, `s` or `ms`), such as `30s`, `1h30m` or `500ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Window(Duration);
 
 impl Window {
-    /// The pattern of the text form, for JSON Schemas.
+    /// Pattern of the text form, for JSON Schemas.
     pub const PATTERN: &'static str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 
-    /// That duration; what is finer than a millisecond is cut off.
+    /// Creates a duration from milliseconds.
     pub const fn from_millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }
 
-    /// That many seconds.
+    /// Creates a duration from seconds.
     pub const fn from_secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// The duration.
+    /// Returns the duration.
     pub const fn get(self) -> Duration {
         self.0
     }
@@ -97,13 +97,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_and_written_in_the_gateway_api_format() {
+    fn durations_are_parsed_and_written_in_the_gateway_api_format() {
         let window = |text: &str| text.parse::<Window>().map(|window| window.get().as_millis());
         assert_eq!(window("30s"), Ok(30_000));
         assert_eq!(window("1h30m"), Ok(5_400_000));
         assert_eq!(window("500ms"), Ok(500));
         for text in ["", "30", "s", "1d", "1.5s", "-1s", "1h1m1s1ms1h", "123456s", " 1s"] {
-            assert!(window(text).is_err(), "{text:?} was taken");
+            assert!(window(text).is_err(), "{text:?} was accepted");
         }
         assert_eq!("90m".parse::<Window>().unwrap().to_string(), "1h30m");
     }

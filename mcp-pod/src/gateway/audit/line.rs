@@ -1,32 +1,35 @@
-//! What stands in an audit line.
+//! One audit line.
 //!
-//! Names come from API objects, except those that no object has (an unknown tool): these are what the caller sent,
-//! cut short and escaped. Values of arguments and tokens never come here, only a keyed digest.
+//! Names come from API objects. A name that no object has (an unknown tool) is what the caller sent, cut and escaped.
+//! Arguments appear only as a keyed digest, tokens not at all.
 
 use std::io::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use mcp_fleet_policy::denial::echo;
+use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::denial::escape_name;
 use mcp_fleet_policy::json::write_str;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 use ulid::Ulid;
 
-/// How a decision went.
+use super::{Name, Subject};
+
+/// Result of the evaluation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Decision {
-    /// Done, as far as the gateway is concerned.
+pub(crate) enum Decision {
+    /// The request was answered, and a call reached its server.
     Allowed,
-    /// Refused; the server never saw it.
+    /// The request was denied; the server never saw it.
     Denied,
-    /// Allowed, but no answer came back that could be released.
+    /// The call was allowed, but there was no answer that could be released.
     Failed,
 }
 
 impl Decision {
-    /// The name as it stands in audit lines and metric labels.
-    pub const fn as_str(self) -> &'static str {
+    /// Returns the name in audit lines and metric labels.
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Allowed => "allowed",
             Self::Denied => "denied",
@@ -35,79 +38,63 @@ impl Decision {
     }
 }
 
-/// A name, and who chose it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Name<'a> {
-    /// The name of an API object, or one of a closed set.
-    Known(&'a str),
-    /// What a caller sent.
-    Sent(&'a str),
-}
-
-/// One decision.
-#[derive(Debug)]
-pub struct Entry<'a> {
-    /// When it was made.
-    pub time: Timestamp,
-    /// The call's id, in the envelope to the shim as well.
-    pub call: Ulid,
-    /// The tenant; empty before there is a policy.
-    pub tenant: &'a str,
-    /// `<namespace>/<name>` of the caller, once it is authenticated.
-    pub principal: &'a str,
-    /// Its UID.
-    pub principal_uid: &'a str,
-    /// The server, or what the caller sent instead.
-    pub server: Name<'a>,
-    /// The tool, or what the caller sent instead.
-    pub tool: Name<'a>,
-    /// The class of the tool, if there is one of that name.
-    pub class: &'static str,
-    /// The JSON-RPC method, or what the caller sent instead.
-    pub method: Name<'a>,
-    /// Keyed digest of the arguments.
-    pub arguments: Option<&'a [u8]>,
-    /// How it went.
-    pub decision: Decision,
-    /// Why, unless it was allowed.
-    pub reason: Option<Reason>,
-    /// The generation of the policy that decided; 0 if there was none.
-    pub generation: u64,
-    /// What it cost.
-    pub cost: Micros,
-    /// From the head of the request to the last byte of the answer.
-    pub duration: Duration,
+/// A decision, without the names of its [`Subject`].
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    /// When the decision was made.
+    time: Timestamp,
+    /// ID of the call; the envelope to the shim carries it too.
+    call: Ulid,
+    decision: Decision,
+    /// Absent if the request was allowed.
+    reason: Option<Reason>,
+    cost: Micros,
+    /// From the head of the request until it was rejected, answered or settled.
+    duration: Duration,
+    /// Keyed BLAKE3 of the arguments.
+    pub(crate) arguments: Option<[u8; 32]>,
     /// BLAKE3 of the result that was released.
-    pub result: Option<&'a [u8]>,
+    pub(crate) result: Option<[u8; 32]>,
 }
 
-impl Entry<'_> {
-    /// Writes the line, with its line feed.
-    pub fn write(&self, out: &mut Vec<u8>) {
+impl Line {
+    /// Returns the line, without digests, for a decision made just now.
+    pub(crate) fn new(
+        call: Ulid,
+        decision: Decision,
+        reason: Option<Reason>,
+        cost: Micros,
+        duration: Duration,
+    ) -> Self {
+        Self { time: Timestamp::now(), call, decision, reason, cost, duration, arguments: None, result: None }
+    }
+
+    /// Appends the line, with its line feed.
+    pub(super) fn write(&self, subject: &Subject<'_>, out: &mut Vec<u8>) {
         let mut call = [0; ulid::ULID_LEN];
         // Writing to a vector cannot fail.
         let _ = write!(out, "{{\"audit\":1,\"time\":\"{:.6}\"", self.time);
-        name(out, "tenant", self.tenant);
-        name(out, "principal", self.principal);
-        name(out, "principalUid", self.principal_uid);
-        name(out, "call", self.call.array_to_str(&mut call));
-        any(out, "server", self.server);
-        any(out, "tool", self.tool);
-        name(out, "class", self.class);
-        any(out, "method", self.method);
-        digest(out, "arguments", "blake3-keyed", self.arguments);
-        name(out, "decision", self.decision.as_str());
-        name(out, "reason", self.reason.map_or("", Reason::as_str));
+        known(out, "tenant", &subject.tenant);
+        known(out, "principal", &subject.principal);
+        known(out, "principalUid", &subject.principal_uid);
+        known(out, "call", self.call.array_to_str(&mut call));
+        name(out, "server", &subject.server);
+        name(out, "tool", &subject.tool);
+        known(out, "class", subject.class.map_or("", Class::as_str));
+        name(out, "method", &subject.method);
+        digest(out, "arguments", "blake3-keyed", self.arguments.as_ref());
+        known(out, "decision", self.decision.as_str());
+        known(out, "reason", self.reason.map_or("", Reason::as_str));
         let millis = self.duration.as_secs_f64() * 1e3;
-        let _ = write!(out, ",\"generation\":{},\"cost\":\"{}\"", self.generation, self.cost);
+        let _ = write!(out, ",\"generation\":{},\"cost\":\"{}\"", subject.generation, self.cost);
         let _ = write!(out, ",\"durationMs\":{millis:.3}");
-        digest(out, "result", "blake3", self.result);
+        digest(out, "result", "blake3", self.result.as_ref());
         out.extend_from_slice(b"}\n");
     }
 }
 
-/// A field whose value comes from an API object or a closed set; left out when it is empty.
-fn name(out: &mut Vec<u8>, field: &str, value: &str) {
+/// Writes a field whose value comes from an API object or a closed set. Empty fields are left out.
+fn known(out: &mut Vec<u8>, field: &str, value: &str) {
     if !value.is_empty() {
         out.extend_from_slice(b",\"");
         out.extend_from_slice(field.as_bytes());
@@ -116,15 +103,15 @@ fn name(out: &mut Vec<u8>, field: &str, value: &str) {
     }
 }
 
-/// A field whose value a caller may have chosen: then printable, and short.
-fn any(out: &mut Vec<u8>, field: &str, value: Name<'_>) {
+/// Writes a field whose value a caller may have sent, which is then cut and escaped.
+fn name(out: &mut Vec<u8>, field: &str, value: &Name<'_>) {
     match value {
-        Name::Known(value) => name(out, field, value),
-        Name::Sent(value) => name(out, field, &echo(value)),
+        Name::Known(value) => known(out, field, value),
+        Name::Sent(value) => known(out, field, &escape_name(value)),
     }
 }
 
-fn digest(out: &mut Vec<u8>, field: &str, kind: &str, digest: Option<&[u8]>) {
+fn digest(out: &mut Vec<u8>, field: &str, kind: &str, digest: Option<&[u8; 32]>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     if let Some(digest) = digest {
         let _ = write!(out, ",\"{field}\":\"{kind}:");
@@ -142,36 +129,41 @@ mod tests {
 
     use super::*;
 
-    fn entry<'a>() -> Entry<'a> {
-        Entry {
+    fn line() -> Line {
+        Line {
             time: "2026-11-22T20:00:00.123456Z".parse().unwrap(),
             call: Ulid::from_parts(0, 7),
-            tenant: "acme",
-            principal: "acme/coder",
-            principal_uid: "uid",
-            server: Name::Known("files"),
-            tool: Name::Known("read_text_file"),
-            class: "Read",
-            method: Name::Known("tools/call"),
-            arguments: Some(&[0xab; 32]),
             decision: Decision::Allowed,
             reason: None,
-            generation: 7,
             cost: Micros::new(1000),
             duration: Duration::from_micros(1234),
+            arguments: Some([0xab; 32]),
             result: None,
         }
     }
 
-    fn written(entry: &Entry<'_>) -> String {
+    fn subject() -> Subject<'static> {
+        Subject {
+            tenant: "acme".into(),
+            generation: 7,
+            principal: "acme/coder".into(),
+            principal_uid: "uid".into(),
+            server: Name::Known("files".into()),
+            tool: Name::Known("read_text_file".into()),
+            class: Some(Class::Read),
+            method: Name::Known("tools/call".into()),
+        }
+    }
+
+    fn written(line: &Line, subject: &Subject<'_>) -> String {
         let mut out = Vec::new();
-        entry.write(&mut out);
+        line.write(subject, &mut out);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
-    fn a_line_is_one_json_object_with_the_agreed_fields() {
-        let line = written(&entry());
+    fn a_line_is_one_json_object() {
+        let line = written(&line(), &subject());
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["audit"], 1);
         assert_eq!(value["time"], "2026-11-22T20:00:00.123456Z");
@@ -183,22 +175,22 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_every_field() {
+    fn the_documentation_lists_every_field() {
         let table = include_str!("../../../../docs/audit.md");
         let mut documented: Vec<_> =
             table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
         documented.sort_unstable();
-        let line = written(&Entry { reason: Some(Reason::RateLimited), result: Some(&[0xab; 32]), ..entry() });
+        let line = written(&Line { reason: Some(Reason::RateLimited), result: Some([0xab; 32]), ..line() }, &subject());
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         let fields: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(fields, documented);
     }
 
     #[test]
-    fn what_callers_send_is_cut_and_cannot_break_the_line() {
+    fn text_from_callers_is_cut_and_cannot_break_the_line() {
         let hostile = "\"}\n{\"audit\":1,\u{202e}\u{7}".repeat(10_000);
         let sent = Name::Sent(&hostile);
-        let line = written(&Entry { tool: sent, method: sent, server: sent, ..entry() });
+        let line = written(&line(), &Subject { tool: sent.clone(), method: sent.clone(), server: sent, ..subject() });
         assert!(line.len() < 8192, "{} bytes", line.len());
         assert_eq!(line.matches('\n').count(), 1);
         assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap()["audit"], 1);

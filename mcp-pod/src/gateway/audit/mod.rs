@@ -1,11 +1,22 @@
 //! The audit trail: one JSON line for every decision, on standard output.
 //!
-//! A call takes its place in the queue ([`Audit::place`]) before it is forwarded, so that its line can always be
-//! written afterwards; where no place can be had, the call is denied with `audit_unavailable`. [`line`] says what
-//! stands in a line, [`writer`] gets lines to the sink without a system call for each.
+//! A call reserves its line in the queue ([`Audit::reserve`]) before it is forwarded, so that the line can always be
+//! written afterwards; while the queue is full, calls are denied with `audit_unavailable`.
+//!
+//! [`mod@line`] is one line, [`subject`] the names in it. [`call_record`] makes the lines of admitted calls,
+//! [`request_record`] those of all other requests. [`writer`] gets lines to the sink without a system call for each.
 
+mod argument_key;
+mod call_record;
 mod line;
+mod request_record;
+mod subject;
 mod writer;
 
-pub use line::{Decision, Entry, Name};
-pub use writer::{Audit, Blocked, Place};
+pub(crate) use argument_key::ArgumentKey;
+pub(crate) use call_record::CallRecord;
+pub(crate) use line::{Decision, Line};
+pub(crate) use request_record::RequestRecord;
+pub(crate) use subject::{Name, Subject};
+pub use writer::Audit;
+pub(crate) use writer::{Blocked, LineSlot};

@@ -1,7 +1,7 @@
-//! A bounded queue of lines and the thread that writes them.
+//! A bounded queue of audit lines, and the thread that writes them.
 //!
-//! Lines gather in one buffer, and the thread takes the whole buffer at a time: under load one `write` carries many
-//! lines, and a call never waits for a pipe unless the pipe has been full for long.
+//! Lines collect in one buffer, and the thread writes the whole buffer at a time. Under load one `write` carries many
+//! lines, and a call waits only if the pipe has been full for long.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -13,21 +13,25 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Semaphore;
 use tracing::error;
 
-/// Lines that may be written or promised at one time.
-const PLACES: usize = 4096;
-/// How long a call waits for a place before it is denied.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// How long the thread lets lines gather: one `write` for all that come meanwhile.
-const GATHER: Duration = Duration::from_millis(1);
-/// A buffer of this size is written at once.
-const ENOUGH: usize = 64 * 1024;
+use super::{Line, Subject};
 
-/// No line can be promised: the sink is blocked, or broken.
+/// Lines that may be queued or reserved at a time.
+const SLOTS: usize = 4096;
+/// How long a call waits for a slot before it is denied.
+const SLOT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long the thread lets lines collect before it writes them.
+const COLLECT_TIME: Duration = Duration::from_millis(1);
+/// Size of a buffer that is written at once.
+const FULL_BUFFER: usize = 64 * 1024;
+/// Bytes reserved for the text of a line; a typical line is shorter.
+const LINE_CAPACITY: usize = 768;
+
+/// The queue is full because the sink is blocked, or the sink is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("failed to get a place in the audit queue")]
-pub struct Blocked;
+#[error("failed to reserve a line in the audit queue")]
+pub(crate) struct Blocked;
 
-/// The way to the sink; cheap to clone.
+/// Handle to the audit trail. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Audit {
     shared: Arc<Shared>,
@@ -36,7 +40,7 @@ pub struct Audit {
 
 #[derive(Debug)]
 struct Shared {
-    places: Semaphore,
+    slots: Semaphore,
     buffer: Mutex<Buffer>,
     filled: Condvar,
     broken: AtomicBool,
@@ -49,17 +53,17 @@ struct Buffer {
     closed: bool,
 }
 
-/// The promise that one line will be taken. Dropped unused, the place is free again.
+/// Room for one line in the queue, freed if it is dropped unused.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct LineSlot {
     shared: Option<Arc<Shared>>,
 }
 
 impl Audit {
-    /// Starts the thread. The sink is written by nobody else.
+    /// Starts the thread, which must be the only writer of the sink.
     pub fn start(sink: impl Write + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            places: Semaphore::new(PLACES),
+            slots: Semaphore::new(SLOTS),
             buffer: Mutex::new(Buffer::default()),
             filled: Condvar::new(),
             broken: AtomicBool::new(false),
@@ -70,42 +74,49 @@ impl Audit {
         Ok(Self { shared, thread: Arc::new(Mutex::new(Some(thread))) })
     }
 
-    /// Takes a place for one line; waits a little when the queue is full.
-    pub async fn place(&self) -> Result<Place, Blocked> {
+    /// Reserves room for one line. Waits a little when the queue is full.
+    pub(crate) async fn reserve(&self) -> Result<LineSlot, Blocked> {
         if self.is_broken() {
             return Err(Blocked);
         }
-        if let Ok(permit) = self.shared.places.try_acquire() {
+        if let Ok(permit) = self.shared.slots.try_acquire() {
             permit.forget();
         } else {
-            match tokio::time::timeout(PATIENCE, self.shared.places.acquire()).await {
+            match tokio::time::timeout(SLOT_TIMEOUT, self.shared.slots.acquire()).await {
                 Ok(Ok(permit)) => permit.forget(),
                 _ => return Err(Blocked),
             }
         }
-        Ok(Place { shared: Some(Arc::clone(&self.shared)) })
+        Ok(LineSlot { shared: Some(Arc::clone(&self.shared)) })
     }
 
-    /// Whether the sink failed: it does not come back while this process runs.
-    pub fn is_broken(&self) -> bool {
+    /// Returns whether the sink has failed. It stays broken while this process runs.
+    pub(crate) fn is_broken(&self) -> bool {
         self.shared.broken.load(Ordering::Acquire)
     }
 
-    /// Writes what is left and ends the thread.
+    /// Writes the queued lines and ends the thread.
     pub fn close(&self) {
         self.shared.buffer.lock().closed = true;
         self.shared.filled.notify_one();
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
-            error!("the audit thread ended in a panic");
+            error!("the audit thread panicked");
         }
     }
 }
 
-impl Place {
-    /// Hands in the line, which ends with a line feed.
-    pub fn write(mut self, line: &[u8]) {
+impl LineSlot {
+    /// Queues the line.
+    pub(crate) fn write(self, line: &Line, subject: &Subject<'_>) {
+        let mut text = Vec::with_capacity(LINE_CAPACITY);
+        line.write(subject, &mut text);
+        self.write_text(&text);
+    }
+
+    /// Queues a line that ends with a line feed.
+    fn write_text(mut self, line: &[u8]) {
         let Some(shared) = self.shared.take() else { return };
         let mut buffer = shared.buffer.lock();
         let first = buffer.bytes.is_empty();
@@ -118,24 +129,24 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for LineSlot {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
-            shared.places.add_permits(1);
+            shared.slots.add_permits(1);
         }
     }
 }
 
 fn write_lines(shared: &Shared, mut sink: impl Write) {
-    let mut taken = Vec::with_capacity(ENOUGH);
+    let mut taken = Vec::with_capacity(FULL_BUFFER);
     loop {
         let mut buffer = shared.buffer.lock();
         while buffer.bytes.is_empty() && !buffer.closed {
             shared.filled.wait(&mut buffer);
         }
-        if buffer.bytes.len() < ENOUGH && !buffer.closed {
+        if buffer.bytes.len() < FULL_BUFFER && !buffer.closed {
             drop(buffer);
-            std::thread::sleep(GATHER);
+            std::thread::sleep(COLLECT_TIME);
             buffer = shared.buffer.lock();
         }
         if buffer.bytes.is_empty() && buffer.closed {
@@ -145,16 +156,16 @@ fn write_lines(shared: &Shared, mut sink: impl Write) {
         let lines = std::mem::take(&mut buffer.lines);
         drop(buffer);
         if let Err(error) = sink.write_all(&taken).and_then(|()| sink.flush()) {
-            // What cannot be audited is denied from here on; places that are taken stay taken.
+            // Without an audit trail everything is denied from now on. Reserved slots are not freed.
             shared.broken.store(true, Ordering::Release);
-            shared.places.close();
+            shared.slots.close();
             error!(%error, "failed to write the audit trail");
             return;
         }
         taken.clear();
-        // A burst must not keep its memory for ever.
-        taken.shrink_to(ENOUGH);
-        shared.places.add_permits(lines);
+        // Gives back the memory of a burst.
+        taken.shrink_to(FULL_BUFFER);
+        shared.slots.add_permits(lines);
     }
 }
 
@@ -178,7 +189,7 @@ mod tests {
         }
     }
 
-    /// Blocks until it is told otherwise.
+    /// Blocks until the gate is opened.
     struct Blocking(Arc<(Mutex<bool>, Condvar)>);
 
     impl Write for Blocking {
@@ -212,7 +223,7 @@ mod tests {
         let sink = Sink::default();
         let audit = Audit::start(sink.clone()).unwrap();
         for number in 0..10_000 {
-            audit.place().await.unwrap().write(format!("{number}\n").as_bytes());
+            audit.reserve().await.unwrap().write_text(format!("{number}\n").as_bytes());
         }
         audit.close();
         let written = String::from_utf8(sink.0.lock().clone()).unwrap();
@@ -220,35 +231,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_blocked_sink_denies_and_an_unblocked_one_allows_again() {
+    async fn a_blocked_sink_denies_until_it_is_unblocked() {
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let audit = Audit::start(Blocking(Arc::clone(&gate))).unwrap();
-        for _ in 0..PLACES {
-            audit.place().await.unwrap().write(b"line\n");
+        for _ in 0..SLOTS {
+            audit.reserve().await.unwrap().write_text(b"line\n");
         }
-        assert_eq!(audit.place().await.unwrap_err(), Blocked);
+        assert_eq!(audit.reserve().await.unwrap_err(), Blocked);
         *gate.0.lock() = true;
         gate.1.notify_all();
         audit.close();
-        assert!(audit.place().await.is_ok());
+        assert!(audit.reserve().await.is_ok());
     }
 
     #[tokio::test]
-    async fn a_place_that_is_not_used_is_free_again() {
+    async fn a_slot_that_is_not_used_is_free_again() {
         let audit = Audit::start(std::io::sink()).unwrap();
-        for _ in 0..3 * PLACES {
-            drop(audit.place().await.unwrap());
+        for _ in 0..3 * SLOTS {
+            drop(audit.reserve().await.unwrap());
         }
-        assert!(audit.place().await.is_ok());
+        assert!(audit.reserve().await.is_ok());
     }
 
     #[tokio::test]
     async fn a_broken_sink_denies_for_good() {
         let audit = Audit::start(Broken).unwrap();
-        audit.place().await.unwrap().write(b"line\n");
+        audit.reserve().await.unwrap().write_text(b"line\n");
         assert!(!audit.is_broken());
         audit.close();
         assert!(audit.is_broken());
-        assert_eq!(audit.place().await.unwrap_err(), Blocked);
+        assert_eq!(audit.reserve().await.unwrap_err(), Blocked);
     }
 }

@@ -1,4 +1,4 @@
-//! One connection to the operator: TLS towards a name, at an address, with the pod's own token.
+//! Connecting to the operator: TLS to a configured address and name, authenticated by the pod's token.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,21 +9,21 @@ use mcp_fleet_control::wire::control_client::ControlClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
-/// TCP and TLS together.
-const CONNECT: Duration = Duration::from_secs(2);
-/// A connection that is silent for this long is asked whether it is still there, and given as long to answer.
+/// Longest time for the TCP connection and the TLS handshake together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection may be silent before it is pinged, and how long it may take to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
-/// Knows how to reach the operator; holds no connection and no secret.
+/// Opens connections to the operator. Contains no connection and no secret.
 #[derive(Clone, Debug)]
-pub(super) struct Dialler {
+pub(super) struct OperatorDialer {
     pub(super) address: SocketAddr,
     pub(super) name: String,
     pub(super) token_file: PathBuf,
     pub(super) ca_file: PathBuf,
 }
 
-/// Why there is no connection.
+/// Why no connection could be opened.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
     #[error("failed to read {path}")]
@@ -36,10 +36,10 @@ pub(super) enum DialError {
     Timeout(SocketAddr),
 }
 
-impl Dialler {
-    /// A fresh connection, and the header that authenticates the stream on it.
+impl OperatorDialer {
+    /// Opens a connection, and returns it with the `authorization` header for the stream on it.
     pub(super) async fn dial(&self) -> Result<(ControlClient<Channel>, MetadataValue<Ascii>), DialError> {
-        // Both files are read each time: the kubelet rotates the token, the operator the CA.
+        // Both files are read each time: the kubelet rotates the token, and the operator the CA.
         let token = read(&self.token_file).await?;
         let ca = read(&self.ca_file).await?;
         let token = token.trim();
@@ -54,13 +54,13 @@ impl Dialler {
         let endpoint = Endpoint::from_shared(format!("https://{}", self.address))
             .and_then(|endpoint| endpoint.tls_config(tls))
             .map_err(failed)?
-            .connect_timeout(CONNECT)
+            .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);
-        // `connect_timeout` ends with the TCP connection; the TLS handshake needs its own end.
-        let channel = match tokio::time::timeout(CONNECT, endpoint.connect()).await {
+        // `connect_timeout` only covers the TCP connection, so the TLS handshake needs its own timeout.
+        let channel = match tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await {
             Ok(connected) => connected.map_err(failed)?,
             Err(_) => return Err(DialError::Timeout(self.address)),
         };

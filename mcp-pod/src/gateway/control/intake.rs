@@ -1,4 +1,4 @@
-//! Which policies come into force: whole ones only, and never one below the floor.
+//! The decision which policies come into force: only complete ones, and none below the floor.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -10,29 +10,29 @@ use mcp_fleet_control::{decode, encode, wire};
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::Mutex;
 
-use super::leases::Leases;
-use crate::gateway::state::{InstallError, State};
+use crate::gateway::policy::InstallError;
+use crate::gateway::state::State;
 
-/// Takes policies and proofs of freshness, from the stream and from the mounted snapshot.
+/// Installs policies from the control stream and the mounted snapshot, and accepts proofs of freshness.
 #[derive(Debug)]
 pub(super) struct Intake {
     state: Arc<State>,
-    leases: Arc<Leases>,
+    /// Lowest generation that may be enforced.
     floor: AtomicU64,
-    /// Generation and digest of what is enforced; its lock makes one installation of two racing ones wait.
+    /// Generation and digest of the enforced policy. Locked during an installation, so that there is one at a time.
     enforced: Mutex<Option<(u64, Digest)>>,
 }
 
-/// Why a pushed policy was refused; its text goes to the operator.
+/// Why a policy was not accepted. The text is sent to the operator.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("failed to check the policy: its bytes do not have the digest that came with them")]
+enum PolicyRejection {
+    #[error("failed to verify the policy: its digest does not match its bytes")]
     Digest,
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    #[error("failed to check the policy: it says generation {inside}, its message {outside}")]
+    #[error("failed to verify the policy: its generation is {inside}, but its message says {outside}")]
     Generation { inside: u64, outside: u64 },
-    #[error("failed to install generation {offered}: the mounted snapshot says {floor}")]
+    #[error("failed to install generation {offered}: the mounted snapshot has generation {floor}")]
     BelowFloor { offered: u64, floor: u64 },
     #[error("failed to install generation {0}: another policy of this generation is in force")]
     Changed(u64),
@@ -41,55 +41,56 @@ enum Refusal {
 }
 
 impl Intake {
-    pub(super) fn new(state: Arc<State>, leases: Arc<Leases>) -> Self {
-        Self { state, leases, floor: AtomicU64::new(0), enforced: Mutex::new(None) }
+    pub(super) fn new(state: Arc<State>) -> Self {
+        Self { state, floor: AtomicU64::new(0), enforced: Mutex::new(None) }
     }
 
-    /// The lowest generation that may be enforced.
+    /// Returns the lowest generation that may be enforced.
     pub(super) fn floor(&self) -> u64 {
         self.floor.load(Ordering::Acquire)
     }
 
+    /// Raises the floor to `generation`, if it is lower.
     pub(super) fn raise_floor(&self, generation: u64) {
         self.floor.fetch_max(generation, Ordering::AcqRel);
     }
 
-    /// Generation and digest of what is enforced now; 0 and nothing if there is no policy.
+    /// Returns generation and digest of the enforced policy, or 0 and an empty digest without a policy.
     pub(super) fn enforced(&self) -> (u64, Vec<u8>) {
         self.enforced.lock().map_or_else(|| (0, Vec::new()), |(generation, digest)| (generation, digest.to_vec()))
     }
 
-    /// Takes a pushed policy, or keeps the one before, and says which in the answer.
-    pub(super) fn push(&self, push: &wire::PolicyPush) -> wire::PolicyAck {
+    /// Installs a pushed policy, or keeps the previous one. Returns the answer to the operator.
+    pub(super) fn handle_push(&self, push: &wire::PolicyPush) -> wire::PolicyAck {
         let generation = push.generation;
-        match self.take(push) {
+        match self.install_pushed(push) {
             Ok(digest) => {
                 tracing::info!(generation, %digest, "policy in force");
                 wire::PolicyAck { generation, digest: digest.to_vec(), error: String::new() }
             }
-            Err(refusal) => {
-                let error = chain(&refusal);
-                tracing::error!(generation, error, "policy refused; the one before stays in force");
+            Err(rejection) => {
+                let error = chain(&rejection);
+                tracing::error!(generation, error, "policy rejected; the previous one stays in force");
                 wire::PolicyAck { generation, digest: Vec::new(), error }
             }
         }
     }
 
-    fn take(&self, push: &wire::PolicyPush) -> Result<Digest, Refusal> {
+    fn install_pushed(&self, push: &wire::PolicyPush) -> Result<Digest, PolicyRejection> {
         if Some(Digest::of(&push.policy)) != Digest::from_slice(&push.digest) {
-            return Err(Refusal::Digest);
+            return Err(PolicyRejection::Digest);
         }
         let policy = decode(&push.policy)?;
         if policy.generation != push.generation {
-            return Err(Refusal::Generation { inside: policy.generation, outside: push.generation });
+            return Err(PolicyRejection::Generation { inside: policy.generation, outside: push.generation });
         }
-        // The digest of what was understood, not of what came in.
+        // The digest of the policy as it was understood, not of the bytes that were received.
         let digest = encode(&policy).digest;
         self.install(policy, digest)?;
         Ok(digest)
     }
 
-    /// Takes the policy of the mounted snapshot. It is not fresh: that only the stream can say.
+    /// Installs the policy of the mounted snapshot. It is not fresh until the control stream brings a proof.
     pub(super) fn install_mounted(&self, policy: TenantPolicy, digest: Digest) {
         let generation = policy.generation;
         if generation <= self.state.generation() {
@@ -97,43 +98,39 @@ impl Intake {
         }
         match self.install(policy, digest) {
             Ok(()) => tracing::info!(generation, "mounted policy in force, stale until the operator is reached"),
-            Err(refusal) => tracing::error!(generation, error = chain(&refusal), "mounted policy refused"),
+            Err(rejection) => tracing::error!(generation, error = chain(&rejection), "mounted policy rejected"),
         }
     }
 
-    fn install(&self, policy: TenantPolicy, digest: Digest) -> Result<(), Refusal> {
+    fn install(&self, policy: TenantPolicy, digest: Digest) -> Result<(), PolicyRejection> {
         let offered = policy.generation;
         let floor = self.floor();
         if offered < floor {
-            return Err(Refusal::BelowFloor { offered, floor });
+            return Err(PolicyRejection::BelowFloor { offered, floor });
         }
         let mut enforced = self.enforced.lock();
-        if let Some((generation, held)) = *enforced
+        if let Some((generation, current)) = *enforced
             && generation == offered
         {
-            return if held == digest { Ok(()) } else { Err(Refusal::Changed(offered)) };
+            return if current == digest { Ok(()) } else { Err(PolicyRejection::Changed(offered)) };
         }
         self.state.install(policy)?;
-        // After the installation, which can fail. A call that comes in between is refused, not given for free.
-        if let Some(enforced) = self.state.enforced() {
-            self.leases.apply(enforced.policy());
-        }
         *enforced = Some((offered, digest));
         Ok(())
     }
 
-    /// Takes the leader's proof that it is current.
+    /// Accepts the leader's proof that a generation is current.
     ///
-    /// A leader that is current cannot be behind what it has published, so a proof below the floor is a stale
-    /// leader's and proves nothing.
-    pub(super) fn fresh(&self, proof: &wire::Freshness) {
+    /// The current leader cannot be behind the snapshot it has published. So a proof below the floor comes from a stale
+    /// leader and is ignored.
+    pub(super) fn handle_proof(&self, proof: &wire::Freshness) {
         if proof.generation >= self.floor() {
             self.state.mark_fresh(proof.generation, Duration::from_millis(proof.age_ms.into()));
         }
     }
 }
 
-/// An error and all its sources, in one line.
+/// Returns an error and all its sources in one line.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

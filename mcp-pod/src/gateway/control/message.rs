@@ -1,21 +1,21 @@
-//! Between the book's words and those of the wire, field by field.
+//! Conversion of lease requests, spend reports and lease answers to and from the wire format, field by field.
 
 use std::time::Duration;
 
 use mcp_fleet_control::wire;
 use mcp_fleet_control::wire::lease_answer::Outcome;
-use mcp_fleet_policy::budget::{Grant, LeaseAnswer, LeaseOutcome, LeaseRequest, SpendItem, SpendReport};
+use mcp_fleet_policy::budget::{GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest, SpendItem, SpendReport};
 use mcp_fleet_policy::units::Micros;
 
-/// A request, to the operator.
-pub(super) fn request(request: LeaseRequest) -> wire::LeaseRequest {
+/// Converts a lease request to the wire format.
+pub(super) fn request_to_wire(request: LeaseRequest) -> wire::LeaseRequest {
     let LeaseRequest { request, budget_uid, amount, minimum_amount, calls, minimum_calls } = request;
     let (amount, minimum_amount) = (amount.get(), minimum_amount.get());
     wire::LeaseRequest { request, budget_uid, amount, minimum_amount, calls, minimum_calls }
 }
 
-/// A report, to the operator.
-pub(super) fn report(report: SpendReport) -> wire::SpendReport {
+/// Converts a spend report to the wire format.
+pub(super) fn report_to_wire(report: SpendReport) -> wire::SpendReport {
     let SpendReport { lease, budget_uid, sequence, amount, calls, last, items } = report;
     wire::SpendReport {
         lease,
@@ -24,19 +24,19 @@ pub(super) fn report(report: SpendReport) -> wire::SpendReport {
         amount: amount.get(),
         calls,
         r#final: last,
-        items: items.into_iter().map(item).collect(),
+        items: items.into_iter().map(item_to_wire).collect(),
     }
 }
 
-fn item(item: SpendItem) -> wire::SpendItem {
+fn item_to_wire(item: SpendItem) -> wire::SpendItem {
     let SpendItem { principal, server, tool, amount, calls } = item;
     wire::SpendItem { principal, server, tool, amount: amount.get(), calls }
 }
 
-/// An answer, from the operator.
-pub(super) fn answer(answer: wire::LeaseAnswer) -> LeaseAnswer {
-    let decided = answer.outcome();
-    // The period's start is the ledger's own matter: the lease's id carries it.
+/// Converts a lease answer from the wire format.
+pub(super) fn answer_from_wire(answer: wire::LeaseAnswer) -> LeaseAnswer {
+    let wire_outcome = answer.outcome();
+    // Only the ledger needs the start of the period, which is part of the lease's id.
     let wire::LeaseAnswer {
         request,
         budget_uid,
@@ -48,8 +48,8 @@ pub(super) fn answer(answer: wire::LeaseAnswer) -> LeaseAnswer {
         period_end,
         outcome: _,
     } = answer;
-    let outcome = match decided {
-        Outcome::Granted if !lease.is_empty() => LeaseOutcome::Granted(Grant {
+    let outcome = match wire_outcome {
+        Outcome::Granted if !lease.is_empty() => LeaseOutcome::Granted(GrantedLease {
             lease,
             amount: Micros::new(amount),
             calls,
@@ -57,7 +57,7 @@ pub(super) fn answer(answer: wire::LeaseAnswer) -> LeaseAnswer {
         }),
         Outcome::Exhausted => LeaseOutcome::Exhausted { period_end },
         Outcome::UnknownBudget => LeaseOutcome::UnknownBudget,
-        // A word that this version does not know, or a grant of nothing, gives nothing to spend.
+        // An outcome that this version does not know, or a grant without a lease, gives nothing to spend.
         Outcome::Unavailable | Outcome::Unspecified | Outcome::Granted => LeaseOutcome::Unavailable,
     };
     LeaseAnswer { request, budget_uid, outcome }

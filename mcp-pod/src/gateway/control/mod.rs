@@ -1,16 +1,16 @@
 //! The gateway's side of the control stream: policy, freshness and leases from the operator's leader.
 //!
-//! One task keeps one stream open for as long as the gateway runs ([`session`] is one stream, [`redial`] what lies
-//! between two). [`intake`] decides which policies come into force, [`mounted`] reads the floor under them, and
-//! [`leases`] is the gateway's purse: reserved from on the way of every call, filled and accounted for here.
+//! Start with [`Control::run`], which keeps one stream open while the gateway runs. [`stream`] is one stream, [`dial`]
+//! opens its connection, [`redial`] decides when to open the next. [`intake`] decides which policies come into force,
+//! and [`mounted`] reads the snapshot that no policy may fall below. The stream also carries lease requests and spend
+//! reports ([`super::budget`]), which [`message`] converts to the wire format.
 
 mod dial;
 mod intake;
-mod leases;
 mod message;
 mod mounted;
 mod redial;
-mod session;
+mod stream;
 
 #[cfg(test)]
 mod tests;
@@ -22,76 +22,82 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::budget::Budgets;
+use super::budget::Leases;
 use super::state::State;
-use dial::Dialler;
+use dial::OperatorDialer;
 use intake::Intake;
-use leases::{Leases, Purse};
 use redial::Redial;
 
-/// How long a gateway that goes away waits for the operator to take its last reports.
-const CLOSING: Duration = Duration::from_secs(3);
-/// How often the mounted snapshot is looked at; the kubelet takes a minute or more to bring a new one.
-const MOUNT_POLL: Duration = Duration::from_secs(5);
+/// Longest time that a gateway waits at its end for the operator to acknowledge the last spend reports.
+const FINAL_REPORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often the mounted snapshot is checked. The kubelet takes a minute or more to mount a new one.
+const MOUNT_POLL_PERIOD: Duration = Duration::from_secs(5);
 
-/// Where the operator is, and what proves who we are.
+/// How the gateway reaches the operator, and the files it reads.
 #[derive(Clone, Debug, clap::Args)]
-// Arguments that are flattened into others need a name of their own.
+// The group of flattened arguments needs a unique name.
 #[group(id = "control")]
 pub struct Args {
     /// Address of the operator's control endpoint: an IP address and a port, because a gateway has no DNS.
     #[arg(long)]
     pub operator_address: SocketAddr,
-    /// The name that the operator's certificate must carry.
+    /// Name that the operator's certificate must have.
     #[arg(long, default_value = "mcp-fleet-operator.mcp-fleet-system.svc")]
     pub operator_name: String,
-    /// The projected token of this pod, read again at each dial.
+    /// Projected token of this pod, read again for each connection.
     #[arg(long, default_value = "/var/run/mcp-fleet/token/token")]
     pub token_file: PathBuf,
-    /// The mounted snapshot of the policy.
+    /// Directory of the mounted policy snapshot.
     #[arg(long, default_value = "/var/run/mcp-fleet/policy")]
     pub policy_dir: PathBuf,
 }
 
-/// The control part of a gateway.
+/// The control stream of a gateway, and the state that outlives one stream.
 #[derive(Debug)]
 pub struct Control {
-    dialler: Dialler,
+    dialer: OperatorDialer,
     policy_dir: PathBuf,
     leases: Arc<Leases>,
 }
 
 impl Control {
-    /// Reads nothing yet; `ca_file` holds the CA that signs the operator's certificate, in PEM.
+    /// Prepares the control stream without reading any file. `ca_file` contains the CA of the operator's certificate
+    /// in PEM.
     pub fn new(args: &Args, ca_file: &Path) -> Self {
         let Args { operator_address, operator_name, token_file, policy_dir } = args.clone();
         Self {
-            dialler: Dialler { address: operator_address, name: operator_name, token_file, ca_file: ca_file.into() },
+            dialer: OperatorDialer {
+                address: operator_address,
+                name: operator_name,
+                token_file,
+                ca_file: ca_file.into(),
+            },
             policy_dir,
             leases: Leases::new(),
         }
     }
 
-    /// The purse that the call pipeline reserves from.
-    pub fn budgets(&self) -> Arc<dyn Budgets> {
-        Arc::new(Purse(self.leases.clone()))
+    /// Returns the leases that calls are paid from.
+    pub fn leases(&self) -> Arc<Leases> {
+        Arc::clone(&self.leases)
     }
 
-    /// Keeps `state` supplied until `shutdown`, then returns the leases and ends, within three seconds.
+    /// Keeps policy, freshness and leases of `state` up to date until `shutdown`. Then returns the leases and ends,
+    /// within [`FINAL_REPORT_TIMEOUT`].
     pub async fn run(self, state: Arc<State>, shutdown: CancellationToken) {
-        let intake = Intake::new(state, self.leases.clone());
-        mounted::read(&self.policy_dir, &intake).await;
+        let intake = Intake::new(state);
+        mounted::load(&self.policy_dir, &intake).await;
         tokio::select! {
             () = self.stay_connected(&intake) => {}
             () = self.watch_mount(&intake) => {}
-            () = self.closing(&shutdown) => {}
+            () = self.return_leases(&shutdown) => {}
         }
     }
 
     async fn stay_connected(&self, intake: &Intake) {
         let mut redial = Redial::new();
         loop {
-            let end = session::run(&self.dialler, intake, &self.leases, || redial.connected()).await;
+            let end = stream::run(&self.dialer, intake, &self.leases, || redial.connected()).await;
             let delay = redial.after(&end);
             tokio::time::sleep(delay).await;
         }
@@ -99,16 +105,18 @@ impl Control {
 
     async fn watch_mount(&self, intake: &Intake) {
         loop {
-            tokio::time::sleep(MOUNT_POLL).await;
-            mounted::read(&self.policy_dir, intake).await;
+            tokio::time::sleep(MOUNT_POLL_PERIOD).await;
+            mounted::load(&self.policy_dir, intake).await;
         }
     }
 
-    async fn closing(&self, shutdown: &CancellationToken) {
+    async fn return_leases(&self, shutdown: &CancellationToken) {
         shutdown.cancelled().await;
         self.leases.close();
-        if tokio::time::timeout(CLOSING, self.leases.returned()).await.is_err() {
-            tracing::warn!("ending without an answer to the last reports: what the leases had left is forfeited");
+        if tokio::time::timeout(FINAL_REPORT_TIMEOUT, self.leases.returned()).await.is_err() {
+            tracing::warn!(
+                "the operator did not acknowledge the last reports in time; the rest of the leases is forfeited"
+            );
         }
     }
 }

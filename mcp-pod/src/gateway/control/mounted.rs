@@ -1,45 +1,47 @@
-//! The mounted snapshot: the lowest generation that a gateway may enforce, known before it has spoken to anyone.
+//! The mounted policy snapshot. Its generation is the lowest that the gateway may enforce, and is known before the
+//! gateway has reached the operator.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use mcp_fleet_control::snapshot::{self, CHUNK_PLACES, INDEX, MAX_CHUNK, chunk_name};
+use mcp_fleet_control::snapshot::{self, CHUNK_SLOTS, INDEX_FILE, MAX_CHUNK_BYTES, chunk_name};
 
 use super::intake::{Intake, chain};
 
-/// Reads the directory and hands what it says to the intake; says so where it cannot.
+/// Reads the snapshot in the directory, raises the floor and installs the policy. Logs failures.
 ///
-/// A missing index is no error: it is how a gateway's first minutes look.
-pub(super) async fn read(directory: &Path, intake: &Intake) {
+/// A missing index is not an error: a tenant's first gateway can start before there is a snapshot.
+pub(super) async fn load(directory: &Path, intake: &Intake) {
     let path = directory.to_owned();
-    // What is enforced and not the floor: the index may come into the directory before its chunks.
-    let known = intake.enforced().0;
-    let read = tokio::task::spawn_blocking(move || files(&path, known)).await;
+    // Compared with the enforced generation, not with the floor: the index can be mounted before its chunks.
+    let enforced = intake.enforced().0;
+    let read = tokio::task::spawn_blocking(move || read_files(&path, enforced)).await;
     match read {
-        Ok(Ok(Some(files))) => take(&files, intake),
+        Ok(Ok(Some(files))) => install(&files, intake),
         Ok(Ok(None)) | Err(_) => {}
-        Ok(Err(error)) => tracing::warn!(error = chain(&error), "the mounted policy cannot be read"),
+        Ok(Err(error)) => tracing::warn!(error = chain(&error), "failed to read the mounted policy"),
     }
 }
 
-/// The files of the snapshot; none: there is no index, or it is the one that is known.
-fn files(directory: &Path, known: u64) -> io::Result<Option<BTreeMap<String, Vec<u8>>>> {
+/// Reads the files of the snapshot. Returns `None` without an index, or if its generation is not above `enforced`.
+fn read_files(directory: &Path, enforced: u64) -> io::Result<Option<BTreeMap<String, Vec<u8>>>> {
     let mut files = BTreeMap::new();
-    let Some(index) = file(directory, INDEX)? else { return Ok(None) };
-    files.insert(INDEX.to_owned(), index);
-    if snapshot::read_index(&files).is_ok_and(|index| index.generation <= known) {
+    let Some(index) = read_file(directory, INDEX_FILE)? else { return Ok(None) };
+    files.insert(INDEX_FILE.to_owned(), index);
+    if snapshot::read_index(&files).is_ok_and(|index| index.generation <= enforced) {
         return Ok(None);
     }
-    for name in (0..CHUNK_PLACES).map(chunk_name) {
-        if let Some(bytes) = file(directory, &name)? {
+    for name in (0..CHUNK_SLOTS).map(chunk_name) {
+        if let Some(bytes) = read_file(directory, &name)? {
             files.insert(name, bytes);
         }
     }
     Ok(Some(files))
 }
 
-fn file(directory: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+/// Reads one file, or returns `None` if it does not exist.
+fn read_file(directory: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     use io::Read as _;
     let file = match std::fs::File::open(directory.join(name)) {
         Ok(file) => file,
@@ -47,22 +49,22 @@ fn file(directory: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
         Err(error) => return Err(error),
     };
     let mut bytes = Vec::new();
-    // A chunk is never larger; a byte more makes the snapshot fail its digest instead of filling memory.
-    file.take(MAX_CHUNK as u64 + 1).read_to_end(&mut bytes)?;
+    // No chunk is larger. One more byte makes the digest of the snapshot wrong, and a larger file cannot fill memory.
+    file.take(MAX_CHUNK_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
 }
 
-fn take(files: &BTreeMap<String, Vec<u8>>, intake: &Intake) {
+fn install(files: &BTreeMap<String, Vec<u8>>, intake: &Intake) {
     match snapshot::read_index(files) {
         Ok(index) => intake.raise_floor(index.generation),
         Err(error) => {
-            tracing::warn!(error = chain(&error), "the mounted policy has no readable index");
+            tracing::warn!(error = chain(&error), "failed to read the index of the mounted policy");
             return;
         }
     }
-    match snapshot::join(files) {
+    match snapshot::read_policy(files) {
         Ok((encoded, policy)) => intake.install_mounted(policy, encoded.digest),
-        // The index alone has done its work: nothing below it will be enforced.
-        Err(error) => tracing::warn!(error = chain(&error), "the mounted policy cannot be enforced"),
+        // The floor is raised even then: no generation below the index will be enforced.
+        Err(error) => tracing::warn!(error = chain(&error), "failed to assemble the mounted policy"),
     }
 }

@@ -1,63 +1,54 @@
-//! What lies between two streams: how long to wait, and what to say of it.
+//! What happens between two control streams: how long to wait, and which failures to log.
 
 use std::time::Duration;
 
-use super::session::SessionEnd;
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-/// The first delays: short, because one of two replicas is expected to refuse.
-const FIRST: std::ops::RangeInclusive<u64> = 50..=250;
-/// The longest delay.
-const LONGEST: Duration = Duration::from_secs(2);
-/// Failures in a row after which delays begin to grow.
-const PATIENCE: u32 = 4;
+use super::stream::StreamEnd;
 
-/// Counts failures in a row.
+/// Delays between dials. Jitter adds up to the delay itself, so the first four lie between 60 and 250 ms: short,
+/// because one of two replicas is expected to refuse. No delay exceeds two seconds.
+const DELAYS: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(60))
+    .with_factor(1.25)
+    .with_max_delay(Duration::from_secs(1))
+    .with_jitter()
+    .without_max_times();
+
+/// Decides when to dial again after a stream ended or never came up.
 #[derive(Debug)]
 pub(super) struct Redial {
-    failures: u32,
-    said: String,
+    delays: ExponentialBackoff,
+    /// Text of the last failure that was logged.
+    logged: String,
 }
 
 impl Redial {
     pub(super) fn new() -> Self {
-        Self { failures: 0, said: String::new() }
+        Self { delays: DELAYS.build(), logged: String::new() }
     }
 
-    /// A stream is up: the next failure is the first of its row.
+    /// Notes that a stream is up: delays start from the shortest again.
     pub(super) fn connected(&mut self) {
-        self.failures = 0;
-        self.said.clear();
+        *self = Self::new();
     }
 
-    /// A stream ended, or never came up: how long to wait before the next.
-    pub(super) fn after(&mut self, end: &SessionEnd) -> Duration {
+    /// Logs why a stream ended, and returns how long to wait before the next dial.
+    pub(super) fn after(&mut self, end: &StreamEnd) -> Duration {
         let text = super::intake::chain(end);
-        // A follower's answer is half of all dials, and the same failure again is no news.
-        if end.is_not_leader() || text == self.said {
+        // Half of all dials reach a follower, and the same failure twice in a row says nothing new.
+        if end.is_not_leader() || text == self.logged {
             tracing::debug!(error = text, "control stream is down");
         } else {
             tracing::warn!(error = text, "control stream is down");
-            self.said = text;
+            self.logged = text;
         }
-        self.failures = self.failures.saturating_add(1);
-        delay(self.failures, random())
+        self.next_delay()
     }
-}
 
-/// 50 to 250 ms, doubled for each failure past the first few, at most two seconds.
-fn delay(failures: u32, random: u64) -> Duration {
-    let (least, most) = (*FIRST.start(), *FIRST.end());
-    let base = Duration::from_millis(least + random % (most - least + 1));
-    let doublings = failures.saturating_sub(PATIENCE).min(8);
-    (base * (1 << doublings)).min(LONGEST)
-}
-
-/// Any number; zero where the system has no randomness, which costs jitter and nothing else.
-fn random() -> u64 {
-    let mut bytes = [0; 8];
-    match aws_lc_rs::rand::fill(&mut bytes) {
-        Ok(()) => u64::from_le_bytes(bytes),
-        Err(_) => 0,
+    fn next_delay(&mut self) -> Duration {
+        // There is always another delay; one second if there were none.
+        self.delays.next().unwrap_or(Duration::from_secs(1))
     }
 }
 
@@ -66,15 +57,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_start_short_and_jittered_and_grow_to_two_seconds() {
-        for random in [0, 1, 77, 200, u64::MAX] {
-            for failures in 1..=PATIENCE {
-                let delay = delay(failures, random);
-                assert!((Duration::from_millis(50)..=Duration::from_millis(250)).contains(&delay), "{delay:?}");
-            }
-            assert_eq!(delay(u32::MAX, random), LONGEST);
+    fn delays_start_short_and_jittered_and_grow_to_at_most_two_seconds() {
+        let mut redial = Redial::new();
+        for _ in 0..4 {
+            let delay = redial.next_delay();
+            assert!((Duration::from_millis(50)..=Duration::from_millis(250)).contains(&delay), "{delay:?}");
         }
-        assert_eq!(delay(PATIENCE + 1, 0), Duration::from_millis(100));
-        assert_ne!(delay(1, 3), delay(1, 4));
+        let later: Vec<_> = (0..100).map(|_| redial.next_delay()).collect();
+        assert!(later.iter().all(|delay| *delay <= Duration::from_secs(2)), "{later:?}");
+        assert!(later[50..].iter().all(|delay| *delay >= Duration::from_secs(1)), "{later:?}");
+        assert_ne!(later[98], later[99], "delays have no jitter");
+        redial.connected();
+        assert!(redial.next_delay() <= Duration::from_millis(250));
     }
 }

@@ -1,4 +1,4 @@
-//! What a client learns first: revisions, capabilities, and who the server says it is.
+//! `initialize` and `server/discover`: revisions, capabilities, and how the server describes itself.
 
 use std::sync::Arc;
 
@@ -9,44 +9,43 @@ use mcp_fleet_policy::json::{Value, write_str};
 use mcp_fleet_policy::reason::Reason;
 use tracing::warn;
 
-use super::{Context, audited, denied, invalid_params};
-use crate::gateway::decode::{Id, Message, Revision};
-use crate::gateway::journal::Journal;
-use crate::gateway::refused::Refused;
-use crate::gateway::respond::{Body, Failure, error, result};
-use crate::gateway::seldom::Seldom;
+use super::record_allowed;
+use crate::gateway::audit::RequestRecord;
+use crate::gateway::log_throttle::LogThrottle;
+use crate::gateway::request::{Id, Message, Revision};
+use crate::gateway::respond::{Body, Failure, Rejection, error, result};
+use crate::gateway::state::RequestContext;
 use crate::gateway::upstream::Report;
 
-/// When the log last heard of a server that says nothing.
-static SAID: Seldom = Seldom::new();
+static LOG_THROTTLE: LogThrottle = LogThrottle::new();
 
-/// All that is offered, whatever the server behind can do.
+/// Capabilities of every server behind the gateway, whatever it offers itself.
 const CAPABILITIES: &[u8] = b"\"capabilities\":{\"tools\":{}}";
 
-/// `initialize`: negotiates a revision and opens a session.
+/// Answers `initialize`: negotiates a revision and opens a session.
 pub(super) async fn initialize(
-    context: &Context<'_>,
-    journal: &mut Journal,
+    context: &RequestContext<'_>,
+    record: &mut RequestRecord,
     message: &Message<'_>,
-) -> Result<Response<Body>, Refused> {
+) -> Result<Response<Body>, Rejection> {
     let Some(id) = message.id() else {
         let text = "Invalid request: initialize is a request";
         let failure = Failure { status: StatusCode::BAD_REQUEST, code: -32600, message: text, data: None };
-        return Err(Refused::new(Reason::MessageInvalid, error(None, &failure)));
+        return Err(Rejection::new(Reason::MessageInvalid, error(None, &failure)));
     };
-    let asked = message.params.iter().find_map(|(name, value)| (name == "protocolVersion").then_some(value));
-    let Some(Value::String(asked)) = asked else {
-        return Err(invalid_params(id, "Invalid params: protocolVersion is missing"));
+    let requested = message.params.iter().find_map(|(name, value)| (name == "protocolVersion").then_some(value));
+    let Some(Value::String(requested)) = requested else {
+        return Err(Rejection::invalid_params(id, "Invalid params: protocolVersion is missing"));
     };
-    let legacy = Revision::from_name(asked).filter(|revision| revision.is_legacy());
+    let legacy = Revision::from_name(requested).filter(|revision| revision.is_legacy());
     let revision = legacy.unwrap_or(Revision::NEWEST_LEGACY);
-    journal.revision = Some(revision);
-    let report = report(context, id).await?;
-    let Ok(session) = context.enforced.sealer.seal(context.owner(), revision, context.now) else {
+    record.revision = Some(revision);
+    let report = report(context, record, id).await?;
+    let Ok(session) = context.policy.session_sealer.seal(context.session_owner(), revision, context.now) else {
         let failure = Failure { status: StatusCode::OK, code: -32603, message: "Internal error", data: None };
-        return Err(Refused::new(Reason::SessionInvalid, error(Some(id), &failure)));
+        return Err(Rejection::new(Reason::SessionInvalid, error(Some(id), &failure)));
     };
-    audited(context, journal, id).await?;
+    record_allowed(context, record, id).await?;
 
     let version = format!("{{\"protocolVersion\":\"{}\",", revision.as_str());
     let mut rest = b",\"serverInfo\":".to_vec();
@@ -60,10 +59,14 @@ pub(super) async fn initialize(
     Ok(response)
 }
 
-/// `server/discover`: the same without a session.
-pub(super) async fn discover(context: &Context<'_>, journal: &mut Journal, id: &Id) -> Result<Response<Body>, Refused> {
-    let report = report(context, id).await?;
-    audited(context, journal, id).await?;
+/// Answers `server/discover`: the same without a session.
+pub(super) async fn discover(
+    context: &RequestContext<'_>,
+    record: &mut RequestRecord,
+    id: &Id,
+) -> Result<Response<Body>, Rejection> {
+    let report = report(context, record, id).await?;
+    record_allowed(context, record, id).await?;
     let versions = Revision::OFFERED.map(|revision| format!("\"{}\"", revision.as_str())).join(",");
     let start = format!("{{\"resultType\":\"complete\",\"supportedVersions\":[{versions}],");
     let mut rest = b",\"ttlMs\":0,\"cacheScope\":\"private\"".to_vec();
@@ -74,21 +77,26 @@ pub(super) async fn discover(context: &Context<'_>, journal: &mut Journal, id: &
     Ok(result(id, &[start.as_bytes(), CAPABILITIES, &rest]))
 }
 
-/// What the server says of itself, if the policy lets anybody ask.
-pub(super) async fn report(context: &Context<'_>, id: &Id) -> Result<Arc<Report>, Refused> {
-    context.in_force(Class::Read).map_err(|reason| denied(id, &Denial::new(reason)))?;
-    let unavailable = || denied(id, &Denial::new(Reason::UpstreamUnavailable));
-    let upstream = context.enforced.upstream(context.view).ok_or_else(unavailable)?;
+/// Returns how the server describes itself and its tools, if the policy is fresh enough for reads.
+pub(super) async fn report(
+    context: &RequestContext<'_>,
+    record: &RequestRecord,
+    id: &Id,
+) -> Result<Arc<Report>, Rejection> {
+    context.check_in_force(Class::Read).map_err(|reason| Rejection::denied(id, &Denial::new(reason)))?;
+    let unavailable = || Rejection::denied(id, &Denial::new(Reason::UpstreamUnavailable));
+    let upstream = context.policy.upstream(context.view).ok_or_else(unavailable)?;
     upstream.report().await.map_err(|error| {
-        if SAID.now() {
+        if LOG_THROTTLE.allows() {
             let error: &dyn std::error::Error = &error;
-            warn!(error, server = context.view.server().name, "failed to read what a server says of itself");
+            let server = &context.view.server().name;
+            warn!(error, call = %record.call, server, "failed to read the report of a server");
         }
         unavailable()
     })
 }
 
-fn write_server_info(context: &Context<'_>, report: &Report, out: &mut Vec<u8>) {
+fn write_server_info(context: &RequestContext<'_>, report: &Report, out: &mut Vec<u8>) {
     if let Some(info) = &report.about.server_info {
         return out.extend_from_slice(info);
     }

@@ -1,29 +1,29 @@
-//! `tools/list`: what the caller may call, narrowed by the same rules that decide about calls.
+//! `tools/list`: the tools that the caller may call, with the arguments that it may send.
 
 use http::Response;
 use mcp_fleet_policy::json::Members;
 
-use super::{Context, audited, initialize, invalid_params};
-use crate::gateway::decode::{Id, Revision};
-use crate::gateway::journal::Journal;
-use crate::gateway::refused::Refused;
-use crate::gateway::respond::{Body, result};
+use super::{initialize, record_allowed};
+use crate::gateway::audit::RequestRecord;
+use crate::gateway::request::{Id, Revision};
+use crate::gateway::respond::{Body, Rejection, result};
+use crate::gateway::state::RequestContext;
 
-/// Lists the tools, all on one page.
+/// Answers with all tools on one page.
 pub(super) async fn list(
-    context: &Context<'_>,
-    journal: &mut Journal,
+    context: &RequestContext<'_>,
+    record: &mut RequestRecord,
     revision: Revision,
     id: &Id,
     params: &Members<'_>,
-) -> Result<Response<Body>, Refused> {
-    // No page ends with a cursor, so none can be continued.
+) -> Result<Response<Body>, Rejection> {
+    // No answer has a cursor, so no cursor is valid.
     if params.iter().any(|(name, _)| name == "cursor") {
-        return Err(invalid_params(id, "Invalid params: unknown cursor"));
+        return Err(Rejection::invalid_params(id, "Invalid params: unknown cursor"));
     }
-    let report = initialize::report(context, id).await?;
-    let tools = context.enforced.tools(context.caller.principal, context.view, &report);
-    audited(context, journal, id).await?;
+    let report = initialize::report(context, record, id).await?;
+    let tools = context.policy.tool_list(context.caller.principal, context.view, &report);
+    record_allowed(context, record, id).await?;
     if revision.is_legacy() {
         return Ok(result(id, &[b"{\"tools\":", &tools, b"}"]));
     }

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use futures::Stream;
 use http_body::{Frame, SizeHint};
 
-/// Nothing, one piece, or a stream of events.
+/// Body of an answer.
 pub(crate) enum Body {
-    /// No bytes (any more).
+    /// No bytes, or no more bytes.
     Empty,
     /// All bytes at once.
     Whole(Bytes),
-    /// Pieces as they come.
+    /// Events as they come.
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
@@ -41,7 +41,7 @@ impl http_body::Body for Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Self::Stream(stream) => {
-                stream.as_mut().poll_next(cx).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+                stream.as_mut().poll_next(cx).map(|event| event.map(|bytes| Ok(Frame::data(bytes))))
             }
         }
     }

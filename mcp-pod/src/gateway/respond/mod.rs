@@ -1,11 +1,15 @@
-//! Answers: JSON-RPC results and errors over HTTP, refusals, and event streams.
+//! Answers: JSON-RPC results and errors over HTTP, and event streams.
+//!
+//! [`rpc`] writes results and errors, [`denial`] what policy denies. A [`Rejection`] is how any stage ends a request.
 
 mod body;
-mod refusal;
+mod denial;
+mod rejection;
 mod rpc;
 mod sse;
 
 pub(crate) use body::Body;
-pub(crate) use refusal::{denied_call, denied_request, unauthorised};
+pub(crate) use denial::{denied_call, denied_request, unauthorised};
+pub(crate) use rejection::Rejection;
 pub(crate) use rpc::{Failure, accepted, error, error_message, message, result, result_message};
-pub(crate) use sse::{EventStream, event};
+pub(crate) use sse::{event, event_stream};

@@ -6,9 +6,9 @@ use http::{HeaderValue, Response, StatusCode};
 use mcp_fleet_policy::json::write_str;
 
 use super::Body;
-use crate::gateway::decode::Id;
+use crate::gateway::request::Id;
 
-/// A JSON-RPC error, and the HTTP status it travels under.
+/// A JSON-RPC error and its HTTP status.
 #[derive(Debug)]
 pub(crate) struct Failure<'a> {
     pub(crate) status: StatusCode,
@@ -18,12 +18,12 @@ pub(crate) struct Failure<'a> {
     pub(crate) data: Option<&'a [u8]>,
 }
 
-/// The answer with that result, which is JSON: the `parts` one after the other.
+/// Returns the answer with a result: JSON, made of the concatenated `parts`.
 pub(crate) fn result(id: &Id, parts: &[&[u8]]) -> Response<Body> {
     json(StatusCode::OK, result_message(id, parts))
 }
 
-/// The message with that result.
+/// Writes the message with a result.
 pub(crate) fn result_message(id: &Id, parts: &[&[u8]]) -> Vec<u8> {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let mut out = Vec::with_capacity(length + id.as_json().len() + 48);
@@ -37,12 +37,12 @@ pub(crate) fn result_message(id: &Id, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// The answer with that error; without an id where none could be read.
+/// Returns the answer with an error. `id` is absent if none could be read.
 pub(crate) fn error(id: Option<&Id>, failure: &Failure<'_>) -> Response<Body> {
     json(failure.status, error_message(id, failure))
 }
 
-/// The message with that error.
+/// Writes the message with an error.
 pub(crate) fn error_message(id: Option<&Id>, failure: &Failure<'_>) -> Vec<u8> {
     let mut out = b"{\"jsonrpc\":\"2.0\",\"id\":".to_vec();
     out.extend_from_slice(id.map_or(b"null", Id::as_json));
@@ -58,19 +58,19 @@ pub(crate) fn error_message(id: Option<&Id>, failure: &Failure<'_>) -> Vec<u8> {
     out
 }
 
-/// The answer to a notification.
+/// Returns the answer to a notification.
 pub(crate) fn accepted() -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::ACCEPTED;
     response
 }
 
-/// The answer that is that message.
+/// Returns the answer that consists of a message.
 pub(crate) fn message(message: Vec<u8>) -> Response<Body> {
     json(StatusCode::OK, message)
 }
 
-/// An answer of one JSON value.
+/// Returns an answer with one JSON value.
 fn json(status: StatusCode, json: Vec<u8>) -> Response<Body> {
     let mut response = Response::new(Body::Whole(Bytes::from(json)));
     *response.status_mut() = status;

@@ -7,29 +7,24 @@ use http::{HeaderValue, Response};
 
 use super::Body;
 
-/// A stream of events as the body of an answer.
-pub(crate) struct EventStream;
-
-impl EventStream {
-    /// The answer with these events.
-    pub(crate) fn respond(events: impl Stream<Item = Bytes> + Send + 'static) -> Response<Body> {
-        let mut response = Response::new(Body::Stream(Box::pin(events)));
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        // Proxies that gather answers would hold progress back until it is of no use.
-        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        response
-    }
+/// Returns the answer whose body is a stream of events.
+pub(crate) fn event_stream(events: impl Stream<Item = Bytes> + Send + 'static) -> Response<Body> {
+    let mut response = Response::new(Body::Stream(Box::pin(events)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Proxies that buffer answers would hold progress back until it is useless.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
 }
 
-/// One message as an event.
+/// Writes a message as one event.
 pub(crate) fn event(message: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(message.len() + 32);
     out.extend_from_slice(b"event: message\ndata: ");
     let start = out.len();
     out.extend_from_slice(message);
-    // A line end in JSON can only stand between two tokens; in an event it would end the line.
+    // JSON has line ends only between two tokens, where a space means the same. In an event they would end the line.
     for byte in &mut out[start..] {
         if matches!(byte, b'\n' | b'\r') {
             *byte = b' ';

@@ -1,8 +1,7 @@
 //! One HTTP/1.1 connection to a shim.
 //!
-//! It has no task of its own: whoever waits for an answer drives the connection with the same task, so that a call
-//! costs no wake-ups between tasks, and dropping the call drops the connection, which is how a shim hears of a
-//! cancellation.
+//! A connection has no task of its own: the task that waits for an answer also drives the connection. So a call costs
+//! no wake-ups between tasks, and dropping the call closes the connection, which tells the shim to cancel it.
 
 use std::future::Future;
 use std::io;
@@ -25,10 +24,10 @@ use tokio_rustls::TlsConnector;
 use super::UpstreamError;
 use crate::tls::peer_name;
 
-/// How long connecting and the TLS handshake may take together.
-const CONNECT: Duration = Duration::from_secs(3);
+/// Longest time for the TCP connection and the TLS handshake together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Either kind of stream, behind one pointer so that the pool is not generic.
+/// A TCP or TLS stream. Boxed, so that the pool is not generic.
 trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
 
@@ -45,7 +44,7 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Connects, within [`CONNECT`].
+    /// Connects, within [`CONNECT_TIMEOUT`].
     pub(super) async fn open(address: SocketAddr, tls: Option<Arc<ClientConfig>>) -> Result<Self, UpstreamError> {
         let connect = async {
             let tcp = TcpStream::connect(address).await?;
@@ -56,15 +55,15 @@ impl Connection {
             };
             http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)
         };
-        let (sender, driver) = tokio::time::timeout(CONNECT, connect)
+        let (sender, driver) = tokio::time::timeout(CONNECT_TIMEOUT, connect)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(UpstreamError::Connect)?;
         Ok(Self { sender, driver })
     }
 
-    /// Whether the connection can take a request now; notices that the other side has closed it.
-    pub(super) async fn usable(&mut self) -> bool {
+    /// Returns whether the connection is open and can send a request now.
+    pub(super) async fn is_usable(&mut self) -> bool {
         std::future::poll_fn(|cx| {
             let open = std::pin::Pin::new(&mut self.driver).poll(cx).is_pending();
             Poll::Ready(open && matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(()))))
@@ -72,7 +71,7 @@ impl Connection {
         .await
     }
 
-    /// Sends the request and waits for the head of the answer. The request comes back if nothing of it was sent.
+    /// Sends the request and waits for the head of the answer. An error returns the request if no byte of it was sent.
     pub(super) async fn send(
         &mut self,
         request: Request<Full<Bytes>>,
@@ -88,8 +87,8 @@ impl Connection {
         }
     }
 
-    /// The next piece of the answer's body.
-    pub(super) async fn data(&mut self, body: &mut Incoming) -> Result<Option<Bytes>, UpstreamError> {
+    /// Returns the next chunk of the answer's body, or `None` at its end.
+    pub(super) async fn next_chunk(&mut self, body: &mut Incoming) -> Result<Option<Bytes>, UpstreamError> {
         loop {
             match drive(&mut self.driver, body.frame()).await? {
                 Some(Ok(frame)) => {
@@ -104,7 +103,7 @@ impl Connection {
     }
 }
 
-/// Waits for `answer`, and drives the connection meanwhile.
+/// Waits for `answer` and drives the connection meanwhile.
 async fn drive<F: Future>(
     driver: &mut Driver<TokioIo<Box<dyn Stream>>, Full<Bytes>>,
     answer: F,
@@ -115,13 +114,13 @@ async fn drive<F: Future>(
             return Poll::Ready(Ok(answer));
         }
         let progress = std::pin::Pin::new(&mut *driver).poll(cx);
-        // Driving may have brought the answer; asking now saves the round through the scheduler.
+        // Driving may have completed the answer: polling again now saves a round through the scheduler.
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
             return Poll::Ready(Ok(answer));
         }
         match progress {
             Poll::Ready(Err(error)) => Poll::Ready(Err(UpstreamError::Broken(error))),
-            Poll::Ready(Ok(())) => Poll::Ready(Err(UpstreamError::Form("the connection ended before the answer"))),
+            Poll::Ready(Ok(())) => Poll::Ready(Err(UpstreamError::Malformed("the connection ended before the answer"))),
             Poll::Pending => Poll::Pending,
         }
     })

@@ -1,4 +1,4 @@
-//! One call to a shim, and the events that answer it.
+//! One call to a shim, and the events of its answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,11 +18,11 @@ use super::connection::Connection;
 use super::{Upstream, UpstreamError};
 use crate::envelope::{CALL_PATH, EPOCH_HEADER, MEDIA_TYPE, Refusal};
 
-/// Room for the envelope around a result of the largest size, and for progress before it.
-const MARGIN: u64 = (1 << 20) + 64 * 1024;
+/// Bytes that an answer may have beyond the result: its envelope, and the progress events before it.
+const ENVELOPE_MARGIN: u64 = (1 << 20) + 64 * 1024;
 
-/// How long the end of a body may take after its last event.
-const ENDING: Duration = Duration::from_secs(1);
+/// Longest time that the end of a body may take after its last event.
+const BODY_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A call in flight. Dropping it closes the connection, which cancels the call.
 #[derive(Debug)]
@@ -31,10 +31,11 @@ pub(crate) struct Exchange {
     connection: Connection,
     body: Incoming,
     buffer: BytesMut,
-    left: u64,
+    /// Bytes that may still be read.
+    remaining: u64,
 }
 
-/// One event of the answer; JSON as the shim wrote it, not yet looked at.
+/// One event of the answer. The JSON is what the shim wrote, not yet parsed.
 #[derive(Debug)]
 pub(crate) enum Event {
     Progress(Bytes),
@@ -43,10 +44,10 @@ pub(crate) enum Event {
     Refused(Refusal),
 }
 
-/// [`crate::envelope::ShimEvent`], borrowing the line it stands in.
+/// [`crate::envelope::ShimEvent`], borrowing from its line.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-enum Wire<'a> {
+enum WireEvent<'a> {
     #[serde(borrow)]
     Progress(&'a RawValue),
     #[serde(borrow)]
@@ -57,7 +58,7 @@ enum Wire<'a> {
 }
 
 impl Upstream {
-    /// Sends one request, on an idle connection if there is one that still lives. What was sent is never sent again.
+    /// Sends one request, on an idle connection if one is still open. Never sends a request twice.
     pub(super) async fn request(
         &self,
         method: Method,
@@ -75,7 +76,7 @@ impl Upstream {
             headers.insert(CONTENT_LENGTH, http::HeaderValue::from(length));
         }
         while let Some(mut connection) = self.pool.take(Instant::now()) {
-            if !connection.usable().await {
+            if !connection.is_usable().await {
                 continue;
             }
             match connection.send(request).await {
@@ -91,10 +92,10 @@ impl Upstream {
         }
     }
 
-    /// Starts a call; `lines` are its two lines. `max_response` bounds what is read of the answer.
+    /// Starts a call with the two lines of its envelope. `max_response` is the limit on the bytes of the result.
     pub(crate) async fn call(self: &Arc<Self>, lines: Bytes, max_response: u64) -> Result<Exchange, UpstreamError> {
         let (connection, response) = self.request(Method::POST, CALL_PATH, lines).await?;
-        self.report.seen(epoch(response.headers()));
+        self.reports.note_epoch(epoch(response.headers()));
         if response.status() != StatusCode::OK {
             return Err(UpstreamError::Status(response.status()));
         }
@@ -103,14 +104,14 @@ impl Upstream {
             connection,
             body: response.into_body(),
             buffer: BytesMut::new(),
-            left: max_response.saturating_add(MARGIN),
+            remaining: max_response.saturating_add(ENVELOPE_MARGIN),
         })
     }
 }
 
 impl Exchange {
-    /// The next line of the answer, to be read with [`Event::read`].
-    pub(crate) async fn line(&mut self) -> Result<Bytes, UpstreamError> {
+    /// Returns the next line of the answer, for [`Event::parse`].
+    pub(crate) async fn next_line(&mut self) -> Result<Bytes, UpstreamError> {
         let mut searched = 0;
         loop {
             if let Some(end) = memchr(b'\n', &self.buffer[searched..]) {
@@ -118,37 +119,37 @@ impl Exchange {
                 return Ok(line);
             }
             searched = self.buffer.len();
-            let Some(data) = self.connection.data(&mut self.body).await? else {
-                return Err(UpstreamError::Form("the answer ended without a result"));
+            let Some(data) = self.connection.next_chunk(&mut self.body).await? else {
+                return Err(UpstreamError::Malformed("the answer ended without a result"));
             };
-            self.left = self.left.checked_sub(data.len() as u64).ok_or(UpstreamError::TooLarge)?;
+            self.remaining = self.remaining.checked_sub(data.len() as u64).ok_or(UpstreamError::TooLarge)?;
             if self.buffer.is_empty() && memchr(b'\n', &data).is_some_and(|end| end + 1 == data.len()) {
-                // The usual answer is one line in one piece, and not copied.
+                // A typical answer is one line in one chunk, which is not copied.
                 return Ok(data);
             }
             if self.buffer.is_empty() {
-                // What the shim said beforehand is reserved once; it is within the limit, or refused further on.
-                let said = self.body.size_hint().exact().unwrap_or(0).min(self.left);
-                self.buffer.reserve(data.len() + usize::try_from(said).unwrap_or(0));
+                // Reserves the declared length once, but never more than may still be read.
+                let declared = self.body.size_hint().exact().unwrap_or(0).min(self.remaining);
+                self.buffer.reserve(data.len() + usize::try_from(declared).unwrap_or(0));
             }
             self.buffer.extend_from_slice(&data);
         }
     }
 
-    /// Ends the exchange after its last event: the connection goes back to the pool if nothing follows. Nobody waits
-    /// for that.
+    /// Ends the exchange after its last event. Returns the connection to the pool if nothing follows the event, without
+    /// waiting for that.
     pub(crate) fn finish(mut self) {
         if !self.buffer.is_empty() {
             return;
         }
-        match self.connection.data(&mut self.body).now_or_never() {
+        match self.connection.next_chunk(&mut self.body).now_or_never() {
             Some(Ok(None)) => self.upstream.pool.put(self.connection, Instant::now()),
-            // More than was agreed: not a connection to use again.
+            // Data after the last event: the connection cannot be used again.
             Some(_) => {}
-            // The end of a chunked body can come in a packet of its own.
+            // The end of a chunked body can arrive in a separate packet.
             None => drop(tokio::spawn(async move {
-                let end = self.connection.data(&mut self.body);
-                if let Ok(Ok(None)) = tokio::time::timeout(ENDING, end).await {
+                let end = self.connection.next_chunk(&mut self.body);
+                if let Ok(Ok(None)) = tokio::time::timeout(BODY_END_TIMEOUT, end).await {
                     self.upstream.pool.put(self.connection, Instant::now());
                 }
             })),
@@ -157,26 +158,26 @@ impl Exchange {
 }
 
 impl Event {
-    /// Reads one line.
-    pub(crate) fn read(line: &Bytes) -> Result<Self, UpstreamError> {
-        // The usual event is taken apart by its frame alone: whoever releases a result reads it to the last byte, and
-        // finds out if what stands between is not one value.
+    /// Parses one line of the answer.
+    pub(crate) fn parse(line: &Bytes) -> Result<Self, UpstreamError> {
+        // A result is only cut out of its frame here. It is parsed to its last byte before it is released, which
+        // rejects anything but one value.
         let framed = line.strip_prefix(b"{\"result\":").and_then(|rest| rest.strip_suffix(b"}\n"));
         if let Some(result) = framed {
             return Ok(Self::Result(line.slice_ref(result)));
         }
         let raw = |value: &RawValue| line.slice_ref(value.get().as_bytes());
         match serde_json::from_slice(line) {
-            Ok(Wire::Progress(params)) => Ok(Self::Progress(raw(params))),
-            Ok(Wire::Result(result)) => Ok(Self::Result(raw(result))),
-            Ok(Wire::Error(error)) => Ok(Self::Error(raw(error))),
-            Ok(Wire::Refused(refusal)) => Ok(Self::Refused(refusal)),
-            Err(_) => Err(UpstreamError::Form("an event that is not one")),
+            Ok(WireEvent::Progress(params)) => Ok(Self::Progress(raw(params))),
+            Ok(WireEvent::Result(result)) => Ok(Self::Result(raw(result))),
+            Ok(WireEvent::Error(error)) => Ok(Self::Error(raw(error))),
+            Ok(WireEvent::Refused(refusal)) => Ok(Self::Refused(refusal)),
+            Err(_) => Err(UpstreamError::Malformed("a line is not an event")),
         }
     }
 }
 
-/// The epoch of the server behind the shim.
+/// Returns the epoch of the server behind the shim.
 pub(super) fn epoch(headers: &HeaderMap) -> Option<u64> {
     headers.get(EPOCH_HEADER)?.to_str().ok()?.parse().ok()
 }

@@ -1,7 +1,7 @@
-//! The way to the tool servers: one [`Upstream`] for each, with its own pool of connections.
+//! Access to the tool servers, through their shims: one [`Upstream`] for each, with its own pool of connections.
 //!
-//! [`connection`] is one HTTP/1.1 connection, driven by whoever uses it; [`pool`] keeps idle ones; [`exchange`] is
-//! one call and the events that answer it; [`report`] is what the server says of itself.
+//! Start with [`exchange`], which sends one call and reads the events of its answer. [`connection`] is one HTTP/1.1
+//! connection and [`pool`] holds idle ones. [`report`] caches how a server describes itself and its tools.
 
 mod connection;
 mod exchange;
@@ -19,62 +19,62 @@ pub(crate) use report::Report;
 
 use crate::tls::{Identity, TlsError, client_config};
 
-/// How tool servers are reached.
+/// How the gateway connects to tool servers.
 #[derive(Clone, Debug)]
 pub enum Dialer {
-    /// By mutual TLS with this identity: the only way in the product.
+    /// With mutual TLS and this identity: the only kind that the gateway process uses.
     Mutual(Arc<Identity>),
-    /// Without TLS: for the bench, which compares with others that have none.
+    /// Without TLS: for the load test, which compares with gateways that have none.
     Plain,
 }
 
-/// One tool server, as long as its address and identity stay the same.
+/// One tool server, for as long as its address and identity stay the same.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     address: SocketAddr,
     identity: String,
     tls: Option<Arc<ClientConfig>>,
     pool: pool::Pool,
-    report: report::Cache,
+    reports: report::ReportCache,
 }
 
-/// Why the server could not be asked, or what was wrong with its answer.
+/// Why a tool server did not answer, or what was wrong with its answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
-    /// No connection: the server certainly has not seen the call.
+    /// There is no connection: the server has certainly not seen the call.
     #[error("failed to connect to the tool server")]
     Connect(#[source] std::io::Error),
     /// The connection broke: the server may have seen the call.
-    #[error("failed to hear the tool server out")]
+    #[error("failed to read the tool server's answer")]
     Broken(#[source] hyper::Error),
-    /// It could not be asked a moment ago.
-    #[error("the tool server did not answer a moment ago, and is asked again in a second")]
+    /// The last attempt failed less than a second ago.
+    #[error("the tool server failed to answer less than a second ago and is not asked again yet")]
     Paused,
-    /// The shim answered with something else than an answer.
+    /// The shim answered with another status than 200.
     #[error("the shim answered with status {0}")]
     Status(http::StatusCode),
-    /// Not what the envelope between gateway and shim says.
-    #[error("the shim's answer is not in the agreed form: {0}")]
-    Form(&'static str),
-    /// More bytes than were asked for.
+    /// The answer does not follow the protocol between gateway and shim ([`crate::envelope`]).
+    #[error("the shim's answer is malformed: {0}")]
+    Malformed(&'static str),
+    /// The answer has more bytes than the limit allows.
     #[error("the answer is larger than the limit")]
     TooLarge,
 }
 
 impl Upstream {
-    /// The upstream of that server; absent while it has no address. Kept from `before` where nothing changed, so
-    /// that its connections live on.
-    pub(crate) fn of(
+    /// Returns the upstream of a server, or `None` while the server has no address. Returns `previous` if address and
+    /// identity are unchanged, so that its connections stay open.
+    pub(crate) fn for_server(
         server: &Server,
         dialer: &Dialer,
-        before: Option<&Arc<Self>>,
+        previous: Option<&Arc<Self>>,
     ) -> Result<Option<Arc<Self>>, TlsError> {
         let Some(address) = server.upstream else { return Ok(None) };
-        if let Some(before) = before
-            && before.address == address
-            && before.identity == server.identity
+        if let Some(previous) = previous
+            && previous.address == address
+            && previous.identity == server.identity
         {
-            return Ok(Some(Arc::clone(before)));
+            return Ok(Some(Arc::clone(previous)));
         }
         let tls = match dialer {
             Dialer::Mutual(identity) => Some(client_config(Arc::clone(identity), &server.identity)?),
@@ -85,11 +85,11 @@ impl Upstream {
             identity: server.identity.clone(),
             tls,
             pool: pool::Pool::default(),
-            report: report::Cache::default(),
+            reports: report::ReportCache::default(),
         })))
     }
 
-    /// Closes connections that have been idle for long.
+    /// Closes connections that have been idle for too long.
     pub(crate) fn prune(&self) {
         self.pool.prune(std::time::Instant::now());
     }

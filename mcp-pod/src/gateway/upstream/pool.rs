@@ -5,55 +5,57 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::connection::Connection;
-use crate::gateway::workers::{MOST, lane};
+use crate::gateway::workers::{MAX_WORKERS, worker_index};
 
-/// Shims keep idle connections longer than this, so a call is not written into one that is about to close.
-const IDLE: Duration = Duration::from_secs(30);
-/// Idle connections of a thread that are kept. What is in flight is bounded by the governor, not here.
-const KEPT: usize = 256;
+/// Longest time that a connection stays idle. Shims keep idle connections longer, so no call is written to a connection
+/// that is about to close.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Idle connections per thread. The governor bounds the ones in use.
+const MAX_IDLE: usize = 256;
 
-/// Idle connections, by the thread whose runtime their sockets belong to.
+/// Idle connections, by the worker thread whose runtime owns their sockets.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    lanes: [Mutex<Vec<(Connection, Instant)>>; MOST + 1],
+    by_worker: [Mutex<Vec<(Connection, Instant)>>; MAX_WORKERS + 1],
 }
 
 impl Pool {
-    fn here(&self) -> &Mutex<Vec<(Connection, Instant)>> {
-        let [.., rest] = &self.lanes;
-        self.lanes.get(lane()).unwrap_or(rest)
+    /// Returns the connections of the calling thread. All threads that are not workers share the last set.
+    fn of_this_thread(&self) -> &Mutex<Vec<(Connection, Instant)>> {
+        let [.., last] = &self.by_worker;
+        self.by_worker.get(worker_index()).unwrap_or(last)
     }
 
-    /// The connection of this thread that was used last, if any is left that is not too old.
+    /// Takes out the connection that this thread used last, unless all have been idle for too long.
     pub(super) fn take(&self, now: Instant) -> Option<Connection> {
-        let mut idle = self.here().lock();
+        let mut idle = self.of_this_thread().lock();
         let (connection, since) = idle.pop()?;
-        if now.saturating_duration_since(since) < IDLE {
+        if now.saturating_duration_since(since) < IDLE_TIMEOUT {
             return Some(connection);
         }
-        // The newest is too old, so all are.
-        let old = std::mem::take(&mut *idle);
+        // The newest has been idle for too long, so all have.
+        let expired = std::mem::take(&mut *idle);
         drop(idle);
-        drop(old);
+        drop(expired);
         None
     }
 
-    /// Keeps a connection for this thread's next call.
+    /// Stores a connection for this thread's next call, or closes it if there are too many.
     pub(super) fn put(&self, connection: Connection, now: Instant) {
-        let mut idle = self.here().lock();
-        if idle.len() < KEPT {
+        let mut idle = self.of_this_thread().lock();
+        if idle.len() < MAX_IDLE {
             idle.push((connection, now));
         }
     }
 
-    /// Closes what has been idle for long.
+    /// Closes connections that have been idle for too long.
     pub(super) fn prune(&self, now: Instant) {
-        for lane in &self.lanes {
-            let mut idle = lane.lock();
-            let fresh = idle.partition_point(|(_, since)| now.saturating_duration_since(*since) >= IDLE);
-            let old: Vec<_> = idle.drain(..fresh).collect();
+        for connections in &self.by_worker {
+            let mut idle = connections.lock();
+            let first_fresh = idle.partition_point(|(_, since)| now.saturating_duration_since(*since) >= IDLE_TIMEOUT);
+            let expired: Vec<_> = idle.drain(..first_fresh).collect();
             drop(idle);
-            drop(old);
+            drop(expired);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a server says of itself, read once for each of its starts.
+//! The report of a tool server: how it describes itself and its tools, read once for each of its starts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -8,38 +8,37 @@ use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use mcp_fleet_policy::json::{Limits, Value, parse, write_str};
-use mcp_fleet_policy::list::Observed;
+use mcp_fleet_policy::list::ObservedTools;
 use mcp_fleet_policy::text::neutralise;
 use tokio::sync::Mutex;
 
 use super::exchange::epoch;
 use super::{Upstream, UpstreamError};
 use crate::envelope::{SERVER_PATH, ServerReport, VERSION};
-use crate::gateway::digest::sha256;
 
-/// How long a report is taken as current without asking; a call's answer shows a new start at once.
-const CURRENT: Duration = Duration::from_secs(5);
-/// How long a question that was not answered is not asked again.
-const PAUSE: Duration = Duration::from_secs(1);
-/// How long the shim may take to answer from its memory.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The largest report that is read.
-const LARGEST: usize = 4 << 20;
+/// How long a report is used without asking the shim again. A call's answer shows a new start of the server earlier.
+const FRESH_FOR: Duration = Duration::from_secs(5);
+/// Shortest time between a failed read of the report and the next attempt.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Longest time that the shim may take to send the report, which it has in memory.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of the largest report that is read.
+const MAX_REPORT: usize = 4 << 20;
 
-/// A report, ready for use.
+/// A parsed report.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    /// The start of the server that it describes.
+    /// Epoch of the server when it gave this report: how often it had been started.
     pub(crate) epoch: u64,
-    /// `serverInfo` and `instructions` of the server, as far as they can be shown.
+    /// `serverInfo` and `instructions` of the server, made safe to show.
     pub(crate) about: About,
-    /// Its tools.
-    pub(crate) tools: Observed,
-    /// Of the text: a pod that was replaced counts its starts from one again.
+    /// The tools that the server offers.
+    pub(crate) tools: ObservedTools,
+    /// BLAKE3 of the report. The epoch alone does not identify it: a replaced pod counts its starts from one again.
     digest: [u8; 32],
 }
 
-/// What a client is told about the server itself; each is JSON.
+/// What a client learns about the server itself, as JSON.
 #[derive(Debug, Default)]
 pub(crate) struct About {
     /// An `Implementation` object.
@@ -48,42 +47,44 @@ pub(crate) struct About {
     pub(crate) instructions: Option<Vec<u8>>,
 }
 
-/// The last report, and the newest epoch that any answer showed.
+/// The last report, and the epoch in the last answer of the shim.
 #[derive(Debug, Default)]
-pub(super) struct Cache {
+pub(super) struct ReportCache {
     report: ArcSwapOption<Report>,
-    /// Milliseconds from `origin` to the last answer to the question for a report.
-    asked: AtomicU64,
+    /// Milliseconds from `origin` to the last successful read.
+    read_at: AtomicU64,
     origin: OnceLock<Instant>,
-    seen: AtomicU64,
-    /// Its turn to ask, and when the last question was not answered.
-    reading: Mutex<Option<Instant>>,
+    epoch: AtomicU64,
+    /// Held while a report is read. Contains the time of the last read if it failed.
+    failed_at: Mutex<Option<Instant>>,
 }
 
-impl Cache {
-    /// Notes the epoch of an answer.
-    pub(super) fn seen(&self, epoch: Option<u64>) {
+impl ReportCache {
+    /// Stores the epoch of an answer.
+    pub(super) fn note_epoch(&self, epoch: Option<u64>) {
         if let Some(epoch) = epoch
-            && self.seen.load(Ordering::Relaxed) != epoch
+            && self.epoch.load(Ordering::Relaxed) != epoch
         {
-            self.seen.store(epoch, Ordering::Relaxed);
+            self.epoch.store(epoch, Ordering::Relaxed);
         }
     }
 
-    fn current(&self, now: Instant) -> Option<Arc<Report>> {
+    /// Returns the last report if it is fresh and from the server's current start.
+    fn fresh(&self, now: Instant) -> Option<Arc<Report>> {
         let report = self.report.load_full()?;
-        let asked = *self.origin.get()? + Duration::from_millis(self.asked.load(Ordering::Relaxed));
-        let fresh = now.saturating_duration_since(asked) < CURRENT;
-        (fresh && report.epoch == self.seen.load(Ordering::Relaxed)).then_some(report)
+        let read_at = *self.origin.get()? + Duration::from_millis(self.read_at.load(Ordering::Relaxed));
+        let fresh = now.saturating_duration_since(read_at) < FRESH_FOR;
+        (fresh && report.epoch == self.epoch.load(Ordering::Relaxed)).then_some(report)
     }
 
-    /// Takes what was read just now. An unchanged report keeps its identity, and with it what was rendered from it.
-    fn take(&self, report: Report, now: Instant) -> Arc<Report> {
+    /// Stores a report that was just read. An unchanged report keeps its `Arc`, so that lists rendered from it stay
+    /// valid.
+    fn store(&self, report: Report, now: Instant) -> Arc<Report> {
         let since = now.saturating_duration_since(*self.origin.get_or_init(|| now));
-        self.asked.store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.seen(Some(report.epoch));
+        self.read_at.store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.note_epoch(Some(report.epoch));
         match self.report.load_full() {
-            Some(before) if before.epoch == report.epoch && before.digest == report.digest => before,
+            Some(previous) if previous.epoch == report.epoch && previous.digest == report.digest => previous,
             _ => {
                 let report = Arc::new(report);
                 self.report.store(Some(Arc::clone(&report)));
@@ -94,27 +95,27 @@ impl Cache {
 }
 
 impl Upstream {
-    /// The server's report; asks the shim if the one at hand may be out of date. While the server cannot be asked,
-    /// the last one stands: what is listed must not depend on the weather.
+    /// Returns the server's report, and asks the shim for it if the cached one may be out of date. If the shim does not
+    /// answer, returns the last report: a short outage must not change which tools are listed.
     pub(crate) async fn report(&self) -> Result<Arc<Report>, UpstreamError> {
-        if let Some(report) = self.report.current(Instant::now()) {
+        if let Some(report) = self.reports.fresh(Instant::now()) {
             return Ok(report);
         }
-        let mut unanswered = self.report.reading.lock().await;
-        if let Some(report) = self.report.current(Instant::now()) {
+        let mut failed_at = self.reports.failed_at.lock().await;
+        if let Some(report) = self.reports.fresh(Instant::now()) {
             return Ok(report);
         }
-        if unanswered.is_some_and(|at| at.elapsed() < PAUSE) {
-            // Whoever waited for this turn, and whoever asks in a loop, must not make each wait for the next.
-            return self.report.report.load_full().ok_or(UpstreamError::Paused);
+        if failed_at.is_some_and(|at| at.elapsed() < RETRY_PAUSE) {
+            // Requests that waited for the lock, and clients that retry, must not each wait for a timeout in turn.
+            return self.reports.report.load_full().ok_or(UpstreamError::Paused);
         }
-        let read = tokio::time::timeout(PATIENCE, self.read_report())
+        let read = tokio::time::timeout(READ_TIMEOUT, self.read_report())
             .await
             .unwrap_or_else(|_| Err(UpstreamError::Connect(std::io::ErrorKind::TimedOut.into())));
-        *unanswered = read.is_err().then(Instant::now);
-        match (read, self.report.report.load_full()) {
-            (Ok(report), _) => Ok(self.report.take(report, Instant::now())),
-            (Err(_), Some(before)) => Ok(before),
+        *failed_at = read.is_err().then(Instant::now);
+        match (read, self.reports.report.load_full()) {
+            (Ok(report), _) => Ok(self.reports.store(report, Instant::now())),
+            (Err(_), Some(previous)) => Ok(previous),
             (Err(error), None) => Err(error),
         }
     }
@@ -124,11 +125,11 @@ impl Upstream {
         if response.status() != StatusCode::OK {
             return Err(UpstreamError::Status(response.status()));
         }
-        let epoch = epoch(response.headers()).ok_or(UpstreamError::Form("a report without its epoch"))?;
+        let epoch = epoch(response.headers()).ok_or(UpstreamError::Malformed("the report has no epoch"))?;
         let mut body = response.into_body();
         let mut text = BytesMut::new();
-        while let Some(data) = connection.data(&mut body).await? {
-            if text.len() + data.len() > LARGEST {
+        while let Some(data) = connection.next_chunk(&mut body).await? {
+            if text.len() + data.len() > MAX_REPORT {
                 return Err(UpstreamError::TooLarge);
             }
             text.extend_from_slice(&data);
@@ -136,21 +137,21 @@ impl Upstream {
         drop(body);
         self.pool.put(connection, Instant::now());
         let report: ServerReport =
-            serde_json::from_slice(&text).map_err(|_| UpstreamError::Form("a report that is not one"))?;
+            serde_json::from_slice(&text).map_err(|_| UpstreamError::Malformed("the report cannot be parsed"))?;
         if report.version != VERSION {
-            return Err(UpstreamError::Form("a report of another version"));
+            return Err(UpstreamError::Malformed("the report has another version"));
         }
         Ok(Report {
             epoch,
             about: About::read(report.initialize.get()),
-            tools: Observed::new(report.tools.iter().map(|tool| tool.get())),
-            digest: sha256(&text),
+            tools: ObservedTools::new(report.tools.iter().map(|tool| tool.get())),
+            digest: *blake3::hash(&text).as_bytes(),
         })
     }
 }
 
 impl About {
-    /// What can be shown of the `result` of `initialize`: names, as plain text.
+    /// Reads `serverInfo` and `instructions` from the `result` of `initialize`, as neutralised text.
     fn read(initialize: &str) -> Self {
         let Ok(value) = parse(initialize.as_bytes(), &Limits::RESULT) else { return Self::default() };
         Self {
@@ -160,7 +161,7 @@ impl About {
     }
 }
 
-/// The members of an `Implementation` that are text, neutralised.
+/// Returns name, version and title of an `Implementation` object, neutralised.
 fn server_info(value: &Value<'_>) -> Option<Vec<u8>> {
     let (name, version) = (value.get("name")?.as_str()?, value.get("version")?.as_str()?);
     let mut out = b"{\"name\":".to_vec();
@@ -175,6 +176,7 @@ fn server_info(value: &Value<'_>) -> Option<Vec<u8>> {
     Some(out)
 }
 
+/// Returns the text as a JSON string.
 fn json(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 2);
     write_str(text, &mut out);

@@ -1,16 +1,16 @@
-//! What the system call filter denies, as data: one row a call, with the reason.
+//! The system calls that the filter denies, as a table: one row per call, with the reason.
 //!
-//! Everything else is allowed here; in a pod, the container runtime's default profile is an allow list around it.
-//! A row answers an errno and never kills, so that a program that merely tries can go on.
+//! All other calls are allowed here. In a pod, the container runtime's default profile is an allow list in addition.
+//! A denied call returns an errno and never kills the process, so that a program can continue without it.
 
 use libc::{EAFNOSUPPORT, ENOSYS, EPERM};
 
-/// One condition on one argument.
+/// A condition on one argument of a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Argument {
-    /// The 32-bit argument equals.
+    /// The 32-bit argument equals the value.
     Is(u8, u32),
-    /// The 32-bit argument differs.
+    /// The 32-bit argument differs from the value.
     IsNot(u8, u32),
     /// The bits of `mask` of the 32-bit argument are exactly `value`.
     Bits { index: u8, mask: u32, value: u32 },
@@ -23,14 +23,14 @@ use Argument::{Bits, Is, IsNot, NotNull};
 /// A denied call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row {
-    /// Its number on this architecture.
+    /// Number of the call on this architecture.
     pub(super) call: libc::c_long,
-    /// What it answers.
+    /// Error that the call returns.
     pub(super) errno: i32,
-    /// Denied if all conditions of any entry hold; empty: always.
+    /// The call is denied if all conditions of any entry hold, or if there is no entry.
     pub(super) when: &'static [&'static [Argument]],
-    /// Why.
-    #[cfg_attr(not(test), expect(dead_code, reason = "read by people, and by the test that wants one for each row"))]
+    /// Why the call is denied.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for readers, and for the test that requires one on each row"))]
     pub(super) why: &'static str,
 }
 
@@ -42,8 +42,8 @@ const fn when(call: libc::c_long, errno: i32, when: &'static [&'static [Argument
     Row { call, errno, when, why }
 }
 
-/// The first call number that nobody has looked at (Linux 6.17 ends at 469, `file_setattr`). From here on, and on
-/// other ABIs of the same machine (x32 numbers start at 2^30), every call answers ENOSYS, as on an older kernel.
+/// The first call number that was not reviewed for this table (Linux 6.17 ends at 469, `file_setattr`). Calls from this
+/// number on, and calls of other ABIs of the machine (x32 numbers start at 2^30), return ENOSYS, as on an older kernel.
 pub(super) const FIRST_UNKNOWN: u32 = 470;
 
 const ANY_NEW_NAMESPACE: &[&[Argument]] = &[
@@ -58,17 +58,17 @@ const ANY_NEW_NAMESPACE: &[&[Argument]] = &[
 
 const NOT_ITSELF: &[&[Argument]] = &[&[IsNot(0, 0)]];
 
-const SOCKETS: &str = "no network: the only sockets are pairs, which reach nobody";
-const OTHERS: &str = "would reach other processes of the same uid, the shim among them";
+const SOCKETS: &str = "no network: the only sockets are pairs, which connect to nothing else";
+const OTHERS: &str = "affects other processes of the same uid, including the shim";
 const INTROSPECTION: &str = "reads or writes other processes";
 const KEYRINGS: &str = "keyrings are shared by all processes of a uid";
-const KERNEL: &str = "large kernel surface that no tool needs";
-const MOUNTS: &str = "a new view of the file system is a way around path rules";
-const SHARED: &str = "shared memory and queues outside of the file rules";
-const HANDLES: &str = "opens files by number, around path rules";
-const HOST: &str = "changes the machine";
+const KERNEL: &str = "a large kernel attack surface that no tool needs";
+const MOUNTS: &str = "a new view of the file system bypasses the path rules";
+const SHARED: &str = "shared memory and queues are not covered by the file rules";
+const HANDLES: &str = "opens files by handle, which bypasses the path rules";
+const HOST: &str = "changes the state of the node";
 
-/// The filter.
+/// The table.
 pub(super) const ROWS: &[Row] = &[
     // Network.
     always(libc::SYS_socket, EAFNOSUPPORT, SOCKETS),
@@ -77,11 +77,11 @@ pub(super) const ROWS: &[Row] = &[
         EAFNOSUPPORT,
         &[
             &[IsNot(0, libc::AF_UNIX as u32)],
-            // Datagram sockets of a pair can still send to a path. SOCK_RAW is a datagram socket here, see unix(7).
+            // A datagram socket of a pair can still send to a path. SOCK_RAW is a datagram socket here, see unix(7).
             &[Bits { index: 1, mask: 0xf, value: libc::SOCK_DGRAM as u32 }],
             &[Bits { index: 1, mask: 0xf, value: libc::SOCK_RAW as u32 }],
         ],
-        "asyncio and child processes need stream pairs of AF_UNIX; nothing else does",
+        "only stream pairs of AF_UNIX are needed, by asyncio and for child processes",
     ),
     always(libc::SYS_connect, EPERM, SOCKETS),
     always(libc::SYS_bind, EPERM, SOCKETS),
@@ -89,7 +89,7 @@ pub(super) const ROWS: &[Row] = &[
     always(libc::SYS_accept, EPERM, SOCKETS),
     always(libc::SYS_accept4, EPERM, SOCKETS),
     when(libc::SYS_sendto, EPERM, &[&[NotNull(4)]], SOCKETS),
-    // Other processes. Signals are fenced by Landlock.
+    // Other processes. Landlock blocks signals to them.
     when(libc::SYS_prlimit64, EPERM, NOT_ITSELF, OTHERS),
     when(libc::SYS_setpriority, EPERM, &[&[IsNot(0, libc::PRIO_PROCESS)], &[IsNot(1, 0)]], OTHERS),
     when(libc::SYS_ioprio_set, EPERM, &[&[IsNot(0, 1)], &[IsNot(1, 0)]], OTHERS),
@@ -123,8 +123,8 @@ pub(super) const ROWS: &[Row] = &[
     always(libc::SYS_msgctl, EPERM, SHARED),
     always(libc::SYS_mq_open, EPERM, SHARED),
     always(libc::SYS_mq_unlink, EPERM, SHARED),
-    // Namespaces and mounts. clone3 keeps its flags in memory, where no filter sees them; libc falls back to clone.
-    when(libc::SYS_clone, EPERM, ANY_NEW_NAMESPACE, "a namespace of its own would give it capabilities in there"),
+    // Namespaces and mounts. clone3 has its flags in memory, where a filter cannot read them; libc falls back to clone.
+    when(libc::SYS_clone, EPERM, ANY_NEW_NAMESPACE, "a process has capabilities inside a namespace that it creates"),
     always(libc::SYS_clone3, ENOSYS, "its flags cannot be filtered"),
     always(libc::SYS_unshare, EPERM, MOUNTS),
     always(libc::SYS_setns, EPERM, MOUNTS),
@@ -142,10 +142,10 @@ pub(super) const ROWS: &[Row] = &[
     always(OPEN_TREE_ATTR, EPERM, MOUNTS),
     always(libc::SYS_name_to_handle_at, EPERM, HANDLES),
     always(libc::SYS_open_by_handle_at, EPERM, HANDLES),
-    // Kernel surface. Runtimes take ENOSYS for "do without".
-    always(libc::SYS_io_uring_setup, ENOSYS, "its operations pass no filter"),
-    always(libc::SYS_io_uring_enter, ENOSYS, "its operations pass no filter"),
-    always(libc::SYS_io_uring_register, ENOSYS, "its operations pass no filter"),
+    // Kernel attack surface. On ENOSYS, runtimes continue without the feature.
+    always(libc::SYS_io_uring_setup, ENOSYS, "the filter does not see its operations"),
+    always(libc::SYS_io_uring_enter, ENOSYS, "the filter does not see its operations"),
+    always(libc::SYS_io_uring_register, ENOSYS, "the filter does not see its operations"),
     always(libc::SYS_bpf, EPERM, KERNEL),
     always(libc::SYS_perf_event_open, EPERM, KERNEL),
     always(libc::SYS_userfaultfd, EPERM, KERNEL),
@@ -154,10 +154,15 @@ pub(super) const ROWS: &[Row] = &[
         libc::SYS_personality,
         EPERM,
         &[&[IsNot(0, 0), IsNot(0, u32::MAX)]],
-        "other personalities switch protections of memory off",
+        "other personalities turn memory protections off",
     ),
-    when(libc::SYS_ioctl, EPERM, &[&[Is(1, 0x5412)], &[Is(1, 0x541c)]], "TIOCSTI and TIOCLINUX type on a terminal"),
-    // The machine.
+    when(
+        libc::SYS_ioctl,
+        EPERM,
+        &[&[Is(1, 0x5412)], &[Is(1, 0x541c)]],
+        "TIOCSTI and TIOCLINUX insert input into a terminal",
+    ),
+    // The node.
     always(libc::SYS_init_module, EPERM, HOST),
     always(libc::SYS_finit_module, EPERM, HOST),
     always(libc::SYS_delete_module, EPERM, HOST),
@@ -181,5 +186,5 @@ pub(super) const ROWS: &[Row] = &[
     always(libc::SYS_ioperm, EPERM, HOST),
 ];
 
-/// Linux 6.15; the libc crate does not name it yet. The same number on every architecture.
+/// Since Linux 6.15, with the same number on every architecture. The libc crate does not have it yet.
 const OPEN_TREE_ATTR: libc::c_long = 467;

@@ -1,13 +1,13 @@
-//! The Landlock domain: which files, that no TCP port, and that no process outside can be signalled.
+//! The Landlock domain: limits access to files, and denies all TCP ports and signals to processes outside.
 //!
-//! Landlock only allows: a rule on `/` would open everything below it, our own mounts too. So the root directory is
-//! enumerated, and a subtree is granted only where nothing closed lies below it; otherwise its entries are looked at
-//! one by one. Closed is every mount that is not the image itself (whatever the pod gets mounted later starts closed)
-//! and every private directory. Links are left out: what they lead to is granted, or not, under its own name.
+//! Landlock rules can only allow. A rule on `/` would allow everything below it, including the shim's own mounts.
+//! Therefore the root directory is enumerated, and a subtree is allowed if it contains no closed path; otherwise its
+//! entries are checked one by one. Closed paths are the private directories and all mounts except the image itself, so
+//! that a mount added to the pod later is closed too. Links are skipped: their targets are allowed, or not, by their own
+//! path.
 //!
-//! Not covered by Landlock at the ABI required here, and therefore in the system call filter: UDP, pathname Unix
-//! sockets, System V and POSIX queues. Not covered at all: `stat`, `chmod`, `utime` and extended attributes of files
-//! that the uid owns.
+//! Landlock at the required ABI does not cover UDP, pathname Unix sockets, and System V and POSIX queues; the system call
+//! filter does. Nothing covers `stat`, `chmod`, `utime` and extended attributes of files that the uid owns.
 
 use std::fs;
 use std::io;
@@ -20,36 +20,36 @@ use landlock::{
 };
 use rustix::fs::{FileType, Mode, OFlags};
 
-/// Signals and abstract sockets can be fenced from 6 on (Linux 6.12); nothing newer is needed.
+/// The first ABI that covers signals and abstract sockets (Linux 6.12). Nothing newer is needed.
 const REQUIRED: ABI = ABI::V6;
 
-/// Where the kubelet mounts single files of its own that every program may read.
+/// Files that the kubelet mounts into every container and that every program may read.
 const HARMLESS_MOUNTS: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
-/// Handled by rules of their own.
+/// Directories with separate rules.
 const SPECIAL: [&str; 4] = ["/proc", "/sys", "/dev", TEMPORARY];
 const TEMPORARY: &str = "/tmp";
-/// What runtimes read to learn how much processor and memory they have.
-const SYSTEM_FACTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/devices/system/cpu"];
+/// Directories that language runtimes read to find out how much CPU and memory they have.
+const SYSTEM_INFO: [&str; 2] = ["/sys/fs/cgroup", "/sys/devices/system/cpu"];
 const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 
 /// Why the domain could not be entered.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FilesError {
-    #[error("failed to use the kernel's Landlock")]
+    #[error("failed to set up Landlock")]
     Landlock(#[from] landlock::RulesetError),
-    #[error("the kernel enforces only part of the domain")]
+    #[error("the kernel enforces only part of the Landlock domain")]
     Partial,
-    #[error("failed to look at {path}")]
-    Look { path: PathBuf, source: io::Error },
+    #[error("failed to inspect {path}")]
+    Inspect { path: PathBuf, source: io::Error },
     #[error(
-        "{path} cannot be the workspace: it has to be an absolute directory apart from /proc, /sys, /dev, /tmp and what is private"
+        "{path} cannot be the workspace: it has to be an absolute directory that does not overlap /proc, /sys, /dev, /tmp or a private directory"
     )]
     Workspace { path: PathBuf },
-    #[error("{path} cannot be private: it lies where the command may write")]
+    #[error("{path} cannot be private: it is in /tmp, where the command may write")]
     Private { path: PathBuf },
 }
 
-/// Puts this thread and all its future children into the domain, for ever.
+/// Puts this thread and all its future children into the domain. There is no way out of it.
 pub(super) fn enter(workspace: Option<&Path>, private: &[PathBuf]) -> Result<(), FilesError> {
     let workspace = workspace.map(|path| check_workspace(path, private)).transpose()?;
     if let Some(path) = private.iter().find(|path| path.starts_with(TEMPORARY)) {
@@ -62,13 +62,13 @@ pub(super) fn enter(workspace: Option<&Path>, private: &[PathBuf]) -> Result<(),
     closed.extend(workspace.clone());
 
     let mut image = Vec::new();
-    visit(Path::new("/"), &closed, &mut image)?;
+    collect_open(Path::new("/"), &closed, &mut image)?;
 
     let mut rules = ruleset()?;
     for path in &image {
         rules = allow(rules, path, image_access())?;
     }
-    for path in ["/proc"].into_iter().chain(SYSTEM_FACTS) {
+    for path in ["/proc"].into_iter().chain(SYSTEM_INFO) {
         rules = allow(rules, Path::new(path), AccessFs::ReadFile | AccessFs::ReadDir)?;
     }
     for path in DEVICES {
@@ -85,7 +85,7 @@ pub(super) fn enter(workspace: Option<&Path>, private: &[PathBuf]) -> Result<(),
     }
 }
 
-/// Handles everything the required ABI knows; what no rule allows is denied. No TCP port is ever allowed.
+/// Returns a ruleset without rules, which denies every access that the required ABI covers. No TCP port is ever allowed.
 fn ruleset() -> Result<RulesetCreated, landlock::RulesetError> {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -99,10 +99,10 @@ fn image_access() -> BitFlags<AccessFs> {
     AccessFs::Execute | AccessFs::ReadFile | AccessFs::ReadDir
 }
 
-/// Everything that honest work with files and directories needs, moves between directories among it. Not links (with
-/// the image readable, a link made in the workspace would lead out of it), not sockets, pipes and devices, and no
-/// execution of a file that the command wrote here. Code that it brings into memory, by `memfd_create` say, is not held
-/// by this; it runs inside the same domain.
+/// Returns the access to writable directories: all ordinary work with files and directories, including moves between
+/// directories. Excluded are links (the image is readable, so a link in the workspace could lead out of it), sockets,
+/// pipes, devices, and execution of files that the command wrote. This does not prevent execution of code in memory, for
+/// example with `memfd_create`; that code runs in the same domain.
 fn writable_access() -> BitFlags<AccessFs> {
     AccessFs::ReadFile
         | AccessFs::ReadDir
@@ -115,7 +115,7 @@ fn writable_access() -> BitFlags<AccessFs> {
         | AccessFs::Refer
 }
 
-/// Adds a rule for what is at `path` itself; nothing there, or a link there, is no rule.
+/// Adds a rule for `path`, unless it does not exist or is a link.
 fn allow(rules: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Result<RulesetCreated, FilesError> {
     let Some((handle, kind)) = open(path)? else { return Ok(rules) };
     let access = match kind {
@@ -126,8 +126,9 @@ fn allow(rules: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Resu
     Ok(rules.add_rule(PathBeneath::new(handle, access))?)
 }
 
+/// Opens `path` without following a link, and returns its type. `None` if it does not exist.
 fn open(path: &Path) -> Result<Option<(OwnedFd, FileType)>, FilesError> {
-    let failed = |error: rustix::io::Errno| FilesError::Look { path: path.to_owned(), source: error.into() };
+    let failed = |error: rustix::io::Errno| FilesError::Inspect { path: path.to_owned(), source: error.into() };
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(handle) => handle,
@@ -138,8 +139,8 @@ fn open(path: &Path) -> Result<Option<(OwnedFd, FileType)>, FilesError> {
     Ok(Some((handle, FileType::from_raw_mode(stat.st_mode))))
 }
 
-/// Collects the largest subtrees of the image with nothing closed in them.
-fn visit(path: &Path, closed: &[PathBuf], open: &mut Vec<PathBuf>) -> Result<(), FilesError> {
+/// Collects the largest subtrees at or below `path` that contain no closed path.
+fn collect_open(path: &Path, closed: &[PathBuf], open: &mut Vec<PathBuf>) -> Result<(), FilesError> {
     if closed.iter().any(|closed| closed == path) {
         return Ok(());
     }
@@ -147,32 +148,31 @@ fn visit(path: &Path, closed: &[PathBuf], open: &mut Vec<PathBuf>) -> Result<(),
         open.push(path.to_owned());
         return Ok(());
     }
-    let failed = |source| FilesError::Look { path: path.to_owned(), source };
+    let failed = |source| FilesError::Inspect { path: path.to_owned(), source };
     for entry in fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         if entry.file_type().map_err(failed)?.is_symlink() {
             continue;
         }
-        visit(&entry.path(), closed, open)?;
+        collect_open(&entry.path(), closed, open)?;
     }
     Ok(())
 }
 
 fn check_workspace(path: &Path, private: &[PathBuf]) -> Result<PathBuf, FilesError> {
-    let refused = || FilesError::Workspace { path: path.to_owned() };
-    let real = fs::canonicalize(path).map_err(|source| FilesError::Look { path: path.to_owned(), source })?;
+    let real = fs::canonicalize(path).map_err(|source| FilesError::Inspect { path: path.to_owned(), source })?;
     let apart = |other: &Path| !real.starts_with(other) && !other.starts_with(&real);
     let usable = real == path
         && real.is_dir()
         && SPECIAL.iter().all(|special| apart(Path::new(special)))
         && private.iter().all(|private| apart(private));
-    if usable { Ok(real) } else { Err(refused()) }
+    if usable { Ok(real) } else { Err(FilesError::Workspace { path: path.to_owned() }) }
 }
 
-/// Every mount point but the image's and the harmless ones (proc(5), `/proc/pid/mountinfo`, fifth field).
+/// Returns all mount points except the image's and the harmless ones (proc(5), `/proc/pid/mountinfo`, fifth field).
 fn mount_points() -> Result<Vec<PathBuf>, FilesError> {
     let path = "/proc/self/mountinfo";
-    let table = fs::read(path).map_err(|source| FilesError::Look { path: path.into(), source })?;
+    let table = fs::read(path).map_err(|source| FilesError::Inspect { path: path.into(), source })?;
     Ok(parse_mount_points(&table))
 }
 
@@ -186,7 +186,7 @@ fn parse_mount_points(table: &[u8]) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Undoes the kernel's `\040` for blanks and the like.
+/// Decodes the kernel's octal escapes, such as `\040` for a blank.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subtree_with_something_closed_in_it_is_taken_apart() {
+    fn a_subtree_that_contains_a_closed_path_is_split() {
         let root = tempfile::tempdir().unwrap();
         let at = |name: &str| root.path().join(name);
         fs::create_dir_all(at("a/secret")).unwrap();
@@ -221,13 +221,13 @@ mod tests {
         fs::create_dir_all(at("b")).unwrap();
         std::os::unix::fs::symlink(at("a/secret"), at("a/link")).unwrap();
         let mut open = Vec::new();
-        visit(root.path(), &[at("a/secret")], &mut open).unwrap();
+        collect_open(root.path(), &[at("a/secret")], &mut open).unwrap();
         open.sort();
         assert_eq!(open, [at("a/open"), at("b")]);
     }
 
     #[test]
-    fn a_workspace_must_not_overlap_what_is_closed() {
+    fn a_workspace_must_not_overlap_a_closed_path() {
         let root = tempfile::tempdir_in("/var/tmp").unwrap();
         let private = root.path().join("private");
         fs::create_dir_all(private.join("below")).unwrap();

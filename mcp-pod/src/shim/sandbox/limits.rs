@@ -1,28 +1,28 @@
 //! Resource limits of the command.
 //!
-//! Memory, processor and number of processes are the pod's cgroup's business. `RLIMIT_NPROC` in particular would count
-//! the processes of every pod on the node that happens to run under the same uid.
+//! Memory, CPU and the number of processes are limited by the pod's cgroup. `RLIMIT_NPROC` in particular would count the
+//! processes of all pods on the node that run with the same uid.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Failed to set one limit.
+/// One limit could not be set.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to set {resource:?}")]
+#[error("failed to set the limit {resource:?}")]
 pub(super) struct LimitsError {
     resource: Resource,
     source: rustix::io::Errno,
 }
 
-/// Open files a process: plenty for a tool server, few enough that a leak shows early.
-const OPEN_FILES: u64 = 4096;
+/// Open files per process: enough for any tool server, and few enough to notice a leak early.
+const MAX_OPEN_FILES: u64 = 4096;
 
-/// Sets soft and hard limits, never above what is in force.
+/// Sets soft and hard limits, never above the current hard limit.
 pub(super) fn set() -> Result<(), LimitsError> {
     for (resource, wanted) in [
-        // A core dump of a tool holds what it worked on, and lands where nobody expects it.
+        // A core dump contains the data that a tool worked on, and ends up in unexpected places.
         (Resource::Core, 0),
-        (Resource::Nofile, OPEN_FILES),
-        // POSIX message queues are a channel outside Landlock.
+        (Resource::Nofile, MAX_OPEN_FILES),
+        // Landlock does not cover POSIX message queues.
         (Resource::Msgqueue, 0),
     ] {
         let allowed = getrlimit(resource).maximum.map_or(wanted, |maximum| maximum.min(wanted));

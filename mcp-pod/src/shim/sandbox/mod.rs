@@ -1,9 +1,9 @@
-//! `mcp-pod sandbox-exec`: becomes the user's command, inside a sandbox that cannot be left.
+//! `mcp-pod sandbox-exec`: enters a sandbox that cannot be left, and executes the user's command in it.
 //!
-//! It runs as a process of its own with one thread, so that the restrictions can be put on with safe calls before
-//! `exec`, rather than between `fork` and `exec` of a busy process. In order: inherited descriptors are closed,
-//! privileges dropped, [`limits`] set, the [`files`] domain entered, the [`syscalls`] filter installed. Whatever cannot be set up ends the
-//! process with [`EXIT_NO_SANDBOX`]; the command never runs with less.
+//! It is a separate process with one thread, so that it can set up the restrictions with safe calls before `exec`,
+//! rather than between `fork` and `exec` of a busy process. It closes inherited descriptors, drops privileges, sets
+//! [`limits`], enters the [`files`] domain and installs the [`syscalls`] filter, in this order. If any of this fails, it
+//! exits with [`EXIT_NO_SANDBOX`]; the command never runs with fewer restrictions.
 
 mod deny;
 mod files;
@@ -15,23 +15,23 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-/// Exit status when the sandbox could not be set up.
-pub const EXIT_NO_SANDBOX: u8 = 125;
-/// Exit status when the command could not be executed inside it.
+/// Exit status if the sandbox could not be set up.
+pub(super) const EXIT_NO_SANDBOX: u8 = 125;
+/// Exit status if the command could not be executed in the sandbox.
 const EXIT_NO_COMMAND: u8 = 127;
 
-/// What the command may touch, and the command.
+/// Command line of `sandbox-exec`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Directory that the command may read and write, beside /tmp.
+    /// Directory that the command may read and write, in addition to /tmp.
     #[arg(long, value_name = "DIR")]
-    pub workspace: Option<PathBuf>,
-    /// Directories that the command must not see into, even where they are part of the image.
+    workspace: Option<PathBuf>,
+    /// Directories that the command must not read, even if they are part of the image.
     #[arg(long = "private", value_name = "DIR", default_value = "/mcp-fleet")]
-    pub private: Vec<PathBuf>,
+    private: Vec<PathBuf>,
     /// The command and its arguments.
     #[arg(last = true, required = true)]
-    pub command: Vec<OsString>,
+    command: Vec<OsString>,
 }
 
 /// Why the sandbox could not be set up.
@@ -49,32 +49,32 @@ enum SandboxError {
     Syscalls(#[from] syscalls::SyscallsError),
 }
 
-/// Enters the sandbox and becomes the command; returns only to say that it could not.
+/// Enters the sandbox and executes the command in place of this process. Returns only if that failed.
 pub fn exec(args: &Args) -> ExitCode {
     if let Err(error) = enter(args) {
-        complain(&error);
+        print_chain(&error);
         return ExitCode::from(EXIT_NO_SANDBOX);
     }
-    let Some((program, rest)) = args.command.split_first() else {
+    let Some((program, arguments)) = args.command.split_first() else {
         return ExitCode::from(EXIT_NO_COMMAND);
     };
-    let error = Command::new(program).args(rest).exec();
+    let error = Command::new(program).args(arguments).exec();
     eprintln!("mcp-pod sandbox-exec: failed to execute {}: {error}", program.display());
     ExitCode::from(EXIT_NO_COMMAND)
 }
 
 fn enter(args: &Args) -> Result<(), SandboxError> {
-    close_inherited().map_err(SandboxError::Descriptors)?;
+    close_inherited_descriptors().map_err(SandboxError::Descriptors)?;
     drop_privileges().map_err(SandboxError::Privileges)?;
     limits::set()?;
     files::enter(args.workspace.as_deref(), &args.private)?;
-    // Last, because it also denies some of what the steps before it need.
+    // Last, because the filter also denies calls that the other steps need.
     syscalls::install()?;
     Ok(())
 }
 
-/// No capabilities, and no way for `exec` to bring any back. A restricted pod has none to begin with; elsewhere some of
-/// them (`CAP_PERFMON`) would read other processes past Landlock.
+/// Drops all capabilities and keeps `exec` from gaining any. A restricted pod has none to begin with. Elsewhere some of
+/// them, such as `CAP_PERFMON`, would allow reading other processes in spite of Landlock.
 fn drop_privileges() -> rustix::io::Result<()> {
     use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
     let none = CapabilitySet::empty();
@@ -82,7 +82,8 @@ fn drop_privileges() -> rustix::io::Result<()> {
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
 }
 
-fn complain(error: &dyn std::error::Error) {
+/// Prints the error and its sources.
+fn print_chain(error: &dyn std::error::Error) {
     let mut text = format!("mcp-pod sandbox-exec: {error}");
     let mut source = error.source();
     while let Some(error) = source {
@@ -93,11 +94,11 @@ fn complain(error: &dyn std::error::Error) {
     eprintln!("{text}");
 }
 
-/// Marks everything but stdin, stdout and stderr to be closed by `exec`: container runtimes have leaked descriptors
-/// of the host into containers before, and an open directory is a way around Landlock.
+/// Makes `exec` close all descriptors except stdin, stdout and stderr. Container runtimes have leaked descriptors of the
+/// host into containers before, and an open directory bypasses Landlock.
 #[allow(unsafe_code)]
-fn close_inherited() -> std::io::Result<()> {
-    // SAFETY: close_range(2) with CLOEXEC closes nothing now and touches no memory of ours.
-    let outcome = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
-    if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+fn close_inherited_descriptors() -> std::io::Result<()> {
+    // SAFETY: with CLOEXEC, close_range(2) only sets flags on descriptors. It does not access memory of this process.
+    let status = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    if status == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }

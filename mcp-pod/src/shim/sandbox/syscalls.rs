@@ -1,8 +1,8 @@
-//! Compiles [`deny`](super::deny) to BPF and installs it.
+//! Compiles the table in [`deny`](super::deny) to BPF and installs it.
 //!
-//! A filter of the `seccompiler` crate has one answer for all its rows, so there is one filter for each errno; the
-//! kernel asks them all and takes the first that denies. It also remembers which calls are allowed whatever their
-//! arguments, so that common ones run no filter at all.
+//! A filter of the `seccompiler` crate has the same result for all its rows, so there is one filter per errno. The kernel
+//! runs all of them, and a denial wins over an allowance. It also caches which calls are allowed with any arguments, so
+//! that for most calls no filter runs at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,15 +16,15 @@ use super::deny::{Argument, FIRST_UNKNOWN, ROWS, Row};
 /// Why the filter could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SyscallsError {
-    #[error("failed to compile it")]
+    #[error("failed to compile the filter")]
     Compile(#[from] BackendError),
-    #[error("failed to recognise the compiled form")]
+    #[error("the compiled filter does not have the expected form")]
     Shape,
-    #[error("failed to hand it to the kernel")]
+    #[error("failed to load the filter into the kernel")]
     Apply(#[from] seccompiler::Error),
 }
 
-/// Installs the filters on this thread and all its future children, for ever.
+/// Installs the filters on this thread and all its future children. They cannot be removed.
 pub(super) fn install() -> Result<(), SyscallsError> {
     for program in programs()? {
         apply_filter(&program)?;
@@ -41,14 +41,15 @@ fn programs() -> Result<Vec<BpfProgram>, SyscallsError> {
 fn program(errno: i32, arch: TargetArch) -> Result<BpfProgram, SyscallsError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for row in ROWS.iter().filter(|row| row.errno == errno) {
-        rules.insert(row.call, chain(row)?);
+        rules.insert(row.call, alternatives(row)?);
     }
     let deny = SeccompAction::Errno(errno.cast_unsigned());
     let program = SeccompFilter::new(rules, SeccompAction::Allow, deny, arch)?.try_into()?;
-    close_side_doors(program)
+    deny_unknown_calls(program)
 }
 
-fn chain(row: &Row) -> Result<Vec<SeccompRule>, BackendError> {
+/// Returns the rules of a row. The filter applies if any of them matches, or if there is none.
+fn alternatives(row: &Row) -> Result<Vec<SeccompRule>, BackendError> {
     let condition = |argument: &Argument| {
         let word = SeccompCmpArgLen::Dword;
         match *argument {
@@ -63,23 +64,25 @@ fn chain(row: &Row) -> Result<Vec<SeccompRule>, BackendError> {
     row.when.iter().map(|all| SeccompRule::new(all.iter().map(condition).collect::<Result<_, _>>()?)).collect()
 }
 
-/// The compiled program starts with: load the architecture; if it is not ours, kill; load the call's number. The kill
-/// becomes an errno, as for everything else, and after the load every number past [`FIRST_UNKNOWN`] is answered
-/// ENOSYS. All jumps of BPF are relative and forward, so that inserting behind the last of those three is safe.
-fn close_side_doors(mut program: BpfProgram) -> Result<BpfProgram, SyscallsError> {
+/// Makes calls of other architectures, and calls from [`FIRST_UNKNOWN`] on, return ENOSYS.
+///
+/// The compiled program starts by loading the architecture, killing the process if it is another one, and loading the
+/// number of the call. The kill is replaced with an errno, and a check of the number is inserted after the load. All
+/// jumps in BPF are relative and forward, so inserting instructions there is safe.
+fn deny_unknown_calls(mut program: BpfProgram) -> Result<BpfProgram, SyscallsError> {
     const RETURN: u16 = 0x06;
     const LOAD_WORD: u16 = 0x20;
     const JUMP_GREATER_EQUAL: u16 = 0x35;
-    let not_there = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+    let enosys = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
 
     let kill = sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_KILL_PROCESS };
     let load_number = sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: 0 };
     if program.get(2) != Some(&kill) || program.get(3) != Some(&load_number) {
         return Err(SyscallsError::Shape);
     }
-    let answer = sock_filter { code: RETURN, jt: 0, jf: 0, k: not_there };
-    let unless_known = sock_filter { code: JUMP_GREATER_EQUAL, jt: 0, jf: 1, k: FIRST_UNKNOWN };
-    program.splice(2..4, [answer.clone(), load_number, unless_known, answer]);
+    let deny = sock_filter { code: RETURN, jt: 0, jf: 0, k: enosys };
+    let skip_if_known = sock_filter { code: JUMP_GREATER_EQUAL, jt: 0, jf: 1, k: FIRST_UNKNOWN };
+    program.splice(2..4, [deny.clone(), load_number, skip_if_known, deny]);
     Ok(program)
 }
 
@@ -90,12 +93,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_has_a_reason_and_a_call_of_its_own() {
+    fn every_row_has_a_reason_and_a_different_call() {
         let calls: BTreeSet<_> = ROWS.iter().map(|row| row.call).collect();
         assert_eq!(calls.len(), ROWS.len());
         for row in ROWS {
             assert!(!row.why.is_empty());
-            assert!(u32::try_from(row.call).unwrap() < FIRST_UNKNOWN, "{row:?} is past what the filter knows");
+            assert!(u32::try_from(row.call).unwrap() < FIRST_UNKNOWN, "{row:?} is not below FIRST_UNKNOWN");
         }
     }
 

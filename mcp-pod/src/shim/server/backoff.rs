@@ -1,35 +1,39 @@
-//! Pauses between starts of a server that keeps ending.
+//! Pauses before a tool server that ended is started again.
 
 use std::time::Duration;
 
-const SHORTEST: Duration = Duration::from_millis(250);
-const LONGEST: Duration = Duration::from_secs(30);
-/// A run this long was a good one.
-const GOOD_RUN: Duration = Duration::from_secs(60);
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-/// Doubles from run to run.
-#[derive(Debug, Default)]
-pub(super) struct Backoff {
-    bad_runs: u32,
-}
+const SHORTEST_DELAY: Duration = Duration::from_millis(125);
+const LONGEST_DELAY: Duration = Duration::from_secs(15);
+/// Delays double from run to run. The jitter adds up to the same again, so that servers that failed together do not
+/// start together: pauses are 125 to 250 ms at first and 15 to 30 s in the end.
+const DELAYS: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(SHORTEST_DELAY)
+    .with_max_delay(LONGEST_DELAY)
+    .with_jitter()
+    .without_max_times();
+/// A run of at least this length resets the pauses.
+const STABLE_RUN: Duration = Duration::from_secs(60);
 
-impl Backoff {
-    /// The pause after a run that lasted `ran`, with jitter, so that servers that fell together do not rise together.
-    pub(super) fn after(&mut self, ran: Duration) -> Duration {
-        if ran >= GOOD_RUN {
-            self.bad_runs = 0;
-        }
-        let pause = SHORTEST.saturating_mul(1 << self.bad_runs.min(16)).min(LONGEST);
-        self.bad_runs += 1;
-        pause.mul_f64(0.5 + random_share() / 2.0)
+/// The pauses between the runs of one tool server.
+#[derive(Debug)]
+pub(super) struct Backoff(ExponentialBackoff);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(DELAYS.build())
     }
 }
 
-/// Between 0 and 1; 0 if there is no randomness, which only costs the jitter.
-fn random_share() -> f64 {
-    let mut bytes = [0];
-    let _ = aws_lc_rs::rand::fill(&mut bytes);
-    f64::from(bytes[0]) / 255.0
+impl Backoff {
+    /// Returns the pause after a run that lasted `ran`.
+    pub(super) fn pause_after(&mut self, ran: Duration) -> Duration {
+        if ran >= STABLE_RUN {
+            *self = Self::default();
+        }
+        self.0.next().unwrap_or(LONGEST_DELAY)
+    }
 }
 
 #[cfg(test)]
@@ -37,15 +41,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_a_bound_and_a_good_run_resets_them() {
+    fn pauses_grow_to_a_bound_and_a_stable_run_resets_them() {
         let mut backoff = Backoff::default();
-        let first = backoff.after(Duration::ZERO);
-        assert!((SHORTEST / 2..=SHORTEST).contains(&first));
+        let first = backoff.pause_after(Duration::ZERO);
+        assert!((SHORTEST_DELAY..=SHORTEST_DELAY * 2).contains(&first));
         for _ in 0..20 {
-            backoff.after(Duration::ZERO);
+            backoff.pause_after(Duration::ZERO);
         }
-        let late = backoff.after(Duration::ZERO);
-        assert!((LONGEST / 2..=LONGEST).contains(&late));
-        assert!(backoff.after(GOOD_RUN) <= SHORTEST);
+        let late = backoff.pause_after(Duration::ZERO);
+        assert!((LONGEST_DELAY..=LONGEST_DELAY * 2).contains(&late));
+        assert!(backoff.pause_after(STABLE_RUN) <= SHORTEST_DELAY * 2);
     }
 }

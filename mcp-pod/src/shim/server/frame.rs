@@ -1,31 +1,32 @@
-//! Cuts what the server writes into lines, in bounded memory.
+//! Splits the server's output into lines, in bounded memory.
 //!
-//! A line longer than the limit is thrown away while it streams in; only its JSON-RPC `id` is looked for on the way,
-//! so that the call it answers can be refused rather than time out.
+//! A line longer than the limit is discarded while it streams in. Only its JSON-RPC `id` is extracted on the way, so
+//! that the call fails at once instead of timing out.
 
 use bytes::{Bytes, BytesMut};
 
-/// How much room a read gets.
-const READ: usize = 64 * 1024;
+/// Room in the buffer for one read, in bytes.
+const READ_SIZE: usize = 64 * 1024;
 
-/// One line, or what is known of one that was too long.
+/// One line of output.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame {
     /// The line, without its newline.
     Line(Bytes),
-    /// It was longer than the limit; the id, if one could be told.
+    /// A line longer than the limit was discarded. Contains its id, if there was exactly one that is a plain number.
     TooLong(Option<u64>),
 }
 
-/// The state between reads.
+/// Assembles lines from reads of any size.
 #[derive(Debug, Default)]
 pub(super) struct Framer {
     buffer: BytesMut,
-    /// How far the buffer is known to hold no newline.
+    /// Length of the start of the buffer that is known to contain no newline.
     scanned: usize,
     discarding: Option<Discarding>,
 }
 
+/// A line that is being discarded.
 #[derive(Debug, Default)]
 struct Discarding {
     scanner: IdScanner,
@@ -33,24 +34,23 @@ struct Discarding {
 }
 
 impl Framer {
-    /// Where to read into.
+    /// Returns the buffer to read into, with room for one read.
     pub(super) fn space(&mut self) -> &mut BytesMut {
-        self.buffer.reserve(READ);
+        self.buffer.reserve(READ_SIZE);
         &mut self.buffer
     }
 
-    /// Bytes thrown away of the line that is being discarded.
+    /// Returns how many bytes were discarded so far of a line that has not ended.
     pub(super) fn discarded(&self) -> u64 {
         self.discarding.as_ref().map_or(0, |discarding| discarding.length)
     }
 
-    /// The next line in the buffer, if it ends there. `limit` is in bytes and may change from call to call.
+    /// Returns the next complete line in the buffer. `limit` is in bytes and may change from call to call.
     pub(super) fn next(&mut self, limit: usize) -> Option<Frame> {
-        let newline = self.buffer.get(self.scanned..).and_then(|fresh| memchr::memchr(b'\n', fresh));
+        let newline = self.buffer.get(self.scanned..).and_then(|unscanned| memchr::memchr(b'\n', unscanned));
         let Some(offset) = newline else {
             if self.discarding.is_some() || self.buffer.len() > limit {
-                let rest = self.buffer.len();
-                self.discard(rest);
+                self.discard(self.buffer.len());
                 self.scanned = 0;
             } else {
                 self.scanned = self.buffer.len();
@@ -78,21 +78,21 @@ impl Framer {
     }
 }
 
-/// Finds the value of the member `id` of the outermost object, if it is a plain number, in constant memory.
+/// Finds the member `id` of the outermost object, in constant memory.
 #[derive(Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact about the place in the text, and most combine")]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent facts about the position in the text")]
 struct IdScanner {
     depth: u32,
     in_string: bool,
     escaped: bool,
-    /// The next string is a key of the outermost object.
+    /// Whether the next string is a key of the outermost object.
     key_next: bool,
-    /// Inside such a key: how many of its bytes were seen, and whether they are those of `id` so far.
+    /// Inside such a key: how many of its bytes were read, and whether they match `id` so far.
     key: Option<(usize, bool)>,
-    /// Inside the value of `id`.
+    /// Whether the position is inside the value of `id`.
     in_id: bool,
     id: Option<u64>,
-    /// Two of them, or one that is no plain number.
+    /// Whether there was more than one `id`, or one that is not a plain number.
     ambiguous: bool,
 }
 
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_thrown_away_and_its_id_kept_wherever_it_stands() {
+    fn a_long_line_is_discarded_but_its_id_is_found_anywhere_in_it() {
         let filler = "x".repeat(500);
         for (line, id) in [
             (format!(r#"{{"jsonrpc":"2.0","id":17,"result":"{filler}"}}"#), Some(17)),

@@ -1,83 +1,81 @@
-//! Keeps the server running: starts it in its sandbox, takes it into service, and starts it anew when it ends.
+//! Keeps the tool server running: starts it in its sandbox, and starts it again when it ends.
 //!
-//! - [`link`]: requests and answers of one run; [`frame`] and [`message`]: what the server writes.
-//! - [`pipes`]: the tasks that read and write; [`start`]: initialize and the list of tools.
-//! - [`reaper`]: what happens to dead processes.
+//! - [`process`] and [`reaper`]: the process of a run, and what remains of it; [`backoff`]: the pauses between runs.
+//! - [`rpc`]: requests and responses of one run; [`pipes`] and [`frame`]: their I/O.
+//! - [`start`]: `initialize` and the list of tools.
 //!
-//! A run has an epoch, counted from 1. Requests of a run that ended are answered so; they are never made again.
+//! Each run has an epoch, counted from 1. When a run ends, its requests end with it; they are never sent again.
 
 mod backoff;
 mod frame;
-pub(super) mod link;
-mod message;
 mod pipes;
+mod process;
 mod reaper;
+pub(super) mod rpc;
 mod start;
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use rustix::process::{Pid, Signal, WaitStatus, kill_process_group};
-use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
-use tokio::sync::oneshot;
+use rustix::process::WaitStatus;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::metrics::Metrics;
 use super::sandbox::EXIT_NO_SANDBOX;
 use backoff::Backoff;
-use link::Link;
 use pipes::PipeEnd;
-use reaper::{Reaper, sweep};
+use process::Process;
+use reaper::Reaper;
+use rpc::RpcClient;
+use start::StartError;
 
-/// How the server is started.
+/// How the server is run.
 #[derive(Clone, Debug)]
-pub(super) struct Spec {
+pub(super) struct Config {
     pub(super) workspace: Option<PathBuf>,
     pub(super) private: Vec<PathBuf>,
     pub(super) command: Vec<OsString>,
-    /// From exec to the end of the tool list.
+    /// Time from the start of the process to the end of the tool list.
     pub(super) start_timeout: Duration,
-    /// What calls in flight get when the shim is told to end.
+    /// Time for calls in flight to end when the shim stops.
     pub(super) drain_timeout: Duration,
 }
 
-/// Where the server stands now.
+/// The state of the server.
 #[derive(Debug)]
-pub(super) struct Now {
-    /// How often it was started.
+pub(super) struct Status {
+    /// How often the server was started.
     pub(super) epoch: u64,
-    /// What takes calls, if anything does.
+    /// The server, if it takes calls.
     pub(super) ready: Option<Ready>,
-    /// Why nothing does, for people.
-    pub(super) why: String,
+    /// Why the server is not ready, for people.
+    pub(super) message: String,
 }
 
-/// A server in service.
+/// A server that takes calls.
 #[derive(Debug)]
 pub(super) struct Ready {
-    pub(super) link: Arc<Link>,
-    /// The [`crate::envelope::ServerReport`], serialized.
+    pub(super) client: Arc<RpcClient>,
+    /// The serialized [`crate::envelope::ServerReport`].
     pub(super) report: Bytes,
 }
 
-/// The server and what keeps it running.
+/// Runs the tool server and publishes its status.
 #[derive(Debug)]
-pub(super) struct Server {
-    now: ArcSwap<Now>,
+pub(super) struct Supervisor {
+    status: ArcSwap<Status>,
     metrics: Arc<Metrics>,
-    spec: Spec,
+    config: Config,
 }
 
-/// The end of one run.
+/// Why a run ended.
 #[derive(Debug, thiserror::Error)]
 enum RunEnd {
     #[error("failed to start the sandbox")]
@@ -91,47 +89,38 @@ enum RunEnd {
     #[error("the server did not start within {} s", .0.as_secs())]
     StartTimeout(Duration),
     #[error(transparent)]
-    Start(#[from] start::StartError),
+    Start(#[from] StartError),
     #[error("failed to write the report")]
     Report(#[from] serde_json::Error),
     #[error("the shim is stopping")]
     Stopping,
 }
 
-/// The process of one run.
-struct Process {
-    pid: Pid,
-    ended: oneshot::Receiver<WaitStatus>,
-    stdin: ChildStdin,
-    stdout: ChildStdout,
-    stderr: ChildStderr,
-}
-
-impl Server {
-    pub(super) fn new(spec: Spec, metrics: Arc<Metrics>) -> Arc<Self> {
-        let now = Now { epoch: 0, ready: None, why: "the server has not been started yet".to_owned() };
-        Arc::new(Self { now: ArcSwap::from_pointee(now), metrics, spec })
+impl Supervisor {
+    pub(super) fn new(config: Config, metrics: Arc<Metrics>) -> Arc<Self> {
+        let status = Status { epoch: 0, ready: None, message: "the server has not been started yet".to_owned() };
+        Arc::new(Self { status: ArcSwap::from_pointee(status), metrics, config })
     }
 
-    /// Where the server stands.
-    pub(super) fn now(&self) -> arc_swap::Guard<Arc<Now>> {
-        self.now.load()
+    /// Returns the current status of the server.
+    pub(super) fn status(&self) -> arc_swap::Guard<Arc<Status>> {
+        self.status.load()
     }
 
-    /// Runs the server, again and again, until `stop`; returns when it has ended for good.
+    /// Runs the server, again and again, until `stop`. Returns when the last run has ended.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) -> std::io::Result<()> {
         let reaper = Reaper::start()?;
         let mut backoff = Backoff::default();
         for epoch in 1.. {
-            self.become_unready(epoch, "the server is starting".to_owned());
+            self.set_unready(epoch, "the server is starting".to_owned());
             self.metrics.starts.inc();
             let started = Instant::now();
             let end = self.run_once(epoch, &reaper, &stop).await;
-            self.become_unready(epoch, end.to_string());
+            self.set_unready(epoch, end.to_string());
             if matches!(end, RunEnd::Stopping) {
                 return Ok(());
             }
-            let pause = backoff.after(started.elapsed());
+            let pause = backoff.pause_after(started.elapsed());
             let error: &dyn std::error::Error = &end;
             warn!(epoch, error, again_in_ms = pause.as_millis(), "the server is not running");
             tokio::select! {
@@ -142,44 +131,44 @@ impl Server {
         Ok(())
     }
 
-    fn become_unready(&self, epoch: u64, why: String) {
+    fn set_unready(&self, epoch: u64, message: String) {
         self.metrics.ready.set(0);
-        self.now.store(Arc::new(Now { epoch, ready: None, why }));
+        self.status.store(Arc::new(Status { epoch, ready: None, message }));
     }
 
     async fn run_once(&self, epoch: u64, reaper: &Reaper, stop: &CancellationToken) -> RunEnd {
-        let mut process = match self.spawn(reaper) {
+        let mut process = match Process::start(&self.config, reaper) {
             Ok(process) => process,
             Err(error) => return RunEnd::Spawn(error),
         };
-        let (link, queue) = Link::new(Arc::clone(&self.metrics));
+        let (client, lines) = RpcClient::new(Arc::clone(&self.metrics));
         let mut pipes = JoinSet::new();
-        pipes.spawn(pipes::write(Arc::clone(&link), process.stdin, queue));
-        pipes.spawn(pipes::read(Arc::clone(&link), process.stdout));
+        pipes.spawn(pipes::write(Arc::clone(&client), process.stdin, lines));
+        pipes.spawn(pipes::read(Arc::clone(&client), process.stdout));
         let log = tokio::spawn(pipes::log(process.stderr, Arc::clone(&self.metrics)));
 
         let end = tokio::select! {
             biased;
             status = &mut process.ended => exited(status.ok()),
-            end = self.serve(epoch, &link) => end,
+            end = self.serve(epoch, &client) => end,
             Some(end) = pipes.join_next() => RunEnd::Pipe(end.unwrap_or(PipeEnd::Closed)),
             () = stop.cancelled() => RunEnd::Stopping,
         };
         let end = match end {
             RunEnd::Stopping => {
-                // Before it is in service, what is in flight is only our own.
-                let in_service = self.now().ready.is_some();
-                self.become_unready(epoch, "the shim is stopping".to_owned());
-                if in_service {
+                // Until the server is ready, the only requests in flight are the shim's own.
+                let was_ready = self.status().ready.is_some();
+                self.set_unready(epoch, "the shim is stopping".to_owned());
+                if was_ready {
                     tokio::select! {
                         _ = &mut process.ended => {}
-                        () = drain(&link, self.spec.drain_timeout) => {}
+                        () = drain(&client, self.config.drain_timeout) => {}
                     }
                 }
                 RunEnd::Stopping
             }
-            // A server that dies closes its pipes first: its status says more.
-            RunEnd::Pipe(PipeEnd::Closed) | RunEnd::Start(start::StartError::Gone(_)) => {
+            // The pipes of a server that dies are closed before its exit status is there, which says more.
+            RunEnd::Pipe(PipeEnd::Closed) | RunEnd::Start(StartError::ServerEnded(_)) => {
                 match timeout(Duration::from_millis(500), &mut process.ended).await {
                     Ok(status) => exited(status.ok()),
                     Err(_) => end,
@@ -187,18 +176,18 @@ impl Server {
             }
             end => end,
         };
-        link.close();
+        client.close();
         while pipes.join_next().await.is_some() {}
-        finish(process.pid, process.ended).await;
-        // What it wrote last says most; whoever still holds the pipe is dead by now.
+        process::stop(process.pid, process.ended).await;
+        // The last lines usually say what went wrong. All processes that could hold the pipe open are dead by now.
         let _ = timeout(Duration::from_secs(1), log).await;
         end
     }
 
-    /// Takes the server into service, and stays.
-    async fn serve(&self, epoch: u64, link: &Arc<Link>) -> RunEnd {
-        let limit = self.spec.start_timeout;
-        let report = match timeout(limit, start::start(link)).await {
+    /// Starts to serve calls, and returns only if the server does not start.
+    async fn serve(&self, epoch: u64, client: &Arc<RpcClient>) -> RunEnd {
+        let limit = self.config.start_timeout;
+        let report = match timeout(limit, start::start(client)).await {
             Ok(Ok(report)) => report,
             Ok(Err(error)) => return error.into(),
             Err(_) => return RunEnd::StartTimeout(limit),
@@ -208,36 +197,11 @@ impl Server {
             Ok(report) => report.into(),
             Err(error) => return error.into(),
         };
-        let ready = Some(Ready { link: Arc::clone(link), report });
-        self.now.store(Arc::new(Now { epoch, ready, why: String::new() }));
+        let ready = Some(Ready { client: Arc::clone(client), report });
+        self.status.store(Arc::new(Status { epoch, ready, message: String::new() }));
         self.metrics.ready.set(1);
         info!(epoch, tools, "the server takes calls");
         std::future::pending().await
-    }
-
-    fn spawn(&self, reaper: &Reaper) -> std::io::Result<Process> {
-        let mut command = Command::new("/proc/self/exe");
-        command.arg("sandbox-exec");
-        if let Some(workspace) = &self.spec.workspace {
-            command.arg("--workspace").arg(workspace);
-        }
-        for private in &self.spec.private {
-            command.arg("--private").arg(private);
-        }
-        command.arg("--").args(&self.spec.command);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A group of its own, so that what it starts can be ended with it.
-        let mut child = command.process_group(0).spawn()?;
-        let missing = || std::io::Error::other("a pipe is missing");
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(missing)?;
-        let ended = reaper.watch(pid);
-        Ok(Process {
-            pid,
-            ended,
-            stdin: ChildStdin::from_std(child.stdin.take().ok_or_else(missing)?)?,
-            stdout: ChildStdout::from_std(child.stdout.take().ok_or_else(missing)?)?,
-            stderr: ChildStderr::from_std(child.stderr.take().ok_or_else(missing)?)?,
-        })
     }
 }
 
@@ -250,21 +214,10 @@ fn exited(status: Option<WaitStatus>) -> RunEnd {
     }
 }
 
-/// Waits for calls in flight, as long as they may take.
-async fn drain(link: &Link, limit: Duration) {
+/// Waits until no call is in flight, at most `limit`.
+async fn drain(client: &RpcClient, limit: Duration) {
     let deadline = Instant::now() + limit;
-    while link.in_flight() > 0 && Instant::now() < deadline {
+    while client.in_flight() > 0 && Instant::now() < deadline {
         sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// Ends the server: its input is closed already; then it is asked, then it is made to.
-async fn finish(pid: Pid, mut ended: oneshot::Receiver<WaitStatus>) {
-    let patience = Duration::from_secs(2);
-    if !ended.is_terminated() && timeout_at(Instant::now() + patience, &mut ended).await.is_err() {
-        // It may just have ended.
-        let _ = kill_process_group(pid, Signal::TERM);
-        let _ = timeout_at(Instant::now() + patience, &mut ended).await;
-    }
-    sweep(pid).await;
 }

@@ -1,4 +1,4 @@
-//! The tasks at the server's three pipes.
+//! The tasks that read and write the server's three pipes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,53 +12,58 @@ use tracing::info;
 
 use super::super::metrics::{Dropped, Metrics};
 use super::frame::Framer;
-use super::link::{Link, Outgoing};
+use super::rpc::{Outgoing, RpcClient};
 
-/// How long the server may leave its input unread while something waits there.
-const UNREAD: Duration = Duration::from_secs(120);
-/// Garbage lines within [`GARBAGE_WINDOW`] that a server may write: a stray `print` is forgiven, a flood is not.
-const GARBAGE: u32 = 1000;
+/// How long a write may wait for the server to read its standard input.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Lines within [`GARBAGE_WINDOW`] that may be something other than JSON-RPC: a stray `print` is fine, a flood is not.
+const MAX_GARBAGE_LINES: u32 = 1000;
 const GARBAGE_WINDOW: Duration = Duration::from_secs(10);
-/// A line that is still going on after this many bytes never ends.
-const ENDLESS: u64 = 1 << 30;
-/// Lines a second, and bytes a line, of the server's standard error that reach the log.
+/// A line of more bytes than this is taken for one without an end.
+const MAX_DISCARDED: u64 = 1 << 30;
+/// Lines of the server's standard error that are logged per second.
 const STDERR_LINES: u32 = 100;
+/// Bytes of such a line that are logged.
 const STDERR_BYTES: usize = 2048;
 
-/// Why a pipe is no longer served.
+/// Why a pipe task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PipeEnd {
-    /// The link was closed by us.
+    /// The client was closed.
     #[error("it was stopped")]
     Stopped,
-    /// The server closed its end.
+    /// The server closed its end of the pipe.
     #[error("it closed its standard input or output")]
     Closed,
-    /// The server does not read.
-    #[error("it has not read its standard input for {} s", UNREAD.as_secs())]
+    /// The server does not read its standard input.
+    #[error("it has not read its standard input for {} s", WRITE_TIMEOUT.as_secs())]
     Unread,
-    /// The server writes what is not MCP.
-    #[error("it wrote more than {GARBAGE} lines that are not JSON-RPC within {} s", GARBAGE_WINDOW.as_secs())]
+    /// The server writes too many lines that are not JSON-RPC.
+    #[error("it wrote more than {MAX_GARBAGE_LINES} lines that are not JSON-RPC within {} s", GARBAGE_WINDOW.as_secs())]
     Garbage,
     /// The server writes a line that does not end.
     #[error("it wrote a line without an end")]
     Endless,
 }
 
-/// Writes what is queued; several small messages at a time where several wait. What is not in the buffer yet has not
-/// been forwarded, whatever becomes of the server.
-pub(super) async fn write(link: Arc<Link>, mut stdin: ChildStdin, mut queue: mpsc::Receiver<Outgoing>) -> PipeEnd {
+/// Writes the queued lines to the server, several small ones at a time. A request counts as forwarded once it is in the
+/// buffer; before that, the server cannot have seen it.
+pub(super) async fn write(
+    client: Arc<RpcClient>,
+    mut stdin: ChildStdin,
+    mut queue: mpsc::Receiver<Outgoing>,
+) -> PipeEnd {
     const BATCH: usize = 64 << 10;
     let mut buffer = Vec::new();
     loop {
         let first = tokio::select! {
             biased;
-            () = link.ended.cancelled() => return PipeEnd::Stopped,
+            () = client.closed() => return PipeEnd::Stopped,
             first = queue.recv() => first,
         };
         let mut next = first;
         while let Some(outgoing) = next.take() {
-            if link.about_to_write(&outgoing) {
+            if client.start_writing(&outgoing) {
                 buffer.extend_from_slice(&outgoing.line);
             }
             if buffer.len() < BATCH {
@@ -69,21 +74,21 @@ pub(super) async fn write(link: Arc<Link>, mut stdin: ChildStdin, mut queue: mps
             return PipeEnd::Stopped;
         }
         let written = tokio::select! {
-            () = link.ended.cancelled() => return PipeEnd::Stopped,
+            () = client.closed() => return PipeEnd::Stopped,
             written = write_all(&mut stdin, &buffer) => written,
         };
         if let Err(end) = written {
             return end;
         }
         buffer.clear();
-        // One large request must not hold its size for ever.
+        // Free the memory of a large request.
         buffer.shrink_to(BATCH);
     }
 }
 
 async fn write_all(stdin: &mut ChildStdin, mut bytes: &[u8]) -> Result<(), PipeEnd> {
     while !bytes.is_empty() {
-        match timeout(UNREAD, stdin.write(bytes)).await {
+        match timeout(WRITE_TIMEOUT, stdin.write(bytes)).await {
             Ok(Ok(written)) if written > 0 => bytes = bytes.get(written..).unwrap_or_default(),
             Ok(_) => return Err(PipeEnd::Closed),
             Err(_) => return Err(PipeEnd::Unread),
@@ -92,44 +97,44 @@ async fn write_all(stdin: &mut ChildStdin, mut bytes: &[u8]) -> Result<(), PipeE
     Ok(())
 }
 
-/// Reads answers until there are none.
-pub(super) async fn read(link: Arc<Link>, mut stdout: ChildStdout) -> PipeEnd {
+/// Reads the server's standard output and dispatches its lines.
+pub(super) async fn read(client: Arc<RpcClient>, mut stdout: ChildStdout) -> PipeEnd {
     let mut framer = Framer::default();
     let mut window = Instant::now();
-    let mut garbage = 0;
+    let mut garbage_lines = 0;
     loop {
         let read = tokio::select! {
             biased;
-            () = link.ended.cancelled() => return PipeEnd::Stopped,
+            () = client.closed() => return PipeEnd::Stopped,
             read = stdout.read_buf(framer.space()) => read,
         };
         if !read.is_ok_and(|length| length > 0) {
             return PipeEnd::Closed;
         }
-        while let Some(frame) = framer.next(link.line_limit()) {
-            if link.take(frame) {
+        while let Some(frame) = framer.next(client.max_line()) {
+            if client.dispatch(frame).is_ok() {
                 continue;
             }
             if window.elapsed() > GARBAGE_WINDOW {
                 window = Instant::now();
-                garbage = 0;
+                garbage_lines = 0;
             }
-            garbage += 1;
-            if garbage > GARBAGE {
+            garbage_lines += 1;
+            if garbage_lines > MAX_GARBAGE_LINES {
                 return PipeEnd::Garbage;
             }
         }
-        if framer.discarded() > ENDLESS {
+        if framer.discarded() > MAX_DISCARDED {
             return PipeEnd::Endless;
         }
     }
 }
 
-/// Copies the server's standard error to our log, a bounded number of bounded lines.
+/// Copies the server's standard error to the log. The rate and the length of the lines are limited.
 pub(super) async fn log(mut stderr: ChildStderr, metrics: Arc<Metrics>) {
     let mut chunk = BytesMut::with_capacity(4096);
     let mut line = Vec::new();
-    let mut allowance = Allowance { since: Instant::now(), left: STDERR_LINES };
+    let mut limiter = LineLimiter::new();
     loop {
         chunk.clear();
         if !stderr.read_buf(&mut chunk).await.is_ok_and(|length| length > 0) {
@@ -141,30 +146,42 @@ pub(super) async fn log(mut stderr: ChildStderr, metrics: Arc<Metrics>) {
                 piece.split_last().filter(|(last, _)| **last == b'\n').map_or((piece, false), |(_, text)| (text, true));
             line.extend_from_slice(text.get(..room).unwrap_or(text));
             if ends {
-                emit(&line, &mut allowance, &metrics);
+                log_line(&line, &mut limiter, &metrics);
                 line.clear();
             }
         }
     }
     if !line.is_empty() {
-        emit(&line, &mut allowance, &metrics);
+        log_line(&line, &mut limiter, &metrics);
     }
 }
 
-struct Allowance {
-    since: Instant,
-    left: u32,
+/// Limits the lines logged per second.
+struct LineLimiter {
+    window_start: Instant,
+    lines_left: u32,
 }
 
-fn emit(line: &[u8], allowance: &mut Allowance, metrics: &Metrics) {
-    if allowance.since.elapsed() > Duration::from_secs(1) {
-        *allowance = Allowance { since: Instant::now(), left: STDERR_LINES };
+impl LineLimiter {
+    fn new() -> Self {
+        Self { window_start: Instant::now(), lines_left: STDERR_LINES }
     }
-    if allowance.left == 0 {
+
+    fn allows_line(&mut self) -> bool {
+        if self.window_start.elapsed() > Duration::from_secs(1) {
+            *self = Self::new();
+        }
+        let allowed = self.lines_left > 0;
+        self.lines_left = self.lines_left.saturating_sub(1);
+        allowed
+    }
+}
+
+fn log_line(line: &[u8], limiter: &mut LineLimiter, metrics: &Metrics) {
+    if limiter.allows_line() {
+        // As a field, the text stays inside quotes, so that a server cannot forge log lines.
+        info!(target: "server", stderr = &*String::from_utf8_lossy(line));
+    } else {
         metrics.dropped(Dropped::Stderr);
-        return;
     }
-    allowance.left -= 1;
-    // As a field, so that whatever is in it stays inside quotes and cannot pass for a line of ours.
-    info!(target: "server", stderr = &*String::from_utf8_lossy(line));
 }

@@ -1,6 +1,7 @@
-//! Collects dead children: the server's, and orphans that fall to us because we are process 1 of the container.
+//! Collects ended child processes: the server, and orphans, which process 1 of the container inherits.
 //!
-//! Everything ends up here, because `waitpid` for one child and for all of them cannot be mixed.
+//! All children are collected in this one place, because `waitpid` for one child and `waitpid` for all of them cannot be
+//! mixed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,28 +12,29 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_p
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// Knows who waits for whom.
+/// Collects ended children and reports their status to the tasks that wait for them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reaper {
     waiting: Arc<Mutex<HashMap<Pid, oneshot::Sender<WaitStatus>>>>,
 }
 
 impl Reaper {
-    /// Starts to collect. Orphans of descendants come to this process from now on, also where it is not process 1.
+    /// Starts to collect. From now on this process inherits orphaned descendants, even if it is not process 1.
     pub(super) fn start() -> std::io::Result<Self> {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        let mut deaths = signal(SignalKind::child())?;
+        let mut child_signals = signal(SignalKind::child())?;
         let reaper = Self::default();
         let own = reaper.clone();
         tokio::spawn(async move {
-            while deaths.recv().await.is_some() {
+            while child_signals.recv().await.is_some() {
                 own.collect();
             }
         });
         Ok(reaper)
     }
 
-    /// Tells when `pid`, a child that was just started, ends. Has to be called before the first await after its start.
+    /// Returns a receiver of the exit status of `pid`. Must be called before the first await after the child was started,
+    /// or the status may be lost.
     pub(super) fn watch(&self, pid: Pid) -> oneshot::Receiver<WaitStatus> {
         let (sender, receiver) = oneshot::channel();
         self.waiting.lock().insert(pid, sender);
@@ -43,16 +45,16 @@ impl Reaper {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let waiting = self.waiting.lock().remove(&pid);
             if let Some(sender) = waiting {
-                // Whoever no longer waits does not want to know.
+                // This fails if nobody waits any more.
                 let _ = sender.send(status);
             }
         }
     }
 }
 
-/// Kills everything that the server left behind, so that its next run meets none of it. `group` is the server's own
-/// process group; what has left the group becomes our child when its parent dies, and is found there.
-pub(super) async fn sweep(group: Pid) {
+/// Kills all processes that a run left behind, so that none of them is there in the next run. `group` is the server's
+/// process group. A process that left the group becomes a child of the shim when its parent dies, and is killed then.
+pub(super) async fn kill_remaining(group: Pid) {
     const ROUNDS: u32 = 100;
     // The group may be empty by now.
     let _ = kill_process_group(group, Signal::KILL);
@@ -62,16 +64,16 @@ pub(super) async fn sweep(group: Pid) {
             return;
         }
         for child in children {
-            // It may have died by itself.
+            // It may have ended on its own.
             let _ = kill_process(child, Signal::KILL);
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    tracing::warn!("processes of the server outlive its end");
+    tracing::warn!("failed to kill all processes that the server left behind");
 }
 
-/// Children of this process, by the parent in `/proc/<pid>/stat` (proc(5); the fields after the name, which may hold
-/// anything but ends at the last parenthesis, are state and parent). The dead among them count until collected.
+/// Returns the children of this process, by the parent in `/proc/<pid>/stat` (proc(5): the name may contain anything and
+/// ends at the last parenthesis; state and parent follow). Ended children are included until they are collected.
 fn children() -> Vec<Pid> {
     let own = rustix::process::getpid();
     let parent = |stat: &str| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok().and_then(Pid::from_raw);

@@ -1,4 +1,4 @@
-//! The one `initialize` of a run, and the list of tools.
+//! The start of a run: `initialize` and the list of tools.
 
 use std::sync::Arc;
 
@@ -6,34 +6,34 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::link::{Answer, Full, Link, Params, Request};
+use super::rpc::{Params, QueueError, Request, RequestOutcome, RpcClient};
 use crate::envelope::{ServerReport, VERSION};
 
-/// The revision we ask for; a server may answer with an older one.
+/// The MCP revision that the shim offers. A server may respond with an older one.
 const REVISION: &str = "2025-11-25";
-/// Revisions whose tools/list and tools/call are the same from our side.
+/// Revisions in which `tools/list` and `tools/call` are the same for a client.
 const REVISIONS: [&str; 4] = [REVISION, "2025-06-18", "2025-03-26", "2024-11-05"];
-/// Bounds of what a server may say of itself.
 const MAX_PAGES: usize = 50;
 const MAX_TOOLS: usize = 1000;
+/// Limit on the bytes of each response, and of all tools together.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Why a server could not be taken into service.
+/// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StartError {
-    #[error("failed to ask {0}: the server does not take requests")]
-    Full(&'static str),
-    #[error("failed to get an answer to {0}: the server ended")]
-    Gone(&'static str),
-    #[error("failed to use the answer to {method}: {what}")]
-    Answer { method: &'static str, what: String },
+    #[error("failed to send {0}: the server does not read its requests")]
+    QueueFull(&'static str),
+    #[error("failed to get a response to {0}: the server ended")]
+    ServerEnded(&'static str),
+    #[error("failed to use the response to {method}: {detail}")]
+    Response { method: &'static str, detail: String },
     #[error("failed to read the tools: more than {MAX_PAGES} pages, {MAX_TOOLS} tools or {MAX_BYTES} bytes")]
-    TooMuch,
+    TooLarge,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Initialized {
+struct InitializeResult {
     protocol_version: String,
     #[serde(default)]
     capabilities: Capabilities,
@@ -51,24 +51,24 @@ struct Page {
     next_cursor: Option<String>,
 }
 
-/// Initializes the server, with no capability of ours, and reads all its tools.
-pub(super) async fn start(link: &Arc<Link>) -> Result<ServerReport, StartError> {
+/// Initializes the server, without any client capability, and reads all its tools.
+pub(super) async fn start(client: &Arc<RpcClient>) -> Result<ServerReport, StartError> {
     let version = env!("CARGO_PKG_VERSION");
-    let hello = format!(
+    let params = format!(
         r#"{{"protocolVersion":"{REVISION}","capabilities":{{}},"clientInfo":{{"name":"mcp-fleet","version":"{version}"}}}}"#
     );
-    let initialize = ask(link, "initialize", hello.as_bytes()).await?;
-    let initialized: Initialized = parse("initialize", &initialize)?;
-    if !REVISIONS.contains(&&*initialized.protocol_version) {
-        let what = format!("its revision is none of {REVISIONS:?}");
-        return Err(StartError::Answer { method: "initialize", what });
+    let initialize = request(client, "initialize", params.as_bytes()).await?;
+    let result: InitializeResult = parse("initialize", &initialize)?;
+    if !REVISIONS.contains(&&*result.protocol_version) {
+        let detail = format!("its revision is none of {REVISIONS:?}");
+        return Err(StartError::Response { method: "initialize", detail });
     }
-    link.tell(b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n".to_vec());
-    let tools = if initialized.capabilities.tools.is_some() { list(link).await? } else { Vec::new() };
+    client.notify(b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n".to_vec());
+    let tools = if result.capabilities.tools.is_some() { list_tools(client).await? } else { Vec::new() };
     Ok(ServerReport { version: VERSION, initialize: parse("initialize", &initialize)?, tools })
 }
 
-async fn list(link: &Arc<Link>) -> Result<Vec<Box<RawValue>>, StartError> {
+async fn list_tools(client: &Arc<RpcClient>) -> Result<Vec<Box<RawValue>>, StartError> {
     let method = "tools/list";
     let mut tools = Vec::new();
     let mut bytes = 0;
@@ -78,37 +78,38 @@ async fn list(link: &Arc<Link>) -> Result<Vec<Box<RawValue>>, StartError> {
             None => "{}".to_owned(),
             Some(cursor) => serde_json::json!({ "cursor": cursor }).to_string(),
         };
-        let answer = ask(link, method, params.as_bytes()).await?;
-        let page: Page = parse(method, &answer)?;
-        bytes += answer.len();
+        let result = request(client, method, params.as_bytes()).await?;
+        let page: Page = parse(method, &result)?;
+        bytes += result.len();
         tools.extend(page.tools);
         if tools.len() > MAX_TOOLS || bytes > MAX_BYTES {
-            return Err(StartError::TooMuch);
+            return Err(StartError::TooLarge);
         }
         if page.next_cursor.is_none() {
             return Ok(tools);
         }
         cursor = page.next_cursor;
     }
-    Err(StartError::TooMuch)
+    Err(StartError::TooLarge)
 }
 
-async fn ask(link: &Arc<Link>, method: &'static str, params: &[u8]) -> Result<Bytes, StartError> {
-    let request = Request { method, params: Params::Plain(params), max_answer: MAX_BYTES };
-    let mut ticket = link.ask(&request).map_err(|full| match full {
-        Full::Closed => StartError::Gone(method),
-        Full::Busy => StartError::Full(method),
+/// Sends a request and returns the result as the server wrote it.
+async fn request(client: &Arc<RpcClient>, method: &'static str, params: &[u8]) -> Result<Bytes, StartError> {
+    let request = Request { method, params: Params::Plain(params), max_response: MAX_BYTES };
+    let mut handle = client.request(&request).map_err(|error| match error {
+        QueueError::ServerEnded => StartError::ServerEnded(method),
+        QueueError::Full => StartError::QueueFull(method),
     })?;
-    let what = match (&mut ticket.answer).await {
-        Ok(Answer::Result(result)) => return Ok(result),
-        Ok(Answer::Error(_)) => "it is an error",
-        Ok(Answer::TooLarge) => return Err(StartError::TooMuch),
-        Ok(Answer::Invalid) => "it has neither a result nor an error",
-        Ok(Answer::Gone { .. }) | Err(_) => return Err(StartError::Gone(method)),
+    let detail = match (&mut handle.outcome).await {
+        Ok(RequestOutcome::Result(result)) => return Ok(result),
+        Ok(RequestOutcome::Error(_)) => "it is an error",
+        Ok(RequestOutcome::TooLarge) => return Err(StartError::TooLarge),
+        Ok(RequestOutcome::Invalid) => "it has neither a result nor an error",
+        Ok(RequestOutcome::ServerEnded { .. }) | Err(_) => return Err(StartError::ServerEnded(method)),
     };
-    Err(StartError::Answer { method, what: what.to_owned() })
+    Err(StartError::Response { method, detail: detail.to_owned() })
 }
 
 fn parse<'a, T: Deserialize<'a>>(method: &'static str, result: &'a [u8]) -> Result<T, StartError> {
-    serde_json::from_slice(result).map_err(|error| StartError::Answer { method, what: error.to_string() })
+    serde_json::from_slice(result).map_err(|error| StartError::Response { method, detail: error.to_string() })
 }

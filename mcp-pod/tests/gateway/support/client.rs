@@ -1,4 +1,4 @@
-//! An agent: one connection, requests as raw as a test wants them.
+//! A client of the gateway: one connection, with requests as raw as a test needs them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::pki::Pki;
 
-/// An agent.
+/// A client with one HTTP/1.1 connection.
 pub(crate) struct Client {
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<()>,
@@ -29,7 +29,7 @@ pub(crate) struct Client {
     pub(crate) session: Option<String>,
 }
 
-/// What came back.
+/// The answer to a request.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -38,12 +38,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The JSON-RPC message.
+    /// Returns the JSON-RPC message.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The reason in `_meta` of a refused call, and its text.
+    /// Returns the reason in `_meta` of a denied or failed call, and its text.
     pub(crate) fn denial(&self) -> (String, String) {
         assert_eq!(self.status, 200);
         let message = self.json();
@@ -55,14 +55,14 @@ impl Answer {
         (denial["reason"].as_str().unwrap().to_owned(), text)
     }
 
-    /// The code of a JSON-RPC error, and its message.
+    /// Returns code and message of a JSON-RPC error.
     pub(crate) fn error(&self) -> (i64, String) {
         let message = self.json();
         let error = &message["error"];
         (error["code"].as_i64().unwrap_or_else(|| panic!("{message}")), error["message"].as_str().unwrap().to_owned())
     }
 
-    /// The data of the events of a stream.
+    /// Returns the messages in an event stream.
     pub(crate) fn events(&self) -> Vec<Value> {
         assert_eq!(self.headers["content-type"], "text/event-stream");
         let text = std::str::from_utf8(&self.body).unwrap();
@@ -71,12 +71,12 @@ impl Answer {
     }
 }
 
-/// TLS to the gateway, with a name that its certificate has.
+/// Opens a TLS connection to the gateway, under a name in its certificate.
 pub(crate) async fn tls(address: SocketAddr, pki: &Pki) -> TlsStream<TcpStream> {
     tls_offering(address, pki, &[]).await
 }
 
-/// The same, offering these protocols.
+/// Opens a TLS connection to the gateway that offers these ALPN protocols.
 pub(crate) async fn tls_offering(address: SocketAddr, pki: &Pki, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     for ca in CertificateDer::pem_slice_iter(&pki.gateway.ca_pem()) {
@@ -105,11 +105,12 @@ impl Client {
     }
 
     /// Closes the connection at once, whatever is in flight.
-    pub(crate) fn vanish(self) {
+    pub(crate) fn disconnect(self) {
         self.driver.abort();
     }
 
-    /// Any request; the usual headers are set unless they are among `headers`.
+    /// Sends a request with the client's token and returns the head of the answer. Adds default `Content-Type` and
+    /// `Accept` headers if `headers` does not contain them.
     pub(crate) async fn start(
         &mut self,
         method: Method,
@@ -136,7 +137,7 @@ impl Client {
         self.sender.send_request(request).await.unwrap()
     }
 
-    /// The same, read to its end.
+    /// Sends a request and returns the whole answer.
     pub(crate) async fn send(
         &mut self,
         method: Method,
@@ -150,19 +151,19 @@ impl Client {
         Answer { status: head.status, headers: head.headers, body }
     }
 
-    /// A message of 2026-07-28 with all its headers.
+    /// Sends a message of 2026-07-28 with all its headers.
     pub(crate) async fn modern(&mut self, method: &str, params: Value) -> Answer {
         let (body, headers) = modern(method, params);
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         self.send(Method::POST, "/files/mcp", &headers, body).await
     }
 
-    /// A call in 2026-07-28.
+    /// Calls a tool in 2026-07-28.
     pub(crate) async fn call(&mut self, tool: &str, arguments: Value) -> Answer {
         self.modern("tools/call", json!({"name": tool, "arguments": arguments})).await
     }
 
-    /// Opens a legacy session.
+    /// Initializes a legacy session.
     pub(crate) async fn initialize(&mut self, version: &str) -> Answer {
         let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
             "protocolVersion": version, "capabilities": {"roots": {"listChanged": true}, "sampling": {}},
@@ -172,20 +173,20 @@ impl Client {
         answer
     }
 
-    /// A message in the legacy session.
+    /// Sends a message in the legacy session.
     pub(crate) async fn legacy(&mut self, body: impl Into<Bytes>) -> Answer {
         let session = self.session.clone().unwrap_or_default();
         self.send(Method::POST, "/files/mcp", &[("mcp-session-id", &session)], body).await
     }
 
-    /// A call in the legacy session.
+    /// Calls a tool in the legacy session.
     pub(crate) async fn legacy_call(&mut self, tool: &str, arguments: Value) -> Answer {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}});
         self.legacy(body.to_string()).await
     }
 }
 
-/// Body and headers of a message of 2026-07-28.
+/// Returns body and headers of a message of 2026-07-28.
 pub(crate) fn modern(method: &str, mut params: Value) -> (String, Vec<(&'static str, String)>) {
     let mut headers = vec![("mcp-protocol-version", "2026-07-28".to_owned()), ("mcp-method", method.to_owned())];
     if let Some(name) = params["name"].as_str() {

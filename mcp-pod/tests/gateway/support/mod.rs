@@ -1,9 +1,9 @@
-//! What every test starts with.
+//! The gateway under test and everything around it: PKI, policy, ledger, shim and clients.
 
 mod client;
+mod ledger;
 mod pki;
 mod policy;
-mod purse;
 mod shim;
 
 use std::io::Write;
@@ -12,36 +12,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::model::TenantPolicy;
-use mcp_pod::gateway::audit::Audit;
-use mcp_pod::gateway::state::State;
-use mcp_pod::gateway::{Dialer, Workers, listen};
+use mcp_pod::gateway::{Audit, Dialer, State, Workers, listen};
 use mcp_pod::tls::server_config_plain;
 use parking_lot::Mutex;
+use prometheus::TextEncoder;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
 pub(crate) use client::{Client, modern, tls, tls_offering};
+pub(crate) use ledger::{Ledger, Spent};
 pub(crate) use pki::{GATEWAY_URI, Pki, Token, now};
 pub(crate) use policy::{CODER, OTHER, policy, tool};
-pub(crate) use purse::Purse;
-pub(crate) use shim::{Act, Shim};
+pub(crate) use shim::{Behaviour, Shim};
 
-/// A gateway, its shim, and what they wrote.
-pub(crate) struct World {
+/// A running gateway with a fake shim and ledger, and the audit lines it wrote.
+pub(crate) struct TestGateway {
     pub(crate) pki: Pki,
     pub(crate) state: Arc<State>,
     pub(crate) shim: Shim,
-    pub(crate) purse: Arc<Purse>,
+    pub(crate) ledger: Ledger,
     pub(crate) address: SocketAddr,
-    pub(crate) audit: Lines,
+    pub(crate) audit: AuditLog,
     policy: Mutex<TenantPolicy>,
 }
 
-/// The audit trail of a test.
+/// The audit log of a gateway under test.
 #[derive(Clone, Default)]
-pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct AuditLog(Arc<Mutex<Vec<u8>>>);
 
-impl Write for Lines {
+impl Write for AuditLog {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
@@ -52,55 +51,55 @@ impl Write for Lines {
     }
 }
 
-impl World {
-    /// The usual policy, fresh.
+impl TestGateway {
+    /// Starts a gateway with the default policy, fresh.
     pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    /// The usual policy with some change.
+    /// Starts a gateway with a changed default policy, fresh.
     pub(crate) async fn with(change: impl FnOnce(&mut TenantPolicy)) -> Self {
-        let world = Self::without_policy().await;
-        let mut policy = policy(&world.pki, world.shim.address);
+        let gateway = Self::without_policy().await;
+        let mut policy = policy(&gateway.pki, gateway.shim.address);
         change(&mut policy);
-        world.state.install(policy.clone()).unwrap();
-        world.state.mark_fresh(policy.generation, Duration::ZERO);
-        *world.policy.lock() = policy;
-        world
+        gateway.state.install(policy.clone()).unwrap();
+        gateway.state.mark_fresh(policy.generation, Duration::ZERO);
+        *gateway.policy.lock() = policy;
+        gateway
     }
 
-    /// The usual policy, last proved to be current that long ago.
-    pub(crate) async fn aged(age: Duration) -> Self {
-        let world = Self::without_policy().await;
-        let policy = policy(&world.pki, world.shim.address);
-        world.state.install(policy).unwrap();
-        world.state.mark_fresh(1, age);
-        world
+    /// Starts a gateway with the default policy, last proved current `age` ago.
+    pub(crate) async fn with_policy_age(age: Duration) -> Self {
+        let gateway = Self::without_policy().await;
+        let policy = policy(&gateway.pki, gateway.shim.address);
+        gateway.state.install(policy).unwrap();
+        gateway.state.mark_fresh(1, age);
+        gateway
     }
 
-    /// A gateway that waits for its first policy.
+    /// Starts a gateway that has no policy yet.
     pub(crate) async fn without_policy() -> Self {
-        let audit = Lines::default();
-        Self::writing(audit.clone(), audit).await
+        let audit = AuditLog::default();
+        Self::with_audit_sink(audit.clone(), audit).await
     }
 
-    /// A gateway whose audit trail goes to `sink`; `audit` is what the test reads.
-    pub(crate) async fn writing(sink: impl Write + Send + 'static, audit: Lines) -> Self {
+    /// Starts a gateway that has no policy yet and writes its audit log to `sink`. The test reads it from `audit`.
+    pub(crate) async fn with_audit_sink(sink: impl Write + Send + 'static, audit: AuditLog) -> Self {
         let pki = Pki::new();
         let shim = Shim::start(&pki).await;
-        let purse = Arc::new(Purse::default());
+        let ledger = Ledger::start();
         let dialer = Dialer::Mutual(Arc::clone(&pki.gateway));
-        let state = State::new(purse.clone(), dialer, Audit::start(sink).unwrap()).unwrap();
+        let state = State::new(Arc::clone(&ledger.leases), dialer, Audit::start(sink).unwrap()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = server_config_plain(Arc::clone(&pki.gateway)).unwrap();
         tokio::spawn(listen(listener, tls, Workers::start().unwrap(), Arc::clone(&state)));
         let policy = Mutex::new(policy(&pki, shim.address));
-        Self { pki, state, shim, purse, address, audit, policy }
+        Self { pki, state, shim, ledger, address, audit, policy }
     }
 
-    /// Puts the next generation into force.
-    pub(crate) fn change(&self, change: impl FnOnce(&mut TenantPolicy)) {
+    /// Changes the policy and installs it as the next generation.
+    pub(crate) fn change_policy(&self, change: impl FnOnce(&mut TenantPolicy)) {
         let mut policy = self.policy.lock();
         change(&mut policy);
         policy.generation += 1;
@@ -108,18 +107,18 @@ impl World {
         self.state.mark_fresh(policy.generation, Duration::ZERO);
     }
 
-    /// A client with the usual principal's token.
+    /// Connects a client with a token of the default principal.
     pub(crate) async fn client(&self) -> Client {
         self.client_with(&self.pki.token(Token::default())).await
     }
 
-    /// A client with that token.
+    /// Connects a client with the token.
     pub(crate) async fn client_with(&self, token: &str) -> Client {
         Client::connect(self.address, &self.pki, Some(token)).await
     }
 
-    /// The audit lines so far, once there are at least `count`.
-    pub(crate) async fn lines(&self, count: usize) -> Vec<Value> {
+    /// Returns the audit lines so far, once there are at least `count`.
+    pub(crate) async fn audit_lines(&self, count: usize) -> Vec<Value> {
         for _ in 0..500 {
             let text = String::from_utf8(self.audit.0.lock().clone()).unwrap();
             let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -132,26 +131,32 @@ impl World {
         panic!("fewer than {count} audit lines: {}", String::from_utf8_lossy(&self.audit.0.lock()));
     }
 
-    /// The last audit line of at least `count`.
-    pub(crate) async fn line(&self, count: usize) -> Value {
-        self.lines(count).await.pop().unwrap()
+    /// Returns the last audit line, once there are at least `count`.
+    pub(crate) async fn audit_line(&self, count: usize) -> Value {
+        self.audit_lines(count).await.pop().unwrap()
     }
 
-    /// The value of a metric, zero if it is not there. `labels` as they stand between the braces, sorted by name.
+    /// Returns all metrics in the text format.
+    pub(crate) fn metrics(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.state.registry().gather()).unwrap()
+    }
+
+    /// Returns the value of a metric, or zero if there is none. `labels` is the text between the braces, with labels
+    /// sorted by name.
     pub(crate) fn metric(&self, name: &str, labels: &str) -> f64 {
-        let text = String::from_utf8(self.state.metrics().render().unwrap()).unwrap();
+        let text = self.metrics();
         let start = format!("{name}{{{labels}}} ");
         text.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok()).unwrap_or(0.0)
     }
 }
 
-/// Waits until that is so.
-pub(crate) async fn eventually(what: &str, so: impl Fn() -> bool) {
+/// Waits until `condition` is true. `what` describes it in the failure message.
+pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..500 {
-        if so() {
+        if condition() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("never so: {what}");
+    panic!("did not happen in time: {what}");
 }

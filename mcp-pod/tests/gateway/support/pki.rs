@@ -1,4 +1,4 @@
-//! Certificates and tokens, made for one test.
+//! Certificates and tokens for one test.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(crate) const SERVER_URI: &str = "spiffe://mcp-fleet.dev/tenant/t-1/server/fi
 
 type Ca = CertifiedIssuer<'static, KeyPair>;
 
-/// The operator's CA, what it signed, and the tenant's token key.
+/// The identities that the test's CA signed, and the tenant's key for tokens.
 pub(crate) struct Pki {
     pub(crate) gateway: Arc<Identity>,
     pub(crate) shim: Arc<Identity>,
@@ -27,7 +27,7 @@ pub(crate) struct Pki {
     dirs: [tempfile::TempDir; 2],
 }
 
-/// The claims of a token that differ from the usual ones.
+/// Claims and header fields of a token. The default is a valid token.
 #[derive(Clone, Copy)]
 pub(crate) struct Token {
     pub(crate) principal: &'static str,
@@ -57,7 +57,7 @@ impl Default for Token {
     }
 }
 
-/// Unix seconds.
+/// Returns the current time in Unix seconds.
 pub(crate) fn now() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap()
 }
@@ -73,22 +73,22 @@ impl Pki {
         Self { gateway, shim, signing, dirs: [gateway_dir, shim_dir] }
     }
 
-    /// Where the gateway's certificate lies.
+    /// Returns the directory of the gateway's certificate.
     pub(crate) fn gateway_dir(&self) -> &Path {
         self.dirs[0].path()
     }
 
-    /// Where the shim's certificate lies.
+    /// Returns the directory of the shim's certificate.
     pub(crate) fn shim_dir(&self) -> &Path {
         self.dirs[1].path()
     }
 
-    /// The public point of the token key.
+    /// Returns the public point of the token key.
     pub(crate) fn point(&self) -> Vec<u8> {
         self.signing.der_bytes().to_vec()
     }
 
-    /// A token, signed with the tenant's key whatever it says.
+    /// Signs a token with the tenant's key, whatever its claims are.
     pub(crate) fn token(&self, token: Token) -> String {
         let Token { principal, tenant, audience, issuer, issued, expires, typ, kid } = token;
         let mut header = Header::new(Algorithm::ES256);
@@ -108,7 +108,7 @@ fn sub(principal: &str) -> String {
 }
 
 fn identity(ca: &Ca, uri: &str, usages: &[Eku]) -> (tempfile::TempDir, Arc<Identity>) {
-    // Not below /tmp, which is private to every tool server.
+    // Not below /tmp, because every tool server has a private /tmp.
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     write(dir.path(), ca, uri, usages);
     let identity = Identity::load(dir.path()).unwrap();

@@ -1,12 +1,12 @@
-//! The policy that tests start from: one server, a principal that holds two scopes on it, and one that holds none.
+//! The default policy of the tests: one server, a principal with two scopes on it, and a principal with none.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Server, ServerLimits, StaleAfter,
-    StringRule, TenantPolicy, Tool, Traffic, VerificationKey,
+    Argument, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Selector, Server,
+    ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -14,24 +14,24 @@ use super::pki::{Pki, SERVER_URI};
 
 pub(crate) const AUDIENCE: &str = "https://gateway.acme-mcp.svc";
 pub(crate) const ISSUER: &str = "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/t-1";
-/// The principal that may call.
+/// UID of the principal with grants.
 pub(crate) const CODER: &str = "coder-uid";
-/// The principal without grants.
+/// UID of the principal without grants.
 pub(crate) const OTHER: &str = "other-uid";
-/// The server's UID.
+/// UID of the server.
 pub(crate) const FILES: &str = "files-uid";
 
-/// An argument that has to be there.
+/// Returns a required argument.
 pub(crate) fn argument(name: &str, rule: Rule) -> Argument {
     Argument { name: name.to_owned(), required: true, rule }
 }
 
-/// A free tool.
+/// Returns a tool that costs nothing.
 pub(crate) fn tool(name: &str, class: Class, arguments: Vec<Argument>) -> Tool {
     Tool { name: name.to_owned(), class, arguments, price: Micros::ZERO }
 }
 
-/// The policy.
+/// Returns the default policy.
 pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
     let path = |root: &str| {
         let within = vec![root.to_owned()];
@@ -51,7 +51,7 @@ pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
         issuer: ISSUER.into(),
         keys: vec![VerificationKey { kid: "key-1".into(), point: pki.point() }],
         session_key: vec![9; 32],
-        traffic: Traffic::default(),
+        traffic: TenantLimits::default(),
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: Some("USD".parse().unwrap()),
         servers: vec![Server {
@@ -73,7 +73,19 @@ pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
             },
         }],
         principals: vec![principal("coder", CODER, true), principal("other", OTHER, false)],
-        budgets: vec![],
+        budgets: vec![budget()],
+    }
+}
+
+/// Returns a budget that covers every call and is larger than any test needs.
+fn budget() -> Budget {
+    Budget {
+        name: "daily".into(),
+        uid: "daily-uid".into(),
+        selector: Selector::default(),
+        period: Period::Day,
+        amount: Some(Micros::new(5_000_000)),
+        calls: Some(1_000_000),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A shim that does what a test tells it to.
+//! A fake shim whose behaviour a test sets.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,42 +24,42 @@ use tokio_rustls::TlsAcceptor;
 
 use super::pki::{GATEWAY_URI, Pki};
 
-/// What to do with the next calls.
+/// How the shim answers calls.
 #[derive(Clone, Debug)]
-pub(crate) enum Act {
-    /// Answer with these bytes.
+pub(crate) enum Behaviour {
+    /// Answers with these bytes.
     Answer(Bytes),
-    /// Answer with these pieces, each after a pause.
-    Slowly(Vec<Bytes>, Duration),
-    /// Never answer.
+    /// Answers with these chunks, each after a pause.
+    Slow(Vec<Bytes>, Duration),
+    /// Never answers.
     Hang,
-    /// Close the connection without an answer.
+    /// Closes the connection without an answer.
     Close,
-    /// Close the connection in the middle of the answer.
+    /// Closes the connection after these bytes of the answer.
     Break(Bytes),
-    /// Answer with that status.
+    /// Answers with this status.
     Status(u16),
 }
 
-/// A call as it arrived.
+/// A call that the shim received.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct ReceivedCall {
     pub(crate) header: Arc<CallHeader>,
     pub(crate) params: Value,
     pub(crate) line: String,
 }
 
-/// The shim.
+/// A fake shim.
 pub(crate) struct Shim {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    act: Mutex<Act>,
-    seen: Mutex<Vec<Seen>>,
+    behaviour: Mutex<Behaviour>,
+    calls: Mutex<Vec<ReceivedCall>>,
     connections: AtomicUsize,
-    /// Calls whose connection went away before they were answered.
+    /// Calls whose connection was closed before they were answered.
     abandoned: AtomicUsize,
     epoch: AtomicU64,
     report: Mutex<String>,
@@ -73,10 +73,10 @@ impl Shim {
         let address = listener.local_addr().unwrap();
         let acceptor = TlsAcceptor::from(server_config_mutual(Arc::clone(&pki.shim), GATEWAY_URI).unwrap());
         let shared = Arc::new(Shared {
-            act: Mutex::new(Act::Answer(Bytes::from_static(
+            behaviour: Mutex::new(Behaviour::Answer(Bytes::from_static(
                 b"{\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"done\"}]}}\n",
             ))),
-            seen: Mutex::default(),
+            calls: Mutex::default(),
             connections: AtomicUsize::new(0),
             abandoned: AtomicUsize::new(0),
             epoch: AtomicU64::new(1),
@@ -98,44 +98,44 @@ impl Shim {
         Self { address, shared }
     }
 
-    /// What to do from now on.
-    pub(crate) fn act(&self, act: Act) {
-        *self.shared.act.lock() = act;
+    /// Sets how calls are answered from now on.
+    pub(crate) fn set_behaviour(&self, behaviour: Behaviour) {
+        *self.shared.behaviour.lock() = behaviour;
     }
 
     /// Answers calls with these lines from now on.
     pub(crate) fn answer(&self, lines: &str) {
-        self.act(Act::Answer(Bytes::from(lines.to_owned())));
+        self.set_behaviour(Behaviour::Answer(Bytes::from(lines.to_owned())));
     }
 
-    /// Calls so far.
-    pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.shared.seen.lock().clone()
+    /// Returns the calls received so far.
+    pub(crate) fn calls(&self) -> Vec<ReceivedCall> {
+        self.shared.calls.lock().clone()
     }
 
+    /// Returns how many connections were accepted so far.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Returns how many calls were cancelled by closing their connection.
     pub(crate) fn abandoned(&self) -> usize {
         self.shared.abandoned.load(Ordering::SeqCst)
     }
 
-    /// Pretends that the server was started anew, and now says this.
+    /// Simulates a restart of the server, which has this report from now on.
     pub(crate) fn restart(&self, report: &str) {
         *self.shared.report.lock() = report.replace('\n', " ");
         self.shared.epoch.fetch_add(1, Ordering::SeqCst);
     }
 }
 
-/// Counts itself unless it is defused.
-struct Abandoned<'a>(&'a Shared, bool);
+/// Counts a call as abandoned on drop.
+struct CountAbandoned<'a>(&'a Shared);
 
-impl Drop for Abandoned<'_> {
+impl Drop for CountAbandoned<'_> {
     fn drop(&mut self) {
-        if !self.1 {
-            self.0.abandoned.fetch_add(1, Ordering::SeqCst);
-        }
+        self.0.abandoned.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -155,23 +155,23 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     let line = params.strip_suffix('\n').unwrap().to_owned();
     assert!(!line.contains('\n'), "the parameters are one line");
     let header = Arc::new(serde_json::from_str(header).unwrap());
-    shared.seen.lock().push(Seen { header, params: serde_json::from_str(&line).unwrap(), line });
-    let act = shared.act.lock().clone();
-    match act {
-        Act::Answer(bytes) => respond(200, whole(bytes)),
-        Act::Status(status) => respond(status, whole(Bytes::new())),
-        Act::Close => Err(std::io::ErrorKind::BrokenPipe.into()),
-        Act::Hang => {
-            let _abandoned = Abandoned(&shared, false);
+    shared.calls.lock().push(ReceivedCall { header, params: serde_json::from_str(&line).unwrap(), line });
+    let behaviour = shared.behaviour.lock().clone();
+    match behaviour {
+        Behaviour::Answer(bytes) => respond(200, whole(bytes)),
+        Behaviour::Status(status) => respond(status, whole(Bytes::new())),
+        Behaviour::Close => Err(std::io::ErrorKind::BrokenPipe.into()),
+        Behaviour::Hang => {
+            let _abandoned = CountAbandoned(&shared);
             std::future::pending::<Infallible>().await;
             respond(500, whole(Bytes::new()))
         }
-        Act::Break(bytes) => {
+        Behaviour::Break(bytes) => {
             let broken = Err(std::io::ErrorKind::BrokenPipe.into());
             let pieces = futures::stream::iter([Ok(Frame::data(bytes)), broken]);
             respond(200, BodyExt::boxed(StreamBody::new(pieces)))
         }
-        Act::Slowly(pieces, pause) => {
+        Behaviour::Slow(pieces, pause) => {
             let pieces = futures::stream::iter(pieces).then(move |piece| async move {
                 tokio::time::sleep(pause).await;
                 Ok(Frame::data(piece))
@@ -182,7 +182,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     }
 }
 
-/// `BoxBody` wants `Sync`, which a boxed stream is not; only one task ever polls it.
+/// A stream that is `Sync`, which `BoxBody` requires and a boxed stream is not. Only one task ever polls it.
 struct SyncStream<S>(Mutex<S>);
 
 impl<S> SyncStream<S> {
@@ -203,7 +203,7 @@ fn whole(bytes: Bytes) -> Body {
     http_body_util::Full::new(bytes).map_err(|never: Infallible| match never {}).boxed()
 }
 
-/// What the server says of itself.
+/// Default report of the server.
 const REPORT: &str = r#"{"version":1,
 "initialize":{"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true},"logging":{}},
   "serverInfo":{"name":"secure-files","version":"1.2.3","title":"Files"},"instructions":"Be careful."},

@@ -8,14 +8,14 @@ use mcp_fleet_policy::units::Micros;
 
 use crate::ledger::book::{Amount, Book};
 use crate::ledger::period::Span;
-use crate::shared_state::Figure;
+use crate::shared_state::BudgetState;
 
 /// Computes it. `refused`: the last lease that was asked for was refused because nothing was left.
-pub(super) fn figure(budget: &Budget, span: Span, book: Option<&Book>, refused: bool) -> Figure {
+pub(super) fn figure(budget: &Budget, span: Span, book: Option<&Book>, refused: bool) -> BudgetState {
     let none = Amount::default();
     let (settled, leased, forfeited) =
         book.map_or((none, none, none), |book| (book.settled(), book.leased(), book.forfeited()));
-    let charged = settled.plus(leased).plus(forfeited);
+    let charged = settled.saturating_add(leased).saturating_add(forfeited);
     let money = |micros: u64| budget.amount.map(|_| Micros::new(micros));
     let used_up = |limit: Option<u64>, charged: u64, leased: u64| {
         limit.is_some_and(|limit| limit.saturating_sub(charged) == 0 && leased == 0)
@@ -36,7 +36,7 @@ pub(super) fn figure(budget: &Budget, span: Span, book: Option<&Book>, refused: 
     };
     let exhausted =
         refused || used_up(amount, charged.micros, leased.micros) || used_up(budget.calls, charged.calls, leased.calls);
-    Figure { spending, exhausted }
+    BudgetState { spending, exhausted }
 }
 
 fn time(unix: i64) -> Time {
@@ -49,7 +49,7 @@ pub(super) mod tests {
     use mcp_fleet_policy::model::{Period, Selector};
 
     use super::*;
-    use crate::ledger::book::{Ask, Holder, Item, Limit, Report};
+    use crate::ledger::book::{Holder, LeaseRequest, Limit, Report, ReportItem};
 
     pub(crate) const SPAN: Span = Span { start: 1_794_960_000, end: 1_795_046_400 };
 
@@ -70,11 +70,11 @@ pub(super) mod tests {
         let holder = Holder { pod_uid: "p".into(), epoch: "e".into() };
         let amount = Amount { micros: 30, calls: 3 };
         let limit = Limit { micros: Some(100), calls: Some(10) };
-        for (request, id) in [(1, "a"), (2, "b")] {
-            let ask = Ask { holder: holder.clone(), request, wanted: amount, least: amount };
-            book.grant(&ask, limit, id.into(), 0).unwrap();
+        for (number, id) in [(1, "a"), (2, "b")] {
+            let request = LeaseRequest { holder: holder.clone(), number, wanted: amount, minimum: amount };
+            book.grant(&request, limit, id.into(), 0).unwrap();
         }
-        let item = Item { principal: "acme/coder".into(), server: "files".into(), tool: "read".into(), amount };
+        let item = ReportItem { principal: "acme/coder".into(), server: "files".into(), tool: "read".into(), amount };
         let report = Report { holder, lease: "a".into(), sequence: 1, total: amount, last: true, items: vec![item] };
         book.report(&report).unwrap();
         book

@@ -111,7 +111,7 @@ impl Collector for SpendMetrics {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let Some(leading) = self.shared_state.policies.leading() else { return Vec::new() };
+        let Some(leading) = self.shared_state.policies.leader_state() else { return Vec::new() };
         let tenants = self.shared_state.policies.all();
         self.generation.reset();
         for published in &tenants {
@@ -154,7 +154,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "what is shown has to be exact")]
     use std::time::Duration;
 
-    use mcp_fleet_policy::model::{StaleAfter, TenantPolicy, Traffic};
+    use mcp_fleet_policy::model::{StaleAfter, TenantLimits, TenantPolicy};
 
     use super::*;
 
@@ -168,7 +168,7 @@ mod tests {
             issuer: "https://issuer".into(),
             keys: Vec::new(),
             session_key: vec![0; 32],
-            traffic: Traffic::default(),
+            traffic: TenantLimits::default(),
             stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
             currency: Some("USD".parse().unwrap()),
             servers: Vec::new(),

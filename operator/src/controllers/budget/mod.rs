@@ -22,7 +22,7 @@ use super::outcome::{Outcome, Rejection, Until};
 use crate::context::Context;
 use crate::kubernetes::cache::{Cache, Change, in_namespace, references, with_uid};
 use crate::shared_state::verdict::Kind;
-use crate::shared_state::{Figure, StateChange};
+use crate::shared_state::{BudgetState, StateChange};
 
 pub(crate) use metrics::SpendMetrics;
 pub(crate) use summary::run;
@@ -36,7 +36,7 @@ pub(crate) struct Budgets;
 struct Known {
     enforcement: Enforcement,
     /// How much of the budget is used; none before the ledger was summed up once.
-    figure: Option<Figure>,
+    figure: Option<BudgetState>,
 }
 
 impl Controller for Budgets {
@@ -73,7 +73,7 @@ impl Controller for Budgets {
             Ok(owner) => {
                 let uid = ObjectId::of(&object.metadata)?.uid;
                 let enforcement = Enforcement::read(&ctx.shared_state, &owner.id.uid, Kind::Budget, &uid);
-                Outcome::Applied(Known { enforcement, figure: ctx.shared_state.figures.get(&uid) })
+                Outcome::Applied(Known { enforcement, figure: ctx.shared_state.budgets.get(&uid) })
             }
             Err(rejection) => Outcome::Rejected(rejection),
         };

@@ -8,7 +8,7 @@ use mcp_fleet_crds::{MCPBudget, MCPBudgetStatus};
 use super::Known;
 use crate::controllers::outcome::Outcome;
 use crate::controllers::status;
-use crate::shared_state::Figure;
+use crate::shared_state::BudgetState;
 use crate::shared_state::verdict::Verdict;
 
 /// Returns the status that follows from the outcome of a reconcile.
@@ -49,7 +49,7 @@ fn exhausted_before(conditions: &[Condition]) -> Option<NewCondition> {
     Some(NewCondition { kind: ConditionType::Exhausted, status, reason, message: before.message.clone() })
 }
 
-fn exhausted(figure: &Figure) -> NewCondition {
+fn exhausted(figure: &BudgetState) -> NewCondition {
     let kind = ConditionType::Exhausted;
     if figure.exhausted {
         let end = figure.spending.current_period.end.0;
@@ -90,12 +90,12 @@ mod tests {
         TenantState { generation: 3, gateways, ..TenantState::default() }
     }
 
-    fn known(verdict: Option<&Verdict>, figure: Option<&Figure>) -> Outcome<Known> {
+    fn known(verdict: Option<&Verdict>, figure: Option<&BudgetState>) -> Outcome<Known> {
         let enforcement = Enforcement { state: enforced(), verdict: verdict.cloned() };
         Outcome::Applied(Known { enforcement, figure: figure.cloned() })
     }
 
-    fn status_with(verdict: Option<&Verdict>, figure: Option<&Figure>) -> MCPBudgetStatus {
+    fn status_with(verdict: Option<&Verdict>, figure: Option<&BudgetState>) -> MCPBudgetStatus {
         status(&object(), &known(verdict, figure), Timestamp::UNIX_EPOCH)
     }
 

@@ -32,12 +32,12 @@ pub(crate) async fn run(ctx: Arc<Context>) {
 fn has_new_budget(ctx: &Context) -> bool {
     let all = ctx.shared_state.policies.all();
     let mut budgets = all.iter().flat_map(|published| &published.policy.budgets);
-    budgets.any(|budget| ctx.shared_state.figures.get(&budget.uid).is_none())
+    budgets.any(|budget| ctx.shared_state.budgets.get(&budget.uid).is_none())
 }
 
 /// Computes the figures of every budget, and notifies the controllers that show them.
 fn sum_up(ctx: &Context) {
-    let Some(leading) = ctx.shared_state.policies.leading() else { return };
+    let Some(leading) = ctx.shared_state.policies.leader_state() else { return };
     let now = Timestamp::now().as_second();
     let mut figures = HashMap::new();
     let mut ceilings = Vec::new();
@@ -53,7 +53,7 @@ fn sum_up(ctx: &Context) {
             figures.insert(budget.uid.clone(), figure);
         }
     }
-    for uid in ctx.shared_state.figures.replace(figures) {
+    for uid in ctx.shared_state.budgets.replace(figures) {
         ctx.shared_state.notify(Kind::Budget, &uid);
     }
     for (tenant_uid, spending) in ceilings {

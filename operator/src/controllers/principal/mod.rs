@@ -121,7 +121,7 @@ async fn revoke(object: &MCPPrincipal, ctx: &Context) -> Result<Option<i64>, Rec
     let uid = ObjectId::of(&object.metadata)?.uid;
     let requested = object.spec.revoke_issued_before.as_ref().map(|time| time.0);
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-    if let Some(until) = revocation::asked(requested, Timestamp::now())
+    if let Some(until) = revocation::requested(requested, Timestamp::now())
         && let Some(Owner { id: tenant, .. }) = Owner::of_namespace(&ctx.cache, namespace)?
     {
         let exists = |uid: &str| with_uid(&ctx.cache.principals, uid).is_some();

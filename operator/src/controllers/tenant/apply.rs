@@ -92,7 +92,7 @@ async fn ensure_keys(ctx: &Context, tenant: &Tenant) -> Result<(), ReconcileErro
     if !known {
         ctx.shared_state.request_compilation(&tenant.id.uid);
     }
-    ctx.keys.keep(&tenant.id.name, &tenant.id.uid, &keys).await?;
+    ctx.keys.restore_secret(&tenant.id.name, &tenant.id.uid, &keys).await?;
     Ok(())
 }
 

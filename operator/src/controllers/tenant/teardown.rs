@@ -47,7 +47,7 @@ pub(super) async fn tear_down(object: &MCPTenant, ctx: &Context) -> Result<Teard
         delete(&ctx.client, &namespaces, None, &tenant.runtime_namespace, None).await?;
     }
     clean_namespace(ctx, object, &tenant, &inputs).await?;
-    ctx.shared_state.forget_tenant(uid);
+    ctx.shared_state.remove_tenant(uid);
     ctx.shared_state.request_compilation(uid);
     ctx.events.normal(object, "TornDown", "Delete", format!("the tenant {} is torn down", tenant.id.name)).await;
     Ok(Teardown::Done)

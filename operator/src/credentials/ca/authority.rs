@@ -1,4 +1,4 @@
-//! The signing key, and what it signs. No I/O; the clock comes as an argument.
+//! The authority's key, and the certificates that it signs. No I/O; the current time is an argument.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use rcgen::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// How long the authority's own certificate is valid. There is no rotation of the authority yet, so it is long.
+/// How long the authority's own certificate is valid. This is long, because the authority is not rotated yet.
 const CA_VALIDITY: Duration = Duration::from_hours(24 * 3650);
 
-/// How long a leaf in a Secret is valid.
+/// How long a leaf certificate in a Secret is valid.
 pub(super) const LEAF_VALIDITY: Duration = Duration::from_hours(24 * 30);
 
-/// Clocks of pods may be behind ours by this much.
+/// How far a certificate's validity starts in the past, for pods whose clock is behind.
 const BACKDATE: Duration = Duration::from_mins(5);
 
-/// Why a certificate could not be made.
+/// Why a certificate could not be created or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
-    /// The key or certificate could not be made or signed.
-    #[error("failed to make a certificate")]
-    Make(#[from] rcgen::Error),
-    /// The authority's certificate is not PEM, not X.509, or has another key.
+    /// The key or certificate could not be created or signed.
+    #[error("failed to create a certificate")]
+    Create(#[from] rcgen::Error),
+    /// The authority's certificate is not PEM, not X.509, or does not match the key.
     #[error("failed to read the certificate of the authority: {0}")]
     Read(&'static str),
 }
@@ -38,25 +38,25 @@ pub(crate) struct Authority {
     not_after: i64,
 }
 
-/// What a leaf is to carry.
+/// Contents of a leaf certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LeafRequest {
     /// DNS names, in order.
     pub dns: Vec<String>,
-    /// The identity that peers compare, if peers do.
+    /// URI name that peers compare; none if no peer does.
     pub uri: Option<String>,
-    /// Whether it may serve.
+    /// Whether the certificate may authenticate a server.
     pub server: bool,
-    /// Whether it may dial.
+    /// Whether the certificate may authenticate a client.
     pub client: bool,
 }
 
-/// A leaf with its key.
+/// A leaf certificate with its key.
 #[derive(Clone)]
 pub(crate) struct Leaf {
-    /// PEM of the certificate.
+    /// Certificate, PEM.
     pub certificate_pem: String,
-    /// PEM of the key (PKCS #8).
+    /// Key, PEM (PKCS #8).
     pub key_pem: String,
 }
 
@@ -67,7 +67,7 @@ impl std::fmt::Debug for Leaf {
 }
 
 impl Authority {
-    /// Makes a new authority: its certificate and key, both PEM.
+    /// Generates an authority. Returns its certificate and key, both PEM.
     pub(crate) fn generate(now: Timestamp) -> Result<(String, String), CaError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::default();
@@ -79,7 +79,7 @@ impl Authority {
         Ok((certificate.pem(), key.serialize_pem()))
     }
 
-    /// Reads one back.
+    /// Parses an authority.
     pub(crate) fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, CaError> {
         let key = KeyPair::from_pem(key_pem)?;
         let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes())
@@ -87,7 +87,7 @@ impl Authority {
         let (_, parsed) = X509Certificate::from_der(&pem.contents)
             .map_err(|_| CaError::Read("it is not X.509; restore the Secret from a backup"))?;
         if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-            return Err(CaError::Read("its key is another; restore the Secret from a backup"));
+            return Err(CaError::Read("it does not match the key; restore the Secret from a backup"));
         }
         let key_id = super::key_id::subject_key_id(&parsed).ok_or(CaError::Read("it has no key id"))?;
         let not_after = parsed.validity().not_after.timestamp();
@@ -95,22 +95,22 @@ impl Authority {
         Ok(Self { certificate_pem: certificate_pem.to_owned(), issuer, key_id, not_after })
     }
 
-    /// PEM of the certificate that clients trust.
+    /// Returns the certificate that clients trust, PEM.
     pub(crate) fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// The key id that leaves of this authority name as their issuer's.
+    /// Returns the key identifier, which leaf certificates contain as their issuer's.
     pub(crate) fn key_id(&self) -> &[u8] {
         &self.key_id
     }
 
-    /// Signs a leaf that lives in a Secret, valid for 30 days.
+    /// Issues a leaf certificate for a Secret, valid for 30 days.
     pub(crate) fn issue(&self, request: &LeafRequest, now: Timestamp) -> Result<Leaf, CaError> {
         self.issue_until(request, now, now.as_second().saturating_add_unsigned(LEAF_VALIDITY.as_secs()))
     }
 
-    /// Signs a leaf that stays in the memory of this process, valid as long as the authority.
+    /// Issues a leaf certificate for this process only, valid as long as the authority.
     pub(crate) fn issue_in_memory(&self, request: &LeafRequest, now: Timestamp) -> Result<Leaf, CaError> {
         self.issue_until(request, now, self.not_after)
     }
@@ -119,7 +119,7 @@ impl Authority {
         let LeafRequest { dns, uri, server, client } = request;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::default();
-        // The names are in the SAN; a common name is limited to 64 characters, which ours can exceed.
+        // The names are in the SAN. A common name is limited to 64 characters, which our names can exceed.
         params.distinguished_name = rcgen::DistinguishedName::new();
         for name in dns {
             params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));

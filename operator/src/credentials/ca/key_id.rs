@@ -3,7 +3,7 @@
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::X509Certificate;
 
-/// Of the certificate that signed this one.
+/// Returns the key identifier of the certificate's issuer.
 pub(super) fn authority_key_id(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
     certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0.to_vec()),
@@ -11,7 +11,7 @@ pub(super) fn authority_key_id(certificate: &X509Certificate<'_>) -> Option<Vec<
     })
 }
 
-/// Of this one.
+/// Returns the key identifier of the certificate itself.
 pub(super) fn subject_key_id(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
     certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),

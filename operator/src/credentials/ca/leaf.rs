@@ -1,4 +1,4 @@
-//! Whether a leaf that is in a Secret is still the one that is wanted. Pure.
+//! Decides whether a leaf certificate in a Secret must be renewed. Pure.
 
 use jiff::Timestamp;
 use rcgen::KeyPair;
@@ -8,43 +8,46 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::authority::{Authority, LEAF_VALIDITY, LeafRequest};
 use super::key_id::authority_key_id;
 
-/// Why a leaf is made anew.
+/// Why a leaf certificate is renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Renewal {
-    /// It cannot be read, or its key is another's.
+pub(crate) enum RenewalReason {
+    /// The certificate or key cannot be parsed, or they do not match.
     Unreadable,
-    /// Another authority signed it.
+    /// Another authority signed the certificate.
     Authority,
-    /// It carries other names or usages.
+    /// The names or usages differ from the requested ones.
     Contents,
-    /// Two thirds of its life have passed.
+    /// Two thirds of the validity have passed.
     Age,
 }
 
-/// Why the leaf has to be replaced; none if it is good.
-pub(super) fn renewal(
+/// Returns why the leaf certificate must be renewed; none if it need not be.
+pub(super) fn leaf_renewal_reason(
     certificate_pem: &[u8],
     key_pem: &[u8],
     authority: &Authority,
     request: &LeafRequest,
     now: Timestamp,
-) -> Option<Renewal> {
-    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(certificate_pem) else { return Some(Renewal::Unreadable) };
-    let Ok((_, parsed)) = X509Certificate::from_der(&pem.contents) else { return Some(Renewal::Unreadable) };
+) -> Option<RenewalReason> {
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(certificate_pem) else {
+        return Some(RenewalReason::Unreadable);
+    };
+    let Ok((_, parsed)) = X509Certificate::from_der(&pem.contents) else { return Some(RenewalReason::Unreadable) };
     let key = std::str::from_utf8(key_pem).ok().and_then(|pem| KeyPair::from_pem(pem).ok());
     if key.is_none_or(|key| key.public_key_raw() != parsed.public_key().subject_public_key.data.as_ref()) {
-        return Some(Renewal::Unreadable);
+        return Some(RenewalReason::Unreadable);
     }
     if authority_key_id(&parsed).as_deref() != Some(authority.key_id()) {
-        return Some(Renewal::Authority);
+        return Some(RenewalReason::Authority);
     }
     if contents(&parsed).as_ref() != Some(request) {
-        return Some(Renewal::Contents);
+        return Some(RenewalReason::Contents);
     }
     let renew_from = parsed.validity().not_after.timestamp() - i64::try_from(LEAF_VALIDITY.as_secs() / 3).unwrap_or(0);
-    (now.as_second() >= renew_from).then_some(Renewal::Age)
+    (now.as_second() >= renew_from).then_some(RenewalReason::Age)
 }
 
+/// Returns the contents of a certificate; none if it has no names, names of another kind, or no extended key usage.
 fn contents(certificate: &X509Certificate<'_>) -> Option<LeafRequest> {
     let mut found = LeafRequest { dns: Vec::new(), uri: None, server: false, client: false };
     for name in &certificate.subject_alternative_name().ok()??.value.general_names {
@@ -85,53 +88,61 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_leaf_carries_what_was_asked_for_and_stays() {
+    fn a_leaf_is_renewed_after_two_thirds_of_its_validity() {
         let authority = authority(now());
         let leaf = authority.issue(&request(), now()).unwrap();
-        let check = |at| renewal(leaf.certificate_pem.as_bytes(), leaf.key_pem.as_bytes(), &authority, &request(), at);
+        let check = |at| {
+            leaf_renewal_reason(leaf.certificate_pem.as_bytes(), leaf.key_pem.as_bytes(), &authority, &request(), at)
+        };
         assert_eq!(check(now()), None);
         assert_eq!(check(now() + Duration::from_hours(24 * 20 - 1)), None);
-        assert_eq!(check(now() + Duration::from_hours(24 * 20)), Some(Renewal::Age));
+        assert_eq!(check(now() + Duration::from_hours(24 * 20)), Some(RenewalReason::Age));
     }
 
     #[test]
-    fn a_leaf_with_another_name_or_usage_is_replaced() {
+    fn a_leaf_with_another_name_or_usage_is_renewed() {
         let authority = authority(now());
         let leaf = authority.issue(&request(), now()).unwrap();
         let mut other = request();
         other.uri = Some(crate::credentials::ca::gateway_identity("u-2"));
         let check = |want: &LeafRequest| {
-            renewal(leaf.certificate_pem.as_bytes(), leaf.key_pem.as_bytes(), &authority, want, now())
+            leaf_renewal_reason(leaf.certificate_pem.as_bytes(), leaf.key_pem.as_bytes(), &authority, want, now())
         };
-        assert_eq!(check(&other), Some(Renewal::Contents));
+        assert_eq!(check(&other), Some(RenewalReason::Contents));
         let serve_only = LeafRequest { client: false, ..request() };
-        assert_eq!(check(&serve_only), Some(Renewal::Contents));
+        assert_eq!(check(&serve_only), Some(RenewalReason::Contents));
     }
 
     #[test]
-    fn a_leaf_of_another_authority_or_with_another_key_is_replaced() {
+    fn a_leaf_of_another_authority_or_with_another_key_is_renewed() {
         let (ours, theirs) = (authority(now()), authority(now()));
         let leaf = theirs.issue(&request(), now()).unwrap();
-        let stranger = theirs.issue(&request(), now()).unwrap();
+        let other_leaf = theirs.issue(&request(), now()).unwrap();
         assert_eq!(
-            renewal(leaf.certificate_pem.as_bytes(), leaf.key_pem.as_bytes(), &ours, &request(), now()),
-            Some(Renewal::Authority)
+            leaf_renewal_reason(leaf.certificate_pem.as_bytes(), leaf.key_pem.as_bytes(), &ours, &request(), now()),
+            Some(RenewalReason::Authority)
         );
         assert_eq!(
-            renewal(leaf.certificate_pem.as_bytes(), stranger.key_pem.as_bytes(), &theirs, &request(), now()),
-            Some(Renewal::Unreadable)
+            leaf_renewal_reason(
+                leaf.certificate_pem.as_bytes(),
+                other_leaf.key_pem.as_bytes(),
+                &theirs,
+                &request(),
+                now()
+            ),
+            Some(RenewalReason::Unreadable)
         );
     }
 
     #[test]
-    fn an_authority_refuses_a_key_that_is_not_its_own() {
+    fn an_authority_with_the_wrong_key_is_rejected() {
         let (certificate, _) = Authority::generate(now()).unwrap();
         let (_, key) = Authority::generate(now()).unwrap();
         assert!(Authority::from_pem(&certificate, &key).is_err());
     }
 
     #[test]
-    fn a_shims_leaf_cannot_dial() {
+    fn the_certificate_of_a_shim_cannot_authenticate_a_client() {
         let authority = authority(now());
         let want = LeafRequest {
             dns: vec![],

@@ -1,8 +1,9 @@
-//! The operator's certificate authority: one key in the Secret `mcp-fleet-ca`, made once, never replaced by the
-//! operator. It signs the serving certificates of operator and gateways, and the certificates with which gateway and
-//! shim know each other.
+//! The operator's certificate authority: one key in the Secret `mcp-fleet-ca`. The operator creates it once and never
+//! replaces it. It signs the serving certificates of the operator and the gateways, and the certificates with which
+//! gateways and shims authenticate each other.
 //!
-//! Peers inside a tenant are told apart by an exact URI name (tenant UID and role), not by a valid chain alone.
+//! A valid chain alone does not identify a peer inside a tenant: peers also compare an exact URI name, which contains
+//! the tenant's UID and the role.
 
 mod authority;
 mod key_id;
@@ -12,12 +13,12 @@ mod secret;
 pub(crate) use authority::{Authority, CaError, LeafRequest};
 pub(crate) use secret::{SecretError, TlsSecret, ensure_tls, load_or_create};
 
-/// The URI name of a tenant's gateway.
+/// Returns the URI name of a tenant's gateway.
 pub(crate) fn gateway_identity(tenant_uid: &str) -> String {
     format!("spiffe://mcp-fleet.dev/tenant/{tenant_uid}/gateway")
 }
 
-/// The URI name of the shim of one server.
+/// Returns the URI name of a server's shim.
 pub(crate) fn server_identity(tenant_uid: &str, server_uid: &str) -> String {
     format!("spiffe://mcp-fleet.dev/tenant/{tenant_uid}/server/{server_uid}")
 }

@@ -1,5 +1,5 @@
-//! Where certificates are kept: Secrets that are created once, then replaced only against the `resourceVersion` that
-//! was read.
+//! Stores certificates in Secrets. A Secret is created once, and later replaced only if it still has the
+//! `resourceVersion` that was read.
 
 use std::collections::BTreeMap;
 
@@ -10,43 +10,44 @@ use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 
 use super::authority::{Authority, CaError, LeafRequest};
-use super::leaf::{Renewal, renewal};
+use super::leaf::{RenewalReason, leaf_renewal_reason};
 use crate::kubernetes::FIELD_MANAGER;
 
-/// The Secret of the authority, in the operator's namespace.
+/// Name of the authority's Secret, in the operator's namespace.
 pub(super) const CA_SECRET: &str = "mcp-fleet-ca";
 
-/// Why a Secret could not be brought to what it should be.
+/// Why a Secret with a certificate could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SecretError {
     /// The API server refused or could not be reached.
     #[error("failed to read or write the Secret {name}")]
     Api {
-        /// Which Secret.
+        /// Name of the Secret.
         name: String,
-        /// What the API server said.
+        /// Error of the API server.
         source: kube::Error,
     },
-    /// It lacks a key or what is there cannot be used.
+    /// The Secret lacks a key, or its contents are invalid.
     #[error("failed to use the Secret {name}: {reason}")]
     Unusable {
-        /// Which Secret.
+        /// Name of the Secret.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong with the Secret.
         reason: &'static str,
     },
-    /// One of that name is there, and is not ours.
-    #[error("a Secret {name} is there that MCP Fleet did not make; delete or rename it")]
+    /// A Secret of this name exists that the operator did not create.
+    #[error("the Secret {name} exists, but MCP Fleet did not create it; delete or rename it")]
     NotOurs {
-        /// Which Secret.
+        /// Name of the Secret.
         name: String,
     },
-    /// A certificate could not be made.
+    /// A certificate could not be created.
     #[error(transparent)]
     Certificate(#[from] CaError),
 }
 
-/// Reads the authority, or makes it where there is none. Of two replicas that try, one wins, and both read its key.
+/// Loads the authority, or creates it if it does not exist. If two replicas create it at the same time, one succeeds
+/// and both use its key.
 pub(crate) async fn load_or_create(client: &Client, namespace: &str, now: Timestamp) -> Result<Authority, SecretError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let failed = |source| SecretError::Api { name: CA_SECRET.into(), source };
@@ -67,7 +68,7 @@ pub(crate) async fn load_or_create(client: &Client, namespace: &str, now: Timest
     };
     match api.create(&post(), &secret).await {
         Ok(created) => {
-            tracing::info!(secret = CA_SECRET, "made the certificate authority");
+            tracing::info!(secret = CA_SECRET, "created the certificate authority");
             read_authority(&created)
         }
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
@@ -89,20 +90,20 @@ fn read_authority(secret: &Secret) -> Result<Authority, SecretError> {
     Ok(Authority::from_pem(text("tls.crt")?, text("tls.key")?)?)
 }
 
-/// A Secret with a leaf of the authority, its key, and the authority's certificate.
+/// A Secret with a leaf certificate, its key, and the authority's certificate.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsSecret<'a> {
-    /// Where it is.
+    /// Namespace of the Secret.
     pub namespace: &'a str,
-    /// Its name.
+    /// Name of the Secret.
     pub name: &'a str,
-    /// Its labels; the UID labels among them tell whether one that is there is ours.
+    /// Labels of the Secret. The UID labels tell whether an existing Secret belongs to the same owner.
     pub labels: BTreeMap<String, String>,
-    /// What the leaf is to carry.
+    /// Contents of the leaf certificate.
     pub request: LeafRequest,
 }
 
-/// Creates the Secret, or replaces its leaf when that is no longer what is wanted. Answers why it was written.
+/// Creates the Secret, or renews its leaf certificate if needed. Returns what was written; none if nothing was.
 pub(crate) async fn ensure_tls(
     client: &Client,
     authority: &Authority,
@@ -120,30 +121,36 @@ pub(crate) async fn ensure_tls(
     if !crate::kubernetes::labels::same_owner(found.metadata.labels.as_ref(), &want.labels) {
         return Err(SecretError::NotOurs { name: want.name.into() });
     }
-    let Some(reason) = judge(&found, authority, want, now) else { return Ok(None) };
+    let Some(reason) = renewal_reason(&found, authority, want, now) else { return Ok(None) };
     let secret = render(want, authority, now, found.metadata.resource_version)?;
     api.replace(want.name, &post(), &secret).await.map_err(failed)?;
-    Ok(Some(Written::Replaced(reason)))
+    Ok(Some(Written::Renewed(reason)))
 }
 
-/// What was done to a Secret.
+/// How a Secret was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// It was not there.
+    /// The Secret did not exist and was created.
     Created,
-    /// Its leaf was replaced.
-    Replaced(Renewal),
+    /// The leaf certificate was renewed.
+    Renewed(RenewalReason),
 }
 
-fn judge(found: &Secret, authority: &Authority, want: &TlsSecret<'_>, now: Timestamp) -> Option<Renewal> {
+/// Returns why the certificate in a Secret must be renewed; none if it need not be.
+fn renewal_reason(
+    found: &Secret,
+    authority: &Authority,
+    want: &TlsSecret<'_>,
+    now: Timestamp,
+) -> Option<RenewalReason> {
     let value = |key: &str| found.data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.as_slice());
     let (Some(certificate), Some(key), Some(ca)) = (value("tls.crt"), value("tls.key"), value("ca.crt")) else {
-        return Some(Renewal::Unreadable);
+        return Some(RenewalReason::Unreadable);
     };
     if ca != authority.certificate_pem().as_bytes() {
-        return Some(Renewal::Authority);
+        return Some(RenewalReason::Authority);
     }
-    renewal(certificate, key, authority, &want.request, now)
+    leaf_renewal_reason(certificate, key, authority, &want.request, now)
 }
 
 fn render(

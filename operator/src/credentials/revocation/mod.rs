@@ -1,7 +1,7 @@
-//! Revocations that hold for ever: the highest `revokeIssuedBefore` that each principal ever had.
+//! Permanent revocations: the highest `revokeIssuedBefore` that each principal ever had.
 //!
-//! They are kept in one ConfigMap per tenant in the operator's namespace, out of the tenant's reach and outside
-//! status: going back in Git, or patching a status, does not make a revoked token good again.
+//! They are stored in one ConfigMap per tenant in the operator's namespace, which tenants cannot access, and not in
+//! status: neither a Git revert nor a patched status makes a revoked token valid again.
 
 mod store;
 
@@ -9,10 +9,10 @@ pub(crate) use store::{RevocationError, Revocations};
 
 use jiff::Timestamp;
 
-/// What a `revokeIssuedBefore` means now: tokens with `iat` at or before this Unix second are refused. A time in the
-/// future means nothing yet.
-pub(crate) fn asked(revoke_issued_before: Option<Timestamp>, now: Timestamp) -> Option<i64> {
-    revoke_issued_before.filter(|asked| *asked <= now).map(Timestamp::as_second)
+/// Returns the revocation that a `revokeIssuedBefore` requests: tokens with `iat` at or before this Unix second are
+/// refused. A time in the future has no effect yet.
+pub(crate) fn requested(revoke_issued_before: Option<Timestamp>, now: Timestamp) -> Option<i64> {
+    revoke_issued_before.filter(|time| *time <= now).map(Timestamp::as_second)
 }
 
 #[cfg(test)]
@@ -26,8 +26,8 @@ mod tests {
     #[test]
     fn a_time_in_the_future_revokes_nothing() {
         let now = at("2026-11-22T12:00:00Z");
-        assert_eq!(asked(Some(at("2026-11-22T12:00:01Z")), now), None);
-        assert_eq!(asked(Some(now), now), Some(now.as_second()));
-        assert_eq!(asked(None, now), None);
+        assert_eq!(requested(Some(at("2026-11-22T12:00:01Z")), now), None);
+        assert_eq!(requested(Some(now), now), Some(now.as_second()));
+        assert_eq!(requested(None, now), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Where revocations are kept: written by compare-and-swap before anyone hears of them, never lowered.
+//! Stores revocations. A revocation is written by compare-and-swap before it takes effect, and it never moves back.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::kubernetes::labels;
 
 const COMPONENT: &str = "revocations";
 
-/// Why a latch could not be read or written.
+/// Why a revocation could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to read or write the revocations of tenant {tenant}")]
 pub(crate) struct RevocationError {
@@ -21,20 +21,20 @@ pub(crate) struct RevocationError {
     source: kube::Error,
 }
 
-/// All revocations, by the UID of the principal, in Unix seconds.
+/// All revocations, in Unix seconds by UID of the principal.
 #[derive(Clone, Debug)]
 pub(crate) struct Revocations {
     api: Api<ConfigMap>,
-    known: Arc<RwLock<HashMap<String, i64>>>,
+    cache: Arc<RwLock<HashMap<String, i64>>>,
 }
 
 impl Revocations {
-    /// Keeps them in `namespace`, the operator's.
+    /// Creates a store in `namespace`, the operator's namespace.
     pub(crate) fn new(client: Client, namespace: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), known: Arc::default() }
+        Self { api: Api::namespaced(client, namespace), cache: Arc::default() }
     }
 
-    /// Reads all of them: before anything is compiled by a new leader.
+    /// Loads all revocations. A new leader must do so before it compiles a policy.
     pub(crate) async fn load(&self) -> Result<(), RevocationError> {
         let selector = format!("{},{}={COMPONENT}", labels::MANAGED_SELECTOR, labels::COMPONENT);
         let found = self
@@ -42,39 +42,41 @@ impl Revocations {
             .list(&ListParams::default().labels(&selector))
             .await
             .map_err(|source| RevocationError { tenant: "(all)".into(), source })?;
-        let mut known = self.known.write();
+        let mut cache = self.cache.write();
         for (uid, until) in found.iter().flat_map(entries) {
-            raise(&mut known, &uid, until);
+            raise(&mut cache, &uid, until);
         }
         Ok(())
     }
 
-    /// Tokens of this principal with `iat` at or before that second are revoked.
+    /// Returns the revocation of a principal: its tokens with `iat` at or before this second are refused.
     pub(crate) fn get(&self, principal_uid: &str) -> Option<i64> {
-        self.known.read().get(principal_uid).copied()
+        self.cache.read().get(principal_uid).copied()
     }
 
-    /// Raises the latch of a principal, durably first. Answers whether it moved. Revocations of principals that are not
-    /// `alive` any more are dropped: a token of theirs names nobody.
+    /// Moves the revocation of a principal to a later time, first in storage and then in memory. Returns whether it
+    /// moved.
+    ///
+    /// Drops the revocations of principals for which `exists` returns false: their tokens identify no principal.
     pub(crate) async fn raise(
         &self,
         tenant: (&str, &str),
         principal_uid: &str,
         until: i64,
-        alive: impl Fn(&str) -> bool,
+        exists: impl Fn(&str) -> bool,
     ) -> Result<bool, RevocationError> {
         if self.get(principal_uid).is_some_and(|known| known >= until) {
             return Ok(false);
         }
         loop {
-            match self.write(tenant, principal_uid, until, &alive).await {
+            match self.write(tenant, principal_uid, until, &exists).await {
                 Ok(()) => break,
-                // Another wrote in between: read again. Each round someone made progress.
+                // Another writer was faster, so read again. In each round, at least one writer succeeds.
                 Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {}
                 Err(source) => return Err(RevocationError { tenant: tenant.0.to_owned(), source }),
             }
         }
-        raise(&mut self.known.write(), principal_uid, until);
+        raise(&mut self.cache.write(), principal_uid, until);
         Ok(true)
     }
 
@@ -83,12 +85,12 @@ impl Revocations {
         (tenant, tenant_uid): (&str, &str),
         principal: &str,
         until: i64,
-        alive: &impl Fn(&str) -> bool,
+        exists: &impl Fn(&str) -> bool,
     ) -> Result<(), kube::Error> {
         let name = config_map_name(tenant_uid);
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
         let Some(mut found) = self.api.get_opt(&name).await? else {
-            let made = ConfigMap {
+            let new = ConfigMap {
                 metadata: ObjectMeta {
                     name: Some(name),
                     labels: Some(labels::of_tenant(COMPONENT, tenant, tenant_uid)),
@@ -97,19 +99,19 @@ impl Revocations {
                 data: Some(BTreeMap::from([(principal.to_owned(), until.to_string())])),
                 ..ConfigMap::default()
             };
-            return self.api.create(&params, &made).await.map(|_| ());
+            return self.api.create(&params, &new).await.map(|_| ());
         };
         let data = found.data.get_or_insert_default();
         let before = data.get(principal).and_then(|text| text.parse::<i64>().ok());
         if before.is_some_and(|before| before >= until) {
             return Ok(());
         }
-        data.retain(|uid, _| alive(uid));
+        data.retain(|uid, _| exists(uid));
         data.insert(principal.to_owned(), until.to_string());
         self.api.replace(&name, &params, &found).await.map(|_| ())
     }
 
-    /// Deletes the revocations of a tenant that goes: its keys go too, and no token of it is good any more.
+    /// Deletes the revocations of a deleted tenant. Its keys are deleted too, so none of its tokens is valid any more.
     pub(crate) async fn delete(&self, tenant: &str, tenant_uid: &str) -> Result<(), RevocationError> {
         match self.api.delete(&config_map_name(tenant_uid), &DeleteParams::default()).await {
             Ok(_) => Ok(()),
@@ -127,9 +129,10 @@ fn entries(map: &ConfigMap) -> impl Iterator<Item = (String, i64)> + '_ {
     map.data.iter().flatten().filter_map(|(uid, until)| Some((uid.clone(), until.parse().ok()?)))
 }
 
-fn raise(known: &mut HashMap<String, i64>, uid: &str, until: i64) {
-    let latch = known.entry(uid.to_owned()).or_insert(until);
-    *latch = (*latch).max(until);
+/// Moves a revocation in the cache to a later time.
+fn raise(cache: &mut HashMap<String, i64>, uid: &str, until: i64) {
+    let revocation = cache.entry(uid.to_owned()).or_insert(until);
+    *revocation = (*revocation).max(until);
 }
 
 #[cfg(test)]
@@ -137,17 +140,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_latch_never_goes_down() {
-        let mut known = HashMap::new();
-        raise(&mut known, "p-1", 100);
-        raise(&mut known, "p-1", 50);
-        assert_eq!(known["p-1"], 100);
-        raise(&mut known, "p-1", 150);
-        assert_eq!(known["p-1"], 150);
+    fn a_revocation_never_moves_back() {
+        let mut cache = HashMap::new();
+        raise(&mut cache, "p-1", 100);
+        raise(&mut cache, "p-1", 50);
+        assert_eq!(cache["p-1"], 100);
+        raise(&mut cache, "p-1", 150);
+        assert_eq!(cache["p-1"], 150);
     }
 
     #[test]
-    fn what_cannot_be_read_in_a_config_map_is_passed_over() {
+    fn invalid_entries_of_a_config_map_are_ignored() {
         let map = ConfigMap {
             data: Some(BTreeMap::from([("p-1".into(), "7".into()), ("p-2".into(), "soon".into())])),
             ..ConfigMap::default()

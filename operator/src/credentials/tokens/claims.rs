@@ -1,4 +1,4 @@
-//! What a token says (RFC 9068 form), and its signature (ES256).
+//! The claims of a token (in the form of RFC 9068) and its signature (ES256).
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
 use serde::{Deserialize, Serialize};
@@ -10,37 +10,37 @@ use super::keys::TenantKeys;
 #[error("failed to sign a token")]
 pub(crate) struct TokenError(#[from] jsonwebtoken::errors::Error);
 
-/// The claims of a managed principal's token. There are no scopes in it: they are read live from policy.
+/// Claims of a managed principal's token. They contain no scopes: the gateway takes those from the current policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// The tenant's future token service.
+    /// Issuer: URL reserved for the tenant's future token service.
     pub iss: String,
-    /// The origin of the tenant's endpoint.
+    /// Audience: origin of the tenant's endpoint.
     pub aud: String,
-    /// `<namespace>/<name>` of the principal.
+    /// Subject: `<namespace>/<name>` of the principal.
     pub sub: String,
-    /// Names this token: a ULID.
+    /// Unique identifier of the token: a ULID.
     pub jti: String,
-    /// Issued at, Unix seconds.
+    /// Time of issue, Unix seconds.
     pub iat: i64,
-    /// Expires at, Unix seconds.
+    /// Time of expiry, Unix seconds.
     pub exp: i64,
-    /// What only we need.
+    /// Claims that only MCP Fleet uses.
     pub mcp_fleet: McpFleetClaims,
 }
 
-/// The private claims.
+/// Claims that only MCP Fleet uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct McpFleetClaims {
-    /// The principal's UID.
+    /// UID of the principal.
     pub principal: String,
-    /// The tenant's UID.
+    /// UID of the tenant.
     pub tenant: String,
-    /// Counts the credentials of the principal.
+    /// Serial number of the credential, counted per principal.
     pub serial: i64,
 }
 
-/// Signs the claims with the tenant's key.
+/// Signs claims with the tenant's key, and returns the token.
 pub(crate) fn sign(claims: &Claims, keys: &TenantKeys) -> Result<String, TokenError> {
     let mut header = Header::new(Algorithm::ES256);
     header.typ = Some("at+jwt".into());
@@ -48,11 +48,11 @@ pub(crate) fn sign(claims: &Claims, keys: &TenantKeys) -> Result<String, TokenEr
     Ok(encode(&header, claims, &EncodingKey::from_ec_der(&keys.pkcs8))?)
 }
 
-/// Reads the key id and the claims of a token that the tenant's key signed, expired or not. Others may write the Secret
-/// that it is kept in, so nothing in a token of another signature is believed.
+/// Verifies the signature of a token and returns its key id and claims, even if it has expired. Returns none if the
+/// tenant's key did not sign it: others can write to the token's Secret, so an unverified token is not trusted.
 pub(crate) fn verify(token: &str, keys: &TenantKeys) -> Option<(String, Claims)> {
     let mut rules = Validation::new(Algorithm::ES256);
-    // Whom it is for and when it ends is compared with what is wanted, so that it can be told what is wrong.
+    // The caller compares audience and expiry with the wanted ones, so that it can report what differs.
     (rules.validate_exp, rules.validate_aud) = (false, false);
     let data = decode::<Claims>(token, &DecodingKey::from_ec_der(&keys.point), &rules).ok()?;
     Some((data.header.kid?, data.claims))
@@ -77,14 +77,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_verifies_with_the_tenants_point_and_with_no_other() {
+    fn a_token_verifies_only_with_the_tenants_key() {
         let (ours, theirs) = (TenantKeys::generate().unwrap(), TenantKeys::generate().unwrap());
         let token = sign(&claims(), &ours).unwrap();
         let mut rules = Validation::new(Algorithm::ES256);
         rules.set_audience(&["https://gateway.acme-mcp.svc"]);
-        let read = |keys: &TenantKeys| decode::<Claims>(&token, &DecodingKey::from_ec_der(&keys.point), &rules);
-        assert_eq!(read(&ours).unwrap().claims, claims());
-        assert!(read(&theirs).is_err());
+        let verified = |keys: &TenantKeys| decode::<Claims>(&token, &DecodingKey::from_ec_der(&keys.point), &rules);
+        assert_eq!(verified(&ours).unwrap().claims, claims());
+        assert!(verified(&theirs).is_err());
     }
 
     #[test]
@@ -95,16 +95,16 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_ours_can_be_read_back_after_its_end_too() {
+    fn an_expired_token_can_still_be_read() {
         let keys = TenantKeys::generate().unwrap();
-        let ended = Claims { exp: 1_795_000_060, ..claims() };
-        let token = sign(&ended, &keys).unwrap();
-        assert_eq!(verify(&token, &keys), Some((keys.kid.clone(), ended)));
-        assert_eq!(verify("rubbish", &keys), None);
+        let expired = Claims { exp: 1_795_000_060, ..claims() };
+        let token = sign(&expired, &keys).unwrap();
+        assert_eq!(verify(&token, &keys), Some((keys.kid.clone(), expired)));
+        assert_eq!(verify("not-a-token", &keys), None);
     }
 
     #[test]
-    fn claims_that_were_edited_are_not_believed() {
+    fn forged_claims_are_rejected() {
         let keys = TenantKeys::generate().unwrap();
         let (honest, forged) = (sign(&claims(), &keys).unwrap(), Claims { iat: -10, exp: i64::MAX, ..claims() });
         let forged = sign(&forged, &TenantKeys { kid: keys.kid.clone(), ..TenantKeys::generate().unwrap() }).unwrap();

@@ -1,32 +1,32 @@
-//! The signing key of one tenant, and the key that seals its session ids.
+//! The keys of one tenant: one signs its tokens, one seals its session ids.
 
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use sha2::{Digest, Sha256};
 
-/// Why a key could not be made or read.
+/// Why a key could not be generated or read.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The key could not be made or is not PKCS #8 of P-256.
-    #[error("failed to make or read a signing key")]
+    /// The key could not be generated, or is not a P-256 key in PKCS #8.
+    #[error("failed to generate or read a signing key")]
     Key(#[from] rcgen::Error),
-    /// The system gave no randomness.
+    /// The random number generator failed.
     #[error("failed to get random bytes")]
     Random,
-    /// The Secret lacks a part.
+    /// The Secret lacks an entry, or an entry is invalid.
     #[error("failed to read the tenant's keys: {0}")]
-    Missing(&'static str),
+    Invalid(&'static str),
 }
 
-/// The keys of one tenant.
+/// Keys of one tenant.
 #[derive(Clone)]
 pub struct TenantKeys {
-    /// Names the signing key in tokens and policy: hex of the first 16 bytes of SHA-256 of the point.
+    /// Identifier of the signing key in tokens and policies: the first 16 bytes of the SHA-256 of the point, in hex.
     pub kid: String,
-    /// The public point, uncompressed (SEC 1, 2.3.3): 65 bytes.
+    /// Public key as an uncompressed point (SEC 1, 2.3.3): 65 bytes.
     pub point: Vec<u8>,
-    /// The signing key, PKCS #8 DER.
+    /// Signing key, PKCS #8 DER.
     pub pkcs8: Vec<u8>,
-    /// Seals legacy session ids: 32 random bytes.
+    /// Key that seals legacy session ids: 32 random bytes.
     pub session: [u8; 32],
 }
 
@@ -37,16 +37,16 @@ impl std::fmt::Debug for TenantKeys {
 }
 
 impl TenantKeys {
-    /// Makes new ones.
+    /// Generates new keys.
     pub fn generate() -> Result<Self, KeyError> {
         let mut session = [0; 32];
         rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut session).map_err(|_| KeyError::Random)?;
         Ok(Self::of(&KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?, session))
     }
 
-    /// Reads them back.
+    /// Parses stored keys.
     pub fn from_parts(pkcs8: &[u8], session: &[u8]) -> Result<Self, KeyError> {
-        let session = session.try_into().map_err(|_| KeyError::Missing("`session` is not 32 bytes"))?;
+        let session = session.try_into().map_err(|_| KeyError::Invalid("`session` is not 32 bytes"))?;
         let der = rustls::pki_types::PrivatePkcs8KeyDer::from(pkcs8.to_vec());
         Ok(Self::of(&KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256)?, session))
     }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_survive_their_secret() {
+    fn stored_keys_parse_to_the_same_keys() {
         let keys = TenantKeys::generate().unwrap();
         let back = TenantKeys::from_parts(&keys.pkcs8, &keys.session).unwrap();
         assert_eq!((back.kid, back.point, back.session), (keys.kid, keys.point, keys.session));
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_session_key_is_refused() {
+    fn a_short_session_key_is_rejected() {
         let keys = TenantKeys::generate().unwrap();
         assert!(TenantKeys::from_parts(&keys.pkcs8, &[0; 31]).is_err());
     }

@@ -1,4 +1,4 @@
-//! Tokens of managed principals: a key per tenant, and JWTs signed with it.
+//! Tokens of managed principals: each tenant has a signing key, and `sign` signs JWTs with it.
 
 mod claims;
 mod keys;

@@ -1,5 +1,5 @@
-//! Where the tenants' keys are kept: one Secret each in the operator's namespace, made once. A copy stays in memory,
-//! and from it the Secret is put back if it is deleted or changed by hand.
+//! Stores the keys of tenants: one Secret per tenant in the operator's namespace, created once. If the Secret is
+//! deleted or changed, it is restored from a copy in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -13,46 +13,47 @@ use parking_lot::RwLock;
 use super::keys::{KeyError, TenantKeys};
 use crate::kubernetes::FIELD_MANAGER;
 
-/// Why the keys of a tenant are not at hand.
+/// Why the keys of a tenant could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeyStoreError {
     /// The API server refused or could not be reached.
     #[error("failed to read or write the Secret {name}")]
     Api {
-        /// Which Secret.
+        /// Name of the Secret.
         name: String,
-        /// What the API server said.
+        /// Error of the API server.
         source: kube::Error,
     },
-    /// What is in the Secret cannot be used.
+    /// The keys could not be generated, or those in the Secret are invalid.
     #[error(transparent)]
     Key(#[from] KeyError),
 }
 
-/// The keys of all tenants.
+/// Keys of all tenants.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyStore {
     api: Api<Secret>,
     cache: Arc<RwLock<HashMap<String, Arc<TenantKeys>>>>,
 }
 
-/// The name of a tenant's Secret.
+/// Returns the name of the Secret with a tenant's keys.
 pub fn secret_name(tenant_uid: &str) -> String {
     format!("tenant-{tenant_uid}-signing")
 }
 
 impl KeyStore {
-    /// Keeps keys in `namespace`, the operator's.
+    /// Creates a store in `namespace`, the operator's namespace.
     pub(crate) fn new(client: Client, namespace: &str) -> Self {
         Self { api: Api::namespaced(client, namespace), cache: Arc::default() }
     }
 
-    /// The keys, if they have been read or made before.
+    /// Returns the keys of a tenant from memory; none before they are loaded.
     pub(crate) fn cached(&self, tenant_uid: &str) -> Option<Arc<TenantKeys>> {
         self.cache.read().get(tenant_uid).cloned()
     }
 
-    /// The keys, read or made where needed. They are never replaced: tokens and sessions would end.
+    /// Returns the keys of a tenant. Reads or creates them if they are not in memory, and never replaces them, which
+    /// would invalidate all tokens and sessions.
     pub(crate) async fn get_or_create(&self, tenant: &str, tenant_uid: &str) -> Result<Arc<TenantKeys>, KeyStoreError> {
         if let Some(keys) = self.cached(tenant_uid) {
             return Ok(keys);
@@ -62,9 +63,9 @@ impl KeyStore {
         let keys = if let Some(found) = self.api.get_opt(&name).await.map_err(failed)? {
             read(&found)?
         } else {
-            let made = TenantKeys::generate()?;
-            match self.api.create(&params(), &render(&name, tenant, tenant_uid, &made)).await {
-                Ok(_) => made,
+            let new = TenantKeys::generate()?;
+            match self.api.create(&params(), &render(&name, tenant, tenant_uid, &new)).await {
+                Ok(_) => new,
                 Err(kube::Error::Api(status)) if status.is_already_exists() => {
                     read(&self.api.get(&name).await.map_err(failed)?)?
                 }
@@ -76,14 +77,19 @@ impl KeyStore {
         Ok(keys)
     }
 
-    /// Brings a tenant's Secret to these keys of [`Self::get_or_create`].
-    pub(crate) async fn keep(&self, tenant: &str, tenant_uid: &str, keys: &TenantKeys) -> Result<(), KeyStoreError> {
+    /// Restores a tenant's Secret if it differs from the keys that [`Self::get_or_create`] returned.
+    pub(crate) async fn restore_secret(
+        &self,
+        tenant: &str,
+        tenant_uid: &str,
+        keys: &TenantKeys,
+    ) -> Result<(), KeyStoreError> {
         let name = secret_name(tenant_uid);
         let failed = |source| KeyStoreError::Api { name: name.clone(), source };
         let mut want = render(&name, tenant, tenant_uid, keys);
         let written = match self.api.get_opt(&name).await.map_err(failed)? {
             Some(found) if found.data == want.data && found.metadata.labels == want.metadata.labels => return Ok(()),
-            // What cannot be changed is made anew.
+            // A Secret that cannot be updated in place is deleted and created again.
             Some(found) if found.immutable == Some(true) || found.type_ != want.type_ => {
                 let preconditions = Preconditions { uid: found.metadata.uid, resource_version: None };
                 let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
@@ -97,11 +103,11 @@ impl KeyStore {
             None => self.api.create(&params(), &want).await,
         };
         written.map_err(failed)?;
-        tracing::info!(object = format!("Secret {name}"), "putting back what others changed");
+        tracing::info!(object = format!("Secret {name}"), "restored an object that was changed or deleted");
         Ok(())
     }
 
-    /// Deletes the keys of a tenant that goes: all its tokens are worth nothing from then on.
+    /// Deletes the keys of a deleted tenant, which makes all its tokens invalid.
     pub(crate) async fn delete(&self, tenant_uid: &str) -> Result<(), KeyStoreError> {
         self.cache.write().remove(tenant_uid);
         let name = secret_name(tenant_uid);
@@ -134,8 +140,8 @@ fn render(name: &str, tenant: &str, tenant_uid: &str, keys: &TenantKeys) -> Secr
 }
 
 fn read(secret: &Secret) -> Result<TenantKeys, KeyError> {
-    let part = |key: &str| secret.data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.as_slice());
-    let pkcs8 = part("key.der").ok_or(KeyError::Missing("`key.der` is not there"))?;
-    let session = part("session").ok_or(KeyError::Missing("`session` is not there"))?;
+    let entry = |key: &str| secret.data.as_ref().and_then(|data| data.get(key)).map(|value| value.0.as_slice());
+    let pkcs8 = entry("key.der").ok_or(KeyError::Invalid("`key.der` is missing"))?;
+    let session = entry("session").ok_or(KeyError::Invalid("`session` is missing"))?;
     TenantKeys::from_parts(pkcs8, session)
 }

@@ -1,54 +1,52 @@
-//! The book of one budget in one period, as plain data and pure arithmetic.
+//! The book of one budget in one period: plain data and pure arithmetic. Start at [`Book`].
 //!
-//! What is granted is charged at once; only its holder's final report gives back what was not spent. Without one the
-//! rest is forfeited. So whatever is lost, doubled, late or out of order:
+//! A lease is charged in full when it is granted. Only its holder's final report returns what was not spent; without
+//! one, the unreported amount is forfeited. So even if messages are lost, repeated, late or out of order:
 //! spent at the gateways ≤ settled + leased + forfeited ≤ the limit at the time of each grant.
 
-mod grant;
+mod lease;
 mod report;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
-pub(crate) use grant::{Ask, Granted, Refusal};
-pub(crate) use report::{Item, Report, ReportError, Reported};
+pub(crate) use lease::{GrantedLease, LeaseRequest, Refusal};
+pub(crate) use report::{Report, ReportItem, ReportOutcome, ReportRejection};
 
 use super::period::Span;
 
-/// Open leases in a book; more are refused until some end.
+/// Maximum number of open leases. Further requests are refused until some leases end.
 pub(crate) const MAX_LEASES: usize = 64;
-/// Rows by principal, server and tool; what comes after goes to the row of the others.
+/// Maximum number of rows by principal, server and tool. Further spend is added to the shared row.
 pub(crate) const MAX_ROWS: usize = 1000;
-/// Entries over all leases that name a row. With the rows, and names as long as they get, a record stays below the
-/// 1.5 MiB that the API server takes.
+/// Maximum number of entries over all leases. With this and [`MAX_ROWS`], a record with names of maximum length stays
+/// below 1.5 MiB, the largest object that the API server accepts.
 pub(crate) const MAX_ENTRIES: usize = 1000;
-/// Forfeited leases that are kept one by one; older ones are folded into one sum.
+/// Maximum number of forfeited leases that are stored individually. Older ones are added up.
 pub(crate) const MAX_FORFEITS: usize = 64;
 
-/// Money in micro-units, and calls.
+/// An amount of money and a number of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Amount {
-    /// Millionths of the currency.
+    /// Money, in millionths of the currency.
     pub micros: u64,
-    /// Calls.
+    /// Number of calls.
     pub calls: u64,
 }
 
 impl Amount {
-    /// The sum, or the largest number there is.
+    /// Adds both parts; each saturates at the maximum.
     #[must_use]
-    pub(crate) const fn plus(self, other: Self) -> Self {
+    pub(crate) const fn saturating_add(self, other: Self) -> Self {
         Self { micros: self.micros.saturating_add(other.micros), calls: self.calls.saturating_add(other.calls) }
     }
 
-    /// The difference, or nothing.
+    /// Subtracts both parts; each saturates at zero.
     #[must_use]
-    pub(crate) const fn minus(self, other: Self) -> Self {
+    pub(crate) const fn saturating_sub(self, other: Self) -> Self {
         Self { micros: self.micros.saturating_sub(other.micros), calls: self.calls.saturating_sub(other.calls) }
     }
 
-    /// At least the other in both parts.
+    /// Returns whether both parts are at least those of `other`.
     pub(crate) const fn covers(self, other: Self) -> bool {
         self.micros >= other.micros && self.calls >= other.calls
     }
@@ -56,23 +54,23 @@ impl Amount {
 
 impl std::iter::Sum for Amount {
     fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
-        amounts.fold(Self::default(), Self::plus)
+        amounts.fold(Self::default(), Self::saturating_add)
     }
 }
 
-/// A limit in each part; absent: that part is counted, but not limited.
+/// Limits on money and calls. A part without a limit is counted, but not limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Limit {
-    /// Millionths of the currency.
+    /// Money, in millionths of the currency.
     pub micros: Option<u64>,
-    /// Calls.
+    /// Number of calls.
     pub calls: Option<u64>,
 }
 
 impl Limit {
-    /// What of it is not used up: nothing in a part that is not limited.
+    /// Returns what remains of the limit after `used`: zero in a part without a limit.
     #[must_use]
-    pub(crate) const fn left(self, used: Amount) -> Amount {
+    pub(crate) const fn remaining(self, used: Amount) -> Amount {
         const fn part(limit: Option<u64>, used: u64) -> u64 {
             match limit {
                 Some(limit) => limit.saturating_sub(used),
@@ -82,8 +80,8 @@ impl Limit {
         Amount { micros: part(self.micros, used.micros), calls: part(self.calls, used.calls) }
     }
 
-    /// Not exceeded in any part that is limited.
-    pub(crate) const fn admits(self, used: Amount) -> bool {
+    /// Returns whether `used` exceeds the limit in no part.
+    pub(crate) const fn allows(self, used: Amount) -> bool {
         const fn part(limit: Option<u64>, used: u64) -> bool {
             match limit {
                 Some(limit) => used <= limit,
@@ -94,151 +92,152 @@ impl Limit {
     }
 }
 
-/// Who holds a lease: one process of a gateway.
+/// Holder of a lease: one process of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Holder {
-    /// The UID of the pod, from its verified token.
+    /// UID of the pod, from its verified token.
     pub pod_uid: String,
-    /// Random at the start of the process.
+    /// Identifier that the process chose at random when it started.
     pub epoch: String,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.pod_uid, self.epoch)
-    }
 }
 
 /// A part of the budget that one holder may spend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lease {
-    /// Names it on the control stream.
+    /// Identifier on the control stream.
     pub id: String,
-    /// Who may spend it, and report on it.
+    /// Process that may spend the lease and report on it.
     pub holder: Holder,
-    /// The request it answers, unique for its holder.
+    /// Number of the request that the lease was granted for; unique for its holder.
     pub request: u64,
-    /// What was charged; absent parts were not limited when it was granted.
+    /// Amount that was charged. Absent parts were not limited when the lease was granted.
     pub granted: Limit,
-    /// When it may no longer be spent, Unix milliseconds of the operator that granted it.
+    /// Time from which the lease may no longer be spent, in Unix milliseconds on the clock of the operator that granted
+    /// it.
     pub deadline: i64,
-    /// The last report that was applied.
+    /// Sequence number of the last report that was applied; 0 before the first.
     pub sequence: u64,
-    /// What of it is known to be spent, by row.
+    /// Reported spend, by row.
     pub entries: Vec<Entry>,
 }
 
 impl Lease {
-    /// What is known to be spent.
+    /// Returns the reported spend.
     pub(crate) fn spent(&self) -> Amount {
         self.entries.iter().map(|entry| entry.amount).sum()
     }
 
-    /// What was charged and is not known to be spent.
+    /// Returns the amount that was charged and not yet reported as spent.
     pub(crate) fn outstanding(&self) -> Amount {
-        self.granted.left(self.spent())
+        self.granted.remaining(self.spent())
     }
 }
 
-/// What was spent from a lease in one row.
+/// The part of a lease's spend that belongs to one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// Index of the row in its book.
     pub row: usize,
-    /// How much.
+    /// Amount that was spent.
     pub amount: Amount,
 }
 
-/// Settled spend of one principal with one tool. Empty names: of all that had no room for rows of their own.
+/// Settled spend of one principal with one tool. The shared row has empty names: it holds all spend that has no row of
+/// its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Row {
     /// `<namespace>/<name>` of the principal.
     pub principal: String,
-    /// The name of the server.
+    /// Name of the server.
     pub server: String,
-    /// The name of the tool.
+    /// Name of the tool.
     pub tool: String,
-    /// How much, over all leases.
+    /// Amount that was spent over all leases.
     pub amount: Amount,
 }
 
-/// A lease whose holder never made its final report.
+/// A lease that ended without a final report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Forfeit {
-    /// The lease as it was last known.
+    /// The lease, with what was reported so far.
     pub lease: Lease,
-    /// When it was given up, Unix seconds.
+    /// When the lease was forfeited, Unix seconds.
     pub at: i64,
 }
 
-/// The book itself.
+/// Settled spend, open leases and forfeits of one budget in one period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Book {
-    /// The period it covers.
+    /// Period that the book covers.
     pub span: Span,
     /// Settled spend.
     pub rows: Vec<Row>,
-    /// Leases that may still be spent or reported on.
+    /// Open leases: they may still be spent or reported on.
     pub leases: Vec<Lease>,
-    /// Leases that were given up.
+    /// The most recent forfeited leases.
     pub forfeits: Vec<Forfeit>,
-    /// What older forfeited leases come to.
-    pub folded: Amount,
+    /// Sum of the forfeited leases that are no longer in `forfeits`.
+    pub older_forfeits: Amount,
 }
 
 impl Book {
-    /// An empty book for a period.
+    /// Creates an empty book for a period.
     pub(crate) const fn new(span: Span) -> Self {
         Self {
             span,
             rows: Vec::new(),
             leases: Vec::new(),
             forfeits: Vec::new(),
-            folded: Amount { micros: 0, calls: 0 },
+            older_forfeits: Amount { micros: 0, calls: 0 },
         }
     }
 
-    /// What is known to be spent.
+    /// Returns the reported spend of all leases, ended ones included.
     pub(crate) fn settled(&self) -> Amount {
         self.rows.iter().map(|row| row.amount).sum()
     }
 
-    /// What is charged and may still be spent.
+    /// Returns the amount that is charged for open leases and not yet settled.
     pub(crate) fn leased(&self) -> Amount {
         self.leases.iter().map(Lease::outstanding).sum()
     }
 
-    /// What was charged and may or may not have been spent.
+    /// Returns the amount that is charged for forfeited leases: it may or may not have been spent.
     pub(crate) fn forfeited(&self) -> Amount {
-        self.forfeits.iter().map(|forfeit| forfeit.lease.outstanding()).sum::<Amount>().plus(self.folded)
+        self.forfeits
+            .iter()
+            .map(|forfeit| forfeit.lease.outstanding())
+            .sum::<Amount>()
+            .saturating_add(self.older_forfeits)
     }
 
-    /// All that is charged against the limit.
+    /// Returns the total that is charged against the limit.
     pub(crate) fn charged(&self) -> Amount {
-        self.settled().plus(self.leased()).plus(self.forfeited())
+        self.settled().saturating_add(self.leased()).saturating_add(self.forfeited())
     }
 
-    /// Gives up the leases that a condition picks; says whether there were any.
+    /// Forfeits the open leases that match a condition. Returns whether there were any.
     ///
-    /// A late final report still settles them, as long as they are kept one by one.
-    pub(crate) fn forfeit(&mut self, now: i64, mut picked: impl FnMut(&Lease) -> bool) -> bool {
+    /// A late report still settles a forfeited lease while it is in `forfeits`.
+    pub(crate) fn forfeit(&mut self, now: i64, mut condition: impl FnMut(&Lease) -> bool) -> bool {
         let before = self.leases.len();
-        let (gone, open) = std::mem::take(&mut self.leases).into_iter().partition(|lease| picked(lease));
+        let (ended, open): (Vec<Lease>, _) =
+            std::mem::take(&mut self.leases).into_iter().partition(|lease| condition(lease));
         self.leases = open;
-        let gone: Vec<Lease> = gone;
         self.forfeits.extend(
-            gone.into_iter()
+            ended
+                .into_iter()
                 .filter(|lease| lease.outstanding() != Amount::default())
                 .map(|lease| Forfeit { lease, at: now }),
         );
         while self.forfeits.len() > MAX_FORFEITS {
             let oldest = self.forfeits.remove(0);
-            self.folded = self.folded.plus(oldest.lease.outstanding());
+            self.older_forfeits = self.older_forfeits.saturating_add(oldest.lease.outstanding());
         }
         self.leases.len() != before
     }
 
-    /// Gives up the leases whose deadline is more than `grace` milliseconds ago.
+    /// Forfeits the leases whose deadline was at least `grace` milliseconds ago. Returns whether there were any.
     pub(crate) fn expire(&mut self, now_ms: i64, grace: i64) -> bool {
         self.forfeit(now_ms.div_euclid(1000), |lease| lease.deadline.saturating_add(grace) <= now_ms)
     }

@@ -1,144 +1,147 @@
-//! Applying what a holder says it has spent: totals, so that a report that comes twice or late changes nothing.
+//! Applies the reports of holders to the book. Reports contain totals, so a repeated or late report changes nothing.
 
 use super::{Amount, Book, Entry, Holder, Lease, MAX_ENTRIES, MAX_ROWS, Row};
 
 /// A report on one lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Report {
-    /// Who reports.
+    /// Process that reports.
     pub holder: Holder,
-    /// The lease.
+    /// Identifier of the lease.
     pub lease: String,
-    /// Counts up within holder and lease.
+    /// Sequence number, increasing with each report on the lease.
     pub sequence: u64,
-    /// What was spent of the lease so far.
+    /// Total that was spent from the lease so far.
     pub total: Amount,
-    /// The holder will spend no more.
+    /// Whether this is the final report: the holder will spend no more.
     pub last: bool,
-    /// Who spent it.
-    pub items: Vec<Item>,
+    /// The total, by principal and tool.
+    pub items: Vec<ReportItem>,
 }
 
-/// What one principal spent of a lease with one tool, so far.
+/// Total that one principal has spent from a lease with one tool.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Item {
+pub(crate) struct ReportItem {
     /// `<namespace>/<name>` of the principal.
     pub principal: String,
-    /// The name of the server.
+    /// Name of the server.
     pub server: String,
-    /// The name of the tool.
+    /// Name of the tool.
     pub tool: String,
-    /// How much.
+    /// Amount that was spent.
     pub amount: Amount,
 }
 
-/// What a report changed.
+/// Effect of an accepted report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reported {
-    /// It stands in the book.
+pub(crate) enum ReportOutcome {
+    /// The report changed the book.
     Applied,
-    /// The book knew it already.
-    Known,
+    /// The book already had the report or a later one, or the lease has ended.
+    Unchanged,
 }
 
-/// A report that cannot be true. It is not applied: its lease ends up forfeited, unless a better report comes.
+/// Why a report was not applied. Its lease is forfeited in the end, unless a valid report follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ReportError {
-    /// The lease belongs to another process.
+pub(crate) enum ReportRejection {
+    /// Another process holds the lease.
     #[error("the lease belongs to another holder")]
     NotHolder,
-    /// More than was granted.
+    /// The report exceeds the granted amount.
     #[error("more was reported than granted")]
     Overspent,
-    /// The items come to more than the total.
+    /// The items of the report exceed its total.
     #[error("the items of the report exceed its total")]
-    Items,
-    /// Less than in an earlier report.
+    ItemsExceedTotal,
+    /// The report is lower than an earlier one.
     #[error("less was reported than before")]
-    Regressed,
+    Decreased,
 }
 
 impl Book {
-    /// Applies a report to an open or a forfeited lease. A lease that is neither has ended: nothing is left to say.
-    pub(crate) fn report(&mut self, report: &Report) -> Result<Reported, ReportError> {
-        if let Some(at) = self.leases.iter().position(|lease| lease.id == report.lease) {
-            let mut lease = self.leases[at].clone();
+    /// Applies a report to an open or forfeited lease. A report on a lease that has ended changes nothing.
+    pub(crate) fn report(&mut self, report: &Report) -> Result<ReportOutcome, ReportRejection> {
+        if let Some(index) = self.leases.iter().position(|lease| lease.id == report.lease) {
+            let mut lease = self.leases[index].clone();
             let result = self.apply(&mut lease, report)?;
-            if report.last && result == Reported::Applied {
-                self.leases.remove(at);
+            if report.last && result == ReportOutcome::Applied {
+                self.leases.remove(index);
             } else {
-                self.leases[at] = lease;
+                self.leases[index] = lease;
             }
             return Ok(result);
         }
-        if let Some(at) = self.forfeits.iter().position(|forfeit| forfeit.lease.id == report.lease) {
-            let mut lease = self.forfeits[at].lease.clone();
+        if let Some(index) = self.forfeits.iter().position(|forfeit| forfeit.lease.id == report.lease) {
+            let mut lease = self.forfeits[index].lease.clone();
             let result = self.apply(&mut lease, report)?;
-            if lease.outstanding() == Amount::default() || (report.last && result == Reported::Applied) {
-                self.forfeits.remove(at);
+            if lease.outstanding() == Amount::default() || (report.last && result == ReportOutcome::Applied) {
+                self.forfeits.remove(index);
             } else {
-                self.forfeits[at].lease = lease;
+                self.forfeits[index].lease = lease;
             }
             return Ok(result);
         }
-        Ok(Reported::Known)
+        Ok(ReportOutcome::Unchanged)
     }
 
-    /// Brings a lease and the rows up to a report. Changes nothing when it fails.
-    fn apply(&mut self, lease: &mut Lease, report: &Report) -> Result<Reported, ReportError> {
+    /// Updates a lease and the rows to match a report. Changes nothing if the report is rejected.
+    fn apply(&mut self, lease: &mut Lease, report: &Report) -> Result<ReportOutcome, ReportRejection> {
         if lease.holder != report.holder {
-            return Err(ReportError::NotHolder);
+            return Err(ReportRejection::NotHolder);
         }
         if report.sequence <= lease.sequence {
-            return Ok(Reported::Known);
+            return Ok(ReportOutcome::Unchanged);
         }
-        if !lease.granted.admits(report.total) {
-            return Err(ReportError::Overspent);
+        if !lease.granted.allows(report.total) {
+            return Err(ReportRejection::Overspent);
         }
-        let named: Amount = report.items.iter().map(|item| item.amount).sum();
-        if !report.total.covers(named) {
-            return Err(ReportError::Items);
+        let itemized: Amount = report.items.iter().map(|item| item.amount).sum();
+        if !report.total.covers(itemized) {
+            return Err(ReportRejection::ItemsExceedTotal);
         }
         let mut rows = self.rows.clone();
-        let room = MAX_ENTRIES.saturating_sub(self.entries_of_others(&lease.id));
-        // Once a lease has spend among the others, what is new to it goes there too: no row may ever go down.
-        let folding = lease.entries.iter().any(|entry| rows[entry.row].principal.is_empty());
+        let room = MAX_ENTRIES.saturating_sub(self.entries_except(&lease.id));
+        // Once a lease has spend in the shared row, its new items go there too. Otherwise spend could move from the
+        // shared row to another row, and no row may ever decrease.
+        let uses_shared = lease.entries.iter().any(|entry| rows[entry.row].principal.is_empty());
         let mut entries: Vec<Entry> = Vec::new();
         for item in &report.items {
             let row = match row_of(&mut rows, &item.principal, &item.server, &item.tool) {
                 Some(row) if lease.entries.iter().any(|entry| entry.row == row) => row,
-                Some(row) if !folding && entries.len() < room => row,
-                _ => others(&mut rows),
+                Some(row) if !uses_shared && entries.len() < room => row,
+                _ => shared_row(&mut rows),
             };
             add(&mut entries, row, item.amount);
         }
-        let rest = report.total.minus(named);
-        if rest != Amount::default() {
-            let row = others(&mut rows);
-            add(&mut entries, row, rest);
+        let unitemized = report.total.saturating_sub(itemized);
+        if unitemized != Amount::default() {
+            let row = shared_row(&mut rows);
+            add(&mut entries, row, unitemized);
         }
         for old in &lease.entries {
             if !entries.iter().any(|new| new.row == old.row && new.amount.covers(old.amount)) {
-                return Err(ReportError::Regressed);
+                return Err(ReportRejection::Decreased);
             }
         }
         for new in &entries {
             let old = lease.entries.iter().find(|old| old.row == new.row).map_or(Amount::default(), |old| old.amount);
-            rows[new.row].amount = rows[new.row].amount.plus(new.amount.minus(old));
+            rows[new.row].amount = rows[new.row].amount.saturating_add(new.amount.saturating_sub(old));
         }
         self.rows = rows;
         lease.entries = entries;
         lease.sequence = report.sequence;
-        Ok(Reported::Applied)
+        Ok(ReportOutcome::Applied)
     }
 
-    fn entries_of_others(&self, id: &str) -> usize {
+    /// Counts the entries of all leases except one.
+    fn entries_except(&self, id: &str) -> usize {
         let leases = self.leases.iter().chain(self.forfeits.iter().map(|forfeit| &forfeit.lease));
         leases.filter(|lease| lease.id != id).map(|lease| lease.entries.len()).sum()
     }
 }
 
-/// The row of these names, made if there is room and the names are of a size that Kubernetes and MCP allow.
+/// Returns the index of the row with these names. Adds the row if there is room and the names are no longer than
+/// Kubernetes and MCP allow; otherwise returns none.
 fn row_of(rows: &mut Vec<Row>, principal: &str, server: &str, tool: &str) -> Option<usize> {
     if principal.is_empty() || principal.len() > 320 || server.len() > 63 || tool.len() > 128 {
         return None;
@@ -156,8 +159,8 @@ fn row_of(rows: &mut Vec<Row>, principal: &str, server: &str, tool: &str) -> Opt
     Some(rows.len() - 1)
 }
 
-/// The row of those that have none of their own.
-fn others(rows: &mut Vec<Row>) -> usize {
+/// Returns the index of the shared row, which has empty names. Adds the row if it does not exist.
+fn shared_row(rows: &mut Vec<Row>) -> usize {
     let found = rows.iter().position(|row| row.principal.is_empty());
     found.unwrap_or_else(|| {
         let empty = String::new;
@@ -168,7 +171,7 @@ fn others(rows: &mut Vec<Row>) -> usize {
 
 fn add(entries: &mut Vec<Entry>, row: usize, amount: Amount) {
     match entries.iter_mut().find(|entry| entry.row == row) {
-        Some(entry) => entry.amount = entry.amount.plus(amount),
+        Some(entry) => entry.amount = entry.amount.saturating_add(amount),
         None => entries.push(Entry { row, amount }),
     }
 }

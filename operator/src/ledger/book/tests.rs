@@ -24,12 +24,12 @@ fn book() -> Book {
     Book::new(Span { start: 0, end: 86_400 })
 }
 
-fn ask(request: u64, wanted: u64, least: u64) -> Ask {
-    Ask { holder: holder("a"), request, wanted: money(wanted), least: money(least) }
+fn request(number: u64, wanted: u64, minimum: u64) -> LeaseRequest {
+    LeaseRequest { holder: holder("a"), number, wanted: money(wanted), minimum: money(minimum) }
 }
 
 fn report(lease: &str, sequence: u64, total: u64, last: bool) -> Report {
-    let item = Item {
+    let item = ReportItem {
         principal: "acme/coder".into(),
         server: "files".into(),
         tool: "read".into(),
@@ -46,27 +46,27 @@ fn report(lease: &str, sequence: u64, total: u64, last: bool) -> Report {
 }
 
 #[test]
-fn what_is_granted_is_charged_before_anything_is_spent() {
+fn a_granted_lease_is_charged_before_anything_is_spent() {
     let mut book = book();
-    let granted = book.grant(&ask(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
+    let granted = book.grant(&request(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
     assert_eq!(granted.amount.micros, 40);
     assert_eq!(book.leased(), money(40));
     assert_eq!(book.settled(), money(0));
 }
 
 #[test]
-fn one_holder_does_not_get_all_of_the_room_unless_it_needs_it() {
+fn a_lease_gets_at_most_half_of_what_is_left_unless_it_needs_more() {
     let mut book = book();
-    assert_eq!(book.grant(&ask(1, 500, 10), limit(100), "l1".into(), DEADLINE).unwrap().amount.micros, 50);
-    assert_eq!(book.grant(&ask(2, 500, 50), limit(100), "l2".into(), DEADLINE).unwrap().amount.micros, 50);
-    assert_eq!(book.grant(&ask(3, 500, 1), limit(100), "l3".into(), DEADLINE), Err(Refusal::Exhausted));
+    assert_eq!(book.grant(&request(1, 500, 10), limit(100), "l1".into(), DEADLINE).unwrap().amount.micros, 50);
+    assert_eq!(book.grant(&request(2, 500, 50), limit(100), "l2".into(), DEADLINE).unwrap().amount.micros, 50);
+    assert_eq!(book.grant(&request(3, 500, 1), limit(100), "l3".into(), DEADLINE), Err(Refusal::Exhausted));
 }
 
 #[test]
-fn asking_again_gives_the_same_lease_and_charges_nothing() {
+fn a_repeated_request_gets_the_same_lease_and_charges_nothing() {
     let mut book = book();
-    let first = book.grant(&ask(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
-    let again = book.grant(&ask(1, 40, 10), limit(100), "l2".into(), DEADLINE + 5).unwrap();
+    let first = book.grant(&request(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
+    let again = book.grant(&request(1, 40, 10), limit(100), "l2".into(), DEADLINE + 5).unwrap();
     assert!(first.new && !again.new);
     assert_eq!((again.lease.as_str(), again.amount, again.deadline), ("l1", first.amount, DEADLINE));
     assert_eq!(book.leased(), money(40));
@@ -77,71 +77,71 @@ fn a_budget_of_calls_counts_money_without_limiting_it() {
     let mut book = book();
     let limit = Limit { micros: None, calls: Some(2) };
     let wanted = Amount { micros: 7, calls: 2 };
-    let asked = Ask { holder: holder("a"), request: 1, wanted, least: Amount { micros: 7, calls: 1 } };
-    assert_eq!(book.grant(&asked, limit, "l1".into(), DEADLINE).unwrap().amount, Amount { micros: 7, calls: 1 });
+    let request = LeaseRequest { holder: holder("a"), number: 1, wanted, minimum: Amount { micros: 7, calls: 1 } };
+    assert_eq!(book.grant(&request, limit, "l1".into(), DEADLINE).unwrap().amount, Amount { micros: 7, calls: 1 });
     book.report(&report("l1", 1, 1_000_000, true)).unwrap();
     assert_eq!(book.settled(), Amount { micros: 1_000_000, calls: 1 });
     assert_eq!(book.charged().calls, 1);
 }
 
 #[test]
-fn the_last_report_gives_back_what_was_not_spent() {
+fn the_final_report_returns_what_was_not_spent() {
     let mut book = book();
-    book.grant(&ask(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
-    assert_eq!(book.report(&report("l1", 1, 15, false)), Ok(Reported::Applied));
+    book.grant(&request(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
+    assert_eq!(book.report(&report("l1", 1, 15, false)), Ok(ReportOutcome::Applied));
     assert_eq!((book.settled().micros, book.leased().micros), (15, 25));
-    assert_eq!(book.report(&report("l1", 2, 18, true)), Ok(Reported::Applied));
+    assert_eq!(book.report(&report("l1", 2, 18, true)), Ok(ReportOutcome::Applied));
     assert_eq!((book.settled().micros, book.leased().micros, book.charged().micros), (18, 0, 18));
-    assert_eq!(book.report(&report("l1", 2, 18, true)), Ok(Reported::Known));
+    assert_eq!(book.report(&report("l1", 2, 18, true)), Ok(ReportOutcome::Unchanged));
     assert_eq!(book.settled().micros, 18);
 }
 
 #[test]
-fn a_report_of_a_number_that_was_applied_changes_nothing_whatever_it_says() {
+fn a_report_with_an_old_sequence_number_changes_nothing() {
     let mut book = book();
-    book.grant(&ask(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
+    book.grant(&request(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
     book.report(&report("l1", 3, 15, false)).unwrap();
     let before = book.clone();
-    assert_eq!(book.report(&report("l1", 3, 20, false)), Ok(Reported::Known));
-    assert_eq!(book.report(&report("l1", 2, 20, true)), Ok(Reported::Known));
+    assert_eq!(book.report(&report("l1", 3, 20, false)), Ok(ReportOutcome::Unchanged));
+    assert_eq!(book.report(&report("l1", 2, 20, true)), Ok(ReportOutcome::Unchanged));
     assert_eq!(book, before);
 }
 
 #[test]
-fn reports_that_cannot_be_true_change_nothing() {
+fn a_rejected_report_changes_nothing() {
     let mut book = book();
-    book.grant(&ask(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
+    book.grant(&request(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
     book.report(&report("l1", 1, 15, false)).unwrap();
     let before = book.clone();
-    assert_eq!(book.report(&report("l1", 2, 41, false)), Err(ReportError::Overspent));
-    assert_eq!(book.report(&report("l1", 2, 14, true)), Err(ReportError::Regressed));
+    assert_eq!(book.report(&report("l1", 2, 41, false)), Err(ReportRejection::Overspent));
+    assert_eq!(book.report(&report("l1", 2, 14, true)), Err(ReportRejection::Decreased));
     let stranger = Report { holder: holder("b"), ..report("l1", 2, 20, true) };
-    assert_eq!(book.report(&stranger), Err(ReportError::NotHolder));
+    assert_eq!(book.report(&stranger), Err(ReportRejection::NotHolder));
     let mut inflated = report("l1", 2, 20, false);
     inflated.items[0].amount.micros = 21;
-    assert_eq!(book.report(&inflated), Err(ReportError::Items));
+    assert_eq!(book.report(&inflated), Err(ReportRejection::ItemsExceedTotal));
     assert_eq!(book, before);
 }
 
 #[test]
-fn a_lease_without_a_last_report_is_forfeited_and_a_late_one_still_settles_it() {
+fn an_overdue_lease_is_forfeited_and_a_late_report_still_settles_it() {
     let mut book = book();
-    book.grant(&ask(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
+    book.grant(&request(1, 40, 10), limit(100), "l1".into(), DEADLINE).unwrap();
     book.report(&report("l1", 1, 15, false)).unwrap();
     assert!(!book.expire(DEADLINE + 999, 1000));
     assert!(book.expire(DEADLINE + 1000, 1000));
     assert_eq!((book.settled().micros, book.leased().micros, book.forfeited().micros), (15, 0, 25));
-    assert_eq!(book.report(&report("l1", 2, 20, false)), Ok(Reported::Applied));
+    assert_eq!(book.report(&report("l1", 2, 20, false)), Ok(ReportOutcome::Applied));
     assert_eq!((book.settled().micros, book.forfeited().micros), (20, 20));
-    assert_eq!(book.report(&report("l1", 3, 22, true)), Ok(Reported::Applied));
+    assert_eq!(book.report(&report("l1", 3, 22, true)), Ok(ReportOutcome::Applied));
     assert_eq!((book.settled().micros, book.forfeited().micros, book.charged().micros), (22, 0, 22));
 }
 
 #[test]
-fn the_list_of_forfeited_leases_is_bounded_and_its_sum_is_not_lost() {
+fn the_list_of_forfeits_is_bounded_and_their_sum_is_preserved() {
     let mut book = book();
-    for request in 0..100 {
-        book.grant(&ask(request, 1, 1), limit(1000), format!("l{request}"), DEADLINE).unwrap();
+    for number in 0..100 {
+        book.grant(&request(number, 1, 1), limit(1000), format!("l{number}"), DEADLINE).unwrap();
         book.forfeit(0, |_| true);
     }
     assert_eq!(book.forfeits.len(), MAX_FORFEITS);
@@ -149,11 +149,11 @@ fn the_list_of_forfeited_leases_is_bounded_and_its_sum_is_not_lost() {
 }
 
 #[test]
-fn rows_are_bounded_and_what_has_none_is_counted_among_the_others() {
+fn rows_are_bounded_and_further_spend_goes_to_the_shared_row() {
     let mut book = book();
     let total = MAX_ROWS as u64 + 50;
-    book.grant(&ask(1, total, total), limit(10_000), "l1".into(), DEADLINE).unwrap();
-    let item = |index: u64| Item {
+    book.grant(&request(1, total, total), limit(10_000), "l1".into(), DEADLINE).unwrap();
+    let item = |index: u64| ReportItem {
         principal: format!("acme/p{index}"),
         server: "files".into(),
         tool: "read".into(),
@@ -171,19 +171,19 @@ fn rows_are_bounded_and_what_has_none_is_counted_among_the_others() {
 }
 
 #[test]
-fn what_others_hold_is_worth_another_try_and_what_nobody_holds_is_not() {
+fn a_refusal_tells_whether_other_holders_could_return_enough() {
     let mut book = book();
-    book.grant(&ask(1, 100, 100), limit(100), "l1".into(), DEADLINE).unwrap();
-    let other = Ask { holder: holder("b"), ..ask(1, 10, 10) };
+    book.grant(&request(1, 100, 100), limit(100), "l1".into(), DEADLINE).unwrap();
+    let other = LeaseRequest { holder: holder("b"), ..request(1, 10, 10) };
     assert_eq!(book.grant(&other, limit(100), "l2".into(), DEADLINE), Err(Refusal::Held));
     book.report(&report("l1", 1, 100, true)).unwrap();
     assert_eq!(book.grant(&other, limit(100), "l2".into(), DEADLINE), Err(Refusal::Exhausted));
 }
 
-/// What can happen to a gateway and to what it sends.
+/// An event at a gateway or on the connection.
 #[derive(Clone, Debug)]
 enum Step {
-    Ask { gateway: usize, wanted: u64, least: u64, answer_lost: bool },
+    Request { gateway: usize, wanted: u64, minimum: u64, response_lost: bool },
     Spend { gateway: usize, amount: u64 },
     Report { gateway: usize, last: bool },
     Deliver { index: usize, keep: bool },
@@ -194,8 +194,9 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let gateway = 0..3_usize;
     let step = prop_oneof![
-        (gateway.clone(), 1..60_u64, 0..30_u64, any::<bool>())
-            .prop_map(|(gateway, wanted, least, answer_lost)| { Step::Ask { gateway, wanted, least, answer_lost } }),
+        (gateway.clone(), 1..60_u64, 0..30_u64, any::<bool>()).prop_map(|(gateway, wanted, minimum, response_lost)| {
+            Step::Request { gateway, wanted, minimum, response_lost }
+        }),
         (gateway.clone(), 1..20_u64).prop_map(|(gateway, amount)| Step::Spend { gateway, amount }),
         (gateway.clone(), any::<bool>()).prop_map(|(gateway, last)| Step::Report { gateway, last }),
         (0..8_usize, any::<bool>()).prop_map(|(index, keep)| Step::Deliver { index, keep }),
@@ -205,32 +206,34 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..120)
 }
 
-/// A gateway as the book cannot see it: what it holds and what it truly spent.
+/// The true state of a gateway, which the book cannot see: what it holds and what it spent.
 #[derive(Default)]
 struct Gateway {
     epoch: u64,
     request: u64,
-    /// By lease: granted, spent, sequence.
+    /// Granted amount, spent amount and report sequence of each lease.
     leases: BTreeMap<String, (u64, u64, u64)>,
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
-    fn never_more_is_spent_than_charged_nor_charged_than_the_limit(steps in steps(), cap in 50..400_u64) {
+    fn spend_never_exceeds_the_charge_and_the_charge_never_exceeds_the_limit(steps in steps(), cap in 50..400_u64) {
         let mut book = book();
         let mut gateways: Vec<Gateway> = (0..3).map(|_| Gateway::default()).collect();
         let mut wire: Vec<Report> = Vec::new();
-        let mut audited = 0;
+        let mut total_spent = 0;
         let mut settled = 0;
         for (count, step) in steps.into_iter().enumerate() {
             match step {
-                Step::Ask { gateway: index, wanted, least, answer_lost } => {
+                Step::Request { gateway: index, wanted, minimum, response_lost } => {
                     let gateway = &mut gateways[index];
-                    gateway.request += u64::from(!answer_lost);
+                    gateway.request += u64::from(!response_lost);
                     let holder = Holder { pod_uid: index.to_string(), epoch: gateway.epoch.to_string() };
-                    let ask = Ask { holder, request: gateway.request, wanted: money(wanted), least: money(least) };
-                    if let (Ok(granted), false) = (book.grant(&ask, limit(cap), format!("l{count}"), DEADLINE), answer_lost) {
+                    let number = gateway.request;
+                    let request = LeaseRequest { holder, number, wanted: money(wanted), minimum: money(minimum) };
+                    let result = book.grant(&request, limit(cap), format!("l{count}"), DEADLINE);
+                    if let (Ok(granted), false) = (result, response_lost) {
                         gateway.leases.entry(granted.lease).or_insert((granted.amount.micros, 0, 0));
                     }
                 }
@@ -238,7 +241,7 @@ proptest! {
                     if let Some((granted, spent, _)) = gateways[gateway].leases.values_mut().next() {
                         let amount = amount.min(*granted - *spent);
                         *spent += amount;
-                        audited += amount;
+                        total_spent += amount;
                     }
                 }
                 Step::Report { gateway: index, last } => {
@@ -265,7 +268,7 @@ proptest! {
                 }
                 Step::Expire => { book.expire(DEADLINE, 0); }
             }
-            prop_assert!(audited <= book.charged().micros, "{audited} audited, {:?}", book.charged());
+            prop_assert!(total_spent <= book.charged().micros, "{total_spent} spent, {:?}", book.charged());
             prop_assert!(book.charged().micros <= cap);
             prop_assert!(book.settled().micros >= settled, "settled spend went down");
             settled = book.settled().micros;

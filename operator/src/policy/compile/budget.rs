@@ -1,7 +1,7 @@
-//! Budgets: what they cover, by UID.
+//! Compiles budgets: resolves the objects that they select to UIDs.
 //!
-//! A budget takes away, it does not give. So a new one that names something unknown still holds for what it names
-//! and what exists.
+//! A budget restricts, it does not permit. So a new budget that refers to missing objects still applies to those that
+//! exist.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,47 +12,47 @@ use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::reference::Reference;
 use mcp_fleet_policy::model::{Budget, Principal, Selector, Server, Uid};
 
-use super::{Context, Problem, list, uid};
+use super::{Compilation, Rejection, name_list, uid};
 use crate::shared_state::verdict::Kind;
 
-/// The budgets, by name. One that is being deleted holds until it is gone.
+/// Compiles the budgets, sorted by name. A budget that is being deleted applies until it is gone.
 pub(super) fn compile(
-    context: &mut Context<'_>,
+    compilation: &mut Compilation<'_>,
     servers: &[Server],
     principals: &[Principal],
     has_currency: bool,
 ) -> Vec<Budget> {
-    let mut sources: Vec<Arc<MCPBudget>> = context.inputs.budgets.clone();
-    sources.sort_by_key(|budget| (budget.name_any(), uid(&**budget)));
+    let mut objects: Vec<Arc<MCPBudget>> = compilation.inputs.budgets.clone();
+    objects.sort_by_key(|budget| (budget.name_any(), uid(&**budget)));
     let mut budgets = Vec::new();
-    for source in sources {
-        let budget_uid = uid(&*source);
-        let (written, problem) = written(&source, servers, principals, has_currency);
-        let before = context
+    for object in objects {
+        let budget_uid = uid(&*object);
+        let (compiled, rejection) = from_spec(&object, servers, principals, has_currency);
+        let previous = compilation
             .previous
             .and_then(|previous| previous.policy.budgets.iter().find(|budget| budget.uid == budget_uid))
-            .filter(|_| problem.is_some());
-        budgets.push(before.cloned().unwrap_or(written));
-        context.judge(Kind::Budget, &*source, problem);
+            .filter(|_| rejection.is_some());
+        budgets.push(previous.cloned().unwrap_or(compiled));
+        compilation.set_verdict(Kind::Budget, &*object, rejection);
     }
     budgets
 }
 
-/// The budget as the object says, for what exists of what it names.
-fn written(
-    source: &MCPBudget,
+/// Compiles one budget as it is written, without the references that do not exist.
+fn from_spec(
+    object: &MCPBudget,
     servers: &[Server],
     principals: &[Principal],
     has_currency: bool,
-) -> (Budget, Option<Problem>) {
-    let selector = &source.spec.selector;
+) -> (Budget, Option<Rejection>) {
+    let selector = &object.spec.selector;
     let principal = |name: &str| principals.iter().find(|principal| principal.name == name).map(|found| &found.uid);
     let server = |name: &str| servers.iter().find(|server| server.name == name).map(|found| &found.uid);
-    let (principal_uids, no_principals) = resolve(selector.principal_refs.as_deref(), principal);
-    let (server_uids, no_servers) = resolve(selector.server_refs.as_deref(), server);
+    let (principal_uids, missing_principals) = resolve(selector.principal_refs.as_deref(), principal);
+    let (server_uids, missing_servers) = resolve(selector.server_refs.as_deref(), server);
     let budget = Budget {
-        name: source.name_any(),
-        uid: uid(source),
+        name: object.name_any(),
+        uid: uid(object),
         selector: Selector {
             principals: principal_uids,
             servers: server_uids,
@@ -63,31 +63,31 @@ fn written(
                 classes
             }),
         },
-        period: source.spec.period,
-        amount: source.spec.amount,
-        calls: source.spec.calls,
+        period: object.spec.period,
+        amount: object.spec.amount,
+        calls: object.spec.calls,
     };
-    let problem = if !no_principals.is_empty() {
-        Some(target(&format!("selector.principalRefs: {}", list(&no_principals)), "MCPPrincipal"))
-    } else if !no_servers.is_empty() {
-        Some(target(&format!("selector.serverRefs: {}", list(&no_servers)), "MCPServer"))
-    } else if source.spec.amount.is_some() && !has_currency {
-        Some(Problem::new(
+    let rejection = if !missing_principals.is_empty() {
+        Some(target_not_found(&format!("selector.principalRefs: {}", name_list(&missing_principals)), "MCPPrincipal"))
+    } else if !missing_servers.is_empty() {
+        Some(target_not_found(&format!("selector.serverRefs: {}", name_list(&missing_servers)), "MCPServer"))
+    } else if object.spec.amount.is_some() && !has_currency {
+        Some(Rejection::new(
             ConditionReason::CurrencyMissing,
             "amount is set, but the tenant has no spendLimit, which sets the currency; ask the platform team for one or use calls",
         ))
     } else {
         None
     };
-    (budget, problem)
+    (budget, rejection)
 }
 
-fn target(what: &str, kind: &str) -> Problem {
+fn target_not_found(what: &str, kind: &str) -> Rejection {
     let message = format!("{what} does not exist in this namespace; correct the name or create the {kind}");
-    Problem::new(ConditionReason::TargetNotFound, message)
+    Rejection::new(ConditionReason::TargetNotFound, message)
 }
 
-/// The UIDs of what references name, and the names of what does not exist.
+/// Resolves references to sorted UIDs, and returns the names that do not exist. None without references.
 fn resolve<'a>(
     references: Option<&[Reference]>,
     find: impl Fn(&str) -> Option<&'a Uid>,

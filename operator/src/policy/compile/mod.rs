@@ -1,8 +1,8 @@
-//! From the objects of a tenant to its policy: pure, deterministic, and careful with what it does not understand.
+//! Compiles the objects of a tenant to its policy: pure and deterministic. Start at [`compile`].
 //!
-//! An object that cannot be compiled is told so in a [`Verdict`], and what was in force of it before, by its UID,
-//! stays in force; a new one contributes nothing. Removals, suspensions and revocations always apply, even when the
-//! rest of their object is bad: a mistake may keep a grant from growing, never from shrinking.
+//! Each object gets a [`Verdict`]. If an object is rejected, what was in force of it before (matched by UID) stays in
+//! force; a new object contributes nothing. Removals, suspensions and revocations always apply, even when the rest of
+//! their object is rejected: a mistake can keep a grant from growing, but never from shrinking.
 
 mod budget;
 mod principal;
@@ -18,94 +18,93 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
-use mcp_fleet_policy::model::{Budget, Selector, StaleAfter, TenantPolicy, Traffic, Uid, VerificationKey};
+use mcp_fleet_policy::model::{Budget, Selector, StaleAfter, TenantLimits, TenantPolicy, Uid, VerificationKey};
 
 use crate::shared_state::verdict::{Kind, Verdict};
 
-/// The name of the budget that is the tenant's ceiling.
+/// Name of the budget that enforces the tenant's `spendLimit`.
 pub(crate) const SPEND_LIMIT: &str = "spendLimit";
 
-/// Everything that a policy is made of.
+/// Everything that the policy of one tenant is compiled from.
 #[derive(Clone, Debug)]
 pub(crate) struct TenantInputs {
-    /// The tenant.
     pub tenant: Arc<MCPTenant>,
-    /// The servers of its namespace.
+    /// Servers in the tenant's namespace.
     pub servers: Vec<Arc<MCPServer>>,
-    /// The scopes of its namespace.
+    /// Scopes in the tenant's namespace.
     pub scopes: Vec<Arc<MCPScope>>,
-    /// The principals of its namespace.
+    /// Principals in the tenant's namespace.
     pub principals: Vec<Arc<MCPPrincipal>>,
-    /// The budgets of its namespace.
+    /// Budgets in the tenant's namespace.
     pub budgets: Vec<Arc<MCPBudget>>,
-    /// Where the shims listen, by the server's UID.
+    /// Addresses of the shims, by UID of the server.
     pub upstreams: BTreeMap<Uid, SocketAddr>,
-    /// Keys that sign the tenant's tokens, or signed ones that may still be good.
+    /// Keys that sign the tenant's tokens, or that signed tokens which may still be valid.
     pub keys: Vec<VerificationKey>,
-    /// The key that seals session ids.
+    /// Key that seals session ids.
     pub session_key: Vec<u8>,
     /// `aud` of the tenant's tokens.
     pub audience: String,
     /// `iss` of the tenant's tokens.
     pub issuer: String,
-    /// Revocations that were ever in force, by the principal's UID, in Unix seconds.
+    /// Highest revocation that was ever in force, by UID of the principal, in Unix seconds.
     pub revocations: BTreeMap<Uid, i64>,
-    /// The clock, Unix seconds.
+    /// Current time, Unix seconds.
     pub now: i64,
 }
 
-/// What was in force before.
+/// The previously published policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Previous {
-    /// The published policy.
+    /// The policy.
     pub policy: TenantPolicy,
-    /// The UIDs of the scopes whose grants it holds, by name.
+    /// UIDs of the scopes that the policy was compiled from, by name.
     pub scopes: BTreeMap<String, Uid>,
 }
 
-/// A policy, and what was thought of each object on the way.
+/// A compiled policy, with a verdict on each object.
 #[derive(Clone, Debug)]
 pub(crate) struct Compiled {
-    /// The policy; its generation is the one before, and counted up when it is published.
+    /// The policy. It has the generation of the previous policy; publishing increments it.
     pub policy: TenantPolicy,
-    /// The UIDs of all scopes, by name.
+    /// UIDs of all scopes, by name.
     pub scopes: BTreeMap<String, Uid>,
-    /// By kind and UID.
+    /// Verdicts, by kind and UID of the object.
     pub verdicts: BTreeMap<(Kind, Uid), Verdict>,
-    /// When to compile again though nothing changes, Unix seconds: a revocation in the future becomes due.
+    /// When a revocation in the future becomes due and the policy must be compiled again, Unix seconds.
     pub recheck_at: Option<i64>,
 }
 
-/// Why an object is not part of the policy as it is written.
+/// Why an object was not compiled as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
+pub(crate) struct Rejection {
     reason: ConditionReason,
     message: String,
 }
 
-impl Problem {
+impl Rejection {
     fn new(reason: ConditionReason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
 }
 
-/// What is known while compiling.
-struct Context<'a> {
+/// State of one compilation.
+struct Compilation<'a> {
     inputs: &'a TenantInputs,
     previous: Option<&'a Previous>,
     verdicts: BTreeMap<(Kind, Uid), Verdict>,
 }
 
-impl Context<'_> {
-    fn judge(&mut self, kind: Kind, object: &impl ResourceExt, problem: Option<Problem>) {
-        let (ok, problem) = match problem {
-            None => (true, Problem::new(ConditionReason::Resolved, "everything that is referred to exists")),
-            Some(problem) => (false, problem),
+impl Compilation<'_> {
+    fn set_verdict(&mut self, kind: Kind, object: &impl ResourceExt, rejection: Option<Rejection>) {
+        let (ok, rejection) = match rejection {
+            None => (true, Rejection::new(ConditionReason::Resolved, "all referenced objects exist")),
+            Some(rejection) => (false, rejection),
         };
         let verdict = Verdict {
             ok,
-            reason: problem.reason,
-            message: problem.message,
+            reason: rejection.reason,
+            message: rejection.message,
             object_generation: object.meta().generation.unwrap_or_default(),
         };
         self.verdicts.insert((kind, uid(object)), verdict);
@@ -116,23 +115,23 @@ fn uid(object: &impl ResourceExt) -> Uid {
     object.uid().unwrap_or_default()
 }
 
-fn alive(object: &impl ResourceExt) -> bool {
+fn is_alive(object: &impl ResourceExt) -> bool {
     object.meta().deletion_timestamp.is_none()
 }
 
 /// Compiles the policy of one tenant.
 pub(crate) fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
     let tenant_uid = uid(&*inputs.tenant);
-    // A tenant that was deleted and made anew has nothing in force.
+    // A tenant that was deleted and created again has nothing in force.
     let previous = previous.filter(|previous| previous.policy.tenant_uid == tenant_uid);
-    let mut context = Context { inputs, previous, verdicts: BTreeMap::new() };
-    let ceiling = ceiling(&mut context);
-    let currency = ceiling.as_ref().map(|(_, currency)| currency.clone());
-    let servers = server::compile(&mut context, currency.is_some());
-    let (grants, scopes) = scope::compile(&mut context, &servers);
-    let (principals, recheck_at) = principal::compile(&mut context, &grants);
-    let mut budgets: Vec<Budget> = ceiling.into_iter().map(|(budget, _)| budget).collect();
-    budgets.extend(budget::compile(&mut context, &servers, &principals, currency.is_some()));
+    let mut compilation = Compilation { inputs, previous, verdicts: BTreeMap::new() };
+    let spend_limit = spend_limit(&mut compilation);
+    let currency = spend_limit.as_ref().map(|(_, currency)| currency.clone());
+    let servers = server::compile(&mut compilation, currency.is_some());
+    let (grants, scopes) = scope::compile(&mut compilation, &servers);
+    let (principals, recheck_at) = principal::compile(&mut compilation, &grants);
+    let mut budgets: Vec<Budget> = spend_limit.into_iter().map(|(budget, _)| budget).collect();
+    budgets.extend(budget::compile(&mut compilation, &servers, &principals, currency.is_some()));
     let mut keys = inputs.keys.clone();
     keys.sort_by(|a, b| a.kid.cmp(&b.kid));
     let spec = &inputs.tenant.spec;
@@ -140,12 +139,12 @@ pub(crate) fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Com
         tenant: inputs.tenant.name_any(),
         tenant_uid,
         generation: previous.map_or(0, |previous| previous.policy.generation),
-        suspended: spec.suspend || !alive(&*inputs.tenant),
+        suspended: spec.suspend || !is_alive(&*inputs.tenant),
         audience: inputs.audience.clone(),
         issuer: inputs.issuer.clone(),
         keys,
         session_key: inputs.session_key.clone(),
-        traffic: Traffic {
+        traffic: TenantLimits {
             calls_per_minute: spec.traffic.calls_per_minute,
             max_concurrent_calls: spec.traffic.max_concurrent_calls,
         },
@@ -158,12 +157,13 @@ pub(crate) fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Com
         principals,
         budgets,
     };
-    Compiled { policy, scopes, verdicts: context.verdicts, recheck_at }
+    Compiled { policy, scopes, verdicts: compilation.verdicts, recheck_at }
 }
 
-/// The tenant's ceiling and its currency. It cannot be taken away while tools have prices.
-fn ceiling(context: &mut Context<'_>) -> Option<(Budget, mcp_fleet_policy::units::Currency)> {
-    let tenant = Arc::clone(&context.inputs.tenant);
+/// Returns the budget for the tenant's `spendLimit`, and its currency. Removing the limit has no effect while tools
+/// have prices.
+fn spend_limit(compilation: &mut Compilation<'_>) -> Option<(Budget, mcp_fleet_policy::units::Currency)> {
+    let tenant = Arc::clone(&compilation.inputs.tenant);
     if let Some(limit) = &tenant.spec.spend_limit {
         let budget = Budget {
             name: SPEND_LIMIT.to_owned(),
@@ -173,34 +173,34 @@ fn ceiling(context: &mut Context<'_>) -> Option<(Budget, mcp_fleet_policy::units
             amount: Some(limit.amount),
             calls: None,
         };
-        context.judge(Kind::Tenant, &*tenant, None);
+        compilation.set_verdict(Kind::Tenant, &*tenant, None);
         return Some((budget, limit.currency.clone()));
     }
-    let priced: BTreeSet<String> = context
+    let priced: BTreeSet<String> = compilation
         .inputs
         .servers
         .iter()
-        .filter(|server| alive(&***server) && server.spec.tools.iter().any(|tool| tool.price.is_some()))
+        .filter(|server| is_alive(&***server) && server.spec.tools.iter().any(|tool| tool.price.is_some()))
         .map(|server| server.name_any())
         .collect();
-    let kept = context.previous.filter(|_| !priced.is_empty()).and_then(|previous| {
+    let previous = compilation.previous.filter(|_| !priced.is_empty()).and_then(|previous| {
         let currency = previous.policy.currency.clone()?;
         let budget = previous.policy.budgets.iter().find(|budget| budget.uid == previous.policy.tenant_uid)?;
         Some((budget.clone(), currency))
     });
-    let problem = kept.as_ref().map(|_| {
-        let names = list(&priced);
-        Problem::new(
+    let rejection = previous.as_ref().map(|_| {
+        let names = name_list(&priced);
+        Rejection::new(
             ConditionReason::CurrencyMissing,
-            format!("spendLimit was removed, but tools of {names} have prices; the limit before stays in force: set it again or remove the prices"),
+            format!("spendLimit was removed, but tools of {names} have prices, so the previous limit stays in force; set spendLimit again or remove the prices"),
         )
     });
-    context.judge(Kind::Tenant, &*tenant, problem);
-    kept
+    compilation.set_verdict(Kind::Tenant, &*tenant, rejection);
+    previous
 }
 
-/// Some names for a message: the first five, and how many more there are.
-fn list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+/// Formats names for a message: the first five, and how many more there are.
+fn name_list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
     let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
     let (first, rest) = names.split_at(names.len().min(5));
     let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };

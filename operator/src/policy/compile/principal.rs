@@ -1,4 +1,4 @@
-//! Principals: what each may call, and whether its tokens are still good.
+//! Compiles principals: their grants, limits and revocations.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,113 +8,120 @@ use mcp_fleet_crds::MCPPrincipal;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_policy::model::{Grant, Principal, PrincipalLimits};
 
-use super::scope::Grants;
-use super::{Context, Problem, alive, list, uid};
+use super::scope::ScopeGrants;
+use super::{Compilation, Rejection, is_alive, name_list, uid};
 use crate::shared_state::verdict::Kind;
 
-/// What `revokeIssuedBefore` comes to.
+/// Effect of `revokeIssuedBefore`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Revocation {
     /// Tokens with `iat` at or before this Unix second are refused.
-    pub until: Option<i64>,
-    /// It lies in the future, and is applied when this Unix second has come.
-    pub due: Option<i64>,
+    pub revoked_until: Option<i64>,
+    /// Unix second at which a revocation in the future applies.
+    pub due_at: Option<i64>,
 }
 
-/// The revocation of a principal: latched, so never earlier than what was in force before.
-pub(super) fn revocation(principal: &MCPPrincipal, latched: Option<i64>, now: i64) -> Revocation {
-    let Some(wanted) = &principal.spec.revoke_issued_before else { return Revocation { until: latched, due: None } };
-    // `iat` has whole seconds: a token of the same second may be older than the time that is written, and is refused.
+/// Returns the revocation of a principal. It never moves back: `in_force` is the latest that was ever in force.
+pub(super) fn revocation(principal: &MCPPrincipal, in_force: Option<i64>, now: i64) -> Revocation {
+    let Some(wanted) = &principal.spec.revoke_issued_before else {
+        return Revocation { revoked_until: in_force, due_at: None };
+    };
+    // `iat` has whole seconds: a token of the same second may be older than the given time, so it is refused too.
     let wanted = wanted.0.as_second();
     if wanted > now {
-        return Revocation { until: latched, due: Some(wanted) };
+        return Revocation { revoked_until: in_force, due_at: Some(wanted) };
     }
-    Revocation { until: latched.max(Some(wanted)), due: None }
+    Revocation { revoked_until: in_force.max(Some(wanted)), due_at: None }
 }
 
-/// The principals, by namespace and name; and when a revocation becomes due.
-pub(super) fn compile(context: &mut Context<'_>, grants: &Grants) -> (Vec<Principal>, Option<i64>) {
-    let mut sources: Vec<Arc<MCPPrincipal>> =
-        context.inputs.principals.iter().filter(|principal| alive(&***principal)).cloned().collect();
-    sources.sort_by_key(|principal| (principal.namespace(), principal.name_any()));
+/// Compiles the principals, sorted by namespace and name. Also returns when the next revocation becomes due.
+pub(super) fn compile(compilation: &mut Compilation<'_>, scopes: &ScopeGrants) -> (Vec<Principal>, Option<i64>) {
+    let mut objects: Vec<Arc<MCPPrincipal>> =
+        compilation.inputs.principals.iter().filter(|principal| is_alive(&***principal)).cloned().collect();
+    objects.sort_by_key(|principal| (principal.namespace(), principal.name_any()));
     let mut principals = Vec::new();
-    let mut due = None;
-    for source in sources {
-        let principal_uid = uid(&*source);
-        let before = context
+    let mut recheck_at = None;
+    for object in objects {
+        let principal_uid = uid(&*object);
+        let previous = compilation
             .previous
             .and_then(|previous| previous.policy.principals.iter().find(|principal| principal.uid == principal_uid));
-        let latched = before.and_then(|before| before.revoked_until);
-        let latched = latched.max(context.inputs.revocations.get(&principal_uid).copied());
-        let revocation = revocation(&source, latched, context.inputs.now);
-        due = [due, revocation.due].into_iter().flatten().min();
-        let (held, problem) = held(&source, grants, before);
-        let limits = match (&problem, before) {
-            (Some(Trouble::Unknown(_)), Some(before)) => before.limits,
-            _ => limits(&source),
+        let recorded = compilation.inputs.revocations.get(&principal_uid).copied();
+        let in_force = previous.and_then(|previous| previous.revoked_until).max(recorded);
+        let revocation = revocation(&object, in_force, compilation.inputs.now);
+        recheck_at = [recheck_at, revocation.due_at].into_iter().flatten().min();
+        let (grants, problem) = grants_of(&object, scopes, previous);
+        let limits = match (&problem, previous) {
+            (Some(ScopeProblem::Missing(_)), Some(previous)) => previous.limits,
+            _ => limits(&object),
         };
         principals.push(Principal {
-            namespace: source.namespace().unwrap_or_default(),
-            name: source.name_any(),
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
             uid: principal_uid,
-            suspended: source.spec.suspend,
-            revoked_until: revocation.until,
-            grants: held,
+            suspended: object.spec.suspend,
+            revoked_until: revocation.revoked_until,
+            grants,
             limits,
         });
-        context.judge(Kind::Principal, &*source, problem.map(Trouble::problem));
+        compilation.set_verdict(Kind::Principal, &*object, problem.map(ScopeProblem::rejection));
     }
-    (principals, due)
+    (principals, recheck_at)
 }
 
-/// What can be wrong with a principal.
-enum Trouble {
-    /// It names scopes that do not exist.
-    Unknown(BTreeSet<String>),
-    /// It names scopes of which nothing is in force.
-    Broken(BTreeSet<String>),
+/// Problem with the scopes that a principal refers to.
+enum ScopeProblem {
+    /// These scopes do not exist.
+    Missing(BTreeSet<String>),
+    /// These scopes exist, but nothing of them is in force.
+    NotInForce(BTreeSet<String>),
 }
 
-impl Trouble {
-    fn problem(self) -> Problem {
+impl ScopeProblem {
+    fn rejection(self) -> Rejection {
         let message = match self {
-            Self::Unknown(names) => format!(
-                "scopeRefs: {} does not exist in this namespace; create the MCPScope or remove the reference. Until then nothing is added to what was granted before",
-                list(&names)
+            Self::Missing(names) => format!(
+                "scopeRefs: {} does not exist in this namespace; create the MCPScope or remove the reference. Until then, the principal gains no further grants",
+                name_list(&names)
             ),
-            Self::Broken(names) => {
-                format!("scopeRefs: {} is not in force: see the conditions of the MCPScope", list(&names))
+            Self::NotInForce(names) => {
+                format!("scopeRefs: {} is not in force; see the conditions of the MCPScope", name_list(&names))
             }
         };
-        Problem::new(ConditionReason::ScopeNotFound, message)
+        Rejection::new(ConditionReason::ScopeNotFound, message)
     }
 }
 
-/// The grants of a principal. While it names a scope that does not exist, it holds of its scopes only those it held
-/// before: none, if it is new.
-fn held(source: &MCPPrincipal, grants: &Grants, before: Option<&Principal>) -> (Vec<Grant>, Option<Trouble>) {
-    let names: BTreeSet<&String> = source.spec.scope_refs.iter().map(|reference| &reference.name).collect();
-    let missing: BTreeSet<String> = names.iter().copied().filter(|&name| !grants.contains_key(name)).cloned().collect();
-    let broken: BTreeSet<String> =
-        names.iter().copied().filter(|&name| matches!(grants.get(name), Some(None))).cloned().collect();
-    let held_before = |name: &str| before.is_some_and(|before| before.grants.iter().any(|grant| grant.scope == name));
-    let held = names
+/// Returns the grants of a principal. While one of its scopes does not exist, it holds only those of its scopes that it
+/// held before: none, if it is new.
+fn grants_of(
+    object: &MCPPrincipal,
+    scopes: &ScopeGrants,
+    previous: Option<&Principal>,
+) -> (Vec<Grant>, Option<ScopeProblem>) {
+    let names: BTreeSet<&String> = object.spec.scope_refs.iter().map(|reference| &reference.name).collect();
+    let missing: BTreeSet<String> = names.iter().copied().filter(|&name| !scopes.contains_key(name)).cloned().collect();
+    let not_in_force: BTreeSet<String> =
+        names.iter().copied().filter(|&name| matches!(scopes.get(name), Some(None))).cloned().collect();
+    let held_before =
+        |name: &str| previous.is_some_and(|previous| previous.grants.iter().any(|grant| grant.scope == name));
+    let grants = names
         .iter()
-        .filter_map(|&name| grants.get(name).cloned().flatten())
+        .filter_map(|&name| scopes.get(name).cloned().flatten())
         .filter(|grant| missing.is_empty() || held_before(&grant.scope))
         .collect();
-    let trouble = if !missing.is_empty() {
-        Some(Trouble::Unknown(missing))
-    } else if !broken.is_empty() {
-        Some(Trouble::Broken(broken))
+    let problem = if !missing.is_empty() {
+        Some(ScopeProblem::Missing(missing))
+    } else if !not_in_force.is_empty() {
+        Some(ScopeProblem::NotInForce(not_in_force))
     } else {
         None
     };
-    (held, trouble)
+    (grants, problem)
 }
 
-fn limits(source: &MCPPrincipal) -> PrincipalLimits {
-    let limits = &source.spec.limits;
+fn limits(object: &MCPPrincipal) -> PrincipalLimits {
+    let limits = &object.spec.limits;
     PrincipalLimits {
         calls_per_minute: limits.calls_per_minute,
         burst: limits.burst,

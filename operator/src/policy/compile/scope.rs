@@ -1,4 +1,4 @@
-//! Scopes: what each grants on its server, checked against the catalogue that is in force.
+//! Compiles scopes: the grant of each, checked against the catalogue that is in force on its server.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,45 +9,46 @@ use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{Argument, Grant, GrantedTool, Rule, Scalar, Server, Uid};
 
-use super::{Context, Problem, alive, uid};
+use super::{Compilation, Rejection, is_alive, uid};
 use crate::shared_state::verdict::Kind;
 
-/// What the scopes grant, by the scope's name; none: the scope exists, but nothing of it is in force.
-pub(super) type Grants = BTreeMap<String, Option<Grant>>;
+/// Grants by name of the scope; none if the scope exists, but nothing of it is in force.
+pub(super) type ScopeGrants = BTreeMap<String, Option<Grant>>;
 
-/// The grants in force, and the UIDs of all scopes by name.
-pub(super) fn compile(context: &mut Context<'_>, servers: &[Server]) -> (Grants, BTreeMap<String, Uid>) {
-    let sources: Vec<Arc<MCPScope>> = context.inputs.scopes.iter().filter(|scope| alive(&***scope)).cloned().collect();
-    let mut grants = Grants::new();
+/// Compiles the scopes. Returns their grants, and the UIDs of all scopes by name.
+pub(super) fn compile(compilation: &mut Compilation<'_>, servers: &[Server]) -> (ScopeGrants, BTreeMap<String, Uid>) {
+    let objects: Vec<Arc<MCPScope>> =
+        compilation.inputs.scopes.iter().filter(|scope| is_alive(&***scope)).cloned().collect();
+    let mut grants = ScopeGrants::new();
     let mut uids = BTreeMap::new();
-    for source in sources {
-        let written = written(context, &source, servers);
-        let grant = match &written {
+    for object in objects {
+        let compiled = from_spec(compilation, &object, servers);
+        let grant = match &compiled {
             Ok(grant) => Some(grant.clone()),
-            Err(_) => before(context, &source, servers),
+            Err(_) => from_previous(compilation, &object, servers),
         };
-        grants.insert(source.name_any(), grant);
-        uids.insert(source.name_any(), uid(&*source));
-        context.judge(Kind::Scope, &*source, written.err());
+        grants.insert(object.name_any(), grant);
+        uids.insert(object.name_any(), uid(&*object));
+        compilation.set_verdict(Kind::Scope, &*object, compiled.err());
     }
     (grants, uids)
 }
 
-/// The grant as the object says.
-fn written(context: &Context<'_>, source: &MCPScope, servers: &[Server]) -> Result<Grant, Problem> {
-    let name = &source.spec.server_ref.name;
+/// Compiles the grant as it is written.
+fn from_spec(compilation: &Compilation<'_>, object: &MCPScope, servers: &[Server]) -> Result<Grant, Rejection> {
+    let name = &object.spec.server_ref.name;
     let Some(server) = servers.iter().find(|server| server.name == *name) else {
-        let exists = context.inputs.servers.iter().any(|server| server.name_any() == *name);
-        let hint = if exists { "is not in force: see its conditions" } else { "does not exist in this namespace" };
-        return Err(Problem::new(
+        let exists = compilation.inputs.servers.iter().any(|server| server.name_any() == *name);
+        let hint = if exists { "is not in force; see its conditions" } else { "does not exist in this namespace" };
+        return Err(Rejection::new(
             ConditionReason::ServerNotFound,
             format!("serverRef.name {name:?} {hint}; correct the name or create the MCPServer"),
         ));
     };
     let mut tools: Vec<GrantedTool> = Vec::new();
-    for tool in &source.spec.tools {
+    for tool in &object.spec.tools {
         let Some(declared) = server.tools.iter().find(|declared| declared.name == tool.name) else {
-            return Err(Problem::new(
+            return Err(Rejection::new(
                 ConditionReason::ToolNotFound,
                 format!(
                     "tools: {:?} is not in the catalogue of MCPServer {name:?}; correct the name or declare it there",
@@ -59,7 +60,7 @@ fn written(context: &Context<'_>, source: &MCPScope, servers: &[Server]) -> Resu
             None => None,
             Some(list) => {
                 let arguments = super::server::arguments(&tool.name, list)?;
-                fits(&tool.name, &arguments, &declared.arguments)?;
+                check_satisfiable(&tool.name, &arguments, &declared.arguments)?;
                 Some(arguments)
             }
         };
@@ -67,18 +68,18 @@ fn written(context: &Context<'_>, source: &MCPScope, servers: &[Server]) -> Resu
     }
     tools.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Grant {
-        scope: source.name_any(),
+        scope: object.name_any(),
         server_uid: server.uid.clone(),
         tools,
-        classes: sorted(source.spec.classes.iter().copied()),
+        classes: sorted(object.spec.classes.iter().copied()),
     })
 }
 
-/// Whether any call could satisfy the scope's arguments and the catalogue's.
-fn fits(tool: &str, granted: &[Argument], declared: &[Argument]) -> Result<(), Problem> {
+/// Checks that some call could satisfy both the scope's argument rules and the catalogue's.
+fn check_satisfiable(tool: &str, granted: &[Argument], declared: &[Argument]) -> Result<(), Rejection> {
     for argument in granted {
         let Some(other) = declared.iter().find(|other| other.name == argument.name) else {
-            return Err(Problem::new(
+            return Err(Rejection::new(
                 ConditionReason::ToolNotFound,
                 format!(
                     "tool {tool:?}: argument {:?} is not in the server's catalogue; correct the name or declare it there",
@@ -86,8 +87,8 @@ fn fits(tool: &str, granted: &[Argument], declared: &[Argument]) -> Result<(), P
                 ),
             ));
         };
-        if !compatible(&argument.rule, &other.rule) {
-            return Err(Problem::new(
+        if !same_json_type(&argument.rule, &other.rule) {
+            return Err(Rejection::new(
                 ConditionReason::InvalidSpec,
                 format!(
                     "tool {tool:?}: no value of argument {:?} can satisfy both its type here and the one in the server's catalogue; use the same type",
@@ -99,18 +100,18 @@ fn fits(tool: &str, granted: &[Argument], declared: &[Argument]) -> Result<(), P
     let missing = declared.iter().find(|other| other.required && !granted.iter().any(|one| one.name == other.name));
     match missing {
         None => Ok(()),
-        Some(missing) => Err(Problem::new(
+        Some(missing) => Err(Rejection::new(
             ConditionReason::InvalidSpec,
             format!(
-                "tool {tool:?}: its required argument {:?} is not among arguments, so that no call could pass; add it",
+                "tool {tool:?}: its required argument {:?} is not among the arguments, so no call would be allowed; add it",
                 missing.name
             ),
         )),
     }
 }
 
-/// Whether values of both rules have the same JSON type, also inside lists and objects.
-fn compatible(one: &Rule, other: &Rule) -> bool {
+/// Returns whether values of both rules have the same JSON type, also inside arrays and objects.
+fn same_json_type(one: &Rule, other: &Rule) -> bool {
     #[derive(PartialEq)]
     enum Json {
         String,
@@ -127,12 +128,12 @@ fn compatible(one: &Rule, other: &Rule) -> bool {
         Rule::Object(_) => Json::Object,
     };
     match (one, other) {
-        (Rule::Array(one), Rule::Array(other)) => compatible(&one.item, &other.item),
+        (Rule::Array(one), Rule::Array(other)) => same_json_type(&one.item, &other.item),
         (Rule::Object(one), Rule::Object(other)) => one.iter().all(|property| {
             other
                 .iter()
                 .find(|same| same.name == property.name)
-                .is_none_or(|same| compatible(&property.rule, &same.rule))
+                .is_none_or(|same| same_json_type(&property.rule, &same.rule))
         }),
         _ => json(one) == json(other),
     }
@@ -145,21 +146,21 @@ fn sorted(classes: impl Iterator<Item = Class>) -> Vec<Class> {
     classes
 }
 
-/// What was in force of a scope, less what is no longer written.
+/// Returns the grant that was in force, without the parts that the scope no longer contains.
 ///
-/// A named tool that is no longer named keeps its entry while a class that covers it stays: without the entry the
-/// class would grant more of it than was ever in force.
-fn before(context: &Context<'_>, source: &MCPScope, servers: &[Server]) -> Option<Grant> {
-    let previous = context.previous?;
-    let name = source.name_any();
-    if previous.scopes.get(&name) != Some(&uid(source)) {
+/// A tool that the scope no longer names keeps its entry while the scope still has the tool's class. Without the entry,
+/// the class would grant more of the tool than was ever in force.
+fn from_previous(compilation: &Compilation<'_>, object: &MCPScope, servers: &[Server]) -> Option<Grant> {
+    let previous = compilation.previous?;
+    let name = object.name_any();
+    if previous.scopes.get(&name) != Some(&uid(object)) {
         return None;
     }
     let mut grants = previous.policy.principals.iter().flat_map(|principal| &principal.grants);
     let grant = grants.find(|grant| grant.scope == name)?;
     let server = servers.iter().find(|server| server.uid == grant.server_uid)?;
-    let classes = sorted(grant.classes.iter().copied().filter(|class| source.spec.classes.contains(class)));
-    let named = |tool: &str| source.spec.tools.iter().any(|other| other.name == tool);
+    let classes = sorted(grant.classes.iter().copied().filter(|class| object.spec.classes.contains(class)));
+    let named = |tool: &str| object.spec.tools.iter().any(|other| other.name == tool);
     let covered = |tool: &str| server.tools.iter().any(|other| other.name == tool && classes.contains(&other.class));
     let tools = grant.tools.iter().filter(|tool| named(&tool.name) || covered(&tool.name)).cloned().collect();
     Some(Grant { scope: name, server_uid: grant.server_uid.clone(), tools, classes })

@@ -95,7 +95,7 @@ fn published(compiled: &Compiled) -> Previous {
     Previous { policy, scopes: compiled.scopes.clone() }
 }
 
-fn before() -> Previous {
+fn previous() -> Previous {
     published(&compile(&inputs(), None))
 }
 
@@ -113,7 +113,7 @@ fn grant<'a>(compiled: &'a Compiled, scope: &str) -> Option<&'a Grant> {
 }
 
 #[test]
-fn objects_that_agree_become_a_policy_and_every_verdict_is_good() {
+fn consistent_objects_compile_and_every_verdict_is_ok() {
     let compiled = compile(&inputs(), None);
     assert!(compiled.verdicts.values().all(|verdict| verdict.ok), "{:?}", compiled.verdicts);
     assert_eq!(compiled.verdicts.len(), 5);
@@ -125,15 +125,15 @@ fn objects_that_agree_become_a_policy_and_every_verdict_is_good() {
     assert_eq!(policy.servers[0].tools[0].price, Micros::new(1000));
     let grant = grant(&compiled, "reports").unwrap();
     assert_eq!((grant.server_uid.as_str(), grant.classes.as_slice()), ("uid-files", &[Class::Read][..]));
-    let [ceiling, daily] = policy.budgets.as_slice() else { panic!("{:?}", policy.budgets) };
-    assert_eq!((ceiling.name.as_str(), ceiling.uid.as_str()), (SPEND_LIMIT, "uid-acme"));
-    assert_eq!(ceiling.selector, Selector::default());
+    let [spend_limit, daily] = policy.budgets.as_slice() else { panic!("{:?}", policy.budgets) };
+    assert_eq!((spend_limit.name.as_str(), spend_limit.uid.as_str()), (SPEND_LIMIT, "uid-acme"));
+    assert_eq!(spend_limit.selector, Selector::default());
     assert_eq!(daily.selector.principals, Some(vec!["uid-coder".to_owned()]));
     assert_eq!(daily.selector.classes, Some(vec![Class::Read, Class::Write]));
 }
 
 #[test]
-fn a_compiled_policy_survives_the_wire() {
+fn a_compiled_policy_survives_encoding_and_decoding() {
     let mut policy = compile(&inputs(), None).policy;
     policy.generation = 1;
     let encoded = mcp_fleet_control::encode(&policy);
@@ -159,7 +159,7 @@ fn the_order_of_the_objects_does_not_matter() {
 }
 
 #[test]
-fn a_new_principal_with_an_unknown_scope_holds_nothing() {
+fn a_new_principal_with_an_unknown_scope_has_no_grants() {
     let mut inputs = inputs();
     inputs.principals = vec![principal(&json!({"scopeRefs": [{"name": "reports"}, {"name": "typo"}]}))];
     let compiled = compile(&inputs, None);
@@ -168,37 +168,37 @@ fn a_new_principal_with_an_unknown_scope_holds_nothing() {
 }
 
 #[test]
-fn a_principal_that_gains_an_unknown_scope_keeps_what_it_held_and_gains_nothing_else() {
+fn a_principal_that_gains_an_unknown_scope_only_keeps_its_grants() {
     let mut inputs = inputs();
     inputs.scopes.push(scope("all", &json!({"serverRef": {"name": "files"}, "classes": ["Write"]})));
     let refs = json!([{"name": "reports"}, {"name": "all"}, {"name": "typo"}]);
     inputs.principals = vec![principal(&json!({"scopeRefs": refs, "limits": {"callsPerMinute": 6000}}))];
-    let compiled = compile(&inputs, Some(&before()));
+    let compiled = compile(&inputs, Some(&previous()));
     let scopes: Vec<&str> = coder(&compiled).grants.iter().map(|grant| grant.scope.as_str()).collect();
     assert_eq!(scopes, ["reports"]);
     assert_eq!(coder(&compiled).limits.calls_per_minute, None);
 }
 
 #[test]
-fn a_scope_taken_from_a_principal_is_gone_even_when_the_same_edit_is_bad() {
+fn a_scope_removed_from_a_principal_is_gone_even_in_a_rejected_edit() {
     let mut inputs = inputs();
     inputs.principals = vec![principal(&json!({"scopeRefs": [{"name": "typo"}]}))];
-    assert_eq!(coder(&compile(&inputs, Some(&before()))).grants, []);
+    assert_eq!(coder(&compile(&inputs, Some(&previous()))).grants, []);
 }
 
 #[test]
-fn suspension_and_revocation_apply_even_when_the_rest_is_bad() {
+fn suspension_and_revocation_apply_even_in_a_rejected_edit() {
     let mut inputs = inputs();
     inputs.principals = vec![principal(&json!({
         "scopeRefs": [{"name": "typo"}], "suspend": true, "revokeIssuedBefore": "2026-11-10T00:00:00.9Z"}))];
-    let compiled = compile(&inputs, Some(&before()));
+    let compiled = compile(&inputs, Some(&previous()));
     assert!(coder(&compiled).suspended);
     let day = "2026-11-10T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_second();
     assert_eq!(coder(&compiled).revoked_until, Some(day));
 }
 
 #[test]
-fn a_revocation_is_latched() {
+fn a_revocation_never_moves_back() {
     let mut inputs = inputs();
     inputs.principals = vec![principal(&json!({"revokeIssuedBefore": "2026-11-10T00:00:00Z"}))];
     let previous = published(&compile(&inputs, None));
@@ -225,7 +225,7 @@ fn a_revocation_in_the_future_waits_until_it_is_due() {
 }
 
 #[test]
-fn a_scope_that_cannot_be_compiled_says_why() {
+fn a_rejected_scope_gets_the_reason() {
     let cases = [
         (json!({"serverRef": {"name": "typo"}}), ConditionReason::ServerNotFound),
         (json!({"serverRef": {"name": "files"}, "tools": [{"name": "typo"}]}), ConditionReason::ToolNotFound),
@@ -255,7 +255,7 @@ fn a_scope_that_cannot_be_compiled_says_why() {
 }
 
 #[test]
-fn an_empty_list_of_arguments_grants_a_tool_without_arguments_and_an_absent_one_as_the_catalogue_says() {
+fn an_empty_argument_list_allows_no_arguments_and_an_absent_one_all() {
     let mut inputs = inputs();
     inputs.servers = vec![server(&json!([{"name": "now", "class": "Read", "arguments": [
         {"name": "zone", "type": "String", "string": {"maxLength": 9}}]}]))];
@@ -266,74 +266,74 @@ fn an_empty_list_of_arguments_grants_a_tool_without_arguments_and_an_absent_one_
 }
 
 #[test]
-fn a_bad_edit_of_a_scope_leaves_in_force_what_is_still_written() {
+fn a_rejected_edit_of_a_scope_keeps_in_force_what_it_still_contains() {
     let mut inputs = inputs();
     let tools = json!([{"name": "read"}, {"name": "typo"}]);
     inputs.scopes =
         vec![scope("reports", &json!({"serverRef": {"name": "files"}, "tools": tools, "classes": ["Write"]}))];
-    let compiled = compile(&inputs, Some(&before()));
+    let compiled = compile(&inputs, Some(&previous()));
     let grant = grant(&compiled, "reports").unwrap();
     let [Argument { rule: Rule::Path(rule), .. }] = grant.tools[0].arguments.as_deref().unwrap() else { panic!() };
-    assert_eq!(rule.within, ["/workspace/reports"], "a bad edit widened the grant");
-    assert_eq!(grant.classes, [], "Read was taken away and Write not yet granted");
+    assert_eq!(rule.within, ["/workspace/reports"], "a rejected edit widened the grant");
+    assert_eq!(grant.classes, [], "Read was removed and Write is not granted yet");
 }
 
 #[test]
-fn a_narrow_entry_is_not_dropped_while_a_class_would_grant_more() {
+fn a_tool_entry_is_kept_while_its_class_would_grant_more() {
     let mut inputs = inputs();
     let spec = json!({"serverRef": {"name": "files"}, "tools": [{"name": "typo"}], "classes": ["Read"]});
     inputs.scopes = vec![scope("reports", &spec)];
-    let compiled = compile(&inputs, Some(&before()));
+    let compiled = compile(&inputs, Some(&previous()));
     assert_eq!(grant(&compiled, "reports").unwrap().tools[0].name, "read");
     let spec = json!({"serverRef": {"name": "files"}, "tools": [{"name": "typo"}]});
     inputs.scopes = vec![scope("reports", &spec)];
-    let compiled = compile(&inputs, Some(&before()));
+    let compiled = compile(&inputs, Some(&previous()));
     assert_eq!(grant(&compiled, "reports").unwrap().tools, []);
 }
 
 #[test]
-fn a_bad_scope_made_anew_under_an_old_name_inherits_nothing() {
+fn a_rejected_scope_that_was_recreated_inherits_nothing() {
     let mut inputs = inputs();
-    let mut anew = (*scope("reports", &json!({"serverRef": {"name": "typo"}}))).clone();
-    anew.metadata.uid = Some("uid-other".into());
-    inputs.scopes = vec![Arc::new(anew)];
-    assert_eq!(coder(&compile(&inputs, Some(&before()))).grants, []);
+    let mut recreated = (*scope("reports", &json!({"serverRef": {"name": "typo"}}))).clone();
+    recreated.metadata.uid = Some("uid-other".into());
+    inputs.scopes = vec![Arc::new(recreated)];
+    assert_eq!(coder(&compile(&inputs, Some(&previous()))).grants, []);
 }
 
 #[test]
-fn a_deleted_server_takes_its_grants_with_it() {
+fn a_deleted_server_removes_its_grants() {
     let mut inputs = inputs();
     inputs.servers.clear();
-    let compiled = compile(&inputs, Some(&before()));
+    let compiled = compile(&inputs, Some(&previous()));
     assert_eq!((compiled.policy.servers.len(), coder(&compiled).grants.len()), (0, 0));
     assert_eq!(reason(&compiled, Kind::Scope, "reports"), Some(ConditionReason::ServerNotFound));
 }
 
 #[test]
-fn what_is_being_deleted_is_gone_already() {
+fn objects_that_are_being_deleted_no_longer_count() {
     let mut inputs = inputs();
-    let gone = |meta: &mut kube::api::ObjectMeta| {
+    let delete = |meta: &mut kube::api::ObjectMeta| {
         meta.deletion_timestamp = Some(serde_json::from_value(json!("2026-11-10T00:00:00Z")).unwrap());
     };
-    gone(&mut Arc::make_mut(&mut inputs.principals[0]).metadata);
-    assert_eq!(compile(&inputs, Some(&before())).policy.principals, []);
-    gone(&mut Arc::make_mut(&mut inputs.servers[0]).metadata);
-    assert_eq!(compile(&inputs, Some(&before())).policy.servers, []);
-    gone(&mut Arc::make_mut(&mut inputs.budgets[0]).metadata);
-    assert_eq!(compile(&inputs, Some(&before())).policy.budgets.len(), 2, "a budget holds until it is gone");
-    gone(&mut Arc::make_mut(&mut inputs.tenant).metadata);
-    assert!(compile(&inputs, Some(&before())).policy.suspended);
+    delete(&mut Arc::make_mut(&mut inputs.principals[0]).metadata);
+    assert_eq!(compile(&inputs, Some(&previous())).policy.principals, []);
+    delete(&mut Arc::make_mut(&mut inputs.servers[0]).metadata);
+    assert_eq!(compile(&inputs, Some(&previous())).policy.servers, []);
+    delete(&mut Arc::make_mut(&mut inputs.budgets[0]).metadata);
+    assert_eq!(compile(&inputs, Some(&previous())).policy.budgets.len(), 2, "a budget applies until it is gone");
+    delete(&mut Arc::make_mut(&mut inputs.tenant).metadata);
+    assert!(compile(&inputs, Some(&previous())).policy.suspended);
 }
 
 #[test]
-fn a_server_with_a_forbidden_image_keeps_the_catalogue_before_less_what_was_removed() {
+fn a_server_with_a_forbidden_image_keeps_its_old_tools_minus_removed_ones() {
     let mut inputs = inputs();
     let bad = json!({
         "source": {"type": "Stdio", "stdio": {"image": "evil.example.com/files", "command": ["files"]}},
         "tools": [catalogue()[0], {"name": "new", "class": "Read"}],
     });
     inputs.servers = vec![object("MCPServer", "files", &bad)];
-    let compiled = compile(&inputs, Some(&before()));
+    let compiled = compile(&inputs, Some(&previous()));
     assert_eq!(reason(&compiled, Kind::Server, "files"), Some(ConditionReason::ImageNotAllowed));
     let tools: Vec<&str> = compiled.policy.servers[0].tools.iter().map(|tool| tool.name.as_str()).collect();
     assert_eq!(tools, ["read"]);
@@ -341,7 +341,7 @@ fn a_server_with_a_forbidden_image_keeps_the_catalogue_before_less_what_was_remo
 }
 
 #[test]
-fn a_price_without_a_currency_is_refused() {
+fn a_price_without_a_currency_is_rejected() {
     let mut inputs = inputs();
     let mut without = (*inputs.tenant).clone();
     without.spec.spend_limit = None;
@@ -353,21 +353,21 @@ fn a_price_without_a_currency_is_refused() {
 }
 
 #[test]
-fn the_ceiling_cannot_be_taken_away_while_tools_have_prices() {
+fn the_spend_limit_stays_in_force_while_tools_have_prices() {
     let mut inputs = inputs();
     let mut without = (*inputs.tenant).clone();
     without.spec.spend_limit = None;
     inputs.tenant = Arc::new(without);
-    let compiled = compile(&inputs, Some(&before()));
+    let compiled = compile(&inputs, Some(&previous()));
     assert_eq!(reason(&compiled, Kind::Tenant, "acme"), Some(ConditionReason::CurrencyMissing));
-    assert_eq!(compiled.policy.budgets[0], before().policy.budgets[0]);
+    assert_eq!(compiled.policy.budgets[0], previous().policy.budgets[0]);
     inputs.servers = vec![server(&json!([{"name": "read", "class": "Read"}]))];
-    let compiled = compile(&inputs, Some(&before()));
+    let compiled = compile(&inputs, Some(&previous()));
     assert_eq!((reason(&compiled, Kind::Tenant, "acme"), compiled.policy.currency), (None, None));
 }
 
 #[test]
-fn a_budget_for_a_missing_principal_says_so_and_still_holds_for_the_others() {
+fn a_budget_for_a_missing_principal_still_applies_to_the_others() {
     let mut inputs = inputs();
     let spec = |names: &[&str], amount: &str| {
         let refs: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
@@ -378,16 +378,20 @@ fn a_budget_for_a_missing_principal_says_so_and_still_holds_for_the_others() {
     assert_eq!(reason(&compiled, Kind::Budget, "daily"), Some(ConditionReason::TargetNotFound));
     assert_eq!(compiled.policy.budgets[1].selector.principals, Some(vec!["uid-coder".to_owned()]));
     inputs.budgets = vec![spec(&["typo"], "900.00")];
-    assert_eq!(compile(&inputs, None).policy.budgets[1].selector.principals, Some(vec![]), "it covers nobody, not all");
-    let compiled = compile(&inputs, Some(&before()));
-    assert_eq!(compiled.policy.budgets[1], before().policy.budgets[1], "what was in force stays in force");
+    assert_eq!(
+        compile(&inputs, None).policy.budgets[1].selector.principals,
+        Some(vec![]),
+        "it covers no principals, not all of them"
+    );
+    let compiled = compile(&inputs, Some(&previous()));
+    assert_eq!(compiled.policy.budgets[1], previous().policy.budgets[1], "the previous budget stays in force");
 }
 
 #[test]
-fn a_tenant_made_anew_under_an_old_name_inherits_nothing() {
+fn a_tenant_that_was_recreated_inherits_nothing() {
     let mut inputs = inputs();
     inputs.scopes = vec![scope("reports", &json!({"serverRef": {"name": "typo"}}))];
-    let mut previous = before();
+    let mut previous = previous();
     previous.policy.tenant_uid = "uid-old".into();
     let compiled = compile(&inputs, Some(&previous));
     assert_eq!((coder(&compiled).grants.len(), compiled.policy.generation), (0, 0));
@@ -397,5 +401,5 @@ fn a_tenant_made_anew_under_an_old_name_inherits_nothing() {
 fn the_kill_switch_suspends_everything() {
     let mut inputs = inputs();
     inputs.tenant = tenant(&json!({"suspend": true}));
-    assert!(compile(&inputs, Some(&before())).policy.suspended);
+    assert!(compile(&inputs, Some(&previous())).policy.suspended);
 }

@@ -1,4 +1,4 @@
-//! Gathers what a policy is made of from the stores.
+//! Gathers the inputs of a policy from the cache.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,16 +17,16 @@ use crate::context::Context;
 use crate::kubernetes::labels;
 use crate::policy::compile::TenantInputs;
 
-/// Everything that the policy of a tenant is made of; none until its keys are at hand.
+/// Gathers the inputs of a tenant's policy; none until its keys have been loaded.
 ///
-/// While its namespace is not its own, there is nothing in it.
+/// The inputs contain no objects while the tenant does not own its namespace.
 pub(super) fn gather(ctx: &Context, tenant: &Arc<MCPTenant>) -> Option<TenantInputs> {
     let uid = tenant.uid()?;
     let keys = ctx.keys.cached(&uid)?;
     let cache = &ctx.cache;
     let namespace = &tenant.spec.namespace.name;
-    let claimed = cache.tenant_of_namespace(namespace).is_some_and(|owner| owner.uid().as_ref() == Some(&uid));
-    let principals = of(&cache.principals, namespace, claimed);
+    let owns_namespace = cache.tenant_of_namespace(namespace).is_some_and(|owner| owner.uid().as_ref() == Some(&uid));
+    let principals = in_namespace(&cache.principals, namespace, owns_namespace);
     let revocations = principals
         .iter()
         .filter_map(|principal| principal.uid())
@@ -34,10 +34,10 @@ pub(super) fn gather(ctx: &Context, tenant: &Arc<MCPTenant>) -> Option<TenantInp
         .collect();
     Some(TenantInputs {
         tenant: Arc::clone(tenant),
-        servers: of(&cache.servers, namespace, claimed),
-        scopes: of(&cache.scopes, namespace, claimed),
+        servers: in_namespace(&cache.servers, namespace, owns_namespace),
+        scopes: in_namespace(&cache.scopes, namespace, owns_namespace),
         principals,
-        budgets: of(&cache.budgets, namespace, claimed),
+        budgets: in_namespace(&cache.budgets, namespace, owns_namespace),
         upstreams: upstreams(&cache.services.state(), &uid, &tenant.runtime_namespace()),
         keys: vec![VerificationKey { kid: keys.kid.clone(), point: keys.point.clone() }],
         session_key: keys.session.to_vec(),
@@ -48,19 +48,19 @@ pub(super) fn gather(ctx: &Context, tenant: &Arc<MCPTenant>) -> Option<TenantInp
     })
 }
 
-fn of<K>(store: &Store<K>, namespace: &str, claimed: bool) -> Vec<Arc<K>>
+fn in_namespace<K>(store: &Store<K>, namespace: &str, owns_namespace: bool) -> Vec<Arc<K>>
 where
     K: kube::Resource<DynamicType = ()> + Clone + 'static,
 {
-    if !claimed {
+    if !owns_namespace {
         return Vec::new();
     }
     store.state().into_iter().filter(|object| object.namespace().as_deref() == Some(namespace)).collect()
 }
 
-/// Where the shims of a tenant's servers listen, by the server's UID.
+/// Returns the addresses of the shims of a tenant's servers, by UID of the server.
 fn upstreams(services: &[Arc<Service>], tenant_uid: &str, namespace: &str) -> BTreeMap<String, SocketAddr> {
-    let ours = |service: &&Arc<Service>| {
+    let is_upstream = |service: &&Arc<Service>| {
         service.namespace().as_deref() == Some(namespace)
             && service.labels().get(labels::TENANT_UID).is_some_and(|uid| uid == tenant_uid)
     };
@@ -70,25 +70,26 @@ fn upstreams(services: &[Arc<Service>], tenant_uid: &str, namespace: &str) -> BT
         let port = u16::try_from(spec.ports.as_ref()?.first()?.port).ok()?;
         Some((service.labels().get(labels::SERVER_UID)?.clone(), SocketAddr::new(ip, port)))
     };
-    services.iter().filter(ours).filter_map(address).collect()
+    services.iter().filter(is_upstream).filter_map(address).collect()
 }
 
-/// Equal for inputs that compile to the same policy, as long as no revocation becomes due.
+/// Computes a hash that changes whenever the inputs could compile to another policy, except when a revocation becomes
+/// due.
 pub(super) fn fingerprint(inputs: &TenantInputs) -> u64 {
-    fn all<K: ResourceExt>(objects: &[Arc<K>], hasher: &mut DefaultHasher) {
-        let mut seen: Vec<_> = objects
+    fn hash_objects<K: ResourceExt>(objects: &[Arc<K>], hasher: &mut DefaultHasher) {
+        let mut versions: Vec<_> = objects
             .iter()
             .map(|object| (object.uid(), object.meta().generation, object.meta().deletion_timestamp.is_some()))
             .collect();
-        seen.sort_unstable();
-        seen.hash(hasher);
+        versions.sort_unstable();
+        versions.hash(hasher);
     }
     let mut hasher = DefaultHasher::new();
-    all(std::slice::from_ref(&inputs.tenant), &mut hasher);
-    all(&inputs.servers, &mut hasher);
-    all(&inputs.scopes, &mut hasher);
-    all(&inputs.principals, &mut hasher);
-    all(&inputs.budgets, &mut hasher);
+    hash_objects(std::slice::from_ref(&inputs.tenant), &mut hasher);
+    hash_objects(&inputs.servers, &mut hasher);
+    hash_objects(&inputs.scopes, &mut hasher);
+    hash_objects(&inputs.principals, &mut hasher);
+    hash_objects(&inputs.budgets, &mut hasher);
     inputs.upstreams.hash(&mut hasher);
     inputs.revocations.hash(&mut hasher);
     inputs.keys.iter().for_each(|key| (&key.kid, &key.point).hash(&mut hasher));

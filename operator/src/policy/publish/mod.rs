@@ -1,5 +1,6 @@
-//! Watches what policies are made of, and publishes them: compiled anew within milliseconds of a change, written by
-//! compare-and-swap, left in the [`Policies`](crate::shared_state::Policies) for the streams to push, and proved to be fresh every couple of seconds.
+//! Publishes the policies of all tenants. A policy is recompiled within milliseconds of a change, written by
+//! compare-and-swap, handed to the control streams through [`Policies`](crate::shared_state::Policies), and proved to
+//! be current every two to four seconds. Start at [`run`]; each tenant has a [`worker`].
 
 mod freshness;
 mod inputs;
@@ -23,10 +24,10 @@ use crate::kubernetes::labels;
 use crate::retry::jittered;
 use worker::Signals;
 
-/// How often freshness is proved.
-const PROOF_EVERY: Duration = Duration::from_secs(2);
+/// How often the cache is proved to be current.
+const PROOF_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Publishes and proves the policies of all tenants. Never returns.
+/// Publishes the policies of all tenants and proves that they are current. Never returns.
 pub(crate) async fn run(ctx: Arc<Context>) {
     let since = Instant::now();
     let (proofs, latest) = watch::channel(None);
@@ -34,21 +35,21 @@ pub(crate) async fn run(ctx: Arc<Context>) {
     tokio::join!(dispatch(&ctx, since, latest, &wake), prove(&ctx, &proofs, &wake));
 }
 
-/// Proves every couple of seconds that the stores are current, and at once when a worker waits for it.
+/// Proves periodically that the cache is current, and at once when a worker needs a proof.
 async fn prove(ctx: &Context, prover: &watch::Sender<Option<Instant>>, wake: &Notify) {
-    let mut quiet = true;
+    let mut was_ok = true;
     loop {
         let started = Instant::now();
         match freshness::prove(&ctx.client, &ctx.cache).await {
             Ok(read) => {
                 prover.send_replace(Some(read));
-                quiet = true;
+                was_ok = true;
             }
             Err(error) => {
-                if quiet {
-                    tracing::warn!(error = error::chain(&error), "failed to prove that policies are fresh");
+                if was_ok {
+                    tracing::warn!(error = error::chain(&error), "failed to prove that policies are current");
                 }
-                quiet = false;
+                was_ok = false;
             }
         }
         tokio::select! {
@@ -58,22 +59,22 @@ async fn prove(ctx: &Context, prover: &watch::Sender<Option<Instant>>, wake: &No
     }
 }
 
-/// What takes long is done less often; but never so seldom that policies grow stale, which would deny the calls of all
-/// tenants.
+/// Returns the pause after a proof that took this long. Slow proofs run less often, but often enough that policies do
+/// not become stale, which would deny the calls of all tenants.
 fn pause_after(took: Duration) -> Duration {
-    took.saturating_mul(10).clamp(PROOF_EVERY, PROOF_EVERY * 2)
+    took.saturating_mul(10).clamp(PROOF_INTERVAL, PROOF_INTERVAL * 2)
 }
 
-/// Keeps a worker for each tenant, and wakes it when something of it changes.
+/// Runs a worker for each tenant, and wakes it when one of the tenant's objects changes.
 async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Option<Instant>>, wake: &Notify) {
     let (mut changes, mut compilation_requests) = (ctx.cache.subscribe(), ctx.shared_state.compilation_requests());
     let mut workers: HashMap<String, Wake> = HashMap::new();
     let mut tasks = JoinSet::new();
-    let mut concerned = Concerned::All;
+    let mut affected = Affected::All;
     loop {
-        let uids: Vec<String> = match concerned {
-            Concerned::All => ctx.cache.tenants.state().iter().filter_map(|tenant| tenant.uid()).collect(),
-            Concerned::Some(uids) => uids,
+        let uids: Vec<String> = match affected {
+            Affected::All => ctx.cache.tenants.state().iter().filter_map(|tenant| tenant.uid()).collect(),
+            Affected::Some(uids) => uids,
         };
         for uid in uids {
             let worker = workers.entry(uid.clone()).or_insert_with(|| {
@@ -86,31 +87,31 @@ async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Op
                     worker::run(ctx, uid, signals).await;
                     name
                 });
-                // It publishes nothing before a proof.
+                // The worker publishes nothing before a proof.
                 wake.notify_one();
                 worker
             });
             worker.changed.notify_one();
         }
-        concerned = tokio::select! {
+        affected = tokio::select! {
             change = changes.recv() => match change {
                 Ok(Change::Owned(labels)) => {
                     if let Some(worker) = labels.get(labels::TENANT_UID).and_then(|uid| workers.get(uid)) {
                         if is_snapshot(&labels) {
                             worker.touched.store(true, Ordering::Relaxed);
                         }
-                        // It may be what lets us into the runtime namespace.
+                        // The object may be the RoleBinding that lets the operator write to the runtime namespace.
                         worker.changed.notify_one();
                     }
-                    Concerned::Some(Vec::new())
+                    Affected::Some(Vec::new())
                 }
-                Ok(change) => Concerned::Some(tenants_of(&ctx.cache, &change)),
-                Err(RecvError::Lagged(_)) => Concerned::All,
+                Ok(change) => Affected::Some(tenants_of(&ctx.cache, &change)),
+                Err(RecvError::Lagged(_)) => Affected::All,
                 Err(RecvError::Closed) => return,
             },
-            poke = compilation_requests.recv() => match poke {
-                Ok(uid) => Concerned::Some(vec![uid]),
-                Err(RecvError::Lagged(_)) => Concerned::All,
+            request = compilation_requests.recv() => match request {
+                Ok(uid) => Affected::Some(vec![uid]),
+                Err(RecvError::Lagged(_)) => Affected::All,
                 Err(RecvError::Closed) => return,
             },
             Some(ended) = tasks.join_next() => {
@@ -118,20 +119,20 @@ async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Op
                     Ok(uid) => {
                         workers.remove(&uid);
                     }
-                    // A worker that panicked is replaced with all others: nothing of it can be trusted.
+                    // The tenant of a panicked worker is not known here, so all workers restart with fresh state.
                     Err(error) => {
-                        tracing::error!(%error, "a publisher broke; all are started anew");
+                        tracing::error!(%error, "a policy worker panicked; restarting all of them");
                         tasks.abort_all();
                         workers.clear();
                     }
                 }
-                Concerned::Some(Vec::new())
+                Affected::Some(Vec::new())
             }
         };
     }
 }
 
-/// How a worker is woken.
+/// Signals with which a worker is woken.
 #[derive(Clone)]
 struct Wake {
     changed: Arc<Notify>,
@@ -142,41 +143,41 @@ fn is_snapshot(labels: &labels::Labels) -> bool {
     labels.get(labels::COMPONENT).is_some_and(|component| component == snapshot::COMPONENT)
 }
 
-/// Which tenants are concerned by a change.
-enum Concerned {
+/// The tenants that a change affects.
+enum Affected {
     All,
     Some(Vec<String>),
 }
 
 fn tenants_of(cache: &Cache, change: &Change) -> Vec<String> {
-    let named = |name: &str| {
+    let with_name = |name: &str| {
         let changed = cache.tenants.find(|tenant| tenant.name_any() == name);
-        // A tenant that comes or goes can also free or take the namespaces of others.
-        let Some(changed) = changed else { return all(cache, |_| true) };
+        // A tenant that is created or deleted can also take or free namespaces that other tenants claim.
+        let Some(changed) = changed else { return tenants_where(cache, |_| true) };
         let namespaces = [changed.spec.namespace.name.clone(), changed.runtime_namespace()];
-        all(cache, |tenant| {
+        tenants_where(cache, |tenant| {
             tenant.name_any() == name
                 || namespaces.contains(&tenant.spec.namespace.name)
                 || namespaces.contains(&tenant.runtime_namespace())
         })
     };
-    let of_namespace = |namespace: &str| all(cache, |tenant| tenant.spec.namespace.name == namespace);
+    let of_namespace = |namespace: &str| tenants_where(cache, |tenant| tenant.spec.namespace.name == namespace);
     match change {
-        Change::Tenant(name) => named(name),
+        Change::Tenant(name) => with_name(name),
         Change::Server(namespace, _)
         | Change::Scope(namespace, _)
         | Change::Principal(namespace, _)
         | Change::Budget(namespace, _) => of_namespace(namespace),
-        Change::Namespace(namespace) => {
-            all(cache, |tenant| tenant.spec.namespace.name == *namespace || tenant.runtime_namespace() == *namespace)
-        }
+        Change::Namespace(namespace) => tenants_where(cache, |tenant| {
+            tenant.spec.namespace.name == *namespace || tenant.runtime_namespace() == *namespace
+        }),
         Change::Service(labels) => labels.get(labels::TENANT_UID).cloned().into_iter().collect(),
         Change::Owned(_) => Vec::new(),
     }
 }
 
-fn all(cache: &Cache, wanted: impl Fn(&mcp_fleet_crds::MCPTenant) -> bool) -> Vec<String> {
-    cache.tenants.state().iter().filter(|tenant| wanted(tenant)).filter_map(|tenant| tenant.uid()).collect()
+fn tenants_where(cache: &Cache, condition: impl Fn(&mcp_fleet_crds::MCPTenant) -> bool) -> Vec<String> {
+    cache.tenants.state().iter().filter(|tenant| condition(tenant)).filter_map(|tenant| tenant.uid()).collect()
 }
 
 #[cfg(test)]
@@ -184,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slow_lists_do_not_let_policies_grow_stale() {
+    fn slow_proofs_run_less_often_but_before_policies_become_stale() {
         assert_eq!(pause_after(Duration::ZERO), Duration::from_secs(2));
         assert_eq!(pause_after(Duration::from_millis(300)), Duration::from_secs(3));
         assert_eq!(pause_after(Duration::MAX), Duration::from_secs(4));

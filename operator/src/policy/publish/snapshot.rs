@@ -1,7 +1,7 @@
-//! The published policy as Secrets of the runtime namespace, written by compare-and-swap.
+//! Stores a published policy as Secrets in the runtime namespace, written by compare-and-swap.
 //!
-//! Every Secret is written over the version that was read; the index comes last, and what the index before it names is
-//! not touched until then. So neither a leader that is no longer one nor a leader that dies tears a snapshot apart.
+//! Every Secret replaces the version that was read. The index is written last, and until then the chunks of the
+//! previous index stay unchanged. So neither an old leader nor a leader that crashes leaves a torn snapshot.
 
 use std::collections::BTreeMap;
 
@@ -9,82 +9,85 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
-use mcp_fleet_control::Encoded;
-use mcp_fleet_control::snapshot::{self, CHUNK_PLACES, INDEX, Index, SnapshotError, chunk_name, secret_name};
+use mcp_fleet_control::EncodedPolicy;
+use mcp_fleet_control::snapshot::{
+    self, CHUNK_SLOTS, INDEX_FILE, SnapshotError, SnapshotIndex, chunk_name, secret_name,
+};
 
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::labels::Labels;
 use crate::kubernetes::timeout::with_timeout;
 use crate::policy::compile::Previous;
 
-/// The label of the component that the Secrets carry.
+/// Component label of the Secrets.
 pub(super) const COMPONENT: &str = "gateway-policy";
-/// The name of the first Secret: the index and chunk 0.
-const SECRET: &str = "gateway-policy";
-/// The UIDs of the scopes, beside the index: the policy itself names scopes only.
-const SCOPES: &str = "scopes.json";
+/// Name of the first Secret: it contains the index and chunk 0.
+const FIRST_SECRET: &str = "gateway-policy";
+/// Key of the scopes' UIDs in the first Secret. The policy itself only contains the names of scopes.
+const SCOPES_FILE: &str = "scopes.json";
 
 /// Why a snapshot could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PublishError {
-    /// The namespace is not there (any more).
-    #[error("the runtime namespace is not there yet")]
+    /// The runtime namespace does not exist yet, or no longer.
+    #[error("the runtime namespace does not exist yet")]
     NoNamespace,
-    /// The namespace is not open to the operator (yet).
+    /// The operator has no access to the runtime namespace yet.
     #[error("the operator may not write Secrets in the runtime namespace yet")]
-    NotLetIn,
-    /// Another leader has written in between.
+    Forbidden,
+    /// Another writer changed the snapshot since it was read.
     #[error("failed to publish the policy: another replica of the operator published one")]
     Conflict,
     /// The API server refused or could not be reached.
     #[error("failed to {verb} the Secret {name}")]
     Api {
-        /// What was tried.
+        /// The attempted operation.
         verb: &'static str,
-        /// Which Secret.
+        /// Name of the Secret.
         name: String,
-        /// What the API server said.
+        /// Error of the API server.
         source: Box<kube::Error>,
     },
-    /// What is there cannot be read. Nothing is published over it: what was revoked stands in it.
+    /// The published snapshot cannot be read. It is not replaced, because it contains the revocations in force.
     #[error(
-        "failed to read the published policy; nothing is published over it. Repair or delete the Secrets gateway-policy* of the runtime namespace"
+        "failed to read the published policy, which is therefore not replaced; repair or delete the Secrets gateway-policy* in the runtime namespace"
     )]
     Unreadable(#[source] SnapshotError),
-    /// The policy is too large.
+    /// The policy is too large for a snapshot.
     #[error(transparent)]
     TooLarge(SnapshotError),
-    /// The gateway could not enforce the policy.
-    #[error("failed to check the policy as a gateway does")]
+    /// A gateway would refuse the policy.
+    #[error("failed to check that a gateway can enforce the policy")]
     Unenforceable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// The Secrets of one tenant's snapshot.
 #[derive(Debug)]
-pub(super) struct Snapshots {
+pub(super) struct SnapshotSecrets {
     api: Api<Secret>,
     labels: Labels,
-    /// Versions as they were read or written last, by name.
+    /// `resourceVersion` of each Secret when it was last read or written, by name.
     versions: BTreeMap<String, String>,
-    /// The index that stands there.
-    published: Option<Index>,
+    /// Index of the published snapshot.
+    published: Option<SnapshotIndex>,
 }
 
-impl Snapshots {
-    /// Reads what is there: the versions, and what was in force by it.
+impl SnapshotSecrets {
+    /// Reads the versions of the Secrets, and the policy that was published in them.
     pub(super) async fn read(
         client: Client,
         namespace: &str,
         labels: Labels,
     ) -> Result<(Self, Result<Option<Previous>, SnapshotError>), PublishError> {
         let api: Api<Secret> = Api::namespaced(client, namespace);
-        // Before anything is read: what is written by another leader from here on is a conflict.
+        // Before anything else is read, so that any later write of another leader causes a conflict.
         let mut versions = versions(&api).await?;
         let mut files = BTreeMap::new();
         let mut published = None;
-        // Most policies fit into the first; a new leader reads those of all tenants at once.
-        let mut wanted = vec![0];
-        while let Some(number) = wanted.pop() {
+        // Only the first Secret at first: most policies fit into it, and a new leader reads those of all tenants at
+        // once.
+        let mut numbers = vec![0];
+        while let Some(number) = numbers.pop() {
             let name = secret_name(number);
             let found = with_timeout(api.get_opt(&name)).await.map_err(|source| failed("read", &name, source))?;
             if let Some(secret) = found {
@@ -94,47 +97,47 @@ impl Snapshots {
             if number == 0 {
                 published = snapshot::read_index(&files).ok();
                 let chunks = published.iter().flat_map(|index| &index.chunks);
-                wanted.extend(chunks.copied().filter(|number| *number > 0));
+                numbers.extend(chunks.copied().filter(|number| *number > 0));
             }
         }
         let snapshots = Self { api, labels, versions, published };
-        if !files.contains_key(INDEX) {
+        if !files.contains_key(INDEX_FILE) {
             return Ok((snapshots, Ok(None)));
         }
-        let previous = snapshot::join(&files).map(|(_, policy)| {
-            // Without the UIDs no scope inherits anything: the careful side.
-            let scopes = files.get(SCOPES).and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
+        let previous = snapshot::read_policy(&files).map(|(_, policy)| {
+            // Without the UIDs, no scope inherits a previous grant, which is the safe side.
+            let scopes = files.get(SCOPES_FILE).and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
             Some(Previous { policy, scopes })
         });
         Ok((snapshots, previous))
     }
 
-    /// Whether the Secrets of what is published are still as they were read or written last.
-    pub(super) async fn untouched(&self) -> Result<bool, PublishError> {
+    /// Returns whether the Secrets of the published snapshot still have the versions that were last read or written.
+    pub(super) async fn is_unchanged(&self) -> Result<bool, PublishError> {
         let found = versions(&self.api).await?;
         let more = self.published.iter().flat_map(|index| index.chunks.iter().copied().map(secret_name));
-        Ok([SECRET.to_owned()].into_iter().chain(more).all(|name| found.get(&name) == self.versions.get(&name)))
+        Ok([FIRST_SECRET.to_owned()].into_iter().chain(more).all(|name| found.get(&name) == self.versions.get(&name)))
     }
 
-    /// Publishes a policy; what is published is what was given, or nothing.
+    /// Publishes a policy: the snapshot becomes the new policy, or stays as it was.
     pub(super) async fn write(
         &mut self,
         generation: u64,
-        encoded: &Encoded,
+        encoded: &EncodedPolicy,
         scopes: &BTreeMap<String, String>,
     ) -> Result<(), PublishError> {
         let mut files =
-            snapshot::split(generation, encoded, self.published.as_ref()).map_err(PublishError::TooLarge)?;
+            snapshot::write_files(generation, encoded, self.published.as_ref()).map_err(PublishError::TooLarge)?;
         let index = snapshot::read_index(&files).map_err(PublishError::TooLarge)?;
-        for number in 1..CHUNK_PLACES {
+        for number in 1..CHUNK_SLOTS {
             let name = secret_name(number);
-            // A chunk that is no longer needed stays as it is: the index does not name it.
+            // A chunk that is no longer needed is left in place: the index does not refer to it.
             if let Some(chunk) = files.remove(&chunk_name(number)) {
                 self.put(&name, BTreeMap::from([(chunk_name(number), chunk)])).await?;
             }
         }
-        files.insert(SCOPES.to_owned(), serde_json::to_vec(scopes).unwrap_or_default());
-        self.put(SECRET, files).await?;
+        files.insert(SCOPES_FILE.to_owned(), serde_json::to_vec(scopes).unwrap_or_default());
+        self.put(FIRST_SECRET, files).await?;
         self.published = Some(index);
         Ok(())
     }
@@ -166,20 +169,21 @@ impl Snapshots {
     }
 }
 
-/// The versions of all Secrets in a runtime namespace, by name: with or without our labels, which others may take off.
+/// Returns the versions of all Secrets in a runtime namespace, by name. Does not select by label, because others may
+/// remove the labels.
 async fn versions(api: &Api<Secret>) -> Result<BTreeMap<String, String>, PublishError> {
     let found = with_timeout(api.list_metadata(&ListParams::default())).await;
-    let found = found.map_err(|source| failed("list", SECRET, source))?;
+    let found = found.map_err(|source| failed("list", FIRST_SECRET, source))?;
     Ok(found.into_iter().map(|secret| (secret.name_any(), secret.resource_version().unwrap_or_default())).collect())
 }
 
 fn failed(verb: &'static str, name: &str, source: kube::Error) -> PublishError {
     match &source {
         kube::Error::Api(status) if status.code == 409 => PublishError::Conflict,
-        // Replacing what somebody deleted is a conflict too: read again. Creating into nowhere: wait.
+        // A Secret to replace that was deleted is a conflict too: it must be read again. A missing namespace is not.
         kube::Error::Api(status) if status.code == 404 && verb == "replace" => PublishError::Conflict,
         kube::Error::Api(status) if status.code == 404 => PublishError::NoNamespace,
-        kube::Error::Api(status) if status.code == 403 => PublishError::NotLetIn,
+        kube::Error::Api(status) if status.code == 403 => PublishError::Forbidden,
         _ => PublishError::Api { verb, name: name.to_owned(), source: source.into() },
     }
 }

@@ -1,4 +1,5 @@
-//! One task for each tenant: gather, compile, publish, tell. A tenant whose API calls hang holds up no other.
+//! One task per tenant, which compiles and publishes its policy and sets the verdicts. A tenant whose API calls hang
+//! does not delay the others. Start at [`Worker::reconcile`].
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use mcp_fleet_crds::condition::ConditionReason;
 use tokio::sync::{Notify, watch};
 
 use super::inputs::{fingerprint, gather};
-use super::snapshot::{COMPONENT, PublishError, Snapshots};
+use super::snapshot::{COMPONENT, PublishError, SnapshotSecrets};
 use crate::context::Context;
 use crate::error;
 use crate::kubernetes::cache::older_claim;
@@ -22,56 +23,60 @@ use crate::retry::Backoff;
 use crate::shared_state::verdict::Kind;
 use crate::shared_state::{Proof, Published};
 
-/// How long changes are gathered before they are compiled.
+/// How long changes are collected before they are compiled.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// The first pause after a failure, and the longest; jitter at most doubles them.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(6));
+/// The first pause after a failure; jitter at most doubles it.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause after a failure; jitter at most doubles it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(6);
 
-/// What wakes a worker.
+/// Signals that wake a worker.
 #[derive(Clone, Debug)]
 pub(super) struct Signals {
-    /// Something of the tenant changed.
+    /// An object of the tenant changed.
     pub(super) changed: Arc<Notify>,
-    /// A Secret of its snapshot was touched, maybe by somebody else.
+    /// A Secret of the tenant's snapshot changed, possibly by another writer.
     pub(super) touched: Arc<AtomicBool>,
-    /// The stores were proved to be current, as of a moment.
+    /// Time as of which the cache was last proved to be current.
     pub(super) proven: watch::Receiver<Option<Instant>>,
     /// When this replica began to lead.
     pub(super) since: Instant,
 }
 
-/// What one tenant's worker knows.
+/// State of one tenant's worker.
 pub(super) struct Worker {
     ctx: Arc<Context>,
     uid: String,
-    snapshots: Option<Snapshots>,
+    snapshots: Option<SnapshotSecrets>,
     previous: Option<Previous>,
-    /// What was compiled last, and whether it stands in the snapshot.
-    compiled: Option<u64>,
+    /// Fingerprint of the inputs of the last compiled policy, if that is published.
+    published_fingerprint: Option<u64>,
     recheck_at: Option<i64>,
-    judged: BTreeSet<(Kind, String)>,
-    /// Publishing waits for a proof as of this moment or later: at the start, and after another replica has published.
-    unproven: Option<Instant>,
-    /// The snapshot was changed or removed by somebody else: it is written again, whatever was compiled.
+    /// Objects with a verdict from the last compilation.
+    with_verdict: BTreeSet<(Kind, String)>,
+    /// Publishing waits for a proof as of this time or later: at the start, and after another replica published.
+    needs_proof_since: Option<Instant>,
+    /// Whether another writer changed or removed the snapshot, so that it must be written even if the policy is
+    /// unchanged.
     damaged: bool,
     touched: Arc<AtomicBool>,
 }
 
-/// Runs until its tenant is gone.
+/// Runs the worker of a tenant until the tenant is gone.
 pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
     let mut worker = Worker {
         ctx,
         uid,
         snapshots: None,
         previous: None,
-        compiled: None,
+        published_fingerprint: None,
         recheck_at: None,
-        judged: BTreeSet::new(),
-        unproven: Some(signals.since),
+        with_verdict: BTreeSet::new(),
+        needs_proof_since: Some(signals.since),
         damaged: false,
         touched: Arc::clone(&signals.touched),
     };
-    let (mut failures, mut backoff) = (0_u32, Backoff::new(PAUSES.0, PAUSES.1));
+    let (mut failures, mut backoff) = (0_u32, Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
     let mut retry: Option<Duration> = None;
     while worker.ctx.cache.tenant_by_uid(&worker.uid).is_some() {
         let proof = tokio::select! {
@@ -85,21 +90,22 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
                 }
                 *signals.proven.borrow_and_update()
             }
-            () = pause(retry) => None,
-            () = pause(worker.due()) => None,
+            () = sleep(retry) => None,
+            () = sleep(worker.until_recheck()) => None,
         };
-        let outcome = worker.pass(proof).await;
-        worker.tell(&outcome);
+        let outcome = worker.reconcile(proof).await;
+        worker.set_error(&outcome);
         match outcome {
             Ok(()) => {
                 (failures, retry) = (0, None);
-                backoff = Backoff::new(PAUSES.0, PAUSES.1);
+                backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
             }
             Err(error) => {
                 (failures, retry) = (failures.saturating_add(1), Some(backoff.next_pause()));
-                // A namespace that is not there or not open to us yet is no news: the tenant's controller is at it.
-                let waiting = matches!(error, PublishError::NoNamespace | PublishError::NotLetIn) && failures < 6;
-                if !waiting {
+                // For a while it is normal that the namespace or the access to it is missing: the tenant's controller
+                // is creating them.
+                let expected = matches!(error, PublishError::NoNamespace | PublishError::Forbidden) && failures < 6;
+                if !expected {
                     tracing::warn!(tenant = worker.uid, error = error::chain(&error), "failed to publish a policy");
                 }
             }
@@ -108,8 +114,8 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
     worker.forget();
 }
 
-/// Waits that long; without a time, for ever.
-async fn pause(time: Option<Duration>) {
+/// Sleeps for a time; without one, forever.
+async fn sleep(time: Option<Duration>) {
     match time {
         Some(time) => tokio::time::sleep(time).await,
         None => std::future::pending().await,
@@ -117,16 +123,19 @@ async fn pause(time: Option<Duration>) {
 }
 
 impl Worker {
-    /// How long until a revocation becomes due.
-    fn due(&self) -> Option<Duration> {
+    /// Returns how long it takes until a revocation becomes due.
+    fn until_recheck(&self) -> Option<Duration> {
         let seconds = self.recheck_at?.saturating_sub(Timestamp::now().as_second()).clamp(0, 3600);
         Some(Duration::from_millis(u64::try_from(seconds).unwrap_or(0) * 1000 + 50))
     }
 
-    /// Brings the published policy up to what the stores hold; with a proof, tells the streams that it is fresh.
-    async fn pass(&mut self, proof: Option<Instant>) -> Result<(), PublishError> {
+    /// Publishes the policy that the cached objects compile to, if it changed. With a proof, also records that the
+    /// published policy is current.
+    async fn reconcile(&mut self, proof: Option<Instant>) -> Result<(), PublishError> {
         let ctx = Arc::clone(&self.ctx);
-        if !ctx.leadership.is_leader() || self.unproven.is_some_and(|since| proof.is_none_or(|read| read < since)) {
+        if !ctx.leadership.is_leader()
+            || self.needs_proof_since.is_some_and(|since| proof.is_none_or(|read| read < since))
+        {
             return Ok(());
         }
         let Some(tenant) = ctx.cache.tenant_by_uid(&self.uid) else { return Ok(()) };
@@ -135,7 +144,7 @@ impl Worker {
         }
         if self.touched.swap(false, Ordering::Relaxed)
             && let Some(snapshots) = &self.snapshots
-            && !snapshots.untouched().await?
+            && !snapshots.is_unchanged().await?
         {
             self.snapshots = None;
         }
@@ -143,71 +152,73 @@ impl Worker {
             self.read(&tenant).await?;
         }
         if self.previous.is_some() && tenant.metadata.deletion_timestamp.is_none() {
-            // They were made before anything was published. Reading them here spares a new leader the wait for the
-            // tenant's controller.
+            // A published policy implies that the keys exist. If a new leader reads them here, it does not have to wait
+            // for the tenant's controller.
             if let Err(error) = ctx.keys.get_or_create(&tenant.name_any(), &self.uid).await {
                 tracing::warn!(tenant = self.uid, error = error::chain(&error), "failed to read the tenant's keys");
             }
         }
-        // Otherwise its controller makes the keys, and tells us.
+        // Without keys, the tenant's controller creates them and requests a compilation.
         let Some(inputs) = gather(&ctx, &tenant) else { return Ok(()) };
-        let print = fingerprint(&inputs);
-        let due = self.recheck_at.is_some_and(|at| at <= inputs.now);
+        let fingerprint = fingerprint(&inputs);
+        let recheck_due = self.recheck_at.is_some_and(|at| at <= inputs.now);
         let floor = ctx.shared_state.policies.floor(&self.uid);
         let generation = self.previous.as_ref().map_or(0, |previous| previous.policy.generation);
-        if self.compiled != Some(print) || due || floor > generation || self.damaged {
+        if self.published_fingerprint != Some(fingerprint) || recheck_due || floor > generation || self.damaged {
             let compiled = compile::compile(&inputs, self.previous.as_ref());
             self.publish(compiled, floor).await?;
-            self.compiled = Some(print);
+            self.published_fingerprint = Some(fingerprint);
             self.damaged = false;
         }
-        self.unproven = None;
+        self.needs_proof_since = None;
         if let (Some(read), Some(previous)) = (proof, &self.previous) {
             ctx.shared_state.policies.prove(&self.uid, Proof { generation: previous.policy.generation, read });
         }
         Ok(())
     }
 
+    /// Reads the published snapshot, and decides whether it is damaged.
     async fn read(&mut self, tenant: &MCPTenant) -> Result<(), PublishError> {
         let labels = labels::of_tenant(COMPONENT, &tenant.name_any(), &self.uid);
-        let (snapshots, found) = Snapshots::read(self.ctx.client.clone(), &tenant.runtime_namespace(), labels).await?;
-        let ours = self.previous.as_ref().map(|previous| previous.policy.generation);
-        match (found, ours) {
-            // Ours is known to have been published; what is there now was spoilt by somebody else.
+        let (snapshots, found) =
+            SnapshotSecrets::read(self.ctx.client.clone(), &tenant.runtime_namespace(), labels).await?;
+        let known = self.previous.as_ref().map(|previous| previous.policy.generation);
+        match (found, known) {
+            // A policy was published before, so another writer damaged the snapshot.
             (Err(_), Some(_)) => self.damaged = true,
             (Err(error), None) => return Err(PublishError::Unreadable(error)),
-            (Ok(Some(found)), _) if found.policy.tenant_uid == self.uid && Some(found.policy.generation) >= ours => {
+            (Ok(Some(found)), _) if found.policy.tenant_uid == self.uid && Some(found.policy.generation) >= known => {
                 self.previous = Some(found);
             }
-            // Nothing, something older, or what was left by a tenant of the same name that is gone.
-            (Ok(_), ours) => self.damaged = ours.is_some(),
+            // No snapshot, an older one, or one of a deleted tenant with the same name.
+            (Ok(_), known) => self.damaged = known.is_some(),
         }
         self.snapshots = Some(snapshots);
-        self.compiled = None;
+        self.published_fingerprint = None;
         Ok(())
     }
 
-    /// Publishes what was compiled, if it is another policy than before.
+    /// Publishes a compiled policy if it differs from the previous one, and sets the verdicts.
     async fn publish(&mut self, compiled: Compiled, floor: u64) -> Result<(), PublishError> {
         let Compiled { mut policy, scopes, verdicts, recheck_at } = compiled;
         let before = self.previous.as_ref().map_or(0, |previous| previous.policy.generation);
         policy.generation = before;
-        let same = !self.damaged
+        let unchanged = !self.damaged
             && floor <= before
             && self.previous.as_ref().is_some_and(|previous| previous.policy == policy);
-        if !same {
+        if !unchanged {
             policy.generation = before.max(floor).saturating_add(1);
         }
         let encoded = mcp_fleet_control::encode(&policy);
-        if !same {
-            check(&encoded)?;
+        if !unchanged {
+            check_enforceable(&encoded)?;
             let Some(snapshots) = &mut self.snapshots else { return Ok(()) };
             if let Err(error) = snapshots.write(policy.generation, &encoded, &scopes).await {
-                // It may or may not be written: only reading again can tell. After a conflict another replica may
-                // know better, so that we have to prove first that we are current.
+                // The write may or may not have happened: only a new read can tell. After a conflict, another replica
+                // may be more current, so this one needs a new proof first.
                 self.snapshots = None;
                 if matches!(error, PublishError::Conflict) {
-                    self.unproven = Some(Instant::now());
+                    self.needs_proof_since = Some(Instant::now());
                 }
                 return Err(error);
             }
@@ -215,8 +226,8 @@ impl Worker {
         }
         let shared = &self.ctx.shared_state;
         let (generation, digest) = (policy.generation, encoded.digest.to_string());
-        let known = shared.policies.published(&self.uid).map(|published| published.policy.generation);
-        if known != Some(generation) {
+        let shared_generation = shared.policies.published(&self.uid).map(|published| published.policy.generation);
+        if shared_generation != Some(generation) {
             let published = Published { policy: Arc::new(policy.clone()), encoded: Arc::new(encoded) };
             shared.policies.publish(&self.uid, published);
         }
@@ -226,19 +237,19 @@ impl Worker {
             state.generation = generation;
             state.digest = Some(digest);
         });
-        let judged: BTreeSet<(Kind, String)> = verdicts.keys().cloned().collect();
-        for (kind, uid) in self.judged.difference(&judged) {
-            shared.forget(*kind, uid);
+        let with_verdict: BTreeSet<(Kind, String)> = verdicts.keys().cloned().collect();
+        for (kind, uid) in self.with_verdict.difference(&with_verdict) {
+            shared.remove_verdict(*kind, uid);
         }
         for ((kind, uid), verdict) in verdicts {
             shared.set_verdict(kind, &uid, verdict);
         }
-        self.judged = judged;
+        self.with_verdict = with_verdict;
         Ok(())
     }
 
-    /// Leaves word of a failure, or that it is over.
-    fn tell(&self, outcome: &Result<(), PublishError>) {
+    /// Sets or clears the tenant's publishing error.
+    fn set_error(&self, outcome: &Result<(), PublishError>) {
         let error = match outcome {
             Ok(()) | Err(PublishError::Conflict) => None,
             Err(error) => Some((ConditionReason::PolicyNotPublished, error::chain(error))),
@@ -251,20 +262,21 @@ impl Worker {
         });
     }
 
+    /// Removes everything that the worker has set for a deleted tenant.
     fn forget(&self) {
         let shared = &self.ctx.shared_state;
-        for (kind, uid) in &self.judged {
-            shared.forget(*kind, uid);
+        for (kind, uid) in &self.with_verdict {
+            shared.remove_verdict(*kind, uid);
         }
-        shared.policies.forget(&self.uid);
-        shared.forget_tenant(&self.uid);
+        shared.policies.remove(&self.uid);
+        shared.remove_tenant(&self.uid);
     }
 }
 
-/// Reads the policy back and makes of it what a gateway does: what it would refuse is not published.
-fn check(encoded: &mcp_fleet_control::Encoded) -> Result<(), PublishError> {
+/// Decodes and compiles the policy like a gateway, so that a policy that gateways would refuse is not published.
+fn check_enforceable(encoded: &mcp_fleet_control::EncodedPolicy) -> Result<(), PublishError> {
     let policy =
         mcp_fleet_control::decode(&encoded.bytes).map_err(|error| PublishError::Unenforceable(error.into()))?;
-    mcp_fleet_policy::engine::Compiled::new(policy).map_err(|error| PublishError::Unenforceable(error.into()))?;
+    mcp_fleet_policy::engine::Policy::new(policy).map_err(|error| PublishError::Unenforceable(error.into()))?;
     Ok(())
 }

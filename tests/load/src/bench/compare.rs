@@ -1,84 +1,85 @@
-//! The interleaved rounds: in each, every cell is measured on every path, one after the other, so that whatever else
-//! the machine does falls on all of them alike.
+//! The interleaved rounds. Each round measures every kind of load on every path, one after the other, so that other
+//! work on the machine affects all paths alike.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Plan;
-use super::stage::Stage;
+use super::testbed::Testbed;
 use crate::load::{Client, LARGE, SMALL, Slot, Target, run as measure};
 use crate::process::Process;
 
-/// Connections of the wide cells.
+/// Number of connections in the loads with many connections.
 pub(crate) const WIDE: usize = 32;
 
 /// How a call reaches the tool server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Path {
-    /// Without anything in between.
+    /// Directly, with nothing in between.
     Direct,
-    /// Through a proxy that looks at nothing.
+    /// Through a proxy that forwards everything unchecked.
     PassThrough,
-    /// Through the gateway with full policy.
+    /// Through the gateway with a full policy.
     Gateway,
 }
 
 impl Path {
-    /// In the order of the report.
+    /// All paths, in the order of the report.
     pub(crate) const ALL: [Self; 3] = [Self::Direct, Self::PassThrough, Self::Gateway];
 }
 
 /// One kind of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cell {
-    /// Whether there is no TLS, on either side.
+    /// Whether both sides of the path are without TLS.
     pub(crate) plain: bool,
-    /// Connections that call at the same time.
+    /// Number of connections that call at the same time.
     pub(crate) connections: usize,
-    /// Bytes of text in argument and result.
+    /// Bytes of text in the argument and in the result.
     pub(crate) size: usize,
 }
 
-/// One measurement's figures.
+/// Figures of one measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Figures {
     /// Median duration of a call.
     pub(crate) p50: Duration,
-    /// 99th percentile.
+    /// 99th percentile of the duration of a call.
     pub(crate) p99: Duration,
-    /// Calls in a second.
+    /// Calls per second.
     pub(crate) rate: f64,
-    /// CPU of the measured process for one call, in microseconds.
+    /// CPU time of the measured process per call, in microseconds.
     pub(crate) cpu: f64,
-    /// Its resident memory, in bytes.
+    /// Resident memory of the measured process, in bytes.
     pub(crate) resident: u64,
 }
 
 /// All measurements, by cell and path.
 pub(crate) type Table = BTreeMap<(Cell, Path), Vec<Figures>>;
 
-/// Open connections, by wire and path.
+/// Open connections, by absence of TLS and by path.
 type Clients = BTreeMap<(bool, Path), Vec<Client>>;
 
-pub(crate) async fn run(stage: &mut Stage, plan: Plan, progress: impl Fn(&str)) -> anyhow::Result<Table> {
-    let mut clients = connect(stage).await?;
+/// Runs all rounds, and returns their measurements.
+pub(crate) async fn run(testbed: &mut Testbed, plan: Plan, progress: impl Fn(&str)) -> anyhow::Result<Table> {
+    let mut clients = connect(testbed).await?;
     let mut table = Table::new();
     let cells: Vec<Cell> = [false, true]
         .into_iter()
         .flat_map(|plain| [1, WIDE].map(|connections| (plain, connections)))
         .flat_map(|(plain, connections)| [SMALL, LARGE].map(|size| Cell { plain, connections, size }))
         .collect();
-    // A round that nobody counts: connections to the upstream, leases, caches and the allocator settle.
-    round(stage, &mut clients, &cells, 0, plan.slot / 4, &mut Table::new()).await?;
+    // Warm-up round, not counted: opens connections to the upstream, obtains leases, and fills caches.
+    round(testbed, &mut clients, &cells, 0, plan.slot / 4, &mut Table::new()).await?;
     for number in 1..=plan.rounds {
         progress(&format!("round {number} of {}", plan.rounds));
-        round(stage, &mut clients, &cells, number, plan.slot, &mut table).await?;
+        round(testbed, &mut clients, &cells, number, plan.slot, &mut table).await?;
     }
     Ok(table)
 }
 
 async fn round(
-    stage: &mut Stage,
+    testbed: &mut Testbed,
     clients: &mut Clients,
     cells: &[Cell],
     number: usize,
@@ -86,16 +87,16 @@ async fn round(
     table: &mut Table,
 ) -> anyhow::Result<()> {
     for cell in cells {
-        // Each path is first in a third of the rounds.
+        // Rotate the order, so that each path is first in a third of the rounds.
         for turn in 0..Path::ALL.len() {
             let path = Path::ALL[(number + turn) % Path::ALL.len()];
             let Some(clients) = clients.get_mut(&(cell.plain, path)) else { continue };
-            let before = process(stage, path, cell.plain).cpu()?;
+            let before = process(testbed, path, cell.plain).cpu()?;
             let slot = measure(&mut clients[..cell.connections], cell.size, length).await?;
-            let process = process(stage, path, cell.plain);
+            let process = process(testbed, path, cell.plain);
             let figures = figures(&slot, process.cpu()?.saturating_sub(before), process.resident()?);
             if path == Path::Gateway {
-                stage.calls += slot.calls.len() as u64;
+                testbed.calls += slot.calls.len() as u64;
             }
             table.entry((*cell, path)).or_default().push(figures);
         }
@@ -115,26 +116,29 @@ fn figures(slot: &Slot, cpu: Duration, resident: u64) -> Figures {
     }
 }
 
-fn process(stage: &Stage, path: Path, plain: bool) -> &Process {
+fn process(testbed: &Testbed, path: Path, plain: bool) -> &Process {
     match (path, plain) {
-        (Path::Direct, _) => &stage.upstream,
-        (Path::PassThrough, _) => &stage.pass_through,
-        (Path::Gateway, false) => &stage.gateway.process,
-        (Path::Gateway, true) => &stage.plain_gateway.process,
+        (Path::Direct, _) => &testbed.upstream,
+        (Path::PassThrough, _) => &testbed.pass_through,
+        (Path::Gateway, false) => &testbed.gateway.process,
+        (Path::Gateway, true) => &testbed.plain_gateway.process,
     }
 }
 
-/// Opens all connections. All of them carry a session of the gateway, so that every path gets the same bytes.
-async fn connect(stage: &Stage) -> anyhow::Result<Clients> {
+/// Opens all connections. All of them send a session ID of the gateway, so that every path gets the same bytes.
+async fn connect(testbed: &Testbed) -> anyhow::Result<Clients> {
     let mut clients = Clients::new();
     for plain in [false, true] {
-        let gateway = if plain { &stage.plain_gateway } else { &stage.gateway };
-        let target = stage.target(gateway.address, !plain);
+        let gateway = if plain { &testbed.plain_gateway } else { &testbed.gateway };
+        let target = testbed.target(gateway.address, !plain);
         let mut opener = Client::connect(&target).await?;
         opener.open_session().await?;
         let session = opener.session();
-        let targets: [(Path, Target); 3] =
-            [(Path::Direct, stage.direct(!plain)), (Path::PassThrough, stage.through(!plain)), (Path::Gateway, target)];
+        let targets: [(Path, Target); 3] = [
+            (Path::Direct, testbed.direct(!plain)),
+            (Path::PassThrough, testbed.through_proxy(!plain)),
+            (Path::Gateway, target),
+        ];
         for (path, target) in targets {
             let mut open = Vec::new();
             for _ in 0..WIDE {

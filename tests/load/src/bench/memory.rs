@@ -1,30 +1,31 @@
-//! Resident memory of a gateway: fresh, and after 10,000 calls in 1,000 sessions.
+//! Resident memory of a new gateway, and of the same gateway after 10,000 calls in 1,000 sessions.
 
 use bytes::Bytes;
 use futures::future::try_join_all;
 
-use super::stage::{Stage, wait_ready};
+use super::testbed::{Testbed, wait_ready};
 use crate::load::{Client, SMALL, Target, message};
 
 const CONNECTIONS: usize = 32;
-/// Sessions in all.
+/// Number of sessions, over all connections.
 const SESSIONS: usize = 1_000;
 const CALLS_PER_SESSION: usize = 10;
 
-/// Bytes.
+/// Resident memory of a gateway, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
-    /// Ready, before the first call.
+    /// When ready, before the first call.
     pub(crate) idle: u64,
     /// After the calls.
     pub(crate) after: u64,
 }
 
-pub(crate) async fn measure(stage: &Stage) -> anyhow::Result<Memory> {
-    let mut gateway = stage.fresh_gateway().await?;
+/// Measures a new gateway before and after the calls.
+pub(crate) async fn measure(testbed: &Testbed) -> anyhow::Result<Memory> {
+    let mut gateway = testbed.new_gateway().await?;
     wait_ready(&gateway).await?;
     let idle = gateway.process.resident()?;
-    let target = stage.target(gateway.address, true);
+    let target = testbed.target(gateway.address, true);
     let share = |number: usize| SESSIONS / CONNECTIONS + usize::from(number < SESSIONS % CONNECTIONS);
     try_join_all((0..CONNECTIONS).map(|number| sessions(&target, share(number)))).await?;
     gateway.process.check("the gateway")?;

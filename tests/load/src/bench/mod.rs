@@ -1,14 +1,14 @@
-//! `gateway`: the comparison, its plan and its report.
+//! The benchmark: its plan and its sequence of measurements.
 //!
-//! [`stage`] starts the processes, [`compare`] runs the interleaved rounds, [`memory`] and [`ready`] look at a gateway
-//! alone, [`report`] prints what came of it.
+//! [`testbed`] starts the processes, [`compare`] runs the interleaved rounds, [`memory`] and [`ready`] measure a new
+//! gateway, and [`report`] formats the results.
 
 mod awake;
 mod compare;
 mod memory;
 mod ready;
 mod report;
-mod stage;
+mod testbed;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -17,18 +17,18 @@ use anyhow::{Context as _, ensure};
 
 use crate::process::file_size;
 use awake::Awake;
-use stage::Stage;
+use testbed::Testbed;
 
-/// How much to measure.
+/// `mcp-fleet-load gateway …`
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A minute of measuring instead of five: enough to see a large change, not to publish.
+    /// Measure for one minute instead of five: enough to notice a large change, not enough to publish figures.
     #[arg(long)]
     quick: bool,
-    /// Interleaved rounds.
+    /// Number of interleaved rounds.
     #[arg(long)]
     rounds: Option<usize>,
-    /// The gateway's binary; default: `mcp-pod` beside this program.
+    /// Path of the gateway's binary; by default `mcp-pod` in the folder of this program.
     #[arg(long)]
     mcp_pod: Option<PathBuf>,
     /// Also write the report to this file.
@@ -36,18 +36,18 @@ pub(crate) struct Args {
     out: Option<PathBuf>,
 }
 
-/// The plan that follows from the arguments.
+/// How much to measure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
-    /// Interleaved rounds.
+    /// Number of interleaved rounds.
     pub(crate) rounds: usize,
-    /// Length of one measurement.
+    /// Duration of one measurement.
     pub(crate) slot: Duration,
-    /// Starts of the gateway whose time to readiness is taken.
+    /// Number of gateway starts for the time until ready.
     pub(crate) starts: usize,
 }
 
-/// Runs everything, prints the report.
+/// Runs all measurements and prints the report.
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let Args { quick, rounds, mcp_pod, out } = args;
     let mut plan = if *quick {
@@ -58,20 +58,20 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     plan.rounds = rounds.unwrap_or(plan.rounds).max(1);
     let mcp_pod = match mcp_pod {
         Some(path) => path.clone(),
-        None => std::env::current_exe()?.parent().context("no directory")?.join("mcp-pod"),
+        None => std::env::current_exe()?.parent().context("the path of this program has no folder")?.join("mcp-pod"),
     };
     let awake = Awake::keep();
     let started = Instant::now();
     let size = file_size(&mcp_pod)?;
-    let mut stage = Stage::set(&mcp_pod).await?;
-    progress(started, "comparing");
-    let table = compare::run(&mut stage, plan, |text| progress(started, text)).await?;
-    let (made, spent) = stage.settled().await;
-    ensure!(made == spent, "the gateways were paid for {made} millionths of calls but reported {spent}");
-    progress(started, "memory after 10,000 calls in 1,000 sessions");
-    let memory = memory::measure(&stage).await?;
-    progress(started, "time to readiness");
-    let ready = ready::measure(&stage, plan.starts).await?;
+    let mut testbed = Testbed::start(&mcp_pod).await?;
+    progress(started, "comparing direct calls, pass-through and gateway");
+    let table = compare::run(&mut testbed, plan, |text| progress(started, text)).await?;
+    let (made, spent) = testbed.settled().await;
+    ensure!(made == spent, "the calls cost {made} millionths, but the gateways reported {spent} as spent");
+    progress(started, "measuring memory after 10,000 calls in 1,000 sessions");
+    let memory = memory::measure(&testbed).await?;
+    progress(started, "measuring the time from start until ready");
+    let ready = ready::measure(&testbed, plan.starts).await?;
     let text =
         report::render(&report::Report { plan, processors: awake.describe(), table, memory, ready, size, spent });
     if let Some(out) = out {

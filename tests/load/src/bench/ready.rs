@@ -1,4 +1,4 @@
-//! From exec to ready, with the policy already mounted and the operator there.
+//! Time from the start of a gateway until it is ready, with a mounted policy and a running operator.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::stage::{Stage, wait_ready};
+use super::testbed::{Testbed, wait_ready};
 
-/// Durations of some starts, sorted.
-pub(crate) async fn measure(stage: &Stage, starts: usize) -> anyhow::Result<Vec<Duration>> {
+/// Starts gateways and returns their times until ready, sorted.
+pub(crate) async fn measure(testbed: &Testbed, starts: usize) -> anyhow::Result<Vec<Duration>> {
     let mut durations = Vec::new();
     for _ in 0..starts {
         let start = Instant::now();
-        let gateway = stage.fresh_gateway().await?;
+        let gateway = testbed.new_gateway().await?;
         wait_ready(&gateway).await?;
         durations.push(start.elapsed());
     }
@@ -21,14 +21,14 @@ pub(crate) async fn measure(stage: &Stage, starts: usize) -> anyhow::Result<Vec<
     Ok(durations)
 }
 
-/// Whether `/readyz` answers 200.
+/// Returns whether `/readyz` answers with status 200.
 pub(crate) async fn is_ready(address: SocketAddr) -> bool {
-    let ask = async {
+    let request = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n").await?;
         let mut head = [0; 12];
         stream.read_exact(&mut head).await?;
         Ok::<_, std::io::Error>(head == *b"HTTP/1.1 200")
     };
-    ask.await.unwrap_or(false)
+    request.await.unwrap_or(false)
 }

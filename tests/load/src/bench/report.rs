@@ -8,22 +8,22 @@ use super::compare::{Cell, Figures, Path, Table, WIDE};
 use super::memory::Memory;
 use crate::load::{LARGE, SMALL};
 
-/// Everything that was measured.
+/// All results.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// How it was measured.
+    /// How the results were measured.
     pub(crate) plan: Plan,
-    /// Whether the processors could sleep.
+    /// Whether the processors could sleep, as a phrase.
     pub(crate) processors: &'static str,
-    /// The comparison.
+    /// Results of the interleaved rounds.
     pub(crate) table: Table,
-    /// Memory after many sessions.
+    /// Memory of a new gateway and after many sessions.
     pub(crate) memory: Memory,
-    /// Starts, sorted.
+    /// Times until ready, sorted.
     pub(crate) ready: Vec<Duration>,
     /// Size of the binary, in bytes.
     pub(crate) size: u64,
-    /// What the gateways reported as spent, in millionths: exactly what the calls cost.
+    /// Money that the gateways reported as spent, in millionths. Equal to the price of all calls.
     pub(crate) spent: u64,
 }
 
@@ -37,25 +37,27 @@ struct Row {
     resident: f64,
 }
 
-/// The report's text.
+/// Returns the report as Markdown.
 pub(crate) fn render(report: &Report) -> String {
     let mut text = String::new();
     let Plan { rounds, slot, starts } = report.plan;
     let _ = writeln!(
         text,
-        "# Gateway bench\n\n{}, {}; {rounds} interleaved rounds of {} ms a measurement, median over the rounds.\n\n\
+        "# Gateway benchmark\n\n{}, {}; {rounds} interleaved rounds with {} ms per measurement, median over the \
+         rounds.\n\n\
          Every path gets the same bytes over the same kind of connection (HTTP/1.1, revision 2025-11-25, one bearer \
-         token, one session): a `tools/call` with that much text in an argument, answered with as much text. The load \
-         is a closed loop in a process of its own on the same machine; CPU and memory are those of the process in \
-         the row's name alone.\n\n\
-         - direct: the tool server, a hyper server with a fixed answer. Its CPU is the server's.\n\
-         - pass-through: a hyper proxy that looks at nothing, in front of that server. Its CPU is the proxy's.\n\
-         - gateway: mcp-pod with full policy (ES256 token, scope, three typed arguments checked by scope and \
-         catalogue, rates and concurrency of principal, tenant and server, a budget in money and calls with leases \
-         from an operator over TLS, audit lines to /dev/null, metrics), in front of the same server, which answers \
-         as the shim does. Its CPU is the gateway's.\n\
-         - With TLS: on both sides of proxy and gateway (towards the server: mutual). Without: on neither; the \
-         gateway then runs behind a listener of the bench, which the product does not have.\n",
+         token, one session): a `tools/call` with the given amount of text in an argument, answered with as much \
+         text. The load is a closed loop in a separate process on the same machine. CPU and memory are those of the \
+         process that the row names.\n\n\
+         - direct: the tool server, a hyper server with a fixed answer. CPU and memory are those of this server.\n\
+         - pass-through: a hyper proxy that forwards everything unchecked to that server. CPU and memory are those \
+         of the proxy.\n\
+         - gateway: mcp-pod with a full policy (ES256 token, scope, three typed arguments checked against scope and \
+         catalogue, rates and concurrency of principal, tenant and server, a budget of money and calls with leases \
+         from an operator over TLS, audit lines to /dev/null, metrics) in front of the same server, which answers \
+         as the shim does. CPU and memory are those of the gateway.\n\
+         - With TLS: on both sides of proxy and gateway, and mutual towards the server. Without TLS: on neither \
+         side; the gateway then runs behind a listener of the benchmark, which the product does not have.\n",
         machine(),
         report.processors,
         slot.as_millis(),
@@ -65,12 +67,13 @@ pub(crate) fn render(report: &Report) -> String {
     let Memory { idle, after } = report.memory;
     let _ = writeln!(
         text,
-        "\nMemory of a fresh gateway: {:.1} MiB ready, {:.1} MiB after 10,000 calls in 1,000 sessions on 32 \
-         connections. Ready after exec: median {:.0} ms, longest {:.0} ms of {starts}, with a mounted policy and an \
-         operator on loopback. Binary: {:.1} MB. Money: {} millionths spent, equal to calls × price.\n",
+        "\nMemory of a new gateway: {:.1} MiB when ready, {:.1} MiB after 10,000 calls in 1,000 sessions on 32 \
+         connections. Time from exec until ready: median {:.0} ms, longest {:.0} ms of {starts} starts, with a \
+         mounted policy and an operator on loopback. Binary: {:.1} MB. Money: {} millionths spent, equal to \
+         calls × price.\n",
         mib(idle),
         mib(after),
-        millis(middle(&report.ready)),
+        millis(median(&report.ready)),
         millis(report.ready.last().copied().unwrap_or_default()),
         bytes_to_mib(report.size) * 1.048_576,
         report.spent,
@@ -111,34 +114,36 @@ fn table(text: &mut String, table: &Table) {
     }
 }
 
-/// What issue and landscape ask for, and whether it was reached here.
+/// Adds the table of targets, and whether this run met them.
 fn targets(text: &mut String, report: &Report) {
     let row = |plain, connections, size, path| {
         report.table.get(&(Cell { plain, connections, size }, path)).map_or(NONE, |figures| row(figures))
     };
-    text.push_str("| figure to reach | limit | here | |\n|---|---|---|---|\n");
-    let mut line = |what: &str, limit: f64, here: f64, unit: &str| {
-        let tick = if here <= limit { "✓" } else { "✗" };
-        let _ = writeln!(text, "| {what} | ≤ {limit} {unit} | {here:.2} {unit} | {tick} |");
+    text.push_str("| figure | target | measured | |\n|---|---|---|---|\n");
+    let mut line = |what: &str, limit: f64, measured: f64, unit: &str| {
+        let tick = if measured <= limit { "✓" } else { "✗" };
+        let _ = writeln!(text, "| {what} | ≤ {limit} {unit} | {measured:.2} {unit} | {tick} |");
     };
     for (plain, wire) in [(false, "with TLS"), (true, "without TLS")] {
         for connections in [1, WIDE] {
             for (size, bytes) in [(SMALL, "200 B"), (LARGE, "32 KiB")] {
                 let ratio = row(plain, connections, size, Path::Gateway).cpu
                     / row(plain, connections, size, Path::PassThrough).cpu;
-                line(&format!("CPU ÷ pass-through, {wire}, {connections} connections, {bytes}"), 1.5, ratio, "×");
+                let plural = if connections == 1 { "" } else { "s" };
+                let what = format!("CPU ÷ pass-through, {wire}, {connections} connection{plural}, {bytes}");
+                line(&what, 1.5, ratio, "×");
             }
         }
     }
-    let rival = row(true, WIDE, SMALL, Path::Gateway).cpu;
-    line("CPU of a call, without TLS, 32 connections, 200 B", 75.0, rival, "µs");
+    let cpu = row(true, WIDE, SMALL, Path::Gateway).cpu;
+    line("CPU per call, without TLS, 32 connections, 200 B", 75.0, cpu, "µs");
     for (size, bytes) in [(SMALL, "200 B"), (LARGE, "32 KiB")] {
         let (direct, gateway) = (row(false, 1, size, Path::Direct), row(false, 1, size, Path::Gateway));
         line(&format!("added p50, with TLS, 1 connection, {bytes}"), 100.0, gateway.p50 - direct.p50, "µs");
         line(&format!("added p99, with TLS, 1 connection, {bytes}"), 400.0, gateway.p99 - direct.p99, "µs");
     }
     line("resident after 10,000 calls in 1,000 sessions", 20.0, bytes_to_mib(report.memory.after), "MiB");
-    line("ready after exec", 100.0, millis(middle(&report.ready)), "ms");
+    line("ready after exec", 100.0, millis(median(&report.ready)), "ms");
 }
 
 const NONE: Row = Row { p50: f64::NAN, p99: f64::NAN, rate: f64::NAN, cpu: f64::NAN, resident: f64::NAN };
@@ -158,7 +163,7 @@ fn row(figures: &[Figures]) -> Row {
     }
 }
 
-fn middle(sorted: &[Duration]) -> Duration {
+fn median(sorted: &[Duration]) -> Duration {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
@@ -171,7 +176,7 @@ fn bytes_to_mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// Processor and number of cores, as the kernel gives them.
+/// Returns the number of cores and the model of the processor.
 fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));

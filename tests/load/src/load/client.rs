@@ -1,4 +1,4 @@
-//! One connection of an agent.
+//! An MCP client on one connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use crate::setup::NAME;
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const REVISION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
-/// Where to connect.
+/// A server to connect to.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    /// The address.
+    /// Address of the server.
     pub(crate) address: SocketAddr,
-    /// Absent: no TLS.
+    /// TLS configuration; `None` for no TLS.
     pub(crate) tls: Option<Arc<ClientConfig>>,
-    /// The bearer token, sent to everyone alike.
+    /// Bearer token. The tool server and the proxy get one too, so that every path gets the same bytes.
     pub(crate) token: String,
 }
 
-/// A connection, and the headers of its calls.
+/// A connection, and the headers that it sends with each call.
 #[derive(Debug)]
 pub(crate) struct Client {
     sender: SendRequest<Full<Bytes>>,
@@ -40,7 +40,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects; the session is one that the gateway does not check, until [`Self::open_session`].
+    /// Connects to `target`, without a session until [`Self::open_session`] or [`Self::set_session`].
     pub(crate) async fn connect(target: &Target) -> anyhow::Result<Self> {
         let tcp = TcpStream::connect(target.address).await.context("failed to connect")?;
         tcp.set_nodelay(true)?;
@@ -60,25 +60,25 @@ impl Client {
         Ok(Self { sender, headers })
     }
 
-    /// Opens an MCP session, to which the following calls belong.
+    /// Opens an MCP session, and makes the following calls in it.
     pub(crate) async fn open_session(&mut self) -> anyhow::Result<()> {
         self.headers.remove(SESSION);
         let response = self.send(Bytes::from(message::initialize())).await?;
         let session = response.headers().get(SESSION).cloned();
-        let (status, body) = whole(response).await?;
+        let (status, body) = read_body(response).await?;
         let Some(session) = session else {
-            bail!("initialize gave no session: {status} {}", String::from_utf8_lossy(&body))
+            bail!("initialize returned no session: {status} {}", String::from_utf8_lossy(&body))
         };
         self.set_session(session);
         let response = self.send(Bytes::from(message::initialized())).await?;
-        let (status, body) = whole(response).await?;
+        let (status, body) = read_body(response).await?;
         if status != StatusCode::ACCEPTED {
-            bail!("the session was not taken: {status} {}", String::from_utf8_lossy(&body));
+            bail!("notifications/initialized was not accepted: {status} {}", String::from_utf8_lossy(&body));
         }
         Ok(())
     }
 
-    /// The session that calls belong to.
+    /// Returns the ID of the current session.
     pub(crate) fn session(&self) -> Option<HeaderValue> {
         self.headers.get(SESSION).cloned()
     }
@@ -88,11 +88,11 @@ impl Client {
         self.headers.insert(SESSION, session);
     }
 
-    /// Makes one call; gives the bytes of the answer.
+    /// Makes one call and returns the body of the answer. Fails if the call was refused.
     pub(crate) async fn call(&mut self, body: Bytes) -> anyhow::Result<Bytes> {
         let response = self.send(body).await?;
-        let (status, body) = whole(response).await?;
-        // A refusal is far shorter than any result, and says that it is one.
+        let (status, body) = read_body(response).await?;
+        // A refusal is short, so longer bodies need not be searched for `isError`.
         if status != StatusCode::OK || body.len() < 1024 && body.windows(14).any(|part| part == b"\"isError\":true") {
             bail!("a call failed: {status} {}", String::from_utf8_lossy(&body));
         }
@@ -109,7 +109,8 @@ impl Client {
     }
 }
 
-async fn whole(response: Response<Incoming>) -> anyhow::Result<(StatusCode, Bytes)> {
+/// Reads the whole body of a response.
+async fn read_body(response: Response<Incoming>) -> anyhow::Result<(StatusCode, Bytes)> {
     let status = response.status();
     Ok((status, response.into_body().collect().await?.to_bytes()))
 }

@@ -1,11 +1,11 @@
-//! The bytes of a call and of its answer.
+//! The messages of a call and of its answer.
 
 use super::LARGE;
 
-/// The server's path at the gateway; the upstream answers on the same one.
+/// Path of the server at the gateway. The upstream uses the same one for direct calls.
 pub(crate) const PATH: &str = "/echo/mcp";
 
-/// A `tools/call` with that much text.
+/// Returns a `tools/call` with `size` bytes of text.
 pub(crate) fn call(size: usize) -> String {
     let text = text(size);
     format!(
@@ -13,27 +13,27 @@ pub(crate) fn call(size: usize) -> String {
     )
 }
 
-/// Its result with that much text.
+/// Returns the result of the call, with `size` bytes of text.
 pub(crate) fn result(size: usize) -> String {
     format!(r#"{{"content":[{{"type":"text","text":"{}"}}],"isError":false}}"#, text(size))
 }
 
-/// The `initialize` that opens a session.
+/// Returns the `initialize` request that opens a session.
 pub(crate) fn initialize() -> String {
     r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}"#.to_owned()
 }
 
-/// What follows it.
+/// Returns the notification that must follow `initialize`.
 pub(crate) fn initialized() -> String {
     r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_owned()
 }
 
-/// Prose with the characters that JSON escapes every so often, and some beyond ASCII, as tools return it.
+/// Returns prose as tools return it, with some characters that JSON escapes and some outside ASCII.
 fn text(size: usize) -> String {
     const LINE: &str = "The quick brown fox jumps over the lazy dog, \\\"twice\\\" a day \u{2014} or so it says.\\n";
     let mut text = LINE.repeat(LARGE / LINE.len() + 1);
     let mut end = size;
-    // Not through an escape or a character; what is cut off is made up for below.
+    // Do not cut through an escape or a character. The padding below makes up for the difference.
     while !text.is_char_boundary(end) || text[..end].ends_with('\\') {
         end -= 1;
     }
@@ -48,7 +48,7 @@ mod tests {
     use crate::load::SMALL;
 
     #[test]
-    fn calls_and_results_are_json_of_the_size_that_was_asked_for() {
+    fn calls_and_results_are_json_of_the_requested_size() {
         for size in [SMALL, LARGE] {
             for text in [call(size), result(size)] {
                 let value: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -1,4 +1,4 @@
-//! The closed loop: each connection makes its next call when it has the answer to the last.
+//! The closed loop: each connection makes its next call when it has received the answer to the last one.
 
 mod client;
 pub(crate) mod message;
@@ -7,7 +7,7 @@ mod slot;
 pub(crate) use client::{Client, Target};
 pub(crate) use slot::{Slot, run};
 
-/// The smaller of the sizes: bytes of text in the argument, and in the result.
+/// Smaller text size: bytes of text in the argument, and in the result.
 pub(crate) const SMALL: usize = 200;
-/// The larger one.
+/// Larger text size, in bytes.
 pub(crate) const LARGE: usize = 32 * 1024;

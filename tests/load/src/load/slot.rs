@@ -1,4 +1,4 @@
-//! One measurement: some connections, one size, a fixed time.
+//! One measurement: a number of connections, one text size, and a fixed duration.
 
 use std::time::{Duration, Instant};
 
@@ -8,17 +8,17 @@ use futures::future::try_join_all;
 
 use super::{Client, message};
 
-/// What one measurement saw.
+/// Durations of the calls of one measurement.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Slot {
     /// Durations of all calls, sorted.
     pub(crate) calls: Vec<Duration>,
-    /// From the first call to the last answer.
+    /// Time from the first call to the last answer.
     pub(crate) elapsed: Duration,
 }
 
 impl Slot {
-    /// The duration below which that part of the calls stayed.
+    /// Returns the duration that the given part of the calls did not exceed: 0.5 for the median.
     pub(crate) fn quantile(&self, part: f64) -> Duration {
         #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let index = (self.calls.len() as f64 * part) as usize;
@@ -26,7 +26,7 @@ impl Slot {
     }
 }
 
-/// Makes calls on every connection for a while; gives the connections back.
+/// Makes calls on every connection for the given time.
 pub(crate) async fn run(clients: &mut [Client], size: usize, length: Duration) -> anyhow::Result<Slot> {
     let body = Bytes::from(message::call(size));
     let expected = message::result(size).len();
@@ -53,10 +53,10 @@ async fn closed_loop(
         }
         let answer = client.call(body.clone()).await?;
         calls.push(start.elapsed());
-        // The gateway may write a result differently, but never shorter by more than a few escapes.
-        let whole = answer.len() > expected / 2;
-        whole
-            .then_some(())
-            .with_context(|| format!("an answer of {} bytes for a result of {expected}", answer.len()))?;
+        // The gateway may encode a result differently, but shortens it by a few escapes at most.
+        let is_complete = answer.len() > expected / 2;
+        is_complete.then_some(()).with_context(|| {
+            format!("the answer has {} bytes, but the result alone should have {expected}", answer.len())
+        })?;
     }
 }

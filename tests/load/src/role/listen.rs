@@ -8,11 +8,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// Either kind of stream.
+/// A stream with or without TLS.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Accepts connections on a port of its own, and serves each in a task; gives the address.
+/// Accepts connections on a free port, and serves each in its own task. Returns the address.
 pub(super) async fn listen<F, S>(tls: Option<Arc<ServerConfig>>, serve: F) -> anyhow::Result<SocketAddr>
 where
     F: Fn(Box<dyn Stream>, SocketAddr) -> S + Clone + Send + 'static,

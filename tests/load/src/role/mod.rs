@@ -1,4 +1,4 @@
-//! The processes that are measured. Each says on one line of standard output where it listens.
+//! The measured programs. Each prints the addresses that it listens on as its first line.
 
 mod listen;
 mod pass_through;
@@ -10,24 +10,24 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Which process to be.
+/// Which program to run.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Role {
-    /// The tool server: MCP as it is reached directly, and a shim's protocol as the gateway reaches it.
+    /// The tool server: MCP for direct calls, and the protocol of a shim for the gateway.
     Upstream {
-        /// Its certificate.
+        /// Folder of its certificate.
         #[arg(long)]
         tls: PathBuf,
     },
-    /// A proxy that looks at nothing.
+    /// A proxy that forwards everything unchecked.
     PassThrough {
-        /// Its certificate, which is the gateway's.
+        /// Folder of its certificate, which is that of the gateway.
         #[arg(long)]
         tls: PathBuf,
-        /// The upstream without TLS.
+        /// Address of the upstream without TLS.
         #[arg(long)]
         plain: SocketAddr,
-        /// The upstream with mutual TLS.
+        /// Address of the upstream with mutual TLS.
         #[arg(long)]
         mutual: SocketAddr,
     },
@@ -36,17 +36,17 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// Threads of its runtime; absent: one for each processor.
+    /// Returns the number of runtime threads; `None` for one per processor.
     pub(crate) const fn threads(&self) -> Option<usize> {
         match self {
             Self::Upstream { .. } | Self::PassThrough { .. } => None,
-            // As in the product: connections have threads of their own.
+            // As in the product, where connections have separate threads.
             Self::PlainGateway(_) => Some(1),
         }
     }
 }
 
-/// Where a front listens.
+/// Addresses of the pass-through proxy.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Fronts {
     /// Without TLS.
@@ -55,7 +55,7 @@ pub(crate) struct Fronts {
     pub(crate) tls: SocketAddr,
 }
 
-/// Serves until the process is ended.
+/// Runs a role until the process is killed.
 pub(crate) async fn serve(role: Role) -> anyhow::Result<()> {
     match role {
         Role::Upstream { tls } => upstream::serve(&tls).await,
@@ -64,7 +64,7 @@ pub(crate) async fn serve(role: Role) -> anyhow::Result<()> {
     }
 }
 
-/// Says where this process listens.
+/// Prints the addresses of this process.
 fn announce(addresses: &impl Serialize) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string(addresses)?);
     Ok(())

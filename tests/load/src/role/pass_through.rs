@@ -1,5 +1,5 @@
-//! A proxy that forwards requests and answers as they come and looks at nothing: the least that a hop made of hyper
-//! and rustls costs. Each connection of a client has one of its own to the upstream.
+//! A proxy that forwards requests and answers unchecked: the minimum cost of a hop built with hyper and rustls. Each
+//! client connection has its own connection to the upstream.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,17 +22,18 @@ use super::listen::{Stream, listen};
 use super::{Fronts, announce};
 use crate::setup::server_identity;
 
+/// Serves until the process is killed.
 pub(super) async fn serve(tls: &Path, plain: SocketAddr, mutual: SocketAddr) -> anyhow::Result<()> {
     let identity = Identity::load(tls)?;
     let upstream_tls = client_config(identity.clone(), &server_identity())?;
-    let front = Fronts {
+    let fronts = Fronts {
         plain: listen(None, move |stream, _| connection(stream, plain, None)).await?,
         tls: listen(Some(server_config_plain(identity)?), move |stream, _| {
             connection(stream, mutual, Some(upstream_tls.clone()))
         })
         .await?,
     };
-    announce(&front)?;
+    announce(&fronts)?;
     std::future::pending().await
 }
 
@@ -42,7 +43,7 @@ async fn connection(stream: Box<dyn Stream>, upstream: SocketAddr, tls: Option<A
         Err(error) => return eprintln!("pass-through: {error:#}"),
     };
     let service = service_fn(move |request| forward(sender.clone(), request));
-    // An error is the client going away.
+    // An error here only means that the client has closed the connection.
     drop(server::Builder::new().serve_connection(TokioIo::new(stream), service).await);
 }
 
@@ -50,7 +51,7 @@ async fn forward(
     sender: Arc<Mutex<SendRequest<Incoming>>>,
     request: Request<Incoming>,
 ) -> Result<Response<Incoming>, hyper::Error> {
-    // HTTP/1.1: one request at a time on this connection anyway, so nobody ever waits here.
+    // An HTTP/1.1 connection has one request at a time, so this lock is never contended.
     let mut sender = sender.lock().await;
     sender.ready().await?;
     sender.send_request(request).await

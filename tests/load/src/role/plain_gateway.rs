@@ -1,33 +1,31 @@
-//! The product's gateway behind a listener without TLS, towards an upstream without TLS.
+//! The product's gateway behind a listener without TLS, with an upstream without TLS.
 
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use mcp_pod::gateway::audit::Audit;
-use mcp_pod::gateway::control::{self, Control};
-use mcp_pod::gateway::state::State;
-use mcp_pod::gateway::{Dialer, Workers, listen_plain};
+use mcp_pod::gateway::{Audit, Control, ControlArgs, Dialer, State, Workers, listen_plain};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::announce;
 
-/// As the product's own.
+/// Arguments, as those of the product.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Where the CA of the operator is.
+    /// Folder of the operator's CA.
     #[arg(long)]
     tls_dir: PathBuf,
     #[command(flatten)]
-    control: control::Args,
+    control: ControlArgs,
 }
 
+/// Serves until the process is killed.
 pub(super) async fn serve(args: Args) -> anyhow::Result<()> {
     let Args { tls_dir, control } = args;
-    // The same sink as the product's in the other rows.
+    // The same audit sink as that of the product in the other rows.
     let sink = std::fs::OpenOptions::new().write(true).open("/dev/null").context("failed to open /dev/null")?;
     let control = Control::new(&control, &tls_dir.join("ca.crt"));
-    let state = State::new(control.budgets(), Dialer::Plain, Audit::start(sink)?)?;
+    let state = State::new(control.leases(), Dialer::Plain, Audit::start(sink)?)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     announce(&listener.local_addr()?)?;
     tokio::spawn(listen_plain(listener, Workers::start()?, state.clone()));

@@ -1,5 +1,5 @@
-//! The tool server of all comparisons. It reads a request whole and answers fixed bytes of the request's size, so
-//! that it costs the same whether it is reached directly (`/echo/mcp`) or by the gateway (`/v1/call`).
+//! The tool server of all paths. It reads the whole request and answers with fixed bytes of about the same size, so
+//! that a direct call (`/echo/mcp`) costs it as much as a call from the gateway (`/v1/call`).
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -20,7 +20,7 @@ use super::listen::{Stream, listen};
 use crate::load::{LARGE, SMALL, message};
 use crate::setup::{Addresses, TOOL, gateway_identity};
 
-/// The fixed answers.
+/// The fixed answers: the report of a shim, and results of small and of large calls.
 #[derive(Clone, Debug)]
 struct Answers {
     report: Bytes,
@@ -28,6 +28,7 @@ struct Answers {
     shim: [Bytes; 2],
 }
 
+/// Serves until the process is killed.
 pub(super) async fn serve(tls: &Path) -> anyhow::Result<()> {
     let identity = Identity::load(tls)?;
     let answers = Answers::new()?;
@@ -55,7 +56,7 @@ impl Answers {
                 "capabilities": {"tools": {}},
                 "serverInfo": {"name": "echo", "version": "1"},
             },
-            "tools": [{"name": TOOL, "description": "Says it again.", "inputSchema": schema}],
+            "tools": [{"name": TOOL, "description": "Repeats the text.", "inputSchema": schema}],
         });
         Ok(Self {
             report: serde_json::to_vec(&report)?.into(),
@@ -92,6 +93,6 @@ async fn connection(stream: Box<dyn Stream>, answers: Answers) {
         let answers = answers.clone();
         async move { Ok::<_, Infallible>(answers.answer(request).await) }
     });
-    // An error is the client going away.
+    // An error here only means that the client has closed the connection.
     drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
 }

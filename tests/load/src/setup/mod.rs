@@ -1,4 +1,4 @@
-//! What a gateway finds in a cluster, made for a run of the bench in a directory of its own.
+//! The environment of a gateway, as in a cluster: certificates, token, policy and operator. Created for each run.
 
 mod operator;
 mod pki;
@@ -20,23 +20,23 @@ pub(crate) const ISSUER: &str = "https://mcp-fleet-operator.mcp-fleet-system.svc
 pub(crate) const SERVER: &str = "echo";
 /// The only tool.
 pub(crate) const TOOL: &str = "echo";
-/// UIDs of tenant, server, principal and budget.
+/// UID of the tenant.
 pub(crate) const TENANT_UID: &str = "11111111-0000-4000-8000-000000000001";
-/// See [`TENANT_UID`].
+/// UID of the server.
 pub(crate) const SERVER_UID: &str = "11111111-0000-4000-8000-000000000002";
-/// See [`TENANT_UID`].
+/// UID of the principal.
 pub(crate) const PRINCIPAL_UID: &str = "11111111-0000-4000-8000-000000000003";
-/// See [`TENANT_UID`].
+/// UID of the budget.
 pub(crate) const BUDGET_UID: &str = "11111111-0000-4000-8000-000000000004";
 /// Price of a call, in millionths.
 pub(crate) const PRICE: u64 = 3;
 
-/// URI SAN of the gateway.
+/// Returns the URI SAN of the gateway.
 pub(crate) fn gateway_identity() -> String {
     format!("spiffe://mcp-fleet.dev/tenant/{TENANT_UID}/gateway")
 }
 
-/// URI SAN of the shim.
+/// Returns the URI SAN of the shim.
 pub(crate) fn server_identity() -> String {
     format!("spiffe://mcp-fleet.dev/tenant/{TENANT_UID}/server/{SERVER_UID}")
 }

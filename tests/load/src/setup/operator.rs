@@ -1,4 +1,4 @@
-//! An operator that leads: pushes one policy, proves that it is fresh, grants every lease and takes every report.
+//! A minimal operator: pushes one policy, proves its freshness, grants every lease and acknowledges every report.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use mcp_fleet_control::wire::control_server::{Control, ControlServer};
 use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
-use mcp_fleet_control::{Encoded, encode, version};
+use mcp_fleet_control::{EncodedPolicy, encode, version};
 use mcp_fleet_policy::model::TenantPolicy;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -20,18 +20,18 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
-/// How often freshness is proved, as the real leader does.
-const PROOF: Duration = Duration::from_secs(2);
-/// How long leases last.
-const LEASE: Duration = Duration::from_mins(2);
+/// Interval of freshness messages, as with the real leader.
+const FRESHNESS_INTERVAL: Duration = Duration::from_secs(2);
+/// How long leases are valid.
+const LEASE_LIFETIME: Duration = Duration::from_mins(2);
 
-/// Money reported as spent, by lease: totals, so that the last report of each counts.
+/// Money reported as spent, by lease. Reports contain totals, so the last one of each lease counts.
 type Spent = Arc<Mutex<HashMap<String, u64>>>;
 
 /// A running operator.
 #[derive(Debug)]
 pub(crate) struct Operator {
-    /// Where it listens.
+    /// Address of the operator.
     pub(crate) address: SocketAddr,
     spent: Spent,
 }
@@ -39,12 +39,12 @@ pub(crate) struct Operator {
 #[derive(Clone, Debug)]
 struct Service {
     generation: u64,
-    policy: Encoded,
+    policy: EncodedPolicy,
     spent: Spent,
 }
 
 impl Operator {
-    /// Starts one with the certificate of a directory.
+    /// Starts an operator with the certificate in the folder `tls`.
     pub(crate) async fn start(tls: &Path, policy: &TenantPolicy) -> anyhow::Result<Self> {
         let read = |name: &str| std::fs::read(tls.join(name)).with_context(|| format!("failed to read {name}"));
         let tls = ServerTlsConfig::new().identity(Identity::from_pem(read("tls.crt")?, read("tls.key")?));
@@ -57,7 +57,7 @@ impl Operator {
         Ok(Self { address, spent })
     }
 
-    /// Everything reported as spent so far, in millionths.
+    /// Returns the money reported as spent so far, in millionths.
     pub(crate) fn spent(&self) -> u64 {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
     }
@@ -93,12 +93,12 @@ impl Service {
         for message in greeting {
             send(&outbox, message).await;
         }
-        let mut proofs = tokio::time::interval(PROOF);
+        let mut freshness = tokio::time::interval(FRESHNESS_INTERVAL);
         loop {
             let answer = tokio::select! {
-                _ = proofs.tick() => {
-                    let proof = wire::Freshness { generation: self.generation, age_ms: 0 };
-                    Some(from_operator::Message::Freshness(proof))
+                _ = freshness.tick() => {
+                    let message = wire::Freshness { generation: self.generation, age_ms: 0 };
+                    Some(from_operator::Message::Freshness(message))
                 }
                 received = inbound.message() => match received {
                     Ok(Some(wire::FromGateway { message: Some(message) })) => self.answer(message),
@@ -117,7 +117,7 @@ impl Service {
             from_gateway::Message::Hello(_) => None,
             from_gateway::Message::Ack(ack) => {
                 if !ack.error.is_empty() {
-                    eprintln!("the gateway refused the policy: {}", ack.error);
+                    eprintln!("the gateway rejected the policy: {}", ack.error);
                 }
                 None
             }
@@ -132,7 +132,7 @@ impl Service {
     }
 }
 
-/// What was asked for, in a period that the run does not outlast.
+/// Grants a request in full, for a period that is longer than the run.
 fn grant(request: &wire::LeaseRequest) -> wire::LeaseAnswer {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
@@ -143,13 +143,13 @@ fn grant(request: &wire::LeaseRequest) -> wire::LeaseAnswer {
         amount: request.amount.max(request.minimum_amount),
         calls: request.calls.max(request.minimum_calls),
         period_start: now - now % 86_400,
-        valid_ms: u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX),
+        valid_ms: u64::try_from(LEASE_LIFETIME.as_millis()).unwrap_or(u64::MAX),
         period_end: now - now % 86_400 + 30 * 86_400,
         outcome: Outcome::Granted.into(),
     }
 }
 
 async fn send(outbox: &Outbox, message: from_operator::Message) {
-    // A gateway that has hung up hears nothing; the loop ends at its next turn.
+    // This fails only if the gateway has disconnected, and then the caller's loop ends in its next iteration.
     drop(outbox.send(Ok(wire::FromOperator { message: Some(message) })).await);
 }

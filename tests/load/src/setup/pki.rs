@@ -1,4 +1,4 @@
-//! Certificates of one CA, as Secrets mount them.
+//! Certificates of one CA, as files like those of mounted Secrets.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use rustls_pki_types::pem::PemObject as _;
 
 use super::{NAME, gateway_identity, server_identity};
 
-/// Directories with `tls.crt`, `tls.key` and `ca.crt`.
+/// Folders with `tls.crt`, `tls.key` and `ca.crt`.
 #[derive(Debug)]
 pub(crate) struct Pki {
-    /// Of the gateway, of the pass-through, and of the operator.
+    /// Folder of the gateway, the pass-through proxy and the operator.
     pub(crate) gateway: PathBuf,
-    /// Of the upstream.
+    /// Folder of the upstream.
     pub(crate) upstream: PathBuf,
 }
 
 impl Pki {
-    /// Makes them below a directory.
+    /// Generates the certificates in folders inside `below`.
     pub(crate) fn create(below: &Path) -> anyhow::Result<Self> {
         let mut params = CertificateParams::new(Vec::<String>::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -48,7 +48,7 @@ fn write(dir: &Path, ca: &CertifiedIssuer<'static, KeyPair>, uri: &str, usages: 
     Ok(())
 }
 
-/// What an agent knows: the CA.
+/// Returns the TLS configuration of an agent, which trusts the CA in `dir`.
 pub(crate) fn client_tls(dir: &Path) -> anyhow::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(dir.join("ca.crt")).context("failed to read the CA")? {

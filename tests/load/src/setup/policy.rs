@@ -1,4 +1,4 @@
-//! A policy that uses everything that is checked on a call: token, scope, typed arguments, rates and a budget.
+//! A policy that makes the gateway perform every check: token, scope, typed arguments, rates and a budget.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
     Argument, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Rule, Selector, Server, ServerLimits,
-    StaleAfter, StringRule, TenantPolicy, Tool, Traffic, VerificationKey,
+    StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -14,22 +14,22 @@ use super::{
     AUDIENCE, BUDGET_UID, ISSUER, PRICE, PRINCIPAL_UID, SERVER, SERVER_UID, TENANT_UID, TOOL, server_identity,
 };
 
-/// High enough that no call is ever refused, so that what is measured is the check.
+/// High enough that no call is refused, so that the benchmark measures the check itself.
 const CALLS_PER_MINUTE: u32 = 600_000_000;
 const CONCURRENT: u32 = 10_000;
 
-/// Where the upstream listens.
+/// Addresses of the upstream.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Addresses {
     /// Without TLS.
     pub(crate) plain: SocketAddr,
-    /// With TLS, as agents would reach it directly.
+    /// With TLS, for direct calls of agents.
     pub(crate) tls: SocketAddr,
-    /// With mutual TLS, as the gateway reaches a shim.
+    /// With mutual TLS, as between gateway and shim.
     pub(crate) mutual: SocketAddr,
 }
 
-/// The tenant's policy.
+/// Returns the policy of the tenant.
 pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Result<TenantPolicy> {
     let text = |max_length| Rule::String(StringRule { max_length, pattern: None, leading_dash: false });
     let argument = |name: &str, required, rule| Argument { name: name.to_owned(), required, rule };
@@ -38,7 +38,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
         argument("mode", true, Rule::Enum(vec!["plain".into(), "loud".into(), "silent".into()])),
         argument("count", true, Rule::Integer { minimum: 1, maximum: 10_000 }),
     ];
-    // The scope is narrower than the catalogue, so that both are checked.
+    // The scope is narrower than the catalogue, so that the gateway checks both.
     let granted = vec![
         argument("text", true, text(70_000)),
         argument("mode", true, Rule::Enum(vec!["plain".into()])),
@@ -53,7 +53,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
         issuer: ISSUER.into(),
         keys: vec![key],
         session_key: vec![7; 32],
-        traffic: Traffic { calls_per_minute: Some(CALLS_PER_MINUTE), max_concurrent_calls: Some(CONCURRENT) },
+        traffic: TenantLimits { calls_per_minute: Some(CALLS_PER_MINUTE), max_concurrent_calls: Some(CONCURRENT) },
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: Some("USD".parse()?),
         servers: vec![Server {

@@ -1,4 +1,4 @@
-//! A tenant's signing key and the token of its one principal.
+//! The signing key of the tenant, and the token of its only principal.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,25 +9,25 @@ use rcgen::{KeyPair, PublicKeyData as _};
 use super::{AUDIENCE, ISSUER, PRINCIPAL_UID, TENANT_UID};
 
 const KID: &str = "bench";
-/// Longer than any run.
+/// Lifetime of the token, longer than any run.
 const LIFETIME: Duration = Duration::from_hours(2);
 
-/// An ES256 key.
+/// An ES256 signing key.
 #[derive(Debug)]
 pub(crate) struct SigningKey(KeyPair);
 
 impl SigningKey {
-    /// A new one.
+    /// Generates a key.
     pub(crate) fn generate() -> anyhow::Result<Self> {
         Ok(Self(KeyPair::generate()?))
     }
 
-    /// What the policy carries.
+    /// Returns the verification key for the policy.
     pub(crate) fn verification(&self) -> VerificationKey {
         VerificationKey { kid: KID.to_owned(), point: self.0.der_bytes().to_vec() }
     }
 
-    /// A token as the operator would issue it.
+    /// Returns a token with the claims that the operator would issue.
     pub(crate) fn token(&self) -> anyhow::Result<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let claims = serde_json::json!({

@@ -1,6 +1,6 @@
-//! The cluster's DNS, as a pod with the labels that every distribution gives it, so that policies written for them hold.
+//! Cluster DNS, with the labels that every distribution gives it, so that NetworkPolicies that select them work here.
 
-/// The manifests of the DNS server.
+/// Returns the manifests of the DNS server.
 pub fn dns() -> Vec<u8> {
     concat!(include_str!("../../../../tests/cluster/manifests/coredns.yaml"), "\n---\n").into()
 }

@@ -1,4 +1,4 @@
-//! containerd, from Debian, with its own root, state and socket.
+//! containerd from Debian, with its own root, state and socket, separate from the host's.
 
 use std::fs;
 
@@ -14,26 +14,26 @@ pub fn configure(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// containerd as a unit. The program is Debian's, on the path.
+/// Returns the unit of containerd, which is Debian's program on PATH.
 pub fn unit(layout: &Layout) -> Unit {
     Unit {
         name: "containerd".to_owned(),
-        command: vec!["containerd".to_owned(), "--config".to_owned(), layout.text("containerd.toml")],
+        command: vec!["containerd".to_owned(), "--config".to_owned(), layout.path_string("containerd.toml")],
         wait_for: None,
     }
 }
 
 fn configuration(layout: &Layout) -> String {
-    let root = layout.text("containerd");
+    let root = layout.path_string("containerd");
     let socket = layout.containerd_socket();
-    let cni = layout.text("cni");
+    let cni = layout.path_string("cni");
     format!(
         r#"version = 2
 root = "{root}"
-# In the node's private /run: shims leave sockets there when they are killed.
+# In the node's private /run, because killed shims leave their sockets behind.
 state = "/run/mcp-fleet/containerd"
 disabled_plugins = [
-  # Would make /opt/containerd on the host.
+  # It would create /opt/containerd on the host.
   "io.containerd.internal.v1.opt",
   "io.containerd.snapshotter.v1.aufs",
   "io.containerd.snapshotter.v1.btrfs",
@@ -46,7 +46,7 @@ disabled_plugins = [
 
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE_IMAGE}"
-  # Where CAP_SYS_RESOURCE is missing no score below our own can be set, and the sandbox would fail for it.
+  # Without CAP_SYS_RESOURCE, a score below our own cannot be set, and creating the sandbox would fail.
   restrict_oom_score_adj = true
 
 [plugins."io.containerd.grpc.v1.cri".cni]

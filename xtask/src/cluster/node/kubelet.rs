@@ -12,7 +12,7 @@ use super::super::plan::Unit;
 /// Writes kubelet's configuration.
 pub fn configure(layout: &Layout) -> Result<()> {
     let resolver = layout.path("resolv.conf");
-    // What the DNS pod itself resolves with: there is no world outside.
+    // Resolver configuration of the DNS pod itself. There is no upstream DNS server.
     fs::write(&resolver, "search .\n")?;
     let configuration = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -34,7 +34,7 @@ pub fn configure(layout: &Layout) -> Result<()> {
         "failCgroupV1": false,
         "failSwapOn": false,
         "oomScoreAdj": 0,
-        // kube-proxy speaks nftables, and nothing here needs kubelet's iptables chains.
+        // kube-proxy uses nftables, and nothing here needs the iptables chains of kubelet.
         "makeIPTablesUtilChains": false,
         "podLogsDir": layout.path("pods-log"),
         "volumePluginDir": layout.path("volume-plugins"),
@@ -49,12 +49,12 @@ pub fn configure(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// kubelet as a unit.
+/// Returns the unit of kubelet.
 pub fn unit(layout: &Layout, programs: &Path) -> Unit {
     let arguments = [
-        format!("--config={}", layout.text("kubelet.json")),
-        format!("--kubeconfig={}", layout.text("kubelet-client.kubeconfig")),
-        format!("--root-dir={}", layout.text("kubelet")),
+        format!("--config={}", layout.path_string("kubelet.json")),
+        format!("--kubeconfig={}", layout.path_string("kubelet-client.kubeconfig")),
+        format!("--root-dir={}", layout.path_string("kubelet")),
         format!("--hostname-override={}", layout.node()),
         format!("--node-ip={NODE_ADDRESS}"),
     ];

@@ -1,4 +1,4 @@
-//! The packaged node: a whole Kubernetes in one set of namespaces, from programs of the package registries.
+//! The packaged node: a complete Kubernetes in one set of namespaces, built from public Go modules and Debian packages.
 
 mod addons;
 mod containerd;
@@ -19,7 +19,7 @@ use super::{cgroups, control_plane, programs, ready};
 use crate::image;
 use crate::tools::{command, debian};
 
-/// Writes everything that a full node's plan needs, and returns the plan.
+/// Installs the programs and writes the configuration of a full node, and returns its plan.
 pub fn prepare(layout: &Layout) -> Result<Plan> {
     debian::require(debian::NODE)?;
     programs::install_kubernetes(layout)?;
@@ -33,14 +33,14 @@ pub fn prepare(layout: &Layout) -> Result<Plan> {
     volumes::create(layout)?;
 
     let mut units = vec![containerd::unit(layout)];
-    units.extend(control_plane::full(layout, &programs));
+    units.extend(control_plane::units(layout, &programs));
     units.push(network::enforcer(layout, &programs));
     units.push(kubelet::unit(layout, &programs));
     units.push(network::proxy(layout, &programs));
     Ok(Plan { own_network: true, api_port: API_PORT, setup: setup(layout), units })
 }
 
-/// What `up` does once the API server answers: the node's neighbours, and waiting until it takes pods.
+/// Loads the node's own images, installs DNS and volumes, and waits until pods can run. Needs a ready API server.
 pub fn finish(layout: &Layout, kubectl: &dyn Fn() -> Result<Command>) -> Result<()> {
     import(layout, &image::build(&image::PAUSE)?)?;
     import(layout, &image::build(&image::COREDNS)?)?;
@@ -50,16 +50,16 @@ pub fn finish(layout: &Layout, kubectl: &dyn Fn() -> Result<Command>) -> Result<
         &manifests,
     )?;
     let node = format!("node/{}", layout.node());
-    ready::wait_for(&node, kubectl, &["wait", "--for=create", "--timeout=60s", &node])?;
-    ready::wait_for(&node, kubectl, &["wait", "--for=condition=Ready", "--timeout=60s", &node])?;
-    ready::wait_for(
+    ready::kubectl_wait(&node, kubectl, &["wait", "--for=create", "--timeout=60s", &node])?;
+    ready::kubectl_wait(&node, kubectl, &["wait", "--for=condition=Ready", "--timeout=60s", &node])?;
+    ready::kubectl_wait(
         "cluster DNS",
         kubectl,
         &["--namespace=kube-system", "rollout", "status", "deployment/coredns", "--timeout=60s"],
     )
 }
 
-/// Loads an image archive into the node. One of ours is not loaded again while the node has the same content.
+/// Loads an image archive into the node. Skips an image of this repository if its content is already loaded.
 pub fn import(layout: &Layout, archive: &Path) -> Result<()> {
     let identity = image::identity(archive).map(|(name, key)| (layout.path("loaded").join(name), key));
     if let Some((loaded, key)) = &identity
@@ -114,17 +114,19 @@ fn certificates(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Private mounts over what programs write outside the cluster's folder with no option to say where, and the network.
+/// Returns the commands that set up the namespaces: private mounts over the paths that programs write to without an
+/// option to change them, and the network.
 fn setup(layout: &Layout) -> Vec<Vec<String>> {
     let state = layout.state.display();
     let mut lines = vec![
-        // Volumes of pods propagate between kubelet's and the containers' mounts, though never to the host.
+        // Mounts of pod volumes propagate between kubelet and the containers, but never to the host.
         "mount --make-rshared /".to_owned(),
         // Container shims, runc and CNI keep sockets, state and network namespaces here.
         "mount -t tmpfs -o mode=755 tmpfs /run".to_owned(),
-        // kubelet links the containers' logs here.
+        // kubelet creates links to container logs here.
         "mount -t tmpfs -o mode=755 tmpfs /var/log".to_owned(),
-        // kubelet's device plugins and the CNI library's results go here, beside the cluster's own folder.
+        // kubelet (device plugins) and the CNI library (results) write to /var/lib, which also has the cluster's
+        // folder.
         "mkdir /run/state".to_owned(),
         format!("mount --bind {state} /run/state"),
         "mount -t tmpfs -o mode=755 tmpfs /var/lib".to_owned(),

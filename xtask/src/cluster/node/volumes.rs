@@ -1,5 +1,5 @@
-//! A few `local` PersistentVolumes and the default StorageClass. kubelet applies a pod's fsGroup to these, which it
-//! does not to hostPath volumes, and they need no provisioner.
+//! `local` PersistentVolumes and the default StorageClass. These volumes need no provisioner, and kubelet applies the
+//! fsGroup of a pod to them, which it does not do for hostPath volumes.
 
 use std::fs;
 
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::super::layout::Layout;
 
-/// How many volumes there are. One that was used is not given out again before the cluster is made anew.
+/// Number of volumes. A used volume is not assigned again until the cluster is recreated.
 const COUNT: usize = 24;
 const SIZE: &str = "2Gi";
 const CLASS: &str = "local";
 
-/// Makes the volumes' folders, owned by root: a pod writes there only through its fsGroup.
+/// Creates the folders of the volumes. They belong to root, so a pod can write to them only through its fsGroup.
 pub fn create(layout: &Layout) -> Result<()> {
     for index in 0..COUNT {
         fs::create_dir_all(layout.path("volumes").join(name(index)))?;
@@ -21,7 +21,7 @@ pub fn create(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// The StorageClass and the PersistentVolumes, as JSON.
+/// Returns the StorageClass and the PersistentVolumes as JSON.
 pub fn manifests(layout: &Layout) -> Result<Vec<u8>> {
     let class = json!({
         "apiVersion": "storage.k8s.io/v1",
@@ -35,7 +35,7 @@ pub fn manifests(layout: &Layout) -> Result<Vec<u8>> {
 }
 
 fn volume(layout: &Layout, index: usize) -> Value {
-    let here = json!([{"key": "kubernetes.io/hostname", "operator": "In", "values": [layout.node()]}]);
+    let on_this_node = json!([{"key": "kubernetes.io/hostname", "operator": "In", "values": [layout.node()]}]);
     json!({
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -46,7 +46,7 @@ fn volume(layout: &Layout, index: usize) -> Value {
             "persistentVolumeReclaimPolicy": "Retain",
             "storageClassName": CLASS,
             "local": {"path": layout.path("volumes").join(name(index))},
-            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": here}]}},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": on_this_node}]}},
         },
     })
 }

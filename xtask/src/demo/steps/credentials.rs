@@ -1,4 +1,4 @@
-//! Tokens: none, another tenant's, rotated, expired, revoked.
+//! Tokens that are missing, of another tenant, rotated, expired or revoked, and the time that a revocation takes.
 
 use std::time::Duration;
 
@@ -8,190 +8,200 @@ use serde_json::{Value, json};
 use super::{acme, beta};
 use crate::demo::agent::{self, Client, Era, Target, call};
 use crate::demo::report::Step;
-use crate::demo::stage::{Stage, unix_millis, until};
+use crate::demo::state::{Demo, unix_millis, until};
 
-/// 401.
+/// Calls without a token.
 pub const NO_TOKEN: Step = Step {
     name: "no token",
-    does: "acme's agent calls without a token",
-    run: |stage| {
-        let target = Target { token: None, ..acme(stage, "reader", "clock")? };
-        unauthorized(stage, &target, "token_missing")
+    action: "acme's agent calls acme's gateway without a token.",
+    purpose: "Being inside the cluster is not enough: every request needs a credential.",
+    run: |demo| {
+        let target = Target { token: None, ..acme(demo, "reader", "clock")? };
+        unauthorized(demo, &target, "token_missing")
     },
 };
 
-/// 401.
+/// Calls with a token of another tenant.
 pub const OTHER_TENANTS_TOKEN: Step = Step {
     name: "other tenant's token",
-    does: "acme's agent calls acme's gateway with the token of beta's planner",
-    run: |stage| {
-        let target = Target { token: Some(stage.token("beta", "planner")?), ..acme(stage, "reader", "clock")? };
-        // The key in its header is beta's, which acme's gateway has never seen.
-        unauthorized(stage, &target, "token_")
+    action: "acme's agent calls acme's gateway with the token of beta's planner.",
+    purpose: "A token is valid for one tenant only.",
+    run: |demo| {
+        let target = Target { token: Some(demo.token("beta", "planner")?), ..acme(demo, "reader", "clock")? };
+        // The token names beta's signing key, which acme's gateway does not know.
+        unauthorized(demo, &target, "token_")
     },
 };
 
-/// Both are good for a while.
-pub const ROTATED: Step = Step {
+/// Waits for a rotation and calls with both tokens.
+pub const ROTATION: Step = Step {
     name: "rotation",
-    does: "waits until the operator rotates the token of beta's planner by itself, and calls with both",
-    run: |stage| {
-        let before = beta(stage)?;
-        let serial = serial(stage)?;
-        until(Duration::from_secs(110), "the next token", || {
-            let token = stage.token("beta", "planner")?;
-            if Some(&token) == before.token.as_ref() { Err(anyhow!("the token has not changed")) } else { Ok(()) }
+    action: "Wait until the operator rotates the token of beta's planner, then call with the old and the new token.",
+    purpose: "Tokens rotate without anyone's help, and an overlap lets running agents switch without a failed call.",
+    run: |demo| {
+        let before = beta(demo)?;
+        let serial = serial(demo)?;
+        until(Duration::from_secs(110), "a new token", || {
+            let token = demo.token("beta", "planner")?;
+            if Some(&token) == before.token.as_ref() { Err(anyhow!("the token has not changed yet")) } else { Ok(()) }
         })?;
-        let after = beta(stage)?;
+        let after = beta(demo)?;
         for target in [&before, &after] {
             let arguments = json!({"timezone": "UTC"});
-            let answer = call(stage, target, Era::Modern, "get_current_time", &arguments)?;
-            answer.text().context("both tokens should be good in the overlap")?;
-            stage.pay("beta", "planner", 2_000);
+            let answer = call(demo, target, Era::Modern, "get_current_time", &arguments)?;
+            answer.text().context("both tokens should be accepted during the overlap")?;
+            demo.record_charge("beta", "planner", 2_000);
         }
-        let now = self::serial(stage)?;
+        let now = self::serial(demo)?;
         if now <= serial {
-            bail!("the serial in the status should have grown: {serial}, {now}");
+            bail!("the serial in the status should have increased, but went from {serial} to {now}");
         }
-        Ok(format!("serial {serial} and serial {now} are both accepted"))
+        Ok(format!("the tokens with serial {serial} and serial {now} are both accepted"))
     },
 };
 
-/// 401.
-pub const EXPIRED: Step = Step {
+/// Calls with an expired token.
+pub const EXPIRED_TOKEN: Step = Step {
     name: "expired token",
-    does: "waits until the token that was set aside has expired, and calls with it",
-    run: |stage| {
-        let target = Target { token: stage.early_token.clone(), ..beta(stage)? };
-        let status = until(Duration::from_secs(150), "its expiry", || {
-            let answer = agent::request(stage, &target, "tools/list", &json!({}))?;
+    action: "Wait until the token that was saved earlier has expired, then call with it.",
+    purpose: "A leaked token is useless after its short lifetime.",
+    run: |demo| {
+        let target = Target { token: demo.early_token.clone(), ..beta(demo)? };
+        let status = until(Duration::from_secs(150), "the token to expire", || {
+            let answer = agent::request(demo, &target, "tools/list", &json!({}))?;
             if answer["status"] == json!(401) { Ok(()) } else { Err(anyhow!("still accepted: {}", answer["status"])) }
         });
         status?;
-        unauthorized(stage, &target, "token_expired")
+        unauthorized(demo, &target, "token_expired")
     },
 };
 
-/// From the API server's answer to the first refusal.
-pub const REVOKED: Step = Step {
+/// Revokes a token and measures the time until the first refusal.
+pub const REVOKED_TOKEN: Step = Step {
     name: "revoked token",
-    does: "sets revokeIssuedBefore of acme's writer while its token is in use, and times the first refusal",
-    run: |stage| {
+    action: "Set revokeIssuedBefore on acme's writer while its token is in use, and measure the time to the first \
+             refusal.",
+    purpose: "A leaked token can be revoked within a second.",
+    run: |demo| {
         let mut times = Times::default();
-        for _ in 0..stage.trials {
-            let target = acme(stage, "writer", "clock")?;
+        for _ in 0..demo.trials {
+            let target = acme(demo, "writer", "clock")?;
             let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            let refusal = times.first_refusal(stage, &target, &json!({"spec": {"revokeIssuedBefore": now}}))?;
+            let refusal = times.first_refusal(demo, &target, &json!({"spec": {"revokeIssuedBefore": now}}))?;
             if refusal["status"] != json!(401) {
-                bail!("expected 401: {refusal}");
+                bail!("expected status 401, got {refusal}");
             }
-            until(Duration::from_secs(20), "a new token that is good", || {
-                accepted(stage, &acme(stage, "writer", "clock")?)
+            until(Duration::from_secs(20), "a new token that is accepted", || {
+                accepted(demo, &acme(demo, "writer", "clock")?)
             })?;
         }
-        Ok(format!("{}; a new token was issued each time", times.told()?))
+        Ok(format!("{}; a new token was issued each time", times.summary()?))
     },
 };
 
-/// Any other change of policy takes the same way.
-pub const SUSPENDED: Step = Step {
+/// Suspends a principal and measures the time until the first refusal. Every policy change reaches the gateway this
+/// way.
+pub const POLICY_CHANGE: Step = Step {
     name: "policy change",
-    does: "suspends acme's writer while it calls, and times the first refusal",
-    run: |stage| {
+    action: "Suspend acme's writer while it calls, and measure the time to the first refusal.",
+    purpose: "Policy changes take effect within a second, without restarting anything.",
+    run: |demo| {
         let mut times = Times::default();
-        for _ in 0..stage.trials {
-            let target = acme(stage, "writer", "clock")?;
-            let refusal = times.first_refusal(stage, &target, &json!({"spec": {"suspend": true}}))?;
+        for _ in 0..demo.trials {
+            let target = acme(demo, "writer", "clock")?;
+            let refusal = times.first_refusal(demo, &target, &json!({"spec": {"suspend": true}}))?;
             if refusal["reply"]["error"]["data"]["reason"] != json!("principal_suspended") {
-                bail!("expected principal_suspended: {refusal}");
+                bail!("expected principal_suspended, got {refusal}");
             }
-            patch_writer(stage, &json!({"spec": {"suspend": false}}))?;
-            until(Duration::from_secs(20), "the end of the suspension", || accepted(stage, &target))?;
+            patch_writer(demo, &json!({"spec": {"suspend": false}}))?;
+            until(Duration::from_secs(20), "the end of the suspension", || accepted(demo, &target))?;
         }
-        times.told()
+        times.summary()
     },
 };
 
-/// How long changes took, in milliseconds: from when kubectl had the API server's answer, and from when kubectl was
-/// started. The truth lies between the two.
+/// Times from a change to the first refusal, in milliseconds. The API server stored the change at some time between the
+/// start and the end of kubectl, so the real time is between the two figures.
 #[derive(Default)]
 struct Times {
-    answered: Vec<f64>,
-    begun: Vec<f64>,
+    /// From the end of kubectl.
+    since_end: Vec<f64>,
+    /// From the start of kubectl.
+    since_start: Vec<f64>,
 }
 
 impl Times {
     /// Patches the writer while its token is in use, and waits for the first refusal.
-    fn first_refusal(&mut self, stage: &Stage, target: &Target, patch: &Value) -> Result<Value> {
-        let task = json!({"do": "untilRefused", "forMs": 20_000});
-        let mut client = Client::start(stage, target.from, Some(target), task)?;
-        let first = client.next()?;
+    fn first_refusal(&mut self, demo: &Demo, target: &Target, patch: &Value) -> Result<Value> {
+        let task = json!({"task": "callUntilRefused", "durationMs": 20_000});
+        let mut client = Client::start(demo, target.from, Some(target), task)?;
+        let first = client.next_message()?;
         if first["ready"] != json!(true) {
-            bail!("the token should be good before: {first}");
+            bail!("the token should be accepted before the change: {first}");
         }
-        let begun = unix_millis();
-        patch_writer(stage, patch)?;
-        let answered = unix_millis();
-        let refusal = client.next()?;
-        let Some(refused) = refusal["refusedAt"].as_f64() else { bail!("it was never refused: {refusal}") };
-        self.answered.push((refused - answered).max(0.0));
-        self.begun.push(refused - begun);
+        let start = unix_millis();
+        patch_writer(demo, patch)?;
+        let end = unix_millis();
+        let refusal = client.next_message()?;
+        let Some(refused) = refusal["refusedAt"].as_f64() else { bail!("no call was refused within 20 s: {refusal}") };
+        self.since_end.push((refused - end).max(0.0));
+        self.since_start.push(refused - start);
         Ok(refusal)
     }
 
-    /// The figures; an error if one is over a second.
-    fn told(&self) -> Result<String> {
-        let most = |all: &[f64]| all.iter().copied().fold(0.0, f64::max);
-        let (answered, begun) = (most(&self.answered), most(&self.begun));
-        let told = format!(
-            "refused {answered:.0} ms after kubectl had the API server's answer, {begun:.0} ms after it was started \
-             (the slowest of {})",
-            self.begun.len()
+    /// Returns the slowest times, or an error if a refusal came more than a second after the change.
+    fn summary(&self) -> Result<String> {
+        let slowest = |all: &[f64]| all.iter().copied().fold(0.0, f64::max);
+        let (since_end, since_start) = (slowest(&self.since_end), slowest(&self.since_start));
+        let text = format!(
+            "refused {since_end:.0} ms after kubectl returned, {since_start:.0} ms after it started (slowest of {})",
+            self.since_start.len()
         );
-        if answered > 1_000.0 {
-            bail!("too late: {told}");
+        if since_end > 1_000.0 {
+            bail!("the change took more than a second: {text}");
         }
-        Ok(told)
+        Ok(text)
     }
 }
 
-/// An error if the gateway refuses.
-fn accepted(stage: &Stage, target: &Target) -> Result<()> {
-    let answer = agent::request(stage, target, "tools/list", &json!({}))?;
+/// Checks that the gateway accepts a request to `target`.
+fn accepted(demo: &Demo, target: &Target) -> Result<()> {
+    let answer = agent::request(demo, target, "tools/list", &json!({}))?;
     if answer["status"] == json!(200) && answer["reply"]["error"].is_null() {
         return Ok(());
     }
     Err(anyhow!("refused: {answer}"))
 }
 
-fn patch_writer(stage: &Stage, patch: &Value) -> Result<()> {
+fn patch_writer(demo: &Demo, patch: &Value) -> Result<()> {
     let patch = patch.to_string();
-    stage.kubectl(&["patch", "mcpprincipal", "writer", "-n", "acme", "--type=merge", "-p", &patch]).map(drop)
+    demo.kubectl(&["patch", "mcpprincipal", "writer", "-n", "acme", "--type=merge", "-p", &patch]).map(drop)
 }
 
-/// A request that is answered with 401 and a reason, by the Inspector and by our own client.
-fn unauthorized(stage: &Stage, target: &Target, reason: &str) -> Result<String> {
-    let inspector = agent::list_tools(stage, target, Era::Legacy)?;
+/// Checks that a request is refused with status 401 and a reason that starts with `reason`, for the Inspector and for
+/// the demo's own client.
+fn unauthorized(demo: &Demo, target: &Target, reason: &str) -> Result<String> {
+    let inspector = agent::list_tools(demo, target, Era::Legacy)?;
     if inspector.exit == 0 {
-        bail!("the Inspector was let in: {}", inspector.shown());
+        bail!("the Inspector should be refused, but got {}", inspector.shown());
     }
-    let answer = agent::request(stage, target, "tools/list", &json!({}))?;
+    let answer = agent::request(demo, target, "tools/list", &json!({}))?;
     if answer["status"] != json!(401) {
-        bail!("expected 401: {answer}");
+        bail!("expected status 401, got {answer}");
     }
-    let line = stage.audit(target.runtime, |line| {
+    let line = demo.audit(target.runtime, |line| {
         line["decision"] == json!("denied") && line["reason"].as_str().is_some_and(|found| found.starts_with(reason))
     })?;
-    let said = answer["reply"]["error"]["message"].as_str().unwrap_or_default().to_owned();
+    let message = answer["reply"]["error"]["message"].as_str().unwrap_or_default().to_owned();
     let code = inspector.error.as_ref().map_or(Value::Null, |error| error["code"].clone());
     Ok(format!(
-        "401 {}: {said}\nthe Inspector: exit {}, {code}",
+        "401 {}: {message}\nthe Inspector exits with {} and error {code}",
         line["reason"].as_str().unwrap_or("?"),
         inspector.exit
     ))
 }
 
-fn serial(stage: &Stage) -> Result<i64> {
-    let principal = stage.kubectl_json(&["get", "mcpprincipal", "planner", "-n", "beta"])?;
-    principal["status"]["credential"]["serial"].as_i64().context("the status has the credential's serial")
+fn serial(demo: &Demo) -> Result<i64> {
+    let principal = demo.kubectl_json(&["get", "mcpprincipal", "planner", "-n", "beta"])?;
+    principal["status"]["credential"]["serial"].as_i64().context("the status of the principal has no credential serial")
 }

@@ -1,4 +1,4 @@
-//! Things that go wrong, and come right by themselves.
+//! Faults that the product recovers from without help.
 
 use std::time::{Duration, Instant};
 
@@ -6,63 +6,69 @@ use anyhow::{anyhow, bail};
 use serde_json::json;
 
 use super::acme;
-use super::money::calls_in_ledger;
+use super::money::calls_in_ledgers;
 use crate::demo::agent::{Client, Era, call};
 use crate::demo::report::Step;
-use crate::demo::stage::{one_line, until};
+use crate::demo::state::{one_line, until};
 
-/// Deleted by hand.
-pub const POLICY_RETURNS: Step = Step {
+/// Deletes a NetworkPolicy and waits until the operator has restored it.
+pub const NETWORK_POLICY_RESTORED: Step = Step {
     name: "policy comes back",
-    does: "deletes the NetworkPolicy of acme's gateway by hand",
-    run: |stage| {
+    action: "Delete the NetworkPolicy of acme's gateway by hand, and wait until it is back.",
+    purpose: "The operator repairs changes made by hand, so a mistake does not remove the isolation for long.",
+    run: |demo| {
         let policy = ["get", "networkpolicy", "gateway", "-n", "acme-mcp", "-o", "jsonpath={.metadata.uid}"];
-        let before = stage.kubectl(&policy)?;
-        stage.kubectl(&["delete", "networkpolicy", "gateway", "-n", "acme-mcp"])?;
+        let before = demo.kubectl(&policy)?;
+        demo.kubectl(&["delete", "networkpolicy", "gateway", "-n", "acme-mcp"])?;
         let start = Instant::now();
-        until(Duration::from_secs(15), "the policy", || {
-            let now = stage.kubectl(&policy)?;
-            if now == before || now.is_empty() { Err(anyhow!("not back yet")) } else { Ok(()) }
+        until(Duration::from_secs(15), "the NetworkPolicy", || {
+            let now = demo.kubectl(&policy)?;
+            if now == before || now.is_empty() { Err(anyhow!("the operator has not restored it yet")) } else { Ok(()) }
         })?;
-        Ok(format!("back after {:.1} s, with another UID", start.elapsed().as_secs_f32()))
+        Ok(format!("the operator created it again after {:.1} s", start.elapsed().as_secs_f32()))
     },
 };
 
-/// In the middle of calls.
+/// Deletes the gateway pod during calls.
 pub const GATEWAY_DELETED: Step = Step {
     name: "gateway deleted",
-    does: "deletes acme's gateway pod while its reader calls, and checks every answer",
-    run: |stage| {
-        let target = acme(stage, "reader", "clock")?;
-        let before = calls_in_ledger(stage, "acme/reader")?;
-        let task = json!({"do": "hammer", "forMs": 25_000});
-        let mut client = Client::start(stage, target.from, Some(&target), task)?;
-        client.next()?;
+    action: "Delete the pod of acme's gateway while acme's reader calls without pause, and check every answer.",
+    purpose: "Losing a gateway may interrupt calls, but no answer is wrong and no call is made twice.",
+    run: |demo| {
+        let target = acme(demo, "reader", "clock")?;
+        let before = calls_in_ledgers(demo, "acme/reader")?;
+        let task = json!({"task": "callInLoop", "durationMs": 25_000});
+        let mut client = Client::start(demo, target.from, Some(&target), task)?;
+        client.next_message()?;
         std::thread::sleep(Duration::from_secs(2));
         let gateway = ["-n", "acme-mcp", "-l", "app.kubernetes.io/component=gateway"];
-        stage.kubectl(&[&["delete", "pod", "--wait=false"], &gateway[..]].concat())?;
-        let counts = client.next()?;
+        demo.kubectl(&[&["delete", "pod", "--wait=false"], &gateway[..]].concat())?;
+        let counts = client.next_message()?;
         if counts["wrong"] != json!(0) {
-            bail!("wrong answers: {counts}");
+            bail!("some answers were wrong: {counts}");
         }
-        let (results, broken) = (counts["results"].as_u64().unwrap_or(0), counts["broken"].as_u64().unwrap_or(0));
+        let count = |name: &str| counts[name].as_u64().unwrap_or(0);
+        let (results, interrupted) = (count("results"), count("transportErrors"));
         if results == 0 {
-            bail!("no answers at all: {counts}");
+            bail!("no call was answered: {counts}");
         }
-        let again = until(Duration::from_secs(30), "the new gateway", || {
-            call(stage, &acme(stage, "reader", "clock")?, Era::Modern, "get_current_time", &json!({"timezone": "UTC"}))?
+        let afterwards = until(Duration::from_secs(30), "the new gateway", || {
+            call(demo, &acme(demo, "reader", "clock")?, Era::Modern, "get_current_time", &json!({"timezone": "UTC"}))?
                 .text()
         })?;
-        // A call that broke may have been made, once. The call after the storm may be in the ledger already.
-        let charged = calls_in_ledger(stage, "acme/reader")? - before;
-        if charged > results + broken + 1 {
-            bail!("{charged} calls were charged for {results} results and {broken} broken calls: some were made twice");
+        // An interrupted call may have been made, once. The ledger may already contain the call that followed.
+        let charged = calls_in_ledgers(demo, "acme/reader")? - before;
+        if charged > results + interrupted + 1 {
+            bail!(
+                "{charged} calls were charged for {results} results and {interrupted} interrupted calls, so some were \
+                 made twice"
+            );
         }
         Ok(format!(
-            "{results} results, {} refusals, {broken} transport errors, 0 wrong answers, {charged} calls charged so far; \
-             afterwards: {}",
+            "{results} results, {} refusals, {interrupted} transport errors, 0 wrong answers, {charged} calls charged \
+             so far; afterwards: {}",
             counts["refusals"],
-            one_line(&again)
+            one_line(&afterwards)
         ))
     },
 };

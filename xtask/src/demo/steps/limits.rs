@@ -1,4 +1,4 @@
-//! How often, and for how much.
+//! Limits: how often a principal may call, and how much it may spend.
 
 use anyhow::{Result, bail};
 use serde_json::json;
@@ -6,49 +6,51 @@ use serde_json::json;
 use super::acme;
 use crate::demo::agent::{Era, call};
 use crate::demo::report::Step;
-use crate::demo::stage::Stage;
+use crate::demo::state::Demo;
 
-/// Six calls a minute, one at a time.
+/// Calls more often than the rate limit allows.
 pub const RATE: Step = Step {
     name: "rate limit",
-    does: "acme's nightly, who may call 6 times a minute, calls three times in a row",
-    run: |stage| {
-        let mut said = Vec::new();
+    action: "acme's nightly, which may call 6 times a minute, makes three calls in a row.",
+    purpose: "An agent that calls in a loop is stopped, and learns when it may try again.",
+    run: |demo| {
+        let mut outcomes = Vec::new();
         for _ in 0..3 {
-            said.push(paid_or_reason(stage, "nightly")?);
+            outcomes.push(ask_time(demo, "nightly")?);
         }
-        match said.iter().find(|said| said.starts_with("rate_limited")) {
-            Some(refusal) if said.iter().any(|said| said == "allowed") => Ok(refusal.clone()),
-            _ => bail!("expected an answer and then rate_limited: {}", said.join("; ")),
+        match outcomes.iter().find(|outcome| outcome.starts_with("rate_limited")) {
+            Some(refusal) if outcomes.iter().any(|outcome| outcome == "allowed") => Ok(refusal.clone()),
+            _ => bail!("expected an allowed call and then rate_limited, got {}", outcomes.join("; ")),
         }
     },
 };
 
-/// Five calls of a tenth of a cent.
+/// Spends a budget of five calls at 0.001 USD each, and makes one more call.
 pub const BUDGET: Step = Step {
     name: "budget exhausted",
-    does: "acme's intern, who has 0.005 USD a month, asks for the time at 0.001 USD until it is spent",
-    run: |stage| {
+    action: "acme's intern, which has a budget of 0.005 USD a month, makes calls for 0.001 USD each until it is spent.",
+    purpose: "An agent cannot spend more than its budget.",
+    run: |demo| {
         for paid in 0..5 {
-            let said = paid_or_reason(stage, "intern")?;
-            if said != "allowed" {
-                bail!("call {} of 5 should be paid for: {said}", paid + 1);
+            let outcome = ask_time(demo, "intern")?;
+            if outcome != "allowed" {
+                bail!("call {} of 5 should be allowed, but got {outcome}", paid + 1);
             }
         }
-        let said = paid_or_reason(stage, "intern")?;
-        if !said.starts_with("budget_exhausted") {
-            bail!("the sixth call should be refused: {said}");
+        let outcome = ask_time(demo, "intern")?;
+        if !outcome.starts_with("budget_exhausted") {
+            bail!("the sixth call should be refused with budget_exhausted, but got {outcome}");
         }
-        Ok(format!("5 calls answered, then {said}"))
+        Ok(format!("5 calls allowed, then {outcome}"))
     },
 };
 
-/// Asks for the time; `allowed`, or the refusal.
-fn paid_or_reason(stage: &mut Stage, principal: &'static str) -> Result<String> {
-    let target = acme(stage, principal, "clock")?;
-    let answer = call(stage, &target, Era::Legacy, "get_current_time", &json!({"timezone": "UTC"}))?;
+/// Asks acme's clock for the time. Returns `allowed`, or the reason and text of the refusal.
+fn ask_time(demo: &mut Demo, principal: &'static str) -> Result<String> {
+    let target = acme(demo, principal, "clock")?;
+    let answer = call(demo, &target, Era::Legacy, "get_current_time", &json!({"timezone": "UTC"}))?;
     if answer.text().is_ok() {
-        stage.pay("acme", principal, 1_000);
+        demo.record_charge("acme", principal, 1_000);
         return Ok("allowed".to_owned());
     }
     let (reason, text) = answer.refusal()?;

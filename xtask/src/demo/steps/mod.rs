@@ -1,4 +1,4 @@
-//! The steps, in their order: those that set the stage, each of which the next ones need, and those that show something.
+//! The steps of the demo, in order: setup steps, of which each needs the ones before it, and checks.
 
 mod calls;
 mod credentials;
@@ -11,10 +11,10 @@ mod setup;
 
 use super::agent::Target;
 use super::report::Step;
-use super::stage::Stage;
+use super::state::Demo;
 use anyhow::Result;
 
-/// They bring up what the others need; the first that fails ends the demo.
+/// Steps that set up the cluster. If one fails, all later steps are skipped.
 pub const SETUP: &[Step] = &[
     setup::CLUSTER,
     setup::IMAGES,
@@ -25,15 +25,15 @@ pub const SETUP: &[Step] = &[
     calls::EARLY_TOKEN,
 ];
 
-/// What takes their place on a cluster that an earlier run kept.
-pub const RESUME: &[Step] = &[money::BEFORE, calls::EARLY_TOKEN];
+/// Steps that replace [`SETUP`] on a cluster that an earlier run kept.
+pub const RESUME: &[Step] = &[money::SPENT_BEFORE, calls::EARLY_TOKEN];
 
-/// They show what there is to show; one that fails does not keep the others from running.
-pub const SHOW: &[Step] = &[
+/// Steps that check the product. If one fails, the others still run.
+pub const CHECKS: &[Step] = &[
     calls::NARROWED_LIST,
     calls::ALLOWED_READ,
     calls::ALLOWED_WRITE,
-    calls::OTHER_TENANT_CALLS,
+    calls::SECOND_TENANT,
     refusals::UNDECLARED_TOOL,
     refusals::WRITE_WITHOUT_SCOPE,
     refusals::PATH_UP,
@@ -50,20 +50,20 @@ pub const SHOW: &[Step] = &[
     isolation::GATEWAY,
     isolation::TOOL_POD,
     money::SPEND,
-    credentials::ROTATED,
-    credentials::EXPIRED,
-    credentials::REVOKED,
-    credentials::SUSPENDED,
-    faults::POLICY_RETURNS,
+    credentials::ROTATION,
+    credentials::EXPIRED_TOKEN,
+    credentials::REVOKED_TOKEN,
+    credentials::POLICY_CHANGE,
+    faults::NETWORK_POLICY_RESTORED,
     faults::GATEWAY_DELETED,
 ];
 
-/// A server of acme, called by acme's agent as one of acme's principals.
-fn acme(stage: &Stage, principal: &str, server: &'static str) -> Result<Target> {
-    Ok(Target { from: "acme", runtime: "acme-mcp", server, token: Some(stage.token("acme", principal)?) })
+/// Returns a server of acme as target, called from acme's agent pod with the token of one of acme's principals.
+fn acme(demo: &Demo, principal: &str, server: &'static str) -> Result<Target> {
+    Ok(Target { from: "acme", runtime: "acme-mcp", server, token: Some(demo.token("acme", principal)?) })
 }
 
-/// The clock of beta, called by beta's agent.
-fn beta(stage: &Stage) -> Result<Target> {
-    Ok(Target { from: "beta", runtime: "beta-mcp", server: "clock", token: Some(stage.token("beta", "planner")?) })
+/// Returns beta's clock as target, called from beta's agent pod with the token of beta's planner.
+fn beta(demo: &Demo) -> Result<Target> {
+    Ok(Target { from: "beta", runtime: "beta-mcp", server: "clock", token: Some(demo.token("beta", "planner")?) })
 }

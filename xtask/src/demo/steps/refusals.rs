@@ -1,4 +1,4 @@
-//! Every kind of call that is refused, and the reason that comes back.
+//! Calls that the policy does not allow, and the reason with which each is refused.
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
@@ -6,123 +6,137 @@ use serde_json::{Value, json};
 use super::acme;
 use crate::demo::agent::{self, Era, call};
 use crate::demo::report::Step;
-use crate::demo::stage::Stage;
+use crate::demo::state::Demo;
 
-/// A tool that the server has and the catalogue does not declare.
+/// Calls a tool that the catalogue does not declare.
 pub const UNDECLARED_TOOL: Step = Step {
     name: "undeclared tool",
-    does: "acme's reader calls get_file_info, which the server has but the catalogue does not declare",
-    run: |stage| unknown_tool(stage, "get_file_info", &json!({"path": "/workspace/reports/q3.md"}), "tool_unknown"),
+    action: "acme's reader calls get_file_info. The server offers this tool, but the catalogue does not declare it.",
+    purpose: "What is not declared is denied.",
+    run: |demo| unknown_tool(demo, "get_file_info", &json!({"path": "/workspace/reports/q3.md"}), "tool_unknown"),
 };
 
-/// A tool that the catalogue declares and no held scope grants.
+/// Calls a declared tool that no scope of the caller grants.
 pub const WRITE_WITHOUT_SCOPE: Step = Step {
     name: "write without scope",
-    does: "acme's reader, who holds no write scope, calls write_file",
-    run: |stage| {
+    action: "acme's reader, which holds no scope for writing, calls write_file.",
+    purpose: "Declaring a tool is not enough: a scope of the caller must grant it.",
+    run: |demo| {
         let draft = json!({"path": "/workspace/drafts/x.md", "content": "x"});
-        unknown_tool(stage, "write_file", &draft, "tool_not_granted")
+        unknown_tool(demo, "write_file", &draft, "tool_not_granted")
     },
 };
 
-/// Out of the root by dots.
+/// Leaves the allowed folder with `..`.
 pub const PATH_UP: Step = Step {
     name: "path with ..",
-    does: "acme's reader reads /workspace/reports/../../etc/passwd",
-    run: |stage| refused(stage, "files", "read_text_file", PASSWD_BY_DOTS, "path_outside_roots"),
+    action: "acme's reader tries to read /workspace/reports/../../etc/passwd.",
+    purpose: "A path cannot leave the allowed folder with `..`.",
+    run: |demo| refused(demo, "files", "read_text_file", PASSWD_BY_DOTS, "path_outside_roots"),
 };
 
-/// Out of the root by name.
+/// Names a file outside the allowed folder.
 pub const PATH_ABSOLUTE: Step = Step {
     name: "absolute path",
-    does: "acme's reader reads /etc/passwd",
-    run: |stage| refused(stage, "files", "read_text_file", r#"{"path": "/etc/passwd"}"#, "path_outside_roots"),
+    action: "acme's reader tries to read /etc/passwd.",
+    purpose: "An absolute path outside the allowed folder is refused.",
+    run: |demo| refused(demo, "files", "read_text_file", r#"{"path": "/etc/passwd"}"#, "path_outside_roots"),
 };
 
-/// Out of the root by a link.
+/// Leaves the allowed folder through a symlink.
 pub const PATH_SYMLINK: Step = Step {
     name: "symlink",
-    does: "acme's reader reads /workspace/reports/leak.md, a symlink to /etc/passwd",
-    run: |stage| {
+    action: "acme's reader tries to read /workspace/reports/leak.md, which is a symlink to /etc/passwd.",
+    purpose: "Links are resolved before the call, so a link cannot lead out of the allowed folder.",
+    run: |demo| {
         let path = r#"{"path": "/workspace/reports/leak.md"}"#;
-        refused(stage, "files", "read_text_file", path, "path_outside_roots")
+        refused(demo, "files", "read_text_file", path, "path_outside_roots")
     },
 };
 
-/// Known to the server, not declared.
+/// Uses an argument that the catalogue does not declare.
 pub const UNDECLARED_ARGUMENT: Step = Step {
     name: "undeclared argument",
-    does: "acme's reader reads the report with `tail`, which the server takes but the catalogue does not declare",
-    run: |stage| {
+    action: "acme's reader reads the report with the argument tail. The server accepts it, but the catalogue does not \
+             declare it.",
+    purpose: "Arguments are checked like tools: what is not declared is denied.",
+    run: |demo| {
         let arguments = r#"{"path": "/workspace/reports/q3.md", "tail": 1}"#;
-        refused(stage, "files", "read_text_file", arguments, "argument_undeclared")
+        refused(demo, "files", "read_text_file", arguments, "argument_undeclared")
     },
 };
 
-/// Not one of the declared values.
+/// Uses a value that is not in the declared list.
 pub const OUTSIDE_ENUM: Step = Step {
     name: "value outside enum",
-    does: "acme's reader asks for the time in America/Lima, a real time zone that is not declared",
-    run: |stage| {
+    action: "acme's reader asks for the time in America/Lima, a real time zone that the catalogue does not list.",
+    purpose: "Only listed values are accepted.",
+    run: |demo| {
         let arguments = r#"{"timezone": "America/Lima"}"#;
-        refused(stage, "clock", "get_current_time", arguments, "argument_not_allowed")
+        refused(demo, "clock", "get_current_time", arguments, "argument_not_allowed")
     },
 };
 
-/// Within the catalogue's range, not within the scope's.
+/// Uses a value that the catalogue allows but the scope does not.
 pub const OUTSIDE_RANGE: Step = Step {
     name: "value outside range",
-    does: "acme's reader asks for 500 lines: the catalogue says at most 1000, the scope at most 100",
-    run: |stage| {
+    action: "acme's reader asks for 500 lines. The catalogue allows up to 1000, the scope up to 100.",
+    purpose: "A scope can narrow the catalogue, and both are enforced.",
+    run: |demo| {
         let arguments = r#"{"path": "/workspace/reports/q3.md", "head": 500}"#;
-        refused(stage, "files", "read_text_file", arguments, "argument_out_of_range")
+        refused(demo, "files", "read_text_file", arguments, "argument_out_of_range")
     },
 };
 
-/// Refused before anything is created.
+/// Applies a contradictory spec.
 pub const CONTRADICTION: Step = Step {
     name: "contradiction",
-    does: "applies a server with a workspace and two replicas",
-    run: |stage| {
+    action: "Set two replicas on acme's server files, which has a workspace.",
+    purpose: "The API server rejects a contradictory spec at once, with a message that says what to change.",
+    run: |demo| {
         let patch = json!({"spec": {"replicas": 2}}).to_string();
-        match stage.kubectl(&["patch", "mcpserver", "files", "-n", "acme", "--type=merge", "-p", &patch]) {
-            Ok(said) => bail!("it was taken: {said}"),
+        match demo.kubectl(&["patch", "mcpserver", "files", "-n", "acme", "--type=merge", "-p", &patch]) {
+            Ok(output) => bail!("the API server should reject the change, but accepted it: {output}"),
             Err(error) => {
-                let said = format!("{error:#}");
-                let line = said.lines().find(|line| line.contains("lower replicas or remove workspace"));
+                let message = format!("{error:#}");
+                let line = message.lines().find(|line| line.contains("lower replicas or remove workspace"));
                 line.map(str::to_owned).ok_or(error)
             }
         }
     },
 };
 
-/// Out of the root by dots.
+/// Arguments of [`PATH_UP`].
 const PASSWD_BY_DOTS: &str = r#"{"path": "/workspace/reports/../../etc/passwd"}"#;
 
-/// A call by the reader that is refused for a reason that the caller sees.
-fn refused(stage: &Stage, server: &'static str, tool: &str, arguments: &str, reason: &str) -> Result<String> {
-    let target = acme(stage, "reader", server)?;
-    call(stage, &target, Era::Legacy, tool, &serde_json::from_str(arguments)?)?.refused_for(reason)
+/// Makes a call as acme's reader, and checks that the caller sees a refusal with `reason`.
+fn refused(demo: &Demo, server: &'static str, tool: &str, arguments: &str, reason: &str) -> Result<String> {
+    let target = acme(demo, "reader", server)?;
+    call(demo, &target, Era::Legacy, tool, &serde_json::from_str(arguments)?)?.expect_refusal(reason)
 }
 
-/// A call of a tool that does not exist for the reader: the caller sees `Unknown tool`, the audit line the reason.
+/// Calls a tool that acme's reader may not know about. Checks that the caller sees only `Unknown tool`, and that the
+/// audit line has the real reason.
 ///
-/// The Inspector does not call what it was not shown, so it says so itself, and our own client makes the call.
-fn unknown_tool(stage: &Stage, tool: &str, arguments: &Value, reason: &str) -> Result<String> {
-    let target = acme(stage, "reader", "files")?;
-    let inspector = call(stage, &target, Era::Legacy, tool, arguments)?;
-    let told = inspector.error.as_ref().and_then(|error| error["message"].as_str()).unwrap_or_default().to_owned();
-    if inspector.exit == 0 || !told.contains("not found") {
+/// The Inspector refuses to call a tool that it has not been shown, so the demo's own client makes the call as well.
+fn unknown_tool(demo: &Demo, tool: &str, arguments: &Value, reason: &str) -> Result<String> {
+    let target = acme(demo, "reader", "files")?;
+    let inspector = call(demo, &target, Era::Legacy, tool, arguments)?;
+    let message = inspector.error.as_ref().and_then(|error| error["message"].as_str()).unwrap_or_default().to_owned();
+    if inspector.exit == 0 || !message.contains("not found") {
         bail!("the Inspector should not find {tool}: {}", inspector.shown());
     }
-    let answer = agent::request(stage, &target, "tools/call", &json!({"name": tool, "arguments": arguments}))?;
+    let answer = agent::request(demo, &target, "tools/call", &json!({"name": tool, "arguments": arguments}))?;
     let error = &answer["reply"]["error"];
     if error["code"] != json!(-32602) || error["message"] != json!(format!("Unknown tool: {tool}")) {
-        bail!("expected -32602 Unknown tool: {answer}");
+        bail!("expected error -32602 `Unknown tool`, got {answer}");
     }
-    let line = stage.audit("acme-mcp", |line| line["tool"] == json!(tool) && line["decision"] == json!("denied"))?;
+    let line = demo.audit("acme-mcp", |line| line["tool"] == json!(tool) && line["decision"] == json!("denied"))?;
     if line["reason"] != json!(reason) {
-        bail!("the audit line should say {reason}: {line}");
+        bail!("the audit line should have the reason {reason}: {line}");
     }
-    Ok(format!("the Inspector: {told}\nthe call: {} {}\nthe audit line: {reason}", error["code"], error["message"]))
+    Ok(format!(
+        "the caller gets: {} {}\nthe audit line has the real reason: {reason}\nthe Inspector: {message}",
+        error["code"], error["message"]
+    ))
 }

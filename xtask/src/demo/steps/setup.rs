@@ -1,4 +1,4 @@
-//! The stage: a cluster, images, charts, the quickstart, Prometheus, and files to read.
+//! The setup: a cluster, images, charts, the quickstart, Prometheus, and files to read.
 
 use std::time::Duration;
 
@@ -7,33 +7,35 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Options};
 use crate::demo::report::Step;
-use crate::demo::stage::{OPERATOR, Stage, until};
+use crate::demo::state::{Demo, OPERATOR, until};
 use crate::image;
 use crate::tools::{command, go, progress, repository};
 
-/// Up, from nothing.
+/// Starts the cluster.
 pub const CLUSTER: Step = Step {
     name: "cluster",
-    does: "brings up a Kubernetes cluster of its own, from nothing",
-    run: |stage| {
-        let options = Options { name: stage.name.clone(), apiserver_only: false };
+    action: "Start a new Kubernetes cluster on this machine, and remove one that an earlier run left behind.",
+    purpose: "Everything that follows runs on real Kubernetes components, not on mocks.",
+    run: |demo| {
+        let options = Options { name: demo.name.clone(), apiserver_only: false };
         Cluster::down(&options.name)?;
-        stage.set_cluster(Cluster::up(&options)?);
-        let version = stage.kubectl_json(&["version"])?["serverVersion"]["gitVersion"].clone();
-        let nodes = stage.kubectl(&["get", "nodes", "--no-headers"])?;
+        demo.set_cluster(Cluster::up(&options)?);
+        let version = demo.kubectl_json(&["version"])?["serverVersion"]["gitVersion"].clone();
+        let nodes = demo.kubectl(&["get", "nodes", "--no-headers"])?;
         Ok(format!("Kubernetes {}: {}", version.as_str().unwrap_or("?"), nodes.trim()))
     },
 };
 
-/// Built and loaded.
+/// Builds the images and loads them.
 pub const IMAGES: Step = Step {
     name: "images",
-    does: "builds the images of operator, mcp-pod, two MCP servers, the Inspector and Prometheus, and loads them",
-    run: |stage| {
+    action: "Build the images of operator, mcp-pod, two MCP servers, the MCP Inspector and Prometheus, and load them.",
+    purpose: "The MCP servers are published packages. They know nothing of MCP Fleet and run unmodified.",
+    run: |demo| {
         let mut loaded = Vec::new();
         for image in image::DEMO {
             let archive = image::build(image)?;
-            stage.cluster()?.load_image(&archive)?;
+            demo.cluster()?.load_image(&archive)?;
             let size = archive.metadata()?.len() / 1_000_000;
             progress::note(format!("loaded {} ({size} MB)", image.reference));
             loaded.push(format!("{} {size} MB", image.name));
@@ -42,95 +44,102 @@ pub const IMAGES: Step = Step {
     },
 };
 
-/// Installed with helm, and ready.
+/// Installs the charts with helm.
 pub const CHARTS: Step = Step {
     name: "charts",
-    does: "installs charts/mcp-fleet-crds and charts/mcp-fleet with helm, and waits until both operators are ready",
-    run: |stage| {
-        helm(stage, "mcp-fleet-crds", &[])?;
-        let endpoints = stage.kubectl_json(&["get", "endpoints", "kubernetes", "-n", "default"])?;
+    action: "Install charts/mcp-fleet-crds and charts/mcp-fleet with helm, and wait until both operator replicas are \
+             ready.",
+    purpose: "This is how a platform team installs MCP Fleet on its own cluster.",
+    run: |demo| {
+        helm(demo, "mcp-fleet-crds", &[])?;
+        let endpoints = demo.kubectl_json(&["get", "endpoints", "kubernetes", "-n", "default"])?;
         let address = endpoints["subsets"][0]["addresses"][0]["ip"].as_str().unwrap_or_default();
         let port = endpoints["subsets"][0]["ports"][0]["port"].as_u64().unwrap_or_default();
         let endpoint = format!("apiServer.endpoints=[{{\"cidr\":\"{address}/32\",\"port\":{port}}}]");
-        helm(stage, "mcp-fleet", &["--set-json", &endpoint, "--set", "monitoring.namespace=monitoring"])?;
+        helm(demo, "mcp-fleet", &["--set-json", &endpoint, "--set", "monitoring.namespace=monitoring"])?;
         let rollout = ["rollout", "status", "deployment/mcp-fleet-operator", "-n", OPERATOR, "--timeout=90s"];
-        Ok(last_line(&stage.kubectl(&rollout)?))
+        Ok(last_line(&demo.kubectl(&rollout)?))
     },
 };
 
-/// Prometheus.
+/// Starts Prometheus.
 pub const MONITORING: Step = Step {
     name: "monitoring",
-    does: "starts a real Prometheus that scrapes operators, gateways and tool pods",
-    run: |stage| {
-        stage.cluster()?.kubectl_with_input(&["apply", "-f", "-"], include_bytes!("../monitoring.yaml"))?;
+    action: "Start a Prometheus that scrapes operators, gateways and tool pods.",
+    purpose: "A later step compares the spend metrics in Prometheus with the real calls.",
+    run: |demo| {
+        demo.cluster()?.kubectl_with_input(&["apply", "-f", "-"], include_bytes!("../monitoring.yaml"))?;
         let ready = ["wait", "--for=condition=Ready", "pod/prometheus", "-n", "monitoring", "--timeout=90s"];
-        Ok(last_line(&stage.kubectl(&ready)?))
+        Ok(last_line(&demo.kubectl(&ready)?))
     },
 };
 
-/// Two tenants, with everything of theirs ready.
+/// Applies the quickstart, which defines two tenants.
 pub const QUICKSTART: Step = Step {
     name: "quickstart",
-    does: "applies examples/quickstart, and waits until everything in it says that it is ready",
-    run: |stage| {
+    action: "Apply examples/quickstart, which defines both tenants, and wait until all its objects are ready.",
+    purpose: "These few YAML files are all that a team writes. From them, the operator creates namespaces, network \
+              policies, certificates, credentials and pods.",
+    run: |demo| {
         let ready = |kind: &str| {
-            progress::note(format!("waiting for {kind}"));
-            until(Duration::from_secs(120), kind, || all_ready(stage, kind))
+            progress::note(format!("waiting until all {kind} are ready"));
+            until(Duration::from_secs(120), kind, || all_ready(demo, kind))
         };
-        apply(stage, "00-tenants.yaml")?;
+        apply(demo, "00-tenants.yaml")?;
         ready("mcptenants")?;
         for file in ["10-acme.yaml", "20-beta.yaml", "30-agents.yaml"] {
-            apply(stage, file)?;
+            apply(demo, file)?;
         }
         for kind in ["mcpservers", "mcpscopes", "mcpprincipals", "mcpbudgets", "mcptenants"] {
             ready(kind)?;
         }
         for namespace in ["acme", "beta"] {
-            stage.kubectl(&["wait", "--for=condition=Ready", "pod/agent", "-n", namespace, "--timeout=120s"])?;
+            demo.kubectl(&["wait", "--for=condition=Ready", "pod/agent", "-n", namespace, "--timeout=120s"])?;
         }
-        stage.kubectl(&["get", "mcp", "-A", "--no-headers"])
+        demo.kubectl(&["get", "mcp", "-A", "--no-headers"])
     },
 };
 
-/// Files to read, and a link out of the workspace.
+/// Puts a file and a malicious symlink into a workspace.
 pub const WORKSPACE: Step = Step {
     name: "workspace",
-    does: "as an administrator puts a report into the workspace of acme's files, and a symlink that leads out of it",
-    run: |stage| {
-        let script = "mkdir -p /workspace/reports /workspace/drafts && echo 'Revenue is up.' > /workspace/reports/q3.md \
+    action: "As an administrator, put a report and a symlink to /etc/passwd into the workspace of acme's server files.",
+    purpose: "Later steps read the report, and try to escape from the workspace through the symlink.",
+    run: |demo| {
+        let script = "mkdir -p /workspace/reports /workspace/drafts \
+                      && echo 'Revenue is up.' > /workspace/reports/q3.md \
                       && ln -sfn /etc/passwd /workspace/reports/leak.md && ls -l /workspace/reports";
-        let pod = tool_pod(stage, "acme-mcp", "files")?["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        stage.kubectl(&["exec", "-n", "acme-mcp", &pod, "-c", "tool", "--", "sh", "-c", script])
+        let pod = tool_pod(demo, "acme-mcp", "files")?["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        demo.kubectl(&["exec", "-n", "acme-mcp", &pod, "-c", "tool", "--", "sh", "-c", script])
     },
 };
 
-fn apply(stage: &Stage, file: &str) -> Result<()> {
+fn apply(demo: &Demo, file: &str) -> Result<()> {
     let path = repository().join("examples/quickstart").join(file);
-    stage.kubectl(&["apply", "-f", &path.to_string_lossy()]).map(drop)
+    demo.kubectl(&["apply", "-f", &path.to_string_lossy()]).map(drop)
 }
 
-/// The pod of a server.
-pub fn tool_pod(stage: &Stage, runtime: &str, server: &str) -> Result<Value> {
+/// Returns the pod of a server.
+pub fn tool_pod(demo: &Demo, runtime: &str, server: &str) -> Result<Value> {
     let selector = format!("mcp-fleet.dev/server={server},app.kubernetes.io/component=server");
-    let pods = stage.kubectl_json(&["get", "pods", "-n", runtime, "-l", &selector])?;
+    let pods = demo.kubectl_json(&["get", "pods", "-n", runtime, "-l", &selector])?;
     match pods["items"].as_array().and_then(|all| all.first()) {
         Some(pod) => Ok(pod.clone()),
-        None => bail!("the server {server} has no pod in {runtime}"),
+        None => bail!("server {server} has no pod in namespace {runtime}"),
     }
 }
 
-/// An error that names the objects of a kind that are not ready, and why.
-fn all_ready(stage: &Stage, kind: &str) -> Result<()> {
-    let objects = stage.kubectl_json(&["get", kind, "-A"])?;
+/// Checks that all objects of a kind are ready. The error names those that are not, with the reason.
+fn all_ready(demo: &Demo, kind: &str) -> Result<()> {
+    let objects = demo.kubectl_json(&["get", kind, "-A"])?;
     let empty = Vec::new();
     let mut waiting = Vec::new();
     for object in objects["items"].as_array().unwrap_or(&empty) {
         let conditions = object["status"]["conditions"].as_array().unwrap_or(&empty);
         let ready = conditions.iter().find(|condition| condition["type"] == json!("Ready"));
         if ready.is_none_or(|ready| ready["status"] != json!("True")) {
-            let why = ready.map_or_else(String::new, |ready| format!("{}: {}", ready["reason"], ready["message"]));
-            waiting.push(format!("{} ({why})", object["metadata"]["name"]));
+            let reason = ready.map_or_else(String::new, |ready| format!("{}: {}", ready["reason"], ready["message"]));
+            waiting.push(format!("{} ({reason})", object["metadata"]["name"]));
         }
     }
     if !waiting.is_empty() {
@@ -139,11 +148,11 @@ fn all_ready(stage: &Stage, kind: &str) -> Result<()> {
     Ok(())
 }
 
-fn helm(stage: &Stage, chart: &str, more: &[&str]) -> Result<()> {
+fn helm(demo: &Demo, chart: &str, options: &[&str]) -> Result<()> {
     let path = repository().join("charts").join(chart);
     let helm = go::helm()?;
-    let mut command = stage.command(&helm.to_string_lossy(), &["upgrade", "--install", chart])?;
-    command.arg(&path).args(["--namespace", OPERATOR, "--create-namespace"]).args(more);
+    let mut command = demo.command(&helm.to_string_lossy(), &["upgrade", "--install", chart])?;
+    command.arg(&path).args(["--namespace", OPERATOR, "--create-namespace"]).args(options);
     command::run(&mut command)
 }
 

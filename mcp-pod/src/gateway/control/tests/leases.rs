@@ -1,18 +1,19 @@
-//! Money: asked for, granted, refused, spent, reported, returned.
+//! Tests of leases: requested, granted, denied, spent, reported, returned.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
+use mcp_fleet_policy::budget::{Charge, PricedCall};
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::model::{Budget, Period, Selector, TenantPolicy};
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 
-use super::operator::{NAME, Operator, Session, within};
+use super::operator::{ControlStream, NAME, Operator, within};
 use super::{Gateway, policy, start};
-use crate::gateway::budget::{Attempt, CallFacts, Charge, Reservation};
+use crate::gateway::budget::Reservation;
 
 const BUDGET: &str = "b0d6e7";
 const PRICE: u64 = 1_000;
@@ -34,66 +35,56 @@ fn priced() -> TenantPolicy {
     TenantPolicy { currency: Some("USD".parse().unwrap()), budgets: vec![budget()], ..policy(3) }
 }
 
-fn call() -> Arc<CallFacts> {
-    Arc::new(CallFacts {
-        principal: "acme/coder".into(),
-        server: "files".into(),
-        tool: "read".into(),
-        price: Micros::new(PRICE),
-        budgets: vec![budget()],
-    })
+const CALL: PricedCall<'_> =
+    PricedCall { principal: "acme/coder", server: "files", tool: "read", price: Micros::new(PRICE) };
+
+async fn reserve(gateway: &Gateway) -> Result<Reservation, Denial> {
+    within(gateway.state.leases.reserve(&CALL, &[budget()])).await
 }
 
-type Answer = Result<Box<dyn Reservation>, Denial>;
-
-async fn reserve(gateway: &Gateway) -> Answer {
-    match gateway.state.budgets.reserve(&call()) {
-        Attempt::Ready(answer) => answer,
-        Attempt::Wait(answer) => within(answer).await,
-    }
+/// Reserves for a call, unless it would have to wait.
+fn reserve_at_once(gateway: &Gateway) -> Option<Result<Reservation, Denial>> {
+    gateway.state.leases.reserve(&CALL, &[budget()]).now_or_never()
 }
 
-fn reserve_at_once(gateway: &Gateway) -> Answer {
-    match gateway.state.budgets.reserve(&call()) {
-        Attempt::Ready(answer) => answer,
-        Attempt::Wait(_) => panic!("the call had to wait"),
-    }
+fn reserved_at_once(gateway: &Gateway) -> Reservation {
+    reserve_at_once(gateway).expect("the call had to wait").unwrap()
 }
 
-/// A gateway with a priced policy, and the operator's end of its stream.
-async fn priced_gateway(operator: &mut Operator) -> (Gateway, Session) {
+/// Returns a gateway with a priced policy, and the operator's end of its stream.
+async fn priced_gateway(operator: &mut Operator) -> (Gateway, ControlStream) {
     let gateway = start(operator);
-    let mut session = operator.accept().await;
-    assert_eq!(session.push(&priced()).await.error, "");
-    (gateway, session)
+    let mut stream = operator.accept().await;
+    assert_eq!(stream.push(&priced()).await.error, "");
+    (gateway, stream)
 }
 
-async fn next_request(session: &mut Session) -> wire::LeaseRequest {
+async fn next_request(stream: &mut ControlStream) -> wire::LeaseRequest {
     loop {
-        if let from_gateway::Message::LeaseRequest(request) = session.next().await {
+        if let from_gateway::Message::LeaseRequest(request) = stream.next().await {
             return request;
         }
     }
 }
 
-/// The next report that some test is about; acks what comes before it.
-async fn next_report(session: &mut Session, wanted: impl Fn(&wire::SpendReport) -> bool) -> wire::SpendReport {
+/// Returns the next report that is `wanted`, and acknowledges the ones before it.
+async fn next_report(stream: &mut ControlStream, wanted: impl Fn(&wire::SpendReport) -> bool) -> wire::SpendReport {
     loop {
-        if let from_gateway::Message::Spend(report) = session.next().await {
+        if let from_gateway::Message::Spend(report) = stream.next().await {
             if wanted(&report) {
                 return report;
             }
-            ack(session, &report).await;
+            ack(stream, &report).await;
         }
     }
 }
 
-async fn ack(session: &Session, report: &wire::SpendReport) {
+async fn ack(stream: &ControlStream, report: &wire::SpendReport) {
     let ack = wire::SpendAck { lease: report.lease.clone(), sequence: report.sequence };
-    session.send(from_operator::Message::SpendAck(ack)).await;
+    stream.send(from_operator::Message::SpendAck(ack)).await;
 }
 
-async fn answer(session: &Session, request: &wire::LeaseRequest, outcome: Outcome) {
+async fn answer(stream: &ControlStream, request: &wire::LeaseRequest, outcome: Outcome) {
     let granted = outcome == Outcome::Granted;
     let answer = wire::LeaseAnswer {
         request: request.request,
@@ -106,14 +97,14 @@ async fn answer(session: &Session, request: &wire::LeaseRequest, outcome: Outcom
         period_end: PERIOD.1,
         outcome: outcome.into(),
     };
-    session.send(from_operator::Message::Lease(answer)).await;
+    stream.send(from_operator::Message::Lease(answer)).await;
 }
 
-/// Makes the first call, for which a lease has to be fetched.
-async fn first_call(gateway: &Gateway, session: &mut Session) -> (Box<dyn Reservation>, wire::LeaseRequest) {
+/// Makes the first call, for which a lease has to be requested.
+async fn first_call(gateway: &Gateway, stream: &mut ControlStream) -> (Reservation, wire::LeaseRequest) {
     let fetch = async {
-        let request = next_request(session).await;
-        answer(session, &request, Outcome::Granted).await;
+        let request = next_request(stream).await;
+        answer(stream, &request, Outcome::Granted).await;
         request
     };
     let (reserved, request) = tokio::join!(reserve(gateway), fetch);
@@ -121,27 +112,27 @@ async fn first_call(gateway: &Gateway, session: &mut Session) -> (Box<dyn Reserv
 }
 
 #[tokio::test]
-async fn a_lease_is_fetched_once_and_then_calls_wait_for_nothing() {
+async fn a_lease_is_requested_once_and_later_calls_do_not_wait() {
     let mut operator = Operator::start(NAME).await;
-    let (gateway, mut session) = priced_gateway(&mut operator).await;
-    let (reserved, request) = first_call(&gateway, &mut session).await;
+    let (gateway, mut stream) = priced_gateway(&mut operator).await;
+    let (reserved, request) = first_call(&gateway, &mut stream).await;
     assert_eq!(request.budget_uid, BUDGET);
     assert!(request.minimum_amount >= PRICE && request.amount >= request.minimum_amount, "{request:?}");
     reserved.settle(Charge::Full);
-    reserve_at_once(&gateway).unwrap().settle(Charge::Full);
+    reserved_at_once(&gateway).settle(Charge::Full);
 }
 
 #[tokio::test]
-async fn spending_is_reported_by_who_spent_it_and_what_was_not_spent_is_not() {
+async fn only_spending_is_reported_with_principal_server_and_tool() {
     let mut operator = Operator::start(NAME).await;
-    let (gateway, mut session) = priced_gateway(&mut operator).await;
-    let (reserved, _) = first_call(&gateway, &mut session).await;
+    let (gateway, mut stream) = priced_gateway(&mut operator).await;
+    let (reserved, _) = first_call(&gateway, &mut stream).await;
     reserved.settle(Charge::Full);
-    reserve_at_once(&gateway).unwrap().settle(Charge::Nothing);
-    // Nobody knows how this one ended.
-    drop(reserve_at_once(&gateway).unwrap());
+    reserved_at_once(&gateway).settle(Charge::Nothing);
+    // Dropped unsettled: charged in full, because the server may have seen the call.
+    drop(reserved_at_once(&gateway));
     let start = Instant::now();
-    let report = next_report(&mut session, |report| report.calls == 2).await;
+    let report = next_report(&mut stream, |report| report.calls == 2).await;
     assert!(start.elapsed() < Duration::from_secs(2));
     assert_eq!((report.amount, report.r#final), (2 * PRICE, false));
     let [item] = &report.items[..] else { panic!("{:?}", report.items) };
@@ -150,63 +141,63 @@ async fn spending_is_reported_by_who_spent_it_and_what_was_not_spent_is_not() {
 }
 
 #[tokio::test]
-async fn an_exhausted_budget_refuses_and_says_until_when() {
+async fn an_exhausted_budget_denies_and_says_when_it_resets() {
     let mut operator = Operator::start(NAME).await;
-    let (gateway, mut session) = priced_gateway(&mut operator).await;
-    let refuse = async {
-        let request = next_request(&mut session).await;
-        answer(&session, &request, Outcome::Exhausted).await;
+    let (gateway, mut stream) = priced_gateway(&mut operator).await;
+    let deny = async {
+        let request = next_request(&mut stream).await;
+        answer(&stream, &request, Outcome::Exhausted).await;
     };
-    let (refused, ()) = tokio::join!(reserve(&gateway), refuse);
-    let denial = refused.unwrap_err();
+    let (denied, ()) = tokio::join!(reserve(&gateway), deny);
+    let denial = denied.unwrap_err();
     assert_eq!(denial.reason, Reason::BudgetExhausted);
     assert_eq!(denial.resets_at, Some(PERIOD.1));
 }
 
 #[tokio::test]
-async fn a_ledger_that_cannot_be_written_refuses_without_calling_the_budget_exhausted() {
+async fn a_ledger_that_cannot_be_written_denies_with_its_own_reason() {
     let mut operator = Operator::start(NAME).await;
-    let (gateway, mut session) = priced_gateway(&mut operator).await;
-    let refuse = async {
-        let request = next_request(&mut session).await;
-        answer(&session, &request, Outcome::Unavailable).await;
+    let (gateway, mut stream) = priced_gateway(&mut operator).await;
+    let deny = async {
+        let request = next_request(&mut stream).await;
+        answer(&stream, &request, Outcome::Unavailable).await;
     };
-    let (refused, ()) = tokio::join!(reserve(&gateway), refuse);
-    assert_eq!(refused.unwrap_err().reason, Reason::BudgetUnavailable);
+    let (denied, ()) = tokio::join!(reserve(&gateway), deny);
+    assert_eq!(denied.unwrap_err().reason, Reason::BudgetUnavailable);
 }
 
 #[tokio::test]
-async fn a_ledger_that_does_not_answer_refuses_after_a_second() {
+async fn a_ledger_that_does_not_answer_denies_after_a_second() {
     let mut operator = Operator::start(NAME).await;
-    let (gateway, session) = priced_gateway(&mut operator).await;
+    let (gateway, stream) = priced_gateway(&mut operator).await;
     let start = Instant::now();
     assert_eq!(reserve(&gateway).await.unwrap_err().reason, Reason::BudgetUnavailable);
     assert!((Duration::from_millis(900)..Duration::from_secs(5)).contains(&start.elapsed()));
-    drop(session);
+    drop(stream);
     assert_eq!(reserve(&gateway).await.unwrap_err().reason, Reason::BudgetUnavailable);
 }
 
 #[tokio::test]
-async fn with_the_operator_away_what_was_leased_can_be_spent() {
+async fn leases_can_be_spent_while_the_operator_is_away() {
     let mut operator = Operator::start(NAME).await;
-    let (gateway, mut session) = priced_gateway(&mut operator).await;
-    first_call(&gateway, &mut session).await.0.settle(Charge::Full);
-    drop(session);
-    operator.dialled().await;
-    reserve_at_once(&gateway).unwrap().settle(Charge::Full);
+    let (gateway, mut stream) = priced_gateway(&mut operator).await;
+    first_call(&gateway, &mut stream).await.0.settle(Charge::Full);
+    drop(stream);
+    operator.next_dial().await;
+    reserved_at_once(&gateway).settle(Charge::Full);
 }
 
 #[tokio::test]
-async fn a_request_that_may_have_been_lost_is_asked_again_with_its_number() {
+async fn a_request_that_may_be_lost_is_sent_again_with_its_number() {
     let mut operator = Operator::start(NAME).await;
-    let (gateway, mut session) = priced_gateway(&mut operator).await;
+    let (gateway, mut stream) = priced_gateway(&mut operator).await;
     let reconnect = async {
-        let request = next_request(&mut session).await;
-        drop(session);
-        let mut session = operator.accept().await;
-        let again = next_request(&mut session).await;
-        answer(&session, &again, Outcome::Granted).await;
-        (request, again, session)
+        let request = next_request(&mut stream).await;
+        drop(stream);
+        let mut stream = operator.accept().await;
+        let again = next_request(&mut stream).await;
+        answer(&stream, &again, Outcome::Granted).await;
+        (request, again, stream)
     };
     let (reserved, (request, again, _session)) = tokio::join!(reserve(&gateway), reconnect);
     reserved.unwrap().settle(Charge::Full);
@@ -214,50 +205,48 @@ async fn a_request_that_may_have_been_lost_is_asked_again_with_its_number() {
 }
 
 #[tokio::test]
-async fn a_report_that_was_not_acked_is_sent_again_as_it_was_and_an_acked_one_is_not() {
+async fn only_a_report_that_was_not_acked_is_sent_again() {
     let mut operator = Operator::start(NAME).await;
-    let (gateway, mut session) = priced_gateway(&mut operator).await;
-    first_call(&gateway, &mut session).await.0.settle(Charge::Full);
-    let report = next_report(&mut session, |report| report.calls == 1).await;
-    drop(session);
-    let mut session = operator.accept().await;
-    let again = next_report(&mut session, |_| true).await;
+    let (gateway, mut stream) = priced_gateway(&mut operator).await;
+    first_call(&gateway, &mut stream).await.0.settle(Charge::Full);
+    let report = next_report(&mut stream, |report| report.calls == 1).await;
+    drop(stream);
+    let mut stream = operator.accept().await;
+    let again = next_report(&mut stream, |_| true).await;
     assert_eq!(again, report);
-    ack(&session, &again).await;
-    // More spending after the ack: the next report counts on from there.
-    reserve_at_once(&gateway).unwrap().settle(Charge::Full);
-    let next = next_report(&mut session, |_| true).await;
+    ack(&stream, &again).await;
+    // The next report adds the spending after the ack.
+    reserved_at_once(&gateway).settle(Charge::Full);
+    let next = next_report(&mut stream, |_| true).await;
     assert_eq!((next.calls, next.amount), (2, 2 * PRICE));
     assert!(next.sequence > report.sequence);
 }
 
 #[tokio::test]
-async fn a_recalled_lease_ends_with_a_final_report_and_is_not_spent_from() {
+async fn a_recalled_lease_is_reported_and_no_longer_spent() {
     let mut operator = Operator::start(NAME).await;
-    let (gateway, mut session) = priced_gateway(&mut operator).await;
-    let (reserved, request) = first_call(&gateway, &mut session).await;
+    let (gateway, mut stream) = priced_gateway(&mut operator).await;
+    let (reserved, request) = first_call(&gateway, &mut stream).await;
     reserved.settle(Charge::Full);
     let lease = format!("lease-{}", request.request);
-    session
+    stream
         .send(from_operator::Message::Recall(wire::LeaseRecall { lease: lease.clone(), budget_uid: BUDGET.into() }))
         .await;
-    let last = next_report(&mut session, |report| report.r#final).await;
+    let last = next_report(&mut stream, |report| report.r#final).await;
     assert_eq!((last.lease.as_str(), last.amount, last.calls), (lease.as_str(), PRICE, 1));
-    let Attempt::Wait(_) = gateway.state.budgets.reserve(&call()) else {
-        panic!("a call was paid from a lease that was given back")
-    };
+    assert!(reserve_at_once(&gateway).is_none(), "a call was paid from a returned lease");
 }
 
 #[tokio::test]
 async fn a_gateway_that_ends_returns_its_leases_and_waits_for_the_ack() {
     let mut operator = Operator::start(NAME).await;
-    let (gateway, mut session) = priced_gateway(&mut operator).await;
-    first_call(&gateway, &mut session).await.0.settle(Charge::Full);
+    let (gateway, mut stream) = priced_gateway(&mut operator).await;
+    first_call(&gateway, &mut stream).await.0.settle(Charge::Full);
     gateway.shutdown.cancel();
-    let last = next_report(&mut session, |report| report.r#final).await;
+    let last = next_report(&mut stream, |report| report.r#final).await;
     assert_eq!((last.amount, last.calls), (PRICE, 1));
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(!gateway.task.is_finished(), "the ledger has not taken it yet");
-    ack(&session, &last).await;
+    assert!(!gateway.task.is_finished(), "the gateway ended before the last report was acked");
+    ack(&stream, &last).await;
     within(gateway.task).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! The control part against an operator that the test plays.
+//! Tests of the control stream against a fake operator.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,17 +10,17 @@ mod stream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_fleet_policy::model::{StaleAfter, TenantPolicy, Traffic};
+use mcp_fleet_policy::model::{StaleAfter, TenantLimits, TenantPolicy};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Control;
 use crate::gateway::Dialer;
 use crate::gateway::audit::Audit;
-use crate::gateway::budget::Budgets;
+use crate::gateway::budget::Leases;
 use crate::gateway::state::State;
 use operator::Operator;
 
-/// A gateway's control part at work, until it is dropped.
+/// A running control stream of a gateway. Ends on drop.
 struct Gateway {
     state: Arc<State>,
     shutdown: CancellationToken,
@@ -28,16 +28,17 @@ struct Gateway {
     _end: DropGuard,
 }
 
+/// Starts the control stream of a gateway that dials `operator`.
 fn start(operator: &Operator) -> Gateway {
     let control = Control::new(&operator.args, &operator.ca_file());
-    let state = state(control.budgets());
+    let state = state(control.leases());
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(control.run(state.clone(), shutdown.clone()));
     Gateway { state, shutdown: shutdown.clone(), task, _end: shutdown.drop_guard() }
 }
 
-fn state(budgets: Arc<dyn Budgets>) -> Arc<State> {
-    State::new(budgets, Dialer::Plain, Audit::start(std::io::sink()).unwrap()).unwrap()
+fn state(leases: Arc<Leases>) -> Arc<State> {
+    State::new(leases, Dialer::Plain, Audit::start(std::io::sink()).unwrap()).unwrap()
 }
 
 fn policy(generation: u64) -> TenantPolicy {
@@ -50,7 +51,7 @@ fn policy(generation: u64) -> TenantPolicy {
         issuer: "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/0b0e".into(),
         keys: vec![],
         session_key: vec![1; 32],
-        traffic: Traffic::default(),
+        traffic: TenantLimits::default(),
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: None,
         servers: vec![],
@@ -59,13 +60,13 @@ fn policy(generation: u64) -> TenantPolicy {
     }
 }
 
-/// Waits for something that is about to be true.
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+/// Waits until `condition` is true. `what` describes it in the failure message.
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..1500 {
-        if holds() {
+        if condition() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("never: {what}");
+    panic!("did not happen in time: {what}");
 }

@@ -1,4 +1,4 @@
-//! An operator whose every word is the test's: a real tonic server over TLS on loopback.
+//! A fake operator that a test controls: a tonic server over TLS on loopback.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use mcp_fleet_control::version::{self, MAX_MESSAGE};
 use mcp_fleet_control::wire::control_server::{Control as ControlService, ControlServer};
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
-use mcp_fleet_control::{Encoded, encode};
+use mcp_fleet_control::{EncodedPolicy, encode};
 use mcp_fleet_policy::model::TenantPolicy;
 use rcgen::{CertificateParams, KeyPair};
 use tokio::sync::mpsc;
@@ -22,10 +22,10 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::gateway::control::Args;
 
 pub(super) const NAME: &str = "mcp-fleet-operator.mcp-fleet-system.svc";
-/// Long enough for a busy machine; a test that passes never waits for it.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Long enough for a busy machine. A passing test never waits this long.
+const TEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The test's end of all streams.
+/// A fake operator: the test's end of all streams.
 pub(super) struct Operator {
     pub(super) args: Args,
     pub(super) dir: tempfile::TempDir,
@@ -33,16 +33,16 @@ pub(super) struct Operator {
     _server: tokio_util::sync::DropGuard,
 }
 
-/// A gateway that has dialled and waits for an answer.
+/// A gateway that has dialled and waits for the operator's answer.
 pub(super) struct Dial {
-    /// What stood in the `authorization` header.
+    /// Value of the `authorization` header.
     pub(super) authorization: String,
     inbound: Streaming<wire::FromGateway>,
     answer: tokio::sync::oneshot::Sender<Result<mpsc::Receiver<Result<wire::FromOperator, Status>>, Status>>,
 }
 
-/// A stream that the test serves.
-pub(super) struct Session {
+/// The operator's end of one control stream.
+pub(super) struct ControlStream {
     pub(super) hello: wire::GatewayHello,
     inbound: Streaming<wire::FromGateway>,
     outbox: mpsc::Sender<Result<wire::FromOperator, Status>>,
@@ -62,13 +62,13 @@ impl ControlService for Service {
         let (answer, answered) = tokio::sync::oneshot::channel();
         let dial = Dial { authorization, inbound: request.into_inner(), answer };
         self.0.send(dial).await.map_err(|_| Status::unavailable("the test is over"))?;
-        let outgoing = answered.await.map_err(|_| Status::unavailable("the test hung up"))??;
+        let outgoing = answered.await.map_err(|_| Status::unavailable("the test dropped the dial"))??;
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 }
 
 impl Operator {
-    /// Starts one; `name` is what its certificate says.
+    /// Starts an operator whose certificate has this name.
     pub(super) async fn start(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -98,26 +98,27 @@ impl Operator {
         self.dir.path().join("ca.crt")
     }
 
-    /// Mounts a snapshot under the gateway.
+    /// Writes a snapshot to the gateway's policy directory.
     pub(super) fn mount(&self, policy: &TenantPolicy) {
-        for (name, bytes) in mcp_fleet_control::snapshot::split(policy.generation, &encode(policy), None).unwrap() {
+        for (name, bytes) in mcp_fleet_control::snapshot::write_files(policy.generation, &encode(policy), None).unwrap()
+        {
             std::fs::write(self.args.policy_dir.join(name), bytes).unwrap();
         }
     }
 
-    /// The next gateway that dials.
-    pub(super) async fn dialled(&mut self) -> Dial {
+    /// Waits for the next dial.
+    pub(super) async fn next_dial(&mut self) -> Dial {
         within(self.dials.recv()).await.expect("the server runs")
     }
 
-    /// Whether nobody dials for a while.
-    pub(super) async fn nobody_dials(&mut self) -> bool {
+    /// Returns whether there is no dial for a while.
+    pub(super) async fn has_no_dial(&mut self) -> bool {
         tokio::time::timeout(Duration::from_millis(600), self.dials.recv()).await.is_err()
     }
 
-    /// The next gateway that dials, with both hellos exchanged.
-    pub(super) async fn accept(&mut self) -> Session {
-        self.dialled().await.accept().await
+    /// Waits for the next dial and accepts it.
+    pub(super) async fn accept(&mut self) -> ControlStream {
+        self.next_dial().await.accept().await
     }
 }
 
@@ -126,12 +127,13 @@ impl Dial {
         assert!(self.answer.send(Err(status)).is_ok(), "the gateway waits");
     }
 
-    pub(super) async fn accept(self) -> Session {
+    /// Accepts the dial and exchanges hellos.
+    pub(super) async fn accept(self) -> ControlStream {
         self.accept_with(version::MAX).await
     }
 
-    /// Accepts, and says to speak some version.
-    pub(super) async fn accept_with(self, version: u32) -> Session {
+    /// Accepts the dial with a hello of this version.
+    pub(super) async fn accept_with(self, version: u32) -> ControlStream {
         let Self { mut inbound, answer, .. } = self;
         let (outbox, outgoing) = mpsc::channel(64);
         assert!(answer.send(Ok(outgoing)).is_ok(), "the gateway waits");
@@ -139,30 +141,30 @@ impl Dial {
         else {
             panic!("the first message is a hello")
         };
-        let session = Session { hello, inbound, outbox };
-        session.send(from_operator::Message::Hello(wire::OperatorHello { version })).await;
-        session
+        let stream = ControlStream { hello, inbound, outbox };
+        stream.send(from_operator::Message::Hello(wire::OperatorHello { version })).await;
+        stream
     }
 }
 
-impl Session {
+impl ControlStream {
     pub(super) async fn send(&self, message: from_operator::Message) {
         self.outbox.send(Ok(wire::FromOperator { message: Some(message) })).await.unwrap();
     }
 
-    /// The gateway's next message.
+    /// Returns the gateway's next message.
     pub(super) async fn next(&mut self) -> from_gateway::Message {
-        within(self.inbound.message()).await.unwrap().expect("the stream stands").message.expect("a known message")
+        within(self.inbound.message()).await.unwrap().expect("the stream is open").message.expect("a known message")
     }
 
-    /// Whether the gateway has hung up.
-    pub(super) async fn hung_up(&mut self) -> bool {
+    /// Returns whether the gateway ends the stream.
+    pub(super) async fn is_ended(&mut self) -> bool {
         !matches!(within(self.inbound.next()).await, Some(Ok(_)))
     }
 
-    /// Pushes bytes as a policy, and gives the gateway's answer.
-    pub(super) async fn push_bytes(&mut self, generation: u64, encoded: Encoded) -> wire::PolicyAck {
-        let Encoded { bytes: policy, digest } = encoded;
+    /// Pushes bytes as a policy and returns the gateway's answer.
+    pub(super) async fn push_bytes(&mut self, generation: u64, encoded: EncodedPolicy) -> wire::PolicyAck {
+        let EncodedPolicy { bytes: policy, digest } = encoded;
         let digest = digest.to_vec();
         self.send(from_operator::Message::Policy(wire::PolicyPush { generation, policy, digest })).await;
         match self.next().await {
@@ -171,17 +173,18 @@ impl Session {
         }
     }
 
-    /// Pushes a policy, and gives the gateway's answer.
+    /// Pushes a policy and returns the gateway's answer.
     pub(super) async fn push(&mut self, policy: &TenantPolicy) -> wire::PolicyAck {
         self.push_bytes(policy.generation, encode(policy)).await
     }
 
+    /// Sends a proof of freshness.
     pub(super) async fn prove(&self, generation: u64, age_ms: u32) {
         self.send(from_operator::Message::Freshness(wire::Freshness { generation, age_ms })).await;
     }
 }
 
-/// The outcome, which a passing test has soon.
+/// Waits for a future, at most [`TEST_TIMEOUT`].
 pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it happens in time")
+    tokio::time::timeout(TEST_TIMEOUT, future).await.expect("it has to happen in time")
 }

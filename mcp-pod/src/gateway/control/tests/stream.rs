@@ -1,4 +1,4 @@
-//! Dialling, refusing, redialling, ending.
+//! Tests of dialling, redialling and the end of a control stream.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use super::operator::{NAME, Operator, within};
 use super::{eventually, policy, start};
 
 #[tokio::test]
-async fn a_gateway_says_who_it_is_and_what_it_knows() {
+async fn the_hello_of_a_gateway_describes_it() {
     let mut operator = Operator::start(NAME).await;
     let _gateway = start(&operator);
-    let dial = operator.dialled().await;
+    let dial = operator.next_dial().await;
     assert_eq!(dial.authorization, "Bearer first-token");
-    let session = dial.accept().await;
-    let wire::GatewayHello { min_version, max_version, features, epoch, generation, digest } = session.hello;
+    let stream = dial.accept().await;
+    let wire::GatewayHello { min_version, max_version, features, epoch, generation, digest } = stream.hello;
     assert_eq!((min_version, max_version), (version::MIN, version::MAX));
     assert_eq!(features, feature::known());
     assert!(!epoch.is_empty());
@@ -23,29 +23,29 @@ async fn a_gateway_says_who_it_is_and_what_it_knows() {
 }
 
 #[tokio::test]
-async fn a_follower_is_left_for_the_leader_with_a_token_read_anew() {
+async fn a_gateway_redials_followers_and_reads_its_token_again() {
     let mut operator = Operator::start(NAME).await;
     let gateway = start(&operator);
     for _ in 0..3 {
-        operator.dialled().await.refuse(version::not_leader());
+        operator.next_dial().await.refuse(version::not_leader());
     }
     std::fs::write(&operator.args.token_file, "second-token").unwrap();
-    // One dial may have been under way already.
-    let dial = operator.dialled().await;
+    // One dial may have started before the write.
+    let dial = operator.next_dial().await;
     let dial = if dial.authorization == "Bearer second-token" {
         dial
     } else {
         dial.refuse(version::not_leader());
-        operator.dialled().await
+        operator.next_dial().await
     };
     assert_eq!(dial.authorization, "Bearer second-token");
-    let mut session = dial.accept().await;
-    assert_eq!(session.push(&policy(3)).await.error, "");
+    let mut stream = dial.accept().await;
+    assert_eq!(stream.push(&policy(3)).await.error, "");
     assert_eq!(gateway.state.generation(), 3);
 }
 
 #[tokio::test]
-async fn after_a_broken_stream_the_same_process_comes_back_and_says_what_it_enforces() {
+async fn after_a_broken_stream_the_gateway_reports_what_it_enforces() {
     let mut operator = Operator::start(NAME).await;
     let gateway = start(&operator);
     let mut first = operator.accept().await;
@@ -55,70 +55,70 @@ async fn after_a_broken_stream_the_same_process_comes_back_and_says_what_it_enfo
     let second = operator.accept().await;
     assert_eq!(second.hello.epoch, epoch);
     assert_eq!((second.hello.generation, second.hello.digest.clone()), (4, ack.digest));
-    assert_eq!(gateway.state.generation(), 4, "what was in force stays in force");
+    assert_eq!(gateway.state.generation(), 4, "the policy in force changed");
 }
 
 #[tokio::test]
-async fn an_operator_with_another_name_is_not_believed() {
+async fn an_operator_with_another_name_gets_no_token() {
     let mut operator = Operator::start("mcp-fleet-operator.elsewhere.svc").await;
     let _gateway = start(&operator);
-    assert!(operator.nobody_dials().await, "the handshake has to fail before the token is sent");
+    assert!(operator.has_no_dial().await, "the handshake must fail before the token is sent");
 }
 
 #[tokio::test]
-async fn an_operator_that_does_not_know_the_token_is_asked_again() {
+async fn an_operator_that_rejects_the_token_is_dialled_again() {
     let mut operator = Operator::start(NAME).await;
     let _gateway = start(&operator);
-    operator.dialled().await.refuse(Status::unauthenticated("token"));
+    operator.next_dial().await.refuse(Status::unauthenticated("token"));
     operator.accept().await;
 }
 
 #[tokio::test]
-async fn an_operator_of_an_unknown_version_is_left() {
+async fn a_stream_with_an_unknown_version_is_ended() {
     let mut operator = Operator::start(NAME).await;
     let _gateway = start(&operator);
-    let mut session = operator.dialled().await.accept_with(version::MAX + 1).await;
-    assert!(session.hung_up().await);
+    let mut stream = operator.next_dial().await.accept_with(version::MAX + 1).await;
+    assert!(stream.is_ended().await);
     operator.accept().await;
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_told_to_end_ends_soon() {
+async fn a_gateway_ends_soon_after_shutdown() {
     let mut operator = Operator::start(NAME).await;
     let gateway = start(&operator);
-    let mut session = operator.accept().await;
+    let mut stream = operator.accept().await;
     gateway.shutdown.cancel();
     within(gateway.task).await.unwrap();
-    assert!(session.hung_up().await);
+    assert!(stream.is_ended().await);
 }
 
 #[tokio::test]
-async fn proofs_make_the_policy_fresh_with_their_age() {
+async fn a_proof_makes_the_policy_as_fresh_as_its_age() {
     let mut operator = Operator::start(NAME).await;
     let gateway = start(&operator);
-    let mut session = operator.accept().await;
-    session.push(&policy(5)).await;
+    let mut stream = operator.accept().await;
+    stream.push(&policy(5)).await;
     assert_eq!(gateway.state.policy_age(), None, "a policy alone proves nothing");
-    session.prove(4, 0).await;
-    session.prove(5, 3_000).await;
-    eventually("a proof counts", || gateway.state.policy_age().is_some()).await;
+    stream.prove(4, 0).await;
+    stream.prove(5, 3_000).await;
+    eventually("a proof is accepted", || gateway.state.policy_age().is_some()).await;
     let age = gateway.state.policy_age().unwrap();
     assert!(age >= Duration::from_secs(3), "the proof about generation 4 made generation 5 {age:?} old");
     assert!(gateway.state.ready());
 }
 
 #[tokio::test]
-async fn a_gateway_that_stood_still_does_not_trust_what_waited_for_it() {
+async fn a_gateway_that_was_paused_ignores_messages_from_the_pause() {
     let mut operator = Operator::start(NAME).await;
     let gateway = start(&operator);
-    let mut session = operator.accept().await;
-    session.push(&policy(5)).await;
-    session.prove(5, 0).await;
-    // The only thread: nothing of the gateway runs meanwhile, as if the node had stopped it.
+    let mut stream = operator.accept().await;
+    stream.push(&policy(5)).await;
+    stream.prove(5, 0).await;
+    // Blocks the only thread: the gateway does not run meanwhile, as if the node had paused it.
     std::thread::sleep(Duration::from_millis(2_500));
-    assert!(session.hung_up().await);
-    assert_eq!(gateway.state.policy_age(), None, "the proof is older than it says");
-    let session = operator.accept().await;
-    session.prove(5, 0).await;
-    eventually("a new proof counts", || gateway.state.policy_age().is_some()).await;
+    assert!(stream.is_ended().await);
+    assert_eq!(gateway.state.policy_age(), None, "the proof is older than its age says");
+    let stream = operator.accept().await;
+    stream.prove(5, 0).await;
+    eventually("a new proof is accepted", || gateway.state.policy_age().is_some()).await;
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use mcp_fleet_control::snapshot::{CHUNK_PLACES, secret_name};
+use mcp_fleet_control::snapshot::{CHUNK_SLOTS, secret_name};
 use serde_json::{Value, json};
 
 use super::metadata;
@@ -114,5 +114,5 @@ fn pod(settings: &Settings) -> Value {
 /// Returns the volume sources of the policy snapshot. They are optional: a gateway starts before its first policy is
 /// published, and refuses every call until then.
 fn snapshots() -> Vec<Value> {
-    (0..CHUNK_PLACES).map(secret_name).map(|name| json!({"secret": {"name": name, "optional": true}})).collect()
+    (0..CHUNK_SLOTS).map(secret_name).map(|name| json!({"secret": {"name": name, "optional": true}})).collect()
 }

@@ -1,0 +1,119 @@
+//! The CustomResourceDefinitions as they are shipped: the derived schemas plus what a derive macro cannot express.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
+};
+use kube::CustomResourceExt as _;
+use serde_json::{Value, json};
+
+use crate::names::MAX_NAME;
+use crate::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPServer, MCPTenant, union};
+
+/// Returns the definitions of all kinds.
+pub fn all() -> Vec<CustomResourceDefinition> {
+    let mut tenant = with_name_rule(MCPTenant::crd());
+    for root in roots(&mut tenant) {
+        root.x_kubernetes_validations.get_or_insert_default().push(rule(
+            "has(self.spec.runtimeNamespace) || self.metadata.name + '-mcp' != self.spec.__namespace__.name",
+            "namespace.name must differ from the runtime namespace, which defaults to the tenant's name followed by \
+             -mcp; choose another name or set runtimeNamespace",
+        ));
+    }
+    let with_tools = [MCPServer::crd(), MCPScope::crd()].map(|crd| with_argument_rules(with_name_rule(crd)));
+    let others = [MCPPrincipal::crd(), MCPBudget::crd()].map(with_name_rule);
+    [tenant].into_iter().chain(with_tools).chain(others).chain([MCPLedger::crd()]).map(tidy).collect()
+}
+
+/// Returns the value of `x-kubernetes-validations` for pairs of a CEL expression that must be true and a message that
+/// says what to do if it is not.
+pub(crate) fn rules(pairs: &[(&str, &str)]) -> Value {
+    pairs.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect()
+}
+
+fn rule(expression: impl Into<String>, message: impl Into<String>) -> ValidationRule {
+    ValidationRule { rule: expression.into(), message: Some(message.into()), ..ValidationRule::default() }
+}
+
+fn roots(crd: &mut CustomResourceDefinition) -> impl Iterator<Item = &mut JSONSchemaProps> {
+    let schemas = crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut());
+    schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut())
+}
+
+/// Adds the rule on `metadata.name`, a field that no type in this crate declares.
+fn with_name_rule(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let kind = crd.spec.names.kind.clone();
+    for root in roots(&mut crd) {
+        root.x_kubernetes_validations.get_or_insert_default().push(rule(
+            format!(
+                "self.metadata.name.size() <= {MAX_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"
+            ),
+            format!(
+                "the name of an {kind} must be at most {MAX_NAME} characters, begin with a letter, and hold only lower \
+                 case letters, digits and dashes: Services and Secrets are named after it"
+            ),
+        ));
+    }
+    crd
+}
+
+/// Adds the rules on the outermost arguments of `spec.tools`.
+fn with_argument_rules(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for root in roots(&mut crd) {
+        let argument = property(root, "spec")
+            .and_then(|spec| property(spec, "tools"))
+            .and_then(items)
+            .and_then(|tool| property(tool, "arguments"))
+            .and_then(items);
+        if let Some(argument) = argument {
+            let rules =
+                union::rules(union::IN_SCHEMA).into_iter().map(|(expression, message)| rule(expression, message));
+            argument.x_kubernetes_validations.get_or_insert_default().extend(rules);
+        }
+    }
+    crd
+}
+
+fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {
+    schema.properties.as_mut()?.get_mut(name)
+}
+
+fn items(schema: &mut JSONSchemaProps) -> Option<&mut JSONSchemaProps> {
+    match schema.items.as_mut()? {
+        JSONSchemaPropsOrArray::Schema(items) => Some(items),
+        JSONSchemaPropsOrArray::Schemas(_) => None,
+    }
+}
+
+/// Cleans up a derived definition.
+fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    // Uninstalling the chart must not delete every tenant in the cluster.
+    crd.metadata.annotations.get_or_insert_default().insert("helm.sh/resource-policy".into(), "keep".into());
+    for root in roots(&mut crd) {
+        tidy_schema(root);
+        // kube derives "Auto-generated derived type for …" here, which `kubectl explain` would print for the kind.
+        root.description = property(root, "spec").and_then(|spec| spec.description.clone());
+    }
+    crd
+}
+
+fn tidy_schema(schema: &mut JSONSchemaProps) {
+    // Makes null the same as an absent field: the API server prunes it before it applies defaults and rules.
+    schema.nullable = None;
+    // Kubernetes warns about formats that it does not know. The ranges express the same limits.
+    if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
+        schema.format = None;
+        schema.minimum = schema.minimum.or(Some(0.0));
+    }
+    // `kubectl explain` wraps lines itself.
+    if let Some(description) = schema.description.as_mut() {
+        let paragraphs: Vec<_> = description.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect();
+        *description = paragraphs.join("\n\n");
+    }
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(tidy_schema);
+    if let Some(items) = items(schema) {
+        tidy_schema(items);
+    }
+}
+
+#[cfg(test)]
+mod tests;

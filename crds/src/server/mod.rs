@@ -1,0 +1,231 @@
+//! `MCPServer`: one MCP server and the catalogue of its tools.
+
+mod tool;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use mcp_fleet_policy::units::{Bytes, Window};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use tool::{Price, Tool};
+
+use crate::condition::conditions_schema;
+use crate::schema::rules;
+
+/// An MCP server of a tenant, and the catalogue of its tools. Callers can use only tools that the catalogue declares.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "mcp-fleet.dev",
+    version = "v1alpha1",
+    kind = "MCPServer",
+    plural = "mcpservers",
+    singular = "mcpserver",
+    shortname = "mcps",
+    category = "mcp",
+    namespaced,
+    status = "MCPServerStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Source","type":"string","jsonPath":".spec.source.type"}"#,
+    printcolumn = r#"{"name":"Tools","type":"integer","jsonPath":".status.tools"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("!has(self.workspace) || self.replicas <= 1",
+     "replicas must be 0 or 1 if workspace is set, because only one pod at a time may mount it; lower replicas or remove workspace"),
+    ("has(self.workspace) == has(oldSelf.workspace)",
+     "workspace cannot be added or removed later; create another server instead"),
+])))]
+pub struct MCPServerSpec {
+    /// Where the program of the server comes from.
+    pub source: Source,
+    /// Number of pods, 0 to 16; at most 1 if `workspace` is set. 0 stops the server. Default: 1.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 0, max = 16))]
+    pub replicas: u32,
+    /// A persistent directory that the program may write to. It outlives the pods and is deleted with the MCPServer.
+    /// Cannot be added, changed or removed later. Absent: the program can write only to /tmp.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<Workspace>,
+    /// The catalogue of tools, at most 64. For callers, a tool that is not listed here does not exist.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub tools: Vec<Tool>,
+    /// Limits on the duration, size and concurrency of calls.
+    #[serde(default)]
+    pub limits: ServerLimits,
+}
+
+const fn default_replicas() -> u32 {
+    1
+}
+
+/// Where the program of a server comes from. A union: `type` names the member that must be set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("self.type == 'Stdio' ? has(self.stdio) : !has(self.stdio)", "source.stdio must be set when source.type is Stdio"),
+])))]
+pub struct Source {
+    /// Type of the source. Stdio: a program in a container image that speaks MCP over standard input and output.
+    #[serde(rename = "type")]
+    pub kind: SourceType,
+    /// The program to run. Required if type is Stdio.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdio: Option<Stdio>,
+}
+
+/// Type of the source of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SourceType {
+    /// A program in a container image that speaks MCP over standard input and output.
+    Stdio,
+}
+
+/// A program that speaks MCP over standard input and output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stdio {
+    /// Container image of the program. The tenant's `images` must allow it.
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._:/@\-]*$"))]
+    pub image: String,
+    /// The program and its arguments, at most 64 strings. Required, because the image's entrypoint is not used. No
+    /// shell runs, and `$(NAME)` is not expanded.
+    #[schemars(length(min = 1, max = 64), inner(length(max = 4096)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub command: Vec<String>,
+    /// Environment variables of the program, at most 64. They override the defaults of PATH, HOME (/tmp) and TMPDIR
+    /// (/tmp). Do not put secrets here: everyone who can read this object can read them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub env: Vec<EnvVar>,
+    /// Compute resources of the container that runs the program. Absent: the defaults of the runtime namespace apply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+}
+
+/// An environment variable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvVar {
+    /// Name of the variable: letters, digits and underscores, not beginning with a digit. At most 128 characters.
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
+    pub name: String,
+    /// Value of the variable, at most 4096 characters.
+    #[schemars(length(max = 4096))]
+    pub value: String,
+}
+
+/// Compute resources of a container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// Upper limits of the container's resources: `cpu`, `memory`, `ephemeral-storage`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 8))]
+    pub limits: BTreeMap<String, Quantity>,
+    /// Resources that the scheduler reserves for the container. Default: the same as limits.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 8))]
+    pub requests: BTreeMap<String, Quantity>,
+}
+
+/// A persistent directory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("self == oldSelf", "workspace cannot be changed; create another server instead"),
+    ("!self.mountPath.contains('//') && !self.mountPath.contains('/.') && !self.mountPath.endsWith('/')",
+     "workspace.mountPath must be normalised: no `//`, no component that begins with a dot, no slash at the end"),
+    ("!['/mcp-fleet', '/proc', '/sys', '/dev', '/etc', '/tmp', '/var/run', '/run', '/bin', '/sbin', '/lib', '/lib64', '/usr'].exists(p, self.mountPath == p || self.mountPath.startsWith(p + '/'))",
+     "workspace.mountPath must not be in a system directory or in /mcp-fleet; use a separate directory such as /workspace"),
+])))]
+pub struct Workspace {
+    /// Absolute path at which the program sees the directory, such as /workspace. Must not be in a system directory
+    /// (/etc, /usr, /tmp and others) or in /mcp-fleet, and no component may begin with a dot.
+    #[schemars(length(min = 2, max = 256), regex(pattern = "^/[^:\\x00]+$"))]
+    pub mount_path: String,
+    /// Size of the volume: a quantity such as 1Gi. The volume uses the cluster's default StorageClass.
+    pub storage: Quantity,
+}
+
+/// Limits on the duration, size and concurrency of calls to one server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("duration(self.timeout) >= duration('100ms') && duration(self.timeout) <= duration('1h')", "limits.timeout must be between 100ms and 1h"),
+    ("quantity(self.maxRequestSize).compareTo(quantity('1Ki')) >= 0 && quantity(self.maxRequestSize).compareTo(quantity('16Mi')) <= 0",
+     "limits.maxRequestSize must be between 1Ki and 16Mi"),
+    ("quantity(self.maxResponseSize).compareTo(quantity('1Ki')) >= 0 && quantity(self.maxResponseSize).compareTo(quantity('64Mi')) <= 0",
+     "limits.maxResponseSize must be between 1Ki and 64Mi"),
+])))]
+pub struct ServerLimits {
+    /// Longest time that the gateway waits for the result of a call: a duration from 100ms to 1h. Default: 30s.
+    #[serde(default = "default_timeout")]
+    pub timeout: Window,
+    /// Largest request body that the gateway accepts: a whole number of bytes from 1Ki to 16Mi. Default: 256Ki.
+    #[serde(default = "default_max_request")]
+    pub max_request_size: Bytes,
+    /// Largest result that the gateway passes on: a whole number of bytes from 1Ki to 64Mi. A larger result is
+    /// withheld, never truncated. Default: 4Mi.
+    #[serde(default = "default_max_response")]
+    pub max_response_size: Bytes,
+    /// Maximum number of calls in flight over all principals, 1 to 10000. Default: 16.
+    #[serde(default = "default_concurrency")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max_concurrent_calls: u32,
+}
+
+const fn default_timeout() -> Window {
+    Window::from_secs(30)
+}
+
+const fn default_max_request() -> Bytes {
+    Bytes::new(256 << 10)
+}
+
+const fn default_max_response() -> Bytes {
+    Bytes::new(4 << 20)
+}
+
+const fn default_concurrency() -> u32 {
+    16
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            timeout: default_timeout(),
+            max_request_size: default_max_request(),
+            max_response_size: default_max_response(),
+            max_concurrent_calls: default_concurrency(),
+        }
+    }
+}
+
+/// Status of a server, as observed by the operator.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MCPServerStatus {
+    /// The `metadata.generation` that this status describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Number of tools in the catalogue that is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<i32>,
+    /// URL of the server's MCP endpoint on the tenant's gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Number of pods that are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_replicas: Option<i32>,
+    /// Conditions of the server: Ready, Reconciling, Stalled, Accepted, PolicyCurrent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions_schema")]
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,329 @@
+//! `MCPTenant`: a tenant and the upper limits that the platform team sets for it.
+
+mod status;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::CustomResource;
+use mcp_fleet_policy::model::Period;
+use mcp_fleet_policy::units::{Currency, Micros, Window};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use status::{GatewayStatus, MCPTenantStatus};
+
+use crate::names::{DNS_1035, DNS_1123};
+use crate::schema::rules;
+
+/// A tenant: isolated namespaces for MCP servers and the agents that call them, with upper limits on everything in
+/// them. Objects in the tenant's namespace can narrow these limits but never widen them.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "mcp-fleet.dev",
+    version = "v1alpha1",
+    kind = "MCPTenant",
+    plural = "mcptenants",
+    singular = "mcptenant",
+    shortname = "mcpt",
+    category = "mcp",
+    status = "MCPTenantStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Namespace","type":"string","jsonPath":".spec.namespace.name"}"#,
+    printcolumn = r#"{"name":"URL","type":"string","jsonPath":".status.url"}"#,
+    printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name":"Policy","type":"integer","jsonPath":".status.policyGeneration"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason","priority":1}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("has(self.runtimeNamespace) == has(oldSelf.runtimeNamespace) && (!has(self.runtimeNamespace) || self.runtimeNamespace == oldSelf.runtimeNamespace)",
+     "runtimeNamespace cannot be changed; create another tenant instead"),
+    ("!has(self.runtimeNamespace) || self.runtimeNamespace != self.__namespace__.name",
+     "runtimeNamespace must differ from namespace.name, because the tenant must not have access to it"),
+])))]
+pub struct MCPTenantSpec {
+    /// The tenant's own namespace, which its members may edit. It holds the tenant's MCP Fleet objects and credential
+    /// Secrets.
+    pub namespace: TenantNamespace,
+    /// Name of the namespace in which the gateway and the servers run. The operator creates it and never adopts an
+    /// existing one; the tenant gets no access to it. Cannot be changed. Default: the tenant's name followed by `-mcp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = DNS_1035))]
+    pub runtime_namespace: Option<String>,
+    /// Resource limits of the tenant, at most 64, named as in a ResourceQuota. A `count/*` limit on a kind of MCP Fleet
+    /// applies to the tenant's namespace, every other limit to the runtime namespace. Empty: no quota.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub hard: BTreeMap<String, Quantity>,
+    /// Pod Security Standard enforced in the runtime namespace: Restricted or Baseline. Default: Restricted.
+    #[serde(default)]
+    pub pod_security: PodSecurity,
+    /// Pods outside the tenant's own namespace that may open connections to the gateway, at most 16 entries. Pods in
+    /// the tenant's own namespace always may. Empty: no others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub clients: Vec<Client>,
+    /// Limits on the calls of all principals together. Absent: no such limits.
+    #[serde(default)]
+    pub traffic: TenantTraffic,
+    /// Limit on the money that all principals together may spend in a period. It also sets the tenant's currency, so it
+    /// is required if a tool has a price or a budget has an amount. Absent: no limit, and no prices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spend_limit: Option<SpendLimit>,
+    /// Container images that the tenant's servers may run. Default: none.
+    #[serde(default)]
+    pub images: Images,
+    /// Lifetime and rotation of the tokens of managed principals.
+    #[serde(default)]
+    pub credentials: Credentials,
+    /// How long the gateway may rely on its policy.
+    #[serde(default)]
+    pub policy: PolicySettings,
+    /// Kill switch: if true, every call of the tenant is refused within a second. Default: false.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+impl MCPTenant {
+    /// Returns the name of the runtime namespace: as set, or the tenant's name followed by `-mcp`.
+    pub fn runtime_namespace(&self) -> String {
+        let name = self.metadata.name.as_deref().unwrap_or_default();
+        self.spec.runtime_namespace.clone().unwrap_or_else(|| format!("{name}-mcp"))
+    }
+}
+
+/// The tenant's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("self.name == oldSelf.name", "namespace.name cannot be changed; create another tenant instead"),
+    ("!(self.name in ['default', 'kube-system', 'kube-public', 'kube-node-lease'])",
+     "namespace.name must not be default, kube-system, kube-public or kube-node-lease; choose a namespace for this tenant"),
+])))]
+pub struct TenantNamespace {
+    /// Name of the namespace. The operator creates it if it does not exist. Must not be default, kube-system,
+    /// kube-public or kube-node-lease. Cannot be changed.
+    #[schemars(length(min = 1, max = 63), regex(pattern = DNS_1123))]
+    pub name: String,
+    /// Whether the tenant may adopt an existing namespace. Labelled: yes, if its label `mcp-fleet.dev/tenant` has the
+    /// tenant's name as value. Never: the operator must create the namespace. Default: Labelled.
+    #[serde(default)]
+    pub adoption_policy: AdoptionPolicy,
+    /// What happens to the namespace when the tenant is deleted. Retain: it stays, with everything that the tenant put
+    /// there. Delete: it is deleted if the operator created it; an adopted namespace stays. Default: Retain.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// Whether a tenant may adopt an existing namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AdoptionPolicy {
+    /// Yes, if the label `mcp-fleet.dev/tenant` of the namespace has the tenant's name as value.
+    #[default]
+    Labelled,
+    /// No: the operator must create the namespace.
+    Never,
+}
+
+/// What happens to the tenant's namespace when the tenant is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// It stays, with everything that the tenant put there.
+    #[default]
+    Retain,
+    /// It is deleted if the operator created it. An adopted namespace stays.
+    Delete,
+}
+
+/// A Pod Security Standard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PodSecurity {
+    /// The standard `restricted`.
+    #[default]
+    Restricted,
+    /// The standard `baseline`.
+    Baseline,
+}
+
+/// Pods that may open connections to the tenant's gateway.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("has(self.namespaceSelector.matchLabels) && size(self.namespaceSelector.matchLabels) > 0 || has(self.namespaceSelector.matchExpressions) && size(self.namespaceSelector.matchExpressions) > 0",
+     "namespaceSelector must require at least one label; an empty selector would match every namespace of the cluster"),
+])))]
+pub struct Client {
+    /// Selects, by label, the namespaces whose pods may connect. Must require at least one label.
+    #[schemars(with = "Selector")]
+    pub namespace_selector: LabelSelector,
+}
+
+/// Schema of a `LabelSelector` with bounds. The API server estimates the cost of CEL rules from the bounds.
+#[derive(JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code, reason = "only its schema is used")]
+struct Selector {
+    /// Labels that the namespace must have, with these values. At most 16.
+    #[schemars(extend("maxProperties" = 16))]
+    match_labels: Option<BTreeMap<String, String>>,
+    /// Requirements on labels, all of which must be met. At most 16.
+    #[schemars(length(max = 16))]
+    match_expressions: Option<Vec<SelectorRequirement>>,
+}
+
+/// A requirement on one label.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+struct SelectorRequirement {
+    /// Key of the label.
+    #[schemars(length(min = 1, max = 317))]
+    key: String,
+    /// Operator: In, NotIn, Exists or DoesNotExist.
+    operator: SelectorOperator,
+    /// Values to compare with, at most 32. For In and NotIn only.
+    #[schemars(length(max = 32))]
+    values: Option<Vec<String>>,
+}
+
+/// Operator that compares a label with values.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "only its schema is used")]
+enum SelectorOperator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+/// Limits on the calls of all principals together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantTraffic {
+    /// Maximum number of calls per minute over all principals, 1 to 1000000. A sixth of them may come at once. Absent:
+    /// only the principals' own limits apply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub calls_per_minute: Option<u32>,
+    /// Maximum number of calls in flight over all principals, 1 to 100000. Absent: only the principals' own limits
+    /// apply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_concurrent_calls: Option<u32>,
+}
+
+/// A limit on the money that a tenant may spend in a period.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("self.currency == oldSelf.currency", "spendLimit.currency cannot be changed, because earlier spending is recorded in it; create another tenant instead"),
+])))]
+pub struct SpendLimit {
+    /// Currency of all prices and budgets of the tenant: an ISO 4217 code such as USD. Cannot be changed.
+    pub currency: Currency,
+    /// Length of a period, aligned to UTC: Hour, Day, Week (starts on Monday) or Month. At the end of each period the
+    /// limit resets.
+    pub period: Period,
+    /// Maximum amount of money that may be spent in one period: a decimal string with at most six decimals, such as
+    /// "500.00", up to "1000000000".
+    pub amount: Micros,
+}
+
+/// Container images that the servers of a tenant may run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Images {
+    /// Patterns that image names must match, without tag and digest; at most 64. `*` matches any characters except a
+    /// slash; `**` at the end of a pattern matches any characters. Empty: no image is allowed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "set"))]
+    pub allowed: Vec<String>,
+    /// How servers must refer to images. Digest: by digest (`name@sha256:…`), so that the image behind a reference
+    /// cannot change. Any: by tag or by digest. Default: Digest.
+    #[serde(default)]
+    pub reference_policy: ReferencePolicy,
+}
+
+/// How servers must refer to images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReferencePolicy {
+    /// By digest (`name@sha256:…`), so that the image behind a reference cannot change.
+    #[default]
+    Digest,
+    /// By tag or by digest.
+    Any,
+}
+
+/// Lifetime and rotation of the tokens of managed principals.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("duration(self.overlap) < duration(self.lifetime)", "credentials.overlap must be shorter than credentials.lifetime; lower overlap or raise lifetime"),
+    ("duration(self.lifetime) >= duration('1m') && duration(self.lifetime) <= duration('168h')", "credentials.lifetime must be between 1m and 168h"),
+    ("duration(self.overlap) >= duration('10s')", "credentials.overlap must be at least 10s, so that callers have time to read the new token"),
+])))]
+pub struct Credentials {
+    /// How long a token is valid after it is issued: a duration from 1m to 168h. Default: 1h.
+    #[serde(default = "default_lifetime")]
+    pub lifetime: Window,
+    /// How long before a token expires the next one is issued. During this time both tokens are valid. A duration of at
+    /// least 10s and shorter than lifetime. Default: 10m.
+    #[serde(default = "default_overlap")]
+    pub overlap: Window,
+}
+
+const fn default_lifetime() -> Window {
+    Window::from_secs(3600)
+}
+
+const fn default_overlap() -> Window {
+    Window::from_secs(600)
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self { lifetime: default_lifetime(), overlap: default_overlap() }
+    }
+}
+
+/// How long the gateway may rely on its policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicySettings {
+    /// How old the operator's last confirmation that the policy is current may be. When it is older, calls are refused
+    /// with the reason `policy_stale`.
+    #[serde(default)]
+    pub stale_after: StaleAfter,
+}
+
+/// How old the operator's last confirmation that the policy is current may be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("duration(self.read) >= duration('5s') && duration(self.write) >= duration('5s') && duration(self.read) <= duration('1h') && duration(self.write) <= duration('1h')",
+     "policy.staleAfter.read and .write must be between 5s and 1h; with less than 5s, every failover of the operator would cause calls to be refused"),
+])))]
+pub struct StaleAfter {
+    /// Limit for calls of tools of class Read and for listing tools: a duration from 5s to 1h. Default: 1m.
+    #[serde(default = "default_stale_read")]
+    pub read: Window,
+    /// Limit for calls of tools of class Write or Destructive: a duration from 5s to 1h. Default: 15s.
+    #[serde(default = "default_stale_write")]
+    pub write: Window,
+}
+
+const fn default_stale_read() -> Window {
+    Window::from_secs(60)
+}
+
+const fn default_stale_write() -> Window {
+    Window::from_secs(15)
+}
+
+impl Default for StaleAfter {
+    fn default() -> Self {
+        Self { read: default_stale_read(), write: default_stale_write() }
+    }
+}

@@ -1,0 +1,257 @@
+//! All leases of one gateway, and the reservations on them.
+
+use std::collections::BTreeMap;
+
+use foldhash::HashMap;
+
+use super::account::{Account, need};
+use super::lease::Lease;
+use super::{
+    Charge, GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest, PricedCall, Reservation, ReservationPart,
+    ReserveOutcome, Spend, SpendReport,
+};
+use crate::denial::Denial;
+use crate::model::{Budget, TenantPolicy};
+use crate::reason::Reason;
+use crate::tick::Tick;
+use crate::units::Micros;
+
+/// The gateway's leases, by budget, and what was reserved and spent from them.
+#[derive(Debug, Default)]
+pub struct LeasePool {
+    /// Budgets of the policy in force, by UID.
+    accounts: HashMap<String, Account>,
+    /// Leases by a local number that is never reused.
+    leases: BTreeMap<u64, Lease>,
+    /// Last number that was assigned to a lease or a request.
+    last_number: u64,
+    closed: bool,
+}
+
+impl LeasePool {
+    /// Creates a pool without budgets.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Applies the budgets of a policy; leases of removed budgets are returned.
+    pub fn apply(&mut self, now: Tick, policy: &TenantPolicy) {
+        let mut known = std::mem::take(&mut self.accounts);
+        for budget in &policy.budgets {
+            let account = Account::new(budget, policy.currency.as_ref());
+            let account = match known.remove(&budget.uid) {
+                Some(known) => known.with_limits_of(account),
+                None => account,
+            };
+            self.accounts.insert(budget.uid.clone(), account);
+        }
+        for number in known.into_values().flat_map(|account| account.leases) {
+            if let Some(lease) = self.leases.get_mut(&number) {
+                lease.drain();
+            }
+        }
+        self.expire_leases(now);
+    }
+
+    /// Reserves the call from every budget that covers it, or from none. `wall` is the time in Unix seconds, used to
+    /// tell the caller when a budget resets.
+    pub fn reserve<'b>(
+        &mut self,
+        now: Tick,
+        wall: i64,
+        call: &PricedCall<'_>,
+        budgets: impl Iterator<Item = &'b Budget> + Clone,
+    ) -> ReserveOutcome {
+        if call.price > Micros::ZERO && !budgets.clone().any(|budget| budget.amount.is_some()) {
+            return ReserveOutcome::Denied(Denial::new(Reason::PriceUncovered));
+        }
+        let needs = budgets.map(|budget| (budget, need(budget, call.price))).filter(|(_, need)| !need.is_nothing());
+        if self.closed && needs.clone().next().is_some() {
+            return unavailable("the gateway is shutting down");
+        }
+        let mut plan = Vec::new();
+        let mut complete = true;
+        for (budget, need) in needs.clone() {
+            let Some(account) = self.accounts.get(&budget.uid) else {
+                return unavailable("the budget is not in the policy in force");
+            };
+            let fits = |number: &&u64| self.leases.get(*number).is_some_and(|lease| lease.fits(now, need));
+            match account.leases.iter().find(fits) {
+                Some(number) => plan.push((*number, need)),
+                None => match account.denial(now, wall, need) {
+                    Some(denial) => return ReserveOutcome::Denied(denial),
+                    None => complete = false,
+                },
+            }
+        }
+        if !complete {
+            for (budget, need) in needs {
+                self.request_lease(now, &budget.uid, need);
+            }
+            return ReserveOutcome::NeedLease;
+        }
+        let mut parts = Vec::with_capacity(plan.len());
+        for (number, spend) in plan {
+            if let Some(lease) = self.leases.get_mut(&number) {
+                parts.push(ReservationPart { lease: number, item: lease.reserve(now, call, spend), spend });
+            }
+        }
+        ReserveOutcome::Reserved(Reservation { parts })
+    }
+
+    /// Requests a lease if no open lease covers the need. Leases that are too small are returned first, so that their
+    /// remainders can be leased again together with the rest of the budget.
+    fn request_lease(&mut self, now: Tick, budget_uid: &str, need: Spend) {
+        let Some(account) = self.accounts.get_mut(budget_uid) else { return };
+        if account.leases.iter().any(|number| self.leases.get(number).is_some_and(|lease| lease.fits(now, need))) {
+            return;
+        }
+        if account.request_lease(self.last_number + 1, budget_uid, need) {
+            self.last_number += 1;
+            for number in std::mem::take(&mut account.leases) {
+                if let Some(lease) = self.leases.get_mut(&number) {
+                    lease.drain();
+                }
+            }
+        }
+    }
+
+    /// Settles a reservation.
+    pub fn settle(&mut self, now: Tick, reservation: Reservation, charge: Charge) {
+        for ReservationPart { lease, item, spend } in reservation.parts {
+            if let Some(lease) = self.leases.get_mut(&lease) {
+                lease.settle(now, item, spend, charge);
+            }
+        }
+    }
+
+    /// Returns the lease requests to send now.
+    pub fn take_lease_requests(&mut self, _: Tick) -> Vec<LeaseRequest> {
+        let unsent =
+            self.accounts.values_mut().filter_map(|account| account.pending.as_mut()).filter(|pending| !pending.sent);
+        let mut requests: Vec<LeaseRequest> = unsent
+            .map(|pending| {
+                pending.sent = true;
+                pending.request.clone()
+            })
+            .collect();
+        requests.sort_unstable_by_key(|request| request.request);
+        requests
+    }
+
+    /// Applies an answer of the ledger. Calls that wait for it should reserve again.
+    pub fn answer(&mut self, now: Tick, wall: i64, answer: LeaseAnswer) {
+        let LeaseAnswer { request, budget_uid, outcome } = answer;
+        let account = self.accounts.get_mut(&budget_uid);
+        let request = account.and_then(|account| account.take_pending(request));
+        match outcome {
+            LeaseOutcome::Granted(grant) => self.granted(now, wall, budget_uid, grant, request),
+            LeaseOutcome::Exhausted { period_end } => self.refused(now, wall, request, Some(period_end)),
+            LeaseOutcome::Unavailable | LeaseOutcome::UnknownBudget => self.refused(now, wall, request, None),
+        }
+    }
+
+    /// Adds a granted lease. One that was not requested, or is no longer useful, is returned at once, because it is
+    /// already charged to its budget.
+    fn granted(
+        &mut self,
+        now: Tick,
+        wall: i64,
+        budget_uid: String,
+        grant: GrantedLease,
+        request: Option<LeaseRequest>,
+    ) {
+        if self.leases.values().any(|lease| lease.id() == grant.lease) {
+            return;
+        }
+        let size = Spend { amount: grant.amount, calls: grant.calls };
+        let mut lease = Lease::new(now, budget_uid, grant);
+        self.last_number += 1;
+        let useful = request.as_ref().is_some_and(|request| size.covers(minimum(request)));
+        match self.accounts.get_mut(lease.budget_uid()) {
+            Some(account) if useful && !self.closed => account.add_lease(self.last_number),
+            _ => {
+                lease.drain();
+                self.refused(now, wall, request, None);
+            }
+        }
+        self.leases.insert(self.last_number, lease);
+    }
+
+    fn refused(&mut self, now: Tick, wall: i64, request: Option<LeaseRequest>, period_end: Option<i64>) {
+        let Some(request) = request else { return };
+        if let Some(account) = self.accounts.get_mut(&request.budget_uid) {
+            account.add_refusal(now, wall, minimum(&request), period_end);
+        }
+    }
+
+    /// Ends leases that are near their deadline and returns idle ones. Call it about once a second.
+    pub fn expire_leases(&mut self, now: Tick) {
+        for lease in self.leases.values_mut() {
+            lease.expire_leases(now);
+        }
+    }
+
+    /// Returns the spend reports to send now, before any lease request.
+    pub fn take_reports(&mut self, now: Tick) -> Vec<SpendReport> {
+        self.leases.values_mut().filter_map(|lease| lease.report(now)).collect()
+    }
+
+    /// Records that the ledger has stored this report.
+    pub fn acknowledge_report(&mut self, lease: &str, sequence: u64) {
+        let found = self.leases.iter_mut().find(|(_, known)| known.id() == lease);
+        let Some((number, lease)) = found else { return };
+        if lease.acknowledge_report(sequence) {
+            let number = *number;
+            if let Some(account) = self.accounts.get_mut(lease.budget_uid()) {
+                account.leases.retain(|known| *known != number);
+            }
+            self.leases.remove(&number);
+        }
+    }
+
+    /// Returns a lease that the ledger recalls.
+    pub fn return_lease(&mut self, _: Tick, lease: &str) {
+        if let Some(lease) = self.leases.values_mut().find(|known| known.id() == lease) {
+            lease.drain();
+        }
+    }
+
+    /// Handles a new connection to the ledger: unanswered requests and reports are sent again, unchanged.
+    pub fn resend_unanswered(&mut self) {
+        for pending in self.accounts.values_mut().filter_map(|account| account.pending.as_mut()) {
+            pending.sent = false;
+        }
+        for lease in self.leases.values_mut() {
+            lease.resend_unanswered();
+        }
+    }
+
+    /// Returns all leases; every later reservation is refused.
+    pub fn close(&mut self, now: Tick) {
+        self.closed = true;
+        for lease in self.leases.values_mut() {
+            lease.drain();
+        }
+        self.expire_leases(now);
+    }
+
+    /// Returns whether no lease is left: the ledger has the last report of each.
+    pub fn is_empty(&self) -> bool {
+        self.leases.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.leases.values()
+    }
+}
+
+/// Returns the smallest lease that is useful for a request.
+const fn minimum(request: &LeaseRequest) -> Spend {
+    Spend { amount: request.minimum_amount, calls: request.minimum_calls }
+}
+
+fn unavailable(limit: &str) -> ReserveOutcome {
+    ReserveOutcome::Denied(Denial::new(Reason::BudgetUnavailable).with_limit(limit))
+}

@@ -1,0 +1,133 @@
+//! Decides who may call what: a tenant's policy with its lookup tables, built once per generation.
+//!
+//! A call is allowed if a single grant (one entry of one held scope) and the catalogue both admit all of its arguments.
+//! Two grants are never combined argument by argument. Anything without an entry in these tables does not exist for
+//! the caller.
+
+mod access;
+mod compile;
+mod server_access;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::HashMap;
+
+use crate::class::Class;
+use crate::model::TenantPolicy;
+use crate::reason::Reason;
+use crate::rules::{Arguments, RuleError};
+
+pub use access::{AdmittedCall, ToolAccess};
+pub use server_access::{PrincipalRef, ServerAccess};
+
+/// Why a policy cannot be enforced; the previous policy stays in force.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// Two objects of one kind have the same name or UID.
+    #[error("the {kind} {name:?} occurs twice")]
+    Duplicate {
+        /// `server`, `tool` or `principal`.
+        kind: &'static str,
+        /// Name or UID that occurs twice.
+        name: String,
+    },
+    /// The argument rules of a tool in the catalogue cannot be enforced.
+    #[error("failed to compile the arguments of tool {tool:?} of server {server:?}")]
+    Catalogue {
+        /// Name of the server.
+        server: String,
+        /// Name of the tool.
+        tool: String,
+        /// The rule that failed to compile, and why.
+        source: RuleError,
+    },
+    /// The argument rules of a tool in a scope cannot be enforced.
+    #[error("failed to compile the arguments of tool {tool:?} of scope {scope:?}")]
+    Scope {
+        /// Name of the scope.
+        scope: String,
+        /// Name of the tool.
+        tool: String,
+        /// The rule that failed to compile, and why.
+        source: RuleError,
+    },
+}
+
+/// The compiled policy of one tenant: the model and the tables to look things up in it.
+#[derive(Debug)]
+pub struct Policy {
+    policy: TenantPolicy,
+    /// Indices into `policy.servers`, by name.
+    servers: HashMap<String, usize>,
+    /// For each server, indices into its tools by name.
+    tools: Vec<HashMap<String, usize>>,
+    /// Indices into `policy.principals` and `principal_entries`, by UID.
+    principals: HashMap<String, usize>,
+    principal_entries: Vec<PrincipalEntry>,
+}
+
+/// What one principal may call.
+#[derive(Debug)]
+struct PrincipalEntry {
+    /// `<namespace>/<name>`.
+    label: String,
+    /// One entry for each server with a tool that the principal may call, sorted by the server's index.
+    servers: Vec<ServerEntry>,
+}
+
+/// What one principal may call on one server.
+#[derive(Debug)]
+struct ServerEntry {
+    /// Index into `policy.servers`.
+    server: usize,
+    /// Tools that the principal may call, in the order of the catalogue; shared by principals with equal grants.
+    tools: Arc<[ToolEntry]>,
+    /// For each class, the indices of the budgets that cover the principal's calls on this server.
+    budgets: [Box<[usize]>; 3],
+}
+
+/// A tool that at least one grant admits.
+#[derive(Debug)]
+struct ToolEntry {
+    /// Index into the server's tools.
+    tool: usize,
+    /// The grants of this tool; a call needs one that admits all of its arguments.
+    grants: Vec<CompiledGrant>,
+    /// JSON Schema of the arguments that the grants admit.
+    schema: Box<[u8]>,
+}
+
+/// A grant of one tool: the rules of one scope, already intersected with those of the catalogue.
+#[derive(Clone, Debug)]
+struct CompiledGrant {
+    scope: String,
+    arguments: Arc<Arguments>,
+}
+
+impl Policy {
+    /// Compiles a policy into its lookup tables.
+    pub fn new(policy: TenantPolicy) -> Result<Self, CompileError> {
+        compile::compile(policy)
+    }
+
+    /// Returns the policy as published.
+    pub const fn model(&self) -> &TenantPolicy {
+        &self.policy
+    }
+
+    /// Returns the principal with this UID.
+    pub fn principal(&self, uid: &str) -> Option<PrincipalRef<'_>> {
+        self.principals.get(uid).map(|index| PrincipalRef::new(self, *index))
+    }
+
+    /// Checks that a proof of freshness of this age still allows calls of this class; listing tools counts as
+    /// [`Class::Read`].
+    pub fn check_fresh(&self, age: Duration, class: Class) -> Result<(), Reason> {
+        let limit = if class == Class::Read { self.policy.stale_after.read } else { self.policy.stale_after.write };
+        if age > limit { Err(Reason::PolicyStale) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Lookups: from a principal to its servers, and from a server to its tools.
+
+use super::{Policy, PrincipalEntry, ServerEntry, ToolAccess, ToolEntry};
+use crate::model;
+use crate::reason::Reason;
+
+/// A principal of the policy.
+#[derive(Clone, Copy, Debug)]
+pub struct PrincipalRef<'p> {
+    compiled: &'p Policy,
+    index: usize,
+    principal: &'p model::Principal,
+    entry: &'p PrincipalEntry,
+}
+
+impl<'p> PrincipalRef<'p> {
+    /// Builds the reference from an index of the same policy's tables.
+    #[expect(clippy::indexing_slicing, reason = "built together with the table that the index comes from")]
+    pub(super) fn new(compiled: &'p Policy, index: usize) -> Self {
+        Self {
+            compiled,
+            index,
+            principal: &compiled.policy.principals[index],
+            entry: &compiled.principal_entries[index],
+        }
+    }
+
+    /// Returns the index of the principal in this generation of the policy.
+    pub const fn index(self) -> usize {
+        self.index
+    }
+
+    /// Returns the principal as published.
+    pub const fn model(self) -> &'p model::Principal {
+        self.principal
+    }
+
+    /// Returns `<namespace>/<name>`, as used in audit lines and labels.
+    pub fn label(self) -> &'p str {
+        &self.entry.label
+    }
+
+    /// Returns the tools that the principal may call on this server. If there are none, the error is
+    /// [`Reason::ServerUnknown`], as for a server that does not exist.
+    pub fn server(self, server: &str) -> Result<ServerAccess<'p>, Reason> {
+        let server = *self.compiled.servers.get(server).ok_or(Reason::ServerUnknown)?;
+        let entries = &self.entry.servers;
+        let index = entries.binary_search_by_key(&server, |entry| entry.server).map_err(|_| Reason::ServerUnknown)?;
+        let entry = entries.get(index).ok_or(Reason::ServerUnknown)?;
+        let server = self.compiled.policy.servers.get(server).ok_or(Reason::ServerUnknown)?;
+        Ok(ServerAccess { compiled: self.compiled, entry, server })
+    }
+
+    /// Returns the tool, if at least one grant admits a call of it.
+    pub fn authorise(self, server: &str, tool: &str) -> Result<ToolAccess<'p>, Reason> {
+        self.server(server)?.tool(tool)
+    }
+}
+
+/// The tools that one principal may call on one server.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerAccess<'p> {
+    compiled: &'p Policy,
+    entry: &'p ServerEntry,
+    server: &'p model::Server,
+}
+
+impl<'p> ServerAccess<'p> {
+    /// Returns the server.
+    pub const fn server(self) -> &'p model::Server {
+        self.server
+    }
+
+    /// Returns the index of the server in this generation of the policy.
+    pub const fn server_index(self) -> usize {
+        self.entry.server
+    }
+
+    /// Returns the tools in the order of the catalogue.
+    pub fn tools(self) -> impl Iterator<Item = ToolAccess<'p>> {
+        self.entry.tools.iter().filter_map(move |entry| self.access(entry))
+    }
+
+    /// Returns the tool with this name. The error is [`Reason::ToolUnknown`] if the catalogue does not declare it and
+    /// [`Reason::ToolNotGranted`] if no grant admits any call of it; callers get the same answer in both cases.
+    pub fn tool(self, name: &str) -> Result<ToolAccess<'p>, Reason> {
+        let tools = self.compiled.tools.get(self.entry.server).ok_or(Reason::ToolUnknown)?;
+        let index = tools.get(name).ok_or(Reason::ToolUnknown)?;
+        let entries = &self.entry.tools;
+        let index = entries.binary_search_by_key(index, |entry| entry.tool).map_err(|_| Reason::ToolNotGranted)?;
+        entries.get(index).and_then(|entry| self.access(entry)).ok_or(Reason::ToolNotGranted)
+    }
+
+    fn access(self, tool_entry: &'p ToolEntry) -> Option<ToolAccess<'p>> {
+        let Self { compiled, entry: server_entry, server } = self;
+        let tool = server.tools.get(tool_entry.tool)?;
+        Some(ToolAccess { compiled, server, tool, server_entry, tool_entry })
+    }
+}

@@ -1,0 +1,297 @@
+//! Limits the rate and the concurrency of calls: first of the principal, then of the tenant, then of the server.
+//!
+//! A call takes from all limits or from none. A refused call takes no token and no slot, so a caller that waits for
+//! the given time is admitted. State is keyed by UID and outlives policies: a new policy changes the limits and keeps
+//! the usage. Buckets start with one token, so that a restart of the gateway gives no caller a full burst.
+//!
+//! Requests that are refused, aborted or not calls, and answers that a caller does not read ([`Governor::track_unread`]),
+//! take nothing from these limits but still cost the gateway resources. Each principal has a fixed allowance of both.
+//! [`Governor::check_request`] checks it before any part of a request is read, and takes one request from the allowance;
+//! [`Governor::admit`] gives it back if the request is an admitted call.
+
+mod bucket;
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use foldhash::HashMap;
+
+use crate::denial::Denial;
+use crate::model::{PrincipalLimits, ServerLimits, TenantLimits, TenantPolicy};
+use crate::reason::Reason;
+use crate::tick::Tick;
+
+use bucket::{Bucket, Rate};
+
+/// Retry time for concurrency limits, where the time at which a slot becomes free is unknown.
+const SLOT_RETRY: Duration = Duration::from_secs(1);
+/// Allowance of a principal for requests that are not admitted calls: more than clients need that list the tools
+/// before each call and open a thousand sessions at once, and few enough to read and audit.
+const OTHER_REQUESTS: Rate = Rate::new(6000, Some(3000));
+/// Shortest time between two audited refusals of one principal by [`Governor::check_request`].
+const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of answers that a principal may leave unread before its next request is refused. One answer may be larger.
+const MAX_UNREAD: u64 = 16 << 20;
+
+/// Limits and usage of a tenant, its principals and its servers; shared by all connections.
+#[derive(Debug)]
+pub struct Governor {
+    tenant: Arc<Limiter>,
+    principals: RwLock<HashMap<String, Arc<Limiter>>>,
+    servers: RwLock<HashMap<String, Arc<Slots>>>,
+}
+
+/// Limits and usage of one principal or of the tenant.
+#[derive(Debug)]
+struct Limiter {
+    state: Mutex<State>,
+    /// Number of answers that the caller has not read yet, and their total bytes.
+    unread: (AtomicU64, AtomicU64),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// `None` if the rate is not limited.
+    bucket: Option<Bucket>,
+    max_in_flight: Option<u32>,
+    in_flight: u32,
+    /// Allowance of requests that are not admitted calls; `None` until the first request.
+    other_requests: Option<Bucket>,
+    /// When a refusal by [`Governor::check_request`] was last audited.
+    last_audited: Option<Tick>,
+}
+
+/// Calls in flight of a server.
+#[derive(Debug, Default)]
+struct Slots {
+    max: AtomicU32,
+    used: AtomicU32,
+}
+
+/// Permission to make one call; dropping it frees the call's slots.
+#[must_use = "dropping it frees the slots of the call"]
+#[derive(Debug)]
+pub struct Permit {
+    principal: Arc<Limiter>,
+    tenant: Arc<Limiter>,
+    server: Arc<Slots>,
+}
+
+/// An answer that the caller has not read yet; dropping it counts the answer as read.
+#[must_use = "dropping it counts the answer as read"]
+#[derive(Debug)]
+pub struct UnreadAnswer {
+    principal: Arc<Limiter>,
+    bytes: u64,
+}
+
+impl Default for Governor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Governor {
+    /// Creates a governor without a policy. It knows no principal, so it refuses every call.
+    pub fn new() -> Self {
+        Self { tenant: Limiter::new(), principals: RwLock::default(), servers: RwLock::default() }
+    }
+
+    /// Applies the limits of a policy. Usage is kept; principals and servers that are not in the policy are removed.
+    pub fn apply(&self, now: Tick, policy: &TenantPolicy) {
+        let TenantLimits { calls_per_minute, max_concurrent_calls } = policy.traffic;
+        self.tenant.set_limits(now, calls_per_minute.map(|calls| Rate::new(calls, None)), max_concurrent_calls);
+
+        let mut principals = self.principals.write().unwrap_or_else(PoisonError::into_inner);
+        let known = std::mem::take(&mut *principals);
+        for principal in &policy.principals {
+            let PrincipalLimits { calls_per_minute, burst, max_concurrent_calls } = principal.limits;
+            let limiter = known.get(&principal.uid).cloned().unwrap_or_else(Limiter::new);
+            limiter.set_limits(now, calls_per_minute.map(|calls| Rate::new(calls, burst)), max_concurrent_calls);
+            principals.insert(principal.uid.clone(), limiter);
+        }
+        drop(principals);
+
+        let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
+        let known = std::mem::take(&mut *servers);
+        for server in &policy.servers {
+            let ServerLimits { max_concurrent_calls, timeout: _, max_request: _, max_response: _ } = server.limits;
+            let slots = known.get(&server.uid).cloned().unwrap_or_default();
+            slots.max.store(max_concurrent_calls, Ordering::Relaxed);
+            servers.insert(server.uid.clone(), slots);
+        }
+    }
+
+    /// Checks whether a request of this principal (by UID) may be read at all. Takes one request from the principal's
+    /// allowance of requests that are not admitted calls; [`Self::admit`] gives it back.
+    pub fn check_request(&self, now: Tick, principal: &str) -> Result<(), Denial> {
+        let Some(principal) = self.principal(principal) else { return Ok(()) };
+        let (answers, bytes) = &principal.unread;
+        if bytes.load(Ordering::Relaxed) > MAX_UNREAD && answers.load(Ordering::Relaxed) > 1 {
+            let limit = format!("this principal may leave {} MiB of answers unread", MAX_UNREAD >> 20);
+            let denial = Denial::new(Reason::ConcurrencyLimited).with_limit(limit);
+            return Err(Denial { retry_after: Some(SLOT_RETRY), ..denial });
+        }
+        let mut state = principal.lock();
+        let bucket = state.other_requests.get_or_insert_with(|| Bucket::full(now, OTHER_REQUESTS));
+        if let Err(retry_after) = bucket.check(now) {
+            let limit = format!(
+                "this principal may make {} requests a minute that are refused or are not calls, {} at once",
+                OTHER_REQUESTS.per_minute, OTHER_REQUESTS.burst
+            );
+            return Err(Denial { retry_after, ..Denial::new(Reason::RateLimited).with_limit(limit) });
+        }
+        bucket.take();
+        Ok(())
+    }
+
+    /// Returns whether to audit a refusal by [`Self::check_request`]: at most one a second for each principal.
+    pub fn should_audit(&self, now: Tick, principal: &str) -> bool {
+        let Some(principal) = self.principal(principal) else { return true };
+        let mut state = principal.lock();
+        let due = state.last_audited.is_none_or(|last| now.since(last) >= AUDIT_INTERVAL);
+        if due {
+            state.last_audited = Some(now);
+        }
+        due
+    }
+
+    /// Counts an answer of this size to this principal (by UID) as unread until the returned value is dropped.
+    pub fn track_unread(&self, principal: &str, bytes: u64) -> Option<UnreadAnswer> {
+        let principal = self.principal(principal)?;
+        principal.unread.0.fetch_add(1, Ordering::Relaxed);
+        principal.unread.1.fetch_add(bytes, Ordering::Relaxed);
+        Some(UnreadAnswer { principal, bytes })
+    }
+
+    fn principal(&self, uid: &str) -> Option<Arc<Limiter>> {
+        self.principals.read().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
+    }
+
+    /// Admits a call of a principal on a server (both by UID), or returns the denial.
+    pub fn admit(&self, now: Tick, principal: &str, server: &str) -> Result<Permit, Denial> {
+        let principal = self.principal(principal).ok_or(Denial::new(Reason::PrincipalUnknown))?;
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        let server = servers.get(server).cloned().ok_or(Denial::new(Reason::ServerUnknown))?;
+        drop(servers);
+
+        // Always locked in this order, and held until all three checks have passed.
+        let mut principal_state = principal.lock();
+        principal_state.check(now, &PRINCIPAL)?;
+        let mut tenant_state = self.tenant.lock();
+        tenant_state.check(now, &TENANT)?;
+        server.take()?;
+        principal_state.take();
+        tenant_state.take();
+        if let Some(other_requests) = &mut principal_state.other_requests {
+            other_requests.give_back();
+        }
+        drop((principal_state, tenant_state));
+        Ok(Permit { principal, tenant: self.tenant.clone(), server })
+    }
+}
+
+impl Permit {
+    /// Gives back everything, including the rate tokens: the call was admitted here but refused at a later step. The
+    /// request then counts against the allowance of requests that are not admitted calls.
+    pub fn refund(self) {
+        if let Some(other_requests) = &mut self.principal.lock().other_requests {
+            other_requests.take();
+        }
+        for limiter in [&self.principal, &self.tenant] {
+            if let Some(bucket) = &mut limiter.lock().bucket {
+                bucket.give_back();
+            }
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        for limiter in [&self.principal, &self.tenant] {
+            let mut state = limiter.lock();
+            state.in_flight = state.in_flight.saturating_sub(1);
+        }
+        self.server.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for UnreadAnswer {
+    fn drop(&mut self) {
+        self.principal.unread.0.fetch_sub(1, Ordering::Relaxed);
+        self.principal.unread.1.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// How denials name the owner of a limit.
+struct Owner {
+    name: &'static str,
+    rate: Reason,
+    concurrency: Reason,
+}
+
+const PRINCIPAL: Owner =
+    Owner { name: "this principal", rate: Reason::RateLimited, concurrency: Reason::ConcurrencyLimited };
+const TENANT: Owner =
+    Owner { name: "the tenant", rate: Reason::TenantRateLimited, concurrency: Reason::TenantConcurrencyLimited };
+
+impl Limiter {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), unread: <(AtomicU64, AtomicU64)>::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_limits(&self, now: Tick, rate: Option<Rate>, max_in_flight: Option<u32>) {
+        let mut state = self.lock();
+        state.max_in_flight = max_in_flight;
+        state.bucket = rate.map(|rate| match state.bucket.take() {
+            Some(bucket) => bucket.with_rate(now, rate),
+            None => Bucket::new(now, rate),
+        });
+    }
+}
+
+impl State {
+    /// Checks whether one more call fits, without taking anything.
+    fn check(&mut self, now: Tick, owner: &Owner) -> Result<(), Denial> {
+        if let Some(bucket) = &mut self.bucket {
+            bucket.check(now).map_err(|wait| Denial {
+                retry_after: wait,
+                ..Denial::new(owner.rate).with_limit(format!("{} may make {}", owner.name, bucket.rate()))
+            })?;
+        }
+        match self.max_in_flight {
+            Some(max) if self.in_flight >= max => Err(Denial {
+                retry_after: Some(SLOT_RETRY),
+                ..Denial::new(owner.concurrency).with_limit(format!("{} may have {max} calls in flight", owner.name))
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&mut self) {
+        if let Some(bucket) = &mut self.bucket {
+            bucket.take();
+        }
+        self.in_flight = self.in_flight.saturating_add(1);
+    }
+}
+
+impl Slots {
+    fn take(&self) -> Result<(), Denial> {
+        let max = self.max.load(Ordering::Relaxed);
+        let one_more = |used: u32| (used < max).then_some(used + 1);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map(drop).map_err(|_| Denial {
+            retry_after: Some(SLOT_RETRY),
+            ..Denial::new(Reason::ServerConcurrencyLimited)
+                .with_limit(format!("the server may have {max} calls in flight"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

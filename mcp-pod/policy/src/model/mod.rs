@@ -1,0 +1,211 @@
+//! The policy of one tenant as plain data: the operator compiles and publishes it, the gateway enforces it.
+//!
+//! Start at [`TenantPolicy`]. The values are already checked: patterns compile and references resolve by UID. The
+//! gateway builds its lookup tables from them once per generation ([`crate::engine`]). The crate `mcp-fleet-control`
+//! converts them to and from the wire and computes the digest.
+
+mod rule;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use rule::{Argument, ArrayRule, Decimal, PathRule, Rule, Scalar, StringRule};
+
+use crate::class::Class;
+use crate::units::{Bytes, Currency, Micros};
+
+/// UID of a Kubernetes object.
+pub type Uid = String;
+
+/// Everything a gateway needs to decide the calls of one tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantPolicy {
+    /// Name of the tenant, for audit lines and labels.
+    pub tenant: String,
+    /// UID of the tenant. Tokens of a deleted tenant are not valid for a new one with the same name.
+    pub tenant_uid: Uid,
+    /// Number of the publication, increasing by one. A gateway never goes back to a lower generation.
+    pub generation: u64,
+    /// Whether every call is refused.
+    pub suspended: bool,
+    /// `aud` of the tenant's tokens: the origin of its endpoint, without a trailing slash.
+    pub audience: String,
+    /// `iss` of the tenant's tokens.
+    pub issuer: String,
+    /// Keys that verify the tenant's tokens: the current one, and earlier ones whose tokens have not all expired.
+    pub keys: Vec<VerificationKey>,
+    /// Key that seals legacy session ids: 32 random bytes, one key per tenant.
+    pub session_key: Vec<u8>,
+    /// Limits over all principals of the tenant.
+    pub traffic: TenantLimits,
+    /// Maximum age of the last proof of freshness.
+    pub stale_after: StaleAfter,
+    /// Currency of all prices and budgets; absent if nothing has a price.
+    pub currency: Option<Currency>,
+    pub servers: Vec<Server>,
+    pub principals: Vec<Principal>,
+    /// The budgets, including the tenant's spend limit.
+    pub budgets: Vec<Budget>,
+}
+
+/// A public key for verifying ES256 signatures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerificationKey {
+    /// `kid` of the tokens that the key verifies.
+    pub kid: String,
+    /// Uncompressed P-256 point: 65 bytes that begin with 4 (SEC 1, 2.3.3).
+    pub point: Vec<u8>,
+}
+
+/// Limits of the tenant as a whole; an absent limit is unlimited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TenantLimits {
+    /// Calls per minute.
+    pub calls_per_minute: Option<u32>,
+    /// Calls in flight.
+    pub max_concurrent_calls: Option<u32>,
+}
+
+/// Maximum age of the proof of freshness; calls are refused if it is older.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaleAfter {
+    /// For tools of class Read, and for listing.
+    pub read: Duration,
+    /// For the other classes.
+    pub write: Duration,
+}
+
+/// One MCP server of the tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Name of the server; its path on the gateway is `/<name>/mcp`.
+    pub name: String,
+    /// UID of the `MCPServer`.
+    pub uid: Uid,
+    /// Address of the server's shim; absent while the workload has none.
+    pub upstream: Option<SocketAddr>,
+    /// URI SAN that the shim's certificate must carry, compared exactly.
+    pub identity: String,
+    /// The catalogue. A tool that is not in it does not exist.
+    pub tools: Vec<Tool>,
+    pub limits: ServerLimits,
+}
+
+/// Limits of one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Time from the forwarding of a call to its result.
+    pub timeout: Duration,
+    /// Size of a request body to the gateway.
+    pub max_request: Bytes,
+    /// Size of a result as the server wrote it.
+    pub max_response: Bytes,
+    /// Calls in flight over all principals.
+    pub max_concurrent_calls: u32,
+}
+
+/// A tool of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// Name of the tool on the server.
+    pub name: String,
+    pub class: Class,
+    /// Arguments of the tool; any other argument is refused.
+    pub arguments: Vec<Argument>,
+    /// Price of one call.
+    pub price: Micros,
+}
+
+/// A principal: an identity that may call tools.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// Namespace of the `MCPPrincipal`.
+    pub namespace: String,
+    /// Name of the `MCPPrincipal`.
+    pub name: String,
+    /// UID of the `MCPPrincipal`; all state of the principal is keyed by it.
+    pub uid: Uid,
+    /// Whether every call of this principal is refused.
+    pub suspended: bool,
+    /// Tokens issued (`iat`) at or before this Unix second are revoked.
+    pub revoked_until: Option<i64>,
+    /// What the principal may call: one entry for each held scope and server.
+    pub grants: Vec<Grant>,
+    pub limits: PrincipalLimits,
+}
+
+/// Limits of one principal over all servers; if one is absent, only the tenant's limit applies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PrincipalLimits {
+    /// Calls per minute, refilled continuously.
+    pub calls_per_minute: Option<u32>,
+    /// Calls that may be made at once; defaults to a sixth of `calls_per_minute`, at least one.
+    pub burst: Option<u32>,
+    /// Calls in flight.
+    pub max_concurrent_calls: Option<u32>,
+}
+
+/// The grants of one scope on one server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Name of the `MCPScope`.
+    pub scope: String,
+    /// UID of the `MCPServer`.
+    pub server_uid: Uid,
+    /// Tools granted by name. Such an entry alone decides about its tool; `classes` does not apply to it.
+    pub tools: Vec<GrantedTool>,
+    /// Classes whose tools are granted, except for tools that `tools` names.
+    pub classes: Vec<Class>,
+}
+
+/// A tool that a scope grants by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantedTool {
+    /// Name of the tool.
+    pub name: String,
+    /// Arguments that may be sent; each value must satisfy its rule here *and* the catalogue's. If absent, the
+    /// catalogue alone applies. An empty list grants the tool without arguments.
+    pub arguments: Option<Vec<Argument>>,
+}
+
+/// A budget, or the tenant's spend limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Name for denials and labels; the tenant's spend limit is named `spendLimit`.
+    pub name: String,
+    /// UID of the `MCPBudget`, or of the `MCPTenant` for its spend limit.
+    pub uid: Uid,
+    /// The calls that the budget covers.
+    pub selector: Selector,
+    /// How often the budget resets.
+    pub period: Period,
+    /// Money per period; absent if money is not limited.
+    pub amount: Option<Micros>,
+    /// Calls per period; absent if calls are not limited.
+    pub calls: Option<u64>,
+}
+
+/// Selects the calls that a budget covers: those that match every present field.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    /// UIDs of principals.
+    pub principals: Option<Vec<Uid>>,
+    /// UIDs of servers.
+    pub servers: Option<Vec<Uid>>,
+    /// Classes of tools.
+    pub classes: Option<Vec<Class>>,
+}
+
+/// How often a budget resets, aligned to UTC; weeks start on Monday (ISO 8601).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+pub enum Period {
+    /// At every full hour.
+    Hour,
+    /// At every midnight.
+    Day,
+    /// Every Monday at midnight.
+    Week,
+    /// On the first of every month at midnight.
+    Month,
+}

@@ -1,0 +1,77 @@
+//! Argument rules, ready to be enforced: compiled and intersected once, then checked on every call.
+//!
+//! The custom resources and the operator validate a rule by compiling it here, so every accepted rule can be enforced.
+
+mod admit;
+mod compile;
+mod intersect;
+mod path;
+mod pattern;
+
+use crate::model::{Argument, Rule};
+
+pub use admit::PathArgument;
+pub use compile::RuleError;
+pub(crate) use path::Path;
+pub use pattern::PatternError;
+pub(crate) use pattern::{Pattern, escape};
+
+/// Checks that a rule can be enforced.
+pub fn validate(rule: &Rule) -> Result<(), RuleError> {
+    Check::new(rule).map(drop)
+}
+
+/// Checks that these arguments can be enforced together.
+pub fn validate_arguments(arguments: &[Argument]) -> Result<(), RuleError> {
+    Arguments::new(arguments).map(drop)
+}
+
+/// A compiled rule: the values that an argument may have.
+#[derive(Clone, Debug)]
+pub(crate) enum Check {
+    Text(Text),
+    Integer {
+        minimum: i64,
+        maximum: i64,
+    },
+    Number {
+        minimum: f64,
+        maximum: f64,
+    },
+    /// `None` admits both values.
+    Boolean(Option<bool>),
+    Array {
+        /// `None` admits no item.
+        item: Option<Box<Check>>,
+        max_items: usize,
+    },
+    Object(Arguments),
+}
+
+/// The conditions on a string; all of them apply.
+#[derive(Clone, Debug)]
+pub(crate) struct Text {
+    /// Only these values are admitted. They already satisfy the other conditions, which are then not checked again.
+    pub(crate) one_of: Option<Vec<String>>,
+    /// In Unicode scalar values.
+    pub(crate) max_length: Option<u32>,
+    pub(crate) patterns: Vec<Pattern>,
+    /// Rejects a leading dash.
+    pub(crate) no_option: bool,
+    pub(crate) path: Option<Path>,
+}
+
+/// The properties that an object may have, and no others, in the order of the catalogue.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Arguments(pub(crate) Vec<Property>);
+
+/// A property of an object.
+#[derive(Clone, Debug)]
+pub(crate) struct Property {
+    pub(crate) name: String,
+    pub(crate) required: bool,
+    pub(crate) check: Check,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! What is known about a request so far, for its audit line and its counters.
+//!
+//! Names of API objects are looked up only when the line is written; a call that is allowed pays nothing for them.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use mcp_fleet_policy::denial::escape_name;
+use mcp_fleet_policy::model::TenantPolicy;
+use mcp_fleet_policy::reason::Reason;
+use mcp_fleet_policy::units::Micros;
+use ulid::Ulid;
+
+use super::{Decision, Line, Name, Subject};
+use crate::gateway::request::Revision;
+
+/// Facts about a request, added as its stages find them.
+#[derive(Debug)]
+pub(crate) struct RequestRecord {
+    pub(crate) started: Instant,
+    pub(crate) call: Ulid,
+    path: String,
+    /// Index of the principal, once it is authenticated.
+    pub(crate) principal: Option<usize>,
+    /// Index of the server, once it is known to be one of the principal's.
+    pub(crate) server: Option<usize>,
+    /// Method if it is offered, else the text that was sent.
+    pub(crate) method: Result<&'static str, String>,
+    pub(crate) revision: Option<Revision>,
+    /// Name of the called tool, as it was sent.
+    pub(crate) tool: Option<String>,
+    /// Keyed digest of the arguments.
+    pub(crate) arguments: Option<[u8; 32]>,
+}
+
+impl RequestRecord {
+    pub(crate) fn new(started: Instant, call: Ulid, path: &str) -> Self {
+        Self {
+            started,
+            call,
+            path: escape_name(path).into_owned(),
+            principal: None,
+            server: None,
+            method: Ok(""),
+            revision: None,
+            tool: None,
+            arguments: None,
+        }
+    }
+
+    /// Looks up the names of the subject in the policy.
+    pub(crate) fn subject<'a>(&'a self, policy: Option<&'a TenantPolicy>) -> Subject<'a> {
+        let principal = policy.zip(self.principal).and_then(|(policy, index)| policy.principals.get(index));
+        let server = policy.zip(self.server).and_then(|(policy, index)| policy.servers.get(index));
+        let tool = server
+            .zip(self.tool.as_deref())
+            .and_then(|(server, name)| server.tools.iter().find(|tool| tool.name == name));
+        Subject {
+            tenant: policy.map_or("", |policy| &policy.tenant).into(),
+            generation: policy.map_or(0, |policy| policy.generation),
+            principal: principal
+                .map_or(Cow::Borrowed(""), |principal| format!("{}/{}", principal.namespace, principal.name).into()),
+            principal_uid: principal.map_or("", |principal| &principal.uid).into(),
+            server: server.map_or(Name::Sent(&self.path), |server| Name::Known(server.name.as_str().into())),
+            tool: match (tool, &self.tool) {
+                (Some(tool), _) => Name::Known(tool.name.as_str().into()),
+                (None, Some(sent)) => Name::Sent(sent),
+                (None, None) => Name::Known("".into()),
+            },
+            class: tool.map(|tool| tool.class),
+            method: match &self.method {
+                Ok(known) => Name::Known((*known).into()),
+                Err(sent) => Name::Sent(sent),
+            },
+        }
+    }
+
+    /// Returns the audit line of the request, for a decision made just now.
+    pub(crate) fn line(&self, decision: Decision, reason: Option<Reason>, duration: Duration) -> Line {
+        let mut line = Line::new(self.call, decision, reason, Micros::ZERO, duration);
+        line.arguments = self.arguments;
+        line
+    }
+}

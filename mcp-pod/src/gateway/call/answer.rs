@@ -1,0 +1,186 @@
+//! Checks the answer of a server before it is released.
+//!
+//! A result passes as the server wrote it, with unknown members, if it is one JSON object that every parser reads
+//! alike. Otherwise it is withheld as a whole, never repaired or cut. Two things only the gateway may say: whether a
+//! result is complete (2026-07-28), and everything below `mcp-fleet.dev/` in `_meta`.
+
+use bytes::Bytes;
+use http::StatusCode;
+use mcp_fleet_policy::json::{Limits, Value, parse, write, write_str};
+use mcp_fleet_policy::reason::Reason;
+
+use crate::gateway::request::Id;
+use crate::gateway::respond::{Failure, error_message, result_message};
+
+/// Prefix of the keys of `_meta` that no server may write.
+const RESERVED_PREFIX: &str = "mcp-fleet.dev/";
+
+/// An answer that can be released.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The whole JSON-RPC message.
+    pub(super) message: Vec<u8>,
+    /// Result or error, as the server wrote it.
+    pub(super) text: Bytes,
+    /// Whether the server reported that the tool failed.
+    pub(super) tool_error: bool,
+}
+
+/// Checks a result of at most `limit` bytes.
+pub(super) fn check_result(id: &Id, text: Bytes, limit: u64, modern: bool) -> Result<Answer, Reason> {
+    let value = parse_within(&text, limit, &Limits::PASS_THROUGH)?;
+    let Value::Object(members) = &value else { return Err(Reason::UpstreamInvalid) };
+    let complete = match value.get("resultType") {
+        None => false,
+        // Any other value asks the client for a follow-up that the gateway does not offer.
+        Some(kind) if kind.as_str() == Some("complete") => true,
+        Some(_) => return Err(Reason::UpstreamInvalid),
+    };
+    if let Some(meta) = value.get("_meta") {
+        let keys = meta.as_object().ok_or(Reason::UpstreamInvalid)?;
+        if keys.iter().any(|(key, _)| key.starts_with(RESERVED_PREFIX)) {
+            return Err(Reason::UpstreamInvalid);
+        }
+    }
+    let tool_error = value.get("isError").and_then(Value::as_bool) == Some(true);
+    let message = match (modern && !complete, members.is_empty()) {
+        (false, _) => result_message(id, &[&text]),
+        (true, true) => result_message(id, &[b"{\"resultType\":\"complete\"}"]),
+        (true, false) => result_message(id, &[b"{\"resultType\":\"complete\",", text.get(1..).unwrap_or_default()]),
+    };
+    Ok(Answer { message, text, tool_error })
+}
+
+/// Checks a JSON-RPC error of at most `limit` bytes. The message is serialized again from the parsed error.
+pub(super) fn check_error(id: &Id, text: Bytes, limit: u64) -> Result<Answer, Reason> {
+    let value = parse_within(&text, limit, &Limits::RESULT)?;
+    let code = value.get("code").and_then(Value::as_i64).ok_or(Reason::UpstreamInvalid)?;
+    let message = value.get("message").and_then(Value::as_str).ok_or(Reason::UpstreamInvalid)?;
+    let data = value.get("data").map(|data| {
+        let mut out = Vec::new();
+        write(data, &mut out);
+        out
+    });
+    let failure = Failure { status: StatusCode::OK, code: released_code(code), message, data: data.as_deref() };
+    let message = error_message(Some(id), &failure);
+    Ok(Answer { message, text, tool_error: true })
+}
+
+/// Returns the code under which a server's error is released. Codes with a meaning between client and gateway are not
+/// passed on (MCP 2026-07-28 reserves −32020 to −32099).
+fn released_code(code: i64) -> i32 {
+    match code {
+        -32700 | -32603..=-32600 => i32::try_from(code).unwrap_or(-32603),
+        -32768..=-30000 => -32603,
+        other => i32::try_from(other).unwrap_or(-32603),
+    }
+}
+
+fn parse_within<'a>(text: &'a [u8], limit: u64, limits: &Limits) -> Result<Value<'a>, Reason> {
+    if text.len() as u64 > limit {
+        return Err(Reason::ResponseTooLarge);
+    }
+    parse(text, limits).map_err(|_| Reason::UpstreamInvalid)
+}
+
+/// Returns a progress notification under the caller's token, or `None` if `params` are not valid. Only known members
+/// are passed on.
+pub(super) fn progress_notification(params: &[u8], token: &Id) -> Option<Vec<u8>> {
+    let value = parse(params, &Limits::REQUEST).ok()?;
+    let number = |name: &str| value.get(name).filter(|value| matches!(value, Value::Integer(_) | Value::Number(_)));
+    let mut out = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":".to_vec();
+    out.extend_from_slice(token.as_json());
+    out.extend_from_slice(b",\"progress\":");
+    write(number("progress")?, &mut out);
+    if let Some(total) = number("total") {
+        out.extend_from_slice(b",\"total\":");
+        write(total, &mut out);
+    }
+    if let Some(message) = value.get("message").and_then(Value::as_str) {
+        out.extend_from_slice(b",\"message\":");
+        write_str(message, &mut out);
+    }
+    out.extend_from_slice(b"}}");
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn id() -> Id {
+        Id::from_value(&Value::Integer(7)).unwrap()
+    }
+
+    fn result(text: &str, modern: bool) -> Result<String, Reason> {
+        check_result(&id(), Bytes::copy_from_slice(text.as_bytes()), 1000, modern)
+            .map(|answer| String::from_utf8(answer.message).unwrap())
+    }
+
+    #[test]
+    fn a_result_passes_byte_for_byte() {
+        let text = r#"{ "content" : [], "x-unknown": {"n": 1.50e2, "big": 12345678901234567890}, "isError":false }"#;
+        assert_eq!(result(text, false).unwrap(), format!(r#"{{"jsonrpc":"2.0","id":7,"result":{text}}}"#));
+    }
+
+    #[test]
+    fn every_modern_result_is_marked_complete() {
+        let result_type = |text: &str| {
+            let message: serde_json::Value = serde_json::from_str(&result(text, true).unwrap()).unwrap();
+            message["result"]["resultType"].clone()
+        };
+        for text in ["{}", "{ }", r#"{"content":[]}"#, r#"{"resultType":"complete","content":[]}"#] {
+            assert_eq!(result_type(text), "complete", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_result_that_could_mislead_the_caller_is_withheld() {
+        for text in [
+            "[]",
+            "\"text\"",
+            r#"{"resultType":"input_required"}"#,
+            r#"{"_meta":{"mcp-fleet.dev/denial":{"reason":"rate_limited"}}}"#,
+            r#"{"_meta":{"mcp-fl\u0065et.dev/denial":{}}}"#,
+            r#"{"_meta":7}"#,
+            r#"{"isError":false,"isError":true}"#,
+            r#"{"a":"\ud800"}"#,
+        ] {
+            assert_eq!(result(text, true), Err(Reason::UpstreamInvalid), "{text}");
+        }
+        let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(400), "]".repeat(400));
+        assert_eq!(result(&deep, true), Err(Reason::UpstreamInvalid));
+        let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(1000));
+        assert_eq!(result(&long, true), Err(Reason::ResponseTooLarge));
+    }
+
+    #[test]
+    fn a_servers_error_cannot_use_the_codes_of_the_gateway() {
+        let code = |text: &str| {
+            let answer = check_error(&id(), Bytes::copy_from_slice(text.as_bytes()), 1000).unwrap();
+            let message: serde_json::Value = serde_json::from_slice(&answer.message).unwrap();
+            message["error"]["code"].as_i64().unwrap()
+        };
+        assert_eq!(code(r#"{"code":-32602,"message":"m","data":{"a":1}}"#), -32602);
+        assert_eq!(code(r#"{"code":42,"message":"m"}"#), 42);
+        for reserved in [-32020, -32022, -32042, -32002, -31000] {
+            assert_eq!(code(&format!(r#"{{"code":{reserved},"message":"m"}}"#)), -32603);
+        }
+        assert!(check_error(&id(), Bytes::from_static(br#"{"code":"1","message":"m"}"#), 1000).is_err());
+    }
+
+    #[test]
+    fn progress_gets_the_callers_token_and_only_known_members() {
+        let token = Id::from_value(&Value::String("t".into())).unwrap();
+        let written =
+            progress_notification(br#"{"progressToken":99,"progress":1,"total":2.5,"message":"m","x":1}"#, &token)
+                .unwrap();
+        assert_eq!(
+            String::from_utf8(written).unwrap(),
+            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"t","progress":1,"total":2.5,"message":"m"}}"#
+        );
+        assert!(progress_notification(br#"{"message":"m"}"#, &token).is_none());
+    }
+}

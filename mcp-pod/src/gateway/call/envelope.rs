@@ -1,0 +1,85 @@
+//! Writes the two lines in which a call travels to the shim ([`crate::envelope`]).
+
+use bytes::Bytes;
+use mcp_fleet_policy::json::{Value, write, write_str};
+use mcp_fleet_policy::rules::PathArgument;
+use ulid::Ulid;
+
+use crate::envelope::{CallHeader, PathCheck, VERSION};
+use crate::gateway::policy::ToolGrant;
+use crate::gateway::request::Trace;
+
+/// The two lines, and the arguments in them.
+#[derive(Debug)]
+pub(super) struct Envelope {
+    pub(super) whole: Bytes,
+    pub(super) arguments: Bytes,
+}
+
+/// Contents of the envelope that differ between the calls of one tool.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) id: Ulid,
+    pub(super) paths: &'a [PathArgument<'a, 'a>],
+    /// Whether the caller wants progress.
+    pub(super) progress: bool,
+    /// Arguments as they were validated.
+    pub(super) arguments: Option<&'a Value<'a>>,
+    pub(super) trace: &'a Trace<'a>,
+    /// Length of the caller's message in bytes: an estimate of the length of the envelope.
+    pub(super) length: usize,
+}
+
+/// Serializes the validated arguments again instead of copying the caller's text, so that the server cannot read them
+/// differently.
+pub(super) fn write_arguments(arguments: Option<&Value<'_>>, out: &mut Vec<u8>) {
+    match arguments {
+        Some(arguments) => write(arguments, out),
+        None => out.extend_from_slice(b"{}"),
+    }
+}
+
+/// Writes the header line and the line of parameters.
+pub(super) fn write_envelope(grant: &ToolGrant, call: &Call<'_>) -> Envelope {
+    let Call { id, paths, progress, arguments, trace, length } = *call;
+    let header = CallHeader {
+        version: VERSION,
+        call: id.to_string(),
+        principal: grant.subject.principal_uid.to_string(),
+        timeout_ms: u64::try_from(grant.timeout.as_millis()).unwrap_or(u64::MAX),
+        max_response: grant.max_response,
+        progress,
+        paths: paths
+            .iter()
+            .map(|path| PathCheck { value: path.value.to_owned(), within: path.within.to_vec() })
+            .collect(),
+    };
+    let mut out = Vec::with_capacity(length + length / 16 + 512);
+    // Serializing strings and numbers cannot fail. If it did, the shim would refuse the empty line.
+    let _ = serde_json::to_writer(&mut out, &header);
+    out.extend_from_slice(b"\n{\"name\":");
+    write_str(grant.subject.tool.known(), &mut out);
+    out.extend_from_slice(b",\"arguments\":");
+    let start = out.len();
+    write_arguments(arguments, &mut out);
+    let arguments = start..out.len();
+    write_trace(trace, &mut out);
+    out.extend_from_slice(b"}\n");
+    let whole = Bytes::from(out);
+    Envelope { arguments: whole.slice(arguments), whole }
+}
+
+fn write_trace(trace: &Trace<'_>, out: &mut Vec<u8>) {
+    let members = [("traceparent", &trace.parent), ("tracestate", &trace.state)];
+    let mut opened = false;
+    for (name, value) in members.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+        out.extend_from_slice(if opened { b"," } else { b",\"_meta\":{" });
+        opened = true;
+        write_str(name, out);
+        out.push(b':');
+        write_str(value, out);
+    }
+    if opened {
+        out.push(b'}');
+    }
+}

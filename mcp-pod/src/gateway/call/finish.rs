@@ -1,0 +1,93 @@
+//! The end of a call: checks the answer, settles the call, and writes the message that the caller gets.
+
+use http::Response;
+use mcp_fleet_policy::budget::Charge;
+use mcp_fleet_policy::denial::Denial;
+use mcp_fleet_policy::reason::Reason;
+use tracing::{info, warn};
+
+use super::answer::{Answer, check_error, check_result};
+use super::settle::{Outcome, Settlement};
+use crate::gateway::log_throttle::LogThrottle;
+use crate::gateway::request::Id;
+use crate::gateway::respond::{Body, denied_call, message, result_message};
+use crate::gateway::upstream::{Event, UpstreamError};
+
+static LOG_THROTTLE: LogThrottle = LogThrottle::new();
+
+/// Why a call got no answer that can be released, and what it costs.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) reason: Reason,
+    pub(super) charge: Charge,
+    /// Error of the upstream, if that is the cause.
+    error: Option<UpstreamError>,
+}
+
+impl Failed {
+    /// A failure of a call that the server may have seen.
+    pub(super) const fn charged(reason: Reason) -> Self {
+        Self { reason, charge: Charge::Full, error: None }
+    }
+}
+
+impl From<UpstreamError> for Failed {
+    fn from(error: UpstreamError) -> Self {
+        let (reason, charge) = match &error {
+            // The shim answers with a status other than 200 only before it has given the call to its server.
+            UpstreamError::Connect(_) | UpstreamError::Paused | UpstreamError::Status(_) => {
+                (Reason::UpstreamUnavailable, Charge::Nothing)
+            }
+            UpstreamError::Broken(_) => (Reason::UpstreamUnavailable, Charge::Full),
+            UpstreamError::Malformed(_) => (Reason::UpstreamInvalid, Charge::Full),
+            UpstreamError::TooLarge => (Reason::ResponseTooLarge, Charge::Full),
+        };
+        Self { reason, charge, error: Some(error) }
+    }
+}
+
+/// Settles a call whose server has no address, and answers it.
+pub(super) fn fail_unreachable(settlement: Settlement, id: &Id) -> Response<Body> {
+    let failed = Failed { reason: Reason::UpstreamUnavailable, charge: Charge::Nothing, error: None };
+    message(finish(settlement, id, Err(failed)))
+}
+
+/// Settles a call and returns the message that ends it. `ended` is the last event of the exchange.
+pub(super) fn finish(settlement: Settlement, id: &Id, ended: Result<Event, Failed>) -> Vec<u8> {
+    let modern = !settlement.revision.is_legacy();
+    let limit = settlement.grant.max_response;
+    let checked = ended.and_then(|event| match event {
+        Event::Result(text) => check_result(id, text, limit, modern).map(Ok).map_err(Failed::charged),
+        Event::Error(text) => check_error(id, text, limit).map(Ok).map_err(Failed::charged),
+        Event::Refused(refusal) => Ok(Err(refusal)),
+        Event::Progress(_) => Err(Failed::charged(Reason::UpstreamInvalid)),
+    });
+    let (reason, outcome) = match checked {
+        Ok(Ok(answer)) => {
+            let Answer { message, text, tool_error } = answer;
+            settlement.settle(Outcome::Answered { answer: text, tool_error });
+            return message;
+        }
+        Ok(Err(refusal)) => {
+            let reason = Reason::from_name(&refusal.reason).unwrap_or(Reason::UpstreamInvalid);
+            info!(call = %settlement.call, reason = reason.as_str(), detail = refusal.detail, "the shim refused a call");
+            let outcome = match (refusal.forwarded, reason) {
+                (false, Reason::PathOutsideRoots) => Outcome::Denied(reason),
+                (false, _) => Outcome::Failed(reason, Charge::Nothing),
+                (true, _) => Outcome::Failed(reason, Charge::Full),
+            };
+            (reason, outcome)
+        }
+        Err(Failed { reason, charge, error }) => {
+            if let Some(error) = &error
+                && LOG_THROTTLE.allows()
+            {
+                let error: &dyn std::error::Error = error;
+                warn!(error, call = %settlement.call, "failed to forward a call");
+            }
+            (reason, Outcome::Failed(reason, charge))
+        }
+    };
+    settlement.settle(outcome);
+    result_message(id, &[&denied_call(&Denial::new(reason), modern)])
+}

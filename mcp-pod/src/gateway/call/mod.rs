@@ -1,0 +1,159 @@
+//! `tools/call`, from its parameters to its settlement.
+//!
+//! Start with [`call`]. [`mod@admit`] decides about the call and reserves what it needs, [`envelope`] writes it for the
+//! shim, [`forward`] sends it and reads the answer. [`finish`] checks the answer ([`answer`]) and settles the call
+//! ([`settle`]), however it ended. [`detach`] keeps a legacy call running after its client has gone.
+
+mod admit;
+mod answer;
+mod detach;
+mod envelope;
+mod finish;
+mod forward;
+mod settle;
+
+use http::{Response, StatusCode};
+use mcp_fleet_policy::denial::escape_name;
+use mcp_fleet_policy::json::Members;
+use tracing::{Instrument as _, Span, debug_span};
+use ulid::Ulid;
+
+use super::audit::RequestRecord;
+use super::request::{CallParams, Id, ParamsError, Revision};
+use super::respond::{Body, Failure, Rejection, denied_call, error, result};
+use super::state::{LegacySession, RequestContext};
+use admit::{NotAdmitted, admit};
+use detach::Detach;
+use envelope::{Call, write_arguments, write_envelope};
+use finish::fail_unreachable;
+use forward::Forward;
+use settle::Settlement;
+
+/// Handles one `tools/call`. `session` is the legacy session in which it can be cancelled.
+pub(crate) async fn call(
+    context: &RequestContext<'_>,
+    record: &mut RequestRecord,
+    revision: Revision,
+    id: Id,
+    params: Members<'_>,
+    session: Option<LegacySession>,
+) -> Result<Response<Body>, Rejection> {
+    let params = CallParams::read(params)
+        .map_err(|ParamsError(text)| Rejection::invalid_params(&id, &format!("Invalid params: {text}")))?;
+    let (tenant, server) = (&context.policy.tenant_policy().tenant, &context.view.server().name);
+    let span = span(record.call, tenant, server, &params.name);
+    run(context, record, revision, id, params, session, span.clone()).instrument(span).await
+}
+
+/// Returns the span of one call, whose fields are on every log line about the call.
+///
+/// At the default level INFO the span is disabled and costs nothing; lines of that level name the call themselves.
+fn span(call: Ulid, tenant: &str, server: &str, tool: &str) -> Span {
+    debug_span!("call", %call, tenant, server, tool = %escape_name(tool))
+}
+
+async fn run(
+    context: &RequestContext<'_>,
+    record: &mut RequestRecord,
+    revision: Revision,
+    id: Id,
+    params: CallParams<'_>,
+    session: Option<LegacySession>,
+    span: Span,
+) -> Result<Response<Body>, Rejection> {
+    let arguments = params.arguments.as_ref();
+    let (grant, paths, resources) = match admit(context, &params.name, arguments).await {
+        Ok(admitted) => admitted,
+        Err(not_admitted) => {
+            let mut written = Vec::new();
+            write_arguments(arguments, &mut written);
+            record.arguments = Some(context.policy.argument_key.digest(&written));
+            let rejection = reject(not_admitted, &id, revision, &params.name);
+            record.tool = Some(params.name.into_owned());
+            return Err(rejection);
+        }
+    };
+    let progress_token = params.progress.filter(|_| context.events);
+    let envelope = write_envelope(
+        &grant,
+        &Call {
+            id: record.call,
+            paths: &paths,
+            progress: progress_token.is_some(),
+            arguments,
+            trace: &params.trace,
+            length: context.length,
+        },
+    );
+    let settlement = Settlement {
+        state: context.state.clone(),
+        grant,
+        revision,
+        started: record.started,
+        call: record.call,
+        arguments: envelope.arguments,
+        resources: Some(resources),
+    };
+    let Some(upstream) = context.policy.upstream(context.view) else {
+        return Ok(fail_unreachable(settlement, &id));
+    };
+    let cancellable = session.map(|session| context.state.legacy_calls.enter(session, id.clone()));
+    let forward = Forward {
+        upstream: upstream.clone(),
+        envelope: envelope.whole,
+        id,
+        progress_token,
+        cancellable,
+        settlement,
+        span: span.clone(),
+    };
+    if revision.is_legacy() {
+        // Up to 2025-11-25 a lost connection does not cancel a call.
+        return Ok(Detach::new(forward.run().instrument(span)).await);
+    }
+    Ok(forward.run().await)
+}
+
+fn reject(not_admitted: NotAdmitted, id: &Id, revision: Revision, tool: &str) -> Rejection {
+    match not_admitted {
+        NotAdmitted::UnknownTool(reason) => {
+            let text = format!("Unknown tool: {}", escape_name(tool));
+            let failure = Failure { status: StatusCode::OK, code: -32602, message: &text, data: None };
+            Rejection::new(reason, error(Some(id), &failure))
+        }
+        NotAdmitted::Denied(denial) => {
+            let response = result(id, &[&denied_call(&denial, !revision.is_legacy())]);
+            Rejection::new(denial.reason, response)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Read as _;
+
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn log_lines_about_a_call_carry_its_fields() {
+        let mut log = tempfile::tempfile().unwrap();
+        let writer = log.try_clone().unwrap();
+        let subscriber = tracing_subscriber::fmt().json().with_max_level(Level::DEBUG).with_writer(writer).finish();
+        let call = Ulid::from_parts(0, 7);
+        tracing::subscriber::with_default(subscriber, || {
+            span(call, "acme", "files", "read").in_scope(|| tracing::warn!("something"));
+        });
+        std::io::Seek::rewind(&mut log).unwrap();
+        let mut line = String::new();
+        log.read_to_string(&mut line).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let fields = serde_json::json!({
+            "name": "call", "call": call.to_string(), "tenant": "acme", "server": "files", "tool": "read",
+        });
+        assert_eq!(line["span"], fields);
+    }
+}

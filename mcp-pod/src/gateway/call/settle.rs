@@ -1,0 +1,109 @@
+//! Settlement of an admitted call: charge, counters and audit line, exactly once however the call ends.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use mcp_fleet_policy::budget::Charge;
+use mcp_fleet_policy::governor::Permit;
+use mcp_fleet_policy::reason::Reason;
+use mcp_fleet_policy::units::Micros;
+use ulid::Ulid;
+
+use crate::gateway::audit::{CallRecord, Decision, Line, LineSlot};
+use crate::gateway::budget::Reservation;
+use crate::gateway::policy::ToolGrant;
+use crate::gateway::request::Revision;
+use crate::gateway::state::{ActiveRequest, State};
+
+/// How a call ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// An answer of the server was released.
+    Answered {
+        /// Result or error, as the server wrote it.
+        answer: Bytes,
+        /// Whether the server reported that the tool failed.
+        tool_error: bool,
+    },
+    /// The shim refused the call before the server saw it.
+    Denied(Reason),
+    /// There was no answer that could be released.
+    Failed(Reason, Charge),
+}
+
+/// An admitted call that is not settled yet. If it is dropped (its client went away, which cancels a modern call), the
+/// call is settled as cancelled and charged in full.
+#[derive(Debug)]
+pub(super) struct Settlement {
+    pub(super) state: Arc<State>,
+    pub(super) grant: Arc<ToolGrant>,
+    pub(super) revision: Revision,
+    pub(super) started: Instant,
+    pub(super) call: Ulid,
+    /// Arguments as they are forwarded.
+    pub(super) arguments: Bytes,
+    /// Absent once the call is settled.
+    pub(super) resources: Option<Resources>,
+}
+
+/// Resources that an admitted call holds until it is settled.
+#[derive(Debug)]
+pub(super) struct Resources {
+    /// Keeps the gateway running until the call has ended, even after its client has gone.
+    pub(super) active: ActiveRequest,
+    pub(super) slot: LineSlot,
+    pub(super) permit: Permit,
+    pub(super) reservation: Reservation,
+}
+
+impl Settlement {
+    /// Settles the call.
+    pub(super) fn settle(mut self, outcome: Outcome) {
+        self.end(outcome);
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        let Some(Resources { active, slot, permit, reservation }) = self.resources.take() else { return };
+        let Self { state, grant, revision, started, call, arguments, resources: _ } = self;
+        let duration = started.elapsed();
+        let mut result = None;
+        let (decision, reason, charge, error) = match outcome {
+            Outcome::Answered { tool_error, answer } => {
+                result = Some(answer);
+                (Decision::Allowed, None, Charge::Full, if tool_error { "tool_error" } else { "" })
+            }
+            Outcome::Denied(reason) => (Decision::Denied, Some(reason), Charge::Nothing, reason.as_str()),
+            Outcome::Failed(reason, charge) => (Decision::Failed, Some(reason), charge, reason.as_str()),
+        };
+        reservation.settle(charge);
+        drop(permit);
+        let cost = if charge == Charge::Full { grant.price } else { Micros::ZERO };
+        grant.metrics.count(decision);
+        grant.metrics.add_spend(cost);
+        if let Some(reason) = reason {
+            state.metrics.count_denial(&grant.subject, reason);
+        }
+        if error.is_empty() {
+            grant.metrics.observe_duration(&state.metrics, &grant.subject, *revision, duration);
+        } else {
+            state.metrics.observe_duration(&grant.subject, Some(*revision), error, duration);
+        }
+        let record = CallRecord {
+            slot,
+            subject: Arc::clone(&grant.subject),
+            line: Line::new(*call, decision, reason, cost, duration),
+            key: grant.argument_key.clone(),
+            arguments: std::mem::take(arguments),
+            result,
+        };
+        // The gateway does not end before the line is written.
+        record.submit(active);
+    }
+}
+
+impl Drop for Settlement {
+    fn drop(&mut self) {
+        self.end(Outcome::Failed(Reason::Cancelled, Charge::Full));
+    }
+}

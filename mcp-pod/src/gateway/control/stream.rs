@@ -1,0 +1,213 @@
+//! One control stream, from the dial to its end.
+
+use std::time::Duration;
+
+use mcp_fleet_control::wire::{self, from_gateway, from_operator};
+use mcp_fleet_control::{feature, version};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Status, Streaming};
+
+use super::dial::{DialError, OperatorDialer};
+use super::intake::Intake;
+use super::message;
+use crate::gateway::budget::Leases;
+
+/// Longest time from the connection to the operator's hello. The operator first has the API server review the token.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time without a proof of freshness. A leader sends one every few seconds; without it the gateway redials.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the leases are checked for reports that are due.
+const TICK_PERIOD: Duration = Duration::from_millis(500);
+/// Longest wait for an event. A longer one shows that the process was paused, because there is a tick every
+/// [`TICK_PERIOD`]. Messages that it reads then may be old.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Messages that can wait to be sent. A stream that is further behind is ended.
+const OUTBOX_CAPACITY: usize = 4096;
+
+/// Why a control stream ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StreamEnd {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("failed to keep the stream open: the operator ended it: {}: {}", .0.code(), .0.message())]
+    Status(Box<Status>),
+    #[error("failed to keep the stream open: the operator closed it")]
+    Closed,
+    #[error("failed to open the stream: no hello in time")]
+    NoHello,
+    #[error(
+        "failed to open the stream: the operator speaks version {0}, this gateway {min} to {max}",
+        min = version::MIN,
+        max = version::MAX
+    )]
+    Version(u32),
+    #[error("failed to keep the stream open: no proof of freshness in time")]
+    NoProof,
+    #[error("failed to keep the stream open: the operator does not read its messages")]
+    Blocked,
+    #[error("failed to keep the stream open: this process was paused, and waiting messages may be old")]
+    Paused,
+}
+
+impl StreamEnd {
+    /// Returns whether the other end is a replica that is not the leader.
+    pub(super) fn is_not_leader(&self) -> bool {
+        matches!(self, Self::Status(status) if version::is_not_leader(status))
+    }
+}
+
+impl From<Status> for StreamEnd {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+/// Runs one control stream to its end. Calls `connected` once it is open.
+pub(super) async fn run(
+    dialer: &OperatorDialer,
+    intake: &Intake,
+    leases: &Leases,
+    connected: impl FnOnce(),
+) -> StreamEnd {
+    match open(dialer, intake, leases).await {
+        Ok((inbound, outbox)) => {
+            connected();
+            tracing::info!("control stream is up");
+            match (Stream { intake, leases, inbound, outbox }).serve().await {
+                Ok(()) => StreamEnd::Closed,
+                Err(end) => end,
+            }
+        }
+        Err(end) => end,
+    }
+}
+
+type Outbox = mpsc::Sender<wire::FromGateway>;
+
+/// Connects to the operator and exchanges hellos.
+async fn open(
+    dialer: &OperatorDialer,
+    intake: &Intake,
+    leases: &Leases,
+) -> Result<(Streaming<wire::FromOperator>, Outbox), StreamEnd> {
+    let (mut client, bearer) = dialer.dial().await?;
+    let (outbox, outgoing) = mpsc::channel(OUTBOX_CAPACITY);
+    let (generation, digest) = intake.enforced();
+    let hello = wire::GatewayHello {
+        min_version: version::MIN,
+        max_version: version::MAX,
+        features: feature::known(),
+        epoch: leases.epoch().to_owned(),
+        generation,
+        digest,
+    };
+    send(&outbox, from_gateway::Message::Hello(hello))?;
+    let mut request = Request::new(ReceiverStream::new(outgoing));
+    request.metadata_mut().insert("authorization", bearer);
+    let hello = async {
+        let mut inbound = client.connect(request).await?.into_inner();
+        let first = inbound.message().await?.and_then(|message| message.message);
+        Ok::<_, StreamEnd>((inbound, first))
+    };
+    let (inbound, first) = timeout(HELLO_TIMEOUT, hello).await.map_err(|_| StreamEnd::NoHello)??;
+    let Some(from_operator::Message::Hello(wire::OperatorHello { version })) = first else {
+        return Err(StreamEnd::NoHello);
+    };
+    if !(version::MIN..=version::MAX).contains(&version) {
+        return Err(StreamEnd::Version(version));
+    }
+    Ok((inbound, outbox))
+}
+
+/// Queues a message without waiting: an operator that does not read must not keep this gateway from reading.
+fn send(outbox: &Outbox, message: from_gateway::Message) -> Result<(), StreamEnd> {
+    outbox.try_send(wire::FromGateway { message: Some(message) }).map_err(|_| StreamEnd::Blocked)
+}
+
+/// An event that a stream waits for.
+enum Event {
+    /// A message arrived, or the stream ended.
+    Received(Option<wire::FromOperator>),
+    /// Requests or reports have to be sent at once.
+    SendNow,
+    /// The leases have to be checked.
+    Tick,
+}
+
+/// An open control stream.
+struct Stream<'a> {
+    intake: &'a Intake,
+    leases: &'a Leases,
+    inbound: Streaming<wire::FromOperator>,
+    outbox: Outbox,
+}
+
+impl Stream<'_> {
+    /// Serves the stream until the operator closes it or an error occurs.
+    async fn serve(mut self) -> Result<(), StreamEnd> {
+        self.leases.resend_unanswered();
+        let mut ticks = interval(TICK_PERIOD);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut proof_deadline = Instant::now() + PROOF_TIMEOUT;
+        loop {
+            let started = Instant::now();
+            let event = tokio::select! {
+                received = self.inbound.message() => Event::Received(received?),
+                () = self.leases.something_to_send() => Event::SendNow,
+                _ = ticks.tick() => Event::Tick,
+                () = tokio::time::sleep_until(proof_deadline) => return Err(StreamEnd::NoProof),
+            };
+            // A proof carries the age it had when it was sent. After a pause it may have waited here for as long.
+            if started.elapsed() > MAX_WAIT {
+                return Err(StreamEnd::Paused);
+            }
+            match event {
+                Event::Received(None) => return Ok(()),
+                Event::Received(Some(message)) => {
+                    if let Some(from_operator::Message::Freshness(_)) = message.message {
+                        proof_deadline = Instant::now() + PROOF_TIMEOUT;
+                    }
+                    self.receive(message)?;
+                }
+                Event::SendNow => self.send_all()?,
+                Event::Tick => {
+                    self.leases.expire_leases();
+                    self.send_all()?;
+                }
+            }
+        }
+    }
+
+    fn receive(&self, message: wire::FromOperator) -> Result<(), StreamEnd> {
+        match message.message {
+            Some(from_operator::Message::Policy(push)) => {
+                let ack = self.intake.handle_push(&push);
+                send(&self.outbox, from_gateway::Message::Ack(ack))?;
+            }
+            Some(from_operator::Message::Freshness(proof)) => self.intake.handle_proof(&proof),
+            Some(from_operator::Message::Lease(answer)) => self.leases.answer(message::answer_from_wire(answer)),
+            Some(from_operator::Message::SpendAck(ack)) => self.leases.acknowledge_report(&ack.lease, ack.sequence),
+            Some(from_operator::Message::Recall(recall)) => {
+                self.leases.return_lease(&recall.lease);
+                self.send_all()?;
+            }
+            // A second hello carries nothing new. Messages that this version does not know are ignored: whatever a
+            // gateway must understand is in the policy, which lists the features that it requires.
+            Some(from_operator::Message::Hello(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    /// Sends all reports and requests. Reports go first, because what they return can be leased again.
+    fn send_all(&self) -> Result<(), StreamEnd> {
+        for report in self.leases.take_reports() {
+            send(&self.outbox, from_gateway::Message::Spend(message::report_to_wire(report)))?;
+        }
+        for request in self.leases.take_lease_requests() {
+            send(&self.outbox, from_gateway::Message::LeaseRequest(message::request_to_wire(request)))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! Counters and histograms.
+//!
+//! Labels are names of API objects or from closed sets, never text that a caller sent. The series of one tool's calls
+//! are looked up once for each policy ([`ToolMetrics`]).
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use mcp_fleet_policy::reason::Reason;
+use mcp_fleet_policy::units::Micros;
+use prometheus::{
+    Counter, CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+
+use super::audit::{Decision, Subject};
+use super::request::Revision;
+
+/// Bucket bounds of the OpenTelemetry histogram `mcp.server.operation.duration`, in seconds.
+const SECONDS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+
+/// All metrics of one gateway.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    calls: IntCounterVec,
+    denials: IntCounterVec,
+    spend: CounterVec,
+    durations: HistogramVec,
+    generation: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Registers all metrics in a new registry.
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let calls = IntCounterVec::new(
+            Opts::new("mcp_pod_calls_total", "Calls of tools by how they were decided"),
+            &["tenant", "principal", "server", "tool", "decision"],
+        )?;
+        let denials = IntCounterVec::new(
+            Opts::new("mcp_pod_denials_total", "Rejection and failed requests by reason (docs/reasons.md)"),
+            &["tenant", "server", "reason"],
+        )?;
+        let spend = CounterVec::new(
+            Opts::new("mcp_pod_spend_total", "Money spent since this gateway started, in units of the currency"),
+            &["tenant", "principal", "server", "tool", "currency"],
+        )?;
+        let durations = HistogramVec::new(
+            HistogramOpts::new(
+                "mcp_server_operation_duration_seconds",
+                "From the head of a request to the end of its answer (OpenTelemetry mcp.server.operation.duration)",
+            )
+            .buckets(SECONDS.to_vec()),
+            &["server", "mcp_method_name", "gen_ai_tool_name", "mcp_protocol_version", "error_type"],
+        )?;
+        let generation = IntGaugeVec::new(
+            Opts::new("mcp_fleet_policy_generation", "The generation of the policy that this gateway enforces"),
+            &["tenant"],
+        )?;
+        registry.register(Box::new(calls.clone()))?;
+        registry.register(Box::new(denials.clone()))?;
+        registry.register(Box::new(spend.clone()))?;
+        registry.register(Box::new(durations.clone()))?;
+        registry.register(Box::new(generation.clone()))?;
+        Ok(Self { registry, calls, denials, spend, durations, generation })
+    }
+
+    /// Returns the registry that all metrics are in.
+    pub(crate) const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Sets the generation in force.
+    pub(crate) fn set_generation(&self, tenant: &str, generation: u64) {
+        self.generation.with_label_values(&[tenant]).set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a request that was denied or failed.
+    pub(crate) fn count_denial(&self, subject: &Subject<'_>, reason: Reason) {
+        self.denials.with_label_values(&[&*subject.tenant, subject.server.known(), reason.as_str()]).inc();
+    }
+
+    /// Counts a denied call that has no [`ToolMetrics`], because the tool is not granted or does not exist.
+    pub(crate) fn count_denied_call(&self, subject: &Subject<'_>) {
+        self.calls(subject, Decision::Denied).inc();
+    }
+
+    /// Records how long a request took, unless its method is not offered. `error` is a reason, `tool_error` or empty.
+    pub(crate) fn observe_duration(
+        &self,
+        subject: &Subject<'_>,
+        revision: Option<Revision>,
+        error: &'static str,
+        duration: Duration,
+    ) {
+        if !subject.method.known().is_empty() {
+            self.duration(subject, revision, error).observe(duration.as_secs_f64());
+        }
+    }
+
+    fn calls(&self, subject: &Subject<'_>, decision: Decision) -> IntCounter {
+        let Subject { tenant, principal, server, tool, .. } = subject;
+        self.calls.with_label_values(&[&**tenant, &**principal, server.known(), tool.known(), decision.as_str()])
+    }
+
+    fn duration(&self, subject: &Subject<'_>, revision: Option<Revision>, error: &'static str) -> Histogram {
+        let Subject { server, method, tool, .. } = subject;
+        let revision = revision.map_or("", Revision::as_str);
+        self.durations.with_label_values(&[server.known(), method.known(), tool.known(), revision, error])
+    }
+}
+
+/// Series of the calls of one tool by one principal.
+#[derive(Debug)]
+pub(crate) struct ToolMetrics {
+    allowed: IntCounter,
+    denied: IntCounter,
+    failed: IntCounter,
+    spend: Option<Counter>,
+    durations: [OnceLock<Histogram>; 3],
+}
+
+impl ToolMetrics {
+    pub(crate) fn new(metrics: &Metrics, subject: &Subject<'_>, currency: Option<&str>) -> Self {
+        let Subject { tenant, principal, server, tool, .. } = subject;
+        let spend = |currency| {
+            metrics.spend.with_label_values(&[&**tenant, &**principal, server.known(), tool.known(), currency])
+        };
+        Self {
+            allowed: metrics.calls(subject, Decision::Allowed),
+            denied: metrics.calls(subject, Decision::Denied),
+            failed: metrics.calls(subject, Decision::Failed),
+            spend: currency.map(spend),
+            durations: Default::default(),
+        }
+    }
+
+    /// Counts a call.
+    pub(crate) fn count(&self, decision: Decision) {
+        match decision {
+            Decision::Allowed => self.allowed.inc(),
+            Decision::Denied => self.denied.inc(),
+            Decision::Failed => self.failed.inc(),
+        }
+    }
+
+    /// Adds the cost of a call.
+    pub(crate) fn add_spend(&self, cost: Micros) {
+        if let Some(spend) = &self.spend
+            && cost > Micros::ZERO
+        {
+            #[expect(clippy::cast_precision_loss, reason = "the metric is a float; the ledger has the exact sum")]
+            spend.inc_by(cost.get() as f64 / 1e6);
+        }
+    }
+
+    /// Records how long an allowed call took.
+    pub(crate) fn observe_duration(
+        &self,
+        metrics: &Metrics,
+        subject: &Subject<'_>,
+        revision: Revision,
+        duration: Duration,
+    ) {
+        let slot = usize::from(revision.code()) - 1;
+        self.durations[slot]
+            .get_or_init(|| metrics.duration(subject, Some(revision), ""))
+            .observe(duration.as_secs_f64());
+    }
+}

@@ -1,0 +1,135 @@
+//! One generation of the policy, with everything that is worth computing once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mcp_fleet_policy::engine::{CompileError, Policy, PrincipalRef, ServerAccess, ToolAccess};
+use mcp_fleet_policy::list;
+use mcp_fleet_policy::model::TenantPolicy;
+use parking_lot::RwLock;
+
+use super::ToolGrant;
+use super::tool_lists::ToolLists;
+use crate::gateway::audit::ArgumentKey;
+use crate::gateway::metrics::Metrics;
+use crate::gateway::request::{SealError, SessionSealer, TokenVerifier};
+use crate::gateway::upstream::{Dialer, Report, Upstream};
+use crate::tls::TlsError;
+
+/// Why a policy was not installed. The previous policy stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// A newer generation is in force.
+    #[error("failed to install generation {offered}: generation {current} is in force")]
+    Older {
+        /// Generation of the policy that was not installed.
+        offered: u64,
+        /// Generation in force.
+        current: u64,
+    },
+    /// The policy contradicts itself, or has a rule that cannot be enforced.
+    #[error("failed to compile the policy")]
+    Compile(#[from] CompileError),
+    /// The session key of the policy is not usable.
+    #[error("failed to use the policy's session key")]
+    SessionKey(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The identity of a server is not usable for TLS.
+    #[error("failed to prepare the TLS configuration for a server")]
+    Upstream(#[from] TlsError),
+}
+
+impl From<SealError> for InstallError {
+    fn from(error: SealError) -> Self {
+        Self::SessionKey(Box::new(error))
+    }
+}
+
+/// A policy with its lookup tables, and the caches that live as long as it does.
+#[derive(Debug)]
+pub(crate) struct ActivePolicy {
+    pub(crate) compiled: Policy,
+    pub(crate) token_verifier: Arc<TokenVerifier>,
+    pub(crate) session_sealer: SessionSealer,
+    pub(crate) argument_key: ArgumentKey,
+    /// Upstreams by the index of the server.
+    upstreams: Vec<Option<Arc<Upstream>>>,
+    /// Grants by index of the principal and address of the tool, added when a tool is first called.
+    tool_grants: RwLock<HashMap<(usize, usize), Arc<ToolGrant>, foldhash::fast::RandomState>>,
+    tool_lists: ToolLists,
+}
+
+impl ActivePolicy {
+    /// Prepares a policy. Connections and verified tokens are taken over from `previous` where nothing changed.
+    pub(crate) fn new(policy: TenantPolicy, dialer: &Dialer, previous: Option<&Self>) -> Result<Self, InstallError> {
+        let token_verifier = TokenVerifier::for_policy(&policy, previous.map(|previous| &previous.token_verifier));
+        let session_sealer = SessionSealer::new(&policy.session_key)?;
+        let argument_key = ArgumentKey::new(&policy.session_key);
+        let upstreams = policy
+            .servers
+            .iter()
+            .map(|server| {
+                Upstream::for_server(server, dialer, previous.and_then(|previous| previous.upstream_of(&server.uid)))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            compiled: Policy::new(policy)?,
+            token_verifier,
+            session_sealer,
+            argument_key,
+            upstreams,
+            tool_grants: RwLock::default(),
+            tool_lists: ToolLists::default(),
+        })
+    }
+
+    /// Returns the policy as it was published.
+    pub(crate) fn tenant_policy(&self) -> &TenantPolicy {
+        self.compiled.model()
+    }
+
+    /// Returns the UID of the principal with that index.
+    pub(crate) fn principal_uid(&self, index: usize) -> Option<&str> {
+        self.tenant_policy().principals.get(index).map(|principal| principal.uid.as_str())
+    }
+
+    /// Returns the upstream of a server, or `None` while it has no address.
+    pub(crate) fn upstream(&self, view: ServerAccess<'_>) -> Option<&Arc<Upstream>> {
+        self.upstreams.get(view.server_index())?.as_ref()
+    }
+
+    /// Returns all upstreams.
+    pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.iter().flatten()
+    }
+
+    fn upstream_of(&self, uid: &str) -> Option<&Arc<Upstream>> {
+        let index = self.tenant_policy().servers.iter().position(|server| server.uid == uid)?;
+        self.upstreams.get(index)?.as_ref()
+    }
+
+    /// Returns the grant of a tool to a principal.
+    pub(crate) fn tool_grant(
+        &self,
+        metrics: &Metrics,
+        principal: PrincipalRef<'_>,
+        access: ToolAccess<'_>,
+    ) -> Arc<ToolGrant> {
+        // The tool is part of this policy, so its address is unique for as long as this table exists.
+        let key = (principal.index(), std::ptr::from_ref(access.tool()).addr());
+        if let Some(grant) = self.tool_grants.read().get(&key) {
+            return Arc::clone(grant);
+        }
+        let grant = Arc::new(ToolGrant::new(self, metrics, principal, access));
+        Arc::clone(self.tool_grants.write().entry(key).or_insert(grant))
+    }
+
+    /// Returns the JSON array of the tools of a server that a principal sees.
+    pub(crate) fn tool_list(&self, principal: PrincipalRef<'_>, view: ServerAccess<'_>, report: &Arc<Report>) -> Bytes {
+        self.tool_lists.get((principal.index(), view.server_index()), report, || {
+            let mut tools = Vec::new();
+            list::render(view, &report.tools, &mut tools);
+            tools
+        })
+    }
+}

@@ -1,0 +1,67 @@
+//! What all calls of one tool by one principal under one policy share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_fleet_policy::budget::PricedCall;
+use mcp_fleet_policy::engine::{PrincipalRef, ToolAccess};
+use mcp_fleet_policy::model::{Budget, TenantPolicy};
+use mcp_fleet_policy::units::{Currency, Micros};
+
+use super::ActivePolicy;
+use crate::gateway::audit::{ArgumentKey, Name, Subject};
+use crate::gateway::metrics::{Metrics, ToolMetrics};
+use crate::gateway::request::TOOLS_CALL;
+
+/// Permission of a principal to call a tool.
+#[derive(Debug)]
+pub(crate) struct ToolGrant {
+    pub(crate) subject: Arc<Subject<'static>>,
+    pub(crate) argument_key: ArgumentKey,
+    /// Longest time from the forwarding of a call to its result.
+    pub(crate) timeout: Duration,
+    /// Largest result that is released, in bytes.
+    pub(crate) max_response: u64,
+    /// Price of one call.
+    pub(crate) price: Micros,
+    /// Every budget that covers a call; each must have room.
+    pub(crate) budgets: Vec<Budget>,
+    pub(crate) metrics: ToolMetrics,
+}
+
+impl ToolGrant {
+    pub(crate) fn new(
+        policy: &ActivePolicy,
+        metrics: &Metrics,
+        principal: PrincipalRef<'_>,
+        access: ToolAccess<'_>,
+    ) -> Self {
+        let TenantPolicy { tenant, generation, currency, .. } = policy.tenant_policy();
+        let (server, tool) = (access.server(), access.tool());
+        let subject = Subject {
+            tenant: tenant.clone().into(),
+            generation: *generation,
+            principal: principal.label().to_owned().into(),
+            principal_uid: principal.model().uid.clone().into(),
+            server: Name::Known(server.name.clone().into()),
+            tool: Name::Known(tool.name.clone().into()),
+            class: Some(access.class()),
+            method: Name::Known(TOOLS_CALL.into()),
+        };
+        Self {
+            argument_key: policy.argument_key.clone(),
+            timeout: server.limits.timeout,
+            max_response: server.limits.max_response.get(),
+            price: access.price(),
+            budgets: access.budgets().cloned().collect(),
+            metrics: ToolMetrics::new(metrics, &subject, currency.as_ref().map(Currency::as_str)),
+            subject: Arc::new(subject),
+        }
+    }
+
+    /// Returns one call of the tool, as the lease pool prices it.
+    pub(crate) fn priced_call(&self) -> PricedCall<'_> {
+        let Subject { principal, server, tool, .. } = &*self.subject;
+        PricedCall { principal, server: server.known(), tool: tool.known(), price: self.price }
+    }
+}

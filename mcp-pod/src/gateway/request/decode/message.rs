@@ -1,0 +1,157 @@
+//! The JSON-RPC envelope, read strictly as one request or one notification.
+
+use mcp_fleet_policy::json::{Limits, Members, Value, parse, write_str};
+
+/// The id of a request, a string or an integer, stored as JSON so that the answer repeats it exactly.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Id(Vec<u8>);
+
+impl Id {
+    /// Returns the id as JSON text.
+    pub(crate) fn as_json(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Returns the value as an id, if it is a string or an integer.
+    pub(crate) fn from_value(value: &Value<'_>) -> Option<Self> {
+        let mut json = Vec::with_capacity(16);
+        match value {
+            Value::String(text) => write_str(text, &mut json),
+            Value::Integer(number) => json.extend_from_slice(number.to_string().as_bytes()),
+            _ => return None,
+        }
+        Some(Self(json))
+    }
+}
+
+/// One message of a client.
+#[derive(Debug)]
+pub(crate) struct Message<'a> {
+    /// Absent in a notification.
+    pub(crate) id: Option<Id>,
+    pub(crate) method: String,
+    pub(crate) params: Members<'a>,
+}
+
+/// Why a body is not a valid message.
+#[derive(Debug)]
+pub(crate) struct InvalidMessage {
+    /// The id to answer with, if one could be read.
+    pub(crate) id: Option<Id>,
+    /// JSON-RPC error code: −32600 for JSON that is not a message, −32700 for anything but JSON that every parser reads
+    /// alike.
+    pub(crate) code: i32,
+    /// Error text for the caller. Contains nothing that the caller sent.
+    pub(crate) text: String,
+}
+
+/// Reads one message from a body.
+pub(crate) fn read_message(body: &[u8]) -> Result<Message<'_>, InvalidMessage> {
+    let value = parse(body, &Limits::REQUEST).map_err(|error| InvalidMessage {
+        id: None,
+        code: -32700,
+        text: format!("Parse error: {error}"),
+    })?;
+    let members = match value {
+        Value::Object(members) => members,
+        Value::Array(_) => return Err(invalid(None, "batches are not offered: send one message")),
+        _ => return Err(invalid(None, "a message is an object")),
+    };
+    let mut version = None;
+    let mut id = None;
+    let mut method = None;
+    let mut params = None;
+    let mut other = false;
+    for (name, value) in members {
+        match &*name {
+            "jsonrpc" => version = Some(value),
+            "id" => id = Some(value),
+            "method" => method = Some(value),
+            "params" => params = Some(value),
+            _ => other = true,
+        }
+    }
+    // Read the id first: errors about the other members are answered with it.
+    let read_id = id.as_ref().and_then(Id::from_value);
+    if id.is_some() && read_id.is_none() {
+        return Err(invalid(None, "an id is a string or a whole number"));
+    }
+    let id = read_id;
+    if version.as_ref().and_then(Value::as_str) != Some("2.0") {
+        return Err(invalid(id, "jsonrpc must be \"2.0\""));
+    }
+    let Some(Value::String(method)) = method else {
+        return Err(invalid(id, "a message has a method; responses are not expected"));
+    };
+    if other {
+        return Err(invalid(id, "a message has no members but jsonrpc, id, method and params"));
+    }
+    let params = match params {
+        None => Members::new(),
+        Some(Value::Object(params)) => params,
+        Some(_) => return Err(invalid(id, "params must be an object")),
+    };
+    Ok(Message { id, method: method.into_owned(), params })
+}
+
+fn invalid(id: Option<Id>, text: &str) -> InvalidMessage {
+    InvalidMessage { id, code: -32600, text: format!("Invalid request: {text}") }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn id(body: &str) -> String {
+        String::from_utf8(read_message(body.as_bytes()).unwrap().id.unwrap().as_json().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn ids_are_repeated_exactly() {
+        assert_eq!(id(r#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#), "7");
+        assert_eq!(id(r#"{"jsonrpc":"2.0","id":-9007199254740991,"method":"ping"}"#), "-9007199254740991");
+        assert_eq!(id(r#"{"jsonrpc":"2.0","id":"7","method":"ping"}"#), r#""7""#);
+        assert_eq!(id(r#"{"jsonrpc":"2.0","id":"a\"\u00e9","method":"ping"}"#), "\"a\\\"é\"");
+        assert!(read_message(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).unwrap().id.is_none());
+    }
+
+    #[test]
+    fn everything_but_one_message_is_rejected() {
+        let deep =
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"a","params":{}1{}}}"#, "[".repeat(5000), "]".repeat(5000));
+        for body in [
+            "",
+            "null",
+            "[]",
+            r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping"} {}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","\u006dethod":"tools/call"}"#,
+            r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":[1],"method":"ping"}"#,
+            r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
+            r#"{"id":1,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","extra":1}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":1e400}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"\ud800"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":{"b":1,"\u0062":2}}}"#,
+            &deep,
+        ] {
+            assert!(read_message(body.as_bytes()).is_err(), "{body:.80} was accepted");
+        }
+        assert!(read_message(b"\xff\xfe{}").is_err());
+    }
+
+    #[test]
+    fn an_error_carries_the_id_if_it_can_be_read() {
+        let error = read_message(br#"{"jsonrpc":"1.0","id":"x","method":"ping"}"#).unwrap_err();
+        assert_eq!((error.code, error.id.unwrap().as_json()), (-32600, &br#""x""#[..]));
+        assert_eq!(read_message(b"{").unwrap_err().code, -32700);
+    }
+}

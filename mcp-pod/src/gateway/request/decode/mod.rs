@@ -1,0 +1,20 @@
+//! Decoding of one MCP message, from the bytes of a body.
+//!
+//! Start with [`message`], the JSON-RPC envelope. [`era`] determines from headers and `_meta` whether a message belongs
+//! to revision 2026-07-28 or to an earlier one; [`revision`] and [`method`] list what is offered; [`params`] reads the
+//! parameters of `tools/call`.
+
+mod era;
+mod message;
+mod method;
+mod params;
+mod revision;
+
+pub(crate) use era::{Era, EraError, McpHeaders, detect_era};
+pub(crate) use message::{Id, InvalidMessage, Message, read_message};
+pub(crate) use method::{TOOLS_CALL, known_method};
+pub(crate) use params::{CallParams, ParamsError, Trace};
+pub(crate) use revision::Revision;
+
+#[cfg(test)]
+mod properties;

@@ -1,0 +1,20 @@
+//! Reading of one HTTP request: its caller, its server, and the MCP message in it.
+//!
+//! Start with [`authenticate`], which checks the bearer token; [`route`] checks the other headers and the path.
+//! [`mod@read_body`] reads the body within its limits and [`decode`] parses it. [`session_id`] seals and opens legacy
+//! session ids.
+
+mod authenticate;
+mod decode;
+mod read_body;
+pub(crate) mod route;
+mod session_id;
+
+pub(crate) use authenticate::{Caller, FailureLimit, TokenVerifier, Unauthenticated, check_token};
+pub(crate) use decode::{
+    CallParams, Era, EraError, Id, InvalidMessage, McpHeaders, Message, ParamsError, Revision, TOOLS_CALL, Trace,
+    detect_era, known_method, read_message,
+};
+pub(crate) use read_body::{BodyError, read_body};
+pub(crate) use route::HeadError;
+pub(crate) use session_id::{SealError, SessionOwner, SessionSealer};

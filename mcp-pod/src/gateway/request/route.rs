@@ -1,0 +1,97 @@
+//! Checks of the request head: which server the path names, the origin, and whether it can be an MCP request.
+
+use http::header::{ACCEPT, CONTENT_TYPE, ORIGIN};
+use http::{HeaderMap, Method};
+
+/// Returns the server name in `/<server>/mcp`.
+pub(crate) fn server_name(path: &str) -> Option<&str> {
+    let server = path.strip_prefix('/')?.strip_suffix("/mcp")?;
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (!server.is_empty() && server.len() <= 63 && server.bytes().all(plain)).then_some(server)
+}
+
+/// Returns whether a page of another origin sent the request. Browsers send `Origin`, agents do not.
+pub(crate) fn foreign_origin(headers: &HeaderMap, audience: &str) -> bool {
+    headers.get_all(ORIGIN).iter().any(|origin| origin.as_bytes() != audience.as_bytes())
+}
+
+/// Why the head of a request is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeadError {
+    /// Not `POST`: 405.
+    Method,
+    /// The body is not JSON: 415.
+    ContentType,
+    /// The client does not accept JSON: 406.
+    Accept,
+}
+
+/// Checks the HTTP method, `Content-Type` and `Accept`.
+pub(crate) fn check_head(method: &Method, headers: &HeaderMap) -> Result<(), HeadError> {
+    if *method != Method::POST {
+        return Err(HeadError::Method);
+    }
+    let json = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
+        let media_type = value.split(';').next().unwrap_or_default();
+        media_type.trim().eq_ignore_ascii_case("application/json")
+    });
+    if !json {
+        return Err(HeadError::ContentType);
+    }
+    if !accepts(headers, "application/json") {
+        return Err(HeadError::Accept);
+    }
+    Ok(())
+}
+
+/// Returns whether the client accepts the media type. Without an `Accept` header it accepts every type.
+pub(crate) fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    if !headers.contains_key(ACCEPT) {
+        return true;
+    }
+    let main_type = media_type.split_once('/').map_or("", |(main_type, _)| main_type);
+    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
+        |range| {
+            let range = range.split(';').next().unwrap_or_default().trim();
+            range == "*/*"
+                || range.eq_ignore_ascii_case(media_type)
+                || range.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(main_type))
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_path_names_one_server_or_none() {
+        assert_eq!(server_name("/files/mcp"), Some("files"));
+        for path in ["/", "/mcp", "//mcp", "/files", "/files/mcp/", "/a/b/mcp", "/../mcp", "/Files/mcp", "/%66iles/mcp"]
+        {
+            assert_eq!(server_name(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_the_origin_of_the_endpoint_passes() {
+        let mut headers = HeaderMap::new();
+        assert!(!foreign_origin(&headers, "https://gateway.acme-mcp.svc"));
+        headers.insert(ORIGIN, "https://gateway.acme-mcp.svc".parse().unwrap());
+        assert!(!foreign_origin(&headers, "https://gateway.acme-mcp.svc"));
+        headers.append(ORIGIN, "https://evil.example".parse().unwrap());
+        assert!(foreign_origin(&headers, "https://gateway.acme-mcp.svc"));
+    }
+
+    #[test]
+    fn a_client_accepts_the_types_in_its_accept_header() {
+        let accepting = |accept: &str| HeaderMap::from_iter([(ACCEPT, accept.parse().unwrap())]);
+        assert!(accepts(&HeaderMap::new(), "text/event-stream"));
+        assert!(accepts(&accepting("application/json, text/event-stream"), "text/event-stream"));
+        assert!(accepts(&accepting("*/*;q=0.1"), "text/event-stream"));
+        assert!(!accepts(&accepting("application/json"), "text/event-stream"));
+        assert!(!accepts(&accepting("text/html"), "application/json"));
+    }
+}

@@ -1,0 +1,206 @@
+//! State that all connections of a gateway share: the policy in force, its freshness, and what outlives a policy.
+//!
+//! [`request_context`] is one request's view of it. [`record`] counts and audits requests, [`legacy_calls`] lets a
+//! cancellation find its call.
+
+mod legacy_calls;
+mod record;
+mod request_context;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use mcp_fleet_policy::governor::{Governor, UnreadAnswer};
+use mcp_fleet_policy::model::TenantPolicy;
+use mcp_fleet_policy::tick::Tick;
+use parking_lot::Mutex;
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::audit::Audit;
+use super::budget::Leases;
+use super::metrics::Metrics;
+use super::policy::{ActivePolicy, Freshness, InstallError};
+use super::request::FailureLimit;
+use super::upstream::{Dialer, Upstream};
+
+pub(crate) use legacy_calls::{Cancellable, LegacyCalls, LegacySession};
+pub(crate) use request_context::RequestContext;
+
+/// State that all connections of a gateway share.
+#[derive(Debug)]
+pub struct State {
+    policy: ArcSwapOption<ActivePolicy>,
+    installing: Mutex<()>,
+    freshness: Freshness,
+    dialer: Dialer,
+    draining: AtomicBool,
+    closing: CancellationToken,
+    active: AtomicUsize,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) audit: Audit,
+    pub(crate) metrics: Metrics,
+    pub(crate) governor: Governor,
+    pub(crate) failures: FailureLimit,
+    pub(crate) legacy_calls: Arc<LegacyCalls>,
+    /// Zero of the governor's clock.
+    origin: Instant,
+}
+
+/// A request in flight, for which a closing gateway waits.
+#[derive(Debug)]
+pub(crate) struct ActiveRequest(Arc<State>);
+
+impl Drop for ActiveRequest {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Bytes that count as unread until they are dropped.
+struct CountedBytes {
+    bytes: Bytes,
+    _unread: UnreadAnswer,
+}
+
+impl AsRef<[u8]> for CountedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl State {
+    /// Returns the state of a gateway without a policy, which rejects every request with `policy_missing`.
+    pub fn new(leases: Arc<Leases>, dialer: Dialer, audit: Audit) -> Result<Arc<Self>, prometheus::Error> {
+        Ok(Arc::new(Self {
+            policy: ArcSwapOption::empty(),
+            installing: Mutex::new(()),
+            freshness: Freshness::new(),
+            dialer,
+            draining: AtomicBool::new(false),
+            closing: CancellationToken::new(),
+            active: AtomicUsize::new(0),
+            leases,
+            audit,
+            metrics: Metrics::new()?,
+            governor: Governor::new(),
+            failures: FailureLimit::default(),
+            legacy_calls: Arc::default(),
+            origin: Instant::now(),
+        }))
+    }
+
+    /// Puts a policy into force. Decisions that were made before stand.
+    ///
+    /// The generation in force changes nothing, and a lower one is an error. Only [`Self::mark_fresh`] makes the policy
+    /// fresh.
+    pub fn install(&self, policy: TenantPolicy) -> Result<(), InstallError> {
+        let _guard = self.installing.lock();
+        let previous = self.policy.load_full();
+        let current = previous.as_ref().map_or(0, |previous| previous.tenant_policy().generation);
+        if policy.generation < current {
+            return Err(InstallError::Older { offered: policy.generation, current });
+        }
+        if policy.generation == current {
+            return Ok(());
+        }
+        let active = ActivePolicy::new(policy, &self.dialer, previous.as_deref())?;
+        let active = Arc::new(active);
+        let policy = active.tenant_policy();
+        self.governor.apply(self.tick(), policy);
+        self.metrics.set_generation(&policy.tenant, policy.generation);
+        info!(tenant = policy.tenant, generation = policy.generation, "policy in force");
+        self.policy.store(Some(Arc::clone(&active)));
+        // Between the two steps, a call that a new budget covers is denied. It is never free.
+        self.leases.apply(policy);
+        Ok(())
+    }
+
+    /// Records the leader's proof that `generation` was current `age` before now. A proof about a generation that is not
+    /// in force is ignored.
+    pub fn mark_fresh(&self, generation: u64, age: Duration) {
+        if generation != 0 && generation == self.generation() {
+            self.freshness.prove(Instant::now(), age);
+        }
+    }
+
+    /// Returns the policy in force.
+    pub(crate) fn active_policy(&self) -> Option<Arc<ActivePolicy>> {
+        self.policy.load_full()
+    }
+
+    /// Returns the generation in force, or 0 without a policy.
+    pub(crate) fn generation(&self) -> u64 {
+        self.policy.load().as_ref().map_or(0, |policy| policy.tenant_policy().generation)
+    }
+
+    /// Returns the age of the last proof of freshness, or `None` if there never was one.
+    pub(crate) fn policy_age(&self) -> Option<Duration> {
+        self.freshness.age(Instant::now())
+    }
+
+    /// Returns whether the gateway should get new calls: it has a fresh policy and is not draining.
+    pub fn ready(&self) -> bool {
+        let fresh = match (self.policy.load().as_ref(), self.policy_age()) {
+            (Some(policy), Some(age)) => age <= policy.tenant_policy().stale_after.read,
+            _ => false,
+        };
+        fresh && !self.draining.load(Ordering::Acquire)
+    }
+
+    /// Makes the gateway unready for good. It still serves requests.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Accepts no more requests. Connections close after their current requests.
+    pub(crate) fn close(&self) {
+        self.drain();
+        self.closing.cancel();
+    }
+
+    /// Returns the token that [`Self::close`] cancels.
+    pub(crate) fn closing(&self) -> CancellationToken {
+        self.closing.clone()
+    }
+
+    /// Counts a request as active until the guard is dropped.
+    pub(crate) fn enter(self: &Arc<Self>) -> ActiveRequest {
+        self.active.fetch_add(1, Ordering::AcqRel);
+        ActiveRequest(Arc::clone(self))
+    }
+
+    /// Returns the number of requests and calls in flight.
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// Returns the registry of this gateway's metrics.
+    pub const fn registry(&self) -> &Registry {
+        self.metrics.registry()
+    }
+
+    /// Returns the time on the governor's clock.
+    pub(crate) fn tick(&self) -> Tick {
+        Tick::from_elapsed(self.origin.elapsed())
+    }
+
+    /// Counts bytes for a principal (by UID) as unread until the transport has written the last of them.
+    pub(crate) fn count_unread(&self, principal: &str, bytes: Bytes) -> Bytes {
+        match self.governor.track_unread(principal, bytes.len() as u64) {
+            Some(unread) => Bytes::from_owner(CountedBytes { bytes, _unread: unread }),
+            None => bytes,
+        }
+    }
+
+    /// Closes connections to tool servers that have been idle for long.
+    pub(crate) fn prune_connections(&self) {
+        if let Some(policy) = self.active_policy() {
+            policy.upstreams().for_each(|upstream| Upstream::prune(upstream));
+        }
+    }
+}

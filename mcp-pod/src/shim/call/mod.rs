@@ -1,0 +1,117 @@
+//! One call: parses the envelope, checks its paths, sends the request and returns the events.
+
+mod events;
+mod parse;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use mcp_fleet_policy::reason::Reason;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::metrics::Metrics;
+use super::paths::{self, OutsideRoots};
+use super::server::Supervisor;
+use super::server::rpc::{Params, QueueError, Request, RequestHandle};
+use events::{CallRecorder, event};
+use parse::{split, split_at_token};
+
+pub(super) use parse::EnvelopeRejection;
+
+/// Upper bound of [`CallHeader::timeout_ms`](crate::envelope::CallHeader::timeout_ms).
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Upper bound of [`CallHeader::max_response`](crate::envelope::CallHeader::max_response).
+const MAX_RESPONSE: u64 = 64 << 20;
+const METHOD: &str = "tools/call";
+
+/// The events of a call, as the body of an HTTP response.
+pub(super) enum Events {
+    Complete(Bytes),
+    /// Progress as it arrives, then the last event.
+    Streaming(UnsyncBoxBody<Bytes, Infallible>),
+}
+
+/// Makes the call that `body` describes.
+pub(super) async fn call(
+    supervisor: &Supervisor,
+    metrics: &Arc<Metrics>,
+    body: Bytes,
+) -> Result<Events, EnvelopeRejection> {
+    let arrived = Instant::now();
+    let (header, params) = split(&body)?;
+    let deadline = arrived + Duration::from_millis(header.timeout_ms).min(MAX_TIMEOUT);
+    let max_response = usize::try_from(header.max_response.min(MAX_RESPONSE)).unwrap_or(usize::MAX);
+    let mut recorder = CallRecorder::new(Arc::clone(metrics));
+
+    match timeout_at(deadline, paths::check(header.paths)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(OutsideRoots)) => {
+            let detail = "a path leads out of the granted roots, or through a link";
+            return Ok(Events::Complete(recorder.refuse(Reason::PathOutsideRoots, detail, false)));
+        }
+        Err(_) => {
+            let detail = "the paths could not be resolved in time";
+            return Ok(Events::Complete(recorder.refuse(Reason::UpstreamTimeout, detail, false)));
+        }
+    }
+    let handle = {
+        let status = supervisor.status();
+        let Some(ready) = &status.ready else {
+            return Ok(Events::Complete(recorder.refuse(Reason::UpstreamUnavailable, &status.message, false)));
+        };
+        let with_token = header.progress.then(|| split_at_token(params)).transpose()?;
+        let params = match &with_token {
+            None => Params::Plain(params),
+            Some((before, after)) => Params::WithToken(before.as_bytes(), after.as_bytes()),
+        };
+        ready.client.request(&Request { method: METHOD, params, max_response })
+    };
+    let mut handle = match handle {
+        Ok(handle) => handle,
+        Err(error) => {
+            let detail = match error {
+                QueueError::ServerEnded => "the server is restarting",
+                QueueError::Full => "the server does not keep up with its calls",
+            };
+            return Ok(Events::Complete(recorder.refuse(Reason::UpstreamUnavailable, detail, false)));
+        }
+    };
+    if header.progress {
+        return Ok(Events::Streaming(stream_events(handle, deadline, recorder)));
+    }
+    let outcome = match timeout_at(deadline, &mut handle.outcome).await {
+        Ok(outcome) => outcome.ok(),
+        Err(_) => return Ok(Events::Complete(recorder.time_out(&mut handle))),
+    };
+    Ok(Events::Complete(recorder.finish(outcome)))
+}
+
+/// Returns the body that streams progress and then the last event. Closing the connection drops it, which cancels the
+/// request.
+fn stream_events(handle: RequestHandle, deadline: Instant, recorder: CallRecorder) -> UnsyncBoxBody<Bytes, Infallible> {
+    let frames = stream::unfold(Some((handle, recorder)), move |state| async move {
+        let (mut handle, mut recorder) = state?;
+        let progress = async {
+            match &mut handle.progress {
+                Some(updates) => updates.recv().await,
+                None => None,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(params) = progress => {
+                let line = event("progress", &params);
+                Some((Ok(Frame::data(line)), Some((handle, recorder))))
+            }
+            outcome = &mut handle.outcome => Some((Ok(Frame::data(recorder.finish(outcome.ok()))), None)),
+            () = sleep_until(deadline) => Some((Ok(Frame::data(recorder.time_out(&mut handle))), None)),
+        }
+    });
+    StreamBody::new(frames).boxed_unsync()
+}

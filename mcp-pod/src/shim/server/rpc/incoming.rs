@@ -1,0 +1,169 @@
+//! Dispatches the lines that the server writes.
+
+use serde_json::value::RawValue;
+
+use super::super::frame::Frame;
+use super::RpcClient;
+use super::message::{self, Message, NotJsonRpc, Response};
+use super::request::RequestOutcome;
+use crate::shim::metrics::Dropped;
+
+/// Longest progress notification that is passed on, in bytes.
+const MAX_PROGRESS: usize = 64 << 10;
+/// Room on a line beside the result or error it carries. It also bounds notifications while no request is in flight.
+const LINE_OVERHEAD: usize = 64 << 10;
+
+impl RpcClient {
+    /// Returns the length in bytes of the longest line that can be of use now.
+    pub(in crate::shim::server) fn max_line(&self) -> usize {
+        self.pending.lock().max_response() + LINE_OVERHEAD
+    }
+
+    /// Handles one line of the server.
+    pub(in crate::shim::server) fn dispatch(&self, frame: Frame) -> Result<(), NotJsonRpc> {
+        let line = match frame {
+            Frame::Line(line) => line,
+            Frame::TooLong(id) => {
+                if !id.is_some_and(|id| self.complete(id, |_| RequestOutcome::TooLarge)) {
+                    self.metrics.dropped(Dropped::TooLong);
+                }
+                return Ok(());
+            }
+        };
+        let message = message::parse(&line).inspect_err(|_| self.metrics.dropped(Dropped::Garbage))?;
+        match message {
+            Message::Response { id, response } => {
+                let outcome = match response {
+                    Response::Result(raw) => RequestOutcome::Result(line.slice_ref(raw.get().as_bytes())),
+                    Response::Error(raw) => RequestOutcome::Error(line.slice_ref(raw.get().as_bytes())),
+                    Response::Invalid => RequestOutcome::Invalid,
+                };
+                if !self.complete(id, |max| limit(outcome, max)) {
+                    self.metrics.dropped(Dropped::Stray);
+                }
+            }
+            Message::Stray => self.metrics.dropped(Dropped::Stray),
+            Message::Progress { token, params } => self.progress(token, params),
+            Message::Request { id, ping } => self.notify(response_to_server(id.get(), ping)),
+            Message::Notification => {}
+        }
+        Ok(())
+    }
+
+    /// Ends the request `id` with the outcome that `outcome` makes for its `max_response`. Returns `false` if no
+    /// requester waits for it.
+    fn complete(&self, id: u64, outcome: impl FnOnce(usize) -> RequestOutcome) -> bool {
+        let request = self.pending.lock().remove(id);
+        request.is_some_and(|request| request.outcome.send(outcome(request.max_response)).is_ok())
+    }
+
+    fn progress(&self, token: u64, params: &RawValue) {
+        let pending = self.pending.lock();
+        let Some(sender) = pending.get(token).and_then(|request| request.progress.as_ref()) else {
+            return;
+        };
+        let passed = params.get().len() <= MAX_PROGRESS
+            && message::without_token(params).is_some_and(|params| sender.try_send(params.into()).is_ok());
+        if !passed {
+            self.metrics.dropped(Dropped::Progress);
+        }
+    }
+}
+
+fn limit(outcome: RequestOutcome, max_response: usize) -> RequestOutcome {
+    match &outcome {
+        RequestOutcome::Result(raw) | RequestOutcome::Error(raw) if raw.len() > max_response => {
+            RequestOutcome::TooLarge
+        }
+        _ => outcome,
+    }
+}
+
+/// Returns the response to a request of the server. The shim announces no capability, so only `ping` is supported.
+fn response_to_server(id: &str, ping: bool) -> Vec<u8> {
+    let outcome = if ping { r#""result":{}"# } else { r#""error":{"code":-32601,"message":"Method not found"}"# };
+    format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},{outcome}}}\n").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use tokio::sync::mpsc;
+
+    use super::super::{Outgoing, Params, Request, RequestHandle};
+    use super::*;
+    use crate::shim::metrics::Metrics;
+
+    fn client() -> (Arc<RpcClient>, mpsc::Receiver<Outgoing>) {
+        RpcClient::new(Arc::new(Metrics::new().unwrap()))
+    }
+
+    fn request(client: &Arc<RpcClient>, params: Params<'_>) -> RequestHandle {
+        client.request(&Request { method: "tools/call", params, max_response: 10 }).unwrap()
+    }
+
+    fn line(text: &str) -> Frame {
+        Frame::Line(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn a_response_reaches_the_request_with_its_id() {
+        let (client, _lines) = client();
+        let mut first = request(&client, Params::Plain(b"{}"));
+        let mut second = request(&client, Params::Plain(b"{}"));
+        client.dispatch(line(r#"{"jsonrpc":"2.0","id":2,"result":{"a": 1}}"#)).unwrap();
+        client.dispatch(line(r#"{"jsonrpc":"2.0","id":1,"error":{}}"#)).unwrap();
+        assert!(matches!(second.outcome.try_recv(), Ok(RequestOutcome::Result(raw)) if raw == br#"{"a": 1}"#[..]));
+        assert!(matches!(first.outcome.try_recv(), Ok(RequestOutcome::Error(raw)) if raw == b"{}"[..]));
+        client.dispatch(line(r#"{"jsonrpc":"2.0","id":2,"result":{}}"#)).unwrap();
+        assert_eq!(client.in_flight(), 0, "the second response was ignored");
+    }
+
+    #[test]
+    fn a_response_above_the_limit_is_withheld() {
+        let (client, _lines) = client();
+        let mut short = request(&client, Params::Plain(b"{}"));
+        let mut long = request(&client, Params::Plain(b"{}"));
+        client.dispatch(line(r#"{"jsonrpc":"2.0","id":1,"result":{"text":"too long"}}"#)).unwrap();
+        client.dispatch(Frame::TooLong(Some(2))).unwrap();
+        assert!(matches!(short.outcome.try_recv(), Ok(RequestOutcome::TooLarge)));
+        assert!(matches!(long.outcome.try_recv(), Ok(RequestOutcome::TooLarge)));
+    }
+
+    #[test]
+    fn progress_reaches_only_the_request_that_asked_for_it() {
+        let (client, _lines) = client();
+        let mut quiet = request(&client, Params::Plain(b"{}"));
+        let mut asked = request(&client, Params::WithToken(b"{\"token\":", b"}"));
+        for token in [1, 2, 3] {
+            let params = format!(r#"{{"progressToken":{token},"progress":1}}"#);
+            let text = format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{params}}}"#);
+            client.dispatch(line(&text)).unwrap();
+        }
+        assert!(quiet.progress.is_none() && quiet.outcome.try_recv().is_err());
+        let mut updates = asked.progress.take().unwrap();
+        assert_eq!(updates.try_recv().unwrap(), &br#"{"progress":1}"#[..]);
+        assert!(updates.try_recv().is_err());
+    }
+
+    #[test]
+    fn the_server_may_only_ping() {
+        let (client, mut lines) = client();
+        client.dispatch(line(r#"{"jsonrpc":"2.0","id":"a","method":"ping"}"#)).unwrap();
+        client.dispatch(line(r#"{"jsonrpc":"2.0","id":"b","method":"roots/list"}"#)).unwrap();
+        assert_eq!(lines.try_recv().unwrap().line, b"{\"jsonrpc\":\"2.0\",\"id\":\"a\",\"result\":{}}\n");
+        let refused = String::from_utf8(lines.try_recv().unwrap().line).unwrap();
+        assert!(refused.contains(r#""id":"b","error":{"code":-32601"#), "{refused}");
+    }
+
+    #[test]
+    fn a_line_that_is_not_json_rpc_is_reported() {
+        let (client, _lines) = client();
+        assert!(client.dispatch(line("Server started")).is_err());
+        assert!(client.dispatch(Frame::TooLong(None)).is_ok(), "a long line may have been JSON-RPC");
+    }
+}

@@ -1,0 +1,57 @@
+//! The JSON-RPC client of one run of the tool server.
+//!
+//! - [`request`]: sends a request and waits for its outcome; [`pending`]: the requests in flight.
+//! - [`outgoing`]: the queue of lines to the server; [`incoming`] and [`message`]: the lines it wrote.
+
+mod incoming;
+mod message;
+mod outgoing;
+mod pending;
+mod request;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::super::metrics::Metrics;
+use pending::PendingRequests;
+
+pub(super) use outgoing::Outgoing;
+pub(in crate::shim) use request::{Params, QueueError, Request, RequestHandle, RequestOutcome};
+
+/// The client of one run. It only queues lines and matches responses; [`pipes`](super::pipes) does the I/O.
+#[derive(Debug)]
+pub(in crate::shim) struct RpcClient {
+    pending: Mutex<PendingRequests>,
+    queue: mpsc::Sender<Outgoing>,
+    closed: CancellationToken,
+    metrics: Arc<Metrics>,
+}
+
+impl RpcClient {
+    /// Creates the client and the queue of lines that have to be written to the server.
+    pub(super) fn new(metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<Outgoing>) {
+        let (queue, lines) = mpsc::channel(outgoing::MAX_QUEUED_LINES);
+        let pending = Mutex::new(PendingRequests::new(metrics.in_flight.clone()));
+        (Arc::new(Self { pending, queue, closed: CancellationToken::new(), metrics }), lines)
+    }
+
+    /// Returns the number of requests in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.pending.lock().len()
+    }
+
+    /// Waits until the client is closed.
+    pub(super) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    /// Closes the client: requests in flight end with [`RequestOutcome::ServerEnded`], and new ones fail. The tasks
+    /// that read and write the server's pipes end, and its standard input is closed with them.
+    pub(super) fn close(&self) {
+        self.closed.cancel();
+        self.pending.lock().close();
+    }
+}

@@ -1,0 +1,118 @@
+//! A gateway and a real shim together, in front of the fixture server.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use http::Method;
+use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::model::{Argument, PathRule, Rule};
+use serde_json::{Value, json};
+
+use crate::support::{GATEWAY_URI, TestGateway, modern, tool};
+
+/// A real shim, terminated on drop.
+struct ShimProcess {
+    child: Child,
+    workspace: tempfile::TempDir,
+}
+
+impl Drop for ShimProcess {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+fn argument(name: &str, rule: Rule) -> Argument {
+    Argument { name: name.to_owned(), required: true, rule }
+}
+
+/// Starts a gateway whose only server is the fixture behind a real shim.
+async fn start() -> (TestGateway, ShimProcess) {
+    let gateway = TestGateway::new().await;
+    let workspace = tempfile::tempdir_in("/var/tmp").unwrap();
+    let root = workspace.path().display().to_string();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
+        .arg("shim")
+        .arg(format!("--tls-dir={}", gateway.pki.shim_dir().display()))
+        .arg(format!("--workspace={root}"))
+        .args(["--gateway-identity", GATEWAY_URI, "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--"])
+        .args(["/usr/bin/python3", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/server.py")])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    let address = first["fields"]["calls"].as_str().unwrap().parse().unwrap();
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+    let within = PathRule { within: vec![root], extensions: vec![], dotfiles: false };
+    let integer = Rule::Integer { minimum: 0, maximum: 100 };
+    gateway.change_policy(|policy| {
+        let server = &mut policy.servers[0];
+        server.upstream = Some(address);
+        server.tools = vec![
+            tool("tool1", Class::Read, vec![]),
+            tool("echo", Class::Read, vec![argument("path", Rule::Path(within))]),
+            tool("progress", Class::Read, vec![argument("steps", integer.clone())]),
+            tool("slow", Class::Read, vec![argument("seconds", integer)]),
+            tool("cancelled", Class::Read, vec![]),
+        ];
+        for principal in &mut policy.principals {
+            principal.grants.retain_mut(|grant| {
+                grant.tools.clear();
+                grant.scope == "files-read"
+            });
+        }
+    });
+    let process = ShimProcess { child, workspace };
+    let mut client = gateway.client().await;
+    for _ in 0..200 {
+        if client.modern("tools/list", json!({})).await.json().get("result").is_some() {
+            return (gateway, process);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the shim never became ready");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_progress_and_cancellation_work_through_a_real_shim() {
+    let (gateway, process) = start().await;
+    let mut client = gateway.client().await;
+    let listed = client.modern("tools/list", json!({})).await.json()["result"]["tools"].clone();
+    assert_eq!((listed.as_array().unwrap().len(), listed[0]["name"].as_str()), (1, Some("tool1")));
+
+    let root = process.workspace.path();
+    std::fs::write(root.join("a.txt"), "a").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", root.join("link")).unwrap();
+    let path = |name: &str| json!({"path": root.join(name)});
+    let answer = client.call("echo", path("a.txt")).await.json();
+    let received: Value = serde_json::from_str(answer["result"]["content"][0]["text"].as_str().unwrap()).unwrap();
+    assert_eq!((&received["name"], &received["arguments"]), (&json!("echo"), &path("a.txt")));
+    assert_eq!(client.call("echo", path("link")).await.denial().0, "path_outside_roots");
+    assert_eq!(gateway.ledger.spent().await.calls, 1, "a path that the shim refused costs nothing");
+
+    let params = json!({"name": "progress", "arguments": {"steps": 3}, "_meta": {"progressToken": "mine"}});
+    let events = client.modern("tools/call", params).await.events();
+    assert_eq!(events.len(), 4, "{events:?}");
+    assert_eq!(events[1]["params"], json!({"progressToken": "mine", "progress": 1}));
+
+    let mut impatient = gateway.client().await;
+    let (body, headers) = modern("tools/call", json!({"name": "slow", "arguments": {"seconds": 30}}));
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let start = impatient.start(Method::POST, "/files/mcp", &headers, body);
+    assert!(tokio::time::timeout(Duration::from_millis(300), start).await.is_err());
+    impatient.disconnect();
+    let mut cancelled = Value::Null;
+    for _ in 0..100 {
+        let answer = client.call("cancelled", json!({})).await.json();
+        cancelled = serde_json::from_str(answer["result"]["content"][0]["text"].as_str().unwrap()).unwrap();
+        if cancelled != json!([]) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(cancelled.as_array().unwrap().len(), 1, "the server got no cancellation");
+}

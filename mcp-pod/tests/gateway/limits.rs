@@ -1,0 +1,152 @@
+//! Limits on rates, concurrency and money, and the limit of the audit log.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+use mcp_fleet_policy::units::Micros;
+use parking_lot::{Condvar, Mutex};
+use serde_json::json;
+
+use crate::support::{AuditLog, Behaviour, OTHER, Spent, TestGateway, Token, eventually};
+
+#[tokio::test]
+async fn a_principal_that_calls_too_often_gets_a_retry_time() {
+    let gateway = TestGateway::with(|policy| policy.principals[0].limits.calls_per_minute = Some(1)).await;
+    let mut client = gateway.client().await;
+    assert_eq!(client.call("echo", json!({})).await.json()["result"]["content"][0]["text"], "done");
+    let answer = client.call("echo", json!({})).await;
+    let (reason, text) = answer.denial();
+    assert_eq!(reason, "rate_limited");
+    let data = &answer.json()["result"]["_meta"]["mcp-fleet.dev/denial"];
+    assert!(data["retryAfterMs"].as_i64().unwrap() > 50_000 && text.contains("Try again in"), "{text}");
+    assert_eq!(gateway.shim.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_principal_that_keeps_sending_denied_requests_gets_429() {
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
+    let mut denied = 0;
+    let answer = loop {
+        let answer = client.call("no_such_tool", json!({})).await;
+        if answer.status == 429 {
+            break answer;
+        }
+        denied += 1;
+        assert!(denied < 20_000, "never limited");
+    };
+    assert!(denied >= 3000, "limited after {denied} requests");
+    assert_eq!(answer.json()["error"]["data"]["reason"], "rate_limited");
+    assert_eq!(answer.headers["retry-after"], "1");
+    // The limit also applies to notifications, which have no answer and so are not calls, whatever their method.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call")];
+    let body = r#"{"jsonrpc":"2.0","method":"tools/call"}"#;
+    let mut accepted = 0;
+    loop {
+        let answer = client.send(Method::POST, "/files/mcp", &headers, body).await;
+        if answer.status == 429 {
+            break;
+        }
+        assert_eq!(answer.status, 202);
+        accepted += 1;
+        assert!(accepted < 20_000, "never limited");
+    }
+    // Other principals are still served, and so is this one after a second.
+    let mut other = gateway.client_with(&gateway.pki.token(Token { principal: OTHER, ..Token::default() })).await;
+    assert_eq!(other.modern("tools/list", json!({})).await.status, 404, "it has no grant");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(client.call("echo", json!({})).await.json()["result"]["content"][0]["text"], "done");
+}
+
+#[tokio::test]
+async fn principal_tenant_and_server_limit_concurrent_calls() {
+    for reason in ["concurrency_limited", "tenant_concurrency_limited", "server_concurrency_limited"] {
+        let gateway = TestGateway::with(|policy| match reason {
+            "concurrency_limited" => policy.principals[0].limits.max_concurrent_calls = Some(1),
+            "tenant_concurrency_limited" => policy.traffic.max_concurrent_calls = Some(1),
+            _ => policy.servers[0].limits.max_concurrent_calls = 1,
+        })
+        .await;
+        gateway.shim.set_behaviour(Behaviour::Hang);
+        let mut hanging = gateway.client().await;
+        let hung = tokio::spawn(async move { hanging.call("echo", json!({})).await });
+        eventually("the first call is in flight", || gateway.shim.calls().len() == 1).await;
+        assert_eq!(gateway.client().await.call("echo", json!({})).await.denial().0, reason);
+        hung.abort();
+    }
+}
+
+#[tokio::test]
+async fn an_answered_call_is_charged_its_price() {
+    let gateway = TestGateway::with(|policy| policy.servers[0].tools[1].price = Micros::new(1500)).await;
+    let mut client = gateway.client().await;
+    client.call("echo", json!({})).await;
+    client.call("echo", json!({})).await;
+    let line = gateway.audit_line(2).await;
+    assert_eq!(line["cost"], "0.0015");
+    assert_eq!(gateway.ledger.spent().await, Spent { calls: 2, amount: Micros::new(3000) });
+    let labels = r#"currency="USD",principal="acme/coder",server="files",tenant="acme",tool="echo""#;
+    assert!((gateway.metric("mcp_pod_spend_total", labels) - 0.003).abs() < 1e-9);
+}
+
+#[tokio::test]
+async fn a_call_that_never_reached_the_server_costs_nothing() {
+    let gateway = TestGateway::with(|policy| policy.servers[0].tools[1].price = Micros::new(1500)).await;
+    let mut client = gateway.client().await;
+    gateway
+        .shim
+        .answer("{\"refused\":{\"reason\":\"path_outside_roots\",\"detail\":\"a link\",\"forwarded\":false}}\n");
+    assert_eq!(client.call("echo", json!({})).await.denial().0, "path_outside_roots");
+    assert!(gateway.ledger.has_granted());
+    assert_eq!(gateway.ledger.spent().await, Spent::default());
+    let line = gateway.audit_line(1).await;
+    assert_eq!((line["decision"].as_str(), line["cost"].as_str()), (Some("denied"), Some("0")));
+    gateway.shim.answer("{\"refused\":{\"reason\":\"upstream_timeout\",\"detail\":\"\",\"forwarded\":true}}\n");
+    assert_eq!(client.call("echo", json!({})).await.denial().0, "upstream_timeout");
+    assert_eq!(gateway.ledger.spent().await, Spent { calls: 1, amount: Micros::new(1500) });
+    assert_eq!(gateway.audit_line(2).await["decision"], "failed");
+}
+
+/// A sink whose writes block until it is opened.
+#[derive(Clone, Default)]
+struct BlockedSink(Arc<(Mutex<bool>, Condvar)>);
+
+impl Write for BlockedSink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut open = self.0.0.lock();
+        while !*open {
+            self.0.1.wait(&mut open);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_cannot_be_audited_is_denied() {
+    let sink = BlockedSink::default();
+    let gateway = TestGateway::with_audit_sink(sink.clone(), AuditLog::default()).await;
+    gateway.change_policy(|_| {});
+    let mut client = gateway.client().await;
+    let mut denied = None;
+    for number in 0..5000 {
+        let answer = client.call("echo", json!({})).await;
+        if answer.json()["result"]["isError"] == true {
+            denied = Some((number, answer.denial().0));
+            break;
+        }
+    }
+    let (calls, reason) = denied.expect("never denied");
+    assert_eq!(reason, "audit_unavailable");
+    assert_eq!(gateway.shim.calls().len(), calls, "a call was forwarded without an audit line");
+    *sink.0.0.lock() = true;
+    sink.0.1.notify_all();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(client.call("echo", json!({})).await.json()["result"]["content"][0]["text"], "done");
+}

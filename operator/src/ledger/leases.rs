@@ -1,0 +1,72 @@
+//! Grants leases: a lease is charged and written before the gateway receives it.
+
+use std::time::Duration;
+
+use mcp_fleet_policy::model::Budget;
+use ulid::Ulid;
+
+use super::book::{Book, GrantedLease, LeaseRequest, Limit, Refusal};
+use super::change::Effect;
+use super::period::Span;
+use super::record::Owner;
+use super::service::{Ledger, LedgerError};
+use super::store::{BookKey, Store};
+
+/// How long a lease may be spent from.
+pub(crate) const LEASE_DURATION: Duration = Duration::from_mins(2);
+/// The oldest copy of a book that a refusal may be based on: another writer may have returned part of the budget since.
+const MAX_AGE_FOR_REFUSAL: Duration = Duration::from_secs(5);
+
+/// Outcome of a lease request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeaseOutcome {
+    /// The lease, or why there is none.
+    pub result: Result<GrantedLease, Refusal>,
+    /// Period that the lease was charged to.
+    pub span: Span,
+    /// Leases of other holders that could be returned, as pairs of pod UID and lease. Their holders should be asked to
+    /// return them.
+    pub recall: Vec<(String, String)>,
+}
+
+impl<S: Store> Ledger<S> {
+    /// Charges a lease to the current period of a budget. The book has been written when this returns.
+    pub(crate) async fn grant(
+        &self,
+        owner: &Owner,
+        budget: &Budget,
+        request: &LeaseRequest,
+    ) -> Result<LeaseOutcome, LedgerError> {
+        let now = (self.now_ms)();
+        let span = Span::containing(budget.period, now.div_euclid(1000)).ok_or(LedgerError::NoPeriod)?;
+        let key = BookKey { budget_uid: budget.uid.clone(), start: span.start };
+        let limit = Limit { micros: budget.amount.map(mcp_fleet_policy::units::Micros::get), calls: budget.calls };
+        let id = format!("{}.{}", span.start, Ulid::generate());
+        let valid = i64::try_from(LEASE_DURATION.as_millis()).unwrap_or(i64::MAX);
+        let deadline = now.saturating_add(valid).min(span.end.saturating_mul(1000));
+        let slot = self.slot(&key);
+        let mut slot = slot.lock().await;
+        slot.owner = Some(owner.clone());
+        let outdated = slot.synced_at.is_none_or(|synced_at| synced_at.elapsed() > MAX_AGE_FOR_REFUSAL);
+        let (result, recall) = self
+            .change(&key, &mut slot, span, |book| {
+                let result = book.grant(request, limit, id.clone(), deadline);
+                match &result {
+                    Ok(granted) if granted.new => Effect::Changed((result, Vec::new())),
+                    Ok(_) => Effect::NeedsCurrent((result, Vec::new())),
+                    Err(_) if outdated => Effect::NeedsCurrent((result, recallable(book, request))),
+                    Err(_) => Effect::Unchanged((result, recallable(book, request))),
+                }
+            })
+            .await?;
+        drop(slot);
+        self.record_exhaustion(key, &result);
+        Ok(LeaseOutcome { result, span, recall })
+    }
+}
+
+/// Returns up to eight leases of other holders that could be returned, as pairs of pod UID and lease.
+fn recallable(book: &Book, request: &LeaseRequest) -> Vec<(String, String)> {
+    let others = book.leases.iter().filter(|lease| lease.holder != request.holder);
+    others.map(|lease| (lease.holder.pod_uid.clone(), lease.id.clone())).take(8).collect()
+}
