@@ -20,3 +20,5 @@ mod retry;
 pub mod run;
 mod shared_state;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;

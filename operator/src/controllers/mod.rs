@@ -18,8 +18,6 @@ pub(crate) mod server;
 mod status;
 mod teardown;
 pub(crate) mod tenant;
-#[cfg(test)]
-mod testing;
 
 use std::collections::HashMap;
 use std::fmt::Debug;

@@ -5,6 +5,8 @@ mod figure;
 mod metrics;
 mod status;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

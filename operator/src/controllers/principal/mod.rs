@@ -5,6 +5,8 @@ mod dereference;
 mod metric;
 mod plan;
 mod status;
+#[cfg(test)]
+pub(super) mod tests;
 mod validate;
 
 use std::sync::Arc;
@@ -139,38 +141,4 @@ fn revocation_due(object: &MCPPrincipal) -> Option<Duration> {
     let requested = object.spec.revoke_issued_before.as_ref()?.0;
     let left = requested.as_second().saturating_sub(Timestamp::now().as_second());
     u64::try_from(left).ok().filter(|left| *left > 0).map(|left| Duration::from_secs(left + 1))
-}
-
-#[cfg(test)]
-mod tests {
-    //! Examples that the tests of the steps share.
-
-    use clap::Parser as _;
-
-    use super::*;
-    use crate::config::Config;
-
-    pub(super) fn principal() -> MCPPrincipal {
-        serde_json::from_value(serde_json::json!({
-            "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPPrincipal",
-            "metadata": {"name": "coder", "namespace": "acme", "uid": "p-1", "generation": 1},
-            "spec": {"scopeRefs": [{"name": "files-read"}]},
-        }))
-        .unwrap()
-    }
-
-    pub(super) fn inputs() -> Inputs {
-        let tenant = Arc::new(crate::controllers::tenant::tests::tenant());
-        let owner = Owner { id: ObjectId { name: "acme".into(), uid: "u-1".into() }, tenant };
-        let id = ObjectId { name: "coder".into(), uid: "p-1".into() };
-        Inputs { id, owner: Some(owner), prepared: true, secret: None }
-    }
-
-    pub(super) fn config() -> Config {
-        Config::parse_from(["operator", "--mcp-pod-image=mcp-pod:dev"])
-    }
-
-    pub(super) fn checked() -> Principal {
-        validate(&principal(), &inputs(), &config()).unwrap()
-    }
 }

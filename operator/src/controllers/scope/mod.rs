@@ -2,6 +2,8 @@
 //! written.
 
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

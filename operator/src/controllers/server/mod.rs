@@ -5,6 +5,8 @@ mod dereference;
 mod desired;
 mod status;
 mod teardown;
+#[cfg(test)]
+pub(super) mod tests;
 mod validate;
 
 use std::sync::Arc;
@@ -94,43 +96,5 @@ impl Controller for Servers {
         } else {
             reconcile(object).await
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    //! Examples that the tests of the steps share.
-
-    use super::dereference::Inputs;
-    use super::validate::Server;
-    use super::*;
-    use crate::controllers::identity::{ObjectId, Owner};
-
-    pub(super) fn server() -> MCPServer {
-        serde_json::from_value(serde_json::json!({
-            "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPServer",
-            "metadata": {"name": "files", "namespace": "acme", "uid": "s-1", "generation": 1},
-            "spec": {
-                "source": {"type": "Stdio", "stdio": {
-                    "image": format!("registry.example.com/acme/files@sha256:{}", "0a".repeat(32)),
-                    "command": ["mcp-server-filesystem", "/workspace"],
-                    "env": [{"name": "LANG", "value": "C.UTF-8"}],
-                    "resources": {"limits": {"cpu": "1", "memory": "512Mi"}},
-                }},
-                "workspace": {"mountPath": "/workspace", "storage": "1Gi"},
-                "tools": [{"name": "read_text_file", "class": "Read"}],
-            },
-        }))
-        .unwrap()
-    }
-
-    pub(super) fn inputs() -> Inputs {
-        let tenant = Arc::new(crate::controllers::tenant::tests::tenant());
-        let owner = Owner { id: ObjectId { name: "acme".into(), uid: "u-1".into() }, tenant };
-        Inputs { id: ObjectId { name: "files".into(), uid: "s-1".into() }, owner: Some(owner), prepared: true }
-    }
-
-    pub(super) fn checked() -> Server {
-        validate(&server(), &inputs()).unwrap()
     }
 }

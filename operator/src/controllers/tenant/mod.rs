@@ -6,6 +6,8 @@ mod desired;
 mod quota;
 mod status;
 mod teardown;
+#[cfg(test)]
+pub(super) mod tests;
 mod validate;
 
 use std::sync::Arc;
@@ -115,42 +117,4 @@ fn reference_to(cache: &Cache, uid: Option<&str>) -> Vec<ObjectRef<MCPTenant>> {
 fn is_in_conflict(tenant: &MCPTenant) -> bool {
     let conditions = tenant.status.iter().flat_map(|status| &status.conditions);
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.reason == "Conflicted")
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    //! Examples that the tests of the steps share.
-
-    use super::dereference::{Found, Inputs};
-    use super::validate::Tenant;
-    use super::*;
-    use crate::controllers::identity::ObjectId;
-
-    pub(crate) fn tenant() -> MCPTenant {
-        serde_json::from_value(serde_json::json!({
-            "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPTenant",
-            "metadata": {"name": "acme", "uid": "u-1", "generation": 1, "creationTimestamp": "2026-11-01T00:00:00Z"},
-            "spec": {
-                "namespace": {"name": "acme"},
-                "hard": {"pods": "20", "count/mcpservers.mcp-fleet.dev": "5"},
-                "clients": [{"namespaceSelector": {"matchLabels": {"team": "acme"}}}],
-                "images": {"allowed": ["registry.example.com/acme/*"]},
-            },
-        }))
-        .unwrap()
-    }
-
-    pub(crate) fn inputs() -> Inputs {
-        Inputs {
-            id: ObjectId { name: "acme".into(), uid: "u-1".into() },
-            older_claim: None,
-            tenant_namespace: Found::Missing,
-            runtime_namespace: Found::Missing,
-            operator_namespace: "mcp-fleet-system".into(),
-        }
-    }
-
-    pub(crate) fn checked() -> Tenant {
-        validate(&tenant(), &inputs()).unwrap()
-    }
 }

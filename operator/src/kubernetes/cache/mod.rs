@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::core::PartialObjectMeta;
+#[cfg(test)]
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
@@ -130,6 +132,34 @@ impl Cache {
     /// The objects of a store in the namespace of the tenant with that UID.
     pub(crate) fn of_tenant_with_uid<K: Stored>(&self, store: &Store<K>, uid: &str) -> Vec<ObjectRef<K>> {
         of_tenant(store, self.tenant_by_uid(uid))
+    }
+}
+
+/// Writers of the stores that tests fill.
+#[cfg(test)]
+pub(crate) struct CacheWriters {
+    pub tenants: Writer<MCPTenant>,
+    pub namespaces: Writer<PartialObjectMeta<Namespace>>,
+}
+
+#[cfg(test)]
+impl Cache {
+    /// Returns an empty cache without watches, and the writers of its stores.
+    pub(crate) fn writable() -> (Self, CacheWriters) {
+        use kube::runtime::reflector::store;
+        let ((tenants, tenant_writer), (namespaces, namespace_writer)) = (store(), store());
+        let cache = Self {
+            tenants,
+            servers: store().0,
+            scopes: store().0,
+            principals: store().0,
+            budgets: store().0,
+            services: store().0,
+            namespaces,
+            owned: Arc::default(),
+            changes: broadcast::channel(16).0,
+        };
+        (cache, CacheWriters { tenants: tenant_writer, namespaces: namespace_writer })
     }
 }
 
