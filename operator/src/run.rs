@@ -63,7 +63,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         () = stop.cancelled() => return Ok(()),
     };
     let tls = control_server::server_config(&authority, &config)?;
-    let (cache, watches) = cache::run(&client);
+    let (cache, watches) = cache::start(&client);
     let watches = tokio::spawn(watches);
     let (elected, leadership) = Leadership::channel();
     let ctx = Arc::new(Context {
