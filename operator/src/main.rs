@@ -1,4 +1,4 @@
-//! `mcp-fleet-operator`: flags, signals, and the end with a reason.
+//! `mcp-fleet-operator`: reads the flags, runs one replica, and stops it on SIGTERM or SIGINT.
 
 use clap::Parser;
 use mcp_fleet_operator::config::Config;
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     telemetry::init();
-    // Of two providers in the dependency tree, ours is the one for all of TLS; it can only be set once.
+    // The dependencies contain two TLS providers, so rustls has to be told which one to use. It can be set only once.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
         let stop = CancellationToken::new();
