@@ -16,7 +16,7 @@ use mcp_fleet_policy::reason::Reason;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::metrics::Metrics;
-use super::paths::{self, OutsideRoots};
+use super::paths;
 use super::server::Supervisor;
 use super::server::rpc::{Params, QueueError, Request, RequestHandle};
 use events::{CallRecorder, event};
@@ -51,9 +51,9 @@ pub(super) async fn call(
 
     match timeout_at(deadline, paths::check(header.paths)).await {
         Ok(Ok(())) => {}
-        Ok(Err(OutsideRoots)) => {
-            let detail = "a path leads out of the granted roots, or through a link";
-            return Ok(Events::Complete(recorder.refuse(Reason::PathOutsideRoots, detail, false)));
+        Ok(Err(rejection)) => {
+            let detail = rejection.to_string();
+            return Ok(Events::Complete(recorder.refuse(Reason::PathOutsideRoots, &detail, false)));
         }
         Err(_) => {
             let detail = "the paths could not be resolved in time";
