@@ -19,7 +19,7 @@ use super::metrics::Metrics;
 use super::paths;
 use super::server::Supervisor;
 use super::server::rpc::{Params, QueueError, Request, RequestHandle};
-use events::{CallRecorder, event};
+use events::CallRecorder;
 use parse::{split, split_at_token};
 
 pub(super) use parse::EnvelopeRejection;
@@ -97,20 +97,27 @@ pub(super) async fn call(
 fn stream_events(handle: RequestHandle, deadline: Instant, recorder: CallRecorder) -> UnsyncBoxBody<Bytes, Infallible> {
     let frames = stream::unfold(Some((handle, recorder)), move |state| async move {
         let (mut handle, mut recorder) = state?;
-        let progress = async {
-            match &mut handle.progress {
-                Some(updates) => updates.recv().await,
-                None => None,
-            }
-        };
-        tokio::select! {
-            biased;
-            Some(params) = progress => {
-                let line = event("progress", &params);
-                Some((Ok(Frame::data(line)), Some((handle, recorder))))
-            }
-            outcome = &mut handle.outcome => Some((Ok(Frame::data(recorder.finish(outcome.ok()))), None)),
-            () = sleep_until(deadline) => Some((Ok(Frame::data(recorder.time_out(&mut handle))), None)),
+        loop {
+            let progress = async {
+                match &mut handle.progress {
+                    Some(updates) => updates.recv().await,
+                    None => None,
+                }
+            };
+            let last = tokio::select! {
+                biased;
+                Some(params) = progress => {
+                    if let Some(line) = recorder.progress(&params) {
+                        return Some((Ok(Frame::data(line)), Some((handle, recorder))));
+                    }
+                    // Without a receiver, later progress is dropped where it arrives.
+                    handle.progress = None;
+                    continue;
+                }
+                outcome = &mut handle.outcome => recorder.finish(outcome.ok()),
+                () = sleep_until(deadline) => recorder.time_out(&mut handle),
+            };
+            return Some((Ok(Frame::data(last)), None));
         }
     });
     StreamBody::new(frames).boxed_unsync()
