@@ -82,6 +82,8 @@ pub(super) async fn call(
             return Ok(Events::Complete(recorder.refuse(Reason::UpstreamUnavailable, detail, false)));
         }
     };
+    // The request has its own copy in the queue. A call may wait for long, and its body is up to 20 MiB.
+    drop(body);
     if header.progress {
         return Ok(Events::Streaming(stream_events(handle, deadline, recorder)));
     }
