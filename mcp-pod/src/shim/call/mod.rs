@@ -16,10 +16,10 @@ use mcp_fleet_policy::reason::Reason;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::metrics::Metrics;
-use super::paths::{self, OutsideRoots};
+use super::paths;
 use super::server::Supervisor;
 use super::server::rpc::{Params, QueueError, Request, RequestHandle};
-use events::{CallRecorder, event};
+use events::CallRecorder;
 use parse::{split, split_at_token};
 
 pub(super) use parse::EnvelopeRejection;
@@ -51,9 +51,9 @@ pub(super) async fn call(
 
     match timeout_at(deadline, paths::check(header.paths)).await {
         Ok(Ok(())) => {}
-        Ok(Err(OutsideRoots)) => {
-            let detail = "a path leads out of the granted roots, or through a link";
-            return Ok(Events::Complete(recorder.refuse(Reason::PathOutsideRoots, detail, false)));
+        Ok(Err(rejection)) => {
+            let detail = rejection.to_string();
+            return Ok(Events::Complete(recorder.refuse(Reason::PathOutsideRoots, &detail, false)));
         }
         Err(_) => {
             let detail = "the paths could not be resolved in time";
@@ -82,6 +82,8 @@ pub(super) async fn call(
             return Ok(Events::Complete(recorder.refuse(Reason::UpstreamUnavailable, detail, false)));
         }
     };
+    // The request has its own copy in the queue. A call may wait for long, and its body is up to 20 MiB.
+    drop(body);
     if header.progress {
         return Ok(Events::Streaming(stream_events(handle, deadline, recorder)));
     }
@@ -97,20 +99,27 @@ pub(super) async fn call(
 fn stream_events(handle: RequestHandle, deadline: Instant, recorder: CallRecorder) -> UnsyncBoxBody<Bytes, Infallible> {
     let frames = stream::unfold(Some((handle, recorder)), move |state| async move {
         let (mut handle, mut recorder) = state?;
-        let progress = async {
-            match &mut handle.progress {
-                Some(updates) => updates.recv().await,
-                None => None,
-            }
-        };
-        tokio::select! {
-            biased;
-            Some(params) = progress => {
-                let line = event("progress", &params);
-                Some((Ok(Frame::data(line)), Some((handle, recorder))))
-            }
-            outcome = &mut handle.outcome => Some((Ok(Frame::data(recorder.finish(outcome.ok()))), None)),
-            () = sleep_until(deadline) => Some((Ok(Frame::data(recorder.time_out(&mut handle))), None)),
+        loop {
+            let progress = async {
+                match &mut handle.progress {
+                    Some(updates) => updates.recv().await,
+                    None => None,
+                }
+            };
+            let last = tokio::select! {
+                biased;
+                Some(params) = progress => {
+                    if let Some(line) = recorder.progress(&params) {
+                        return Some((Ok(Frame::data(line)), Some((handle, recorder))));
+                    }
+                    // Without a receiver, later progress is dropped where it arrives.
+                    handle.progress = None;
+                    continue;
+                }
+                outcome = &mut handle.outcome => recorder.finish(outcome.ok()),
+                () = sleep_until(deadline) => recorder.time_out(&mut handle),
+            };
+            return Some((Ok(Frame::data(last)), None));
         }
     });
     StreamBody::new(frames).boxed_unsync()
