@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 fn main() -> anyhow::Result<()> {
     let config = Config::parse();
     telemetry::init();
-    // The dependencies contain two TLS providers, so rustls has to be told which one to use. It can be set only once.
+    // The dependencies contain two TLS providers, so the one to use has to be set. It can be set only once.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(async {
         let stop = CancellationToken::new();

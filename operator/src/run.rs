@@ -34,7 +34,7 @@ use crate::telemetry::Metrics;
 /// How long open control streams may take to end at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a replica stopped before it was told to.
+/// Why a replica stopped although `stop` was not cancelled.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// Two metrics have the same name.

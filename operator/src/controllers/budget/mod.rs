@@ -1,8 +1,8 @@
 //! The controller of `MCPBudget`. A budget is compiled into the policy, so nothing is applied for it: only its status is
 //! written. The ledger is authoritative; [`summary`] sums it up for status every few seconds.
 
-mod figure;
 mod metrics;
+mod state;
 mod status;
 mod summary;
 #[cfg(test)]
@@ -38,7 +38,7 @@ pub(crate) struct Budgets;
 struct Known {
     enforcement: Enforcement,
     /// How much of the budget is used; none before the ledger was summed up once.
-    figure: Option<BudgetState>,
+    state: Option<BudgetState>,
 }
 
 impl Controller for Budgets {
@@ -75,7 +75,7 @@ impl Controller for Budgets {
             Ok(owner) => {
                 let uid = ObjectId::of(&object.metadata)?.uid;
                 let enforcement = Enforcement::read(&ctx.shared_state, &owner.id.uid, Kind::Budget, &uid);
-                Outcome::Applied(Known { enforcement, figure: ctx.shared_state.budgets.get(&uid) })
+                Outcome::Applied(Known { enforcement, state: ctx.shared_state.budgets.get(&uid) })
             }
             Err(rejection) => Outcome::Rejected(rejection),
         };

@@ -16,12 +16,12 @@ pub(super) fn status(object: &MCPBudget, outcome: &Outcome<Known>, now: Timestam
     let before = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
     let (summary, others, spending) = match outcome.applied() {
-        Ok(Known { enforcement, figure }) => {
+        Ok(Known { enforcement, state }) => {
             let mut others = vec![resolved(enforcement.verdict.as_ref()), enforcement.policy_current(generation)];
-            // A new leader does not know the figures at once; until then the status before is kept.
+            // A new leader does not know the state at once; until then the status before is kept.
             others
-                .extend(figure.as_ref().map_or_else(|| exhausted_before(&before.conditions), |it| Some(exhausted(it))));
-            let spending = figure.as_ref().map(|figure| figure.spending.clone());
+                .extend(state.as_ref().map_or_else(|| exhausted_before(&before.conditions), |it| Some(exhausted(it))));
+            let spending = state.as_ref().map(|state| state.spending.clone());
             (enforcement.summary(generation, "in force"), others, spending.or(before.spending))
         }
         Err(summary) => (summary, vec![], None),
@@ -49,10 +49,10 @@ fn exhausted_before(conditions: &[Condition]) -> Option<NewCondition> {
     Some(NewCondition { kind: ConditionType::Exhausted, status, reason, message: before.message.clone() })
 }
 
-fn exhausted(figure: &BudgetState) -> NewCondition {
+fn exhausted(state: &BudgetState) -> NewCondition {
     let kind = ConditionType::Exhausted;
-    if figure.exhausted {
-        let end = figure.spending.current_period.end.0;
+    if state.exhausted {
+        let end = state.spending.current_period.end.0;
         let message = format!("what is left is too little for a call; the next period starts at {end}");
         return NewCondition::yes(kind, Reason::LimitReached, message);
     }
@@ -65,8 +65,8 @@ mod tests {
     use mcp_fleet_crds::condition::is_true;
     use mcp_fleet_crds::tenant::GatewayStatus;
 
-    use super::super::figure::figure;
-    use super::super::figure::tests::{SPAN, book, budget};
+    use super::super::state::budget_state;
+    use super::super::state::tests::{SPAN, book, budget};
     use super::*;
     use crate::controllers::enforcement::Enforcement;
     use crate::controllers::outcome::{Rejection, Until};
@@ -90,27 +90,27 @@ mod tests {
         TenantState { generation: 3, gateways, ..TenantState::default() }
     }
 
-    fn known(verdict: Option<&Verdict>, figure: Option<&BudgetState>) -> Outcome<Known> {
+    fn known(verdict: Option<&Verdict>, state: Option<&BudgetState>) -> Outcome<Known> {
         let enforcement = Enforcement { state: enforced(), verdict: verdict.cloned() };
-        Outcome::Applied(Known { enforcement, figure: figure.cloned() })
+        Outcome::Applied(Known { enforcement, state: state.cloned() })
     }
 
-    fn status_with(verdict: Option<&Verdict>, figure: Option<&BudgetState>) -> MCPBudgetStatus {
-        status(&object(), &known(verdict, figure), Timestamp::UNIX_EPOCH)
+    fn status_with(verdict: Option<&Verdict>, state: Option<&BudgetState>) -> MCPBudgetStatus {
+        status(&object(), &known(verdict, state), Timestamp::UNIX_EPOCH)
     }
 
     #[test]
     fn a_budget_that_a_gateway_enforces_is_ready_and_shows_its_figures() {
-        let figure = figure(&budget(Some(100), None), SPAN, Some(&book()), false);
-        let status = status_with(Some(&verdict(true, Reason::Resolved, 2)), Some(&figure));
+        let state = budget_state(&budget(Some(100), None), SPAN, Some(&book()), false);
+        let status = status_with(Some(&verdict(true, Reason::Resolved, 2)), Some(&state));
         assert!(is_true(&status.conditions, ConditionType::Ready));
         assert_eq!(find(&status.conditions, ConditionType::Exhausted).unwrap().reason, "WithinLimit");
         assert_eq!(status.spending.unwrap().spent.unwrap().get(), 30);
     }
 
     #[test]
-    fn a_new_leader_without_figures_keeps_the_status() {
-        let full = figure(&budget(Some(30), None), SPAN, Some(&book()), true);
+    fn a_new_leader_without_budget_states_keeps_the_status() {
+        let full = budget_state(&budget(Some(30), None), SPAN, Some(&book()), true);
         let verdict = verdict(true, Reason::Resolved, 2);
         let mut before = object();
         before.status = Some(status_with(Some(&verdict), Some(&full)));

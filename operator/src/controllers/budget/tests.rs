@@ -3,8 +3,8 @@
 use super::*;
 use std::collections::HashMap;
 
-use super::figure::figure;
-use super::figure::tests::{SPAN, book, budget as example};
+use super::state::budget_state;
+use super::state::tests::{SPAN, book, budget as example};
 use crate::controllers::tenant::tests::tenant;
 use crate::testing::TestContext;
 
@@ -30,8 +30,8 @@ async fn a_budget_in_an_unclaimed_namespace_only_gets_a_status() {
 async fn the_status_of_a_budget_shows_what_the_ledger_holds() {
     let mut test = TestContext::new();
     test.add_tenant(&tenant());
-    let figure = figure(&example(Some(100), None), SPAN, Some(&book()), true);
-    test.ctx.shared_state.budgets.replace(HashMap::from([("b-1".to_owned(), figure)]));
+    let state = budget_state(&example(Some(100), None), SPAN, Some(&book()), true);
+    test.ctx.shared_state.budgets.replace(HashMap::from([("b-1".to_owned(), state)]));
     assert_eq!(test.reconcile::<Budgets>(&budget()).await, ["PUT mcpbudgets/daily/status"]);
     assert_eq!(test.condition(BUDGET, "Exhausted").1, "LimitReached");
     let status = test.api.get(BUDGET).unwrap()["status"].clone();

@@ -2,7 +2,7 @@
 //! `resourceVersion`.
 //!
 //! A leader stops before its Lease expires: if it could not renew in time it steps down by itself, so that two replicas
-//! never act at the same time. A write that is late all the same fails its own compare-and-swap.
+//! never act at the same time. A write that is late nevertheless fails its own compare-and-swap.
 
 mod elector;
 mod lease_action;

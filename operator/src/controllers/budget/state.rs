@@ -12,7 +12,7 @@ use crate::shared_state::BudgetState;
 
 /// Computes the state of a budget from its book. `refused` says that the last lease request was refused because nothing was
 /// left.
-pub(super) fn figure(budget: &Budget, span: Span, book: Option<&Book>, refused: bool) -> BudgetState {
+pub(super) fn budget_state(budget: &Budget, span: Span, book: Option<&Book>, refused: bool) -> BudgetState {
     let none = Amount::default();
     let (settled, leased, forfeited) =
         book.map_or((none, none, none), |book| (book.settled(), book.leased(), book.forfeited()));
@@ -83,27 +83,27 @@ pub(super) mod tests {
 
     #[test]
     fn a_leased_amount_is_neither_spent_nor_remaining() {
-        let figure = figure(&budget(Some(100), Some(10)), SPAN, Some(&book()), false);
-        let Spending { spent, leased, forfeited, remaining, calls, .. } = figure.spending;
+        let state = budget_state(&budget(Some(100), Some(10)), SPAN, Some(&book()), false);
+        let Spending { spent, leased, forfeited, remaining, calls, .. } = state.spending;
         let money = |micros| Some(Micros::new(micros));
         assert_eq!((spent, leased, forfeited, remaining), (money(30), money(30), money(0), money(40)));
         let calls = calls.unwrap();
         assert_eq!((calls.spent, calls.leased, calls.remaining), (3, 3, Some(4)));
-        assert!(!figure.exhausted);
+        assert!(!state.exhausted);
     }
 
     #[test]
     fn a_budget_without_a_book_is_unused() {
-        let figure = figure(&budget(Some(100), None), SPAN, None, false);
-        assert_eq!(figure.spending.remaining, Some(Micros::new(100)));
-        assert_eq!(figure.spending.calls, None);
+        let state = budget_state(&budget(Some(100), None), SPAN, None, false);
+        assert_eq!(state.spending.remaining, Some(Micros::new(100)));
+        assert_eq!(state.spending.calls, None);
     }
 
     #[test]
     fn a_budget_is_exhausted_when_nothing_more_can_be_spent() {
         let mut book = book();
         let exhausted =
-            |limit, book: &Book, refused| figure(&budget(Some(limit), None), SPAN, Some(book), refused).exhausted;
+            |limit, book: &Book, refused| budget_state(&budget(Some(limit), None), SPAN, Some(book), refused).exhausted;
         assert!(!exhausted(60, &book, false), "a gateway still holds a lease");
         book.leases.clear();
         assert!(exhausted(30, &book, false));
