@@ -1,7 +1,7 @@
 //! One replica of the operator, from start to end.
 //!
 //! Every replica serves health, metrics and the control port, and keeps its cache filled. The one that holds the Lease
-//! also [leads](crate::lead), and stops leading at once when it cannot renew. At shutdown it stops leading first and then
+//! also leads (`lead`), and stops leading at once when it cannot renew. At shutdown it stops leading first and then
 //! releases the Lease, so that the next leader starts without a wait.
 
 use std::sync::Arc;

@@ -1,6 +1,5 @@
-//! Access to the Kubernetes API that knows nothing of the operator's own kinds of work: [`apply`] writes objects,
-//! [`cache`] keeps them in memory, [`leader`] elects one replica, [`events`] and [`labels`] describe objects to people and
-//! to selectors.
+//! Access to the Kubernetes API that is independent of the operator's own kinds: `apply` writes objects, `cache` holds
+//! them in memory, [`leader`] elects one replica, `events` reports to people, and `labels` marks and selects objects.
 
 pub(crate) mod apply;
 pub(crate) mod cache;
