@@ -333,7 +333,7 @@ fn pair() -> (OwnedFd, OwnedFd) {
 }
 
 #[test]
-fn without_its_monitor_a_program_runs_on_but_cannot_create_processes_or_threads() {
+fn without_its_monitor_a_program_cannot_create_processes_or_threads() {
     let (socket, monitor) = pair();
     let program = format!(
         r#"{HELPERS}

@@ -13,6 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use mcp_fleet_policy::reason::Reason;
+use mcp_fleet_policy::units::limits::{CALL_TIMEOUT, RESPONSE_SIZE};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::metrics::Metrics;
@@ -24,10 +25,6 @@ use parse::{split, split_at_token};
 
 pub(super) use parse::EnvelopeRejection;
 
-/// Upper bound of [`CallHeader::timeout_ms`](crate::envelope::CallHeader::timeout_ms).
-const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
-/// Upper bound of [`CallHeader::max_response`](crate::envelope::CallHeader::max_response).
-const MAX_RESPONSE: u64 = 64 << 20;
 const METHOD: &str = "tools/call";
 
 /// The events of a call, as the body of an HTTP response.
@@ -45,8 +42,8 @@ pub(super) async fn call(
 ) -> Result<Events, EnvelopeRejection> {
     let arrived = Instant::now();
     let (header, params) = split(&body)?;
-    let deadline = arrived + Duration::from_millis(header.timeout_ms).min(MAX_TIMEOUT);
-    let max_response = usize::try_from(header.max_response.min(MAX_RESPONSE)).unwrap_or(usize::MAX);
+    let deadline = arrived + Duration::from_millis(header.timeout_ms).min(CALL_TIMEOUT.max.get());
+    let max_response = usize::try_from(header.max_response.min(RESPONSE_SIZE.max.get())).unwrap_or(usize::MAX);
     let mut recorder = CallRecorder::new(Arc::clone(metrics));
 
     match timeout_at(deadline, paths::check(header.paths)).await {
