@@ -1,11 +1,13 @@
-//! Access to the Kubernetes API that is independent of the operator's own kinds: `apply` writes objects, `cache` holds
+//! Access to the Kubernetes API that is independent of the operator's own kinds: [`client`] talks to it, `apply` writes objects, `cache` holds
 //! them in memory, [`leader`] elects one replica, `events` reports to people, and `labels` marks and selects objects.
 
 pub(crate) mod apply;
 pub(crate) mod cache;
+pub mod client;
 pub(crate) mod events;
 pub(crate) mod labels;
 pub mod leader;
+mod managed_fields;
 pub(crate) mod timeout;
 
 /// The field manager of everything that the operator writes.

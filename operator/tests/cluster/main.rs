@@ -7,6 +7,7 @@
 
 mod control;
 mod gateway;
+mod hostile;
 mod leader;
 mod principal;
 mod server;

@@ -26,12 +26,20 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Returns a new client. Each test needs its own, because connections belong to the runtime of the test.
 pub(crate) async fn client() -> Client {
+    mcp_fleet_operator::kubernetes::client::from_config(kube_config().await).unwrap()
+}
+
+/// Returns a client that decodes everything that the API server sends.
+pub(crate) async fn unfiltered_client() -> Client {
+    Client::try_from(kube_config().await).unwrap()
+}
+
+async fn kube_config() -> kube::Config {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let path = std::env::var("MCP_FLEET_TEST_KUBECONFIG")
         .expect("MCP_FLEET_TEST_KUBECONFIG must name a kubeconfig; `cargo xtask test api` sets it");
     let file = Kubeconfig::read_from(path).unwrap();
-    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
-    Client::try_from(config).unwrap()
+    kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap()
 }
 
 /// Returns the flags of the operator under test.
