@@ -58,11 +58,11 @@ pub enum CompileError {
 #[derive(Debug)]
 pub struct Policy {
     model: TenantPolicy,
-    /// Indices into `policy.servers`, by name.
+    /// Indices into `model.servers`, by name.
     servers: HashMap<String, usize>,
     /// For each server, indices into its tools by name.
     tools: Vec<HashMap<String, usize>>,
-    /// Indices into `policy.principals` and `principal_entries`, by UID.
+    /// Indices into `model.principals` and `principal_entries`, by UID.
     principals: HashMap<String, usize>,
     principal_entries: Vec<PrincipalEntry>,
 }
@@ -79,7 +79,7 @@ struct PrincipalEntry {
 /// What one principal may call on one server.
 #[derive(Debug)]
 struct ServerEntry {
-    /// Index into `policy.servers`.
+    /// Index into `model.servers`.
     server: usize,
     /// Tools that the principal may call, in the order of the catalogue; shared by principals with equal grants.
     tools: Arc<[ToolEntry]>,
