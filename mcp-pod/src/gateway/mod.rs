@@ -15,6 +15,7 @@
 mod audit;
 mod budget;
 mod call;
+mod clock;
 mod connection;
 mod control;
 mod log_throttle;

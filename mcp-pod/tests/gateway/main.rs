@@ -17,6 +17,7 @@ mod http2;
 mod legacy;
 mod limits;
 mod modern;
+mod policy_change;
 mod process;
 mod progress;
 mod support;

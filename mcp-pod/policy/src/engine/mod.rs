@@ -124,8 +124,12 @@ impl Policy {
     /// Checks that a proof of freshness of this age still allows calls of this class; listing tools counts as
     /// [`Class::Read`].
     pub fn check_fresh(&self, age: Duration, class: Class) -> Result<(), Reason> {
-        let limit = if class == Class::Read { self.model.stale_after.read } else { self.model.stale_after.write };
-        if age > limit { Err(Reason::PolicyStale) } else { Ok(()) }
+        if age > self.stale_after(class) { Err(Reason::PolicyStale) } else { Ok(()) }
+    }
+
+    /// Returns the maximum age of the proof of freshness for calls of this class.
+    pub fn stale_after(&self, class: Class) -> Duration {
+        if class == Class::Read { self.model.stale_after.read } else { self.model.stale_after.write }
     }
 }
 

@@ -19,4 +19,4 @@ pub(crate) use line::{Decision, Line};
 pub(crate) use request_record::RequestRecord;
 pub(crate) use subject::{Name, Subject};
 pub use writer::Audit;
-pub(crate) use writer::{Blocked, LineSlot};
+pub(crate) use writer::LineSlot;

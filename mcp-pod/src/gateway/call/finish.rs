@@ -29,6 +29,12 @@ impl Failed {
     pub(super) const fn charged(reason: Reason) -> Self {
         Self { reason, charge: Charge::Full, error: None }
     }
+
+    /// Returns the same failure of a call that was still waiting for its connection. If it was not the upstream that
+    /// failed, the server has certainly not seen the call.
+    pub(super) fn before_hand_over(self) -> Self {
+        if self.error.is_none() { Self { charge: Charge::Nothing, ..self } } else { self }
+    }
 }
 
 impl From<UpstreamError> for Failed {

@@ -19,7 +19,7 @@ use super::settle::Settlement;
 use crate::envelope::MAX_PROGRESS_BYTES;
 use crate::gateway::request::Id;
 use crate::gateway::respond::{Body, event, event_stream, message};
-use crate::gateway::state::Cancellable;
+use crate::gateway::state::{Admission, Cancellable};
 use crate::gateway::upstream::{Event, Exchange, Upstream, UpstreamError};
 
 /// How much longer than the shim the gateway waits. The shim's own timeout keeps the connection usable.
@@ -38,9 +38,15 @@ pub(super) struct Forward {
     pub(super) progress_token: Option<Id>,
     /// Resolves on `notifications/cancelled`; legacy only.
     pub(super) cancellable: Option<Cancellable>,
+    /// What has to hold when the call is handed to the shim.
+    pub(super) admission: Admission,
     pub(super) settlement: Settlement,
     pub(super) span: Span,
 }
+
+/// A call that was not forwarded, because it has to be decided again.
+#[derive(Debug)]
+pub(super) struct Outdated(pub(super) Settlement);
 
 /// A call whose answer has begun. Dropping it cancels the call.
 struct Running {
@@ -69,16 +75,20 @@ enum Next {
 }
 
 impl Forward {
-    /// Sends the call and answers: as JSON, or as an event stream if progress comes before the result.
-    pub(super) async fn run(self) -> Response<Body> {
-        let Self { upstream, envelope, id, progress_token, cancellable, settlement, span } = self;
+    /// Hands the call to the shim and answers: as JSON, or as an event stream if progress comes before the result.
+    pub(super) async fn run(self) -> Result<Response<Body>, Outdated> {
+        let Self { upstream, envelope, id, progress_token, cancellable, admission, mut settlement, span } = self;
         let timeout = settlement.grant.timeout.saturating_add(SHIM_GRACE);
         let mut limits = Limits { deadline: Box::pin(tokio::time::sleep(timeout)), cancellable };
-        let started = limits.apply(upstream.call(envelope, settlement.grant.max_response)).await;
+        let state = &settlement.state;
+        let hand_over = || state.hand_over(&admission).ok_or(());
+        let started = limits.apply(upstream.call(envelope, settlement.grant.max_response, hand_over)).await;
         let exchange = match started {
-            Ok(exchange) => exchange,
-            Err(failed) => return message(finish(settlement, &id, Err(failed))),
+            Ok(Ok(exchange)) => exchange,
+            Ok(Err(())) => return Err(Outdated(settlement)),
+            Err(failed) => return Ok(message(finish(settlement, &id, Err(failed.before_hand_over())))),
         };
+        settlement.handed_over = true;
         let mut running = Running {
             exchange: Some(exchange),
             limits,
@@ -88,8 +98,8 @@ impl Forward {
             settlement: Some(settlement),
         };
         match running.next().await {
-            Next::End(answer) => message(answer),
-            Next::Progress(first) => event_stream(stream(running, &first, span)),
+            Next::End(answer) => Ok(message(answer)),
+            Next::Progress(first) => Ok(event_stream(stream(running, &first, span))),
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) enum Outcome {
 }
 
 /// An admitted call that is not settled yet. If it is dropped (its client went away, which cancels a modern call), the
-/// call is settled as cancelled and charged in full.
+/// call is settled as cancelled, and charged in full if it was handed to its server.
 #[derive(Debug)]
 pub(super) struct Settlement {
     pub(super) state: Arc<State>,
@@ -43,6 +43,8 @@ pub(super) struct Settlement {
     pub(super) call: Ulid,
     /// Arguments as they are forwarded.
     pub(super) arguments: Bytes,
+    /// Whether the call was handed to its server.
+    pub(super) handed_over: bool,
     /// Absent once the call is settled.
     pub(super) resources: Option<Resources>,
 }
@@ -63,9 +65,17 @@ impl Settlement {
         self.end(outcome);
     }
 
+    /// Takes back the admission of a call that was not handed to its server, as if there never was one.
+    pub(super) fn withdraw(mut self) {
+        let Some(Resources { active, slot, permit, reservation }) = self.resources.take() else { return };
+        reservation.settle(Charge::Nothing);
+        permit.refund();
+        drop((slot, active));
+    }
+
     fn end(&mut self, outcome: Outcome) {
         let Some(Resources { active, slot, permit, reservation }) = self.resources.take() else { return };
-        let Self { state, grant, revision, started, call, arguments, resources: _ } = self;
+        let Self { state, grant, revision, started, call, arguments, handed_over: _, resources: _ } = self;
         let duration = started.elapsed();
         let mut result = None;
         let (decision, reason, charge, error) = match outcome {
@@ -104,6 +114,7 @@ impl Settlement {
 
 impl Drop for Settlement {
     fn drop(&mut self) {
-        self.end(Outcome::Failed(Reason::Cancelled, Charge::Full));
+        let charge = if self.handed_over { Charge::Full } else { Charge::Nothing };
+        self.end(Outcome::Failed(Reason::Cancelled, charge));
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn open(
         return Err(reject(StatusCode::BAD_REQUEST, Reason::SessionInvalid, limit));
     };
     let owner = context.session_owner();
-    let Ok(revision) = context.policy.session_sealer.open(sealed, owner, context.now) else {
+    let Ok(revision) = context.policy.session_sealer.open(sealed, owner, context.now.unix_seconds()) else {
         let limit = "the session is not known";
         return Err(reject(StatusCode::NOT_FOUND, Reason::SessionInvalid, limit));
     };

@@ -4,7 +4,7 @@ use mcp_fleet_policy::reason::{Reason, Stage};
 use tracing::warn;
 
 use super::State;
-use crate::gateway::audit::{Blocked, Decision, RequestRecord};
+use crate::gateway::audit::{Decision, LineSlot, RequestRecord};
 use crate::gateway::log_throttle::LogThrottle;
 use crate::gateway::policy::ActivePolicy;
 use crate::gateway::request::TOOLS_CALL;
@@ -12,14 +12,12 @@ use crate::gateway::request::TOOLS_CALL;
 static LOG_THROTTLE: LogThrottle = LogThrottle::new();
 
 impl State {
-    /// Counts and audits a request that was allowed and is not a call. If it fails, the request must not be answered.
-    pub(crate) async fn record_allowed(&self, record: &RequestRecord, policy: &ActivePolicy) -> Result<(), Blocked> {
-        let slot = self.audit.reserve().await?;
+    /// Counts and audits a request that was allowed and is not a call.
+    pub(crate) fn record_allowed(&self, record: &RequestRecord, policy: &ActivePolicy, slot: LineSlot) {
         let subject = record.subject(Some(policy.tenant_policy()));
         let duration = record.started.elapsed();
         self.metrics.observe_duration(&subject, record.revision, "", duration);
         slot.write(&record.line(Decision::Allowed, None, duration), &subject);
-        Ok(())
     }
 
     /// Counts a rejected request, and audits it if `audited`. A failure to audit it is only logged.

@@ -1,6 +1,7 @@
 //! The gateway under test and everything around it: PKI, policy, ledger, shim and clients.
 
 mod client;
+mod held;
 mod ledger;
 mod pki;
 mod policy;
@@ -20,6 +21,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 pub(crate) use client::{Client, modern, tls, tls_offering};
+pub(crate) use held::{hold_calls, release_all};
 pub(crate) use ledger::{Ledger, Spent};
 pub(crate) use pki::{GATEWAY_URI, Pki, Token, now};
 pub(crate) use policy::{CODER, OTHER, policy, tool};

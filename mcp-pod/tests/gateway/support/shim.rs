@@ -20,6 +20,7 @@ use mcp_pod::tls::server_config_mutual;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::{Notify, RwLock, RwLockWriteGuard};
 use tokio_rustls::TlsAcceptor;
 
 use super::pki::{GATEWAY_URI, Pki};
@@ -63,6 +64,12 @@ struct Shared {
     abandoned: AtomicUsize,
     epoch: AtomicU64,
     report: Mutex<String>,
+    /// Connections wait for this lock before their handshake.
+    accepting: RwLock<()>,
+    /// Connections that wait for their handshake.
+    knocking: AtomicUsize,
+    /// Closes all connections.
+    closing: Notify,
 }
 
 type Body = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
@@ -81,6 +88,9 @@ impl Shim {
             abandoned: AtomicUsize::new(0),
             epoch: AtomicU64::new(1),
             report: Mutex::new(REPORT.replace('\n', " ")),
+            accepting: RwLock::new(()),
+            knocking: AtomicUsize::new(0),
+            closing: Notify::new(),
         });
         let serving = Arc::clone(&shared);
         tokio::spawn(async move {
@@ -88,10 +98,18 @@ impl Shim {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (acceptor, shared) = (acceptor.clone(), Arc::clone(&serving));
                 tokio::spawn(async move {
+                    shared.knocking.fetch_add(1, Ordering::SeqCst);
+                    drop(shared.accepting.read().await);
+                    shared.knocking.fetch_sub(1, Ordering::SeqCst);
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     shared.connections.fetch_add(1, Ordering::SeqCst);
-                    let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let answering = Arc::clone(&shared);
+                    let service = service_fn(move |request| answer(request, Arc::clone(&answering)));
+                    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                    tokio::select! {
+                        _ = connection => {}
+                        () = shared.closing.notified() => {}
+                    }
                 });
             }
         });
@@ -116,6 +134,21 @@ impl Shim {
     /// Returns how many connections were accepted so far.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Closes all connections.
+    pub(crate) fn close_connections(&self) {
+        self.shared.closing.notify_waiters();
+    }
+
+    /// Lets new connections wait for their handshake until the guard is dropped.
+    pub(crate) async fn hold_handshakes(&self) -> RwLockWriteGuard<'_, ()> {
+        self.shared.accepting.write().await
+    }
+
+    /// Returns how many connections wait for their handshake.
+    pub(crate) fn knocking(&self) -> usize {
+        self.shared.knocking.load(Ordering::SeqCst)
     }
 
     /// Returns how many calls were cancelled by closing their connection.
