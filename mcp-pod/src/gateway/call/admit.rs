@@ -72,7 +72,7 @@ async fn govern(
     let grant = context.policy.tool_grant(&state.metrics, principal, access);
     match state.leases.reserve(&grant.priced_call(), &grant.budgets).await {
         Ok(reservation) => {
-            let resources = Resources { active: state.enter(), slot, permit, reservation };
+            let resources = Resources { active: state.enter(), slot, permit: Some(permit), reservation };
             Ok((grant, resources))
         }
         Err(denial) => {

@@ -30,6 +30,15 @@ impl Failed {
         Self { reason, charge: Charge::Full, error: None }
     }
 
+    /// Returns whether the server may still work on a call that failed so.
+    pub(super) fn server_may_work(&self) -> bool {
+        match &self.error {
+            // After the timeout, the call has had its time.
+            None => self.reason == Reason::Cancelled,
+            Some(error) => error.leaves_answer_open(),
+        }
+    }
+
     /// Returns the same failure of a call that was still waiting for its connection. If it was not the upstream that
     /// failed, the server has certainly not seen the call.
     pub(super) fn before_hand_over(self) -> Self {
@@ -45,7 +54,7 @@ impl From<UpstreamError> for Failed {
                 (Reason::UpstreamUnavailable, Charge::Nothing)
             }
             UpstreamError::Broken(_) => (Reason::UpstreamUnavailable, Charge::Full),
-            UpstreamError::Malformed(_) => (Reason::UpstreamInvalid, Charge::Full),
+            UpstreamError::Malformed(_) | UpstreamError::Ended(_) => (Reason::UpstreamInvalid, Charge::Full),
             UpstreamError::TooLarge => (Reason::ResponseTooLarge, Charge::Full),
         };
         Self { reason, charge, error: Some(error) }

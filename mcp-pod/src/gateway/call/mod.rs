@@ -1,15 +1,15 @@
 //! `tools/call`, from its parameters to its settlement.
 //!
 //! Start with [`call`]. [`mod@admit`] decides about the call and reserves what it needs, [`envelope`] writes it for the
-//! shim, [`forward`] sends it and reads the answer. [`finish`] checks the answer ([`answer`]) and settles the call
-//! ([`settle`]), however it ended. [`detach`] keeps a legacy call running after its client has gone.
+//! shim, [`forward`] hands it over and [`running`] reads the answer, also if the client has gone. [`finish`] checks the
+//! answer ([`answer`]) and settles the call ([`settle`]), however it ended.
 
 mod admit;
 mod answer;
-mod detach;
 mod envelope;
 mod finish;
 mod forward;
+mod running;
 mod settle;
 
 use http::{Response, StatusCode};
@@ -23,7 +23,6 @@ use super::request::{CallParams, Id, ParamsError, Revision};
 use super::respond::{Body, Failure, Rejection, denied_call, error, result};
 use super::state::{LegacySession, RequestContext, Unanswered};
 use admit::{Admitted, NotAdmitted, admit};
-use detach::Detach;
 use envelope::{Call, write_arguments, write_envelope};
 use finish::fail_unreachable;
 use forward::{Forward, Outdated};
@@ -111,15 +110,9 @@ async fn run(
         cancellable,
         admission,
         settlement,
-        span: span.clone(),
+        span,
     };
-    let forwarded = if revision.is_legacy() {
-        // Up to 2025-11-25 a lost connection does not cancel a call.
-        Detach::new(forward.run().instrument(span)).await
-    } else {
-        forward.run().await
-    };
-    forwarded.map_err(|Outdated(settlement)| {
+    forward.run().await.map_err(|Outdated(settlement)| {
         settlement.withdraw();
         Unanswered::Outdated
     })

@@ -55,7 +55,8 @@ pub(super) struct Resources {
     /// Keeps the gateway running until the call has ended, even after its client has gone.
     pub(super) active: ActiveRequest,
     pub(super) slot: LineSlot,
-    pub(super) permit: Permit,
+    /// Absent if the call stays in flight after it is settled.
+    pub(super) permit: Option<Permit>,
     pub(super) reservation: Reservation,
 }
 
@@ -69,8 +70,13 @@ impl Settlement {
     pub(super) fn withdraw(mut self) {
         let Some(Resources { active, slot, permit, reservation }) = self.resources.take() else { return };
         reservation.settle(Charge::Nothing);
-        permit.refund();
+        permit.into_iter().for_each(Permit::refund);
         drop((slot, active));
+    }
+
+    /// Takes the call's place among the calls in flight, so that it outlasts the settlement.
+    pub(super) fn take_permit(&mut self) -> Option<Permit> {
+        self.resources.as_mut()?.permit.take()
     }
 
     fn end(&mut self, outcome: Outcome) {

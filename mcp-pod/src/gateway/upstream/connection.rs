@@ -161,6 +161,6 @@ async fn drive<F: Future>(
 fn ended_early(ended: hyper::Result<()>) -> UpstreamError {
     match ended {
         Err(error) => UpstreamError::Broken(error),
-        Ok(()) => UpstreamError::Malformed("the connection ended before the answer"),
+        Ok(()) => UpstreamError::Ended("the connection was closed before the answer"),
     }
 }

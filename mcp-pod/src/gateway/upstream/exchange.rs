@@ -14,16 +14,22 @@ use hyper::body::Incoming;
 use memchr::memchr;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use ulid::Ulid;
 
 use super::connection::{Connection, HandOverError, Head};
 use super::{Upstream, UpstreamError};
-use crate::envelope::{CALL_PATH, EPOCH_HEADER, MEDIA_TYPE, Refusal};
+use crate::envelope::{CALL_PATH, CANCEL_PATH, EPOCH_HEADER, MEDIA_TYPE, Refusal};
 
 /// Bytes that an answer may have beyond the result: its envelope, and the progress events before it.
 const ENVELOPE_MARGIN: u64 = (1 << 20) + 64 * 1024;
 
 /// Longest time that the end of a body may take after its last event.
 const BODY_END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Pause before a cancellation is sent again that the shim found no call for, doubled each time.
+const CANCEL_RETRY: Duration = Duration::from_millis(20);
+/// Longest such pause.
+const MAX_CANCEL_RETRY: Duration = Duration::from_secs(2);
 
 /// A call that was handed to the shim. Dropping it closes the connection, which cancels the call.
 #[derive(Debug)]
@@ -149,6 +155,30 @@ impl Upstream {
     }
 }
 
+impl Upstream {
+    /// Notifies the shim that a call is cancelled. Returns whether the shim has taken note of it.
+    async fn notify_cancelled(&self, call: Ulid) -> bool {
+        let mut pause = CANCEL_RETRY;
+        loop {
+            let call = Bytes::from(call.to_string());
+            let Ok((mut connection, response)) = self.request(Method::POST, CANCEL_PATH, call).await else {
+                return false;
+            };
+            let (head, mut body) = response.into_parts();
+            if let Ok(None) = connection.next_chunk(&mut body).await {
+                self.pool.put(connection, Instant::now());
+            }
+            match head.status {
+                StatusCode::NO_CONTENT => return true,
+                // The call travels on another connection: it has not arrived yet, or its answer is under way.
+                StatusCode::CONFLICT => tokio::time::sleep(pause).await,
+                _ => return false,
+            }
+            pause = (2 * pause).min(MAX_CANCEL_RETRY);
+        }
+    }
+}
+
 impl Exchange {
     /// Returns the next chunk of the answer's body, or `None` at its end.
     async fn next_chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
@@ -187,7 +217,7 @@ impl Exchange {
             }
             searched = self.buffer.len();
             let Some(data) = self.next_chunk().await? else {
-                return Err(UpstreamError::Malformed("the answer ended without a result"));
+                return Err(UpstreamError::Ended("it has no result"));
             };
             self.remaining = self.remaining.checked_sub(data.len() as u64).ok_or(UpstreamError::TooLarge)?;
             if self.buffer.is_empty() && memchr(b'\n', &data).is_some_and(|end| end + 1 == data.len()) {
@@ -201,6 +231,36 @@ impl Exchange {
             }
             self.buffer.extend_from_slice(&data);
         }
+    }
+
+    /// Cancels the call, and waits until the shim has sent the last event or closed the connection: until then the server
+    /// may work on the call. If the shim cannot be notified, closes the connection, which cancels the call too, and waits
+    /// indefinitely, because there is no other sign.
+    pub(crate) async fn cancel(mut self, call: Ulid) {
+        self.buffer = BytesMut::new();
+        let upstream = Arc::clone(&self.upstream);
+        let notified = tokio::select! {
+            biased;
+            ended = self.discard() => Err(ended),
+            notified = upstream.notify_cancelled(call) => Ok(notified),
+        };
+        let ended = match notified {
+            Err(ended) => ended,
+            Ok(true) => self.discard().await,
+            Ok(false) => {
+                drop(self);
+                return std::future::pending().await;
+            }
+        };
+        if ended.is_ok() {
+            self.upstream.pool.put(self.connection, Instant::now());
+        }
+    }
+
+    /// Reads the answer to its end without keeping it.
+    async fn discard(&mut self) -> Result<(), UpstreamError> {
+        while self.next_chunk().await?.is_some() {}
+        Ok(())
     }
 
     /// Ends the exchange after its last event. Returns the connection to the pool if nothing follows the event, without

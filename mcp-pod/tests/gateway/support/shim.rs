@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use mcp_pod::envelope::{CALL_PATH, CallHeader, EPOCH_HEADER, SERVER_PATH};
+use mcp_pod::envelope::{CALL_PATH, CANCEL_PATH, CallHeader, EPOCH_HEADER, SERVER_PATH};
 use mcp_pod::tls::server_config_mutual;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -34,6 +34,8 @@ pub(crate) enum Behaviour {
     Slow(Vec<Bytes>, Duration),
     /// Never answers.
     Hang,
+    /// Answers with these bytes when the test says so ([`Shim::finish_work`]), cancelled or not.
+    Work(Bytes),
     /// Closes the connection without an answer.
     Close,
     /// Closes the connection after these bytes of the answer.
@@ -62,6 +64,12 @@ struct Shared {
     connections: AtomicUsize,
     /// Calls whose connection was closed before they were answered.
     abandoned: AtomicUsize,
+    /// ULIDs of the calls that were cancelled.
+    cancelled: Mutex<Vec<String>>,
+    /// Statuses of the answers to the next cancellations; 204 if there is none.
+    cancel_statuses: Mutex<Vec<u16>>,
+    /// Finishes the work on calls.
+    finishing: Notify,
     epoch: AtomicU64,
     report: Mutex<String>,
     /// Connections wait for this lock before their handshake.
@@ -86,6 +94,9 @@ impl Shim {
             calls: Mutex::default(),
             connections: AtomicUsize::new(0),
             abandoned: AtomicUsize::new(0),
+            cancelled: Mutex::default(),
+            cancel_statuses: Mutex::default(),
+            finishing: Notify::new(),
             epoch: AtomicU64::new(1),
             report: Mutex::new(REPORT.replace('\n', " ")),
             accepting: RwLock::new(()),
@@ -151,7 +162,22 @@ impl Shim {
         self.shared.knocking.load(Ordering::SeqCst)
     }
 
-    /// Returns how many calls were cancelled by closing their connection.
+    /// Ends the work on all calls that [`Behaviour::Work`] began.
+    pub(crate) fn finish_work(&self) {
+        self.shared.finishing.notify_waiters();
+    }
+
+    /// Returns how many calls were cancelled without closing their connection.
+    pub(crate) fn cancelled(&self) -> usize {
+        self.shared.cancelled.lock().len()
+    }
+
+    /// Answers the next cancellations with these statuses, the last one first.
+    pub(crate) fn refuse_cancellations(&self, statuses: &[u16]) {
+        *self.shared.cancel_statuses.lock() = statuses.to_vec();
+    }
+
+    /// Returns how many calls lost their connection before they were answered.
     pub(crate) fn abandoned(&self) -> usize {
         self.shared.abandoned.load(Ordering::SeqCst)
     }
@@ -181,6 +207,16 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     if request.uri().path() == SERVER_PATH {
         return respond(200, whole(Bytes::from(shared.report.lock().clone())));
     }
+    if request.uri().path() == CANCEL_PATH {
+        let call = request.into_body().collect().await.unwrap().to_bytes();
+        let status = shared.cancel_statuses.lock().pop().unwrap_or(204);
+        if status == 204 {
+            let call = String::from_utf8(call.to_vec()).unwrap();
+            assert!(shared.calls.lock().iter().any(|known| known.header.call == call), "the call {call} is unknown");
+            shared.cancelled.lock().push(call);
+        }
+        return respond(status, whole(Bytes::new()));
+    }
     assert_eq!(request.uri().path(), CALL_PATH);
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let text = String::from_utf8(body.to_vec()).unwrap();
@@ -198,6 +234,10 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
             let _abandoned = CountAbandoned(&shared);
             std::future::pending::<Infallible>().await;
             respond(500, whole(Bytes::new()))
+        }
+        Behaviour::Work(bytes) => {
+            shared.finishing.notified().await;
+            respond(200, whole(bytes))
         }
         Behaviour::Break(bytes) => {
             let broken = Err(std::io::ErrorKind::BrokenPipe.into());
