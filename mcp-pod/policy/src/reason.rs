@@ -139,7 +139,7 @@ reasons! {
 
     /// The principal calls too often.
     RateLimited = "rate_limited", Govern, "Slow down and try again after the given time.";
-    /// The principal has too many calls in flight.
+    /// The principal has too many calls in flight, over all servers or on this one.
     ConcurrencyLimited = "concurrency_limited", Govern, "Wait for your other calls to end, also for cancelled ones, then try again.";
     /// The tenant as a whole calls too often.
     TenantRateLimited = "tenant_rate_limited", Govern, "Try again after the given time; the whole tenant is at its limit.";

@@ -80,6 +80,29 @@ async fn principal_tenant_and_server_limit_concurrent_calls() {
 }
 
 #[tokio::test]
+async fn one_agent_cannot_take_all_of_a_server_that_others_may_call() {
+    let gateway = TestGateway::with(|policy| {
+        policy.servers[0].limits.max_concurrent_calls = 16;
+        policy.principals[1].grants = policy.principals[0].grants.clone();
+    })
+    .await;
+    gateway.shim.set_behaviour(Behaviour::Hang);
+    let mut hung = Vec::new();
+    for number in 1..=8 {
+        let mut client = gateway.client().await;
+        hung.push(tokio::spawn(async move { client.call("echo", json!({})).await }));
+        eventually("the call is in flight", || gateway.shim.calls().len() == number).await;
+    }
+    let (reason, text) = gateway.client().await.call("echo", json!({})).await.denial();
+    assert_eq!(reason, "concurrency_limited");
+    assert!(text.contains("may have 8 of the server's 16 calls in flight"), "{text}");
+    gateway.shim.answer("{\"result\":{}}\n");
+    let mut other = gateway.client_with(&gateway.pki.token(Token { principal: OTHER, ..Token::default() })).await;
+    assert_eq!(other.call("echo", json!({})).await.json()["result"], json!({"resultType": "complete"}));
+    hung.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
 async fn an_answered_call_is_charged_its_price() {
     let gateway = TestGateway::with(|policy| policy.servers[0].tools[1].price = Micros::new(1500)).await;
     let mut client = gateway.client().await;
