@@ -80,6 +80,7 @@ async fn an_object_that_a_server_no_longer_declares_is_deleted() {
     let test = with_tenant();
     let mut server = server();
     server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    test.api.insert(SERVER, serde_json::to_value(&server).unwrap());
     // The server had no workspace before, and ran as a Deployment.
     test.add_owned("Deployment", "acme-mcp", "mcp-files", checked().labels());
     // Someone copied our labels to an object of their own.
