@@ -1,8 +1,11 @@
-//! The teardown of a server: its pods end first, then what they were made with goes, and their network policy last.
+//! The teardown of a server: its pods end first, then the workspace is retained or deleted, then what the pods were made
+//! with goes, and their network policy last.
 
+use jiff::Timestamp;
 use mcp_fleet_crds::MCPServer;
+use mcp_fleet_crds::server::WorkspaceRetention;
 
-use super::status;
+use super::{status, workspace};
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::finalizer::Teardown;
@@ -10,7 +13,7 @@ use crate::controllers::identity::ObjectId;
 use crate::controllers::outcome::Outcome;
 use crate::controllers::teardown::{POD_CHECK_INTERVAL, delete_secrets, has_pods, scale_to_zero};
 use crate::kubernetes::cache::{Cache, Key, Meta};
-use crate::kubernetes::deletion::{OwnerState, delete_owned};
+use crate::kubernetes::deletion::{OwnerState, ProvenUnwanted, delete_owned};
 use crate::kubernetes::labels;
 
 /// Continues the teardown of a server.
@@ -31,9 +34,31 @@ pub(super) async fn tear_down(object: &MCPServer, ctx: &Context) -> Result<Teard
         tracing::info!("the cache lags behind, so nothing is deleted yet");
         return Ok(Teardown::Unfinished(POD_CHECK_INTERVAL));
     };
+    // The last spec of a server that is gone is unknown, so its workspace stays.
+    let discards = object.spec.workspace.as_ref().is_some_and(|it| it.retain == WorkspaceRetention::Delete)
+        && state.gone().is_none();
+    if discards {
+        workspace::discard(ctx, &runtime, &proof).await?;
+    } else {
+        retain_workspace(ctx, object, &runtime, &proof).await?;
+    }
     delete_secrets(ctx, &proof, &runtime, labels::SERVER_UID).await?;
     delete_owned(&ctx.client, &proof, owned).await?;
     Ok(Teardown::Done)
+}
+
+/// Marks the volume claim of the server's workspace as retained, and reports where it is.
+async fn retain_workspace(
+    ctx: &Context,
+    object: &MCPServer,
+    runtime: &str,
+    proof: &ProvenUnwanted,
+) -> Result<(), ReconcileError> {
+    for claim in workspace::retain(ctx, runtime, proof, Timestamp::now()).await? {
+        let note = format!("the workspace stays in the volume claim {claim} in the namespace {runtime}");
+        ctx.events.normal(object, "WorkspaceRetained", "Delete", note).await;
+    }
+    Ok(())
 }
 
 /// Returns the runtime namespace in which the server's objects are; none if it does not exist.

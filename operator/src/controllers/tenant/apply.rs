@@ -17,6 +17,7 @@ use crate::controllers::apply::Applier;
 use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::manifests::tls_secret_name;
+use crate::controllers::server::workspace;
 use crate::controllers::teardown::scale_to_zero;
 use crate::credentials::ca::{TlsSecret, ensure_tls};
 use crate::kubernetes::FIELD_MANAGER;
@@ -133,6 +134,8 @@ async fn prune_orphans(ctx: &Context, tenant: &Tenant) -> Result<(), ReconcileEr
             continue;
         };
         scale_to_zero(ctx, &owned).await?;
+        // The last spec of the server is unknown, so its workspace stays.
+        workspace::retain(ctx, &tenant.runtime_namespace, &proof, Timestamp::now()).await?;
         delete_owned(&ctx.client, &proof, owned).await?;
     }
     Ok(())
