@@ -100,9 +100,8 @@ impl Filter {
             State::Skip(depth) => match byte {
                 b'"' => self.in_string = true,
                 b'{' | b'[' => self.state = State::Skip(depth + 1),
-                b'}' if depth == 0 => self.end_of_skipped(byte, out),
+                b'}' | b',' if depth == 0 => self.end_of_skipped(byte, out),
                 b'}' | b']' => self.state = State::Skip(depth - 1),
-                b',' if depth == 0 => self.end_of_skipped(byte, out),
                 _ => {}
             },
         }

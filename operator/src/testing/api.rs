@@ -165,12 +165,16 @@ fn is_collection(path: &str) -> bool {
     resource_path(path).len() == 1
 }
 
-/// A JSON merge patch (RFC 7396), without deletions.
+/// A JSON merge patch (RFC 7396).
 fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {
-                merge(into.entry(key).or_insert(Value::Null), value);
+                if value.is_null() {
+                    into.remove(&key);
+                } else {
+                    merge(into.entry(key).or_insert(Value::Null), value);
+                }
             }
         }
         (into, from) => *into = from,

@@ -8,6 +8,7 @@ mod teardown;
 #[cfg(test)]
 pub(super) mod tests;
 mod validate;
+pub(super) mod workspace;
 
 use std::sync::Arc;
 
@@ -77,7 +78,7 @@ impl Controller for Servers {
     async fn reconcile(object: Arc<MCPServer>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
         let ctx = &*ctx;
         let api: Api<MCPServer> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
-        let validated = validate(&object, &dereference(&object, ctx)?);
+        let validated = validate(&object, &dereference(&object, ctx).await?);
         // Nothing was made for a server that was never accepted, so it needs no finalizer.
         let needs_finalizer = validated.is_ok() || object.metadata.deletion_timestamp.is_some();
         let reconcile = |object: Arc<MCPServer>| async move {

@@ -80,7 +80,7 @@ impl std::fmt::Debug for Cache {
 }
 
 impl Cache {
-    /// Waits until every store was filled once. Returns false if a watch ended, which happens only at shutdown.
+    /// Waits until every store and the index were filled once. Returns false if a watch ended, which happens only at shutdown.
     pub(crate) async fn wait_until_filled(&self) -> bool {
         self.tenants.wait_until_ready().await.is_ok()
             && self.servers.wait_until_ready().await.is_ok()
@@ -89,6 +89,7 @@ impl Cache {
             && self.budgets.wait_until_ready().await.is_ok()
             && self.services.wait_until_ready().await.is_ok()
             && self.namespaces.wait_until_ready().await.is_ok()
+            && self.owned.wait_until_filled().await
     }
 
     /// Subscribes to changes. A subscriber that lags has to check everything.
