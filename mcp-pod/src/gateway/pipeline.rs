@@ -9,7 +9,8 @@
 //! 5. `validate`: the arguments follow the rules of the catalogue and of one single grant.
 //! 6. `govern`: rate and concurrency limits have room, and leases pay the price.
 //! 7. `forward`: the call goes to the shim, and the answer is checked.
-//! 8. `audit`: the audit line is written; its place in the queue was reserved before the call was forwarded.
+//! 8. `audit`: the audit line is written; its place in the queue was reserved before the call was forwarded. A call that
+//!    may change something has a first line, which is written before the call is forwarded.
 //!
 //! The newest policy decides. After each wait (for the body, an audit slot, a lease, a connection) the stages from
 //! `policy` to `govern` are repeated if there is a newer policy or the token has expired, until the call is handed to the

@@ -12,6 +12,7 @@ mod authentication;
 mod cancellation;
 mod denials;
 mod end_to_end;
+mod evidence;
 mod hostile;
 mod http2;
 mod legacy;

@@ -38,6 +38,10 @@ impl Decision {
     }
 }
 
+/// `decision` in the line that is written before a call is forwarded. It is not a [`Decision`], because the call's
+/// outcome is still open: its second line has that.
+const ADMITTED: &str = "admitted";
+
 /// A decision, without the names of its [`Subject`].
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
@@ -45,10 +49,11 @@ pub(crate) struct Line {
     time: Timestamp,
     /// ID of the call; the envelope to the shim carries it too.
     call: Ulid,
-    decision: Decision,
+    decision: &'static str,
     /// Absent if the request was allowed.
     reason: Option<Reason>,
-    cost: Micros,
+    /// Absent while it is not known.
+    cost: Option<Micros>,
     /// From the head of the request until it was rejected, answered or settled.
     duration: Duration,
     /// Keyed BLAKE3 of the arguments.
@@ -66,7 +71,22 @@ impl Line {
         cost: Micros,
         duration: Duration,
     ) -> Self {
+        let (decision, cost) = (decision.as_str(), Some(cost));
         Self { time: Timestamp::now(), call, decision, reason, cost, duration, arguments: None, result: None }
+    }
+
+    /// Returns the line of a call that is about to be forwarded.
+    pub(crate) fn admitted(call: Ulid, arguments: [u8; 32], duration: Duration) -> Self {
+        Self {
+            time: Timestamp::now(),
+            call,
+            decision: ADMITTED,
+            reason: None,
+            cost: None,
+            duration,
+            arguments: Some(arguments),
+            result: None,
+        }
     }
 
     /// Appends the line, with its line feed.
@@ -83,10 +103,13 @@ impl Line {
         known(out, "class", subject.class.map_or("", Class::as_str));
         name(out, "method", &subject.method);
         digest(out, "arguments", "blake3-keyed", self.arguments.as_ref());
-        known(out, "decision", self.decision.as_str());
+        known(out, "decision", self.decision);
         known(out, "reason", self.reason.map_or("", Reason::as_str));
         let millis = self.duration.as_secs_f64() * 1e3;
-        let _ = write!(out, ",\"generation\":{},\"cost\":\"{}\"", subject.generation, self.cost);
+        let _ = write!(out, ",\"generation\":{}", subject.generation);
+        if let Some(cost) = self.cost {
+            let _ = write!(out, ",\"cost\":\"{cost}\"");
+        }
         let _ = write!(out, ",\"durationMs\":{millis:.3}");
         digest(out, "result", "blake3", self.result.as_ref());
         out.extend_from_slice(b"}\n");
@@ -133,9 +156,9 @@ mod tests {
         Line {
             time: "2026-11-22T20:00:00.123456Z".parse().unwrap(),
             call: Ulid::from_parts(0, 7),
-            decision: Decision::Allowed,
+            decision: Decision::Allowed.as_str(),
             reason: None,
-            cost: Micros::new(1000),
+            cost: Some(Micros::new(1000)),
             duration: Duration::from_micros(1234),
             arguments: Some([0xab; 32]),
             result: None,
@@ -184,6 +207,16 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         let fields: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(fields, documented);
+    }
+
+    #[test]
+    fn the_documentation_lists_every_decision() {
+        let table = include_str!("../../../../docs/audit.md");
+        let row = table.lines().find(|line| line.starts_with("| `decision`")).unwrap();
+        let decisions = [Decision::Allowed, Decision::Denied, Decision::Failed].map(Decision::as_str);
+        for decision in decisions.into_iter().chain([ADMITTED]) {
+            assert!(row.contains(&format!("`{decision}`")), "{decision}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The audit trail: one JSON line for every decision, on standard output.
 //!
-//! A call reserves its line in the queue ([`Audit::reserve`]) before it is forwarded, so that the line can always be
-//! written afterwards; while the queue is full, calls are denied with `audit_unavailable`.
+//! A call reserves its lines in the queue ([`Audit::reserve_call`]) before it is forwarded, so that they can always be
+//! written afterwards; while the queue is full, calls are denied with `audit_unavailable`. A call that changes something
+//! has a line before it is forwarded, which survives the death of this process, and one when it is settled.
 //!
 //! [`mod@line`] is one line, [`subject`] the names in it. [`call_record`] makes the lines of admitted calls,
 //! [`request_record`] those of all other requests. [`writer`] gets lines to the sink without a system call for each.
@@ -19,4 +20,4 @@ pub(crate) use line::{Decision, Line};
 pub(crate) use request_record::RequestRecord;
 pub(crate) use subject::{Name, Subject};
 pub use writer::Audit;
-pub(crate) use writer::LineSlot;
+pub(crate) use writer::{CallSlots, LineSlot, PendingLine};

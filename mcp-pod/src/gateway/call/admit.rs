@@ -60,19 +60,20 @@ fn authorise<'p>(context: &RequestContext<'p>, tool: &str) -> Result<ToolAccess<
     Ok(access)
 }
 
-/// Reserves an audit line, room among the calls in flight, and the price.
+/// Reserves audit lines, room among the calls in flight, and the price.
 async fn govern(
     context: &RequestContext<'_>,
     access: ToolAccess<'_>,
 ) -> Result<(Arc<ToolGrant>, Resources), NotAdmitted> {
     let state = context.state;
-    let slot = state.audit.reserve().await.map_err(|_| Denial::new(Reason::AuditUnavailable))?;
+    let slots = state.audit.reserve_call(access.class()).await;
+    let slots = slots.map_err(|_| Denial::new(Reason::AuditUnavailable))?;
     let principal = context.caller.principal;
     let permit = state.governor.admit(state.tick(), &principal.model().uid, &access.server().uid)?;
     let grant = context.policy.tool_grant(&state.metrics, principal, access);
     match state.leases.reserve(&grant.priced_call(), &grant.budgets).await {
         Ok(reservation) => {
-            let resources = Resources { active: state.enter(), slot, permit: Some(permit), reservation };
+            let resources = Resources { active: state.enter(), slots, permit: Some(permit), reservation };
             Ok((grant, resources))
         }
         Err(denial) => {

@@ -67,6 +67,13 @@ pub(super) fn fail_unreachable(settlement: Settlement, id: &Id) -> Response<Body
     message(finish(settlement, id, Err(failed)))
 }
 
+/// Settles a call that is not forwarded because its audit line was not written in time, and answers it.
+pub(super) fn deny_unaudited(settlement: Settlement, id: &Id) -> Response<Body> {
+    let (reason, modern) = (Reason::AuditUnavailable, !settlement.revision.is_legacy());
+    settlement.settle(Outcome::Denied(reason));
+    message(result_message(id, &[&denied_call(&Denial::new(reason), modern)]))
+}
+
 /// Settles a call and returns the message that ends it. `ended` is the last event of the exchange.
 pub(super) fn finish(settlement: Settlement, id: &Id, ended: Result<Event, Failed>) -> Vec<u8> {
     let modern = !settlement.revision.is_legacy();

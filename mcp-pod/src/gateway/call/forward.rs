@@ -9,10 +9,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{Instrument as _, Span};
 
-use super::finish::finish;
+use super::finish::{deny_unaudited, finish};
 use super::running::{Attended, Limits, Next, Running};
 use super::settle::Settlement;
 use crate::envelope::MAX_PROGRESS_BYTES;
+use crate::gateway::audit::PendingLine;
 use crate::gateway::request::Id;
 use crate::gateway::respond::{Body, event, event_stream, message};
 use crate::gateway::state::{Admission, Cancellable};
@@ -34,6 +35,8 @@ pub(super) struct Forward {
     pub(super) progress_token: Option<Id>,
     /// Resolves on `notifications/cancelled`; legacy only.
     pub(super) cancellable: Option<Cancellable>,
+    /// Audit line that must be written before the call is sent.
+    pub(super) record: Option<PendingLine>,
     /// What has to hold when the call is handed to the shim.
     pub(super) admission: Admission,
     pub(super) settlement: Settlement,
@@ -47,7 +50,13 @@ pub(super) struct Outdated(pub(super) Settlement);
 impl Forward {
     /// Hands the call to the shim and answers: as JSON, or as an event stream if progress comes before the result.
     pub(super) async fn run(self) -> Result<Response<Body>, Outdated> {
-        let Self { upstream, envelope, id, progress_token, cancellable, admission, mut settlement, span } = self;
+        let Self { upstream, envelope, id, progress_token, cancellable, record, admission, mut settlement, span } =
+            self;
+        if let Some(record) = record
+            && record.written().await.is_err()
+        {
+            return Ok(deny_unaudited(settlement, &id));
+        }
         let timeout = settlement.grant.timeout.saturating_add(SHIM_GRACE);
         let mut limits = Limits { deadline: Box::pin(tokio::time::sleep(timeout)), cancellable };
         let state = &settlement.state;

@@ -84,13 +84,14 @@ async fn run(
             length: context.length,
         },
     );
-    let settlement = Settlement {
+    let mut settlement = Settlement {
         state: context.state.clone(),
         grant,
         revision,
         started: record.started,
         call: record.call,
         arguments: envelope.arguments,
+        digest: None,
         handed_over: false,
         resources: Some(resources),
     };
@@ -108,6 +109,7 @@ async fn run(
         id,
         progress_token,
         cancellable,
+        record: settlement.record_admission(),
         admission,
         settlement,
         span,
