@@ -8,12 +8,9 @@ use tracing::{info, warn};
 
 use super::answer::{Answer, check_error, check_result};
 use super::settle::{Outcome, Settlement};
-use crate::gateway::log_throttle::LogThrottle;
 use crate::gateway::request::Id;
 use crate::gateway::respond::{Body, denied_call, message, result_message};
 use crate::gateway::upstream::{Event, UpstreamError};
-
-static LOG_THROTTLE: LogThrottle = LogThrottle::new();
 
 /// Why a call got no answer that can be released, and what it costs.
 #[derive(Debug)]
@@ -101,9 +98,7 @@ pub(super) fn finish(settlement: Settlement, id: &Id, ended: Result<Event, Faile
             (reason, outcome)
         }
         Err(Failed { reason, charge, error }) => {
-            if let Some(error) = &error
-                && LOG_THROTTLE.allows()
-            {
+            if let Some(error) = &error {
                 let error: &dyn std::error::Error = error;
                 warn!(error, call = %settlement.call, "failed to forward a call");
             }

@@ -11,13 +11,10 @@ use tracing::warn;
 
 use super::record_allowed;
 use crate::gateway::audit::RequestRecord;
-use crate::gateway::log_throttle::LogThrottle;
 use crate::gateway::request::{Id, Message, Revision};
 use crate::gateway::respond::{Body, Failure, Rejection, error, result};
 use crate::gateway::state::{RequestContext, Unanswered};
 use crate::gateway::upstream::Report;
-
-static LOG_THROTTLE: LogThrottle = LogThrottle::new();
 
 /// Capabilities of every server behind the gateway, whatever it offers itself.
 const CAPABILITIES: &[u8] = b"\"capabilities\":{\"tools\":{}}";
@@ -88,11 +85,9 @@ pub(super) async fn report(
     let unavailable = || Rejection::denied(id, &Denial::new(Reason::UpstreamUnavailable));
     let upstream = context.policy.upstream(context.view).ok_or_else(unavailable)?;
     upstream.report().await.map_err(|error| {
-        if LOG_THROTTLE.allows() {
-            let error: &dyn std::error::Error = &error;
-            let server = &context.view.server().name;
-            warn!(error, call = %record.call, server, "failed to read the report of a server");
-        }
+        let error: &dyn std::error::Error = &error;
+        let server = &context.view.server().name;
+        warn!(error, call = %record.call, server, "failed to read the report of a server");
         unavailable()
     })
 }
