@@ -18,7 +18,6 @@ mod call;
 mod clock;
 mod connection;
 mod control;
-mod log_throttle;
 mod methods;
 mod metrics;
 mod pipeline;

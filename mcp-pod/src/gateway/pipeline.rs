@@ -32,7 +32,6 @@ use ulid::Ulid;
 
 use super::audit::RequestRecord;
 use super::clock::Moment;
-use super::log_throttle::LogThrottle;
 use super::methods;
 use super::policy::ActivePolicy;
 use super::request::{
@@ -43,10 +42,6 @@ use super::state::{RequestContext, State, Unanswered};
 
 /// Answers below this size do not count as unread: connections and headers take as much memory.
 const SMALL_ANSWER: usize = 1024;
-
-/// Throttles the audit lines of floods without a known principal. Log files rotate by size, so a flood could push the
-/// rest of the audit trail out.
-static FLOOD_THROTTLE: LogThrottle = LogThrottle::new();
 
 /// Answers one request.
 pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
@@ -61,12 +56,7 @@ pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Inc
     let response = match answered {
         Ok(response) => response,
         Err(rejection) => {
-            let audited = match principal {
-                _ if !rejection.flood => true,
-                Some(principal) => state.governor.should_audit(state.tick(), principal),
-                None => FLOOD_THROTTLE.allows(),
-            };
-            state.record_rejected(&record, policy.as_deref(), rejection.reason, audited).await;
+            state.record_rejected(&record, policy.as_deref(), rejection.reason, rejection.flood).await;
             *rejection.response
         }
     };
@@ -105,7 +95,9 @@ async fn run(
                 *policy = newer;
             }
             now = Moment::now();
-            caller = authenticate(state, policy, record, peer, &head.headers, now)?;
+            // The allowance of the principal limits these requests, so each has its own audit line.
+            caller = authenticate(state, policy, record, peer, &head.headers, now)
+                .map_err(|rejection| Rejection { flood: false, ..rejection })?;
             view = find_server(policy, record, &head, caller)?;
             if body.len() as u64 > view.server().limits.max_request.get() {
                 return Err(BodyError::TooLarge.into());
@@ -142,7 +134,8 @@ fn authenticate<'p>(
 ) -> Result<Caller<'p>, Rejection> {
     // Indices of another policy would name other objects.
     (record.principal, record.server) = (None, None);
-    let caller = check_token(&policy.compiled, &policy.token_verifier, &state.failures, peer, headers, now)?;
+    let caller = check_token(&policy.compiled, &policy.token_verifier, &state.failures, peer, headers, now)
+        .inspect_err(|failure| record.principal = failure.principal())?;
     record.principal = Some(caller.principal.index());
     Ok(caller)
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use mcp_fleet_policy::model::GrantedTool;
 use serde_json::{Value, json};
 
-use crate::support::{AuditLog, Behaviour, BlockedSink, ProcessGateway, TestGateway, Token, eventually};
+use crate::support::{AuditLog, Behaviour, BlockedSink, Options, ProcessGateway, TestGateway, Token, eventually};
 
 #[tokio::test]
 async fn a_destructive_call_is_on_record_when_the_gateway_is_killed_during_it() {
-    let mut gateway = ProcessGateway::start(&[], |policy| {
+    let mut gateway = ProcessGateway::start(&Options::default(), |policy| {
         policy.principals[0].grants[1].tools.push(GrantedTool { name: "wipe".into(), arguments: None });
     })
     .await;

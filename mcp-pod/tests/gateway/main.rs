@@ -13,6 +13,7 @@ mod cancellation;
 mod denials;
 mod end_to_end;
 mod evidence;
+mod floods;
 mod hostile;
 mod http2;
 mod legacy;

@@ -34,8 +34,6 @@ const SLOT_RETRY: Duration = Duration::from_secs(1);
 /// Allowance of a principal for requests that are not admitted calls: more than clients need that list the tools
 /// before each call and open a thousand sessions at once, and few enough to read and audit.
 const OTHER_REQUESTS: Rate = Rate::new(6000, Some(3000));
-/// Shortest time between two audited refusals of one principal by [`Governor::check_request`].
-const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of answers that a principal may leave unread before its next request is refused. One answer may be larger.
 const MAX_UNREAD: u64 = 16 << 20;
 
@@ -65,8 +63,6 @@ struct State {
     shares: Shares,
     /// Allowance of requests that are not admitted calls; `None` until the first request.
     other_requests: Option<Bucket>,
-    /// When a refusal by [`Governor::check_request`] was last audited.
-    last_audited: Option<Tick>,
 }
 
 /// Permission to make one call; dropping it frees the call's slots.
@@ -145,17 +141,6 @@ impl Governor {
         }
         bucket.take();
         Ok(())
-    }
-
-    /// Returns whether to audit a refusal by [`Self::check_request`]: at most one a second for each principal.
-    pub fn should_audit(&self, now: Tick, principal: &str) -> bool {
-        let Some(principal) = self.principal(principal) else { return true };
-        let mut state = principal.lock();
-        let due = state.last_audited.is_none_or(|last| now.since(last) >= AUDIT_INTERVAL);
-        if due {
-            state.last_audited = Some(now);
-        }
-        due
     }
 
     /// Counts an answer of this size to this principal (by UID) as unread until the returned value is dropped.

@@ -242,7 +242,6 @@ fn requests_that_are_not_admitted_calls_have_their_own_allowance() {
     for _ in 0..10 {
         assert_eq!(governor.check_request(seconds(1), one), Ok(()));
         assert!(call(&governor, seconds(1)).is_ok());
-        assert!(governor.should_audit(seconds(1), other));
     }
     for _ in 0..3000 {
         assert_eq!(governor.check_request(seconds(1), one), Ok(()));
@@ -250,8 +249,6 @@ fn requests_that_are_not_admitted_calls_have_their_own_allowance() {
     let denial = governor.check_request(seconds(1), one).unwrap_err();
     assert_eq!((denial.reason, denial.retry_after), (Reason::RateLimited, Some(Duration::from_millis(10))));
     assert_eq!(governor.check_request(seconds(1), other), Ok(()));
-    assert!(governor.should_audit(seconds(1), one) && !governor.should_audit(seconds(1), one));
-    assert!(governor.should_audit(seconds(2), one));
     // A caller that waits for the given time is read again.
     assert_eq!(governor.check_request(seconds(1).plus(Duration::from_millis(10)), one), Ok(()));
     // A call that is refused for its budget does not count as admitted.

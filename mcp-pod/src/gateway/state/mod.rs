@@ -22,7 +22,7 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::audit::Audit;
+use super::audit::{Audit, Floods};
 use super::budget::Leases;
 use super::metrics::Metrics;
 use super::policy::{ActivePolicy, Freshness, InstallError};
@@ -47,6 +47,7 @@ pub struct State {
     active: AtomicUsize,
     pub(crate) leases: Arc<Leases>,
     pub(crate) audit: Audit,
+    pub(crate) floods: Floods,
     pub(crate) metrics: Metrics,
     pub(crate) governor: Governor,
     pub(crate) failures: FailureLimit,
@@ -91,6 +92,7 @@ impl State {
             active: AtomicUsize::new(0),
             leases,
             audit,
+            floods: Floods::default(),
             metrics: Metrics::new()?,
             governor: Governor::new(),
             failures: FailureLimit::default(),

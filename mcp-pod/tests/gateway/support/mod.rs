@@ -27,7 +27,7 @@ pub(crate) use held::{hold_calls, release_all};
 pub(crate) use ledger::{Ledger, Spent};
 pub(crate) use pki::{GATEWAY_URI, Pki, Token, now};
 pub(crate) use policy::{CODER, OTHER, policy, tool};
-pub(crate) use process::{ProcessGateway, free_address, get};
+pub(crate) use process::{Options, ProcessGateway, free_address, get};
 pub(crate) use shim::{Behaviour, Shim};
 
 /// A running gateway with a fake shim and ledger, and the audit lines it wrote.

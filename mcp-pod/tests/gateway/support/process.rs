@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::Mutex;
@@ -25,6 +25,22 @@ pub(crate) struct ProcessGateway {
     child: Child,
 }
 
+/// How a gateway process is started.
+pub(crate) struct Options<'a> {
+    /// Additional arguments.
+    pub(crate) arguments: &'a [&'a str],
+    /// Value of `RUST_LOG`.
+    pub(crate) log_level: &'a str,
+    /// Whether the test reads the log. Otherwise it blocks when the pipe is full.
+    pub(crate) read_log: bool,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { arguments: &[], log_level: "info", read_log: true }
+    }
+}
+
 /// The lines of a pipe so far.
 #[derive(Clone, Default)]
 pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
@@ -40,6 +56,11 @@ impl Lines {
         lines
     }
 
+    /// Returns the number of lines that contain this text.
+    pub(crate) fn count(&self, text: &str) -> usize {
+        self.0.lock().iter().filter(|line| line.contains(text)).count()
+    }
+
     /// Returns the lines, parsed as JSON.
     pub(crate) fn json(&self) -> Vec<Value> {
         self.0.lock().iter().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
@@ -47,10 +68,11 @@ impl Lines {
 }
 
 impl ProcessGateway {
-    /// Starts a gateway with a changed default policy and these additional arguments. Waits until it is ready.
-    pub(crate) async fn start(arguments: &[&str], change: impl FnOnce(&mut TenantPolicy)) -> Self {
-        let gateway = Self::unready(arguments, change).await;
-        for _ in 0..1000 {
+    /// Starts a gateway with a changed default policy. Waits until it is ready.
+    pub(crate) async fn start(options: &Options<'_>, change: impl FnOnce(&mut TenantPolicy)) -> Self {
+        let gateway = Self::unready(options, change).await;
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(20) {
             if get(gateway.health, "/readyz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
                 return gateway;
             }
@@ -59,7 +81,7 @@ impl ProcessGateway {
         panic!("the gateway did not become ready: {:?}", gateway.log.json());
     }
 
-    async fn unready(arguments: &[&str], change: impl FnOnce(&mut TenantPolicy)) -> Self {
+    async fn unready(options: &Options<'_>, change: impl FnOnce(&mut TenantPolicy)) -> Self {
         let pki = Pki::new();
         let shim = Shim::start(&pki).await;
         let mut policy = policy(&pki, shim.address);
@@ -75,13 +97,14 @@ impl ProcessGateway {
             .arg(&token)
             .arg("--tls-dir")
             .arg(pki.gateway_dir())
-            .args(arguments)
+            .args(options.arguments)
+            .env("RUST_LOG", options.log_level)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let audit = Lines::collect(child.stdout.take().unwrap());
-        let log = Lines::collect(child.stderr.take().unwrap());
+        let log = if options.read_log { Lines::collect(child.stderr.take().unwrap()) } else { Lines::default() };
         Self { pki, shim, address, health, audit, log, child }
     }
 
@@ -94,6 +117,13 @@ impl ProcessGateway {
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Returns the value of a metric, given its name and labels.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let text = get(self.health, "/metrics").await.unwrap();
+        let value = |line: &str| line.strip_prefix(series)?.trim().parse().ok();
+        text.lines().find_map(value).unwrap_or_else(|| panic!("no {series} in {text}"))
     }
 }
 
@@ -109,8 +139,12 @@ pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// Returns the whole HTTP answer to a GET request, or `None` without a connection.
+/// Returns the whole HTTP answer to a GET request, or `None` without a connection or an answer.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Option<String> {
+    tokio::time::timeout(Duration::from_secs(5), try_get(address, path)).await.ok()?
+}
+
+async fn try_get(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").as_bytes()).await.ok()?;
     let mut answer = String::new();

@@ -27,9 +27,23 @@ pub(crate) struct Caller<'p> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unauthenticated {
     /// The token is missing or not valid: 401.
-    Rejected(Reason),
+    Rejected {
+        reason: Reason,
+        /// Index of the principal, if the token is its own and is not accepted any more.
+        principal: Option<usize>,
+    },
     /// The address has failed too often, so its token was not verified: 429.
     TooManyFailures,
+}
+
+impl Unauthenticated {
+    /// Returns the index of the principal whose token was rejected, if it is known.
+    pub(crate) const fn principal(self) -> Option<usize> {
+        match self {
+            Self::Rejected { principal, .. } => principal,
+            Self::TooManyFailures => None,
+        }
+    }
 }
 
 /// Returns the token in the `Authorization` header.
@@ -59,7 +73,7 @@ pub(crate) fn check_token<'p>(
 ) -> Result<Caller<'p>, Unauthenticated> {
     let reject = |reason| {
         failures.record(peer, Instant::now());
-        Err(Unauthenticated::Rejected(reason))
+        Err(Unauthenticated::Rejected { reason, principal: None })
     };
     let within_limit = || failures.admits(peer, Instant::now());
     let unix = now.unix_seconds();
@@ -87,6 +101,9 @@ pub(crate) fn check_token<'p>(
             }
         }
         // A token with a valid signature is not part of a flood, so it does not count as a failure.
-        Err(reason) => Err(Unauthenticated::Rejected(reason)),
+        Err(reason) => {
+            let principal = policy.principal(&claims.mcp_fleet.principal).map(PrincipalRef::index);
+            Err(Unauthenticated::Rejected { reason, principal })
+        }
     }
 }
