@@ -34,6 +34,9 @@ pub enum Problem {
     /// Too many values.
     #[error("too many values")]
     Nodes,
+    /// The caller of the parser has no memory for more values.
+    #[error("no memory for so many values")]
+    Memory,
     /// An object has a key twice, possibly spelled with escapes.
     #[error("a duplicate key")]
     DuplicateKey,

@@ -15,7 +15,7 @@ mod write;
 use std::borrow::Cow;
 
 pub use error::{ParseError, Problem};
-pub use parse::parse;
+pub use parse::{parse, parse_metered};
 pub use write::{write, write_str};
 
 /// Largest absolute value of an integer that every JSON parser reads exactly: 2^53 − 1 (RFC 8259, 6).

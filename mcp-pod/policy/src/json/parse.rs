@@ -8,13 +8,29 @@ use super::{Limits, Members, ParseError, Problem, Strings, Value, number, string
 /// Up to this many members, duplicate keys are found by comparing all pairs; above it, with a randomly seeded hash set.
 const MAX_PAIRWISE: usize = 12;
 
+/// Values for which memory is requested at a time.
+const VALUES_AT_ONCE: usize = 64;
+
 /// Parses exactly one value, which may be surrounded by white space.
 pub fn parse<'a>(text: &'a [u8], limits: &Limits) -> Result<Value<'a>, ParseError> {
+    parse_metered(text, limits, limits.nodes, &mut |_| false)
+}
+
+/// Parses like [`parse`], and requests memory for the values. `free` values need none. Before more are parsed, `reserve`
+/// is called with their number, again and again. If it returns false, the text is rejected.
+pub fn parse_metered<'a>(
+    text: &'a [u8],
+    limits: &Limits,
+    free: usize,
+    reserve: &mut dyn FnMut(usize) -> bool,
+) -> Result<Value<'a>, ParseError> {
     let text = utf8(text)?;
     if text.starts_with('\u{feff}') {
         return Err(Problem::ByteOrderMark.at(0));
     }
-    let mut parser = Parser { text, offset: 0, depth: limits.depth, nodes: limits.nodes, limits };
+    let nodes = free.min(limits.nodes);
+    let unreserved = limits.nodes - nodes;
+    let mut parser = Parser { text, offset: 0, depth: limits.depth, nodes, unreserved, reserve, limits };
     parser.skip_space();
     let value = parser.value()?;
     parser.skip_space();
@@ -35,8 +51,11 @@ struct Parser<'a, 'l> {
     offset: usize,
     /// Levels of nesting left.
     depth: usize,
-    /// Values left.
+    /// Values left for which there is memory.
     nodes: usize,
+    /// Values left beyond these.
+    unreserved: usize,
+    reserve: &'l mut dyn FnMut(usize) -> bool,
     limits: &'l Limits,
 }
 
@@ -67,7 +86,10 @@ impl<'a> Parser<'a, '_> {
     }
 
     fn value(&mut self) -> Result<Value<'a>, ParseError> {
-        self.nodes = self.nodes.checked_sub(1).ok_or(self.error(Problem::Nodes))?;
+        if self.nodes == 0 {
+            self.reserve_nodes()?;
+        }
+        self.nodes -= 1;
         match self.peek() {
             Some(b'{') => self.nested(Self::object),
             Some(b'[') => self.nested(Self::array),
@@ -78,6 +100,20 @@ impl<'a> Parser<'a, '_> {
             Some(b'-' | b'0'..=b'9') => self.number(),
             _ => Err(self.error(Problem::Unexpected)),
         }
+    }
+
+    #[cold]
+    fn reserve_nodes(&mut self) -> Result<(), ParseError> {
+        let more = self.unreserved.min(VALUES_AT_ONCE);
+        if more == 0 {
+            return Err(self.error(Problem::Nodes));
+        }
+        if !(self.reserve)(more) {
+            return Err(self.error(Problem::Memory));
+        }
+        self.unreserved -= more;
+        self.nodes = more;
+        Ok(())
     }
 
     fn nested(

@@ -25,6 +25,27 @@ fn strings_passed_on_unchanged_are_checked_just_as_strictly() {
 }
 
 #[test]
+fn memory_is_requested_before_values_are_parsed() {
+    let text = format!("[{}0]", "0,".repeat(199));
+    let parse_with = |free, room: usize| {
+        let mut reserved = 0;
+        let parsed = parse_metered(text.as_bytes(), &Limits::REQUEST, free, &mut |values| {
+            reserved += values;
+            reserved <= room
+        });
+        (parsed.map(|value| value.as_array().unwrap().len()).map_err(|error| error.problem), reserved)
+    };
+    // The array is a value too.
+    assert_eq!(parse_with(201, 0), (Ok(200), 0));
+    assert_eq!(parse_with(0, 256), (Ok(200), 256));
+    assert_eq!(parse_with(10, 192), (Ok(200), 192));
+    assert_eq!(parse_with(0, 100), (Err(Problem::Memory), 128));
+    let few = Limits { nodes: 100, ..Limits::REQUEST };
+    let parsed = parse_metered(text.as_bytes(), &few, 0, &mut |_| true);
+    assert_eq!(parsed.unwrap_err().problem, Problem::Nodes);
+}
+
+#[test]
 fn duplicate_keys_are_rejected_even_if_spelled_with_escapes() {
     assert_eq!(problem(r#"{"path":1,"path":2}"#), Problem::DuplicateKey);
     assert_eq!(problem(r#"{"path":1,"p\u0061th":2}"#), Problem::DuplicateKey);

@@ -8,6 +8,10 @@ use crate::text::neutralise;
 /// Schema extension with which a server requests arguments as HTTP headers.
 const HEADER_KEYWORD: &str = "x-mcp-header";
 
+/// Limits for the definition of one tool. A server can change its tools at any time, so parsing them must not take much
+/// memory: 8 MiB with these.
+const TOOL: Limits = Limits { nodes: 32_768, ..Limits::RESULT };
+
 /// The tools that a server reports, reduced to what callers may see.
 #[derive(Clone, Debug, Default)]
 pub struct ObservedTools {
@@ -30,7 +34,7 @@ impl ObservedTools {
     pub fn new<'r>(entries: impl IntoIterator<Item = &'r str>) -> Self {
         let mut observed = Self::default();
         for text in entries {
-            let tool = parse(text.as_bytes(), &Limits::RESULT);
+            let tool = parse(text.as_bytes(), &TOOL);
             match tool.ok().as_ref().and_then(|tool| Some((tool.get("name")?.as_str()?, tool))) {
                 Some((name, tool)) if !name.is_empty() && !observed.entries.contains_key(name) => {
                     observed.entries.insert(name.to_owned(), Entry::new(name, tool));

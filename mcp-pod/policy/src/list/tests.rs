@@ -75,7 +75,9 @@ fn an_output_schema_that_some_clients_cannot_read_is_dropped() {
 
 #[test]
 fn invalid_entries_are_skipped_and_counted() {
+    let many_values = format!(r#"{{"name":"large","inputSchema":[{}0]}}"#, "0,".repeat(40_000));
     let observed = ObservedTools::new([
+        many_values.as_str(),
         r#"{"name":"read","name":"write"}"#,
         "[]",
         r#"{"name":7}"#,
@@ -83,6 +85,6 @@ fn invalid_entries_are_skipped_and_counted() {
         r#"{"name":"read"}"#,
         r#"{"name":"read","title":"again"}"#,
     ]);
-    assert_eq!(observed.rejected(), 5);
+    assert_eq!(observed.rejected(), 6);
     assert_eq!(observed.names().collect::<Vec<_>>(), ["read"]);
 }
