@@ -147,6 +147,8 @@ reasons! {
     TenantConcurrencyLimited = "tenant_concurrency_limited", Govern, "Try again later; the whole tenant is at its limit.";
     /// The server has too many calls in flight.
     ServerConcurrencyLimited = "server_concurrency_limited", Govern, "Try again later; the server is busy.";
+    /// The gateway has no memory left for the request.
+    GatewayBusy = "gateway_busy", Govern, "Try again later: the gateway has no memory left for this request.";
     /// A budget that covers the call does not have enough left in its period.
     BudgetExhausted = "budget_exhausted", Govern, "Stop calling priced tools until the budget resets, or ask its owner to raise it.";
     /// The ledger granted no lease in time, so the spend cannot be accounted for.

@@ -13,6 +13,8 @@ use prometheus::{
 };
 
 use super::audit::{Decision, Subject};
+use super::connection::Refusal;
+use super::memory::{Memory, MemoryMetrics};
 use super::request::Revision;
 use crate::logging::DroppedLines;
 
@@ -28,11 +30,12 @@ pub(crate) struct Metrics {
     spend: CounterVec,
     durations: HistogramVec,
     generation: IntGaugeVec,
+    refused_connections: IntCounterVec,
 }
 
 impl Metrics {
     /// Registers all metrics in a new registry.
-    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(memory: &Memory) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let calls = IntCounterVec::new(
             Opts::new("mcp_pod_calls_total", "Calls of tools by how they were decided"),
@@ -58,13 +61,22 @@ impl Metrics {
             Opts::new("mcp_fleet_policy_generation", "The generation of the policy that this gateway enforces"),
             &["tenant"],
         )?;
+        let refused_connections = IntCounterVec::new(
+            Opts::new("mcp_pod_connections_refused_total", "Connections of agents that were closed at once, by cause"),
+            &["cause"],
+        )?;
+        for refusal in Refusal::ALL {
+            refused_connections.with_label_values(&[refusal.as_str()]);
+        }
         registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(denials.clone()))?;
         registry.register(Box::new(spend.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(generation.clone()))?;
+        registry.register(Box::new(refused_connections.clone()))?;
+        MemoryMetrics::register(&registry, memory)?;
         DroppedLines::register(&registry)?;
-        Ok(Self { registry, calls, denials, spend, durations, generation })
+        Ok(Self { registry, calls, denials, spend, durations, generation, refused_connections })
     }
 
     /// Returns the registry that all metrics are in.
@@ -75,6 +87,11 @@ impl Metrics {
     /// Sets the generation in force.
     pub(crate) fn set_generation(&self, tenant: &str, generation: u64) {
         self.generation.with_label_values(&[tenant]).set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a connection that was closed at once.
+    pub(crate) fn count_refused_connection(&self, refusal: Refusal) {
+        self.refused_connections.with_label_values(&[refusal.as_str()]).inc();
     }
 
     /// Counts a request that was denied or failed.

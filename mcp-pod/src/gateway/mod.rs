@@ -6,7 +6,7 @@
 //! - [`request`] authenticates the caller and reads one message from the HTTP request.
 //! - [`methods`] does what each MCP method asks; [`call`] is `tools/call`, from authorisation to settlement.
 //! - [`upstream`] talks to the tool servers' shims; [`respond`] writes the answers.
-//! - [`audit`] and [`metrics`] record what happened.
+//! - [`audit`] and [`metrics`] record what happened. [`memory`] bounds what clients and their calls may use.
 //!
 //! [`state`] is what all connections share, [`policy`] one generation of the tenant's policy prepared for calls,
 //! [`budget`] the leases that calls are paid from. [`control`] gets policies and leases from the operator. [`mod@run`]
@@ -18,6 +18,7 @@ mod call;
 mod clock;
 mod connection;
 mod control;
+mod memory;
 mod methods;
 mod metrics;
 mod pipeline;
@@ -33,6 +34,7 @@ pub use audit::Audit;
 pub use budget::Leases;
 pub use connection::{listen, listen_plain};
 pub use control::{Args as ControlArgs, Control};
+pub use memory::{Memory, default_budget};
 pub use policy::InstallError;
 pub use run::{Args, run};
 pub use state::State;

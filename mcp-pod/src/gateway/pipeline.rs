@@ -19,12 +19,11 @@
 //! [`answer`] is the one place where rejections are answered, counted and audited. [`run`] holds the stages that all
 //! requests have in common and then dispatches to [`methods`]; [`super::call`] has the other stages of a tool call.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use mcp_fleet_policy::engine::ServerAccess;
 use mcp_fleet_policy::reason::Reason;
@@ -32,27 +31,32 @@ use ulid::Ulid;
 
 use super::audit::RequestRecord;
 use super::clock::Moment;
+use super::connection::Peer;
+use super::memory::{self, Meter, RequestMemory};
 use super::methods;
 use super::policy::ActivePolicy;
 use super::request::{
-    BodyError, Caller, Era, McpHeaders, Message, check_token, detect_era, known_method, read_body, read_message, route,
+    BodyError, Caller, Era, McpHeaders, Message, check_token, detect_era, known_method, read_body,
+    read_metered_message, route,
 };
 use super::respond::{Body, Rejection};
 use super::state::{RequestContext, State, Unanswered};
 
-/// Answers below this size do not count as unread: connections and headers take as much memory.
+/// Answers below this size are part of what their connection has reserved.
 const SMALL_ANSWER: usize = 1024;
+/// Values in a message that are part of what the request may use without a reservation.
+const FREE_VALUES: usize = 64;
 
 /// Answers one request.
-pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
+    peer.claim_input();
     let _active = state.enter();
     let mut record = RequestRecord::new(Instant::now(), Ulid::generate(), request.uri().path());
     let mut policy = state.active_policy();
     let answered = match &mut policy {
-        Some(policy) => run(&state, policy, &mut record, peer, request).await,
+        Some(policy) => run(&state, policy, &mut record, &peer, request).await,
         None => Err(Rejection::no_policy()),
     };
-    let principal = policy.as_ref().zip(record.principal).and_then(|(policy, index)| policy.principal_uid(index));
     let response = match answered {
         Ok(response) => response,
         Err(rejection) => {
@@ -60,9 +64,9 @@ pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Inc
             *rejection.response
         }
     };
-    match principal {
-        Some(principal) => response.map(|body| match body {
-            Body::Whole(bytes) if bytes.len() >= SMALL_ANSWER => Body::Whole(state.count_unread(principal, bytes)),
+    match policy.as_ref().zip(record.principal).and_then(|(policy, index)| policy.memory_at(index)) {
+        Some(share) => response.map(|body| match body {
+            Body::Whole(bytes) if bytes.len() >= SMALL_ANSWER => Body::Whole(memory::count(&share.requests, bytes)),
             body => body,
         }),
         None => response,
@@ -75,16 +79,21 @@ async fn run(
     state: &Arc<State>,
     policy: &mut Arc<ActivePolicy>,
     record: &mut RequestRecord,
-    peer: IpAddr,
+    peer: &Peer,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     let (head, body) = request.into_parts();
     let mut now = Moment::now();
     let mut caller = authenticate(state, policy, record, peer, &head.headers, now)?;
+    let share = policy.memory(caller.principal);
+    peer.note_authenticated(&share.connections).map_err(|full| Rejection::from(full).and_close(head.version))?;
+    let account = &share.requests;
+    let mut memory = RequestMemory::admit(account, head.version == Version::HTTP_2)?;
     let within_limit = state.governor.check_request(state.tick(), &caller.principal.model().uid);
     within_limit.map_err(|denial| Rejection::too_many_requests(&denial))?;
     let mut view = find_server(policy, record, &head, caller)?;
-    let body = read_body(&head.headers, body, view.server().limits.max_request.get()).await?;
+    let max_length = view.server().limits.max_request.get();
+    let body = read_body(&head.headers, body, max_length, memory.meter(account), peer).await?;
     let headers = McpHeaders::read(&head.headers);
     // A body can take long to arrive, and a call can wait. Each time, what was decided before is decided again if it may
     // no longer hold.
@@ -103,7 +112,7 @@ async fn run(
                 return Err(BodyError::TooLarge.into());
             }
         }
-        let (message, era) = decode(record, &headers, &body)?;
+        let (message, era) = decode(record, &headers, &body, memory.meter(&policy.memory(caller.principal).requests))?;
         let context = RequestContext {
             state,
             policy,
@@ -128,13 +137,13 @@ fn authenticate<'p>(
     state: &State,
     policy: &'p ActivePolicy,
     record: &mut RequestRecord,
-    peer: IpAddr,
+    peer: &Peer,
     headers: &HeaderMap,
     now: Moment,
 ) -> Result<Caller<'p>, Rejection> {
     // Indices of another policy would name other objects.
     (record.principal, record.server) = (None, None);
-    let caller = check_token(&policy.compiled, &policy.token_verifier, &state.failures, peer, headers, now)
+    let caller = check_token(&policy.compiled, &policy.token_verifier, &state.failures, peer.address, headers, now)
         .inspect_err(|failure| record.principal = failure.principal())?;
     record.principal = Some(caller.principal.index());
     Ok(caller)
@@ -164,8 +173,15 @@ fn decode<'b>(
     record: &mut RequestRecord,
     headers: &McpHeaders,
     body: &'b [u8],
+    mut meter: Meter<'_>,
 ) -> Result<(Message<'b>, Era), Rejection> {
-    let message = read_message(body)?;
+    let mut full = None;
+    let mut reserve = |values| meter.reserve_values(values).map_err(|error| full = Some(error)).is_ok();
+    let message = read_metered_message(body, FREE_VALUES, &mut reserve);
+    if let Some(full) = full {
+        return Err(full.into());
+    }
+    let message = message?;
     record.method = known_method(&message.method).ok_or_else(|| message.method.clone());
     let era = detect_era(headers, &message).map_err(|wrong| Rejection::wrong_revision(message.id(), &wrong))?;
     Ok((message, era))

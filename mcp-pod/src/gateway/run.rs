@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use mcp_fleet_admin::Admin;
+use mcp_fleet_policy::units::Bytes;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ use tracing::{info, warn};
 use super::audit::Audit;
 use super::connection;
 use super::control::{self, Control};
+use super::memory::{self, Memory};
 use super::state::State;
 use super::upstream::Dialer;
 use super::workers::Workers;
@@ -41,6 +43,12 @@ pub struct Args {
     /// The mounted Secret with tls.crt, tls.key and ca.crt; read again when it changes.
     #[arg(long, default_value = "/var/run/mcp-fleet/tls")]
     pub tls_dir: PathBuf,
+    /// Memory that clients and their calls may use, such as 128Mi. Connections and requests that do not fit are refused.
+    /// The process needs more than this: about 20 MiB for itself, and as much again as the budget for socket buffers in
+    /// the kernel and for what the allocator does not give back. The default is half of the container's memory limit, or
+    /// 128Mi if there is none.
+    #[arg(long)]
+    pub memory_budget: Option<Bytes>,
     /// Connection to the operator.
     #[command(flatten)]
     pub control: control::Args,
@@ -65,7 +73,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     // The audit thread is the only writer of standard output, so it need not hold its lock.
     let audit = Audit::start(std::io::stdout()).context("failed to start the audit thread")?;
     let control = Control::new(&args.control, &args.tls_dir.join("ca.crt"));
-    let state = State::new(control.leases(), Dialer::Mutual(Arc::clone(&identity)), audit.clone())
+    let budget = args.memory_budget.unwrap_or_else(memory::default_budget);
+    let dialer = Dialer::Mutual(Arc::clone(&identity));
+    let state = State::new(control.leases(), dialer, audit.clone(), Memory::new(budget))
         .context("failed to register metrics")?;
 
     let listener =
@@ -73,7 +83,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let health = TcpListener::bind(args.metrics_listen)
         .await
         .with_context(|| format!("failed to listen on {}", args.metrics_listen))?;
-    info!(listen = %args.listen, metrics = %args.metrics_listen, "gateway started");
+    info!(listen = %args.listen, metrics = %args.metrics_listen, %budget, "gateway started");
 
     tokio::spawn(Arc::clone(&identity).follow(CERTIFICATE_INTERVAL));
     tokio::spawn(mcp_fleet_admin::serve(health, admin(&state), CancellationToken::new()));

@@ -40,7 +40,7 @@ async fn every_invalid_token_is_rejected_with_its_reason() {
     let cases = [
         ("garbage".to_owned(), "token_invalid"),
         (unsigned.to_owned(), "token_invalid"),
-        ("a".repeat(20_000), "token_invalid"),
+        ("a".repeat(10_000), "token_invalid"),
         (tampered, "token_invalid"),
         (sign(Token { typ: "JWT", ..valid() }), "token_invalid"),
         (sign(Token { kid: "other", ..valid() }), "token_invalid"),

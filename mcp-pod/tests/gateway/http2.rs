@@ -58,7 +58,8 @@ async fn calls_share_a_connection_and_are_cancelled_separately() {
 
 #[tokio::test]
 async fn a_client_with_unread_answers_gets_429_until_it_reads_them() {
-    let gateway = TestGateway::with(|policy| policy.servers[0].limits.max_response = Size::new(4 << 20)).await;
+    let gateway = TestGateway::with_memory(Size::new(120 << 20)).await;
+    gateway.change_policy(|policy| policy.servers[0].limits.max_response = Size::new(4 << 20));
     gateway.shim.answer(&format!("{{\"result\":{{\"a\":\"{}\"}}}}\n", "x".repeat(3 << 20)));
     let (sender, token) = (connect(&gateway).await, gateway.pki.token(Token::default()));
     let call = || sender.clone().send_request(request(&token));

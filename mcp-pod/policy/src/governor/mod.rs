@@ -7,15 +7,13 @@
 //! the given time is admitted. State is keyed by UID and outlives policies: a new policy changes the limits and keeps
 //! the usage. Buckets start with one token, so that a restart of the gateway gives no caller a full burst.
 //!
-//! Requests that are refused, aborted or not calls, and answers that a caller does not read ([`Governor::track_unread`]),
-//! take nothing from these limits but still cost the gateway resources. Each principal has a fixed allowance of both.
-//! [`Governor::check_request`] checks it before any part of a request is read, and takes one request from the allowance;
-//! [`Governor::admit`] gives it back if the request is an admitted call.
+//! Requests that are refused, aborted or not calls take nothing from these limits but still cost the gateway resources.
+//! Each principal has a fixed allowance of them. [`Governor::check_request`] takes one request from it before any part of
+//! a request is read; [`Governor::admit`] gives it back if the request is an admitted call.
 
 mod bucket;
 mod slots;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -34,9 +32,6 @@ const SLOT_RETRY: Duration = Duration::from_secs(1);
 /// Allowance of a principal for requests that are not admitted calls: more than clients need that list the tools
 /// before each call and open a thousand sessions at once, and few enough to read and audit.
 const OTHER_REQUESTS: Rate = Rate::new(6000, Some(3000));
-/// Bytes of answers that a principal may leave unread before its next request is refused. One answer may be larger.
-const MAX_UNREAD: u64 = 16 << 20;
-
 /// Limits and usage of a tenant, its principals and its servers; shared by all connections.
 #[derive(Debug)]
 pub struct Governor {
@@ -49,8 +44,6 @@ pub struct Governor {
 #[derive(Debug)]
 struct Limiter {
     state: Mutex<State>,
-    /// Number of answers that the caller has not read yet, and their total bytes.
-    unread: (AtomicU64, AtomicU64),
 }
 
 #[derive(Debug, Default)]
@@ -72,14 +65,6 @@ pub struct Permit {
     principal: Arc<Limiter>,
     tenant: Arc<Limiter>,
     server: Arc<Slots>,
-}
-
-/// An answer that the caller has not read yet; dropping it counts the answer as read.
-#[must_use = "dropping it counts the answer as read"]
-#[derive(Debug)]
-pub struct UnreadAnswer {
-    principal: Arc<Limiter>,
-    bytes: u64,
 }
 
 impl Default for Governor {
@@ -124,12 +109,6 @@ impl Governor {
     /// allowance of requests that are not admitted calls; [`Self::admit`] gives it back.
     pub fn check_request(&self, now: Tick, principal: &str) -> Result<(), Denial> {
         let Some(principal) = self.principal(principal) else { return Ok(()) };
-        let (answers, bytes) = &principal.unread;
-        if bytes.load(Ordering::Relaxed) > MAX_UNREAD && answers.load(Ordering::Relaxed) > 1 {
-            let limit = format!("this principal may leave {} MiB of answers unread", MAX_UNREAD >> 20);
-            let denial = Denial::new(Reason::ConcurrencyLimited).with_limit(limit);
-            return Err(Denial { retry_after: Some(SLOT_RETRY), ..denial });
-        }
         let mut state = principal.lock();
         let bucket = state.other_requests.get_or_insert_with(|| Bucket::full(now, OTHER_REQUESTS));
         if let Err(retry_after) = bucket.check(now) {
@@ -141,14 +120,6 @@ impl Governor {
         }
         bucket.take();
         Ok(())
-    }
-
-    /// Counts an answer of this size to this principal (by UID) as unread until the returned value is dropped.
-    pub fn track_unread(&self, principal: &str, bytes: u64) -> Option<UnreadAnswer> {
-        let principal = self.principal(principal)?;
-        principal.unread.0.fetch_add(1, Ordering::Relaxed);
-        principal.unread.1.fetch_add(bytes, Ordering::Relaxed);
-        Some(UnreadAnswer { principal, bytes })
     }
 
     fn principal(&self, uid: &str) -> Option<Arc<Limiter>> {
@@ -219,13 +190,6 @@ impl Drop for Permit {
     }
 }
 
-impl Drop for UnreadAnswer {
-    fn drop(&mut self) {
-        self.principal.unread.0.fetch_sub(1, Ordering::Relaxed);
-        self.principal.unread.1.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 /// How denials name the owner of a limit.
 struct Owner {
     name: &'static str,
@@ -240,7 +204,7 @@ const TENANT: Owner =
 
 impl Limiter {
     fn new() -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), unread: <(AtomicU64, AtomicU64)>::default() })
+        Arc::new(Self { state: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

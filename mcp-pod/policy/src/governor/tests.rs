@@ -257,20 +257,3 @@ fn requests_that_are_not_admitted_calls_have_their_own_allowance() {
     call(&governor, seconds(1000)).unwrap().refund();
     assert!(governor.check_request(later, one).is_err());
 }
-
-#[test]
-fn a_principal_with_too_many_unread_answers_is_refused() {
-    let (governor, policy) = governor(|_| ());
-    let uid = &policy.principals[0].uid;
-    let first = governor.track_unread(uid, 4 * MAX_UNREAD).unwrap();
-    assert_eq!(governor.check_request(seconds(0), uid), Ok(()), "one answer may be large");
-    let second = governor.track_unread(uid, 1).unwrap();
-    let denial = governor.check_request(seconds(0), uid).unwrap_err();
-    assert_eq!(denial.reason, Reason::ConcurrencyLimited);
-    // A new policy keeps the usage.
-    governor.apply(seconds(1), &policy);
-    assert!(governor.check_request(seconds(1), uid).is_err());
-    drop(first);
-    assert_eq!(governor.check_request(seconds(1), uid), Ok(()));
-    drop(second);
-}

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use mcp_fleet_policy::json::{Limits, Value, parse, write, write_str};
+use mcp_fleet_policy::json::{Limits, Problem, Value, parse, parse_metered, write, write_str};
 use mcp_fleet_policy::reason::Reason;
 
 use crate::gateway::request::Id;
@@ -14,6 +14,9 @@ use crate::gateway::respond::{Failure, error_message, result_message};
 
 /// Prefix of the keys of `_meta` that no server may write.
 const RESERVED_PREFIX: &str = "mcp-fleet.dev/";
+
+/// Values for which no memory is reserved: a thread checks one answer at a time, and is done with it at once.
+const FREE_VALUES: usize = 4096;
 
 /// An answer that can be released.
 #[derive(Debug)]
@@ -26,9 +29,15 @@ pub(super) struct Answer {
     pub(super) tool_error: bool,
 }
 
-/// Checks a result of at most `limit` bytes.
-pub(super) fn check_result(id: &Id, text: Bytes, limit: u64, modern: bool) -> Result<Answer, Reason> {
-    let value = parse_within(&text, limit, &Limits::PASS_THROUGH)?;
+/// Checks a result of at most `limit` bytes. `reserve` is called for memory for more than [`FREE_VALUES`] values.
+pub(super) fn check_result(
+    id: &Id,
+    text: Bytes,
+    limit: u64,
+    modern: bool,
+    reserve: &mut dyn FnMut(usize) -> bool,
+) -> Result<Answer, Reason> {
+    let value = parse_within(&text, limit, &Limits::PASS_THROUGH, reserve)?;
     let Value::Object(members) = &value else { return Err(Reason::UpstreamInvalid) };
     let complete = match value.get("resultType") {
         None => false,
@@ -52,8 +61,13 @@ pub(super) fn check_result(id: &Id, text: Bytes, limit: u64, modern: bool) -> Re
 }
 
 /// Checks a JSON-RPC error of at most `limit` bytes. The message is serialized again from the parsed error.
-pub(super) fn check_error(id: &Id, text: Bytes, limit: u64) -> Result<Answer, Reason> {
-    let value = parse_within(&text, limit, &Limits::RESULT)?;
+pub(super) fn check_error(
+    id: &Id,
+    text: Bytes,
+    limit: u64,
+    reserve: &mut dyn FnMut(usize) -> bool,
+) -> Result<Answer, Reason> {
+    let value = parse_within(&text, limit, &Limits::RESULT, reserve)?;
     let code = value.get("code").and_then(Value::as_i64).ok_or(Reason::UpstreamInvalid)?;
     let message = value.get("message").and_then(Value::as_str).ok_or(Reason::UpstreamInvalid)?;
     let data = value.get("data").map(|data| {
@@ -76,11 +90,19 @@ fn released_code(code: i64) -> i32 {
     }
 }
 
-fn parse_within<'a>(text: &'a [u8], limit: u64, limits: &Limits) -> Result<Value<'a>, Reason> {
+fn parse_within<'a>(
+    text: &'a [u8],
+    limit: u64,
+    limits: &Limits,
+    reserve: &mut dyn FnMut(usize) -> bool,
+) -> Result<Value<'a>, Reason> {
     if text.len() as u64 > limit {
         return Err(Reason::ResponseTooLarge);
     }
-    parse(text, limits).map_err(|_| Reason::UpstreamInvalid)
+    parse_metered(text, limits, FREE_VALUES, reserve).map_err(|error| match error.problem {
+        Problem::Memory => Reason::ResponseTooLarge,
+        _ => Reason::UpstreamInvalid,
+    })
 }
 
 /// Returns a progress notification under the caller's token, or `None` if `params` are not valid. Only known members
@@ -115,7 +137,7 @@ mod tests {
     }
 
     fn result(text: &str, modern: bool) -> Result<String, Reason> {
-        check_result(&id(), Bytes::copy_from_slice(text.as_bytes()), 1000, modern)
+        check_result(&id(), Bytes::copy_from_slice(text.as_bytes()), 1000, modern, &mut |_| false)
             .map(|answer| String::from_utf8(answer.message).unwrap())
     }
 
@@ -159,7 +181,7 @@ mod tests {
     #[test]
     fn a_servers_error_cannot_use_the_codes_of_the_gateway() {
         let code = |text: &str| {
-            let answer = check_error(&id(), Bytes::copy_from_slice(text.as_bytes()), 1000).unwrap();
+            let answer = check_error(&id(), Bytes::copy_from_slice(text.as_bytes()), 1000, &mut |_| false).unwrap();
             let message: serde_json::Value = serde_json::from_slice(&answer.message).unwrap();
             message["error"]["code"].as_i64().unwrap()
         };
@@ -168,7 +190,8 @@ mod tests {
         for reserved in [-32020, -32022, -32042, -32002, -31000] {
             assert_eq!(code(&format!(r#"{{"code":{reserved},"message":"m"}}"#)), -32603);
         }
-        assert!(check_error(&id(), Bytes::from_static(br#"{"code":"1","message":"m"}"#), 1000).is_err());
+        let wrong = Bytes::from_static(br#"{"code":"1","message":"m"}"#);
+        assert!(check_error(&id(), wrong, 1000, &mut |_| false).is_err());
     }
 
     #[test]

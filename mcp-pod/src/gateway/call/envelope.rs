@@ -6,8 +6,12 @@ use mcp_fleet_policy::rules::PathArgument;
 use ulid::Ulid;
 
 use crate::envelope::{CallHeader, PathCheck, VERSION};
+use crate::gateway::memory;
 use crate::gateway::policy::ToolGrant;
 use crate::gateway::request::Trace;
+
+/// Longest envelope whose memory is not counted. It is part of what connections have reserved.
+const UNCOUNTED: usize = 4096;
 
 /// The two lines, and the arguments in them.
 #[derive(Debug)]
@@ -65,7 +69,11 @@ pub(super) fn write_envelope(grant: &ToolGrant, call: &Call<'_>) -> Envelope {
     let arguments = start..out.len();
     write_trace(trace, &mut out);
     out.extend_from_slice(b"}\n");
-    let whole = Bytes::from(out);
+    let mut whole = Bytes::from(out);
+    if whole.len() > UNCOUNTED {
+        // The envelope can outlive the request: a legacy call goes on without its client.
+        whole = memory::count(&grant.account, whole);
+    }
     Envelope { arguments: whole.slice(arguments), whole }
 }
 

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::answer::{Answer, check_error, check_result};
 use super::settle::{Outcome, Settlement};
+use crate::gateway::memory::{Use, VALUE};
 use crate::gateway::request::Id;
 use crate::gateway::respond::{Body, denied_call, message, result_message};
 use crate::gateway::upstream::{Event, UpstreamError};
@@ -75,9 +76,11 @@ pub(super) fn deny_unaudited(settlement: Settlement, id: &Id) -> Response<Body> 
 pub(super) fn finish(settlement: Settlement, id: &Id, ended: Result<Event, Failed>) -> Vec<u8> {
     let modern = !settlement.revision.is_legacy();
     let limit = settlement.grant.max_response;
+    let mut values = settlement.grant.account.empty();
+    let mut reserve = |more: usize| values.grow(more * VALUE, Use::Answer).is_ok();
     let checked = ended.and_then(|event| match event {
-        Event::Result(text) => check_result(id, text, limit, modern).map(Ok).map_err(Failed::charged),
-        Event::Error(text) => check_error(id, text, limit).map(Ok).map_err(Failed::charged),
+        Event::Result(text) => check_result(id, text, limit, modern, &mut reserve).map(Ok).map_err(Failed::charged),
+        Event::Error(text) => check_error(id, text, limit, &mut reserve).map(Ok).map_err(Failed::charged),
         Event::Refused(refusal) => Ok(Err(refusal)),
         Event::Progress(_) => Err(Failed::charged(Reason::UpstreamInvalid)),
     });

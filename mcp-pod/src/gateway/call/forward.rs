@@ -14,6 +14,7 @@ use super::running::{Attended, Limits, Next, Running};
 use super::settle::Settlement;
 use crate::envelope::MAX_PROGRESS_BYTES;
 use crate::gateway::audit::PendingLine;
+use crate::gateway::memory;
 use crate::gateway::request::Id;
 use crate::gateway::respond::{Body, event, event_stream, message};
 use crate::gateway::state::{Admission, Cancellable};
@@ -82,10 +83,10 @@ impl Forward {
 fn stream(mut call: Attended, first: &[u8]) -> ReceiverStream<Bytes> {
     let (sender, events) = mpsc::channel(EVENT_QUEUE);
     let legacy = call.settlement().is_some_and(|settlement| settlement.revision.is_legacy());
-    let counter = call.settlement().map(|call| (Arc::clone(&call.state), Arc::clone(&call.grant)));
+    let account = call.settlement().map(|call| Arc::clone(&call.grant.account));
     let span = call.span();
-    let count_unread = move |bytes| match &counter {
-        Some((state, grant)) => state.count_unread(&grant.subject.principal_uid, bytes),
+    let count_unread = move |bytes| match &account {
+        Some(account) => memory::count(account, bytes),
         None => bytes,
     };
     // The queue has room for the first event.

@@ -113,7 +113,7 @@ async fn next(running: &mut Option<Running>) -> Next {
 impl Running {
     /// Reads one event of the shim's answer.
     async fn event(&mut self) -> Result<Event, Failed> {
-        let line = self.limits.apply(self.exchange.next_line()).await?;
+        let line = self.limits.apply(self.exchange.next_line(&self.settlement.grant.account)).await?;
         let event = Event::parse(&line)?;
         if let (Event::Progress(_), Some(_)) = (&event, &self.progress_token) {
             self.progress_left = self.progress_left.checked_sub(line.len()).ok_or(UpstreamError::TooLarge)?;

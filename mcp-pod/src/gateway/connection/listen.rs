@@ -2,23 +2,21 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::address_limit::{AddressLimit, AddressSlot};
+use super::metered::Metered;
+use super::places::Places;
 use super::serve::{serve_connection, serve_h2};
+use super::{Peer, Refusal};
 use crate::gateway::state::State;
 use crate::gateway::workers::Workers;
 
-/// Open connections.
-const MAX_CONNECTIONS: usize = 4096;
-/// Open connections of one address.
-const MAX_CONNECTIONS_PER_ADDRESS: u32 = 1024;
 /// Concurrent TLS handshakes of one address: each costs a signature, and the client is not authenticated yet.
 const MAX_HANDSHAKES_PER_ADDRESS: u32 = 64;
 /// Longest time that sent data may stay unacknowledged (tcp(7), `TCP_USER_TIMEOUT`). Also applies while the client's
@@ -26,6 +24,9 @@ const MAX_HANDSHAKES_PER_ADDRESS: u32 = 64;
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time that a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that the kernel may hold for one connection in each direction (socket(7); the kernel doubles the number for its
+/// own data). They count against the memory limit of the container, and by default can be several megabytes.
+const SOCKET_BUFFER: usize = 64 * 1024;
 
 /// Accepts connections until the gateway closes. Open connections then end by themselves.
 pub async fn listen(listener: TcpListener, tls: Arc<ServerConfig>, workers: Workers, state: Arc<State>) {
@@ -38,16 +39,19 @@ pub async fn listen_plain(listener: TcpListener, workers: Workers, state: Arc<St
 }
 
 async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, workers: Workers, state: Arc<State>) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let per_address = AddressLimit::new(MAX_CONNECTIONS_PER_ADDRESS);
+    let places = Places::new(state.memory.clone());
     let handshakes = AddressLimit::new(MAX_HANDSHAKES_PER_ADDRESS);
     let closing = state.closing();
+    // Accepted sockets inherit the sizes.
+    if let Err(error) = bound_buffers(&listener) {
+        warn!(%error, "failed to bound the socket buffers of connections");
+    }
     loop {
         let accepted = tokio::select! {
             () = closing.cancelled() => return,
-            accepted = accept_next(&listener, &connections) => accepted,
+            accepted = accept_next(&listener) => accepted,
         };
-        let (stream, peer, permit) = match accepted {
+        let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Usually there are no file descriptors left, and other connections may end meanwhile.
@@ -56,9 +60,16 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, workers: W
                 continue;
             }
         };
-        let (Some(slot), Some(handshake)) = (per_address.take(peer), handshakes.take(peer)) else {
-            debug!(%peer, "an address has too many connections or handshakes");
-            continue;
+        // Refused connections are closed at once, so that those of clients with a place need not wait for one.
+        let admitted = places.accept(address, Instant::now());
+        let admitted = admitted.and_then(|peer| Ok((peer, handshakes.take(address).ok_or(Refusal::Handshakes)?)));
+        let (peer, handshake) = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                debug!(%address, reason = refusal.as_str(), "refused a connection");
+                state.metrics.count_refused_connection(refusal);
+                continue;
+            }
         };
         let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
         workers.spawn(move || async move {
@@ -66,41 +77,50 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, workers: W
                 Ok(stream) => serve(stream, peer, acceptor, handshake, state).await,
                 Err(error) => warn!(%error, "failed to hand a connection to its worker thread"),
             }
-            drop((slot, permit));
         });
     }
 }
 
-/// Accepts the next connection, once fewer than [`MAX_CONNECTIONS`] are open. Detaches its socket from this runtime.
-async fn accept_next(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> std::io::Result<(std::net::TcpStream, IpAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(connections).acquire_owned().await.map_err(std::io::Error::other)?;
+fn bound_buffers(listener: &TcpListener) -> std::io::Result<()> {
+    rustix::net::sockopt::set_socket_recv_buffer_size(listener, SOCKET_BUFFER)?;
+    rustix::net::sockopt::set_socket_send_buffer_size(listener, SOCKET_BUFFER)?;
+    Ok(())
+}
+
+/// Accepts the next connection and detaches its socket from this runtime.
+async fn accept_next(listener: &TcpListener) -> std::io::Result<(std::net::TcpStream, IpAddr)> {
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
     let send_timeout = u32::try_from(SEND_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(&stream, send_timeout)?;
-    Ok((stream.into_std()?, peer.ip(), permit))
+    Ok((stream.into_std()?, peer.ip()))
 }
 
 async fn serve(
     stream: TcpStream,
-    peer: IpAddr,
+    peer: Arc<Peer>,
     acceptor: Option<TlsAcceptor>,
     handshake: AddressSlot,
     state: Arc<State>,
 ) {
+    let stream = Metered::new(stream, Arc::clone(&peer));
     let Some(acceptor) = acceptor else {
         drop(handshake);
         return serve_connection(stream, peer, state).await;
     };
     let secured = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
     drop(handshake);
+    peer.claim_input();
     match secured {
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => serve_h2(stream, peer, state).await,
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => match peer.upgrade_to_http2() {
+            Ok(()) => serve_h2(stream, peer, state).await,
+            Err(full) => {
+                debug!(%full, peer = %peer.address, "refused an HTTP/2 connection");
+                state.metrics.count_refused_connection(full.into());
+            }
+        },
         Ok(Ok(stream)) => serve_connection(stream, peer, state).await,
-        Ok(Err(error)) => debug!(%error, %peer, "a TLS handshake failed"),
-        Err(_) => debug!(%peer, "a TLS handshake took too long"),
+        Ok(Err(error)) => debug!(%error, peer = %peer.address, "a TLS handshake failed"),
+        Err(_) => debug!(peer = %peer.address, "a TLS handshake took too long"),
     }
 }

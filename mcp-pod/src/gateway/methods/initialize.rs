@@ -9,7 +9,7 @@ use mcp_fleet_policy::json::{Value, write_str};
 use mcp_fleet_policy::reason::Reason;
 use tracing::warn;
 
-use super::record_allowed;
+use super::{record_allowed, reserve_answer};
 use crate::gateway::audit::RequestRecord;
 use crate::gateway::request::{Id, Message, Revision};
 use crate::gateway::respond::{Body, Failure, Rejection, error, result};
@@ -43,6 +43,7 @@ pub(super) async fn initialize(
         let failure = Failure { status: StatusCode::OK, code: -32603, message: "Internal error", data: None };
         return Err(Rejection::new(Reason::SessionInvalid, error(Some(id), &failure)).into());
     };
+    let _memory = reserve_answer(context, report.about.length())?;
     record_allowed(context, record, id).await?;
 
     let version = format!("{{\"protocolVersion\":\"{}\",", revision.as_str());
@@ -64,6 +65,7 @@ pub(super) async fn discover(
     id: &Id,
 ) -> Result<Response<Body>, Unanswered> {
     let report = report(context, record, id).await?;
+    let _memory = reserve_answer(context, report.about.length())?;
     record_allowed(context, record, id).await?;
     let versions = Revision::OFFERED.map(|revision| format!("\"{}\"", revision.as_str())).join(",");
     let start = format!("{{\"resultType\":\"complete\",\"supportedVersions\":[{versions}],");

@@ -3,7 +3,7 @@
 use http::Response;
 use mcp_fleet_policy::json::Members;
 
-use super::{initialize, record_allowed};
+use super::{initialize, record_allowed, reserve_answer};
 use crate::gateway::audit::RequestRecord;
 use crate::gateway::request::{Id, Revision};
 use crate::gateway::respond::{Body, Rejection, result};
@@ -23,6 +23,7 @@ pub(super) async fn list(
     }
     let report = initialize::report(context, record, id).await?;
     let tools = context.policy.tool_list(context.caller.principal, context.view, &report);
+    let _memory = reserve_answer(context, tools.len())?;
     record_allowed(context, record, id).await?;
     if revision.is_legacy() {
         return Ok(result(id, &[b"{\"tools\":", &tools, b"}"]));

@@ -13,6 +13,7 @@ use mcp_fleet_policy::reason::Reason;
 
 use super::audit::RequestRecord;
 use super::call;
+use super::memory::{Reservation, Use};
 use super::request::{Era, Id, Message, Revision, TOOLS_CALL};
 use super::respond::{Body, Rejection, accepted, result};
 use super::state::{RequestContext, Unanswered};
@@ -74,6 +75,11 @@ async fn legacy(
         "ping" => Ok(result(&id, &[b"{}"])),
         _ => Err(Rejection::unknown_method(&id, StatusCode::OK).into()),
     }
+}
+
+/// Reserves memory for an answer that contains this many bytes of a server's report, until the answer is written.
+fn reserve_answer(context: &RequestContext<'_>, bytes: usize) -> Result<Reservation, Rejection> {
+    Ok(context.policy.memory(context.caller.principal).requests.reserve(bytes, Use::Answer)?)
 }
 
 /// Counts and audits a request that is not a call, before it is answered.

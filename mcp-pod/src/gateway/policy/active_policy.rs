@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use super::ToolGrant;
 use super::tool_lists::ToolLists;
 use crate::gateway::audit::ArgumentKey;
+use crate::gateway::memory::{Memory, PrincipalMemory};
 use crate::gateway::metrics::Metrics;
 use crate::gateway::request::{SealError, SessionSealer, TokenVerifier};
 use crate::gateway::upstream::{Dialer, Report, Upstream};
@@ -52,6 +53,8 @@ pub(crate) struct ActivePolicy {
     pub(crate) token_verifier: Arc<TokenVerifier>,
     pub(crate) session_sealer: SessionSealer,
     pub(crate) argument_key: ArgumentKey,
+    /// What each principal may use of the memory, by its index.
+    memory: Vec<PrincipalMemory>,
     /// Upstreams by the index of the server.
     upstreams: Vec<Option<Arc<Upstream>>>,
     /// Grants by index of the principal and address of the tool, added when a tool is first called.
@@ -60,8 +63,17 @@ pub(crate) struct ActivePolicy {
 }
 
 impl ActivePolicy {
-    /// Prepares a policy. Connections and verified tokens are taken over from `previous` where nothing changed.
-    pub(crate) fn new(policy: TenantPolicy, dialer: &Dialer, previous: Option<&Self>) -> Result<Self, InstallError> {
+    /// Prepares a policy. Connections, verified tokens and the memory in use are taken over from `previous` where nothing
+    /// changed.
+    pub(crate) fn new(
+        policy: TenantPolicy,
+        dialer: &Dialer,
+        memory: &Memory,
+        previous: Option<&Self>,
+    ) -> Result<Self, InstallError> {
+        let known: HashMap<&str, &PrincipalMemory> = previous.into_iter().flat_map(Self::memory_by_uid).collect();
+        let of_principal = |uid: &str| known.get(uid).map_or_else(|| memory.of_principal(), |&known| known.clone());
+        let shares = policy.principals.iter().map(|principal| of_principal(&principal.uid)).collect();
         let token_verifier = TokenVerifier::for_policy(&policy, previous.map(|previous| &previous.token_verifier));
         let session_sealer = SessionSealer::new(&policy.session_key)?;
         let argument_key = ArgumentKey::new(&policy.session_key);
@@ -69,7 +81,12 @@ impl ActivePolicy {
             .servers
             .iter()
             .map(|server| {
-                Upstream::for_server(server, dialer, previous.and_then(|previous| previous.upstream_of(&server.uid)))
+                Upstream::for_server(
+                    server,
+                    dialer,
+                    memory,
+                    previous.and_then(|previous| previous.upstream_of(&server.uid)),
+                )
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
@@ -77,6 +94,7 @@ impl ActivePolicy {
             token_verifier,
             session_sealer,
             argument_key,
+            memory: shares,
             upstreams,
             tool_grants: RwLock::default(),
             tool_lists: ToolLists::default(),
@@ -88,9 +106,18 @@ impl ActivePolicy {
         self.compiled.model()
     }
 
-    /// Returns the UID of the principal with that index.
-    pub(crate) fn principal_uid(&self, index: usize) -> Option<&str> {
-        self.tenant_policy().principals.get(index).map(|principal| principal.uid.as_str())
+    /// Returns the memory that a principal may use.
+    pub(crate) fn memory(&self, principal: PrincipalRef<'_>) -> &PrincipalMemory {
+        &self.memory[principal.index()]
+    }
+
+    /// Returns the memory that the principal with that index may use.
+    pub(crate) fn memory_at(&self, index: usize) -> Option<&PrincipalMemory> {
+        self.memory.get(index)
+    }
+
+    fn memory_by_uid(&self) -> impl Iterator<Item = (&str, &PrincipalMemory)> {
+        self.tenant_policy().principals.iter().map(|principal| principal.uid.as_str()).zip(&self.memory)
     }
 
     /// Returns the upstream of a server, or `None` while it has no address.

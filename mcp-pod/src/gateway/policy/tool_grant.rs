@@ -10,6 +10,7 @@ use mcp_fleet_policy::units::{Currency, Micros};
 
 use super::ActivePolicy;
 use crate::gateway::audit::{ArgumentKey, Name, Subject};
+use crate::gateway::memory::Account;
 use crate::gateway::metrics::{Metrics, ToolMetrics};
 use crate::gateway::request::TOOLS_CALL;
 
@@ -20,6 +21,8 @@ pub(crate) struct ToolGrant {
     pub(crate) argument_key: ArgumentKey,
     /// Longest time from the forwarding of a call to its result.
     pub(crate) timeout: Duration,
+    /// Memory of the principal's requests.
+    pub(crate) account: Arc<Account>,
     /// Largest result that is released, in bytes.
     pub(crate) max_response: u64,
     /// Price of one call.
@@ -51,6 +54,7 @@ impl ToolGrant {
         Self {
             argument_key: policy.argument_key.clone(),
             timeout: server.limits.timeout,
+            account: Arc::clone(&policy.memory(principal).requests),
             max_response: server.limits.max_response.get(),
             price: access.price(),
             budgets: access.budgets().cloned().collect(),

@@ -11,9 +11,11 @@ pub(crate) mod route;
 mod session_id;
 
 pub(crate) use authenticate::{Caller, FailureLimit, TokenVerifier, Unauthenticated, check_token};
+#[cfg(test)]
+pub(crate) use decode::read_message;
 pub(crate) use decode::{
     CallParams, Era, EraError, Id, InvalidMessage, McpHeaders, Message, ParamsError, Revision, TOOLS_CALL, Trace,
-    detect_era, known_method, read_message,
+    detect_era, known_method, read_metered_message,
 };
 pub(crate) use read_body::{BodyError, read_body};
 pub(crate) use route::HeadError;

@@ -1,4 +1,4 @@
-//! Reading the body of a request, within limits on size and time.
+//! Reading the body of a request, within limits on size, time and memory.
 
 use std::time::Duration;
 
@@ -9,10 +9,15 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use crate::gateway::connection::Peer;
+use crate::gateway::memory::{Full, Meter};
+
 /// Longest time that a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Bytes of an oversized body that are read and dropped before the answer.
+/// Bytes for which memory is first reserved if the length of a body is not declared.
+const FIRST_RESERVED: usize = 4096;
+/// Bytes of a body that is not accepted that are read and dropped before the answer.
 const DISCARD_LIMIT: usize = 4 << 20;
 /// Longest time spent on reading and dropping them.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -23,6 +28,9 @@ pub(crate) enum BodyError {
     /// The body is larger than the server's limit.
     #[error("the body is larger than the limit")]
     TooLarge,
+    /// There is no memory for the body.
+    #[error("there is no memory for the body")]
+    NoMemory(#[from] Full),
     /// The body took longer than [`BODY_TIMEOUT`].
     #[error("the body did not arrive in time")]
     TimedOut,
@@ -31,56 +39,89 @@ pub(crate) enum BodyError {
     Broken(#[source] hyper::Error),
 }
 
-/// Reads a body of at most `limit` bytes. Keeps nothing of a body whose `Content-Length` is above the limit.
-pub(crate) async fn read_body(headers: &HeaderMap, mut body: Incoming, limit: u64) -> Result<Bytes, BodyError> {
+/// Reads a body of at most `limit` bytes. Memory is reserved before the bytes are read, for the whole body if its length
+/// is declared. Keeps nothing of a body whose declared length is above the limit.
+pub(crate) async fn read_body(
+    headers: &HeaderMap,
+    body: Incoming,
+    limit: u64,
+    meter: Meter<'_>,
+    peer: &Peer,
+) -> Result<Bytes, BodyError> {
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let read = if declared.is_some_and(|length| length > limit) {
-        Err(BodyError::TooLarge)
-    } else {
-        tokio::time::timeout(BODY_TIMEOUT, collect(&mut body, limit)).await.unwrap_or(Err(BodyError::TimedOut))
+    let mut reader = Reader { body, limit: usize::try_from(limit).unwrap_or(usize::MAX), reserved: 0, meter, peer };
+    let read = match declared {
+        Some(length) if length > limit => Err(BodyError::TooLarge),
+        _ => tokio::time::timeout(BODY_TIMEOUT, reader.collect(declared)).await.unwrap_or(Err(BodyError::TimedOut)),
     };
-    if matches!(read, Err(BodyError::TooLarge)) {
+    if matches!(read, Err(BodyError::TooLarge | BodyError::NoMemory(_))) {
         // A client that is still writing when the connection closes would see only the reset, not the answer.
-        let _ = tokio::time::timeout(DISCARD_TIMEOUT, discard(&mut body)).await;
+        let _ = tokio::time::timeout(DISCARD_TIMEOUT, reader.discard()).await;
     }
     read
 }
 
-/// Reads and drops what is left of a body, up to [`DISCARD_LIMIT`].
-async fn discard(body: &mut Incoming) {
-    let mut remaining = DISCARD_LIMIT;
-    while let Ok(Some(data)) = next_chunk(body).await {
-        let Some(rest) = remaining.checked_sub(data.len()) else { return };
-        remaining = rest;
-    }
+/// A body that is being read.
+struct Reader<'m> {
+    body: Incoming,
+    /// Largest length that is accepted.
+    limit: usize,
+    /// Length for which memory is reserved.
+    reserved: usize,
+    meter: Meter<'m>,
+    peer: &'m Peer,
 }
 
-async fn collect(body: &mut Incoming, limit: u64) -> Result<Bytes, BodyError> {
-    let Some(first) = next_chunk(body).await? else { return Ok(Bytes::new()) };
-    if body.is_end_stream() && first.len() as u64 <= limit {
-        // A typical body arrives as one chunk, which is not copied.
-        return Ok(first);
-    }
-    // Reserves the declared length once, but never more than the limit.
-    let declared = body.size_hint().exact().and_then(|left| usize::try_from(left.min(limit)).ok()).unwrap_or(0);
-    let mut collected = BytesMut::with_capacity(first.len() + declared);
-    let mut next = Some(first);
-    while let Some(data) = next {
-        if (collected.len() + data.len()) as u64 > limit {
-            return Err(BodyError::TooLarge);
+impl Reader<'_> {
+    async fn collect(&mut self, declared: Option<u64>) -> Result<Bytes, BodyError> {
+        self.reserve(declared.and_then(|length| usize::try_from(length).ok()).unwrap_or(FIRST_RESERVED))?;
+        let Some(first) = self.next_chunk().await? else { return Ok(Bytes::new()) };
+        if self.body.is_end_stream() && first.len() <= self.limit {
+            // A typical body arrives as one chunk, which is not copied.
+            self.reserve(first.len())?;
+            return Ok(first);
         }
-        collected.extend_from_slice(&data);
-        next = next_chunk(body).await?;
+        let mut collected = BytesMut::with_capacity(self.reserved);
+        let mut next = Some(first);
+        while let Some(data) = next {
+            let length = collected.len() + data.len();
+            if length > self.limit {
+                return Err(BodyError::TooLarge);
+            }
+            if length > self.reserved {
+                // Twice as much, as the buffer grows, so that a long body has few reservations.
+                self.reserve(length.max(2 * self.reserved).min(self.limit))?;
+            }
+            collected.extend_from_slice(&data);
+            next = self.next_chunk().await?;
+        }
+        Ok(collected.freeze())
     }
-    Ok(collected.freeze())
-}
 
-/// Returns the next chunk of data, or `None` at the end of the body.
-async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() {
-            return Ok(Some(data));
+    /// Reserves memory for a body of this length.
+    fn reserve(&mut self, length: usize) -> Result<(), Full> {
+        self.meter.reserve_body(length.saturating_sub(self.reserved))?;
+        self.reserved = self.reserved.max(length);
+        Ok(())
+    }
+
+    /// Reads and drops what is left of the body, up to [`DISCARD_LIMIT`].
+    async fn discard(&mut self) {
+        let mut remaining = DISCARD_LIMIT;
+        while let Ok(Some(data)) = self.next_chunk().await {
+            let Some(rest) = remaining.checked_sub(data.len()) else { return };
+            remaining = rest;
         }
     }
-    Ok(None)
+
+    /// Returns the next chunk of data, or `None` at the end of the body.
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
+        while let Some(frame) = self.body.frame().await {
+            self.peer.claim_input();
+            if let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
 }

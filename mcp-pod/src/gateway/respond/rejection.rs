@@ -1,12 +1,18 @@
 //! The end of a request that is not allowed: any stage before forwarding returns a [`Rejection`].
 
-use http::header::{ALLOW, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use std::time::Duration;
+
+use http::header::{ALLOW, CONNECTION, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode, Version};
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::reason::Reason;
 
 use super::{Body, Failure, denied_request, error, unauthorised};
+use crate::gateway::memory::Full;
 use crate::gateway::request::{BodyError, EraError, HeadError, Id, InvalidMessage, Unauthenticated};
+
+/// Retry time if there is no memory, because it is unknown when there will be.
+const MEMORY_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a request ends, and its answer.
 #[derive(Debug)]
@@ -27,7 +33,7 @@ impl Rejection {
         Self::new(reason, denied_request(None, status, &Denial::new(reason)))
     }
 
-    /// Rejects every request while there is no policy to authenticate it with: the only 503.
+    /// Rejects every request while there is no policy to authenticate it with.
     pub(crate) fn no_policy() -> Self {
         Self::head(StatusCode::SERVICE_UNAVAILABLE, Reason::PolicyMissing).with_retry_after("1").of_flood()
     }
@@ -63,6 +69,14 @@ impl Rejection {
         Self::new(reason, error(id, &failure))
     }
 
+    /// Lets the connection close after the answer. HTTP/2 has no header for that.
+    pub(crate) fn and_close(mut self, version: Version) -> Self {
+        if version < Version::HTTP_2 {
+            self.response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        self
+    }
+
     fn of_flood(self) -> Self {
         Self { flood: true, ..self }
     }
@@ -81,6 +95,20 @@ impl From<Unauthenticated> for Rejection {
                 Self::head(StatusCode::TOO_MANY_REQUESTS, Reason::TokenInvalid).with_retry_after("5").of_flood()
             }
         }
+    }
+}
+
+impl From<Full> for Rejection {
+    fn from(full: Full) -> Self {
+        let (status, denial) = match full {
+            Full::Share(limit) => {
+                let limit = format!("this principal may use {} MiB of the gateway's memory at a time", limit >> 20);
+                (StatusCode::TOO_MANY_REQUESTS, Denial::new(Reason::ConcurrencyLimited).with_limit(limit))
+            }
+            Full::Process => (StatusCode::SERVICE_UNAVAILABLE, Denial::new(Reason::GatewayBusy)),
+        };
+        let denial = Denial { retry_after: Some(MEMORY_RETRY), ..denial };
+        Self::new(denial.reason, denied_request(None, status, &denial)).of_flood()
     }
 }
 
@@ -103,6 +131,7 @@ impl From<BodyError> for Rejection {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::TooLarge => Self::head(StatusCode::PAYLOAD_TOO_LARGE, Reason::RequestTooLarge),
+            BodyError::NoMemory(full) => full.into(),
             BodyError::TimedOut => Self::head(StatusCode::REQUEST_TIMEOUT, Reason::RequestInvalid),
             BodyError::Broken(_) => Self::head(StatusCode::BAD_REQUEST, Reason::RequestInvalid),
         }

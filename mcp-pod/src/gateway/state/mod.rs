@@ -13,8 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
-use mcp_fleet_policy::governor::{Governor, UnreadAnswer};
+use mcp_fleet_policy::governor::Governor;
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::tick::Tick;
 use parking_lot::Mutex;
@@ -24,6 +23,7 @@ use tracing::info;
 
 use super::audit::{Audit, Floods};
 use super::budget::Leases;
+use super::memory::Memory;
 use super::metrics::Metrics;
 use super::policy::{ActivePolicy, Freshness, InstallError};
 use super::request::FailureLimit;
@@ -49,6 +49,7 @@ pub struct State {
     pub(crate) audit: Audit,
     pub(crate) floods: Floods,
     pub(crate) metrics: Metrics,
+    pub(crate) memory: Memory,
     pub(crate) governor: Governor,
     pub(crate) failures: FailureLimit,
     pub(crate) legacy_calls: Arc<LegacyCalls>,
@@ -66,21 +67,14 @@ impl Drop for ActiveRequest {
     }
 }
 
-/// Bytes that count as unread until they are dropped.
-struct CountedBytes {
-    bytes: Bytes,
-    _unread: UnreadAnswer,
-}
-
-impl AsRef<[u8]> for CountedBytes {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 impl State {
     /// Returns the state of a gateway without a policy, which rejects every request with `policy_missing`.
-    pub fn new(leases: Arc<Leases>, dialer: Dialer, audit: Audit) -> Result<Arc<Self>, prometheus::Error> {
+    pub fn new(
+        leases: Arc<Leases>,
+        dialer: Dialer,
+        audit: Audit,
+        memory: Memory,
+    ) -> Result<Arc<Self>, prometheus::Error> {
         Ok(Arc::new(Self {
             policy: ArcSwapOption::empty(),
             installing: Mutex::new(()),
@@ -93,7 +87,8 @@ impl State {
             leases,
             audit,
             floods: Floods::default(),
-            metrics: Metrics::new()?,
+            metrics: Metrics::new(&memory)?,
+            memory,
             governor: Governor::new(),
             failures: FailureLimit::default(),
             legacy_calls: Arc::default(),
@@ -116,7 +111,7 @@ impl State {
         if policy.generation == current {
             return Ok(());
         }
-        let active = ActivePolicy::new(policy, &self.dialer, previous.as_deref())?;
+        let active = ActivePolicy::new(policy, &self.dialer, &self.memory, previous.as_deref())?;
         let active = Arc::new(active);
         let policy = active.tenant_policy();
         self.governor.apply(self.tick(), policy);
@@ -212,14 +207,6 @@ impl State {
     /// Returns the time on the governor's clock.
     pub(crate) fn tick(&self) -> Tick {
         Tick::from_elapsed(self.origin.elapsed())
-    }
-
-    /// Counts bytes for a principal (by UID) as unread until the transport has written the last of them.
-    pub(crate) fn count_unread(&self, principal: &str, bytes: Bytes) -> Bytes {
-        match self.governor.track_unread(principal, bytes.len() as u64) {
-            Some(unread) => Bytes::from_owner(CountedBytes { bytes, _unread: unread }),
-            None => bytes,
-        }
     }
 
     /// Closes connections to tool servers that have been idle for long.

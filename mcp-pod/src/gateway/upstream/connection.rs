@@ -27,8 +27,15 @@ use tokio::task::unconstrained;
 use tokio_rustls::TlsConnector;
 
 use super::UpstreamError;
+use crate::gateway::memory::{Account, Reservation};
 use crate::tls::peer_name;
 
+/// Bytes of one connection: TLS and HTTP state with their buffers.
+const MEMORY: usize = 64 * 1024;
+/// Bytes that are read at a time.
+const READ_BUFFER: usize = 64 * 1024;
+/// Bytes of the largest head of an answer.
+const MAX_HEAD: usize = 16 * 1024;
 /// Longest time for the TCP connection and the TLS handshake together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -55,6 +62,7 @@ pub(super) enum HandOverError<E> {
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     driver: Driver<TokioIo<Box<dyn Stream>>, Full<Bytes>>,
+    _memory: Reservation,
 }
 
 impl std::fmt::Debug for Connection {
@@ -64,8 +72,14 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    /// Connects, within [`CONNECT_TIMEOUT`].
-    pub(super) async fn open(address: SocketAddr, tls: Option<Arc<ClientConfig>>) -> Result<Self, UpstreamError> {
+    /// Connects, within [`CONNECT_TIMEOUT`]. Counts the memory of the connection in the account, whether it has room or
+    /// not: the limits on calls in flight bound the number of connections.
+    pub(super) async fn open(
+        address: SocketAddr,
+        tls: Option<Arc<ClientConfig>>,
+        account: &Arc<Account>,
+    ) -> Result<Self, UpstreamError> {
+        let memory = account.count(MEMORY);
         let connect = async {
             let tcp = TcpStream::connect(address).await?;
             tcp.set_nodelay(true)?;
@@ -73,13 +87,15 @@ impl Connection {
                 Some(config) => Box::new(TlsConnector::from(config).connect(peer_name(), tcp).await?),
                 None => Box::new(tcp),
             };
-            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)
+            let mut builder = http1::Builder::new();
+            builder.max_buf_size(READ_BUFFER).max_header_size(MAX_HEAD);
+            builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)
         };
         let (sender, driver) = tokio::time::timeout(CONNECT_TIMEOUT, connect)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(UpstreamError::Connect)?;
-        Ok(Self { sender, driver })
+        Ok(Self { sender, driver, _memory: memory })
     }
 
     /// Returns whether the connection is open and can send a request now.

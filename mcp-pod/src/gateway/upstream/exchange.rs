@@ -19,9 +19,17 @@ use ulid::Ulid;
 use super::connection::{Connection, HandOverError, Head};
 use super::{Upstream, UpstreamError};
 use crate::envelope::{CALL_PATH, CANCEL_PATH, EPOCH_HEADER, MEDIA_TYPE, Refusal};
+use crate::gateway::memory::{self, Account, Reservation};
 
 /// Bytes that an answer may have beyond the result: its envelope, and the progress events before it.
 const ENVELOPE_MARGIN: u64 = (1 << 20) + 64 * 1024;
+
+/// Bytes of an answer for which no memory is reserved, because its connection has it.
+const UNCOUNTED: usize = 16 * 1024;
+/// Length of an answer for which memory is first reserved if its length is not declared.
+const FIRST_RESERVED: usize = 64 * 1024;
+/// Bytes that an event has beyond its result.
+const FRAME: usize = 64;
 
 /// Longest time that the end of a body may take after its last event.
 const BODY_END_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,6 +48,10 @@ pub(crate) struct Exchange {
     buffer: BytesMut,
     /// Bytes that may still be read.
     remaining: u64,
+    /// Limit on the bytes of the result.
+    max_response: usize,
+    /// What is reserved for an answer that is not small.
+    memory: Option<Reservation>,
 }
 
 /// How far the answer has come.
@@ -119,7 +131,7 @@ impl Upstream {
             let reused = idle.is_some();
             let mut connection = match idle {
                 Some(idle) => idle,
-                None => Connection::open(self.address, self.tls.clone()).await?,
+                None => Connection::open(self.address, self.tls.clone(), &self.memory).await?,
             };
             if reused && !connection.is_usable() {
                 continue;
@@ -151,6 +163,8 @@ impl Upstream {
             answer: Answer::Head(head),
             buffer: BytesMut::new(),
             remaining: max_response.saturating_add(ENVELOPE_MARGIN),
+            max_response: usize::try_from(max_response).unwrap_or(usize::MAX),
+            memory: None,
         }))
     }
 }
@@ -207,8 +221,8 @@ impl Exchange {
         }
     }
 
-    /// Returns the next line of the answer, for [`Event::parse`].
-    pub(crate) async fn next_line(&mut self) -> Result<Bytes, UpstreamError> {
+    /// Returns the next line of the answer, for [`Event::parse`]. Waits for memory in the account of the caller.
+    pub(crate) async fn next_line(&mut self, account: &Arc<Account>) -> Result<Bytes, UpstreamError> {
         let mut searched = 0;
         loop {
             if let Some(end) = memchr(b'\n', &self.buffer[searched..]) {
@@ -224,13 +238,38 @@ impl Exchange {
                 // A typical answer is one line in one chunk, which is not copied.
                 return Ok(data);
             }
-            if self.buffer.is_empty() {
-                // Reserves the declared length once, but never more than may still be read.
-                let declared = self.declared().min(self.remaining);
-                self.buffer.reserve(data.len() + usize::try_from(declared).unwrap_or(0));
-            }
+            self.make_room(self.buffer.len() + data.len(), account).await?;
             self.buffer.extend_from_slice(&data);
         }
+    }
+
+    /// Makes room for an answer of which this many bytes have arrived: memory for the answer itself and for the message
+    /// that is made of it. If the length is not declared, first for an answer that is not long, then for the longest.
+    ///
+    /// Does not reserve a little more again and again: answers that keep what they have while they wait for what others
+    /// have could wait forever.
+    async fn make_room(&mut self, arrived: usize, account: &Arc<Account>) -> Result<(), UpstreamError> {
+        let reserved = self.memory.as_ref().map_or(0, Reservation::bytes);
+        if arrived <= UNCOUNTED.max(reserved / 2) {
+            return Ok(());
+        }
+        let longest = self.max_response.saturating_add(FRAME).min(memory::largest_answer(account)).max(UNCOUNTED);
+        let declared = usize::try_from(self.declared()).unwrap_or(usize::MAX);
+        let length = match declared.saturating_add(arrived) {
+            whole if declared > 0 || whole > longest => whole,
+            _ if reserved == 0 && arrived <= FIRST_RESERVED => FIRST_RESERVED,
+            _ => longest,
+        };
+        if length > longest {
+            return Err(UpstreamError::TooLarge);
+        }
+        let more = account.reserve_for_answer((2 * length).saturating_sub(reserved)).await;
+        match &mut self.memory {
+            Some(memory) => memory.merge(more),
+            None => self.memory = Some(more),
+        }
+        self.buffer.reserve(length.saturating_sub(self.buffer.len()));
+        Ok(())
     }
 
     /// Cancels the call, and waits until the shim has sent the last event or closed the connection: until then the server
@@ -238,6 +277,7 @@ impl Exchange {
     /// indefinitely, because there is no other sign.
     pub(crate) async fn cancel(mut self, call: Ulid) {
         self.buffer = BytesMut::new();
+        self.memory = None;
         let upstream = Arc::clone(&self.upstream);
         let notified = tokio::select! {
             biased;

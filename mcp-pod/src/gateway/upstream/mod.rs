@@ -17,6 +17,7 @@ use rustls::ClientConfig;
 pub(crate) use exchange::{Event, Exchange};
 pub(crate) use report::Report;
 
+use super::memory::{Account, Memory};
 use crate::tls::{Identity, TlsError, client_config};
 
 /// How the gateway connects to tool servers.
@@ -34,6 +35,8 @@ pub(crate) struct Upstream {
     address: SocketAddr,
     identity: String,
     tls: Option<Arc<ClientConfig>>,
+    /// Account for the memory of its connections.
+    memory: Arc<Account>,
     pool: pool::Pool,
     reports: report::ReportCache,
 }
@@ -80,6 +83,7 @@ impl Upstream {
     pub(crate) fn for_server(
         server: &Server,
         dialer: &Dialer,
+        memory: &Memory,
         previous: Option<&Arc<Self>>,
     ) -> Result<Option<Arc<Self>>, TlsError> {
         let Some(address) = server.upstream else { return Ok(None) };
@@ -97,6 +101,7 @@ impl Upstream {
             address,
             identity: server.identity.clone(),
             tls,
+            memory: Arc::clone(&memory.requests),
             pool: pool::Pool::default(),
             reports: report::ReportCache::default(),
         })))

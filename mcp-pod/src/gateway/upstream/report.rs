@@ -151,6 +151,11 @@ impl Upstream {
 }
 
 impl About {
+    /// Returns the number of bytes that an answer with this contains.
+    pub(crate) fn length(&self) -> usize {
+        [&self.server_info, &self.instructions].into_iter().flatten().map(Vec::len).sum()
+    }
+
     /// Reads `serverInfo` and `instructions` from the `result` of `initialize`, as neutralised text.
     fn read(initialize: &str) -> Self {
         let Ok(value) = parse(initialize.as_bytes(), &Limits::RESULT) else { return Self::default() };

@@ -1,6 +1,6 @@
 //! A client of the gateway: one connection, with requests as raw as a test needs them.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -78,6 +78,16 @@ pub(crate) async fn tls(address: SocketAddr, pki: &Pki) -> TlsStream<TcpStream> 
 
 /// Opens a TLS connection to the gateway that offers these ALPN protocols.
 pub(crate) async fn tls_offering(address: SocketAddr, pki: &Pki, protocols: &[&[u8]]) -> TlsStream<TcpStream> {
+    tls_from(Ipv4Addr::LOCALHOST, address, pki, protocols).await.unwrap()
+}
+
+/// Opens a TLS connection from a loopback address. Fails if the gateway closes it.
+pub(crate) async fn tls_from(
+    source: Ipv4Addr,
+    address: SocketAddr,
+    pki: &Pki,
+    protocols: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     for ca in CertificateDer::pem_slice_iter(&pki.gateway.ca_pem()) {
         roots.add(ca.unwrap()).unwrap();
@@ -89,10 +99,12 @@ pub(crate) async fn tls_offering(address: SocketAddr, pki: &Pki, protocols: &[&[
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    let tcp = TcpStream::connect(address).await.unwrap();
-    tcp.set_nodelay(true).unwrap();
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
+    let tcp = socket.connect(address).await?;
+    tcp.set_nodelay(true)?;
     let name = ServerName::try_from("gateway.acme-mcp.svc").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap()
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
 }
 
 impl Client {

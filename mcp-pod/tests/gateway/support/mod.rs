@@ -15,20 +15,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::model::TenantPolicy;
-use mcp_pod::gateway::{Audit, Dialer, State, Workers, listen};
+use mcp_fleet_policy::units::Bytes as Size;
+use mcp_pod::gateway::{Audit, Dialer, Memory, State, Workers, listen};
 use mcp_pod::tls::server_config_plain;
 use parking_lot::{Condvar, Mutex};
 use prometheus::TextEncoder;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-pub(crate) use client::{Client, modern, tls, tls_offering};
+pub(crate) use client::{Client, modern, tls, tls_from, tls_offering};
 pub(crate) use held::{hold_calls, release_all};
 pub(crate) use ledger::{Ledger, Spent};
 pub(crate) use pki::{GATEWAY_URI, Pki, Token, now};
 pub(crate) use policy::{CODER, OTHER, policy, tool};
 pub(crate) use process::{Options, ProcessGateway, free_address, get};
 pub(crate) use shim::{Behaviour, Shim};
+
+/// Memory budget of gateways in tests that do not test it.
+const MEMORY: Size = Size::new(1 << 30);
 
 /// A running gateway with a fake shim and ledger, and the audit lines it wrote.
 pub(crate) struct TestGateway {
@@ -108,6 +112,14 @@ impl TestGateway {
         gateway
     }
 
+    /// Starts a gateway with the default policy, fresh, and this memory budget.
+    pub(crate) async fn with_memory(budget: Size) -> Self {
+        let audit = AuditLog::default();
+        let gateway = Self::start(audit.clone(), audit, budget).await;
+        gateway.change_policy(|_| {});
+        gateway
+    }
+
     /// Starts a gateway that has no policy yet.
     pub(crate) async fn without_policy() -> Self {
         let audit = AuditLog::default();
@@ -116,11 +128,16 @@ impl TestGateway {
 
     /// Starts a gateway that has no policy yet and writes its audit log to `sink`. The test reads it from `audit`.
     pub(crate) async fn with_audit_sink(sink: impl Write + Send + 'static, audit: AuditLog) -> Self {
+        Self::start(sink, audit, MEMORY).await
+    }
+
+    async fn start(sink: impl Write + Send + 'static, audit: AuditLog, budget: Size) -> Self {
         let pki = Pki::new();
         let shim = Shim::start(&pki).await;
         let ledger = Ledger::start();
         let dialer = Dialer::Mutual(Arc::clone(&pki.gateway));
-        let state = State::new(Arc::clone(&ledger.leases), dialer, Audit::start(sink).unwrap()).unwrap();
+        let state =
+            State::new(Arc::clone(&ledger.leases), dialer, Audit::start(sink).unwrap(), Memory::new(budget)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = server_config_plain(Arc::clone(&pki.gateway)).unwrap();

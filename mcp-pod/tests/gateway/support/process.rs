@@ -119,6 +119,18 @@ impl ProcessGateway {
         self.child.wait().unwrap();
     }
 
+    /// Returns whether the gateway still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Returns the largest resident set of the process so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+    }
+
     /// Returns the value of a metric, given its name and labels.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let text = get(self.health, "/metrics").await.unwrap();

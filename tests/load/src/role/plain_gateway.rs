@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use mcp_pod::gateway::{Audit, Control, ControlArgs, Dialer, State, Workers, listen_plain};
+use mcp_pod::gateway::{Audit, Control, ControlArgs, Dialer, Memory, State, Workers, default_budget, listen_plain};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +25,7 @@ pub(super) async fn serve(args: Args) -> anyhow::Result<()> {
     // The same audit sink as that of the product in the other rows.
     let sink = std::fs::OpenOptions::new().write(true).open("/dev/null").context("failed to open /dev/null")?;
     let control = Control::new(&control, &tls_dir.join("ca.crt"));
-    let state = State::new(control.leases(), Dialer::Plain, Audit::start(sink)?)?;
+    let state = State::new(control.leases(), Dialer::Plain, Audit::start(sink)?, Memory::new(default_budget()))?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     announce(&listener.local_addr()?)?;
     tokio::spawn(listen_plain(listener, Workers::start()?, state.clone()));

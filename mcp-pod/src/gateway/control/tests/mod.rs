@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::model::{StaleAfter, TenantLimits, TenantPolicy};
+use mcp_fleet_policy::units::Bytes as Size;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Control;
 use crate::gateway::Dialer;
 use crate::gateway::audit::Audit;
 use crate::gateway::budget::Leases;
+use crate::gateway::memory::Memory;
 use crate::gateway::state::State;
 use operator::Operator;
 
@@ -38,7 +40,7 @@ fn start(operator: &Operator) -> Gateway {
 }
 
 fn state(leases: Arc<Leases>) -> Arc<State> {
-    State::new(leases, Dialer::Plain, Audit::start(std::io::sink()).unwrap()).unwrap()
+    State::new(leases, Dialer::Plain, Audit::start(std::io::sink()).unwrap(), Memory::new(Size::new(64 << 20))).unwrap()
 }
 
 fn policy(generation: u64) -> TenantPolicy {

@@ -1,6 +1,6 @@
 //! The JSON-RPC envelope, read strictly as one request or one notification.
 
-use mcp_fleet_policy::json::{Limits, Members, Value, parse, write_str};
+use mcp_fleet_policy::json::{Limits, Members, Value, parse_metered, write_str};
 
 /// Bytes of the longest id or progress token. It is kept while its call runs, and every progress event repeats it.
 const MAX_ID_LENGTH: usize = 256;
@@ -58,9 +58,19 @@ pub(crate) struct InvalidMessage {
     pub(crate) text: String,
 }
 
-/// Reads one message from a body.
+/// Reads one message from a body, without a limit on memory.
+#[cfg(test)]
 pub(crate) fn read_message(body: &[u8]) -> Result<Message<'_>, InvalidMessage> {
-    let value = parse(body, &Limits::REQUEST).map_err(|error| InvalidMessage {
+    read_metered_message(body, usize::MAX, &mut |_| false)
+}
+
+/// Reads one message from a body. Requests memory for more than `free` values ([`parse_metered`]).
+pub(crate) fn read_metered_message<'a>(
+    body: &'a [u8],
+    free: usize,
+    reserve: &mut dyn FnMut(usize) -> bool,
+) -> Result<Message<'a>, InvalidMessage> {
+    let value = parse_metered(body, &Limits::REQUEST, free, reserve).map_err(|error| InvalidMessage {
         id: None,
         code: -32700,
         text: format!("Parse error: {error}"),
