@@ -6,7 +6,8 @@ mod policies;
 mod streams;
 pub(crate) mod verdict;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
@@ -39,8 +40,10 @@ pub(crate) struct SharedState {
 pub(crate) enum StateChange {
     /// The state of the tenant with this UID changed.
     Tenant(String),
-    /// The verdict on the object of this kind and UID changed, or other state that its status shows.
-    Verdict(Kind, String),
+    /// The verdict on the object of this kind and UID changed.
+    Object(Kind, String),
+    /// The spend of these budgets changed: UIDs. The UID of a tenant is that of its `spendLimit`.
+    Spending(Arc<BTreeSet<String>>),
 }
 
 impl Default for SharedState {
@@ -75,12 +78,14 @@ impl SharedState {
             verdicts.insert(key, verdict);
         }
         // Fails on a follower, which has no subscribers.
-        let _ = self.changes.send(StateChange::Verdict(kind, uid.to_owned()));
+        let _ = self.changes.send(StateChange::Object(kind, uid.to_owned()));
     }
 
-    /// Notifies subscribers that state of an object other than its verdict changed.
-    pub(crate) fn notify(&self, kind: Kind, uid: &str) {
-        let _ = self.changes.send(StateChange::Verdict(kind, uid.to_owned()));
+    /// Notifies subscribers that the spend of budgets changed.
+    pub(crate) fn notify_spending(&self, budget_uids: BTreeSet<String>) {
+        if !budget_uids.is_empty() {
+            let _ = self.changes.send(StateChange::Spending(Arc::new(budget_uids)));
+        }
     }
 
     /// Removes the verdict on a deleted object.

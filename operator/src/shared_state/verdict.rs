@@ -1,6 +1,5 @@
 //! Verdicts of the compiler on objects, and how far a tenant's policy is enforced. Status is derived from both.
 
-use mcp_fleet_crds::budget::Spending;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::tenant::GatewayStatus;
 
@@ -43,8 +42,6 @@ pub(crate) struct TenantState {
     pub gateways: Vec<GatewayStatus>,
     /// Why the newest policy could not be published, or why a gateway refused it.
     pub error: Option<(ConditionReason, String)>,
-    /// Spend against the tenant's `spendLimit`.
-    pub spending: Option<Spending>,
 }
 
 impl TenantState {

@@ -27,7 +27,7 @@ use crate::shared_state::verdict::Kind;
 use crate::shared_state::{BudgetState, StateChange};
 
 pub(crate) use metrics::SpendMetrics;
-pub(crate) use summary::run;
+pub(crate) use summary::{budget_state, run};
 
 /// The controller of `MCPBudget`.
 #[derive(Debug)]
@@ -61,8 +61,12 @@ impl Controller for Budgets {
     fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPBudget>> {
         match change {
             StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.budgets, uid),
-            StateChange::Verdict(Kind::Budget, uid) => references(with_uid(&cache.budgets, uid)),
-            StateChange::Verdict(..) => vec![],
+            StateChange::Object(Kind::Budget, uid) => references(with_uid(&cache.budgets, uid)),
+            StateChange::Object(..) => vec![],
+            StateChange::Spending(uids) => {
+                let found = cache.budgets.state_filter(|budget| budget.uid().is_some_and(|uid| uids.contains(&uid)));
+                found.iter().map(|budget| ObjectRef::from_obj(&**budget)).collect()
+            }
         }
     }
 
@@ -75,7 +79,7 @@ impl Controller for Budgets {
             Ok(owner) => {
                 let uid = ObjectId::of(&object.metadata)?.uid;
                 let enforcement = Enforcement::read(&ctx.shared_state, &owner.id.uid, Kind::Budget, &uid);
-                Outcome::Applied(Known { enforcement, state: ctx.shared_state.budgets.get(&uid) })
+                Outcome::Applied(Known { enforcement, state: budget_state(&ctx, &owner.id.uid, &uid) })
             }
             Err(rejection) => Outcome::Rejected(rejection),
         };

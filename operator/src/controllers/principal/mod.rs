@@ -67,8 +67,8 @@ impl Controller for Principals {
     fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPPrincipal>> {
         match change {
             StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.principals, uid),
-            StateChange::Verdict(Kind::Principal, uid) => references(with_uid(&cache.principals, uid)),
-            StateChange::Verdict(..) => vec![],
+            StateChange::Object(Kind::Principal, uid) => references(with_uid(&cache.principals, uid)),
+            StateChange::Object(..) | StateChange::Spending(_) => vec![],
         }
     }
 

@@ -47,8 +47,8 @@ impl Controller for Scopes {
     fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPScope>> {
         match change {
             StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.scopes, uid),
-            StateChange::Verdict(Kind::Scope, uid) => references(with_uid(&cache.scopes, uid)),
-            StateChange::Verdict(..) => vec![],
+            StateChange::Object(Kind::Scope, uid) => references(with_uid(&cache.scopes, uid)),
+            StateChange::Object(..) | StateChange::Spending(_) => vec![],
         }
     }
 

@@ -70,8 +70,8 @@ impl Controller for Servers {
     fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPServer>> {
         match change {
             StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.servers, uid),
-            StateChange::Verdict(Kind::Server, uid) => references(cache.server_by_uid(uid)),
-            StateChange::Verdict(..) => vec![],
+            StateChange::Object(Kind::Server, uid) => references(cache.server_by_uid(uid)),
+            StateChange::Object(..) | StateChange::Spending(_) => vec![],
         }
     }
 

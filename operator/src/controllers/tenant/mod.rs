@@ -71,8 +71,9 @@ impl Controller for Tenants {
 
     fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPTenant>> {
         match change {
-            StateChange::Tenant(uid) | StateChange::Verdict(Kind::Tenant, uid) => reference_to(cache, Some(uid)),
-            StateChange::Verdict(..) => vec![],
+            StateChange::Tenant(uid) | StateChange::Object(Kind::Tenant, uid) => reference_to(cache, Some(uid)),
+            StateChange::Spending(uids) => uids.iter().flat_map(|uid| reference_to(cache, Some(uid))).collect(),
+            StateChange::Object(..) => vec![],
         }
     }
 

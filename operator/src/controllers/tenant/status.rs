@@ -14,7 +14,6 @@ use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::outcome::Outcome;
 use crate::controllers::status::{self, Summary};
-use crate::shared_state::verdict::TenantState;
 
 /// Writes the status of a tenant after a reconcile.
 pub(super) async fn write(ctx: &Context, object: &MCPTenant, outcome: &Outcome<Applied>) -> Result<(), ReconcileError> {
@@ -35,7 +34,7 @@ fn status(object: &MCPTenant, outcome: &Outcome<Applied>, now: Timestamp) -> MCP
         }
     };
     let state = &applied.enforcement.state;
-    let spending = spending(object, state);
+    let spending = spending(object, applied.spending.as_ref());
     let mut others = vec![applied.enforcement.policy_current(generation)];
     others.extend(spending.as_ref().and_then(exhausted));
     MCPTenantStatus {
@@ -54,9 +53,9 @@ fn status(object: &MCPTenant, outcome: &Outcome<Applied>, now: Timestamp) -> MCP
 
 /// Returns the spending against `spendLimit`. A new leader does not know it at once; until then the status before is
 /// kept.
-fn spending(object: &MCPTenant, state: &TenantState) -> Option<Spending> {
+fn spending(object: &MCPTenant, spending: Option<&Spending>) -> Option<Spending> {
     object.spec.spend_limit.as_ref()?;
-    state.spending.clone().or_else(|| object.status.as_ref()?.spending.clone())
+    spending.cloned().or_else(|| object.status.as_ref()?.spending.clone())
 }
 
 fn published(generation: u64) -> Option<i64> {
@@ -64,7 +63,7 @@ fn published(generation: u64) -> Option<i64> {
 }
 
 fn summary(applied: &Applied) -> Summary {
-    let Applied { tenant, gateway, quota, enforcement } = applied;
+    let Applied { tenant, gateway, quota, enforcement, .. } = applied;
     if let Some(verdict) = enforcement.rejected() {
         return Summary::Stalled(verdict.reason, verdict.message.clone());
     }
@@ -126,7 +125,7 @@ mod tests {
     use super::*;
     use crate::controllers::enforcement::Enforcement;
     use crate::controllers::tenant::tests::{checked, tenant};
-    use crate::shared_state::verdict::Verdict;
+    use crate::shared_state::verdict::{TenantState, Verdict};
 
     fn available() -> Value {
         json!({"metadata": {"generation": 2}, "spec": {"replicas": 1},
@@ -145,10 +144,17 @@ mod tests {
         Verdict { ok: true, reason: Reason::Reconciled, message: String::new(), object_generation: 1 }
     }
 
-    fn status_of(object: &MCPTenant, gateway: &Value, quota: &Value, state: &TenantState) -> MCPTenantStatus {
+    fn applied(gateway: &Value, quota: &Value, state: &TenantState) -> Applied {
         let enforcement = Enforcement { state: state.clone(), verdict: Some(verdict()) };
-        let applied = Applied { tenant: checked(), gateway: gateway.clone(), quota: quota.clone(), enforcement };
+        Applied { tenant: checked(), gateway: gateway.clone(), quota: quota.clone(), enforcement, spending: None }
+    }
+
+    fn status_from(object: &MCPTenant, applied: Applied) -> MCPTenantStatus {
         status(object, &Outcome::Applied(applied), "2026-11-22T12:00:00Z".parse().unwrap())
+    }
+
+    fn status_of(object: &MCPTenant, gateway: &Value, quota: &Value, state: &TenantState) -> MCPTenantStatus {
+        status_from(object, applied(gateway, quota, state))
     }
 
     fn with_gateway(gateway: &Value, state: &TenantState) -> MCPTenantStatus {
@@ -218,12 +224,13 @@ mod tests {
         let period = json!({"start": "2026-11-22T00:00:00Z", "end": "2026-11-23T00:00:00Z"});
         let spent =
             json!({"currentPeriod": period, "spent": "5.00", "leased": "0", "forfeited": "0", "remaining": "0"});
-        let known = TenantState { spending: Some(serde_json::from_value(spent).unwrap()), ..state(3, 3) };
-        object.status = Some(again(&object, &known));
+        let mut known = applied(&available(), &Value::Null, &state(3, 3));
+        known.spending = Some(serde_json::from_value(spent).unwrap());
+        object.status = Some(status_from(&object, known.clone()));
         assert!(is_true(&object.status.as_ref().unwrap().conditions, ConditionType::Exhausted));
         assert_eq!(object.status, Some(again(&object, &state(3, 3))));
         // Without a limit there is no spending to show.
         object.spec.spend_limit = None;
-        assert!(again(&object, &known).spending.is_none());
+        assert!(status_from(&object, known).spending.is_none());
     }
 }
