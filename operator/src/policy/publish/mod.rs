@@ -2,6 +2,7 @@
 //! compare-and-swap, handed to the control streams through [`Policies`](crate::shared_state::Policies), and proved to
 //! be current every two to four seconds. Start at [`run`]; each tenant has a [`worker`].
 
+mod entries;
 mod freshness;
 mod inputs;
 mod snapshot;
