@@ -17,7 +17,7 @@ use crate::retry::until_success;
 use crate::{control_server, controllers, ledger};
 
 /// How long gateways may take to find a new leader before their absence is reported in status.
-const WARM_UP_TIME: Duration = Duration::from_secs(8);
+pub(crate) const WARM_UP_TIME: Duration = Duration::from_secs(8);
 
 /// Leads whenever this replica is elected, until `stop`.
 pub(crate) async fn lead_while_elected(ctx: &Arc<Context>, stop: &CancellationToken) {

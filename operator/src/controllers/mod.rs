@@ -40,6 +40,8 @@ use crate::retry::{Backoff, jittered};
 use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
 use error::ReconcileError;
+#[cfg(test)]
+pub(crate) use finalizer::FINALIZER;
 
 /// Objects of a kind that are reconciled at a time.
 const CONCURRENCY: u16 = 8;

@@ -25,6 +25,8 @@ use kube::core::PartialObjectMeta;
 #[cfg(test)]
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
+#[cfg(test)]
+use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use tokio::sync::broadcast;
@@ -97,7 +99,7 @@ impl Cache {
         self.changes.subscribe()
     }
 
-    fn announce(&self, change: Change) {
+    pub(crate) fn announce(&self, change: Change) {
         // Fails before the first subscriber.
         let _ = self.changes.send(change);
     }
@@ -151,6 +153,11 @@ impl Cache {
 #[cfg(test)]
 pub(crate) struct CacheWriters {
     pub tenants: Writer<MCPTenant>,
+    pub servers: Writer<MCPServer>,
+    pub scopes: Writer<MCPScope>,
+    pub principals: Writer<MCPPrincipal>,
+    pub budgets: Writer<MCPBudget>,
+    pub services: Writer<Service>,
     pub namespaces: Writer<PartialObjectMeta<Namespace>>,
 }
 
@@ -158,20 +165,32 @@ pub(crate) struct CacheWriters {
 impl Cache {
     /// Returns an empty cache without watches, and the writers of its stores.
     pub(crate) fn writable() -> (Self, CacheWriters) {
-        use kube::runtime::reflector::store;
-        let ((tenants, tenant_writer), (namespaces, namespace_writer)) = (store(), store());
-        let cache = Self {
-            tenants,
-            servers: store().0,
-            scopes: store().0,
-            principals: store().0,
-            budgets: store().0,
-            services: store().0,
-            namespaces,
-            owned: Arc::default(),
-            changes: broadcast::channel(16).0,
+        /// Returns a store that is filled, with nothing.
+        fn store<K: Stored>() -> (Store<K>, Writer<K>) {
+            let (store, mut writer) = kube::runtime::reflector::store();
+            writer.apply_watcher_event(&Event::Init);
+            writer.apply_watcher_event(&Event::InitDone);
+            (store, writer)
+        }
+        let (tenants, tenant_writer) = store();
+        let (servers, server_writer) = store();
+        let (scopes, scope_writer) = store();
+        let (principals, principal_writer) = store();
+        let (budgets, budget_writer) = store();
+        let (services, service_writer) = store();
+        let (namespaces, namespace_writer) = store();
+        let (owned, changes) = (Arc::default(), broadcast::channel(4096).0);
+        let cache = Self { tenants, servers, scopes, principals, budgets, services, namespaces, owned, changes };
+        let writers = CacheWriters {
+            tenants: tenant_writer,
+            servers: server_writer,
+            scopes: scope_writer,
+            principals: principal_writer,
+            budgets: budget_writer,
+            services: service_writer,
+            namespaces: namespace_writer,
         };
-        (cache, CacheWriters { tenants: tenant_writer, namespaces: namespace_writer })
+        (cache, writers)
     }
 }
 

@@ -36,6 +36,21 @@ pub(crate) async fn run(ctx: Arc<Context>) {
     tokio::join!(dispatch(&ctx, since, latest, &wake), prove(&ctx, &proofs, &wake));
 }
 
+/// Publishes the policies of all tenants with a cache that a test fills, and which is therefore always current.
+#[cfg(test)]
+pub(crate) async fn run_with_current_cache(ctx: Arc<Context>) {
+    let since = Instant::now();
+    let (proofs, latest) = watch::channel(None);
+    let prove = async {
+        loop {
+            proofs.send_replace(Some(Instant::now()));
+            tokio::time::sleep(PROOF_INTERVAL).await;
+        }
+    };
+    let wake = Arc::default();
+    tokio::join!(dispatch(&ctx, since, latest, &wake), prove);
+}
+
 /// Proves periodically that the cache is current, and at once when a worker needs a proof.
 async fn prove(ctx: &Context, prover: &watch::Sender<Option<Instant>>, wake: &Notify) {
     let mut was_ok = true;
