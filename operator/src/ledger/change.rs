@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::book::{Book, ReportOutcome};
 use super::period::Span;
-use super::service::{Ledger, LedgerError, Slot};
+use super::service::{Ledger, LedgerError};
+use super::slot::{Slot, Writer};
 use super::store::{BookKey, Store, StoreError, StoredBook};
 
 /// Maximum number of attempts to write a book when others write it at the same time.
@@ -29,25 +30,24 @@ impl<S: Store> Ledger<S> {
     pub(super) async fn change<R>(
         &self,
         key: &BookKey,
-        slot: &mut Slot,
+        slot: &Slot,
+        writer: &mut Writer,
         span: Span,
         mut step: impl FnMut(&mut Book) -> Effect<R>,
     ) -> Result<R, LedgerError> {
         let mut fresh = false;
         for _ in 0..MAX_ATTEMPTS {
-            if slot.stored.is_none() {
+            if !writer.current {
                 fresh = true;
-                if let Some(stored) = self.store.read(key).await? {
-                    self.store_in_slot(key, slot, stored);
-                }
+                slot.set(writer, self.store.read(key).await?);
             }
-            let owner = slot.owner.clone().ok_or(LedgerError::WrongTenant)?;
-            let (mut book, version) = match &slot.stored {
+            let owner = writer.owner.clone().ok_or(LedgerError::WrongTenant)?;
+            let (mut book, version) = match slot.stored() {
                 Some(stored) => (stored.book.clone(), Some(stored.version.clone())),
                 None => (Book::new(span), None),
             };
             let (mut changed, mut needs_current) = (false, false);
-            let reports: Vec<Result<ReportOutcome, LedgerError>> = slot
+            let reports: Vec<Result<ReportOutcome, LedgerError>> = writer
                 .pending
                 .iter()
                 .map(|pending| {
@@ -74,24 +74,24 @@ impl<S: Store> Ledger<S> {
             if changed {
                 match self.store.write(key, &owner, &book, version.as_deref()).await {
                     Ok(version) => {
-                        slot.written_at = Some(Instant::now());
-                        self.store_in_slot(key, slot, StoredBook { owner, book, version });
+                        writer.written_at = Some(Instant::now());
+                        slot.set(writer, Some(StoredBook { owner, book, version }));
                     }
                     Err(StoreError::Conflict) => {
-                        slot.stored = None;
+                        writer.current = false;
                         continue;
                     }
                     Err(error) => {
                         // The write may or may not have happened: only a new read can tell.
-                        slot.stored = None;
+                        writer.current = false;
                         return Err(error.into());
                     }
                 }
             } else if needs_current && !fresh {
-                slot.stored = None;
+                writer.current = false;
                 continue;
             }
-            for (pending, result) in slot.pending.drain(..).zip(reports) {
+            for (pending, result) in writer.pending.drain(..).zip(reports) {
                 // The control stream that sent the report may have ended.
                 let _ = pending.done.send(result.map(|_| ()));
             }
@@ -104,9 +104,11 @@ impl<S: Store> Ledger<S> {
     pub(super) async fn change_in_background(&self, key: &BookKey, mut change: impl FnMut(&mut Book) -> bool) {
         let Some(span) = self.span(key) else { return };
         let slot = self.slot(key);
-        let mut slot = slot.lock().await;
+        let mut writer = slot.lock().await;
         let result = self
-            .change(key, &mut slot, span, |book| if change(book) { Effect::Changed(()) } else { Effect::Unchanged(()) })
+            .change(key, &slot, &mut writer, span, |book| {
+                if change(book) { Effect::Changed(()) } else { Effect::Unchanged(()) }
+            })
             .await;
         if let Err(error) = result {
             tracing::warn!(

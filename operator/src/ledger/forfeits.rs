@@ -1,9 +1,11 @@
 //! Forfeits leases that nobody will report on, and removes books whose retention has ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::period::Span;
 use super::service::Ledger;
+use super::slot::Slot;
 use super::store::{BookKey, Store, StoredBook};
 
 /// How long after its deadline a lease may still be reported on before it is forfeited.
@@ -17,8 +19,8 @@ impl<S: Store> Ledger<S> {
             let mut leases = stored.book.leases.iter();
             leases.any(|lease| lease.holder.pod_uid == pod_uid && Some(lease.holder.epoch.as_str()) != running)
         };
-        let keys: Vec<BookKey> =
-            self.cache.read().iter().filter(|(_, stored)| holds(stored)).map(|(key, _)| key.clone()).collect();
+        let books = self.books().into_iter();
+        let keys: Vec<BookKey> = books.filter(|(_, stored)| holds(stored)).map(|(key, _)| key).collect();
         for key in keys {
             self.change_in_background(&key, |book| {
                 book.forfeit(now, |lease| {
@@ -41,10 +43,20 @@ impl<S: Store> Ledger<S> {
                 && self.store.remove(&key, &stored.version).await.is_ok()
             {
                 self.retire(&stored);
-                self.cache.write().remove(&key);
-                self.exhausted.write().remove(&key);
-                self.slots.lock().remove(&key);
+                self.remove_slot(&key, |_, _| true);
             }
+        }
+        self.remove_empty_slots(now.div_euclid(1000));
+    }
+
+    /// Removes from memory the budgets of ended periods that have no book, because no lease was ever granted on them.
+    fn remove_empty_slots(&self, now: i64) {
+        let empty = |(key, slot): (&BookKey, &Arc<Slot>)| slot.stored().is_none().then(|| key.clone());
+        let keys: Vec<BookKey> = self.slots.read().iter().filter_map(empty).collect();
+        for key in keys {
+            self.remove_slot(&key, |slot, writer| {
+                slot.stored().is_none() && writer.span.is_none_or(|span| span.end <= now)
+            });
         }
     }
 }

@@ -1,17 +1,19 @@
 //! The ledger: how much of each budget is spent, leased and forfeited in each period.
 //!
 //! Start at [`book`], the account of one budget in one period; it and [`period`] are pure. [`record`] converts a book
-//! to and from an `MCPLedger`, and [`store`] reads and writes those. [`service`] holds all books. The control server
-//! calls [`leases`], [`reports`] and [`forfeits`]; status and metrics read [`view`].
+//! to and from an `MCPLedger`, and [`store`] reads and writes those. [`service`] holds the books in memory. The control
+//! server calls [`leases`], [`reports`] and [`forfeits`]; status and metrics read [`view`].
 
 pub(crate) mod book;
 mod change;
 mod forfeits;
 mod leases;
+mod load;
 pub(crate) mod period;
 pub(crate) mod record;
 mod reports;
 mod service;
+mod slot;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -34,8 +36,9 @@ pub(crate) use store::ApiStore;
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 /// How often overdue leases are forfeited.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(5);
-/// How often all books are read again from the API server.
-const RELOAD_INTERVAL: Duration = Duration::from_mins(1);
+/// How often the versions of all books are compared with those in memory. Only a former leader that writes late makes a
+/// difference, and a write or a refusal notices that at once.
+const RELOAD_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Opens the ledger: reads every book, and retries until that succeeds.
 pub(crate) async fn open(client: Client, namespace: &str) -> Arc<Ledger<ApiStore>> {

@@ -1,6 +1,8 @@
 //! Start and end of a budget's periods: aligned to UTC, weeks start on Monday (ISO 8601).
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use mcp_fleet_policy::model::Period;
 
 /// One period, from `start` (inclusive) to `end` (exclusive), in Unix seconds.
@@ -23,6 +25,12 @@ impl Span {
     pub(crate) fn start_for_name(self) -> String {
         Timestamp::from_second(self.start).map(|start| start.strftime("%Y%m%dt%H%M%Sz").to_string()).unwrap_or_default()
     }
+}
+
+/// Parses a start as [`Span::start_for_name`] formats it. Returns Unix seconds; none if the text is anything else.
+pub(crate) fn start_from_name(text: &str) -> Option<i64> {
+    let start = DateTime::strptime("%Y%m%dt%H%M%Sz", text).ok()?;
+    Some(TimeZone::UTC.to_timestamp(start).ok()?.as_second())
 }
 
 #[cfg(test)]
@@ -60,5 +68,9 @@ mod tests {
     fn the_start_is_formatted_for_object_names() {
         let span = Span::containing(Period::Month, 1_795_000_000).unwrap();
         assert_eq!(span.start_for_name(), "20261101t000000z");
+        assert_eq!(start_from_name("20261101t000000z"), Some(span.start));
+        for other in ["", "20261101", "20261101T000000Z", "20261301t000000z", "20261101t000000z-"] {
+            assert_eq!(start_from_name(other), None, "{other}");
+        }
     }
 }

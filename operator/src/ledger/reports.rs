@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::oneshot;
 
 use super::book::Report;
 use super::change::Effect;
-use super::service::{Ledger, LedgerError, Slot};
+use super::service::{Ledger, LedgerError};
+use super::slot::{Slot, Writer};
 use super::store::{BookKey, Store};
 
 /// Minimum time between two writes of a book that only contain reports.
@@ -49,18 +50,18 @@ impl<S: Store> Ledger<S> {
                 let _ = done.send(Ok(()));
             }
             Ok(Some(slot)) => {
-                let mut slot = slot.lock().await;
+                let mut writer = slot.lock().await;
                 // Reports contain totals, so a newer report on the same lease includes the older one.
-                let older = slot.pending.iter().position(|pending| {
+                let older = writer.pending.iter().position(|pending| {
                     pending.report.lease == report.lease
                         && pending.report.holder == report.holder
                         && pending.report.sequence <= report.sequence
                         && !pending.report.last
                 });
                 if let Some(older) = older {
-                    slot.pending.remove(older);
+                    writer.pending.remove(older);
                 }
-                slot.pending.push(PendingReport { tenant_uid: tenant_uid.to_owned(), report, done });
+                writer.pending.push(PendingReport { tenant_uid: tenant_uid.to_owned(), report, done });
                 self.has_pending.store(true, Ordering::Release);
             }
         }
@@ -72,17 +73,17 @@ impl<S: Store> Ledger<S> {
         if !self.has_pending.swap(false, Ordering::Acquire) {
             return;
         }
-        let slots: Vec<(BookKey, Arc<Mutex<Slot>>)> =
-            self.slots.lock().iter().map(|(key, slot)| (key.clone(), Arc::clone(slot))).collect();
+        let slots: Vec<(BookKey, Arc<Slot>)> =
+            self.slots.read().iter().map(|(key, slot)| (key.clone(), Arc::clone(slot))).collect();
         // A book that is slow to write delays few others.
         let each = futures::stream::iter(slots).for_each_concurrent(MAX_CONCURRENT_FLUSHES, async |(key, slot)| {
-            let mut slot = slot.lock().await;
-            if !slot.pending.is_empty()
-                && slot.written_at.is_none_or(|written_at| written_at.elapsed() >= self.batch_interval)
+            let mut writer = slot.lock().await;
+            if !writer.pending.is_empty()
+                && writer.written_at.is_none_or(|written_at| written_at.elapsed() >= self.batch_interval)
             {
-                self.write_pending(&key, &mut slot).await;
+                self.write_pending(&key, &slot, &mut writer).await;
             }
-            if !slot.pending.is_empty() {
+            if !writer.pending.is_empty() {
                 self.has_pending.store(true, Ordering::Release);
             }
         });
@@ -90,10 +91,10 @@ impl<S: Store> Ledger<S> {
     }
 
     /// Writes the pending reports of one slot.
-    async fn write_pending(&self, key: &BookKey, slot: &mut Slot) {
+    async fn write_pending(&self, key: &BookKey, slot: &Slot, writer: &mut Writer) {
         let Some(span) = self.span(key) else { return };
         // Every change applies the pending reports, so an empty change is enough.
-        if let Err(error) = self.change(key, slot, span, |_| Effect::Unchanged(())).await {
+        if let Err(error) = self.change(key, slot, writer, span, |_| Effect::Unchanged(())).await {
             tracing::warn!(
                 budget = key.budget_uid,
                 error = &error as &dyn std::error::Error,

@@ -9,18 +9,19 @@ use mcp_fleet_policy::model::{Budget, Period, Selector};
 use mcp_fleet_policy::units::Micros;
 use parking_lot::Mutex;
 
-use super::book::{Amount, Book, Holder, LeaseRequest, Limit, Report, ReportItem};
+use super::book::{Amount, Book, Holder, LeaseRequest, Limit, Refusal, Report, ReportItem};
 use super::forfeits::REPORT_GRACE;
 use super::leases::LEASE_DURATION;
 use super::record::Owner;
 use super::service::{Ledger, LedgerError};
-use super::store::{BookKey, Store, StoreError, StoredBook};
+use super::store::{BookKey, Listed, Page, Store, StoreError, StoredBook};
 
 /// An in-memory store with compare-and-swap. It yields at each call so that writers interleave, and it can lose the
 /// response of every n-th write.
 #[derive(Clone, Default)]
 struct Memory {
     books: Arc<Mutex<BTreeMap<BookKey, StoredBook>>>,
+    reads: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
     lose_every: u64,
 }
@@ -28,6 +29,7 @@ struct Memory {
 impl Store for Memory {
     async fn read(&self, key: &BookKey) -> Result<Option<StoredBook>, StoreError> {
         tokio::task::yield_now().await;
+        self.reads.fetch_add(1, Ordering::Relaxed);
         Ok(self.books.lock().get(key).cloned())
     }
 
@@ -52,8 +54,14 @@ impl Store for Memory {
         Ok(version)
     }
 
-    async fn list(&self) -> Result<Vec<(BookKey, StoredBook)>, StoreError> {
-        Ok(self.books.lock().iter().map(|(key, stored)| (key.clone(), stored.clone())).collect())
+    async fn list(&self, page: Option<String>) -> Result<Page, StoreError> {
+        // Pages of two, so that every test with more books reads several.
+        let skip = page.map_or(0, |page| page.parse().unwrap());
+        let books = self.books.lock();
+        let listed =
+            |(key, stored): (&BookKey, &StoredBook)| Listed { key: key.clone(), version: stored.version.clone() };
+        let next = (books.len() > skip + 2).then(|| (skip + 2).to_string());
+        Ok(Page { books: books.iter().skip(skip).take(2).map(listed).collect(), next })
     }
 
     async fn remove(&self, key: &BookKey, version: &str) -> Result<(), StoreError> {
@@ -255,4 +263,50 @@ async fn a_book_is_removed_after_its_retention() {
     later.load().await.unwrap();
     later.expire().await;
     assert!(store.books.lock().is_empty());
+}
+
+#[tokio::test]
+async fn loading_again_reads_only_the_books_that_another_writer_changed() {
+    let store = Memory::default();
+    let (old, new) = (ledger(&store), ledger(&store));
+    let budgets: Vec<Budget> = (0..5).map(|number| Budget { uid: format!("b-{number}"), ..budget(10) }).collect();
+    let owner = |budget: &Budget| Owner { budget_uid: budget.uid.clone(), ..owner() };
+    for budget in &budgets {
+        old.grant(&owner(budget), budget, &request("p", 1)).await.unwrap().result.unwrap();
+    }
+    let reads = || store.reads.swap(0, Ordering::Relaxed);
+    reads();
+    new.load().await.unwrap();
+    assert_eq!((reads(), new.books().len()), (5, 5));
+    new.load().await.unwrap();
+    assert_eq!(reads(), 0, "no book has changed");
+    old.grant(&owner(&budgets[3]), &budgets[3], &request("p", 2)).await.unwrap().result.unwrap();
+    new.load().await.unwrap();
+    assert_eq!(reads(), 1);
+    assert_eq!(new.book("b-3", only_start(&store)).unwrap().book.leases.len(), 2);
+    let removed = BookKey { budget_uid: "b-2".into(), start: only_start(&store) };
+    store.books.lock().remove(&removed);
+    new.load().await.unwrap();
+    assert_eq!((reads(), new.books().len()), (0, 4), "a book that another leader removed stays in memory");
+}
+
+/// Returns the start of the period that all books have.
+fn only_start(store: &Memory) -> i64 {
+    let books = store.books.lock();
+    let start = books.keys().next().unwrap().start;
+    assert!(books.keys().all(|key| key.start == start));
+    start
+}
+
+#[tokio::test]
+async fn a_budget_that_never_granted_a_lease_leaves_memory_after_its_period() {
+    let store = Memory::default();
+    let ledger = ledger(&store);
+    let refused = ledger.grant(&owner(), &budget(0), &request("p", 1)).await.unwrap();
+    assert_eq!(refused.result, Err(Refusal::Exhausted));
+    ledger.expire().await;
+    assert!(ledger.is_exhausted("b-1", refused.span.start), "it is exhausted until its period ends");
+    let later = Ledger { now_ms: || NOON + 24 * 3_600_000, ..ledger };
+    later.expire().await;
+    assert!(later.slots.read().is_empty());
 }

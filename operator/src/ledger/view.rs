@@ -1,36 +1,27 @@
-//! Read access to the cached books, for status and metrics. Nothing here calls the API server.
+//! Read access to the books in memory, for status and metrics. Nothing here calls the API server.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::book::{Amount, GrantedLease, Refusal, Row};
+use super::book::{Amount, Row};
 use super::service::Ledger;
 use super::store::{BookKey, Store, StoredBook};
 
 impl<S: Store> Ledger<S> {
-    /// Returns all cached books, as they were last read or written.
+    /// Returns all books in memory, as they were last read or written.
     pub(crate) fn books(&self) -> Vec<(BookKey, Arc<StoredBook>)> {
-        self.cache.read().iter().map(|(key, stored)| (key.clone(), Arc::clone(stored))).collect()
+        self.slots.read().iter().filter_map(|(key, slot)| Some((key.clone(), slot.stored()?))).collect()
     }
 
-    /// Returns the cached book of a budget for the period that starts at `start` (Unix seconds).
+    /// Returns the book of a budget for the period that starts at `start` (Unix seconds), if it is in memory.
     pub(crate) fn book(&self, budget_uid: &str, start: i64) -> Option<Arc<StoredBook>> {
-        self.cache.read().get(&BookKey { budget_uid: budget_uid.to_owned(), start }).cloned()
+        self.slots.read().get(&BookKey { budget_uid: budget_uid.to_owned(), start })?.stored()
     }
 
     /// Returns whether a lease was refused because the budget is exhausted, and none was granted since.
     pub(crate) fn is_exhausted(&self, budget_uid: &str, start: i64) -> bool {
-        self.exhausted.read().contains(&BookKey { budget_uid: budget_uid.to_owned(), start })
-    }
-
-    /// Records whether a lease was granted or the budget is exhausted.
-    pub(super) fn record_exhaustion(&self, key: BookKey, result: &Result<GrantedLease, Refusal>) {
-        let mut exhausted = self.exhausted.write();
-        match result {
-            Err(Refusal::Exhausted) => exhausted.insert(key),
-            Ok(_) => exhausted.remove(&key),
-            Err(Refusal::Held) => false,
-        };
+        let key = BookKey { budget_uid: budget_uid.to_owned(), start };
+        self.slots.read().get(&key).is_some_and(|slot| slot.is_exhausted())
     }
 
     /// Returns the settled money of books that were removed since this replica started. Counters that include it never
