@@ -10,6 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The ledger of one budget in one period, in the operator's namespace. Internal: only the operator may write it.
+///
+/// The ledger of a tenant's `spendLimit` that starts at the Unix epoch collects the items of all closed periods.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "mcp-fleet.dev",
@@ -37,7 +39,7 @@ pub struct MCPLedgerSpec {
     pub start: Time,
     /// End of the period.
     pub end: Time,
-    /// Spend that gateways have reported: the sum of `items`.
+    /// Spend that gateways have reported: the sum of `items` and `closed`.
     #[serde(default)]
     pub settled: Tally,
     /// Unreported part of leases that ended without a final report; it counts as spent. Itemised in `losses` and
@@ -59,6 +61,12 @@ pub struct MCPLedgerSpec {
     /// Sum of the forfeited leases that are no longer in `losses`.
     #[serde(default)]
     pub older_losses: Tally,
+    /// Settled spend whose items were removed when the period was closed. Absent while the period is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Tally>,
+    /// In the ledger of all closed periods: the period that was added last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_closed: Option<ClosedPeriod>,
 }
 
 /// Name and UID of an object.
@@ -144,4 +152,15 @@ pub struct LedgerLoss {
     pub lease: LedgerLease,
     /// Time at which the lease was forfeited.
     pub at: Time,
+}
+
+/// A closed period whose items were added to the ledger of all closed periods. Start and settled spend identify what was
+/// added, so that it is added once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClosedPeriod {
+    /// Start of the period.
+    pub start: Time,
+    /// Settled spend of the period when its items were added.
+    pub settled: Tally,
 }

@@ -13,7 +13,7 @@ use super::slot::{Slot, Writer};
 use super::store::{BookKey, Store, StoreError, StoredBook};
 
 /// Maximum number of attempts to write a book when others write it at the same time.
-const MAX_ATTEMPTS: usize = 8;
+pub(super) const MAX_ATTEMPTS: usize = 8;
 
 /// What a change did to a book, with the result for the caller.
 pub(super) enum Effect<R> {

@@ -51,6 +51,8 @@ impl<S: Store> Ledger<S> {
         let outdated = writer.synced_at.is_none_or(|synced_at| synced_at.elapsed() > MAX_AGE_FOR_REFUSAL);
         let (result, recall) = self
             .change(&key, &slot, &mut writer, span, |book| {
+                // If the period of a spend limit was changed, a longer one may begin at the same time.
+                book.span.end = book.span.end.max(span.end);
                 let result = book.grant(request, limit, id.clone(), deadline);
                 match &result {
                     Ok(granted) if granted.new => Effect::Changed((result, Vec::new())),

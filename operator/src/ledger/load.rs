@@ -6,20 +6,20 @@ use futures::{TryStreamExt, stream};
 use tokio::time::Instant;
 
 use super::service::{Ledger, LedgerError};
-use super::store::{BookKey, Listed, Page, Store, StoreError};
+use super::store::{BookKey, Listed, Page, Selection, Store, StoreError};
 
 /// Maximum number of books that are read concurrently. Bounds what is in flight, as a book can have some 100 KiB.
 const MAX_CONCURRENT_READS: usize = 16;
 
 impl<S: Store> Ledger<S> {
-    /// Reads the books whose version in the store is not the one in memory. A new leader reads all of them so, before it
+    /// Reads the open books whose version in the store is not the one in memory. A new leader reads all of them so, before it
     /// grants anything. It repeats this, because an old leader may have written late.
     pub(crate) async fn load(&self) -> Result<(), LedgerError> {
         let started = Instant::now();
         let mut found = HashSet::new();
         let mut page = None;
         loop {
-            let Page { books, next } = self.store.list(page).await?;
+            let Page { books, next } = self.store.list(Selection::Open, page).await?;
             found.extend(books.iter().map(|listed| listed.key.clone()));
             let outdated = books.into_iter().filter(|listed| !self.is_current(listed)).map(Ok);
             stream::iter(outdated)
@@ -58,7 +58,7 @@ impl<S: Store> Ledger<S> {
         Ok(())
     }
 
-    /// Removes from memory the books that another leader has removed from the store.
+    /// Removes from memory the books that another leader has closed or removed.
     fn remove_missing(&self, found: &HashSet<BookKey>, started: Instant) {
         let held: Vec<BookKey> = self.slots.read().keys().filter(|key| !found.contains(*key)).cloned().collect();
         for key in held {

@@ -2,10 +2,11 @@
 //!
 //! Start at [`book`], the account of one budget in one period; it and [`period`] are pure. [`record`] converts a book
 //! to and from an `MCPLedger`, and [`store`] reads and writes those. [`service`] holds the books in memory. The control
-//! server calls [`leases`], [`reports`] and [`forfeits`]; status and metrics read [`view`].
+//! server calls [`leases`], [`reports`] and [`forfeits`]; [`closing`] ends periods; status and metrics read [`view`].
 
 pub(crate) mod book;
 mod change;
+mod closing;
 mod forfeits;
 mod leases;
 mod load;
@@ -40,6 +41,11 @@ const EXPIRE_INTERVAL: Duration = Duration::from_secs(5);
 /// difference, and a write or a refusal notices that at once.
 const RELOAD_INTERVAL: Duration = Duration::from_mins(5);
 
+/// How often ended periods are closed.
+const CLOSE_INTERVAL: Duration = Duration::from_mins(1);
+/// How often closed periods are removed whose retention has ended.
+const REMOVE_INTERVAL: Duration = Duration::from_hours(1);
+
 /// Opens the ledger: reads every book, and retries until that succeeds.
 pub(crate) async fn open(client: Client, namespace: &str) -> Arc<Ledger<ApiStore>> {
     let store = ApiStore::new(client, namespace);
@@ -48,7 +54,8 @@ pub(crate) async fn open(client: Client, namespace: &str) -> Arc<Ledger<ApiStore
     ledger
 }
 
-/// Maintains the ledger: writes pending reports, forfeits overdue leases and rereads all books. Never returns.
+/// Maintains the ledger: writes pending reports, forfeits overdue leases, compares the books in memory with the store, and
+/// closes and removes ended periods. Never returns.
 pub(crate) async fn maintain(ledger: &Ledger<ApiStore>) {
     let flush = async {
         loop {
@@ -70,5 +77,19 @@ pub(crate) async fn maintain(ledger: &Ledger<ApiStore>) {
             }
         }
     };
-    tokio::join!(flush, expire, load);
+    let close = async {
+        loop {
+            tokio::time::sleep(jittered(CLOSE_INTERVAL)).await;
+            ledger.close_ended().await;
+        }
+    };
+    let remove = async {
+        loop {
+            tokio::time::sleep(jittered(REMOVE_INTERVAL)).await;
+            if let Err(error) = ledger.remove_closed().await {
+                tracing::warn!(error = error::chain(&error), "failed to remove closed periods from the ledger");
+            }
+        }
+    };
+    tokio::join!(flush, expire, load, close, remove);
 }

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mcp_fleet_crds::MCPLedgerSpec;
-use mcp_fleet_crds::ledger::{Grant, LedgerItem, LedgerLease, LedgerLoss, LedgerOwner, Tally};
+use mcp_fleet_crds::ledger::{self, Grant, LedgerItem, LedgerLease, LedgerLoss, LedgerOwner, Tally};
 
-use super::book::{Amount, Book, Entry, Forfeit, Holder, Lease, Limit, Row};
+use super::book::{Amount, Book, ClosedPeriod, Entry, Forfeit, Holder, Lease, Limit, Row};
 use super::period::Span;
 
 /// Tenant and budget that a book belongs to.
@@ -19,6 +19,13 @@ pub(crate) struct Owner {
     pub budget: String,
     /// UID of the budget.
     pub budget_uid: String,
+}
+
+impl Owner {
+    /// Returns whether the budget is the tenant's spend limit. Its books itemise every call of the tenant once.
+    pub(crate) fn is_spend_limit(&self) -> bool {
+        self.budget_uid == self.tenant_uid
+    }
 }
 
 /// A record that contradicts itself: a lease refers to spend that the book has no row for.
@@ -62,6 +69,11 @@ pub(crate) fn to_record(owner: &Owner, book: &Book) -> MCPLedgerSpec {
             .map(|forfeit| LedgerLoss { lease: lease(&forfeit.lease), at: seconds(forfeit.at) })
             .collect(),
         older_losses: tally(book.older_forfeits),
+        closed: book.closed.map(tally),
+        last_closed: book.last_closed.map(|ClosedPeriod { start, settled }| ledger::ClosedPeriod {
+            start: seconds(start),
+            settled: tally(settled),
+        }),
     }
 }
 
@@ -111,9 +123,18 @@ pub(crate) fn from_record(record: &MCPLedgerSpec) -> Result<(Owner, Book), Recor
         rows,
         leases,
         forfeits,
-        older_forfeits: Amount { micros: record.older_losses.amount, calls: record.older_losses.calls },
+        older_forfeits: amount(record.older_losses),
+        closed: record.closed.map(amount),
+        last_closed: record.last_closed.as_ref().map(|ledger::ClosedPeriod { start, settled }| ClosedPeriod {
+            start: start.0.as_second(),
+            settled: amount(*settled),
+        }),
     };
     Ok((owner, book))
+}
+
+const fn amount(tally: Tally) -> Amount {
+    Amount { micros: tally.amount, calls: tally.calls }
 }
 
 fn tally(amount: Amount) -> Tally {
@@ -160,6 +181,8 @@ mod tests {
         }
         book.forfeit(1_795_000_001, |lease| lease.id == "l2");
         book.older_forfeits = Amount { micros: 3, calls: 2 };
+        book.closed = Some(Amount { micros: 5, calls: 4 });
+        book.last_closed = Some(ClosedPeriod { start: 1_794_873_600, settled: Amount { micros: 9, calls: 8 } });
         let record = to_record(&owner, &book);
         let text = serde_json::to_string(&record).unwrap();
         let back = from_record(&serde_json::from_str(&text).unwrap()).unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use super::book::{ReportRejection, Row};
+use super::book::ReportRejection;
 use super::period::Span;
 use super::slot::{Slot, Writer};
 use super::store::{BookKey, Store, StoreError};
@@ -42,8 +42,6 @@ pub(crate) struct Ledger<S> {
     pub(super) batch_interval: Duration,
     /// The books in memory. Nothing else holds them.
     pub(super) slots: RwLock<HashMap<BookKey, Arc<Slot>>>,
-    /// Settled money of removed books, by UID of the budget and names of the row.
-    pub(super) retired: RwLock<HashMap<(String, Row), u64>>,
     /// Whether any slot may have pending reports.
     pub(super) has_pending: AtomicBool,
 }
@@ -59,18 +57,11 @@ impl<S: Store> Ledger<S> {
     ///
     /// `batch_interval` is the minimum time between two writes of a book that only contain reports.
     pub(crate) fn new(store: S, now_ms: fn() -> i64, batch_interval: Duration) -> Self {
-        Self {
-            store,
-            now_ms,
-            batch_interval,
-            slots: RwLock::default(),
-            retired: RwLock::default(),
-            has_pending: AtomicBool::new(false),
-        }
+        Self { store, now_ms, batch_interval, slots: RwLock::default(), has_pending: AtomicBool::new(false) }
     }
 
     pub(super) fn span(&self, key: &BookKey) -> Option<Span> {
-        Some(self.slots.read().get(key)?.stored()?.book.span)
+        Some(self.stored(key)?.book.span)
     }
 
     /// Returns the slot of a book, and adds it if there is none.

@@ -11,7 +11,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use mcp_fleet_crds::MCPLedger;
 
 use super::book::Book;
-use super::period::{Span, start_from_name};
+use super::period::{Span, time_for_name, time_from_name};
 use super::record::{Owner, from_record, to_record};
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::labels;
@@ -21,6 +21,8 @@ use crate::kubernetes::timeout::with_timeout;
 const PAGE_SIZE: u32 = 500;
 /// Label with the UID of the budget.
 const BUDGET_UID: &str = "mcp-fleet.dev/budget-uid";
+/// Label of closed books: the time at which the book may be removed.
+const RETAINED_UNTIL: &str = "mcp-fleet.dev/retained-until";
 /// Asks the API server to answer a write with metadata only.
 const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
@@ -33,21 +35,49 @@ pub(crate) struct BookKey {
     pub start: i64,
 }
 
+/// Start of the book that collects the rows of all closed periods of a spend limit.
+const CLOSED_PERIODS: i64 = 0;
+/// How long a closed period is retained at least, in seconds; see [`retained_until`].
+const MIN_RETENTION: i64 = 2 * 24 * 3600;
+
+/// Returns until when a closed period is retained, in Unix seconds: two periods after its end, but at least two days.
+pub(super) fn retained_until(span: Span) -> i64 {
+    span.end.saturating_add(span.end.saturating_sub(span.start).saturating_mul(2).max(MIN_RETENTION))
+}
+
 impl BookKey {
+    /// Returns the key of the book that collects the rows of all closed periods of a spend limit.
+    pub(super) fn closed_periods(budget_uid: &str) -> Self {
+        Self { budget_uid: budget_uid.to_owned(), start: CLOSED_PERIODS }
+    }
+
+    /// Returns whether this is the key of a book that collects the rows of all closed periods.
+    pub(super) const fn is_closed_periods(&self) -> bool {
+        self.start == CLOSED_PERIODS
+    }
+
     /// Returns the name of the `MCPLedger`; none if the UID does not have the form that Kubernetes gives UIDs.
     fn name(&self) -> Option<String> {
         let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         let valid = (1..=64).contains(&self.budget_uid.len()) && self.budget_uid.bytes().all(is_allowed);
-        let span = Span { start: self.start, end: self.start };
-        valid.then(|| format!("{}-{}", self.budget_uid, span.start_for_name()))
+        valid.then(|| format!("{}-{}", self.budget_uid, time_for_name(self.start)))
     }
 
     /// Returns the key of the `MCPLedger` with this metadata; none if its name is not one that [`Self::name`] gives.
     fn from_metadata(object: &impl ResourceExt) -> Option<Self> {
         let budget_uid = object.labels().get(BUDGET_UID)?;
-        let start = start_from_name(object.name_any().strip_prefix(budget_uid)?.strip_prefix('-')?)?;
+        let start = time_from_name(object.name_any().strip_prefix(budget_uid)?.strip_prefix('-')?)?;
         Some(Self { budget_uid: budget_uid.clone(), start })
     }
+}
+
+/// Selects the books to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Selection {
+    /// Books that can change.
+    Open,
+    /// Books of closed periods, of which only totals are left.
+    Closed,
 }
 
 /// What a list shows of a book.
@@ -56,6 +86,8 @@ pub(crate) struct Listed {
     pub key: BookKey,
     /// Version in the store.
     pub version: String,
+    /// Time at which a closed book may be removed, Unix seconds; none for an open one.
+    pub retained_until: Option<i64>,
 }
 
 /// One page of a list of books.
@@ -102,8 +134,9 @@ pub(crate) trait Store: Send + Sync + 'static {
         book: &Book,
         version: Option<&str>,
     ) -> impl Future<Output = Result<String, StoreError>> + Send;
-    /// Lists all books, page by page. `page` is [`Page::next`] of the page before, and none for the first.
-    fn list(&self, page: Option<String>) -> impl Future<Output = Result<Page, StoreError>> + Send;
+    /// Lists books, page by page. `page` is [`Page::next`] of the page before, and none for the first.
+    fn list(&self, selection: Selection, page: Option<String>)
+    -> impl Future<Output = Result<Page, StoreError>> + Send;
     /// Removes a book if it still has this version.
     fn remove(&self, key: &BookKey, version: &str) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
@@ -156,6 +189,9 @@ pub(super) fn object(
     let name = key.name().ok_or_else(|| StoreError::Unreadable("the budget's UID is not valid in a name".into()))?;
     let mut labels: BTreeMap<String, String> = labels::of_tenant("ledger", &owner.tenant, &owner.tenant_uid);
     labels.insert(BUDGET_UID.into(), owner.budget_uid.clone());
+    if book.is_closed() {
+        labels.insert(RETAINED_UNTIL.into(), time_for_name(retained_until(book.span)));
+    }
     let mut object = MCPLedger::new(&name, to_record(owner, book));
     object.metadata = ObjectMeta {
         name: Some(name),
@@ -188,14 +224,22 @@ impl Store for ApiStore {
         Ok(with_timeout(self.put(&object)).await.map_err(store_error)?.resource_version().unwrap_or_default())
     }
 
-    async fn list(&self, page: Option<String>) -> Result<Page, StoreError> {
-        let mut params = ListParams::default().limit(PAGE_SIZE);
+    async fn list(&self, selection: Selection, page: Option<String>) -> Result<Page, StoreError> {
+        let selector = match selection {
+            Selection::Open => format!("!{RETAINED_UNTIL}"),
+            Selection::Closed => RETAINED_UNTIL.to_owned(),
+        };
+        let mut params = ListParams::default().labels(&selector).limit(PAGE_SIZE);
         params.continue_token = page;
         let found = with_timeout(self.api.list_metadata(&params)).await.map_err(store_error)?;
         let mut books = Vec::with_capacity(found.items.len());
         for object in &found.items {
             match BookKey::from_metadata(object) {
-                Some(key) => books.push(Listed { key, version: object.resource_version().unwrap_or_default() }),
+                Some(key) => books.push(Listed {
+                    key,
+                    version: object.resource_version().unwrap_or_default(),
+                    retained_until: object.labels().get(RETAINED_UNTIL).and_then(|time| time_from_name(time)),
+                }),
                 // One invalid object must not block the ledger of all tenants.
                 None => tracing::error!(ledger = object.name_any(), "skipped a ledger whose name or label is invalid"),
             }
@@ -271,16 +315,23 @@ mod tests {
             (Method::GET, COLLECTION, list(vec![], "")),
         ];
         let (pages, requests) = against(exchange, async |store: ApiStore| {
-            let first = store.list(None).await.unwrap();
-            let second = store.list(first.next.clone()).await.unwrap();
+            let first = store.list(Selection::Open, None).await.unwrap();
+            let second = store.list(Selection::Open, first.next.clone()).await.unwrap();
             (first, second)
         })
         .await;
         let key = BookKey { budget_uid: BUDGET.into(), start: 1_793_491_200 };
-        assert_eq!(pages.0, Page { books: vec![Listed { key, version: "7".into() }], next: Some("token".into()) });
+        let listed = Listed { key, version: "7".into(), retained_until: None };
+        assert_eq!(pages.0, Page { books: vec![listed], next: Some("token".into()) });
         assert_eq!(pages.1, Page { books: vec![], next: None });
         let queries: Vec<&str> = requests.iter().map(|request| request.uri().query().unwrap()).collect();
-        assert_eq!(queries, ["&limit=500", "&limit=500&continue=token"]);
+        assert_eq!(
+            queries,
+            [
+                "&labelSelector=%21mcp-fleet.dev%2Fretained-until&limit=500",
+                "&labelSelector=%21mcp-fleet.dev%2Fretained-until&limit=500&continue=token"
+            ]
+        );
         assert!(requests.iter().all(|request| accept(request).contains("as=PartialObjectMetadataList")));
     }
 

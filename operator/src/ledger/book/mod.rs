@@ -4,11 +4,13 @@
 //! one, the unreported amount is forfeited. So even if messages are lost, repeated, late or out of order:
 //! spent at the gateways ≤ settled + leased + forfeited ≤ the limit at the time of each grant.
 
+mod close;
 mod lease;
 mod report;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use close::ClosedPeriod;
 pub(crate) use lease::{GrantedLease, LeaseRequest, Refusal};
 pub(crate) use report::{Report, ReportItem, ReportOutcome, ReportRejection};
 
@@ -178,6 +180,10 @@ pub(crate) struct Book {
     pub forfeits: Vec<Forfeit>,
     /// Sum of the forfeited leases that are no longer in `forfeits`.
     pub older_forfeits: Amount,
+    /// Settled spend whose rows were removed when the period was closed; none while it is open.
+    pub closed: Option<Amount>,
+    /// In the book of all closed periods: the period that was added last.
+    pub last_closed: Option<ClosedPeriod>,
 }
 
 impl Book {
@@ -189,12 +195,14 @@ impl Book {
             leases: Vec::new(),
             forfeits: Vec::new(),
             older_forfeits: Amount { micros: 0, calls: 0 },
+            closed: None,
+            last_closed: None,
         }
     }
 
     /// Returns the reported spend of all leases, ended ones included.
     pub(crate) fn settled(&self) -> Amount {
-        self.rows.iter().map(|row| row.amount).sum()
+        self.rows.iter().map(|row| row.amount).sum::<Amount>().saturating_add(self.closed.unwrap_or_default())
     }
 
     /// Returns the amount that is charged for open leases and not yet settled.

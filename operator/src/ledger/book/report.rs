@@ -142,7 +142,7 @@ impl Book {
 
 /// Returns the index of the row with these names. Adds the row if there is room and the names are no longer than
 /// Kubernetes and MCP allow; otherwise returns none.
-fn row_of(rows: &mut Vec<Row>, principal: &str, server: &str, tool: &str) -> Option<usize> {
+pub(super) fn row_of(rows: &mut Vec<Row>, principal: &str, server: &str, tool: &str) -> Option<usize> {
     if principal.is_empty() || principal.len() > 320 || server.len() > 63 || tool.len() > 128 {
         return None;
     }
@@ -160,7 +160,7 @@ fn row_of(rows: &mut Vec<Row>, principal: &str, server: &str, tool: &str) -> Opt
 }
 
 /// Returns the index of the shared row, which has empty names. Adds the row if it does not exist.
-fn shared_row(rows: &mut Vec<Row>) -> usize {
+pub(super) fn shared_row(rows: &mut Vec<Row>) -> usize {
     let found = rows.iter().position(|row| row.principal.is_empty());
     found.unwrap_or_else(|| {
         let empty = String::new;

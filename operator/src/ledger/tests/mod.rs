@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod closing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +16,7 @@ use super::forfeits::REPORT_GRACE;
 use super::leases::LEASE_DURATION;
 use super::record::Owner;
 use super::service::{Ledger, LedgerError};
-use super::store::{BookKey, Listed, Page, Store, StoreError, StoredBook};
+use super::store::{BookKey, Listed, Page, Selection, Store, StoreError, StoredBook, retained_until};
 
 /// An in-memory store with compare-and-swap. It yields at each call so that writers interleave, and it can lose the
 /// response of every n-th write.
@@ -24,6 +26,8 @@ struct Memory {
     reads: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
     lose_every: u64,
+    /// Number of writes after which the store refuses every write; 0 for no limit.
+    last_write: u64,
 }
 
 impl Store for Memory {
@@ -41,6 +45,9 @@ impl Store for Memory {
         version: Option<&str>,
     ) -> Result<String, StoreError> {
         tokio::task::yield_now().await;
+        if self.last_write > 0 && self.writes.load(Ordering::Relaxed) >= self.last_write {
+            return Err(StoreError::Unavailable("the store refuses writes".into()));
+        }
         let mut books = self.books.lock();
         if books.get(key).map(|stored| stored.version.as_str()) != version {
             return Err(StoreError::Conflict);
@@ -54,14 +61,21 @@ impl Store for Memory {
         Ok(version)
     }
 
-    async fn list(&self, page: Option<String>) -> Result<Page, StoreError> {
+    async fn list(&self, selection: Selection, page: Option<String>) -> Result<Page, StoreError> {
         // Pages of two, so that every test with more books reads several.
         let skip = page.map_or(0, |page| page.parse().unwrap());
         let books = self.books.lock();
-        let listed =
-            |(key, stored): (&BookKey, &StoredBook)| Listed { key: key.clone(), version: stored.version.clone() };
-        let next = (books.len() > skip + 2).then(|| (skip + 2).to_string());
-        Ok(Page { books: books.iter().skip(skip).take(2).map(listed).collect(), next })
+        let listed: Vec<Listed> = books
+            .iter()
+            .filter(|(_, stored)| stored.book.is_closed() == (selection == Selection::Closed))
+            .map(|(key, stored)| Listed {
+                key: key.clone(),
+                version: stored.version.clone(),
+                retained_until: stored.book.is_closed().then(|| retained_until(stored.book.span)),
+            })
+            .collect();
+        let next = (listed.len() > skip + 2).then(|| (skip + 2).to_string());
+        Ok(Page { books: listed.into_iter().skip(skip).take(2).collect(), next })
     }
 
     async fn remove(&self, key: &BookKey, version: &str) -> Result<(), StoreError> {
@@ -250,19 +264,6 @@ async fn a_lease_is_forfeited_when_deadline_and_grace_have_passed() {
     later.load().await.unwrap();
     later.expire().await;
     assert_eq!((only_book(&store).leased().calls, only_book(&store).forfeited().calls), (0, 1));
-}
-
-#[tokio::test]
-async fn a_book_is_removed_after_its_retention() {
-    let store = Memory::default();
-    let ledger_now = ledger(&store);
-    let lease = ledger_now.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap().lease;
-    drop(ledger_now.report("t-1", "b-1", report("p", &lease, 1, 1, true)).await);
-    ledger_now.flush().await;
-    let later = Ledger::new(store.clone(), || NOON + 37 * 24 * 3_600_000, Duration::ZERO);
-    later.load().await.unwrap();
-    later.expire().await;
-    assert!(store.books.lock().is_empty());
 }
 
 #[tokio::test]
