@@ -4,8 +4,6 @@
 //! Two operators that both believe they lead may run this at the same time. So each write names the version that it was
 //! computed from, and a result that needs no write is first checked against a fresh read.
 
-use tokio::time::Instant;
-
 use super::book::{Book, ReportOutcome};
 use super::period::Span;
 use super::service::{Ledger, LedgerError};
@@ -19,6 +17,8 @@ pub(super) const MAX_ATTEMPTS: usize = 8;
 pub(super) enum Effect<R> {
     /// The book changed. It must be written before the result is used.
     Changed(R),
+    /// The book did not change, but the pending reports have to be written.
+    WriteReports(R),
     /// The book did not change, but the result is only valid if the copy is current.
     NeedsCurrent(R),
     /// The book did not change, and the result is safe even if the copy is outdated.
@@ -26,7 +26,8 @@ pub(super) enum Effect<R> {
 }
 
 impl<S: Store> Ledger<S> {
-    /// Changes a book: applies the pending reports, then `step`. The book has been written when this returns.
+    /// Changes a book: applies the pending reports, then `step`. The book has been written when this returns. If `step`
+    /// changes nothing, the reports wait for their own time.
     pub(super) async fn change<R>(
         &self,
         key: &BookKey,
@@ -46,7 +47,7 @@ impl<S: Store> Ledger<S> {
                 Some(stored) => (stored.book.clone(), Some(stored.version.clone())),
                 None => (Book::new(span), None),
             };
-            let (mut changed, mut needs_current) = (false, false);
+            slot.take_reports(writer);
             let reports: Vec<Result<ReportOutcome, LedgerError>> = writer
                 .pending
                 .iter()
@@ -54,27 +55,33 @@ impl<S: Store> Ledger<S> {
                     if pending.tenant_uid != owner.tenant_uid {
                         return Err(LedgerError::WrongTenant);
                     }
-                    let reported = book.report(&pending.report)?;
-                    changed |= reported == ReportOutcome::Applied;
-                    needs_current |= reported == ReportOutcome::Unchanged;
-                    Ok(reported)
+                    Ok(book.report(&pending.report)?)
                 })
                 .collect();
+            let (mut changed, mut needs_current, mut write_reports) = (false, false, true);
             let result = match step(&mut book) {
                 Effect::Changed(result) => {
                     changed = true;
                     result
                 }
+                Effect::WriteReports(result) => result,
                 Effect::NeedsCurrent(result) => {
-                    needs_current = true;
+                    (needs_current, write_reports) = (true, false);
                     result
                 }
-                Effect::Unchanged(result) => result,
+                Effect::Unchanged(result) => {
+                    write_reports = false;
+                    result
+                }
             };
+            if write_reports {
+                changed |= reports.iter().any(|report| matches!(report, Ok(ReportOutcome::Applied)));
+                needs_current |= reports.iter().any(|report| !matches!(report, Ok(ReportOutcome::Applied)));
+            }
             if changed {
                 match self.store.write(key, &owner, &book, version.as_deref()).await {
                     Ok(version) => {
-                        writer.written_at = Some(Instant::now());
+                        slot.start_batch();
                         slot.set(writer, Some(StoredBook { owner, book, version }));
                     }
                     Err(StoreError::Conflict) => {
@@ -91,9 +98,11 @@ impl<S: Store> Ledger<S> {
                 writer.current = false;
                 continue;
             }
-            for (pending, result) in writer.pending.drain(..).zip(reports) {
-                // The control stream that sent the report may have ended.
-                let _ = pending.done.send(result.map(|_| ()));
+            if write_reports {
+                for (pending, result) in writer.pending.drain(..).zip(reports) {
+                    // The control stream that sent the report may have ended.
+                    let _ = pending.done.send(result.map(|_| ()));
+                }
             }
             return Ok(result);
         }

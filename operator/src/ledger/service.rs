@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 
 use super::book::ReportRejection;
 use super::period::Span;
@@ -42,8 +42,9 @@ pub(crate) struct Ledger<S> {
     pub(super) batch_interval: Duration,
     /// The books in memory. Nothing else holds them.
     pub(super) slots: RwLock<HashMap<BookKey, Arc<Slot>>>,
-    /// Whether any slot may have pending reports.
-    pub(super) has_pending: AtomicBool,
+    /// When the pending reports of a book are written. Every book with pending reports is here, unless they are being
+    /// written.
+    pub(super) due: Mutex<HashMap<BookKey, Instant>>,
 }
 
 impl<S> std::fmt::Debug for Ledger<S> {
@@ -57,7 +58,7 @@ impl<S: Store> Ledger<S> {
     ///
     /// `batch_interval` is the minimum time between two writes of a book that only contain reports.
     pub(crate) fn new(store: S, now_ms: fn() -> i64, batch_interval: Duration) -> Self {
-        Self { store, now_ms, batch_interval, slots: RwLock::default(), has_pending: AtomicBool::new(false) }
+        Self { store, now_ms, batch_interval, slots: RwLock::default(), due: Mutex::default() }
     }
 
     pub(super) fn span(&self, key: &BookKey) -> Option<Span> {
@@ -72,29 +73,13 @@ impl<S: Store> Ledger<S> {
         Arc::clone(self.slots.write().entry(key.clone()).or_default())
     }
 
-    /// Returns the slot of a book that exists in memory or in the store; none otherwise.
-    pub(super) async fn existing_slot(&self, key: &BookKey) -> Result<Option<Arc<Slot>>, LedgerError> {
-        let existing = self.slots.read().get(key).cloned();
-        if let Some(slot) = existing {
-            return Ok(Some(slot));
-        }
-        let Some(stored) = self.store.read(key).await? else { return Ok(None) };
-        let slot = self.slot(key);
-        let mut writer = slot.lock().await;
-        if !writer.current {
-            slot.set(&mut writer, Some(stored));
-        }
-        drop(writer);
-        Ok(Some(slot))
-    }
-
     /// Removes a book from memory if the condition holds, unless somebody uses it or reports wait for it.
     pub(super) fn remove_slot(&self, key: &BookKey, condition: impl FnOnce(&Slot, &Writer) -> bool) {
         let mut slots = self.slots.write();
         let removable = |slot: &Arc<Slot>| {
             // While the map is locked, nobody can begin to use a slot that only the map refers to.
             let writer = slot.try_lock().filter(|_| Arc::strong_count(slot) == 1);
-            writer.is_some_and(|writer| writer.pending.is_empty() && condition(slot, &writer))
+            writer.is_some_and(|writer| !slot.has_reports(&writer) && condition(slot, &writer))
         };
         if slots.get(key).is_some_and(removable) {
             slots.remove(key);

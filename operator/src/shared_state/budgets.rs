@@ -14,7 +14,7 @@ pub(crate) struct BudgetState {
     pub exhausted: bool,
 }
 
-/// Spend of all budgets, by UID; up to a few seconds old.
+/// Spend of all budgets, by UID; up to 20 seconds old, because the ledger writes reports in batches.
 #[derive(Debug, Default)]
 pub(crate) struct BudgetStates(RwLock<HashMap<String, BudgetState>>);
 

@@ -224,6 +224,11 @@ impl Book {
         self.settled().saturating_add(self.leased()).saturating_add(self.forfeited())
     }
 
+    /// Returns whether a report on this lease can change the book.
+    pub(crate) fn has_lease(&self, id: &str) -> bool {
+        self.leases.iter().any(|lease| lease.id == id) || self.forfeits.iter().any(|forfeit| forfeit.lease.id == id)
+    }
+
     /// Forfeits the open leases that match a condition. Returns whether there were any.
     ///
     /// A late report still settles a forfeited lease while it is in `forfeits`.

@@ -1,4 +1,3 @@
-use std::cell::Cell;
 use std::collections::HashMap;
 
 use super::super::book::Row;
@@ -7,10 +6,6 @@ use super::*;
 const HOUR: i64 = 3_600_000;
 /// A full hour.
 const START: i64 = 1_795_003_200_000;
-
-thread_local! {
-    static NOW: Cell<i64> = const { Cell::new(START) };
-}
 
 fn ledger(store: &Memory) -> Ledger<Memory> {
     Ledger::new(store.clone(), || NOW.get(), Duration::ZERO)
@@ -30,7 +25,7 @@ async fn grant(ledger: &Ledger<Memory>, pod: &str, number: u64) -> String {
 }
 
 async fn settle(ledger: &Ledger<Memory>, report: Report) {
-    let done = ledger.report("t-1", "t-1", report).await;
+    let done = ledger.report("t-1", "t-1", report);
     ledger.flush().await;
     done.await.unwrap().unwrap();
 }
@@ -186,7 +181,7 @@ async fn a_budget_that_is_not_the_spend_limit_keeps_only_totals() {
     let store = Memory::default();
     let ledger = ledger(&store);
     let lease = ledger.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap().lease;
-    drop(ledger.report("t-1", "b-1", report("p", &lease, 1, 1, true)).await);
+    drop(ledger.report("t-1", "b-1", report("p", &lease, 1, 1, true)));
     ledger.flush().await;
     NOW.set(START + 36 * HOUR);
     ledger.close_ended().await;

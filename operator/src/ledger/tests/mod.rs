@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
+mod batches;
 mod closing;
+mod fleet;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -90,6 +93,11 @@ impl Store for Memory {
 
 const NOON: i64 = 1_795_000_000_000;
 
+thread_local! {
+    /// The clock of tests in which time passes, in Unix milliseconds. Each test runs on a thread of its own.
+    static NOW: Cell<i64> = const { Cell::new(NOON) };
+}
+
 fn ledger(store: &Memory) -> Ledger<Memory> {
     Ledger::new(store.clone(), || NOON, Duration::ZERO)
 }
@@ -136,30 +144,10 @@ async fn a_lease_is_written_when_granted_and_settled_by_its_final_report() {
     let outcome = ledger.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap();
     let lease = outcome.result.unwrap().lease;
     assert_eq!(only_book(&store).leased(), Amount { micros: 1000, calls: 1 });
-    let done = ledger.report("t-1", "b-1", report("p", &lease, 1, 1, true)).await;
+    let done = ledger.report("t-1", "b-1", report("p", &lease, 1, 1, true));
     ledger.flush().await;
     done.await.unwrap().unwrap();
     assert_eq!((only_book(&store).settled().calls, only_book(&store).leased().calls), (1, 0));
-}
-
-#[tokio::test]
-async fn reports_of_one_batch_are_written_together() {
-    let store = Memory::default();
-    let ledger = Ledger::new(store.clone(), || NOON, Duration::from_millis(200));
-    let mut leases = Vec::new();
-    for number in 0..5 {
-        leases.push(ledger.grant(&owner(), &budget(100), &request("p", number)).await.unwrap().result.unwrap().lease);
-    }
-    let before = store.writes.load(Ordering::Relaxed);
-    for lease in &leases {
-        ledger.report("t-1", "b-1", report("p", lease, 1, 1, true)).await;
-    }
-    ledger.flush().await;
-    assert_eq!(store.writes.load(Ordering::Relaxed), before, "the last write was within the batch interval");
-    tokio::time::sleep(Duration::from_millis(250)).await;
-    ledger.flush().await;
-    assert_eq!(store.writes.load(Ordering::Relaxed), before + 1);
-    assert_eq!(only_book(&store).settled().calls, 5);
 }
 
 #[tokio::test]
@@ -167,7 +155,7 @@ async fn a_report_from_another_tenant_is_rejected() {
     let store = Memory::default();
     let ledger = ledger(&store);
     let lease = ledger.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap().lease;
-    let done = ledger.report("t-2", "b-1", report("p", &lease, 1, 1, true)).await;
+    let done = ledger.report("t-2", "b-1", report("p", &lease, 1, 1, true));
     ledger.flush().await;
     assert!(matches!(done.await.unwrap(), Err(LedgerError::WrongTenant)));
     assert_eq!(only_book(&store).settled().calls, 0);
@@ -194,7 +182,7 @@ async fn two_racing_leaders_never_exceed_the_limit_or_lose_a_report() {
                         let Ok(granted) = outcome.result else { break };
                         spent.fetch_add(granted.amount.calls, Ordering::Relaxed);
                         let report = report(&pod, &granted.lease, 1, granted.amount.calls, true);
-                        drop(leaders[attempt % 2].report("t-1", "b-1", report).await);
+                        drop(leaders[attempt % 2].report("t-1", "b-1", report));
                         break;
                     }
                 }
@@ -216,7 +204,7 @@ async fn a_lease_that_another_leader_settled_is_not_granted_again() {
     let store = Memory::default();
     let (old, new) = (ledger(&store), ledger(&store));
     let first = old.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();
-    let done = new.report("t-1", "b-1", report("p", &first.lease, 1, 1, true)).await;
+    let done = new.report("t-1", "b-1", report("p", &first.lease, 1, 1, true));
     new.flush().await;
     done.await.unwrap().unwrap();
     let again = old.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();
@@ -231,7 +219,7 @@ async fn a_report_on_a_lease_that_another_leader_granted_is_applied() {
     old.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();
     new.load().await.unwrap();
     let late = old.grant(&owner(), &budget(10), &request("p", 2)).await.unwrap().result.unwrap();
-    let done = new.report("t-1", "b-1", report("p", &late.lease, 1, 1, true)).await;
+    let done = new.report("t-1", "b-1", report("p", &late.lease, 1, 1, true));
     new.flush().await;
     done.await.unwrap().unwrap();
     assert_eq!(only_book(&store).settled().calls, 1);
