@@ -48,7 +48,7 @@ pub struct MCPLedgerSpec {
     pub forfeited: Tally,
     /// Open leases. Each is charged in full when it is granted; what was reported on it so far is in `settled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub leases: Vec<LedgerLease>,
     /// Settled spend by principal, server and tool.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -108,10 +108,10 @@ pub struct LedgerLease {
     /// Sequence number of the last report that was applied.
     #[serde(default)]
     pub sequence: u64,
-    /// Spend reported so far, by principal, server and tool. Included in the ledger's `items`.
+    /// Spend reported so far, by item of the ledger. Included in the ledger's `items`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
-    pub items: Vec<LedgerItem>,
+    pub entries: Vec<LedgerEntry>,
     /// Deadline after which the holder must not spend the lease.
     pub expires_at: Time,
 }
@@ -126,6 +126,18 @@ pub struct LedgerItem {
     pub server: String,
     /// Name of the tool.
     pub tool: String,
+    /// Money, in millionths of the tenant's currency.
+    pub amount: u64,
+    /// Number of calls.
+    pub calls: u64,
+}
+
+/// Spend of a lease that belongs to one item of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerEntry {
+    /// Position of the item in the ledger's `items`, from 0.
+    pub item: u32,
     /// Money, in millionths of the tenant's currency.
     pub amount: u64,
     /// Number of calls.

@@ -45,7 +45,7 @@ impl<S: Store> Ledger<S> {
             let owner = writer.owner.clone().ok_or(LedgerError::WrongTenant)?;
             let (mut book, version) = match slot.stored() {
                 Some(stored) => (stored.book.clone(), Some(stored.version.clone())),
-                None => (Book::new(span), None),
+                None => (Book { capacity: owner.capacity(), ..Book::new(span) }, None),
             };
             slot.take_reports(writer);
             let reports: Vec<Result<ReportOutcome, LedgerError>> = writer

@@ -1,6 +1,5 @@
 //! Closes a book after its period: removes what only open leases need, and keeps the totals.
 
-use super::report::{row_of, shared_row};
 use super::{Amount, Book, Row};
 
 /// How long after its period a book stays open at least, in seconds. No lease outlives its period, but the clocks of two
@@ -59,7 +58,7 @@ impl Book {
     pub(crate) fn add_closed(&mut self, period: &Self) {
         let older = std::mem::take(&mut self.rows);
         for Row { principal, server, tool, amount } in period.rows.iter().chain(&older) {
-            let row = row_of(&mut self.rows, principal, server, tool).unwrap_or_else(|| shared_row(&mut self.rows));
+            let row = self.row_of(principal, server, tool).unwrap_or_else(|| self.shared_row());
             self.rows[row].amount = self.rows[row].amount.saturating_add(*amount);
         }
         self.older_forfeits = self.older_forfeits.saturating_add(period.forfeited());

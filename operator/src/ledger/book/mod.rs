@@ -18,13 +18,29 @@ use super::period::Span;
 
 /// Maximum number of open leases. Further requests are refused until some leases end.
 pub(crate) const MAX_LEASES: usize = 64;
-/// Maximum number of rows by principal, server and tool. Further spend is added to the shared row.
-pub(crate) const MAX_ROWS: usize = 1000;
-/// Maximum number of entries over all leases. With this and [`MAX_ROWS`], a record with names of maximum length stays
-/// below 1.5 MiB, the largest object that the API server accepts.
-pub(crate) const MAX_ENTRIES: usize = 1000;
 /// Maximum number of forfeited leases that are stored individually. Older ones are added up.
 pub(crate) const MAX_FORFEITS: usize = 64;
+
+/// How much detail a book has. Spend beyond it is added to the shared row, which has empty names.
+///
+/// etcd accepts objects of up to 1.5 MiB, and a book is written whole, many times in its period. With these limits a book
+/// stays far below that; a test knows how far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Capacity {
+    /// Maximum number of rows by principal, server and tool.
+    pub rows: usize,
+    /// Maximum length of the names of all rows together, in bytes.
+    pub name_bytes: usize,
+    /// Maximum number of entries over all leases.
+    pub entries: usize,
+}
+
+impl Capacity {
+    /// Capacity for a tenant's spend limit. Its rows are those of `mcp_fleet_spend_total`.
+    pub(crate) const SPEND_LIMIT: Self = Self { rows: 1000, name_bytes: 128 * 1024, entries: 1000 };
+    /// Capacity for any other budget. Only people read its rows, and a tenant can have hundreds of budgets.
+    pub(crate) const BUDGET: Self = Self { rows: 64, name_bytes: 8 * 1024, entries: 256 };
+}
 
 /// An amount of money and a number of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -170,6 +186,8 @@ pub(crate) struct Forfeit {
 /// Settled spend, open leases and forfeits of one budget in one period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Book {
+    /// How many rows and entries it may have.
+    pub capacity: Capacity,
     /// Period that the book covers.
     pub span: Span,
     /// Settled spend.
@@ -187,9 +205,10 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    /// Creates an empty book for a period.
+    /// Creates an empty book for a period, with the larger capacity.
     pub(crate) const fn new(span: Span) -> Self {
         Self {
+            capacity: Capacity::SPEND_LIMIT,
             span,
             rows: Vec::new(),
             leases: Vec::new(),
