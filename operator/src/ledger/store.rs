@@ -234,15 +234,14 @@ impl Store for ApiStore {
         let found = with_timeout(self.api.list_metadata(&params)).await.map_err(store_error)?;
         let mut books = Vec::with_capacity(found.items.len());
         for object in &found.items {
-            match BookKey::from_metadata(object) {
-                Some(key) => books.push(Listed {
-                    key,
-                    version: object.resource_version().unwrap_or_default(),
-                    retained_until: object.labels().get(RETAINED_UNTIL).and_then(|time| time_from_name(time)),
-                }),
+            let Some(key) = BookKey::from_metadata(object) else {
                 // One invalid object must not block the ledger of all tenants.
-                None => tracing::error!(ledger = object.name_any(), "skipped a ledger whose name or label is invalid"),
-            }
+                tracing::error!(ledger = object.name_any(), "skipped a ledger whose name or label is invalid");
+                continue;
+            };
+            let version = object.resource_version().unwrap_or_default();
+            let retained_until = object.labels().get(RETAINED_UNTIL).and_then(|time| time_from_name(time));
+            books.push(Listed { key, version, retained_until });
         }
         Ok(Page { books, next: found.metadata.continue_.filter(|token| !token.is_empty()) })
     }

@@ -51,7 +51,9 @@ impl<S: Store> Ledger<S> {
                 add(stored);
             }
         }
-        closed.values().for_each(|stored| add(stored));
+        for stored in closed.values() {
+            add(stored);
+        }
         sums
     }
 }

@@ -150,17 +150,14 @@ fn the_list_of_forfeits_is_bounded_and_their_sum_is_preserved() {
 
 #[test]
 fn rows_are_bounded_and_further_spend_goes_to_the_shared_row() {
-    let plain = |index: u64| format!("acme/p{index}");
-    let long = |index: u64| format!("acme/{index:0>300}");
-    let escaped = |index: u64| format!("acme/\u{1}{index}");
-    let cases: [(Capacity, &dyn Fn(u64) -> String, usize); 5] = [
-        (Capacity::SPEND_LIMIT, &plain, 1000),
-        (Capacity::SPEND_LIMIT, &long, 128 * 1024 / 314),
-        (Capacity::SPEND_LIMIT, &escaped, 0),
-        (Capacity::BUDGET, &plain, 64),
-        (Capacity::BUDGET, &long, 8 * 1024 / 314),
-    ];
-    for (capacity, name, rows) in cases {
+    for (capacity, prefix, length, rows) in [
+        (Capacity::SPEND_LIMIT, "p", 0, 1000),
+        (Capacity::SPEND_LIMIT, "p", 300, 128 * 1024 / 315),
+        (Capacity::SPEND_LIMIT, "\u{1}", 0, 0),
+        (Capacity::BUDGET, "p", 0, 64),
+        (Capacity::BUDGET, "p", 300, 8 * 1024 / 315),
+    ] {
+        let name = |index: u64| format!("acme/{prefix}{index:0>length$}");
         let mut book = Book { capacity, ..book() };
         let total = 1050;
         book.grant(&request(1, total, total), limit(10_000), "l1".into(), DEADLINE).unwrap();

@@ -35,8 +35,10 @@ pub(super) struct Fleet<S> {
 pub(super) struct Gateway {
     holder: Holder,
     pub(super) pool: LeasePool,
-    waiting: Vec<(String, u64, oneshot::Receiver<Result<(), LedgerError>>)>,
+    waiting: Vec<(String, u64, Acknowledgement)>,
 }
+
+type Acknowledgement = oneshot::Receiver<Result<(), LedgerError>>;
 
 impl<S: Store + Clone> Fleet<S> {
     /// Starts gateways and a leader. Needs a runtime whose clock is paused.
@@ -86,7 +88,7 @@ impl<S: Store + Clone> Fleet<S> {
         let (tick, wall) = (self.tick(), NOW.get() / 1000);
         let gateway = &mut self.gateways[index];
         for report in gateway.pool.take_reports(tick) {
-            gateway.report(&self.ledger, report).await;
+            gateway.report(&self.ledger, report);
         }
         let mut recalled = Vec::new();
         for request in gateway.pool.take_lease_requests(tick) {
@@ -170,7 +172,7 @@ impl<S: Store + Clone> Fleet<S> {
         while self.gateways.iter().any(|gateway| !gateway.pool.is_empty()) {
             self.step().await;
         }
-        self.elapsed - started
+        self.elapsed.saturating_sub(started)
     }
 }
 
@@ -181,7 +183,7 @@ impl Gateway {
         Self { holder: Holder { pod_uid, epoch: format!("01KB3Q7V9Z{epoch:016}") }, pool, waiting: Vec::new() }
     }
 
-    async fn report<S: Store>(&mut self, ledger: &Ledger<S>, report: pool::SpendReport) {
+    fn report<S: Store>(&mut self, ledger: &Ledger<S>, report: pool::SpendReport) {
         let item = |item: pool::SpendItem| ReportItem {
             principal: item.principal,
             server: item.server,

@@ -2,6 +2,7 @@
 
 mod batches;
 mod closing;
+mod etcd;
 mod fleet;
 
 use std::cell::Cell;
