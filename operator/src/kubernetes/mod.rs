@@ -1,12 +1,15 @@
-//! Access to the Kubernetes API that knows nothing of the operator's own kinds of work: [`apply`] writes objects,
-//! [`cache`] keeps them in memory, [`leader`] elects one replica, [`events`] and [`labels`] describe objects to people and
-//! to selectors.
+//! Access to the Kubernetes API that is independent of the operator's own kinds: [`client`] connects to it, `apply`
+//! writes objects, `cache` holds them in memory, `deletion` deletes objects that are proven to be unwanted, [`leader`]
+//! elects one replica, `events` reports to people, and `labels` marks and selects objects.
 
 pub(crate) mod apply;
 pub(crate) mod cache;
+pub mod client;
+pub(crate) mod deletion;
 pub(crate) mod events;
 pub(crate) mod labels;
 pub mod leader;
+mod managed_fields;
 pub(crate) mod timeout;
 
 /// The field manager of everything that the operator writes.

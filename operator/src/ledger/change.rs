@@ -5,8 +5,9 @@
 //! computed from, and a result that needs no write is first checked against a fresh read.
 
 use super::book::{Book, ReportOutcome};
+use super::error::LedgerError;
 use super::period::Span;
-use super::service::{Ledger, LedgerError};
+use super::service::Ledger;
 use super::slot::{Slot, Writer};
 use super::store::{BookKey, Store, StoreError, StoredBook};
 

@@ -6,9 +6,10 @@
 
 use super::book::{Book, ClosedPeriod};
 use super::change::{Effect, MAX_ATTEMPTS};
+use super::error::LedgerError;
 use super::period::Span;
 use super::record::Owner;
-use super::service::{Ledger, LedgerError};
+use super::service::Ledger;
 use super::store::{BookKey, Page, Selection, Store, StoreError, StoredBook};
 use crate::error;
 

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use futures::{TryStreamExt, stream};
 use tokio::time::Instant;
 
-use super::service::{Ledger, LedgerError};
+use super::error::LedgerError;
+use super::service::Ledger;
 use super::store::{BookKey, Listed, Page, Selection, Store, StoreError};
 
 /// Maximum number of books that are read concurrently. Bounds what is in flight, as a book can have some 100 KiB.

@@ -7,6 +7,7 @@
 pub(crate) mod book;
 mod change;
 mod closing;
+mod error;
 mod forfeits;
 mod leases;
 mod load;
@@ -26,11 +27,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::Client;
 
-use crate::error;
 use crate::retry::{jittered, until_success};
 
+pub(crate) use error::LedgerError;
 pub(crate) use leases::LeaseOutcome;
-pub(crate) use service::{Ledger, LedgerError};
+pub(crate) use service::Ledger;
 pub(crate) use store::ApiStore;
 
 /// How often pending reports are written.
@@ -73,7 +74,7 @@ pub(crate) async fn maintain(ledger: &Ledger<ApiStore>) {
         loop {
             tokio::time::sleep(jittered(RELOAD_INTERVAL)).await;
             if let Err(error) = ledger.load().await {
-                tracing::warn!(error = error::chain(&error), "failed to reread the ledger");
+                tracing::warn!(error = crate::error::chain(&error), "failed to reread the ledger");
             }
         }
     };
@@ -87,7 +88,7 @@ pub(crate) async fn maintain(ledger: &Ledger<ApiStore>) {
         loop {
             tokio::time::sleep(jittered(REMOVE_INTERVAL)).await;
             if let Err(error) = ledger.remove_closed().await {
-                tracing::warn!(error = error::chain(&error), "failed to remove closed periods from the ledger");
+                tracing::warn!(error = crate::error::chain(&error), "failed to remove closed periods from the ledger");
             }
         }
     };

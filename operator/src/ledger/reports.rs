@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use super::book::Report;
 use super::change::Effect;
-use super::service::{Ledger, LedgerError};
-use super::slot::{Slot, Writer};
+use super::error::LedgerError;
+use super::service::Ledger;
+use super::slot::{PendingReport, Slot, Writer};
 use super::store::{BookKey, Store};
 
 /// Minimum time between two writes of a book that contain only reports of spending.
@@ -26,15 +27,6 @@ pub(crate) const BATCH_INTERVAL: Duration = Duration::from_secs(15);
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum number of books that are flushed concurrently.
 const MAX_CONCURRENT_FLUSHES: usize = 8;
-
-/// A report that waits for the next write.
-pub(super) struct PendingReport {
-    pub(super) tenant_uid: String,
-    pub(super) report: Report,
-    /// Whether the report is written without waiting for the batch.
-    pub(super) at_once: bool,
-    pub(super) done: oneshot::Sender<Result<(), LedgerError>>,
-}
 
 impl<S: Store> Ledger<S> {
     /// Queues a report: a lease that is granted from now on takes it into account. The receiver gets the result once the report is written or rejected; its sender is dropped if

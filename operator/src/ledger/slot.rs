@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio::time::Instant;
 
+use super::book::Report;
+use super::error::LedgerError;
 use super::period::Span;
 use super::record::Owner;
-use super::reports::PendingReport;
 use super::store::StoredBook;
 
 /// One book, and the reports that are queued for it.
@@ -24,7 +25,16 @@ pub(super) struct Slot {
     writer: Mutex<Writer>,
 }
 
-/// Reports that arrived while nobody changed the book.
+/// A report that waits for the next write.
+pub(super) struct PendingReport {
+    pub(super) tenant_uid: String,
+    pub(super) report: Report,
+    /// Whether the report is written without waiting for the batch.
+    pub(super) at_once: bool,
+    pub(super) done: oneshot::Sender<Result<(), LedgerError>>,
+}
+
+/// Reports that arrived since the last change of the book.
 struct Inbox {
     reports: Vec<PendingReport>,
     /// When the book was last written, or came into memory. Reports that only spend wait for a while after it.

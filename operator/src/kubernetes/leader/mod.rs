@@ -1,7 +1,8 @@
-//! Which replica leads: one Lease, renewed every couple of seconds, taken by compare-and-swap on `resourceVersion`.
+//! Leader election: one replica holds a Lease, renews it every few seconds, and takes it over by compare-and-swap on
+//! `resourceVersion`.
 //!
-//! Leading ends before the Lease does: a leader that could not renew in time stops its controllers by itself, so that
-//! two replicas never both act on what they believe, and what one writes late fails its compare-and-swap.
+//! A leader stops before its Lease expires: if it could not renew in time it steps down by itself, so that two replicas
+//! never act at the same time. A write that is late nevertheless fails its own compare-and-swap.
 
 mod elector;
 mod lease_action;
@@ -10,12 +11,12 @@ pub use elector::Elector;
 
 use tokio::sync::watch;
 
-/// Whether this replica leads.
+/// Whether this replica leads, kept current.
 #[derive(Clone, Debug)]
 pub struct Leadership(watch::Receiver<bool>);
 
 impl Leadership {
-    /// A pair of both ends; it starts as a follower.
+    /// Returns both ends. The replica starts as a follower.
     pub fn channel() -> (watch::Sender<bool>, Self) {
         let (sender, receiver) = watch::channel(false);
         (sender, Self(receiver))
@@ -26,7 +27,7 @@ impl Leadership {
         *self.0.borrow()
     }
 
-    /// The receiver, to wait for changes.
+    /// Returns a receiver to wait for changes.
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.0.clone()
     }

@@ -9,9 +9,10 @@ use mcp_fleet_policy::units::Micros;
 use tokio::sync::oneshot;
 
 use super::super::book::{Amount, Holder, LeaseRequest, Refusal, Report, ReportItem};
+use super::super::error::LedgerError;
 use super::super::record::Owner;
 use super::super::reports::BATCH_INTERVAL;
-use super::super::service::{Ledger, LedgerError};
+use super::super::service::Ledger;
 use super::super::store::Store;
 use super::{NOON, NOW};
 
