@@ -5,6 +5,10 @@
 //!   which the shim passes to the server. The response is `application/x-ndjson`: any number of
 //!   [`ShimEvent::Progress`], if the header asks for progress, then exactly one other event. Closing the connection
 //!   before that cancels the call.
+//! - `POST /v1/cancel` has the ULID of a call as its body, and cancels that call without closing its connection. The shim
+//!   notifies the server, and still sends the last event when the server has answered or the call has timed out, so that
+//!   the gateway knows how long the server works. The answer is 204, or 409 if no such call is in flight. A shim without
+//!   this path answers 404; its calls can be cancelled only by closing their connections.
 //!
 //! Every response has the header [`EPOCH_HEADER`]. When its value changes, the server was restarted, and its report has
 //! to be fetched again. Both sides reject unknown fields, so that no side can ignore a field that restricts a call. New
@@ -19,6 +23,8 @@ pub const VERSION: u32 = 1;
 pub const SERVER_PATH: &str = "/v1/server";
 /// Path of calls.
 pub const CALL_PATH: &str = "/v1/call";
+/// Path of cancellations.
+pub const CANCEL_PATH: &str = "/v1/cancel";
 /// Header that says how often the server was started, as a decimal number.
 pub const EPOCH_HEADER: &str = "mcp-fleet-epoch";
 /// Media type of calls and of their events.

@@ -5,10 +5,12 @@
 //! - [`shim`]: runs in the tool pod, starts the user's server in a sandbox and talks to it over stdio.
 //! - [`envelope`]: the protocol between gateway and shim.
 //! - [`tls`]: certificates, and the TLS configurations of both ends.
+//! - [`logging`]: log lines, bounded in number and without blocking.
 //! - [`install`]: copies the binary into a tool pod.
 
 pub mod envelope;
 pub mod gateway;
 pub mod install;
+pub mod logging;
 pub mod shim;
 pub mod tls;

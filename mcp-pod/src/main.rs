@@ -4,9 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mcp_pod::{gateway, install, shim};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use mcp_pod::{gateway, install, logging, shim};
 
 #[derive(Debug, Parser)]
 #[command(name = "mcp-pod", version, about = "The MCP Fleet data plane")]
@@ -34,23 +32,17 @@ enum Command {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Gateway(args) => {
-            log_to_stderr();
+            let _guard = logging::init();
             report(gateway::run(args))
         }
         Command::Shim(args) => {
-            log_to_stderr();
+            let _guard = logging::init();
             report(shim::run(args))
         }
         Command::Install { path } => report(install::install(&path).map_err(Into::into)),
         // The sandbox covers only the calling thread, so no other thread may have been started before.
         Command::SandboxExec(args) => shim::sandbox::exec(&args),
     }
-}
-
-/// Logs to standard error as JSON lines. `RUST_LOG` sets the levels; the default is `info`.
-fn log_to_stderr() {
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
-    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 /// Prints an error with its sources, and returns the exit code.

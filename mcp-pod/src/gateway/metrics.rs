@@ -14,6 +14,7 @@ use prometheus::{
 
 use super::audit::{Decision, Subject};
 use super::request::Revision;
+use crate::logging::DroppedLines;
 
 /// Bucket bounds of the OpenTelemetry histogram `mcp.server.operation.duration`, in seconds.
 const SECONDS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -62,6 +63,7 @@ impl Metrics {
         registry.register(Box::new(spend.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(generation.clone()))?;
+        DroppedLines::register(&registry)?;
         Ok(Self { registry, calls, denials, spend, durations, generation })
     }
 

@@ -15,9 +15,9 @@
 mod audit;
 mod budget;
 mod call;
+mod clock;
 mod connection;
 mod control;
-mod log_throttle;
 mod methods;
 mod metrics;
 mod pipeline;

@@ -9,14 +9,19 @@
 //! 5. `validate`: the arguments follow the rules of the catalogue and of one single grant.
 //! 6. `govern`: rate and concurrency limits have room, and leases pay the price.
 //! 7. `forward`: the call goes to the shim, and the answer is checked.
-//! 8. `audit`: the audit line is written; its place in the queue was reserved before the call was forwarded.
+//! 8. `audit`: the audit line is written; its place in the queue was reserved before the call was forwarded. A call that
+//!    may change something has a first line, which is written before the call is forwarded.
+//!
+//! The newest policy decides. After each wait (for the body, an audit slot, a lease, a connection) the stages from
+//! `policy` to `govern` are repeated if there is a newer policy or the token has expired, until the call is handed to the
+//! shim ([`State::hand_over`]).
 //!
 //! [`answer`] is the one place where rejections are answered, counted and audited. [`run`] holds the stages that all
 //! requests have in common and then dispatches to [`methods`]; [`super::call`] has the other stages of a tool call.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -26,38 +31,32 @@ use mcp_fleet_policy::reason::Reason;
 use ulid::Ulid;
 
 use super::audit::RequestRecord;
-use super::log_throttle::LogThrottle;
+use super::clock::Moment;
 use super::methods;
 use super::policy::ActivePolicy;
 use super::request::{
-    Caller, Era, McpHeaders, Message, check_token, detect_era, known_method, read_body, read_message, route,
+    BodyError, Caller, Era, McpHeaders, Message, check_token, detect_era, known_method, read_body, read_message, route,
 };
 use super::respond::{Body, Rejection};
-use super::state::{RequestContext, State};
+use super::state::{RequestContext, State, Unanswered};
 
 /// Answers below this size do not count as unread: connections and headers take as much memory.
 const SMALL_ANSWER: usize = 1024;
-
-/// Throttles the audit lines of floods without a known principal. Log files rotate by size, so a flood could push the
-/// rest of the audit trail out.
-static FLOOD_THROTTLE: LogThrottle = LogThrottle::new();
 
 /// Answers one request.
 pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Incoming>) -> Response<Body> {
     let _active = state.enter();
     let mut record = RequestRecord::new(Instant::now(), Ulid::generate(), request.uri().path());
-    let policy = state.active_policy();
-    let answered = run(&state, policy.as_ref(), &mut record, peer, request).await;
+    let mut policy = state.active_policy();
+    let answered = match &mut policy {
+        Some(policy) => run(&state, policy, &mut record, peer, request).await,
+        None => Err(Rejection::no_policy()),
+    };
     let principal = policy.as_ref().zip(record.principal).and_then(|(policy, index)| policy.principal_uid(index));
     let response = match answered {
         Ok(response) => response,
         Err(rejection) => {
-            let audited = match principal {
-                _ if !rejection.flood => true,
-                Some(principal) => state.governor.should_audit(state.tick(), principal),
-                None => FLOOD_THROTTLE.allows(),
-            };
-            state.record_rejected(&record, policy.as_deref(), rejection.reason, audited).await;
+            state.record_rejected(&record, policy.as_deref(), rejection.reason, rejection.flood).await;
             *rejection.response
         }
     };
@@ -70,47 +69,74 @@ pub(crate) async fn answer(state: Arc<State>, peer: IpAddr, request: Request<Inc
     }
 }
 
+/// Takes a request through its stages. `policy` is the one that was in force when the request arrived, and afterwards the
+/// one that decided, which `record` refers to.
 async fn run(
     state: &Arc<State>,
-    policy: Option<&Arc<ActivePolicy>>,
+    policy: &mut Arc<ActivePolicy>,
     record: &mut RequestRecord,
     peer: IpAddr,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Rejection> {
     let (head, body) = request.into_parts();
-    let now = unix_now();
-    let policy = policy.ok_or_else(Rejection::no_policy)?;
-    let caller = authenticate(state, policy, record, peer, &head.headers, now)?;
-    let view = find_server(policy, record, &head, caller)?;
+    let mut now = Moment::now();
+    let mut caller = authenticate(state, policy, record, peer, &head.headers, now)?;
+    let within_limit = state.governor.check_request(state.tick(), &caller.principal.model().uid);
+    within_limit.map_err(|denial| Rejection::too_many_requests(&denial))?;
+    let mut view = find_server(policy, record, &head, caller)?;
     let body = read_body(&head.headers, body, view.server().limits.max_request.get()).await?;
     let headers = McpHeaders::read(&head.headers);
-    let (message, era) = decode(record, &headers, &body)?;
-    let context = RequestContext {
-        state,
-        policy,
-        caller,
-        view,
-        now,
-        length: body.len(),
-        events: route::accepts(&head.headers, "text/event-stream"),
-        session: headers.session.as_deref(),
-    };
-    methods::dispatch(&context, record, era, message).await
+    // A body can take long to arrive, and a call can wait. Each time, what was decided before is decided again if it may
+    // no longer hold.
+    loop {
+        let newer = state.newer_policy(policy);
+        if newer.is_some() || Instant::now() >= caller.expires_at {
+            if let Some(newer) = newer {
+                *policy = newer;
+            }
+            now = Moment::now();
+            // The allowance of the principal limits these requests, so each has its own audit line.
+            caller = authenticate(state, policy, record, peer, &head.headers, now)
+                .map_err(|rejection| Rejection { flood: false, ..rejection })?;
+            view = find_server(policy, record, &head, caller)?;
+            if body.len() as u64 > view.server().limits.max_request.get() {
+                return Err(BodyError::TooLarge.into());
+            }
+        }
+        let (message, era) = decode(record, &headers, &body)?;
+        let context = RequestContext {
+            state,
+            policy,
+            caller,
+            view,
+            now,
+            length: body.len(),
+            events: route::accepts(&head.headers, "text/event-stream"),
+            session: headers.session.as_deref(),
+        };
+        match methods::dispatch(&context, record, era, message).await {
+            Ok(response) => return Ok(response),
+            // What is rejected after a wait may be rejected for another reason by now.
+            Err(Unanswered::Rejected(rejection)) if !context.is_outdated() => return Err(rejection),
+            Err(_) => {}
+        }
+    }
 }
 
-/// Identifies the caller, and rejects the request if the caller sends too many.
+/// Identifies the caller.
 fn authenticate<'p>(
     state: &State,
     policy: &'p ActivePolicy,
     record: &mut RequestRecord,
     peer: IpAddr,
     headers: &HeaderMap,
-    now: i64,
+    now: Moment,
 ) -> Result<Caller<'p>, Rejection> {
-    let caller = check_token(&policy.compiled, &policy.token_verifier, &state.failures, peer, headers, now)?;
+    // Indices of another policy would name other objects.
+    (record.principal, record.server) = (None, None);
+    let caller = check_token(&policy.compiled, &policy.token_verifier, &state.failures, peer, headers, now)
+        .inspect_err(|failure| record.principal = failure.principal())?;
     record.principal = Some(caller.principal.index());
-    let within_limit = state.governor.check_request(state.tick(), &caller.principal.model().uid);
-    within_limit.map_err(|denial| Rejection::too_many_requests(&denial))?;
     Ok(caller)
 }
 
@@ -143,12 +169,6 @@ fn decode<'b>(
     record.method = known_method(&message.method).ok_or_else(|| message.method.clone());
     let era = detect_era(headers, &message).map_err(|wrong| Rejection::wrong_revision(message.id(), &wrong))?;
     Ok((message, era))
-}
-
-/// Returns the time in Unix seconds.
-fn unix_now() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

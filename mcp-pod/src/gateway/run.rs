@@ -102,6 +102,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     if let Err(error) = control_task.await {
         warn!(%error, "the control stream task failed");
     }
+    state.record_floods().await;
     tokio::task::spawn_blocking(move || audit.close()).await.context("failed to write the last audit lines")?;
     info!("gateway ended");
     Ok(())

@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::call::{Events, call};
+use super::call::{CallsInFlight, Events, call};
 use super::metrics::Metrics;
 use super::server::Supervisor;
-use crate::envelope::{CALL_PATH, EPOCH_HEADER, MEDIA_TYPE, SERVER_PATH};
+use crate::envelope::{CALL_PATH, CANCEL_PATH, EPOCH_HEADER, MEDIA_TYPE, SERVER_PATH};
 
 /// Connections served at a time. Each call in flight needs one. The gateway has a lower limit for each server.
 const MAX_CONNECTIONS: usize = 4096;
@@ -45,6 +45,7 @@ type Body = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Infallible>>;
 pub(super) struct Context {
     pub(super) supervisor: Arc<Supervisor>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) calls: Arc<CallsInFlight>,
 }
 
 /// Serves calls until `stop`, then finishes the responses that have begun.
@@ -112,7 +113,7 @@ async fn respond(context: &Context, request: Request<Incoming>) -> Response<Body
     let mut response = match (request.method(), request.uri().path()) {
         (&Method::GET, SERVER_PATH) => report(&context.supervisor),
         (&Method::POST, CALL_PATH) => match timeout(BODY_TIMEOUT, read_body(request)).await {
-            Ok(Ok(body)) => match call(&context.supervisor, &context.metrics, body).await {
+            Ok(Ok(body)) => match call(&context.supervisor, &context.metrics, &context.calls, body).await {
                 Ok(Events::Complete(events)) => typed(StatusCode::OK, MEDIA_TYPE, Either::Left(events.into())),
                 Ok(Events::Streaming(events)) => typed(StatusCode::OK, MEDIA_TYPE, Either::Right(events)),
                 Err(rejection) => text(StatusCode::BAD_REQUEST, rejection.to_string()),
@@ -120,7 +121,11 @@ async fn respond(context: &Context, request: Request<Incoming>) -> Response<Body
             Ok(Err(error)) => text(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()),
             Err(_) => text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time".to_owned()),
         },
-        (_, SERVER_PATH | CALL_PATH) => text(StatusCode::METHOD_NOT_ALLOWED, String::new()),
+        (&Method::POST, CANCEL_PATH) => match timeout(BODY_TIMEOUT, read_body(request)).await {
+            Ok(Ok(body)) => cancel(&context.calls, &body),
+            _ => text(StatusCode::BAD_REQUEST, String::new()),
+        },
+        (_, SERVER_PATH | CALL_PATH | CANCEL_PATH) => text(StatusCode::METHOD_NOT_ALLOWED, String::new()),
         _ => text(StatusCode::NOT_FOUND, String::new()),
     };
     response.headers_mut().insert(EPOCH_HEADER, context.supervisor.status().epoch.into());
@@ -133,6 +138,11 @@ fn report(supervisor: &Supervisor) -> Response<Body> {
         Some(ready) => typed(StatusCode::OK, "application/json", Either::Left(ready.report.clone().into())),
         None => text(StatusCode::SERVICE_UNAVAILABLE, status.message.clone()),
     }
+}
+
+fn cancel(calls: &CallsInFlight, call: &[u8]) -> Response<Body> {
+    let in_flight = std::str::from_utf8(call).is_ok_and(|call| calls.cancel(call));
+    text(if in_flight { StatusCode::NO_CONTENT } else { StatusCode::CONFLICT }, String::new())
 }
 
 async fn read_body(request: Request<Incoming>) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {

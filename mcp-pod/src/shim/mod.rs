@@ -107,7 +107,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     };
     let supervisor = Supervisor::new(config, Arc::clone(&metrics));
     let admin = admin(Arc::clone(&supervisor), metrics.registry());
-    let context = Arc::new(http::Context { supervisor: Arc::clone(&supervisor), metrics });
+    let context = Arc::new(http::Context { supervisor: Arc::clone(&supervisor), metrics, calls: Arc::default() });
 
     let stop_server = CancellationToken::new();
     let stop_listening = CancellationToken::new();

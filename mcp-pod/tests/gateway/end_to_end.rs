@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use mcp_fleet_policy::class::Class;
@@ -115,4 +115,40 @@ async fn calls_progress_and_cancellation_work_through_a_real_shim() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(cancelled.as_array().unwrap().len(), 1, "the server got no cancellation");
+}
+
+/// Starts a call and closes the connection while the server works on it.
+async fn call_and_hang_up(gateway: &TestGateway, arguments: Value) {
+    let mut client = gateway.client().await;
+    let (body, headers) = modern("tools/call", json!({"name": "slow", "arguments": arguments}));
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let start = client.start(Method::POST, "/files/mcp", &headers, body);
+    assert!(tokio::time::timeout(Duration::from_millis(200), start).await.is_err());
+    client.disconnect();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_call_keeps_its_slot_until_the_server_has_ended_it() {
+    let (gateway, _process) = start().await;
+    gateway.change_policy(|policy| policy.principals[0].limits.max_concurrent_calls = Some(2));
+    let started = Instant::now();
+    for _ in 0..2 {
+        call_and_hang_up(&gateway, json!({"seconds": 2})).await;
+    }
+    let mut client = gateway.client().await;
+    let mut denied = 0;
+    while started.elapsed() < Duration::from_millis(1800) {
+        let answer = client.call("cancelled", json!({})).await;
+        assert_eq!(answer.denial().0, "concurrency_limited", "after {:?}", started.elapsed());
+        denied += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(denied > 3);
+    while started.elapsed() < Duration::from_secs(4) {
+        if client.call("cancelled", json!({})).await.json()["result"]["isError"] != true {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the slots are still taken after the server has answered");
 }

@@ -134,3 +134,26 @@ async fn silent_connections_of_one_address_are_limited() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(gateway.client().await.call("echo", json!({})).await.status, 200);
 }
+
+#[tokio::test]
+async fn a_long_id_or_progress_token_is_rejected_and_not_repeated() {
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
+    client.initialize("2025-11-25").await;
+    let long = "x".repeat(257);
+    let call = |id: &str, token: &str| {
+        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call",
+            "params": {"name": "echo", "_meta": {"progressToken": token}}})
+        .to_string()
+    };
+    let answer = client.legacy(call(&long, "t")).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["id"]), (400, &json!(null)));
+    assert_eq!(answer.error(), (-32600, "Invalid request: an id has at most 256 bytes".to_owned()));
+    let answer = client.legacy(call("i", &long)).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["id"]), (200, &json!("i")));
+    assert_eq!(answer.error(), (-32602, "Invalid params: progressToken has at most 256 bytes".to_owned()));
+    assert!(gateway.shim.calls().is_empty());
+    assert_eq!(gateway.audit_line(3).await["reason"], "message_invalid");
+    let answer = client.legacy(call(&long[..256], &long[..256])).await;
+    assert_eq!(answer.json()["id"], long[..256]);
+}

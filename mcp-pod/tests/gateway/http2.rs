@@ -50,7 +50,7 @@ async fn calls_share_a_connection_and_are_cancelled_separately() {
     let hung = tokio::spawn(sender.clone().send_request(request(&token)));
     eventually("the call is in flight", || gateway.shim.calls().len() == 21).await;
     hung.abort();
-    eventually("the shim notices", || gateway.shim.abandoned() == 1).await;
+    eventually("the shim is notified", || gateway.shim.cancelled() == 1).await;
     assert_eq!(gateway.audit_line(21).await["reason"], "cancelled");
     gateway.shim.answer("{\"result\":{}}\n");
     assert_eq!(call().await["result"]["resultType"], "complete");

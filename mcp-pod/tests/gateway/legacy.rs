@@ -1,9 +1,12 @@
 //! Revisions up to 2025-11-25: `initialize` and sessions.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use http::Method;
 use serde_json::json;
 
-use crate::support::{CODER, TestGateway, Token};
+use crate::support::{Behaviour, CODER, TestGateway, Token};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"#;
 
@@ -139,4 +142,20 @@ async fn a_restarted_server_is_listed_again() {
     client.legacy_call("echo", json!({})).await;
     let tools = client.legacy(list).await.json()["result"]["tools"].clone();
     assert_eq!((tools.as_array().unwrap().len(), tools[0]["description"].as_str()), (1, Some("New")));
+}
+
+#[tokio::test]
+async fn a_client_that_uses_one_id_twice_gets_both_answers() {
+    let gateway = TestGateway::new().await;
+    let mut first = gateway.client().await;
+    first.initialize("2025-11-25").await;
+    let mut second = gateway.client().await;
+    second.session = first.session.clone();
+    let pieces = ["{\"progress\":{\"progress\":1}}\n", "{\"result\":{}}\n"].map(Bytes::from).to_vec();
+    gateway.shim.set_behaviour(Behaviour::Slow(pieces, Duration::from_millis(200)));
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","_meta":{"progressToken":7}}}"#;
+    let (one, two) = tokio::join!(first.legacy(call), second.legacy(call));
+    for answer in [one, two] {
+        assert_eq!(answer.events().last().unwrap()["result"], json!({}));
+    }
 }

@@ -1,15 +1,12 @@
 //! Limits on rates, concurrency and money, and the limit of the audit log.
 
-use std::io::Write;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use mcp_fleet_policy::units::Micros;
-use parking_lot::{Condvar, Mutex};
 use serde_json::json;
 
-use crate::support::{AuditLog, Behaviour, OTHER, Spent, TestGateway, Token, eventually};
+use crate::support::{AuditLog, Behaviour, BlockedSink, OTHER, Spent, TestGateway, Token, eventually};
 
 #[tokio::test]
 async fn a_principal_that_calls_too_often_gets_a_retry_time() {
@@ -80,6 +77,29 @@ async fn principal_tenant_and_server_limit_concurrent_calls() {
 }
 
 #[tokio::test]
+async fn one_agent_cannot_take_all_of_a_server_that_others_may_call() {
+    let gateway = TestGateway::with(|policy| {
+        policy.servers[0].limits.max_concurrent_calls = 16;
+        policy.principals[1].grants = policy.principals[0].grants.clone();
+    })
+    .await;
+    gateway.shim.set_behaviour(Behaviour::Hang);
+    let mut hung = Vec::new();
+    for number in 1..=8 {
+        let mut client = gateway.client().await;
+        hung.push(tokio::spawn(async move { client.call("echo", json!({})).await }));
+        eventually("the call is in flight", || gateway.shim.calls().len() == number).await;
+    }
+    let (reason, text) = gateway.client().await.call("echo", json!({})).await.denial();
+    assert_eq!(reason, "concurrency_limited");
+    assert!(text.contains("may have 8 of the server's 16 calls in flight"), "{text}");
+    gateway.shim.answer("{\"result\":{}}\n");
+    let mut other = gateway.client_with(&gateway.pki.token(Token { principal: OTHER, ..Token::default() })).await;
+    assert_eq!(other.call("echo", json!({})).await.json()["result"], json!({"resultType": "complete"}));
+    hung.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
 async fn an_answered_call_is_charged_its_price() {
     let gateway = TestGateway::with(|policy| policy.servers[0].tools[1].price = Micros::new(1500)).await;
     let mut client = gateway.client().await;
@@ -110,24 +130,6 @@ async fn a_call_that_never_reached_the_server_costs_nothing() {
     assert_eq!(gateway.audit_line(2).await["decision"], "failed");
 }
 
-/// A sink whose writes block until it is opened.
-#[derive(Clone, Default)]
-struct BlockedSink(Arc<(Mutex<bool>, Condvar)>);
-
-impl Write for BlockedSink {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let mut open = self.0.0.lock();
-        while !*open {
-            self.0.1.wait(&mut open);
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_call_that_cannot_be_audited_is_denied() {
     let sink = BlockedSink::default();
@@ -145,8 +147,7 @@ async fn a_call_that_cannot_be_audited_is_denied() {
     let (calls, reason) = denied.expect("never denied");
     assert_eq!(reason, "audit_unavailable");
     assert_eq!(gateway.shim.calls().len(), calls, "a call was forwarded without an audit line");
-    *sink.0.0.lock() = true;
-    sink.0.1.notify_all();
+    sink.open();
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(client.call("echo", json!({})).await.json()["result"]["content"][0]["text"], "done");
 }

@@ -1,26 +1,9 @@
 //! The gateway process: starts without an operator, reports that it is not ready, and ends on SIGTERM.
 
-use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-use crate::support::Pki;
-
-/// Returns a loopback address with a free port.
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-/// Returns the whole HTTP answer to a GET request, or `None` without a connection.
-async fn get(address: SocketAddr, path: &str) -> Option<String> {
-    let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").as_bytes()).await.ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.ok()?;
-    Some(answer)
-}
+use crate::support::{Pki, free_address, get};
 
 #[tokio::test]
 async fn the_gateway_starts_without_its_operator_and_ends_on_sigterm() {

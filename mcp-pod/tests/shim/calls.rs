@@ -119,6 +119,49 @@ async fn a_dropped_connection_cancels_the_call() {
 }
 
 #[tokio::test]
+async fn a_cancelled_call_ends_when_the_server_answers() {
+    let shim = Shim::start("").ready();
+    let mut other = shim.connect_as("gateway").await.unwrap();
+    for progress in [false, true] {
+        let start = Instant::now();
+        let mut gateway = shim.connect_as("gateway").await.unwrap();
+        let header = json!({"call": "01JCANCEL", "progress": progress});
+        let call = tokio::spawn(async move { gateway.call(header, "slow", json!({"seconds": 1})).await });
+        let mut cancelled = other.request("POST", "/v1/cancel", "01JCANCEL".to_owned()).await.unwrap();
+        while cancelled.0 == 409 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            cancelled = other.request("POST", "/v1/cancel", "01JCANCEL".to_owned()).await.unwrap();
+        }
+        assert_eq!((cancelled.0, cancelled.2.as_str()), (204, ""));
+        let again = other.request("POST", "/v1/cancel", "01JCANCEL".to_owned()).await.unwrap();
+        assert_eq!(again.0, 204, "a call can be cancelled twice");
+        let events = call.await.unwrap();
+        assert!(start.elapsed() > Duration::from_millis(900), "the call ended before the server answered");
+        // A cancellation that came before the request was written ends the call at once; it is too fast for that.
+        assert_eq!(text(&events), "done");
+        assert_eq!(other.request("POST", "/v1/cancel", "01JCANCEL".to_owned()).await.unwrap().0, 409);
+    }
+    let cancelled: Value = serde_json::from_str(&text(&shim.call("cancelled", json!({})).await)).unwrap();
+    let reasons: Vec<_> = cancelled.as_array().unwrap().iter().map(|params| &params["reason"]).collect();
+    assert_eq!(reasons, ["the caller went away", "the caller went away"]);
+    assert_eq!(other.request("GET", "/v1/cancel", String::new()).await.unwrap().0, 405);
+}
+
+#[tokio::test]
+async fn a_cancelled_call_that_is_never_answered_times_out() {
+    let shim = Shim::start("").ready();
+    let mut gateway = shim.connect_as("gateway").await.unwrap();
+    let header = json!({"call": "01JCANCEL", "timeoutMs": 1000});
+    let call = tokio::spawn(async move { gateway.call(header, "slow", json!({"seconds": 30})).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut other = shim.connect_as("gateway").await.unwrap();
+    assert_eq!(other.request("POST", "/v1/cancel", "01JCANCEL".to_owned()).await.unwrap().0, 204);
+    assert_eq!(refused(&call.await.unwrap()), refusal("upstream_timeout", true));
+    let cancelled: Value = serde_json::from_str(&text(&shim.call("cancelled", json!({})).await)).unwrap();
+    assert_eq!(cancelled.as_array().unwrap().len(), 1, "the server was notified twice");
+}
+
+#[tokio::test]
 async fn an_answer_above_the_limit_is_withheld_and_not_buffered() {
     let shim = Shim::start("").ready();
     let limit = json!({"maxResponse": 1000});

@@ -58,11 +58,11 @@ pub enum CompileError {
 #[derive(Debug)]
 pub struct Policy {
     model: TenantPolicy,
-    /// Indices into `policy.servers`, by name.
+    /// Indices into `model.servers`, by name.
     servers: HashMap<String, usize>,
     /// For each server, indices into its tools by name.
     tools: Vec<HashMap<String, usize>>,
-    /// Indices into `policy.principals` and `principal_entries`, by UID.
+    /// Indices into `model.principals` and `principal_entries`, by UID.
     principals: HashMap<String, usize>,
     principal_entries: Vec<PrincipalEntry>,
 }
@@ -79,7 +79,7 @@ struct PrincipalEntry {
 /// What one principal may call on one server.
 #[derive(Debug)]
 struct ServerEntry {
-    /// Index into `policy.servers`.
+    /// Index into `model.servers`.
     server: usize,
     /// Tools that the principal may call, in the order of the catalogue; shared by principals with equal grants.
     tools: Arc<[ToolEntry]>,
@@ -124,8 +124,12 @@ impl Policy {
     /// Checks that a proof of freshness of this age still allows calls of this class; listing tools counts as
     /// [`Class::Read`].
     pub fn check_fresh(&self, age: Duration, class: Class) -> Result<(), Reason> {
-        let limit = if class == Class::Read { self.model.stale_after.read } else { self.model.stale_after.write };
-        if age > limit { Err(Reason::PolicyStale) } else { Ok(()) }
+        if age > self.stale_after(class) { Err(Reason::PolicyStale) } else { Ok(()) }
+    }
+
+    /// Returns the maximum age of the proof of freshness for calls of this class.
+    pub fn stale_after(&self, class: Class) -> Duration {
+        if class == Class::Read { self.model.stale_after.read } else { self.model.stale_after.write }
     }
 }
 

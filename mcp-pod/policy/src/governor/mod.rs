@@ -1,5 +1,8 @@
 //! Limits the rate and the concurrency of calls: first of the principal, then of the tenant, then of the server.
 //!
+//! One principal may have at most half of a server's calls in flight, rounded up, if another principal holds a scope on
+//! the server. So one agent that floods a server leaves room for the others.
+//!
 //! A call takes from all limits or from none. A refused call takes no token and no slot, so a caller that waits for
 //! the given time is admitted. State is keyed by UID and outlives policies: a new policy changes the limits and keeps
 //! the usage. Buckets start with one token, so that a restart of the gateway gives no caller a full burst.
@@ -10,12 +13,13 @@
 //! [`Governor::admit`] gives it back if the request is an admitted call.
 
 mod bucket;
+mod slots;
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 
 use crate::denial::Denial;
 use crate::model::{PrincipalLimits, ServerLimits, TenantLimits, TenantPolicy};
@@ -23,14 +27,13 @@ use crate::reason::Reason;
 use crate::tick::Tick;
 
 use bucket::{Bucket, Rate};
+use slots::{Shares, Slots};
 
 /// Retry time for concurrency limits, where the time at which a slot becomes free is unknown.
 const SLOT_RETRY: Duration = Duration::from_secs(1);
 /// Allowance of a principal for requests that are not admitted calls: more than clients need that list the tools
 /// before each call and open a thousand sessions at once, and few enough to read and audit.
 const OTHER_REQUESTS: Rate = Rate::new(6000, Some(3000));
-/// Shortest time between two audited refusals of one principal by [`Governor::check_request`].
-const AUDIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of answers that a principal may leave unread before its next request is refused. One answer may be larger.
 const MAX_UNREAD: u64 = 16 << 20;
 
@@ -56,17 +59,10 @@ struct State {
     bucket: Option<Bucket>,
     max_in_flight: Option<u32>,
     in_flight: u32,
+    /// The same by server; only counted for principals.
+    shares: Shares,
     /// Allowance of requests that are not admitted calls; `None` until the first request.
     other_requests: Option<Bucket>,
-    /// When a refusal by [`Governor::check_request`] was last audited.
-    last_audited: Option<Tick>,
-}
-
-/// Calls in flight of a server.
-#[derive(Debug, Default)]
-struct Slots {
-    max: AtomicU32,
-    used: AtomicU32,
 }
 
 /// Permission to make one call; dropping it frees the call's slots.
@@ -115,10 +111,11 @@ impl Governor {
 
         let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
         let known = std::mem::take(&mut *servers);
+        let holders = holders(policy);
         for server in &policy.servers {
             let ServerLimits { max_concurrent_calls, timeout: _, max_request: _, max_response: _ } = server.limits;
             let slots = known.get(&server.uid).cloned().unwrap_or_default();
-            slots.max.store(max_concurrent_calls, Ordering::Relaxed);
+            slots.set_limits(max_concurrent_calls, holders.get(server.uid.as_str()).copied().unwrap_or(0));
             servers.insert(server.uid.clone(), slots);
         }
     }
@@ -146,17 +143,6 @@ impl Governor {
         Ok(())
     }
 
-    /// Returns whether to audit a refusal by [`Self::check_request`]: at most one a second for each principal.
-    pub fn should_audit(&self, now: Tick, principal: &str) -> bool {
-        let Some(principal) = self.principal(principal) else { return true };
-        let mut state = principal.lock();
-        let due = state.last_audited.is_none_or(|last| now.since(last) >= AUDIT_INTERVAL);
-        if due {
-            state.last_audited = Some(now);
-        }
-        due
-    }
-
     /// Counts an answer of this size to this principal (by UID) as unread until the returned value is dropped.
     pub fn track_unread(&self, principal: &str, bytes: u64) -> Option<UnreadAnswer> {
         let principal = self.principal(principal)?;
@@ -181,8 +167,9 @@ impl Governor {
         principal_state.check(now, &PRINCIPAL)?;
         let mut tenant_state = self.tenant.lock();
         tenant_state.check(now, &TENANT)?;
-        server.take()?;
+        server.take(principal_state.shares.on(&server))?;
         principal_state.take();
+        principal_state.shares.add(&server);
         tenant_state.take();
         if let Some(other_requests) = &mut principal_state.other_requests {
             other_requests.give_back();
@@ -190,6 +177,18 @@ impl Governor {
         drop((principal_state, tenant_state));
         Ok(Permit { principal, tenant: self.tenant.clone(), server })
     }
+}
+
+/// Returns the number of principals that hold a scope on each server, by the server's UID.
+fn holders(policy: &TenantPolicy) -> HashMap<&str, usize> {
+    let mut holders = HashMap::default();
+    for principal in &policy.principals {
+        let servers: HashSet<&str> = principal.grants.iter().map(|grant| grant.server_uid.as_str()).collect();
+        for server in servers {
+            *holders.entry(server).or_default() += 1;
+        }
+    }
+    holders
 }
 
 impl Permit {
@@ -209,11 +208,14 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        for limiter in [&self.principal, &self.tenant] {
-            let mut state = limiter.lock();
-            state.in_flight = state.in_flight.saturating_sub(1);
-        }
-        self.server.used.fetch_sub(1, Ordering::Relaxed);
+        let mut principal = self.principal.lock();
+        principal.in_flight = principal.in_flight.saturating_sub(1);
+        principal.shares.remove(&self.server);
+        drop(principal);
+        let mut tenant = self.tenant.lock();
+        tenant.in_flight = tenant.in_flight.saturating_sub(1);
+        drop(tenant);
+        self.server.give_back();
     }
 }
 
@@ -278,18 +280,6 @@ impl State {
             bucket.take();
         }
         self.in_flight = self.in_flight.saturating_add(1);
-    }
-}
-
-impl Slots {
-    fn take(&self) -> Result<(), Denial> {
-        let max = self.max.load(Ordering::Relaxed);
-        let one_more = |used: u32| (used < max).then_some(used + 1);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map(drop).map_err(|_| Denial {
-            retry_after: Some(SLOT_RETRY),
-            ..Denial::new(Reason::ServerConcurrencyLimited)
-                .with_limit(format!("the server may have {max} calls in flight"))
-        })
     }
 }
 

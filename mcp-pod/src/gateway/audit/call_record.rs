@@ -1,4 +1,4 @@
-//! The audit line of an admitted call.
+//! The audit line of a settled call.
 //!
 //! Digests of large texts are computed after the answer is on its way, by a task on the same thread, so that neither
 //! this call nor calls on other threads wait for them.
@@ -18,7 +18,7 @@ const SMALL: usize = 2048;
 pub(crate) struct CallRecord {
     pub(crate) slot: LineSlot,
     pub(crate) subject: Arc<Subject<'static>>,
-    /// The line without its digests.
+    /// The line, without the digest of the result, and without that of the arguments if it is not known yet.
     pub(crate) line: Line,
     pub(crate) key: ArgumentKey,
     /// Arguments as they were forwarded.
@@ -43,7 +43,7 @@ impl CallRecord {
 
     fn write(self) {
         let Self { slot, subject, mut line, key, arguments, result } = self;
-        line.arguments = Some(key.digest(&arguments));
+        line.arguments = Some(line.arguments.unwrap_or_else(|| key.digest(&arguments)));
         line.result = result.map(|result| *blake3::hash(&result).as_bytes());
         slot.write(&line, &subject);
     }

@@ -38,19 +38,27 @@ impl Decision {
     }
 }
 
+/// `decision` in the line that is written before a call is forwarded. It is not a [`Decision`], because the call's
+/// outcome is still open: its second line has that.
+const ADMITTED: &str = "admitted";
+
 /// A decision, without the names of its [`Subject`].
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     /// When the decision was made.
     time: Timestamp,
-    /// ID of the call; the envelope to the shim carries it too.
-    call: Ulid,
-    decision: Decision,
+    /// ID of the call; the envelope to the shim carries it too. Absent if the line is about more than one request.
+    call: Option<Ulid>,
+    decision: &'static str,
     /// Absent if the request was allowed.
     reason: Option<Reason>,
-    cost: Micros,
-    /// From the head of the request until it was rejected, answered or settled.
-    duration: Duration,
+    /// Absent while it is not known.
+    cost: Option<Micros>,
+    /// From the head of the request until it was rejected, answered or settled. Absent if the line is about more than
+    /// one request.
+    duration: Option<Duration>,
+    /// Number of rejections, if the line is about more than one.
+    suppressed: Option<u64>,
     /// Keyed BLAKE3 of the arguments.
     pub(crate) arguments: Option<[u8; 32]>,
     /// BLAKE3 of the result that was released.
@@ -66,7 +74,35 @@ impl Line {
         cost: Micros,
         duration: Duration,
     ) -> Self {
-        Self { time: Timestamp::now(), call, decision, reason, cost, duration, arguments: None, result: None }
+        Self { reason, cost: Some(cost), ..Self::empty(decision.as_str()) }.of_call(call, duration)
+    }
+
+    /// Returns the line of a call that is about to be forwarded.
+    pub(crate) fn admitted(call: Ulid, arguments: [u8; 32], duration: Duration) -> Self {
+        Self { arguments: Some(arguments), ..Self::empty(ADMITTED) }.of_call(call, duration)
+    }
+
+    /// Returns the line of rejections that have no line of their own.
+    pub(crate) fn suppressed(reason: Reason, count: u64) -> Self {
+        Self { reason: Some(reason), suppressed: Some(count), ..Self::empty(Decision::Denied.as_str()) }
+    }
+
+    fn of_call(self, call: Ulid, duration: Duration) -> Self {
+        Self { call: Some(call), duration: Some(duration), ..self }
+    }
+
+    fn empty(decision: &'static str) -> Self {
+        Self {
+            time: Timestamp::now(),
+            call: None,
+            decision,
+            reason: None,
+            cost: None,
+            duration: None,
+            suppressed: None,
+            arguments: None,
+            result: None,
+        }
     }
 
     /// Appends the line, with its line feed.
@@ -77,17 +113,24 @@ impl Line {
         known(out, "tenant", &subject.tenant);
         known(out, "principal", &subject.principal);
         known(out, "principalUid", &subject.principal_uid);
-        known(out, "call", self.call.array_to_str(&mut call));
+        known(out, "call", self.call.map_or("", |id| id.array_to_str(&mut call)));
         name(out, "server", &subject.server);
         name(out, "tool", &subject.tool);
         known(out, "class", subject.class.map_or("", Class::as_str));
         name(out, "method", &subject.method);
         digest(out, "arguments", "blake3-keyed", self.arguments.as_ref());
-        known(out, "decision", self.decision.as_str());
+        known(out, "decision", self.decision);
         known(out, "reason", self.reason.map_or("", Reason::as_str));
-        let millis = self.duration.as_secs_f64() * 1e3;
-        let _ = write!(out, ",\"generation\":{},\"cost\":\"{}\"", subject.generation, self.cost);
-        let _ = write!(out, ",\"durationMs\":{millis:.3}");
+        let _ = write!(out, ",\"generation\":{}", subject.generation);
+        if let Some(cost) = self.cost {
+            let _ = write!(out, ",\"cost\":\"{cost}\"");
+        }
+        if let Some(duration) = self.duration {
+            let _ = write!(out, ",\"durationMs\":{:.3}", duration.as_secs_f64() * 1e3);
+        }
+        if let Some(count) = self.suppressed {
+            let _ = write!(out, ",\"suppressed\":{count}");
+        }
         digest(out, "result", "blake3", self.result.as_ref());
         out.extend_from_slice(b"}\n");
     }
@@ -132,11 +175,12 @@ mod tests {
     fn line() -> Line {
         Line {
             time: "2026-11-22T20:00:00.123456Z".parse().unwrap(),
-            call: Ulid::from_parts(0, 7),
-            decision: Decision::Allowed,
+            call: Some(Ulid::from_parts(0, 7)),
+            decision: Decision::Allowed.as_str(),
             reason: None,
-            cost: Micros::new(1000),
-            duration: Duration::from_micros(1234),
+            cost: Some(Micros::new(1000)),
+            duration: Some(Duration::from_micros(1234)),
+            suppressed: None,
             arguments: Some([0xab; 32]),
             result: None,
         }
@@ -180,10 +224,21 @@ mod tests {
         let mut documented: Vec<_> =
             table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
         documented.sort_unstable();
-        let line = written(&Line { reason: Some(Reason::RateLimited), result: Some([0xab; 32]), ..line() }, &subject());
+        let all = Line { reason: Some(Reason::RateLimited), result: Some([0xab; 32]), suppressed: Some(1), ..line() };
+        let line = written(&all, &subject());
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         let fields: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(fields, documented);
+    }
+
+    #[test]
+    fn the_documentation_lists_every_decision() {
+        let table = include_str!("../../../../docs/audit.md");
+        let row = table.lines().find(|line| line.starts_with("| `decision`")).unwrap();
+        let decisions = [Decision::Allowed, Decision::Denied, Decision::Failed].map(Decision::as_str);
+        for decision in decisions.into_iter().chain([ADMITTED]) {
+            assert!(row.contains(&format!("`{decision}`")), "{decision}");
+        }
     }
 
     #[test]

@@ -40,3 +40,19 @@ pub(crate) struct Subject<'a> {
     /// JSON-RPC method.
     pub(crate) method: Name<'a>,
 }
+
+impl Subject<'_> {
+    /// Returns who sends a flood of requests, without what the single requests are about.
+    pub(crate) fn of_flood(&self) -> Subject<'static> {
+        Subject {
+            tenant: self.tenant.clone().into_owned().into(),
+            generation: self.generation,
+            principal: self.principal.clone().into_owned().into(),
+            principal_uid: self.principal_uid.clone().into_owned().into(),
+            server: Name::Known("".into()),
+            tool: Name::Known("".into()),
+            class: None,
+            method: Name::Known("".into()),
+        }
+    }
+}

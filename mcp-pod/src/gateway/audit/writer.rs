@@ -1,23 +1,25 @@
 //! A bounded queue of audit lines, and the thread that writes them.
 //!
 //! Lines collect in one buffer, and the thread writes the whole buffer at a time. Under load one `write` carries many
-//! lines, and a call waits only if the pipe has been full for long.
+//! lines, and a call waits only if the pipe has been full for long. A line that must be written before its call goes on
+//! ([`LineSlot::write_now`]) is not collected: the thread writes the buffer at once and then notifies the call.
 
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use mcp_fleet_policy::class::Class;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tracing::error;
 
 use super::{Line, Subject};
 
 /// Lines that may be queued or reserved at a time.
 const SLOTS: usize = 4096;
-/// How long a call waits for a slot before it is denied.
+/// How long a call waits for a slot, or until its line is written, before it is denied.
 const SLOT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the thread lets lines collect before it writes them.
 const COLLECT_TIME: Duration = Duration::from_millis(1);
@@ -26,9 +28,9 @@ const FULL_BUFFER: usize = 64 * 1024;
 /// Bytes reserved for the text of a line; a typical line is shorter.
 const LINE_CAPACITY: usize = 768;
 
-/// The queue is full because the sink is blocked, or the sink is broken.
+/// The sink is blocked or broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("failed to reserve a line in the audit queue")]
+#[error("failed to write to the audit log in time")]
 pub(crate) struct Blocked;
 
 /// Handle to the audit trail. Cheap to clone.
@@ -50,6 +52,8 @@ struct Shared {
 struct Buffer {
     bytes: Vec<u8>,
     lines: usize,
+    /// Calls that wait until their line is written.
+    waiting: Vec<oneshot::Sender<()>>,
     closed: bool,
 }
 
@@ -58,6 +62,19 @@ struct Buffer {
 pub(crate) struct LineSlot {
     shared: Option<Arc<Shared>>,
 }
+
+/// Room for the lines of one call.
+#[derive(Debug)]
+pub(crate) struct CallSlots {
+    /// For the line before the call is forwarded. Calls that change nothing have none.
+    pub(crate) admission: Option<LineSlot>,
+    /// For the line when the call is settled.
+    pub(crate) outcome: LineSlot,
+}
+
+/// A line that the thread is about to write.
+#[derive(Debug)]
+pub(crate) struct PendingLine(oneshot::Receiver<()>);
 
 impl Audit {
     /// Starts the thread, which must be the only writer of the sink.
@@ -90,6 +107,15 @@ impl Audit {
         Ok(LineSlot { shared: Some(Arc::clone(&self.shared)) })
     }
 
+    /// Reserves room for the lines of a call of a tool of this class.
+    pub(crate) async fn reserve_call(&self, class: Class) -> Result<CallSlots, Blocked> {
+        let admission = match class {
+            Class::Read => None,
+            Class::Write | Class::Destructive => Some(self.reserve().await?),
+        };
+        Ok(CallSlots { admission, outcome: self.reserve().await? })
+    }
+
     /// Returns whether the sink has failed. It stays broken while this process runs.
     pub(crate) fn is_broken(&self) -> bool {
         self.shared.broken.load(Ordering::Acquire)
@@ -110,21 +136,44 @@ impl Audit {
 impl LineSlot {
     /// Queues the line.
     pub(crate) fn write(self, line: &Line, subject: &Subject<'_>) {
-        let mut text = Vec::with_capacity(LINE_CAPACITY);
-        line.write(subject, &mut text);
-        self.write_text(&text);
+        self.write_text(&text(line, subject), None);
     }
 
-    /// Queues a line that ends with a line feed.
-    fn write_text(mut self, line: &[u8]) {
+    /// Queues the line and lets the thread write it at once.
+    pub(crate) fn write_now(self, line: &Line, subject: &Subject<'_>) -> PendingLine {
+        let (written, pending) = oneshot::channel();
+        self.write_text(&text(line, subject), Some(written));
+        PendingLine(pending)
+    }
+
+    /// Queues a line that ends with a line feed. `written` is notified once the line is written, at once.
+    fn write_text(mut self, line: &[u8], written: Option<oneshot::Sender<()>>) {
         let Some(shared) = self.shared.take() else { return };
         let mut buffer = shared.buffer.lock();
-        let first = buffer.bytes.is_empty();
+        let notify = buffer.bytes.is_empty() || written.is_some();
         buffer.bytes.extend_from_slice(line);
         buffer.lines += 1;
+        buffer.waiting.extend(written);
         drop(buffer);
-        if first {
+        if notify {
             shared.filled.notify_one();
+        }
+    }
+}
+
+/// Returns the text of a line.
+fn text(line: &Line, subject: &Subject<'_>) -> Vec<u8> {
+    let mut text = Vec::with_capacity(LINE_CAPACITY);
+    line.write(subject, &mut text);
+    text
+}
+
+impl PendingLine {
+    /// Waits until the sink has taken the line, for a limited time.
+    pub(crate) async fn written(self) -> Result<(), Blocked> {
+        match tokio::time::timeout(SLOT_TIMEOUT, self.0).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Blocked),
         }
     }
 }
@@ -144,16 +193,18 @@ fn write_lines(shared: &Shared, mut sink: impl Write) {
         while buffer.bytes.is_empty() && !buffer.closed {
             shared.filled.wait(&mut buffer);
         }
-        if buffer.bytes.len() < FULL_BUFFER && !buffer.closed {
-            drop(buffer);
-            std::thread::sleep(COLLECT_TIME);
-            buffer = shared.buffer.lock();
+        let collected = Instant::now() + COLLECT_TIME;
+        while buffer.bytes.len() < FULL_BUFFER && buffer.waiting.is_empty() && !buffer.closed {
+            if shared.filled.wait_until(&mut buffer, collected).timed_out() {
+                break;
+            }
         }
         if buffer.bytes.is_empty() && buffer.closed {
             return;
         }
         std::mem::swap(&mut buffer.bytes, &mut taken);
         let lines = std::mem::take(&mut buffer.lines);
+        let waiting = std::mem::take(&mut buffer.waiting);
         drop(buffer);
         if let Err(error) = sink.write_all(&taken).and_then(|()| sink.flush()) {
             // Without an audit trail everything is denied from now on. Reserved slots are not freed.
@@ -161,6 +212,10 @@ fn write_lines(shared: &Shared, mut sink: impl Write) {
             shared.slots.close();
             error!(%error, "failed to write the audit trail");
             return;
+        }
+        for written in waiting {
+            // A call that was cancelled does not wait any more.
+            let _ = written.send(());
         }
         taken.clear();
         // Gives back the memory of a burst.
@@ -223,11 +278,30 @@ mod tests {
         let sink = Sink::default();
         let audit = Audit::start(sink.clone()).unwrap();
         for number in 0..10_000 {
-            audit.reserve().await.unwrap().write_text(format!("{number}\n").as_bytes());
+            audit.reserve().await.unwrap().write_text(format!("{number}\n").as_bytes(), None);
         }
         audit.close();
         let written = String::from_utf8(sink.0.lock().clone()).unwrap();
         assert!(written.lines().map(|line| line.parse::<u32>().unwrap()).eq(0..10_000));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_for_its_line_goes_on_when_the_sink_has_it() {
+        let sink = Sink::default();
+        let audit = Audit::start(sink.clone()).unwrap();
+        let (written, pending) = oneshot::channel();
+        audit.reserve().await.unwrap().write_text(b"first\n", None);
+        audit.reserve().await.unwrap().write_text(b"second\n", Some(written));
+        PendingLine(pending).written().await.unwrap();
+        assert_eq!(&*sink.0.lock(), b"first\nsecond\n");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_waits_for_its_line_is_denied_when_the_sink_breaks() {
+        let audit = Audit::start(Broken).unwrap();
+        let (written, pending) = oneshot::channel();
+        audit.reserve().await.unwrap().write_text(b"line\n", Some(written));
+        assert_eq!(PendingLine(pending).written().await, Err(Blocked));
     }
 
     #[tokio::test(start_paused = true)]
@@ -235,7 +309,7 @@ mod tests {
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let audit = Audit::start(Blocking(Arc::clone(&gate))).unwrap();
         for _ in 0..SLOTS {
-            audit.reserve().await.unwrap().write_text(b"line\n");
+            audit.reserve().await.unwrap().write_text(b"line\n", None);
         }
         assert_eq!(audit.reserve().await.unwrap_err(), Blocked);
         *gate.0.lock() = true;
@@ -256,7 +330,7 @@ mod tests {
     #[tokio::test]
     async fn a_broken_sink_denies_for_good() {
         let audit = Audit::start(Broken).unwrap();
-        audit.reserve().await.unwrap().write_text(b"line\n");
+        audit.reserve().await.unwrap().write_text(b"line\n", None);
         assert!(!audit.is_broken());
         audit.close();
         assert!(audit.is_broken());

@@ -10,7 +10,7 @@ use mcp_fleet_policy::rules::PathArgument;
 
 use super::settle::Resources;
 use crate::gateway::policy::ToolGrant;
-use crate::gateway::state::RequestContext;
+use crate::gateway::state::{Admission, RequestContext};
 
 /// Why a call is not forwarded.
 #[derive(Debug)]
@@ -27,17 +27,27 @@ impl From<Denial> for NotAdmitted {
     }
 }
 
-/// Takes a call through every stage before it is forwarded. Returns the grant that admits it, the paths among its
-/// arguments, and the resources that it holds until it is settled.
+/// A call that the policy allows.
+#[derive(Debug)]
+pub(super) struct Admitted<'p, 'v> {
+    pub(super) grant: Arc<ToolGrant>,
+    /// The paths among the arguments.
+    pub(super) paths: Vec<PathArgument<'p, 'v>>,
+    pub(super) resources: Resources,
+    /// What has to hold when the call is handed to its server.
+    pub(super) admission: Admission,
+}
+
+/// Takes a call through every stage before it is forwarded.
 pub(super) async fn admit<'p, 'v>(
     context: &RequestContext<'p>,
     tool: &str,
     arguments: Option<&'v Value<'_>>,
-) -> Result<(Arc<ToolGrant>, Vec<PathArgument<'p, 'v>>, Resources), NotAdmitted> {
+) -> Result<Admitted<'p, 'v>, NotAdmitted> {
     let access = authorise(context, tool)?;
-    let admitted = access.admit(arguments)?;
+    let paths = access.admit(arguments)?.paths;
     let (grant, resources) = govern(context, access).await?;
-    Ok((grant, admitted.paths, resources))
+    Ok(Admitted { grant, paths, resources, admission: context.admission(access.class()) })
 }
 
 fn authorise<'p>(context: &RequestContext<'p>, tool: &str) -> Result<ToolAccess<'p>, NotAdmitted> {
@@ -50,19 +60,20 @@ fn authorise<'p>(context: &RequestContext<'p>, tool: &str) -> Result<ToolAccess<
     Ok(access)
 }
 
-/// Reserves an audit line, room among the calls in flight, and the price.
+/// Reserves audit lines, room among the calls in flight, and the price.
 async fn govern(
     context: &RequestContext<'_>,
     access: ToolAccess<'_>,
 ) -> Result<(Arc<ToolGrant>, Resources), NotAdmitted> {
     let state = context.state;
-    let slot = state.audit.reserve().await.map_err(|_| Denial::new(Reason::AuditUnavailable))?;
+    let slots = state.audit.reserve_call(access.class()).await;
+    let slots = slots.map_err(|_| Denial::new(Reason::AuditUnavailable))?;
     let principal = context.caller.principal;
     let permit = state.governor.admit(state.tick(), &principal.model().uid, &access.server().uid)?;
     let grant = context.policy.tool_grant(&state.metrics, principal, access);
     match state.leases.reserve(&grant.priced_call(), &grant.budgets).await {
         Ok(reservation) => {
-            let resources = Resources { active: state.enter(), slot, permit, reservation };
+            let resources = Resources { active: state.enter(), slots, permit: Some(permit), reservation };
             Ok((grant, resources))
         }
         Err(denial) => {

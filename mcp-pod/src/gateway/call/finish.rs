@@ -8,12 +8,9 @@ use tracing::{info, warn};
 
 use super::answer::{Answer, check_error, check_result};
 use super::settle::{Outcome, Settlement};
-use crate::gateway::log_throttle::LogThrottle;
 use crate::gateway::request::Id;
 use crate::gateway::respond::{Body, denied_call, message, result_message};
 use crate::gateway::upstream::{Event, UpstreamError};
-
-static LOG_THROTTLE: LogThrottle = LogThrottle::new();
 
 /// Why a call got no answer that can be released, and what it costs.
 #[derive(Debug)]
@@ -29,6 +26,21 @@ impl Failed {
     pub(super) const fn charged(reason: Reason) -> Self {
         Self { reason, charge: Charge::Full, error: None }
     }
+
+    /// Returns whether the server may still work on a call that failed so.
+    pub(super) fn server_may_work(&self) -> bool {
+        match &self.error {
+            // After the timeout, the call has had its time.
+            None => self.reason == Reason::Cancelled,
+            Some(error) => error.leaves_answer_open(),
+        }
+    }
+
+    /// Returns the same failure of a call that was still waiting for its connection. If it was not the upstream that
+    /// failed, the server has certainly not seen the call.
+    pub(super) fn before_hand_over(self) -> Self {
+        if self.error.is_none() { Self { charge: Charge::Nothing, ..self } } else { self }
+    }
 }
 
 impl From<UpstreamError> for Failed {
@@ -39,7 +51,7 @@ impl From<UpstreamError> for Failed {
                 (Reason::UpstreamUnavailable, Charge::Nothing)
             }
             UpstreamError::Broken(_) => (Reason::UpstreamUnavailable, Charge::Full),
-            UpstreamError::Malformed(_) => (Reason::UpstreamInvalid, Charge::Full),
+            UpstreamError::Malformed(_) | UpstreamError::Ended(_) => (Reason::UpstreamInvalid, Charge::Full),
             UpstreamError::TooLarge => (Reason::ResponseTooLarge, Charge::Full),
         };
         Self { reason, charge, error: Some(error) }
@@ -50,6 +62,13 @@ impl From<UpstreamError> for Failed {
 pub(super) fn fail_unreachable(settlement: Settlement, id: &Id) -> Response<Body> {
     let failed = Failed { reason: Reason::UpstreamUnavailable, charge: Charge::Nothing, error: None };
     message(finish(settlement, id, Err(failed)))
+}
+
+/// Settles a call that is not forwarded because its audit line was not written in time, and answers it.
+pub(super) fn deny_unaudited(settlement: Settlement, id: &Id) -> Response<Body> {
+    let (reason, modern) = (Reason::AuditUnavailable, !settlement.revision.is_legacy());
+    settlement.settle(Outcome::Denied(reason));
+    message(result_message(id, &[&denied_call(&Denial::new(reason), modern)]))
 }
 
 /// Settles a call and returns the message that ends it. `ended` is the last event of the exchange.
@@ -79,9 +98,7 @@ pub(super) fn finish(settlement: Settlement, id: &Id, ended: Result<Event, Faile
             (reason, outcome)
         }
         Err(Failed { reason, charge, error }) => {
-            if let Some(error) = &error
-                && LOG_THROTTLE.allows()
-            {
+            if let Some(error) = &error {
                 let error: &dyn std::error::Error = error;
                 warn!(error, call = %settlement.call, "failed to forward a call");
             }

@@ -1,26 +1,23 @@
 //! An admitted call on its way through the shim and back.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
-use mcp_fleet_policy::reason::Reason;
 use tokio::sync::mpsc;
-use tokio::time::Sleep;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{Instrument as _, Span};
 
-use super::answer::progress_notification;
-use super::finish::{Failed, finish};
+use super::finish::{deny_unaudited, finish};
+use super::running::{Attended, Limits, Next, Running};
 use super::settle::Settlement;
 use crate::envelope::MAX_PROGRESS_BYTES;
+use crate::gateway::audit::PendingLine;
 use crate::gateway::request::Id;
 use crate::gateway::respond::{Body, event, event_stream, message};
-use crate::gateway::state::Cancellable;
-use crate::gateway::upstream::{Event, Exchange, Upstream, UpstreamError};
+use crate::gateway::state::{Admission, Cancellable};
+use crate::gateway::upstream::Upstream;
 
 /// How much longer than the shim the gateway waits. The shim's own timeout keeps the connection usable.
 const SHIM_GRACE: Duration = Duration::from_millis(250);
@@ -38,68 +35,55 @@ pub(super) struct Forward {
     pub(super) progress_token: Option<Id>,
     /// Resolves on `notifications/cancelled`; legacy only.
     pub(super) cancellable: Option<Cancellable>,
+    /// Audit line that must be written before the call is sent.
+    pub(super) record: Option<PendingLine>,
+    /// What has to hold when the call is handed to the shim.
+    pub(super) admission: Admission,
     pub(super) settlement: Settlement,
     pub(super) span: Span,
 }
 
-/// A call whose answer has begun. Dropping it cancels the call.
-struct Running {
-    /// Absent after the end.
-    exchange: Option<Exchange>,
-    limits: Limits,
-    id: Id,
-    progress_token: Option<Id>,
-    /// Bytes of progress that may still come.
-    progress_left: usize,
-    /// Absent after the end.
-    settlement: Option<Settlement>,
-}
-
-/// What ends a call before the shim does.
-struct Limits {
-    deadline: Pin<Box<Sleep>>,
-    cancellable: Option<Cancellable>,
-}
-
-/// The next message for the caller.
-enum Next {
-    Progress(Vec<u8>),
-    /// The message that ends the call.
-    End(Vec<u8>),
-}
+/// A call that was not forwarded, because it has to be decided again.
+#[derive(Debug)]
+pub(super) struct Outdated(pub(super) Settlement);
 
 impl Forward {
-    /// Sends the call and answers: as JSON, or as an event stream if progress comes before the result.
-    pub(super) async fn run(self) -> Response<Body> {
-        let Self { upstream, envelope, id, progress_token, cancellable, settlement, span } = self;
+    /// Hands the call to the shim and answers: as JSON, or as an event stream if progress comes before the result.
+    pub(super) async fn run(self) -> Result<Response<Body>, Outdated> {
+        let Self { upstream, envelope, id, progress_token, cancellable, record, admission, mut settlement, span } =
+            self;
+        if let Some(record) = record
+            && record.written().await.is_err()
+        {
+            return Ok(deny_unaudited(settlement, &id));
+        }
         let timeout = settlement.grant.timeout.saturating_add(SHIM_GRACE);
         let mut limits = Limits { deadline: Box::pin(tokio::time::sleep(timeout)), cancellable };
-        let started = limits.apply(upstream.call(envelope, settlement.grant.max_response)).await;
+        let state = &settlement.state;
+        let hand_over = || state.hand_over(&admission).ok_or(());
+        let started = limits.apply(upstream.call(envelope, settlement.grant.max_response, hand_over)).await;
         let exchange = match started {
-            Ok(exchange) => exchange,
-            Err(failed) => return message(finish(settlement, &id, Err(failed))),
+            Ok(Ok(exchange)) => exchange,
+            Ok(Err(())) => return Err(Outdated(settlement)),
+            Err(failed) => return Ok(message(finish(settlement, &id, Err(failed.before_hand_over())))),
         };
-        let mut running = Running {
-            exchange: Some(exchange),
-            limits,
-            id,
-            progress_token,
-            progress_left: MAX_PROGRESS_BYTES,
-            settlement: Some(settlement),
-        };
-        match running.next().await {
-            Next::End(answer) => message(answer),
-            Next::Progress(first) => event_stream(stream(running, &first, span)),
+        settlement.handed_over = true;
+        let progress_left = MAX_PROGRESS_BYTES;
+        let mut call = Attended::new(Running { exchange, limits, id, progress_token, progress_left, settlement, span });
+        match call.next().await {
+            Next::End(answer) => Ok(message(answer)),
+            Next::Progress(first) => Ok(event_stream(stream(call, &first))),
         }
     }
 }
 
 /// Continues a call whose answer is an event stream, in a task of its own: a client that stops reading its events must
 /// neither hold the call's resources nor outlast its deadline.
-fn stream(mut running: Running, first: &[u8], span: Span) -> ReceiverStream<Bytes> {
+fn stream(mut call: Attended, first: &[u8]) -> ReceiverStream<Bytes> {
     let (sender, events) = mpsc::channel(EVENT_QUEUE);
-    let legacy = running.settlement.as_ref().is_some_and(|settlement| settlement.revision.is_legacy());
-    let counter = running.settlement.as_ref().map(|call| (Arc::clone(&call.state), Arc::clone(&call.grant)));
+    let legacy = call.settlement().is_some_and(|settlement| settlement.revision.is_legacy());
+    let counter = call.settlement().map(|call| (Arc::clone(&call.state), Arc::clone(&call.grant)));
+    let span = call.span();
     let count_unread = move |bytes| match &counter {
         Some((state, grant)) => state.count_unread(&grant.subject.principal_uid, bytes),
         None => bytes,
@@ -112,7 +96,7 @@ fn stream(mut running: Running, first: &[u8], span: Span) -> ReceiverStream<Byte
                 biased;
                 // From 2026-07-28 on, closing the connection cancels the call; before, it does not.
                 () = sender.closed(), if !legacy => return,
-                next = running.next() => next,
+                next = call.next() => next,
             };
             match next {
                 // A slow client misses progress, but never the end.
@@ -127,60 +111,4 @@ fn stream(mut running: Running, first: &[u8], span: Span) -> ReceiverStream<Byte
     };
     tokio::spawn(forward_events.instrument(span));
     ReceiverStream::new(events)
-}
-
-impl Running {
-    /// Returns the next progress that was asked for, or the end. Must not be called after the end.
-    async fn next(&mut self) -> Next {
-        loop {
-            match self.step().await {
-                Ok(Some(next)) => return next,
-                Ok(None) => {}
-                Err(failed) => {
-                    self.exchange = None;
-                    return self.finish(Err(failed));
-                }
-            }
-        }
-    }
-
-    /// Reads one line of the shim's answer. Returns `None` if the caller gets nothing of it.
-    async fn step(&mut self) -> Result<Option<Next>, Failed> {
-        let Some(exchange) = &mut self.exchange else { return Err(UpstreamError::Malformed("no exchange").into()) };
-        let line = self.limits.apply(exchange.next_line()).await?;
-        let event = Event::parse(&line)?;
-        if let Event::Progress(params) = event {
-            let Some(token) = &self.progress_token else { return Ok(None) };
-            self.progress_left = self.progress_left.checked_sub(line.len()).ok_or(UpstreamError::TooLarge)?;
-            return Ok(progress_notification(&params, token).map(Next::Progress));
-        }
-        let end = self.finish(Ok(event));
-        if let Some(exchange) = self.exchange.take() {
-            exchange.finish();
-        }
-        Ok(Some(end))
-    }
-
-    fn finish(&mut self, ended: Result<Event, Failed>) -> Next {
-        let answer = self.settlement.take().map(|settlement| finish(settlement, &self.id, ended));
-        Next::End(answer.unwrap_or_default())
-    }
-}
-
-impl Limits {
-    /// Waits for `work`, until the call is cancelled or its time is over.
-    async fn apply<T>(&mut self, work: impl Future<Output = Result<T, UpstreamError>>) -> Result<T, Failed> {
-        let cancelled = async {
-            match &mut self.cancellable {
-                Some(cancellable) => cancellable.cancelled().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            done = work => done.map_err(Failed::from),
-            () = cancelled => Err(Failed::charged(Reason::Cancelled)),
-            () = self.deadline.as_mut() => Err(Failed::charged(Reason::UpstreamTimeout)),
-        }
-    }
 }

@@ -1,15 +1,15 @@
 //! `tools/call`, from its parameters to its settlement.
 //!
 //! Start with [`call`]. [`mod@admit`] decides about the call and reserves what it needs, [`envelope`] writes it for the
-//! shim, [`forward`] sends it and reads the answer. [`finish`] checks the answer ([`answer`]) and settles the call
-//! ([`settle`]), however it ended. [`detach`] keeps a legacy call running after its client has gone.
+//! shim, [`forward`] hands it over and [`running`] reads the answer, also if the client has gone. [`finish`] checks the
+//! answer ([`answer`]) and settles the call ([`settle`]), however it ended.
 
 mod admit;
 mod answer;
-mod detach;
 mod envelope;
 mod finish;
 mod forward;
+mod running;
 mod settle;
 
 use http::{Response, StatusCode};
@@ -21,12 +21,11 @@ use ulid::Ulid;
 use super::audit::RequestRecord;
 use super::request::{CallParams, Id, ParamsError, Revision};
 use super::respond::{Body, Failure, Rejection, denied_call, error, result};
-use super::state::{LegacySession, RequestContext};
-use admit::{NotAdmitted, admit};
-use detach::Detach;
+use super::state::{LegacySession, RequestContext, Unanswered};
+use admit::{Admitted, NotAdmitted, admit};
 use envelope::{Call, write_arguments, write_envelope};
 use finish::fail_unreachable;
-use forward::Forward;
+use forward::{Forward, Outdated};
 use settle::Settlement;
 
 /// Handles one `tools/call`. `session` is the legacy session in which it can be cancelled.
@@ -37,7 +36,7 @@ pub(crate) async fn call(
     id: Id,
     params: Members<'_>,
     session: Option<LegacySession>,
-) -> Result<Response<Body>, Rejection> {
+) -> Result<Response<Body>, Unanswered> {
     let params = CallParams::read(params)
         .map_err(|ParamsError(text)| Rejection::invalid_params(&id, &format!("Invalid params: {text}")))?;
     let (tenant, server) = (&context.policy.tenant_policy().tenant, &context.view.server().name);
@@ -60,9 +59,9 @@ async fn run(
     params: CallParams<'_>,
     session: Option<LegacySession>,
     span: Span,
-) -> Result<Response<Body>, Rejection> {
+) -> Result<Response<Body>, Unanswered> {
     let arguments = params.arguments.as_ref();
-    let (grant, paths, resources) = match admit(context, &params.name, arguments).await {
+    let Admitted { grant, paths, resources, admission } = match admit(context, &params.name, arguments).await {
         Ok(admitted) => admitted,
         Err(not_admitted) => {
             let mut written = Vec::new();
@@ -70,7 +69,7 @@ async fn run(
             record.arguments = Some(context.policy.argument_key.digest(&written));
             let rejection = reject(not_admitted, &id, revision, &params.name);
             record.tool = Some(params.name.into_owned());
-            return Err(rejection);
+            return Err(rejection.into());
         }
     };
     let progress_token = params.progress.filter(|_| context.events);
@@ -85,16 +84,22 @@ async fn run(
             length: context.length,
         },
     );
-    let settlement = Settlement {
+    let mut settlement = Settlement {
         state: context.state.clone(),
         grant,
         revision,
         started: record.started,
         call: record.call,
         arguments: envelope.arguments,
+        digest: None,
+        handed_over: false,
         resources: Some(resources),
     };
     let Some(upstream) = context.policy.upstream(context.view) else {
+        if context.is_outdated() {
+            settlement.withdraw();
+            return Err(Unanswered::Outdated);
+        }
         return Ok(fail_unreachable(settlement, &id));
     };
     let cancellable = session.map(|session| context.state.legacy_calls.enter(session, id.clone()));
@@ -104,14 +109,15 @@ async fn run(
         id,
         progress_token,
         cancellable,
+        record: settlement.record_admission(),
+        admission,
         settlement,
-        span: span.clone(),
+        span,
     };
-    if revision.is_legacy() {
-        // Up to 2025-11-25 a lost connection does not cancel a call.
-        return Ok(Detach::new(forward.run().instrument(span)).await);
-    }
-    Ok(forward.run().await)
+    forward.run().await.map_err(|Outdated(settlement)| {
+        settlement.withdraw();
+        Unanswered::Outdated
+    })
 }
 
 fn reject(not_admitted: NotAdmitted, id: &Id, revision: Revision, tool: &str) -> Rejection {

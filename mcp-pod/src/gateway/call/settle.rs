@@ -10,7 +10,7 @@ use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 use ulid::Ulid;
 
-use crate::gateway::audit::{CallRecord, Decision, Line, LineSlot};
+use crate::gateway::audit::{CallRecord, CallSlots, Decision, Line, PendingLine};
 use crate::gateway::budget::Reservation;
 use crate::gateway::policy::ToolGrant;
 use crate::gateway::request::Revision;
@@ -26,14 +26,14 @@ pub(super) enum Outcome {
         /// Whether the server reported that the tool failed.
         tool_error: bool,
     },
-    /// The shim refused the call before the server saw it.
+    /// The call was refused before the server saw it.
     Denied(Reason),
     /// There was no answer that could be released.
     Failed(Reason, Charge),
 }
 
 /// An admitted call that is not settled yet. If it is dropped (its client went away, which cancels a modern call), the
-/// call is settled as cancelled and charged in full.
+/// call is settled as cancelled, and charged in full if it was handed to its server.
 #[derive(Debug)]
 pub(super) struct Settlement {
     pub(super) state: Arc<State>,
@@ -43,6 +43,10 @@ pub(super) struct Settlement {
     pub(super) call: Ulid,
     /// Arguments as they are forwarded.
     pub(super) arguments: Bytes,
+    /// Keyed digest of the arguments, once it is computed.
+    pub(super) digest: Option<[u8; 32]>,
+    /// Whether the call was handed to its server.
+    pub(super) handed_over: bool,
     /// Absent once the call is settled.
     pub(super) resources: Option<Resources>,
 }
@@ -52,20 +56,43 @@ pub(super) struct Settlement {
 pub(super) struct Resources {
     /// Keeps the gateway running until the call has ended, even after its client has gone.
     pub(super) active: ActiveRequest,
-    pub(super) slot: LineSlot,
-    pub(super) permit: Permit,
+    pub(super) slots: CallSlots,
+    /// Absent if the call stays in flight after it is settled.
+    pub(super) permit: Option<Permit>,
     pub(super) reservation: Reservation,
 }
 
 impl Settlement {
+    /// Records that the call is about to be forwarded, if it may change something. The call must not be forwarded before
+    /// the line is written: if this process dies meanwhile, the line is the only evidence of the call.
+    pub(super) fn record_admission(&mut self) -> Option<PendingLine> {
+        let slot = self.resources.as_mut()?.slots.admission.take()?;
+        let digest = self.grant.argument_key.digest(&self.arguments);
+        self.digest = Some(digest);
+        Some(slot.write_now(&Line::admitted(self.call, digest, self.started.elapsed()), &self.grant.subject))
+    }
+
     /// Settles the call.
     pub(super) fn settle(mut self, outcome: Outcome) {
         self.end(outcome);
     }
 
+    /// Takes back the admission of a call that was not handed to its server, as if there never was one.
+    pub(super) fn withdraw(mut self) {
+        let Some(Resources { active, slots, permit, reservation }) = self.resources.take() else { return };
+        reservation.settle(Charge::Nothing);
+        permit.into_iter().for_each(Permit::refund);
+        drop((slots, active));
+    }
+
+    /// Takes the call's place among the calls in flight, so that it outlasts the settlement.
+    pub(super) fn take_permit(&mut self) -> Option<Permit> {
+        self.resources.as_mut()?.permit.take()
+    }
+
     fn end(&mut self, outcome: Outcome) {
-        let Some(Resources { active, slot, permit, reservation }) = self.resources.take() else { return };
-        let Self { state, grant, revision, started, call, arguments, resources: _ } = self;
+        let Some(Resources { active, slots, permit, reservation }) = self.resources.take() else { return };
+        let Self { state, grant, revision, started, call, arguments, digest, handed_over: _, resources: _ } = self;
         let duration = started.elapsed();
         let mut result = None;
         let (decision, reason, charge, error) = match outcome {
@@ -89,10 +116,12 @@ impl Settlement {
         } else {
             state.metrics.observe_duration(&grant.subject, Some(*revision), error, duration);
         }
+        let mut line = Line::new(*call, decision, reason, cost, duration);
+        line.arguments = *digest;
         let record = CallRecord {
-            slot,
+            slot: slots.outcome,
             subject: Arc::clone(&grant.subject),
-            line: Line::new(*call, decision, reason, cost, duration),
+            line,
             key: grant.argument_key.clone(),
             arguments: std::mem::take(arguments),
             result,
@@ -104,6 +133,7 @@ impl Settlement {
 
 impl Drop for Settlement {
     fn drop(&mut self) {
-        self.end(Outcome::Failed(Reason::Cancelled, Charge::Full));
+        let charge = if self.handed_over { Charge::Full } else { Charge::Nothing };
+        self.end(Outcome::Failed(Reason::Cancelled, charge));
     }
 }

@@ -11,13 +11,10 @@ use tracing::warn;
 
 use super::record_allowed;
 use crate::gateway::audit::RequestRecord;
-use crate::gateway::log_throttle::LogThrottle;
 use crate::gateway::request::{Id, Message, Revision};
 use crate::gateway::respond::{Body, Failure, Rejection, error, result};
-use crate::gateway::state::RequestContext;
+use crate::gateway::state::{RequestContext, Unanswered};
 use crate::gateway::upstream::Report;
-
-static LOG_THROTTLE: LogThrottle = LogThrottle::new();
 
 /// Capabilities of every server behind the gateway, whatever it offers itself.
 const CAPABILITIES: &[u8] = b"\"capabilities\":{\"tools\":{}}";
@@ -27,23 +24,24 @@ pub(super) async fn initialize(
     context: &RequestContext<'_>,
     record: &mut RequestRecord,
     message: &Message<'_>,
-) -> Result<Response<Body>, Rejection> {
+) -> Result<Response<Body>, Unanswered> {
     let Some(id) = message.id() else {
         let text = "Invalid request: initialize is a request";
         let failure = Failure { status: StatusCode::BAD_REQUEST, code: -32600, message: text, data: None };
-        return Err(Rejection::new(Reason::MessageInvalid, error(None, &failure)));
+        return Err(Rejection::new(Reason::MessageInvalid, error(None, &failure)).into());
     };
     let requested = message.params.iter().find_map(|(name, value)| (name == "protocolVersion").then_some(value));
     let Some(Value::String(requested)) = requested else {
-        return Err(Rejection::invalid_params(id, "Invalid params: protocolVersion is missing"));
+        return Err(Rejection::invalid_params(id, "Invalid params: protocolVersion is missing").into());
     };
     let legacy = Revision::from_name(requested).filter(|revision| revision.is_legacy());
     let revision = legacy.unwrap_or(Revision::NEWEST_LEGACY);
     record.revision = Some(revision);
     let report = report(context, record, id).await?;
-    let Ok(session) = context.policy.session_sealer.seal(context.session_owner(), revision, context.now) else {
+    let Ok(session) = context.policy.session_sealer.seal(context.session_owner(), revision, context.now.unix_seconds())
+    else {
         let failure = Failure { status: StatusCode::OK, code: -32603, message: "Internal error", data: None };
-        return Err(Rejection::new(Reason::SessionInvalid, error(Some(id), &failure)));
+        return Err(Rejection::new(Reason::SessionInvalid, error(Some(id), &failure)).into());
     };
     record_allowed(context, record, id).await?;
 
@@ -64,7 +62,7 @@ pub(super) async fn discover(
     context: &RequestContext<'_>,
     record: &mut RequestRecord,
     id: &Id,
-) -> Result<Response<Body>, Rejection> {
+) -> Result<Response<Body>, Unanswered> {
     let report = report(context, record, id).await?;
     record_allowed(context, record, id).await?;
     let versions = Revision::OFFERED.map(|revision| format!("\"{}\"", revision.as_str())).join(",");
@@ -87,11 +85,9 @@ pub(super) async fn report(
     let unavailable = || Rejection::denied(id, &Denial::new(Reason::UpstreamUnavailable));
     let upstream = context.policy.upstream(context.view).ok_or_else(unavailable)?;
     upstream.report().await.map_err(|error| {
-        if LOG_THROTTLE.allows() {
-            let error: &dyn std::error::Error = &error;
-            let server = &context.view.server().name;
-            warn!(error, call = %record.call, server, "failed to read the report of a server");
-        }
+        let error: &dyn std::error::Error = &error;
+        let server = &context.view.server().name;
+        warn!(error, call = %record.call, server, "failed to read the report of a server");
         unavailable()
     })
 }

@@ -7,7 +7,7 @@ use super::{initialize, record_allowed};
 use crate::gateway::audit::RequestRecord;
 use crate::gateway::request::{Id, Revision};
 use crate::gateway::respond::{Body, Rejection, result};
-use crate::gateway::state::RequestContext;
+use crate::gateway::state::{RequestContext, Unanswered};
 
 /// Answers with all tools on one page.
 pub(super) async fn list(
@@ -16,10 +16,10 @@ pub(super) async fn list(
     revision: Revision,
     id: &Id,
     params: &Members<'_>,
-) -> Result<Response<Body>, Rejection> {
+) -> Result<Response<Body>, Unanswered> {
     // No answer has a cursor, so no cursor is valid.
     if params.iter().any(|(name, _)| name == "cursor") {
-        return Err(Rejection::invalid_params(id, "Invalid params: unknown cursor"));
+        return Err(Rejection::invalid_params(id, "Invalid params: unknown cursor").into());
     }
     let report = initialize::report(context, record, id).await?;
     let tools = context.policy.tool_list(context.caller.principal, context.view, &report);

@@ -7,6 +7,7 @@ mod list;
 mod session;
 
 use http::{Response, StatusCode};
+use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::reason::Reason;
 
@@ -14,7 +15,7 @@ use super::audit::RequestRecord;
 use super::call;
 use super::request::{Era, Id, Message, Revision, TOOLS_CALL};
 use super::respond::{Body, Rejection, accepted, result};
-use super::state::RequestContext;
+use super::state::{RequestContext, Unanswered};
 
 /// Answers the message.
 pub(crate) async fn dispatch(
@@ -22,7 +23,7 @@ pub(crate) async fn dispatch(
     record: &mut RequestRecord,
     era: Era,
     message: Message<'_>,
-) -> Result<Response<Body>, Rejection> {
+) -> Result<Response<Body>, Unanswered> {
     match era {
         Era::Modern => modern(context, record, message).await,
         Era::Legacy(named) => legacy(context, record, named, message).await,
@@ -34,7 +35,7 @@ async fn modern(
     context: &RequestContext<'_>,
     record: &mut RequestRecord,
     message: Message<'_>,
-) -> Result<Response<Body>, Rejection> {
+) -> Result<Response<Body>, Unanswered> {
     let revision = Revision::V2026_07_28;
     record.revision = Some(revision);
     let Message { id, method, params } = message;
@@ -44,7 +45,7 @@ async fn modern(
         TOOLS_CALL => call::call(context, record, revision, id, params, None).await,
         "tools/list" => list::list(context, record, revision, &id, &params).await,
         "server/discover" => initialize::discover(context, record, &id).await,
-        _ => Err(Rejection::unknown_method(&id, StatusCode::NOT_FOUND)),
+        _ => Err(Rejection::unknown_method(&id, StatusCode::NOT_FOUND).into()),
     }
 }
 
@@ -54,7 +55,7 @@ async fn legacy(
     record: &mut RequestRecord,
     named: Option<Revision>,
     message: Message<'_>,
-) -> Result<Response<Body>, Rejection> {
+) -> Result<Response<Body>, Unanswered> {
     if message.method == "initialize" {
         return initialize::initialize(context, record, &message).await;
     }
@@ -71,12 +72,19 @@ async fn legacy(
         TOOLS_CALL => call::call(context, record, revision, id, params, Some(session)).await,
         "tools/list" => list::list(context, record, revision, &id, &params).await,
         "ping" => Ok(result(&id, &[b"{}"])),
-        _ => Err(Rejection::unknown_method(&id, StatusCode::OK)),
+        _ => Err(Rejection::unknown_method(&id, StatusCode::OK).into()),
     }
 }
 
 /// Counts and audits a request that is not a call, before it is answered.
-async fn record_allowed(context: &RequestContext<'_>, record: &RequestRecord, id: &Id) -> Result<(), Rejection> {
-    let written = context.state.record_allowed(record, context.policy).await;
-    written.map_err(|_| Rejection::denied(id, &Denial::new(Reason::AuditUnavailable)))
+async fn record_allowed(context: &RequestContext<'_>, record: &RequestRecord, id: &Id) -> Result<(), Unanswered> {
+    let Ok(slot) = context.state.audit.reserve().await else {
+        return Err(Rejection::denied(id, &Denial::new(Reason::AuditUnavailable)).into());
+    };
+    // The request may have waited for the slot, and before for the server's report.
+    if context.is_outdated() || context.check_in_force(Class::Read).is_err() {
+        return Err(Unanswered::Outdated);
+    }
+    context.state.record_allowed(record, context.policy, slot);
+    Ok(())
 }

@@ -27,7 +27,7 @@ pub(super) fn open(
         return Err(reject(StatusCode::BAD_REQUEST, Reason::SessionInvalid, limit));
     };
     let owner = context.session_owner();
-    let Ok(revision) = context.policy.session_sealer.open(sealed, owner, context.now) else {
+    let Ok(revision) = context.policy.session_sealer.open(sealed, owner, context.now.unix_seconds()) else {
         let limit = "the session is not known";
         return Err(reject(StatusCode::NOT_FOUND, Reason::SessionInvalid, limit));
     };
@@ -40,8 +40,8 @@ pub(super) fn open(
 
 /// Cancels the call that a `notifications/cancelled` names, if it is in flight in the session.
 pub(super) fn cancel(context: &RequestContext<'_>, session: LegacySession, params: &Members<'_>) {
-    let id = params.iter().find_map(|(name, value)| if name == "requestId" { Id::from_value(value) } else { None });
-    if let Some(id) = id {
+    let id = params.iter().find_map(|(name, value)| (name == "requestId").then(|| Id::from_value(value)));
+    if let Some(Ok(id)) = id {
         context.state.legacy_calls.cancel(session, id);
     }
 }

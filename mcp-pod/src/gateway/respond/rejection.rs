@@ -13,7 +13,7 @@ use crate::gateway::request::{BodyError, EraError, HeadError, Id, InvalidMessage
 pub(crate) struct Rejection {
     pub(crate) reason: Reason,
     pub(crate) response: Box<Response<Body>>,
-    /// Whether the request is part of a flood, of which one request a second is audited. All are counted.
+    /// Whether clients can multiply such requests at little cost. They share audit lines; all are counted.
     pub(crate) flood: bool,
 }
 
@@ -29,13 +29,12 @@ impl Rejection {
 
     /// Rejects every request while there is no policy to authenticate it with: the only 503.
     pub(crate) fn no_policy() -> Self {
-        Self::head(StatusCode::SERVICE_UNAVAILABLE, Reason::PolicyMissing).with_retry_after("1")
+        Self::head(StatusCode::SERVICE_UNAVAILABLE, Reason::PolicyMissing).with_retry_after("1").of_flood()
     }
 
     /// Rejects a request of a principal that sends too many.
     pub(crate) fn too_many_requests(denial: &Denial) -> Self {
-        let response = denied_request(None, StatusCode::TOO_MANY_REQUESTS, denial);
-        Self { flood: true, ..Self::new(denial.reason, response) }
+        Self::new(denial.reason, denied_request(None, StatusCode::TOO_MANY_REQUESTS, denial)).of_flood()
     }
 
     /// Rejects a request that policy denies and that is not a tool call.
@@ -64,6 +63,10 @@ impl Rejection {
         Self::new(reason, error(id, &failure))
     }
 
+    fn of_flood(self) -> Self {
+        Self { flood: true, ..self }
+    }
+
     fn with_retry_after(mut self, seconds: &'static str) -> Self {
         self.response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
         self
@@ -73,10 +76,9 @@ impl Rejection {
 impl From<Unauthenticated> for Rejection {
     fn from(why: Unauthenticated) -> Self {
         match why {
-            Unauthenticated::Rejected(reason) => Self::new(reason, unauthorised(reason)),
+            Unauthenticated::Rejected { reason, principal: _ } => Self::new(reason, unauthorised(reason)).of_flood(),
             Unauthenticated::TooManyFailures => {
-                let rejection = Self::head(StatusCode::TOO_MANY_REQUESTS, Reason::TokenInvalid).with_retry_after("5");
-                Self { flood: true, ..rejection }
+                Self::head(StatusCode::TOO_MANY_REQUESTS, Reason::TokenInvalid).with_retry_after("5").of_flood()
             }
         }
     }

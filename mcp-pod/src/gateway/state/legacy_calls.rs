@@ -34,7 +34,8 @@ pub(crate) struct Cancellable {
     legacy_calls: Arc<LegacyCalls>,
     key: (LegacySession, Id),
     number: u64,
-    cancelled: oneshot::Receiver<()>,
+    /// `None` once the call can no longer be cancelled.
+    cancelled: Option<oneshot::Receiver<()>>,
 }
 
 impl LegacyCalls {
@@ -53,7 +54,7 @@ impl LegacyCalls {
         // A client that uses an id for two calls at a time can cancel only the later one.
         calls.by_id.insert(key.clone(), (number, sender));
         drop(calls);
-        Cancellable { legacy_calls: Arc::clone(self), key, number, cancelled }
+        Cancellable { legacy_calls: Arc::clone(self), key, number, cancelled: Some(cancelled) }
     }
 
     /// Cancels a call, if it is in flight.
@@ -68,9 +69,14 @@ impl LegacyCalls {
 impl Cancellable {
     /// Waits until the call is cancelled, or forever.
     pub(crate) async fn cancelled(&mut self) {
-        if (&mut self.cancelled).await.is_err() {
-            std::future::pending::<()>().await;
+        if let Some(cancelled) = &mut self.cancelled {
+            let received = cancelled.await;
+            self.cancelled = None;
+            if received.is_ok() {
+                return;
+            }
         }
+        std::future::pending::<()>().await;
     }
 }
 
@@ -106,6 +112,19 @@ mod tests {
         assert!(call.cancelled().now_or_never().is_none());
         legacy_calls.cancel(mine, id(1));
         assert!(call.cancelled().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_call_whose_id_is_used_again_can_be_asked_again() {
+        let legacy_calls = Arc::new(LegacyCalls::default());
+        let session = legacy_calls.session("coder", b"one");
+        let mut first = legacy_calls.enter(session, id(1));
+        let mut second = legacy_calls.enter(session, id(1));
+        for _ in 0..2 {
+            assert!(first.cancelled().now_or_never().is_none());
+        }
+        legacy_calls.cancel(session, id(1));
+        assert!(second.cancelled().now_or_never().is_some());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! State that all connections of a gateway share: the policy in force, its freshness, and what outlives a policy.
 //!
-//! [`request_context`] is one request's view of it. [`record`] counts and audits requests, [`legacy_calls`] lets a
-//! cancellation find its call.
+//! [`request_context`] is one request's view of it. [`hand_over`] makes sure that no call is forwarded that a newer policy
+//! forbids. [`record`] counts and audits requests, [`legacy_calls`] lets a cancellation find its call.
 
+mod hand_over;
 mod legacy_calls;
 mod record;
 mod request_context;
@@ -21,21 +22,24 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::audit::Audit;
+use super::audit::{Audit, Floods};
 use super::budget::Leases;
 use super::metrics::Metrics;
 use super::policy::{ActivePolicy, Freshness, InstallError};
 use super::request::FailureLimit;
 use super::upstream::{Dialer, Upstream};
+use hand_over::HandOver;
 
+pub(crate) use hand_over::{Admission, Held};
 pub(crate) use legacy_calls::{Cancellable, LegacyCalls, LegacySession};
-pub(crate) use request_context::RequestContext;
+pub(crate) use request_context::{RequestContext, Unanswered};
 
 /// State that all connections of a gateway share.
 #[derive(Debug)]
 pub struct State {
     policy: ArcSwapOption<ActivePolicy>,
     installing: Mutex<()>,
+    hand_over: HandOver,
     freshness: Freshness,
     dialer: Dialer,
     draining: AtomicBool,
@@ -43,6 +47,7 @@ pub struct State {
     active: AtomicUsize,
     pub(crate) leases: Arc<Leases>,
     pub(crate) audit: Audit,
+    pub(crate) floods: Floods,
     pub(crate) metrics: Metrics,
     pub(crate) governor: Governor,
     pub(crate) failures: FailureLimit,
@@ -79,6 +84,7 @@ impl State {
         Ok(Arc::new(Self {
             policy: ArcSwapOption::empty(),
             installing: Mutex::new(()),
+            hand_over: HandOver::default(),
             freshness: Freshness::new(),
             dialer,
             draining: AtomicBool::new(false),
@@ -86,6 +92,7 @@ impl State {
             active: AtomicUsize::new(0),
             leases,
             audit,
+            floods: Floods::default(),
             metrics: Metrics::new()?,
             governor: Governor::new(),
             failures: FailureLimit::default(),
@@ -94,7 +101,8 @@ impl State {
         }))
     }
 
-    /// Puts a policy into force. Decisions that were made before stand.
+    /// Puts a policy into force. When this returns, every call that is not yet handed to its server is decided by this
+    /// policy; calls that are stand.
     ///
     /// The generation in force changes nothing, and a lower one is an error. Only [`Self::mark_fresh`] makes the policy
     /// fresh.
@@ -115,6 +123,7 @@ impl State {
         self.metrics.set_generation(&policy.tenant, policy.generation);
         info!(tenant = policy.tenant, generation = policy.generation, "policy in force");
         self.policy.store(Some(Arc::clone(&active)));
+        self.hand_over.wait();
         // Between the two steps, a call that a new budget covers is denied. It is never free.
         self.leases.apply(policy);
         Ok(())
@@ -131,6 +140,22 @@ impl State {
     /// Returns the policy in force.
     pub(crate) fn active_policy(&self) -> Option<Arc<ActivePolicy>> {
         self.policy.load_full()
+    }
+
+    /// Returns the policy in force, if it is another one than `known`.
+    pub(crate) fn newer_policy(&self, known: &Arc<ActivePolicy>) -> Option<Arc<ActivePolicy>> {
+        self.policy.load().as_ref().filter(|policy| !Arc::ptr_eq(policy, known)).map(Arc::clone)
+    }
+
+    /// Starts to hand a call to its server, if the policy that allowed it is still in force and fresh enough, and the
+    /// token has not expired. The first write has to be over before the result is dropped.
+    pub(crate) fn hand_over(&self, admission: &Admission) -> Option<Held<'_>> {
+        let Admission { generation, stale_after, expires_at } = *admission;
+        self.hand_over.begin(|| {
+            let now = Instant::now();
+            let fresh = self.freshness.age(now).is_some_and(|age| age <= stale_after);
+            fresh && now < expires_at && self.generation() == generation
+        })
     }
 
     /// Returns the generation in force, or 0 without a policy.

@@ -1,15 +1,32 @@
 //! One request's view of the shared state.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::engine::ServerAccess;
 use mcp_fleet_policy::reason::Reason;
 
-use super::State;
+use super::{Admission, State};
+use crate::gateway::clock::Moment;
 use crate::gateway::policy::ActivePolicy;
 use crate::gateway::request::{Caller, SessionOwner};
+use crate::gateway::respond::Rejection;
+
+/// Why a message has no answer.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    Rejected(Rejection),
+    /// While the message waited, a newer policy came into force, the policy became stale, or the token expired. The
+    /// message has to be decided again from the start; nothing is left of the first attempt.
+    Outdated,
+}
+
+impl From<Rejection> for Unanswered {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
 
 /// Context of an authenticated message to one server.
 #[derive(Debug)]
@@ -18,8 +35,8 @@ pub(crate) struct RequestContext<'p> {
     pub(crate) policy: &'p Arc<ActivePolicy>,
     pub(crate) caller: Caller<'p>,
     pub(crate) view: ServerAccess<'p>,
-    /// Arrival of the request in Unix seconds.
-    pub(crate) now: i64,
+    /// When the caller was authenticated.
+    pub(crate) now: Moment,
     /// Length of the message in bytes.
     pub(crate) length: usize,
     /// Whether the client accepts an event stream as an answer.
@@ -36,6 +53,20 @@ impl<'p> RequestContext<'p> {
         }
         let age = self.state.policy_age().unwrap_or(Duration::MAX);
         self.policy.compiled.check_fresh(age, class)
+    }
+
+    /// Returns whether the caller has to be authenticated again: there is a newer policy, or the token has expired.
+    pub(crate) fn is_outdated(&self) -> bool {
+        Instant::now() >= self.caller.expires_at || self.state.newer_policy(self.policy).is_some()
+    }
+
+    /// Returns what has to hold when a call of a tool of `class`, allowed now, is handed to its server.
+    pub(crate) fn admission(&self, class: Class) -> Admission {
+        Admission {
+            generation: self.policy.tenant_policy().generation,
+            stale_after: self.policy.compiled.stale_after(class),
+            expires_at: self.caller.expires_at,
+        }
     }
 
     /// Returns the owner of the caller's sessions with this server.

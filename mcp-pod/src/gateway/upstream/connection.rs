@@ -2,23 +2,28 @@
 //!
 //! A connection has no task of its own: the task that waits for an answer also drives the connection. So a call costs
 //! no wake-ups between tasks, and dropping the call closes the connection, which tells the shim to cancel it.
+//!
+//! [`Connection::hand_over`] writes a request without waiting for anything, so that the caller can make sure of what has
+//! to hold at that moment.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, Connection as Driver, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 use tokio_rustls::TlsConnector;
 
 use super::UpstreamError;
@@ -30,6 +35,21 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A TCP or TLS stream. Boxed, so that the pool is not generic.
 trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Stream for T {}
+
+/// The head of an answer, once it arrives.
+pub(super) type Head =
+    Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>>> + Send>>;
+
+/// Why a request was not handed over.
+#[derive(Debug)]
+pub(super) enum HandOverError<E> {
+    /// It may not be sent. The connection is unused.
+    Refused(E),
+    /// The connection ended, and no byte of the request was sent.
+    Unsent(Box<Request<Full<Bytes>>>, UpstreamError),
+    /// The connection ended, and the request may have been sent.
+    Broken(UpstreamError),
+}
 
 /// An open connection.
 pub(super) struct Connection {
@@ -63,28 +83,43 @@ impl Connection {
     }
 
     /// Returns whether the connection is open and can send a request now.
-    pub(super) async fn is_usable(&mut self) -> bool {
-        std::future::poll_fn(|cx| {
-            let open = std::pin::Pin::new(&mut self.driver).poll(cx).is_pending();
-            Poll::Ready(open && matches!(self.sender.poll_ready(cx), Poll::Ready(Ok(()))))
-        })
-        .await
+    pub(super) fn is_usable(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let open = Pin::new(&mut self.driver).poll(&mut cx).is_pending();
+        open && matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Ok(())))
     }
 
-    /// Sends the request and waits for the head of the answer. An error returns the request if no byte of it was sent.
-    pub(super) async fn send(
+    /// Hands over a request, unless `hold` returns an error. What it returns otherwise is dropped when the request has
+    /// been written, or as much of it as the socket takes at once.
+    pub(super) fn hand_over<H, E>(
         &mut self,
         request: Request<Full<Bytes>>,
-    ) -> Result<Response<Incoming>, (UpstreamError, Option<Request<Full<Bytes>>>)> {
-        let answer = self.sender.try_send_request(request);
-        match drive(&mut self.driver, answer).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(mut error)) => {
+        hold: impl FnOnce() -> Result<H, E>,
+    ) -> Result<Head, HandOverError<E>> {
+        let _held = hold().map_err(HandOverError::Refused)?;
+        // Whoever waits for the head polls again and registers a real waker.
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut head: Head = Box::pin(self.sender.try_send_request(request));
+        // Outside of tokio's budget, which could put the write off to a later poll.
+        let write = pin!(unconstrained(std::future::poll_fn(|cx| Pin::new(&mut self.driver).poll(cx)))).poll(&mut cx);
+        match (head.as_mut().poll(&mut cx), write) {
+            (Poll::Ready(Ok(response)), _) => Ok(Box::pin(std::future::ready(Ok(response)))),
+            (Poll::Ready(Err(mut error)), _) => {
                 let unsent = error.take_message();
-                Err((UpstreamError::Broken(error.into_error()), unsent))
+                let error = UpstreamError::Broken(error.into_error());
+                Err(match unsent {
+                    Some(unsent) => HandOverError::Unsent(Box::new(unsent), error),
+                    None => HandOverError::Broken(error),
+                })
             }
-            Err(error) => Err((error, None)),
+            (Poll::Pending, Poll::Pending) => Ok(head),
+            (Poll::Pending, Poll::Ready(ended)) => Err(HandOverError::Broken(ended_early(ended))),
         }
+    }
+
+    /// Waits for the head of the answer to the request that was handed over.
+    pub(super) async fn head(&mut self, head: &mut Head) -> Result<Response<Incoming>, UpstreamError> {
+        drive(&mut self.driver, head).await?.map_err(|error| UpstreamError::Broken(error.into_error()))
     }
 
     /// Returns the next chunk of the answer's body, or `None` at its end.
@@ -113,16 +148,19 @@ async fn drive<F: Future>(
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
             return Poll::Ready(Ok(answer));
         }
-        let progress = std::pin::Pin::new(&mut *driver).poll(cx);
+        let progress = Pin::new(&mut *driver).poll(cx);
         // Driving may have completed the answer: polling again now saves a round through the scheduler.
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
             return Poll::Ready(Ok(answer));
         }
-        match progress {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(UpstreamError::Broken(error))),
-            Poll::Ready(Ok(())) => Poll::Ready(Err(UpstreamError::Malformed("the connection ended before the answer"))),
-            Poll::Pending => Poll::Pending,
-        }
+        progress.map(|ended| Err(ended_early(ended)))
     })
     .await
+}
+
+fn ended_early(ended: hyper::Result<()>) -> UpstreamError {
+    match ended {
+        Err(error) => UpstreamError::Broken(error),
+        Ok(()) => UpstreamError::Ended("the connection was closed before the answer"),
+    }
 }

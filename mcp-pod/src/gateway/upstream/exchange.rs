@@ -1,5 +1,6 @@
 //! One call to a shim, and the events of its answer.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,11 @@ use hyper::body::Incoming;
 use memchr::memchr;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use ulid::Ulid;
 
-use super::connection::Connection;
+use super::connection::{Connection, HandOverError, Head};
 use super::{Upstream, UpstreamError};
-use crate::envelope::{CALL_PATH, EPOCH_HEADER, MEDIA_TYPE, Refusal};
+use crate::envelope::{CALL_PATH, CANCEL_PATH, EPOCH_HEADER, MEDIA_TYPE, Refusal};
 
 /// Bytes that an answer may have beyond the result: its envelope, and the progress events before it.
 const ENVELOPE_MARGIN: u64 = (1 << 20) + 64 * 1024;
@@ -24,15 +26,38 @@ const ENVELOPE_MARGIN: u64 = (1 << 20) + 64 * 1024;
 /// Longest time that the end of a body may take after its last event.
 const BODY_END_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A call in flight. Dropping it closes the connection, which cancels the call.
+/// Pause before a cancellation is sent again that the shim found no call for, doubled each time.
+const CANCEL_RETRY: Duration = Duration::from_millis(20);
+/// Longest such pause.
+const MAX_CANCEL_RETRY: Duration = Duration::from_secs(2);
+
+/// A call that was handed to the shim. Dropping it closes the connection, which cancels the call.
 #[derive(Debug)]
 pub(crate) struct Exchange {
     upstream: Arc<Upstream>,
     connection: Connection,
-    body: Incoming,
+    answer: Answer,
     buffer: BytesMut,
     /// Bytes that may still be read.
     remaining: u64,
+}
+
+/// How far the answer has come.
+enum Answer {
+    Head(Head),
+    Body(Incoming),
+    /// There was no head.
+    Failed,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Head(_) => "Head",
+            Self::Body(_) => "Body",
+            Self::Failed => "Failed",
+        })
+    }
 }
 
 /// One event of the answer. The JSON is what the shim wrote, not yet parsed.
@@ -58,13 +83,27 @@ enum WireEvent<'a> {
 }
 
 impl Upstream {
-    /// Sends one request, on an idle connection if one is still open. Never sends a request twice.
+    /// Sends one request and waits for the head of its answer.
     pub(super) async fn request(
         &self,
         method: Method,
         path: &'static str,
         body: Bytes,
     ) -> Result<(Connection, Response<Incoming>), UpstreamError> {
+        let Ok((mut connection, mut head)) = self.send(method, path, body, || Ok::<_, Infallible>(())).await?;
+        let response = connection.head(&mut head).await?;
+        Ok((connection, response))
+    }
+
+    /// Hands a request to a connection, an idle one if one is still open. Never sends a request twice. Returns the error
+    /// of `hold` if it has one ([`Connection::hand_over`]).
+    async fn send<H, E>(
+        &self,
+        method: Method,
+        path: &'static str,
+        body: Bytes,
+        hold: impl Fn() -> Result<H, E>,
+    ) -> Result<Result<(Connection, Head), E>, UpstreamError> {
         let length = body.len();
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
@@ -75,41 +114,99 @@ impl Upstream {
             headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(MEDIA_TYPE));
             headers.insert(CONTENT_LENGTH, http::HeaderValue::from(length));
         }
-        while let Some(mut connection) = self.pool.take(Instant::now()) {
-            if !connection.is_usable().await {
+        loop {
+            let idle = self.pool.take(Instant::now());
+            let reused = idle.is_some();
+            let mut connection = match idle {
+                Some(idle) => idle,
+                None => Connection::open(self.address, self.tls.clone()).await?,
+            };
+            if reused && !connection.is_usable() {
                 continue;
             }
-            match connection.send(request).await {
-                Ok(response) => return Ok((connection, response)),
-                Err((_, Some(unsent))) => request = unsent,
-                Err((error, None)) => return Err(error),
+            match connection.hand_over(request, &hold) {
+                Ok(head) => return Ok(Ok((connection, head))),
+                Err(HandOverError::Refused(why)) => {
+                    self.pool.put(connection, Instant::now());
+                    return Ok(Err(why));
+                }
+                Err(HandOverError::Unsent(unsent, _)) if reused => request = *unsent,
+                Err(HandOverError::Unsent(_, error) | HandOverError::Broken(error)) => return Err(error),
             }
-        }
-        let mut connection = Connection::open(self.address, self.tls.clone()).await?;
-        match connection.send(request).await {
-            Ok(response) => Ok((connection, response)),
-            Err((error, _)) => Err(error),
         }
     }
 
-    /// Starts a call with the two lines of its envelope. `max_response` is the limit on the bytes of the result.
-    pub(crate) async fn call(self: &Arc<Self>, lines: Bytes, max_response: u64) -> Result<Exchange, UpstreamError> {
-        let (connection, response) = self.request(Method::POST, CALL_PATH, lines).await?;
-        self.reports.note_epoch(epoch(response.headers()));
-        if response.status() != StatusCode::OK {
-            return Err(UpstreamError::Status(response.status()));
-        }
-        Ok(Exchange {
+    /// Hands a call to the shim, with the two lines of its envelope. `max_response` is the limit on the bytes of the
+    /// result. `hold` is called right before the first byte is written; if it returns an error, so does this.
+    pub(crate) async fn call<H, E>(
+        self: &Arc<Self>,
+        lines: Bytes,
+        max_response: u64,
+        hold: impl Fn() -> Result<H, E>,
+    ) -> Result<Result<Exchange, E>, UpstreamError> {
+        let sent = self.send(Method::POST, CALL_PATH, lines, hold).await?;
+        Ok(sent.map(|(connection, head)| Exchange {
             upstream: Arc::clone(self),
             connection,
-            body: response.into_body(),
+            answer: Answer::Head(head),
             buffer: BytesMut::new(),
             remaining: max_response.saturating_add(ENVELOPE_MARGIN),
-        })
+        }))
+    }
+}
+
+impl Upstream {
+    /// Notifies the shim that a call is cancelled. Returns whether the shim has taken note of it.
+    async fn notify_cancelled(&self, call: Ulid) -> bool {
+        let mut pause = CANCEL_RETRY;
+        loop {
+            let call = Bytes::from(call.to_string());
+            let Ok((mut connection, response)) = self.request(Method::POST, CANCEL_PATH, call).await else {
+                return false;
+            };
+            let (head, mut body) = response.into_parts();
+            if let Ok(None) = connection.next_chunk(&mut body).await {
+                self.pool.put(connection, Instant::now());
+            }
+            match head.status {
+                StatusCode::NO_CONTENT => return true,
+                // The call travels on another connection: it has not arrived yet, or its answer is under way.
+                StatusCode::CONFLICT => tokio::time::sleep(pause).await,
+                _ => return false,
+            }
+            pause = (2 * pause).min(MAX_CANCEL_RETRY);
+        }
     }
 }
 
 impl Exchange {
+    /// Returns the next chunk of the answer's body, or `None` at its end.
+    async fn next_chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        if let Answer::Head(head) = &mut self.answer {
+            let arrived = self.connection.head(head).await;
+            // A future that has ended must not be polled again.
+            self.answer = Answer::Failed;
+            let (head, body) = arrived?.into_parts();
+            self.upstream.reports.note_epoch(epoch(&head.headers));
+            self.answer = Answer::Body(body);
+            if head.status != StatusCode::OK {
+                return Err(UpstreamError::Status(head.status));
+            }
+        }
+        match &mut self.answer {
+            Answer::Body(body) => self.connection.next_chunk(body).await,
+            Answer::Head(_) | Answer::Failed => Err(UpstreamError::Ended("it has no head")),
+        }
+    }
+
+    /// Returns the declared length of what is left of the answer's body.
+    fn declared(&self) -> u64 {
+        match &self.answer {
+            Answer::Head(_) | Answer::Failed => 0,
+            Answer::Body(body) => body.size_hint().exact().unwrap_or(0),
+        }
+    }
+
     /// Returns the next line of the answer, for [`Event::parse`].
     pub(crate) async fn next_line(&mut self) -> Result<Bytes, UpstreamError> {
         let mut searched = 0;
@@ -119,8 +216,8 @@ impl Exchange {
                 return Ok(line);
             }
             searched = self.buffer.len();
-            let Some(data) = self.connection.next_chunk(&mut self.body).await? else {
-                return Err(UpstreamError::Malformed("the answer ended without a result"));
+            let Some(data) = self.next_chunk().await? else {
+                return Err(UpstreamError::Ended("it has no result"));
             };
             self.remaining = self.remaining.checked_sub(data.len() as u64).ok_or(UpstreamError::TooLarge)?;
             if self.buffer.is_empty() && memchr(b'\n', &data).is_some_and(|end| end + 1 == data.len()) {
@@ -129,11 +226,41 @@ impl Exchange {
             }
             if self.buffer.is_empty() {
                 // Reserves the declared length once, but never more than may still be read.
-                let declared = self.body.size_hint().exact().unwrap_or(0).min(self.remaining);
+                let declared = self.declared().min(self.remaining);
                 self.buffer.reserve(data.len() + usize::try_from(declared).unwrap_or(0));
             }
             self.buffer.extend_from_slice(&data);
         }
+    }
+
+    /// Cancels the call, and waits until the shim has sent the last event or closed the connection: until then the server
+    /// may work on the call. If the shim cannot be notified, closes the connection, which cancels the call too, and waits
+    /// indefinitely, because there is no other sign.
+    pub(crate) async fn cancel(mut self, call: Ulid) {
+        self.buffer = BytesMut::new();
+        let upstream = Arc::clone(&self.upstream);
+        let notified = tokio::select! {
+            biased;
+            ended = self.discard() => Err(ended),
+            notified = upstream.notify_cancelled(call) => Ok(notified),
+        };
+        let ended = match notified {
+            Err(ended) => ended,
+            Ok(true) => self.discard().await,
+            Ok(false) => {
+                drop(self);
+                return std::future::pending().await;
+            }
+        };
+        if ended.is_ok() {
+            self.upstream.pool.put(self.connection, Instant::now());
+        }
+    }
+
+    /// Reads the answer to its end without keeping it.
+    async fn discard(&mut self) -> Result<(), UpstreamError> {
+        while self.next_chunk().await?.is_some() {}
+        Ok(())
     }
 
     /// Ends the exchange after its last event. Returns the connection to the pool if nothing follows the event, without
@@ -142,13 +269,13 @@ impl Exchange {
         if !self.buffer.is_empty() {
             return;
         }
-        match self.connection.next_chunk(&mut self.body).now_or_never() {
+        match self.next_chunk().now_or_never() {
             Some(Ok(None)) => self.upstream.pool.put(self.connection, Instant::now()),
             // Data after the last event: the connection cannot be used again.
             Some(_) => {}
             // The end of a chunked body can arrive in a separate packet.
             None => drop(tokio::spawn(async move {
-                let end = self.connection.next_chunk(&mut self.body);
+                let end = self.next_chunk();
                 if let Ok(Ok(None)) = tokio::time::timeout(BODY_END_TIMEOUT, end).await {
                     self.upstream.pool.put(self.connection, Instant::now());
                 }

@@ -56,9 +56,22 @@ pub(crate) enum UpstreamError {
     /// The answer does not follow the protocol between gateway and shim ([`crate::envelope`]).
     #[error("the shim's answer is malformed: {0}")]
     Malformed(&'static str),
+    /// The answer ended too early.
+    #[error("the shim's answer is incomplete: {0}")]
+    Ended(&'static str),
     /// The answer has more bytes than the limit allows.
     #[error("the answer is larger than the limit")]
     TooLarge,
+}
+
+impl UpstreamError {
+    /// Returns whether the shim may still be answering.
+    pub(crate) const fn leaves_answer_open(&self) -> bool {
+        match self {
+            Self::Malformed(_) | Self::TooLarge => true,
+            Self::Connect(_) | Self::Broken(_) | Self::Paused | Self::Status(_) | Self::Ended(_) => false,
+        }
+    }
 }
 
 impl Upstream {

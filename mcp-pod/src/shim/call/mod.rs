@@ -1,5 +1,6 @@
 //! One call: parses the envelope, checks its paths, sends the request and returns the events.
 
+mod cancellation;
 mod events;
 mod parse;
 
@@ -20,12 +21,16 @@ use super::metrics::Metrics;
 use super::paths;
 use super::server::Supervisor;
 use super::server::rpc::{Params, QueueError, Request, RequestHandle};
+use cancellation::CallInFlight;
 use events::CallRecorder;
 use parse::{split, split_at_token};
 
+pub(super) use cancellation::CallsInFlight;
 pub(super) use parse::EnvelopeRejection;
 
 const METHOD: &str = "tools/call";
+/// Why a call is refused that was cancelled before its server saw it.
+const CANCELLED: &str = "the call was cancelled before the server saw it";
 
 /// The events of a call, as the body of an HTTP response.
 pub(super) enum Events {
@@ -38,6 +43,7 @@ pub(super) enum Events {
 pub(super) async fn call(
     supervisor: &Supervisor,
     metrics: &Arc<Metrics>,
+    calls: &Arc<CallsInFlight>,
     body: Bytes,
 ) -> Result<Events, EnvelopeRejection> {
     let arrived = Instant::now();
@@ -45,6 +51,7 @@ pub(super) async fn call(
     let deadline = arrived + Duration::from_millis(header.timeout_ms).min(CALL_TIMEOUT.max.get());
     let max_response = usize::try_from(header.max_response.min(RESPONSE_SIZE.max.get())).unwrap_or(usize::MAX);
     let mut recorder = CallRecorder::new(Arc::clone(metrics));
+    let call = calls.enter(header.call);
 
     match timeout_at(deadline, paths::check(header.paths)).await {
         Ok(Ok(())) => {}
@@ -56,6 +63,9 @@ pub(super) async fn call(
             let detail = "the paths could not be resolved in time";
             return Ok(Events::Complete(recorder.refuse(Reason::UpstreamTimeout, detail, false)));
         }
+    }
+    if call.cancelled.is_cancelled() {
+        return Ok(Events::Complete(recorder.refuse(Reason::Cancelled, CANCELLED, false)));
     }
     let handle = {
         let status = supervisor.status();
@@ -82,23 +92,47 @@ pub(super) async fn call(
     // The request has its own copy in the queue. A call may wait for long, and its body is up to 20 MiB.
     drop(body);
     if header.progress {
-        return Ok(Events::Streaming(stream_events(handle, deadline, recorder)));
+        return Ok(Events::Streaming(stream_events(handle, deadline, recorder, call)));
     }
-    let outcome = match timeout_at(deadline, &mut handle.outcome).await {
-        Ok(outcome) => outcome.ok(),
-        Err(_) => return Ok(Events::Complete(recorder.time_out(&mut handle))),
-    };
-    Ok(Events::Complete(recorder.finish(outcome)))
+    Ok(Events::Complete(last_event(&mut handle, deadline, &mut recorder, &call).await))
+}
+
+/// Waits for the end of a request and returns the last event of its call. Can be dropped and called again.
+async fn last_event(
+    handle: &mut RequestHandle,
+    deadline: Instant,
+    recorder: &mut CallRecorder,
+    call: &CallInFlight,
+) -> Bytes {
+    loop {
+        tokio::select! {
+            biased;
+            outcome = &mut handle.outcome => return recorder.finish(outcome.ok()),
+            () = call.cancelled.cancelled(), if !handle.cancelled() => {
+                // The server may answer or not, and may work on in any case: the call ends when it answers.
+                if !handle.cancel() {
+                    return recorder.refuse(Reason::Cancelled, CANCELLED, false);
+                }
+            }
+            () = sleep_until(deadline) => return recorder.time_out(handle),
+        }
+    }
 }
 
 /// Returns the body that streams progress and then the last event. Closing the connection drops it, which cancels the
 /// request.
-fn stream_events(handle: RequestHandle, deadline: Instant, recorder: CallRecorder) -> UnsyncBoxBody<Bytes, Infallible> {
-    let frames = stream::unfold(Some((handle, recorder)), move |state| async move {
-        let (mut handle, mut recorder) = state?;
+fn stream_events(
+    handle: RequestHandle,
+    deadline: Instant,
+    recorder: CallRecorder,
+    call: CallInFlight,
+) -> UnsyncBoxBody<Bytes, Infallible> {
+    let frames = stream::unfold(Some((handle, recorder, call)), move |state| async move {
+        let (mut handle, mut recorder, call) = state?;
         loop {
+            let mut updates = handle.progress.take();
             let progress = async {
-                match &mut handle.progress {
+                match &mut updates {
                     Some(updates) => updates.recv().await,
                     None => None,
                 }
@@ -107,14 +141,13 @@ fn stream_events(handle: RequestHandle, deadline: Instant, recorder: CallRecorde
                 biased;
                 Some(params) = progress => {
                     if let Some(line) = recorder.progress(&params) {
-                        return Some((Ok(Frame::data(line)), Some((handle, recorder))));
+                        handle.progress = updates;
+                        return Some((Ok(Frame::data(line)), Some((handle, recorder, call))));
                     }
                     // Without a receiver, later progress is dropped where it arrives.
-                    handle.progress = None;
                     continue;
                 }
-                outcome = &mut handle.outcome => recorder.finish(outcome.ok()),
-                () = sleep_until(deadline) => recorder.time_out(&mut handle),
+                last = last_event(&mut handle, deadline, &mut recorder, &call) => last,
             };
             return Some((Ok(Frame::data(last)), None));
         }

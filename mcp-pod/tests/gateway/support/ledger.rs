@@ -17,6 +17,8 @@ pub(crate) struct Ledger {
 #[derive(Default)]
 struct Shared {
     granted: Mutex<Vec<String>>,
+    /// Requests that wait while the ledger is paused; `None` while it answers at once.
+    paused: Mutex<Option<Vec<LeaseRequest>>>,
     exhausted_until: Mutex<Option<i64>>,
     spent: Mutex<Spent>,
 }
@@ -36,11 +38,32 @@ impl Ledger {
             loop {
                 leases.something_to_send().await;
                 for request in leases.take_lease_requests() {
-                    leases.answer(shared.answer(request));
+                    match &mut *shared.paused.lock() {
+                        Some(waiting) => waiting.push(request),
+                        None => leases.answer(shared.answer(request)),
+                    }
                 }
             }
         });
         ledger
+    }
+
+    /// Answers nothing until [`Self::resume`].
+    pub(crate) fn pause(&self) {
+        self.shared.paused.lock().get_or_insert_default();
+    }
+
+    /// Returns whether a request for a lease waits for [`Self::resume`].
+    pub(crate) fn is_asked(&self) -> bool {
+        self.shared.paused.lock().as_ref().is_some_and(|waiting| !waiting.is_empty())
+    }
+
+    /// Answers the requests that wait, and those that come from now on.
+    pub(crate) fn resume(&self) {
+        let waiting = self.shared.paused.lock().take();
+        for request in waiting.unwrap_or_default() {
+            self.leases.answer(self.shared.answer(request));
+        }
     }
 
     /// Grants nothing from now on. The budgets reset at `until` (Unix seconds).

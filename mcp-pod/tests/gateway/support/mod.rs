@@ -1,9 +1,12 @@
 //! The gateway under test and everything around it: PKI, policy, ledger, shim and clients.
 
 mod client;
+mod held;
 mod ledger;
+mod operator;
 mod pki;
 mod policy;
+mod process;
 mod shim;
 
 use std::io::Write;
@@ -14,15 +17,17 @@ use std::time::Duration;
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_pod::gateway::{Audit, Dialer, State, Workers, listen};
 use mcp_pod::tls::server_config_plain;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use prometheus::TextEncoder;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
 pub(crate) use client::{Client, modern, tls, tls_offering};
+pub(crate) use held::{hold_calls, release_all};
 pub(crate) use ledger::{Ledger, Spent};
 pub(crate) use pki::{GATEWAY_URI, Pki, Token, now};
 pub(crate) use policy::{CODER, OTHER, policy, tool};
+pub(crate) use process::{Options, ProcessGateway, free_address, get};
 pub(crate) use shim::{Behaviour, Shim};
 
 /// A running gateway with a fake shim and ledger, and the audit lines it wrote.
@@ -43,6 +48,32 @@ pub(crate) struct AuditLog(Arc<Mutex<Vec<u8>>>);
 impl Write for AuditLog {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A sink whose writes block until it is opened.
+#[derive(Clone, Default)]
+pub(crate) struct BlockedSink(Arc<(Mutex<bool>, Condvar)>);
+
+impl BlockedSink {
+    /// Lets all writes pass from now on.
+    pub(crate) fn open(&self) {
+        *self.0.0.lock() = true;
+        self.0.1.notify_all();
+    }
+}
+
+impl Write for BlockedSink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut open = self.0.0.lock();
+        while !*open {
+            self.0.1.wait(&mut open);
+        }
         Ok(bytes.len())
     }
 

@@ -15,11 +15,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use mcp_pod::envelope::{CALL_PATH, CallHeader, EPOCH_HEADER, SERVER_PATH};
+use mcp_pod::envelope::{CALL_PATH, CANCEL_PATH, CallHeader, EPOCH_HEADER, SERVER_PATH};
 use mcp_pod::tls::server_config_mutual;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::sync::{Notify, RwLock, RwLockWriteGuard};
 use tokio_rustls::TlsAcceptor;
 
 use super::pki::{GATEWAY_URI, Pki};
@@ -33,6 +34,8 @@ pub(crate) enum Behaviour {
     Slow(Vec<Bytes>, Duration),
     /// Never answers.
     Hang,
+    /// Answers with these bytes when the test says so ([`Shim::finish_work`]), cancelled or not.
+    Work(Bytes),
     /// Closes the connection without an answer.
     Close,
     /// Closes the connection after these bytes of the answer.
@@ -61,8 +64,20 @@ struct Shared {
     connections: AtomicUsize,
     /// Calls whose connection was closed before they were answered.
     abandoned: AtomicUsize,
+    /// ULIDs of the calls that were cancelled.
+    cancelled: Mutex<Vec<String>>,
+    /// Statuses of the answers to the next cancellations; 204 if there is none.
+    cancel_statuses: Mutex<Vec<u16>>,
+    /// Finishes the work on calls.
+    finishing: Notify,
     epoch: AtomicU64,
     report: Mutex<String>,
+    /// Connections wait for this lock before their handshake.
+    accepting: RwLock<()>,
+    /// Connections that wait for their handshake.
+    knocking: AtomicUsize,
+    /// Closes all connections.
+    closing: Notify,
 }
 
 type Body = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
@@ -79,8 +94,14 @@ impl Shim {
             calls: Mutex::default(),
             connections: AtomicUsize::new(0),
             abandoned: AtomicUsize::new(0),
+            cancelled: Mutex::default(),
+            cancel_statuses: Mutex::default(),
+            finishing: Notify::new(),
             epoch: AtomicU64::new(1),
             report: Mutex::new(REPORT.replace('\n', " ")),
+            accepting: RwLock::new(()),
+            knocking: AtomicUsize::new(0),
+            closing: Notify::new(),
         });
         let serving = Arc::clone(&shared);
         tokio::spawn(async move {
@@ -88,10 +109,18 @@ impl Shim {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (acceptor, shared) = (acceptor.clone(), Arc::clone(&serving));
                 tokio::spawn(async move {
+                    shared.knocking.fetch_add(1, Ordering::SeqCst);
+                    drop(shared.accepting.read().await);
+                    shared.knocking.fetch_sub(1, Ordering::SeqCst);
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     shared.connections.fetch_add(1, Ordering::SeqCst);
-                    let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let answering = Arc::clone(&shared);
+                    let service = service_fn(move |request| answer(request, Arc::clone(&answering)));
+                    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                    tokio::select! {
+                        _ = connection => {}
+                        () = shared.closing.notified() => {}
+                    }
                 });
             }
         });
@@ -118,7 +147,37 @@ impl Shim {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Returns how many calls were cancelled by closing their connection.
+    /// Closes all connections.
+    pub(crate) fn close_connections(&self) {
+        self.shared.closing.notify_waiters();
+    }
+
+    /// Lets new connections wait for their handshake until the guard is dropped.
+    pub(crate) async fn hold_handshakes(&self) -> RwLockWriteGuard<'_, ()> {
+        self.shared.accepting.write().await
+    }
+
+    /// Returns how many connections wait for their handshake.
+    pub(crate) fn knocking(&self) -> usize {
+        self.shared.knocking.load(Ordering::SeqCst)
+    }
+
+    /// Ends the work on all calls that [`Behaviour::Work`] began.
+    pub(crate) fn finish_work(&self) {
+        self.shared.finishing.notify_waiters();
+    }
+
+    /// Returns how many calls were cancelled without closing their connection.
+    pub(crate) fn cancelled(&self) -> usize {
+        self.shared.cancelled.lock().len()
+    }
+
+    /// Answers the next cancellations with these statuses, the last one first.
+    pub(crate) fn refuse_cancellations(&self, statuses: &[u16]) {
+        *self.shared.cancel_statuses.lock() = statuses.to_vec();
+    }
+
+    /// Returns how many calls lost their connection before they were answered.
     pub(crate) fn abandoned(&self) -> usize {
         self.shared.abandoned.load(Ordering::SeqCst)
     }
@@ -148,6 +207,16 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     if request.uri().path() == SERVER_PATH {
         return respond(200, whole(Bytes::from(shared.report.lock().clone())));
     }
+    if request.uri().path() == CANCEL_PATH {
+        let call = request.into_body().collect().await.unwrap().to_bytes();
+        let status = shared.cancel_statuses.lock().pop().unwrap_or(204);
+        if status == 204 {
+            let call = String::from_utf8(call.to_vec()).unwrap();
+            assert!(shared.calls.lock().iter().any(|known| known.header.call == call), "the call {call} is unknown");
+            shared.cancelled.lock().push(call);
+        }
+        return respond(status, whole(Bytes::new()));
+    }
     assert_eq!(request.uri().path(), CALL_PATH);
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let text = String::from_utf8(body.to_vec()).unwrap();
@@ -165,6 +234,10 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
             let _abandoned = CountAbandoned(&shared);
             std::future::pending::<Infallible>().await;
             respond(500, whole(Bytes::new()))
+        }
+        Behaviour::Work(bytes) => {
+            shared.finishing.notified().await;
+            respond(200, whole(bytes))
         }
         Behaviour::Break(bytes) => {
             let broken = Err(std::io::ErrorKind::BrokenPipe.into());

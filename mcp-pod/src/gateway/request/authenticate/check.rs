@@ -11,6 +11,7 @@ use mcp_fleet_policy::reason::Reason;
 
 use super::token_verifier::TokenKey;
 use super::{FailureLimit, TokenVerifier};
+use crate::gateway::clock::Moment;
 
 /// The caller of a request with a valid token.
 #[derive(Clone, Copy, Debug)]
@@ -18,15 +19,31 @@ pub(crate) struct Caller<'p> {
     pub(crate) principal: PrincipalRef<'p>,
     /// Reason to deny everything the caller asks: the principal or its tenant is suspended.
     pub(crate) suspended: Option<Reason>,
+    /// Expiry of the token.
+    pub(crate) expires_at: Instant,
 }
 
 /// Why a request was not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unauthenticated {
     /// The token is missing or not valid: 401.
-    Rejected(Reason),
+    Rejected {
+        reason: Reason,
+        /// Index of the principal, if the token is its own and is not accepted any more.
+        principal: Option<usize>,
+    },
     /// The address has failed too often, so its token was not verified: 429.
     TooManyFailures,
+}
+
+impl Unauthenticated {
+    /// Returns the index of the principal whose token was rejected, if it is known.
+    pub(crate) const fn principal(self) -> Option<usize> {
+        match self {
+            Self::Rejected { principal, .. } => principal,
+            Self::TooManyFailures => None,
+        }
+    }
 }
 
 /// Returns the token in the `Authorization` header.
@@ -45,20 +62,21 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<&str, Reason> {
     Ok(token.trim_matches(' '))
 }
 
-/// Authenticates the caller of a request by its token. `now` is in Unix seconds.
+/// Authenticates the caller of a request by its token.
 pub(crate) fn check_token<'p>(
     policy: &'p Policy,
     verifier: &TokenVerifier,
     failures: &FailureLimit,
     peer: IpAddr,
     headers: &HeaderMap,
-    now: i64,
+    now: Moment,
 ) -> Result<Caller<'p>, Unauthenticated> {
     let reject = |reason| {
         failures.record(peer, Instant::now());
-        Err(Unauthenticated::Rejected(reason))
+        Err(Unauthenticated::Rejected { reason, principal: None })
     };
     let within_limit = || failures.admits(peer, Instant::now());
+    let unix = now.unix_seconds();
     let token = match bearer(headers) {
         Ok(token) => token,
         Err(_) if !within_limit() => return Err(Unauthenticated::TooManyFailures),
@@ -68,20 +86,24 @@ pub(crate) fn check_token<'p>(
     let claims = match verifier.cached(&key) {
         Some(claims) => claims,
         None if !within_limit() => return Err(Unauthenticated::TooManyFailures),
-        None => match verifier.verify(token, key, now) {
+        None => match verifier.verify(token, key, unix) {
             Ok(claims) => claims,
             Err(reason) => return reject(reason),
         },
     };
-    match check_claims(policy, &claims, now) {
-        Ok(principal) => Ok(Caller { principal, suspended: None }),
+    let caller = |principal, suspended| Caller { principal, suspended, expires_at: now.instant_of(claims.exp) };
+    match check_claims(policy, &claims, unix) {
+        Ok(principal) => Ok(caller(principal, None)),
         Err(reason @ (Reason::TenantSuspended | Reason::PrincipalSuspended)) => {
             match policy.principal(&claims.mcp_fleet.principal) {
-                Some(principal) => Ok(Caller { principal, suspended: Some(reason) }),
+                Some(principal) => Ok(caller(principal, Some(reason))),
                 None => reject(Reason::PrincipalUnknown),
             }
         }
         // A token with a valid signature is not part of a flood, so it does not count as a failure.
-        Err(reason) => Err(Unauthenticated::Rejected(reason)),
+        Err(reason) => {
+            let principal = policy.principal(&claims.mcp_fleet.principal).map(PrincipalRef::index);
+            Err(Unauthenticated::Rejected { reason, principal })
+        }
     }
 }

@@ -2,9 +2,21 @@
 
 use mcp_fleet_policy::json::{Limits, Members, Value, parse, write_str};
 
+/// Bytes of the longest id or progress token. It is kept while its call runs, and every progress event repeats it.
+const MAX_ID_LENGTH: usize = 256;
+
 /// The id of a request, a string or an integer, stored as JSON so that the answer repeats it exactly.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Id(Vec<u8>);
+
+/// Why a value is not an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IdError {
+    /// It is neither a string nor a whole number.
+    Type,
+    /// It has more than [`MAX_ID_LENGTH`] bytes.
+    TooLong,
+}
 
 impl Id {
     /// Returns the id as JSON text.
@@ -12,15 +24,16 @@ impl Id {
         &self.0
     }
 
-    /// Returns the value as an id, if it is a string or an integer.
-    pub(crate) fn from_value(value: &Value<'_>) -> Option<Self> {
+    /// Returns the value as an id.
+    pub(crate) fn from_value(value: &Value<'_>) -> Result<Self, IdError> {
         let mut json = Vec::with_capacity(16);
         match value {
+            Value::String(text) if text.len() > MAX_ID_LENGTH => return Err(IdError::TooLong),
             Value::String(text) => write_str(text, &mut json),
             Value::Integer(number) => json.extend_from_slice(number.to_string().as_bytes()),
-            _ => return None,
+            _ => return Err(IdError::Type),
         }
-        Some(Self(json))
+        Ok(Self(json))
     }
 }
 
@@ -72,11 +85,11 @@ pub(crate) fn read_message(body: &[u8]) -> Result<Message<'_>, InvalidMessage> {
         }
     }
     // Read the id first: errors about the other members are answered with it.
-    let read_id = id.as_ref().and_then(Id::from_value);
-    if id.is_some() && read_id.is_none() {
-        return Err(invalid(None, "an id is a string or a whole number"));
-    }
-    let id = read_id;
+    let id = id.as_ref().map(Id::from_value).transpose().map_err(|error| match error {
+        IdError::Type => invalid(None, "an id is a string or a whole number"),
+        // An id that is too long is not repeated either.
+        IdError::TooLong => invalid(None, "an id has at most 256 bytes"),
+    })?;
     if version.as_ref().and_then(Value::as_str) != Some("2.0") {
         return Err(invalid(id, "jsonrpc must be \"2.0\""));
     }
@@ -115,6 +128,19 @@ mod tests {
         assert_eq!(id(r#"{"jsonrpc":"2.0","id":"7","method":"ping"}"#), r#""7""#);
         assert_eq!(id(r#"{"jsonrpc":"2.0","id":"a\"\u00e9","method":"ping"}"#), "\"a\\\"é\"");
         assert!(read_message(br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#).unwrap().id.is_none());
+    }
+
+    #[test]
+    fn an_id_has_at_most_256_bytes() {
+        let body = |text: &str| format!(r#"{{"jsonrpc":"2.0","id":"{text}","method":"ping"}}"#);
+        for text in ["x".repeat(256), "é".repeat(128), "\\u0001".repeat(256)] {
+            assert!(read_message(body(&text).as_bytes()).unwrap().id.is_some());
+        }
+        for text in ["x".repeat(257), "é".repeat(129), "\\u0001".repeat(257), "x".repeat(100_000)] {
+            let error = read_message(body(&text).as_bytes()).unwrap_err();
+            assert_eq!((error.id, error.code), (None, -32600));
+            assert_eq!(error.text, "Invalid request: an id has at most 256 bytes");
+        }
     }
 
     #[test]

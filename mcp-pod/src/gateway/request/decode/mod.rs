@@ -11,7 +11,7 @@ mod params;
 mod revision;
 
 pub(crate) use era::{Era, EraError, McpHeaders, detect_era};
-pub(crate) use message::{Id, InvalidMessage, Message, read_message};
+pub(crate) use message::{Id, IdError, InvalidMessage, Message, read_message};
 pub(crate) use method::{TOOLS_CALL, known_method};
 pub(crate) use params::{CallParams, ParamsError, Trace};
 pub(crate) use revision::Revision;

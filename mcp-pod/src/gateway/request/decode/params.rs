@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use mcp_fleet_policy::json::{Members, Value};
 
-use super::Id;
+use super::{Id, IdError};
 
 /// Bytes of the longest `tracestate` that is forwarded (W3C Trace Context asks for at least 512).
 const MAX_TRACE_STATE: usize = 512;
@@ -55,9 +55,10 @@ impl<'a> CallParams<'a> {
                     for (key, value) in meta {
                         match (&*key, value) {
                             ("progressToken", token) => {
-                                let token = Id::from_value(&token);
-                                progress =
-                                    Some(token.ok_or(ParamsError("progressToken must be a string or a whole number"))?);
+                                progress = Some(Id::from_value(&token).map_err(|error| match error {
+                                    IdError::Type => ParamsError("progressToken must be a string or a whole number"),
+                                    IdError::TooLong => ParamsError("progressToken has at most 256 bytes"),
+                                })?);
                             }
                             ("traceparent", Value::String(text)) if is_trace_parent(&text) => trace.parent = Some(text),
                             ("tracestate", Value::String(text)) if is_trace_state(&text) => trace.state = Some(text),
@@ -123,5 +124,12 @@ mod tests {
         ] {
             assert!(call(params).is_err(), "{params} was accepted");
         }
+    }
+
+    #[test]
+    fn a_progress_token_has_at_most_256_bytes() {
+        let params = |length| format!(r#"{{"name":"a","_meta":{{"progressToken":"{}"}}}}"#, "x".repeat(length));
+        assert!(call(&params(256)).is_ok());
+        assert_eq!(call(&params(257)).unwrap_err(), ParamsError("progressToken has at most 256 bytes"));
     }
 }

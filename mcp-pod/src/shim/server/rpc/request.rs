@@ -67,6 +67,8 @@ pub(in crate::shim) struct RequestHandle {
     pub(in crate::shim) progress: Option<mpsc::Receiver<Bytes>>,
     /// Reason sent to the server if the request is cancelled. It is written into the line without escaping.
     pub(in crate::shim) cancel_reason: &'static str,
+    /// Whether the server was told that the request is cancelled.
+    cancelled: bool,
 }
 
 impl RpcClient {
@@ -86,7 +88,8 @@ impl RpcClient {
         pending.insert(id, PendingRequest { outcome, progress, max_response: request.max_response, forwarded: false });
         drop(pending);
         let cancel_reason = "the caller went away";
-        Ok(RequestHandle { id, client: Arc::clone(self), outcome: receiver, progress: updates, cancel_reason })
+        let client = Arc::clone(self);
+        Ok(RequestHandle { id, client, outcome: receiver, progress: updates, cancel_reason, cancelled: false })
     }
 }
 
@@ -95,18 +98,53 @@ impl RequestHandle {
     pub(in crate::shim) fn forwarded(&self) -> bool {
         self.client.pending.lock().get(self.id).is_none_or(|request| request.forwarded)
     }
+
+    /// Returns whether the server was told that the request is cancelled.
+    pub(in crate::shim) const fn cancelled(&self) -> bool {
+        self.cancelled
+    }
+
+    /// Cancels the request. Returns false if the server will never see it. Otherwise the request stays in flight until
+    /// the server responds.
+    pub(in crate::shim) fn cancel(&mut self) -> bool {
+        let mut pending = self.client.pending.lock();
+        match pending.get(self.id) {
+            Some(request) if !request.forwarded => {
+                pending.remove(self.id);
+                false
+            }
+            Some(_) => {
+                drop(pending);
+                self.notify_cancelled();
+                true
+            }
+            // The response has arrived.
+            None => {
+                self.cancelled = true;
+                true
+            }
+        }
+    }
+
+    /// Tells the server that the request is cancelled, once.
+    fn notify_cancelled(&mut self) {
+        if std::mem::replace(&mut self.cancelled, true) {
+            return;
+        }
+        let (id, reason) = (self.id, self.cancel_reason);
+        let line = format!(
+            "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\
+             \"params\":{{\"requestId\":{id},\"reason\":\"{reason}\"}}}}\n"
+        );
+        self.client.notify(line.into_bytes());
+    }
 }
 
 impl Drop for RequestHandle {
     fn drop(&mut self) {
-        let Some(request) = self.client.pending.lock().remove(self.id) else { return };
-        if request.forwarded {
-            let (id, reason) = (self.id, self.cancel_reason);
-            let line = format!(
-                "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\
-                 \"params\":{{\"requestId\":{id},\"reason\":\"{reason}\"}}}}\n"
-            );
-            self.client.notify(line.into_bytes());
+        let removed = self.client.pending.lock().remove(self.id);
+        if removed.is_some_and(|request| request.forwarded) {
+            self.notify_cancelled();
         }
     }
 }
@@ -166,6 +204,28 @@ mod tests {
         assert_eq!(cancelled["method"], "notifications/cancelled");
         assert_eq!(cancelled["params"], serde_json::json!({"requestId": 1, "reason": "timed out"}));
         assert_eq!(client.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_cancelled_request_is_in_flight_until_the_server_responds() {
+        let (client, mut lines) = client();
+        let mut handle = client.request(&REQUEST).unwrap();
+        assert!(client.start_writing(&lines.try_recv().unwrap()));
+        assert!(handle.cancel() && handle.cancelled());
+        assert!(String::from_utf8(lines.try_recv().unwrap().line).unwrap().contains("notifications/cancelled"));
+        assert_eq!(client.in_flight(), 1);
+        drop(handle);
+        assert_eq!(client.in_flight(), 0);
+        assert!(lines.try_recv().is_err(), "the server was told twice");
+    }
+
+    #[test]
+    fn a_request_cancelled_in_the_queue_is_not_written() {
+        let (client, mut lines) = client();
+        let mut handle = client.request(&REQUEST).unwrap();
+        assert!(!handle.cancel());
+        assert!(!client.start_writing(&lines.try_recv().unwrap()));
+        assert!(lines.try_recv().is_err());
     }
 
     #[test]
