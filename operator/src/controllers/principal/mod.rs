@@ -111,7 +111,7 @@ impl Controller for Principals {
 }
 
 /// Stores the requested revocation and has it compiled. Returns the time up to which tokens are revoked.
-async fn revoke(object: &MCPPrincipal, ctx: &Context) -> Result<Option<i64>, ReconcileError> {
+pub(super) async fn revoke(object: &MCPPrincipal, ctx: &Context) -> Result<Option<i64>, ReconcileError> {
     let uid = object.metadata.uid.as_deref().ok_or(ReconcileError::Incomplete("metadata.uid"))?;
     let asked = object.spec.revoke_issued_before.as_ref().map(|time| time.0);
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
@@ -120,7 +120,7 @@ async fn revoke(object: &MCPPrincipal, ctx: &Context) -> Result<Option<i64>, Rec
         && let Some(tenant_uid) = tenant.metadata.uid.as_deref()
     {
         let tenant_name = tenant.metadata.name.as_deref().unwrap_or_default();
-        let alive = |uid: &str| with_uid(&ctx.cache.principals, uid).is_some();
+        let alive = |uid: &str| ctx.cache.has_principal(uid);
         if ctx.revocations.raise((tenant_name, tenant_uid), uid, until, alive).await? {
             ctx.shared_state.request_compilation(tenant_uid);
             let note = format!("tokens issued until {} are refused for good", asked.unwrap_or_default());

@@ -124,7 +124,7 @@ async fn prune(ctx: &Context, tenant: &Tenant, objects: &Objects) -> Result<(), 
     let ours = ours.into_iter().filter(|(key, _)| is_place_of_ours(key, &tenant.namespace, &tenant.runtime_namespace));
     for (key, meta) in ours {
         let orphan = match meta.labels.get(labels::SERVER_UID) {
-            Some(server) => ctx.cache.server_by_uid(server).is_none(),
+            Some(server) => !ctx.cache.has_server(server),
             None => !wanted.contains(&key),
         };
         let Some(resource) = orphan.then(|| resource_of(&key.kind)).flatten() else { continue };

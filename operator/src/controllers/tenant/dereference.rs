@@ -40,7 +40,7 @@ pub(crate) struct Facts {
 
 /// Reads it.
 pub(crate) async fn dereference(object: &MCPTenant, ctx: &Context) -> Result<Facts, ReconcileError> {
-    let older = older_claim(object, &ctx.cache.tenants.state());
+    let older = older_claim(object, &ctx.cache.all_tenants());
     Ok(Facts {
         older_claim: older.map(|tenant| tenant.name_any()),
         tenant_namespace: namespace(ctx, &object.spec.namespace.name).await?,

@@ -3,13 +3,24 @@
 //!
 //! It runs on every replica, so that a new leader starts with full stores. A change is announced after the store has
 //! it. Nothing here watches Secrets across the cluster.
+//!
+//! A custom resource that cannot be read is not in the store of its kind, which controllers use. It is in
+//! [`Cache::objects`], with its metadata and the fields that can be read.
 
+mod guard;
 mod kinds;
+mod objects;
 mod owned;
 mod run;
 mod secrets;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod watch_tests;
 
+pub(crate) use guard::{GuardedKind, Unreadable};
 pub(crate) use kinds::resource_of;
+pub(crate) use objects::{Entry, Objects};
 pub(crate) use owned::{Key, Owned};
 pub(crate) use run::run;
 pub(crate) use secrets::{OPERATOR_BINDING, watch_secrets};
@@ -49,16 +60,18 @@ pub(crate) enum Change {
 /// The stores.
 #[derive(Clone)]
 pub(crate) struct Cache {
-    /// All tenants.
+    /// The tenants that can be read.
     pub tenants: Store<MCPTenant>,
-    /// All servers.
+    /// The servers that can be read.
     pub servers: Store<MCPServer>,
-    /// All scopes.
+    /// The scopes that can be read.
     pub scopes: Store<MCPScope>,
-    /// All principals.
+    /// The principals that can be read.
     pub principals: Store<MCPPrincipal>,
-    /// All budgets.
+    /// The budgets that can be read.
     pub budgets: Store<MCPBudget>,
+    /// All objects of these kinds, readable or not.
+    pub objects: AllObjects,
     /// The Services of servers.
     pub services: Store<Service>,
     /// Namespaces that carry the label `mcp-fleet.dev/tenant`.
@@ -66,6 +79,16 @@ pub(crate) struct Cache {
     /// Metadata of everything else that we made, but for Secrets.
     pub owned: Arc<Owned>,
     changes: broadcast::Sender<Change>,
+}
+
+/// All objects of the kinds that are compiled into policies, readable or not.
+#[derive(Clone, Debug)]
+pub(crate) struct AllObjects {
+    pub tenants: Objects<MCPTenant>,
+    pub servers: Objects<MCPServer>,
+    pub scopes: Objects<MCPScope>,
+    pub principals: Objects<MCPPrincipal>,
+    pub budgets: Objects<MCPBudget>,
 }
 
 impl std::fmt::Debug for Cache {
@@ -89,11 +112,18 @@ impl Cache {
     pub(crate) fn tenant_of_namespace(&self, namespace: &str) -> Option<Arc<MCPTenant>> {
         let found = self.namespaces.get(&ObjectRef::new(namespace))?;
         let name = found.labels().get(labels::TENANT)?;
-        let tenant = self.tenants.get(&ObjectRef::new(name))?;
+        let all = self.all_tenants();
+        let tenant = all.iter().find(|tenant| tenant.metadata.name.as_ref() == Some(name))?;
         if tenant.spec.namespace.name != namespace || found.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        older_claim(&tenant, &self.tenants.state()).is_none().then_some(tenant)
+        older_claim(tenant, &all).is_none().then(|| Arc::clone(tenant))
+    }
+
+    /// All tenants whose claims are known. Of one that cannot be read, that is its readable part: it keeps its namespaces,
+    /// and its objects stay in force.
+    pub(crate) fn all_tenants(&self) -> Vec<Arc<MCPTenant>> {
+        self.objects.tenants.all().iter().filter_map(Entry::object).collect()
     }
 
     /// Whether a namespace was made for a gateway and its servers. Nobody but us writes in one, so what the labels of an
@@ -103,19 +133,35 @@ impl Cache {
         found.is_some_and(|namespace| namespace.labels().contains_key(labels::TENANT_UID))
     }
 
-    /// The tenant with that UID.
+    /// The tenant with that UID, or its readable part.
     pub(crate) fn tenant_by_uid(&self, uid: &str) -> Option<Arc<MCPTenant>> {
-        with_uid(&self.tenants, uid)
+        self.objects.tenants.with_uid(uid)?.object()
     }
 
-    /// The server with that UID.
+    /// Whether there is a tenant with that UID, readable or not.
+    pub(crate) fn has_tenant(&self, uid: &str) -> bool {
+        self.objects.tenants.with_uid(uid).is_some()
+    }
+
+    /// The server with that UID, if it can be read.
     pub(crate) fn server_by_uid(&self, uid: &str) -> Option<Arc<MCPServer>> {
         with_uid(&self.servers, uid)
     }
 
+    /// Whether there is a server with that UID, readable or not.
+    pub(crate) fn has_server(&self, uid: &str) -> bool {
+        self.objects.servers.with_uid(uid).is_some()
+    }
+
+    /// Whether there is a principal with that UID, readable or not.
+    pub(crate) fn has_principal(&self, uid: &str) -> bool {
+        self.objects.principals.with_uid(uid).is_some()
+    }
+
     /// The objects of a store in the namespace of the tenant with that name.
     pub(crate) fn of_tenant_named<K: Stored>(&self, store: &Store<K>, name: &str) -> Vec<ObjectRef<K>> {
-        of_tenant(store, self.tenants.get(&ObjectRef::new(name)))
+        let all = self.all_tenants();
+        of_tenant(store, all.into_iter().find(|tenant| tenant.metadata.name.as_deref() == Some(name)))
     }
 
     /// The objects of a store in the namespace of the tenant with that UID.

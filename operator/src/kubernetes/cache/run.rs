@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{LimitRange, Namespace, ResourceQuota, Service, 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt, reflector};
@@ -20,8 +21,10 @@ use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 
+use super::guard::{Guarded, GuardedKind};
+use super::objects::Objects;
 use super::owned::{Key, Meta, Owned};
-use super::{Cache, Change};
+use super::{AllObjects, Cache, Change};
 use crate::kubernetes::labels;
 
 /// How many objects are listed at a time: a page of large ones has to fit into memory.
@@ -32,23 +35,34 @@ const BACKLOG: usize = 4096;
 /// Makes the stores, and the future that keeps them filled; it never ends.
 pub(crate) fn run(client: &Client) -> (Cache, BoxFuture<'static, ()>) {
     let changes = broadcast::channel(BACKLOG).0;
-    let (tenants, watch_tenants) = store::<MCPTenant, _>(client, &changes, |name, _, _| Change::Tenant(name));
-    let (servers, watch_servers) = store::<MCPServer, _>(client, &changes, |name, ns, _| Change::Server(ns, name));
-    let (scopes, watch_scopes) = store::<MCPScope, _>(client, &changes, |name, ns, _| Change::Scope(ns, name));
-    let (principals, watch_principals) =
+    let (tenants, all_tenants, watch_tenants) =
+        store::<MCPTenant, _>(client, &changes, |name, _, _| Change::Tenant(name));
+    let (servers, all_servers, watch_servers) =
+        store::<MCPServer, _>(client, &changes, |name, ns, _| Change::Server(ns, name));
+    let (scopes, all_scopes, watch_scopes) =
+        store::<MCPScope, _>(client, &changes, |name, ns, _| Change::Scope(ns, name));
+    let (principals, all_principals, watch_principals) =
         store::<MCPPrincipal, _>(client, &changes, |name, ns, _| Change::Principal(ns, name));
-    let (budgets, watch_budgets) = store::<MCPBudget, _>(client, &changes, |name, ns, _| Change::Budget(ns, name));
+    let (budgets, all_budgets, watch_budgets) =
+        store::<MCPBudget, _>(client, &changes, |name, ns, _| Change::Budget(ns, name));
+    let objects = AllObjects {
+        tenants: all_tenants,
+        servers: all_servers,
+        scopes: all_scopes,
+        principals: all_principals,
+        budgets: all_budgets,
+    };
 
     let (services, writer) = reflector::store();
     let of_servers = watcher::Config::default().labels(labels::SERVER_UID).page_size(PAGE);
     let watch = watcher(Api::<Service>::all(client.clone()), of_servers).default_backoff();
-    let stream = reflector(writer, watch.modify(slim));
+    let stream = reflector(writer, watch.modify(|service| slim(service.meta_mut())));
     let watch_services = announce(stream, changes.clone(), |_, _, labels| Change::Service(labels));
 
     let (namespaces, writer) = reflector::store();
     let of_tenants = watcher::Config::default().labels(labels::TENANT).page_size(PAGE);
     let watch = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), of_tenants).default_backoff();
-    let stream = reflector(writer, watch.modify(slim));
+    let stream = reflector(writer, watch.modify(|namespace| slim(namespace.meta_mut())));
     let watch_namespaces = announce(stream, changes.clone(), |name, _, _| Change::Namespace(name));
 
     let owned = Arc::new(Owned::default());
@@ -65,7 +79,7 @@ pub(crate) fn run(client: &Client) -> (Cache, BoxFuture<'static, ()>) {
         index::<RoleBinding>(client, &owned, &changes),
     ]);
 
-    let cache = Cache { tenants, servers, scopes, principals, budgets, services, namespaces, owned, changes };
+    let cache = Cache { tenants, servers, scopes, principals, budgets, objects, services, namespaces, owned, changes };
     let watches = future::join_all([
         watch_tenants,
         watch_servers,
@@ -96,21 +110,23 @@ fn store<K, F>(
     client: &Client,
     changes: &broadcast::Sender<Change>,
     change: F,
-) -> (reflector::Store<K>, BoxFuture<'static, ()>)
+) -> (reflector::Store<K>, Objects<K>, BoxFuture<'static, ()>)
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K: GuardedKind,
     F: Fn(String, String, labels::Labels) -> Change + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
+    let (objects, mut writer) = Objects::new(writer);
     let config = watcher::Config::default().page_size(PAGE);
-    let watch = watcher(Api::<K>::all(client.clone()), config).default_backoff().modify(slim);
-    (store, announce(reflector(writer, watch), changes.clone(), change).boxed())
+    let watch = watcher(Api::<Guarded<K>>::all(client.clone()), config).default_backoff();
+    let stream = watch.modify(|object| object.slim(slim)).map(move |event| event.map(|event| writer.apply(event)));
+    (store, objects, announce(stream, changes.clone(), change).boxed())
 }
 
 /// Leaves out what nobody here reads, and what users may fill with 256 KiB an object. A status that is written back
 /// without it changes nothing of it: the API server takes metadata from what it holds.
-fn slim<K: Resource>(object: &mut K) {
-    (object.meta_mut().managed_fields, object.meta_mut().annotations) = (None, None);
+fn slim(metadata: &mut ObjectMeta) {
+    (metadata.managed_fields, metadata.annotations) = (None, None);
 }
 
 /// Follows a reflector, and tells what changed once its store has it: after a full list that is everything in it, and
@@ -252,7 +268,7 @@ mod tests {
             "spec": {"clusterIP": "10.96.0.9"},
         }))
         .unwrap();
-        slim(&mut service);
+        slim(&mut service.metadata);
         let left = serde_json::to_value(&service).unwrap();
         assert_eq!(
             left["metadata"],

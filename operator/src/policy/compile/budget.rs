@@ -12,7 +12,7 @@ use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::reference::Reference;
 use mcp_fleet_policy::model::{Budget, Principal, Selector, Server, Uid};
 
-use super::{Compilation, Rejection, name_list, uid};
+use super::{Compilation, Rejection, name_list, uid, unreadable};
 use crate::shared_state::verdict::Kind;
 
 /// Compiles the budgets, sorted by name. A budget that is being deleted applies until it is gone.
@@ -35,6 +35,8 @@ pub(super) fn compile(
         budgets.push(previous.cloned().unwrap_or(compiled));
         compilation.set_verdict(Kind::Budget, &*object, rejection);
     }
+    budgets.extend(unreadable::budgets(compilation));
+    budgets.sort_by(|a, b| (&a.name, &a.uid).cmp(&(&b.name, &b.uid)));
     budgets
 }
 

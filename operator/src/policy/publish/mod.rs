@@ -73,7 +73,7 @@ async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Op
     let mut affected = Affected::All;
     loop {
         let uids: Vec<String> = match affected {
-            Affected::All => ctx.cache.tenants.state().iter().filter_map(|tenant| tenant.uid()).collect(),
+            Affected::All => ctx.cache.all_tenants().iter().filter_map(|tenant| tenant.uid()).collect(),
             Affected::Some(uids) => uids,
         };
         for uid in uids {
@@ -151,7 +151,7 @@ enum Affected {
 
 fn tenants_of(cache: &Cache, change: &Change) -> Vec<String> {
     let with_name = |name: &str| {
-        let changed = cache.tenants.find(|tenant| tenant.name_any() == name);
+        let changed = cache.all_tenants().into_iter().find(|tenant| tenant.name_any() == name);
         // A tenant that is created or deleted can also take or free namespaces that other tenants claim.
         let Some(changed) = changed else { return tenants_where(cache, |_| true) };
         let namespaces = [changed.spec.namespace.name.clone(), changed.runtime_namespace()];
@@ -177,7 +177,7 @@ fn tenants_of(cache: &Cache, change: &Change) -> Vec<String> {
 }
 
 fn tenants_where(cache: &Cache, condition: impl Fn(&mcp_fleet_crds::MCPTenant) -> bool) -> Vec<String> {
-    cache.tenants.state().iter().filter(|tenant| condition(tenant)).filter_map(|tenant| tenant.uid()).collect()
+    cache.all_tenants().iter().filter(|tenant| condition(tenant)).filter_map(|tenant| tenant.uid()).collect()
 }
 
 #[cfg(test)]
