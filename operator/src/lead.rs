@@ -51,6 +51,7 @@ async fn lead(ctx: &Arc<Context>) {
         controllers::run::<Scopes>(ctx.clone()),
         controllers::run::<Principals>(ctx.clone()),
         controllers::run::<Budgets>(ctx.clone()),
+        controllers::unreadable::run(ctx.clone()),
         budget::run(ctx.clone()),
         serve_gateways(ctx),
     );

@@ -9,6 +9,7 @@ pub(crate) mod scope;
 pub(crate) mod server;
 mod status;
 pub(crate) mod tenant;
+pub(crate) mod unreadable;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
