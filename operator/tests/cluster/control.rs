@@ -19,7 +19,7 @@ use crate::gateway::{Gateway, pod, token};
 use crate::support::{OPERATOR_NAMESPACE, create, eventually, reason, server, tenant, there, unique, with_operator};
 
 /// A tenant with a server, a scope, a principal that holds it, and a budget. Answers its name and UID.
-async fn tenant_with_policy(client: &Client) -> (String, String) {
+pub(crate) async fn tenant_with_policy(client: &Client) -> (String, String) {
     let name = unique("ctl");
     let spec = json!({"spendLimit": {"currency": "USD", "period": "Month", "amount": "100.00"}});
     let uid = tenant(client, &name, spec).await.uid().unwrap();

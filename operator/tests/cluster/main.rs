@@ -12,3 +12,4 @@ mod principal;
 mod server;
 mod support;
 mod tenant;
+mod unreadable;

@@ -76,8 +76,12 @@ pub(crate) async fn with_operator() -> Client {
 /// Where the control stream of that operator is served, on the loopback address.
 pub(crate) fn control_port() -> u16 {
     static PORT: OnceLock<u16> = OnceLock::new();
-    // Free a moment ago; nothing else here listens on ports that it did not ask for.
-    *PORT.get_or_init(|| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+    *PORT.get_or_init(free_port)
+}
+
+/// A port of the loopback address that was free a moment ago. Nothing else here listens on ports that it did not ask for.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Defines the resources and makes the operator's namespace.
