@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use mcp_fleet_operator::config::Config;
-use mcp_fleet_operator::{run, telemetry};
+use mcp_fleet_operator::{kubernetes, run, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,7 @@ fn main() -> anyhow::Result<()> {
             tracing::info!("stopping");
             stopping.cancel();
         });
-        let client = kube::Client::try_default().await?;
+        let client = kubernetes::client(kube::Config::infer().await?)?;
         Box::pin(run::run(config, client, stop)).await?;
         Ok(())
     })

@@ -31,7 +31,7 @@ pub(crate) async fn client() -> Client {
         .expect("MCP_FLEET_TEST_KUBECONFIG must name a kubeconfig; `cargo xtask test api` sets it");
     let file = Kubeconfig::read_from(path).unwrap();
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
-    Client::try_from(config).unwrap()
+    mcp_fleet_operator::kubernetes::client(config).unwrap()
 }
 
 /// The flags of an operator under test.
