@@ -19,4 +19,5 @@ mod policy;
 mod retry;
 pub mod run;
 mod shared_state;
+mod tasks;
 pub mod telemetry;

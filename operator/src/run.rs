@@ -29,6 +29,7 @@ use crate::kubernetes::leader::{Elector, Leadership};
 use crate::lead::lead_while_elected;
 use crate::retry::until_success;
 use crate::shared_state::SharedState;
+use crate::tasks::ended;
 use crate::telemetry::Metrics;
 
 /// How long open control streams may take to end at shutdown.
@@ -90,8 +91,8 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         }
     };
     let control_server_failed = async {
-        match (&mut control_server).await {
-            Ok(Err(error)) => error,
+        match ended((&mut control_server).await) {
+            Some(Err(error)) => error,
             _ => std::future::pending().await,
         }
     };
@@ -140,7 +141,5 @@ async fn take_part(
     let election = tokio::spawn(elector.run(leave_election.clone()));
     Box::pin(lead_while_elected(ctx, stop)).await;
     leave_election.cancel();
-    if election.await.is_err() {
-        tracing::warn!("the election task panicked");
-    }
+    ended(election.await);
 }

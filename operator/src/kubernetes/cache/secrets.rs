@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::{Cache, Change, Key};
 use crate::kubernetes::labels;
+use crate::tasks::ended;
 
 /// The `RoleBinding` that lets the operator into a tenant's namespace: once it is there, the watch may start.
 pub(crate) const OPERATOR_BINDING: &str = "mcp-fleet-operator";
@@ -28,7 +29,7 @@ pub(crate) async fn watch_secrets(client: Client, own: String, cache: Cache) {
         let mut wanted = namespaces(&cache);
         wanted.push(own.clone());
         running.retain(|namespace, task| {
-            let keep = wanted.contains(namespace) && !task.is_finished();
+            let keep = wanted.contains(namespace);
             if !keep {
                 task.abort();
             }
@@ -46,7 +47,9 @@ pub(crate) async fn watch_secrets(client: Client, own: String, cache: Cache) {
                 Err(RecvError::Closed) => return,
             }
         }
-        while tasks.try_join_next().is_some() {}
+        while let Some(joined) = tasks.try_join_next() {
+            ended(joined);
+        }
     }
 }
 

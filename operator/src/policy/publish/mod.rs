@@ -22,6 +22,7 @@ use crate::error;
 use crate::kubernetes::cache::{Cache, Change};
 use crate::kubernetes::labels;
 use crate::retry::jittered;
+use crate::tasks::ended;
 use worker::Signals;
 
 /// How often the cache is proved to be current.
@@ -114,17 +115,9 @@ async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Op
                 Err(RecvError::Lagged(_)) => Affected::All,
                 Err(RecvError::Closed) => return,
             },
-            Some(ended) = tasks.join_next() => {
-                match ended {
-                    Ok(uid) => {
-                        workers.remove(&uid);
-                    }
-                    // The tenant of a panicked worker is not known here, so all workers restart with fresh state.
-                    Err(error) => {
-                        tracing::error!(%error, "a policy worker panicked; restarting all of them");
-                        tasks.abort_all();
-                        workers.clear();
-                    }
+            Some(joined) = tasks.join_next() => {
+                if let Some(uid) = ended(joined) {
+                    workers.remove(&uid);
                 }
                 Affected::Some(Vec::new())
             }
