@@ -25,7 +25,7 @@ use crate::credentials::revocation::Revocations;
 use crate::credentials::tokens::KeyStore;
 use crate::kubernetes::cache;
 use crate::kubernetes::events::Events;
-use crate::kubernetes::leader::{Elector, Leadership};
+use crate::kubernetes::leader::{Candidacy, Elector, Leadership};
 use crate::lead::lead_while_elected;
 use crate::retry::until_success;
 use crate::shared_state::SharedState;
@@ -136,10 +136,11 @@ async fn take_part(
     tracing::info!("the cache is filled; this replica is ready");
     ready.store(true, Ordering::Release);
     let Config { namespace, pod_name, lease_seconds, .. } = &*ctx.config;
-    let elector = Elector::new(ctx.client.clone(), namespace, pod_name, *lease_seconds, elected);
+    let candidacy = Candidacy::default();
+    let elector = Elector::new(ctx.client.clone(), namespace, pod_name, *lease_seconds, elected, &candidacy);
     let leave_election = CancellationToken::new();
     let election = tokio::spawn(elector.run(leave_election.clone()));
-    Box::pin(lead_while_elected(ctx, stop)).await;
+    Box::pin(lead_while_elected(ctx, &candidacy, stop)).await;
     leave_election.cancel();
     ended(election.await);
 }

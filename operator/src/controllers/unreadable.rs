@@ -194,45 +194,11 @@ async fn store_revocations(ctx: &Context) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
     use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPTenant};
     use serde_json::Value;
-    use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::config::Config;
-    use crate::credentials::ca::Authority;
-    use crate::credentials::revocation::Revocations;
-    use crate::credentials::tokens::KeyStore;
-    use crate::kubernetes::cache;
     use crate::kubernetes::cache::testing::{WatchedApi, budget, eventually, unreadable};
-    use crate::kubernetes::events::Events;
-    use crate::kubernetes::leader::Leadership;
-    use crate::shared_state::SharedState;
-    use crate::telemetry::Metrics;
-
-    async fn context(api: &WatchedApi) -> (Context, JoinHandle<()>) {
-        let client = api.client();
-        let config = Config::parse_from(["operator", "--mcp-pod-image=mcp-pod:dev"]);
-        let (certificate, key) = Authority::generate(Timestamp::now()).unwrap();
-        let (cache, watches) = cache::run(&client);
-        let watches = tokio::spawn(watches);
-        let filled = tokio::time::timeout(Duration::from_secs(5), cache.wait_until_filled()).await;
-        assert!(filled.expect("the cache was not filled"));
-        let ctx = Context {
-            ca: Arc::new(Authority::from_pem(&certificate, &key).unwrap()),
-            keys: KeyStore::new(client.clone(), &config.namespace),
-            revocations: Revocations::new(client.clone(), &config.namespace),
-            events: Events::new(client.clone(), &config.pod_name),
-            shared_state: Arc::new(SharedState::default()),
-            cache,
-            leadership: Leadership::channel().1,
-            metrics: Metrics::new().unwrap(),
-            client,
-            config: Arc::new(config),
-        };
-        (ctx, watches)
-    }
 
     fn reason_and_status(object: &Value, kind: &str) -> (String, String) {
         let conditions = object["status"]["conditions"].as_array().unwrap();
@@ -245,7 +211,7 @@ mod tests {
         let api = WatchedApi::default();
         api.put("mcpbudgets", budget("daily", "9999999999"));
         api.put("mcpbudgets", budget("good", "5.00"));
-        let (ctx, watches) = context(&api).await;
+        let (ctx, watches) = Context::of_client(api.client()).await;
         let mut reported = Reported::new();
         assert!(report_all(&ctx, &mut reported).await);
         let status = "PATCH /apis/mcp-fleet.dev/v1alpha1/namespaces/acme/mcpbudgets/daily/status";
@@ -283,7 +249,7 @@ mod tests {
     async fn a_status_of_a_newer_version_is_not_overwritten() {
         let api = WatchedApi::default();
         api.put("mcpbudgets", budget("daily", "9999999999"));
-        let (ctx, watches) = context(&api).await;
+        let (ctx, watches) = Context::of_client(api.client()).await;
         watches.abort();
         let _ = watches.await;
         api.put("mcpbudgets", budget("daily", "5.00"));

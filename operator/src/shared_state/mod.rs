@@ -2,6 +2,7 @@
 //! read it for status. Controllers also request compilations here. Start at [`SharedState`].
 
 mod budgets;
+mod fitness;
 mod policies;
 mod streams;
 pub(crate) mod verdict;
@@ -9,10 +10,12 @@ pub(crate) mod verdict;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 
 pub(crate) use budgets::{BudgetState, BudgetStates};
+pub(crate) use fitness::Fitness;
 pub(crate) use policies::{LeaderState, Policies, PolicyState, Proof, Published};
 pub(crate) use streams::{Outbound, Streams};
 
@@ -32,6 +35,7 @@ pub(crate) struct SharedState {
     warming_up: AtomicBool,
     /// Spend of the budgets.
     pub budgets: BudgetStates,
+    fitness: Mutex<Fitness>,
 }
 
 /// A change of the shared state that status depends on.
@@ -54,6 +58,7 @@ impl Default for SharedState {
             streams: Streams::default(),
             warming_up: AtomicBool::new(false),
             budgets: BudgetStates::default(),
+            fitness: Mutex::new(Fitness::new(Instant::now())),
         }
     }
 }
@@ -126,6 +131,16 @@ impl SharedState {
                 let _ = self.changes.send(StateChange::Tenant(uid));
             }
         }
+    }
+
+    /// Updates the record of this leader's proofs.
+    pub(crate) fn update_fitness(&self, update: impl FnOnce(&mut Fitness)) {
+        update(&mut self.fitness.lock());
+    }
+
+    /// Returns whether this leader has to give up the Lease, because it cannot prove that its policies are current.
+    pub(crate) fn is_unfit(&self) -> bool {
+        self.fitness.lock().is_lost(Instant::now())
     }
 
     /// Removes all verdicts, tenant states and budgets. They become outdated when another replica leads.

@@ -34,6 +34,8 @@ struct State {
     events: Vec<(u64, String, Value)>,
     watches: Vec<(String, mpsc::UnboundedSender<Value>)>,
     writes: Vec<String>,
+    /// Whether lists of metadata fail, with which freshness is proved.
+    fails_proofs: bool,
 }
 
 impl WatchedApi {
@@ -77,6 +79,11 @@ impl WatchedApi {
         state.index(plural, name).map(|index| state.objects[index].1.clone())
     }
 
+    /// Makes proofs of freshness fail, or succeed again.
+    pub(crate) fn fail_proofs(&self, fail: bool) {
+        self.0.lock().fails_proofs = fail;
+    }
+
     /// Ends all watches, and forgets the events so far, so that clients have to list again.
     pub(crate) fn end_watches(&self) {
         let mut state = self.0.lock();
@@ -94,6 +101,10 @@ impl WatchedApi {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         if *method == Method::GET && query.contains("watch=true") {
             return state.watch(parts.last().unwrap(), query);
+        }
+        if *method == Method::GET && only_metadata && state.fails_proofs {
+            let failure = json!({"kind": "Status", "status": "Failure", "code": 500, "reason": "InternalError"});
+            return answer(StatusCode::INTERNAL_SERVER_ERROR, &failure);
         }
         if *method == Method::GET {
             let list = state.list(parts.last().unwrap(), only_metadata);

@@ -21,6 +21,8 @@ use crate::kubernetes::timeout::with_timeout;
 
 /// Number of objects per page: a page of large objects must fit into memory.
 const PAGE_SIZE: u32 = 100;
+/// How long a proof may take. It says how current the cache was when it began, so a slower one would be worth little.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the watches may take to deliver what a list contains.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the cache is compared with the list while it catches up.
@@ -40,6 +42,9 @@ pub(super) enum FreshnessError {
     /// A watch did not deliver what the list contains.
     #[error("the watch of {0} lags")]
     Lags(String),
+    /// There are too many objects, or the API server is too slow.
+    #[error("the objects could not be listed in time")]
+    TooSlow,
 }
 
 /// Proves that the cache is at least as new as the API server was at the returned time.
@@ -48,15 +53,18 @@ pub(super) async fn prove(client: &Client, cache: &Cache) -> Result<Instant, Fre
     let all = ListParams::default();
     let services_of_servers = ListParams::default().labels(labels::SERVER_UID);
     let namespaces_of_tenants = ListParams::default().labels(labels::TENANT);
-    tokio::try_join!(
-        check(client, &cache.objects.tenants, &all),
-        check(client, &cache.objects.servers, &all),
-        check(client, &cache.objects.scopes, &all),
-        check(client, &cache.objects.principals, &all),
-        check(client, &cache.objects.budgets, &all),
-        check(client, &cache.services, &services_of_servers),
-        check(client, &cache.namespaces, &namespaces_of_tenants),
-    )?;
+    let checks = async {
+        tokio::try_join!(
+            check(client, &cache.objects.tenants, &all),
+            check(client, &cache.objects.servers, &all),
+            check(client, &cache.objects.scopes, &all),
+            check(client, &cache.objects.principals, &all),
+            check(client, &cache.objects.budgets, &all),
+            check(client, &cache.services, &services_of_servers),
+            check(client, &cache.namespaces, &namespaces_of_tenants),
+        )
+    };
+    tokio::time::timeout(PROOF_TIMEOUT, Box::pin(checks)).await.map_err(|_| FreshnessError::TooSlow)??;
     Ok(started)
 }
 

@@ -22,6 +22,7 @@ use crate::error;
 use crate::kubernetes::cache::{Cache, Change};
 use crate::kubernetes::labels;
 use crate::retry::jittered;
+use crate::shared_state::Fitness;
 use crate::tasks::ended;
 use worker::Signals;
 
@@ -44,9 +45,11 @@ async fn prove(ctx: &Context, prover: &watch::Sender<Option<Instant>>, wake: &No
         match freshness::prove(&ctx.client, &ctx.cache).await {
             Ok(read) => {
                 prover.send_replace(Some(read));
+                ctx.shared_state.update_fitness(|fitness| fitness.proved(tokio::time::Instant::now()));
                 was_ok = true;
             }
             Err(error) => {
+                ctx.shared_state.update_fitness(Fitness::failed);
                 if was_ok {
                     tracing::warn!(error = error::chain(&error), "failed to prove that policies are current");
                 }
@@ -57,6 +60,13 @@ async fn prove(ctx: &Context, prover: &watch::Sender<Option<Instant>>, wake: &No
             () = tokio::time::sleep(jittered(pause_after(started.elapsed()))) => {}
             () = wake.notified() => {}
         }
+    }
+}
+
+/// Proves periodically that the cache is current, until that succeeds.
+pub(crate) async fn until_proved(ctx: &Context) {
+    while freshness::prove(&ctx.client, &ctx.cache).await.is_err() {
+        tokio::time::sleep(jittered(PROOF_INTERVAL)).await;
     }
 }
 
