@@ -16,6 +16,7 @@ pub mod kubernetes;
 mod lead;
 mod ledger;
 mod policy;
+mod progress;
 mod retry;
 pub mod run;
 mod shared_state;

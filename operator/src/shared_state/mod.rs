@@ -19,6 +19,7 @@ pub(crate) use fitness::Fitness;
 pub(crate) use policies::{LeaderState, Policies, PolicyState, Proof, Published};
 pub(crate) use streams::{Outbound, Streams};
 
+use crate::progress::Progress;
 use crate::shared_state::verdict::{Kind, TenantState, Verdict};
 
 /// State that the policy compiler, the control server and the controllers share.
@@ -35,6 +36,8 @@ pub(crate) struct SharedState {
     warming_up: AtomicBool,
     /// Spend of the budgets.
     pub budgets: BudgetStates,
+    /// Progress of the main loops.
+    pub progress: Progress,
     fitness: Mutex<Fitness>,
 }
 
@@ -58,6 +61,7 @@ impl Default for SharedState {
             streams: Streams::default(),
             warming_up: AtomicBool::new(false),
             budgets: BudgetStates::default(),
+            progress: Progress::default(),
             fitness: Mutex::new(Fitness::new(Instant::now())),
         }
     }

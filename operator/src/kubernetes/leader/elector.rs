@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Candidacy;
 use super::lease_action::{LeaseAction, Observed, decide};
 use crate::kubernetes::FIELD_MANAGER;
+use crate::progress::ObservedLoop;
 
 /// The name of the Lease.
 const LEASE: &str = "mcp-fleet-operator";
@@ -39,6 +40,7 @@ pub struct Elector {
     leading: watch::Sender<bool>,
     candidate: watch::Receiver<bool>,
     observed: Option<Observed>,
+    observed_loop: Option<ObservedLoop>,
 }
 
 impl Elector {
@@ -60,13 +62,22 @@ impl Elector {
             leading,
             candidate: candidacy.watch(),
             observed: None,
+            observed_loop: None,
         }
+    }
+
+    /// Reports the progress of the loop.
+    pub(crate) fn observed_as(self, observed_loop: ObservedLoop) -> Self {
+        Self { observed_loop: Some(observed_loop), ..self }
     }
 
     /// Runs until `stop`, then releases the Lease if it is ours.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut proved = Instant::now();
         loop {
+            if let Some(observed_loop) = &self.observed_loop {
+                observed_loop.report();
+            }
             let is_candidate = *self.candidate.borrow_and_update();
             if is_candidate {
                 self.take_turn(&mut proved).await;

@@ -29,6 +29,9 @@ use worker::Signals;
 /// How often the cache is proved to be current.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often the dispatch of changes reports that it runs, without any change.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Publishes the policies of all tenants and proves that they are current. Never returns.
 pub(crate) async fn run(ctx: Arc<Context>) {
     let since = Instant::now();
@@ -39,8 +42,10 @@ pub(crate) async fn run(ctx: Arc<Context>) {
 
 /// Proves periodically that the cache is current, and at once when a worker needs a proof.
 async fn prove(ctx: &Context, prover: &watch::Sender<Option<Instant>>, wake: &Notify) {
+    let observed_loop = ctx.shared_state.progress.observe("the proofs of freshness");
     let mut was_ok = true;
     loop {
+        observed_loop.report();
         let started = Instant::now();
         match freshness::prove(&ctx.client, &ctx.cache).await {
             Ok(read) => {
@@ -82,7 +87,10 @@ async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Op
     let mut workers: HashMap<String, Wake> = HashMap::new();
     let mut tasks = JoinSet::new();
     let mut affected = Affected::All;
+    let observed_loop = ctx.shared_state.progress.observe("the publisher of policies");
+    let mut tick = tokio::time::interval(REPORT_INTERVAL);
     loop {
+        observed_loop.report();
         let uids: Vec<String> = match affected {
             Affected::All => ctx.cache.all_tenants().iter().filter_map(|tenant| tenant.uid()).collect(),
             Affected::Some(uids) => uids,
@@ -125,6 +133,7 @@ async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Op
                 Err(RecvError::Lagged(_)) => Affected::All,
                 Err(RecvError::Closed) => return,
             },
+            _ = tick.tick() => Affected::Some(Vec::new()),
             Some(joined) = tasks.join_next() => {
                 if let Some(uid) = ended(joined) {
                     workers.remove(&uid);
