@@ -8,9 +8,9 @@ use mcp_fleet_policy::units::Micros;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::condition::conditions_schema;
 use crate::reference::Reference;
 use crate::schema::rules;
+use crate::{condition, integer};
 
 /// A limit on money, calls or both per period. A call is admitted only if every budget that covers it, and the tenant's
 /// `spendLimit`, have enough left.
@@ -53,7 +53,7 @@ pub struct MCPBudgetSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<Micros>,
     /// Maximum number of calls in one period, up to 1000000000000. Absent: the number of calls is not limited.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000_000_000_u64))]
     pub calls: Option<u64>,
 }
@@ -81,14 +81,14 @@ pub struct BudgetSelector {
 #[serde(rename_all = "camelCase")]
 pub struct MCPBudgetStatus {
     /// The `metadata.generation` that this status describes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Use of the budget in the current period.
     #[serde(flatten)]
     pub spending: Option<Spending>,
     /// Conditions of the budget: Ready, Reconciling, Stalled, ResolvedRefs, Exhausted, PolicyCurrent.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "conditions_schema")]
+    #[serde(default, deserialize_with = "condition::read", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "condition::conditions_schema")]
     pub conditions: Vec<Condition>,
 }
 
@@ -130,12 +130,15 @@ pub struct CurrentPeriod {
 #[serde(rename_all = "camelCase")]
 pub struct CallCounts {
     /// Calls made and settled.
+    #[serde(deserialize_with = "integer::required")]
     pub spent: u64,
     /// Calls that gateways hold in leases and have not reported as made.
+    #[serde(deserialize_with = "integer::required")]
     pub leased: u64,
     /// Calls leased to gateways that ended without a final report. They count as made in this period.
+    #[serde(deserialize_with = "integer::required")]
     pub forfeited: u64,
     /// Calls left to lease: the limit less what is spent, leased and forfeited.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub remaining: Option<u64>,
 }

@@ -5,7 +5,10 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::{Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
+
+use crate::integer;
 
 /// Declares an enum whose variant names are also the names in the API.
 macro_rules! names {
@@ -197,6 +200,27 @@ fn truncated(message: &str) -> String {
     let mut cut = message.get(..end).unwrap_or_default().to_owned();
     cut.push('…');
     cut
+}
+
+/// The fields of a [`Condition`], whose own deserialization does not read every integer that the API server admits.
+#[derive(Deserialize)]
+#[serde(remote = "Condition", rename_all = "camelCase")]
+struct ConditionFields {
+    #[serde(rename = "type")]
+    type_: String,
+    status: String,
+    reason: String,
+    message: String,
+    #[serde(default, deserialize_with = "integer::optional")]
+    observed_generation: Option<i64>,
+    last_transition_time: Time,
+}
+
+/// Reads a list of conditions.
+pub(crate) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Condition>, D::Error> {
+    #[derive(Deserialize)]
+    struct Stored(#[serde(with = "ConditionFields")] Condition);
+    Ok(Vec::<Stored>::deserialize(deserializer)?.into_iter().map(|Stored(condition)| condition).collect())
 }
 
 /// Returns the schema of a list of conditions: a map list keyed by type.

@@ -9,6 +9,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::integer;
+
 /// The ledger of one budget in one period, in the operator's namespace. Internal: only the operator may write it.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -76,10 +78,10 @@ pub struct LedgerOwner {
 #[serde(rename_all = "camelCase")]
 pub struct Tally {
     /// Money, in millionths of the tenant's currency.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer::required")]
     pub amount: u64,
     /// Number of calls.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer::required")]
     pub calls: u64,
 }
 
@@ -94,11 +96,12 @@ pub struct LedgerLease {
     /// Epoch of the gateway process: a random value that the process chooses when it starts.
     pub epoch: String,
     /// Number of the request that this lease answers. A repeated request gets the same lease.
+    #[serde(deserialize_with = "integer::required")]
     pub request: u64,
     /// Amount charged to the budget for the lease.
     pub granted: Grant,
     /// Sequence number of the last report that was applied.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "integer::required")]
     pub sequence: u64,
     /// Spend reported so far, by principal, server and tool. Included in the ledger's `items`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -119,8 +122,10 @@ pub struct LedgerItem {
     /// Name of the tool.
     pub tool: String,
     /// Money, in millionths of the tenant's currency.
+    #[serde(deserialize_with = "integer::required")]
     pub amount: u64,
     /// Number of calls.
+    #[serde(deserialize_with = "integer::required")]
     pub calls: u64,
 }
 
@@ -129,10 +134,10 @@ pub struct LedgerItem {
 #[serde(rename_all = "camelCase")]
 pub struct Grant {
     /// Money, in millionths of the tenant's currency. Absent: the budget did not limit money.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub amount: Option<u64>,
     /// Number of calls. Absent: the budget did not limit calls.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub calls: Option<u64>,
 }
 

@@ -3,19 +3,25 @@
 //! Doc comments on API types and fields become the descriptions in the CRDs, which `kubectl explain` prints. `cargo
 //! xtask crds` writes the YAML in `crds/yaml` and in the chart from [`all`]. [`argument`] converts argument rules to
 //! the policy engine's model, so the code that enforces a rule also validates it.
+//!
+//! The types read every object that the schemas admit (`tests/readable`): the operator decodes all objects of a kind from
+//! one watch, and must not lose sight of the others because of one.
 
 pub mod admission;
 pub mod argument;
 pub mod budget;
 pub mod condition;
+mod integer;
 pub mod ledger;
 pub mod names;
 pub mod principal;
+mod quantity;
 pub mod reference;
 mod schema;
 pub mod scope;
 pub mod server;
 pub mod tenant;
+mod time;
 mod union;
 
 pub use budget::{MCPBudget, MCPBudgetSpec, MCPBudgetStatus};

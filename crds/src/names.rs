@@ -1,5 +1,7 @@
 //! Names that several components share: API group, labels, annotations and the finalizer.
 
+use mcp_fleet_policy::units::TextForm;
+
 /// API group of every kind.
 pub const GROUP: &str = "mcp-fleet.dev";
 /// API version of every kind.
@@ -20,6 +22,12 @@ pub const LABEL_SERVER_UID: &str = "mcp-fleet.dev/server-uid";
 pub const LABEL_PRINCIPAL: &str = "mcp-fleet.dev/principal";
 /// Longest name of an MCP Fleet object. Services and Secrets are named after it, with a prefix or suffix.
 pub const MAX_NAME: usize = 52;
+/// What the name of the runtime namespace adds to the tenant's name by default.
+pub const RUNTIME_NAMESPACE_SUFFIX: &str = "-mcp";
+/// Longest name of a namespace.
+pub const MAX_NAMESPACE: usize = 63;
+/// Name of a tool.
+pub static TOOL_NAME: TextForm = TextForm::new("^[A-Za-z0-9_./-]+$", 128);
 /// Pattern of an RFC 1035 label: a valid name of a Service.
 pub const DNS_1035: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
 /// Pattern of an RFC 1123 label: a valid name of a namespace.

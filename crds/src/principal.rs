@@ -5,9 +5,9 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::condition::conditions_schema;
 use crate::reference::Reference;
 use crate::schema::rules;
+use crate::{condition, integer};
 
 /// A caller: an agent, a job or a person. Create one principal per caller; callers must not share credentials.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -45,9 +45,9 @@ pub struct MCPPrincipalSpec {
     /// If true, every call of this principal is refused within a second. Default: false.
     #[serde(default)]
     pub suspend: bool,
-    /// Revokes all tokens issued at or before this time (RFC 3339), within a second. A revocation is permanent:
-    /// removing the field or setting an earlier time does not make a revoked token valid again. A time in the future is
-    /// applied when it comes.
+    /// Revokes all tokens issued at or before this time, within a second. A revocation is permanent: removing the field
+    /// or setting an earlier time does not make a revoked token valid again. A time in the future is applied when it
+    /// comes. In the form of RFC 3339 with capital letters, such as 2026-11-22T12:00:00Z, in the years 1000 to 2999.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoke_issued_before: Option<Time>,
 }
@@ -81,16 +81,16 @@ pub enum IdentityType {
 pub struct PrincipalLimits {
     /// Maximum number of calls per minute, 1 to 100000: the refill rate of a token bucket. Absent: only the tenant's
     /// limit applies.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub calls_per_minute: Option<u32>,
     /// Number of calls that may come at once: the size of the token bucket, 1 to 100000. Requires callsPerMinute and
     /// must not exceed it. Default: a sixth of callsPerMinute, at least 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub burst: Option<u32>,
     /// Maximum number of calls in flight, 1 to 10000. Absent: only the tenant's limit applies.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max_concurrent_calls: Option<u32>,
 }
@@ -100,15 +100,15 @@ pub struct PrincipalLimits {
 #[serde(rename_all = "camelCase")]
 pub struct MCPPrincipalStatus {
     /// The `metadata.generation` that this status describes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// The current credential. Absent until the first token is issued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
     /// Conditions of the principal: Ready, Reconciling, Stalled, Accepted, ResolvedRefs, CredentialCurrent,
     /// RevocationApplied, PolicyCurrent.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "conditions_schema")]
+    #[serde(default, deserialize_with = "condition::read", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "condition::conditions_schema")]
     pub conditions: Vec<Condition>,
 }
 
@@ -119,6 +119,7 @@ pub struct Credential {
     /// Name of the Secret that holds the token, in the principal's namespace.
     pub secret_name: String,
     /// Serial number of the token. Increases with every token that is issued.
+    #[serde(deserialize_with = "integer::required")]
     pub serial: i64,
     /// Time at which the token was issued.
     pub issued_at: Time,

@@ -7,8 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::argument::Argument;
-use crate::condition::conditions_schema;
+use crate::names::TOOL_NAME;
 use crate::reference::Reference;
+use crate::{condition, integer};
 
 /// A set of tools of one server, with restrictions on their arguments. It grants nothing until a principal holds it.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -49,7 +50,7 @@ pub struct MCPScopeSpec {
 #[serde(rename_all = "camelCase")]
 pub struct ScopedTool {
     /// Name of the tool in the server's catalogue.
-    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_./-]+$"))]
+    #[schemars(length(min = 1, max = TOOL_NAME.max_length), regex(pattern = TOOL_NAME.pattern))]
     pub name: String,
     /// Arguments that may be sent, at most 32. Each value must satisfy both the rule here and the rule in the
     /// catalogue. Absent: all arguments, as in the catalogue. Empty list: no arguments.
@@ -63,10 +64,10 @@ pub struct ScopedTool {
 #[serde(rename_all = "camelCase")]
 pub struct MCPScopeStatus {
     /// The `metadata.generation` that this status describes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Conditions of the scope: Ready, Reconciling, Stalled, Accepted, ResolvedRefs, PolicyCurrent.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "conditions_schema")]
+    #[serde(default, deserialize_with = "condition::read", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "condition::conditions_schema")]
     pub conditions: Vec<Condition>,
 }

@@ -23,6 +23,9 @@ pub const CALL_PATH: &str = "/v1/call";
 pub const EPOCH_HEADER: &str = "mcp-fleet-epoch";
 /// Media type of calls and of their events.
 pub const MEDIA_TYPE: &str = "application/x-ndjson";
+/// Bytes of [`ShimEvent::Progress`] lines that one call may have. The shim drops further progress; the gateway ends a
+/// call with more.
+pub const MAX_PROGRESS_BYTES: usize = 1 << 20;
 
 /// The first line of a call.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -2,9 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::ffi::OsString;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+
+use mcp_pod::shim::sandbox::{Profile, spawn};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+const MCP_POD: &str = env!("CARGO_BIN_EXE_mcp-pod");
 
 /// A directory outside /tmp with a workspace, a private directory and a file of the image.
 struct Fixture {
@@ -26,20 +35,20 @@ impl Fixture {
         self.root.path().join(name)
     }
 
+    /// Runs a command in the sandbox, with this test as its monitor.
     fn run(&self, command: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
-            .arg("sandbox-exec")
-            .arg("--workspace")
-            .arg(self.path("workspace"))
-            .arg("--private")
-            .arg(self.path("private"))
-            .arg("--")
-            .args(command)
-            .current_dir(self.path("workspace"))
-            .env("ROOT", self.root.path())
-            .env("HOME", "/tmp")
-            .output()
-            .unwrap()
+        let profile = Profile {
+            workspace: Some(self.path("workspace")),
+            private: vec![self.path("private")],
+            max_processes: 1000,
+        };
+        let command: Vec<_> = command.iter().map(OsString::from).collect();
+        let (child, _monitor) = spawn(Path::new(MCP_POD), &profile, &command, |command| {
+            command.current_dir(self.path("workspace")).env("ROOT", self.root.path()).env("HOME", "/tmp");
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        })
+        .unwrap();
+        child.wait_with_output().unwrap()
     }
 
     /// Runs Python code with the helpers and returns what it printed.
@@ -214,7 +223,7 @@ print(resource.getrlimit(resource.RLIMIT_CORE), resource.getrlimit(resource.RLIM
     );
     assert_eq!(
         seen,
-        "-15\nok\nok\n['0000000000000000', '0000000000000000', '0000000000000000', '0000000000000000', '1', '2', '3']\n(0, 0) (4096, 4096)"
+        "-15\nok\nok\n['0000000000000000', '0000000000000000', '0000000000000000', '0000000000000000', '1', '2', '4']\n(0, 0) (4096, 4096)"
     );
 }
 
@@ -268,13 +277,9 @@ print(errno.errorcode[-function()])
 #[test]
 fn descriptors_are_not_inherited() {
     let fixture = Fixture::new();
-    let script = format!(
-        "exec 7<{} ; exec {} sandbox-exec --private {} -- /bin/ls /proc/self/fd",
-        fixture.path("private").display(),
-        env!("CARGO_BIN_EXE_mcp-pod"),
-        fixture.path("private").display()
-    );
-    let output = Command::new("/bin/bash").args(["-c", &script]).output().unwrap();
+    let leaked = std::fs::File::open(fixture.path("private")).unwrap();
+    fcntl_setfd(&leaked, FdFlags::empty()).unwrap();
+    let output = fixture.run(&["/bin/ls", "/proc/self/fd"]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n1\n2\n3\n", "descriptor 3 is opened by ls");
 }
 
@@ -293,16 +298,74 @@ fn node_runs_and_starts_children() {
 
 #[test]
 fn nothing_runs_if_the_sandbox_cannot_be_set_up() {
-    for (workspace, private) in
-        [("/", "/mcp-fleet"), ("/does/not/exist", "/mcp-fleet"), ("/usr", "/usr/bin"), ("/var", "/tmp/x")]
-    {
-        let output = Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
-            .args(["sandbox-exec", "--workspace", workspace, "--private", private, "--", "/bin/echo", "ran"])
+    let (socket, _monitor) = pair();
+    let (unmonitored, _) = pair();
+    let file: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+    fcntl_setfd(&file, FdFlags::empty()).unwrap();
+    let [number, unmonitored, file] = [&socket, &unmonitored, &file].map(|fd| fd.as_raw_fd().to_string());
+    for (monitor, workspace, private) in [
+        (&*number, "/", "/mcp-fleet"),
+        (&number, "/does/not/exist", "/mcp-fleet"),
+        (&number, "/usr", "/usr/bin"),
+        (&number, "/var", "/tmp/x"),
+        (&unmonitored, "/opt", "/mcp-fleet"),
+        (&file, "/opt", "/mcp-fleet"),
+        ("1", "/opt", "/mcp-fleet"),
+        ("999", "/opt", "/mcp-fleet"),
+    ] {
+        let output = Command::new(MCP_POD)
+            .args(["sandbox-exec", "--monitor", monitor, "--workspace", workspace, "--private", private])
+            .args(["--", "/bin/echo", "ran"])
             .output()
             .unwrap();
-        assert_eq!(output.status.code(), Some(125), "{workspace}");
+        assert_eq!(output.status.code(), Some(125), "{monitor} {workspace}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty());
     }
+    let output = Command::new(MCP_POD).args(["sandbox-exec", "--", "/bin/echo", "ran"]).output().unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty(), "without a monitor");
+}
+
+/// Returns a socket that a child process inherits, and its other end.
+fn pair() -> (OwnedFd, OwnedFd) {
+    let (socket, other) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    fcntl_setfd(&socket, FdFlags::empty()).unwrap();
+    (socket, other)
+}
+
+#[test]
+fn without_its_monitor_a_program_cannot_create_processes_or_threads() {
+    let (socket, monitor) = pair();
+    let program = format!(
+        r#"{HELPERS}
+import threading
+print("started", flush=True)
+sys.stdin.readline()
+attempt(os.fork)
+attempt(lambda: os.posix_spawn("/bin/true", ["true"], {{}}))
+attempt(lambda: call(57))  # fork
+attempt(lambda: call(58))  # vfork
+try:
+    threading.Thread(target=print).start(); print("ok")
+except RuntimeError as e:
+    print(e)
+"#
+    );
+    let mut child = Command::new(MCP_POD)
+        .args(["sandbox-exec", "--monitor", &socket.as_raw_fd().to_string(), "--", "/usr/bin/python3", "-c", &program])
+        .env("ROOT", "/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(socket);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "started");
+    // The listener was not received yet, and is closed with the socket.
+    drop(monitor);
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let seen: Vec<_> = lines.collect();
+    assert_eq!(seen, ["ENOSYS", "ENOSYS", "ENOSYS", "ENOSYS", "can't start new thread"]);
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

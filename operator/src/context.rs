@@ -1,4 +1,4 @@
-//! What every controller is given.
+//! What the parts of one replica share.
 
 use std::sync::Arc;
 
@@ -14,28 +14,24 @@ use crate::kubernetes::leader::Leadership;
 use crate::shared_state::SharedState;
 use crate::telemetry::Metrics;
 
-/// Shared by all controllers, the compiler and the control server of one replica.
+/// Clients, caches and state that the controllers, the policy publisher and the control server of one replica share.
 #[derive(Clone)]
 pub(crate) struct Context {
-    /// The API server.
+    /// Client of the API server.
     pub client: Client,
-    /// The flags.
     pub config: Arc<Config>,
-    /// The certificate authority; the same on all replicas.
+    /// Certificate authority, the same on all replicas.
     pub ca: Arc<Authority>,
-    /// The tenants' signing and session keys.
+    /// Signing and session keys of the tenants.
     pub keys: KeyStore,
-    /// The revocations that were ever asked for.
+    /// Revocations that are in force.
     pub revocations: Revocations,
-    /// What the API server holds.
     pub cache: Cache,
-    /// Writes Events.
     pub events: Events,
-    /// Verdicts and tenant states, from the compiler and the stream.
+    /// Results of the compiler and the control server, which status shows.
     pub shared_state: Arc<SharedState>,
     /// Whether this replica leads.
     pub leadership: Leadership,
-    /// Metrics, and the registry to add more.
     pub metrics: Metrics,
 }
 
@@ -52,7 +48,7 @@ impl Context {
         use clap::Parser as _;
         let config = Config::parse_from(["operator", "--mcp-pod-image=mcp-pod:dev"]);
         let (certificate, key) = Authority::generate(jiff::Timestamp::now()).unwrap();
-        let (cache, watches) = crate::kubernetes::cache::run(&client);
+        let (cache, watches) = crate::kubernetes::cache::start(&client);
         let watches = tokio::spawn(watches);
         let filled = tokio::time::timeout(std::time::Duration::from_secs(5), cache.wait_until_filled()).await;
         assert!(filled.expect("the cache was not filled"));

@@ -1,6 +1,6 @@
-//! Error texts.
+//! The text of an error with its causes.
 
-/// An error with everything that caused it, in one line. What the API server said is taken as it said it.
+/// Returns an error with all its causes, in one line. A message of the API server ends the line: it is complete.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);

@@ -3,7 +3,7 @@
 //! Start at [`run`]: one replica, from start to end. The leader runs the `controllers`, which apply what the resources
 //! declare and write their status, and `policy`, which compiles the same resources into one policy per tenant.
 //! `control_server` pushes policies to the gateways and answers their requests for budget from the `ledger`.
-//! `shared_state` holds what these parts tell each other, `credentials` makes keys, certificates and tokens, and
+//! `shared_state` holds the results that these parts share, `credentials` issues keys, certificates and tokens, and
 //! [`kubernetes`] is what all of them use to read and write API objects.
 
 pub mod config;
@@ -22,3 +22,5 @@ pub mod run;
 mod shared_state;
 mod tasks;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;

@@ -1,7 +1,7 @@
 //! One replica of the operator, from start to end.
 //!
 //! Every replica serves health, metrics and the control port, and keeps its cache filled. The one that holds the Lease
-//! also [leads](crate::lead), and stops leading at once when it cannot renew. At shutdown it stops leading first and then
+//! also leads (`lead`), and stops leading at once when it cannot renew. At shutdown it stops leading first and then
 //! releases the Lease, so that the next leader starts without a wait.
 
 use std::sync::Arc;
@@ -36,7 +36,7 @@ use crate::telemetry::Metrics;
 /// How long open control streams may take to end at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a replica stopped before it was told to.
+/// Why a replica stopped although `stop` was not cancelled.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// Two metrics have the same name.
@@ -66,7 +66,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         () = stop.cancelled() => return Ok(()),
     };
     let tls = control_server::server_config(&authority, &config)?;
-    let (cache, watches) = cache::run(&client);
+    let (cache, watches) = cache::start(&client);
     let watches = tokio::spawn(watches);
     let (elected, leadership) = Leadership::channel();
     let ctx = Arc::new(Context {

@@ -1,4 +1,4 @@
-//! Logs, as JSON lines on stderr, and the metrics of the controllers.
+//! Logs as JSON lines on stderr, and the metrics of the controllers.
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use tracing_subscriber::EnvFilter;
@@ -7,25 +7,25 @@ use tracing_subscriber::EnvFilter;
 pub fn init() {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,kube_client=warn,kube_runtime=warn,h2=warn"));
-    // A second call in one process (tests) keeps the first subscriber.
+    // Fails if a subscriber is set already, as in tests.
     let _ = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
 
-/// The metrics of the controllers, and the registry to which other parts add theirs.
+/// Metrics of the controllers, and the registry of all metrics.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Everything that `/metrics` shows.
+    /// Registry of everything that `/metrics` shows.
     pub registry: Registry,
-    /// Reconciles by controller and outcome (`ok`, `error`).
+    /// Number of reconciles by controller and result (`ok`, `error`).
     pub reconciles: IntCounterVec,
-    /// Seconds that a reconcile took.
+    /// Duration of reconciles by controller, in seconds.
     pub reconcile_seconds: HistogramVec,
     /// 1 on the replica that leads.
     pub leader: prometheus::IntGauge,
 }
 
 impl Metrics {
-    /// Registers all of them.
+    /// Creates a registry with these metrics.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let reconciles = IntCounterVec::new(

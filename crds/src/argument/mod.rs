@@ -6,9 +6,12 @@
 mod convert;
 mod rule;
 
+use mcp_fleet_policy::rules::forms::ARGUMENT_NAME;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::integer;
 
 pub use convert::{ArgumentError, arguments};
 pub use rule::{
@@ -23,8 +26,8 @@ pub type Argument = Property<Value<Value<Plain>>>;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", bound(deserialize = "V: DeserializeOwned", serialize = "V: Serialize"))]
 pub struct Property<V> {
-    /// Name of the argument or property, 1 to 128 characters.
-    #[schemars(length(min = 1, max = 128))]
+    /// Name of the argument or property: 1 to 128 characters, no control characters.
+    #[schemars(length(min = 1, max = ARGUMENT_NAME.max_length), regex(pattern = ARGUMENT_NAME.pattern))]
     pub name: String,
     /// If true, a call without this argument or property is refused. Default: false.
     #[serde(default)]
@@ -73,6 +76,7 @@ pub struct Items<V> {
     /// Rule for every item.
     pub items: Box<V>,
     /// Maximum number of items, 1 to 10000.
+    #[serde(deserialize_with = "integer::required")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max_items: u32,
 }

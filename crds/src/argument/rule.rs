@@ -1,7 +1,11 @@
 //! Rules for values that hold no other values: the members of the union of argument types.
 
+use mcp_fleet_policy::json::MAX_INTEGER;
+use mcp_fleet_policy::rules::forms::{DECIMAL, EXTENSION, MAX_PATTERN, ROOT, VALUE};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::integer;
 
 /// Type of a value that may hold other values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -73,13 +77,15 @@ pub struct PlainRules {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PathRule {
-    /// Directories, 1 to 8: absolute paths without `.`, `..`, `//` or a trailing slash. The value must be one of them
-    /// or a path below one. Symbolic links are not followed: a path through a link is refused.
-    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 256), regex(pattern = "^/")), extend("x-kubernetes-list-type" = "set"))]
+    /// Directories, 1 to 8: absolute paths of at most 256 characters, without `.`, `..`, `//` or a trailing slash, without
+    /// `*`, `?`, `[`, `{`, backslashes or control characters, and without names that begin with `~`. The value must be one
+    /// of them or a path below one. Symbolic links are not followed: a path through a link is refused.
+    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = ROOT.max_length), regex(pattern = ROOT.pattern)), extend("x-kubernetes-list-type" = "set"))]
     pub within: Vec<String>,
-    /// Accepted file name extensions, at most 32, without the dot, such as `md`. Empty: any name is accepted.
+    /// Accepted file name extensions, at most 32, without the leading dot, such as `md` or `tar.gz`: letters, digits, `_`,
+    /// `+` and `-`, with dots only between them, at most 32 characters. Empty: any name is accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(min = 1, max = 32), regex(pattern = "^[A-Za-z0-9_+-]+$")), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(max = 32), inner(length(min = 1, max = EXTENSION.max_length), regex(pattern = EXTENSION.pattern)), extend("x-kubernetes-list-type" = "set"))]
     pub extensions: Vec<String>,
     /// Whether a name below the directory may begin with a dot: Deny or Allow. Default: Deny.
     #[serde(default)]
@@ -100,8 +106,8 @@ pub enum DotFiles {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnumValues {
-    /// Accepted strings, 1 to 128, each of at most 1024 characters.
-    #[schemars(length(min = 1, max = 128), inner(length(max = 1024)), extend("x-kubernetes-list-type" = "set"))]
+    /// Accepted strings, 1 to 128, each of at most 1024 characters and without U+0000.
+    #[schemars(length(min = 1, max = 128), inner(length(max = 1024), regex(pattern = VALUE.pattern)), extend("x-kubernetes-list-type" = "set"))]
     pub values: Vec<String>,
 }
 
@@ -110,12 +116,13 @@ pub struct EnumValues {
 #[serde(rename_all = "camelCase")]
 pub struct StringRule {
     /// Maximum length in characters (Unicode scalar values), 1 to 4000000.
+    #[serde(deserialize_with = "integer::required")]
     #[schemars(range(min = 1, max = 4_000_000))]
     pub max_length: u32,
     /// Regular expression that the whole string must match. Must begin with ^ and end with $, in ECMA-262 syntax
     /// without look-around, back references, flags or property classes. Absent: any string.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 1024))]
+    #[schemars(length(min = 2, max = MAX_PATTERN))]
     pub pattern: Option<String>,
     /// Whether the value may begin with a dash, which a command line could read as an option: Deny or Allow. Default:
     /// Deny.
@@ -138,10 +145,12 @@ pub enum Dash {
 #[serde(rename_all = "camelCase")]
 pub struct IntegerRange {
     /// Smallest accepted number, at least -9007199254740991, which is -(2^53 - 1).
-    #[schemars(range(min = -9_007_199_254_740_991_i64, max = 9_007_199_254_740_991_i64))]
+    #[serde(deserialize_with = "integer::required")]
+    #[schemars(range(min = -MAX_INTEGER, max = MAX_INTEGER))]
     pub minimum: i64,
     /// Largest accepted number, at most 9007199254740991, which is 2^53 - 1.
-    #[schemars(range(min = -9_007_199_254_740_991_i64, max = 9_007_199_254_740_991_i64))]
+    #[serde(deserialize_with = "integer::required")]
+    #[schemars(range(min = -MAX_INTEGER, max = MAX_INTEGER))]
     pub maximum: i64,
 }
 
@@ -150,10 +159,10 @@ pub struct IntegerRange {
 #[serde(rename_all = "camelCase")]
 pub struct NumberRange {
     /// Smallest accepted number: a decimal string such as "-0.5".
-    #[schemars(length(min = 1, max = 32), regex(pattern = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?$"))]
+    #[schemars(length(min = 1, max = DECIMAL.max_length), regex(pattern = DECIMAL.pattern))]
     pub minimum: String,
     /// Largest accepted number: a decimal string such as "0.5".
-    #[schemars(length(min = 1, max = 32), regex(pattern = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?$"))]
+    #[schemars(length(min = 1, max = DECIMAL.max_length), regex(pattern = DECIMAL.pattern))]
     pub maximum: String,
 }
 
@@ -161,13 +170,13 @@ pub struct NumberRange {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Constant {
-    /// The value as a string.
+    /// The value as a string, at most 4096 characters, without U+0000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 4096))]
+    #[schemars(length(max = VALUE.max_length), regex(pattern = VALUE.pattern))]
     pub string: Option<String>,
-    /// The value as a whole number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = -9_007_199_254_740_991_i64, max = 9_007_199_254_740_991_i64))]
+    /// The value as a whole number, at most 9007199254740991 (2^53 - 1) from zero.
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -MAX_INTEGER, max = MAX_INTEGER))]
     pub integer: Option<i64>,
     /// The value as a boolean.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,12 +1,14 @@
 //! The CustomResourceDefinitions as they are shipped: the derived schemas plus what a derive macro cannot express.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 use kube::CustomResourceExt as _;
+use mcp_fleet_policy::units::{Bytes, Limits, Window};
 use serde_json::{Value, json};
 
-use crate::names::MAX_NAME;
+use crate::names::{DNS_1035, MAX_NAME, RUNTIME_NAMESPACE_SUFFIX};
+use crate::time::TIME;
 use crate::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPServer, MCPTenant, union};
 
 /// Returns the definitions of all kinds.
@@ -14,9 +16,14 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     let mut tenant = with_name_rule(MCPTenant::crd());
     for root in roots(&mut tenant) {
         root.x_kubernetes_validations.get_or_insert_default().push(rule(
-            "has(self.spec.runtimeNamespace) || self.metadata.name + '-mcp' != self.spec.__namespace__.name",
-            "namespace.name must differ from the runtime namespace, which defaults to the tenant's name followed by \
-             -mcp; choose another name or set runtimeNamespace",
+            format!(
+                "has(self.spec.runtimeNamespace) || self.metadata.name + '{RUNTIME_NAMESPACE_SUFFIX}' != \
+                 self.spec.__namespace__.name"
+            ),
+            format!(
+                "namespace.name must differ from the runtime namespace, which defaults to the tenant's name followed by \
+                 {RUNTIME_NAMESPACE_SUFFIX}; choose another name or set runtimeNamespace"
+            ),
         ));
     }
     let with_tools = [MCPServer::crd(), MCPScope::crd()].map(|crd| with_argument_rules(with_name_rule(crd)));
@@ -26,8 +33,44 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 
 /// Returns the value of `x-kubernetes-validations` for pairs of a CEL expression that must be true and a message that
 /// says what to do if it is not.
-pub(crate) fn rules(pairs: &[(&str, &str)]) -> Value {
-    pairs.iter().map(|(rule, message)| json!({"rule": rule, "message": message})).collect()
+pub(crate) fn rules<T: AsRef<str>>(pairs: &[(T, T)]) -> Value {
+    pairs.iter().map(|(rule, message)| json!({"rule": rule.as_ref(), "message": message.as_ref()})).collect()
+}
+
+/// Returns a rule with its message, to be listed with generated ones.
+pub(crate) fn cel(rule: &str, message: &str) -> (String, String) {
+    (rule.to_owned(), message.to_owned())
+}
+
+/// Returns the rule on the object that holds `field`, a path below `spec`, that its duration is within limits.
+pub(crate) fn duration_within(field: &str, Limits { min, max }: Limits<Window>) -> (String, String) {
+    let value = format!("duration(self.{})", last(field));
+    (
+        format!("{value} >= duration('{min}') && {value} <= duration('{max}')"),
+        format!("{field} must be between {min} and {max}"),
+    )
+}
+
+/// Returns the rule on the object that holds `field`, a path below `spec`, that its duration is not too short.
+pub(crate) fn duration_at_least(field: &str, min: Window, reason: &str) -> (String, String) {
+    (
+        format!("duration(self.{}) >= duration('{min}')", last(field)),
+        format!("{field} must be at least {min}, {reason}"),
+    )
+}
+
+/// Returns the rule on the object that holds `field`, a path below `spec`, that its size is within limits.
+pub(crate) fn size_within(field: &str, Limits { min, max }: Limits<Bytes>) -> (String, String) {
+    let compared = format!("quantity(self.{}).compareTo", last(field));
+    (
+        format!("{compared}(quantity('{min}')) >= 0 && {compared}(quantity('{max}')) <= 0"),
+        format!("{field} must be between {min} and {max}"),
+    )
+}
+
+/// Returns the last part of the path of a field.
+fn last(field: &str) -> &str {
+    field.rsplit('.').next().unwrap_or(field)
 }
 
 fn rule(expression: impl Into<String>, message: impl Into<String>) -> ValidationRule {
@@ -44,9 +87,7 @@ fn with_name_rule(mut crd: CustomResourceDefinition) -> CustomResourceDefinition
     let kind = crd.spec.names.kind.clone();
     for root in roots(&mut crd) {
         root.x_kubernetes_validations.get_or_insert_default().push(rule(
-            format!(
-                "self.metadata.name.size() <= {MAX_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"
-            ),
+            format!("self.metadata.name.size() <= {MAX_NAME} && self.metadata.name.matches('{DNS_1035}')"),
             format!(
                 "the name of an {kind} must be at most {MAX_NAME} characters, begin with a letter, and hold only lower \
                  case letters, digits and dashes: Services and Secrets are named after it"
@@ -99,10 +140,24 @@ fn tidy(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
 fn tidy_schema(schema: &mut JSONSchemaProps) {
     // Makes null the same as an absent field: the API server prunes it before it applies defaults and rules.
     schema.nullable = None;
-    // Kubernetes warns about formats that it does not know. The ranges express the same limits.
-    if schema.format.as_deref().is_some_and(|format| format.starts_with("uint")) {
-        schema.format = None;
-        schema.minimum = schema.minimum.or(Some(0.0));
+    match schema.format.as_deref() {
+        // Kubernetes warns about formats that it does not know.
+        Some("uint32") => {
+            schema.format = None;
+            within(schema, 0.0, Some(f64::from(u32::MAX)));
+        }
+        // The API server admits no integer beyond 64 bits with a sign.
+        Some("uint64") => {
+            schema.format = None;
+            within(schema, 0.0, None);
+        }
+        // Kubernetes does not check this format.
+        Some("int32") => within(schema, f64::from(i32::MIN), Some(f64::from(i32::MAX))),
+        Some("date-time") => {
+            schema.pattern = Some(TIME.pattern.to_owned());
+            schema.max_length = i64::try_from(TIME.max_length).ok();
+        }
+        _ => {}
     }
     // `kubectl explain` wraps lines itself.
     if let Some(description) = schema.description.as_mut() {
@@ -113,6 +168,15 @@ fn tidy_schema(schema: &mut JSONSchemaProps) {
     if let Some(items) = items(schema) {
         tidy_schema(items);
     }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = schema.additional_properties.as_mut() {
+        tidy_schema(values);
+    }
+}
+
+/// Sets the limits of an integer where the schema has none.
+fn within(schema: &mut JSONSchemaProps, minimum: f64, maximum: Option<f64>) {
+    schema.minimum = schema.minimum.or(Some(minimum));
+    schema.maximum = schema.maximum.or(maximum);
 }
 
 #[cfg(test)]

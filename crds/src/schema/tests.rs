@@ -1,18 +1,24 @@
 //! Properties that all definitions must have.
 #![allow(clippy::unwrap_used)]
 
+use mcp_fleet_policy::units::{Micros, limits};
+
 use super::*;
 
 /// Calls `visit` with the path of every field below `schema`.
 fn walk(schema: &JSONSchemaProps, path: &str, visit: &mut impl FnMut(&str, &JSONSchemaProps)) {
-    for (name, field) in schema.properties.iter().flatten() {
-        let path = format!("{path}.{name}");
+    let fields = schema.properties.iter().flatten().map(|(name, field)| (format!("{path}.{name}"), field));
+    let items = match &schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => Some((format!("{path}[]"), &**items)),
+        _ => None,
+    };
+    let values = match &schema.additional_properties {
+        Some(JSONSchemaPropsOrBool::Schema(values)) => Some((format!("{path}[*]"), &**values)),
+        _ => None,
+    };
+    for (path, field) in fields.chain(items).chain(values) {
         visit(&path, field);
         walk(field, &path, visit);
-        if let Some(JSONSchemaPropsOrArray::Schema(items)) = &field.items {
-            visit(&format!("{path}[]"), items);
-            walk(items, &format!("{path}[]"), visit);
-        }
     }
 }
 
@@ -31,7 +37,7 @@ fn walk_specs(mut visit: impl FnMut(&str, &JSONSchemaProps)) {
 fn kubectl_explain_has_a_description_for_every_field() {
     let mut undescribed = Vec::new();
     walk_specs(|path, field| {
-        if field.description.is_none() && !path.ends_with("[]") {
+        if field.description.is_none() && !path.ends_with(']') {
             undescribed.push(path.to_owned());
         }
     });
@@ -69,6 +75,62 @@ fn every_field_that_users_write_is_bounded() {
         }
     });
     assert!(unbounded.is_empty(), "fields without bounds: {unbounded:#?}");
+}
+
+#[test]
+fn descriptions_name_the_limits_and_the_default_of_their_field() {
+    let mut missing = Vec::new();
+    walk_specs(|path, field| {
+        let described = path.starts_with("MCPLedger") || path.ends_with(']');
+        // A list without duplicates is limited by the number of values that there are.
+        let closed = matches!(&field.items, Some(JSONSchemaPropsOrArray::Schema(items)) if items.enum_.is_some());
+        if described || closed {
+            return;
+        }
+        let description = field.description.clone().unwrap_or_default();
+        let words: Vec<_> = description.split([' ', ',', ';']).map(|word| word.trim_matches(['.', ':', '-'])).collect();
+        let sizes = [field.max_items, field.max_properties].into_iter().flatten().map(|limit| limit.to_string());
+        let values = [field.minimum, field.maximum].into_iter().flatten().map(|limit| limit.abs().to_string());
+        let limits = sizes.chain(values).filter(|limit| limit != "0" && !words.contains(&limit.as_str()));
+        missing.extend(limits.map(|limit| format!("{path}: {limit}")));
+        let default = match field.default.as_ref().map(|default| &default.0) {
+            Some(Value::Object(_)) | None => return,
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        };
+        if !description.contains(&format!("Default: {default}.")) {
+            missing.push(format!("{path}: Default: {default}."));
+        }
+    });
+    assert!(missing.is_empty(), "limits and defaults that are not described: {missing:#?}");
+}
+
+#[test]
+fn descriptions_name_the_limits_of_amounts_sizes_and_durations() {
+    fn texts<T: ToString>(Limits { min, max }: Limits<T>) -> [String; 2] {
+        [min.to_string(), max.to_string()]
+    }
+    let limited = [
+        ("MCPServer.limits.timeout", texts(limits::CALL_TIMEOUT)),
+        ("MCPServer.limits.maxRequestSize", texts(limits::REQUEST_SIZE)),
+        ("MCPServer.limits.maxResponseSize", texts(limits::RESPONSE_SIZE)),
+        ("MCPTenant.credentials.lifetime", texts(limits::TOKEN_LIFETIME)),
+        ("MCPTenant.credentials.overlap", [limits::MIN_TOKEN_OVERLAP.to_string(), "lifetime".to_owned()]),
+        ("MCPTenant.policy.staleAfter.read", texts(limits::STALE_AFTER)),
+        ("MCPTenant.policy.staleAfter.write", texts(limits::STALE_AFTER)),
+        ("MCPTenant.spendLimit.amount", ["six decimals".to_owned(), Micros::MAX.to_string()]),
+        ("MCPServer.tools[].price.perCall", ["six decimals".to_owned(), Micros::MAX.to_string()]),
+        ("MCPBudget.amount", ["six decimals".to_owned(), Micros::MAX.to_string()]),
+    ];
+    let mut found = 0;
+    walk_specs(|path, field| {
+        for (_, texts) in limited.iter().filter(|(name, _)| *name == path) {
+            found += 1;
+            let description = field.description.clone().unwrap_or_default();
+            assert!(texts.iter().all(|text| description.contains(text)), "{path}: {texts:?}: {description}");
+        }
+    });
+    assert_eq!(found, limited.len());
 }
 
 #[test]

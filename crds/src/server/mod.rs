@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
-use mcp_fleet_policy::units::{Bytes, Window};
+use mcp_fleet_policy::rules::forms::VALUE;
+use mcp_fleet_policy::units::{Bytes, Window, limits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use tool::{Price, Tool};
 
-use crate::condition::conditions_schema;
-use crate::schema::rules;
+use crate::quantity::QuantitySchema;
+use crate::schema::{duration_within, rules, size_within};
+use crate::{condition, integer};
 
 /// An MCP server of a tenant, and the catalogue of its tools. Callers can use only tools that the catalogue declares.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -46,7 +48,7 @@ pub struct MCPServerSpec {
     /// Where the program of the server comes from.
     pub source: Source,
     /// Number of pods, 0 to 16; at most 1 if `workspace` is set. 0 stops the server. Default: 1.
-    #[serde(default = "default_replicas")]
+    #[serde(default = "default_replicas", deserialize_with = "integer::required")]
     #[schemars(range(min = 0, max = 16))]
     pub replicas: u32,
     /// A persistent directory that the program may write to. It outlives the pods and is deleted with the MCPServer.
@@ -96,8 +98,8 @@ pub struct Stdio {
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._:/@\-]*$"))]
     pub image: String,
     /// The program and its arguments, at most 64 strings. Required, because the image's entrypoint is not used. No
-    /// shell runs, and `$(NAME)` is not expanded.
-    #[schemars(length(min = 1, max = 64), inner(length(max = 4096)), extend("x-kubernetes-list-type" = "atomic"))]
+    /// shell runs, and `$(NAME)` is not expanded. Each string has at most 4096 characters and no U+0000.
+    #[schemars(length(min = 1, max = 64), inner(length(max = 4096), regex(pattern = VALUE.pattern)), extend("x-kubernetes-list-type" = "atomic"))]
     pub command: Vec<String>,
     /// Environment variables of the program, at most 64. They override the defaults of PATH, HOME (/tmp) and TMPDIR
     /// (/tmp). Do not put secrets here: everyone who can read this object can read them.
@@ -116,8 +118,8 @@ pub struct EnvVar {
     /// Name of the variable: letters, digits and underscores, not beginning with a digit. At most 128 characters.
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
     pub name: String,
-    /// Value of the variable, at most 4096 characters.
-    #[schemars(length(max = 4096))]
+    /// Value of the variable, at most 4096 characters, without U+0000.
+    #[schemars(length(max = 4096), regex(pattern = VALUE.pattern))]
     pub value: String,
 }
 
@@ -125,13 +127,13 @@ pub struct EnvVar {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
-    /// Upper limits of the container's resources: `cpu`, `memory`, `ephemeral-storage`.
+    /// Upper limits of the container's resources, at most 8: `cpu`, `memory`, `ephemeral-storage`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 8))]
+    #[schemars(with = "BTreeMap<String, QuantitySchema>", extend("maxProperties" = 8))]
     pub limits: BTreeMap<String, Quantity>,
-    /// Resources that the scheduler reserves for the container. Default: the same as limits.
+    /// Resources that the scheduler reserves for the container, at most 8. Default: the same as limits.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 8))]
+    #[schemars(with = "BTreeMap<String, QuantitySchema>", extend("maxProperties" = 8))]
     pub requests: BTreeMap<String, Quantity>,
 }
 
@@ -151,6 +153,7 @@ pub struct Workspace {
     #[schemars(length(min = 2, max = 256), regex(pattern = "^/[^:\\x00]+$"))]
     pub mount_path: String,
     /// Size of the volume: a quantity such as 1Gi. The volume uses the cluster's default StorageClass.
+    #[schemars(with = "QuantitySchema")]
     pub storage: Quantity,
 }
 
@@ -158,11 +161,9 @@ pub struct Workspace {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("duration(self.timeout) >= duration('100ms') && duration(self.timeout) <= duration('1h')", "limits.timeout must be between 100ms and 1h"),
-    ("quantity(self.maxRequestSize).compareTo(quantity('1Ki')) >= 0 && quantity(self.maxRequestSize).compareTo(quantity('16Mi')) <= 0",
-     "limits.maxRequestSize must be between 1Ki and 16Mi"),
-    ("quantity(self.maxResponseSize).compareTo(quantity('1Ki')) >= 0 && quantity(self.maxResponseSize).compareTo(quantity('64Mi')) <= 0",
-     "limits.maxResponseSize must be between 1Ki and 64Mi"),
+    duration_within("limits.timeout", limits::CALL_TIMEOUT),
+    size_within("limits.maxRequestSize", limits::REQUEST_SIZE),
+    size_within("limits.maxResponseSize", limits::RESPONSE_SIZE),
 ])))]
 pub struct ServerLimits {
     /// Longest time that the gateway waits for the result of a call: a duration from 100ms to 1h. Default: 30s.
@@ -176,7 +177,7 @@ pub struct ServerLimits {
     #[serde(default = "default_max_response")]
     pub max_response_size: Bytes,
     /// Maximum number of calls in flight over all principals, 1 to 10000. Default: 16.
-    #[serde(default = "default_concurrency")]
+    #[serde(default = "default_concurrency", deserialize_with = "integer::required")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max_concurrent_calls: u32,
 }
@@ -213,19 +214,19 @@ impl Default for ServerLimits {
 #[serde(rename_all = "camelCase")]
 pub struct MCPServerStatus {
     /// The `metadata.generation` that this status describes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Number of tools in the catalogue that is in force.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub tools: Option<i32>,
     /// URL of the server's MCP endpoint on the tenant's gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Number of pods that are ready.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
     /// Conditions of the server: Ready, Reconciling, Stalled, Accepted, PolicyCurrent.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "conditions_schema")]
+    #[serde(default, deserialize_with = "condition::read", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "condition::conditions_schema")]
     pub conditions: Vec<Condition>,
 }

@@ -6,13 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::argument::Argument;
+use crate::names::TOOL_NAME;
 
 /// A tool in the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tool {
     /// Name of the tool, exactly as the server reports it. At most 128 characters.
-    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_./-]+$"))]
+    #[schemars(length(min = 1, max = TOOL_NAME.max_length), regex(pattern = TOOL_NAME.pattern))]
     pub name: String,
     /// Effect of the tool. Read: changes nothing. Write: creates or changes something. Destructive: destroys something
     /// that cannot be recovered. The server's own annotations on the tool are ignored.

@@ -8,14 +8,16 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use mcp_fleet_policy::model::Period;
-use mcp_fleet_policy::units::{Currency, Micros, Window};
+use mcp_fleet_policy::units::{Currency, Micros, Window, limits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use status::{GatewayStatus, MCPTenantStatus};
 
-use crate::names::{DNS_1035, DNS_1123};
-use crate::schema::rules;
+use crate::integer;
+use crate::names::{DNS_1035, DNS_1123, MAX_NAMESPACE, RUNTIME_NAMESPACE_SUFFIX};
+use crate::quantity::QuantitySchema;
+use crate::schema::{cel, duration_at_least, duration_within, rules};
 
 /// A tenant: isolated namespaces for MCP servers and the agents that call them, with upper limits on everything in
 /// them. Objects in the tenant's namespace can narrow these limits but never widen them.
@@ -51,12 +53,12 @@ pub struct MCPTenantSpec {
     /// Name of the namespace in which the gateway and the servers run. The operator creates it and never adopts an
     /// existing one; the tenant gets no access to it. Cannot be changed. Default: the tenant's name followed by `-mcp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = DNS_1035))]
+    #[schemars(length(min = 1, max = MAX_NAMESPACE), regex(pattern = DNS_1035))]
     pub runtime_namespace: Option<String>,
     /// Resource limits of the tenant, at most 64, named as in a ResourceQuota. A `count/*` limit on a kind of MCP Fleet
     /// applies to the tenant's namespace, every other limit to the runtime namespace. Empty: no quota.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(with = "BTreeMap<String, QuantitySchema>", extend("maxProperties" = 64))]
     pub hard: BTreeMap<String, Quantity>,
     /// Pod Security Standard enforced in the runtime namespace: Restricted or Baseline. Default: Restricted.
     #[serde(default)]
@@ -91,7 +93,7 @@ impl MCPTenant {
     /// Returns the name of the runtime namespace: as set, or the tenant's name followed by `-mcp`.
     pub fn runtime_namespace(&self) -> String {
         let name = self.metadata.name.as_deref().unwrap_or_default();
-        self.spec.runtime_namespace.clone().unwrap_or_else(|| format!("{name}-mcp"))
+        self.spec.runtime_namespace.clone().unwrap_or_else(|| format!("{name}{RUNTIME_NAMESPACE_SUFFIX}"))
     }
 }
 
@@ -106,7 +108,7 @@ impl MCPTenant {
 pub struct TenantNamespace {
     /// Name of the namespace. The operator creates it if it does not exist. Must not be default, kube-system,
     /// kube-public or kube-node-lease. Cannot be changed.
-    #[schemars(length(min = 1, max = 63), regex(pattern = DNS_1123))]
+    #[schemars(length(min = 1, max = MAX_NAMESPACE), regex(pattern = DNS_1123))]
     pub name: String,
     /// Whether the tenant may adopt an existing namespace. Labelled: yes, if its label `mcp-fleet.dev/tenant` has the
     /// tenant's name as value. Never: the operator must create the namespace. Default: Labelled.
@@ -204,12 +206,12 @@ enum SelectorOperator {
 pub struct TenantTraffic {
     /// Maximum number of calls per minute over all principals, 1 to 1000000. A sixth of them may come at once. Absent:
     /// only the principals' own limits apply.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub calls_per_minute: Option<u32>,
     /// Maximum number of calls in flight over all principals, 1 to 100000. Absent: only the principals' own limits
     /// apply.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_concurrent_calls: Option<u32>,
 }
@@ -260,9 +262,9 @@ pub enum ReferencePolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("duration(self.overlap) < duration(self.lifetime)", "credentials.overlap must be shorter than credentials.lifetime; lower overlap or raise lifetime"),
-    ("duration(self.lifetime) >= duration('1m') && duration(self.lifetime) <= duration('168h')", "credentials.lifetime must be between 1m and 168h"),
-    ("duration(self.overlap) >= duration('10s')", "credentials.overlap must be at least 10s, so that callers have time to read the new token"),
+    cel("duration(self.overlap) < duration(self.lifetime)", "credentials.overlap must be shorter than credentials.lifetime; lower overlap or raise lifetime"),
+    duration_within("credentials.lifetime", limits::TOKEN_LIFETIME),
+    duration_at_least("credentials.overlap", limits::MIN_TOKEN_OVERLAP, "so that callers have time to read the new token"),
 ])))]
 pub struct Credentials {
     /// How long a token is valid after it is issued: a duration from 1m to 168h. Default: 1h.
@@ -302,11 +304,12 @@ pub struct PolicySettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("duration(self.read) >= duration('5s') && duration(self.write) >= duration('5s') && duration(self.read) <= duration('1h') && duration(self.write) <= duration('1h')",
-     "policy.staleAfter.read and .write must be between 5s and 1h; with less than 5s, every failover of the operator would cause calls to be refused"),
+    duration_within("policy.staleAfter.read", limits::STALE_AFTER),
+    duration_within("policy.staleAfter.write", limits::STALE_AFTER),
 ])))]
 pub struct StaleAfter {
-    /// Limit for calls of tools of class Read and for listing tools: a duration from 5s to 1h. Default: 1m.
+    /// Limit for calls of tools of class Read and for listing tools: a duration from 5s to 1h. With less, every failover
+    /// of the operator would cause calls to be refused. Default: 1m.
     #[serde(default = "default_stale_read")]
     pub read: Window,
     /// Limit for calls of tools of class Write or Destructive: a duration from 5s to 1h. Default: 15s.

@@ -5,14 +5,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::budget::Spending;
-use crate::condition::conditions_schema;
+use crate::{condition, integer};
 
 /// Status of a tenant, as observed by the operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MCPTenantStatus {
     /// The `metadata.generation` that this status describes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Name of the tenant's own namespace. Absent until the operator has created or adopted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -24,7 +24,7 @@ pub struct MCPTenantStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Generation of the policy that the operator published last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub policy_generation: Option<i64>,
     /// SHA-256 digest of that policy, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,8 +38,8 @@ pub struct MCPTenantStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spending: Option<Spending>,
     /// Conditions of the tenant: Ready, Reconciling, Stalled, PolicyCurrent, Exhausted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "conditions_schema")]
+    #[serde(default, deserialize_with = "condition::read", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "condition::conditions_schema")]
     pub conditions: Vec<Condition>,
 }
 
@@ -50,5 +50,6 @@ pub struct GatewayStatus {
     /// Name of the pod, in the runtime namespace.
     pub pod: String,
     /// Policy generation that the pod has acknowledged and enforces.
+    #[serde(deserialize_with = "integer::required")]
     pub policy_generation: i64,
 }

@@ -49,7 +49,7 @@ pub(super) enum Dropped {
     Stray,
     /// A line longer than any call in flight allows.
     TooLong,
-    /// Progress that was too long, or that the caller did not read in time.
+    /// Progress that was too long, above the limit of its call, or not read by the caller in time.
     Progress,
     /// A line for the server that is not a call, dropped because the server does not read: a response to a request of the
     /// server, or a notification.

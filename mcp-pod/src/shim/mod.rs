@@ -6,12 +6,14 @@
 //! - [`http`]: the listener for calls; [`call`]: one call; [`paths`]: its path arguments.
 //! - [`server`]: keeps the server running and talks to it.
 //!
-//! One thread is enough: for a call the shim only copies bytes, and the work is done in the server.
+//! One thread is enough for calls: the shim only copies bytes, and the work is done in the server. A second thread
+//! monitors the system calls of the sandbox, so that they do not wait for calls.
 
 mod call;
 mod http;
 mod metrics;
 mod paths;
+mod processes;
 pub mod sandbox;
 mod server;
 
@@ -49,6 +51,9 @@ pub struct Args {
     /// Directories that the server must not read. --tls-dir always is one of them.
     #[arg(long = "private", value_name = "DIR", default_value = "/mcp-fleet")]
     private: Vec<PathBuf>,
+    /// Processes and threads that the server may have at a time.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    max_processes: u32,
     /// Address to listen on for calls of the gateway, with mutual TLS.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
@@ -93,9 +98,9 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let metrics = Arc::new(metrics::Metrics::new().context("failed to register metrics")?);
     let mut private = args.private;
     private.push(args.tls_dir);
+    let max_processes = usize::try_from(args.max_processes)?;
     let config = server::Config {
-        workspace: args.workspace,
-        private,
+        profile: sandbox::Profile { workspace: args.workspace, private, max_processes },
         command: args.command,
         start_timeout: Duration::from_secs(args.start_timeout),
         drain_timeout: Duration::from_secs(args.drain_timeout),

@@ -5,37 +5,54 @@
 //! `RESOLVE_NO_MAGICLINKS`). The end of a path may not exist yet, so that a tool can create files. No link can appear
 //! between the check and the server's access, because the sandbox does not let the server create or move links.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
 use crate::envelope::PathCheck;
 
-/// A path is not below its roots, or could not be checked. It is not named: argument values are kept out of details.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OutsideRoots;
+/// Why the paths of a call are refused. The text does not contain them: argument values are kept out of details.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PathRejection {
+    #[error("a path leads out of the granted roots, or through a link")]
+    Outside,
+    #[error("a path has more than {MAX_COMPONENTS} components")]
+    TooDeep,
+    #[error("the call has more than {MAX_PATHS} paths")]
+    TooMany,
+}
 
 /// Paths that are checked for one call.
 const MAX_PATHS: usize = 1000;
+/// Components of a path. The kernel looks up each of them, so this bounds the work for a path.
+const MAX_COMPONENTS: usize = 64;
 
 /// Checks all paths. The first attempt uses only the kernel's directory cache and cannot block. If the cache is not
 /// enough, the check runs on another thread.
-pub(super) async fn check(paths: Vec<PathCheck>) -> Result<(), OutsideRoots> {
+pub(super) async fn check(paths: Vec<PathCheck>) -> Result<(), PathRejection> {
     if paths.is_empty() {
         return Ok(());
     }
     if paths.len() > MAX_PATHS {
-        return Err(OutsideRoots);
+        return Err(PathRejection::TooMany);
     }
-    match check_all(&paths, ResolveFlags::CACHED) {
-        Resolution::Below => Ok(()),
-        Resolution::Outside => Err(OutsideRoots),
+    if paths.iter().any(|path| components(&path.value) > MAX_COMPONENTS) {
+        return Err(PathRejection::TooDeep);
+    }
+    let resolution = match Resolver::new(ResolveFlags::CACHED).check_all(&paths) {
         Resolution::WouldBlock => {
-            let resolution = tokio::task::spawn_blocking(move || check_all(&paths, ResolveFlags::empty())).await;
-            if matches!(resolution, Ok(Resolution::Below)) { Ok(()) } else { Err(OutsideRoots) }
+            let check = move || Resolver::new(ResolveFlags::empty()).check_all(&paths);
+            tokio::task::spawn_blocking(check).await.unwrap_or(Resolution::Outside)
         }
-    }
+        resolution => resolution,
+    };
+    if resolution == Resolution::Below { Ok(()) } else { Err(PathRejection::Outside) }
+}
+
+/// Returns the number of components of an absolute path.
+fn components(path: &str) -> usize {
+    memchr::memchr_iter(b'/', path.as_bytes()).count()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,24 +62,78 @@ enum Resolution {
     WouldBlock,
 }
 
-fn check_all(paths: &[PathCheck], how: ResolveFlags) -> Resolution {
-    paths
-        .iter()
-        .map(|path| check_one(path, how))
-        .find(|resolution| *resolution != Resolution::Below)
-        .unwrap_or(Resolution::Below)
+/// Resolves the paths of one call. Each distinct root is opened once, and each path below it costs one system call.
+struct Resolver<'a> {
+    how: ResolveFlags,
+    /// The roots opened so far; `None` for one that does not exist or is reached through a link.
+    roots: Vec<(&'a str, Option<OwnedFd>)>,
 }
 
-fn check_one(path: &PathCheck, how: ResolveFlags) -> Resolution {
-    for root in &path.within {
-        let Some(rest) = below(&path.value, root) else { continue };
-        match resolve(root, rest, how) {
-            Ok(true) => return Resolution::Below,
-            Ok(false) => {}
-            Err(WouldBlock) => return Resolution::WouldBlock,
+/// The cache is not enough to resolve the path.
+struct WouldBlock;
+
+impl<'a> Resolver<'a> {
+    fn new(how: ResolveFlags) -> Self {
+        let how = how | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        Self { how, roots: Vec::new() }
+    }
+
+    fn check_all(&mut self, paths: &'a [PathCheck]) -> Resolution {
+        paths
+            .iter()
+            .map(|path| self.check_one(path))
+            .find(|resolution| *resolution != Resolution::Below)
+            .unwrap_or(Resolution::Below)
+    }
+
+    fn check_one(&mut self, path: &'a PathCheck) -> Resolution {
+        for root in &path.within {
+            let Some(rest) = below(&path.value, root) else { continue };
+            match self.resolve(root, rest) {
+                Ok(true) => return Resolution::Below,
+                Ok(false) => {}
+                Err(WouldBlock) => return Resolution::WouldBlock,
+            }
+        }
+        Resolution::Outside
+    }
+
+    /// Returns whether the existing part of `rest` below `root` is free of links. `false` if the root does not exist or
+    /// is reached through a link.
+    ///
+    /// The kernel resolves a path from the left and reports the first component that it cannot pass
+    /// (path_resolution(7)). So if that one does not exist, or is below a file, then there was no link before it.
+    fn resolve(&mut self, root: &'a str, rest: &str) -> Result<bool, WouldBlock> {
+        let index = self.root(root)?;
+        let Some((_, Some(root))) = self.roots.get(index) else { return Ok(false) };
+        let name = if rest.is_empty() { "." } else { rest };
+        match open(root, name, OFlags::empty(), self.how | ResolveFlags::BENEATH) {
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(true),
+            Err(Errno::AGAIN) => Err(WouldBlock),
+            Err(_) => Ok(false),
         }
     }
-    Resolution::Outside
+
+    /// Opens a root, unless that was done before, and returns its index.
+    fn root(&mut self, path: &'a str) -> Result<usize, WouldBlock> {
+        if let Some(index) = self.roots.iter().position(|(known, _)| *known == path) {
+            return Ok(index);
+        }
+        let root = match open(CWD, path, OFlags::DIRECTORY, self.how) {
+            Ok(root) => Some(root),
+            Err(Errno::AGAIN) => return Err(WouldBlock),
+            Err(_) => None,
+        };
+        self.roots.push((path, root));
+        Ok(self.roots.len() - 1)
+    }
+}
+
+/// Opens a handle on a path, which gives no access to its content.
+fn open(directory: impl AsFd, path: &str, flags: OFlags, how: ResolveFlags) -> Result<OwnedFd, Errno> {
+    #[cfg(test)]
+    tests::OPENED.set(tests::OPENED.get() + 1);
+    openat2(directory, path, flags | OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)
 }
 
 /// Returns the part of `value` after `root`, if both are absolute and plain, and `value` is at or below `root`.
@@ -84,44 +155,21 @@ fn is_plain(path: &str) -> bool {
     names.is_empty() || names.split('/').all(plain)
 }
 
-/// The cache is not enough to resolve the path.
-struct WouldBlock;
-
-/// Returns whether the existing part of `rest` below `root` is free of links. `false` if the root does not exist or is
-/// reached through a link.
-fn resolve(root: &str, rest: &str, how: ResolveFlags) -> Result<bool, WouldBlock> {
-    let no_links = how | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root: OwnedFd = match openat2(CWD, root, directory, Mode::empty(), no_links) {
-        Ok(root) => root,
-        Err(Errno::AGAIN) => return Err(WouldBlock),
-        Err(_) => return Ok(false),
-    };
-    let mut existing = rest;
-    loop {
-        let name = if existing.is_empty() { "." } else { existing };
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        match openat2(&root, name, flags, Mode::empty(), no_links | ResolveFlags::BENEATH) {
-            Ok(_) => return Ok(true),
-            // The last component, or a directory above it, does not exist or is a file: check the part above.
-            Err(Errno::NOENT | Errno::NOTDIR) => {
-                existing = existing.rsplit_once('/').map_or("", |(parent, _)| parent);
-            }
-            Err(Errno::AGAIN) => return Err(WouldBlock),
-            Err(_) => return Ok(false),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::cell::Cell;
     use std::fs;
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
     use super::*;
+
+    thread_local! {
+        /// System calls made so far.
+        pub(super) static OPENED: Cell<usize> = const { Cell::new(0) };
+    }
 
     struct Tree {
         root: tempfile::TempDir,
@@ -143,7 +191,7 @@ mod tests {
 
         fn check(&self, value: &str, within: &[&str]) -> Resolution {
             let within = within.iter().map(|root| self.at(root)).collect();
-            check_one(&PathCheck { value: value.to_owned(), within }, ResolveFlags::empty())
+            Resolver::new(ResolveFlags::empty()).check_one(&PathCheck { value: value.to_owned(), within })
         }
 
         fn allows(&self, path: &str) -> bool {
@@ -204,7 +252,7 @@ mod tests {
         }
         assert_eq!(tree.check(&tree.at("w/linked-root/a.txt"), &["w/linked-root"]), Resolution::Outside);
         let magic = PathCheck { value: "/proc/self/root/etc/passwd".to_owned(), within: vec!["/proc".to_owned()] };
-        assert_eq!(check_one(&magic, ResolveFlags::empty()), Resolution::Outside);
+        assert_eq!(Resolver::new(ResolveFlags::empty()).check_one(&magic), Resolution::Outside);
         assert!(Path::new("/proc/self/root/etc/passwd").exists());
     }
 
@@ -214,7 +262,31 @@ mod tests {
         let check_of = |path: &str| PathCheck { value: tree.at(path), within: vec![tree.at("w/reports")] };
         check(vec![]).await.unwrap();
         check(vec![check_of("w/reports/a.txt"), check_of("w/reports/never/seen")]).await.unwrap();
-        assert_eq!(check(vec![check_of("w/reports/a.txt"), check_of("w/secret.txt")]).await, Err(OutsideRoots));
-        assert_eq!(check(vec![check_of("w/reports/a.txt"); MAX_PATHS + 1]).await, Err(OutsideRoots));
+        assert_eq!(
+            check(vec![check_of("w/reports/a.txt"), check_of("w/secret.txt")]).await,
+            Err(PathRejection::Outside)
+        );
+        assert_eq!(check(vec![check_of("w/reports/a.txt"); MAX_PATHS + 1]).await, Err(PathRejection::TooMany));
+    }
+
+    #[tokio::test]
+    async fn a_path_of_more_than_64_components_fails_and_the_text_says_so() {
+        let check_of =
+            |components: usize| check(vec![PathCheck { value: "/a".repeat(components), within: vec!["/".to_owned()] }]);
+        check_of(64).await.unwrap();
+        let rejection = check_of(65).await.unwrap_err();
+        assert_eq!(rejection.to_string(), "a path has more than 64 components");
+    }
+
+    #[test]
+    fn every_path_costs_one_system_call_and_so_does_every_root() {
+        let tree = Tree::new();
+        let within = vec![tree.at("missing"), tree.at("w/reports")];
+        let missing = format!("{}{}", tree.at("w/reports"), "/new".repeat(40));
+        let values = [tree.at("w/reports/a.txt"), tree.at("w/reports/deep"), missing, tree.at("w/reports/a.txt/below")];
+        let paths: Vec<_> = values.map(|value| PathCheck { value, within: within.clone() }).into();
+        let before = OPENED.get();
+        assert_eq!(Resolver::new(ResolveFlags::empty()).check_all(&paths), Resolution::Below);
+        assert_eq!(OPENED.get() - before, 5, "four paths below one root");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use mcp_pod::envelope::MAX_PROGRESS_BYTES;
 use serde_json::{Value, json};
 
 use super::support::{Shim, envelope, refused, text};
@@ -172,6 +173,20 @@ async fn progress_is_passed_on_only_if_requested() {
     assert_eq!((events.len(), text(&events)), (1, "false".to_owned()));
     let events = shim.call_with(json!({"progress": true, "timeoutMs": 200}), "slow", json!({"seconds": 5})).await;
     assert_eq!(refused(&events), refusal("upstream_timeout", true));
+}
+
+#[tokio::test]
+async fn a_call_with_too_much_progress_loses_the_progress_and_not_its_answer() {
+    let shim = Shim::start("").ready();
+    let arguments = json!({"steps": 60, "pause": 0.005, "more": {"filler": "x".repeat(32 << 10)}});
+    let mut gateway = shim.connect_as("gateway").await.unwrap();
+    let (_, _, body) = gateway.post(envelope(json!({"progress": true}), "progress", arguments)).await.unwrap();
+    let lines: Vec<_> = body.split_inclusive('\n').collect();
+    let [progress @ .., answer] = &*lines else { panic!("no event") };
+    let bytes: usize = progress.iter().map(|line| line.len()).sum();
+    assert!((1 << 19..=MAX_PROGRESS_BYTES).contains(&bytes), "{bytes} bytes in {} updates", progress.len());
+    assert_eq!(text(&[serde_json::from_str(answer).unwrap()]), "true");
+    assert!(shim.metric("mcp_pod_shim_server_output_dropped_total{kind=\"progress\"}") >= 1.0);
 }
 
 #[tokio::test]

@@ -6,4 +6,5 @@
 
 mod calls;
 mod lifecycle;
+mod processes;
 mod support;

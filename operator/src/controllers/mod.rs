@@ -1,13 +1,22 @@
-//! The loop that all controllers share: changes go in, objects are reconciled one at a time each, failures are tried
-//! again with growing, jittered pauses.
+//! The controllers of the five kinds, and the loop that they share: it queues the objects that a change affects,
+//! reconciles each of them one at a time, and retries failures with growing pauses.
+//!
+//! Every reconcile has the same five steps: dereference (read what the object refers to), validate (pure), desired
+//! (pure), apply, status. Start at [`tenant`].
 
+mod apply;
 pub(crate) mod budget;
-pub(crate) mod error;
+mod enforcement;
+mod error;
+mod finalizer;
+mod identity;
 mod manifests;
+mod outcome;
 pub(crate) mod principal;
 pub(crate) mod scope;
 pub(crate) mod server;
 mod status;
+mod teardown;
 pub(crate) mod tenant;
 pub(crate) mod unreadable;
 
@@ -24,131 +33,155 @@ use kube::{Resource, ResourceExt};
 use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use crate::context::Context;
-use crate::controllers::error::ReconcileError;
 use crate::kubernetes::cache::{Cache, Change};
-use crate::retry::jittered;
+use crate::retry::{Backoff, jittered};
 use crate::shared_state::StateChange;
+use error::ReconcileError;
 
-/// How many objects of a kind are reconciled at a time.
+/// Objects of a kind that are reconciled at a time.
 const CONCURRENCY: u16 = 8;
-/// The first pause after a failure, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
-/// How often an object is looked at although nothing changed; it costs reads, no writes.
-const RESYNC: Duration = Duration::from_mins(15);
+/// First pause after a failure, and the longest; jitter at most doubles them.
+const FAILURE_PAUSES: (Duration, Duration) = (Duration::from_millis(150), Duration::from_secs(15));
+/// Pause after a conflict: the cache needs a moment to catch up.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(100);
+/// How often an object is reconciled although nothing changed. A resync costs reads, but no writes.
+const RESYNC_INTERVAL: Duration = Duration::from_mins(15);
 
-/// One controller.
+/// The controller of one kind.
 pub(crate) trait Controller: Send + Sync + 'static {
     /// The kind that it reconciles.
     type Kind: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static;
-    /// Its name, for logs and metrics.
+    /// Name in logs and metrics.
     const NAME: &'static str;
 
-    /// The store of its kind.
+    /// Returns the store of the kind.
     fn store(cache: &Cache) -> Store<Self::Kind>;
 
-    /// The objects that a change concerns.
-    fn concerned(cache: &Cache, change: &Change) -> Vec<ObjectRef<Self::Kind>>;
+    /// Returns the objects that a change in the cluster affects.
+    fn affected_by_change(cache: &Cache, change: &Change) -> Vec<ObjectRef<Self::Kind>>;
 
-    /// The objects that news of the compiler or the stream concern.
-    fn told(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<Self::Kind>>;
+    /// Returns the objects that a change of the compiler's or the control server's results affects.
+    fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<Self::Kind>>;
 
-    /// Brings one object to what it says. Answers after how long to look again, if sooner than usual.
+    /// Brings the cluster in line with one object and writes the object's status.
     fn reconcile(
         object: Arc<Self::Kind>,
         ctx: Arc<Context>,
-    ) -> impl Future<Output = Result<Option<Duration>, ReconcileError>> + Send;
+    ) -> impl Future<Output = Result<Action, ReconcileError>> + Send;
 }
 
-/// Runs a controller; it never ends by itself, and stops where it is when dropped.
+/// The backoffs of the objects whose last reconcile failed.
+type Backoffs<K> = Mutex<HashMap<ObjectRef<K>, Backoff>>;
+
+/// Runs a controller. Never returns; dropping it stops the controller.
 pub(crate) async fn run<C: Controller>(ctx: Arc<Context>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let queue = futures::stream::unfold(receiver, |mut receiver| async move {
         let next: ObjectRef<C::Kind> = receiver.recv().await?;
         Some((Ok::<_, std::convert::Infallible>(next), receiver))
     });
-    let failures: Arc<Mutex<HashMap<ObjectRef<C::Kind>, u32>>> = Arc::default();
-    let counted = failures.clone();
+    let backoffs: Arc<Backoffs<C::Kind>> = Arc::default();
+    let succeeded = backoffs.clone();
     let work = applier(
-        move |object: Arc<C::Kind>, ctx: Arc<Context>| observed::<C>(object, ctx, counted.clone()).boxed(),
-        move |object, error, _| Action::requeue(pause_after(&failures, &ObjectRef::from_obj(&*object), error)),
+        move |object: Arc<C::Kind>, ctx: Arc<Context>| {
+            let (name, succeeded) = (ObjectRef::from_obj(&*object), succeeded.clone());
+            let result = reconcile::<C>(object, ctx).map(move |result| {
+                if result.is_ok() {
+                    succeeded.lock().remove(&name);
+                }
+                result
+            });
+            result.boxed()
+        },
+        move |object, error, _| Action::requeue(pause_after(&backoffs, &ObjectRef::from_obj(&*object), error)),
         ctx.clone(),
         C::store(&ctx.cache),
         queue,
         Config::default().concurrency(CONCURRENCY),
     );
     tokio::select! {
-        () = feed::<C>(&ctx, &sender) => {}
+        () = enqueue_affected::<C>(&ctx, &sender) => {}
         () = work.for_each(|_| async {}) => {}
     }
 }
 
-async fn observed<C: Controller>(
-    object: Arc<C::Kind>,
-    ctx: Arc<Context>,
-    failures: Arc<Mutex<HashMap<ObjectRef<C::Kind>, u32>>>,
-) -> Result<Action, ReconcileError> {
-    let started = Instant::now();
-    let outcome = C::reconcile(object.clone(), ctx.clone()).await;
-    ctx.metrics.reconcile_seconds.with_label_values(&[C::NAME]).observe(started.elapsed().as_secs_f64());
-    let label = if outcome.is_ok() { "ok" } else { "error" };
-    ctx.metrics.reconciles.with_label_values(&[C::NAME, label]).inc();
-    match outcome {
-        Ok(after) => {
-            failures.lock().remove(&ObjectRef::from_obj(&*object));
-            Ok(Action::requeue(after.unwrap_or_else(|| jittered(RESYNC)).min(RESYNC * 2)))
-        }
-        Err(error) => {
-            let name = object.name_any();
-            if error.is_conflict() {
-                tracing::debug!(controller = C::NAME, name, "the object changed under the reconcile; looking again");
-            } else {
-                tracing::warn!(controller = C::NAME, name, error = error.chain(), "failed to reconcile");
+/// Reconciles one object in a span that names it, and records how that went.
+async fn reconcile<C: Controller>(object: Arc<C::Kind>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
+    let span = tracing::info_span!(
+        "reconcile",
+        kind = C::NAME,
+        namespace = object.namespace(),
+        name = object.name_any(),
+        generation = object.meta().generation,
+    );
+    let measured = async {
+        let started = Instant::now();
+        let result = C::reconcile(object, ctx.clone()).await;
+        ctx.metrics.reconcile_seconds.with_label_values(&[C::NAME]).observe(started.elapsed().as_secs_f64());
+        let label = if result.is_ok() { "ok" } else { "error" };
+        ctx.metrics.reconciles.with_label_values(&[C::NAME, label]).inc();
+        match &result {
+            Err(error) if error.is_conflict() => {
+                tracing::debug!("the object changed during the reconcile, which is repeated");
             }
-            Err(error)
+            Err(error) => tracing::warn!(error = error.chain(), "failed to reconcile"),
+            Ok(_) => {}
         }
-    }
+        result
+    };
+    measured.instrument(span).await
 }
 
-async fn feed<C: Controller>(ctx: &Context, queue: &mpsc::UnboundedSender<ObjectRef<C::Kind>>) {
-    let (mut changes, mut news) = (ctx.cache.subscribe(), ctx.shared_state.changes());
-    let everything = || C::store(&ctx.cache).state().iter().map(|object| ObjectRef::from_obj(&**object)).collect();
-    let mut next: Vec<ObjectRef<C::Kind>> = everything();
+/// Queues all objects, and then those that changes affect.
+async fn enqueue_affected<C: Controller>(ctx: &Context, queue: &mpsc::UnboundedSender<ObjectRef<C::Kind>>) {
+    let (mut changes, mut state_changes) = (ctx.cache.subscribe(), ctx.shared_state.changes());
+    let all = || C::store(&ctx.cache).state().iter().map(|object| ObjectRef::from_obj(&**object)).collect();
+    let mut affected: Vec<ObjectRef<C::Kind>> = all();
     loop {
-        for object in next {
+        for object in affected {
             if queue.send(object).is_err() {
                 return;
             }
         }
-        next = tokio::select! {
+        affected = tokio::select! {
             change = changes.recv() => match change {
-                Ok(change) => C::concerned(&ctx.cache, &change),
-                Err(RecvError::Lagged(_)) => everything(),
+                Ok(change) => C::affected_by_change(&ctx.cache, &change),
+                Err(RecvError::Lagged(_)) => all(),
                 Err(RecvError::Closed) => return,
             },
-            told = news.recv() => match told {
-                Ok(told) => C::told(&ctx.cache, &told),
-                Err(RecvError::Lagged(_)) => everything(),
+            change = state_changes.recv() => match change {
+                Ok(change) => C::affected_by_state(&ctx.cache, &change),
+                Err(RecvError::Lagged(_)) => all(),
                 Err(RecvError::Closed) => return,
             },
         };
     }
 }
 
+/// Returns the pause before an object whose reconcile failed is reconciled again.
 fn pause_after<K: Resource<DynamicType = ()>>(
-    failures: &Mutex<HashMap<ObjectRef<K>, u32>>,
+    backoffs: &Backoffs<K>,
     object: &ObjectRef<K>,
     error: &ReconcileError,
 ) -> Duration {
     if error.is_conflict() {
-        return jittered(PAUSES.0 / 2);
+        return jittered(CONFLICT_PAUSE);
     }
-    let mut failures = failures.lock();
-    let count = failures.entry(object.clone()).or_insert(0);
-    let pause = PAUSES.0.saturating_mul(1 << (*count).min(16)).min(PAUSES.1);
-    *count = count.saturating_add(1);
-    jittered(pause)
+    let new = || Backoff::new(FAILURE_PAUSES.0, FAILURE_PAUSES.1);
+    backoffs.lock().entry(object.clone()).or_insert_with(new).next_pause()
+}
+
+/// Reconciles the object again at the next resync, if nothing changes before.
+fn resync() -> Action {
+    Action::requeue(jittered(RESYNC_INTERVAL))
+}
+
+/// Reconciles the object again after `pause`, or after two resync intervals if that is sooner.
+fn requeue_after(pause: Duration) -> Action {
+    Action::requeue(pause.min(RESYNC_INTERVAL * 2))
 }
 
 #[cfg(test)]
@@ -159,12 +192,12 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_have_an_end() {
-        let failures = Mutex::default();
+        let backoffs = Mutex::default();
         let object = ObjectRef::<MCPTenant>::new("acme");
         let error = ReconcileError::Incomplete("uid");
-        let pauses: Vec<_> = (0..20).map(|_| pause_after(&failures, &object, &error)).collect();
+        let pauses: Vec<_> = (0..20).map(|_| pause_after(&backoffs, &object, &error)).collect();
         assert!(pauses[0] < Duration::from_millis(300));
         assert!(pauses[5] > pauses[0]);
-        assert!(pauses.iter().all(|pause| *pause <= PAUSES.1 * 5 / 4));
+        assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(30)));
     }
 }

@@ -148,7 +148,7 @@ fn api<K: GuardedKind>(ctx: &Context, object: &Unreadable<K>) -> Api<DynamicObje
 }
 
 fn conditions<K: GuardedKind>(object: &Unreadable<K>, message: &str, now: Timestamp) -> Vec<Condition> {
-    let summary = Summary::Stuck(ConditionReason::InvalidSpec, message.to_owned());
+    let summary = Summary::Stalled(ConditionReason::InvalidSpec, message.to_owned());
     condition::merge(&object.conditions, &summary.conditions(), object.metadata.generation, &Time(now))
 }
 

@@ -1,149 +1,73 @@
-//! The client of the API server. Every call has a time limit.
+//! The client of the API server. It never sees the field managers of an object, and each of its calls has a time limit.
 //!
-//! kube's `read_timeout` would also end watches that are only quiet, so the limit is a layer that tells them apart.
+//! Every client may write `metadata.managedFields`, on every object that it may write, and Kubernetes stores values that
+//! our types cannot read: a `time` in the year 9999 with an offset, or `fieldsV1` nested deeper than a JSON parser
+//! follows. One such object would break the lists and watches of its kind for all tenants. Nothing here reads field
+//! managers, so they are removed from each answer before it is decoded. They are also the larger part of many objects.
 
-use std::task::{Context, Poll};
-use std::time::Duration;
-
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, Response};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
 use kube::Client;
-use kube::client::{Body, ClientBuilder, DynBody};
-use tower::{BoxError, Layer, Service};
+use kube::client::ClientBuilder;
+use tower::util::MapResponseLayer;
 
-use super::timeout::too_late;
+use super::managed_fields::Filter;
+use super::time_limit::TimeLimitLayer;
 
-/// How long a call may take, with its retries. For a watch: until the API server has accepted it. kube's watcher itself
-/// ends a watch that is silent for too long.
-///
-/// A call that takes longer may still have its effect.
-const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Creates a client whose calls all have a time limit.
-pub fn client(config: kube::Config) -> Result<Client, kube::Error> {
-    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeLimitLayer).build())
+/// Returns a client for the API server that the environment names.
+pub async fn client() -> Result<Client, kube::Error> {
+    let config = kube::Config::infer().await.map_err(kube::Error::InferConfig)?;
+    from_config(config)
 }
 
-/// Gives every call a time limit.
-struct TimeLimitLayer;
-
-impl<S> Layer<S> for TimeLimitLayer {
-    type Service = TimeLimit<S>;
-
-    fn layer(&self, inner: S) -> TimeLimit<S> {
-        TimeLimit(inner)
-    }
+/// Returns a client for the API server of `config`.
+pub fn from_config(config: kube::Config) -> Result<Client, kube::Error> {
+    let filter = MapResponseLayer::new(without_managed_fields);
+    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeLimitLayer).with_layer(&filter).build())
 }
 
-/// A service whose calls have a time limit.
-struct TimeLimit<S>(S);
-
-impl<S> Service<Request<Body>> for TimeLimit<S>
+/// Removes the field managers from the objects in a JSON body, while it arrives. Other bodies pass unchanged.
+fn without_managed_fields<B>(response: Response<B>) -> Response<UnsyncBoxBody<Bytes, B::Error>>
 where
-    S: Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError>,
-    S::Future: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
 {
-    type Response = Response<Box<DynBody>>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.0.poll_ready(context)
+    let (mut head, body) = response.into_parts();
+    if !is_plain_json(&head.headers) {
+        return Response::from_parts(head, body.boxed_unsync());
     }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let is_watch = is_watch(request.uri().query());
-        let response = self.0.call(request);
-        let call = async move {
-            let response = response.await?;
-            if is_watch {
-                return Ok(response);
-            }
-            // The client decodes no other body before it has all of it, so it may just as well be read here.
-            let (head, body) = response.into_parts();
-            let body = Full::new(body.collect().await?.to_bytes()).map_err(BoxError::from);
-            Ok(Response::from_parts(head, Box::new(body) as Box<DynBody>))
-        };
-        async move { tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(too_late().into())) }.boxed()
-    }
+    head.headers.remove(CONTENT_LENGTH);
+    let mut filter = Filter::default();
+    let body = body.map_frame(move |frame| frame.map_data(|data| filter.filter(&data)));
+    Response::from_parts(head, body.boxed_unsync())
 }
 
-fn is_watch(query: Option<&str>) -> bool {
-    query.is_some_and(|query| query.split('&').any(|parameter| parameter == "watch=true"))
+fn is_plain_json(headers: &HeaderMap) -> bool {
+    let json = headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    json && !headers.contains_key(CONTENT_ENCODING)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
-    use bytes::Bytes;
-    use futures::{StreamExt as _, TryStreamExt as _};
-    use http_body::Frame;
-    use http_body_util::StreamBody;
-    use k8s_openapi::api::core::v1::ConfigMap;
-    use kube::Api;
-    use kube::api::{ListParams, WatchEvent, WatchParams};
-    use serde_json::json;
-    use tokio::time::Instant;
+    use http_body_util::Full;
 
     use super::*;
 
-    /// Returns a client whose requests get this response.
-    fn client_of<F, R>(respond: F) -> Client
-    where
-        F: Fn() -> R + Clone + Send + 'static,
-        R: Future<Output = Box<DynBody>> + Send + 'static,
-    {
-        let service = tower::service_fn(move |_: Request<Body>| {
-            let respond = respond.clone();
-            async move { Ok::<_, BoxError>(Response::new(respond().await)) }
-        });
-        Client::new(TimeLimitLayer.layer(service), "default")
+    fn response(content_type: &'static str) -> Response<Full<Bytes>> {
+        let body = Full::from(r#"{"metadata":{"managedFields":[],"name":"a"}}"#);
+        Response::builder().header(CONTENT_TYPE, content_type).header(CONTENT_LENGTH, 44).body(body).unwrap()
     }
 
-    fn stream(frames: impl futures::Stream<Item = Bytes> + Send + Unpin + 'static) -> Box<DynBody> {
-        let frames = frames.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
-        Box::new(http_body_util::BodyExt::map_err(StreamBody::new(frames), BoxError::from))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_without_an_answer_fails_in_time() {
-        let client = client_of(std::future::pending);
-        let started = Instant::now();
-        let found = Api::<ConfigMap>::default_namespaced(client).list(&ListParams::default()).await;
-        assert!(matches!(found, Err(kube::Error::Service(_))), "{found:?}");
-        assert_eq!(started.elapsed().as_secs(), CALL_TIMEOUT.as_secs());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_call_whose_answer_stops_in_the_middle_fails_in_time() {
-        let client = client_of(|| async {
-            stream(futures::stream::iter([Bytes::from_static(b"{\"items\": [")]).chain(futures::stream::pending()))
-        });
-        let started = Instant::now();
-        let found = Api::<ConfigMap>::default_namespaced(client).list(&ListParams::default()).await;
-        assert!(matches!(found, Err(kube::Error::Service(_))), "{found:?}");
-        assert_eq!(started.elapsed().as_secs(), CALL_TIMEOUT.as_secs());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_quiet_watch_stays_open_but_must_be_accepted_in_time() {
-        let event =
-            json!({"type": "ADDED", "object": {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}}});
-        let client = client_of(move || {
-            let line = Bytes::from(format!("{event}\n"));
-            let late = futures::stream::once(async move {
-                tokio::time::sleep(CALL_TIMEOUT * 10).await;
-                line
-            });
-            async move { stream(late.boxed()) }
-        });
-        let configs: Api<ConfigMap> = Api::default_namespaced(client);
-        let mut events = configs.watch(&WatchParams::default(), "0").await.unwrap().boxed();
-        assert!(matches!(events.try_next().await, Ok(Some(WatchEvent::Added(_)))));
-        let configs: Api<ConfigMap> = Api::default_namespaced(client_of(std::future::pending));
-        assert!(configs.watch(&WatchParams::default(), "0").await.is_err());
+    #[tokio::test]
+    async fn json_is_filtered_and_other_answers_pass() {
+        let filtered = without_managed_fields(response("application/json"));
+        assert!(!filtered.headers().contains_key(CONTENT_LENGTH));
+        let body = filtered.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, r#"{"metadata":{"name":"a"}}"#);
+        let passed = without_managed_fields(response("text/plain")).into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(passed.len(), 44);
     }
 }

@@ -1,11 +1,10 @@
-//! Events (`events.k8s.io/v1`) on what a person wants to know. An Event that cannot be written is logged and forgotten:
-//! nothing depends on one.
+//! Events (`events.k8s.io/v1`) for people. An Event that cannot be written is only logged: nothing depends on Events.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
-/// Writes Events in the name of one replica.
+/// Writes Events, as one replica of the operator.
 #[derive(Clone)]
 pub(crate) struct Events {
     recorder: Recorder,
@@ -18,13 +17,13 @@ impl std::fmt::Debug for Events {
 }
 
 impl Events {
-    /// Writes as `pod_name`.
+    /// Writes Events as the pod `pod_name`.
     pub(crate) fn new(client: Client, pod_name: &str) -> Self {
         let reporter = Reporter { controller: "mcp-fleet.dev/operator".into(), instance: Some(pod_name.to_owned()) };
         Self { recorder: Recorder::new(client, reporter) }
     }
 
-    /// Something went as it should.
+    /// Writes an Event about something that went as intended.
     pub(crate) async fn normal<K: Resource<DynamicType = ()>>(
         &self,
         about: &K,
@@ -35,7 +34,7 @@ impl Events {
         self.publish(&about.object_ref(&()), EventType::Normal, reason, action, note).await;
     }
 
-    /// Something needs a person.
+    /// Writes an Event about something that a person has to look at.
     pub(crate) async fn warning<K: Resource<DynamicType = ()>>(
         &self,
         about: &K,
@@ -47,7 +46,7 @@ impl Events {
     }
 
     async fn publish(&self, about: &ObjectReference, type_: EventType, reason: &str, action: &str, mut note: String) {
-        // The API takes 1 kB.
+        // The API accepts 1 kB.
         note.truncate(note.floor_char_boundary(1000));
         let event = Event { type_, reason: reason.into(), note: Some(note), action: action.into(), secondary: None };
         if let Err(error) = self.recorder.publish(&event, about).await {

@@ -1,32 +1,32 @@
-//! The labels by which our objects are known: what made them, and for whom, by name and by UID. Owner references
-//! cannot cross namespaces, so the UID labels stand in for them.
+//! Labels of the objects that the operator makes. They name the owner by name and by UID, because owner references cannot
+//! cross namespaces.
 
 use std::collections::BTreeMap;
 
-/// The tenant's name.
+/// Name of the tenant.
 pub(crate) const TENANT: &str = "mcp-fleet.dev/tenant";
-/// The tenant's UID.
+/// UID of the tenant.
 pub(crate) const TENANT_UID: &str = "mcp-fleet.dev/tenant-uid";
-/// The server's name.
+/// Name of the server.
 pub(crate) const SERVER: &str = "mcp-fleet.dev/server";
-/// The server's UID.
+/// UID of the server.
 pub(crate) const SERVER_UID: &str = "mcp-fleet.dev/server-uid";
-/// The principal's name.
+/// Name of the principal.
 pub(crate) const PRINCIPAL: &str = "mcp-fleet.dev/principal";
-/// The principal's UID.
+/// UID of the principal.
 pub(crate) const PRINCIPAL_UID: &str = "mcp-fleet.dev/principal-uid";
-/// What an object is for: `gateway`, `server`, `operator`, …
+/// Purpose of an object: `gateway`, `server`, `access`, …
 pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
-/// Selects everything that we made.
+/// Selector of every object that the operator made.
 pub(crate) const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=mcp-fleet";
 
-/// The finalizer of the objects whose children live in other namespaces.
+/// Finalizer of objects that the operator tears down.
 pub(crate) const FINALIZER: &str = "mcp-fleet.dev/teardown";
 
 /// A set of labels.
 pub(crate) type Labels = BTreeMap<String, String>;
 
-/// What every object of ours carries.
+/// Returns the labels of every object that the operator makes.
 pub(crate) fn common(component: &str) -> Labels {
     [("app.kubernetes.io/name", "mcp-fleet"), (COMPONENT, component), ("app.kubernetes.io/managed-by", "mcp-fleet")]
         .into_iter()
@@ -34,14 +34,14 @@ pub(crate) fn common(component: &str) -> Labels {
         .collect()
 }
 
-/// What selects our pods of one component, within a namespace.
+/// Returns the labels that select the pods of a component within a namespace.
 pub(crate) fn selector(component: &str) -> Labels {
     let mut labels = common(component);
     labels.remove("app.kubernetes.io/managed-by");
     labels
 }
 
-/// What an object made for a tenant carries.
+/// Returns the labels of an object that is made for a tenant.
 pub(crate) fn of_tenant(component: &str, tenant: &str, tenant_uid: &str) -> Labels {
     let mut labels = common(component);
     labels.insert(TENANT.into(), tenant.into());
@@ -49,12 +49,12 @@ pub(crate) fn of_tenant(component: &str, tenant: &str, tenant_uid: &str) -> Labe
     labels
 }
 
-/// Whether `found` names the same owners, by UID, as `want` does.
-pub(crate) fn same_owner(found: Option<&Labels>, want: &Labels) -> bool {
+/// Whether the labels `found` name the same owners by UID as `wanted`.
+pub(crate) fn same_owner(found: Option<&Labels>, wanted: &Labels) -> bool {
     [TENANT_UID, SERVER_UID, PRINCIPAL_UID]
         .into_iter()
-        .all(|key| found.and_then(|labels| labels.get(key)) == want.get(key))
-        && (want.contains_key(TENANT_UID) || want.contains_key(SERVER_UID) || want.contains_key(PRINCIPAL_UID))
+        .all(|key| found.and_then(|labels| labels.get(key)) == wanted.get(key))
+        && (wanted.contains_key(TENANT_UID) || wanted.contains_key(SERVER_UID) || wanted.contains_key(PRINCIPAL_UID))
 }
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_of_a_tenant_of_the_same_name_but_another_uid_is_not_ours() {
+    fn an_object_of_a_former_tenant_of_the_same_name_is_not_ours() {
         let want = of_tenant("gateway", "acme", "u-2");
         assert!(same_owner(Some(&want), &want));
         assert!(!same_owner(Some(&of_tenant("gateway", "acme", "u-1")), &want));
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_without_any_uid_own_nothing() {
+    fn labels_without_a_uid_have_no_owner() {
         assert!(!same_owner(Some(&common("gateway")), &common("gateway")));
     }
 }

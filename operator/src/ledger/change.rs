@@ -7,8 +7,10 @@
 use tokio::time::Instant;
 
 use super::book::{Book, ReportOutcome};
+use super::error::LedgerError;
 use super::period::Span;
-use super::service::{Ledger, LedgerError, Slot};
+use super::service::Ledger;
+use super::slot::Slot;
 use super::store::{BookKey, Store, StoreError, StoredBook};
 
 /// Maximum number of attempts to write a book when others write it at the same time.

@@ -7,9 +7,10 @@ use ulid::Ulid;
 
 use super::book::{Book, GrantedLease, LeaseRequest, Limit, Refusal};
 use super::change::Effect;
+use super::error::LedgerError;
 use super::period::Span;
 use super::record::Owner;
-use super::service::{Ledger, LedgerError};
+use super::service::Ledger;
 use super::store::{BookKey, Store};
 
 /// How long a lease may be spent from.

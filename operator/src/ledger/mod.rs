@@ -6,12 +6,14 @@
 
 pub(crate) mod book;
 mod change;
+mod error;
 mod forfeits;
 mod leases;
 pub(crate) mod period;
 pub(crate) mod record;
 mod reports;
 mod service;
+mod slot;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -23,11 +25,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::Client;
 
-use crate::error;
 use crate::retry::{jittered, until_success};
 
+pub(crate) use error::LedgerError;
 pub(crate) use leases::LeaseOutcome;
-pub(crate) use service::{Ledger, LedgerError};
+pub(crate) use service::Ledger;
 pub(crate) use store::ApiStore;
 
 /// How often pending reports are written.
@@ -63,7 +65,7 @@ pub(crate) async fn maintain(ledger: &Ledger<ApiStore>) {
         loop {
             tokio::time::sleep(jittered(RELOAD_INTERVAL)).await;
             if let Err(error) = ledger.load().await {
-                tracing::warn!(error = error::chain(&error), "failed to reread the ledger");
+                tracing::warn!(error = crate::error::chain(&error), "failed to reread the ledger");
             }
         }
     };

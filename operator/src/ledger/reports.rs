@@ -9,20 +9,15 @@ use tokio::sync::{Mutex, oneshot};
 
 use super::book::Report;
 use super::change::Effect;
-use super::service::{Ledger, LedgerError, Slot};
+use super::error::LedgerError;
+use super::service::Ledger;
+use super::slot::{PendingReport, Slot};
 use super::store::{BookKey, Store};
 
 /// Minimum time between two writes of a book that only contain reports.
 pub(crate) const BATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of books that are flushed concurrently.
 const MAX_CONCURRENT_FLUSHES: usize = 8;
-
-/// A report that is queued for the next write.
-pub(super) struct PendingReport {
-    pub(super) tenant_uid: String,
-    pub(super) report: Report,
-    pub(super) done: oneshot::Sender<Result<(), LedgerError>>,
-}
 
 impl<S: Store> Ledger<S> {
     /// Queues a report. The receiver gets the result once the report is written or rejected; its sender is dropped if a

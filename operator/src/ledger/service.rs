@@ -12,42 +12,11 @@ use parking_lot::RwLock;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::book::{ReportRejection, Row};
+use super::book::Row;
+use super::error::LedgerError;
 use super::period::Span;
-use super::record::Owner;
-use super::reports::PendingReport;
-use super::store::{BookKey, Store, StoreError, StoredBook};
-
-/// Why a ledger operation failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LedgerError {
-    /// A book could not be read or written.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Other writers changed the book at every attempt.
-    #[error("failed to write a ledger: other writers kept changing it")]
-    Contended,
-    /// The calendar cannot represent the current period.
-    #[error("failed to compute the period of a budget")]
-    NoPeriod,
-    /// The report contradicts the book.
-    #[error("failed to apply a report")]
-    Report(#[from] ReportRejection),
-    /// The book belongs to another tenant.
-    #[error("failed to apply a report: the lease belongs to another tenant")]
-    WrongTenant,
-}
-
-/// One book, and the reports that are queued for it.
-pub(super) struct Slot {
-    pub(super) owner: Option<Owner>,
-    pub(super) stored: Option<StoredBook>,
-    pub(super) pending: Vec<PendingReport>,
-    /// When this replica last wrote the book.
-    pub(super) written_at: Option<Instant>,
-    /// When the book was last read or written.
-    pub(super) synced_at: Option<Instant>,
-}
+use super::slot::Slot;
+use super::store::{BookKey, Store, StoredBook};
 
 /// The books of all budgets.
 pub(crate) struct Ledger<S> {

@@ -10,10 +10,11 @@ use mcp_fleet_policy::units::Micros;
 use parking_lot::Mutex;
 
 use super::book::{Amount, Book, Holder, LeaseRequest, Limit, Report, ReportItem};
+use super::error::LedgerError;
 use super::forfeits::REPORT_GRACE;
 use super::leases::LEASE_DURATION;
 use super::record::Owner;
-use super::service::{Ledger, LedgerError};
+use super::service::Ledger;
 use super::store::{BookKey, Store, StoreError, StoredBook};
 
 /// An in-memory store with compare-and-swap. It yields at each call so that writers interleave, and it can lose the

@@ -1,4 +1,4 @@
-//! Policy, control stream and ledger, seen from a gateway.
+//! Policy, control stream and ledger, as a gateway sees them.
 
 use std::time::{Duration, Instant};
 
@@ -16,14 +16,16 @@ use mcp_fleet_policy::model::TenantPolicy;
 use serde_json::{Value, json};
 
 use crate::gateway::{Gateway, pod, token};
-use crate::support::{OPERATOR_NAMESPACE, create, eventually, reason, server, tenant, there, unique, with_operator};
+use crate::support::{
+    OPERATOR_NAMESPACE, create, eventually, server, tenant, unique, wait_for, wait_for_reason, with_operator,
+};
 
-/// A tenant with a server, a scope, a principal that holds it, and a budget. Answers its name and UID.
+/// Creates a tenant with a server, a scope, a principal that holds it, and a budget. Returns name and UID of the tenant.
 pub(crate) async fn tenant_with_policy(client: &Client) -> (String, String) {
     let name = unique("ctl");
     let spec = json!({"spendLimit": {"currency": "USD", "period": "Month", "amount": "100.00"}});
     let uid = tenant(client, &name, spec).await.uid().unwrap();
-    there(&Api::<Secret>::namespaced(client.clone(), &format!("{name}-mcp")), "gateway-policy").await;
+    wait_for(&Api::<Secret>::namespaced(client.clone(), &format!("{name}-mcp")), "gateway-policy").await;
     let tools = json!({"tools": [{"name": "read", "class": "Read", "price": {"perCall": "0.001"}}]});
     server(client, &name, "files", tools).await;
     create(
@@ -73,7 +75,7 @@ async fn patch_principal(client: &Client, namespace: &str, spec: Value) {
 }
 
 #[tokio::test]
-async fn a_policy_reaches_the_gateway_is_proved_fresh_and_status_says_so() {
+async fn a_policy_reaches_the_gateway_and_status_shows_it() {
     let client = with_operator().await;
     let (name, uid) = tenant_with_policy(&client).await;
     let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
@@ -84,18 +86,18 @@ async fn a_policy_reaches_the_gateway_is_proved_fresh_and_status_says_so() {
     assert_eq!((policy.tenant.as_str(), policy.tenant_uid.as_str()), (name.as_str(), uid.as_str()));
     assert!(gateway.freshness().await.generation >= policy.generation);
     let pod = gateway.pod.clone();
-    // It acknowledges what comes later too: the address of the server's Service, for one.
+    // It acknowledges later policies too, for example with the address of the server's Service.
     tokio::spawn(async move { gateway.policy(|_| false).await });
-    reason(&Api::<MCPScope>::namespaced(client.clone(), &name), "files-read", "Ready", "Reconciled").await;
-    reason(&Api::<MCPBudget>::namespaced(client.clone(), &name), "monthly", "PolicyCurrent", "Enforced").await;
+    wait_for_reason(&Api::<MCPScope>::namespaced(client.clone(), &name), "files-read", "Ready", "Reconciled").await;
+    wait_for_reason(&Api::<MCPBudget>::namespaced(client.clone(), &name), "monthly", "PolicyCurrent", "Enforced").await;
     let tenants: Api<MCPTenant> = Api::all(client.clone());
-    reason(&tenants, &name, "PolicyCurrent", "Enforced").await;
+    wait_for_reason(&tenants, &name, "PolicyCurrent", "Enforced").await;
     let status = tenants.get(&name).await.unwrap().status.unwrap();
     assert_eq!(status.gateways[0].pod, pod);
 }
 
 #[tokio::test]
-async fn a_revocation_reaches_the_gateway_within_a_second_in_each_of_twenty_trials() {
+async fn each_of_twenty_revocations_reaches_the_gateway_within_a_second() {
     let client = with_operator().await;
     let (name, _) = tenant_with_policy(&client).await;
     let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
@@ -113,11 +115,11 @@ async fn a_revocation_reaches_the_gateway_within_a_second_in_each_of_twenty_tria
     assert!(slowest < Duration::from_secs(1), "the slowest took {slowest:?}");
     patch_principal(&client, &name, json!({"revokeIssuedBefore": null, "suspend": true})).await;
     let policy = gateway.policy(|policy| policy.principals[0].suspended).await;
-    assert_eq!(policy.principals[0].revoked_until, Some(start + 19), "a revocation was taken back");
+    assert_eq!(policy.principals[0].revoked_until, Some(start + 19), "a revocation was undone");
 }
 
 #[tokio::test]
-async fn a_bad_edit_keeps_what_was_in_force_and_says_why() {
+async fn a_bad_edit_keeps_the_grants_in_force_and_status_explains_it() {
     let client = with_operator().await;
     let (name, _) = tenant_with_policy(&client).await;
     let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
@@ -127,10 +129,10 @@ async fn a_bad_edit_keeps_what_was_in_force_and_says_why() {
     let policy = gateway.policy(|policy| policy.principals[0].suspended).await;
     assert_eq!(policy.principals[0].grants.len(), 1);
     let principals: Api<MCPPrincipal> = Api::namespaced(client.clone(), &name);
-    assert!(reason(&principals, "coder", "ResolvedRefs", "ScopeNotFound").await.contains("typo"));
+    assert!(wait_for_reason(&principals, "coder", "ResolvedRefs", "ScopeNotFound").await.contains("typo"));
     let scopes: Api<MCPScope> = Api::namespaced(client.clone(), &name);
     create(&scopes, object("MCPScope", &name, "lost", &json!({"serverRef": {"name": "nowhere"}}))).await;
-    reason(&scopes, "lost", "ResolvedRefs", "ServerNotFound").await;
+    wait_for_reason(&scopes, "lost", "ResolvedRefs", "ServerNotFound").await;
     let budgets: Api<MCPBudget> = Api::namespaced(client.clone(), &name);
     create(
         &budgets,
@@ -143,11 +145,11 @@ async fn a_bad_edit_keeps_what_was_in_force_and_says_why() {
         ),
     )
     .await;
-    reason(&budgets, "lost", "Ready", "TargetNotFound").await;
+    wait_for_reason(&budgets, "lost", "Ready", "TargetNotFound").await;
 }
 
 #[tokio::test]
-async fn a_snapshot_that_somebody_spoils_is_published_again() {
+async fn a_damaged_snapshot_is_published_again() {
     let client = with_operator().await;
     let (name, _) = tenant_with_policy(&client).await;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
@@ -162,12 +164,12 @@ async fn a_snapshot_that_somebody_spoils_is_published_again() {
     let repaired = gateway.policy(|policy| policy.generation > before).await.generation;
     secrets.delete("gateway-policy", &DeleteParams::default()).await.unwrap();
     let again = gateway.policy(|policy| policy.generation > repaired).await.generation;
-    let found = there(&secrets, "gateway-policy").await;
+    let found = wait_for(&secrets, "gateway-policy").await;
     assert!(generation(&found) >= Some(again));
 }
 
 #[tokio::test]
-async fn what_another_leader_published_is_never_gone_below() {
+async fn a_generation_of_another_leader_is_always_exceeded() {
     let client = with_operator().await;
     let (name, _) = tenant_with_policy(&client).await;
     let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
@@ -182,10 +184,10 @@ async fn what_another_leader_published_is_never_gone_below() {
     let patch = Patch::Merge(json!({"data": data}));
     secrets.patch("gateway-policy", &PatchParams::default(), &patch).await.unwrap();
     let after = gateway.policy(|policy| policy.generation > foreign).await;
-    assert!(!after.suspended, "the objects say what is in force, not what a stale leader thought");
+    assert!(!after.suspended, "the policy of a former leader was kept");
 }
 
-/// The snapshot that is published, put together from all its Secrets: its chunks and its policy.
+/// Reads the published snapshot from all its Secrets. Returns the numbers of its chunks, and the policy.
 async fn published(secrets: &Api<Secret>) -> Option<(Vec<usize>, TenantPolicy)> {
     let found = secrets.list(&ListParams::default()).await.unwrap();
     let files = found
@@ -199,13 +201,13 @@ async fn published(secrets: &Api<Secret>) -> Option<(Vec<usize>, TenantPolicy)> 
 }
 
 #[tokio::test]
-async fn a_policy_that_is_too_large_for_one_secret_is_cut_and_stays_whole() {
+async fn a_policy_that_is_too_large_for_one_secret_is_split() {
     let client = with_operator().await;
     let name = unique("large");
     tenant(&client, &name, json!({})).await;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
-    there(&secrets, "gateway-policy").await;
-    // A million characters that do not compress to less than three quarters.
+    wait_for(&secrets, "gateway-policy").await;
+    // A million random characters, which compress by a quarter at most.
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut noise = |length: usize| -> String {
         std::iter::repeat_with(|| {
@@ -231,7 +233,7 @@ async fn a_policy_that_is_too_large_for_one_secret_is_cut_and_stays_whole() {
     let (mut chunks, mut before) = published(&secrets).await.unwrap();
     assert_eq!(chunks.len(), 2, "{chunks:?}");
 
-    // What the index names is never written over, and a leader that has to read it all again finds it whole.
+    // Chunks that the index names are never overwritten, and a leader that has to read all of them finds them intact.
     for servers in [10, 11, 12] {
         if servers == 11 {
             let note = Patch::Merge(json!({"metadata": {"annotations": {"touched": "by hand"}}}));
@@ -246,9 +248,9 @@ async fn a_policy_that_is_too_large_for_one_secret_is_cut_and_stays_whole() {
         (chunks, before) = (now, found);
     }
 
-    // A part that is deleted by hand does not wait for the next change.
+    // A chunk that someone deletes is restored without waiting for the next change.
     secrets.delete(&snapshot::secret_name(chunks[1]), &DeleteParams::default()).await.unwrap();
-    eventually("the snapshot is whole again", || published(&secrets)).await;
+    eventually("the snapshot is complete again", || published(&secrets)).await;
 }
 
 #[tokio::test]
@@ -276,7 +278,7 @@ async fn a_lease_is_charged_settled_and_shown() {
     let ledgers: Api<MCPLedger> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
     let selector = ListParams::default().labels(&format!("mcp-fleet.dev/budget-uid={budget}"));
     let book = ledgers.list(&selector).await.unwrap().items.remove(0);
-    assert_eq!(book.spec.leases[0].granted.amount, Some(4000), "it was answered before it was charged");
+    assert_eq!(book.spec.leases[0].granted.amount, Some(4000), "the lease was granted before it was charged");
     assert_eq!(book.spec.tenant.uid, uid);
 
     let items = vec![SpendItem {
@@ -305,7 +307,7 @@ async fn a_lease_is_charged_settled_and_shown() {
     gateway.send(ask(2, 9_000_000, 8000)).await;
     assert_eq!(gateway.lease().await.outcome(), Outcome::Exhausted);
     let budgets: Api<MCPBudget> = Api::namespaced(client.clone(), &name);
-    reason(&budgets, "monthly", "Exhausted", "LimitReached").await;
+    wait_for_reason(&budgets, "monthly", "Exhausted", "LimitReached").await;
     let spending = budgets.get("monthly").await.unwrap().status.unwrap().spending.unwrap();
     assert_eq!(spending.spent.unwrap().to_string(), "0.003");
     assert_eq!(spending.remaining.unwrap().to_string(), "0.007");
@@ -315,7 +317,7 @@ async fn a_lease_is_charged_settled_and_shown() {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
     pods.delete(&gateway.pod, &DeleteParams::default().grace_period(0)).await.unwrap();
     drop(gateway);
-    eventually("what the dead pod held is forfeited", || async {
+    eventually("the leases of the deleted pod are forfeited", || async {
         let book = ledgers.list(&selector).await.unwrap().items.remove(0);
         (book.spec.forfeited.amount == 2000 && book.spec.leases.is_empty()).then_some(())
     })
@@ -323,7 +325,7 @@ async fn a_lease_is_charged_settled_and_shown() {
 }
 
 #[tokio::test]
-async fn only_a_pod_of_the_tenants_own_gateway_is_let_in() {
+async fn only_a_pod_of_the_tenants_gateway_can_connect() {
     let client = with_operator().await;
     let (name, _) = tenant_with_policy(&client).await;
     let runtime = format!("{name}-mcp");
@@ -335,8 +337,8 @@ async fn only_a_pod_of_the_tenants_own_gateway_is_let_in() {
     let status = Gateway::dial(&client, &real.0, "not-a-token").await.err().unwrap();
     assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status:?}");
 
-    // A pod under the gateway's account that nothing of ours has made.
-    let mut pod_alone = there(&Api::<Pod>::namespaced(client.clone(), &runtime), &real.0).await;
+    // A pod with the gateway's ServiceAccount that the operator's Deployment did not create.
+    let mut pod_alone = wait_for(&Api::<Pod>::namespaced(client.clone(), &runtime), &real.0).await;
     let pods: Api<Pod> = Api::namespaced(client.clone(), &runtime);
     pod_alone.metadata = serde_json::from_value(json!({"name": unique("alone"), "namespace": runtime})).unwrap();
     let alone = pods.create(&kube::api::PostParams::default(), &pod_alone).await.unwrap();

@@ -1,4 +1,4 @@
-//! A gateway without a cluster: a pod that nobody runs, its real projected token, and the control stream.
+//! A gateway without a kubelet: a pod object that does not run, its real token, and the control stream.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status, Streaming};
 
-use crate::support::{OPERATOR_NAMESPACE, control_port, create, there, unique};
+use crate::support::{OPERATOR_NAMESPACE, control_port, create, unique, wait_for};
 
-/// How long a message may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for a message.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connected gateway.
 pub(crate) struct Gateway {
@@ -32,10 +32,10 @@ pub(crate) struct Gateway {
     inbound: Streaming<mcp_fleet_control::wire::FromOperator>,
 }
 
-/// Makes the pod of a gateway as the Deployment would, and answers its name and UID.
+/// Creates the pod of a gateway as the Deployment would. Returns its name and UID.
 pub(crate) async fn pod(client: &Client, runtime: &str, owned_by: Option<&str>) -> (String, String) {
     let deployment = owned_by.unwrap_or("gateway");
-    let found = there(&Api::<Deployment>::namespaced(client.clone(), runtime), deployment).await;
+    let found = wait_for(&Api::<Deployment>::namespaced(client.clone(), runtime), deployment).await;
     let name = unique("gateway");
     let labels = json!({"app.kubernetes.io/component": "gateway", "app.kubernetes.io/managed-by": "mcp-fleet"});
     let owner = |version: &str, kind: &str, name: &str, uid: String| json!([{"apiVersion": version, "kind": kind, "name": name, "uid": uid, "controller": true}]);
@@ -67,7 +67,7 @@ pub(crate) async fn pod(client: &Client, runtime: &str, owned_by: Option<&str>) 
     (name, pod.uid().unwrap())
 }
 
-/// The token that a pod would get.
+/// Returns the token that a pod would get.
 pub(crate) async fn token(
     client: &Client,
     runtime: &str,
@@ -93,17 +93,17 @@ pub(crate) async fn token(
 }
 
 impl Gateway {
-    /// Makes a pod and connects as it.
+    /// Creates a pod and connects as that pod.
     pub(crate) async fn connect(client: &Client, runtime: &str) -> Self {
         let pod = pod(client, runtime, None).await;
         let token = token(client, runtime, "gateway", &pod, AUDIENCE).await;
         Self::dial(client, &pod.0, &token).await.unwrap()
     }
 
-    /// Connects with a token; waits while the replica does not lead yet.
+    /// Connects with a token. Waits until the replica leads.
     pub(crate) async fn dial(client: &Client, pod: &str, token: &str) -> Result<Self, Status> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
-        let ca = there(&secrets, "mcp-fleet-ca").await.data.unwrap();
+        let ca = wait_for(&secrets, "mcp-fleet-ca").await.data.unwrap();
         let ca = Certificate::from_pem(&ca["tls.crt"].0);
         let tls = ClientTlsConfig::new()
             .ca_certificate(ca)
@@ -122,7 +122,7 @@ impl Gateway {
             }
             .await;
             match answer {
-                Err(status) if status.code() == tonic::Code::Unavailable && started.elapsed() < PATIENCE => {
+                Err(status) if status.code() == tonic::Code::Unavailable && started.elapsed() < MESSAGE_TIMEOUT => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 Err(status) => return Err(status),
@@ -152,13 +152,14 @@ impl Gateway {
         self.outbound.send(FromGateway { message: Some(message) }).await.unwrap();
     }
 
-    /// The next message; none when the stream has ended.
+    /// Returns the next message; none when the stream has ended.
     pub(crate) async fn next(&mut self) -> Option<from_operator::Message> {
-        let next = tokio::time::timeout(PATIENCE, self.inbound.message()).await.expect("no message came in time");
+        let next =
+            tokio::time::timeout(MESSAGE_TIMEOUT, self.inbound.message()).await.expect("no message came in time");
         next.ok().flatten().and_then(|message| message.message)
     }
 
-    /// The next policy that satisfies a condition; acknowledged, as all before it.
+    /// Returns the next policy that satisfies a condition. Acknowledges it and all policies before it.
     pub(crate) async fn policy(&mut self, wanted: impl Fn(&TenantPolicy) -> bool) -> TenantPolicy {
         loop {
             if let Some(from_operator::Message::Policy(push)) = Some(self.next().await.expect("the stream ended")) {
@@ -174,7 +175,7 @@ impl Gateway {
         }
     }
 
-    /// The next proof of freshness.
+    /// Returns the next proof of freshness.
     pub(crate) async fn freshness(&mut self) -> Freshness {
         loop {
             if let from_operator::Message::Freshness(fresh) = self.next().await.expect("the stream ended") {
@@ -183,7 +184,7 @@ impl Gateway {
         }
     }
 
-    /// The next answer to a request for a lease.
+    /// Returns the next answer to a lease request.
     pub(crate) async fn lease(&mut self) -> LeaseAnswer {
         loop {
             if let from_operator::Message::Lease(lease) = self.next().await.expect("the stream ended") {

@@ -1,4 +1,4 @@
-//! The Lease: one leads, and the other takes over.
+//! Leader election: one replica leads, and another takes over.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ fn start(client: &Client, namespace: &str, name: &str, stop: &CancellationToken)
 }
 
 #[tokio::test]
-async fn one_of_two_leads_and_a_release_hands_over_at_once() {
+async fn one_of_two_replicas_leads_and_a_release_hands_over_at_once() {
     let client = client().await;
     let place = unique("lease");
     namespace(&client, &place, &[]).await;
@@ -35,11 +35,11 @@ async fn one_of_two_leads_and_a_release_hands_over_at_once() {
 }
 
 #[tokio::test]
-async fn a_leader_that_falls_silent_is_succeeded_and_finds_out() {
+async fn a_silent_leader_is_replaced_and_a_leader_that_loses_the_lease_stops() {
     let client = client().await;
     let place = unique("silent");
     namespace(&client, &place, &[]).await;
-    // A leader that will never renew.
+    // A leader that never renews.
     let lease = serde_json::json!({
         "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
         "metadata": {"name": "mcp-fleet-operator", "namespace": place},
@@ -53,7 +53,7 @@ async fn a_leader_that_falls_silent_is_succeeded_and_finds_out() {
     eventually("a leads", || async { a.is_leader().then_some(()) }).await;
     assert!(started.elapsed() > Duration::from_secs(3), "took {:?}", started.elapsed());
 
-    // Another takes the Lease by force: the leader sees it at its next renewal, and stops.
+    // Another replica takes the Lease by force. The leader notices at its next renewal, and stops.
     let mut stolen = leases.get("mcp-fleet-operator").await.unwrap();
     stolen.spec.as_mut().unwrap().holder_identity = Some("thief".into());
     leases.replace("mcp-fleet-operator", &kube::api::PostParams::default(), &stolen).await.unwrap();

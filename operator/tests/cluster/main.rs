@@ -1,12 +1,13 @@
-//! The controllers against a real API server. There are no kubelets and no controllers of Kubernetes here: what is
-//! checked is what the operator asks for, keeps, and takes away again.
+//! The operator against a real API server. No kubelets and no controllers of Kubernetes run here: the tests check which
+//! objects the operator creates, restores and deletes.
 //!
-//! `MCP_FLEET_TEST_KUBECONFIG` names the cluster; `cargo xtask test api` brings one up and sets it.
+//! `MCP_FLEET_TEST_KUBECONFIG` names the cluster; `cargo xtask test api` starts one and sets it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
 mod control;
 mod gateway;
+mod hostile;
 mod leader;
 mod principal;
 mod server;

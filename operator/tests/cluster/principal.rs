@@ -1,4 +1,4 @@
-//! Principals: tokens, rotation, revocation, and Secrets that were there before.
+//! Principals: tokens, rotation, revocation, and existing Secrets of the same name.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,9 @@ use mcp_fleet_crds::MCPPrincipal;
 use mcp_fleet_operator::credentials::tokens::{Claims, TenantKeys, secret_name};
 use serde_json::{Value, json};
 
-use crate::support::{OPERATOR_NAMESPACE, create, eventually, reason, tenant, there, unique, with_operator};
+use crate::support::{
+    OPERATOR_NAMESPACE, create, eventually, tenant, unique, wait_for, wait_for_reason, with_operator,
+};
 
 const SECRET: &str = "coder-mcp-credential";
 
@@ -26,10 +28,10 @@ fn secrets(client: &Client, namespace: &str) -> Api<Secret> {
     Api::namespaced(client.clone(), namespace)
 }
 
-async fn place(client: &Client, prefix: &str, spec: Value) -> (String, String) {
+async fn prepared_tenant(client: &Client, prefix: &str, spec: Value) -> (String, String) {
     let name = unique(prefix);
     let uid = tenant(client, &name, spec).await.uid().unwrap();
-    there(&Api::<Deployment>::namespaced(client.clone(), &format!("{name}-mcp")), "gateway").await;
+    wait_for(&Api::<Deployment>::namespaced(client.clone(), &format!("{name}-mcp")), "gateway").await;
     (name, uid)
 }
 
@@ -46,7 +48,7 @@ fn text(secret: &Secret) -> BTreeMap<String, String> {
     data.into_iter().map(|(key, value)| (key, String::from_utf8(value.0).unwrap())).collect()
 }
 
-/// What a token says, whoever signed it.
+/// Returns the claims of a token without checking its signature.
 fn claims_of(token: &str) -> Option<Claims> {
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
     serde_json::from_slice(&payload).ok()
@@ -66,7 +68,7 @@ async fn token(client: &Client, namespace: &str, what: &str, wanted: impl Fn(&Cl
 #[tokio::test]
 async fn a_principal_gets_a_token_that_the_tenants_key_verifies() {
     let client = with_operator().await;
-    let (name, uid) = place(&client, "issue", json!({})).await;
+    let (name, uid) = prepared_tenant(&client, "issue", json!({})).await;
     let object = principal(&client, &name).await;
     let (token, claims) = token(&client, &name, "a token", |_| true).await;
     assert_eq!(claims.sub, format!("{name}/coder"));
@@ -85,36 +87,36 @@ async fn a_principal_gets_a_token_that_the_tenants_key_verifies() {
     let data = text(&secret);
     assert_eq!(data.keys().collect::<Vec<_>>(), ["ca.crt", "expiresAt", "rotatesAt", "token", "url"]);
     assert_eq!(data["url"], claims.aud);
-    reason(&principals(&client, &name), "coder", "CredentialCurrent", "Issued").await;
+    wait_for_reason(&principals(&client, &name), "coder", "CredentialCurrent", "Issued").await;
 }
 
 #[tokio::test]
-async fn a_token_rotates_by_the_clock_and_comes_back_when_deleted() {
+async fn a_token_is_rotated_in_time_and_issued_again_when_deleted() {
     let client = with_operator().await;
     let credentials = json!({"credentials": {"lifetime": "1m", "overlap": "56s"}});
-    let (name, _) = place(&client, "rotate", credentials).await;
+    let (name, _) = prepared_tenant(&client, "rotate", credentials).await;
     principal(&client, &name).await;
     let (_, first) = token(&client, &name, "a token", |_| true).await;
     let (_, second) = token(&client, &name, "its successor", |claims| claims.mcp_fleet.serial == 2).await;
     assert!((4..=7).contains(&(second.iat - first.iat)), "{} s", second.iat - first.iat);
-    assert!(second.iat < first.exp, "they have to overlap");
+    assert!(second.iat < first.exp, "the tokens must overlap");
 
     secrets(&client, &name).delete(SECRET, &DeleteParams::default()).await.unwrap();
     token(&client, &name, "another", |claims| claims.mcp_fleet.serial > 2).await;
 }
 
 #[tokio::test]
-async fn a_secret_that_was_there_before_is_left_alone() {
+async fn an_existing_secret_is_left_alone() {
     let client = with_operator().await;
-    let (name, _) = place(&client, "squatted", json!({})).await;
+    let (name, _) = prepared_tenant(&client, "squatted", json!({})).await;
     let squatted = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET, "namespace": name},
         "stringData": {"token": "planted"},
     });
     create(&secrets(&client, &name), squatted).await;
     principal(&client, &name).await;
-    reason(&principals(&client, &name), "coder", "CredentialCurrent", "SecretNotOwned").await;
-    reason(&principals(&client, &name), "coder", "Stalled", "SecretNotOwned").await;
+    wait_for_reason(&principals(&client, &name), "coder", "CredentialCurrent", "SecretNotOwned").await;
+    wait_for_reason(&principals(&client, &name), "coder", "Stalled", "SecretNotOwned").await;
     assert_eq!(text(&secrets(&client, &name).get(SECRET).await.unwrap())["token"], "planted");
 }
 
@@ -124,9 +126,9 @@ async fn revoke(client: &Client, namespace: &str, until: Option<Timestamp>) {
 }
 
 #[tokio::test]
-async fn a_revocation_is_latched_and_followed_by_a_good_token() {
+async fn a_revocation_is_permanent_and_followed_by_a_new_token() {
     let client = with_operator().await;
-    let (name, uid) = place(&client, "revoke", json!({})).await;
+    let (name, uid) = prepared_tenant(&client, "revoke", json!({})).await;
     let principal_uid = principal(&client, &name).await.uid().unwrap();
     let (_, first) = token(&client, &name, "a token", |_| true).await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
@@ -135,29 +137,29 @@ async fn a_revocation_is_latched_and_followed_by_a_good_token() {
     revoke(&client, &name, Some(until)).await;
     let (_, next) = token(&client, &name, "a new token", |claims| claims.iat > until.as_second()).await;
     assert!(next.mcp_fleet.serial > first.mcp_fleet.serial);
-    reason(&principals(&client, &name), "coder", "RevocationApplied", "Applied").await;
+    wait_for_reason(&principals(&client, &name), "coder", "RevocationApplied", "Applied").await;
 
-    // Taken back, and then set to an earlier time: neither lowers the latch.
+    // Neither removing the time nor setting an earlier one undoes the revocation.
     let revocations: Api<ConfigMap> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
     revoke(&client, &name, None).await;
     revoke(&client, &name, Some(until - Duration::from_hours(1))).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let latch = revocations.get(&format!("tenant-{uid}-revocations")).await.unwrap().data.unwrap();
-    assert_eq!(latch[&principal_uid], until.as_second().to_string());
-    let kept = token(&client, &name, "the token stays", |_| true).await.1;
+    let stored = revocations.get(&format!("tenant-{uid}-revocations")).await.unwrap().data.unwrap();
+    assert_eq!(stored[&principal_uid], until.as_second().to_string());
+    let kept = token(&client, &name, "the same token", |_| true).await.1;
     assert_eq!(kept.mcp_fleet.serial, next.mcp_fleet.serial);
 }
 
 #[tokio::test]
 async fn a_revocation_in_the_future_is_not_applied() {
     let client = with_operator().await;
-    let (name, uid) = place(&client, "future", json!({})).await;
+    let (name, uid) = prepared_tenant(&client, "future", json!({})).await;
     principal(&client, &name).await;
     let (_, first) = token(&client, &name, "a token", |_| true).await;
     revoke(&client, &name, Some(Timestamp::now() + Duration::from_hours(1))).await;
-    reason(&principals(&client, &name), "coder", "RevocationApplied", "InFuture").await;
+    wait_for_reason(&principals(&client, &name), "coder", "RevocationApplied", "InFuture").await;
     let revocations: Api<ConfigMap> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
     assert!(revocations.get_opt(&format!("tenant-{uid}-revocations")).await.unwrap().is_none());
-    let kept = token(&client, &name, "the token stays", |_| true).await.1;
+    let kept = token(&client, &name, "the same token", |_| true).await.1;
     assert_eq!(kept.mcp_fleet.serial, first.mcp_fleet.serial);
 }

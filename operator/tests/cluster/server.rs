@@ -1,4 +1,4 @@
-//! Servers: what runs, what may not, what goes.
+//! Servers: which run, which are rejected, and teardown.
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Secret, Service};
@@ -8,41 +8,43 @@ use kube::{Api, Client, ResourceExt};
 use mcp_fleet_crds::MCPServer;
 use serde_json::json;
 
-use crate::support::{eventually, gone, namespace, reason, server, tenant, there, unique, with_operator};
+use crate::support::{
+    eventually, namespace, server, tenant, unique, wait_for, wait_for_reason, wait_until_gone, with_operator,
+};
 
 fn servers(client: &Client, namespace: &str) -> Api<MCPServer> {
     Api::namespaced(client.clone(), namespace)
 }
 
-/// A tenant, prepared: its name, and its runtime namespace.
-async fn place(client: &Client, prefix: &str) -> (String, String) {
+/// Creates a tenant and waits until it is prepared. Returns its name and its runtime namespace.
+async fn prepared_tenant(client: &Client, prefix: &str) -> (String, String) {
     let name = unique(prefix);
     tenant(client, &name, json!({})).await;
     let runtime = format!("{name}-mcp");
-    there(&Api::<Deployment>::namespaced(client.clone(), &runtime), "gateway").await;
+    wait_for(&Api::<Deployment>::namespaced(client.clone(), &runtime), "gateway").await;
     (name, runtime)
 }
 
 #[tokio::test]
-async fn a_server_with_a_workspace_runs_as_a_stateful_set_behind_its_own_policy() {
+async fn a_server_with_a_workspace_is_a_stateful_set_with_its_own_policy() {
     let client = with_operator().await;
-    let (name, runtime) = place(&client, "files").await;
+    let (name, runtime) = prepared_tenant(&client, "files").await;
     server(&client, &name, "files", json!({"workspace": {"mountPath": "/workspace", "storage": "1Gi"}})).await;
-    let set = there(&Api::<StatefulSet>::namespaced(client.clone(), &runtime), "mcp-files").await;
+    let set = wait_for(&Api::<StatefulSet>::namespaced(client.clone(), &runtime), "mcp-files").await;
     assert_eq!(set.spec.unwrap().volume_claim_templates.unwrap().len(), 1);
-    there(&Api::<Service>::namespaced(client.clone(), &runtime), "mcp-files").await;
-    there(&Api::<NetworkPolicy>::namespaced(client.clone(), &runtime), "mcp-files").await;
-    there(&Api::<Secret>::namespaced(client.clone(), &runtime), "mcp-files-tls").await;
-    reason(&servers(&client, &name), "files", "Ready", "WorkloadUnavailable").await;
+    wait_for(&Api::<Service>::namespaced(client.clone(), &runtime), "mcp-files").await;
+    wait_for(&Api::<NetworkPolicy>::namespaced(client.clone(), &runtime), "mcp-files").await;
+    wait_for(&Api::<Secret>::namespaced(client.clone(), &runtime), "mcp-files-tls").await;
+    wait_for_reason(&servers(&client, &name), "files", "Ready", "WorkloadUnavailable").await;
 }
 
 #[tokio::test]
 async fn a_change_reaches_the_workload_and_a_deleted_server_leaves_nothing() {
     let client = with_operator().await;
-    let (name, runtime) = place(&client, "change").await;
+    let (name, runtime) = prepared_tenant(&client, "change").await;
     server(&client, &name, "files", json!({})).await;
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &runtime);
-    there(&deployments, "mcp-files").await;
+    wait_for(&deployments, "mcp-files").await;
     let patch = json!({"spec": {"replicas": 2}});
     servers(&client, &name).patch("files", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     eventually("two replicas", || async {
@@ -50,10 +52,10 @@ async fn a_change_reaches_the_workload_and_a_deleted_server_leaves_nothing() {
     })
     .await;
     servers(&client, &name).delete("files", &DeleteParams::default()).await.unwrap();
-    gone(&deployments, "mcp-files").await;
-    gone(&Api::<Service>::namespaced(client.clone(), &runtime), "mcp-files").await;
-    gone(&Api::<Secret>::namespaced(client.clone(), &runtime), "mcp-files-tls").await;
-    gone(&Api::<NetworkPolicy>::namespaced(client.clone(), &runtime), "mcp-files").await;
+    wait_until_gone(&deployments, "mcp-files").await;
+    wait_until_gone(&Api::<Service>::namespaced(client.clone(), &runtime), "mcp-files").await;
+    wait_until_gone(&Api::<Secret>::namespaced(client.clone(), &runtime), "mcp-files-tls").await;
+    wait_until_gone(&Api::<NetworkPolicy>::namespaced(client.clone(), &runtime), "mcp-files").await;
     eventually("the server is gone", || async {
         servers(&client, &name).get_opt("files").await.unwrap().is_none().then_some(())
     })
@@ -61,37 +63,37 @@ async fn a_change_reaches_the_workload_and_a_deleted_server_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn an_image_that_is_not_allowed_does_not_run_and_what_ran_before_goes_on() {
+async fn a_server_keeps_running_when_its_new_image_is_not_allowed() {
     let client = with_operator().await;
-    let (name, runtime) = place(&client, "image").await;
+    let (name, runtime) = prepared_tenant(&client, "image").await;
     server(&client, &name, "files", json!({})).await;
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &runtime);
-    there(&deployments, "mcp-files").await;
+    wait_for(&deployments, "mcp-files").await;
     let patch = json!({"spec": {"source": {"stdio": {"image": "evil.example/files:1"}}}});
     servers(&client, &name).patch("files", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    reason(&servers(&client, &name), "files", "Accepted", "ImageNotAllowed").await;
+    wait_for_reason(&servers(&client, &name), "files", "Accepted", "ImageNotAllowed").await;
     let pod = deployments.get("mcp-files").await.unwrap().spec.unwrap().template.spec.unwrap();
     assert_eq!(pod.containers[0].image.as_deref(), Some("registry.example.com/acme/files:1"));
 }
 
 #[tokio::test]
-async fn a_server_in_a_namespace_of_nobody_creates_nothing_and_says_so() {
+async fn a_server_in_an_unclaimed_namespace_creates_nothing() {
     let client = with_operator().await;
     let name = unique("nobody");
     namespace(&client, &name, &[]).await;
     server(&client, &name, "files", json!({})).await;
-    reason(&servers(&client, &name), "files", "Accepted", "NamespaceUnclaimed").await;
+    wait_for_reason(&servers(&client, &name), "files", "Accepted", "NamespaceUnclaimed").await;
     assert!(servers(&client, &name).get("files").await.unwrap().finalizers().is_empty());
 }
 
 #[tokio::test]
-async fn what_was_made_for_a_server_that_is_gone_is_deleted() {
+async fn objects_of_a_server_that_is_gone_are_deleted() {
     let client = with_operator().await;
-    let (name, runtime) = place(&client, "orphan").await;
+    let (name, runtime) = prepared_tenant(&client, "orphan").await;
     server(&client, &name, "files", json!({})).await;
     let services: Api<Service> = Api::namespaced(client.clone(), &runtime);
-    // As if the server had gone without a teardown: the same labels, with the UID of nobody.
-    let mut orphan = there(&services, "mcp-files").await;
+    // As if the server had been removed without a teardown: the same labels, with the UID of no server.
+    let mut orphan = wait_for(&services, "mcp-files").await;
     orphan.metadata.name = Some("mcp-former".into());
     orphan.metadata.resource_version = None;
     orphan.metadata.uid = None;
@@ -99,6 +101,6 @@ async fn what_was_made_for_a_server_that_is_gone_is_deleted() {
     let spec = orphan.spec.as_mut().unwrap();
     (spec.cluster_ip, spec.cluster_ips) = (None, None);
     services.create(&PostParams::default(), &orphan).await.unwrap();
-    gone(&services, "mcp-former").await;
+    wait_until_gone(&services, "mcp-former").await;
     assert!(services.get_opt("mcp-files").await.unwrap().is_some());
 }

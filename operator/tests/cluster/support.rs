@@ -1,4 +1,4 @@
-//! One operator for all tests, and what they have in common.
+//! The operator that all tests share, and helpers.
 
 use std::fmt::Debug;
 use std::sync::OnceLock;
@@ -18,23 +18,31 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-/// Where the operator under test keeps its Secrets.
+/// Namespace of the operator under test.
 pub(crate) const OPERATOR_NAMESPACE: &str = "mcp-fleet-system";
 
-/// How long anything may take that is driven by watches.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait for an effect of a watch.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A client of its own for each test: its connections belong to the test's runtime.
+/// Returns a new client. Each test needs its own, because connections belong to the runtime of the test.
 pub(crate) async fn client() -> Client {
+    mcp_fleet_operator::kubernetes::client::from_config(kube_config().await).unwrap()
+}
+
+/// Returns a client that decodes everything that the API server sends.
+pub(crate) async fn unfiltered_client() -> Client {
+    Client::try_from(kube_config().await).unwrap()
+}
+
+async fn kube_config() -> kube::Config {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let path = std::env::var("MCP_FLEET_TEST_KUBECONFIG")
         .expect("MCP_FLEET_TEST_KUBECONFIG must name a kubeconfig; `cargo xtask test api` sets it");
     let file = Kubeconfig::read_from(path).unwrap();
-    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
-    mcp_fleet_operator::kubernetes::client(config).unwrap()
+    kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap()
 }
 
-/// The flags of an operator under test.
+/// Returns the flags of the operator under test.
 pub(crate) fn flags(pod: &str) -> Config {
     Config::parse_from([
         "operator",
@@ -47,7 +55,7 @@ pub(crate) fn flags(pod: &str) -> Config {
     ])
 }
 
-/// A client, with the resources defined and one operator running for the whole of the test program.
+/// Returns a client of a cluster in which the CRDs are installed and the operator runs. One operator runs for all tests.
 pub(crate) async fn with_operator() -> Client {
     static RUNNING: OnceLock<()> = OnceLock::new();
     static PREPARED: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
@@ -73,18 +81,18 @@ pub(crate) async fn with_operator() -> Client {
     client
 }
 
-/// Where the control stream of that operator is served, on the loopback address.
+/// Returns the port on which that operator serves control streams, on the loopback address.
 pub(crate) fn control_port() -> u16 {
     static PORT: OnceLock<u16> = OnceLock::new();
     *PORT.get_or_init(free_port)
 }
 
-/// A port of the loopback address that was free a moment ago. Nothing else here listens on ports that it did not ask for.
+/// Returns a port of the loopback address that is free now. Nothing else in this program listens on a fixed port.
 pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Defines the resources and makes the operator's namespace.
+/// Installs the CRDs and creates the operator's namespace.
 pub(crate) async fn prepare(client: &Client) {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let params = PatchParams::apply("test").force();
@@ -103,7 +111,7 @@ pub(crate) async fn prepare(client: &Client) {
     namespace(client, OPERATOR_NAMESPACE, &[]).await;
 }
 
-/// Makes a namespace if it is not there.
+/// Creates a namespace if it does not exist.
 pub(crate) async fn namespace(client: &Client, name: &str, labels: &[(&str, &str)]) {
     let labels: serde_json::Map<String, Value> =
         labels.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
@@ -116,7 +124,7 @@ pub(crate) async fn namespace(client: &Client, name: &str, labels: &[(&str, &str
     }
 }
 
-/// A name that no other test and no earlier run has used.
+/// Returns a name that no other test and no earlier run uses.
 pub(crate) fn unique(prefix: &str) -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -124,7 +132,7 @@ pub(crate) fn unique(prefix: &str) -> String {
     format!("{prefix}-{seconds}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A tenant with a namespace of its own name; `spec` is added to it.
+/// Creates a tenant with a namespace of the same name. `spec` is merged into its spec.
 pub(crate) async fn tenant(client: &Client, name: &str, spec: Value) -> MCPTenant {
     let mut body = json!({
         "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPTenant", "metadata": {"name": name},
@@ -137,7 +145,7 @@ pub(crate) async fn tenant(client: &Client, name: &str, spec: Value) -> MCPTenan
     create(&Api::<MCPTenant>::all(client.clone()), body).await
 }
 
-/// A server with one tool; `spec` is added to it.
+/// Creates a server with one tool. `spec` is merged into its spec.
 pub(crate) async fn server(client: &Client, namespace: &str, name: &str, spec: Value) -> MCPServer {
     let mut body = json!({
         "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPServer", "metadata": {"name": name, "namespace": namespace},
@@ -163,7 +171,7 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
-/// Creates an object that is written as JSON.
+/// Creates an object from JSON.
 pub(crate) async fn create<K>(api: &Api<K>, body: Value) -> K
 where
     K: Resource + Clone + DeserializeOwned + Serialize + Debug,
@@ -171,44 +179,44 @@ where
     api.create(&PostParams::default(), &serde_json::from_value(body).unwrap()).await.unwrap()
 }
 
-/// Waits until `look` sees something; names what it waited for if it never does.
-pub(crate) async fn eventually<T, F, Fut>(what: &str, look: F) -> T
+/// Waits until `check` returns a value. Panics with `what` if that takes too long.
+pub(crate) async fn eventually<T, F, Fut>(what: &str, check: F) -> T
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Option<T>>,
 {
     let started = Instant::now();
     loop {
-        if let Some(seen) = look().await {
-            return seen;
+        if let Some(value) = check().await {
+            return value;
         }
-        assert!(started.elapsed() < PATIENCE, "not seen within {PATIENCE:?}: {what}");
+        assert!(started.elapsed() < WAIT_TIMEOUT, "not within {WAIT_TIMEOUT:?}: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Waits until an object is there.
-pub(crate) async fn there<K>(api: &Api<K>, name: &str) -> K
+/// Waits until an object exists.
+pub(crate) async fn wait_for<K>(api: &Api<K>, name: &str) -> K
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
     eventually(name, || async { api.get_opt(name).await.unwrap() }).await
 }
 
-/// Waits until an object is gone.
-pub(crate) async fn gone<K>(api: &Api<K>, name: &str)
+/// Waits until an object is deleted or being deleted.
+pub(crate) async fn wait_until_gone<K>(api: &Api<K>, name: &str)
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
-    eventually(&format!("{name} is gone"), || async {
+    eventually(&format!("{name} is deleted"), || async {
         let found = api.get_opt(name).await.unwrap();
         found.is_none_or(|found| found.meta().deletion_timestamp.is_some()).then_some(())
     })
     .await;
 }
 
-/// Waits until a condition has this reason; answers its message.
-pub(crate) async fn reason<K>(api: &Api<K>, name: &str, kind: &str, reason: &str) -> String
+/// Waits until a condition has a reason. Returns its message.
+pub(crate) async fn wait_for_reason<K>(api: &Api<K>, name: &str, kind: &str, reason: &str) -> String
 where
     K: Resource + Clone + DeserializeOwned + Serialize + Debug,
 {
@@ -220,7 +228,7 @@ where
     .await
 }
 
-/// The API of a kind that has no type here.
+/// Returns the API of a kind by its name.
 pub(crate) fn untyped(client: &Client, namespace: &str, version: &str, kind: &str) -> Api<DynamicObject> {
     let (group, version) = version.split_once('/').unwrap_or(("", version));
     let resource = kube::api::ApiResource::from_gvk(&kube::api::GroupVersionKind::gvk(group, version, kind));

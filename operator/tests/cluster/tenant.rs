@@ -1,4 +1,4 @@
-//! Tenants: namespaces, fences, drift, conflicts, teardown.
+//! Tenants: namespaces, restrictions, drift, conflicts, teardown.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,7 +14,8 @@ use mcp_fleet_crds::MCPTenant;
 use serde_json::json;
 
 use crate::support::{
-    OPERATOR_NAMESPACE, create, eventually, gone, namespace, reason, tenant, there, unique, untyped, with_operator,
+    OPERATOR_NAMESPACE, create, eventually, namespace, tenant, unique, untyped, wait_for, wait_for_reason,
+    wait_until_gone, with_operator,
 };
 
 fn tenants(client: &Client) -> Api<MCPTenant> {
@@ -22,69 +23,69 @@ fn tenants(client: &Client) -> Api<MCPTenant> {
 }
 
 async fn labels_of(client: &Client, name: &str) -> BTreeMap<String, String> {
-    there(&Api::<Namespace>::all(client.clone()), name).await.labels().clone()
+    wait_for(&Api::<Namespace>::all(client.clone()), name).await.labels().clone()
 }
 
 #[tokio::test]
-async fn a_tenant_gets_two_namespaces_and_a_fenced_gateway() {
+async fn a_tenant_gets_two_namespaces_and_an_isolated_gateway() {
     let client = with_operator().await;
     let name = unique("made");
     let hard = json!({"hard": {"pods": "20", "count/mcpservers.mcp-fleet.dev": "5"}});
     let uid = tenant(&client, &name, hard).await.uid().unwrap();
     let runtime = format!("{name}-mcp");
 
-    there(&Api::<Deployment>::namespaced(client.clone(), &runtime), "gateway").await;
+    wait_for(&Api::<Deployment>::namespaced(client.clone(), &runtime), "gateway").await;
     assert_eq!(labels_of(&client, &name).await["mcp-fleet.dev/tenant"], name);
     let labels = labels_of(&client, &runtime).await;
     assert_eq!(labels["pod-security.kubernetes.io/enforce"], "restricted");
     assert_eq!(labels["mcp-fleet.dev/tenant-uid"], uid);
 
     let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), &runtime);
-    let deny = there(&policies, "default-deny").await.spec.unwrap();
+    let deny = wait_for(&policies, "default-deny").await.spec.unwrap();
     assert!(deny.ingress.is_none() && deny.egress.is_none());
     assert_eq!(deny.policy_types.unwrap(), ["Ingress", "Egress"]);
-    there(&policies, "gateway").await;
+    wait_for(&policies, "gateway").await;
 
-    there(&Api::<Service>::namespaced(client.clone(), &runtime), "gateway").await;
-    there(&Api::<PodDisruptionBudget>::namespaced(client.clone(), &runtime), "gateway").await;
-    let quota = there(&Api::<ResourceQuota>::namespaced(client.clone(), &runtime), "mcp-fleet").await;
+    wait_for(&Api::<Service>::namespaced(client.clone(), &runtime), "gateway").await;
+    wait_for(&Api::<PodDisruptionBudget>::namespaced(client.clone(), &runtime), "gateway").await;
+    let quota = wait_for(&Api::<ResourceQuota>::namespaced(client.clone(), &runtime), "mcp-fleet").await;
     assert_eq!(quota.spec.unwrap().hard.unwrap().keys().collect::<Vec<_>>(), ["pods"]);
-    there(&Api::<ResourceQuota>::namespaced(client.clone(), &name), "mcp-fleet").await;
+    wait_for(&Api::<ResourceQuota>::namespaced(client.clone(), &name), "mcp-fleet").await;
     for place in [&name, &runtime] {
-        there(&Api::<RoleBinding>::namespaced(client.clone(), place), "mcp-fleet-operator").await;
+        wait_for(&Api::<RoleBinding>::namespaced(client.clone(), place), "mcp-fleet-operator").await;
     }
-    let tls = there(&Api::<Secret>::namespaced(client.clone(), &runtime), "gateway-tls").await;
+    let tls = wait_for(&Api::<Secret>::namespaced(client.clone(), &runtime), "gateway-tls").await;
     assert_eq!(tls.data.unwrap().keys().collect::<Vec<_>>(), ["ca.crt", "tls.crt", "tls.key"]);
-    there(&Api::<Secret>::namespaced(client.clone(), OPERATOR_NAMESPACE), &format!("tenant-{uid}-signing")).await;
-    reason(&tenants(&client), &name, "Ready", "GatewayUnavailable").await;
+    wait_for(&Api::<Secret>::namespaced(client.clone(), OPERATOR_NAMESPACE), &format!("tenant-{uid}-signing")).await;
+    wait_for_reason(&tenants(&client), &name, "Ready", "GatewayUnavailable").await;
 }
 
 #[tokio::test]
-async fn what_is_deleted_or_changed_comes_back_whole() {
+async fn deleted_and_changed_objects_are_restored() {
     let client = with_operator().await;
     let name = unique("drift");
     tenant(&client, &name, json!({})).await;
     let runtime = format!("{name}-mcp");
-    reason(&tenants(&client), &name, "Ready", "GatewayUnavailable").await;
+    wait_for_reason(&tenants(&client), &name, "Ready", "GatewayUnavailable").await;
 
     let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), &runtime);
-    let before = there(&policies, "default-deny").await.uid();
+    let before = wait_for(&policies, "default-deny").await.uid();
     let started = Instant::now();
     policies.delete("default-deny", &DeleteParams::default()).await.unwrap();
-    eventually("the policy is back", || async {
+    eventually("the policy is restored", || async {
         policies.get_opt("default-deny").await.unwrap().filter(|found| found.uid() != before)
     })
     .await;
     assert!(started.elapsed() < Duration::from_secs(2), "took {:?}", started.elapsed());
 
-    // A third party adds a container and scales: both are put back, not merged.
+    // Someone else adds a container and scales. Both changes are undone, not merged.
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &runtime);
     let patch = json!({"spec": {"replicas": 3, "template": {"spec": {"containers": [
         {"name": "evil", "image": "evil.example/miner:1"}]}}}});
     let params = PatchParams { field_manager: Some("intruder".into()), ..PatchParams::default() };
     let changed = deployments.patch("gateway", &params, &Patch::Strategic(patch)).await.unwrap().spec.unwrap();
     assert_eq!((changed.replicas, changed.template.spec.unwrap().containers.len()), (Some(3), 2));
-    eventually("the gateway is as it was", || async {
+    eventually("the gateway is restored", || async {
         let spec = deployments.get("gateway").await.unwrap().spec.unwrap();
         (spec.replicas == Some(1) && spec.template.spec.unwrap().containers.len() == 1).then_some(())
     })
@@ -110,29 +111,29 @@ async fn what_is_deleted_or_changed_comes_back_whole() {
 
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &runtime);
     secrets.delete("gateway-tls", &DeleteParams::default()).await.unwrap();
-    there(&secrets, "gateway-tls").await;
+    wait_for(&secrets, "gateway-tls").await;
 
-    // Tokens and sessions live on: the key comes back as it was, not a new one.
+    // The same key is restored, not a new one, so tokens and sessions stay valid.
     let secrets: Api<Secret> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
     let signing = format!("tenant-{}-signing", tenants(&client).get(&name).await.unwrap().uid().unwrap());
     let before = secrets.get(&signing).await.unwrap();
     secrets.delete(&signing, &DeleteParams::default()).await.unwrap();
-    assert_eq!(there(&secrets, &signing).await.data, before.data);
+    assert_eq!(wait_for(&secrets, &signing).await.data, before.data);
     let planted = json!({"data": {"session": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}});
     secrets.patch(&signing, &params, &Patch::Merge(planted)).await.unwrap();
-    eventually("the keys are as they were", || async {
+    eventually("the keys are restored", || async {
         (secrets.get(&signing).await.unwrap().data == before.data).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_quiet_tenant_is_not_written() {
+async fn an_unchanged_tenant_causes_no_writes() {
     let client = with_operator().await;
     let name = unique("quiet");
     tenant(&client, &name, json!({"hard": {"limits.cpu": "1000m"}})).await;
     let runtime = format!("{name}-mcp");
-    reason(&tenants(&client), &name, "Ready", "GatewayUnavailable").await;
+    wait_for_reason(&tenants(&client), &name, "Ready", "GatewayUnavailable").await;
     let versions = || async {
         let mut found = vec![tenants(&client).get(&name).await.unwrap().resource_version()];
         for (version, kind) in [
@@ -150,13 +151,13 @@ async fn a_quiet_tenant_is_not_written() {
         }
         found
     };
-    // The last thing that is made: it may come after the gateway, and is no write of a quiet tenant.
-    there(&Api::<Secret>::namespaced(client.clone(), &runtime), "gateway-policy").await;
+    // The snapshot is created last, maybe after the gateway. Wait for it, so that it is not counted.
+    wait_for(&Api::<Secret>::namespaced(client.clone(), &runtime), "gateway-policy").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = versions().await;
-    // Something to look at, but nothing to do: the controller compares, and leaves everything as it is.
+    // An annotation triggers a reconcile, which has nothing to write.
     let params = PatchParams::default();
-    let noted = json!({"metadata": {"annotations": {"note": "looked at"}}});
+    let noted = json!({"metadata": {"annotations": {"note": "reconcile"}}});
     tenants(&client).patch(&name, &params, &Patch::Merge(noted)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(before[1..], versions().await[1..]);
@@ -167,10 +168,10 @@ async fn of_two_tenants_that_claim_a_namespace_the_older_keeps_it() {
     let client = with_operator().await;
     let (old, new) = (unique("older"), unique("newer"));
     tenant(&client, &old, json!({})).await;
-    reason(&tenants(&client), &old, "Ready", "GatewayUnavailable").await;
+    wait_for_reason(&tenants(&client), &old, "Ready", "GatewayUnavailable").await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     tenant(&client, &new, json!({"namespace": {"name": old}})).await;
-    let message = reason(&tenants(&client), &new, "Stalled", "Conflicted").await;
+    let message = wait_for_reason(&tenants(&client), &new, "Stalled", "Conflicted").await;
     assert!(message.contains(&old), "{message}");
     assert!(Api::<Namespace>::all(client.clone()).get_opt(&format!("{new}-mcp")).await.unwrap().is_none());
 }
@@ -181,43 +182,43 @@ async fn a_namespace_is_adopted_once_it_is_labelled() {
     let name = unique("adopt");
     namespace(&client, &name, &[]).await;
     tenant(&client, &name, json!({})).await;
-    let message = reason(&tenants(&client), &name, "Ready", "NamespaceNotAdoptable").await;
+    let message = wait_for_reason(&tenants(&client), &name, "Ready", "NamespaceNotAdoptable").await;
     assert!(message.contains(&format!("kubectl label namespace {name} mcp-fleet.dev/tenant={name}")), "{message}");
     let label = json!({"metadata": {"labels": {"mcp-fleet.dev/tenant": name}}});
     let namespaces: Api<Namespace> = Api::all(client.clone());
     namespaces.patch(&name, &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
-    reason(&tenants(&client), &name, "Ready", "GatewayUnavailable").await;
+    wait_for_reason(&tenants(&client), &name, "Ready", "GatewayUnavailable").await;
 }
 
 #[tokio::test]
-async fn a_runtime_namespace_that_exists_is_never_taken() {
+async fn an_existing_runtime_namespace_is_never_adopted() {
     let client = with_operator().await;
     let name = unique("squat");
     namespace(&client, &format!("{name}-mcp"), &[("mcp-fleet.dev/tenant", &name)]).await;
     tenant(&client, &name, json!({})).await;
-    reason(&tenants(&client), &name, "Ready", "NamespaceNotAdoptable").await;
+    wait_for_reason(&tenants(&client), &name, "Ready", "NamespaceNotAdoptable").await;
     let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
     assert!(policies.list(&ListParams::default()).await.unwrap().items.is_empty());
 }
 
 #[tokio::test]
-async fn a_refused_quota_is_said_and_retried() {
+async fn a_quota_that_the_api_server_rejects_is_reported() {
     let client = with_operator().await;
     let name = unique("quota");
     tenant(&client, &name, json!({"hard": {"not a resource": "1"}})).await;
-    let message = reason(&tenants(&client), &name, "Stalled", "Failed").await;
+    let message = wait_for_reason(&tenants(&client), &name, "Stalled", "Failed").await;
     assert!(message.contains("ResourceQuota"), "{message}");
 }
 
 #[tokio::test]
-async fn a_deleted_tenant_takes_everything_along_but_its_own_namespace() {
+async fn a_deleted_tenant_leaves_only_its_own_namespace() {
     let client = with_operator().await;
     let name = unique("leave");
     let uid = tenant(&client, &name, json!({"hard": {"count/mcpservers.mcp-fleet.dev": "5"}})).await.uid().unwrap();
-    reason(&tenants(&client), &name, "Ready", "GatewayUnavailable").await;
+    wait_for_reason(&tenants(&client), &name, "Ready", "GatewayUnavailable").await;
     let secrets = Api::<Secret>::namespaced(client.clone(), OPERATOR_NAMESPACE);
-    there(&secrets, &format!("tenant-{uid}-signing")).await;
-    // The tenant's own: it stays.
+    wait_for(&secrets, &format!("tenant-{uid}-signing")).await;
+    // An object of the tenant, which has to stay.
     let own = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "own", "namespace": name}});
     create(&untyped(&client, &name, "v1", "ConfigMap"), own).await;
 
@@ -226,23 +227,23 @@ async fn a_deleted_tenant_takes_everything_along_but_its_own_namespace() {
         tenants(&client).get_opt(&name).await.unwrap().is_none().then_some(())
     })
     .await;
-    gone(&secrets, &format!("tenant-{uid}-signing")).await;
-    gone(&Api::<Namespace>::all(client.clone()), &format!("{name}-mcp")).await;
-    gone(&Api::<RoleBinding>::namespaced(client.clone(), &name), "mcp-fleet-operator").await;
-    gone(&Api::<ResourceQuota>::namespaced(client.clone(), &name), "mcp-fleet").await;
+    wait_until_gone(&secrets, &format!("tenant-{uid}-signing")).await;
+    wait_until_gone(&Api::<Namespace>::all(client.clone()), &format!("{name}-mcp")).await;
+    wait_until_gone(&Api::<RoleBinding>::namespaced(client.clone(), &name), "mcp-fleet-operator").await;
+    wait_until_gone(&Api::<ResourceQuota>::namespaced(client.clone(), &name), "mcp-fleet").await;
     let namespace = Api::<Namespace>::all(client.clone()).get(&name).await.unwrap();
     assert!(namespace.metadata.deletion_timestamp.is_none());
     assert!(untyped(&client, &name, "v1", "ConfigMap").get_opt("own").await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn pods_end_before_their_fences() {
+async fn pods_end_before_their_restrictions_are_deleted() {
     let client = with_operator().await;
     let name = unique("order");
     tenant(&client, &name, json!({})).await;
     let runtime = format!("{name}-mcp");
-    reason(&tenants(&client), &name, "Ready", "GatewayUnavailable").await;
-    // There is no kubelet: a pod with a finalizer stands for one that takes its time.
+    wait_for_reason(&tenants(&client), &name, "Ready", "GatewayUnavailable").await;
+    // No kubelet runs here, so a finalizer makes the pod end slowly.
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "slow", "namespace": runtime, "finalizers": ["test/slow"],
@@ -256,7 +257,7 @@ async fn pods_end_before_their_fences() {
     let pods = untyped(&client, &runtime, "v1", "Pod");
     create(&pods, pod).await;
     tenants(&client).delete(&name, &DeleteParams::default()).await.unwrap();
-    reason(&tenants(&client), &name, "Ready", "Terminating").await;
+    wait_for_reason(&tenants(&client), &name, "Ready", "Terminating").await;
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &runtime);
     assert_eq!(deployments.get("gateway").await.unwrap().spec.unwrap().replicas, Some(0));
     let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), &runtime);

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::tenant_with_policy;
 use crate::gateway::Gateway;
-use crate::support::{eventually, flags, free_port, reason, there, untyped, with_operator};
+use crate::support::{eventually, flags, free_port, untyped, wait_for, wait_for_reason, with_operator};
 
 const VERSION: &str = "mcp-fleet.dev/v1alpha1";
 /// More than the operator reads as an amount, and as a number of calls.
@@ -58,10 +58,10 @@ async fn an_unreadable_budget_holds_up_nothing_but_itself() {
     relax_budgets(&client).await;
     let budgets = budgets(&client, &name);
     edit(&budgets, "monthly", json!({"amount": TOO_MUCH})).await;
-    let message = reason(&budgets, "monthly", "Ready", "InvalidSpec").await;
+    let message = wait_for_reason(&budgets, "monthly", "Ready", "InvalidSpec").await;
     assert!(message.starts_with("spec.amount: "), "{message}");
-    reason(&budgets, "monthly", "Stalled", "InvalidSpec").await;
-    let written = there(&budgets, "monthly").await;
+    wait_for_reason(&budgets, "monthly", "Stalled", "InvalidSpec").await;
+    let written = wait_for(&budgets, "monthly").await;
 
     // Policies are still proved and change, and what was in force of the budget stays in force.
     let principals: Api<DynamicObject> = untyped(&client, &name, VERSION, "MCPPrincipal");
@@ -72,7 +72,7 @@ async fn an_unreadable_budget_holds_up_nothing_but_itself() {
         let fresh = gateway.freshness().await;
         assert!(fresh.generation >= after.generation && fresh.age_ms < 5000, "{fresh:?}");
     }
-    let unchanged = there(&budgets, "monthly").await;
+    let unchanged = wait_for(&budgets, "monthly").await;
     assert_eq!(
         unchanged.metadata.resource_version, written.metadata.resource_version,
         "it is reported again and again"
@@ -82,7 +82,7 @@ async fn an_unreadable_budget_holds_up_nothing_but_itself() {
     let repaired = gateway.policy(|policy| policy.budgets.iter().any(|budget| budget.name == "monthly")).await;
     assert!(repaired.generation > after.generation);
     tokio::spawn(async move { gateway.policy(|_| false).await });
-    reason(&budgets, "monthly", "Ready", "Reconciled").await;
+    wait_for_reason(&budgets, "monthly", "Ready", "Reconciled").await;
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn an_unreadable_principal_or_tenant_can_be_suspended() {
     let at = jiff::Timestamp::from_second(until).unwrap().to_string();
     edit(&principals, "coder", json!({"revokeIssuedBefore": at})).await;
     gateway.policy(|policy| policy.principals[0].revoked_until == Some(until)).await;
-    let message = reason(&principals, "coder", "Ready", "InvalidSpec").await;
+    let message = wait_for_reason(&principals, "coder", "Ready", "InvalidSpec").await;
     assert!(message.starts_with("spec.limits.callsPerMinute: "), "{message}");
 
     relax(&client, "mcptenants.mcp-fleet.dev", "traffic/properties/callsPerMinute", number).await;
@@ -139,7 +139,7 @@ async fn an_unreadable_principal_or_tenant_can_be_suspended() {
         kube::api::ApiResource::from_gvk(&kube::api::GroupVersionKind::gvk("mcp-fleet.dev", "v1alpha1", "MCPTenant"));
     let tenants: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     edit(&tenants, &name, json!({"traffic": {"callsPerMinute": TOO_MANY}})).await;
-    reason(&tenants, &name, "Ready", "InvalidSpec").await;
+    wait_for_reason(&tenants, &name, "Ready", "InvalidSpec").await;
     edit(&tenants, &name, json!({"suspend": true})).await;
     let policy = gateway.policy(|policy| policy.suspended).await;
     assert_eq!(policy.traffic.calls_per_minute, None, "what cannot be read is not in force");
@@ -153,12 +153,12 @@ async fn an_unreadable_server_is_torn_down() {
     let client = with_operator().await;
     let (name, _) = tenant_with_policy(&client).await;
     let services: Api<Service> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
-    there(&services, "mcp-files").await;
+    wait_for(&services, "mcp-files").await;
     let anything = json!({"type": "string", "maxLength": 63});
     relax(&client, "mcpservers.mcp-fleet.dev", "source/properties/type", anything).await;
     let servers: Api<DynamicObject> = untyped(&client, &name, VERSION, "MCPServer");
     edit(&servers, "files", json!({"source": {"type": "Odd", "stdio": null}})).await;
-    let message = reason(&servers, "files", "Ready", "InvalidSpec").await;
+    let message = wait_for_reason(&servers, "files", "Ready", "InvalidSpec").await;
     assert!(message.starts_with("spec.source.type: "), "{message}");
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(services.get_opt("mcp-files").await.unwrap().is_some(), "what it runs on stays");

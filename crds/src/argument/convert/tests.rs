@@ -29,6 +29,8 @@ fn every_type_converts_to_its_rule() {
         path.rule,
         Rule::Path(model::PathRule { within: vec!["/workspace".into()], extensions: vec![], dotfiles: false })
     );
+    let extensions = json!({"within": ["/"], "extensions": ["md", "tar.gz", "c++"]});
+    assert!(convert(json!({"name": "path", "type": "Path", "path": extensions})).is_ok());
 }
 
 #[test]
@@ -50,6 +52,10 @@ fn an_error_names_the_field_and_says_what_to_do() {
         (
             json!({"name": "a", "type": "Path", "path": {"within": ["/x/../y"]}}),
             "a.path: \"/x/../y\" is not an absolute path without a trailing slash and without `.`, `..`, empty, `~` or glob components",
+        ),
+        (
+            json!({"name": "a", "type": "Path", "path": {"within": ["/x"], "extensions": [".md"]}}),
+            "a.path: \".md\" is not an extension: use parts of letters, digits, `_`, `+` and `-` with a dot between them, without the leading dot",
         ),
         (
             json!({"name": "a", "type": "Const", "const": {}}),

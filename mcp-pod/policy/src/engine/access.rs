@@ -57,7 +57,7 @@ impl<'p> ToolAccess<'p> {
             Class::Write => write,
             Class::Destructive => destructive,
         };
-        budgets.iter().filter_map(|index| self.compiled.policy.budgets.get(*index))
+        budgets.iter().filter_map(|index| self.compiled.model.budgets.get(*index))
     }
 
     /// Returns the JSON Schema of the arguments that the grants admit; equal grants give equal bytes.

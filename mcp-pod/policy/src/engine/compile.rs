@@ -25,7 +25,7 @@ pub(super) fn compile(policy: TenantPolicy) -> Result<Policy, CompileError> {
         Compiler { policy: &policy, catalogues: &catalogues, grants: HashMap::default(), tools: HashMap::default() };
     let principal_entries =
         policy.principals.iter().map(|principal| compiler.principal(principal, &uids)).collect::<Result<_, _>>()?;
-    Ok(Policy { policy, servers, tools, principals, principal_entries })
+    Ok(Policy { model: policy, servers, tools, principals, principal_entries })
 }
 
 /// Maps each name to its index; fails if a name occurs twice.

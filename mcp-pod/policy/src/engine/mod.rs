@@ -57,7 +57,7 @@ pub enum CompileError {
 /// The compiled policy of one tenant: the model and the tables to look things up in it.
 #[derive(Debug)]
 pub struct Policy {
-    policy: TenantPolicy,
+    model: TenantPolicy,
     /// Indices into `policy.servers`, by name.
     servers: HashMap<String, usize>,
     /// For each server, indices into its tools by name.
@@ -113,7 +113,7 @@ impl Policy {
 
     /// Returns the policy as published.
     pub const fn model(&self) -> &TenantPolicy {
-        &self.policy
+        &self.model
     }
 
     /// Returns the principal with this UID.
@@ -124,7 +124,7 @@ impl Policy {
     /// Checks that a proof of freshness of this age still allows calls of this class; listing tools counts as
     /// [`Class::Read`].
     pub fn check_fresh(&self, age: Duration, class: Class) -> Result<(), Reason> {
-        let limit = if class == Class::Read { self.policy.stale_after.read } else { self.policy.stale_after.write };
+        let limit = if class == Class::Read { self.model.stale_after.read } else { self.model.stale_after.write };
         if age > limit { Err(Reason::PolicyStale) } else { Ok(()) }
     }
 }

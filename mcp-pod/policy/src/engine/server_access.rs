@@ -20,7 +20,7 @@ impl<'p> PrincipalRef<'p> {
         Self {
             compiled,
             index,
-            principal: &compiled.policy.principals[index],
+            principal: &compiled.model.principals[index],
             entry: &compiled.principal_entries[index],
         }
     }
@@ -47,7 +47,7 @@ impl<'p> PrincipalRef<'p> {
         let entries = &self.entry.servers;
         let index = entries.binary_search_by_key(&server, |entry| entry.server).map_err(|_| Reason::ServerUnknown)?;
         let entry = entries.get(index).ok_or(Reason::ServerUnknown)?;
-        let server = self.compiled.policy.servers.get(server).ok_or(Reason::ServerUnknown)?;
+        let server = self.compiled.model.servers.get(server).ok_or(Reason::ServerUnknown)?;
         Ok(ServerAccess { compiled: self.compiled, entry, server })
     }
 

@@ -121,7 +121,7 @@ fn an_admitted_call_carries_the_roots_of_its_grant() {
 
 #[test]
 fn a_budget_selects_calls_by_principal_server_and_class() {
-    let mut policy = files(vec![grant("s", vec![], Class::ALL.to_vec())]).policy;
+    let mut policy = files(vec![grant("s", vec![], Class::ALL.to_vec())]).model;
     let budget = |name: &str, selector| Budget {
         name: name.into(),
         uid: name.into(),

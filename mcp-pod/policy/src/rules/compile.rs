@@ -1,6 +1,6 @@
 //! Compiles a rule as a user wrote it into one that can be checked.
 
-use super::{Arguments, Check, Path, Pattern, PatternError, Property, Text};
+use super::{Arguments, Check, Path, Pattern, PatternError, Property, Text, forms};
 use crate::json::MAX_INTEGER;
 use crate::model::{Argument, Rule, Scalar};
 
@@ -17,7 +17,7 @@ pub enum RuleError {
     #[error("the argument {0:?} is declared twice")]
     Duplicate(String),
     /// An argument name that JSON readers may read differently.
-    #[error("an argument name must not be empty or contain control characters")]
+    #[error("an argument name must have 1 to {} characters and no control characters", forms::ARGUMENT_NAME.max_length)]
     Name,
     /// A root of a path rule is not an absolute path in normal form.
     #[error(
@@ -25,10 +25,13 @@ pub enum RuleError {
     )]
     Root(String),
     /// An extension of a path rule is not a file name extension.
-    #[error("{0:?} is not an extension: use letters, digits, `_`, `-` and inner dots, without the leading dot")]
+    #[error(
+        "{0:?} is not an extension: use parts of letters, digits, `_`, `+` and `-` with a dot between them, without the \
+         leading dot"
+    )]
     Extension(String),
-    /// A bound is not a number, or not one that a double can hold.
-    #[error("{0:?} is not a decimal number")]
+    /// A bound is not a decimal number.
+    #[error("{0:?} is not a decimal number with at most 15 digits before and after the point")]
     Decimal(String),
     /// A pattern is not accepted.
     #[error("pattern {pattern:?} is refused")]
@@ -38,9 +41,9 @@ pub enum RuleError {
         /// Why it is not accepted.
         source: PatternError,
     },
-    /// An allowed value contains U+0000, which no string argument may contain.
-    #[error("a value must not contain U+0000")]
-    Nul,
+    /// An allowed value contains U+0000, which no string argument may contain, or is too long.
+    #[error("a value must have at most {} characters and must not contain U+0000", forms::VALUE.max_length)]
+    Value,
     /// Arrays and objects are nested too deeply.
     #[error("the rule is nested too deeply")]
     Depth,
@@ -104,8 +107,8 @@ fn compile(rule: &Rule, depth: usize) -> Result<Check, RuleError> {
 }
 
 fn one_of(values: &[String]) -> Result<Check, RuleError> {
-    if values.iter().any(|value| value.contains('\0')) {
-        return Err(RuleError::Nul);
+    if !values.iter().all(|value| forms::VALUE.admits(value)) {
+        return Err(RuleError::Value);
     }
     Ok(Check::Text(Text { one_of: Some(values.to_vec()), ..Text::any() }))
 }
@@ -113,7 +116,7 @@ fn one_of(values: &[String]) -> Result<Check, RuleError> {
 fn properties(arguments: &[Argument], depth: usize) -> Result<Arguments, RuleError> {
     let mut properties: Vec<Property> = Vec::with_capacity(arguments.len());
     for Argument { name, required, rule } in arguments {
-        if name.is_empty() || name.chars().any(char::is_control) {
+        if !forms::ARGUMENT_NAME.admits(name) {
             return Err(RuleError::Name);
         }
         if properties.iter().any(|property| property.name == *name) {
@@ -129,9 +132,9 @@ fn pattern(source: &str) -> Result<Pattern, RuleError> {
 }
 
 fn decimal(text: &str) -> Result<f64, RuleError> {
-    let shape = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'+' | b'e' | b'E'));
-    match text.parse::<f64>() {
-        Ok(number) if shape && number.is_finite() => Ok(number),
-        _ => Err(RuleError::Decimal(text.to_owned())),
+    let error = || RuleError::Decimal(text.to_owned());
+    if !forms::DECIMAL.admits(text) {
+        return Err(error());
     }
+    text.parse().map_err(|_| error())
 }

@@ -4,6 +4,7 @@
 
 mod admit;
 mod compile;
+pub mod forms;
 mod intersect;
 mod path;
 mod pattern;

@@ -3,7 +3,7 @@
 //! Characters that a server may interpret are refused too: `*` and `?` always, `[` and `{` where hidden names are
 //! excluded (`[.]git` matches a hidden name), backslashes, components that begin with `~`, and control characters.
 
-use super::RuleError;
+use super::{RuleError, forms};
 use crate::model::PathRule;
 use crate::reason::Reason;
 
@@ -164,19 +164,15 @@ fn has_extension(path: &str, extension: &str) -> bool {
 }
 
 fn root(text: &str) -> Result<String, RuleError> {
-    let refused = || RuleError::Root(text.to_owned());
-    let rest = text.strip_prefix('/').ok_or_else(refused)?;
-    let glob = |character: char| character.is_control() || "*?[{\\".contains(character);
-    let plain = rest.is_empty() || rest.split('/').all(is_plain);
-    if text.len() > MAX_LENGTH || text.contains(glob) || !plain {
-        return Err(refused());
+    if !forms::ROOT.admits(text) {
+        return Err(RuleError::Root(text.to_owned()));
     }
     Ok(text.to_owned())
 }
 
+/// Returns the extension with its leading dot.
 fn extension(text: &str) -> Result<String, RuleError> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    if text.is_empty() || text.len() > 32 || !text.bytes().all(plain) || text.starts_with('.') || text.ends_with('.') {
+    if !forms::EXTENSION.admits(text) {
         return Err(RuleError::Extension(text.to_owned()));
     }
     Ok(format!(".{text}"))

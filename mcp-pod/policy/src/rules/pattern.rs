@@ -6,8 +6,8 @@
 
 use regex::{Regex, RegexBuilder};
 
-/// The longest pattern in bytes.
-const MAX_LENGTH: usize = 1024;
+use super::forms::MAX_PATTERN;
+
 /// Memory limit in bytes of a compiled pattern, and of its cache.
 const MAX_SIZE: usize = 256 * 1024;
 /// The characters that `\s` matches in ECMA-262, as members of a class.
@@ -23,8 +23,8 @@ pub(crate) struct Pattern {
 /// Why a pattern is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// The pattern is longer than [`MAX_LENGTH`].
-    #[error("the pattern is longer than 1024 bytes")]
+    /// The pattern is longer than [`MAX_PATTERN`].
+    #[error("the pattern is longer than {MAX_PATTERN} characters")]
     Length,
     /// The pattern uses syntax that the two dialects read differently, or that only one of them has.
     #[error("{0}, which the regular expressions of ECMA-262 and of the gateway do not read in the same way")]
@@ -37,7 +37,7 @@ pub enum PatternError {
 impl Pattern {
     /// Compiles a pattern, anchored at both ends.
     pub(crate) fn new(source: &str) -> Result<Self, PatternError> {
-        if source.len() > MAX_LENGTH {
+        if source.chars().count() > MAX_PATTERN {
             return Err(PatternError::Length);
         }
         let regex = RegexBuilder::new(&format!(r"\A(?:{})\z", translate(source)?))

@@ -79,9 +79,10 @@ fn hidden_names_and_brackets_pass_only_if_the_rule_allows_them() {
 
 #[test]
 fn an_extension_is_the_end_of_the_file_name() {
-    let rule = path_rule(&["/w"], &["md", "tar.gz"], true);
-    assert_eq!(check(&rule, &text("/w/a.md")), Ok(()));
-    assert_eq!(check(&rule, &text("/w/a.tar.gz")), Ok(()));
+    let rule = path_rule(&["/w"], &["md", "tar.gz", "c++"], true);
+    for good in ["/w/a.md", "/w/a.tar.gz", "/w/a.c++"] {
+        assert_eq!(check(&rule, &text(good)), Ok(()), "{good}");
+    }
     for bad in ["/w/a.gz", "/w/amd", "/w/.md", "/w/a.md/b", "/w/a.MD", "/w"] {
         assert_eq!(check(&rule, &text(bad)), Err(Reason::ArgumentPattern), "{bad}");
     }
@@ -179,6 +180,9 @@ fn rules_that_cannot_be_enforced_are_refused() {
         path_rule(&["/w/*"], &[], false),
         path_rule(&["/w"], &[".md"], false),
         path_rule(&["/w"], &["m/d"], false),
+        path_rule(&["/w"], &["tar..gz"], false),
+        path_rule(&["/w"], &["md."], false),
+        path_rule(&["/w"], &[""], false),
         Rule::Enum(vec![]),
         Rule::Enum(vec!["a\0".into()]),
         Rule::Const(Scalar::String("\0".into())),
@@ -188,10 +192,16 @@ fn rules_that_cannot_be_enforced_are_refused() {
         Rule::Number { minimum: "2".into(), maximum: "1".into() },
         Rule::Number { minimum: "inf".into(), maximum: "1".into() },
         Rule::Number { minimum: "0".into(), maximum: "1e999".into() },
+        Rule::Number { minimum: "0".into(), maximum: "1e3".into() },
+        Rule::Number { minimum: "0".into(), maximum: "1234567890123456".into() },
         Rule::Const(Scalar::Integer(1 << 53)),
         (0..20).fold(Rule::Boolean, |item, _| Rule::Array(Box::new(ArrayRule { item, max_items: 1 }))),
     ] {
         assert!(validate(&rule).is_err(), "{rule:?} was accepted");
+    }
+    for name in ["", "a\n", "a\u{85}"] {
+        let argument = Argument { name: name.into(), required: true, rule: Rule::Boolean };
+        assert_eq!(validate_arguments(&[argument]), Err(RuleError::Name), "{name:?}");
     }
     let twice = vec![Argument { name: "a".into(), required: true, rule: Rule::Boolean }; 2];
     assert_eq!(validate_arguments(&twice), Err(RuleError::Duplicate("a".into())));
@@ -199,6 +209,18 @@ fn rules_that_cannot_be_enforced_are_refused() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(768))]
+
+    #[test]
+    fn a_root_has_only_components_that_no_server_takes_for_other_names(
+        root in r"/?([a.~*?{}\[\]\\é\x00\x7f\x85]{0,3}/){0,3}[a.~é]{0,3}"
+    ) {
+        let ordinary = |character: char| !character.is_control() && !"/*?[{\\".contains(character);
+        let plain = |name: &str| {
+            !matches!(name, "" | "." | "..") && !name.starts_with('~') && name.chars().all(ordinary)
+        };
+        let expected = root == "/" || root.strip_prefix('/').is_some_and(|rest| rest.split('/').all(plain));
+        prop_assert_eq!(forms::ROOT.admits(&root), expected, "{:?}", root);
+    }
 
     #[test]
     fn an_intersection_admits_exactly_what_both_rules_admit(

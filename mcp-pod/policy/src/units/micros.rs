@@ -5,7 +5,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::UnitError;
+use super::{TextForm, UnitError};
+
+/// Form of an amount: at most [`Micros::MAX`], with at most six decimals.
+pub(super) static FORM: TextForm = TextForm::new(r"^((0|[1-9][0-9]{0,8})(\.[0-9]{1,6})?|1000000000(\.0{1,6})?)$", 17);
+/// Form of a currency code.
+pub(super) static CURRENCY: TextForm = TextForm::new("^[A-Z]{3}$", 3);
 
 /// An amount of money in millionths of the tenant's currency.
 ///
@@ -19,10 +24,8 @@ pub struct Micros(u64);
 impl Micros {
     /// No money.
     pub const ZERO: Self = Self(0);
-    /// The largest amount that users can write: 10^9 units of the currency.
+    /// The largest amount that has a text form: 10^9 units of the currency.
     pub const MAX: Self = Self(1_000_000_000_000_000);
-    /// Pattern of the text form, for JSON Schemas.
-    pub const PATTERN: &'static str = r"^(0|[1-9][0-9]{0,9})(\.[0-9]{1,6})?$";
 
     /// Creates an amount from millionths.
     pub const fn new(micros: u64) -> Self {
@@ -62,23 +65,19 @@ impl FromStr for Micros {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let form = || UnitError::Form {
-            value: text.chars().take(40).collect(),
-            expected: "an amount of money: a decimal string with at most six decimals, such as \"0.001\"",
+        let error = || {
+            UnitError::new(
+                text,
+                "an amount of money: a decimal string with at most six decimals, such as \"0.001\", up to \"1000000000\"",
+            )
         };
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        let canonical = whole == "0" || !whole.starts_with('0');
-        if !digits(whole) || !digits(fraction) || !canonical || whole.len() > 10 || fraction.len() > 6 {
-            return Err(form());
+        if !FORM.admits(text) {
+            return Err(error());
         }
-        let whole: u64 = whole.parse().map_err(|_| form())?;
-        let fraction: u64 = format!("{fraction:0<6}").parse().map_err(|_| form())?;
-        let micros = whole * 1_000_000 + fraction;
-        if micros > Self::MAX.0 {
-            return Err(UnitError::Range { value: text.to_owned(), range: "at most \"1000000000\"" });
-        }
-        Ok(Self(micros))
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let whole: u64 = whole.parse().map_err(|_| error())?;
+        let fraction: u64 = format!("{fraction:0<6}").parse().map_err(|_| error())?;
+        Ok(Self(whole * 1_000_000 + fraction))
     }
 }
 
@@ -90,9 +89,10 @@ impl TryFrom<String> for Micros {
     }
 }
 
+/// Writes the amount, or [`Micros::MAX`] if it is larger: a status that says more could not be stored.
 impl From<Micros> for String {
     fn from(amount: Micros) -> Self {
-        amount.to_string()
+        amount.min(Micros::MAX).to_string()
     }
 }
 
@@ -102,9 +102,6 @@ impl From<Micros> for String {
 pub struct Currency(String);
 
 impl Currency {
-    /// Pattern of the text form, for JSON Schemas.
-    pub const PATTERN: &'static str = "^[A-Z]{3}$";
-
     /// Returns the code.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -115,13 +112,10 @@ impl FromStr for Currency {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        if text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_uppercase()) {
+        if CURRENCY.admits(text) {
             return Ok(Self(text.to_owned()));
         }
-        Err(UnitError::Form {
-            value: text.chars().take(40).collect(),
-            expected: "an ISO 4217 currency code, such as USD",
-        })
+        Err(UnitError::new(text, "an ISO 4217 currency code, such as USD"))
     }
 }
 

@@ -1,34 +1,38 @@
 //! Quantities with units: amounts of money, sizes and durations, with the text forms that users write.
 //!
-//! Each type has one parser with one set of limits, used by both the custom resources and the gateway.
+//! Each type has one [`TextForm`], from which its JSON Schema is written and which its parser checks. The parser reads
+//! every text that has the form, so every value that the API server admits can be read. [`limits`] are narrower limits
+//! of single settings, which CEL rules check.
 
+mod form;
+pub mod limits;
 mod micros;
 #[cfg(feature = "schemars")]
 mod schema;
 mod size;
+#[cfg(test)]
+mod tests;
 mod window;
 
+pub use form::TextForm;
+pub use limits::Limits;
 pub use micros::{Currency, Micros};
 pub use size::Bytes;
 pub use window::Window;
 
-/// Why a quantity cannot be parsed.
+/// A text does not have the form of its type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UnitError {
-    /// The text does not have the form of the type.
-    #[error("{value:?} is not {expected}")]
-    Form {
-        /// The text as written.
-        value: String,
-        /// The accepted form, with an example.
-        expected: &'static str,
-    },
-    /// The quantity is too large or too small.
-    #[error("{value:?} is out of range: {range}")]
-    Range {
-        /// The text as written.
-        value: String,
-        /// The limits, in the accepted form.
-        range: &'static str,
-    },
+#[error("{value:?} is not {expected}")]
+pub struct UnitError {
+    /// Beginning of the text.
+    value: String,
+    /// The accepted form, with an example.
+    expected: &'static str,
+}
+
+impl UnitError {
+    /// Creates the error for `text`, of which it keeps only the beginning.
+    fn new(text: &str, expected: &'static str) -> Self {
+        Self { value: text.chars().take(40).collect(), expected }
+    }
 }

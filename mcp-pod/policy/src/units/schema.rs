@@ -1,13 +1,20 @@
-//! JSON Schemas of the text forms, for the custom resources, with the same limits as the parsers.
+//! JSON Schemas of the text forms, for the custom resources.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Bytes, Currency, Micros, Window};
+use super::{Bytes, Currency, Micros, TextForm, Window, micros, size, window};
+
+impl TextForm {
+    /// Returns the JSON Schema of the form.
+    fn schema(&self) -> Schema {
+        json_schema!({"type": "string", "pattern": self.pattern, "maxLength": self.max_length})
+    }
+}
 
 macro_rules! text_schema {
-    ($type:ty, $name:literal, $max:literal) => {
+    ($type:ty, $name:literal, $form:path) => {
         impl JsonSchema for $type {
             fn inline_schema() -> bool {
                 true
@@ -18,13 +25,13 @@ macro_rules! text_schema {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({"type": "string", "pattern": <$type>::PATTERN, "maxLength": $max})
+                $form.schema()
             }
         }
     };
 }
 
-text_schema!(Bytes, "Bytes", 14);
-text_schema!(Currency, "Currency", 3);
-text_schema!(Micros, "Micros", 17);
-text_schema!(Window, "Window", 28);
+text_schema!(Bytes, "Bytes", size::FORM);
+text_schema!(Currency, "Currency", micros::CURRENCY);
+text_schema!(Micros, "Micros", micros::FORM);
+text_schema!(Window, "Window", window::FORM);

@@ -5,7 +5,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::UnitError;
+use super::{TextForm, UnitError};
+
+/// Form of a size. Ten digits of the largest suffix fit into a `u64`.
+pub(super) static FORM: TextForm = TextForm::new("^[0-9]{1,10}(Ki|Mi|Gi|k|M|G)?$", 12);
 
 /// A number of bytes, written as a Kubernetes quantity without a fraction: `256Ki`, `4Mi`, `1000`, `2M`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -13,9 +16,6 @@ use super::UnitError;
 pub struct Bytes(u64);
 
 impl Bytes {
-    /// Pattern of the text form, for JSON Schemas.
-    pub const PATTERN: &'static str = "^[0-9]{1,12}(Ki|Mi|Gi|k|M|G)?$";
-
     /// Creates a size from bytes.
     pub const fn new(bytes: u64) -> Self {
         Self(bytes)
@@ -27,10 +27,9 @@ impl Bytes {
     }
 }
 
-/// Suffixes and their factors, the binary ones first and larger ones before smaller ones, so that sizes are written in
-/// their shortest exact form.
+/// Suffixes and their factors, larger ones first, so that sizes are written in their shortest exact form.
 const SUFFIXES: [(&str, u64); 6] =
-    [("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10), ("G", 1_000_000_000), ("M", 1_000_000), ("k", 1_000)];
+    [("Gi", 1 << 30), ("G", 1_000_000_000), ("Mi", 1 << 20), ("M", 1_000_000), ("Ki", 1 << 10), ("k", 1_000)];
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,17 +45,20 @@ impl FromStr for Bytes {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let form = || UnitError::Form {
-            value: text.chars().take(40).collect(),
-            expected: "a size: a whole number of bytes with an optional suffix Ki, Mi, Gi, k, M or G, such as 256Ki",
+        let error = || {
+            UnitError::new(
+                text,
+                "a size: a whole number of bytes, at most ten digits with an optional suffix Ki, Mi, Gi, k, M or G, such as \
+                 256Ki",
+            )
         };
+        if !FORM.admits(text) {
+            return Err(error());
+        }
         let (number, unit) =
             SUFFIXES.iter().find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, *unit))).unwrap_or((text, 1));
-        if number.is_empty() || number.len() > 12 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(form());
-        }
-        let number: u64 = number.parse().map_err(|_| form())?;
-        number.checked_mul(unit).map(Self).ok_or(UnitError::Range { value: text.to_owned(), range: "at most 16Ei" })
+        let number: u64 = number.parse().map_err(|_| error())?;
+        number.checked_mul(unit).map(Self).ok_or_else(error)
     }
 }
 

@@ -6,7 +6,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::UnitError;
+use super::{TextForm, UnitError};
+
+/// Form of a duration (GEP-2257).
+pub(super) static FORM: TextForm = TextForm::new("^([0-9]{1,5}(h|m|s|ms)){1,4}$", 28);
+/// Units in milliseconds. `ms` comes before `m`, of which it is an extension.
+const UNITS: [(&str, u64); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
 
 /// A duration in the format of the Gateway API (GEP-2257): one to four groups of up to five digits and a unit (`h`,
 /// `m`, `s` or `ms`), such as `30s`, `1h30m` or `500ms`.
@@ -15,8 +20,8 @@ use super::UnitError;
 pub struct Window(Duration);
 
 impl Window {
-    /// Pattern of the text form, for JSON Schemas.
-    pub const PATTERN: &'static str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
+    /// The largest duration that is written. The sum of the largest groups is larger, but has no text form.
+    const MAX: Self = Self::from_millis(99_999 * 3_600_000 + 59 * 60_000 + 59 * 1_000 + 999);
 
     /// Creates a duration from milliseconds.
     pub const fn from_millis(millis: u64) -> Self {
@@ -54,27 +59,21 @@ impl FromStr for Window {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let form = || UnitError::Form {
-            value: text.chars().take(40).collect(),
-            expected: "a duration such as 30s, 5m, 1h30m or 500ms",
-        };
+        let error = || UnitError::new(text, "a duration such as 30s, 5m, 1h30m or 500ms");
+        if !FORM.admits(text) {
+            return Err(error());
+        }
         let mut rest = text;
         let mut millis = 0_u64;
-        let mut groups = 0;
         while !rest.is_empty() {
             let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
             let (number, tail) = rest.split_at(digits);
-            let number: u64 =
-                if (1..=5).contains(&digits) { number.parse().map_err(|_| form())? } else { return Err(form()) };
-            let (unit, tail) = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)]
-                .iter()
-                .find_map(|(suffix, unit)| Some((*unit, tail.strip_prefix(suffix)?)))
-                .ok_or_else(form)?;
-            millis += number * unit;
-            groups += 1;
+            let (unit, tail) =
+                UNITS.iter().find_map(|(suffix, unit)| Some((*unit, tail.strip_prefix(suffix)?))).ok_or_else(error)?;
+            millis += number.parse::<u64>().map_err(|_| error())? * unit;
             rest = tail;
         }
-        if (1..=4).contains(&groups) { Ok(Self::from_millis(millis)) } else { Err(form()) }
+        Ok(Self::from_millis(millis))
     }
 }
 
@@ -88,7 +87,7 @@ impl TryFrom<String> for Window {
 
 impl From<Window> for String {
     fn from(window: Window) -> Self {
-        window.to_string()
+        window.min(Window::MAX).to_string()
     }
 }
 

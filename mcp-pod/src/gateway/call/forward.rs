@@ -16,6 +16,7 @@ use tracing::{Instrument as _, Span};
 use super::answer::progress_notification;
 use super::finish::{Failed, finish};
 use super::settle::Settlement;
+use crate::envelope::MAX_PROGRESS_BYTES;
 use crate::gateway::request::Id;
 use crate::gateway::respond::{Body, event, event_stream, message};
 use crate::gateway::state::Cancellable;
@@ -23,8 +24,6 @@ use crate::gateway::upstream::{Event, Exchange, Upstream, UpstreamError};
 
 /// How much longer than the shim the gateway waits. The shim's own timeout keeps the connection usable.
 const SHIM_GRACE: Duration = Duration::from_millis(250);
-/// Bytes of progress that one call may send.
-const MAX_PROGRESS: usize = 1 << 20;
 /// Events that wait for a client to read them.
 const EVENT_QUEUE: usize = 16;
 
@@ -85,7 +84,7 @@ impl Forward {
             limits,
             id,
             progress_token,
-            progress_left: MAX_PROGRESS,
+            progress_left: MAX_PROGRESS_BYTES,
             settlement: Some(settlement),
         };
         match running.next().await {

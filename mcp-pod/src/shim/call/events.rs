@@ -5,14 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mcp_fleet_policy::reason::Reason;
 
-use super::super::metrics::{CallOutcome, Metrics};
+use super::super::metrics::{CallOutcome, Dropped, Metrics};
 use super::super::server::rpc::{RequestHandle, RequestOutcome};
-use crate::envelope::{Refusal, ShimEvent};
+use crate::envelope::{MAX_PROGRESS_BYTES, Refusal, ShimEvent};
 
-/// Makes the last event of a call. Counts the call when dropped, as abandoned if there was no last event.
+/// Makes the events of a call. Counts the call when dropped, as abandoned if there was no last event.
 pub(super) struct CallRecorder {
     metrics: Arc<Metrics>,
     outcome: CallOutcome,
+    /// Bytes of progress that the call may still have.
+    progress_left: usize,
 }
 
 impl Drop for CallRecorder {
@@ -23,7 +25,18 @@ impl Drop for CallRecorder {
 
 impl CallRecorder {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, outcome: CallOutcome::Abandoned }
+        Self { metrics, outcome: CallOutcome::Abandoned, progress_left: MAX_PROGRESS_BYTES }
+    }
+
+    /// Returns the event of one progress update, or `None` if the call would have more than [`MAX_PROGRESS_BYTES`] with it.
+    pub(super) fn progress(&mut self, params: &[u8]) -> Option<Bytes> {
+        let line = event("progress", params);
+        let Some(left) = self.progress_left.checked_sub(line.len()) else {
+            self.metrics.dropped(Dropped::Progress);
+            return None;
+        };
+        self.progress_left = left;
+        Some(line)
     }
 
     /// Returns the last event of a call that ended with `outcome`; `None` means that the outcome was lost.

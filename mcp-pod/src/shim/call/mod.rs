@@ -13,21 +13,18 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use mcp_fleet_policy::reason::Reason;
+use mcp_fleet_policy::units::limits::{CALL_TIMEOUT, RESPONSE_SIZE};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::metrics::Metrics;
-use super::paths::{self, OutsideRoots};
+use super::paths;
 use super::server::Supervisor;
 use super::server::rpc::{Params, QueueError, Request, RequestHandle};
-use events::{CallRecorder, event};
+use events::CallRecorder;
 use parse::{split, split_at_token};
 
 pub(super) use parse::EnvelopeRejection;
 
-/// Upper bound of [`CallHeader::timeout_ms`](crate::envelope::CallHeader::timeout_ms).
-const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
-/// Upper bound of [`CallHeader::max_response`](crate::envelope::CallHeader::max_response).
-const MAX_RESPONSE: u64 = 64 << 20;
 const METHOD: &str = "tools/call";
 
 /// The events of a call, as the body of an HTTP response.
@@ -45,15 +42,15 @@ pub(super) async fn call(
 ) -> Result<Events, EnvelopeRejection> {
     let arrived = Instant::now();
     let (header, params) = split(&body)?;
-    let deadline = arrived + Duration::from_millis(header.timeout_ms).min(MAX_TIMEOUT);
-    let max_response = usize::try_from(header.max_response.min(MAX_RESPONSE)).unwrap_or(usize::MAX);
+    let deadline = arrived + Duration::from_millis(header.timeout_ms).min(CALL_TIMEOUT.max.get());
+    let max_response = usize::try_from(header.max_response.min(RESPONSE_SIZE.max.get())).unwrap_or(usize::MAX);
     let mut recorder = CallRecorder::new(Arc::clone(metrics));
 
     match timeout_at(deadline, paths::check(header.paths)).await {
         Ok(Ok(())) => {}
-        Ok(Err(OutsideRoots)) => {
-            let detail = "a path leads out of the granted roots, or through a link";
-            return Ok(Events::Complete(recorder.refuse(Reason::PathOutsideRoots, detail, false)));
+        Ok(Err(rejection)) => {
+            let detail = rejection.to_string();
+            return Ok(Events::Complete(recorder.refuse(Reason::PathOutsideRoots, &detail, false)));
         }
         Err(_) => {
             let detail = "the paths could not be resolved in time";
@@ -82,6 +79,8 @@ pub(super) async fn call(
             return Ok(Events::Complete(recorder.refuse(Reason::UpstreamUnavailable, detail, false)));
         }
     };
+    // The request has its own copy in the queue. A call may wait for long, and its body is up to 20 MiB.
+    drop(body);
     if header.progress {
         return Ok(Events::Streaming(stream_events(handle, deadline, recorder)));
     }
@@ -97,20 +96,27 @@ pub(super) async fn call(
 fn stream_events(handle: RequestHandle, deadline: Instant, recorder: CallRecorder) -> UnsyncBoxBody<Bytes, Infallible> {
     let frames = stream::unfold(Some((handle, recorder)), move |state| async move {
         let (mut handle, mut recorder) = state?;
-        let progress = async {
-            match &mut handle.progress {
-                Some(updates) => updates.recv().await,
-                None => None,
-            }
-        };
-        tokio::select! {
-            biased;
-            Some(params) = progress => {
-                let line = event("progress", &params);
-                Some((Ok(Frame::data(line)), Some((handle, recorder))))
-            }
-            outcome = &mut handle.outcome => Some((Ok(Frame::data(recorder.finish(outcome.ok()))), None)),
-            () = sleep_until(deadline) => Some((Ok(Frame::data(recorder.time_out(&mut handle))), None)),
+        loop {
+            let progress = async {
+                match &mut handle.progress {
+                    Some(updates) => updates.recv().await,
+                    None => None,
+                }
+            };
+            let last = tokio::select! {
+                biased;
+                Some(params) = progress => {
+                    if let Some(line) = recorder.progress(&params) {
+                        return Some((Ok(Frame::data(line)), Some((handle, recorder))));
+                    }
+                    // Without a receiver, later progress is dropped where it arrives.
+                    handle.progress = None;
+                    continue;
+                }
+                outcome = &mut handle.outcome => recorder.finish(outcome.ok()),
+                () = sleep_until(deadline) => recorder.time_out(&mut handle),
+            };
+            return Some((Ok(Frame::data(last)), None));
         }
     });
     StreamBody::new(frames).boxed_unsync()

@@ -1,7 +1,7 @@
 //! Resource limits of the command.
 //!
-//! Memory, CPU and the number of processes are limited by the pod's cgroup. `RLIMIT_NPROC` in particular would count the
-//! processes of all pods on the node that run with the same uid.
+//! Memory and CPU are limited by the pod's cgroup, and the number of processes and threads by the
+//! [`monitor`](super::monitor).
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

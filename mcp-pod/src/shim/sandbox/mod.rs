@@ -2,27 +2,51 @@
 //!
 //! It is a separate process with one thread, so that it can set up the restrictions with safe calls before `exec`,
 //! rather than between `fork` and `exec` of a busy process. It closes inherited descriptors, drops privileges, sets
-//! [`limits`], enters the [`files`] domain and installs the [`syscalls`] filter, in this order. If any of this fails, it
-//! exits with [`EXIT_NO_SANDBOX`]; the command never runs with fewer restrictions.
+//! [`limits`], enters the [`files`] domain, installs the [`syscalls`] filter and connects it to the [`monitor`], in this
+//! order. If any of this fails, it exits with [`EXIT_NO_SANDBOX`]; the command never runs with fewer restrictions.
+//!
+//! [`spawn`] is the shim's side: it starts `sandbox-exec` and the monitor.
 
 mod deny;
 mod files;
 mod limits;
+mod monitor;
+mod sys;
 mod syscalls;
 
 use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode};
+
+use rustix::io::{FdFlags, fcntl_setfd};
+
+pub use monitor::{Monitor, MonitorError};
 
 /// Exit status if the sandbox could not be set up.
 pub(super) const EXIT_NO_SANDBOX: u8 = 125;
 /// Exit status if the command could not be executed in the sandbox.
 const EXIT_NO_COMMAND: u8 = 127;
 
+/// What a sandboxed command may use.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Directory that the command may read and write, in addition to /tmp.
+    pub workspace: Option<PathBuf>,
+    /// Directories that the command must not read, even if they are part of the image.
+    pub private: Vec<PathBuf>,
+    /// Processes and threads that the command may have at a time, itself included.
+    pub max_processes: usize,
+}
+
 /// Command line of `sandbox-exec`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
+    /// Inherited socket on which the monitor expects the listener of the system call filter.
+    #[arg(long, value_name = "FD")]
+    monitor: RawFd,
     /// Directory that the command may read and write, in addition to /tmp.
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
@@ -37,8 +61,10 @@ pub struct Args {
 /// Why the sandbox could not be set up.
 #[derive(Debug, thiserror::Error)]
 enum SandboxError {
+    #[error("failed to use the socket of the monitor")]
+    Monitor(#[source] io::Error),
     #[error("failed to close inherited descriptors")]
-    Descriptors(#[source] std::io::Error),
+    Descriptors(#[source] io::Error),
     #[error("failed to drop privileges")]
     Privileges(#[source] rustix::io::Errno),
     #[error("failed to limit resources")]
@@ -47,6 +73,34 @@ enum SandboxError {
     Files(#[from] files::FilesError),
     #[error("failed to install the system call filter")]
     Syscalls(#[from] syscalls::SyscallsError),
+}
+
+/// Starts a command in a sandbox. `executable` is this program, and `configure` can set the standard streams.
+///
+/// The calling process becomes the monitor of the command. It has to be the parent of the command's orphans
+/// (`PR_SET_CHILD_SUBREAPER`, or process 1 of a container), because it counts its own descendants.
+pub fn spawn(
+    executable: &Path,
+    profile: &Profile,
+    command: &[OsString],
+    configure: impl FnOnce(&mut Command),
+) -> io::Result<(Child, Monitor)> {
+    let (monitor, socket) = Monitor::start(profile.max_processes)?;
+    let mut sandbox_exec = Command::new(executable);
+    sandbox_exec.arg("sandbox-exec").arg("--monitor").arg(socket.as_raw_fd().to_string());
+    if let Some(workspace) = &profile.workspace {
+        sandbox_exec.arg("--workspace").arg(workspace);
+    }
+    for private in &profile.private {
+        sandbox_exec.arg("--private").arg(private);
+    }
+    sandbox_exec.arg("--").args(command);
+    configure(&mut sandbox_exec);
+    // Lets the child inherit the socket. If another process is started meanwhile, it inherits it too, and can do nothing
+    // with it but delay the end of the monitor.
+    fcntl_setfd(&socket, FdFlags::empty())?;
+    let child = sandbox_exec.spawn()?;
+    Ok((child, monitor))
 }
 
 /// Enters the sandbox and executes the command in place of this process. Returns only if that failed.
@@ -64,13 +118,16 @@ pub fn exec(args: &Args) -> ExitCode {
 }
 
 fn enter(args: &Args) -> Result<(), SandboxError> {
-    close_inherited_descriptors().map_err(SandboxError::Descriptors)?;
+    let socket = sys::inherited(args.monitor).map_err(SandboxError::Monitor)?;
+    // Container runtimes have leaked descriptors of the host into containers before, and an open directory bypasses
+    // Landlock.
+    sys::close_descriptors_on_exec().map_err(SandboxError::Descriptors)?;
     drop_privileges().map_err(SandboxError::Privileges)?;
     limits::set()?;
     files::enter(args.workspace.as_deref(), &args.private)?;
     // Last, because the filter also denies calls that the other steps need.
-    syscalls::install()?;
-    Ok(())
+    let listener: OwnedFd = syscalls::install()?;
+    monitor::send_listener(socket.as_fd(), listener.as_fd()).map_err(SandboxError::Monitor)
 }
 
 /// Drops all capabilities and keeps `exec` from gaining any. A restricted pod has none to begin with. Elsewhere some of
@@ -92,13 +149,4 @@ fn print_chain(error: &dyn std::error::Error) {
         source = error.source();
     }
     eprintln!("{text}");
-}
-
-/// Makes `exec` close all descriptors except stdin, stdout and stderr. Container runtimes have leaked descriptors of the
-/// host into containers before, and an open directory bypasses Landlock.
-#[allow(unsafe_code)]
-fn close_inherited_descriptors() -> std::io::Result<()> {
-    // SAFETY: with CLOEXEC, close_range(2) only sets flags on descriptors. It does not access memory of this process.
-    let status = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
-    if status == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }

@@ -1,10 +1,14 @@
-//! Compiles the table in [`deny`](super::deny) to BPF and installs it.
+//! Compiles the table in [`deny`](super::deny) to BPF and installs it, with a filter that sends some calls to the
+//! [`monitor`].
 //!
 //! A filter of the `seccompiler` crate has the same result for all its rows, so there is one filter per errno. The kernel
-//! runs all of them, and a denial wins over an allowance. It also caches which calls are allowed with any arguments, so
-//! that for most calls no filter runs at all.
+//! runs all of them. A denial wins over the monitor, and the monitor over an allowance (seccomp(2)); a filter that the
+//! command installs itself cannot change that. The kernel also caches which calls are allowed with any arguments, so that
+//! for most calls no filter runs at all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
 
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -12,6 +16,10 @@ use seccompiler::{
 };
 
 use super::deny::{Argument, FIRST_UNKNOWN, ROWS, Row};
+use super::{monitor, sys};
+
+/// The BPF instruction that ends a program with an action.
+const RETURN: u16 = 0x06;
 
 /// Why the filter could not be installed.
 #[derive(Debug, thiserror::Error)]
@@ -22,20 +30,19 @@ pub(super) enum SyscallsError {
     Shape,
     #[error("failed to load the filter into the kernel")]
     Apply(#[from] seccompiler::Error),
+    #[error("failed to load the monitored filter into the kernel")]
+    Listener(#[source] io::Error),
 }
 
-/// Installs the filters on this thread and all its future children. They cannot be removed.
-pub(super) fn install() -> Result<(), SyscallsError> {
-    for program in programs()? {
-        apply_filter(&program)?;
-    }
-    Ok(())
-}
-
-fn programs() -> Result<Vec<BpfProgram>, SyscallsError> {
+/// Installs the filters on this thread and all its future children. They cannot be removed. Returns the listener for the
+/// monitored calls.
+pub(super) fn install() -> Result<OwnedFd, SyscallsError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let errnos: BTreeSet<i32> = ROWS.iter().map(|row| row.errno).collect();
-    errnos.into_iter().map(|errno| program(errno, arch)).collect()
+    for errno in errnos {
+        apply_filter(&program(errno, arch)?)?;
+    }
+    sys::install_with_listener(&monitored_program(arch)?).map_err(SyscallsError::Listener)
 }
 
 fn program(errno: i32, arch: TargetArch) -> Result<BpfProgram, SyscallsError> {
@@ -46,6 +53,20 @@ fn program(errno: i32, arch: TargetArch) -> Result<BpfProgram, SyscallsError> {
     let deny = SeccompAction::Errno(errno.cast_unsigned());
     let program = SeccompFilter::new(rules, SeccompAction::Allow, deny, arch)?.try_into()?;
     deny_unknown_calls(program)
+}
+
+/// Returns the filter that sends calls to the monitor. The crate has no such action, so its program is compiled with
+/// another one, which is then replaced.
+fn monitored_program(arch: TargetArch) -> Result<BpfProgram, SyscallsError> {
+    let rules = monitor::CALLS.iter().map(|call| (*call, Vec::new())).collect();
+    let program = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Trace(0), arch)?.try_into()?;
+    let mut program = deny_unknown_calls(program)?;
+    let mut replaced = 0;
+    for action in program.iter_mut().filter(|line| line.code == RETURN && line.k == libc::SECCOMP_RET_TRACE) {
+        action.k = libc::SECCOMP_RET_USER_NOTIF;
+        replaced += 1;
+    }
+    if replaced == 0 { Err(SyscallsError::Shape) } else { Ok(program) }
 }
 
 /// Returns the rules of a row. The filter applies if any of them matches, or if there is none.
@@ -70,7 +91,6 @@ fn alternatives(row: &Row) -> Result<Vec<SeccompRule>, BackendError> {
 /// number of the call. The kill is replaced with an errno, and a check of the number is inserted after the load. All
 /// jumps in BPF are relative and forward, so inserting instructions there is safe.
 fn deny_unknown_calls(mut program: BpfProgram) -> Result<BpfProgram, SyscallsError> {
-    const RETURN: u16 = 0x06;
     const LOAD_WORD: u16 = 0x20;
     const JUMP_GREATER_EQUAL: u16 = 0x35;
     let enosys = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
@@ -108,6 +128,10 @@ mod tests {
             for errno in [libc::EPERM, libc::ENOSYS, libc::EAFNOSUPPORT] {
                 assert!(program(errno, arch).unwrap().len() < 4096);
             }
+            let monitored = monitored_program(arch).unwrap();
+            let actions: BTreeSet<_> = monitored.iter().filter(|line| line.code == RETURN).map(|line| line.k).collect();
+            let enosys = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+            assert_eq!(actions, [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_USER_NOTIF, enosys].into());
         }
     }
 }

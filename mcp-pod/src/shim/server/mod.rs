@@ -15,7 +15,6 @@ pub(super) mod rpc;
 mod start;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::metrics::Metrics;
-use super::sandbox::EXIT_NO_SANDBOX;
+use super::sandbox::{EXIT_NO_SANDBOX, MonitorError, Profile};
 use backoff::Backoff;
 use pipes::PipeEnd;
 use process::Process;
@@ -39,8 +38,7 @@ use start::StartError;
 /// How the server is run.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
-    pub(super) workspace: Option<PathBuf>,
-    pub(super) private: Vec<PathBuf>,
+    pub(super) profile: Profile,
     pub(super) command: Vec<OsString>,
     /// Time from the start of the process to the end of the tool list.
     pub(super) start_timeout: Duration,
@@ -82,6 +80,8 @@ enum RunEnd {
     Spawn(#[source] std::io::Error),
     #[error("the sandbox could not be set up; the log says why")]
     NoSandbox,
+    #[error("the server was stopped: its sandbox is not monitored any more")]
+    Monitor(#[source] MonitorError),
     #[error("the server ended with {0}")]
     Exited(String),
     #[error("the server was stopped: {0}")]
@@ -151,6 +151,7 @@ impl Supervisor {
             biased;
             status = &mut process.ended => exited(status.ok()),
             end = self.serve(epoch, &client) => end,
+            error = process.monitor.failed() => RunEnd::Monitor(error),
             Some(end) = pipes.join_next() => RunEnd::Pipe(end.unwrap_or(PipeEnd::Closed)),
             () = stop.cancelled() => RunEnd::Stopping,
         };
@@ -178,7 +179,7 @@ impl Supervisor {
         };
         client.close();
         while pipes.join_next().await.is_some() {}
-        process::stop(process.pid, process.ended).await;
+        process::stop(process.pid, process.ended, &process.monitor).await;
         // The last lines usually say what went wrong. All processes that could hold the pipe open are dead by now.
         let _ = timeout(Duration::from_secs(1), log).await;
         end

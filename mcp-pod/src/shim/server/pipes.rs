@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::process::{ChildStderr, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tracing::info;
@@ -14,8 +14,11 @@ use super::super::metrics::{Dropped, Metrics};
 use super::frame::Framer;
 use super::rpc::{Outgoing, RpcClient};
 
-/// How long a write may wait for the server to read its standard input.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the server may leave its standard input unread after the last call that it may have seen has ended, by an
+/// answer or by the call's own timeout. Before that, a server with one thread is busy with the call.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often a write that waits checks whether calls are in flight.
+const UNREAD_CHECK: Duration = Duration::from_secs(1);
 /// Lines within [`GARBAGE_WINDOW`] that may be something other than JSON-RPC: a stray `print` is fine, a flood is not.
 const MAX_GARBAGE_LINES: u32 = 1000;
 const GARBAGE_WINDOW: Duration = Duration::from_secs(10);
@@ -35,8 +38,8 @@ pub(super) enum PipeEnd {
     /// The server closed its end of the pipe.
     #[error("it closed its standard input or output")]
     Closed,
-    /// The server does not read its standard input.
-    #[error("it has not read its standard input for {} s", WRITE_TIMEOUT.as_secs())]
+    /// The server does not read its standard input, although it has no call to work on.
+    #[error("it has not read its standard input for {} s while it had no call to answer", UNREAD_TIMEOUT.as_secs())]
     Unread,
     /// The server writes too many lines that are not JSON-RPC.
     #[error("it wrote more than {MAX_GARBAGE_LINES} lines that are not JSON-RPC within {} s", GARBAGE_WINDOW.as_secs())]
@@ -48,9 +51,11 @@ pub(super) enum PipeEnd {
 
 /// Writes the queued lines to the server, several small ones at a time. A request counts as forwarded once it is in the
 /// buffer; before that, the server cannot have seen it.
+///
+/// While the server does not read, lines wait in the queue, which is bounded, and calls end with their own timeouts.
 pub(super) async fn write(
     client: Arc<RpcClient>,
-    mut stdin: ChildStdin,
+    mut stdin: impl AsyncWrite + Unpin,
     mut queue: mpsc::Receiver<Outgoing>,
 ) -> PipeEnd {
     const BATCH: usize = 64 << 10;
@@ -75,7 +80,7 @@ pub(super) async fn write(
         }
         let written = tokio::select! {
             () = client.closed() => return PipeEnd::Stopped,
-            written = write_all(&mut stdin, &buffer) => written,
+            written = write_all(&client, &mut stdin, &buffer) => written,
         };
         if let Err(end) = written {
             return end;
@@ -86,12 +91,18 @@ pub(super) async fn write(
     }
 }
 
-async fn write_all(stdin: &mut ChildStdin, mut bytes: &[u8]) -> Result<(), PipeEnd> {
+async fn write_all(client: &RpcClient, stdin: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8]) -> Result<(), PipeEnd> {
+    let mut last_busy = Instant::now();
     while !bytes.is_empty() {
-        match timeout(WRITE_TIMEOUT, stdin.write(bytes)).await {
-            Ok(Ok(written)) if written > 0 => bytes = bytes.get(written..).unwrap_or_default(),
+        match timeout(UNREAD_CHECK, stdin.write(bytes)).await {
+            Ok(Ok(written)) if written > 0 => {
+                bytes = bytes.get(written..).unwrap_or_default();
+                last_busy = Instant::now();
+            }
             Ok(_) => return Err(PipeEnd::Closed),
-            Err(_) => return Err(PipeEnd::Unread),
+            Err(_) if client.has_forwarded() => last_busy = Instant::now(),
+            Err(_) if last_busy.elapsed() >= UNREAD_TIMEOUT => return Err(PipeEnd::Unread),
+            Err(_) => {}
         }
     }
     Ok(())
@@ -183,5 +194,62 @@ fn log_line(line: &[u8], limiter: &mut LineLimiter, metrics: &Metrics) {
         info!(target: "server", stderr = &*String::from_utf8_lossy(line));
     } else {
         metrics.dropped(Dropped::Stderr);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio::io::{AsyncBufReadExt as _, BufReader, duplex};
+    use tokio::task::JoinHandle;
+    use tokio::time::sleep;
+
+    use super::super::rpc::{Params, Request, RequestHandle};
+    use super::*;
+
+    const PIPE: usize = 64 << 10;
+
+    /// A client whose lines are written to a pipe that nobody reads yet.
+    fn unread() -> (Arc<RpcClient>, JoinHandle<PipeEnd>, tokio::io::DuplexStream) {
+        let (client, lines) = RpcClient::new(Arc::new(Metrics::new().unwrap()));
+        let (stdin, server) = duplex(PIPE);
+        (Arc::clone(&client), tokio::spawn(write(client, stdin, lines)), server)
+    }
+
+    fn request(client: &Arc<RpcClient>, bytes: usize) -> RequestHandle {
+        let params = vec![b' '; bytes];
+        client.request(&Request { method: "tools/call", params: Params::Plain(&params), max_response: 100 }).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_busy_with_a_call_may_leave_its_input_unread() {
+        let (client, writer, server) = unread();
+        let busy = request(&client, 10);
+        sleep(Duration::from_millis(10)).await;
+        let waiting = [request(&client, PIPE), request(&client, PIPE), request(&client, 10)];
+        sleep(UNREAD_TIMEOUT * 10).await;
+        assert!(!writer.is_finished(), "it was given up");
+        assert!(waiting[0].forwarded() && !waiting[2].forwarded(), "the last call waits in the queue");
+
+        let mut lines = BufReader::new(server).lines();
+        for id in 1..=4 {
+            let line = lines.next_line().await.unwrap().unwrap();
+            assert!(line.starts_with(&format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},")), "{id}");
+        }
+        drop((busy, waiting));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_reads_nothing_is_given_up_once_its_calls_have_timed_out() {
+        let (client, writer, _server) = unread();
+        let calls = [request(&client, PIPE), request(&client, PIPE), request(&client, 10)];
+        sleep(Duration::from_secs(600)).await;
+        let start = Instant::now();
+        drop(calls);
+        assert_eq!(writer.await.unwrap(), PipeEnd::Unread);
+        // The last check with a call in flight was up to one interval before.
+        let waited = start.elapsed() + UNREAD_CHECK;
+        assert!((UNREAD_TIMEOUT..UNREAD_TIMEOUT + UNREAD_CHECK * 3).contains(&waited), "{waited:?}");
     }
 }

@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, kill_p
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::super::processes;
+
 /// Collects ended children and reports their status to the tasks that wait for them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reaper {
@@ -60,10 +62,10 @@ pub(super) async fn kill_remaining(group: Pid) {
     let _ = kill_process_group(group, Signal::KILL);
     for _ in 0..ROUNDS {
         let children = children();
-        if children.is_empty() {
+        if children.as_ref().is_ok_and(Vec::is_empty) {
             return;
         }
-        for child in children {
+        for child in children.unwrap_or_default() {
             // It may have ended on its own.
             let _ = kill_process(child, Signal::KILL);
         }
@@ -72,17 +74,9 @@ pub(super) async fn kill_remaining(group: Pid) {
     tracing::warn!("failed to kill all processes that the server left behind");
 }
 
-/// Returns the children of this process, by the parent in `/proc/<pid>/stat` (proc(5): the name may contain anything and
-/// ends at the last parenthesis; state and parent follow). Ended children are included until they are collected.
-fn children() -> Vec<Pid> {
-    let own = rustix::process::getpid();
-    let parent = |stat: &str| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok().and_then(Pid::from_raw);
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
-        .filter(|pid| {
-            let stat = std::fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-            stat.is_ok_and(|stat| parent(&String::from_utf8_lossy(&stat)) == Some(own))
-        })
-        .collect()
+/// Returns the children of this process. Ended children are included until they are collected.
+fn children() -> std::io::Result<Vec<Pid>> {
+    let own = Some(rustix::process::getpid());
+    let all = processes::all()?;
+    Ok(all.into_iter().filter(|process| process.parent == own).map(|process| process.pid).collect())
 }

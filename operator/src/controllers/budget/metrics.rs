@@ -1,4 +1,4 @@
-//! Money in Prometheus, read from the ledger at every scrape, on the leader only.
+//! Metrics of spending, read from the ledger at every scrape, on the leader only.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const SPEND_LABELS: [&str; 5] = ["tenant", "principal", "server", "tool", "curre
 const BUDGET_LABELS: [&str; 3] = ["tenant", "budget", "unit"];
 
 impl SpendMetrics {
-    /// Reads what the control board knows.
+    /// Creates the metrics of the ledger and policies in a shared state.
     pub(crate) fn new(shared_state: Arc<SharedState>) -> prometheus::Result<Self> {
         let spend = Opts::new(
             "mcp_fleet_spend_total",
@@ -54,9 +54,9 @@ impl SpendMetrics {
     }
 
     fn spend(&self, sums: HashMap<(String, Row), u64>, tenants: &[Published]) -> Vec<MetricFamily> {
-        // A counter of its own each time: adding up fractions would drift, and what is gone must not stay.
+        // A new counter each time: adding up fractions would drift, and rows of removed tenants must not stay.
         let Ok(counter) = CounterVec::new(self.spend.clone(), &SPEND_LABELS) else { return Vec::new() };
-        // The ceiling covers everything, so each call stands in its book once.
+        // `spendLimit` covers every call, so each call is counted once in its book.
         let currencies: HashMap<&str, (&str, &str)> = tenants
             .iter()
             .filter_map(|published| {
@@ -125,7 +125,7 @@ impl Collector for SpendMetrics {
     }
 }
 
-/// Settled money over all periods, by the budget's UID and the names of a row.
+/// Returns the settled amounts over all periods, by the UID of the budget and the names of a row.
 fn sums(ledger: &Ledger<ApiStore>) -> HashMap<(String, Row), u64> {
     let mut sums = ledger.retired();
     for (key, stored) in ledger.books() {
@@ -138,7 +138,7 @@ fn sums(ledger: &Ledger<ApiStore>) -> HashMap<(String, Row), u64> {
     sums
 }
 
-/// Millionths as units of the currency. Exact to the micro-unit up to 2^53 of them: nine thousand million units.
+/// Converts micro-units to units of the currency. The result is exact up to 2^53 micro-units, nine thousand million units.
 #[allow(clippy::cast_precision_loss, reason = "amounts in a ledger stay far below 2^53 micro-units")]
 fn units(micros: u64) -> f64 {
     micros as f64 / 1e6
@@ -185,9 +185,9 @@ mod tests {
     }
 
     #[test]
-    fn spend_is_that_of_the_ceilings_book_alone_and_exact() {
+    fn spend_is_read_from_the_spend_limits_book_only_and_is_exact() {
         let metrics = SpendMetrics::new(Arc::default()).unwrap();
-        // Calls are charged to each budget that covers them; only the ceiling's book counts each of them once.
+        // A call is charged to every budget that covers it; only the book of `spendLimit` contains each call once.
         let sums = HashMap::from([
             (("t-1".to_owned(), row("read")), 3000),
             (("b-1".to_owned(), row("read")), 3000),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_does_not_lead_shows_nothing() {
+    fn a_follower_shows_no_spend() {
         let state = Arc::new(SharedState::default());
         let registry = prometheus::Registry::new();
         registry.register(Box::new(SpendMetrics::new(Arc::clone(&state)).unwrap())).unwrap();

@@ -1,40 +1,45 @@
-//! `MCPBudget`: what its status says, and where all budgets stand.
-//!
-//! The ledger is the truth; status is a summary of it that is written every few seconds at most.
+//! The controller of `MCPBudget`. A budget is compiled into the policy, so nothing is applied for it: only its status is
+//! written. The ledger is authoritative; [`summary`] sums it up for status every few seconds.
 
-mod figure;
 mod metrics;
+mod state;
 mod status;
+mod summary;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPBudget;
+use mcp_fleet_crds::condition::ConditionReason;
+
+use super::Controller;
+use super::enforcement::Enforcement;
+use super::error::ReconcileError;
+use super::identity::{ObjectId, Owner};
+use super::outcome::{Outcome, Rejection, Until};
+use crate::context::Context;
+use crate::kubernetes::cache::{Cache, Change, in_namespace, references, with_uid};
+use crate::shared_state::verdict::Kind;
+use crate::shared_state::{BudgetState, StateChange};
 
 pub(crate) use metrics::SpendMetrics;
+pub(crate) use summary::run;
 
-use crate::context::Context;
-use crate::controllers::Controller;
-use crate::controllers::error::ReconcileError;
-use crate::controllers::status as written;
-use crate::kubernetes::cache::{Cache, Change, in_namespace, only, with_uid};
-use crate::ledger::period::Span;
-use crate::shared_state::StateChange;
-use crate::shared_state::verdict::Kind;
-use status::Facts;
-
-/// How often the ledger is summed up. It costs no I/O; status is written only where a figure changed.
-const SUMMARY_EVERY: Duration = Duration::from_secs(5);
-/// How often new budgets are looked for: they are summed up at once.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Reconciles budgets: their status is all there is to do.
+/// The controller of `MCPBudget`.
 #[derive(Debug)]
 pub(crate) struct Budgets;
+
+/// What is known of a budget that a tenant owns.
+#[derive(Clone, Debug)]
+struct Known {
+    enforcement: Enforcement,
+    /// How much of the budget is used; none before the ledger was summed up once.
+    state: Option<BudgetState>,
+}
 
 impl Controller for Budgets {
     type Kind = MCPBudget;
@@ -44,88 +49,48 @@ impl Controller for Budgets {
         cache.budgets.clone()
     }
 
-    fn concerned(cache: &Cache, change: &Change) -> Vec<ObjectRef<MCPBudget>> {
+    fn affected_by_change(cache: &Cache, change: &Change) -> Vec<ObjectRef<MCPBudget>> {
         match change {
             Change::Budget(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
             Change::Tenant(name) => cache.of_tenant_named(&cache.budgets, name),
             Change::Namespace(namespace) => in_namespace(&cache.budgets, namespace),
-            _ => Vec::new(),
+            _ => vec![],
         }
     }
 
-    fn told(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPBudget>> {
+    fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPBudget>> {
         match change {
             StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.budgets, uid),
-            StateChange::Verdict(Kind::Budget, uid) => only(with_uid(&cache.budgets, uid)),
-            StateChange::Verdict(..) => Vec::new(),
+            StateChange::Verdict(Kind::Budget, uid) => references(with_uid(&cache.budgets, uid)),
+            StateChange::Verdict(..) => vec![],
         }
     }
 
-    async fn reconcile(object: Arc<MCPBudget>, ctx: Arc<Context>) -> Result<Option<Duration>, ReconcileError> {
+    async fn reconcile(object: Arc<MCPBudget>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
         if object.metadata.deletion_timestamp.is_some() {
-            return Ok(None);
+            return Ok(Action::await_change());
         }
         let namespace = object.namespace().unwrap_or_default();
-        let uid = object.uid().unwrap_or_default();
-        let tenant = ctx.cache.tenant_of_namespace(&namespace).and_then(|tenant| tenant.uid());
-        let (state, verdict, figure);
-        let facts = match tenant {
-            None => Facts::Unclaimed,
-            Some(tenant_uid) => {
-                state = ctx.shared_state.tenant_state(&tenant_uid);
-                verdict = ctx.shared_state.verdict(Kind::Budget, &uid);
-                figure = ctx.shared_state.budgets.get(&uid);
-                Facts::Claimed { state: &state, verdict: verdict.as_ref(), figure: figure.as_ref() }
+        let outcome = match validate(Owner::of_namespace(&ctx.cache, &namespace)?) {
+            Ok(owner) => {
+                let uid = ObjectId::of(&object.metadata)?.uid;
+                let enforcement = Enforcement::read(&ctx.shared_state, &owner.id.uid, Kind::Budget, &uid);
+                Outcome::Applied(Known { enforcement, state: ctx.shared_state.budgets.get(&uid) })
             }
+            Err(rejection) => Outcome::Rejected(rejection),
         };
-        let next = status::status(&object, &facts, Timestamp::now());
         let api: Api<MCPBudget> = Api::namespaced(ctx.client.clone(), &namespace);
-        written::publish(&ctx, &api, &object, next).await?;
-        Ok(None)
+        let next = status::status(&object, &outcome, jiff::Timestamp::now());
+        super::status::write(&ctx, &api, &object, next).await?;
+        outcome.next()
     }
 }
 
-/// Sums up the ledger for status, every few seconds. Never returns.
-pub(crate) async fn run(ctx: Arc<Context>) {
-    let mut last = None;
-    loop {
-        if last.is_none_or(|last: Instant| last.elapsed() >= SUMMARY_EVERY) || has_news(&ctx) {
-            sum_up(&ctx);
-            last = Some(Instant::now());
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-/// Whether there is a budget that was never summed up.
-fn has_news(ctx: &Context) -> bool {
-    let all = ctx.shared_state.policies.all();
-    let mut budgets = all.iter().flat_map(|published| &published.policy.budgets);
-    budgets.any(|budget| ctx.shared_state.budgets.get(&budget.uid).is_none())
-}
-
-/// Computes where every budget stands, and tells those who show it.
-fn sum_up(ctx: &Context) {
-    let Some(leading) = ctx.shared_state.policies.leader_state() else { return };
-    let now = Timestamp::now().as_second();
-    let mut figures = HashMap::new();
-    let mut ceilings = Vec::new();
-    for published in ctx.shared_state.policies.all() {
-        for budget in &published.policy.budgets {
-            let Some(span) = Span::containing(budget.period, now) else { continue };
-            let book = leading.ledger.book(&budget.uid, span.start);
-            let refused = leading.ledger.is_exhausted(&budget.uid, span.start);
-            let figure = figure::figure(budget, span, book.as_ref().map(|stored| &stored.book), refused);
-            if budget.uid == published.policy.tenant_uid {
-                ceilings.push((budget.uid.clone(), figure.spending.clone()));
-            }
-            figures.insert(budget.uid.clone(), figure);
-        }
-    }
-    for uid in ctx.shared_state.budgets.replace(figures) {
-        ctx.shared_state.notify(Kind::Budget, &uid);
-    }
-    for (tenant_uid, spending) in ceilings {
-        ctx.shared_state.update_tenant_state(&tenant_uid, |state| state.spending = Some(spending));
-    }
+/// Checks whether a tenant owns the budget's namespace.
+fn validate(owner: Option<Owner>) -> Result<Owner, Rejection> {
+    owner.ok_or_else(|| Rejection {
+        reason: ConditionReason::NamespaceUnclaimed,
+        message: "no MCPTenant claims this namespace: the budget limits nothing; ask the platform team".into(),
+        until: Until::Changed,
+    })
 }

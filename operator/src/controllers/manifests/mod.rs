@@ -1,10 +1,10 @@
-//! Parts that the manifests of all kinds share. Pure.
+//! Parts of manifests that several kinds share.
 
 pub(crate) mod network;
 pub(crate) mod pod;
 pub(crate) mod settings;
 
-/// The name of the Secret that holds the certificate and key of a workload.
+/// Returns the name of the Secret with the certificate and key of a workload.
 pub(crate) fn tls_secret_name(workload: &str) -> String {
     format!("{workload}-tls")
 }

@@ -1,13 +1,13 @@
-//! What all our pods have in common: the restricted security context, probes, volumes. Pure.
+//! Parts of pods: the restricted security context, probes and ports. Pure.
 
 use serde_json::{Value, json};
 
 use crate::controllers::manifests::settings::Settings;
 
-/// The uid and gid of our image, and the fsGroup of its volumes.
+/// User and group of our image, and the fsGroup of its volumes.
 const ID: i64 = 65532;
 
-/// The security context of a pod. Without fixed ids the platform or the image has to name a numeric user.
+/// Returns the security context of a pod. Without fixed ids, the platform or the image has to set a numeric user.
 pub(crate) fn pod_security(settings: &Settings) -> Value {
     let mut context = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
     if settings.set_security_ids {
@@ -19,7 +19,7 @@ pub(crate) fn pod_security(settings: &Settings) -> Value {
     context
 }
 
-/// The security context of every container.
+/// Returns the security context of a container.
 pub(crate) fn container_security() -> Value {
     json!({
         "allowPrivilegeEscalation": false,
@@ -30,7 +30,7 @@ pub(crate) fn container_security() -> Value {
     })
 }
 
-/// The probes of gateway and shim: both answer on the metrics port.
+/// Returns the probes of gateways and shims. Both serve them on the metrics port.
 pub(crate) fn probes() -> [(&'static str, Value); 3] {
     let get = |path: &str| json!({"path": path, "port": "metrics"});
     [
@@ -40,7 +40,7 @@ pub(crate) fn probes() -> [(&'static str, Value); 3] {
     ]
 }
 
-/// The ports of gateway and shim.
+/// Returns the ports of gateways and shims.
 pub(crate) fn ports() -> Value {
     json!([
         {"name": "https", "containerPort": 8443, "protocol": "TCP"},

@@ -1,4 +1,4 @@
-//! What rendered objects need to know about this installation.
+//! Settings of this installation that manifests depend on.
 
 use std::net::IpAddr;
 
@@ -9,40 +9,39 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 
-/// What rendered objects need to know about this installation.
+/// Settings of this installation that manifests depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// The operator's namespace.
     pub operator_namespace: String,
-    /// The operator's `ServiceAccount`.
+    /// `ServiceAccount` of the operator.
     pub service_account: String,
-    /// The `ClusterIP` of the operator's Service.
+    /// Address to which gateways connect.
     pub operator_address: IpAddr,
-    /// The name in the operator's certificate.
+    /// DNS name in the operator's certificate.
     pub operator_name: String,
-    /// The image of `mcp-pod`.
+    /// Image of `mcp-pod`.
     pub image: String,
-    /// Its pull policy.
+    /// Pull policy of that image.
     pub pull_policy: String,
-    /// The DNS domain of the cluster.
+    /// DNS domain of the cluster.
     pub cluster_domain: String,
-    /// The namespace that may scrape metrics.
+    /// Namespace that may scrape metrics.
     pub monitoring_namespace: Option<String>,
     /// Whether pods get a fixed uid and fsGroup.
     pub set_security_ids: bool,
-    /// The role of the operator in runtime namespaces.
+    /// `ClusterRole` of the operator in runtime namespaces.
     pub runtime_role: String,
-    /// The role of the operator in tenant namespaces.
+    /// `ClusterRole` of the operator in tenant namespaces.
     pub tenant_role: String,
 }
 
 impl Settings {
-    /// Combines the flags with the address of the operator's Service.
+    /// Reads the address of the operator's Service, and combines it with the flags.
     pub(crate) async fn load(ctx: &Context) -> Result<Self, ReconcileError> {
         Ok(Self::new(&ctx.config, operator_address(ctx).await?))
     }
 
-    /// From the flags, and the address that was found for the operator's Service.
+    /// Combines the flags with the address to which gateways connect.
     pub(crate) fn new(config: &Config, operator_address: IpAddr) -> Self {
         Self {
             operator_namespace: config.namespace.clone(),
@@ -59,7 +58,7 @@ impl Settings {
         }
     }
 
-    /// For tests of what is rendered.
+    /// Returns settings for tests.
     #[cfg(test)]
     pub(crate) fn example() -> Self {
         use clap::Parser as _;
@@ -72,7 +71,7 @@ impl Settings {
     }
 }
 
-/// The address that gateways dial: as configured, or that of the operator's Service.
+/// Returns the address to which gateways connect: the configured one, or the `ClusterIP` of the operator's Service.
 async fn operator_address(ctx: &Context) -> Result<IpAddr, ReconcileError> {
     if let Some(address) = ctx.config.service_address {
         return Ok(address);

@@ -1,39 +1,56 @@
-//! Step four: the credential's Secret, made once and then replaced on the version that was read.
+//! Step four: writes the Secret with the credential. The Secret is created once, and later replaced only over the version
+//! that was read.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::Resource;
 use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Resource};
 use mcp_fleet_crds::MCPPrincipal;
 use ulid::Ulid;
 
 use super::dereference::secret_name;
-use super::plan::rotates_at;
+use super::plan::{Cause, Current, Plan, rotates_at};
 use super::validate::Principal;
 use crate::context::Context;
+use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
 use crate::credentials::tokens::{Claims, McpFleetClaims, TenantKeys, sign};
 use crate::kubernetes::FIELD_MANAGER;
+use crate::retry::jittered;
+use crate::shared_state::verdict::Kind;
 
-/// A token that was issued: when, and with which serial.
+/// What is known of a principal after the apply step.
+#[derive(Clone, Debug)]
+pub(crate) struct Applied {
+    pub principal: Principal,
+    /// The token in the Secret; none while none can be issued.
+    pub issued: Option<Issued>,
+    /// Tokens issued until this Unix second are refused.
+    pub revoked_until: Option<i64>,
+    /// When the credential has to be checked again.
+    pub check_in: Duration,
+    pub enforcement: Enforcement,
+}
+
+/// An issued token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Issued {
-    /// Its serial.
     pub serial: i64,
     /// `iat`, Unix seconds.
     pub iat: i64,
-    /// When the next one comes, Unix seconds.
+    /// When the next token is issued, Unix seconds.
     pub rotates_at: i64,
     /// `exp`, Unix seconds.
     pub expires_at: i64,
 }
 
 impl Issued {
-    /// The token that is in the Secret.
-    pub(crate) fn of(claims: &Claims, principal: &Principal) -> Self {
+    /// Describes a token by its claims.
+    fn of(claims: &Claims, principal: &Principal) -> Self {
         Self {
             serial: claims.mcp_fleet.serial,
             iat: claims.iat,
@@ -43,51 +60,102 @@ impl Issued {
     }
 }
 
-/// Issues a token, and writes it.
-pub(crate) async fn issue(
+/// What the apply step starts from.
+pub(crate) struct Credential<'a> {
+    /// Keys of the tenant.
+    pub keys: &'a TenantKeys,
+    /// The Secret as it was read.
+    pub secret: Option<&'a Secret>,
+    /// The token in that Secret, if the tenant's key signed it.
+    pub current: Option<Current>,
+    /// Tokens issued until this Unix second are refused.
+    pub revoked_until: Option<i64>,
+    /// Unix seconds.
+    pub now: i64,
+}
+
+/// Carries out the plan for a principal's credential.
+pub(crate) async fn apply(
+    ctx: &Context,
+    object: &MCPPrincipal,
+    principal: Principal,
+    credential: &Credential<'_>,
+    plan: Plan,
+) -> Result<Applied, ReconcileError> {
+    let (issued, check_in) = match plan {
+        Plan::Keep { rotate_in } => {
+            let issued = credential.current.as_ref().map(|current| Issued::of(&current.claims, &principal));
+            if let (Some(issued), Some(secret)) = (issued, credential.secret) {
+                restore(ctx, object, &principal, secret, issued).await?;
+            }
+            (issued, rotate_in + spread(rotate_in))
+        }
+        Plan::Wait { wait } => (None, wait),
+        Plan::Issue { serial, cause } => {
+            let issued = issue(ctx, object, &principal, credential, serial).await?;
+            let reason = match cause {
+                Cause::Rotation => "CredentialRotated",
+                Cause::Missing | Cause::Revoked | Cause::Outdated => "CredentialIssued",
+            };
+            ctx.events.normal(object, reason, "Issue", format!("token {serial} is in the Secret")).await;
+            let rotate_in = Duration::from_secs(u64::try_from(issued.rotates_at - credential.now).unwrap_or(1));
+            (Some(issued), rotate_in + spread(rotate_in))
+        }
+    };
+    let (tenant_uid, uid) = (&principal.tenant.uid, &principal.id.uid);
+    let enforcement = Enforcement::read(&ctx.shared_state, tenant_uid, Kind::Principal, uid);
+    Ok(Applied { principal, issued, revoked_until: credential.revoked_until, check_in, enforcement })
+}
+
+/// Returns a short delay for a rotation, so that principals that were created together are not rotated together: at most
+/// a hundredth of the time that is left, and at most five seconds.
+fn spread(rotate_in: Duration) -> Duration {
+    let jitter = jittered(rotate_in).abs_diff(rotate_in);
+    (jitter / 25).min(Duration::from_secs(5))
+}
+
+/// Issues a token and writes it to the Secret.
+async fn issue(
     ctx: &Context,
     object: &MCPPrincipal,
     principal: &Principal,
-    keys: &TenantKeys,
-    before: Option<&Secret>,
+    credential: &Credential<'_>,
     serial: i64,
-    now: i64,
 ) -> Result<Issued, ReconcileError> {
-    let identity = &principal.identity;
+    let identity = principal.identity(&credential.keys.kid);
     let claims = Claims {
-        iss: identity.issuer.clone(),
-        aud: identity.audience.clone(),
-        sub: identity.subject.clone(),
+        iss: identity.issuer,
+        aud: identity.audience,
+        sub: identity.subject,
         jti: Ulid::generate().to_string(),
-        iat: now,
-        exp: now.saturating_add(principal.lifetime.lifetime),
-        mcp_fleet: McpFleetClaims { principal: identity.principal.clone(), tenant: identity.tenant.clone(), serial },
+        iat: credential.now,
+        exp: credential.now.saturating_add(principal.lifetime.lifetime),
+        mcp_fleet: McpFleetClaims { principal: identity.principal, tenant: identity.tenant, serial },
     };
-    let token = sign(&claims, keys)?;
+    let token = sign(&claims, credential.keys)?;
     let issued = Issued::of(&claims, principal);
-    write(ctx, object, principal, before, &token, issued).await?;
+    write(ctx, object, principal, credential.secret, &token, issued).await?;
     Ok(issued)
 }
 
-/// Writes the Secret anew where what stands beside the token is not as it should be.
-pub(crate) async fn mend(
+/// Writes the Secret again if anything in it besides the token was changed.
+async fn restore(
     ctx: &Context,
     object: &MCPPrincipal,
     principal: &Principal,
     before: &Secret,
     issued: Issued,
-) -> Result<bool, ReconcileError> {
+) -> Result<(), ReconcileError> {
     let token = before.data.as_ref().and_then(|data| data.get("token")).map(|token| token.0.clone());
-    let Some(token) = token.and_then(|token| String::from_utf8(token).ok()) else { return Ok(false) };
-    let want = render(ctx.ca.certificate_pem(), object, principal, Some(before), &token, issued);
-    if want.data == before.data
-        && want.metadata.labels == before.metadata.labels
-        && want.metadata.owner_references == before.metadata.owner_references
+    let Some(token) = token.and_then(|token| String::from_utf8(token).ok()) else { return Ok(()) };
+    let wanted = render(ctx.ca.certificate_pem(), object, principal, Some(before), &token, issued);
+    if wanted.data == before.data
+        && wanted.metadata.labels == before.metadata.labels
+        && wanted.metadata.owner_references == before.metadata.owner_references
     {
-        return Ok(false);
+        return Ok(());
     }
-    write(ctx, object, principal, Some(before), &token, issued).await?;
-    Ok(true)
+    write(ctx, object, principal, Some(before), &token, issued).await
 }
 
 async fn write(
@@ -98,12 +166,12 @@ async fn write(
     token: &str,
     issued: Issued,
 ) -> Result<(), ReconcileError> {
-    let api = crate::controllers::status::namespaced::<Secret>(&ctx.client, &principal.namespace);
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &principal.namespace);
     let secret = render(ctx.ca.certificate_pem(), object, principal, before, token, issued);
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
     let written = match before {
         None => api.create(&params, &secret).await,
-        Some(_) => api.replace(&secret_name(&principal.name), &params, &secret).await,
+        Some(_) => api.replace(&secret_name(&principal.id.name), &params, &secret).await,
     };
     written.map(|_| ()).map_err(ReconcileError::api("write the credential's Secret"))
 }
@@ -118,17 +186,17 @@ fn render(
 ) -> Secret {
     let entries = [
         ("token", token.to_owned()),
-        ("url", principal.identity.audience.clone()),
+        ("url", principal.audience.clone()),
         ("expiresAt", rfc3339(issued.expires_at)),
         ("rotatesAt", rfc3339(issued.rotates_at)),
         ("ca.crt", ca.to_owned()),
     ];
     Secret {
         metadata: ObjectMeta {
-            name: Some(secret_name(&principal.name)),
+            name: Some(secret_name(&principal.id.name)),
             namespace: Some(principal.namespace.clone()),
             labels: Some(principal.labels()),
-            // The same namespace, so Kubernetes itself deletes it with the principal.
+            // Owner and Secret are in the same namespace, so Kubernetes deletes them together.
             owner_references: object.controller_owner_ref(&()).map(|owner| vec![owner]),
             resource_version: before.and_then(|before| before.metadata.resource_version.clone()),
             ..ObjectMeta::default()
@@ -144,7 +212,7 @@ fn render(
     }
 }
 
-/// RFC 3339, in UTC.
+/// Formats a Unix second as RFC 3339, in UTC.
 fn rfc3339(second: i64) -> String {
     Timestamp::from_second(second).map(|time| time.to_string()).unwrap_or_default()
 }
@@ -155,7 +223,14 @@ mod tests {
     use crate::controllers::principal::tests::{checked, principal};
 
     #[test]
-    fn the_secret_holds_what_a_client_needs() {
+    fn rotation_is_spread_by_a_little() {
+        for _ in 0..50 {
+            assert!(spread(Duration::from_secs(180)) <= Duration::from_secs(2));
+        }
+    }
+
+    #[test]
+    fn the_secret_contains_what_a_client_needs() {
         let issued = Issued { serial: 1, iat: 0, rotates_at: 3000, expires_at: 3600 };
         let secret = render("CA", &principal(), &checked(), None, "TOKEN", issued);
         let data: BTreeMap<_, _> =

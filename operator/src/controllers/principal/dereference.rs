@@ -1,43 +1,42 @@
-//! Step one: reads. The principal's tenant, and the Secret that may be there already.
-
-use std::sync::Arc;
+//! Step one: reads which tenant a principal belongs to, and the Secret of its credential.
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt;
-use mcp_fleet_crds::{MCPPrincipal, MCPTenant};
+use kube::{Api, ResourceExt};
+use mcp_fleet_crds::MCPPrincipal;
 
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
-use crate::kubernetes::cache::{Key, OPERATOR_BINDING};
+use crate::controllers::identity::{ObjectId, Owner};
 
-/// What was read.
+/// What was read for one reconcile of a principal.
 #[derive(Clone, Debug)]
-pub(crate) struct Facts {
+pub(crate) struct Inputs {
+    pub id: ObjectId,
     /// The tenant that owns the principal's namespace.
-    pub tenant: Option<Arc<MCPTenant>>,
+    pub owner: Option<Owner>,
     /// Whether the operator may write Secrets in that namespace.
     pub prepared: bool,
-    /// The Secret of the credential's name.
+    /// The Secret with the name of the credential.
     pub secret: Option<Secret>,
 }
 
-/// The name of a principal's credential.
+/// Returns the name of the Secret with a principal's credential.
 pub(crate) fn secret_name(principal: &str) -> String {
     format!("{principal}-mcp-credential")
 }
 
-/// Reads it.
-pub(crate) async fn dereference(object: &MCPPrincipal, ctx: &Context) -> Result<Facts, ReconcileError> {
+/// Reads the inputs of a principal's reconcile.
+pub(crate) async fn dereference(object: &MCPPrincipal, ctx: &Context) -> Result<Inputs, ReconcileError> {
+    let id = ObjectId::of(&object.metadata)?;
     let namespace = object.namespace().unwrap_or_default();
-    let tenant = ctx.cache.tenant_of_namespace(&namespace);
-    let binding = Key { kind: "RoleBinding".into(), namespace: namespace.clone(), name: OPERATOR_BINDING.into() };
-    let prepared = tenant.is_some() && ctx.cache.owned.has(&binding);
+    let owner = Owner::of_namespace(&ctx.cache, &namespace)?;
+    let prepared = owner.is_some() && ctx.cache.has_access(&namespace);
     let secret = if prepared {
-        let api = crate::controllers::status::namespaced::<Secret>(&ctx.client, &namespace);
-        let name = secret_name(&object.name_any());
-        api.get_opt(&name).await.map_err(ReconcileError::api("read the credential's Secret"))?
+        let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
+        let found = api.get_opt(&secret_name(&id.name)).await;
+        found.map_err(ReconcileError::api("read the credential's Secret"))?
     } else {
         None
     };
-    Ok(Facts { tenant, prepared, secret })
+    Ok(Inputs { id, owner, prepared, secret })
 }

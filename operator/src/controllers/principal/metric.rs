@@ -1,4 +1,4 @@
-//! When each principal's credential expires, read from status at every scrape: what is gone is not shown any more.
+//! The metric of expiry times of credentials, read from status at every scrape, so that deleted principals disappear.
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -7,7 +7,7 @@ use prometheus::{GaugeVec, Opts};
 use crate::kubernetes::cache::Cache;
 use crate::kubernetes::leader::Leadership;
 
-/// `mcp_fleet_credential_expiry_timestamp_seconds`, on the leader.
+/// `mcp_fleet_credential_expiry_timestamp_seconds`, on the leader only.
 #[derive(Debug)]
 pub(crate) struct CredentialExpiry {
     cache: Cache,
@@ -16,7 +16,7 @@ pub(crate) struct CredentialExpiry {
 }
 
 impl CredentialExpiry {
-    /// Reads from these stores.
+    /// Creates the metric of the principals in a cache.
     pub(crate) fn new(cache: Cache, leadership: Leadership) -> prometheus::Result<Self> {
         let opts = Opts::new(
             "mcp_fleet_credential_expiry_timestamp_seconds",

@@ -1,83 +1,72 @@
-//! Step three: what to do about a principal's credential. Pure: the clock is an argument.
+//! Step three: what is to be done about a principal's credential. Pure: the clock is an argument.
 
 use std::time::Duration;
 
 use crate::credentials::tokens::Claims;
 
-/// What a token of the principal says, beside when.
+/// Claims that a token of the principal has to contain, apart from times.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct TokenIdentity {
     /// `iss`.
     pub issuer: String,
-    /// `aud`, which is the URL in the Secret too.
+    /// `aud`, and the URL in the Secret.
     pub audience: String,
-    /// `sub`: namespace and name.
+    /// `sub`: `<namespace>/<name>`.
     pub subject: String,
-    /// The principal's UID.
+    /// UID of the principal.
     pub principal: String,
-    /// The tenant's UID.
+    /// UID of the tenant.
     pub tenant: String,
-    /// Which key signs.
+    /// Id of the key that signs.
     pub kid: String,
 }
 
-/// How long a token is good, and how long before its end the next one comes; whole seconds.
+/// How long a token is valid, and how long before its end the next one is issued; whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lifetime {
-    /// From issue to end.
+    /// From the issue of a token to its end.
     pub lifetime: i64,
-    /// From the issue of the next to the end of this.
+    /// From the issue of the next token to the end of this one.
     pub overlap: i64,
 }
 
-/// The token that is in the Secret.
+/// The token that the Secret holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Current {
-    /// What it says.
     pub claims: Claims,
-    /// Which key signed it.
+    /// Id of the key that signed it.
     pub kid: String,
 }
 
-/// What to do.
+/// What is to be done about the credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
-    /// The token is good until it is rotated, after this time.
-    Keep {
-        /// How long.
-        rotate_in: Duration,
-    },
-    /// Issue one now.
-    Issue {
-        /// Its serial.
-        serial: i64,
-        /// Why.
-        cause: Cause,
-    },
-    /// A token issued in this second would be revoked already: wait.
-    Wait {
-        /// How long.
-        wait: Duration,
-    },
+    /// Keep the token, which is good until it is rotated.
+    Keep { rotate_in: Duration },
+    /// Issue a token now.
+    Issue { serial: i64, cause: Cause },
+    /// Wait: a token issued in this second would be revoked already.
+    Wait { wait: Duration },
 }
 
 /// Why a token is issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// There is none that can be used.
+    /// There is no token that can be used.
     Missing,
-    /// The one that is there was revoked.
+    /// The token was revoked.
     Revoked,
-    /// It says something else than it should, or lives longer than it may.
+    /// The token has other claims than it should, or is valid for longer than it may be.
     Outdated,
-    /// Its time has come.
+    /// The token is due for rotation.
     Rotation,
 }
 
-/// Decides. `serial` is the highest that is known of, `revoked_until` the latch, `now` Unix seconds.
+/// Decides what is to be done. `serial` is the highest serial in status. Tokens issued until `revoked_until` are refused.
+/// Times are Unix seconds.
 pub(crate) fn plan(
     current: Option<&Current>,
-    want: &Identity,
+    want: &TokenIdentity,
     lifetime: Lifetime,
     serial: i64,
     revoked_until: Option<i64>,
@@ -86,9 +75,9 @@ pub(crate) fn plan(
     let cause = match current {
         None => Cause::Missing,
         Some(current) if revoked_until.is_some_and(|until| current.claims.iat <= until) => Cause::Revoked,
-        Some(current) if !says(current, want) => Cause::Outdated,
+        Some(current) if !has_claims(current, want) => Cause::Outdated,
         Some(Current { claims, .. }) if claims.exp.saturating_sub(claims.iat) > lifetime.lifetime => Cause::Outdated,
-        // Another's clock, or ours before it was set right.
+        // Issued by a clock that was ahead.
         Some(Current { claims, .. }) if claims.iat > now.saturating_add(60) => Cause::Outdated,
         Some(Current { claims, .. }) => {
             let left = rotates_at(claims.exp, lifetime).saturating_sub(now);
@@ -107,14 +96,14 @@ pub(crate) fn plan(
     Plan::Issue { serial: highest.saturating_add(1), cause }
 }
 
-/// When a token that ends at `exp` is followed by the next.
+/// Returns when a token that ends at `exp` is rotated.
 pub(crate) fn rotates_at(exp: i64, lifetime: Lifetime) -> i64 {
     exp.saturating_sub(lifetime.overlap)
 }
 
-fn says(current: &Current, want: &Identity) -> bool {
+fn has_claims(current: &Current, want: &TokenIdentity) -> bool {
     let Claims { iss, aud, sub, jti: _, iat: _, exp: _, mcp_fleet } = &current.claims;
-    let Identity { issuer, audience, subject, principal, tenant, kid } = want;
+    let TokenIdentity { issuer, audience, subject, principal, tenant, kid } = want;
     (iss, aud, sub, &mcp_fleet.principal, &mcp_fleet.tenant, &current.kid)
         == (issuer, audience, subject, principal, tenant, kid)
 }
@@ -126,8 +115,8 @@ mod tests {
 
     const LIFETIME: Lifetime = Lifetime { lifetime: 3600, overlap: 600 };
 
-    fn identity() -> Identity {
-        Identity {
+    fn identity() -> TokenIdentity {
+        TokenIdentity {
             issuer: "https://issuer".into(),
             audience: "https://gateway.acme-mcp.svc".into(),
             subject: "acme/coder".into(),
@@ -178,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_that_says_something_else_is_replaced() {
+    fn a_token_with_other_claims_is_replaced() {
         let mut other_key = current(1000);
         other_key.kid = "k-2".into();
         assert_eq!(at(&other_key, None, 1000), Plan::Issue { serial: 8, cause: Cause::Outdated });
@@ -188,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn times_at_the_ends_of_their_range_are_replaced() {
+    fn a_token_with_impossible_times_is_replaced() {
         for (iat, exp) in [(-10, i64::MAX), (i64::MIN, i64::MAX), (i64::MAX, i64::MIN), (i64::MIN, i64::MIN)] {
             let mut odd = current(1000);
             (odd.claims.iat, odd.claims.exp) = (iat, exp);
@@ -197,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lower_ceiling_shortens_tokens_that_are_out() {
+    fn a_shorter_lifetime_replaces_issued_tokens() {
         let mut long = current(1000);
         long.claims.exp = 1000 + 7200;
         assert_eq!(at(&long, None, 1000), Plan::Issue { serial: 8, cause: Cause::Outdated });

@@ -1,92 +1,70 @@
-//! Step five: what is said about a principal.
+//! Step five: the status of a principal.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::ResourceExt;
+use kube::{Api, ResourceExt};
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition};
 use mcp_fleet_crds::principal::Credential;
 use mcp_fleet_crds::{MCPPrincipal, MCPPrincipalStatus};
 
-use super::apply::Issued;
+use super::apply::{Applied, Issued};
 use super::dereference::secret_name;
-use super::validate::{Principal, Refusal};
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
+use crate::controllers::outcome::{Outcome, Rejection};
 use crate::controllers::status::{self, Summary};
-use crate::shared_state::verdict::{TenantState, Verdict};
+use crate::shared_state::verdict::Verdict;
 
-/// What the reconcile came to.
-#[derive(Clone, Debug)]
-pub(crate) enum Judged<'a> {
-    /// It may have a credential.
-    Applied {
-        /// The principal.
-        principal: &'a Principal,
-        /// Its token; none while one cannot be issued yet.
-        issued: Option<Issued>,
-        /// The latch.
-        revoked_until: Option<i64>,
-        /// How far the tenant's policy is enforced.
-        state: &'a TenantState,
-        /// What the compiler made of the principal.
-        verdict: Option<&'a Verdict>,
-    },
-    /// It may not.
-    Refused(&'a Refusal),
-    /// Something failed.
-    Failed {
-        /// The whole chain.
-        message: String,
-        /// Whether trying again will not help.
-        stuck: bool,
-    },
+/// Writes the status of a principal after a reconcile.
+pub(super) async fn write(
+    ctx: &Context,
+    object: &MCPPrincipal,
+    outcome: &Outcome<Applied>,
+) -> Result<(), ReconcileError> {
+    let api: Api<MCPPrincipal> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
+    status::write(ctx, &api, object, status(object, outcome, Timestamp::now())).await
 }
 
-/// The status that follows from it.
-pub(crate) fn status(object: &MCPPrincipal, judged: &Judged<'_>, now: Timestamp) -> MCPPrincipalStatus {
+/// Returns the status that follows from the outcome of a reconcile. Pure.
+fn status(object: &MCPPrincipal, outcome: &Outcome<Applied>, now: Timestamp) -> MCPPrincipalStatus {
     let before = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
-    let mut credential = before.credential.clone();
-    let (summary, others) = match judged {
-        Judged::Applied { principal, issued, revoked_until, state, verdict } => {
-            if let Some(issued) = issued {
-                credential = Some(describe(&principal.name, *issued));
-            }
-            let policy = status::policy_current(state, *verdict, generation);
+    let (summary, others, credential) = match outcome.applied() {
+        Ok(applied) => {
+            let policy = applied.enforcement.policy_current(generation);
+            let summary = summary(applied, &policy);
             let others = vec![
                 NewCondition::yes(ConditionType::Accepted, Reason::Reconciled, ""),
-                resolved(*verdict),
-                match issued {
-                    Some(issued) => {
-                        let message = format!("token {} is good", issued.serial);
-                        NewCondition::yes(ConditionType::CredentialCurrent, Reason::Issued, message)
-                    }
-                    None => NewCondition::no(
-                        ConditionType::CredentialCurrent,
-                        Reason::Progressing,
-                        "the revocation's second has to pass before a new token is issued",
-                    ),
-                },
-                revocation(principal.revoke_issued_before, *revoked_until, now),
-                policy.clone(),
+                resolved(applied.enforcement.verdict.as_ref()),
+                credential_current(applied.issued),
+                revocation(applied.principal.revoke_issued_before, applied.revoked_until, now),
+                policy,
             ];
-            (summary(principal, *issued, *verdict, &policy), others)
+            let issued = applied.issued.map(|issued| describe(&applied.principal.id.name, issued));
+            (summary, others, issued.or(before.credential))
         }
-        Judged::Refused(refusal) => {
-            let kind = if refusal.reason == Reason::SecretNotOwned {
-                ConditionType::CredentialCurrent
-            } else {
-                ConditionType::Accepted
-            };
-            let summary = if refusal.waiting { Summary::Working } else { Summary::Stuck };
-            let no = NewCondition::no(kind, refusal.reason, &refusal.message);
-            (summary(refusal.reason, refusal.message.clone()), vec![no])
-        }
-        Judged::Failed { message, stuck: true } => (Summary::Stuck(Reason::Failed, message.clone()), vec![]),
-        Judged::Failed { message, stuck: false } => (Summary::Working(Reason::Failed, message.clone()), vec![]),
+        Err(summary) => (summary, outcome.rejection().map(not_accepted).into_iter().collect(), before.credential),
     };
     let conditions = status::conditions(&before.conditions, &summary, others, generation, now);
     MCPPrincipalStatus { observed_generation: generation, credential, conditions }
+}
+
+fn not_accepted(Rejection { reason, message, .. }: &Rejection) -> NewCondition {
+    let kind =
+        if *reason == Reason::SecretNotOwned { ConditionType::CredentialCurrent } else { ConditionType::Accepted };
+    NewCondition::no(kind, *reason, message)
+}
+
+fn credential_current(issued: Option<Issued>) -> NewCondition {
+    let kind = ConditionType::CredentialCurrent;
+    match issued {
+        Some(issued) => NewCondition::yes(kind, Reason::Issued, format!("token {} is good", issued.serial)),
+        None => NewCondition::no(
+            kind,
+            Reason::Progressing,
+            "the revocation's second has to pass before a new token is issued",
+        ),
+    }
 }
 
 fn describe(name: &str, issued: Issued) -> Credential {
@@ -109,12 +87,12 @@ fn resolved(verdict: Option<&Verdict>) -> NewCondition {
     }
 }
 
-/// What became of `revokeIssuedBefore`: in force, not asked for, or in the future and so not applied.
-fn revocation(asked: Option<Timestamp>, revoked_until: Option<i64>, now: Timestamp) -> NewCondition {
+/// Returns the condition `RevocationApplied`: `revokeIssuedBefore` is in force, not set, or in the future and not applied.
+fn revocation(requested: Option<Timestamp>, revoked_until: Option<i64>, now: Timestamp) -> NewCondition {
     let kind = ConditionType::RevocationApplied;
-    if let Some(asked) = asked.filter(|asked| *asked > now) {
+    if let Some(requested) = requested.filter(|requested| *requested > now) {
         let message =
-            format!("revokeIssuedBefore {asked} lies in the future and is not applied; set a time that has passed");
+            format!("revokeIssuedBefore {requested} lies in the future and is not applied; set a time that has passed");
         return NewCondition::no(kind, Reason::InFuture, message);
     }
     match revoked_until.and_then(|until| Timestamp::from_second(until).ok()) {
@@ -123,26 +101,20 @@ fn revocation(asked: Option<Timestamp>, revoked_until: Option<i64>, now: Timesta
     }
 }
 
-fn summary(principal: &Principal, issued: Option<Issued>, verdict: Option<&Verdict>, policy: &NewCondition) -> Summary {
-    if let Some(verdict) = verdict.filter(|verdict| !verdict.ok) {
-        return Summary::Stuck(verdict.reason, verdict.message.clone());
+fn summary(applied: &Applied, policy: &NewCondition) -> Summary {
+    if let Some(verdict) = applied.enforcement.rejected() {
+        return Summary::Stalled(verdict.reason, verdict.message.clone());
     }
-    if issued.is_none() {
-        return Summary::Working(Reason::Progressing, "a new token is issued in a second".into());
+    if applied.issued.is_none() {
+        return Summary::Reconciling(Reason::Progressing, "a new token is issued in a second".into());
     }
     if policy.status != Some(true) {
-        return Summary::Working(policy.reason, policy.message.clone());
+        return Summary::Reconciling(policy.reason, policy.message.clone());
     }
-    if principal.suspended {
+    if applied.principal.suspended {
         return Summary::Ready(Reason::Suspended, "suspended: every call is refused".into());
     }
     Summary::Ready(Reason::Reconciled, "the token is good, and its grants are enforced".into())
-}
-
-/// Writes it, if it is another than before.
-pub(crate) async fn write(ctx: &Context, object: &MCPPrincipal, judged: &Judged<'_>) -> Result<(), ReconcileError> {
-    let api = status::namespaced::<MCPPrincipal>(&ctx.client, &object.namespace().unwrap_or_default());
-    status::publish(ctx, &api, object, status(object, judged, Timestamp::now())).await
 }
 
 #[cfg(test)]
@@ -154,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_in_the_future_is_said_not_to_be_applied() {
+    fn a_revocation_in_the_future_is_reported_as_not_applied() {
         let now = at("2026-11-22T12:00:00Z");
         let future = revocation(Some(at("2026-11-22T13:00:00Z")), None, now);
         assert_eq!((future.status, future.reason), (Some(false), Reason::InFuture));
@@ -163,9 +135,9 @@ mod tests {
     }
 
     #[test]
-    fn a_revocation_that_was_taken_back_still_stands() {
-        let taken_back = revocation(None, Some(100), at("2026-11-22T12:00:00Z"));
-        assert_eq!(taken_back.status, Some(true));
+    fn a_revocation_stays_applied_when_it_is_removed_from_the_spec() {
+        let removed = revocation(None, Some(100), at("2026-11-22T12:00:00Z"));
+        assert_eq!(removed.status, Some(true));
     }
 
     #[test]

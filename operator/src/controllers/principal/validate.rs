@@ -1,120 +1,105 @@
-//! Step two: from an `MCPPrincipal`, its tenant and its Secret to a principal that may have a credential. Pure.
+//! Step two: turns an `MCPPrincipal`, its tenant and its Secret into a principal that may have a credential, or rejects it.
+//! Pure.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use mcp_fleet_crds::MCPPrincipal;
 use mcp_fleet_crds::condition::ConditionReason;
 
-use super::dereference::{Facts, secret_name};
-use super::plan::{Current, Identity, Lifetime};
+use super::dereference::{Inputs, secret_name};
+use super::plan::{Current, Lifetime, TokenIdentity};
 use crate::config::{Config, gateway_origin};
-use crate::controllers::error::ReconcileError;
+use crate::controllers::identity::ObjectId;
+use crate::controllers::outcome::{Rejection, Until};
 use crate::credentials::tokens::{TenantKeys, verify};
 use crate::kubernetes::labels::{self, Labels};
 
 /// A principal that may have a credential.
 #[derive(Clone, Debug)]
 pub(crate) struct Principal {
-    /// Its namespace.
+    pub id: ObjectId,
     pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its UID.
-    pub uid: String,
-    /// The tenant's name.
-    pub tenant: String,
-    /// The tenant's UID.
-    pub tenant_uid: String,
-    /// What its tokens say; the key is filled in when it is known.
-    pub identity: Identity,
-    /// How long they are good.
+    /// The tenant that owns the principal's namespace.
+    pub tenant: ObjectId,
+    /// `iss` of its tokens.
+    pub issuer: String,
+    /// `aud` of its tokens, and the URL of the gateway.
+    pub audience: String,
+    /// How long its tokens are valid.
     pub lifetime: Lifetime,
-    /// Every call is refused.
+    /// Whether every call is refused.
     pub suspended: bool,
-    /// What was asked to be revoked.
+    /// The revocation that the spec requests.
     pub revoke_issued_before: Option<Timestamp>,
 }
 
 impl Principal {
-    /// The labels of the Secret.
+    /// Returns the claims of the principal's tokens that are signed with a key.
+    pub(crate) fn identity(&self, kid: &str) -> TokenIdentity {
+        TokenIdentity {
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            subject: format!("{}/{}", self.namespace, self.id.name),
+            principal: self.id.uid.clone(),
+            tenant: self.tenant.uid.clone(),
+            kid: kid.to_owned(),
+        }
+    }
+
+    /// Returns the labels of the Secret.
     pub(crate) fn labels(&self) -> Labels {
-        let mut labels = labels::of_tenant("credential", &self.tenant, &self.tenant_uid);
-        labels.insert(labels::PRINCIPAL.into(), self.name.clone());
-        labels.insert(labels::PRINCIPAL_UID.into(), self.uid.clone());
+        let mut labels = labels::of_tenant("credential", &self.tenant.name, &self.tenant.uid);
+        labels.insert(labels::PRINCIPAL.into(), self.id.name.clone());
+        labels.insert(labels::PRINCIPAL_UID.into(), self.id.uid.clone());
         labels
     }
 }
 
-/// Why a principal may not have a credential.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    /// For the condition.
-    pub reason: ConditionReason,
-    /// What to do.
-    pub message: String,
-    /// Whether it may come right without a change to the principal.
-    pub waiting: bool,
-}
-
-/// Checks it.
-pub(crate) fn validate(
-    object: &MCPPrincipal,
-    facts: &Facts,
-    config: &Config,
-) -> Result<Result<Principal, Refusal>, ReconcileError> {
-    let name = object.metadata.name.clone().ok_or(ReconcileError::Incomplete("metadata.name"))?;
-    let uid = object.metadata.uid.clone().ok_or(ReconcileError::Incomplete("metadata.uid"))?;
-    let namespace = object.metadata.namespace.clone().ok_or(ReconcileError::Incomplete("metadata.namespace"))?;
-    let refuse = |reason, message: String, waiting| Ok(Err(Refusal { reason, message, waiting }));
-    let Some(tenant) = &facts.tenant else {
+/// Checks whether a principal may have a credential.
+pub(crate) fn validate(object: &MCPPrincipal, inputs: &Inputs, config: &Config) -> Result<Principal, Rejection> {
+    let ObjectId { name, uid } = &inputs.id;
+    let namespace = object.metadata.namespace.clone().unwrap_or_default();
+    let reject = |reason, message: String, until| Err(Rejection { reason, message, until });
+    let Some(owner) = &inputs.owner else {
         let message = format!("no MCPTenant owns the namespace {namespace}; no credential is issued");
-        return refuse(ConditionReason::NamespaceUnclaimed, message, false);
+        return reject(ConditionReason::NamespaceUnclaimed, message, Until::Changed);
     };
-    let tenant_name = tenant.metadata.name.clone().ok_or(ReconcileError::Incomplete("metadata.name"))?;
-    let tenant_uid = tenant.metadata.uid.clone().ok_or(ReconcileError::Incomplete("metadata.uid"))?;
-    if tenant.metadata.deletion_timestamp.is_some() || !facts.prepared {
-        let message = format!("the namespaces of the tenant {tenant_name} are not prepared, or it is being deleted");
-        return refuse(ConditionReason::TenantNotReady, message, true);
+    if owner.is_being_deleted() || !inputs.prepared {
+        let message =
+            format!("the namespaces of the tenant {} are not prepared, or it is being deleted", owner.id.name);
+        return reject(ConditionReason::TenantNotReady, message, Until::Prepared);
     }
-    if let Some(secret) = &facts.secret
-        && !is_ours(secret, &uid)
+    if let Some(secret) = &inputs.secret
+        && !is_ours(secret, uid)
     {
         let message = format!(
             "a Secret {} exists that was not made for this principal; it is not touched: delete or rename it",
-            secret_name(&name)
+            secret_name(name)
         );
-        return refuse(ConditionReason::SecretNotOwned, message, false);
+        return reject(ConditionReason::SecretNotOwned, message, Until::Changed);
     }
     let seconds = |window: std::time::Duration| i64::try_from(window.as_secs()).unwrap_or(i64::MAX);
-    let credentials = &tenant.spec.credentials;
-    Ok(Ok(Principal {
-        identity: Identity {
-            issuer: config.issuer(&tenant_uid),
-            audience: gateway_origin(&tenant.runtime_namespace()),
-            subject: format!("{namespace}/{name}"),
-            principal: uid.clone(),
-            tenant: tenant_uid.clone(),
-            kid: String::new(),
-        },
+    let credentials = &owner.tenant.spec.credentials;
+    Ok(Principal {
+        issuer: config.issuer(&owner.id.uid),
+        audience: gateway_origin(&owner.tenant.runtime_namespace()),
         lifetime: Lifetime {
             lifetime: seconds(credentials.lifetime.get()),
             overlap: seconds(credentials.overlap.get()),
         },
+        id: inputs.id.clone(),
         namespace,
-        name,
-        uid,
-        tenant: tenant_name,
-        tenant_uid,
+        tenant: owner.id.clone(),
         suspended: object.spec.suspend,
         revoke_issued_before: object.spec.revoke_issued_before.as_ref().map(|time| time.0),
-    }))
+    })
 }
 
 fn is_ours(secret: &Secret, uid: &str) -> bool {
     secret.metadata.labels.as_ref().and_then(|labels| labels.get(labels::PRINCIPAL_UID)).is_some_and(|it| it == uid)
 }
 
-/// The token in the Secret, if the tenant's key signed it.
+/// Returns the token in a Secret, if the tenant's key signed it.
 pub(crate) fn token(secret: &Secret, keys: &TenantKeys) -> Option<Current> {
     let token = secret.data.as_ref()?.get("token")?;
     let (kid, claims) = verify(std::str::from_utf8(&token.0).ok()?, keys)?;
@@ -124,10 +109,10 @@ pub(crate) fn token(secret: &Secret, keys: &TenantKeys) -> Option<Current> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controllers::principal::tests::{config, facts, principal};
+    use crate::controllers::principal::tests::{config, inputs, principal};
 
-    fn reason(facts: &Facts) -> Option<ConditionReason> {
-        validate(&principal(), facts, &config()).unwrap().err().map(|refusal| refusal.reason)
+    fn reason(inputs: &Inputs) -> Option<ConditionReason> {
+        validate(&principal(), inputs, &config()).err().map(|rejection| rejection.reason)
     }
 
     fn secret(uid: Option<&str>) -> Secret {
@@ -137,24 +122,24 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_that_was_there_before_is_never_adopted() {
-        assert_eq!(reason(&Facts { secret: Some(secret(None)), ..facts() }), Some(ConditionReason::SecretNotOwned));
-        let former = Facts { secret: Some(secret(Some("p-0"))), ..facts() };
+    fn an_existing_secret_is_never_adopted() {
+        assert_eq!(reason(&Inputs { secret: Some(secret(None)), ..inputs() }), Some(ConditionReason::SecretNotOwned));
+        let former = Inputs { secret: Some(secret(Some("p-0"))), ..inputs() };
         assert_eq!(reason(&former), Some(ConditionReason::SecretNotOwned));
-        assert_eq!(reason(&Facts { secret: Some(secret(Some("p-1"))), ..facts() }), None);
+        assert_eq!(reason(&Inputs { secret: Some(secret(Some("p-1"))), ..inputs() }), None);
     }
 
     #[test]
     fn a_principal_in_an_unclaimed_namespace_gets_nothing() {
-        let nobody = Facts { tenant: None, ..facts() };
-        assert_eq!(reason(&nobody), Some(ConditionReason::NamespaceUnclaimed));
+        let unclaimed = Inputs { owner: None, ..inputs() };
+        assert_eq!(reason(&unclaimed), Some(ConditionReason::NamespaceUnclaimed));
     }
 
     #[test]
     fn tokens_are_for_the_tenants_endpoint_alone() {
-        let checked = validate(&principal(), &facts(), &config()).unwrap().unwrap();
-        assert_eq!(checked.identity.audience, "https://gateway.acme-mcp.svc");
-        assert_eq!(checked.identity.subject, "acme/coder");
+        let checked = validate(&principal(), &inputs(), &config()).unwrap();
+        assert_eq!(checked.identity("k-1").audience, "https://gateway.acme-mcp.svc");
+        assert_eq!(checked.identity("k-1").subject, "acme/coder");
         assert_eq!((checked.lifetime.lifetime, checked.lifetime.overlap), (3600, 600));
     }
 }

@@ -1,25 +1,29 @@
-//! `MCPScope`: what its status says. The compiler does the rest.
+//! The controller of `MCPScope`. A scope is compiled into the policy, so nothing is applied for it: only its status is
+//! written.
 
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use jiff::Timestamp;
+use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPScope;
+use mcp_fleet_crds::condition::ConditionReason;
 
+use super::Controller;
+use super::enforcement::Enforcement;
+use super::error::ReconcileError;
+use super::identity::{ObjectId, Owner};
+use super::outcome::{Outcome, Rejection, Until};
 use crate::context::Context;
-use crate::controllers::Controller;
-use crate::controllers::error::ReconcileError;
-use crate::controllers::status as written;
-use crate::kubernetes::cache::{Cache, Change, in_namespace, only, with_uid};
+use crate::kubernetes::cache::{Cache, Change, in_namespace, references, with_uid};
 use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
-use status::Facts;
 
-/// Reconciles scopes: their status is all there is to do.
+/// The controller of `MCPScope`.
 #[derive(Debug)]
 pub(crate) struct Scopes;
 
@@ -31,41 +35,47 @@ impl Controller for Scopes {
         cache.scopes.clone()
     }
 
-    fn concerned(cache: &Cache, change: &Change) -> Vec<ObjectRef<MCPScope>> {
+    fn affected_by_change(cache: &Cache, change: &Change) -> Vec<ObjectRef<MCPScope>> {
         match change {
             Change::Scope(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
             Change::Tenant(name) => cache.of_tenant_named(&cache.scopes, name),
             Change::Namespace(namespace) => in_namespace(&cache.scopes, namespace),
-            _ => Vec::new(),
+            _ => vec![],
         }
     }
 
-    fn told(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPScope>> {
+    fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPScope>> {
         match change {
             StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.scopes, uid),
-            StateChange::Verdict(Kind::Scope, uid) => only(with_uid(&cache.scopes, uid)),
-            StateChange::Verdict(..) => Vec::new(),
+            StateChange::Verdict(Kind::Scope, uid) => references(with_uid(&cache.scopes, uid)),
+            StateChange::Verdict(..) => vec![],
         }
     }
 
-    async fn reconcile(object: Arc<MCPScope>, ctx: Arc<Context>) -> Result<Option<Duration>, ReconcileError> {
+    async fn reconcile(object: Arc<MCPScope>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
         if object.metadata.deletion_timestamp.is_some() {
-            return Ok(None);
+            return Ok(Action::await_change());
         }
         let namespace = object.namespace().unwrap_or_default();
-        let tenant = ctx.cache.tenant_of_namespace(&namespace).and_then(|tenant| tenant.uid());
-        let (state, verdict);
-        let facts = match tenant {
-            None => Facts::Unclaimed,
-            Some(tenant_uid) => {
-                state = ctx.shared_state.tenant_state(&tenant_uid);
-                verdict = ctx.shared_state.verdict(Kind::Scope, &object.uid().unwrap_or_default());
-                Facts::Claimed { state: &state, verdict: verdict.as_ref() }
+        let outcome = match validate(Owner::of_namespace(&ctx.cache, &namespace)?) {
+            Ok(owner) => {
+                let uid = ObjectId::of(&object.metadata)?.uid;
+                Outcome::Applied(Enforcement::read(&ctx.shared_state, &owner.id.uid, Kind::Scope, &uid))
             }
+            Err(rejection) => Outcome::Rejected(rejection),
         };
-        let next = status::status(&object, &facts, Timestamp::now());
         let api: Api<MCPScope> = Api::namespaced(ctx.client.clone(), &namespace);
-        written::publish(&ctx, &api, &object, next).await?;
-        Ok(None)
+        let next = status::status(&object, &outcome, jiff::Timestamp::now());
+        super::status::write(&ctx, &api, &object, next).await?;
+        outcome.next()
     }
+}
+
+/// Checks whether a tenant owns the scope's namespace.
+fn validate(owner: Option<Owner>) -> Result<Owner, Rejection> {
+    owner.ok_or_else(|| Rejection {
+        reason: ConditionReason::NamespaceUnclaimed,
+        message: "no MCPTenant claims this namespace: the scope grants nothing; ask the platform team".into(),
+        until: Until::Changed,
+    })
 }

@@ -1,54 +1,50 @@
-//! Step four: the server's objects as they should be, its certificate first.
+//! Step four: applies what runs for a server.
 
 use jiff::Timestamp;
 use mcp_fleet_crds::MCPServer;
-use mcp_fleet_crds::condition::{ConditionType, is_true};
 use serde_json::Value;
 
-use super::desired::certificate;
+use super::desired::Objects;
 use super::validate::Server;
 use crate::context::Context;
+use crate::controllers::apply::Applier;
+use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::manifests::tls_secret_name;
 use crate::credentials::ca::{TlsSecret, ensure_tls};
-use crate::kubernetes::apply::{Action, Rendered, apply, delete};
-use crate::kubernetes::cache::resource_of;
 use crate::kubernetes::labels;
+use crate::shared_state::verdict::Kind;
 
-/// Applies them. Answers the live workload.
-pub(crate) async fn bring(
+/// What is known of a server after the apply step.
+#[derive(Clone, Debug)]
+pub(crate) struct Applied {
+    pub server: Server,
+    /// The live Deployment or `StatefulSet`.
+    pub workload: Value,
+    pub enforcement: Enforcement,
+}
+
+/// Applies the objects of a server, its certificate first, and deletes what it no longer declares.
+pub(crate) async fn apply(
     ctx: &Context,
     object: &MCPServer,
-    server: &Server,
-    objects: &[Rendered],
-) -> Result<Value, ReconcileError> {
-    let name = tls_secret_name(&server.object_name());
+    server: Server,
+    objects: &Objects,
+) -> Result<Applied, ReconcileError> {
     let tls = TlsSecret {
         namespace: &server.runtime_namespace,
-        name: &name,
+        name: &tls_secret_name(&server.object_name()),
         labels: server.labels(),
-        request: certificate(server),
+        request: objects.certificate.clone(),
     };
     ensure_tls(&ctx.client, &ctx.ca, &tls, Timestamp::now()).await?;
-    let settled = object.status.as_ref().is_some_and(|status| {
-        is_true(&status.conditions, ConditionType::Ready) && status.observed_generation == object.metadata.generation
-    });
-    let mut workload = Value::Null;
-    for want in objects {
-        let applied = apply(&ctx.client, want).await?;
-        if settled && applied.action != Action::Nothing {
-            let note = format!("{want} was deleted or changed, and is back");
-            ctx.events.warning(object, "PutBack", "Apply", note).await;
-        }
-        workload = applied.live;
-    }
-    for (key, meta) in ctx.cache.owned.with_label(labels::SERVER_UID, &server.uid) {
-        // Anybody can write our labels elsewhere.
-        let foreign = key.namespace != server.runtime_namespace;
-        let wanted = objects.iter().any(|object| object.resource.kind == key.kind && object.name == key.name);
-        let Some(resource) = (!foreign && !wanted).then(|| resource_of(&key.kind)).flatten() else { continue };
-        tracing::info!(kind = key.kind, namespace = key.namespace, name = key.name, "deleting an orphan");
-        delete(&ctx.client, &resource, Some(&key.namespace), &key.name, Some(&meta.uid)).await?;
-    }
-    Ok(workload)
+    let mut applier = Applier::new(ctx, object);
+    applier.apply_all([&objects.policy, &objects.service]).await?;
+    let workload = applier.apply(&objects.workload).await?;
+    let mut owned = ctx.cache.owned.with_label(labels::SERVER_UID, &server.id.uid);
+    // In other namespaces anybody can set our labels.
+    owned.retain(|(key, _)| key.namespace == server.runtime_namespace);
+    applier.prune(owned).await?;
+    let enforcement = Enforcement::read(&ctx.shared_state, &server.tenant.uid, Kind::Server, &server.id.uid);
+    Ok(Applied { server, workload, enforcement })
 }

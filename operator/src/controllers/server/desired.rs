@@ -1,7 +1,7 @@
-//! Step three: what runs for a server. Pure.
+//! Step three: the objects that run a server. Pure.
 //!
-//! The tool container runs the user's image under our shim, which an init container puts into a volume that the tool
-//! container can only read: our image has nothing to copy with, and theirs needs nothing of ours.
+//! The tool container runs the user's image under our shim. An init container runs our image and installs the shim into a
+//! volume that the tool container mounts read-only, so the user's image needs nothing of ours.
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::Service;
@@ -17,19 +17,35 @@ use crate::credentials::ca::{LeafRequest, gateway_identity, server_identity};
 use crate::kubernetes::apply::Rendered;
 use crate::kubernetes::labels;
 
-/// The search path of the tool's process, as Debian and Alpine have it.
+/// Search path of the tool server's process, as in Debian and Alpine.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The objects of a server, fences first; the workload is the last.
-pub(crate) fn desired(server: &Server, settings: &Settings) -> Vec<Rendered> {
-    vec![policy(server, settings), service(server), workload(server, settings)]
+/// The objects of a server, in the order in which they are applied: the network policy before the pods that it restricts.
+#[derive(Clone, Debug)]
+pub(crate) struct Objects {
+    /// Certificate of the shim.
+    pub certificate: LeafRequest,
+    pub policy: Rendered,
+    pub service: Rendered,
+    /// Deployment or `StatefulSet`.
+    pub workload: Rendered,
 }
 
-/// What the shim's certificate carries: it never dials.
-pub(crate) fn certificate(server: &Server) -> LeafRequest {
+/// Renders the objects of a server.
+pub(crate) fn desired(server: &Server, settings: &Settings) -> Objects {
+    Objects {
+        certificate: certificate(server),
+        policy: policy(server, settings),
+        service: service(server),
+        workload: workload(server, settings),
+    }
+}
+
+/// Returns what the shim's certificate has to contain. The shim never opens connections, so it is no client certificate.
+fn certificate(server: &Server) -> LeafRequest {
     LeafRequest {
         dns: vec![],
-        uri: Some(server_identity(&server.tenant_uid, &server.uid)),
+        uri: Some(server_identity(&server.tenant.uid, &server.id.uid)),
         server: true,
         client: false,
     }
@@ -68,7 +84,8 @@ fn service(server: &Server) -> Rendered {
     }))
 }
 
-/// A `StatefulSet` where there is a workspace, so that no two pods ever mount it at a time; else a Deployment.
+/// Renders a `StatefulSet` if the server has a workspace, so that no two pods mount it at the same time, or else a
+/// Deployment.
 fn workload(server: &Server, settings: &Settings) -> Rendered {
     let mut spec = json!({
         "replicas": server.replicas,
@@ -157,7 +174,7 @@ fn command(server: &Server) -> Vec<String> {
         "/mcp-fleet/bin/mcp-pod".to_owned(),
         "shim".to_owned(),
         "--tls-dir=/mcp-fleet/tls".to_owned(),
-        format!("--gateway-identity={}", gateway_identity(&server.tenant_uid)),
+        format!("--gateway-identity={}", gateway_identity(&server.tenant.uid)),
     ];
     command.extend(server.workspace.iter().map(|workspace| format!("--workspace={}", workspace.mount_path)));
     command.push("--".to_owned());
@@ -176,8 +193,8 @@ fn environment(server: &Server) -> Vec<Value> {
         .collect()
 }
 
-/// Kubernetes expands `$(NAME)` in commands and values, and reads `$$` as one dollar: what a user wrote is meant as it
-/// stands.
+/// Escapes dollars. Kubernetes expands `$(NAME)` in commands and values and reads `$$` as one dollar, but the user's text
+/// is literal.
 fn literal(text: &str) -> String {
     text.replace('$', "$$")
 }
@@ -187,21 +204,22 @@ mod tests {
     use super::*;
     use crate::controllers::server::tests::checked;
 
-    fn yaml(objects: &[Rendered]) -> String {
-        let texts: Vec<_> = objects.iter().map(|object| serde_yaml_ng::to_string(&object.value).unwrap()).collect();
-        texts.join("---\n")
+    fn yaml<'r>(objects: impl IntoIterator<Item = &'r Rendered>) -> String {
+        let text = |object: &Rendered| serde_yaml_ng::to_string(&object.value).unwrap();
+        objects.into_iter().map(text).collect::<Vec<_>>().join("---\n")
     }
 
     #[test]
     fn a_server_with_a_workspace() {
-        insta::assert_snapshot!("with_workspace", yaml(&desired(&checked(), &Settings::example())));
+        let Objects { certificate: _, policy, service, workload } = desired(&checked(), &Settings::example());
+        insta::assert_snapshot!("with_workspace", yaml([&policy, &service, &workload]));
     }
 
     #[test]
-    fn a_server_without_one_is_a_deployment() {
+    fn a_server_without_a_workspace_is_a_deployment() {
         let server = Server { workspace: None, replicas: 3, ..checked() };
         let objects = desired(&server, &Settings::example());
-        insta::assert_snapshot!("without_workspace", yaml(&objects[2..]));
+        insta::assert_snapshot!("without_workspace", yaml([&objects.workload]));
     }
 
     #[test]
@@ -219,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tool_container_cannot_write_what_the_shim_is_made_of() {
+    fn the_tool_container_cannot_write_to_the_shims_volumes() {
         let container = tool(&checked());
         for mount in container["volumeMounts"].as_array().unwrap() {
             let path = mount["mountPath"].as_str().unwrap();

@@ -1,34 +1,38 @@
-//! `MCPServer`: the user's program under our shim, behind a Service that only the gateway reaches.
+//! The controller of `MCPServer`: the user's program under our shim, behind a Service that only the gateway reaches.
 
 mod apply;
 mod dereference;
 mod desired;
 mod status;
 mod teardown;
+#[cfg(test)]
+pub(super) mod tests;
 mod validate;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use kube::ResourceExt;
+use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPServer;
 
+use super::Controller;
+use super::error::ReconcileError;
+use super::finalizer::with_finalizer;
+use super::manifests::settings::Settings;
+use super::outcome::Outcome;
 use crate::context::Context;
-use crate::controllers::Controller;
-use crate::controllers::error::ReconcileError;
-use crate::controllers::manifests::settings::Settings;
-use crate::kubernetes::cache::{Cache, Change, in_namespace, only, tenant_of_runtime};
+use crate::kubernetes::cache::{Cache, Change, in_namespace, references, tenant_of_runtime};
 use crate::kubernetes::labels;
-use crate::retry::jittered;
 use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
-use status::Judged;
+use apply::apply;
+use dereference::dereference;
+use desired::desired;
+use teardown::tear_down;
+use validate::validate;
 
-/// How soon to look again at a server that waits for its tenant.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
-
-/// Reconciles servers.
+/// The controller of `MCPServer`.
 #[derive(Debug)]
 pub(crate) struct Servers;
 
@@ -40,18 +44,18 @@ impl Controller for Servers {
         cache.servers.clone()
     }
 
-    fn concerned(cache: &Cache, change: &Change) -> Vec<ObjectRef<MCPServer>> {
+    fn affected_by_change(cache: &Cache, change: &Change) -> Vec<ObjectRef<MCPServer>> {
         match change {
             Change::Server(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
             Change::Tenant(name) => cache.of_tenant_named(&cache.servers, name),
             Change::Namespace(name) => {
-                let runtime = tenant_of_runtime(name, &cache.tenants.state());
+                let runtime = tenant_of_runtime(name, &cache.all_tenants());
                 let namespace = runtime.map_or_else(|| name.clone(), |tenant| tenant.spec.namespace.name.clone());
                 in_namespace(&cache.servers, &namespace)
             }
             Change::Owned(found) => match found.get(labels::SERVER_UID) {
-                Some(uid) => only(cache.server_by_uid(uid)),
-                // The way into the runtime namespace and its fences: what servers wait for.
+                Some(uid) => references(cache.server_by_uid(uid)),
+                // Servers wait for access to the runtime namespace and for its network policies.
                 None if matches!(found.get(labels::COMPONENT).map(String::as_str), Some("access" | "network")) => {
                     let tenant = found.get(labels::TENANT_UID);
                     tenant.map(|uid| cache.of_tenant_with_uid(&cache.servers, uid)).unwrap_or_default()
@@ -62,86 +66,35 @@ impl Controller for Servers {
         }
     }
 
-    fn told(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPServer>> {
+    fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPServer>> {
         match change {
             StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.servers, uid),
-            StateChange::Verdict(Kind::Server, uid) => only(cache.server_by_uid(uid)),
+            StateChange::Verdict(Kind::Server, uid) => references(cache.server_by_uid(uid)),
             StateChange::Verdict(..) => vec![],
         }
     }
 
-    async fn reconcile(object: Arc<MCPServer>, ctx: Arc<Context>) -> Result<Option<Duration>, ReconcileError> {
-        if object.metadata.deletion_timestamp.is_some() {
-            if object.finalizers().iter().any(|finalizer| finalizer == labels::FINALIZER) {
-                return teardown::tear_down(&object, &ctx).await;
-            }
-            return Ok(None);
-        }
-        let server = match validate::validate(&object, &dereference::dereference(&object, &ctx))? {
-            Ok(server) => server,
-            Err(refusal) => {
-                status::write(&ctx, &object, &Judged::Refused(&refusal)).await?;
-                return Ok(refusal.waiting.then(|| jittered(LOOK_AGAIN)));
-            }
+    async fn reconcile(object: Arc<MCPServer>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
+        let ctx = &*ctx;
+        let api: Api<MCPServer> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
+        let validated = validate(&object, &dereference(&object, ctx)?);
+        // Nothing was made for a server that was never accepted, so it needs no finalizer.
+        let needs_finalizer = validated.is_ok() || object.metadata.deletion_timestamp.is_some();
+        let reconcile = |object: Arc<MCPServer>| async move {
+            let outcome = match validated {
+                Ok(server) => {
+                    let objects = desired(&server, &Settings::load(ctx).await?);
+                    Outcome::of(apply(ctx, &object, server, &objects).await)?
+                }
+                Err(rejection) => Outcome::Rejected(rejection),
+            };
+            status::write(ctx, &object, &outcome).await?;
+            outcome.next()
         };
-        let api =
-            crate::controllers::status::namespaced::<MCPServer>(&ctx.client, &object.namespace().unwrap_or_default());
-        if crate::controllers::status::hold(&api, &object).await? {
-            // The change that this makes brings us back with the new version.
-            return Ok(None);
+        if needs_finalizer {
+            with_finalizer(&api, object, reconcile, |object| async move { tear_down(&object, ctx).await }).await
+        } else {
+            reconcile(object).await
         }
-        let settings = Settings::load(&ctx).await?;
-        let objects = desired::desired(&server, &settings);
-        match apply::bring(&ctx, &object, &server, &objects).await {
-            Ok(workload) => {
-                let state = ctx.shared_state.tenant_state(&server.tenant_uid);
-                let verdict = ctx.shared_state.verdict(Kind::Server, &server.uid);
-                let judged =
-                    Judged::Applied { server: &server, workload: &workload, state: &state, verdict: verdict.as_ref() };
-                status::write(&ctx, &object, &judged).await?;
-                Ok(None)
-            }
-            Err(error) if error.is_conflict() => Err(error),
-            Err(error) => {
-                let judged = Judged::Failed { message: error.chain(), stuck: error.is_permanent() };
-                status::write(&ctx, &object, &judged).await?;
-                Err(error)
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    //! Examples that the tests of the steps share.
-
-    use super::dereference::Facts;
-    use super::validate::{Server, validate};
-    use super::*;
-
-    pub(super) fn server() -> MCPServer {
-        serde_json::from_value(serde_json::json!({
-            "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPServer",
-            "metadata": {"name": "files", "namespace": "acme", "uid": "s-1", "generation": 1},
-            "spec": {
-                "source": {"type": "Stdio", "stdio": {
-                    "image": format!("registry.example.com/acme/files@sha256:{}", "0a".repeat(32)),
-                    "command": ["mcp-server-filesystem", "/workspace"],
-                    "env": [{"name": "LANG", "value": "C.UTF-8"}],
-                    "resources": {"limits": {"cpu": "1", "memory": "512Mi"}},
-                }},
-                "workspace": {"mountPath": "/workspace", "storage": "1Gi"},
-                "tools": [{"name": "read_text_file", "class": "Read"}],
-            },
-        }))
-        .unwrap()
-    }
-
-    pub(super) fn facts() -> Facts {
-        Facts { tenant: Some(Arc::new(crate::controllers::tenant::tests::tenant())), prepared: true }
-    }
-
-    pub(super) fn checked() -> Server {
-        validate(&server(), &facts()).unwrap().unwrap()
     }
 }

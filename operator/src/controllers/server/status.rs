@@ -1,82 +1,64 @@
-//! Step five: what is said about a server.
+//! Step five: the status of a server.
 
 use jiff::Timestamp;
-use kube::ResourceExt;
+use kube::{Api, ResourceExt};
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition};
 use mcp_fleet_crds::{MCPServer, MCPServerStatus};
 use serde_json::Value;
 
-use super::validate::{Refusal, Server};
+use super::apply::Applied;
 use crate::config::gateway_origin;
 use crate::context::Context;
+use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
+use crate::controllers::outcome::Outcome;
 use crate::controllers::status::{self, Summary};
-use crate::shared_state::verdict::{TenantState, Verdict};
 
-/// What the reconcile came to.
-#[derive(Clone, Debug)]
-pub(crate) enum Judged<'a> {
-    /// It may run, and everything was applied.
-    Applied {
-        /// The server.
-        server: &'a Server,
-        /// Its live workload.
-        workload: &'a Value,
-        /// How far the tenant's policy is enforced.
-        state: &'a TenantState,
-        /// What the compiler made of the server.
-        verdict: Option<&'a Verdict>,
-    },
-    /// It may not run as it is written.
-    Refused(&'a Refusal),
-    /// Something failed.
-    Failed {
-        /// The whole chain.
-        message: String,
-        /// Whether trying again will not help.
-        stuck: bool,
-    },
-    /// It is being deleted.
-    Leaving(&'static str),
+/// Writes the status of a server after a reconcile.
+pub(super) async fn write(ctx: &Context, object: &MCPServer, outcome: &Outcome<Applied>) -> Result<(), ReconcileError> {
+    let api: Api<MCPServer> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
+    status::write(ctx, &api, object, status(object, outcome, Timestamp::now())).await
 }
 
-/// The status that follows from it.
-pub(crate) fn status(object: &MCPServer, judged: &Judged<'_>, now: Timestamp) -> MCPServerStatus {
+/// Returns the status that follows from the outcome of a reconcile. Pure.
+fn status(object: &MCPServer, outcome: &Outcome<Applied>, now: Timestamp) -> MCPServerStatus {
     let before = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
-    let accepted = |verdict: Option<&Verdict>| match verdict.filter(|verdict| !verdict.ok) {
-        Some(verdict) => NewCondition::no(ConditionType::Accepted, verdict.reason, &verdict.message),
-        None => NewCondition::yes(ConditionType::Accepted, Reason::Reconciled, ""),
+    let conditions = |summary, others| status::conditions(&before.conditions, &summary, others, generation, now);
+    let Applied { server, workload, enforcement } = match outcome.applied() {
+        Ok(applied) => applied,
+        Err(summary) => {
+            let rejection = outcome.rejection();
+            let accepted = rejection.map(|it| NewCondition::no(ConditionType::Accepted, it.reason, &it.message));
+            let conditions = conditions(summary, accepted.into_iter().collect());
+            return MCPServerStatus { observed_generation: generation, conditions, ..before };
+        }
     };
-    let (summary, others) = match judged {
-        Judged::Applied { workload, state, verdict, .. } => {
-            let policy = status::policy_current(state, *verdict, generation);
-            (summary(workload, state, *verdict, &policy), vec![accepted(*verdict), policy])
-        }
-        Judged::Refused(refusal) => {
-            let no = NewCondition::no(ConditionType::Accepted, refusal.reason, &refusal.message);
-            let summary = if refusal.waiting { Summary::Working } else { Summary::Stuck };
-            (summary(refusal.reason, refusal.message.clone()), vec![no])
-        }
-        Judged::Failed { message, stuck: true } => (Summary::Stuck(Reason::Failed, message.clone()), vec![]),
-        Judged::Failed { message, stuck: false } => (Summary::Working(Reason::Failed, message.clone()), vec![]),
-        Judged::Leaving(step) => (Summary::Working(Reason::Terminating, (*step).to_owned()), vec![]),
+    let policy = enforcement.policy_current(generation);
+    let summary = summary(workload, enforcement, &policy);
+    let mut next = MCPServerStatus {
+        observed_generation: generation,
+        url: Some(format!("{}/{}/mcp", gateway_origin(&server.runtime_namespace), server.id.name)),
+        ready_replicas: i32::try_from(number(workload, "/status/readyReplicas")).ok(),
+        conditions: conditions(summary, vec![accepted(enforcement), policy]),
+        ..before
     };
-    let conditions = status::conditions(&before.conditions, &summary, others, generation, now);
-    let mut next = MCPServerStatus { observed_generation: generation, conditions, ..before };
-    if let Judged::Applied { server, workload, verdict, .. } = judged {
-        next.url = Some(format!("{}/{}/mcp", gateway_origin(&server.runtime_namespace), object.name_any()));
-        next.ready_replicas = i32::try_from(number(workload, "/status/readyReplicas")).ok();
-        if verdict.is_some_and(|verdict| verdict.ok && Some(verdict.object_generation) >= generation) {
-            next.tools = i32::try_from(object.spec.tools.len()).ok();
-        }
+    if enforcement.verdict.as_ref().is_some_and(|it| it.ok && Some(it.object_generation) >= generation) {
+        next.tools = i32::try_from(object.spec.tools.len()).ok();
     }
     next
 }
 
-fn summary(workload: &Value, state: &TenantState, verdict: Option<&Verdict>, policy: &NewCondition) -> Summary {
-    if let Some(verdict) = verdict.filter(|verdict| !verdict.ok) {
-        return Summary::Stuck(verdict.reason, verdict.message.clone());
+fn accepted(enforcement: &Enforcement) -> NewCondition {
+    match enforcement.rejected() {
+        Some(verdict) => NewCondition::no(ConditionType::Accepted, verdict.reason, &verdict.message),
+        None => NewCondition::yes(ConditionType::Accepted, Reason::Reconciled, ""),
+    }
+}
+
+fn summary(workload: &Value, enforcement: &Enforcement, policy: &NewCondition) -> Summary {
+    if let Some(verdict) = enforcement.rejected() {
+        return Summary::Stalled(verdict.reason, verdict.message.clone());
     }
     let wanted = number(workload, "/spec/replicas");
     let observed = number(workload, "/status/observedGeneration") >= number(workload, "/metadata/generation");
@@ -84,10 +66,10 @@ fn summary(workload: &Value, state: &TenantState, verdict: Option<&Verdict>, pol
     let ready = number(workload, "/status/readyReplicas");
     if !observed || updated < wanted || ready < wanted {
         let message = format!("{ready} of {wanted} pods are ready");
-        return Summary::Working(Reason::WorkloadUnavailable, message);
+        return Summary::Reconciling(Reason::WorkloadUnavailable, message);
     }
-    if state.current() == 0 || policy.status != Some(true) {
-        return Summary::Working(policy.reason, policy.message.clone());
+    if enforcement.state.current() == 0 || policy.status != Some(true) {
+        return Summary::Reconciling(policy.reason, policy.message.clone());
     }
     if wanted == 0 {
         return Summary::Ready(Reason::Suspended, "replicas is 0: calls fail".into());
@@ -99,12 +81,6 @@ fn number(value: &Value, pointer: &str) -> i64 {
     value.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
 }
 
-/// Writes it, if it is another than before.
-pub(crate) async fn write(ctx: &Context, object: &MCPServer, judged: &Judged<'_>) -> Result<(), ReconcileError> {
-    let api = status::namespaced::<MCPServer>(&ctx.client, &object.namespace().unwrap_or_default());
-    status::publish(ctx, &api, object, status(object, judged, Timestamp::now())).await
-}
-
 #[cfg(test)]
 mod tests {
     use mcp_fleet_crds::condition::{find, is_true};
@@ -113,21 +89,22 @@ mod tests {
 
     use super::*;
     use crate::controllers::server::tests::{checked, server};
+    use crate::shared_state::verdict::{TenantState, Verdict};
 
     fn workload(ready: i64) -> Value {
         json!({"metadata": {"generation": 1}, "spec": {"replicas": 1},
                "status": {"observedGeneration": 1, "updatedReplicas": 1, "readyReplicas": ready}})
     }
 
-    fn judge(ready: i64, verdict: &Verdict) -> MCPServerStatus {
+    fn status_with(ready: i64, verdict: &Verdict) -> MCPServerStatus {
         let state = TenantState {
             generation: 3,
             gateways: vec![GatewayStatus { pod: "gateway-1".into(), policy_generation: 3 }],
             ..TenantState::default()
         };
-        let (checked, workload) = (checked(), workload(ready));
-        let judged = Judged::Applied { server: &checked, workload: &workload, state: &state, verdict: Some(verdict) };
-        status(&server(), &judged, "2026-11-22T12:00:00Z".parse().unwrap())
+        let enforcement = Enforcement { state, verdict: Some(verdict.clone()) };
+        let applied = Applied { server: checked(), workload: workload(ready), enforcement };
+        status(&server(), &Outcome::Applied(applied), "2026-11-22T12:00:00Z".parse().unwrap())
     }
 
     fn good() -> Verdict {
@@ -136,18 +113,18 @@ mod tests {
 
     #[test]
     fn a_server_is_ready_when_its_pods_are_and_its_policy_is_enforced() {
-        let done = judge(1, &good());
+        let done = status_with(1, &good());
         assert!(is_true(&done.conditions, ConditionType::Ready));
         assert_eq!((done.tools, done.ready_replicas), (Some(1), Some(1)));
         assert_eq!(done.url.as_deref(), Some("https://gateway.acme-mcp.svc/files/mcp"));
-        assert!(!is_true(&judge(0, &good()).conditions, ConditionType::Ready));
+        assert!(!is_true(&status_with(0, &good()).conditions, ConditionType::Ready));
     }
 
     #[test]
-    fn what_the_compiler_refuses_is_not_accepted() {
+    fn a_server_that_the_compiler_rejects_is_not_accepted() {
         let bad = Verdict { ok: false, reason: Reason::CurrencyMissing, ..good() };
-        let refused = judge(1, &bad);
-        assert_eq!(find(&refused.conditions, ConditionType::Accepted).unwrap().reason, "CurrencyMissing");
-        assert!(is_true(&refused.conditions, ConditionType::Stalled));
+        let rejected = status_with(1, &bad);
+        assert_eq!(find(&rejected.conditions, ConditionType::Accepted).unwrap().reason, "CurrencyMissing");
+        assert!(is_true(&rejected.conditions, ConditionType::Stalled));
     }
 }

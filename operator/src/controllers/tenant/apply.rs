@@ -1,151 +1,125 @@
-//! Step four: the tenant's namespaces as they should be.
+//! Step four: applies what a tenant's namespaces hold.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, ResourceQuota};
 use kube::Api;
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::{ApiResource, ObjectMeta, PostParams};
 use mcp_fleet_crds::MCPTenant;
-use mcp_fleet_crds::condition::{ConditionType, is_true};
 use serde_json::Value;
 
-use super::dereference::Found;
-use super::desired::{DEPLOYMENT, Objects, gateway_certificate};
+use super::dereference::{Found, Inputs};
+use super::desired::{DEPLOYMENT, Objects};
 use super::validate::{CREATED_FOR, Tenant};
 use crate::context::Context;
+use crate::controllers::apply::Applier;
+use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
-use crate::controllers::manifests::settings::Settings;
 use crate::controllers::manifests::tls_secret_name;
 use crate::credentials::ca::{TlsSecret, ensure_tls};
 use crate::kubernetes::FIELD_MANAGER;
-use crate::kubernetes::apply::{Action, Rendered, apply, delete};
-use crate::kubernetes::cache::{Key, resource_of};
+use crate::kubernetes::apply::delete;
+use crate::kubernetes::cache::{Cache, Key, Meta};
 use crate::kubernetes::labels;
+use crate::shared_state::verdict::Kind;
 
-/// What is there now.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Outcome {
-    /// The live Deployment of the gateway.
-    pub gateway: Value,
+/// What is known of a tenant after the apply step.
+#[derive(Clone, Debug)]
+pub(crate) struct Applied {
+    pub tenant: Tenant,
     /// The live quota of the tenant's namespace; null if there is none.
     pub quota: Value,
+    /// The live Deployment of the gateway.
+    pub gateway: Value,
+    pub enforcement: Enforcement,
 }
 
-/// Brings everything of the tenant to what is wanted.
-pub(crate) async fn bring(
+/// Applies the objects of a tenant, and deletes what it no longer declares.
+pub(crate) async fn apply(
     ctx: &Context,
     object: &MCPTenant,
-    tenant: &Tenant,
-    settings: &Settings,
+    tenant: Tenant,
     objects: &Objects,
-    found: &Found,
-) -> Result<Outcome, ReconcileError> {
-    if *found == Found::Missing {
-        make_namespace(ctx, tenant).await?;
-        let note = format!("made the namespace {}", tenant.namespace);
+    inputs: &Inputs,
+) -> Result<Applied, ReconcileError> {
+    if inputs.tenant_namespace == Found::Missing {
+        create_namespace(ctx, &tenant).await?;
+        let note = format!("created the namespace {}", tenant.namespace);
         ctx.events.normal(object, "NamespaceCreated", "Create", note).await;
     }
-    let settled = object.status.as_ref().is_some_and(|status| is_true(&status.conditions, ConditionType::Ready));
-    apply_all(ctx, object, settled, &objects.namespaces).await?;
-    apply_all(ctx, object, settled, &objects.bindings).await?;
-    let known = ctx.keys.cached(&tenant.uid).is_some();
-    let keys = ctx.keys.get_or_create(&tenant.name, &tenant.uid).await?;
-    if !known {
-        ctx.shared_state.request_compilation(&tenant.uid);
-    }
-    ctx.keys.restore_secret(&tenant.name, &tenant.uid, &keys).await?;
-    let fences = apply_all(ctx, object, settled, &objects.fences).await?;
+    let mut applier = Applier::new(ctx, object);
+    applier.apply(&objects.runtime_namespace).await?;
+    applier.apply_all(&objects.bindings).await?;
+    ensure_keys(ctx, &tenant).await?;
+    let quota = match &objects.quota {
+        Some(quota) => applier.apply(quota).await?,
+        None => Value::Null,
+    };
+    applier.apply_all(&objects.restrictions).await?;
     let tls = TlsSecret {
         namespace: &tenant.runtime_namespace,
         name: &tls_secret_name(DEPLOYMENT),
-        labels: labels::of_tenant("gateway", &tenant.name, &tenant.uid),
-        request: gateway_certificate(tenant, settings),
+        labels: labels::of_tenant("gateway", &tenant.id.name, &tenant.id.uid),
+        request: objects.certificate.clone(),
     };
     ensure_tls(&ctx.client, &ctx.ca, &tls, Timestamp::now()).await?;
-    let gateway = apply_all(ctx, object, settled, &objects.gateway).await?;
-    prune(ctx, tenant, objects).await?;
-    Ok(Outcome {
-        gateway: live(gateway, "Deployment", &tenant.runtime_namespace),
-        quota: live(fences, "ResourceQuota", &tenant.namespace),
-    })
+    applier.apply_all(&objects.gateway).await?;
+    let gateway = applier.apply(&objects.deployment).await?;
+    applier.prune(prunable(&ctx.cache, &tenant)).await?;
+    let enforcement = Enforcement::read(&ctx.shared_state, &tenant.id.uid, Kind::Tenant, &tenant.id.uid);
+    Ok(Applied { tenant, quota, gateway, enforcement })
 }
 
-/// The first of a kind in a namespace; null if there is none.
-fn live(objects: Vec<(&Rendered, Value)>, kind: &str, namespace: &str) -> Value {
-    let is_it = |want: &Rendered| want.resource.kind == kind && want.namespace.as_deref() == Some(namespace);
-    objects.into_iter().find(|(want, _)| is_it(want)).map_or(Value::Null, |(_, live)| live)
-}
-
-/// Applies objects in order, and answers how they live.
-async fn apply_all<'r>(
-    ctx: &Context,
-    object: &MCPTenant,
-    settled: bool,
-    objects: &'r [Rendered],
-) -> Result<Vec<(&'r Rendered, Value)>, ReconcileError> {
-    let mut all = Vec::with_capacity(objects.len());
-    for want in objects {
-        let applied = apply(&ctx.client, want).await?;
-        if settled && applied.action != Action::Nothing {
-            let note = format!("{want} was deleted or changed, and is back");
-            ctx.events.warning(object, "PutBack", "Apply", note).await;
-        }
-        all.push((want, applied.live));
-    }
-    Ok(all)
-}
-
-/// The tenant's own namespace is made once, and then is the tenant's.
-async fn make_namespace(ctx: &Context, tenant: &Tenant) -> Result<(), ReconcileError> {
+/// Creates the tenant's own namespace. It is created once, and belongs to the tenant from then on.
+async fn create_namespace(ctx: &Context, tenant: &Tenant) -> Result<(), ReconcileError> {
     let namespace = Namespace {
         metadata: ObjectMeta {
             name: Some(tenant.namespace.clone()),
-            labels: Some([(labels::TENANT.to_owned(), tenant.name.clone())].into()),
-            annotations: Some([(CREATED_FOR.to_owned(), tenant.uid.clone())].into()),
+            labels: Some([(labels::TENANT.to_owned(), tenant.id.name.clone())].into()),
+            annotations: Some([(CREATED_FOR.to_owned(), tenant.id.uid.clone())].into()),
             ..ObjectMeta::default()
         },
         ..Namespace::default()
     };
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-    let made = Api::<Namespace>::all(ctx.client.clone()).create(&params, &namespace).await;
-    made.map(|_| ()).map_err(ReconcileError::api("make the tenant's namespace"))
+    let created = Api::<Namespace>::all(ctx.client.clone()).create(&params, &namespace).await;
+    created.map(|_| ()).map_err(ReconcileError::api("create the tenant's namespace"))
 }
 
-/// Deletes what was once made for this tenant and is wanted no more, or was made for a server that is gone.
-async fn prune(ctx: &Context, tenant: &Tenant, objects: &Objects) -> Result<(), ReconcileError> {
-    let wanted: Vec<Key> = objects
-        .all()
-        .map(|object| Key {
-            kind: object.resource.kind.clone(),
-            namespace: object.namespace.clone().unwrap_or_default(),
-            name: object.name.clone(),
-        })
-        .collect();
-    let ours = ctx.cache.owned.with_label(labels::TENANT_UID, &tenant.uid);
-    let ours = ours.into_iter().filter(|(key, _)| is_place_of_ours(key, &tenant.namespace, &tenant.runtime_namespace));
-    for (key, meta) in ours {
-        let orphan = match meta.labels.get(labels::SERVER_UID) {
-            Some(server) => !ctx.cache.has_server(server),
-            None => !wanted.contains(&key),
-        };
-        let Some(resource) = orphan.then(|| resource_of(&key.kind)).flatten() else { continue };
-        tracing::info!(kind = key.kind, namespace = key.namespace, name = key.name, "deleting an orphan");
-        delete(&ctx.client, &resource, Some(&key.namespace), &key.name, Some(&meta.uid)).await?;
+/// Creates the tenant's keys, or restores the Secret that holds them. New keys are part of the policy, so it is compiled.
+async fn ensure_keys(ctx: &Context, tenant: &Tenant) -> Result<(), ReconcileError> {
+    let known = ctx.keys.cached(&tenant.id.uid).is_some();
+    let keys = ctx.keys.get_or_create(&tenant.id.name, &tenant.id.uid).await?;
+    if !known {
+        ctx.shared_state.request_compilation(&tenant.id.uid);
     }
+    ctx.keys.restore_secret(&tenant.id.name, &tenant.id.uid, &keys).await?;
     Ok(())
 }
 
-/// Deletes the quota of the tenant's namespace, so that it is made anew and counted.
-pub(super) async fn drop_quota(ctx: &Context, tenant: &Tenant, quota: &Value) -> Result<(), ReconcileError> {
+/// Deletes the quota of the tenant's namespace. The next reconcile creates it again, so that Kubernetes counts it.
+pub(super) async fn delete_quota(ctx: &Context, tenant: &Tenant, quota: &Value) -> Result<(), ReconcileError> {
     let text = |field: &str| quota["metadata"][field].as_str();
-    let Some((name, resource)) = text("name").zip(resource_of("ResourceQuota")) else { return Ok(()) };
-    tracing::info!(namespace = tenant.namespace, "making the quota anew, so that it is counted");
+    let Some(name) = text("name") else { return Ok(()) };
+    tracing::info!(namespace = tenant.namespace, "recreating the quota, so that Kubernetes counts it");
+    let resource = ApiResource::erase::<ResourceQuota>(&());
     delete(&ctx.client, &resource, Some(&tenant.namespace), name, text("uid")).await?;
     Ok(())
 }
 
-/// Whether we make objects of that kind in that namespace. Labels alone say nothing: anybody can write them, on objects
-/// that we may not touch.
-pub(super) fn is_place_of_ours(key: &Key, namespace: &str, runtime_namespace: &str) -> bool {
+/// Returns the objects that may go if they are not among the tenant's declared ones. Those of a server that exists are
+/// left to the server's controller.
+fn prunable(cache: &Cache, tenant: &Tenant) -> Vec<(Key, Meta)> {
+    let mut owned = cache.owned.with_label(labels::TENANT_UID, &tenant.id.uid);
+    owned.retain(|(key, meta)| {
+        let of_server = meta.labels.get(labels::SERVER_UID).is_some_and(|uid| cache.has_server(uid));
+        !of_server && is_managed(key, &tenant.namespace, &tenant.runtime_namespace)
+    });
+    owned
+}
+
+/// Whether the operator makes objects of that kind in that namespace. The labels of an object alone do not prove that it
+/// made this one: anybody can set them, also on objects that the operator must not touch.
+pub(super) fn is_managed(key: &Key, namespace: &str, runtime_namespace: &str) -> bool {
     key.namespace == runtime_namespace
         || (key.namespace == namespace && matches!(key.kind.as_str(), "ResourceQuota" | "RoleBinding"))
 }
@@ -153,27 +127,28 @@ pub(super) fn is_place_of_ours(key: &Key, namespace: &str, runtime_namespace: &s
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controllers::manifests::settings::Settings;
+    use crate::controllers::tenant::desired::{desired, tests::all};
+    use crate::controllers::tenant::tests::checked;
 
-    #[test]
-    fn labels_on_an_object_of_the_tenants_own_do_not_make_it_ours() {
-        let is_ours = |kind: &str, namespace: &str| {
-            let key = Key { kind: kind.into(), namespace: namespace.into(), name: "x".into() };
-            is_place_of_ours(&key, "acme", "acme-mcp")
-        };
-        assert!(
-            is_ours("Deployment", "acme-mcp") && is_ours("ResourceQuota", "acme") && is_ours("RoleBinding", "acme")
-        );
-        assert!(!is_ours("Deployment", "acme") && !is_ours("Service", "acme") && !is_ours("RoleBinding", "elsewhere"));
+    fn key(kind: &str, namespace: &str) -> Key {
+        Key { kind: kind.into(), namespace: namespace.into(), name: "x".into() }
     }
 
     #[test]
-    fn everything_that_is_rendered_has_a_place() {
-        let tenant = crate::controllers::tenant::tests::checked();
-        let objects = crate::controllers::tenant::desired::desired(&tenant, &Settings::example()).unwrap();
-        for object in objects.all() {
-            let Some(namespace) = object.namespace.clone() else { continue };
-            let key = Key { kind: object.resource.kind.clone(), namespace, name: object.name.clone() };
-            assert!(is_place_of_ours(&key, "acme", "acme-mcp"), "{object}");
+    fn labels_do_not_make_an_object_in_the_tenants_namespace_ours() {
+        let managed = |kind: &str, namespace: &str| is_managed(&key(kind, namespace), "acme", "acme-mcp");
+        assert!(
+            managed("Deployment", "acme-mcp") && managed("ResourceQuota", "acme") && managed("RoleBinding", "acme")
+        );
+        assert!(!managed("Deployment", "acme") && !managed("Service", "acme") && !managed("RoleBinding", "elsewhere"));
+    }
+
+    #[test]
+    fn every_rendered_object_counts_as_managed() {
+        for object in all(&desired(&checked(), &Settings::example())) {
+            let Some(namespace) = &object.namespace else { continue };
+            assert!(is_managed(&key(&object.resource.kind, namespace), "acme", "acme-mcp"), "{object}");
         }
     }
 }

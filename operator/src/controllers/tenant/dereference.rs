@@ -1,4 +1,4 @@
-//! Step one: reads. What the claims of a tenant meet.
+//! Step one: reads the namespaces that a tenant claims, and who else claims them.
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt};
@@ -6,42 +6,45 @@ use mcp_fleet_crds::MCPTenant;
 
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
+use crate::controllers::identity::ObjectId;
 use crate::kubernetes::cache::older_claim;
 use crate::kubernetes::labels::Labels;
 
-/// A namespace, if it is there.
+/// What was read for one reconcile of a tenant.
+#[derive(Clone, Debug)]
+pub(crate) struct Inputs {
+    pub id: ObjectId,
+    /// Name of an older tenant that claims one of the namespaces too.
+    pub older_claim: Option<String>,
+    /// The tenant's own namespace.
+    pub tenant_namespace: Found,
+    /// The namespace of its gateway and servers.
+    pub runtime_namespace: Found,
+    /// Name of the operator's namespace.
+    pub operator_namespace: String,
+}
+
+/// Whether a namespace exists, and how it is marked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// It is not.
+    /// The namespace does not exist.
     Missing,
-    /// It is.
+    /// The namespace exists.
     There {
-        /// Its labels.
+        /// Labels of the namespace.
         labels: Labels,
-        /// Its annotations.
+        /// Annotations of the namespace.
         annotations: Labels,
-        /// Whether it is being deleted.
+        /// Whether the namespace is being deleted.
         terminating: bool,
     },
 }
 
-/// What was read.
-#[derive(Clone, Debug)]
-pub(crate) struct Facts {
-    /// The name of an older tenant with the same claim.
-    pub older_claim: Option<String>,
-    /// The namespace that the tenant claims.
-    pub tenant_namespace: Found,
-    /// The namespace of its gateway and servers.
-    pub runtime_namespace: Found,
-    /// The operator's own.
-    pub operator_namespace: String,
-}
-
-/// Reads it.
-pub(crate) async fn dereference(object: &MCPTenant, ctx: &Context) -> Result<Facts, ReconcileError> {
+/// Reads the inputs of a tenant's reconcile. Namespaces are read from the API server: the cache holds only labelled ones.
+pub(crate) async fn dereference(object: &MCPTenant, ctx: &Context) -> Result<Inputs, ReconcileError> {
     let older = older_claim(object, &ctx.cache.all_tenants());
-    Ok(Facts {
+    Ok(Inputs {
+        id: ObjectId::of(&object.metadata)?,
         older_claim: older.map(|tenant| tenant.name_any()),
         tenant_namespace: namespace(ctx, &object.spec.namespace.name).await?,
         runtime_namespace: namespace(ctx, &object.runtime_namespace()).await?,
@@ -49,8 +52,7 @@ pub(crate) async fn dereference(object: &MCPTenant, ctx: &Context) -> Result<Fac
     })
 }
 
-/// Reads one namespace.
-pub(crate) async fn namespace(ctx: &Context, name: &str) -> Result<Found, ReconcileError> {
+async fn namespace(ctx: &Context, name: &str) -> Result<Found, ReconcileError> {
     let api: Api<Namespace> = Api::all(ctx.client.clone());
     let found = api.get_metadata_opt(name).await.map_err(ReconcileError::api("read a namespace"))?;
     Ok(found.map_or(Found::Missing, |found| Found::There {

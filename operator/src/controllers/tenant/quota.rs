@@ -1,8 +1,9 @@
 //! Whether Kubernetes counts what the quota of the tenant's namespace limits. Pure.
 //!
-//! Its quota controller learns of new kinds every 30 s, and looks at a quota again only when the quota changes, or every
-//! five minutes. One that was made before it knew our kinds refuses every object of them meanwhile ("status unknown for
-//! quota"). So it is made anew once the controller has had the time to learn.
+//! The quota controller of Kubernetes discovers new kinds every 30 s, and recalculates a quota only when the quota changes
+//! or every five minutes. A quota that was created before the controller knew our kinds refuses every object of them
+//! meanwhile ("status unknown for quota"). Such a quota is created again once the controller has had the time to discover
+//! our kinds.
 
 use std::time::Duration;
 
@@ -11,45 +12,52 @@ use kube::Resource;
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer};
 use serde_json::Value;
 
-/// After this time the quota controller has looked for new kinds since the quota was made.
-const LEARNT: Duration = Duration::from_secs(35);
-/// How soon to look again.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Age at which a quota is older than one discovery interval of the quota controller, which then knows our kinds.
+const DISCOVERY_TIME: Duration = Duration::from_secs(35);
+/// Pause between checks whether a quota is counted.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What to do about a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Nothing: it is counted, or there is none.
-    Rest,
-    /// Wait: the controller may not know our kinds yet.
+    /// Nothing: the quota is counted, or there is none.
+    Nothing,
+    /// Wait: the quota controller may not know our kinds yet.
     Wait(Duration),
-    /// Delete it, to make it anew: the controller knows the kinds, and will not look by itself.
-    MakeAnew,
+    /// Delete the quota and create it again: the controller knows our kinds, but will not count this quota by itself.
+    Recreate,
 }
 
-/// Decides. `quota` is the live object, or null.
+/// Decides what to do about a quota: the live object, or null if there is none.
 pub(super) fn next(quota: &Value, now: Timestamp) -> Next {
     if uncounted(quota).is_empty() {
-        return Next::Rest;
+        return Next::Nothing;
     }
-    let made: Timestamp = quota["metadata"]["creationTimestamp"].as_str().and_then(|it| it.parse().ok()).unwrap_or(now);
-    let age = now.as_second().saturating_sub(made.as_second());
-    if u64::try_from(age).is_ok_and(|age| age >= LEARNT.as_secs()) { Next::MakeAnew } else { Next::Wait(LOOK_AGAIN) }
+    let created = quota["metadata"]["creationTimestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    let age = now.as_second().saturating_sub(created.unwrap_or(now).as_second());
+    if u64::try_from(age).is_ok_and(|age| age >= DISCOVERY_TIME.as_secs()) {
+        Next::Recreate
+    } else {
+        Next::Wait(CHECK_INTERVAL)
+    }
 }
 
-/// The counts of our kinds that a quota limits and has no status for: admission refuses every object that they count.
+/// Returns the counts of our kinds that a quota limits but has no status for. Admission refuses every object that they
+/// count.
 pub(super) fn uncounted(quota: &Value) -> Vec<&str> {
     let limits = quota["spec"]["hard"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
     let has = |part: &str, name: &str| quota["status"][part].get(name).is_some();
     limits.filter(|name| counts_a_kind(name) && !(has("hard", name) && has("used", name))).collect()
 }
 
-/// Whether the name counts a kind that there is: others are never counted, and refuse nothing.
+/// Whether a limit counts objects of a kind that exists. Limits on other names are never counted and refuse nothing.
 fn counts_a_kind(name: &str) -> bool {
-    fn of<K: Resource<DynamicType = ()>>() -> String {
+    fn count<K: Resource<DynamicType = ()>>() -> String {
         format!("count/{}.{}", K::plural(&()), K::group(&()))
     }
-    [of::<MCPServer>(), of::<MCPScope>(), of::<MCPPrincipal>(), of::<MCPBudget>()].iter().any(|kind| kind == name)
+    [count::<MCPServer>(), count::<MCPScope>(), count::<MCPPrincipal>(), count::<MCPBudget>()]
+        .iter()
+        .any(|kind| kind == name)
 }
 
 #[cfg(test)]
@@ -75,15 +83,15 @@ mod tests {
 
     #[test]
     fn a_quota_that_is_counted_is_left_alone() {
-        assert_eq!(at(&quota(&json!({SERVERS: "0", SCOPES: "1"})), "2026-11-01T01:00:00Z"), Next::Rest);
-        assert_eq!(at(&Value::Null, "2026-11-01T01:00:00Z"), Next::Rest);
+        assert_eq!(at(&quota(&json!({SERVERS: "0", SCOPES: "1"})), "2026-11-01T01:00:00Z"), Next::Nothing);
+        assert_eq!(at(&Value::Null, "2026-11-01T01:00:00Z"), Next::Nothing);
     }
 
     #[test]
-    fn a_quota_that_was_overlooked_is_made_anew_but_not_before_the_controller_could_have_learnt() {
+    fn an_uncounted_quota_is_recreated_once_the_controller_knows_our_kinds() {
         let overlooked = quota(&json!({SERVERS: "0"}));
         assert_eq!(uncounted(&overlooked), [SCOPES]);
-        assert_eq!(at(&overlooked, "2026-11-01T00:00:34Z"), Next::Wait(LOOK_AGAIN));
-        assert_eq!(at(&overlooked, "2026-11-01T00:00:35Z"), Next::MakeAnew);
+        assert_eq!(at(&overlooked, "2026-11-01T00:00:34Z"), Next::Wait(CHECK_INTERVAL));
+        assert_eq!(at(&overlooked, "2026-11-01T00:00:35Z"), Next::Recreate);
     }
 }

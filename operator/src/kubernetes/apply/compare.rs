@@ -1,4 +1,4 @@
-//! Whether a live object is what is wanted. Pure.
+//! Decides whether a live object is as wanted. Pure.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Map, Value};
@@ -10,17 +10,17 @@ use crate::kubernetes::FIELD_MANAGER;
 /// What has to be done about one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// It is as it should be.
+    /// The live object is as wanted.
     Nothing,
-    /// It is not there.
+    /// The object does not exist.
     Create,
-    /// It was declared otherwise, or a value of ours was changed.
+    /// The declaration changed, or someone changed a value of ours.
     Apply,
-    /// Others own parts of it: merging would leave them in.
+    /// Someone else owns parts of the object, which merging would keep.
     Replace,
 }
 
-/// Decides from what is wanted and what is there.
+/// Decides what has to be done about one object.
 pub(crate) fn decide(want: &Rendered, live: Option<&Value>) -> Action {
     let Some(live) = live else { return Action::Create };
     if is_foreign(live) {
@@ -32,10 +32,10 @@ pub(crate) fn decide(want: &Rendered, live: Option<&Value>) -> Action {
     }
 }
 
-/// Whether another manager owns anything beside metadata and status. What controllers of Kubernetes write, and the
-/// restart that `kubectl rollout restart` asks for, are not drift.
+/// Whether another manager owns anything besides metadata and status. What controllers of Kubernetes write in status is not
+/// drift, and neither is the annotation of `kubectl rollout restart`.
 fn is_foreign(live: &Value) -> bool {
-    // A namespace's spec holds only what Kubernetes itself puts there.
+    // Only Kubernetes itself writes the spec of a namespace.
     if live["kind"] == "Namespace" {
         return false;
     }
@@ -56,7 +56,7 @@ fn is_foreign(live: &Value) -> bool {
     })
 }
 
-/// Whether a field set names any field: its leaves are empty objects, and `.` stands for the parent itself.
+/// Whether a field set names any field. Its leaves are empty objects, and `.` is the parent itself.
 fn has_leaf(fields: &Value) -> bool {
     fields.as_object().is_some_and(|fields| {
         fields.iter().any(|(name, below)| {
@@ -68,7 +68,7 @@ fn has_leaf(fields: &Value) -> bool {
     })
 }
 
-/// Whether everything that is wanted is in the live value. Lists have to be as long as wanted.
+/// Whether the live value contains everything that is wanted. Lists must have the same length.
 fn contains(live: &Value, want: &Value) -> bool {
     match (live, want) {
         (live, want) if is_empty(want) => is_empty(live),
@@ -82,7 +82,7 @@ fn contains(live: &Value, want: &Value) -> bool {
     }
 }
 
-/// The API server leaves out what is empty.
+/// Whether the API server would omit a value because it is empty.
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -93,13 +93,13 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// `1000m` and `1`, `1024Mi` and `1Gi` are the same to the API server, which writes them in its own way.
+/// Whether two texts are the same quantity: the API server writes `1000m` as `1` and `1024Mi` as `1Gi`.
 fn same_quantity(live: &Value, want: &Value) -> bool {
     let (Some(live), Some(want)) = (live.as_str(), want.as_str()) else { return false };
     matches!((milli(live), milli(want)), (Some(live), Some(want)) if live == want)
 }
 
-/// A quantity in thousandths; none if the text is not one, or too large to matter here.
+/// Returns a quantity in thousandths; none if the text is no quantity, or one too large for the calculation.
 fn milli(text: &str) -> Option<i128> {
     let quantity = Quantity(text.to_owned()).0;
     let end = quantity.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(quantity.len());
@@ -145,7 +145,7 @@ mod tests {
         }
     }
 
-    /// What the API server makes of it: digest, defaults, canonical quantities, field ownership.
+    /// Returns the object as the API server holds it: with digest, defaults, canonical quantities and field owners.
     fn live(want: &Rendered) -> Value {
         let mut live = want.digested();
         live["metadata"]["resourceVersion"] = json!("7");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_created_and_what_is_right_is_left_alone() {
+    fn a_missing_object_is_created_and_a_right_one_is_left_alone() {
         assert_eq!(decide(&want(), None), Action::Create);
         assert_eq!(decide(&want(), Some(&live(&want()))), Action::Nothing);
     }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_is_no_longer_wanted_is_applied_away() {
+    fn a_field_that_is_no_longer_declared_is_removed() {
         let mut less = want();
         let live = live(&less);
         less.value["spec"]["template"]["spec"]["containers"][0].as_object_mut().unwrap().remove("resources");
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_someone_added_is_put_back() {
+    fn a_container_that_someone_added_is_removed() {
         let mut live = live(&want());
         live["spec"]["template"]["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "evil"}));
         let entry = json!({"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_and_foreign_metadata_are_no_drift() {
+    fn a_restart_and_metadata_of_others_are_not_drift() {
         let mut live = live(&want());
         let entry = json!({"manager": "kubectl", "operation": "Update", "fieldsV1": {
             "f:metadata": {"f:labels": {"f:team": {}}},

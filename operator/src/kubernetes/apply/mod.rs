@@ -1,8 +1,8 @@
-//! Brings declared objects into the cluster, and puts them back as a whole.
+//! Applies objects as a whole.
 //!
-//! Server-side apply alone leaves alone what others added (a third container, another port). So the live object is
-//! compared whole: if another manager owns anything of its specification, the object is replaced, not merged. An
-//! object that already is what is wanted costs one read and no write.
+//! Server-side apply alone keeps what others added, such as another container or port. So the live object is compared as a
+//! whole: if another manager owns any part of its specification, the object is replaced instead of merged. An object that
+//! is already as wanted costs one read and no write. The decision is in [`compare`].
 
 mod compare;
 mod rendered;
@@ -16,80 +16,78 @@ use serde_json::Value;
 
 use crate::kubernetes::FIELD_MANAGER;
 
-/// The annotation that holds the digest of what was applied last.
+/// Annotation with the digest of the object that was applied last.
 pub(crate) const APPLIED: &str = "mcp-fleet.dev/applied";
 
-/// Why an object is not as it should be.
+/// Why an object could not be applied or deleted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
-    /// The API server refused or could not be reached.
+    /// The API server rejected the request or could not be reached.
     #[error("failed to {verb} {object}")]
     Api {
-        /// What was tried.
+        /// What was tried, for example "read".
         verb: &'static str,
         /// Kind, namespace and name.
         object: String,
-        /// What the API server said.
         source: kube::Error,
     },
-    /// One of that name is there, and is not ours.
-    #[error("{object} is there and was not made by MCP Fleet for this owner; delete or rename it")]
+    /// An object of that name exists and was made by someone else or for another owner.
+    #[error("{object} exists and was not made by MCP Fleet for this owner; delete or rename it")]
     NotOurs {
         /// Kind, namespace and name.
         object: String,
     },
-    /// It could not be written as JSON.
+    /// An object could not be converted to or from JSON.
     #[error("failed to render an object")]
     Render(#[from] serde_json::Error),
 }
 
-/// An object as it is now, and whether it had to be written.
+/// The result of applying one object.
 #[derive(Clone, Debug)]
 pub(crate) struct Applied {
-    /// The live object.
+    /// The object as the API server holds it now.
     pub live: Value,
-    /// Why it was written, if it was.
+    /// What had to be done.
     pub action: Action,
 }
 
-/// Brings one object to what is wanted.
-pub(crate) async fn apply(client: &Client, want: &Rendered) -> Result<Applied, ApplyError> {
-    let api = api(client, want);
-    let failed = |verb| move |source| ApplyError::Api { verb, object: want.to_string(), source };
-    let live = api.get_opt(&want.name).await.map_err(failed("read"))?;
+/// Applies one object, if the live one differs.
+pub(crate) async fn apply(client: &Client, wanted: &Rendered) -> Result<Applied, ApplyError> {
+    let api = api(client, wanted);
+    let failed = |verb| move |source| ApplyError::Api { verb, object: wanted.to_string(), source };
+    let live = api.get_opt(&wanted.name).await.map_err(failed("read"))?;
     let live = live.map(serde_json::to_value).transpose()?;
     if let Some(live) = &live
-        && !want.same_owner(live)
+        && !wanted.same_owner(live)
     {
-        return Err(ApplyError::NotOurs { object: want.to_string() });
+        return Err(ApplyError::NotOurs { object: wanted.to_string() });
     }
-    let action = decide(want, live.as_ref());
+    let action = decide(wanted, live.as_ref());
     let written = match (action, live) {
         (Action::Nothing, Some(live)) => return Ok(Applied { live, action }),
         (Action::Replace, Some(live)) => {
-            tracing::info!(object = %want, "putting back what others changed");
-            let object: DynamicObject = serde_json::from_value(want.replacing(&live))?;
+            tracing::info!(object = %wanted, "restoring an object that someone else changed");
+            let object: DynamicObject = serde_json::from_value(wanted.replacing(&live))?;
             let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-            api.replace(&want.name, &params, &object).await.map_err(failed("replace"))?
+            api.replace(&wanted.name, &params, &object).await.map_err(failed("replace"))?
         }
         _ => {
-            tracing::debug!(object = %want, ?action, "applying");
+            tracing::debug!(object = %wanted, ?action, "applying");
             let params = PatchParams::apply(FIELD_MANAGER).force();
-            api.patch(&want.name, &params, &Patch::Apply(want.digested())).await.map_err(failed("apply"))?
+            api.patch(&wanted.name, &params, &Patch::Apply(wanted.digested())).await.map_err(failed("apply"))?
         }
     };
     Ok(Applied { live: serde_json::to_value(written)?, action })
 }
 
-/// Deletes an object by name; one that is not there is fine. Answers whether it was there. With a UID only that very
-/// object is deleted.
+/// Deletes an object by name, and with a UID only if the object has that UID. An object that does not exist is fine.
 pub(crate) async fn delete(
     client: &Client,
     resource: &kube::api::ApiResource,
     namespace: Option<&str>,
     name: &str,
     uid: Option<&str>,
-) -> Result<bool, ApplyError> {
+) -> Result<(), ApplyError> {
     let api: Api<DynamicObject> = match namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
         None => Api::all_with(client.clone(), resource),
@@ -99,8 +97,8 @@ pub(crate) async fn delete(
         params = params.preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
     }
     match api.delete(name, &params).await {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(false),
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
         Err(source) => {
             let place = namespace.unwrap_or("");
             Err(ApplyError::Api { verb: "delete", object: format!("{} {place}/{name}", resource.kind), source })
@@ -108,9 +106,9 @@ pub(crate) async fn delete(
     }
 }
 
-fn api(client: &Client, want: &Rendered) -> Api<DynamicObject> {
-    match &want.namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &want.resource),
-        None => Api::all_with(client.clone(), &want.resource),
+fn api(client: &Client, wanted: &Rendered) -> Api<DynamicObject> {
+    match &wanted.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &wanted.resource),
+        None => Api::all_with(client.clone(), &wanted.resource),
     }
 }

@@ -1,7 +1,6 @@
-//! An object as it is wanted.
+//! A rendered object.
 
 use std::fmt;
-use std::fmt::Write as _;
 
 use kube::Resource;
 use kube::api::ApiResource;
@@ -11,21 +10,20 @@ use sha2::{Digest, Sha256};
 use super::APPLIED;
 use crate::kubernetes::labels::{self, Labels};
 
-/// An object as it is wanted, with where it belongs.
+/// An object as it is declared, before it is applied.
 #[derive(Clone, Debug)]
 pub(crate) struct Rendered {
-    /// Its kind.
+    /// API of the kind.
     pub resource: ApiResource,
-    /// Its namespace; none if the kind has none.
+    /// Namespace; none if the kind has none.
     pub namespace: Option<String>,
-    /// Its name.
     pub name: String,
-    /// What is declared, in full.
+    /// The whole object.
     pub value: Value,
 }
 
 impl Rendered {
-    /// An object that is written as JSON, of kind `K`.
+    /// Creates an object of kind `K` from JSON.
     pub(crate) fn json<K: Resource<DynamicType = ()>>(value: Value) -> Self {
         let text = |field: &str| value["metadata"][field].as_str().map(str::to_owned);
         Self {
@@ -36,24 +34,21 @@ impl Rendered {
         }
     }
 
-    /// The digest of what is declared: 32 hex digits.
+    /// Returns the digest of the object: 32 hex digits.
     pub(crate) fn digest(&self) -> String {
         let digest = Sha256::digest(self.value.to_string().as_bytes());
-        digest.iter().take(16).fold(String::with_capacity(32), |mut hex, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        let first_half = digest.iter().take(16).fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
+        format!("{first_half:032x}")
     }
 
-    /// What is declared, with its digest as an annotation.
+    /// Returns the object with its digest as an annotation.
     pub(super) fn digested(&self) -> Value {
         let mut value = self.value.clone();
         value["metadata"]["annotations"][APPLIED] = json!(self.digest());
         value
     }
 
-    /// The same, to replace `live` and nothing newer.
+    /// Returns the same, as a replacement of `live` and of no newer version.
     pub(super) fn replacing(&self, live: &Value) -> Value {
         let mut value = self.digested();
         for field in ["resourceVersion", "uid"] {
@@ -62,7 +57,7 @@ impl Rendered {
         value
     }
 
-    /// Whether the live object has the owners that this one names.
+    /// Whether the live object has the same owners.
     pub(super) fn same_owner(&self, live: &Value) -> bool {
         labels::same_owner(Some(&labels_of(live)), &labels_of(&self.value))
     }

@@ -61,7 +61,7 @@ impl GuardedKind for MCPBudget {}
 
 /// An object, or what is known of one that cannot be read.
 #[derive(Clone, Debug)]
-pub(super) enum Guarded<K> {
+pub(crate) enum Guarded<K> {
     Readable(Box<K>),
     Unreadable(Box<Unreadable<K>>),
 }
@@ -88,14 +88,14 @@ impl<K> Unreadable<K> {
 }
 
 impl<K: GuardedKind> Guarded<K> {
-    /// Removes what the cache does not hold.
-    pub(super) fn slim(&mut self, slim: impl Fn(&mut ObjectMeta)) {
+    /// Strips the metadata, also that of the readable part.
+    pub(super) fn strip(&mut self, strip: impl Fn(&mut ObjectMeta)) {
         match self {
-            Self::Readable(object) => slim(object.meta_mut()),
+            Self::Readable(object) => strip(object.meta_mut()),
             Self::Unreadable(unreadable) => {
-                slim(&mut unreadable.metadata);
+                strip(&mut unreadable.metadata);
                 if let Some(partial) = &mut unreadable.partial {
-                    slim(Arc::make_mut(partial).meta_mut());
+                    strip(Arc::make_mut(partial).meta_mut());
                 }
             }
         }

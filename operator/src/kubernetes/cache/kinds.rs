@@ -1,8 +1,8 @@
-//! The kinds of objects that the operator makes.
+//! The kinds of the objects in the index.
 
 use kube::api::ApiResource;
 
-/// The API of a kind that the index holds.
+/// Returns the API of a kind by its name; none for a kind that is not in the index.
 pub(crate) fn resource_of(kind: &str) -> Option<ApiResource> {
     use k8s_openapi::api::{apps, core, networking, policy, rbac};
     Some(match kind {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{PartialObjectMeta, PartialObjectMetaExt as _};
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
 use kube::{Resource as _, ResourceExt};
 use parking_lot::RwLock;
@@ -50,10 +50,16 @@ impl<K: GuardedKind> Entry<K> {
 }
 
 impl<K: GuardedKind> Objects<K> {
-    /// Returns an empty set around a store, and its writer.
-    pub(super) fn new(writer: Writer<K>) -> (Self, ObjectWriter<K>) {
-        let objects = Self { readable: writer.as_reader(), unreadable: Arc::default() };
+    /// Returns an empty set, and its writer.
+    pub(super) fn new() -> (Self, ObjectWriter<K>) {
+        let (store, writer) = reflector::store();
+        let objects = Self { readable: store, unreadable: Arc::default() };
         (objects.clone(), ObjectWriter { readable: writer, objects, listed: HashMap::new() })
+    }
+
+    /// Returns the store of the objects that can be read.
+    pub(super) fn readable(&self) -> Store<K> {
+        self.readable.clone()
     }
 
     /// Returns all objects at one time.
@@ -80,7 +86,7 @@ impl<K: GuardedKind> Objects<K> {
 }
 
 /// Applies the events of a watch to the objects of one kind.
-pub(super) struct ObjectWriter<K: GuardedKind> {
+pub(crate) struct ObjectWriter<K: GuardedKind> {
     readable: Writer<K>,
     objects: Objects<K>,
     /// Unreadable objects of a full list that has not ended yet.
@@ -88,6 +94,12 @@ pub(super) struct ObjectWriter<K: GuardedKind> {
 }
 
 impl<K: GuardedKind> ObjectWriter<K> {
+    /// Puts an object in, as a watch would.
+    #[cfg(test)]
+    pub(crate) fn put(&mut self, object: K) {
+        self.apply(Event::Apply(Guarded::Readable(Box::new(object))));
+    }
+
     /// Applies an event. Returns the same event with the metadata of the object.
     pub(super) fn apply(&mut self, event: Event<Guarded<K>>) -> Event<PartialObjectMeta<K>> {
         match event {

@@ -1,29 +1,32 @@
-//! An index over the metadata of what we made: which objects exist for a tenant or a server, and what their labels
-//! were before someone took them off.
+//! An index of the objects that the operator made: which exist for a tenant or a server, and which labels they had before
+//! someone removed them.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use parking_lot::RwLock;
 
 use crate::kubernetes::labels::Labels;
 
-/// Which object: kind, namespace (empty if it has none), name.
+/// Identifies an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
-    /// Its kind.
     pub kind: String,
-    /// Its namespace.
+    /// Namespace; empty if the kind has none.
     pub namespace: String,
-    /// Its name.
     pub name: String,
 }
 
-/// What is known of it.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// What is known of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
-    /// Its UID.
     pub uid: String,
-    /// Its labels.
     pub labels: Labels,
 }
 
@@ -34,21 +37,21 @@ pub(crate) struct Owned {
 }
 
 impl Owned {
-    /// Puts an object in. Answers the labels it had before, if it was known.
+    /// Adds an object. Returns the labels that it had before, if it was known.
     pub(crate) fn put(&self, key: Key, meta: Meta) -> Option<Labels> {
         self.objects.write().insert(key, meta).map(|before| before.labels)
     }
 
-    /// Takes an object out. Answers the labels it had, if it was known.
-    pub(crate) fn take(&self, key: &Key) -> Option<Labels> {
+    /// Removes an object. Returns the labels that it had, if it was known.
+    pub(crate) fn remove(&self, key: &Key) -> Option<Labels> {
         self.objects.write().remove(key).map(|before| before.labels)
     }
 
-    /// Takes out every object of a kind that is not in `present`, after a full list. Answers their labels.
-    pub(crate) fn retain(&self, kind: &str, present: &[Key]) -> Vec<Labels> {
+    /// Removes the objects of a kind that are not in `listed`, a full list. Returns their labels.
+    pub(crate) fn retain(&self, kind: &str, listed: &[Key]) -> Vec<Labels> {
         let mut gone = Vec::new();
         self.objects.write().retain(|key, meta| {
-            let keep = key.kind != kind || present.contains(key);
+            let keep = key.kind != kind || listed.contains(key);
             if !keep {
                 gone.push(std::mem::take(&mut meta.labels));
             }
@@ -57,12 +60,12 @@ impl Owned {
         gone
     }
 
-    /// Whether an object is there.
+    /// Whether an object is in the index.
     pub(crate) fn has(&self, key: &Key) -> bool {
         self.objects.read().contains_key(key)
     }
 
-    /// The objects that carry a UID label.
+    /// Returns the objects on which a label has a value, usually a UID.
     pub(crate) fn with_label(&self, label: &str, uid: &str) -> Vec<(Key, Meta)> {
         let objects = self.objects.read();
         objects
@@ -87,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_were_taken_off_are_remembered_once() {
+    fn labels_that_were_removed_are_returned_once() {
         let owned = Owned::default();
         owned.put(key("Service", "gateway"), meta("u-1"));
         let before = owned.put(key("Service", "gateway"), Meta { uid: "o-1".into(), labels: Labels::new() });
@@ -95,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_list_does_not_hold_is_gone() {
+    fn objects_that_a_full_list_does_not_contain_are_removed() {
         let owned = Owned::default();
         owned.put(key("Service", "gateway"), meta("u-1"));
         owned.put(key("Deployment", "gateway"), meta("u-1"));

@@ -1,5 +1,5 @@
-//! Our Secrets in the namespaces of tenants and in the operator's own, watched namespace by namespace (metadata only),
-//! so that a deleted one comes back at once and no right to watch Secrets across the cluster is needed.
+//! Watches the metadata of our Secrets, so that a deleted one is restored at once. There is one watch for each namespace of
+//! a tenant and one for the operator's own, so that the operator needs no permission to watch Secrets across the cluster.
 
 use std::collections::HashMap;
 
@@ -12,15 +12,12 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::AbortHandle;
 
-use super::{Cache, Change, Key};
+use super::{Cache, Change};
 use crate::kubernetes::labels;
 use crate::tasks::ended;
 
-/// The `RoleBinding` that lets the operator into a tenant's namespace: once it is there, the watch may start.
-pub(crate) const OPERATOR_BINDING: &str = "mcp-fleet-operator";
-
-/// Keeps one watch for `own`, the operator's namespace, and one for each of a tenant's; never ends. Dropping it ends all
-/// of them.
+/// Runs a watch for `own`, the operator's namespace, and for every namespace of a tenant to which the operator has access.
+/// Never returns; dropping it ends all watches.
 pub(crate) async fn watch_secrets(client: Client, own: String, cache: Cache) {
     let mut changes = cache.subscribe();
     let mut tasks = tokio::task::JoinSet::new();
@@ -59,11 +56,7 @@ fn namespaces(cache: &Cache) -> Vec<String> {
         .state()
         .into_iter()
         .map(|namespace| namespace.name_any())
-        .filter(|namespace| {
-            let binding =
-                Key { kind: "RoleBinding".into(), namespace: namespace.clone(), name: OPERATOR_BINDING.into() };
-            cache.owned.has(&binding)
-        })
+        .filter(|namespace| cache.has_access(namespace))
         .collect();
     found.sort_unstable();
     found
@@ -81,7 +74,7 @@ async fn watch(api: Api<PartialObjectMeta<Secret>>, cache: Cache) {
             Err(error) => {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
-                    "a watch of Secrets broke; it is taken up again"
+                    "a watch of Secrets was interrupted and is resumed"
                 );
             }
         }

@@ -21,7 +21,7 @@ impl Drop for Watches {
 }
 
 async fn filled(client: &Client) -> (Cache, Watches) {
-    let (cache, watches) = super::run(client);
+    let (cache, watches) = super::start(client);
     let watches = Watches(tokio::spawn(watches).abort_handle());
     let ready = tokio::time::timeout(Duration::from_secs(5), cache.wait_until_filled()).await;
     assert!(ready.expect("the cache was not filled"));

@@ -1,4 +1,4 @@
-//! The loop around the Lease.
+//! The loop that takes, renews and releases the Lease.
 
 use std::time::{Duration, Instant};
 
@@ -15,21 +15,21 @@ use super::lease_action::{LeaseAction, Observed, decide};
 use crate::kubernetes::FIELD_MANAGER;
 use crate::progress::ObservedLoop;
 
-/// The name of the Lease.
+/// Name of the Lease.
 const LEASE: &str = "mcp-fleet-operator";
 
 /// Why the Lease could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LeaderError {
-    /// The API server refused or could not be reached.
+    /// The API server rejected the request or could not be reached.
     #[error("failed to read or write the Lease")]
     Api(#[from] kube::Error),
     /// The API server took longer than a renewal may take.
-    #[error("failed to reach the API server in time")]
+    #[error("the API server took too long")]
     Timeout,
 }
 
-/// Runs for the Lease, on behalf of one replica.
+/// Takes part in the election on behalf of one replica.
 #[derive(Debug)]
 pub struct Elector {
     api: Api<Lease>,
@@ -44,7 +44,7 @@ pub struct Elector {
 }
 
 impl Elector {
-    /// Runs for the Lease in `namespace` as `identity`, which no other replica may use, while `candidacy` lasts.
+    /// Takes part in the election in `namespace` as `identity`, which no other replica may use, while `candidacy` lasts.
     pub fn new(
         client: Client,
         namespace: &str,
@@ -71,24 +71,24 @@ impl Elector {
         Self { observed_loop: Some(observed_loop), ..self }
     }
 
-    /// Runs until `stop`, then releases the Lease if it is ours.
+    /// Takes part until `stop`, and then releases the Lease if this replica holds it.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut proved = Instant::now();
+        let mut renewed = Instant::now();
         loop {
             if let Some(observed_loop) = &self.observed_loop {
                 observed_loop.report();
             }
             let is_candidate = *self.candidate.borrow_and_update();
             if is_candidate {
-                self.take_turn(&mut proved).await;
+                self.renew_or_take(&mut renewed).await;
             } else {
                 self.step_down().await;
             }
             let leads = *self.leading.borrow();
-            // Followers look more often than leaders renew, so that a released Lease is taken soon.
+            // Followers check more often than leaders renew, so that a released Lease is taken soon.
             let mut pause = if leads { self.renewal } else { self.renewal / 2 };
             if leads {
-                pause = pause.min(self.patience().saturating_sub(proved.elapsed())).min(self.renewal);
+                pause = pause.min(self.step_down_after().saturating_sub(renewed.elapsed())).min(self.renewal);
             }
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -96,27 +96,27 @@ impl Elector {
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        // Controllers stop first: the caller waits for them before it cancels.
+        // The controllers have stopped: the caller waits for them before it cancels.
         self.step_down().await;
     }
 
-    /// How long the leader may go without a renewal. It gives up before anyone else may take over.
-    fn patience(&self) -> Duration {
+    /// Returns how long a leader may go without a renewal. It steps down before another replica may take over.
+    fn step_down_after(&self) -> Duration {
         Duration::from_secs(u64::from(self.duration_seconds)) * 3 / 4
     }
 
-    /// Renews or takes the Lease, where it is our turn. `proved` is when it was last ours.
-    async fn take_turn(&mut self, proved: &mut Instant) {
-        let (started, patience) = (Instant::now(), self.patience());
-        // A renewal that answers after the Lease may have passed on is worth nothing.
+    /// Renews or takes the Lease, if this replica may. `renewed` is when that last succeeded.
+    async fn renew_or_take(&mut self, renewed: &mut Instant) {
+        let (started, step_down_after) = (Instant::now(), self.step_down_after());
+        // A renewal that succeeds after another replica could have taken the Lease is worth nothing.
         let limit = if *self.leading.borrow() {
-            self.renewal.min(patience.saturating_sub(proved.elapsed()))
+            self.renewal.min(step_down_after.saturating_sub(renewed.elapsed()))
         } else {
             self.renewal
         };
         match self.step(limit).await {
             Ok(true) => {
-                *proved = started;
+                *renewed = started;
                 self.lead(true);
             }
             Ok(false) => self.lead(false),
@@ -124,13 +124,13 @@ impl Elector {
                 tracing::warn!(error = &error as &dyn std::error::Error, "failed to renew the Lease");
             }
         }
-        if *self.leading.borrow() && proved.elapsed() >= patience {
-            tracing::error!("stepping down: the Lease could not be renewed");
+        if *self.leading.borrow() && renewed.elapsed() >= step_down_after {
+            tracing::error!("stepping down, because the Lease could not be renewed");
             self.lead(false);
         }
     }
 
-    /// Stops leading, and releases the Lease. If that fails, the Lease runs out.
+    /// Stops leading, and releases the Lease. If that fails, the Lease expires.
     async fn step_down(&self) {
         if !*self.leading.borrow() {
             return;
@@ -153,7 +153,7 @@ impl Elector {
         });
     }
 
-    /// One read, and one write where it is our turn. Answers whether the Lease is ours now.
+    /// Reads the Lease, and writes it if it can be renewed or taken. Returns whether this replica holds it now.
     async fn step(&mut self, limit: Duration) -> Result<bool, LeaderError> {
         tokio::time::timeout(limit, self.attempt()).await.map_err(|_| LeaderError::Timeout)?
     }
@@ -170,7 +170,7 @@ impl Elector {
                 },
                 spec: Some(self.claim(None)),
             };
-            return won(self.api.create(&params, &lease).await);
+            return succeeded(self.api.create(&params, &lease).await);
         };
         let now = Instant::now();
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
@@ -183,7 +183,7 @@ impl Elector {
             LeaseAction::Wait => Ok(false),
             LeaseAction::Renew | LeaseAction::Take => {
                 let spec = self.claim(lease.spec.as_ref());
-                won(self.api.replace(LEASE, &params, &Lease { spec: Some(spec), ..lease }).await)
+                succeeded(self.api.replace(LEASE, &params, &Lease { spec: Some(spec), ..lease }).await)
             }
         }
     }
@@ -214,8 +214,8 @@ impl Elector {
     }
 }
 
-/// A conflict means that another was faster, which is an answer and no failure.
-fn won(written: Result<Lease, kube::Error>) -> Result<bool, LeaderError> {
+/// Returns whether a write succeeded. A conflict is no failure: another replica was faster.
+fn succeeded(written: Result<Lease, kube::Error>) -> Result<bool, LeaderError> {
     match written {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),

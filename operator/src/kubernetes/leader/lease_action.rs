@@ -1,31 +1,30 @@
-//! What to do about the Lease as it was last read. Pure: clocks are monotonic and passed in, and no clock of another
-//! machine is ever compared with ours.
+//! Decides what to do about the Lease as it was last read. Pure: monotonic time is passed in, and the clock of another
+//! machine is never compared with ours.
 
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
 
-/// A Lease, and since when it has been seen unchanged.
+/// The version of the Lease that was read last, and how long it has not changed.
 #[derive(Clone, Debug)]
 pub(super) struct Observed {
-    /// The version that was seen.
     pub resource_version: String,
-    /// When that version was seen first.
+    /// When this version was read first.
     pub since: Instant,
 }
 
-/// What a replica does next.
+/// What a replica does about the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LeaseAction {
-    /// It is ours: renew it.
+    /// Renew it: this replica holds it.
     Renew,
-    /// Nobody holds it, or its holder has been silent for too long: take it.
+    /// Take it: nobody holds it, or its holder has not renewed it for too long.
     Take,
-    /// Another holds it: wait.
+    /// Wait: another replica holds it.
     Wait,
 }
 
-/// Decides from the Lease, who we are, and how long it has been unchanged.
+/// Decides from the Lease, the identity of this replica, and how long the Lease has not changed.
 pub(super) fn decide(lease: &Lease, identity: &str, observed: &Observed, now: Instant) -> LeaseAction {
     let spec = lease.spec.as_ref();
     let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or("");
@@ -68,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_is_silent_for_longer_than_the_lease_is_succeeded() {
+    fn a_lease_that_is_not_renewed_in_time_is_taken() {
         let (observed, now) = seen(Duration::from_secs(7));
         assert_eq!(decide(&lease("b"), "a", &observed, now), LeaseAction::Take);
     }

@@ -1,9 +1,9 @@
-//! Which replica leads: one Lease, renewed every couple of seconds, taken by compare-and-swap on `resourceVersion`.
+//! Leader election: one replica holds a Lease, renews it every few seconds, and takes it over by compare-and-swap on
+//! `resourceVersion`.
 //!
-//! Leading ends before the Lease does: a leader that could not renew in time stops its controllers by itself, so that
-//! two replicas never both act on what they believe, and what one writes late fails its compare-and-swap.
-//!
-//! A leader that cannot do its work gives up the Lease through its [`Candidacy`].
+//! A leader stops before its Lease expires: if it could not renew in time it steps down by itself, so that two replicas
+//! never act at the same time. A write that is late nevertheless fails its own compare-and-swap. A leader that cannot do
+//! its work gives up the Lease through its [`Candidacy`].
 
 mod elector;
 mod lease_action;
@@ -12,12 +12,12 @@ pub use elector::Elector;
 
 use tokio::sync::watch;
 
-/// Whether this replica leads.
+/// Whether this replica leads, kept current.
 #[derive(Clone, Debug)]
 pub struct Leadership(watch::Receiver<bool>);
 
 impl Leadership {
-    /// A pair of both ends; it starts as a follower.
+    /// Returns both ends. The replica starts as a follower.
     pub fn channel() -> (watch::Sender<bool>, Self) {
         let (sender, receiver) = watch::channel(false);
         (sender, Self(receiver))
@@ -28,13 +28,13 @@ impl Leadership {
         *self.0.borrow()
     }
 
-    /// The receiver, to wait for changes.
+    /// Returns a receiver to wait for changes.
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.0.clone()
     }
 }
 
-/// Whether this replica runs for the Lease. It does at first.
+/// Whether this replica takes part in the election. It does at first.
 #[derive(Debug)]
 pub struct Candidacy(watch::Sender<bool>);
 
@@ -45,17 +45,17 @@ impl Default for Candidacy {
 }
 
 impl Candidacy {
-    /// Gives up the Lease, if this replica holds it, and runs for it no more.
+    /// Leaves the election: the Lease is released, if this replica holds it.
     pub fn withdraw(&self) {
         self.0.send_replace(false);
     }
 
-    /// Runs for the Lease again.
+    /// Takes part in the election again.
     pub fn renew(&self) {
         self.0.send_replace(true);
     }
 
-    /// The receiver, to wait for changes.
+    /// Returns a receiver to wait for changes.
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.0.subscribe()
     }

@@ -169,7 +169,7 @@ mod tests {
         api.put("mcpbudgets", budget("good", "5.00"));
         api.put("mcpbudgets", budget("bad", "9999999999"));
         let client = api.client();
-        let (cache, watches) = cache::run(&client);
+        let (cache, watches) = cache::start(&client);
         let watches = tokio::spawn(watches);
         let filled = tokio::time::timeout(Duration::from_secs(5), cache.wait_until_filled()).await;
         assert!(filled.expect("the cache was not filled"));

@@ -43,6 +43,11 @@ impl RpcClient {
         self.pending.lock().len()
     }
 
+    /// Returns whether the server may be working on a request.
+    pub(super) fn has_forwarded(&self) -> bool {
+        self.pending.lock().has_forwarded()
+    }
+
     /// Waits until the client is closed.
     pub(super) async fn closed(&self) {
         self.closed.cancelled().await;

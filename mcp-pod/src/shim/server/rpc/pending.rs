@@ -100,6 +100,11 @@ impl PendingRequests {
         self.requests.get_mut(&id).map(|request| request.forwarded = true).is_some()
     }
 
+    /// Returns whether any request in flight is marked as forwarded.
+    pub(super) fn has_forwarded(&self) -> bool {
+        self.requests.values().any(|request| request.forwarded)
+    }
+
     /// Ends all requests in flight and fails new ones.
     pub(super) fn close(&mut self) {
         self.closed = true;

@@ -1,5 +1,5 @@
-//! The operator's rights, granted in each namespace of a tenant and nowhere else. The tenant is granted nothing in the
-//! runtime namespace.
+//! The operator's permissions, granted in each namespace of a tenant and nowhere else. The tenant gets none in the runtime
+//! namespace.
 
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use serde_json::json;
@@ -10,10 +10,9 @@ use crate::controllers::tenant::validate::Tenant;
 use crate::kubernetes::apply::Rendered;
 use crate::kubernetes::cache::OPERATOR_BINDING;
 
-pub(super) fn render(tenant: &Tenant, settings: &Settings) -> Vec<Rendered> {
-    [(&tenant.namespace, &settings.tenant_role), (&tenant.runtime_namespace, &settings.runtime_role)]
-        .into_iter()
-        .map(|(namespace, role)| {
+pub(super) fn render(tenant: &Tenant, settings: &Settings) -> [Rendered; 2] {
+    [(&tenant.namespace, &settings.tenant_role), (&tenant.runtime_namespace, &settings.runtime_role)].map(
+        |(namespace, role)| {
             Rendered::json::<RoleBinding>(json!({
                 "apiVersion": "rbac.authorization.k8s.io/v1",
                 "kind": "RoleBinding",
@@ -25,6 +24,6 @@ pub(super) fn render(tenant: &Tenant, settings: &Settings) -> Vec<Rendered> {
                     "namespace": settings.operator_namespace,
                 }],
             }))
-        })
-        .collect()
+        },
+    )
 }

@@ -15,10 +15,11 @@ use crate::kubernetes::apply::Rendered;
 use crate::kubernetes::labels;
 use mcp_fleet_control::version::AUDIENCE;
 
-/// The name of Deployment, Service and `ServiceAccount`.
+/// Name of the Deployment, the Service and the `ServiceAccount`.
 pub(crate) const DEPLOYMENT: &str = "gateway";
 
-pub(super) fn render(tenant: &Tenant, settings: &Settings) -> Vec<Rendered> {
+/// Renders service account, Service and disruption budget.
+pub(super) fn render(tenant: &Tenant) -> [Rendered; 3] {
     let meta = || metadata(tenant, "gateway", &tenant.runtime_namespace, DEPLOYMENT);
     let selector = labels::selector("gateway");
     let account = Rendered::json::<ServiceAccount>(json!({
@@ -43,23 +44,28 @@ pub(super) fn render(tenant: &Tenant, settings: &Settings) -> Vec<Rendered> {
         "metadata": meta(),
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector}},
     }));
-    let deployment = Rendered::json::<Deployment>(json!({
+    [account, service, budget]
+}
+
+/// Renders the Deployment.
+pub(super) fn deployment(tenant: &Tenant, settings: &Settings) -> Rendered {
+    let selector = labels::selector("gateway");
+    Rendered::json::<Deployment>(json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": meta(),
+        "metadata": metadata(tenant, "gateway", &tenant.runtime_namespace, DEPLOYMENT),
         "spec": {
             "replicas": 1,
-            // While there is one replica, two at a time would each give out a full bucket.
+            // Each replica has rate limits of its own: two at a time would together allow twice the calls.
             "strategy": {"type": "Recreate"},
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": selector},
             "template": {
-                "metadata": {"labels": labels::of_tenant("gateway", &tenant.name, &tenant.uid)},
+                "metadata": {"labels": labels::of_tenant("gateway", &tenant.id.name, &tenant.id.uid)},
                 "spec": pod(settings),
             },
         },
-    }));
-    vec![account, service, budget, deployment]
+    }))
 }
 
 fn pod(settings: &Settings) -> Value {
@@ -105,7 +111,8 @@ fn pod(settings: &Settings) -> Value {
     })
 }
 
-/// A gateway starts before its first policy is there, and refuses every call until it has one.
+/// Returns the volume sources of the policy snapshot. They are optional: a gateway starts before its first policy is
+/// published, and refuses every call until then.
 fn snapshots() -> Vec<Value> {
     (0..CHUNK_SLOTS).map(secret_name).map(|name| json!({"secret": {"name": name, "optional": true}})).collect()
 }

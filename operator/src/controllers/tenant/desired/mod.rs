@@ -1,128 +1,149 @@
-//! Step three: what a tenant's namespaces hold. Pure: from a checked tenant and the settings to objects, in the order
-//! in which they are applied (fences before what they fence).
+//! Step three: the objects that a tenant's namespaces hold. Pure.
 
 mod access;
 mod gateway;
 mod namespaces;
-pub(crate) mod policies;
+mod policies;
 
 use serde_json::{Value, json};
 
 use super::validate::Tenant;
 use crate::controllers::manifests::settings::Settings;
-use crate::credentials::ca::LeafRequest;
-use crate::kubernetes::apply::{ApplyError, Rendered};
+use crate::credentials::ca::{LeafRequest, gateway_identity};
+use crate::kubernetes::apply::Rendered;
 use crate::kubernetes::labels;
 
 pub(crate) use gateway::DEPLOYMENT;
 
-/// The objects of a tenant.
+/// The objects of a tenant, in the order in which they are applied: restrictions before the pods that they restrict.
 #[derive(Clone, Debug)]
 pub(crate) struct Objects {
-    /// First: the namespaces.
-    pub namespaces: Vec<Rendered>,
-    /// Then the operator's own way in.
-    pub bindings: Vec<Rendered>,
-    /// Then quotas and network policies.
-    pub fences: Vec<Rendered>,
-    /// Then, with its certificate there, the gateway.
-    pub gateway: Vec<Rendered>,
+    /// The runtime namespace. The tenant's own namespace is created once and then belongs to the tenant.
+    pub runtime_namespace: Rendered,
+    /// The operator's access to both namespaces.
+    pub bindings: [Rendered; 2],
+    /// Quota of the tenant's namespace; none without limits on our kinds.
+    pub quota: Option<Rendered>,
+    /// Quota and limits of the runtime namespace, and its network policies.
+    pub restrictions: Vec<Rendered>,
+    /// Certificate of the gateway.
+    pub certificate: LeafRequest,
+    /// Service account, Service and disruption budget of the gateway.
+    pub gateway: [Rendered; 3],
+    /// Deployment of the gateway.
+    pub deployment: Rendered,
 }
 
-impl Objects {
-    /// All of them.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Rendered> {
-        self.namespaces.iter().chain(&self.bindings).chain(&self.fences).chain(&self.gateway)
+/// Renders the objects of a tenant.
+pub(crate) fn desired(tenant: &Tenant, settings: &Settings) -> Objects {
+    let mut restrictions = namespaces::limits(tenant);
+    restrictions.extend(policies::render(tenant, settings));
+    Objects {
+        runtime_namespace: namespaces::runtime(tenant),
+        bindings: access::render(tenant, settings),
+        quota: namespaces::quota(tenant, &tenant.namespace, &tenant.quota),
+        restrictions,
+        certificate: certificate(tenant, settings),
+        gateway: gateway::render(tenant),
+        deployment: gateway::deployment(tenant, settings),
     }
 }
 
-/// Renders them.
-pub(crate) fn desired(tenant: &Tenant, settings: &Settings) -> Result<Objects, ApplyError> {
-    Ok(Objects {
-        namespaces: namespaces::render(tenant),
-        bindings: access::render(tenant, settings),
-        fences: namespaces::quotas(tenant).into_iter().chain(policies::render(tenant, settings)?).collect(),
-        gateway: gateway::render(tenant, settings),
-    })
-}
-
-/// The operator's way into one of the tenant's namespaces.
+/// Renders the operator's access to one of the tenant's namespaces.
 pub(super) fn binding(tenant: &Tenant, settings: &Settings, namespace: &str) -> Option<Rendered> {
     access::render(tenant, settings).into_iter().find(|binding| binding.namespace.as_deref() == Some(namespace))
 }
 
-/// What the gateway's certificate carries.
-pub(crate) fn gateway_certificate(tenant: &Tenant, settings: &Settings) -> LeafRequest {
+/// Returns what the gateway's certificate has to contain.
+fn certificate(tenant: &Tenant, settings: &Settings) -> LeafRequest {
     let name = format!("gateway.{}.svc", tenant.runtime_namespace);
     LeafRequest {
         dns: vec![name.clone(), format!("{name}.{}", settings.cluster_domain)],
-        uri: Some(crate::credentials::ca::gateway_identity(&tenant.uid)),
+        uri: Some(gateway_identity(&tenant.id.uid)),
         server: true,
         client: true,
     }
 }
 
-/// The metadata of an object in one of the tenant's namespaces.
+/// Returns the metadata of an object in one of the tenant's namespaces.
 fn metadata(tenant: &Tenant, component: &str, namespace: &str, name: &str) -> Value {
     json!({
         "name": name,
         "namespace": namespace,
-        "labels": labels::of_tenant(component, &tenant.name, &tenant.uid),
+        "labels": labels::of_tenant(component, &tenant.id.name, &tenant.id.uid),
     })
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::controllers::tenant::tests::checked;
 
-    fn yaml(objects: &[Rendered]) -> String {
-        let texts: Vec<_> = objects.iter().map(|object| serde_yaml_ng::to_string(&object.value).unwrap()).collect();
-        texts.join("---\n")
+    fn yaml<'r>(objects: impl IntoIterator<Item = &'r Rendered>) -> String {
+        let text = |object: &Rendered| serde_yaml_ng::to_string(&object.value).unwrap();
+        objects.into_iter().map(text).collect::<Vec<_>>().join("---\n")
+    }
+
+    fn render(settings: &Settings) -> Objects {
+        desired(&checked(), settings)
+    }
+
+    fn restrictions(settings: &Settings) -> String {
+        let Objects { quota, restrictions, .. } = render(settings);
+        yaml(quota.iter().chain(&restrictions))
+    }
+
+    fn gateway(settings: &Settings) -> String {
+        let Objects { gateway, deployment, .. } = render(settings);
+        yaml(gateway.iter().chain([&deployment]))
     }
 
     #[test]
-    fn namespaces_quotas_and_bindings() {
-        let objects = desired(&checked(), &Settings::example()).unwrap();
-        insta::assert_snapshot!("namespaces", yaml(&objects.namespaces));
+    fn namespaces_and_bindings() {
+        let objects = render(&Settings::example());
+        insta::assert_snapshot!("namespaces", yaml([&objects.runtime_namespace]));
         insta::assert_snapshot!("bindings", yaml(&objects.bindings));
     }
 
     #[test]
-    fn fences() {
-        insta::assert_snapshot!("fences", yaml(&desired(&checked(), &Settings::example()).unwrap().fences));
+    fn restrictions_of_both_namespaces() {
+        insta::assert_snapshot!("restrictions", restrictions(&Settings::example()));
     }
 
     #[test]
-    fn gateway() {
-        insta::assert_snapshot!("gateway", yaml(&desired(&checked(), &Settings::example()).unwrap().gateway));
+    fn objects_of_the_gateway() {
+        insta::assert_snapshot!("gateway", gateway(&Settings::example()));
     }
 
     #[test]
-    fn no_policy_lets_a_pod_ask_a_name_server() {
-        let objects = desired(&checked(), &Settings::example()).unwrap();
-        assert!(!yaml(&objects.fences).contains("port: 53"));
+    fn no_network_policy_allows_dns() {
+        assert!(!restrictions(&Settings::example()).contains("port: 53"));
     }
 
     #[test]
-    fn without_a_monitoring_namespace_nobody_scrapes() {
+    fn without_a_monitoring_namespace_metrics_are_not_reachable() {
         let settings = Settings { monitoring_namespace: None, ..Settings::example() };
-        assert!(!yaml(&desired(&checked(), &settings).unwrap().fences).contains("9090"));
+        assert!(!restrictions(&settings).contains("9090"));
     }
 
     #[test]
     fn ids_can_be_left_to_the_platform() {
         let settings = Settings { set_security_ids: false, ..Settings::example() };
-        let text = yaml(&desired(&checked(), &settings).unwrap().gateway);
+        let text = gateway(&settings);
         assert!(!text.contains("runAsUser") && !text.contains("fsGroup") && text.contains("runAsNonRoot: true"));
     }
 
     #[test]
     fn every_object_names_its_tenant_by_uid() {
-        for object in desired(&checked(), &Settings::example()).unwrap().all() {
-            let tenant_namespace = object.resource.kind == "Namespace" && object.name == "acme";
-            let uid = &object.value["metadata"]["labels"][labels::TENANT_UID];
-            assert!(tenant_namespace || uid == "u-1", "{object}");
+        for object in all(&render(&Settings::example())) {
+            assert_eq!(object.value["metadata"]["labels"][labels::TENANT_UID], "u-1", "{object}");
         }
+    }
+
+    /// Returns every object in the order in which it is applied.
+    pub(crate) fn all(objects: &Objects) -> Vec<&Rendered> {
+        let Objects { runtime_namespace, bindings, quota, restrictions, certificate: _, gateway, deployment } = objects;
+        let rest = quota.iter().chain(restrictions).chain(gateway).chain([deployment]);
+        std::iter::once(runtime_namespace).chain(bindings).chain(rest).collect()
     }
 }

@@ -1,6 +1,9 @@
 //! The runtime namespace, its Pod Security labels, and the quotas.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{LimitRange, Namespace, ResourceQuota};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mcp_fleet_crds::tenant::PodSecurity;
 use serde_json::json;
 
@@ -9,12 +12,12 @@ use crate::controllers::tenant::validate::Tenant;
 use crate::kubernetes::apply::Rendered;
 use crate::kubernetes::labels;
 
-/// The name of quota and limits, in each namespace.
+/// Name of the quota and of the limits, in each namespace.
 const NAME: &str = "mcp-fleet";
 
-/// The runtime namespace. The tenant's own is made in the apply step, once: it belongs to the tenant.
-pub(super) fn render(tenant: &Tenant) -> Vec<Rendered> {
-    let mut labels = labels::of_tenant("runtime", &tenant.name, &tenant.uid);
+/// Renders the runtime namespace.
+pub(super) fn runtime(tenant: &Tenant) -> Rendered {
+    let mut labels = labels::of_tenant("runtime", &tenant.id.name, &tenant.id.uid);
     let level = match tenant.pod_security {
         PodSecurity::Restricted => "restricted",
         PodSecurity::Baseline => "baseline",
@@ -23,24 +26,27 @@ pub(super) fn render(tenant: &Tenant) -> Vec<Rendered> {
     labels.insert("pod-security.kubernetes.io/enforce-version".into(), "latest".into());
     labels.insert("pod-security.kubernetes.io/warn".into(), "restricted".into());
     labels.insert("pod-security.kubernetes.io/audit".into(), "restricted".into());
-    vec![Rendered::json::<Namespace>(json!({
+    Rendered::json::<Namespace>(json!({
         "apiVersion": "v1",
         "kind": "Namespace",
         "metadata": {"name": tenant.runtime_namespace, "labels": labels},
-    }))]
+    }))
 }
 
-/// Quotas where the tenant has hard limits, and defaults for containers that name none.
-pub(super) fn quotas(tenant: &Tenant) -> Vec<Rendered> {
-    let places = [(&tenant.namespace, &tenant.quota), (&tenant.runtime_namespace, &tenant.runtime_quota)];
-    let quotas = places.into_iter().filter(|(_, hard)| !hard.is_empty()).map(|(namespace, hard)| {
+/// Renders the quota of a namespace; none if the tenant limits nothing there.
+pub(super) fn quota(tenant: &Tenant, namespace: &str, hard: &BTreeMap<String, Quantity>) -> Option<Rendered> {
+    (!hard.is_empty()).then(|| {
         Rendered::json::<ResourceQuota>(json!({
             "apiVersion": "v1",
             "kind": "ResourceQuota",
             "metadata": metadata(tenant, "quota", namespace, NAME),
             "spec": {"hard": hard},
         }))
-    });
+    })
+}
+
+/// Renders the quota of the runtime namespace, and defaults for containers that set no resources.
+pub(super) fn limits(tenant: &Tenant) -> Vec<Rendered> {
     let limits = Rendered::json::<LimitRange>(json!({
         "apiVersion": "v1",
         "kind": "LimitRange",
@@ -51,5 +57,5 @@ pub(super) fn quotas(tenant: &Tenant) -> Vec<Rendered> {
             "defaultRequest": {"cpu": "20m", "memory": "64Mi", "ephemeral-storage": "16Mi"},
         }]},
     }));
-    quotas.chain([limits]).collect()
+    quota(tenant, &tenant.runtime_namespace, &tenant.runtime_quota).into_iter().chain([limits]).collect()
 }

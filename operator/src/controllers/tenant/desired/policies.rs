@@ -1,28 +1,27 @@
-//! Who may talk to whom in the runtime namespace: nobody, but for the ways that a call takes, the control stream and
-//! the scrapes of the monitoring namespace. No pod may ask a name server: all addresses come with the policy.
+//! Network policies of the runtime namespace: everything is denied except calls from clients to the gateway and from the
+//! gateway to servers, the control stream, and scrapes from the monitoring namespace. DNS is denied too: all addresses
+//! come with the policy.
 //!
-//! The servers' own policies come with the servers.
+//! Each server has a policy of its own, rendered by the server controller.
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
 
 use super::metadata;
-use crate::controllers::manifests::network::{named, scrape, tcp};
+use crate::controllers::manifests::network::{DEFAULT_DENY, namespace_by_name, scrape, tcp};
 use crate::controllers::manifests::settings::Settings;
 use crate::controllers::tenant::validate::Tenant;
-use crate::kubernetes::apply::{ApplyError, Rendered};
+use crate::kubernetes::apply::Rendered;
 use crate::kubernetes::labels;
 
-pub(super) fn render(tenant: &Tenant, settings: &Settings) -> Result<Vec<Rendered>, ApplyError> {
-    let deny = policy(tenant, "default-deny", &json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}));
-    let mut clients = vec![json!({"namespaceSelector": named(&tenant.namespace)})];
-    for client in &tenant.clients {
-        clients.push(json!({"namespaceSelector": serde_json::to_value(&client.namespace_selector)?}));
-    }
+pub(super) fn render(tenant: &Tenant, settings: &Settings) -> [Rendered; 2] {
+    let deny = policy(tenant, DEFAULT_DENY, &json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}));
+    let mut clients = vec![json!({"namespaceSelector": namespace_by_name(&tenant.namespace)})];
+    clients.extend(tenant.clients.iter().map(|client| json!({"namespaceSelector": client.namespace_selector})));
     let mut ingress = vec![json!({"from": clients, "ports": [tcp(8443)]})];
     ingress.extend(scrape(settings));
     let operator = json!({
-        "namespaceSelector": named(&settings.operator_namespace),
+        "namespaceSelector": namespace_by_name(&settings.operator_namespace),
         "podSelector": {"matchLabels": labels::selector("operator")},
     });
     let servers = json!({"podSelector": {"matchLabels": labels::selector("server")}});
@@ -36,7 +35,7 @@ pub(super) fn render(tenant: &Tenant, settings: &Settings) -> Result<Vec<Rendere
             "egress": [{"to": [servers, operator], "ports": [tcp(8443)]}],
         }),
     );
-    Ok(vec![deny, gateway])
+    [deny, gateway]
 }
 
 fn policy(tenant: &Tenant, name: &str, spec: &Value) -> Rendered {

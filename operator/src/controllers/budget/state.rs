@@ -1,4 +1,4 @@
-//! Where a budget stands in the period that runs now: pure, from its book.
+//! How much of a budget is used in the current period. Pure.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -10,8 +10,9 @@ use crate::ledger::book::{Amount, Book};
 use crate::ledger::period::Span;
 use crate::shared_state::BudgetState;
 
-/// Computes it. `refused`: the last lease that was asked for was refused because nothing was left.
-pub(super) fn figure(budget: &Budget, span: Span, book: Option<&Book>, refused: bool) -> BudgetState {
+/// Computes the state of a budget from its book. `refused` says that the last lease request was refused because nothing was
+/// left.
+pub(super) fn budget_state(budget: &Budget, span: Span, book: Option<&Book>, refused: bool) -> BudgetState {
     let none = Amount::default();
     let (settled, leased, forfeited) =
         book.map_or((none, none, none), |book| (book.settled(), book.leased(), book.forfeited()));
@@ -64,7 +65,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Two leases of which one is settled with 30 and one is open.
+    /// A book with two leases: one is settled with 30, the other is open.
     pub(crate) fn book() -> Book {
         let mut book = Book::new(SPAN);
         let holder = Holder { pod_uid: "p".into(), epoch: "e".into() };
@@ -81,29 +82,29 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_leased_is_neither_spent_nor_left() {
-        let figure = figure(&budget(Some(100), Some(10)), SPAN, Some(&book()), false);
-        let Spending { spent, leased, forfeited, remaining, calls, .. } = figure.spending;
+    fn a_leased_amount_is_neither_spent_nor_remaining() {
+        let state = budget_state(&budget(Some(100), Some(10)), SPAN, Some(&book()), false);
+        let Spending { spent, leased, forfeited, remaining, calls, .. } = state.spending;
         let money = |micros| Some(Micros::new(micros));
         assert_eq!((spent, leased, forfeited, remaining), (money(30), money(30), money(0), money(40)));
         let calls = calls.unwrap();
         assert_eq!((calls.spent, calls.leased, calls.remaining), (3, 3, Some(4)));
-        assert!(!figure.exhausted);
+        assert!(!state.exhausted);
     }
 
     #[test]
-    fn a_budget_without_a_book_has_everything_left() {
-        let figure = figure(&budget(Some(100), None), SPAN, None, false);
-        assert_eq!(figure.spending.remaining, Some(Micros::new(100)));
-        assert_eq!(figure.spending.calls, None);
+    fn a_budget_without_a_book_is_unused() {
+        let state = budget_state(&budget(Some(100), None), SPAN, None, false);
+        assert_eq!(state.spending.remaining, Some(Micros::new(100)));
+        assert_eq!(state.spending.calls, None);
     }
 
     #[test]
-    fn a_budget_is_exhausted_when_nothing_can_be_spent_any_more() {
+    fn a_budget_is_exhausted_when_nothing_more_can_be_spent() {
         let mut book = book();
         let exhausted =
-            |limit, book: &Book, refused| figure(&budget(Some(limit), None), SPAN, Some(book), refused).exhausted;
-        assert!(!exhausted(60, &book, false), "a gateway still holds some of it");
+            |limit, book: &Book, refused| budget_state(&budget(Some(limit), None), SPAN, Some(book), refused).exhausted;
+        assert!(!exhausted(60, &book, false), "a gateway still holds a lease");
         book.leases.clear();
         assert!(exhausted(30, &book, false));
         assert!(!exhausted(31, &book, false));

@@ -1,0 +1,25 @@
+//! Limits of settings with units, for the custom resources that carry them and the data plane that enforces them.
+
+use super::{Bytes, Window};
+
+/// Smallest and largest accepted value of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits<T> {
+    /// Smallest accepted value.
+    pub min: T,
+    /// Largest accepted value.
+    pub max: T,
+}
+
+/// Time that a gateway waits for the result of a call.
+pub const CALL_TIMEOUT: Limits<Window> = Limits { min: Window::from_millis(100), max: Window::from_secs(3600) };
+/// Size of a request body.
+pub const REQUEST_SIZE: Limits<Bytes> = Limits { min: Bytes::new(1 << 10), max: Bytes::new(16 << 20) };
+/// Size of a result.
+pub const RESPONSE_SIZE: Limits<Bytes> = Limits { min: Bytes::new(1 << 10), max: Bytes::new(64 << 20) };
+/// Lifetime of a token.
+pub const TOKEN_LIFETIME: Limits<Window> = Limits { min: Window::from_secs(60), max: Window::from_secs(168 * 3600) };
+/// Shortest time during which two tokens of a principal are valid, so that callers have time to read the new one.
+pub const MIN_TOKEN_OVERLAP: Window = Window::from_secs(10);
+/// Age of the last proof that the policy is current. With less, every failover of the operator would refuse calls.
+pub const STALE_AFTER: Limits<Window> = Limits { min: Window::from_secs(5), max: Window::from_secs(3600) };

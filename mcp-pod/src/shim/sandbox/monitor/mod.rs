@@ -1,0 +1,227 @@
+//! Decides about the system calls that the filter sends to the shim (seccomp_unotify(2)): [`forks`].
+//!
+//! `sandbox-exec` installs the filter and sends its listener to the shim over a socket, before it executes the command.
+//! A thread of the shim receives each call and lets it continue or fail. It never reads the memory of the caller, so
+//! there is nothing that could change between the decision and the call. If the thread ends, the listener is closed and
+//! the kernel fails these calls.
+
+pub(super) mod forks;
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use self::forks::{Decision, ForkLimit};
+use super::super::processes;
+use super::sys::{self, Response};
+
+/// The calls that the filter sends to the monitor.
+pub(super) const CALLS: &[libc::c_long] = forks::CALLS;
+
+/// How often the log says that processes are refused.
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Why the monitor of a running command ended.
+#[derive(Debug, thiserror::Error)]
+pub enum MonitorError {
+    /// The listener did not arrive.
+    #[error("failed to receive the listener of the system call filter")]
+    Listener(#[source] io::Error),
+    /// The kernel does not take or give notifications.
+    #[error("failed to handle a system call of the command")]
+    Notification(#[source] io::Error),
+}
+
+/// The monitor of one sandboxed command. It works until the last process of the sandbox has ended.
+#[derive(Debug)]
+pub struct Monitor {
+    refuse_forks: Arc<AtomicBool>,
+    failed: oneshot::Receiver<MonitorError>,
+}
+
+impl Monitor {
+    /// Starts a monitor. Returns it with the socket on which it expects the listener.
+    pub(super) fn start(max_processes: usize) -> io::Result<(Self, OwnedFd)> {
+        let (socket, remote) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let refuse_forks = Arc::new(AtomicBool::new(false));
+        let (sender, failed) = oneshot::channel();
+        let worker = Worker {
+            limit: ForkLimit::new(max_processes),
+            max_processes,
+            refuse_forks: Arc::clone(&refuse_forks),
+            warned: None,
+        };
+        std::thread::Builder::new().name("sandbox".to_owned()).spawn(move || {
+            if let Err(error) = worker.run(socket) {
+                // This fails if nobody waits for the command any more.
+                let _ = sender.send(error);
+            }
+        })?;
+        Ok((Self { refuse_forks, failed }, remote))
+    }
+
+    /// Refuses new processes and threads from now on.
+    pub fn refuse_forks(&self) {
+        self.refuse_forks.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until the monitor fails. From then on, the command cannot create processes or threads.
+    pub async fn failed(&mut self) -> MonitorError {
+        match (&mut self.failed).await {
+            Ok(error) => error,
+            // It ended with the sandbox.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// Sends the listener to the monitor at the other end of the socket.
+pub(super) fn send_listener(socket: BorrowedFd<'_>, listener: BorrowedFd<'_>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let listeners = [listener];
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&listeners)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    sendmsg(socket, &[IoSlice::new(b"1")], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Receives the listener. `None` if the socket was closed before: the sandbox was not set up.
+fn receive_listener(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let message = rustix::io::retry_on_intr(|| {
+        recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+    })?;
+    if message.bytes == 0 {
+        return Ok(None);
+    }
+    let mut descriptors = ancillary.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+        _ => None,
+    });
+    let listener = descriptors.find_map(|mut descriptors| descriptors.next());
+    listener.map(Some).ok_or_else(|| io::Error::other("the message has no descriptor"))
+}
+
+/// The thread of a monitor.
+struct Worker {
+    limit: ForkLimit,
+    max_processes: usize,
+    refuse_forks: Arc<AtomicBool>,
+    warned: Option<Instant>,
+}
+
+impl Worker {
+    fn run(mut self, socket: OwnedFd) -> Result<(), MonitorError> {
+        let Some(listener) = receive_listener(socket.as_fd()).map_err(MonitorError::Listener)? else { return Ok(()) };
+        drop(socket);
+        while wait(listener.as_fd()).map_err(MonitorError::Notification)? {
+            self.handle(listener.as_fd()).map_err(MonitorError::Notification)?;
+        }
+        Ok(())
+    }
+
+    /// Receives one call and responds to it.
+    fn handle(&mut self, listener: BorrowedFd<'_>) -> io::Result<()> {
+        let Some(notification) = if_exists(sys::receive(listener))? else { return Ok(()) };
+        let response =
+            if forks::CALLS.contains(&notification.call) { self.fork() } else { Response::Errno(libc::ENOSYS) };
+        loop {
+            match sys::respond(listener, notification.id, response) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return if_exists(result).map(drop),
+            }
+        }
+    }
+
+    fn fork(&mut self) -> Response {
+        while !self.refuse_forks.load(Ordering::Relaxed) {
+            let mut uncounted = None;
+            let count = || count_processes().map_err(|error| uncounted = Some(error)).ok();
+            match self.limit.decide(Instant::now(), count) {
+                Decision::Allow => return Response::Continue,
+                Decision::Wait(time) => std::thread::sleep(time),
+                Decision::Refuse => {
+                    self.warn(uncounted.as_ref());
+                    break;
+                }
+            }
+        }
+        // As for any other limit on processes, see fork(2).
+        Response::Errno(libc::EAGAIN)
+    }
+
+    fn warn(&mut self, uncounted: Option<&io::Error>) {
+        if self.warned.is_some_and(|warned| warned.elapsed() < WARN_INTERVAL) {
+            return;
+        }
+        self.warned = Some(Instant::now());
+        if let Some(error) = uncounted {
+            warn!(%error, "failed to count the processes of the server, so it cannot create new ones");
+        } else {
+            warn!(limit = self.max_processes, "the server has as many processes and threads as it may have");
+        }
+    }
+}
+
+/// Waits for a notification. Returns `false` if there will be none, because no process is left in the sandbox.
+fn wait(listener: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut polled = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut polled, None))?;
+    Ok(polled.iter().any(|polled| polled.revents().contains(PollFlags::IN)))
+}
+
+/// Returns `None` if the process that made the call has ended, or if a signal interrupted the call or this thread.
+fn if_exists<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::INTR)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the number of processes and threads among the descendants of this process.
+fn count_processes() -> io::Result<usize> {
+    Ok(processes::descendant_threads(&processes::all()?, rustix::process::getpid()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_monitor_that_does_not_get_a_listener_fails() {
+        let (mut monitor, socket) = Monitor::start(1).unwrap();
+        rustix::net::send(&socket, b"1", SendFlags::empty()).unwrap();
+        assert!(matches!(monitor.failed().await, MonitorError::Listener(_)));
+
+        let (mut monitor, socket) = Monitor::start(1).unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        send_listener(socket.as_fd(), file.as_fd()).unwrap();
+        assert!(matches!(monitor.failed().await, MonitorError::Notification(_)));
+    }
+
+    #[tokio::test]
+    async fn a_monitor_of_a_command_that_did_not_start_just_ends() {
+        let (mut monitor, socket) = Monitor::start(1).unwrap();
+        drop(socket);
+        assert!(tokio::time::timeout(Duration::from_millis(100), monitor.failed()).await.is_err());
+    }
+}

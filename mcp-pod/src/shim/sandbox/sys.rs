@@ -1,0 +1,100 @@
+//! The system calls of the sandbox that have no safe wrapper: close_range(2), and seccomp user notifications
+//! (seccomp_unotify(2)). All unsafe code of the shim is here. Every structure that is passed to the kernel is one of the
+//! libc crate, and the kernel keeps no pointer to any of them after a call.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+
+use seccompiler::sock_filter;
+
+/// Makes `exec` close all descriptors except stdin, stdout and stderr.
+pub(super) fn close_descriptors_on_exec() -> io::Result<()> {
+    // SAFETY: with CLOEXEC, close_range(2) only sets flags on descriptors. It does not access memory of this process.
+    let status = unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+    check(status.into()).map(drop)
+}
+
+/// Takes ownership of a descriptor that this process inherited. Fails if it is not open, or a standard descriptor. Must
+/// be called once per number, before this process opens descriptors of its own.
+pub(super) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD only reads a flag of the descriptor, and fails if there is none with this number.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    check(flags.into())?;
+    if number <= libc::STDERR_FILENO {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the descriptor is open, and nothing else in this process owns it: it was inherited.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Installs a filter on this thread and all its future children, and returns the listener for the calls that it sends to
+/// user space. `exec` closes the listener. While nobody has it open, these calls return ENOSYS.
+pub(super) fn install_with_listener(program: &[sock_filter]) -> io::Result<OwnedFd> {
+    // Once the monitor has received a notification, only a fatal signal interrupts the call, so that a program with many
+    // signals does not start the same call again and again.
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
+    };
+    // SAFETY: the kernel copies the program, of which pointer and length are those of a slice. `sock_filter` of both
+    // crates is the kernel's structure.
+    let listener =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program)) };
+    let listener = check(listener)?;
+    let listener = RawFd::try_from(listener).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just opened this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(listener) })
+}
+
+/// A system call that waits for a response.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Notification {
+    pub(super) id: u64,
+    /// Number of the call.
+    pub(super) call: libc::c_long,
+}
+
+/// How a system call goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Response {
+    /// The kernel executes it. Arguments in memory may have changed since the notification, so no decision to continue
+    /// may depend on them (seccomp_unotify(2)).
+    Continue,
+    /// It returns this error.
+    Errno(i32),
+}
+
+/// Receives one notification. Blocks until there is one. The error is `ENOENT` if the call was interrupted.
+pub(super) fn receive(listener: BorrowedFd<'_>) -> io::Result<Notification> {
+    let mut notification = libc::seccomp_notif {
+        id: 0,
+        pid: 0,
+        flags: 0,
+        data: libc::seccomp_data { nr: 0, arch: 0, instruction_pointer: 0, args: [0; 6] },
+    };
+    // SAFETY: the request's number contains the size of the structure, so the kernel never writes more than that.
+    let status = unsafe {
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, std::ptr::from_mut(&mut notification))
+    };
+    check(status.into())?;
+    Ok(Notification { id: notification.id, call: notification.data.nr.into() })
+}
+
+/// Responds to the notification with this id. The error is `ENOENT` if its call has ended in the meantime.
+pub(super) fn respond(listener: BorrowedFd<'_>, id: u64, response: Response) -> io::Result<()> {
+    let (error, flags) = match response {
+        Response::Continue => (0, u32::try_from(libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE).map_err(io::Error::other)?),
+        Response::Errno(errno) => (-errno, 0),
+    };
+    let mut response = libc::seccomp_notif_resp { id, val: 0, error, flags };
+    // SAFETY: the request's number contains the size of the structure, so the kernel never reads or writes more.
+    let status =
+        unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, std::ptr::from_mut(&mut response)) };
+    check(status.into()).map(drop)
+}
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

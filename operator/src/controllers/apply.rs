@@ -1,0 +1,76 @@
+//! The apply step, the same for all kinds: objects are applied in order, what the owner no longer declares is deleted, and
+//! what someone else changed is reported.
+
+use kube::Resource;
+use kube::core::object::HasStatus;
+use serde_json::Value;
+
+use super::error::ReconcileError;
+use super::status::{HasConditions, is_ready_as_written};
+use crate::context::Context;
+use crate::kubernetes::apply::{Action, Rendered, apply, delete};
+use crate::kubernetes::cache::{Key, Meta, resource_of};
+
+/// Applies the objects of one owner, the object that is reconciled.
+pub(crate) struct Applier<'a, K> {
+    ctx: &'a Context,
+    owner: &'a K,
+    /// Whether the owner was ready as it is written now. Then everything was applied before, and a difference means that
+    /// someone else made it.
+    was_ready: bool,
+    applied: Vec<Key>,
+}
+
+impl<'a, K> Applier<'a, K>
+where
+    K: Resource<DynamicType = ()> + HasStatus,
+    K::Status: HasConditions,
+{
+    /// Starts the apply step of `owner`.
+    pub(crate) fn new(ctx: &'a Context, owner: &'a K) -> Self {
+        Self { ctx, owner, was_ready: is_ready_as_written(owner), applied: Vec::new() }
+    }
+
+    /// Applies one object and returns it as the API server holds it now.
+    pub(crate) async fn apply(&mut self, wanted: &Rendered) -> Result<Value, ReconcileError> {
+        let applied = apply(&self.ctx.client, wanted).await?;
+        self.applied.push(key_of(wanted));
+        if self.was_ready && applied.action != Action::Nothing {
+            let note = format!("{wanted} was deleted or changed, and is restored");
+            self.ctx.events.warning(self.owner, "PutBack", "Apply", note).await;
+        }
+        Ok(applied.live)
+    }
+
+    /// Applies objects in the given order.
+    pub(crate) async fn apply_all<'r>(
+        &mut self,
+        wanted: impl IntoIterator<Item = &'r Rendered>,
+    ) -> Result<(), ReconcileError> {
+        for wanted in wanted {
+            self.apply(wanted).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes those of the owned objects that were not applied.
+    pub(crate) async fn prune(self, owned: impl IntoIterator<Item = (Key, Meta)>) -> Result<(), ReconcileError> {
+        for (key, meta) in owned {
+            if self.applied.contains(&key) {
+                continue;
+            }
+            let Some(resource) = resource_of(&key.kind) else { continue };
+            tracing::info!(object = %key, "deleting an object that is no longer declared");
+            delete(&self.ctx.client, &resource, Some(&key.namespace), &key.name, Some(&meta.uid)).await?;
+        }
+        Ok(())
+    }
+}
+
+fn key_of(object: &Rendered) -> Key {
+    Key {
+        kind: object.resource.kind.clone(),
+        namespace: object.namespace.clone().unwrap_or_default(),
+        name: object.name.clone(),
+    }
+}

@@ -1,0 +1,39 @@
+//! Reconciles against a fake API server.
+
+use super::*;
+use std::collections::HashMap;
+
+use super::state::budget_state;
+use super::state::tests::{SPAN, book, budget as example};
+use crate::controllers::tenant::tests::tenant;
+use crate::testing::TestContext;
+
+const BUDGET: &str = "/apis/mcp-fleet.dev/v1alpha1/namespaces/acme/mcpbudgets/daily";
+
+fn budget() -> MCPBudget {
+    serde_json::from_value(serde_json::json!({
+        "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPBudget",
+        "metadata": {"name": "daily", "namespace": "acme", "uid": "b-1", "generation": 1},
+        "spec": {"period": "Day", "amount": "5.00"},
+    }))
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_budget_in_an_unclaimed_namespace_only_gets_a_status() {
+    let test = TestContext::new();
+    assert_eq!(test.reconcile::<Budgets>(&budget()).await, ["PUT mcpbudgets/daily/status"]);
+    assert_eq!(test.condition(BUDGET, "Ready").1, "NamespaceUnclaimed");
+}
+
+#[tokio::test]
+async fn the_status_of_a_budget_shows_what_the_ledger_holds() {
+    let mut test = TestContext::new();
+    test.add_tenant(&tenant());
+    let state = budget_state(&example(Some(100), None), SPAN, Some(&book()), true);
+    test.ctx.shared_state.budgets.replace(HashMap::from([("b-1".to_owned(), state)]));
+    assert_eq!(test.reconcile::<Budgets>(&budget()).await, ["PUT mcpbudgets/daily/status"]);
+    assert_eq!(test.condition(BUDGET, "Exhausted").1, "LimitReached");
+    let status = test.api.get(BUDGET).unwrap()["status"].clone();
+    assert_eq!((&status["spent"], &status["remaining"]), (&"0.00003".into(), &"0.00004".into()));
+}

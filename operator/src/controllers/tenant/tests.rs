@@ -1,0 +1,148 @@
+//! Examples that the tests of the steps share, and reconciles against a fake API server.
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mcp_fleet_crds::MCPTenantStatus;
+use mcp_fleet_crds::condition::{ConditionReason, ConditionType, NewCondition, merge};
+use serde_json::json;
+
+use super::dereference::{Found, Inputs};
+use super::validate::Tenant;
+use super::*;
+use crate::controllers::identity::ObjectId;
+use crate::kubernetes::labels::FINALIZER;
+use crate::testing::TestContext;
+
+pub(crate) fn tenant() -> MCPTenant {
+    serde_json::from_value(json!({
+        "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPTenant",
+        "metadata": {"name": "acme", "uid": "u-1", "generation": 1, "creationTimestamp": "2026-11-01T00:00:00Z"},
+        "spec": {
+            "namespace": {"name": "acme"},
+            "hard": {"pods": "20", "count/mcpservers.mcp-fleet.dev": "5"},
+            "clients": [{"namespaceSelector": {"matchLabels": {"team": "acme"}}}],
+            "images": {"allowed": ["registry.example.com/acme/*"]},
+        },
+    }))
+    .unwrap()
+}
+
+pub(crate) fn inputs() -> Inputs {
+    Inputs {
+        id: ObjectId { name: "acme".into(), uid: "u-1".into() },
+        older_claim: None,
+        tenant_namespace: Found::Missing,
+        runtime_namespace: Found::Missing,
+        operator_namespace: "mcp-fleet-system".into(),
+    }
+}
+
+pub(crate) fn checked() -> Tenant {
+    validate(&tenant(), &inputs()).unwrap()
+}
+
+const TENANT: &str = "/apis/mcp-fleet.dev/v1alpha1/mcptenants/acme";
+const RUNTIME_NAMESPACE: &str = "/api/v1/namespaces/acme-mcp";
+const DENY: &str = "/apis/networking.k8s.io/v1/namespaces/acme-mcp/networkpolicies/default-deny";
+
+/// A tenant that holds the finalizer.
+fn finalized() -> MCPTenant {
+    let mut tenant = tenant();
+    tenant.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    tenant
+}
+
+#[tokio::test]
+async fn a_new_tenant_gets_the_finalizer_before_anything_is_made() {
+    let test = TestContext::new();
+    test.api.insert(TENANT, serde_json::to_value(tenant()).unwrap());
+    assert_eq!(test.reconcile::<Tenants>(&tenant()).await, ["PATCH mcptenants/acme"]);
+}
+
+#[tokio::test]
+async fn a_tenant_is_applied_in_order_and_its_status_is_written_last() {
+    let test = TestContext::new();
+    let writes = test.reconcile::<Tenants>(&finalized()).await;
+    let expected = [
+        "POST namespaces",
+        "PATCH namespaces/acme-mcp",
+        "PATCH rolebindings/mcp-fleet-operator",
+        "PATCH rolebindings/mcp-fleet-operator",
+        "POST secrets",
+        "PATCH resourcequotas/mcp-fleet",
+        "PATCH resourcequotas/mcp-fleet",
+        "PATCH limitranges/mcp-fleet",
+        "PATCH networkpolicies/default-deny",
+        "PATCH networkpolicies/gateway",
+        "POST secrets",
+        "PATCH serviceaccounts/gateway",
+        "PATCH services/gateway",
+        "PATCH poddisruptionbudgets/gateway",
+        "PATCH deployments/gateway",
+        "PUT mcptenants/acme/status",
+    ];
+    assert_eq!(writes, expected);
+    assert_eq!(test.condition(TENANT, "Ready"), ("False".into(), "GatewayUnavailable".into()));
+    assert_eq!(test.api.take_events(), ["NamespaceCreated"]);
+    // Nothing changed, so nothing is written.
+    let status = test.api.get(TENANT).unwrap()["status"].clone();
+    let again = MCPTenant { status: serde_json::from_value(status).unwrap(), ..finalized() };
+    assert_eq!(test.reconcile::<Tenants>(&again).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_rejected_tenant_only_gets_a_status() {
+    let test = TestContext::new();
+    test.api.insert(RUNTIME_NAMESPACE, json!({"metadata": {"name": "acme-mcp"}}));
+    assert_eq!(test.reconcile::<Tenants>(&finalized()).await, ["PUT mcptenants/acme/status"]);
+    assert_eq!(test.condition(TENANT, "Ready"), ("False".into(), "NamespaceNotAdoptable".into()));
+    assert_eq!(test.condition(TENANT, "Stalled").0, "True");
+}
+
+/// A tenant whose objects exist and whose status says that it is ready.
+async fn ready() -> (TestContext, MCPTenant) {
+    let test = TestContext::new();
+    test.reconcile::<Tenants>(&finalized()).await;
+    test.api.take_events();
+    let mut tenant = finalized();
+    let ready = NewCondition::yes(ConditionType::Ready, ConditionReason::Reconciled, "");
+    let time = Time(Timestamp::UNIX_EPOCH);
+    let conditions = merge(&[], &[ready], tenant.metadata.generation, &time);
+    tenant.status = Some(MCPTenantStatus { observed_generation: Some(1), conditions, ..Default::default() });
+    (test, tenant)
+}
+
+#[tokio::test]
+async fn an_object_that_someone_deleted_is_restored_and_reported() {
+    let (test, tenant) = ready().await;
+    test.api.remove(DENY);
+    assert!(test.reconcile::<Tenants>(&tenant).await.contains(&"PATCH networkpolicies/default-deny".into()));
+    assert!(test.api.take_events().contains(&"PutBack".into()));
+}
+
+#[tokio::test]
+async fn an_edit_of_the_spec_is_applied_but_not_reported_as_tampering() {
+    let (test, mut tenant) = ready().await;
+    tenant.metadata.generation = Some(2);
+    tenant.spec.hard.insert("pods".into(), Quantity("30".into()));
+    assert!(test.reconcile::<Tenants>(&tenant).await.contains(&"PATCH resourcequotas/mcp-fleet".into()));
+    assert!(!test.api.take_events().contains(&"PutBack".into()), "the operator's own change was reported");
+}
+
+#[tokio::test]
+async fn a_deleted_tenant_waits_for_its_pods_and_then_releases_the_finalizer() {
+    let (test, mut tenant) = ready().await;
+    let pod = format!("{RUNTIME_NAMESPACE}/pods/gateway-1");
+    test.api.insert(&pod, json!({"metadata": {"name": "gateway-1"}}));
+    tenant.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    let labels = labels::of_tenant("gateway", "acme", "u-1");
+    test.add_owned("Deployment", "acme-mcp", "gateway", labels);
+    assert_eq!(test.reconcile::<Tenants>(&tenant).await, ["PATCH deployments/gateway", "PUT mcptenants/acme/status"]);
+    assert_eq!(test.condition(TENANT, "Ready"), ("False".into(), "Terminating".into()));
+
+    test.api.remove(&pod);
+    let writes = test.reconcile::<Tenants>(&tenant).await;
+    let position = |write: &str| writes.iter().position(|found| found == write).unwrap_or_else(|| panic!("{writes:?}"));
+    assert!(position("DELETE secrets/gateway-tls") < position("DELETE namespaces/acme-mcp"));
+    assert_eq!(position("PATCH mcptenants/acme"), writes.len() - 1, "{writes:?}");
+}

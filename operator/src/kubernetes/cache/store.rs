@@ -1,0 +1,167 @@
+//! One store of the cache: the watch that fills it, and the changes that are announced once the store has them.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use kube::core::ObjectMeta;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{WatchStreamExt, reflector};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::broadcast;
+
+use super::Change;
+use super::guard::{Guarded, GuardedKind};
+use super::objects::Objects;
+use crate::kubernetes::labels::Labels;
+
+/// What a change says about an object.
+#[derive(Clone, Debug)]
+pub(super) struct Changed {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) labels: Labels,
+}
+
+/// Returns a store of all objects that match `config`, and the watch that fills it.
+pub(super) fn store<K, F>(
+    client: &Client,
+    changes: &broadcast::Sender<Change>,
+    config: watcher::Config,
+    change: F,
+) -> (reflector::Store<K>, BoxFuture<'static, ()>)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    F: Fn(Changed) -> Change + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let watch = watcher(Api::<K>::all(client.clone()), config).default_backoff();
+    let stream = reflector(writer, watch.modify(|object| strip(object.meta_mut())));
+    (store, announce(stream, changes.clone(), change).boxed())
+}
+
+/// Returns all objects of a kind that match `config`, whether they can be read or not, and the watch that keeps them
+/// current.
+pub(super) fn guarded_store<K, F>(
+    client: &Client,
+    changes: &broadcast::Sender<Change>,
+    config: watcher::Config,
+    change: F,
+) -> (Objects<K>, BoxFuture<'static, ()>)
+where
+    K: GuardedKind,
+    F: Fn(Changed) -> Change + Send + Sync + 'static,
+{
+    let (objects, mut writer) = Objects::new();
+    let watch = watcher(Api::<Guarded<K>>::all(client.clone()), config).default_backoff();
+    let stream = watch.modify(|object| object.strip(strip)).map(move |event| event.map(|event| writer.apply(event)));
+    (objects, announce(stream, changes.clone(), change).boxed())
+}
+
+/// Removes what the operator never reads, and what users can fill with 256 KiB an object. A status that is written with
+/// the stripped object does not remove it: on a status update the API server ignores most metadata.
+fn strip(metadata: &mut ObjectMeta) {
+    (metadata.managed_fields, metadata.annotations) = (None, None);
+}
+
+/// Follows a reflector and announces each change after the store has it. After a full list these are all objects in it,
+/// and all objects that were known before and are gone.
+async fn announce<K, S, F>(stream: S, changes: broadcast::Sender<Change>, change: F)
+where
+    K: Resource<DynamicType = ()> + 'static,
+    S: futures::Stream<Item = Result<Event<K>, watcher::Error>> + Send,
+    F: Fn(Changed) -> Change + Send + Sync,
+{
+    // Fails before the first subscriber.
+    let send = |change: Change| drop(changes.send(change));
+    let describe = |object: &K| {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let key = (namespace.clone(), name.clone());
+        (key, (Version::of(object), change(Changed { namespace, name, labels: object.labels().clone() })))
+    };
+    let (mut known, mut listed) = (HashMap::new(), HashMap::new());
+    futures::pin_mut!(stream);
+    while let Some(event) = stream.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(object)) => {
+                let (key, described) = describe(&object);
+                listed.insert(key, described);
+            }
+            Ok(Event::InitDone) => {
+                known.retain(|key, _| !listed.contains_key(key));
+                for (_, (_, gone)) in known.drain() {
+                    send(gone);
+                }
+                known = std::mem::take(&mut listed);
+                for (_, change) in known.values() {
+                    send(change.clone());
+                }
+            }
+            Ok(Event::Apply(object)) => {
+                let (key, (version, change)) = describe(&object);
+                let before = known.insert(key, (version.clone(), change.clone()));
+                if version.is_none() || before.is_none_or(|(before, _)| before != version) {
+                    send(change);
+                }
+            }
+            Ok(Event::Delete(object)) => {
+                let (key, (_, change)) = describe(&object);
+                known.remove(&key);
+                send(change);
+            }
+            Err(error) => log_interruption(&error, K::kind(&()).as_ref()),
+        }
+    }
+}
+
+/// Logs that a watch was interrupted. The watcher resumes it.
+pub(super) fn log_interruption(error: &watcher::Error, kind: &str) {
+    tracing::warn!(error = error as &dyn std::error::Error, kind, "a watch was interrupted and is resumed");
+}
+
+/// The part of an object whose changes matter to others; status does not. None for kinds without generations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Version {
+    uid: Option<String>,
+    generation: i64,
+    is_being_deleted: bool,
+    finalizers: Vec<String>,
+}
+
+impl Version {
+    fn of<K: Resource>(object: &K) -> Option<Self> {
+        Some(Self {
+            uid: object.uid(),
+            generation: object.meta().generation?,
+            is_being_deleted: object.meta().deletion_timestamp.is_some(),
+            finalizers: object.finalizers().to_vec(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Service;
+
+    use super::*;
+
+    #[test]
+    fn a_store_holds_no_annotations_and_no_field_managers() {
+        let mut service: Service = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "files", "annotations": {"note": "long"}, "managedFields": [{"manager": "kubectl"}],
+                "labels": {"team": "acme"}, "finalizers": ["mcp-fleet.dev/teardown"]},
+            "spec": {"clusterIP": "10.96.0.9"},
+        }))
+        .unwrap();
+        strip(&mut service.metadata);
+        let left = serde_json::to_value(&service).unwrap();
+        assert_eq!(
+            left["metadata"],
+            serde_json::json!({"name": "files", "labels": {"team": "acme"}, "finalizers": ["mcp-fleet.dev/teardown"]})
+        );
+        assert_eq!(left["spec"]["clusterIP"], "10.96.0.9");
+    }
+}

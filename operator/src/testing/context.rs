@@ -1,0 +1,100 @@
+//! A context whose cache and API server a test fills.
+
+use std::sync::Arc;
+
+use clap::Parser as _;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::Event;
+use mcp_fleet_crds::MCPTenant;
+use serde_json::json;
+
+use super::{FakeApi, Write};
+use crate::config::Config;
+use crate::context::Context;
+use crate::controllers::Controller;
+use crate::credentials::ca::Authority;
+use crate::credentials::revocation::Revocations;
+use crate::credentials::tokens::KeyStore;
+use crate::kubernetes::cache::{Cache, CacheWriters, Key, Meta, OPERATOR_BINDING};
+use crate::kubernetes::events::Events;
+use crate::kubernetes::labels::{self, Labels};
+use crate::kubernetes::leader::Leadership;
+use crate::shared_state::SharedState;
+use crate::telemetry::Metrics;
+
+/// A context for reconciles, its fake API server, and the writers of its cache.
+pub(crate) struct TestContext {
+    pub ctx: Arc<Context>,
+    pub api: FakeApi,
+    writers: CacheWriters,
+}
+
+impl TestContext {
+    /// Returns a context with an empty cache and an empty API server.
+    pub(crate) fn new() -> Self {
+        let api = FakeApi::default();
+        let client = api.client();
+        let config = Config::parse_from([
+            "operator",
+            "--mcp-pod-image=mcp-fleet.local/mcp-pod:dev",
+            "--service-address=10.96.0.77",
+        ]);
+        let (certificate, key) = Authority::generate(Timestamp::now()).unwrap();
+        let (cache, writers) = Cache::writable();
+        let ctx = Context {
+            ca: Arc::new(Authority::from_pem(&certificate, &key).unwrap()),
+            keys: KeyStore::new(client.clone(), &config.namespace),
+            revocations: Revocations::new(client.clone(), &config.namespace),
+            events: Events::new(client.clone(), &config.pod_name),
+            shared_state: Arc::new(SharedState::default()),
+            cache,
+            leadership: Leadership::channel().1,
+            metrics: Metrics::new().unwrap(),
+            client,
+            config: Arc::new(config),
+        };
+        Self { ctx: Arc::new(ctx), api, writers }
+    }
+
+    /// Puts a tenant into the cache, with both of its namespaces prepared.
+    pub(crate) fn add_tenant(&mut self, tenant: &MCPTenant) {
+        let (name, uid) = (tenant.metadata.name.clone().unwrap(), tenant.metadata.uid.clone().unwrap());
+        let runtime = tenant.runtime_namespace();
+        self.add_namespace(&tenant.spec.namespace.name, &[(labels::TENANT.to_owned(), name.clone())].into());
+        self.add_namespace(&runtime, &labels::of_tenant("runtime", &name, &uid));
+        for namespace in [&tenant.spec.namespace.name, &runtime] {
+            self.add_owned("RoleBinding", namespace, OPERATOR_BINDING, labels::of_tenant("access", &name, &uid));
+        }
+        self.add_owned("NetworkPolicy", &runtime, "default-deny", labels::of_tenant("network", &name, &uid));
+        self.writers.tenants.put(tenant.clone());
+    }
+
+    /// Puts an object into the cache's index of objects that the operator made.
+    pub(crate) fn add_owned(&self, kind: &str, namespace: &str, name: &str, labels: Labels) {
+        let key = Key { kind: kind.into(), namespace: namespace.into(), name: name.into() };
+        self.ctx.cache.owned.put(key, Meta { uid: format!("uid-of-{name}"), labels });
+    }
+
+    /// Reconciles an object. Returns what that wrote, except Events.
+    pub(crate) async fn reconcile<C: Controller>(&self, object: &C::Kind) -> Vec<String> {
+        C::reconcile(Arc::new(object.clone()), self.ctx.clone()).await.unwrap();
+        self.api.take_writes().iter().map(Write::short).collect()
+    }
+
+    /// Returns status and reason of a condition that was written to the object at `path`.
+    pub(crate) fn condition(&self, path: &str, kind: &str) -> (String, String) {
+        let object = self.api.get(path).expect("no status was written");
+        let conditions = object["status"]["conditions"].as_array().unwrap();
+        let condition = conditions.iter().find(|condition| condition["type"] == kind).unwrap();
+        let field = |name: &str| condition[name].as_str().unwrap().to_owned();
+        (field("status"), field("reason"))
+    }
+
+    fn add_namespace(&mut self, name: &str, labels: &Labels) {
+        let value = json!({"metadata": {"name": name, "labels": labels}});
+        let namespace: PartialObjectMeta<Namespace> = serde_json::from_value(value).unwrap();
+        self.writers.namespaces.apply_watcher_event(&Event::Apply(namespace));
+    }
+}

@@ -1,0 +1,7 @@
+//! Support for tests that drive a whole reconcile: a fake API server, and a context whose cache the test fills.
+
+mod api;
+mod context;
+
+pub(crate) use api::{FakeApi, Write};
+pub(crate) use context::TestContext;
