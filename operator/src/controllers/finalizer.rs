@@ -67,6 +67,9 @@ where
         Err(finalizer::Error::RemoveFinalizer(kube::Error::Api(status))) if status.is_not_found() => {
             Ok(Action::await_change())
         }
+        // The API server removed it, and only its answer cannot be read: the object was torn down without the fields that
+        // cannot be read.
+        Err(finalizer::Error::RemoveFinalizer(kube::Error::SerdeError(_))) => Ok(Action::await_change()),
         Err(finalizer::Error::AddFinalizer(source) | finalizer::Error::RemoveFinalizer(source)) => {
             Err(ReconcileError::Finalizer(source))
         }

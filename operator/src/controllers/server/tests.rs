@@ -88,3 +88,19 @@ async fn an_object_that_a_server_no_longer_declares_is_deleted() {
     let deleted: Vec<_> = writes.iter().filter(|write| write.starts_with("DELETE")).collect();
     assert_eq!(deleted, ["DELETE deployments/mcp-files"]);
 }
+
+#[tokio::test]
+async fn a_server_that_cannot_be_read_is_torn_down() {
+    let test = with_tenant();
+    let mut server = server();
+    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    server.metadata.deletion_timestamp =
+        Some(serde_json::from_value(serde_json::json!("2026-11-22T12:00:00Z")).unwrap());
+    let mut stored = serde_json::to_value(&server).unwrap();
+    stored["spec"]["source"]["type"] = "Odd".into();
+    test.api.insert(SERVER, stored);
+    test.add_owned("StatefulSet", "acme-mcp", "mcp-files", checked().labels());
+    let writes = test.reconcile::<Servers>(&server).await;
+    assert_eq!(writes.last().map(String::as_str), Some("PATCH mcpservers/files"), "{writes:?}");
+    assert!(writes.contains(&"DELETE statefulsets/mcp-files".to_owned()), "{writes:?}");
+}
