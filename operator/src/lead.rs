@@ -120,6 +120,11 @@ mod tests {
     use crate::kubernetes::cache::testing::WatchedApi;
     use crate::kubernetes::leader::Leadership;
 
+    async fn becomes(candidacy: &mut tokio::sync::watch::Receiver<bool>, candidate: bool) {
+        let changed = candidacy.wait_for(|now| *now == candidate);
+        tokio::time::timeout(Duration::from_mins(10), changed).await.expect("the candidacy did not change").unwrap();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_leader_that_cannot_prove_freshness_gives_up_the_lease() {
         let api = WatchedApi::default();
@@ -136,7 +141,7 @@ mod tests {
 
             api.fail_proofs(true);
             let failing = Instant::now();
-            is_candidate.wait_for(|is_candidate| !*is_candidate).await.unwrap();
+            becomes(&mut is_candidate, false).await;
             let took = failing.elapsed().as_secs();
             assert!((6..20).contains(&took), "after {took} seconds");
             assert!(shared.policies.leader_state().is_none(), "what only a leader does goes on");
@@ -145,7 +150,7 @@ mod tests {
             elected.send_replace(false);
             api.fail_proofs(false);
             let released = Instant::now();
-            is_candidate.wait_for(|is_candidate| *is_candidate).await.unwrap();
+            becomes(&mut is_candidate, true).await;
             let took = released.elapsed().as_secs();
             assert!((6..10).contains(&took), "after {took} seconds");
 
@@ -154,10 +159,10 @@ mod tests {
             for _ in 0..3 {
                 api.fail_proofs(true);
                 elected.send_replace(true);
-                is_candidate.wait_for(|is_candidate| !*is_candidate).await.unwrap();
+                becomes(&mut is_candidate, false).await;
                 elected.send_replace(false);
                 let released = Instant::now();
-                is_candidate.wait_for(|is_candidate| *is_candidate).await.unwrap();
+                becomes(&mut is_candidate, true).await;
                 pauses.push(released.elapsed().as_secs());
             }
             assert!(pauses[0] >= 26 && pauses[2] >= 86 && pauses[2] > pauses[0], "{pauses:?}");

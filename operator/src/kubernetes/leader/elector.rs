@@ -288,28 +288,33 @@ mod tests {
         leadership.watch()
     }
 
+    async fn becomes(leadership: &mut watch::Receiver<bool>, leads: bool) {
+        let changed = leadership.wait_for(|now| *now == leads);
+        tokio::time::timeout(Duration::from_mins(5), changed).await.expect("leadership did not change").unwrap();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_leader_that_withdraws_hands_over_until_it_runs_again() {
         let api = LeaseApi::default();
         let (sick, healthy) = (Candidacy::default(), Candidacy::default());
         let mut first = start(&api, "first", &sick);
-        first.wait_for(|leads| *leads).await.unwrap();
+        becomes(&mut first, true).await;
         let mut second = start(&api, "second", &healthy);
         tokio::time::sleep(Duration::from_secs(4)).await;
         assert!(!*second.borrow());
 
         let withdrawn = tokio::time::Instant::now();
         sick.withdraw();
-        first.wait_for(|leads| !*leads).await.unwrap();
-        second.wait_for(|leads| *leads).await.unwrap();
+        becomes(&mut first, false).await;
+        becomes(&mut second, true).await;
         assert!(withdrawn.elapsed() <= Duration::from_secs(2), "took {:?}", withdrawn.elapsed());
         assert_eq!(api.holder().as_deref(), Some("second"));
 
         healthy.withdraw();
-        second.wait_for(|leads| !*leads).await.unwrap();
+        becomes(&mut second, false).await;
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(api.holder().as_deref(), Some(""), "neither is a candidate");
         sick.renew();
-        first.wait_for(|leads| *leads).await.unwrap();
+        becomes(&mut first, true).await;
     }
 }
