@@ -73,8 +73,8 @@ async fn until_unfit(ctx: &Context) {
 /// Waits until another replica had the time to take the Lease, and then until this one can prove again that its cache is
 /// current, or for `pause` at the most.
 ///
-/// Of two replicas that cannot prove it, each leads for a few seconds after every pause, so that somebody leads as soon as
-/// proofs succeed for the leader alone.
+/// If no replica can prove it, each still leads for a few seconds after every pause: what the leader repairs may be what
+/// keeps proofs from succeeding.
 async fn stand_aside(ctx: &Context, leadership: &mut tokio::sync::watch::Receiver<bool>, pause: Duration) {
     // An error means that the election has ended.
     let _ = leadership.wait_for(|leads| !*leads).await;
@@ -154,7 +154,7 @@ mod tests {
             let took = released.elapsed().as_secs();
             assert!((6..10).contains(&took), "after {took} seconds");
 
-            // Without a proof, the pause has to do, and the next one is longer.
+            // While proofs fail, only the pause ends, and each is longer than the last.
             let mut pauses = Vec::new();
             for _ in 0..3 {
                 api.fail_proofs(true);

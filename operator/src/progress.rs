@@ -1,4 +1,4 @@
-//! Progress of the main loops, for the liveness probe. A loop that hangs cannot say so, so each reports that it runs.
+//! Progress of the main loops, for the liveness probe. Each loop reports its rounds, because one that hangs reports nothing.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

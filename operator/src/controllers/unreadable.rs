@@ -96,7 +96,7 @@ async fn report_kind<K: GuardedKind>(
             // The cache gets the newer version, or learns that the object is gone.
             Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => complete = false,
             Err(error) if is_permanent(&error) => {
-                // Without a status, the Event has to do.
+                // The Event then is the only report.
                 let (kind, name) = (K::kind(&()), object.name_any());
                 tracing::error!(%kind, name, error = error::chain(&error), "failed to report an unreadable object");
                 announce(ctx, &object, message(&object)).await;

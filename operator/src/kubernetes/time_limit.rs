@@ -1,4 +1,6 @@
-//! A time limit for every call to the API server. kube's `read_timeout` would also end watches that are only quiet, so the limit is a layer that tells them apart.
+//! A time limit for every call to the API server.
+//!
+//! kube's `read_timeout` would also end watches that are only quiet, so the limit is a layer that distinguishes them.
 
 use std::task::{Context, Poll};
 use std::time::Duration;

@@ -19,7 +19,8 @@ pub(super) fn spend_limit(compilation: &Compilation<'_>) -> Option<(Budget, Curr
     Some((budget.clone(), policy.currency.clone()?))
 }
 
-/// Returns whether the tenant is suspended although its `suspend` does not say so in a form that can be read.
+/// Returns whether a tenant that cannot be read is suspended, even if a readable `suspend` is false: it was suspended
+/// before, or `suspend` itself cannot be read.
 pub(super) fn is_tenant_suspended(compilation: &Compilation<'_>) -> bool {
     compilation.inputs.unreadable.tenant.as_ref().is_some_and(|tenant| {
         tenant.with_field("suspend").is_none() || compilation.previous.is_none_or(|previous| previous.policy.suspended)
