@@ -67,7 +67,7 @@ async fn absent_fields_get_the_documented_defaults() {
         .await
         .unwrap();
     let expected = json!({"namespace": {"name": "acme", "adoptionPolicy": "Labelled", "deletionPolicy": "Retain"},
-        "podSecurity": "Restricted", "traffic": {}, "images": {"referencePolicy": "Digest"},
+        "podSecurity": "Restricted", "traffic": {}, "images": {"referencePolicy": "Digest"}, "workspaces": {"reattach": "Never"},
         "credentials": {"lifetime": "1h", "overlap": "10m"}, "policy": {"staleAfter": {"read": "1m", "write": "15s"}},
         "suspend": false});
     assert_eq!(tenant["spec"], expected);

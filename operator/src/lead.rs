@@ -20,7 +20,7 @@ use crate::shared_state::Fitness;
 use crate::{control_server, controllers, ledger};
 
 /// How long gateways may take to find a new leader before their absence is reported in status.
-const WARM_UP_TIME: Duration = Duration::from_secs(8);
+pub(crate) const WARM_UP_TIME: Duration = Duration::from_secs(8);
 /// How often a leader checks whether it is fit to lead.
 const FITNESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a replica that gave up the Lease does not run for it: at first, and at most. Jitter at most doubles both.

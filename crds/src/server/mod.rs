@@ -51,8 +51,8 @@ pub struct MCPServerSpec {
     #[serde(default = "default_replicas", deserialize_with = "integer::required")]
     #[schemars(range(min = 0, max = 16))]
     pub replicas: u32,
-    /// A persistent directory that the program may write to. It outlives the pods and is deleted with the MCPServer.
-    /// Cannot be added, changed or removed later. Absent: the program can write only to /tmp.
+    /// A persistent directory that the program may write to. It outlives the pods. Cannot be added or removed later.
+    /// Absent: the program can write only to /tmp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
     /// The catalogue of tools, at most 64. For callers, a tool that is not listed here does not exist.
@@ -141,7 +141,8 @@ pub struct Resources {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("self == oldSelf", "workspace cannot be changed; create another server instead"),
+    ("self.mountPath == oldSelf.mountPath && self.storage == oldSelf.storage",
+     "workspace.mountPath and workspace.storage cannot be changed; create another server instead"),
     ("!self.mountPath.contains('//') && !self.mountPath.contains('/.') && !self.mountPath.endsWith('/')",
      "workspace.mountPath must be normalised: no `//`, no component that begins with a dot, no slash at the end"),
     ("!['/mcp-fleet', '/proc', '/sys', '/dev', '/etc', '/tmp', '/var/run', '/run', '/bin', '/sbin', '/lib', '/lib64', '/usr'].exists(p, self.mountPath == p || self.mountPath.startsWith(p + '/'))",
@@ -149,12 +150,27 @@ pub struct Resources {
 ])))]
 pub struct Workspace {
     /// Absolute path at which the program sees the directory, such as /workspace. Must not be in a system directory
-    /// (/etc, /usr, /tmp and others) or in /mcp-fleet, and no component may begin with a dot.
+    /// (/etc, /usr, /tmp and others) or in /mcp-fleet, and no component may begin with a dot. Cannot be changed.
     #[schemars(length(min = 2, max = 256), regex(pattern = "^/[^:\\x00]+$"))]
     pub mount_path: String,
-    /// Size of the volume: a quantity such as 1Gi. The volume uses the cluster's default StorageClass.
+    /// Size of the volume: a quantity such as 1Gi. The volume uses the cluster's default StorageClass. Cannot be changed.
     #[schemars(with = "QuantitySchema")]
     pub storage: Quantity,
+    /// What happens to the volume claim when the MCPServer is deleted. Retain: it stays in the runtime namespace, and the
+    /// tenant's `workspaces.reattach` decides whether a new server of the same name gets it. Delete: it is deleted. If the
+    /// tenant is deleted, the claim is deleted in either case. Can be changed until the server is deleted. Default: Retain.
+    #[serde(default)]
+    pub retain: WorkspaceRetention,
+}
+
+/// What happens to a workspace when its server is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WorkspaceRetention {
+    /// Its volume claim stays in the runtime namespace.
+    #[default]
+    Retain,
+    /// Its volume claim is deleted.
+    Delete,
 }
 
 /// Limits on the duration, size and concurrency of calls to one server.

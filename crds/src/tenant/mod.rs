@@ -78,6 +78,9 @@ pub struct MCPTenantSpec {
     /// Container images that the tenant's servers may run. Default: none.
     #[serde(default)]
     pub images: Images,
+    /// Rules for the workspaces of the tenant's servers.
+    #[serde(default)]
+    pub workspaces: Workspaces,
     /// Lifetime and rotation of the tokens of managed principals.
     #[serde(default)]
     pub credentials: Credentials,
@@ -256,6 +259,27 @@ pub enum ReferencePolicy {
     Digest,
     /// By tag or by digest.
     Any,
+}
+
+/// Rules for the workspaces of a tenant's servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Workspaces {
+    /// Whether a new server gets the workspace that a deleted server of the same name retained. Never: it gets an empty
+    /// one. SameName: it gets the one that was retained last, with its data and its size; everyone who may create servers
+    /// in the tenant's namespace can then read that data. Decided once, when the server is created. Default: Never.
+    #[serde(default)]
+    pub reattach: Reattach,
+}
+
+/// Whether a new server gets the workspace that a deleted server retained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Reattach {
+    /// No: it gets an empty workspace.
+    #[default]
+    Never,
+    /// Yes, if the deleted server had the same name.
+    SameName,
 }
 
 /// Lifetime and rotation of the tokens of managed principals.

@@ -6,10 +6,12 @@ use kube::core::object::HasStatus;
 use serde_json::Value;
 
 use super::error::ReconcileError;
+use super::identity::ObjectId;
 use super::status::{HasConditions, is_ready_as_written};
 use crate::context::Context;
-use crate::kubernetes::apply::{Action, Rendered, apply, delete};
-use crate::kubernetes::cache::{Key, Meta, resource_of};
+use crate::kubernetes::apply::{Action, Rendered, apply};
+use crate::kubernetes::cache::{Key, Meta};
+use crate::kubernetes::deletion::{OwnerState, delete_owned};
 
 /// Applies the objects of one owner, the object that is reconciled.
 pub(crate) struct Applier<'a, K> {
@@ -53,17 +55,21 @@ where
         Ok(())
     }
 
-    /// Deletes those of the owned objects that were not applied.
+    /// Deletes those of the owned objects that were not applied, if the owner is still as it was reconciled. If it
+    /// changed, its next reconcile deletes them.
     pub(crate) async fn prune(self, owned: impl IntoIterator<Item = (Key, Meta)>) -> Result<(), ReconcileError> {
-        for (key, meta) in owned {
-            if self.applied.contains(&key) {
-                continue;
-            }
-            let Some(resource) = resource_of(&key.kind) else { continue };
-            tracing::info!(object = %key, "deleting an object that is no longer declared");
-            delete(&self.ctx.client, &resource, Some(&key.namespace), &key.name, Some(&meta.uid)).await?;
+        let undeclared: Vec<_> = owned.into_iter().filter(|(key, _)| !self.applied.contains(key)).collect();
+        if undeclared.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let (client, metadata) = (&self.ctx.client, self.owner.meta());
+        let ObjectId { name, uid } = ObjectId::of(metadata)?;
+        let state = OwnerState::read::<K>(client, metadata.namespace.as_deref(), &name, &uid).await?;
+        let Some(proof) = state.not_declared(metadata.generation) else {
+            tracing::info!("the cache lags behind, so nothing is deleted in this reconcile");
+            return Ok(());
+        };
+        Ok(delete_owned(client, &proof, undeclared).await?)
     }
 }
 

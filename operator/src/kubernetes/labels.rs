@@ -15,6 +15,8 @@ pub(crate) const SERVER_UID: &str = "mcp-fleet.dev/server-uid";
 pub(crate) const PRINCIPAL: &str = "mcp-fleet.dev/principal";
 /// UID of the principal.
 pub(crate) const PRINCIPAL_UID: &str = "mcp-fleet.dev/principal-uid";
+/// When the server of a retained volume claim was deleted, as `20261122T120000Z`.
+pub(crate) const RETAINED_SINCE: &str = "mcp-fleet.dev/retained-since";
 /// Purpose of an object: `gateway`, `server`, `access`, …
 pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
 /// Selector of every object that the operator made.

@@ -1,9 +1,11 @@
-//! Access to the Kubernetes API that is independent of the operator's own kinds: [`client`] talks to it, `apply` writes objects, `cache` holds
-//! them in memory, [`leader`] elects one replica, `events` reports to people, and `labels` marks and selects objects.
+//! Access to the Kubernetes API that is independent of the operator's own kinds: [`client`] connects to it, `apply`
+//! writes objects, `cache` holds them in memory, `deletion` deletes objects that are proven to be unwanted, [`leader`]
+//! elects one replica, `events` reports to people, and `labels` marks and selects objects.
 
 pub(crate) mod apply;
 pub(crate) mod cache;
 pub mod client;
+pub(crate) mod deletion;
 pub(crate) mod events;
 pub(crate) mod labels;
 pub mod leader;

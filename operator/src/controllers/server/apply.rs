@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::desired::Objects;
 use super::validate::Server;
+use super::workspace;
 use crate::context::Context;
 use crate::controllers::apply::Applier;
 use crate::controllers::enforcement::Enforcement;
@@ -38,6 +39,11 @@ pub(crate) async fn apply(
         request: objects.certificate.clone(),
     };
     ensure_tls(&ctx.client, &ctx.ca, &tls, Timestamp::now()).await?;
+    if let Some(claim) = server.workspace.as_ref().and_then(|volume| volume.claim.reattached.as_ref()) {
+        workspace::reattach(ctx, &server.runtime_namespace, &server.id, claim).await?;
+        let note = format!("the workspace is the retained volume claim {}", claim.name.as_deref().unwrap_or_default());
+        ctx.events.normal(object, "WorkspaceReattached", "Apply", note).await;
+    }
     let mut applier = Applier::new(ctx, object);
     applier.apply_all([&objects.policy, &objects.service]).await?;
     let workload = applier.apply(&objects.workload).await?;

@@ -1,10 +1,11 @@
-//! Step one: reads which tenant a server belongs to, and whether its runtime namespace is prepared. All of it is in the
-//! cache.
+//! Step one: reads which tenant a server belongs to, whether its runtime namespace is prepared, and what exists for its
+//! workspace.
 
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use mcp_fleet_crds::{MCPServer, MCPTenant};
 
+use super::workspace;
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::identity::{ObjectId, Owner};
@@ -20,13 +21,21 @@ pub(crate) struct Inputs {
     pub owner: Option<Owner>,
     /// Whether the runtime namespace exists with its restrictions, and the operator may write in it.
     pub prepared: bool,
+    /// What exists for its workspace; empty if it has none.
+    pub workspace: workspace::Found,
 }
 
 /// Reads the inputs of a server's reconcile.
-pub(crate) fn dereference(object: &MCPServer, ctx: &Context) -> Result<Inputs, ReconcileError> {
+pub(crate) async fn dereference(object: &MCPServer, ctx: &Context) -> Result<Inputs, ReconcileError> {
     let owner = Owner::of_namespace(&ctx.cache, &object.namespace().unwrap_or_default())?;
     let prepared = owner.as_ref().is_some_and(|owner| is_prepared(&ctx.cache, &owner.tenant));
-    Ok(Inputs { id: ObjectId::of(&object.metadata)?, owner, prepared })
+    let id = ObjectId::of(&object.metadata)?;
+    let is_mounted = object.spec.workspace.is_some() && object.metadata.deletion_timestamp.is_none();
+    let workspace = match &owner {
+        Some(owner) if prepared && is_mounted => workspace::read(ctx, &owner.tenant.runtime_namespace(), &id).await?,
+        _ => workspace::Found::default(),
+    };
+    Ok(Inputs { id, owner, prepared, workspace })
 }
 
 fn is_prepared(cache: &Cache, tenant: &MCPTenant) -> bool {

@@ -13,6 +13,7 @@ use crate::controllers::manifests::network::{scrape, tcp};
 use crate::controllers::manifests::pod::{container_security, pod_security, ports, probes};
 use crate::controllers::manifests::settings::Settings;
 use crate::controllers::manifests::tls_secret_name;
+use crate::controllers::teardown::claim_retention;
 use crate::credentials::ca::{LeafRequest, gateway_identity, server_identity};
 use crate::kubernetes::apply::Rendered;
 use crate::kubernetes::labels;
@@ -101,12 +102,12 @@ fn workload(server: &Server, settings: &Settings) -> Rendered {
     spec["serviceName"] = json!(server.object_name());
     // A pod that never became ready must not keep its successor from starting.
     spec["podManagementPolicy"] = json!("Parallel");
-    // The workspace lives as long as its MCPServer.
-    spec["persistentVolumeClaimRetentionPolicy"] = json!({"whenDeleted": "Delete", "whenScaled": "Retain"});
+    // A deletion of the StatefulSet must not delete the data. Only the teardown of the server does.
+    spec["persistentVolumeClaimRetentionPolicy"] = claim_retention();
     spec["volumeClaimTemplates"] = json!([{
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": "workspace", "labels": server.labels()},
+        "metadata": {"name": workspace.claim.template, "labels": server.labels()},
         "spec": {
             "accessModes": ["ReadWriteOnce"],
             "resources": {"requests": {"storage": workspace.storage}},
@@ -149,7 +150,7 @@ fn tool(server: &Server) -> Value {
         json!({"name": "tmp", "mountPath": "/tmp"}),
     ];
     if let Some(workspace) = &server.workspace {
-        mounts.push(json!({"name": "workspace", "mountPath": workspace.mount_path}));
+        mounts.push(json!({"name": workspace.claim.template, "mountPath": workspace.mount_path}));
     }
     let mut container = json!({
         "name": "tool",
@@ -201,8 +202,11 @@ fn literal(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mcp_fleet_crds::server::WorkspaceRetention;
+
     use super::*;
-    use crate::controllers::server::tests::checked;
+    use crate::controllers::server::tests::{checked, inputs, server};
+    use crate::controllers::server::validate::validate;
 
     fn yaml<'r>(objects: impl IntoIterator<Item = &'r Rendered>) -> String {
         let text = |object: &Rendered| serde_yaml_ng::to_string(&object.value).unwrap();
@@ -213,6 +217,22 @@ mod tests {
     fn a_server_with_a_workspace() {
         let Objects { certificate: _, policy, service, workload } = desired(&checked(), &Settings::example());
         insta::assert_snapshot!("with_workspace", yaml([&policy, &service, &workload]));
+    }
+
+    /// The teardown deletes or retains the claim, so the `StatefulSet` is the same for both values.
+    #[test]
+    fn a_stateful_set_never_owns_the_workspace() {
+        for retain in [WorkspaceRetention::Retain, WorkspaceRetention::Delete] {
+            let mut object = server();
+            object.spec.workspace.as_mut().unwrap().retain = retain;
+            let workload = workload(&validate(&object, &inputs()).unwrap(), &Settings::example());
+            let spec = &workload.value["spec"];
+            let claims = json!({
+                "retention": spec["persistentVolumeClaimRetentionPolicy"],
+                "templates": spec["volumeClaimTemplates"],
+            });
+            insta::assert_snapshot!("claims", serde_yaml_ng::to_string(&claims).unwrap());
+        }
     }
 
     #[test]

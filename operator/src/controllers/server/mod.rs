@@ -8,6 +8,7 @@ mod teardown;
 #[cfg(test)]
 pub(super) mod tests;
 mod validate;
+pub(super) mod workspace;
 
 use std::sync::Arc;
 
@@ -16,11 +17,11 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPServer;
 
-use super::Controller;
 use super::error::ReconcileError;
 use super::finalizer::with_finalizer;
 use super::manifests::settings::Settings;
 use super::outcome::Outcome;
+use super::{Controller, affected_by_policy};
 use crate::context::Context;
 use crate::kubernetes::cache::{Cache, Change, in_namespace, references, tenant_of_runtime};
 use crate::kubernetes::labels;
@@ -66,18 +67,14 @@ impl Controller for Servers {
         }
     }
 
-    fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPServer>> {
-        match change {
-            StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.servers, uid),
-            StateChange::Verdict(Kind::Server, uid) => references(cache.server_by_uid(uid)),
-            StateChange::Verdict(..) => vec![],
-        }
+    fn affected_by_state(ctx: &Context, change: &StateChange) -> Vec<ObjectRef<MCPServer>> {
+        affected_by_policy(ctx, &ctx.cache.servers, Kind::Server, change)
     }
 
     async fn reconcile(object: Arc<MCPServer>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
         let ctx = &*ctx;
         let api: Api<MCPServer> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
-        let validated = validate(&object, &dereference(&object, ctx)?);
+        let validated = validate(&object, &dereference(&object, ctx).await?);
         // Nothing was made for a server that was never accepted, so it needs no finalizer.
         let needs_finalizer = validated.is_ok() || object.metadata.deletion_timestamp.is_some();
         let reconcile = |object: Arc<MCPServer>| async move {
@@ -88,8 +85,10 @@ impl Controller for Servers {
                 }
                 Err(rejection) => Outcome::Rejected(rejection),
             };
-            status::write(ctx, &object, &outcome).await?;
-            outcome.next()
+            match status::write(ctx, &object, &outcome).await? {
+                Some(pause) => Ok(Action::requeue(pause)),
+                None => outcome.next(),
+            }
         };
         if needs_finalizer {
             with_finalizer(&api, object, reconcile, |object| async move { tear_down(&object, ctx).await }).await

@@ -1,42 +1,71 @@
-//! The teardown of a server: its pods end first, then what they were made with goes, and their network policy last.
+//! The teardown of a server: its pods end first, then the workspace is retained or deleted, then what the pods were made
+//! with goes, and their network policy last.
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::ApiResource;
+use jiff::Timestamp;
 use mcp_fleet_crds::MCPServer;
+use mcp_fleet_crds::server::WorkspaceRetention;
 
-use super::status;
-use super::validate::object_name;
+use super::{status, workspace};
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::finalizer::Teardown;
 use crate::controllers::identity::ObjectId;
-use crate::controllers::manifests::tls_secret_name;
 use crate::controllers::outcome::Outcome;
-use crate::controllers::teardown::{POD_CHECK_INTERVAL, has_pods, scale_to_zero};
-use crate::kubernetes::apply::delete;
-use crate::kubernetes::cache::resource_of;
+use crate::controllers::teardown::{POD_CHECK_INTERVAL, delete_secrets, has_pods, scale_to_zero};
+use crate::kubernetes::cache::{Cache, Key, Meta};
+use crate::kubernetes::deletion::{OwnerState, ProvenUnwanted, delete_owned};
 use crate::kubernetes::labels;
 
 /// Continues the teardown of a server.
 pub(super) async fn tear_down(object: &MCPServer, ctx: &Context) -> Result<Teardown, ReconcileError> {
     let ObjectId { name, uid } = ObjectId::of(&object.metadata)?;
-    // What is not in the cache is gone, or goes with its namespace. In other namespaces anybody can set our labels.
+    // In other namespaces than a runtime namespace anybody can set our labels.
     let mut owned = ctx.cache.owned.with_label(labels::SERVER_UID, &uid);
     owned.retain(|(key, _)| ctx.cache.is_runtime(&key.namespace));
+    // Without a runtime namespace nothing is left.
+    let Some(runtime) = runtime_namespace(object, &owned, &ctx.cache) else { return Ok(Teardown::Done) };
     scale_to_zero(ctx, &owned).await?;
-    if let Some((key, _)) = owned.first() {
-        if has_pods(ctx, &key.namespace, &format!("{}={uid}", labels::SERVER_UID)).await? {
-            status::write(ctx, object, &Outcome::Deleting("waiting for the pods to end")).await?;
-            return Ok(Teardown::Unfinished(POD_CHECK_INTERVAL));
-        }
-        let secrets = ApiResource::erase::<Secret>(&());
-        delete(&ctx.client, &secrets, Some(&key.namespace), &tls_secret_name(&object_name(&name)), None).await?;
+    if has_pods(ctx, &runtime, &format!("{}={uid}", labels::SERVER_UID)).await? {
+        status::write(ctx, object, &Outcome::Deleting("waiting for the pods to end")).await?;
+        return Ok(Teardown::Unfinished(POD_CHECK_INTERVAL));
     }
-    owned.sort_by_key(|(key, _)| key.kind == "NetworkPolicy");
-    for (key, meta) in owned {
-        if let Some(resource) = resource_of(&key.kind) {
-            delete(&ctx.client, &resource, Some(&key.namespace), &key.name, Some(&meta.uid)).await?;
-        }
+    let state = OwnerState::read::<MCPServer>(&ctx.client, object.metadata.namespace.as_deref(), &name, &uid).await?;
+    let Some(proof) = state.torn_down(object.metadata.generation) else {
+        tracing::info!("the cache lags behind, so nothing is deleted yet");
+        return Ok(Teardown::Unfinished(POD_CHECK_INTERVAL));
+    };
+    // The last spec of a server that is gone is unknown, so its workspace stays.
+    let discards = object.spec.workspace.as_ref().is_some_and(|it| it.retain == WorkspaceRetention::Delete)
+        && state.gone().is_none();
+    if discards {
+        workspace::discard(ctx, &runtime, &proof).await?;
+    } else {
+        retain_workspace(ctx, object, &runtime, &proof).await?;
     }
+    delete_secrets(ctx, &proof, &runtime, labels::SERVER_UID).await?;
+    delete_owned(&ctx.client, &proof, owned).await?;
     Ok(Teardown::Done)
+}
+
+/// Marks the volume claim of the server's workspace as retained, and reports where it is.
+async fn retain_workspace(
+    ctx: &Context,
+    object: &MCPServer,
+    runtime: &str,
+    proof: &ProvenUnwanted,
+) -> Result<(), ReconcileError> {
+    for claim in workspace::retain(ctx, runtime, proof, Timestamp::now()).await? {
+        let note = format!("the workspace stays in the volume claim {claim} in the namespace {runtime}");
+        ctx.events.normal(object, "WorkspaceRetained", "Delete", note).await;
+    }
+    Ok(())
+}
+
+/// Returns the runtime namespace in which the server's objects are; none if it does not exist.
+fn runtime_namespace(object: &MCPServer, owned: &[(Key, Meta)], cache: &Cache) -> Option<String> {
+    let of_tenant = || {
+        let tenant = cache.tenant_of_namespace(object.metadata.namespace.as_deref()?)?;
+        Some(tenant.runtime_namespace()).filter(|runtime| cache.is_runtime(runtime))
+    };
+    owned.first().map(|(key, _)| key.namespace.clone()).or_else(of_tenant)
 }

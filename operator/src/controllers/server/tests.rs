@@ -1,7 +1,14 @@
 //! Examples that the tests of the steps share, and reconciles against a fake API server.
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mcp_fleet_crds::server::WorkspaceRetention;
+use mcp_fleet_crds::tenant::Reattach;
+use serde_json::json;
+
 use super::dereference::Inputs;
 use super::validate::Server;
+use super::workspace::Found;
 use super::*;
 use crate::controllers::identity::{ObjectId, Owner};
 use crate::controllers::tenant::tests::tenant;
@@ -29,7 +36,12 @@ pub(super) fn server() -> MCPServer {
 pub(super) fn inputs() -> Inputs {
     let tenant = Arc::new(tenant());
     let owner = Owner { id: ObjectId { name: "acme".into(), uid: "u-1".into() }, tenant };
-    Inputs { id: ObjectId { name: "files".into(), uid: "s-1".into() }, owner: Some(owner), prepared: true }
+    Inputs {
+        id: ObjectId { name: "files".into(), uid: "s-1".into() },
+        owner: Some(owner),
+        prepared: true,
+        workspace: Found::default(),
+    }
 }
 
 pub(super) fn checked() -> Server {
@@ -80,6 +92,7 @@ async fn an_object_that_a_server_no_longer_declares_is_deleted() {
     let test = with_tenant();
     let mut server = server();
     server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    test.api.insert(SERVER, serde_json::to_value(&server).unwrap());
     // The server had no workspace before, and ran as a Deployment.
     test.add_owned("Deployment", "acme-mcp", "mcp-files", checked().labels());
     // Someone copied our labels to an object of their own.
@@ -87,6 +100,112 @@ async fn an_object_that_a_server_no_longer_declares_is_deleted() {
     let writes = test.reconcile::<Servers>(&server).await;
     let deleted: Vec<_> = writes.iter().filter(|write| write.starts_with("DELETE")).collect();
     assert_eq!(deleted, ["DELETE deployments/mcp-files"]);
+}
+
+const SET: &str = "/apis/apps/v1/namespaces/acme-mcp/statefulsets/mcp-files";
+const CLAIM: &str = "/api/v1/namespaces/acme-mcp/persistentvolumeclaims/workspace-s-1-mcp-files-0";
+
+/// A server that is being deleted, with a workspace and what was made for it.
+fn deleted(retain: WorkspaceRetention) -> (TestContext, MCPServer) {
+    let test = with_tenant();
+    let mut server = server();
+    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    server.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    server.spec.workspace.as_mut().unwrap().retain = retain;
+    test.api.insert(SERVER, serde_json::to_value(&server).unwrap());
+    let owner = [json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "mcp-files", "uid": "o-1"})];
+    let claim = json!({"metadata": {"name": "workspace-s-1-mcp-files-0", "labels": checked().labels(), "ownerReferences": owner}});
+    test.api.insert(CLAIM, claim);
+    test.add_owned("NetworkPolicy", "acme-mcp", "mcp-files", checked().labels());
+    test.add_owned("StatefulSet", "acme-mcp", "mcp-files", checked().labels());
+    (test, server)
+}
+
+#[tokio::test]
+async fn the_workspace_of_a_deleted_server_is_retained_and_marked() {
+    let (test, server) = deleted(WorkspaceRetention::Retain);
+    let expected = [
+        "PATCH statefulsets/mcp-files",
+        "PATCH persistentvolumeclaims/workspace-s-1-mcp-files-0",
+        "DELETE statefulsets/mcp-files",
+        "DELETE networkpolicies/mcp-files",
+        "PATCH mcpservers/files",
+    ];
+    assert_eq!(test.reconcile::<Servers>(&server).await, expected);
+    let metadata = test.api.get(CLAIM).unwrap()["metadata"].clone();
+    assert!(metadata["labels"][labels::RETAINED_SINCE].is_string());
+    assert!(metadata["ownerReferences"].is_null(), "the claim would go with its StatefulSet");
+    assert_eq!(test.api.take_events(), ["WorkspaceRetained"]);
+}
+
+#[tokio::test]
+async fn a_workspace_with_retain_delete_is_deleted_with_its_server() {
+    let (test, server) = deleted(WorkspaceRetention::Delete);
+    let writes = test.reconcile::<Servers>(&server).await;
+    assert!(writes.contains(&"DELETE persistentvolumeclaims/workspace-s-1-mcp-files-0".into()), "{writes:?}");
+}
+
+#[tokio::test]
+async fn a_teardown_deletes_nothing_while_the_cache_lags() {
+    let (test, server) = deleted(WorkspaceRetention::Delete);
+    // Someone changed `retain` at the last moment, and the cache does not have the change yet.
+    let mut newer = serde_json::to_value(&server).unwrap();
+    newer["metadata"]["generation"] = json!(2);
+    newer["spec"]["workspace"]["retain"] = json!("Retain");
+    test.api.insert(SERVER, newer);
+    assert_eq!(test.reconcile::<Servers>(&server).await, ["PATCH statefulsets/mcp-files"]);
+}
+
+#[tokio::test]
+async fn the_workspace_of_a_server_that_is_gone_always_stays() {
+    let (test, server) = deleted(WorkspaceRetention::Delete);
+    test.api.remove(SERVER);
+    let writes = test.reconcile::<Servers>(&server).await;
+    assert!(!writes.iter().any(|write| write.starts_with("DELETE persistentvolumeclaims")), "{writes:?}");
+}
+
+#[tokio::test]
+async fn a_new_server_of_the_same_name_does_not_see_a_retained_workspace() {
+    let test = with_tenant();
+    assert_eq!(claim_of_a_new_server(&test).await, "workspace-s-2");
+}
+
+#[tokio::test]
+async fn a_new_server_of_the_same_name_gets_the_workspace_if_the_tenant_allows_it() {
+    let mut tenant = tenant();
+    tenant.spec.workspaces.reattach = Reattach::SameName;
+    let mut test = TestContext::new();
+    test.add_tenant(&tenant);
+    assert_eq!(claim_of_a_new_server(&test).await, "workspace-s-1");
+    let labels = test.api.get(CLAIM).unwrap()["metadata"]["labels"].clone();
+    assert_eq!((&labels[labels::SERVER_UID], &labels[labels::RETAINED_SINCE]), (&json!("s-2"), &json!(null)));
+}
+
+/// Kubernetes refuses to change the claim templates of a `StatefulSet`.
+#[tokio::test]
+async fn an_existing_stateful_set_keeps_its_claim_template() {
+    let test = with_tenant();
+    let templates = json!([{"metadata": {"name": "workspace"}}]);
+    let spec = json!({"selector": {}, "template": {}, "volumeClaimTemplates": templates});
+    test.api.insert(SET, json!({"metadata": {"name": "mcp-files", "labels": checked().labels()}, "spec": spec}));
+    let mut server = server();
+    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    assert!(test.reconcile::<Servers>(&server).await.contains(&"PATCH statefulsets/mcp-files".into()));
+    let set = test.api.get(SET).unwrap();
+    assert_eq!(set["spec"]["volumeClaimTemplates"][0]["metadata"]["name"], "workspace");
+    assert_eq!(set["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"], "Retain");
+}
+
+/// Reconciles a new server while a claim of a former one is retained. Returns the name of the new claim template.
+async fn claim_of_a_new_server(test: &TestContext) -> String {
+    let mut labels = checked().labels();
+    labels.insert(labels::RETAINED_SINCE.into(), "20261101T000000Z".into());
+    test.api.insert(CLAIM, json!({"metadata": {"name": "workspace-s-1-mcp-files-0", "labels": labels}}));
+    let mut server = server();
+    (server.metadata.uid, server.metadata.finalizers) = (Some("s-2".into()), Some(vec![FINALIZER.into()]));
+    test.reconcile::<Servers>(&server).await;
+    let set = test.api.get(SET).unwrap();
+    set["spec"]["volumeClaimTemplates"][0]["metadata"]["name"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@
 
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::condition::ConditionReason;
-use mcp_fleet_crds::server::{EnvVar, Resources, Workspace};
+use mcp_fleet_crds::server::{EnvVar, Resources};
 
 use super::dereference::Inputs;
+use super::workspace::{Volume, choose};
 use crate::controllers::identity::ObjectId;
 use crate::controllers::outcome::{Rejection, Until};
 use crate::kubernetes::labels::{self, Labels};
@@ -23,7 +24,7 @@ pub(crate) struct Server {
     pub command: Vec<String>,
     pub env: Vec<EnvVar>,
     pub resources: Option<Resources>,
-    pub workspace: Option<Workspace>,
+    pub workspace: Option<Volume>,
     pub replicas: u32,
 }
 
@@ -84,7 +85,11 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
         command: stdio.command.clone(),
         env: stdio.env.clone(),
         resources: stdio.resources.clone(),
-        workspace: object.spec.workspace.clone(),
+        workspace: object.spec.workspace.as_ref().map(|workspace| Volume {
+            mount_path: workspace.mount_path.clone(),
+            storage: workspace.storage.clone(),
+            claim: choose(&inputs.id, &inputs.workspace, owner.tenant.spec.workspaces.reattach),
+        }),
         replicas: object.spec.replicas,
     })
 }

@@ -1,10 +1,13 @@
 //! Step four: applies what a tenant's namespaces hold.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, ResourceQuota};
 use kube::Api;
-use kube::api::{ApiResource, ObjectMeta, PostParams};
-use mcp_fleet_crds::MCPTenant;
+use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
+use mcp_fleet_crds::budget::Spending;
+use mcp_fleet_crds::{MCPServer, MCPTenant};
 use serde_json::Value;
 
 use super::dereference::{Found, Inputs};
@@ -12,13 +15,16 @@ use super::desired::{DEPLOYMENT, Objects};
 use super::validate::{CREATED_FOR, Tenant};
 use crate::context::Context;
 use crate::controllers::apply::Applier;
+use crate::controllers::budget::budget_state;
 use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::manifests::tls_secret_name;
+use crate::controllers::server::workspace;
+use crate::controllers::teardown::scale_to_zero;
 use crate::credentials::ca::{TlsSecret, ensure_tls};
 use crate::kubernetes::FIELD_MANAGER;
-use crate::kubernetes::apply::delete;
 use crate::kubernetes::cache::{Cache, Key, Meta};
+use crate::kubernetes::deletion::{OwnerState, delete_owned};
 use crate::kubernetes::labels;
 use crate::shared_state::verdict::Kind;
 
@@ -31,6 +37,8 @@ pub(crate) struct Applied {
     /// The live Deployment of the gateway.
     pub gateway: Value,
     pub enforcement: Enforcement,
+    /// Spend against the tenant's `spendLimit`; none if it is not known yet.
+    pub spending: Option<Spending>,
 }
 
 /// Applies the objects of a tenant, and deletes what it no longer declares.
@@ -65,8 +73,10 @@ pub(crate) async fn apply(
     applier.apply_all(&objects.gateway).await?;
     let gateway = applier.apply(&objects.deployment).await?;
     applier.prune(prunable(&ctx.cache, &tenant)).await?;
+    prune_orphans(ctx, &tenant).await?;
     let enforcement = Enforcement::read(&ctx.shared_state, &tenant.id.uid, Kind::Tenant, &tenant.id.uid);
-    Ok(Applied { tenant, quota, gateway, enforcement })
+    let spending = budget_state(ctx, &tenant.id.uid, &tenant.id.uid).map(|state| state.spending);
+    Ok(Applied { tenant, quota, gateway, enforcement, spending })
 }
 
 /// Creates the tenant's own namespace. It is created once, and belongs to the tenant from then on.
@@ -101,20 +111,55 @@ pub(super) async fn delete_quota(ctx: &Context, tenant: &Tenant, quota: &Value) 
     let text = |field: &str| quota["metadata"][field].as_str();
     let Some(name) = text("name") else { return Ok(()) };
     tracing::info!(namespace = tenant.namespace, "recreating the quota, so that Kubernetes counts it");
-    let resource = ApiResource::erase::<ResourceQuota>(&());
-    delete(&ctx.client, &resource, Some(&tenant.namespace), name, text("uid")).await?;
-    Ok(())
+    let preconditions = Preconditions { uid: text("uid").map(str::to_owned), resource_version: None };
+    let quotas: Api<ResourceQuota> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
+    match quotas.delete(name, &DeleteParams::default().preconditions(preconditions)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(source) => Err(ReconcileError::Api { verb: "delete the quota", source }),
+    }
 }
 
-/// Returns the objects that may go if they are not among the tenant's declared ones. Those of a server that exists are
-/// left to the server's controller.
+/// Returns the tenant's own objects, which may go if they are not among its declared ones. Those of servers are left to the
+/// servers' controller.
 fn prunable(cache: &Cache, tenant: &Tenant) -> Vec<(Key, Meta)> {
     let mut owned = cache.owned.with_label(labels::TENANT_UID, &tenant.id.uid);
     owned.retain(|(key, meta)| {
-        let of_server = meta.labels.get(labels::SERVER_UID).is_some_and(|uid| cache.has_server(uid));
-        !of_server && is_managed(key, &tenant.namespace, &tenant.runtime_namespace)
+        !meta.labels.contains_key(labels::SERVER_UID) && is_managed(key, &tenant.namespace, &tenant.runtime_namespace)
     });
     owned
+}
+
+/// Deletes the objects of servers that are gone, though no teardown ran for them: someone removed the finalizer.
+async fn prune_orphans(ctx: &Context, tenant: &Tenant) -> Result<(), ReconcileError> {
+    for ((uid, name), owned) in orphans(&ctx.cache, tenant) {
+        let state = OwnerState::read::<MCPServer>(&ctx.client, Some(&tenant.namespace), &name, &uid).await?;
+        let Some(proof) = state.gone() else {
+            tracing::info!(server = name, "the cache lags behind and does not hold a server yet; its objects stay");
+            continue;
+        };
+        scale_to_zero(ctx, &owned).await?;
+        // The last spec of the server is unknown, so its workspace stays.
+        workspace::retain(ctx, &tenant.runtime_namespace, &proof, Timestamp::now()).await?;
+        delete_owned(&ctx.client, &proof, owned).await?;
+    }
+    Ok(())
+}
+
+/// Returns the objects of servers that the cache does not hold, by UID and name of the server.
+fn orphans(cache: &Cache, tenant: &Tenant) -> BTreeMap<(String, String), Vec<(Key, Meta)>> {
+    let mut orphans: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (key, meta) in cache.owned.with_label(labels::TENANT_UID, &tenant.id.uid) {
+        let label = |name| meta.labels.get(name).cloned();
+        // In other namespaces anybody can set our labels.
+        if let (Some(uid), Some(name)) = (label(labels::SERVER_UID), label(labels::SERVER))
+            && key.namespace == tenant.runtime_namespace
+            && !cache.has_server(&uid)
+        {
+            orphans.entry((uid, name)).or_default().push((key, meta));
+        }
+    }
+    orphans
 }
 
 /// Whether the operator makes objects of that kind in that namespace. The labels of an object alone do not prove that it

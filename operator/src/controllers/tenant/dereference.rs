@@ -31,6 +31,8 @@ pub(crate) enum Found {
     Missing,
     /// The namespace exists.
     There {
+        /// UID of the namespace.
+        uid: String,
         /// Labels of the namespace.
         labels: Labels,
         /// Annotations of the namespace.
@@ -56,6 +58,7 @@ async fn namespace(ctx: &Context, name: &str) -> Result<Found, ReconcileError> {
     let api: Api<Namespace> = Api::all(ctx.client.clone());
     let found = api.get_metadata_opt(name).await.map_err(ReconcileError::api("read a namespace"))?;
     Ok(found.map_or(Found::Missing, |found| Found::There {
+        uid: found.metadata.uid.unwrap_or_default(),
         terminating: found.metadata.deletion_timestamp.is_some(),
         labels: found.metadata.labels.unwrap_or_default(),
         annotations: found.metadata.annotations.unwrap_or_default(),

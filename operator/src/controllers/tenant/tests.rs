@@ -10,7 +10,7 @@ use super::dereference::{Found, Inputs};
 use super::validate::Tenant;
 use super::*;
 use crate::controllers::identity::ObjectId;
-use crate::kubernetes::labels::FINALIZER;
+use crate::kubernetes::labels::{FINALIZER, Labels};
 use crate::testing::TestContext;
 
 pub(crate) fn tenant() -> MCPTenant {
@@ -42,6 +42,7 @@ pub(crate) fn checked() -> Tenant {
 }
 
 const TENANT: &str = "/apis/mcp-fleet.dev/v1alpha1/mcptenants/acme";
+const SERVER: &str = "/apis/mcp-fleet.dev/v1alpha1/namespaces/acme/mcpservers/files";
 const RUNTIME_NAMESPACE: &str = "/api/v1/namespaces/acme-mcp";
 const DENY: &str = "/apis/networking.k8s.io/v1/namespaces/acme-mcp/networkpolicies/default-deny";
 
@@ -102,6 +103,7 @@ async fn a_rejected_tenant_only_gets_a_status() {
 /// A tenant whose objects exist and whose status says that it is ready.
 async fn ready() -> (TestContext, MCPTenant) {
     let test = TestContext::new();
+    test.api.insert(TENANT, serde_json::to_value(finalized()).unwrap());
     test.reconcile::<Tenants>(&finalized()).await;
     test.api.take_events();
     let mut tenant = finalized();
@@ -135,6 +137,7 @@ async fn a_deleted_tenant_waits_for_its_pods_and_then_releases_the_finalizer() {
     let pod = format!("{RUNTIME_NAMESPACE}/pods/gateway-1");
     test.api.insert(&pod, json!({"metadata": {"name": "gateway-1"}}));
     tenant.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    test.api.insert(TENANT, serde_json::to_value(&tenant).unwrap());
     let labels = labels::of_tenant("gateway", "acme", "u-1");
     test.add_owned("Deployment", "acme-mcp", "gateway", labels);
     assert_eq!(test.reconcile::<Tenants>(&tenant).await, ["PATCH deployments/gateway", "PUT mcptenants/acme/status"]);
@@ -145,4 +148,68 @@ async fn a_deleted_tenant_waits_for_its_pods_and_then_releases_the_finalizer() {
     let position = |write: &str| writes.iter().position(|found| found == write).unwrap_or_else(|| panic!("{writes:?}"));
     assert!(position("DELETE secrets/gateway-tls") < position("DELETE namespaces/acme-mcp"));
     assert_eq!(position("PATCH mcptenants/acme"), writes.len() - 1, "{writes:?}");
+}
+
+/// Labels of the objects of a server.
+fn of_server(name: &str, uid: &str) -> Labels {
+    let mut labels = labels::of_tenant("server", "acme", "u-1");
+    labels.insert(labels::SERVER.into(), name.into());
+    labels.insert(labels::SERVER_UID.into(), uid.into());
+    labels
+}
+
+/// A tenant that is reconciled while its cache holds no servers, and the API server has `files` with this UID, if any.
+async fn deleted_with(server: Option<&str>, owned: &[(&str, &str, Labels)]) -> Vec<String> {
+    let (test, tenant) = ready().await;
+    if let Some(uid) = server {
+        test.api.insert(SERVER, json!({"metadata": {"name": "files", "namespace": "acme", "uid": uid}}));
+    }
+    for (kind, name, labels) in owned {
+        test.add_owned(kind, "acme-mcp", name, labels.clone());
+    }
+    let writes = test.reconcile::<Tenants>(&tenant).await;
+    writes.into_iter().filter(|write| write.starts_with("DELETE")).collect()
+}
+
+#[tokio::test]
+async fn a_server_that_only_the_cache_misses_loses_nothing() {
+    let set = ("StatefulSet", "mcp-files", of_server("files", "s-1"));
+    assert_eq!(deleted_with(Some("s-1"), &[set]).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn objects_of_a_server_that_is_gone_are_deleted_and_its_policy_last() {
+    let policy = ("NetworkPolicy", "mcp-files", of_server("files", "s-1"));
+    let set = ("StatefulSet", "mcp-files", of_server("files", "s-1"));
+    let expected = ["DELETE statefulsets/mcp-files", "DELETE networkpolicies/mcp-files"];
+    assert_eq!(deleted_with(None, &[policy, set]).await, expected);
+}
+
+#[tokio::test]
+async fn a_new_server_of_the_same_name_keeps_its_objects() {
+    let old = ("Deployment", "mcp-files", of_server("files", "s-1"));
+    let new = ("StatefulSet", "mcp-files", of_server("files", "s-2"));
+    assert_eq!(deleted_with(Some("s-2"), &[old, new]).await, ["DELETE deployments/mcp-files"]);
+}
+
+#[tokio::test]
+async fn a_tenant_that_changed_since_it_was_cached_loses_nothing() {
+    let (test, tenant) = ready().await;
+    test.add_owned("ResourceQuota", "acme-mcp", "former", labels::of_tenant("quota", "acme", "u-1"));
+    let mut newer = serde_json::to_value(&tenant).unwrap();
+    newer["metadata"]["generation"] = json!(2);
+    test.api.insert(TENANT, newer);
+    let deleted = "DELETE resourcequotas/former".to_owned();
+    assert!(!test.reconcile::<Tenants>(&tenant).await.contains(&deleted));
+    test.api.insert(TENANT, serde_json::to_value(&tenant).unwrap());
+    assert!(test.reconcile::<Tenants>(&tenant).await.contains(&deleted));
+}
+
+#[tokio::test]
+async fn a_tenant_that_only_the_cache_holds_as_deleted_is_not_torn_down() {
+    let (test, mut tenant) = ready().await;
+    test.api.insert(TENANT, serde_json::to_value(&tenant).unwrap());
+    tenant.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    let writes = test.reconcile::<Tenants>(&tenant).await;
+    assert!(!writes.iter().any(|write| write.starts_with("DELETE")), "{writes:?}");
 }

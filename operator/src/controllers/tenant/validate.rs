@@ -74,7 +74,7 @@ fn check_runtime_namespace(tenant: &Tenant, found: &Found) -> Result<(), Rejecti
 /// A namespace that the operator did not make for this tenant is adopted only by its label, and only if the tenant allows
 /// adoption.
 fn check_tenant_namespace(tenant: &Tenant, policy: AdoptionPolicy, found: &Found) -> Result<(), Rejection> {
-    let Found::There { labels, annotations, terminating } = found else { return Ok(()) };
+    let Found::There { labels, annotations, terminating, .. } = found else { return Ok(()) };
     let (namespace, ObjectId { name, uid }) = (&tenant.namespace, &tenant.id);
     let ours = annotations.get(CREATED_FOR) == Some(uid);
     let labelled = labels.get(labels::TENANT) == Some(name);
@@ -141,7 +141,8 @@ mod tests {
         let map = |pairs: &[(&str, &str)]| -> Labels {
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
         };
-        Found::There { labels: map(labels), annotations: map(annotations), terminating: false }
+        let (labels, annotations) = (map(labels), map(annotations));
+        Found::There { uid: "n-1".into(), labels, annotations, terminating: false }
     }
 
     fn rejection(inputs: &Inputs) -> Option<ConditionReason> {

@@ -9,6 +9,7 @@ use kube::{Api, Client};
 use parking_lot::RwLock;
 
 use crate::kubernetes::FIELD_MANAGER;
+use crate::kubernetes::deletion::ProvenUnwanted;
 use crate::kubernetes::labels;
 
 const COMPONENT: &str = "revocations";
@@ -111,9 +112,10 @@ impl Revocations {
         self.api.replace(&name, &params, &found).await.map(|_| ())
     }
 
-    /// Deletes the revocations of a deleted tenant. Its keys are deleted too, so none of its tokens is valid any more.
-    pub(crate) async fn delete(&self, tenant: &str, tenant_uid: &str) -> Result<(), RevocationError> {
-        match self.api.delete(&config_map_name(tenant_uid), &DeleteParams::default()).await {
+    /// Deletes the revocations of the deleted tenant that the proof is about. Its keys are deleted too, so none of its
+    /// tokens is valid any more.
+    pub(crate) async fn delete(&self, tenant: &str, proof: &ProvenUnwanted) -> Result<(), RevocationError> {
+        match self.api.delete(&config_map_name(proof.owner_uid()), &DeleteParams::default()).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
             Err(source) => Err(RevocationError { tenant: tenant.to_owned(), source }),

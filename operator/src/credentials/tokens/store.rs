@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 
 use super::keys::{KeyError, TenantKeys};
 use crate::kubernetes::FIELD_MANAGER;
+use crate::kubernetes::deletion::ProvenUnwanted;
 
 /// Why the keys of a tenant could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -107,8 +108,9 @@ impl KeyStore {
         Ok(())
     }
 
-    /// Deletes the keys of a deleted tenant, which makes all its tokens invalid.
-    pub(crate) async fn delete(&self, tenant_uid: &str) -> Result<(), KeyStoreError> {
+    /// Deletes the keys of the deleted tenant that the proof is about, which makes all its tokens invalid.
+    pub(crate) async fn delete(&self, proof: &ProvenUnwanted) -> Result<(), KeyStoreError> {
+        let tenant_uid = proof.owner_uid();
         self.cache.write().remove(tenant_uid);
         let name = secret_name(tenant_uid);
         match self.api.delete(&name, &DeleteParams::default()).await {

@@ -10,7 +10,7 @@ mod rendered;
 pub(crate) use compare::{Action, decide};
 pub(crate) use rendered::Rendered;
 
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::Value;
 
@@ -78,32 +78,6 @@ pub(crate) async fn apply(client: &Client, wanted: &Rendered) -> Result<Applied,
         }
     };
     Ok(Applied { live: serde_json::to_value(written)?, action })
-}
-
-/// Deletes an object by name, and with a UID only if the object has that UID. An object that does not exist is fine.
-pub(crate) async fn delete(
-    client: &Client,
-    resource: &kube::api::ApiResource,
-    namespace: Option<&str>,
-    name: &str,
-    uid: Option<&str>,
-) -> Result<(), ApplyError> {
-    let api: Api<DynamicObject> = match namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
-        None => Api::all_with(client.clone(), resource),
-    };
-    let mut params = DeleteParams::background();
-    if let Some(uid) = uid {
-        params = params.preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
-    }
-    match api.delete(name, &params).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        Err(source) => {
-            let place = namespace.unwrap_or("");
-            Err(ApplyError::Api { verb: "delete", object: format!("{} {place}/{name}", resource.kind), source })
-        }
-    }
 }
 
 fn api(client: &Client, wanted: &Rendered) -> Api<DynamicObject> {

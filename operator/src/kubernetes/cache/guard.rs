@@ -27,8 +27,8 @@ pub(crate) trait GuardedKind:
     /// Fields of the spec that have a default and without which the object still cannot be used.
     const ESSENTIAL_FIELDS: &'static [&'static str] = &[];
 
-    /// Returns the spec to tear an object down with, if its own cannot be read at all. None if the teardown needs to
-    /// know more than the metadata, or if the kind has no teardown.
+    /// Returns values of required fields with which an object can be torn down if its own cannot be read. None if the
+    /// teardown needs to know them, or if the kind has no teardown.
     fn teardown_spec() -> Option<Value> {
         None
     }
@@ -121,8 +121,7 @@ impl<K: GuardedKind> Guarded<K> {
         if is_torn_down(&metadata) {
             // A teardown needs little of the spec, and must not wait until somebody repairs the object.
             if let Some(spec) = partial.is_none().then(K::teardown_spec).flatten() {
-                object["spec"] = spec;
-                partial = decode(&object).ok();
+                partial = with_fields::<K>(&mut object, spec);
             }
             if let Some(partial) = partial {
                 return Ok(Self::Readable(Box::new(partial)));
@@ -163,6 +162,18 @@ fn partial<K: GuardedKind>(object: &mut Value, mut error: DecodeError) -> (Optio
             }
             Err(next) => error = next,
         }
+    }
+}
+
+/// Returns the object with these fields of the spec, if it can be read with them and without others that cannot be read.
+fn with_fields<K: GuardedKind>(object: &mut Value, fields: Value) -> Option<K> {
+    match (object["spec"].as_object_mut(), fields) {
+        (Some(spec), Value::Object(fields)) => spec.extend(fields),
+        (_, fields) => object["spec"] = fields,
+    }
+    match decode(object) {
+        Ok(object) => Some(object),
+        Err(error) => partial(object, error).0,
     }
 }
 
@@ -264,6 +275,8 @@ impl<K: Resource> Resource for Guarded<K> {
 
 #[cfg(test)]
 mod tests {
+    use mcp_fleet_crds::server::WorkspaceRetention;
+
     use super::*;
     use crate::kubernetes::cache::testing::unreadable;
 
@@ -337,8 +350,13 @@ mod tests {
     #[test]
     fn an_object_is_torn_down_without_the_fields_that_cannot_be_read() {
         let deleted = json!({"deletionTimestamp": "2026-11-22T12:00:00Z", "finalizers": [FINALIZER]});
-        let server: MCPServer = readable(object("MCPServer", &deleted, &json!({"source": {"type": "Odd"}})));
+        let workspace = json!({"mountPath": "/workspace", "storage": "1Gi", "retain": "Delete"});
+        let spec = json!({"source": {"type": "Odd"}, "workspace": workspace, "replicas": "many"});
+        let server: MCPServer = readable(object("MCPServer", &deleted, &spec));
         assert!(server.metadata.deletion_timestamp.is_some() && server.spec.source.stdio.is_none());
+        assert_eq!(server.spec.workspace.unwrap().retain, WorkspaceRetention::Delete);
+        let server: MCPServer = readable(object("MCPServer", &deleted, &json!("nothing")));
+        assert!(server.spec.workspace.is_none(), "what is not known to be unwanted stays");
         let spec =
             json!({"namespace": {"name": "acme", "deletionPolicy": "Delete"}, "traffic": {"callsPerMinute": -1}});
         let tenant: MCPTenant = readable(object("MCPTenant", &deleted, &spec));

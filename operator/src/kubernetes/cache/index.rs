@@ -26,6 +26,7 @@ pub(super) fn index<K>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    owned.expect(&K::kind(&()));
     let stream = watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), config).default_backoff();
     follow(stream.boxed(), K::kind(&()).into_owned(), owned.clone(), changes.clone()).boxed()
 }

@@ -36,6 +36,8 @@ use kube::core::PartialObjectMeta;
 #[cfg(test)]
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
+#[cfg(test)]
+use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use tokio::sync::broadcast;
@@ -105,7 +107,28 @@ impl std::fmt::Debug for Cache {
 }
 
 impl Cache {
-    /// Waits until every store was filled once. Returns false if a watch ended, which happens only at shutdown.
+    fn new(
+        objects: AllObjects,
+        services: Store<Service>,
+        namespaces: Store<PartialObjectMeta<Namespace>>,
+        owned: Arc<Owned>,
+        changes: broadcast::Sender<Change>,
+    ) -> Self {
+        Self {
+            tenants: objects.tenants.readable(),
+            servers: objects.servers.readable(),
+            scopes: objects.scopes.readable(),
+            principals: objects.principals.readable(),
+            budgets: objects.budgets.readable(),
+            objects,
+            services,
+            namespaces,
+            owned,
+            changes,
+        }
+    }
+
+    /// Waits until every store and the index were filled once. Returns false if a watch ended, which happens only at shutdown.
     pub(crate) async fn wait_until_filled(&self) -> bool {
         self.tenants.wait_until_ready().await.is_ok()
             && self.servers.wait_until_ready().await.is_ok()
@@ -114,6 +137,7 @@ impl Cache {
             && self.budgets.wait_until_ready().await.is_ok()
             && self.services.wait_until_ready().await.is_ok()
             && self.namespaces.wait_until_ready().await.is_ok()
+            && self.owned.wait_until_filled().await
     }
 
     /// Subscribes to changes. A subscriber that lags has to check everything.
@@ -121,7 +145,7 @@ impl Cache {
         self.changes.subscribe()
     }
 
-    fn announce(&self, change: Change) {
+    pub(crate) fn announce(&self, change: Change) {
         // Fails before the first subscriber.
         let _ = self.changes.send(change);
     }
@@ -198,6 +222,11 @@ impl Cache {
 #[cfg(test)]
 pub(crate) struct CacheWriters {
     pub tenants: ObjectWriter<MCPTenant>,
+    pub servers: ObjectWriter<MCPServer>,
+    pub scopes: ObjectWriter<MCPScope>,
+    pub principals: ObjectWriter<MCPPrincipal>,
+    pub budgets: ObjectWriter<MCPBudget>,
+    pub services: Writer<Service>,
     pub namespaces: Writer<PartialObjectMeta<Namespace>>,
 }
 
@@ -205,29 +234,33 @@ pub(crate) struct CacheWriters {
 impl Cache {
     /// Returns an empty cache without watches, and the writers of its stores.
     pub(crate) fn writable() -> (Self, CacheWriters) {
-        use kube::runtime::reflector::store;
-        let (tenants, tenant_writer) = Objects::new();
+        /// Returns a store that is filled, with nothing.
+        fn store<K: Stored>() -> (Store<K>, Writer<K>) {
+            let (store, mut writer) = kube::runtime::reflector::store();
+            writer.apply_watcher_event(&Event::Init);
+            writer.apply_watcher_event(&Event::InitDone);
+            (store, writer)
+        }
+        let (tenants, tenant_writer) = Objects::filled();
+        let (servers, server_writer) = Objects::filled();
+        let (scopes, scope_writer) = Objects::filled();
+        let (principals, principal_writer) = Objects::filled();
+        let (budgets, budget_writer) = Objects::filled();
+        let (services, service_writer) = store();
         let (namespaces, namespace_writer) = store();
-        let objects = AllObjects {
-            tenants,
-            servers: Objects::new().0,
-            scopes: Objects::new().0,
-            principals: Objects::new().0,
-            budgets: Objects::new().0,
+        let objects = AllObjects { tenants, servers, scopes, principals, budgets };
+        let (owned, changes) = (Arc::default(), broadcast::channel(4096).0);
+        let cache = Self::new(objects, services, namespaces, owned, changes);
+        let writers = CacheWriters {
+            tenants: tenant_writer,
+            servers: server_writer,
+            scopes: scope_writer,
+            principals: principal_writer,
+            budgets: budget_writer,
+            services: service_writer,
+            namespaces: namespace_writer,
         };
-        let cache = Self {
-            tenants: objects.tenants.readable(),
-            servers: objects.servers.readable(),
-            scopes: objects.scopes.readable(),
-            principals: objects.principals.readable(),
-            budgets: objects.budgets.readable(),
-            objects,
-            services: store().0,
-            namespaces,
-            owned: Arc::default(),
-            changes: broadcast::channel(16).0,
-        };
-        (cache, CacheWriters { tenants: tenant_writer, namespaces: namespace_writer })
+        (cache, writers)
     }
 }
 

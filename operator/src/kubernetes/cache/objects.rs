@@ -57,6 +57,15 @@ impl<K: GuardedKind> Objects<K> {
         (objects.clone(), ObjectWriter { readable: writer, objects, listed: HashMap::new() })
     }
 
+    /// Returns a set that is filled, with nothing, and its writer.
+    #[cfg(test)]
+    pub(super) fn filled() -> (Self, ObjectWriter<K>) {
+        let (objects, mut writer) = Self::new();
+        writer.apply(Event::Init);
+        writer.apply(Event::InitDone);
+        (objects, writer)
+    }
+
     /// Returns the store of the objects that can be read.
     pub(super) fn readable(&self) -> Store<K> {
         self.readable.clone()

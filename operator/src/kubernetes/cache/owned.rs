@@ -1,10 +1,11 @@
 //! An index of the objects that the operator made: which exist for a tenant or a server, and which labels they had before
 //! someone removed them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
 use crate::kubernetes::labels::Labels;
 
@@ -34,9 +35,23 @@ pub(crate) struct Meta {
 #[derive(Debug, Default)]
 pub(crate) struct Owned {
     objects: RwLock<HashMap<Key, Meta>>,
+    /// Kinds of which no full list has been read yet.
+    unfilled: watch::Sender<BTreeSet<String>>,
 }
 
 impl Owned {
+    /// Declares that a kind belongs to the index. The index is not filled before the first full list of that kind.
+    pub(crate) fn expect(&self, kind: &str) {
+        self.unfilled.send_modify(|unfilled| {
+            unfilled.insert(kind.to_owned());
+        });
+    }
+
+    /// Waits until a full list of every expected kind was read.
+    pub(crate) async fn wait_until_filled(&self) -> bool {
+        self.unfilled.subscribe().wait_for(BTreeSet::is_empty).await.is_ok()
+    }
+
     /// Adds an object. Returns the labels that it had before, if it was known.
     pub(crate) fn put(&self, key: Key, meta: Meta) -> Option<Labels> {
         self.objects.write().insert(key, meta).map(|before| before.labels)
@@ -47,7 +62,8 @@ impl Owned {
         self.objects.write().remove(key).map(|before| before.labels)
     }
 
-    /// Removes the objects of a kind that are not in `listed`, a full list. Returns their labels.
+    /// Removes the objects of a kind that are not in `listed`, a full list. From then on the kind is filled. Returns the
+    /// labels of the removed objects.
     pub(crate) fn retain(&self, kind: &str, listed: &[Key]) -> Vec<Labels> {
         let mut gone = Vec::new();
         self.objects.write().retain(|key, meta| {
@@ -57,6 +73,7 @@ impl Owned {
             }
             keep
         });
+        self.unfilled.send_if_modified(|unfilled| unfilled.remove(kind));
         gone
     }
 
@@ -78,6 +95,8 @@ impl Owned {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
     use crate::kubernetes::labels;
 
@@ -104,5 +123,18 @@ mod tests {
         owned.put(key("Deployment", "gateway"), meta("u-1"));
         assert_eq!(owned.retain("Service", &[]).len(), 1);
         assert_eq!(owned.with_label(labels::TENANT_UID, "u-1").len(), 1);
+    }
+
+    #[test]
+    fn the_index_is_filled_once_every_kind_was_listed() {
+        let owned = Owned::default();
+        owned.expect("Service");
+        owned.expect("Deployment");
+        owned.put(key("Service", "gateway"), meta("u-1"));
+        let filled = || owned.wait_until_filled().now_or_never();
+        owned.retain("Service", &[key("Service", "gateway")]);
+        assert_eq!(filled(), None);
+        owned.retain("Deployment", &[]);
+        assert_eq!(filled(), Some(true));
     }
 }

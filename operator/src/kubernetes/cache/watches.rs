@@ -57,18 +57,7 @@ pub(crate) fn start(client: &Client) -> (Cache, BoxFuture<'static, ()>) {
     ]);
 
     let objects = AllObjects { tenants, servers, scopes, principals, budgets };
-    let cache = Cache {
-        tenants: objects.tenants.readable(),
-        servers: objects.servers.readable(),
-        scopes: objects.scopes.readable(),
-        principals: objects.principals.readable(),
-        budgets: objects.budgets.readable(),
-        objects,
-        services,
-        namespaces,
-        owned,
-        changes,
-    };
+    let cache = Cache::new(objects, services, namespaces, owned, changes);
     let watches = future::join_all([
         watch_tenants,
         watch_servers,

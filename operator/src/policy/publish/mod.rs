@@ -2,6 +2,7 @@
 //! compare-and-swap, handed to the control streams through [`Policies`](crate::shared_state::Policies), and proved to
 //! be current every two to four seconds. Start at [`run`]; each tenant has a [`worker`].
 
+mod entries;
 mod freshness;
 mod inputs;
 mod snapshot;
@@ -38,6 +39,21 @@ pub(crate) async fn run(ctx: Arc<Context>) {
     let (proofs, latest) = watch::channel(None);
     let wake = Arc::new(Notify::new());
     tokio::join!(dispatch(&ctx, since, latest, &wake), prove(&ctx, &proofs, &wake));
+}
+
+/// Publishes the policies of all tenants with a cache that a test fills, and which is therefore always current.
+#[cfg(test)]
+pub(crate) async fn run_with_current_cache(ctx: Arc<Context>) {
+    let since = Instant::now();
+    let (proofs, latest) = watch::channel(None);
+    let prove = async {
+        loop {
+            proofs.send_replace(Some(Instant::now()));
+            tokio::time::sleep(PROOF_INTERVAL).await;
+        }
+    };
+    let wake = Arc::default();
+    tokio::join!(dispatch(&ctx, since, latest, &wake), prove);
 }
 
 /// Proves periodically that the cache is current, and at once when a worker needs a proof.
