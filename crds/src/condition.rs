@@ -100,6 +100,8 @@ names! {
         ToolNotFound,
         /// The budget names a principal or server that does not exist.
         TargetNotFound,
+        /// The tenant has as many older budgets as it may have, so the budget limits nothing.
+        TooManyBudgets,
         /// Every gateway has acknowledged a policy that includes the object as its spec says.
         Enforced,
         /// Not every gateway has acknowledged a policy that includes the object as its spec says yet.

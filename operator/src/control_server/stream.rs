@@ -32,6 +32,9 @@ const POD_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 const TOKEN_MARGIN: Duration = Duration::from_secs(30);
 /// Maximum number of concurrent ledger requests per stream. At the limit, the stream is not read.
 const MAX_LEDGER_REQUESTS: usize = 64;
+/// Maximum number of unacknowledged reports per stream. They wait for the next batch, one for each lease of the gateway,
+/// and must not keep lease requests from being read.
+const MAX_REPORTS: usize = 1024;
 /// Number of pushed policies whose acknowledgement is still recognised.
 const MAX_PUSHED: usize = 8;
 
@@ -51,6 +54,8 @@ struct ControlStream {
     proved: Option<Proof>,
     /// Ledger requests in progress.
     work: JoinSet<()>,
+    /// Reports that are not acknowledged yet.
+    reports: JoinSet<()>,
 }
 
 /// Runs a stream until it ends.
@@ -77,7 +82,7 @@ pub(super) async fn run(
     let registration = ctx.shared_state.streams.register(&gateway.pod_uid, outbound.clone());
     tracing::info!(tenant = gateway.tenant, pod = gateway.pod, generation = hello.generation, "a gateway connected");
     let holder = Holder { pod_uid: gateway.pod_uid.clone(), epoch: hello.epoch.clone() };
-    let (pushed, work) = (VecDeque::new(), JoinSet::new());
+    let (pushed, work, reports) = (VecDeque::new(), JoinSet::new(), JoinSet::new());
     let mut stream = ControlStream {
         ctx: Arc::clone(&ctx),
         leader,
@@ -89,6 +94,7 @@ pub(super) async fn run(
         enforced: 0,
         proved: None,
         work,
+        reports,
     };
     let status = tokio::select! {
         () = ended.cancelled() => Some(not_leader()),
@@ -153,7 +159,8 @@ impl ControlStream {
         let mut check = Instant::now() + jittered(POD_CHECK_INTERVAL);
         loop {
             tokio::select! {
-                received = inbound.message(), if self.work.len() < MAX_LEDGER_REQUESTS => match received {
+                received = inbound.message(),
+                    if self.work.len() < MAX_LEDGER_REQUESTS && self.reports.len() < MAX_REPORTS => match received {
                     Ok(Some(received)) => self.receive(received, &policy_state),
                     // The gateway ended the stream, or the connection failed.
                     Ok(None) | Err(_) => return None,
@@ -166,6 +173,7 @@ impl ControlStream {
                     self.catch_up(&mut policy_state).await?;
                 }
                 Some(_) = self.work.join_next() => {}
+                Some(_) = self.reports.join_next() => {}
                 () = tokio::time::sleep_until(ends_at) => return None,
                 () = tokio::time::sleep_until(check) => {
                     match check_pod(&self.ctx, &self.gateway).await {
@@ -225,7 +233,7 @@ impl ControlStream {
                 });
             }
             Some(from_gateway::Message::Spend(report)) => {
-                self.work.spawn(spend::settle_report(ledger, gateway, holder, report, self.outbound.clone()));
+                self.reports.spawn(spend::settle_report(&ledger, gateway, holder, report, self.outbound.clone()));
             }
             // A second hello has no effect. A message of an unknown kind belongs to a newer protocol version.
             Some(from_gateway::Message::Hello(_)) | None => {}

@@ -14,7 +14,8 @@ pub(crate) struct BudgetState {
     pub exhausted: bool,
 }
 
-/// Spend of all budgets that statuses show, by UID; up to half a minute old.
+/// Spend of all budgets that statuses show, by UID. Up to a minute old: the ledger writes reports in batches, and statuses
+/// are throttled.
 #[derive(Debug, Default)]
 pub(crate) struct BudgetStates(RwLock<HashMap<String, BudgetState>>);
 

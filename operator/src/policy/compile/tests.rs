@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{Argument, Grant, Principal, Rule};
 use mcp_fleet_policy::units::Micros;
@@ -403,4 +404,34 @@ fn the_kill_switch_suspends_everything() {
     let mut inputs = inputs();
     inputs.tenant = tenant(&json!({"suspend": true}));
     assert!(compile(&inputs, Some(&previous())).policy.suspended);
+}
+
+#[test]
+fn of_too_many_budgets_the_oldest_are_in_force() {
+    let budget = |number: usize, day: usize| {
+        let mut budget: Arc<MCPBudget> =
+            object("MCPBudget", &format!("b-{number:03}"), &json!({"period": "Day", "calls": 5}));
+        let created = format!("2026-11-{day:02}T00:00:00Z").parse().unwrap();
+        Arc::make_mut(&mut budget).metadata.creation_timestamp = Some(Time(created));
+        budget
+    };
+    let names = |compiled: &Compiled| -> Vec<String> {
+        compiled.policy.budgets.iter().skip(1).map(|budget| budget.name.clone()).collect()
+    };
+    let mut inputs = inputs();
+    // The budget whose name comes first is the youngest.
+    inputs.budgets = (0..257).map(|number| budget(number, if number == 0 { 9 } else { 1 })).collect();
+    let compiled = compile(&inputs, None);
+    assert_eq!(names(&compiled), (1..257).map(|number| format!("b-{number:03}")).collect::<Vec<_>>());
+    assert_eq!(reason(&compiled, Kind::Budget, "b-000"), Some(ConditionReason::TooManyBudgets));
+    assert_eq!(reason(&compiled, Kind::Budget, "b-001"), None);
+
+    // When one is deleted, the youngest takes its place, and keeps it, even if another is created in the same second.
+    inputs.budgets.remove(5);
+    let compiled = compile(&inputs, Some(&published(&compiled)));
+    assert!(names(&compiled).contains(&"b-000".to_owned()) && !names(&compiled).contains(&"b-005".to_owned()));
+    inputs.budgets.push(budget(5, 1));
+    let compiled = compile(&inputs, Some(&published(&compiled)));
+    assert_eq!(reason(&compiled, Kind::Budget, "b-005"), Some(ConditionReason::TooManyBudgets));
+    assert_eq!(names(&compiled).len(), 256);
 }
