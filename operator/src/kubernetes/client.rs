@@ -4,7 +4,7 @@
 //! Every client may write `metadata.managedFields`, on every object that it may write, and Kubernetes stores values there
 //! that our types cannot read: a `time` beyond the year 9999, or `fieldsV1` nested deeper than a JSON parser follows. One
 //! such object would break the lists and watches of its kind for all tenants. Of field managers, only who owns which
-//! field is read here ([`super::apply`]).
+//! field is read here (`apply`).
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
