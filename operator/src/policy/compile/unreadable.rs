@@ -297,6 +297,24 @@ mod tests {
     }
 
     #[test]
+    fn unreadable_budgets_count_towards_the_limit() {
+        let budget = |number: usize| {
+            let mut budget = (*inputs().budgets[0]).clone();
+            budget.metadata.name = Some(format!("b-{number}"));
+            budget.metadata.uid = Some(format!("uid-b-{number}"));
+            Arc::new(budget)
+        };
+        let mut inputs = inputs();
+        inputs.budgets = (0..256).map(budget).collect();
+        let previous = published(&compile(&inputs, None));
+        inputs.budgets = (1..257).map(budget).collect();
+        inputs.unreadable.budgets.push(object("b-0", &json!({"period": "Day", "amount": "9999999999"})));
+        let compiled = compile(&inputs, Some(&previous));
+        assert_eq!(compiled.policy.budgets, previous.policy.budgets);
+        assert_eq!(reason(&compiled, Kind::Budget, "b-256"), Some(ConditionReason::TooManyBudgets));
+    }
+
+    #[test]
     fn an_unreadable_object_that_was_recreated_inherits_nothing() {
         let mut inputs = with_principal(&json!({"scopeRefs": [{"name": "reports"}]}));
         let principal = Arc::make_mut(&mut inputs.unreadable.principals[0]);
