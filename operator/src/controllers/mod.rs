@@ -18,6 +18,7 @@ pub(crate) mod server;
 mod status;
 mod teardown;
 pub(crate) mod tenant;
+pub(crate) mod unreadable;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -40,8 +41,6 @@ use crate::retry::{Backoff, jittered};
 use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
 use error::ReconcileError;
-#[cfg(test)]
-pub(crate) use finalizer::FINALIZER;
 
 /// Objects of a kind that are reconciled at a time.
 const CONCURRENCY: u16 = 8;

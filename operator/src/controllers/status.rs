@@ -144,8 +144,12 @@ where
     let mut written = object.clone();
     written.meta_mut().managed_fields = None;
     *written.status_mut() = Some(next);
-    let replaced = api.replace_status(&object.name_any(), &PostParams::default(), &written).await;
-    replaced.map_err(ReconcileError::api("write a status"))?;
+    match api.replace_status(&object.name_any(), &PostParams::default(), &written).await {
+        // The API server took it, and only its answer cannot be read: the object is torn down without the fields that
+        // cannot be read.
+        Ok(_) | Err(kube::Error::SerdeError(_)) => {}
+        Err(source) => return Err(ReconcileError::Api { verb: "write a status", source }),
+    }
     report_readiness(&ctx.events, object, before, &after).await;
     Ok(None)
 }

@@ -1,9 +1,10 @@
-//! The client of the API server, which makes the field managers of objects readable before they are decoded.
+//! The client of the API server, which makes the field managers of objects readable before they are decoded, and gives each
+//! call a time limit.
 //!
 //! Every client may write `metadata.managedFields`, on every object that it may write, and Kubernetes stores values there
 //! that our types cannot read: a `time` beyond the year 9999, or `fieldsV1` nested deeper than a JSON parser follows. One
 //! such object would break the lists and watches of its kind for all tenants. Of field managers, only who owns which
-//! field is read here ([`super::apply`]).
+//! field is read here (`apply`).
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -16,6 +17,7 @@ use kube::client::ClientBuilder;
 use tower::util::MapResponseLayer;
 
 use super::managed_fields::Filter;
+use super::time_limit::TimeLimitLayer;
 
 /// Returns a client for the API server that the environment names.
 pub async fn client() -> Result<Client, kube::Error> {
@@ -25,7 +27,8 @@ pub async fn client() -> Result<Client, kube::Error> {
 
 /// Returns a client for the API server of `config`.
 pub fn from_config(config: kube::Config) -> Result<Client, kube::Error> {
-    Ok(ClientBuilder::try_from(config)?.with_layer(&MapResponseLayer::new(with_readable_managers)).build())
+    let filter = MapResponseLayer::new(with_readable_managers);
+    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeLimitLayer).with_layer(&filter).build())
 }
 
 /// Filters the field managers of the objects in a JSON body, while it arrives. Other bodies pass unchanged.

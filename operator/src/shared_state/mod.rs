@@ -2,6 +2,7 @@
 //! read it for status. Controllers also request compilations here. Start at [`SharedState`].
 
 mod budgets;
+mod fitness;
 mod policies;
 mod streams;
 pub(crate) mod verdict;
@@ -16,9 +17,11 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 pub(crate) use budgets::{BudgetState, BudgetStates};
+pub(crate) use fitness::Fitness;
 pub(crate) use policies::{LeaderState, Policies, PolicyState, Proof, Published};
 pub(crate) use streams::{Outbound, Streams};
 
+use crate::progress::Progress;
 use crate::shared_state::verdict::{Kind, PolicyEntry, TenantState};
 
 /// What the published policy of a tenant contains, by kind and UID of the object.
@@ -39,6 +42,9 @@ pub(crate) struct SharedState {
     pub budgets: BudgetStates,
     /// Since when statuses have been held back, by UID of the object.
     held_back: Mutex<HashMap<String, Instant>>,
+    /// Progress of the main loops.
+    pub progress: Progress,
+    fitness: Mutex<Fitness>,
 }
 
 /// State of one tenant.
@@ -71,6 +77,8 @@ impl Default for SharedState {
             streams: Streams::default(),
             warming_up: AtomicBool::new(false),
             budgets: BudgetStates::default(),
+            progress: Progress::default(),
+            fitness: Mutex::new(Fitness::new(Instant::now())),
             held_back: Mutex::default(),
         }
     }
@@ -201,6 +209,16 @@ impl SharedState {
                 uids.into_iter().flat_map(|uid| [StateChange::Tenant(uid.clone()), StateChange::Unenforced(uid)]),
             );
         }
+    }
+
+    /// Updates the record of this leader's proofs.
+    pub(crate) fn update_fitness(&self, update: impl FnOnce(&mut Fitness)) {
+        update(&mut self.fitness.lock());
+    }
+
+    /// Returns whether this leader has to give up the Lease, because it cannot prove that its policies are current.
+    pub(crate) fn is_unfit(&self) -> bool {
+        self.fitness.lock().is_lost(Instant::now())
     }
 
     /// Removes the state of all tenants and budgets. It becomes outdated when another replica leads.

@@ -72,7 +72,7 @@ impl TestContext {
             self.add_owned("RoleBinding", namespace, OPERATOR_BINDING, labels::of_tenant("access", &name, &uid));
         }
         self.add_owned("NetworkPolicy", &runtime, "default-deny", labels::of_tenant("network", &name, &uid));
-        self.writers.tenants.apply_watcher_event(&Event::Apply(tenant.clone()));
+        self.writers.tenants.put(tenant.clone());
     }
 
     /// Puts an object into the cache's index of objects that the operator made.

@@ -2,13 +2,9 @@
 //! Events the operator writes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Resource;
-use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::condition::ConditionReason;
@@ -27,6 +23,7 @@ use crate::controllers::scope::Scopes;
 use crate::controllers::server::Servers;
 use crate::controllers::tenant::Tenants;
 use crate::kubernetes::cache::{Cache, CacheWriters, Change};
+use crate::kubernetes::labels;
 use crate::ledger::book::{Amount, Holder, LeaseRequest};
 use crate::ledger::record::Owner;
 use crate::ledger::{self, ApiStore, Ledger};
@@ -153,7 +150,7 @@ impl Fleet {
 
     /// Creates or changes an object in the tenant's namespace.
     pub(crate) fn apply(&self, kind: &str, name: &str, spec: &Value) {
-        let metadata = json!({"name": name, "namespace": "acme", "finalizers": [controllers::FINALIZER]});
+        let metadata = json!({"name": name, "namespace": "acme", "finalizers": [labels::FINALIZER]});
         let object = json!({"apiVersion": "mcp-fleet.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
         self.api.apply(&path("acme", &format!("{}s", kind.to_lowercase()), name), object);
     }
@@ -202,12 +199,18 @@ async fn deliver(mut stored: UnboundedReceiver<(String, Value)>, cache: Cache, m
         let labels = serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default();
         let generation = object["metadata"]["generation"].clone();
         let change = match object["kind"].as_str() {
-            Some("MCPTenant") => put(&mut writers.tenants, object, Change::Tenant(name)),
-            Some("MCPServer") => put(&mut writers.servers, object, Change::Server(namespace, name)),
-            Some("MCPScope") => put(&mut writers.scopes, object, Change::Scope(namespace, name)),
-            Some("MCPPrincipal") => put(&mut writers.principals, object, Change::Principal(namespace, name)),
-            Some("MCPBudget") => put(&mut writers.budgets, object, Change::Budget(namespace, name)),
-            Some("Service") => put(&mut writers.services, object, Change::Service(labels)),
+            Some("MCPTenant") => put(|object| writers.tenants.put(object), object, Change::Tenant(name)),
+            Some("MCPServer") => put(|object| writers.servers.put(object), object, Change::Server(namespace, name)),
+            Some("MCPScope") => put(|object| writers.scopes.put(object), object, Change::Scope(namespace, name)),
+            Some("MCPPrincipal") => {
+                put(|object| writers.principals.put(object), object, Change::Principal(namespace, name))
+            }
+            Some("MCPBudget") => put(|object| writers.budgets.put(object), object, Change::Budget(namespace, name)),
+            Some("Service") => put(
+                |object| writers.services.apply_watcher_event(&Event::Apply(object)),
+                object,
+                Change::Service(labels),
+            ),
             _ => continue,
         };
         if generations.insert(path, generation.clone()) != Some(generation) {
@@ -216,11 +219,7 @@ async fn deliver(mut stored: UnboundedReceiver<(String, Value)>, cache: Cache, m
     }
 }
 
-fn put<K>(writer: &mut Writer<K>, object: Value, change: Change) -> Change
-where
-    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + 'static,
-    K::DynamicType: Hash + Eq,
-{
-    writer.apply_watcher_event(&Event::Apply(serde_json::from_value(object).unwrap()));
+fn put<K: DeserializeOwned>(write: impl FnOnce(K), object: Value, change: Change) -> Change {
+    write(serde_json::from_value(object).unwrap());
     change
 }

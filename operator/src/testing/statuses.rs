@@ -7,7 +7,7 @@ use mcp_fleet_crds::MCPTenant;
 use serde_json::{Value, json};
 
 use super::fleet::{Fleet, TENANT_UID};
-use crate::controllers::FINALIZER;
+use crate::kubernetes::labels::FINALIZER;
 
 fn tenant() -> MCPTenant {
     serde_json::from_value(json!({

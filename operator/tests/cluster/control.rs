@@ -26,7 +26,7 @@ use crate::support::{
 };
 
 /// Creates a tenant with a server, a scope, a principal that holds it, and a budget. Returns name and UID of the tenant.
-async fn tenant_with_policy(client: &Client) -> (String, String) {
+pub(crate) async fn tenant_with_policy(client: &Client) -> (String, String) {
     let name = unique("ctl");
     let spec = json!({"spendLimit": {"currency": "USD", "period": "Month", "amount": "100.00"}});
     let uid = tenant(client, &name, spec).await.uid().unwrap();

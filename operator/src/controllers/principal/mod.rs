@@ -117,14 +117,14 @@ async fn renew(
 
 /// Stores the revocation that the spec requests, and has the policy compiled. Returns the Unix second up to which tokens
 /// are refused.
-async fn revoke(object: &MCPPrincipal, ctx: &Context) -> Result<Option<i64>, ReconcileError> {
+pub(super) async fn revoke(object: &MCPPrincipal, ctx: &Context) -> Result<Option<i64>, ReconcileError> {
     let uid = ObjectId::of(&object.metadata)?.uid;
     let requested = object.spec.revoke_issued_before.as_ref().map(|time| time.0);
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     if let Some(until) = revocation::requested(requested, Timestamp::now())
         && let Some(Owner { id: tenant, .. }) = Owner::of_namespace(&ctx.cache, namespace)?
     {
-        let exists = |uid: &str| with_uid(&ctx.cache.principals, uid).is_some();
+        let exists = |uid: &str| ctx.cache.has_principal(uid);
         if ctx.revocations.raise((&tenant.name, &tenant.uid), &uid, until, exists).await? {
             ctx.shared_state.request_compilation(&tenant.uid);
             let note = format!("tokens issued until {} are refused for good", requested.unwrap_or_default());

@@ -50,7 +50,7 @@ impl Controller for Servers {
             Change::Server(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
             Change::Tenant(name) => cache.of_tenant_named(&cache.servers, name),
             Change::Namespace(name) => {
-                let runtime = tenant_of_runtime(name, &cache.tenants.state());
+                let runtime = tenant_of_runtime(name, &cache.all_tenants());
                 let namespace = runtime.map_or_else(|| name.clone(), |tenant| tenant.spec.namespace.name.clone());
                 in_namespace(&cache.servers, &namespace)
             }

@@ -154,7 +154,7 @@ fn orphans(cache: &Cache, tenant: &Tenant) -> BTreeMap<(String, String), Vec<(Ke
         // In other namespaces anybody can set our labels.
         if let (Some(uid), Some(name)) = (label(labels::SERVER_UID), label(labels::SERVER))
             && key.namespace == tenant.runtime_namespace
-            && cache.server_by_uid(&uid).is_none()
+            && !cache.has_server(&uid)
         {
             orphans.entry((uid, name)).or_default().push((key, meta));
         }

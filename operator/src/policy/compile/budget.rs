@@ -13,7 +13,7 @@ use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::reference::Reference;
 use mcp_fleet_policy::model::{Budget, Principal, Selector, Server, Uid};
 
-use super::{Compilation, Rejection, name_list, uid};
+use super::{Compilation, Rejection, name_list, uid, unreadable};
 use crate::shared_state::verdict::Kind;
 
 /// Maximum number of budgets of a tenant, besides its spend limit. A call is charged to every budget that covers it, and
@@ -29,8 +29,8 @@ pub(super) fn compile(
 ) -> Vec<Budget> {
     let mut objects: Vec<Arc<MCPBudget>> = compilation.inputs.budgets.clone();
     objects.sort_by_key(|budget| (budget.name_any(), uid(&**budget)));
-    let in_limit = in_limit(compilation, &objects);
-    let mut budgets = Vec::new();
+    let mut budgets = unreadable::budgets(compilation);
+    let in_limit = in_limit(compilation, &objects, MAX_BUDGETS.saturating_sub(budgets.len()));
     for object in objects {
         let budget_uid = uid(&*object);
         if !in_limit.contains(&budget_uid) {
@@ -50,12 +50,13 @@ pub(super) fn compile(
         budgets.push(previous.cloned().unwrap_or(compiled));
         compilation.set_verdict(Kind::Budget, &*object, rejection);
     }
+    budgets.sort_by(|a, b| (&a.name, &a.uid).cmp(&(&b.name, &b.uid)));
     budgets
 }
 
 /// Returns the UIDs of the budgets that are within the limit: those that were in force before, then the oldest. Kubernetes
 /// gives creation times in seconds, so age alone could displace a budget that is in force.
-fn in_limit(compilation: &Compilation<'_>, objects: &[Arc<MCPBudget>]) -> BTreeSet<Uid> {
+fn in_limit(compilation: &Compilation<'_>, objects: &[Arc<MCPBudget>], limit: usize) -> BTreeSet<Uid> {
     let before: BTreeSet<&Uid> = compilation
         .previous
         .iter()
@@ -69,7 +70,7 @@ fn in_limit(compilation: &Compilation<'_>, objects: &[Arc<MCPBudget>]) -> BTreeS
         })
         .collect();
     ranked.sort();
-    ranked.into_iter().take(MAX_BUDGETS).map(|(_, _, uid)| uid).collect()
+    ranked.into_iter().take(limit).map(|(_, _, uid)| uid).collect()
 }
 
 /// Compiles one budget as it is written, without the references that do not exist.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const NOW: i64 = 1_795_000_000;
+pub(super) const NOW: i64 = 1_795_000_000;
 
 fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, spec: &Value) -> Arc<T> {
     let value = json!({
@@ -18,7 +18,7 @@ fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, spec: &Value) 
     Arc::new(serde_json::from_value(value).unwrap())
 }
 
-fn tenant(spec: &Value) -> Arc<MCPTenant> {
+pub(super) fn tenant(spec: &Value) -> Arc<MCPTenant> {
     let mut whole = json!({
         "namespace": {"name": "acme"},
         "images": {"allowed": ["mcp-fleet.local/*"], "referencePolicy": "Any"},
@@ -45,7 +45,7 @@ fn server(tools: &Value) -> Arc<MCPServer> {
     )
 }
 
-fn catalogue() -> Value {
+pub(super) fn catalogue() -> Value {
     json!([
         {"name": "read", "class": "Read", "arguments": [path("/workspace")], "price": {"perCall": "0.001"}},
         {"name": "list", "class": "Read", "arguments": [path("/workspace")]},
@@ -67,7 +67,7 @@ fn principal(spec: &Value) -> Arc<MCPPrincipal> {
     object("MCPPrincipal", "coder", spec)
 }
 
-fn inputs() -> TenantInputs {
+pub(super) fn inputs() -> TenantInputs {
     TenantInputs {
         tenant: tenant(&json!({})),
         servers: vec![server(&catalogue())],
@@ -80,6 +80,7 @@ fn inputs() -> TenantInputs {
             "selector": {"principalRefs": [{"name": "coder"}], "classes": ["Write", "Read"]},
             "period": "Day", "amount": "5.00"}),
         )],
+        unreadable: UnreadableInputs::default(),
         upstreams: BTreeMap::from([("uid-files".to_owned(), "10.96.0.7:8443".parse().unwrap())]),
         keys: vec![VerificationKey { kid: "k".into(), point: vec![4; 65] }],
         session_key: vec![7; 32],
@@ -90,26 +91,26 @@ fn inputs() -> TenantInputs {
     }
 }
 
-fn published(compiled: &Compiled) -> Previous {
+pub(super) fn published(compiled: &Compiled) -> Previous {
     let mut policy = compiled.policy.clone();
     policy.generation += 1;
     Previous { policy, scopes: compiled.scopes.clone() }
 }
 
-fn previous() -> Previous {
+pub(super) fn previous() -> Previous {
     published(&compile(&inputs(), None))
 }
 
-fn reason(compiled: &Compiled, kind: Kind, name: &str) -> Option<ConditionReason> {
+pub(super) fn reason(compiled: &Compiled, kind: Kind, name: &str) -> Option<ConditionReason> {
     let verdict = &compiled.verdicts[&(kind, format!("uid-{name}"))];
     (!verdict.ok).then_some(verdict.reason)
 }
 
-fn coder(compiled: &Compiled) -> &Principal {
+pub(super) fn coder(compiled: &Compiled) -> &Principal {
     &compiled.policy.principals[0]
 }
 
-fn grant<'a>(compiled: &'a Compiled, scope: &str) -> Option<&'a Grant> {
+pub(super) fn grant<'a>(compiled: &'a Compiled, scope: &str) -> Option<&'a Grant> {
     coder(compiled).grants.iter().find(|grant| grant.scope == scope)
 }
 

@@ -81,7 +81,7 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
     };
     let (mut failures, mut backoff) = (0_u32, Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
     let mut retry: Option<Duration> = None;
-    while worker.ctx.cache.tenant_by_uid(&worker.uid).is_some() {
+    while worker.ctx.cache.has_tenant(&worker.uid) {
         let proof = tokio::select! {
             () = signals.changed.notified() => {
                 tokio::time::sleep(DEBOUNCE).await;
@@ -141,8 +141,10 @@ impl Worker {
         {
             return Ok(());
         }
-        let Some(tenant) = ctx.cache.tenant_by_uid(&self.uid) else { return Ok(()) };
-        if older_claim(&tenant, &ctx.cache.tenants.state()).is_some() {
+        let Some(entry) = ctx.cache.objects.tenants.with_uid(&self.uid) else { return Ok(()) };
+        // Without its claims nothing can be read or written for the tenant, and its policy is not proved any more.
+        let Some(tenant) = entry.object() else { return Ok(()) };
+        if older_claim(&tenant, &ctx.cache.all_tenants()).is_some() {
             return Ok(());
         }
         if self.touched.swap(false, Ordering::Relaxed)
@@ -162,7 +164,11 @@ impl Worker {
             }
         }
         // Without keys, the tenant's controller creates them and requests a compilation.
-        let Some(inputs) = gather(&ctx, &tenant) else { return Ok(()) };
+        let Some(inputs) = gather(&ctx, &entry) else { return Ok(()) };
+        if inputs.unreadable.tenant.is_some() && self.previous.is_none() {
+            // It was never in force.
+            return Ok(());
+        }
         let fingerprint = fingerprint(&inputs);
         let recheck_due = self.recheck_at.is_some_and(|at| at <= inputs.now);
         let floor = ctx.shared_state.policies.floor(&self.uid);
