@@ -76,7 +76,7 @@ pub struct BudgetSelector {
     pub classes: Option<Vec<Class>>,
 }
 
-/// Status of a budget, as observed by the operator. The figures summarise the ledger and are a few seconds old.
+/// Status of a budget, as observed by the operator. The figures summarise the ledger and are up to 20 seconds old.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MCPBudgetStatus {

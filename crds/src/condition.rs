@@ -43,7 +43,8 @@ names! {
         Accepted,
         /// All referenced objects exist.
         ResolvedRefs,
-        /// Every gateway of the tenant enforces the newest policy, which includes this object.
+        /// Every gateway of the tenant enforces this object as its spec says. A policy that is published because of another
+        /// object changes nothing here. On an `MCPTenant`, False also if its newest policy cannot be published or enforced.
         PolicyCurrent,
         /// The credential Secret holds a valid token.
         CredentialCurrent,
@@ -99,9 +100,11 @@ names! {
         ToolNotFound,
         /// The budget names a principal or server that does not exist.
         TargetNotFound,
-        /// Every gateway has acknowledged the newest policy.
+        /// The tenant has as many older budgets as it may have, so the budget limits nothing.
+        TooManyBudgets,
+        /// Every gateway has acknowledged a policy that includes the object as its spec says.
         Enforced,
-        /// Not every gateway has acknowledged the newest policy yet.
+        /// Not every gateway has acknowledged a policy that includes the object as its spec says yet.
         AwaitingAcknowledgement,
         /// A gateway rejected the policy; the previous one stays in force.
         PolicyRefused,
@@ -187,6 +190,12 @@ pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition>
 /// Returns whether the condition of the given type is True.
 pub fn is_true(conditions: &[Condition], kind: ConditionType) -> bool {
     find(conditions, kind).is_some_and(|condition| condition.status == "True")
+}
+
+/// Returns whether the condition of the given type is True and describes this `metadata.generation` of its object.
+pub fn is_true_as_of(conditions: &[Condition], kind: ConditionType, generation: Option<i64>) -> bool {
+    find(conditions, kind)
+        .is_some_and(|condition| condition.status == "True" && condition.observed_generation == generation)
 }
 
 /// Longest message, in bytes. Kubernetes accepts up to 32768.

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::integer;
 
 /// The ledger of one budget in one period, in the operator's namespace. Internal: only the operator may write it.
+///
+/// The ledger of a tenant's `spendLimit` that starts at the Unix epoch collects the items of all closed periods.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "mcp-fleet.dev",
@@ -39,7 +41,7 @@ pub struct MCPLedgerSpec {
     pub start: Time,
     /// End of the period.
     pub end: Time,
-    /// Spend that gateways have reported: the sum of `items`.
+    /// Spend that gateways have reported: the sum of `items` and `closed`.
     #[serde(default)]
     pub settled: Tally,
     /// Unreported part of leases that ended without a final report; it counts as spent. Itemised in `losses` and
@@ -48,7 +50,7 @@ pub struct MCPLedgerSpec {
     pub forfeited: Tally,
     /// Open leases. Each is charged in full when it is granted; what was reported on it so far is in `settled`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub leases: Vec<LedgerLease>,
     /// Settled spend by principal, server and tool.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -61,6 +63,12 @@ pub struct MCPLedgerSpec {
     /// Sum of the forfeited leases that are no longer in `losses`.
     #[serde(default)]
     pub older_losses: Tally,
+    /// Settled spend whose items were removed when the period was closed. Absent while the period is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Tally>,
+    /// In the ledger of all closed periods: the period that was added last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_closed: Option<ClosedPeriod>,
 }
 
 /// Name and UID of an object.
@@ -103,10 +111,10 @@ pub struct LedgerLease {
     /// Sequence number of the last report that was applied.
     #[serde(default, deserialize_with = "integer::required")]
     pub sequence: u64,
-    /// Spend reported so far, by principal, server and tool. Included in the ledger's `items`.
+    /// Spend reported so far, by item of the ledger. Included in the ledger's `items`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
-    pub items: Vec<LedgerItem>,
+    pub entries: Vec<LedgerEntry>,
     /// Deadline after which the holder must not spend the lease.
     pub expires_at: Time,
 }
@@ -121,6 +129,21 @@ pub struct LedgerItem {
     pub server: String,
     /// Name of the tool.
     pub tool: String,
+    /// Money, in millionths of the tenant's currency.
+    #[serde(deserialize_with = "integer::required")]
+    pub amount: u64,
+    /// Number of calls.
+    #[serde(deserialize_with = "integer::required")]
+    pub calls: u64,
+}
+
+/// Spend of a lease that belongs to one item of the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerEntry {
+    /// Position of the item in the ledger's `items`, from 0.
+    #[serde(deserialize_with = "integer::required")]
+    pub item: u32,
     /// Money, in millionths of the tenant's currency.
     #[serde(deserialize_with = "integer::required")]
     pub amount: u64,
@@ -149,4 +172,15 @@ pub struct LedgerLoss {
     pub lease: LedgerLease,
     /// Time at which the lease was forfeited.
     pub at: Time,
+}
+
+/// A closed period whose items were added to the ledger of all closed periods. Start and settled spend identify what was
+/// added, so that it is added once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClosedPeriod {
+    /// Start of the period.
+    pub start: Time,
+    /// Settled spend of the period when its items were added.
+    pub settled: Tally,
 }

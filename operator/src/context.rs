@@ -40,3 +40,30 @@ impl std::fmt::Debug for Context {
         f.debug_struct("Context").field("config", &self.config).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+impl Context {
+    /// Returns a context with a filled cache, for tests. The watches run until the task is aborted.
+    pub(crate) async fn of_client(client: Client) -> (Self, tokio::task::JoinHandle<()>) {
+        use clap::Parser as _;
+        let config = Config::parse_from(["operator", "--mcp-pod-image=mcp-pod:dev"]);
+        let (certificate, key) = Authority::generate(jiff::Timestamp::now()).unwrap();
+        let (cache, watches) = crate::kubernetes::cache::start(&client);
+        let watches = tokio::spawn(watches);
+        let filled = tokio::time::timeout(std::time::Duration::from_secs(5), cache.wait_until_filled()).await;
+        assert!(filled.expect("the cache was not filled"));
+        let ctx = Self {
+            ca: Arc::new(Authority::from_pem(&certificate, &key).unwrap()),
+            keys: KeyStore::new(client.clone(), &config.namespace),
+            revocations: Revocations::new(client.clone(), &config.namespace),
+            events: Events::new(client.clone(), &config.pod_name),
+            shared_state: Arc::default(),
+            cache,
+            leadership: Leadership::channel().1,
+            metrics: Metrics::new().unwrap(),
+            client,
+            config: Arc::new(config),
+        };
+        (ctx, watches)
+    }
+}

@@ -16,9 +16,11 @@ pub mod kubernetes;
 mod lead;
 mod ledger;
 mod policy;
+mod progress;
 mod retry;
 pub mod run;
 mod shared_state;
+mod tasks;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

@@ -25,10 +25,12 @@ use crate::credentials::revocation::Revocations;
 use crate::credentials::tokens::KeyStore;
 use crate::kubernetes::cache;
 use crate::kubernetes::events::Events;
-use crate::kubernetes::leader::{Elector, Leadership};
+use crate::kubernetes::leader::{Candidacy, Elector, Leadership};
 use crate::lead::lead_while_elected;
+use crate::progress::Progress;
 use crate::retry::until_success;
 use crate::shared_state::SharedState;
+use crate::tasks::ended;
 use crate::telemetry::Metrics;
 
 /// How long open control streams may take to end at shutdown.
@@ -55,8 +57,9 @@ pub enum RunError {
 pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Result<(), RunError> {
     let config = Arc::new(config);
     let metrics = Metrics::new()?;
-    let ready = Arc::new(AtomicBool::new(false));
-    serve_admin(&config, metrics.registry.clone(), Arc::clone(&ready), stop.clone()).await?;
+    let (ready, shared_state) = (Arc::new(AtomicBool::new(false)), Arc::new(SharedState::default()));
+    let progress = shared_state.progress.clone();
+    serve_admin(&config, metrics.registry.clone(), Arc::clone(&ready), progress, stop.clone()).await?;
     let load_authority = async || ca::load_or_create(&client, &config.namespace, Timestamp::now()).await;
     let authority = tokio::select! {
         authority = until_success("load the certificate authority", load_authority) => authority,
@@ -71,7 +74,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         keys: KeyStore::new(client.clone(), &config.namespace),
         revocations: Revocations::new(client.clone(), &config.namespace),
         events: Events::new(client.clone(), &config.pod_name),
-        shared_state: Arc::new(SharedState::default()),
+        shared_state,
         cache,
         leadership,
         metrics,
@@ -90,8 +93,8 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         }
     };
     let control_server_failed = async {
-        match (&mut control_server).await {
-            Ok(Err(error)) => error,
+        match ended((&mut control_server).await) {
+            Some(Err(error)) => error,
             _ => std::future::pending().await,
         }
     };
@@ -108,16 +111,18 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     Ok(())
 }
 
-/// Serves health and metrics until `stop`. A follower is ready too, or a rolling update would wait forever.
+/// Serves health and metrics until `stop`. A follower is ready too, or a rolling update would wait forever. A replica is
+/// alive while its main loops make progress: without the API server they do too, and a restart would not help.
 async fn serve_admin(
     config: &Config,
     registry: Registry,
     ready: Arc<AtomicBool>,
+    progress: Progress,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let listener = TcpListener::bind(config.metrics_listen).await.map_err(RunError::Admin)?;
     let ready = move || if ready.load(Ordering::Acquire) { Ok(()) } else { Err("the cache is not filled yet".into()) };
-    let admin = Admin { alive: Box::new(|| Ok(())), ready: Box::new(ready), registry };
+    let admin = Admin { alive: Box::new(move || progress.check()), ready: Box::new(ready), registry };
     tokio::spawn(mcp_fleet_admin::serve(listener, admin, stop));
     Ok(())
 }
@@ -135,12 +140,12 @@ async fn take_part(
     tracing::info!("the cache is filled; this replica is ready");
     ready.store(true, Ordering::Release);
     let Config { namespace, pod_name, lease_seconds, .. } = &*ctx.config;
-    let elector = Elector::new(ctx.client.clone(), namespace, pod_name, *lease_seconds, elected);
+    let candidacy = Candidacy::default();
+    let elector = Elector::new(ctx.client.clone(), namespace, pod_name, *lease_seconds, elected, &candidacy)
+        .observed_as(ctx.shared_state.progress.observe("the election"));
     let leave_election = CancellationToken::new();
     let election = tokio::spawn(elector.run(leave_election.clone()));
-    Box::pin(lead_while_elected(ctx, stop)).await;
+    Box::pin(lead_while_elected(ctx, &candidacy, stop)).await;
     leave_election.cancel();
-    if election.await.is_err() {
-        tracing::warn!("the election task panicked");
-    }
+    ended(election.await);
 }

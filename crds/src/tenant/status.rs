@@ -33,7 +33,7 @@ pub struct MCPTenantStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["pod"]))]
     pub gateways: Vec<GatewayStatus>,
-    /// Use of `spendLimit` in the current period. Summarises the ledger and is a few seconds old. Absent: no spend
+    /// Use of `spendLimit` in the current period. Summarises the ledger and is up to a minute old. Absent: no spend
     /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spending: Option<Spending>,

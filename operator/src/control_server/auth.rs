@@ -98,7 +98,7 @@ pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Resul
     }
     let bound = bound_pod(&status.user.unwrap_or_default())?;
     let cache = &ctx.cache;
-    let tenant = tenant_of_runtime(&bound.namespace, &cache.tenants.state());
+    let tenant = tenant_of_runtime(&bound.namespace, &cache.all_tenants());
     let namespace = cache.namespaces.get(&ObjectRef::new(&bound.namespace));
     let owner = namespace.as_ref().and_then(|namespace| namespace.labels().get(labels::TENANT_UID));
     // The name of the namespace is not enough: the namespace must have been created for this tenant.

@@ -25,7 +25,8 @@ pub(crate) async fn reap(ctx: &Context, ledger: &Ledger<ApiStore>) {
         tokio::time::sleep(jittered(REAP_INTERVAL)).await;
         for (tenant_uid, holders) in disconnected_holders(ctx, ledger) {
             match running_pods(ctx, &tenant_uid).await {
-                Ok(running) => {
+                Ok(None) => {}
+                Ok(Some(running)) => {
                     for pod_uid in holders.difference(&running) {
                         tracing::info!(tenant_uid, pod_uid, "forfeiting the leases of a pod that is gone");
                         ledger.forfeit_pod(pod_uid, None).await;
@@ -52,9 +53,11 @@ fn disconnected_holders(ctx: &Context, ledger: &Ledger<ApiStore>) -> BTreeMap<St
     disconnected
 }
 
-/// Returns the UIDs of a tenant's gateway pods that may still run. A deleted tenant has none.
-async fn running_pods(ctx: &Context, tenant_uid: &str) -> Result<BTreeSet<String>, kube::Error> {
-    let Some(tenant) = ctx.cache.tenant_by_uid(tenant_uid) else { return Ok(BTreeSet::new()) };
+/// Returns the UIDs of a tenant's gateway pods that may still run. A deleted tenant has none. None if the tenant cannot
+/// be read so far that its runtime namespace is known.
+async fn running_pods(ctx: &Context, tenant_uid: &str) -> Result<Option<BTreeSet<String>>, kube::Error> {
+    let Some(tenant) = ctx.cache.objects.tenants.with_uid(tenant_uid) else { return Ok(Some(BTreeSet::new())) };
+    let Some(tenant) = tenant.object() else { return Ok(None) };
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &tenant.runtime_namespace());
     let selector = format!("{}=gateway", labels::COMPONENT);
     let found = with_timeout(pods.list(&ListParams::default().labels(&selector))).await?;
@@ -62,5 +65,5 @@ async fn running_pods(ctx: &Context, tenant_uid: &str) -> Result<BTreeSet<String
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
     };
-    Ok(found.items.iter().filter(|pod| !has_ended(pod)).filter_map(ResourceExt::uid).collect())
+    Ok(Some(found.items.iter().filter(|pod| !has_ended(pod)).filter_map(ResourceExt::uid).collect()))
 }

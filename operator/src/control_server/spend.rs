@@ -95,14 +95,15 @@ fn fill(answer: &mut LeaseAnswer, LeaseOutcome { result, span, recall }: LeaseOu
     }
 }
 
-/// Settles a spend report, and acknowledges it once it is written.
-pub(super) async fn settle_report(
-    ledger: Arc<Ledger<ApiStore>>,
+/// Queues a spend report, before a later lease request of the gateway is read. Returns the future that acknowledges it
+/// once it is written.
+pub(super) fn settle_report(
+    ledger: &Ledger<ApiStore>,
     gateway: GatewayPod,
     holder: Holder,
     report: SpendReport,
     outbound: Outbound,
-) {
+) -> impl Future<Output = ()> + Send + use<> {
     let SpendReport { lease, budget_uid, sequence, amount, calls, r#final, items } = report;
     let ack = SpendAck { lease: lease.clone(), sequence };
     let items = items
@@ -116,23 +117,30 @@ pub(super) async fn settle_report(
         .collect();
     let total = Amount { micros: amount, calls };
     let report = Report { holder, lease, sequence, total, last: r#final, items };
-    // Without a result, a newer report on the same lease replaced this one, and is acknowledged instead.
-    let Ok(result) = ledger.report(&gateway.tenant_uid, &budget_uid, report).await.await else { return };
-    match result {
-        Ok(()) => {}
-        // Acknowledged, because sending an invalid report again would not make it valid.
-        Err(error @ (LedgerError::Report(_) | LedgerError::WrongTenant)) => {
-            tracing::error!(
-                tenant = gateway.tenant,
-                pod = gateway.pod,
-                error = error::chain(&error),
-                "rejected a spend report"
-            );
+    let result = ledger.report(&gateway.tenant_uid, &budget_uid, report);
+    async move {
+        // Without a result, a newer report on the same lease replaced this one, and is acknowledged instead.
+        let Ok(result) = result.await else { return };
+        match result {
+            Ok(()) => {}
+            // Acknowledged, because sending an invalid report again would not make it valid.
+            Err(error @ (LedgerError::Report(_) | LedgerError::WrongTenant)) => {
+                tracing::error!(
+                    tenant = gateway.tenant,
+                    pod = gateway.pod,
+                    error = error::chain(&error),
+                    "rejected a spend report"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(
+                    tenant = gateway.tenant,
+                    error = error::chain(&error),
+                    "failed to settle a spend report"
+                );
+                return;
+            }
         }
-        Err(error) => {
-            tracing::warn!(tenant = gateway.tenant, error = error::chain(&error), "failed to settle a spend report");
-            return;
-        }
+        let _ = outbound.send(Ok(message(from_operator::Message::SpendAck(ack)))).await;
     }
-    let _ = outbound.send(Ok(message(from_operator::Message::SpendAck(ack)))).await;
 }

@@ -11,7 +11,6 @@ use mcp_fleet_control::wire::{
     Freshness, FromGateway, GatewayHello, OperatorHello, PolicyAck, PolicyPush, from_gateway, from_operator,
 };
 use mcp_fleet_crds::condition::ConditionReason;
-use mcp_fleet_crds::tenant::GatewayStatus;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -33,10 +32,11 @@ const POD_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 const TOKEN_MARGIN: Duration = Duration::from_secs(30);
 /// Maximum number of concurrent ledger requests per stream. At the limit, the stream is not read.
 const MAX_LEDGER_REQUESTS: usize = 64;
+/// Maximum number of unacknowledged reports per stream. They wait for the next batch, one for each lease of the gateway,
+/// and must not keep lease requests from being read.
+const MAX_REPORTS: usize = 1024;
 /// Number of pushed policies whose acknowledgement is still recognised.
 const MAX_PUSHED: usize = 8;
-/// Maximum number of gateways in a tenant's status.
-const MAX_GATEWAYS_IN_STATUS: usize = 64;
 
 struct ControlStream {
     ctx: Arc<Context>,
@@ -46,10 +46,16 @@ struct ControlStream {
     outbound: Outbound,
     /// Generation and digest of the policies that were pushed, oldest first.
     pushed: VecDeque<(u64, Digest)>,
+    /// Generation and digest of the policy that the gateway enforced when it connected, until that is the published one.
+    claimed: Option<(u64, Digest)>,
+    /// Generation that the gateway enforces, as recorded in the tenant's state.
+    enforced: u64,
     /// Last proof that was sent.
     proved: Option<Proof>,
     /// Ledger requests in progress.
     work: JoinSet<()>,
+    /// Reports that are not acknowledged yet.
+    reports: JoinSet<()>,
 }
 
 /// Runs a stream until it ends.
@@ -76,7 +82,7 @@ pub(super) async fn run(
     let registration = ctx.shared_state.streams.register(&gateway.pod_uid, outbound.clone());
     tracing::info!(tenant = gateway.tenant, pod = gateway.pod, generation = hello.generation, "a gateway connected");
     let holder = Holder { pod_uid: gateway.pod_uid.clone(), epoch: hello.epoch.clone() };
-    let (pushed, work) = (VecDeque::new(), JoinSet::new());
+    let (pushed, work, reports) = (VecDeque::new(), JoinSet::new(), JoinSet::new());
     let mut stream = ControlStream {
         ctx: Arc::clone(&ctx),
         leader,
@@ -84,8 +90,11 @@ pub(super) async fn run(
         holder,
         outbound,
         pushed,
+        claimed: None,
+        enforced: 0,
         proved: None,
         work,
+        reports,
     };
     let status = tokio::select! {
         () = ended.cancelled() => Some(not_leader()),
@@ -94,7 +103,7 @@ pub(super) async fn run(
     };
     if ctx.shared_state.streams.deregister(&gateway.pod_uid, registration.number) && !ended.is_cancelled() {
         ctx.shared_state.update_tenant_state(&gateway.tenant_uid, |state| {
-            state.gateways.retain(|connected| connected.pod != gateway.pod);
+            state.remove_gateway(&gateway.pod);
         });
     }
     tracing::info!(
@@ -136,18 +145,22 @@ impl ControlStream {
         if let Some(digest) = Digest::from_slice(&hello.digest) {
             // The policy that the gateway already enforces need not be pushed again.
             self.pushed.push_back((hello.generation, digest));
+            self.claimed = Some((hello.generation, digest));
         }
-        self.set_enforced(0);
         let (ledger, holder) = (Arc::clone(&self.leader.ledger), self.holder.clone());
         self.work.spawn(async move { ledger.forfeit_pod(&holder.pod_uid, Some(&holder.epoch)).await });
         let mut policy_state = shared.policies.subscribe(&self.gateway.tenant_uid);
-        self.catch_up(&mut policy_state, true).await?;
+        self.catch_up(&mut policy_state).await?;
+        if self.enforced == 0 {
+            self.set_enforced(0);
+        }
         let ends_at =
             Instant::now() + self.gateway.token_valid_for.saturating_sub(TOKEN_MARGIN).max(Duration::from_secs(1));
         let mut check = Instant::now() + jittered(POD_CHECK_INTERVAL);
         loop {
             tokio::select! {
-                received = inbound.message(), if self.work.len() < MAX_LEDGER_REQUESTS => match received {
+                received = inbound.message(),
+                    if self.work.len() < MAX_LEDGER_REQUESTS && self.reports.len() < MAX_REPORTS => match received {
                     Ok(Some(received)) => self.receive(received, &policy_state),
                     // The gateway ended the stream, or the connection failed.
                     Ok(None) | Err(_) => return None,
@@ -157,9 +170,10 @@ impl ControlStream {
                         let deleted = Status::permission_denied("the tenant was deleted");
                         return Some(if self.leader.ended.is_cancelled() { not_leader() } else { deleted });
                     }
-                    self.catch_up(&mut policy_state, false).await?;
+                    self.catch_up(&mut policy_state).await?;
                 }
                 Some(_) = self.work.join_next() => {}
+                Some(_) = self.reports.join_next() => {}
                 () = tokio::time::sleep_until(ends_at) => return None,
                 () = tokio::time::sleep_until(check) => {
                     match check_pod(&self.ctx, &self.gateway).await {
@@ -173,7 +187,7 @@ impl ControlStream {
     }
 
     /// Sends the newest policy and proof, unless they were sent before. Returns none if the gateway has disconnected.
-    async fn catch_up(&mut self, policy_state: &mut watch::Receiver<PolicyState>, first: bool) -> Option<()> {
+    async fn catch_up(&mut self, policy_state: &mut watch::Receiver<PolicyState>) -> Option<()> {
         let PolicyState { published, proof } = policy_state.borrow_and_update().clone();
         let Some(published) = published else { return Some(()) };
         let (generation, digest) = (published.policy.generation, published.encoded.digest);
@@ -184,7 +198,8 @@ impl ControlStream {
             if self.pushed.len() > MAX_PUSHED {
                 self.pushed.pop_front();
             }
-        } else if first {
+        } else if self.claimed == Some((generation, digest)) {
+            self.claimed = None;
             self.set_enforced(generation);
         }
         if let Some(proof) = proof.filter(|proof| self.proved != Some(*proof)) {
@@ -218,7 +233,7 @@ impl ControlStream {
                 });
             }
             Some(from_gateway::Message::Spend(report)) => {
-                self.work.spawn(spend::settle_report(ledger, gateway, holder, report, self.outbound.clone()));
+                self.reports.spawn(spend::settle_report(&ledger, gateway, holder, report, self.outbound.clone()));
             }
             // A second hello has no effect. A message of an unknown kind belongs to a newer protocol version.
             Some(from_gateway::Message::Hello(_)) | None => {}
@@ -226,7 +241,7 @@ impl ControlStream {
     }
 
     /// Records the generation that the gateway enforces, or why it refused the policy.
-    fn acknowledged(&self, ack: &PolicyAck) {
+    fn acknowledged(&mut self, ack: &PolicyAck) {
         let pushed = self.pushed.iter().find(|(generation, _)| *generation == ack.generation);
         let problem = match pushed {
             None => return,
@@ -243,27 +258,17 @@ impl ControlStream {
             problem,
             "a gateway refused the policy"
         );
-        let text = format!("gateway {} refused generation {}: {problem}", self.gateway.pod, ack.generation);
+        let text = format!("gateway {} refused the policy: {problem}", self.gateway.pod);
         self.ctx.shared_state.update_tenant_state(&self.gateway.tenant_uid, |state| {
             state.error = Some((ConditionReason::PolicyRefused, text));
         });
     }
 
     /// Records in the tenant's state which generation this gateway enforces.
-    fn set_enforced(&self, generation: u64) {
-        let pod = &self.gateway.pod;
-        let policy_generation = i64::try_from(generation).unwrap_or(i64::MAX);
+    fn set_enforced(&mut self, generation: u64) {
+        self.enforced = generation;
         self.ctx.shared_state.update_tenant_state(&self.gateway.tenant_uid, |state| {
-            if let Some(gateway) = state.gateways.iter_mut().find(|gateway| gateway.pod == *pod) {
-                gateway.policy_generation = policy_generation;
-            } else if state.gateways.len() < MAX_GATEWAYS_IN_STATUS {
-                state.gateways.push(GatewayStatus { pod: pod.clone(), policy_generation });
-                state.gateways.sort_by(|a, b| a.pod.cmp(&b.pod));
-            }
-            let refused = state.error.as_ref().is_some_and(|(reason, _)| *reason == ConditionReason::PolicyRefused);
-            if refused && state.current() == state.gateways.len() {
-                state.error = None;
-            }
+            state.set_enforced(&self.gateway.pod, generation);
         });
     }
 }

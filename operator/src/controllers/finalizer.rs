@@ -13,9 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::ReconcileError;
-
-/// Name of the finalizer.
-pub(crate) const FINALIZER: &str = "mcp-fleet.dev/teardown";
+use crate::kubernetes::labels::FINALIZER;
 
 /// How far the teardown of an object has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +67,9 @@ where
         Err(finalizer::Error::RemoveFinalizer(kube::Error::Api(status))) if status.is_not_found() => {
             Ok(Action::await_change())
         }
+        // The API server removed it, and only its answer cannot be read: the object was torn down without the fields that
+        // cannot be read.
+        Err(finalizer::Error::RemoveFinalizer(kube::Error::SerdeError(_))) => Ok(Action::await_change()),
         Err(finalizer::Error::AddFinalizer(source) | finalizer::Error::RemoveFinalizer(source)) => {
             Err(ReconcileError::Finalizer(source))
         }

@@ -18,6 +18,7 @@ pub(crate) mod server;
 mod status;
 mod teardown;
 pub(crate) mod tenant;
+pub(crate) mod unreadable;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -35,9 +36,10 @@ use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 use crate::context::Context;
-use crate::kubernetes::cache::{Cache, Change};
+use crate::kubernetes::cache::{Cache, Change, Stored};
 use crate::retry::{Backoff, jittered};
 use crate::shared_state::StateChange;
+use crate::shared_state::verdict::Kind;
 use error::ReconcileError;
 
 /// Objects of a kind that are reconciled at a time.
@@ -63,7 +65,7 @@ pub(crate) trait Controller: Send + Sync + 'static {
     fn affected_by_change(cache: &Cache, change: &Change) -> Vec<ObjectRef<Self::Kind>>;
 
     /// Returns the objects that a change of the compiler's or the control server's results affects.
-    fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<Self::Kind>>;
+    fn affected_by_state(ctx: &Context, change: &StateChange) -> Vec<ObjectRef<Self::Kind>>;
 
     /// Brings the cluster in line with one object and writes the object's status.
     fn reconcile(
@@ -152,7 +154,7 @@ async fn enqueue_affected<C: Controller>(ctx: &Context, queue: &mpsc::UnboundedS
                 Err(RecvError::Closed) => return,
             },
             change = state_changes.recv() => match change {
-                Ok(change) => C::affected_by_state(&ctx.cache, &change),
+                Ok(change) => C::affected_by_state(ctx, &change),
                 Err(RecvError::Lagged(_)) => all(),
                 Err(RecvError::Closed) => return,
             },
@@ -171,6 +173,32 @@ fn pause_after<K: Resource<DynamicType = ()>>(
     }
     let new = || Backoff::new(FAILURE_PAUSES.0, FAILURE_PAUSES.1);
     backoffs.lock().entry(object.clone()).or_insert_with(new).next_pause()
+}
+
+/// Returns the objects of a kind of which the policy contains something else now, or which gateways enforce now.
+fn affected_by_policy<K: Stored>(
+    ctx: &Context,
+    store: &Store<K>,
+    kind: Kind,
+    change: &StateChange,
+) -> Vec<ObjectRef<K>> {
+    let found = match change {
+        StateChange::Objects(objects) => {
+            let Some(uids) = objects.get(&kind) else { return vec![] };
+            store.state_filter(|object| object.meta().uid.as_ref().is_some_and(|uid| uids.contains(uid)))
+        }
+        StateChange::Unenforced(tenant_uid) => {
+            let Some(tenant) = ctx.cache.tenant_by_uid(tenant_uid) else { return vec![] };
+            store.state_filter(|object| {
+                let meta = object.meta();
+                let (uid, generation) = (meta.uid.as_deref().unwrap_or_default(), meta.generation.unwrap_or(0));
+                meta.namespace.as_ref() == Some(&tenant.spec.namespace.name)
+                    && !ctx.shared_state.is_enforced(tenant_uid, kind, uid, generation)
+            })
+        }
+        StateChange::Tenant(_) | StateChange::Spending(_) => return vec![],
+    };
+    found.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
 }
 
 /// Reconciles the object again at the next resync, if nothing changes before.

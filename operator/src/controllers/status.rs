@@ -2,6 +2,7 @@
 //! the version of the object that was reconciled.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -89,28 +90,68 @@ where
     K: Resource + HasStatus,
     K::Status: HasConditions,
 {
-    let ready = object.status().and_then(|status| condition::find(status.conditions(), ConditionType::Ready));
-    ready.is_some_and(|ready| ready.status == "True" && ready.observed_generation == object.meta().generation)
+    let conditions = object.status().map(HasConditions::conditions).unwrap_or_default();
+    condition::is_true_as_of(conditions, ConditionType::Ready, object.meta().generation)
 }
 
-/// Writes the status if it differs from the one before, and reports in an Event what changed about readiness.
-pub(super) async fn write<K>(ctx: &Context, api: &Api<K>, object: &K, next: K::Status) -> Result<(), ReconcileError>
+/// How far an object is on its way to the gateways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// All gateways enforce it, or it is not on its way.
+    Settled,
+    /// It is being compiled, published or acknowledged, which usually takes milliseconds.
+    Pending,
+    /// This replica has not compiled it yet.
+    Unknown,
+}
+
+/// How long the status of an object that is on its way to the gateways is held back. It is outdated in a moment, and a
+/// status that changes for a moment wakes everyone who watches the object.
+const HOLD_BACK_TIME: Duration = Duration::from_secs(2);
+
+/// Writes the status if it differs from the one before, and reports in an Event what changed about readiness. Returns
+/// after which pause the object has to be reconciled again, if the status is held back.
+pub(super) async fn write<K>(
+    ctx: &Context,
+    api: &Api<K>,
+    object: &K,
+    next: K::Status,
+    progress: Progress,
+) -> Result<Option<Duration>, ReconcileError>
 where
     K: Resource<DynamicType = ()> + HasStatus + Clone + Serialize + DeserializeOwned + Debug,
     K::Status: HasConditions,
 {
     let before = object.status().map(HasConditions::conditions).unwrap_or_default();
     let after = next.conditions().to_vec();
-    if object.status() == Some(&next) || is_premature(&ctx.shared_state, before, &after) {
-        return Ok(());
+    let (uid, generation) = (object.uid().unwrap_or_default(), object.meta().generation);
+    let shared = &ctx.shared_state;
+    // What the previous leader saw enforced stays enforced.
+    let is_unknown =
+        progress == Progress::Unknown && condition::is_true_as_of(before, ConditionType::PolicyCurrent, generation);
+    if object.status() == Some(&next) || is_premature(shared, before, &after) || is_unknown {
+        shared.release(&uid);
+        return Ok(None);
     }
+    // Without any status, tools would consider a new object done.
+    if progress != Progress::Settled
+        && object.status().is_some()
+        && let Some(pause) = shared.hold_back(&uid, HOLD_BACK_TIME)
+    {
+        return Ok(Some(pause));
+    }
+    shared.release(&uid);
     let mut written = object.clone();
     written.meta_mut().managed_fields = None;
     *written.status_mut() = Some(next);
-    let replaced = api.replace_status(&object.name_any(), &PostParams::default(), &written).await;
-    replaced.map_err(ReconcileError::api("write a status"))?;
+    match api.replace_status(&object.name_any(), &PostParams::default(), &written).await {
+        // The API server took it, and only its answer cannot be read: the object is torn down without the fields that
+        // cannot be read.
+        Ok(_) | Err(kube::Error::SerdeError(_)) => {}
+        Err(source) => return Err(ReconcileError::Api { verb: "write a status", source }),
+    }
     report_readiness(&ctx.events, object, before, &after).await;
-    Ok(())
+    Ok(None)
 }
 
 /// Whether a new leader would only report that it does not know yet. The status before stays until gateways had the time

@@ -1,9 +1,10 @@
-//! The client of the API server, which never sees the field managers of an object.
+//! The client of the API server, which makes the field managers of objects readable before they are decoded, and gives each
+//! call a time limit.
 //!
-//! Every client may write `metadata.managedFields`, on every object that it may write, and Kubernetes stores values that
-//! our types cannot read: a `time` in the year 9999 with an offset, or `fieldsV1` nested deeper than a JSON parser
-//! follows. One such object would break the lists and watches of its kind for all tenants. Nothing here reads field
-//! managers, so they are removed from each answer before it is decoded. They are also the larger part of many objects.
+//! Every client may write `metadata.managedFields`, on every object that it may write, and Kubernetes stores values there
+//! that our types cannot read: a `time` beyond the year 9999, or `fieldsV1` nested deeper than a JSON parser follows. One
+//! such object would break the lists and watches of its kind for all tenants. Of field managers, only who owns which
+//! field is read here (`apply`).
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -16,6 +17,7 @@ use kube::client::ClientBuilder;
 use tower::util::MapResponseLayer;
 
 use super::managed_fields::Filter;
+use super::time_limit::TimeLimitLayer;
 
 /// Returns a client for the API server that the environment names.
 pub async fn client() -> Result<Client, kube::Error> {
@@ -25,11 +27,12 @@ pub async fn client() -> Result<Client, kube::Error> {
 
 /// Returns a client for the API server of `config`.
 pub fn from_config(config: kube::Config) -> Result<Client, kube::Error> {
-    Ok(ClientBuilder::try_from(config)?.with_layer(&MapResponseLayer::new(without_managed_fields)).build())
+    let filter = MapResponseLayer::new(with_readable_managers);
+    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeLimitLayer).with_layer(&filter).build())
 }
 
-/// Removes the field managers from the objects in a JSON body, while it arrives. Other bodies pass unchanged.
-fn without_managed_fields<B>(response: Response<B>) -> Response<UnsyncBoxBody<Bytes, B::Error>>
+/// Filters the field managers of the objects in a JSON body, while it arrives. Other bodies pass unchanged.
+fn with_readable_managers<B>(response: Response<B>) -> Response<UnsyncBoxBody<Bytes, B::Error>>
 where
     B: Body<Data = Bytes> + Send + 'static,
 {
@@ -55,17 +58,17 @@ mod tests {
     use super::*;
 
     fn response(content_type: &'static str) -> Response<Full<Bytes>> {
-        let body = Full::from(r#"{"metadata":{"managedFields":[],"name":"a"}}"#);
-        Response::builder().header(CONTENT_TYPE, content_type).header(CONTENT_LENGTH, 44).body(body).unwrap()
+        let body = Full::from(r#"{"metadata":{"managedFields":[{"time":1}]}}"#);
+        Response::builder().header(CONTENT_TYPE, content_type).header(CONTENT_LENGTH, 43).body(body).unwrap()
     }
 
     #[tokio::test]
     async fn json_is_filtered_and_other_answers_pass() {
-        let filtered = without_managed_fields(response("application/json"));
+        let filtered = with_readable_managers(response("application/json"));
         assert!(!filtered.headers().contains_key(CONTENT_LENGTH));
         let body = filtered.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(body, r#"{"metadata":{"name":"a"}}"#);
-        let passed = without_managed_fields(response("text/plain")).into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(passed.len(), 44);
+        assert_eq!(body, r#"{"metadata":{"managedFields":[{}]}}"#);
+        let passed = with_readable_managers(response("text/plain")).into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(passed.len(), 43);
     }
 }

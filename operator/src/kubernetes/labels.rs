@@ -22,6 +22,9 @@ pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
 /// Selector of every object that the operator made.
 pub(crate) const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=mcp-fleet";
 
+/// Finalizer of objects that the operator tears down.
+pub(crate) const FINALIZER: &str = "mcp-fleet.dev/teardown";
+
 /// A set of labels.
 pub(crate) type Labels = BTreeMap<String, String>;
 

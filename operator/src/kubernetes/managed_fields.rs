@@ -1,23 +1,31 @@
-//! Removes `metadata.managedFields` from JSON as it streams by.
+//! Makes `metadata.managedFields` readable in JSON as it streams by: removes the `time` of its entries, and cuts what is
+//! nested too deeply.
 //!
 //! A filter over bytes, not a parser: what it has to skip can be nested deeper than a parser follows. It needs no
 //! recursion and keeps only the nesting and the key at hand. The text comes from the API server, which writes valid JSON
-//! and writes these two keys without escapes.
+//! and writes these keys without escapes.
 
 use bytes::Bytes;
 
 const METADATA: &[u8] = b"metadata";
 const MANAGED_FIELDS: &[u8] = b"managedFields";
+const TIME: &[u8] = b"time";
+
+/// Nesting in `managedFields` that is kept. What Kubernetes writes for its own kinds is half as deep, and `serde_json`
+/// follows 128 levels.
+const MAX_DEPTH: usize = 64;
 
 /// The state between two pieces of a stream of JSON texts.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
     /// Open arrays and objects, the innermost last.
     open: Vec<Open>,
+    /// Length of `open` outside the field managers that are being read.
+    managers: Option<usize>,
     state: State,
     /// What was read of a member up to its key, with the comma before it. Not written before the key is known.
     pending: Vec<u8>,
-    /// The key that is read, or was read last; its beginning if it is long.
+    /// The key that was read last, or its beginning if it is long. Empty in arrays.
     key: Vec<u8>,
     in_string: bool,
     escaped: bool,
@@ -26,11 +34,14 @@ pub(super) struct Filter {
 /// An open array or object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Open {
-    Array,
-    /// An object; whether it is the value of a member `metadata`.
-    Object {
-        metadata: bool,
-    },
+    /// An array; whether it is the value of `managedFields`.
+    Array { managers: bool },
+    /// An object that is the value of `metadata`.
+    Metadata,
+    /// An entry of `managedFields`.
+    Manager,
+    /// Another object.
+    Object,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,12 +51,12 @@ enum State {
     Value,
     /// In an object, before a key or its end.
     BeforeKey,
-    /// In a key.
+    /// In a key, or between it and its colon.
     Key,
-    /// Behind a key: what follows is its colon and its value.
-    AfterKey,
-    /// In a value that is left out, at this depth in itself.
+    /// In the value of a member that is left out, at this depth in itself.
     Skip(usize),
+    /// In an array or object that was cut, at this depth, itself included.
+    Cut(usize),
 }
 
 impl Filter {
@@ -53,56 +64,56 @@ impl Filter {
     pub(super) fn filter(&mut self, piece: &[u8]) -> Bytes {
         let mut out = Vec::with_capacity(piece.len());
         for &byte in piece {
-            self.next(byte, &mut out);
+            if self.in_string {
+                self.next_in_string(byte, &mut out);
+            } else {
+                self.next(byte, &mut out);
+            }
         }
         out.into()
     }
 
     fn next(&mut self, byte: u8, out: &mut Vec<u8>) {
-        if self.in_string {
-            return self.next_in_string(byte, out);
-        }
         match self.state {
-            State::Value => {
-                match byte {
-                    b'"' => self.in_string = true,
-                    b'{' => self.enter(Open::Object { metadata: self.key == METADATA }),
-                    b'[' => self.enter(Open::Array),
-                    b'}' | b']' => self.leave(),
-                    b',' if self.in_object() => {
-                        self.state = State::BeforeKey;
-                        self.pending.push(byte);
-                        return;
-                    }
-                    _ => {}
-                }
-                out.push(byte);
-            }
-            State::BeforeKey => match byte {
-                b'"' => {
+            State::Value => match byte {
+                b'{' | b'[' => self.enter(byte, out),
+                b'}' | b']' => self.leave(byte, out),
+                b',' if !matches!(self.open.last(), None | Some(Open::Array { .. })) => {
+                    self.state = State::BeforeKey;
                     self.pending.push(byte);
+                }
+                _ => {
+                    self.in_string = byte == b'"';
+                    out.push(byte);
+                }
+            },
+            State::BeforeKey if byte == b'}' => {
+                out.append(&mut self.pending);
+                self.leave(byte, out);
+            }
+            State::BeforeKey => {
+                self.pending.push(byte);
+                if byte == b'"' {
                     self.key.clear();
                     (self.state, self.in_string) = (State::Key, true);
                 }
-                b'}' => {
-                    out.append(&mut self.pending);
-                    out.push(byte);
-                    self.leave();
-                }
-                _ => self.pending.push(byte),
-            },
-            State::Key | State::AfterKey => {
+            }
+            State::Key => {
                 self.pending.push(byte);
                 if byte == b':' {
-                    self.decide(out);
+                    self.begin_value(out);
                 }
             }
+            State::Skip(0) if matches!(byte, b'}' | b',') => self.end_skipped(byte, out),
             State::Skip(depth) => match byte {
-                b'"' => self.in_string = true,
                 b'{' | b'[' => self.state = State::Skip(depth + 1),
-                b'}' | b',' if depth == 0 => self.end_of_skipped(byte, out),
                 b'}' | b']' => self.state = State::Skip(depth - 1),
-                _ => {}
+                _ => self.in_string = byte == b'"',
+            },
+            State::Cut(depth) => match byte {
+                b'{' | b'[' => self.state = State::Cut(depth + 1),
+                b'}' | b']' => self.state = if depth == 1 { State::Value } else { State::Cut(depth - 1) },
+                _ => self.in_string = byte == b'"',
             },
         }
     }
@@ -115,22 +126,20 @@ impl Filter {
             _ => {}
         }
         match self.state {
+            State::Skip(_) | State::Cut(_) => {}
             State::Key => {
                 self.pending.push(byte);
-                if !self.in_string {
-                    self.state = State::AfterKey;
-                } else if self.key.len() <= MANAGED_FIELDS.len() {
+                if self.in_string && self.key.len() <= MANAGED_FIELDS.len() {
                     self.key.push(byte);
                 }
             }
-            State::Skip(_) => {}
             _ => out.push(byte),
         }
     }
 
     /// At the colon behind a key: begins to leave its value out, or writes what waited for this decision.
-    fn decide(&mut self, out: &mut Vec<u8>) {
-        if self.key == MANAGED_FIELDS && self.open.last() == Some(&Open::Object { metadata: true }) {
+    fn begin_value(&mut self, out: &mut Vec<u8>) {
+        if self.key == TIME && self.open.last() == Some(&Open::Manager) {
             self.state = State::Skip(0);
         } else {
             out.append(&mut self.pending);
@@ -140,35 +149,49 @@ impl Filter {
 
     /// At the comma or the brace behind a value that was left out. One comma goes with it: the one before it or, if it
     /// was the first member, the one behind it.
-    fn end_of_skipped(&mut self, byte: u8, out: &mut Vec<u8>) {
+    fn end_skipped(&mut self, byte: u8, out: &mut Vec<u8>) {
         let had_comma = self.pending.first() == Some(&b',');
         self.pending.clear();
-        self.key.clear();
         if byte == b',' {
             if had_comma {
                 self.pending.push(byte);
             }
             self.state = State::BeforeKey;
         } else {
-            out.push(byte);
-            self.leave();
+            self.leave(byte, out);
         }
     }
 
-    fn enter(&mut self, open: Open) {
-        self.open.push(open);
+    fn enter(&mut self, bracket: u8, out: &mut Vec<u8>) {
+        out.push(bracket);
+        if self.managers.is_some_and(|outside| self.open.len() - outside >= MAX_DEPTH) {
+            out.push(if bracket == b'{' { b'}' } else { b']' });
+            self.state = State::Cut(1);
+            return;
+        }
+        let around = self.open.last().copied();
+        let opened = match bracket {
+            b'[' => Open::Array { managers: around == Some(Open::Metadata) && self.key == MANAGED_FIELDS },
+            _ if around == Some(Open::Array { managers: true }) => Open::Manager,
+            _ if self.key == METADATA => Open::Metadata,
+            _ => Open::Object,
+        };
+        if opened == (Open::Array { managers: true }) {
+            self.managers = Some(self.open.len());
+        }
+        self.open.push(opened);
         self.key.clear();
-        self.state = if open == Open::Array { State::Value } else { State::BeforeKey };
+        self.state = if bracket == b'{' { State::BeforeKey } else { State::Value };
     }
 
-    fn leave(&mut self) {
+    fn leave(&mut self, bracket: u8, out: &mut Vec<u8>) {
+        out.push(bracket);
         self.open.pop();
+        if self.managers == Some(self.open.len()) {
+            self.managers = None;
+        }
         self.key.clear();
         self.state = State::Value;
-    }
-
-    fn in_object(&self) -> bool {
-        matches!(self.open.last(), Some(Open::Object { .. }))
     }
 }
 
@@ -184,20 +207,28 @@ mod tests {
     }
 
     #[test]
-    fn only_the_field_managers_of_metadata_are_left_out() {
+    fn only_the_times_of_field_managers_are_left_out() {
         for (text, left) in [
-            (r#"{"metadata":{"managedFields":[{"a":"}"}],"name":"x"}}"#, r#"{"metadata":{"name":"x"}}"#),
-            (r#"{"metadata":{"name":"x","managedFields":null}}"#, r#"{"metadata":{"name":"x"}}"#),
-            (r#"{"metadata":{"a":1,"managedFields":[],"b":2}}"#, r#"{"metadata":{"a":1,"b":2}}"#),
-            (r#"{"metadata": { "managedFields" : [ "\"]" ] } }"#, r#"{"metadata": {} }"#),
-            (r#"{"items":[{"metadata":{"managedFields":[{}]}}]}"#, r#"{"items":[{"metadata":{}}]}"#),
+            (
+                r#"{"metadata":{"managedFields":[{"time":"9999}","manager":"x"}],"name":"x"}}"#,
+                r#"{"metadata":{"managedFields":[{"manager":"x"}],"name":"x"}}"#,
+            ),
+            (
+                r#"{"items":[{"metadata":{"managedFields":[{"a":1,"time":null},{"a":2,"time":"t","b":3},{}]}}]}"#,
+                r#"{"items":[{"metadata":{"managedFields":[{"a":1},{"a":2,"b":3},{}]}}]}"#,
+            ),
+            (
+                r#"{"metadata": {"managedFields" : [ { "time" : [ "\"]" ] } ] } }"#,
+                r#"{"metadata": {"managedFields" : [ {} ] } }"#,
+            ),
         ] {
             assert_eq!(filtered(text), left);
         }
         for text in [
-            r#"{"data":{"managedFields":"aGk="},"metadata":{"annotations":{"managedFields":"x"}}}"#,
-            r#"{"metadata":[{"managedFields":1}],"managedFields":[]}"#,
-            r#"{"metadata":{"note":"\"managedFields\":[]"}}"#,
+            r#"{"data":{"time":"x"},"metadata":{"annotations":{"managedFields":"x","time":"x"},"time":"x"}}"#,
+            r#"{"managedFields":[{"time":"x"}],"spec":{"managedFields":[{"time":"x"}]}}"#,
+            r#"{"metadata":{"managedFields":[{"fieldsV1":{"time":"x","f:a":{".":{},"time":{}}}}]}}"#,
+            r#"{"metadata":{"note":"\"managedFields\":[{\"time\":1}]"}}"#,
             "",
             "null",
         ] {
@@ -206,25 +237,40 @@ mod tests {
     }
 
     #[test]
-    fn a_value_deeper_than_a_parser_follows_is_left_out() {
-        let deep = format!("{}{}", "{\"f\":".repeat(5000), "1".to_owned() + &"}".repeat(5000));
-        let text = format!(r#"{{"metadata":{{"managedFields":[{deep}],"name":"x"}}}}"#);
-        assert_eq!(filtered(&text), r#"{"metadata":{"name":"x"}}"#);
+    fn what_is_nested_deeper_than_a_parser_follows_is_cut() {
+        let nested = |levels: usize| format!("{}1{}", "{\"f:a\":".repeat(levels), "}".repeat(levels));
+        let object = |fields: &str| {
+            format!(r#"{{"metadata":{{"managedFields":[{{"fieldsV1":{fields},"manager":"m"}}],"name":"x"}}}}"#)
+        };
+        let left: Value = serde_json::from_str(&filtered(&object(&nested(5000)))).unwrap();
+        assert_eq!(
+            (&left["metadata"]["name"], &left["metadata"]["managedFields"][0]["manager"]),
+            (&json!("x"), &json!("m"))
+        );
+        let usual = object(&nested(30));
+        assert_eq!(filtered(&usual), usual);
+        let elsewhere = format!(r#"{{"spec":{}}}"#, nested(500));
+        assert_eq!(filtered(&elsewhere), elsewhere, "only field managers are cut");
     }
 
     #[test]
     fn each_event_of_a_watch_is_filtered() {
         let event = |name: &str| {
-            format!(r#"{{"type":"ADDED","object":{{"metadata":{{"managedFields":[1],"name":"{name}"}}}}}}"#)
+            format!(r#"{{"type":"ADDED","object":{{"metadata":{{"managedFields":[{{"time":1}}],"name":"{name}"}}}}}}"#)
         };
         let text = format!("{}\n{}\n", event("a"), event("b"));
-        let names: Vec<_> = filtered(&text).lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect();
-        assert_eq!(names[1], json!({"type": "ADDED", "object": {"metadata": {"name": "b"}}}));
-        assert_eq!(names.len(), 2);
+        let events: Vec<_> = filtered(&text).lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect();
+        assert_eq!(events.len(), 2);
+        assert_eq!(events[1]["object"], json!({"metadata": {"managedFields": [{}], "name": "b"}}));
     }
 
     fn value() -> impl Strategy<Value = Value> {
-        let key = prop_oneof![Just("metadata".to_owned()), Just("managedFields".to_owned()), ".{0,4}"];
+        let key = prop_oneof![
+            Just("metadata".to_owned()),
+            Just("managedFields".to_owned()),
+            Just("time".to_owned()),
+            ".{0,4}"
+        ];
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
@@ -244,8 +290,9 @@ mod tests {
         match value {
             Value::Array(items) => items.iter_mut().for_each(remove),
             Value::Object(members) => {
-                if let Some(Value::Object(metadata)) = members.get_mut("metadata") {
-                    metadata.remove("managedFields");
+                let managers = members.get_mut("metadata").and_then(|it| it.get_mut("managedFields")?.as_array_mut());
+                for manager in managers.into_iter().flatten().filter_map(Value::as_object_mut) {
+                    manager.remove("time");
                 }
                 members.values_mut().for_each(remove);
             }
@@ -255,7 +302,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_left_is_the_value_without_field_managers(value in value(), cut in 1_usize..7, pretty in any::<bool>()) {
+        fn what_is_left_is_the_value_without_these_times(value in value(), cut in 1_usize..7, pretty in any::<bool>()) {
             let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
             let mut filter = Filter::default();
             let left: Vec<u8> = text.as_bytes().chunks(cut).flat_map(|piece| filter.filter(piece)).collect();

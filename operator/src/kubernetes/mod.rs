@@ -10,6 +10,7 @@ pub(crate) mod events;
 pub(crate) mod labels;
 pub mod leader;
 mod managed_fields;
+mod time_limit;
 pub(crate) mod timeout;
 
 /// The field manager of everything that the operator writes.

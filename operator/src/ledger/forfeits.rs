@@ -1,9 +1,9 @@
-//! Forfeits leases that nobody will report on, and removes books whose retention has ended.
+//! Forfeits leases that nobody will report on.
 
 use std::time::Duration;
 
-use super::period::Span;
 use super::service::Ledger;
+use super::slot::{Slot, Writer};
 use super::store::{BookKey, Store, StoredBook};
 
 /// How long after its deadline a lease may still be reported on before it is forfeited.
@@ -17,8 +17,8 @@ impl<S: Store> Ledger<S> {
             let mut leases = stored.book.leases.iter();
             leases.any(|lease| lease.holder.pod_uid == pod_uid && Some(lease.holder.epoch.as_str()) != running)
         };
-        let keys: Vec<BookKey> =
-            self.cache.read().iter().filter(|(_, stored)| holds(stored)).map(|(key, _)| key.clone()).collect();
+        let books = self.books().into_iter();
+        let keys: Vec<BookKey> = books.filter(|(_, stored)| holds(stored)).map(|(key, _)| key).collect();
         for key in keys {
             self.change_in_background(&key, |book| {
                 book.forfeit(now, |lease| {
@@ -29,30 +29,31 @@ impl<S: Store> Ledger<S> {
         }
     }
 
-    /// Forfeits overdue leases, and removes books whose retention has ended.
+    /// Forfeits overdue leases, and removes from memory what is not needed any more.
     pub(crate) async fn expire(&self) {
         let now = (self.now_ms)();
         let grace = i64::try_from(REPORT_GRACE.as_millis()).unwrap_or(i64::MAX);
         for (key, stored) in self.books() {
             if stored.book.leases.iter().any(|lease| lease.deadline.saturating_add(grace) <= now) {
                 self.change_in_background(&key, |book| book.expire(now, grace)).await;
-            } else if stored.book.leases.is_empty()
-                && retained_until(stored.book.span) <= now.div_euclid(1000)
-                && self.store.remove(&key, &stored.version).await.is_ok()
-            {
-                self.retire(&stored);
-                self.cache.write().remove(&key);
-                self.exhausted.write().remove(&key);
-                self.slots.lock().remove(&key);
             }
         }
+        self.remove_unneeded_slots(now.div_euclid(1000));
     }
-}
 
-/// Returns until when a book is retained, in Unix seconds: 35 periods after its end, but at least 2 and at most 400
-/// days.
-fn retained_until(span: Span) -> i64 {
-    const DAY: i64 = 24 * 3600;
-    let periods = span.end.saturating_sub(span.start).saturating_mul(35);
-    span.end.saturating_add(periods.clamp(2 * DAY, 400 * DAY))
+    /// Removes closed books from memory, and budgets of ended periods that have no book, because no lease was ever
+    /// granted on them.
+    fn remove_unneeded_slots(&self, now: i64) {
+        let unneeded = |slot: &Slot, writer: Option<&Writer>| match slot.stored() {
+            Some(stored) => stored.book.is_closed(),
+            None => writer.is_none_or(|writer| writer.span.is_none_or(|span| span.end <= now)),
+        };
+        let slots = self.slots.read();
+        let keys: Vec<BookKey> =
+            slots.iter().filter(|(_, slot)| unneeded(slot, None)).map(|(key, _)| key.clone()).collect();
+        drop(slots);
+        for key in keys {
+            self.remove_slot(&key, |slot, writer| unneeded(slot, Some(writer)));
+        }
+    }
 }

@@ -46,11 +46,14 @@ impl<S: Store> Ledger<S> {
         let valid = i64::try_from(LEASE_DURATION.as_millis()).unwrap_or(i64::MAX);
         let deadline = now.saturating_add(valid).min(span.end.saturating_mul(1000));
         let slot = self.slot(&key);
-        let mut slot = slot.lock().await;
-        slot.owner = Some(owner.clone());
-        let outdated = slot.synced_at.is_none_or(|synced_at| synced_at.elapsed() > MAX_AGE_FOR_REFUSAL);
+        let mut writer = slot.lock().await;
+        writer.owner = Some(owner.clone());
+        writer.span = Some(span);
+        let outdated = writer.synced_at.is_none_or(|synced_at| synced_at.elapsed() > MAX_AGE_FOR_REFUSAL);
         let (result, recall) = self
-            .change(&key, &mut slot, span, |book| {
+            .change(&key, &slot, &mut writer, span, |book| {
+                // If the period of a spend limit was changed, a longer one may begin at the same time.
+                book.span.end = book.span.end.max(span.end);
                 let result = book.grant(request, limit, id.clone(), deadline);
                 match &result {
                     Ok(granted) if granted.new => Effect::Changed((result, Vec::new())),
@@ -60,8 +63,12 @@ impl<S: Store> Ledger<S> {
                 }
             })
             .await?;
-        drop(slot);
-        self.record_exhaustion(key, &result);
+        drop(writer);
+        match &result {
+            Err(Refusal::Exhausted) => slot.set_exhausted(true),
+            Ok(_) => slot.set_exhausted(false),
+            Err(Refusal::Held) => {}
+        }
         Ok(LeaseOutcome { result, span, recall })
     }
 }

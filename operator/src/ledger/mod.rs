@@ -1,14 +1,16 @@
 //! The ledger: how much of each budget is spent, leased and forfeited in each period.
 //!
 //! Start at [`book`], the account of one budget in one period; it and [`period`] are pure. [`record`] converts a book
-//! to and from an `MCPLedger`, and [`store`] reads and writes those. [`service`] holds all books. The control server
-//! calls [`leases`], [`reports`] and [`forfeits`]; status and metrics read [`view`].
+//! to and from an `MCPLedger`, and [`store`] reads and writes those. [`service`] holds the books in memory. The control
+//! server calls [`leases`], [`reports`] and [`forfeits`]; [`closing`] ends periods; status and metrics read [`view`].
 
 pub(crate) mod book;
 mod change;
+mod closing;
 mod error;
 mod forfeits;
 mod leases;
+mod load;
 pub(crate) mod period;
 pub(crate) mod record;
 mod reports;
@@ -36,8 +38,14 @@ pub(crate) use store::ApiStore;
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 /// How often overdue leases are forfeited.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(5);
-/// How often all books are read again from the API server.
-const RELOAD_INTERVAL: Duration = Duration::from_mins(1);
+/// How often the versions of all books are compared with those in memory. Only a former leader that writes late makes a
+/// difference, and a write or a refusal notices that at once.
+const RELOAD_INTERVAL: Duration = Duration::from_mins(5);
+
+/// How often ended periods are closed.
+const CLOSE_INTERVAL: Duration = Duration::from_mins(1);
+/// How often closed periods are removed whose retention has ended.
+const REMOVE_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Opens the ledger: reads every book, and retries until that succeeds.
 pub(crate) async fn open(client: Client, namespace: &str) -> Arc<Ledger<ApiStore>> {
@@ -47,7 +55,8 @@ pub(crate) async fn open(client: Client, namespace: &str) -> Arc<Ledger<ApiStore
     ledger
 }
 
-/// Maintains the ledger: writes pending reports, forfeits overdue leases and rereads all books. Never returns.
+/// Maintains the ledger: writes pending reports, forfeits overdue leases, compares the books in memory with the store, and
+/// closes and removes ended periods. Never returns.
 pub(crate) async fn maintain(ledger: &Ledger<ApiStore>) {
     let flush = async {
         loop {
@@ -69,5 +78,19 @@ pub(crate) async fn maintain(ledger: &Ledger<ApiStore>) {
             }
         }
     };
-    tokio::join!(flush, expire, load);
+    let close = async {
+        loop {
+            tokio::time::sleep(jittered(CLOSE_INTERVAL)).await;
+            ledger.close_ended().await;
+        }
+    };
+    let remove = async {
+        loop {
+            tokio::time::sleep(jittered(REMOVE_INTERVAL)).await;
+            if let Err(error) = ledger.remove_closed().await {
+                tracing::warn!(error = crate::error::chain(&error), "failed to remove closed periods from the ledger");
+            }
+        }
+    };
+    tokio::join!(flush, expire, load, close, remove);
 }

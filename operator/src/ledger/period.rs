@@ -1,6 +1,8 @@
 //! Start and end of a budget's periods: aligned to UTC, weeks start on Monday (ISO 8601).
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use mcp_fleet_policy::model::Period;
 
 /// One period, from `start` (inclusive) to `end` (exclusive), in Unix seconds.
@@ -18,11 +20,17 @@ impl Span {
         let (start, end) = period.bounds(Timestamp::from_second(unix).ok()?);
         (start < end).then_some(Self { start: start.as_second(), end: end.as_second() })
     }
+}
 
-    /// Formats the start for use in object names: `20261101t000000z`.
-    pub(crate) fn start_for_name(self) -> String {
-        Timestamp::from_second(self.start).map(|start| start.strftime("%Y%m%dt%H%M%Sz").to_string()).unwrap_or_default()
-    }
+/// Formats a time, in Unix seconds, for use in names and label values: `20261101t000000z`.
+pub(crate) fn time_for_name(unix: i64) -> String {
+    Timestamp::from_second(unix).map(|time| time.strftime("%Y%m%dt%H%M%Sz").to_string()).unwrap_or_default()
+}
+
+/// Parses a time as [`time_for_name`] formats it. Returns Unix seconds; none if the text is anything else.
+pub(crate) fn time_from_name(text: &str) -> Option<i64> {
+    let time = DateTime::strptime("%Y%m%dt%H%M%Sz", text).ok()?;
+    Some(TimeZone::UTC.to_timestamp(time).ok()?.as_second())
 }
 
 #[cfg(test)]
@@ -57,8 +65,12 @@ mod tests {
     }
 
     #[test]
-    fn the_start_is_formatted_for_object_names() {
+    fn a_time_is_formatted_for_object_names() {
         let span = Span::containing(Period::Month, 1_795_000_000).unwrap();
-        assert_eq!(span.start_for_name(), "20261101t000000z");
+        assert_eq!(time_for_name(span.start), "20261101t000000z");
+        assert_eq!(time_from_name("20261101t000000z"), Some(span.start));
+        for other in ["", "20261101", "20261101T000000Z", "20261301t000000z", "20261101t000000z-"] {
+            assert_eq!(time_from_name(other), None, "{other}");
+        }
     }
 }

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mcp_fleet_crds::MCPLedgerSpec;
-use mcp_fleet_crds::ledger::{Grant, LedgerItem, LedgerLease, LedgerLoss, LedgerOwner, Tally};
+use mcp_fleet_crds::ledger::{self, Grant, LedgerEntry, LedgerItem, LedgerLease, LedgerLoss, LedgerOwner, Tally};
 
-use super::book::{Amount, Book, Entry, Forfeit, Holder, Lease, Limit, Row};
+use super::book::{Amount, Book, Capacity, ClosedPeriod, Entry, Forfeit, Holder, Lease, Limit, Row};
 use super::period::Span;
 
 /// Tenant and budget that a book belongs to.
@@ -21,6 +21,18 @@ pub(crate) struct Owner {
     pub budget_uid: String,
 }
 
+impl Owner {
+    /// Returns whether the budget is the tenant's spend limit. Its books itemise every call of the tenant once.
+    pub(crate) fn is_spend_limit(&self) -> bool {
+        self.budget_uid == self.tenant_uid
+    }
+
+    /// Returns the capacity of the budget's books.
+    pub(crate) fn capacity(&self) -> Capacity {
+        if self.is_spend_limit() { Capacity::SPEND_LIMIT } else { Capacity::BUDGET }
+    }
+}
+
 /// A record that contradicts itself: a lease refers to spend that the book has no row for.
 #[derive(Debug, thiserror::Error)]
 #[error("lease {0} refers to spend that is not among the ledger's items")]
@@ -28,10 +40,10 @@ pub(crate) struct RecordError(String);
 
 /// Converts a book to its record.
 pub(crate) fn to_record(owner: &Owner, book: &Book) -> MCPLedgerSpec {
-    let row = |entry: &Entry| {
-        let Row { principal, server, tool, amount: _ } = book.rows.get(entry.row)?;
-        let Amount { micros, calls } = entry.amount;
-        Some(item(principal, server, tool, micros, calls))
+    let entry = |&Entry { row, amount: Amount { micros, calls } }: &Entry| LedgerEntry {
+        item: u32::try_from(row).unwrap_or(u32::MAX),
+        amount: micros,
+        calls,
     };
     let lease = |lease: &Lease| LedgerLease {
         id: lease.id.clone(),
@@ -40,7 +52,7 @@ pub(crate) fn to_record(owner: &Owner, book: &Book) -> MCPLedgerSpec {
         request: lease.request,
         granted: Grant { amount: lease.granted.micros, calls: lease.granted.calls },
         sequence: lease.sequence,
-        items: lease.entries.iter().filter_map(row).collect(),
+        entries: lease.entries.iter().map(entry).collect(),
         expires_at: millis(lease.deadline),
     };
     MCPLedgerSpec {
@@ -62,6 +74,11 @@ pub(crate) fn to_record(owner: &Owner, book: &Book) -> MCPLedgerSpec {
             .map(|forfeit| LedgerLoss { lease: lease(&forfeit.lease), at: seconds(forfeit.at) })
             .collect(),
         older_losses: tally(book.older_forfeits),
+        closed: book.closed.map(tally),
+        last_closed: book.last_closed.map(|ClosedPeriod { start, settled }| ledger::ClosedPeriod {
+            start: seconds(start),
+            settled: tally(settled),
+        }),
     }
 }
 
@@ -84,11 +101,10 @@ pub(crate) fn from_record(record: &MCPLedgerSpec) -> Result<(Owner, Book), Recor
         })
         .collect();
     let lease = |record: &LedgerLease| {
-        let entry = |item: &LedgerItem| {
-            let matches =
-                |row: &Row| row.principal == item.principal && row.server == item.server && row.tool == item.tool;
-            let row = rows.iter().position(matches).ok_or_else(|| RecordError(record.id.clone()))?;
-            Ok(Entry { row, amount: Amount { micros: item.amount, calls: item.calls } })
+        let entry = |entry: &LedgerEntry| {
+            let row = usize::try_from(entry.item).ok().filter(|row| *row < rows.len());
+            let row = row.ok_or_else(|| RecordError(record.id.clone()))?;
+            Ok(Entry { row, amount: Amount { micros: entry.amount, calls: entry.calls } })
         };
         Ok(Lease {
             id: record.id.clone(),
@@ -97,7 +113,7 @@ pub(crate) fn from_record(record: &MCPLedgerSpec) -> Result<(Owner, Book), Recor
             granted: Limit { micros: record.granted.amount, calls: record.granted.calls },
             deadline: record.expires_at.0.as_millisecond(),
             sequence: record.sequence,
-            entries: record.items.iter().map(entry).collect::<Result<_, _>>()?,
+            entries: record.entries.iter().map(entry).collect::<Result<_, _>>()?,
         })
     };
     let leases = record.leases.iter().map(lease).collect::<Result<_, _>>()?;
@@ -107,13 +123,23 @@ pub(crate) fn from_record(record: &MCPLedgerSpec) -> Result<(Owner, Book), Recor
         .map(|loss| Ok(Forfeit { lease: lease(&loss.lease)?, at: loss.at.0.as_second() }))
         .collect::<Result<_, _>>()?;
     let book = Book {
+        capacity: owner.capacity(),
         span: Span { start: record.start.0.as_second(), end: record.end.0.as_second() },
         rows,
         leases,
         forfeits,
-        older_forfeits: Amount { micros: record.older_losses.amount, calls: record.older_losses.calls },
+        older_forfeits: amount(record.older_losses),
+        closed: record.closed.map(amount),
+        last_closed: record.last_closed.as_ref().map(|ledger::ClosedPeriod { start, settled }| ClosedPeriod {
+            start: start.0.as_second(),
+            settled: amount(*settled),
+        }),
     };
     Ok((owner, book))
+}
+
+const fn amount(tally: Tally) -> Amount {
+    Amount { micros: tally.amount, calls: tally.calls }
 }
 
 fn tally(amount: Amount) -> Tally {
@@ -137,14 +163,15 @@ fn millis(unix: i64) -> Time {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::book::{LeaseRequest, MAX_ENTRIES, MAX_LEASES, MAX_ROWS, Report, ReportItem};
+    use super::super::book::{LeaseRequest, MAX_FORFEITS, MAX_LEASES, Report, ReportItem};
     use super::*;
 
     #[test]
     fn a_book_survives_the_round_trip_through_its_record() {
         let owner =
             Owner { tenant: "acme".into(), tenant_uid: "u-1".into(), budget: "daily".into(), budget_uid: "b-1".into() };
-        let mut book = Book::new(Span { start: 1_794_960_000, end: 1_795_046_400 });
+        let span = Span { start: 1_794_960_000, end: 1_795_046_400 };
+        let mut book = Book { capacity: owner.capacity(), ..Book::new(span) };
         let limit = Limit { micros: Some(1000), calls: None };
         for (number, id) in [(1, "l1"), (2, "l2"), (3, "l3")] {
             let holder = Holder { pod_uid: "pod".into(), epoch: id.into() };
@@ -160,37 +187,66 @@ mod tests {
         }
         book.forfeit(1_795_000_001, |lease| lease.id == "l2");
         book.older_forfeits = Amount { micros: 3, calls: 2 };
+        book.closed = Some(Amount { micros: 5, calls: 4 });
+        book.last_closed = Some(ClosedPeriod { start: 1_794_873_600, settled: Amount { micros: 9, calls: 8 } });
         let record = to_record(&owner, &book);
         let text = serde_json::to_string(&record).unwrap();
         let back = from_record(&serde_json::from_str(&text).unwrap()).unwrap();
         assert_eq!(back, (owner, book));
     }
 
+    /// Returns a book of this owner with as many leases, forfeits and items as gateways can cause.
+    fn full_book(owner: &Owner, name_length: usize) -> Book {
+        let span = Span { start: 1_794_960_000, end: 1_795_046_400 };
+        let mut book = Book { capacity: owner.capacity(), ..Book::new(span) };
+        for number in 0..MAX_FORFEITS + MAX_LEASES {
+            // A gateway can choose any epoch of 128 bytes. These are stored as escapes of six bytes.
+            let holder = Holder { pod_uid: format!("{number:0>36}"), epoch: "\u{1}".repeat(128) };
+            let id = format!("1794960000.{number:0>26}");
+            let wanted = Amount { micros: 1, calls: 1 };
+            let request = LeaseRequest { holder: holder.clone(), number: u64::MAX, wanted, minimum: wanted };
+            book.grant(&request, Limit::default(), id.clone(), 1_795_046_400_000).unwrap();
+            let lease = book.leases.iter_mut().find(|lease| lease.id == id).unwrap();
+            lease.granted = Limit { micros: Some(u64::MAX / 256), calls: Some(u64::MAX / 256) };
+            let amount = Amount { micros: u64::from(u32::MAX), calls: u64::from(u32::MAX) };
+            let item = |item: usize| ReportItem {
+                principal: format!("acme/{number:0>3}-{item:0>name_length$}"),
+                server: "files".into(),
+                // Two of these cannot be stored as they are.
+                tool: format!("tool-{item:0>2}{}", if item < 38 { "" } else { "\u{1}" }),
+                amount,
+            };
+            let items: Vec<ReportItem> = (0..40).map(item).collect();
+            let total = items.iter().map(|item| item.amount).sum();
+            let report = Report { holder, lease: id, sequence: u64::MAX, total, last: false, items };
+            book.report(&report).unwrap();
+            if number < MAX_FORFEITS {
+                book.forfeit(1_795_000_000, |_| true);
+            }
+        }
+        assert_eq!((book.leases.len(), book.forfeits.len()), (MAX_LEASES, MAX_FORFEITS));
+        book
+    }
+
     #[test]
-    fn a_full_book_with_long_names_fits_into_one_object() {
-        let owner =
-            Owner { tenant: "acme".into(), tenant_uid: "u-1".into(), budget: "daily".into(), budget_uid: "b-1".into() };
-        let amount = Amount { micros: u64::MAX / 2000, calls: u64::MAX / 2000 };
-        let mut book = Book::new(Span { start: 1_794_960_000, end: 1_795_046_400 });
-        book.rows = (0..MAX_ROWS)
-            .map(|n| Row { principal: format!("{n:0>320}"), server: "s".repeat(63), tool: "t".repeat(128), amount })
-            .collect();
-        let entries_per_lease = MAX_ENTRIES / MAX_LEASES + 1;
-        book.leases = (0..MAX_LEASES)
-            .map(|n| Lease {
-                id: format!("1794960000.{n:0>26}"),
-                holder: Holder { pod_uid: "p".repeat(36), epoch: "e".repeat(36) },
-                request: 1,
-                granted: Limit { micros: Some(u64::MAX), calls: Some(u64::MAX) },
-                deadline: 1_795_046_400_000,
-                sequence: u64::MAX,
-                entries: (0..entries_per_lease).map(|row| Entry { row, amount }).collect(),
-            })
-            .collect();
-        let forfeit = |lease: &Lease| Forfeit { lease: Lease { entries: vec![], ..lease.clone() }, at: 1_795_000_000 };
-        book.forfeits = book.leases.iter().map(forfeit).collect();
-        let size = serde_json::to_vec(&to_record(&owner, &book)).unwrap().len();
-        assert!(size < 1_400_000, "{size} bytes");
+    fn a_full_book_is_far_below_what_etcd_accepts() {
+        let budget = Owner {
+            tenant: "a".repeat(52),
+            tenant_uid: "u".repeat(36),
+            budget: "b".repeat(52),
+            budget_uid: "b".repeat(36),
+        };
+        let spend_limit = Owner { budget_uid: budget.tenant_uid.clone(), ..budget.clone() };
+        for (owner, most) in [(&spend_limit, 384 * 1024), (&budget, 192 * 1024)] {
+            for name_length in [2, 300] {
+                let book = full_book(owner, name_length);
+                let size = serde_json::to_vec(&to_record(owner, &book)).unwrap().len();
+                assert!(size < most, "{size} bytes with {} rows", book.rows.len());
+                // What has no row of its own is in the shared row: nothing is lost.
+                let calls = 40 * u64::from(u32::MAX) * u64::try_from(MAX_LEASES + MAX_FORFEITS).unwrap();
+                assert_eq!(book.settled().calls, calls);
+            }
+        }
     }
 
     #[test]

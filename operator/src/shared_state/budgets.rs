@@ -14,7 +14,8 @@ pub(crate) struct BudgetState {
     pub exhausted: bool,
 }
 
-/// Spend of all budgets, by UID; up to a few seconds old.
+/// Spend of all budgets that statuses show, by UID. Up to a minute old: the ledger writes reports in batches, and statuses
+/// are throttled.
 #[derive(Debug, Default)]
 pub(crate) struct BudgetStates(RwLock<HashMap<String, BudgetState>>);
 
@@ -29,12 +30,13 @@ impl BudgetStates {
         self.0.write().clear();
     }
 
-    /// Replaces the spend of all budgets. Returns the UIDs of those whose spend changed.
-    pub(crate) fn replace(&self, budgets: HashMap<String, BudgetState>) -> Vec<String> {
-        let mut all = self.0.write();
-        let changed =
-            budgets.iter().filter(|(uid, state)| all.get(*uid) != Some(*state)).map(|(uid, _)| uid.clone()).collect();
-        *all = budgets;
-        changed
+    /// Sets the spend of a budget.
+    pub(crate) fn set(&self, budget_uid: &str, state: BudgetState) {
+        self.0.write().insert(budget_uid.to_owned(), state);
+    }
+
+    /// Removes all budgets for which `exists` returns false.
+    pub(crate) fn retain(&self, exists: impl Fn(&str) -> bool) {
+        self.0.write().retain(|uid, _| exists(uid));
     }
 }

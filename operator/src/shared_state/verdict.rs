@@ -1,6 +1,6 @@
-//! Verdicts of the compiler on objects, and how far a tenant's policy is enforced. Status is derived from both.
+//! What a tenant's published policy contains of each object, and how far gateways enforce the policy. Status is derived
+//! from both.
 
-use mcp_fleet_crds::budget::Spending;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::tenant::GatewayStatus;
 
@@ -32,6 +32,15 @@ pub(crate) struct Verdict {
     pub object_generation: i64,
 }
 
+/// What the published policy contains of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PolicyEntry {
+    pub verdict: Verdict,
+    /// First published generation of the policy with this verdict. A gateway that enforces this generation or a later one
+    /// enforces the object. 0: all gateways already did when this replica began to lead.
+    pub since: u64,
+}
+
 /// How far a tenant's policy is enforced.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TenantState {
@@ -43,14 +52,90 @@ pub(crate) struct TenantState {
     pub gateways: Vec<GatewayStatus>,
     /// Why the newest policy could not be published, or why a gateway refused it.
     pub error: Option<(ConditionReason, String)>,
-    /// Spend against the tenant's `spendLimit`.
-    pub spending: Option<Spending>,
+    /// Highest generation that all connected gateways ever enforced together. It stays when gateways disconnect: they
+    /// never return to an older generation, and a new one is not ready before it enforces the newest.
+    pub enforced_by_all: u64,
 }
+
+/// Maximum number of gateways in a tenant's status.
+const MAX_GATEWAYS_IN_STATUS: usize = 64;
 
 impl TenantState {
     /// Counts the gateways that enforce the newest generation.
-    pub(crate) fn current(&self) -> usize {
-        let newest = i64::try_from(self.generation).unwrap_or(i64::MAX);
-        self.gateways.iter().filter(|gateway| gateway.policy_generation >= newest).count()
+    fn current(&self) -> usize {
+        self.enforced().filter(|enforced| *enforced >= self.generation).count()
+    }
+
+    /// Returns the generations that the connected gateways enforce, without gateways that enforce none yet.
+    fn enforced(&self) -> impl Iterator<Item = u64> {
+        let generations = self.gateways.iter().filter_map(|gateway| u64::try_from(gateway.policy_generation).ok());
+        generations.filter(|generation| *generation > 0)
+    }
+
+    /// Returns whether a connected gateway enforces a policy.
+    pub(crate) fn has_gateway(&self) -> bool {
+        self.enforced().next().is_some()
+    }
+
+    /// Returns the highest generation that a gateway enforces.
+    pub(crate) fn enforced_by_any(&self) -> u64 {
+        let highest = self.enforced().max().unwrap_or_default().min(self.generation);
+        highest.max(self.enforced_by_all)
+    }
+
+    /// Raises the generation that all gateways enforce.
+    pub(super) fn raise_enforced_by_all(&mut self) {
+        let lowest = self.enforced().min().unwrap_or_default().min(self.generation);
+        self.enforced_by_all = self.enforced_by_all.max(lowest);
+    }
+
+    /// Records which generation a connected gateway enforces; 0 if it enforces none, or an unknown one.
+    pub(crate) fn set_enforced(&mut self, pod: &str, generation: u64) {
+        let policy_generation = i64::try_from(generation).unwrap_or(i64::MAX);
+        if let Some(gateway) = self.gateways.iter_mut().find(|gateway| gateway.pod == *pod) {
+            gateway.policy_generation = policy_generation;
+        } else if self.gateways.len() < MAX_GATEWAYS_IN_STATUS {
+            self.gateways.push(GatewayStatus { pod: pod.to_owned(), policy_generation });
+            self.gateways.sort_by(|a, b| a.pod.cmp(&b.pod));
+        }
+        let refused = self.error.as_ref().is_some_and(|(reason, _)| *reason == ConditionReason::PolicyRefused);
+        if refused && self.current() == self.gateways.len() {
+            self.error = None;
+        }
+    }
+
+    /// Removes a gateway that has disconnected.
+    pub(crate) fn remove_gateway(&mut self, pod: &str) {
+        self.gateways.retain(|connected| connected.pod != pod);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enforced(state: &mut TenantState, generations: &[(&str, u64)]) -> (u64, u64) {
+        for (pod, generation) in generations {
+            state.set_enforced(pod, *generation);
+        }
+        state.raise_enforced_by_all();
+        (state.enforced_by_all, state.enforced_by_any())
+    }
+
+    #[test]
+    fn what_all_gateways_enforced_stays_enforced() {
+        let mut state = TenantState { generation: 5, ..TenantState::default() };
+        assert_eq!(enforced(&mut state, &[("a", 3), ("b", 5)]), (3, 5));
+        assert_eq!(enforced(&mut state, &[("c", 0)]), (3, 5), "a new gateway is not ready yet");
+        state.remove_gateway("b");
+        assert_eq!(enforced(&mut state, &[]), (3, 3));
+        assert_eq!(enforced(&mut state, &[("a", 0)]), (3, 3), "a gateway that reconnects enforces what it did before");
+        assert_eq!(enforced(&mut state, &[("a", 5)]), (5, 5));
+    }
+
+    #[test]
+    fn a_generation_that_was_never_published_is_not_enforced() {
+        let mut state = TenantState { generation: 5, ..TenantState::default() };
+        assert_eq!(enforced(&mut state, &[("a", u64::MAX)]), (5, 5));
     }
 }

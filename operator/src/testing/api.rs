@@ -8,6 +8,7 @@ use kube::Client;
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 /// An API server that serves objects from memory and records every write. It knows no schemas and runs no controllers.
 #[derive(Clone, Default)]
@@ -19,6 +20,8 @@ struct State {
     objects: BTreeMap<String, Value>,
     writes: Vec<Write>,
     uids: u32,
+    /// Receives every stored object with its path, like a watch.
+    watcher: Option<mpsc::UnboundedSender<(String, Value)>>,
 }
 
 /// A request that changes something.
@@ -59,6 +62,24 @@ impl FakeApi {
         self.0.lock().objects.insert(path.to_owned(), object);
     }
 
+    /// Starts to send every stored object with its path. From then on, workloads are ready and Services have an address.
+    pub(crate) fn watch(&self) -> mpsc::UnboundedReceiver<(String, Value)> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.0.lock().watcher = Some(sender);
+        receiver
+    }
+
+    /// Creates an object, or replaces its spec, as a user does.
+    pub(crate) fn apply(&self, path: &str, mut object: Value) {
+        let mut state = self.0.lock();
+        let before = state.objects.get(path).cloned().unwrap_or_default();
+        object["metadata"]["generation"] = json!(before["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+        if before["status"].is_object() {
+            object["status"] = before["status"].clone();
+        }
+        state.store(path.to_owned(), object);
+    }
+
     /// Removes the object at a path.
     pub(crate) fn remove(&self, path: &str) {
         assert!(self.0.lock().objects.remove(path).is_some(), "there is no {path}");
@@ -85,6 +106,11 @@ impl FakeApi {
 
     fn answer(&self, method: &Method, path: &str, body: Value) -> (StatusCode, Value) {
         let mut state = self.0.lock();
+        if *method == Method::PUT && state.is_outdated(path.trim_end_matches("/status"), &body) {
+            let status =
+                json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict", "code": 409});
+            return (StatusCode::CONFLICT, status);
+        }
         if *method != Method::GET {
             state.writes.push(Write { method: method.clone(), path: path.to_owned(), body: body.clone() });
         }
@@ -129,15 +155,39 @@ impl FakeApi {
 }
 
 impl State {
+    /// Whether an object was read before its last change. An object without a version replaces any.
+    fn is_outdated(&self, path: &str, object: &Value) -> bool {
+        let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+        let stored = self.objects.get(path).and_then(version);
+        version(object).is_some_and(|version| stored.is_some_and(|stored| stored != version))
+    }
+
     /// Stores an object as the API server would: with a UID, a version, and the operator as the owner of its fields.
     fn store(&mut self, path: String, mut object: Value) -> Value {
         self.uids += 1;
         let before = self.objects.get(&path);
-        let uid = before.map_or_else(|| json!(format!("o-{}", self.uids)), |it| it["metadata"]["uid"].clone());
-        object["metadata"]["uid"] = uid;
+        let uid = before.unwrap_or(&object)["metadata"]["uid"].clone();
+        object["metadata"]["uid"] = if uid.is_string() { uid } else { json!(format!("o-{}", self.uids)) };
         object["metadata"]["resourceVersion"] = json!(self.uids.to_string());
+        if let Some(watcher) = &self.watcher {
+            run(&mut object, self.uids);
+            let _ = watcher.send((path.clone(), object.clone()));
+        }
         self.objects.insert(path, object.clone());
         object
+    }
+}
+
+/// Does what the controllers of Kubernetes do for an object: pods become ready, and Services get an address.
+fn run(object: &mut Value, number: u32) {
+    let replicas = object["spec"]["replicas"].clone();
+    match object["kind"].as_str() {
+        Some("Deployment" | "StatefulSet") => {
+            object["status"] = json!({"observedGeneration": 1, "updatedReplicas": replicas, "readyReplicas": replicas,
+                "availableReplicas": replicas});
+        }
+        Some("Service") => object["spec"]["clusterIP"] = json!(format!("10.97.{}.{}", number / 250, number % 250 + 1)),
+        _ => {}
     }
 }
 

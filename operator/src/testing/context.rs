@@ -9,6 +9,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
 use mcp_fleet_crds::MCPTenant;
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::{FakeApi, Write};
 use crate::config::Config;
@@ -28,7 +29,9 @@ use crate::telemetry::Metrics;
 pub(crate) struct TestContext {
     pub ctx: Arc<Context>,
     pub api: FakeApi,
-    writers: CacheWriters,
+    pub(super) writers: CacheWriters,
+    /// Makes this replica the leader.
+    pub(super) elected: watch::Sender<bool>,
 }
 
 impl TestContext {
@@ -43,6 +46,7 @@ impl TestContext {
         ]);
         let (certificate, key) = Authority::generate(Timestamp::now()).unwrap();
         let (cache, writers) = Cache::writable();
+        let (elected, leadership) = Leadership::channel();
         let ctx = Context {
             ca: Arc::new(Authority::from_pem(&certificate, &key).unwrap()),
             keys: KeyStore::new(client.clone(), &config.namespace),
@@ -50,12 +54,12 @@ impl TestContext {
             events: Events::new(client.clone(), &config.pod_name),
             shared_state: Arc::new(SharedState::default()),
             cache,
-            leadership: Leadership::channel().1,
+            leadership,
             metrics: Metrics::new().unwrap(),
             client,
             config: Arc::new(config),
         };
-        Self { ctx: Arc::new(ctx), api, writers }
+        Self { ctx: Arc::new(ctx), api, writers, elected }
     }
 
     /// Puts a tenant into the cache, with both of its namespaces prepared.
@@ -68,7 +72,7 @@ impl TestContext {
             self.add_owned("RoleBinding", namespace, OPERATOR_BINDING, labels::of_tenant("access", &name, &uid));
         }
         self.add_owned("NetworkPolicy", &runtime, "default-deny", labels::of_tenant("network", &name, &uid));
-        self.writers.tenants.apply_watcher_event(&Event::Apply(tenant.clone()));
+        self.writers.tenants.put(tenant.clone());
     }
 
     /// Puts an object into the cache's index of objects that the operator made.

@@ -2,6 +2,8 @@
 
 mod api;
 mod context;
+mod fleet;
+mod statuses;
 
 pub(crate) use api::{FakeApi, Write};
 pub(crate) use context::TestContext;

@@ -1,18 +1,23 @@
 //! Policy, control stream and ledger, as a gateway sees them.
 
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use mcp_fleet_control::snapshot;
 use mcp_fleet_control::version::AUDIENCE;
 use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{LeaseRequest, SpendItem, SpendReport, from_gateway};
-use mcp_fleet_crds::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPTenant};
+use mcp_fleet_crds::condition::{ConditionType, is_true_as_of};
+use mcp_fleet_crds::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use mcp_fleet_policy::model::TenantPolicy;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::gateway::{Gateway, pod, token};
@@ -21,7 +26,7 @@ use crate::support::{
 };
 
 /// Creates a tenant with a server, a scope, a principal that holds it, and a budget. Returns name and UID of the tenant.
-async fn tenant_with_policy(client: &Client) -> (String, String) {
+pub(crate) async fn tenant_with_policy(client: &Client) -> (String, String) {
     let name = unique("ctl");
     let spec = json!({"spendLimit": {"currency": "USD", "period": "Month", "amount": "100.00"}});
     let uid = tenant(client, &name, spec).await.uid().unwrap();
@@ -94,6 +99,59 @@ async fn a_policy_reaches_the_gateway_and_status_shows_it() {
     wait_for_reason(&tenants, &name, "PolicyCurrent", "Enforced").await;
     let status = tenants.get(&name).await.unwrap().status.unwrap();
     assert_eq!(status.gateways[0].pod, pod);
+}
+
+/// Returns `resourceVersion` and Events of the objects of a tenant, except of the scope `files-read`.
+async fn untouched(client: &Client, namespace: &str) -> (Vec<Option<String>>, Vec<String>) {
+    async fn version<K>(client: &Client, namespace: &str, name: &str) -> Option<String>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        Api::<K>::namespaced(client.clone(), namespace).get(name).await.unwrap().resource_version()
+    }
+    let versions = vec![
+        version::<MCPServer>(client, namespace, "files").await,
+        version::<MCPPrincipal>(client, namespace, "coder").await,
+        version::<MCPBudget>(client, namespace, "monthly").await,
+    ];
+    let events = Api::<Event>::namespaced(client.clone(), namespace).list(&ListParams::default()).await.unwrap();
+    let about = |event: Event| Some((event.regarding?.name?, event.reason?));
+    let mut events: Vec<String> = events
+        .into_iter()
+        .filter_map(about)
+        .filter(|(name, _)| name != "files-read")
+        .map(|(name, reason)| format!("{name}: {reason}"))
+        .collect();
+    events.sort_unstable();
+    (versions, events)
+}
+
+#[tokio::test]
+async fn an_edit_of_one_object_writes_no_other_objects_status() {
+    let client = with_operator().await;
+    let (name, _) = tenant_with_policy(&client).await;
+    let mut gateway = Gateway::connect(&client, &format!("{name}-mcp")).await;
+    tokio::spawn(async move { gateway.policy(|_| false).await });
+    let scopes: Api<MCPScope> = Api::namespaced(client.clone(), &name);
+    wait_for_reason(&scopes, "files-read", "PolicyCurrent", "Enforced").await;
+    wait_for_reason(&Api::<MCPServer>::namespaced(client.clone(), &name), "files", "PolicyCurrent", "Enforced").await;
+    wait_for_reason(&Api::<MCPPrincipal>::namespaced(client.clone(), &name), "coder", "Ready", "Reconciled").await;
+    wait_for_reason(&Api::<MCPBudget>::namespaced(client.clone(), &name), "monthly", "Ready", "Reconciled").await;
+    // The address of the server's Service is published last, and a status is held back for two seconds at most.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let before = untouched(&client, &name).await;
+    for classes in [json!(["Read", "Write"]), json!(["Write"]), json!(["Read"])] {
+        let edit = Patch::Merge(json!({"spec": {"classes": classes}}));
+        let generation = scopes.patch("files-read", &PatchParams::default(), &edit).await.unwrap().metadata.generation;
+        eventually("the edit is enforced", || async {
+            let status = scopes.get("files-read").await.ok()?.status?;
+            let is_enforced = is_true_as_of(&status.conditions, ConditionType::PolicyCurrent, generation);
+            is_enforced.then_some(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(untouched(&client, &name).await, before);
+    }
 }
 
 #[tokio::test]

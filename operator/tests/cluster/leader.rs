@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
-use mcp_fleet_operator::kubernetes::leader::{Elector, Leadership};
+use mcp_fleet_operator::kubernetes::leader::{Candidacy, Elector, Leadership};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{client, eventually, namespace, unique};
 
 fn start(client: &Client, namespace: &str, name: &str, stop: &CancellationToken) -> Leadership {
     let (sender, leadership) = Leadership::channel();
-    tokio::spawn(Elector::new(client.clone(), namespace, name, 3, sender).run(stop.clone()));
+    tokio::spawn(Elector::new(client.clone(), namespace, name, 3, sender, &Candidacy::default()).run(stop.clone()));
     leadership
 }
 

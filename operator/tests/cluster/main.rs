@@ -13,3 +13,4 @@ mod principal;
 mod server;
 mod support;
 mod tenant;
+mod unreadable;

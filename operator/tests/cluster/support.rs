@@ -84,8 +84,12 @@ pub(crate) async fn with_operator() -> Client {
 /// Returns the port on which that operator serves control streams, on the loopback address.
 pub(crate) fn control_port() -> u16 {
     static PORT: OnceLock<u16> = OnceLock::new();
-    // The port is free now, and nothing else in this program listens on a fixed port.
-    *PORT.get_or_init(|| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+    *PORT.get_or_init(free_port)
+}
+
+/// Returns a port of the loopback address that is free now. Nothing else in this program listens on a fixed port.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Installs the CRDs and creates the operator's namespace.

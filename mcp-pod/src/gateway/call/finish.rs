@@ -28,10 +28,10 @@ impl Failed {
         Self { reason, charge: Charge::Full, error: None }
     }
 
-    /// Returns whether the server may still work on a call that failed so.
+    /// Returns whether the server may still work on the call after this failure.
     pub(super) fn server_may_work(&self) -> bool {
         match &self.error {
-            // After the timeout, the call has had its time.
+            // The timeout bounds how long a call counts as in flight.
             None => self.reason == Reason::Cancelled,
             Some(error) => error.leaves_answer_open(),
         }

@@ -77,7 +77,8 @@ impl Settlement {
         self.end(outcome);
     }
 
-    /// Takes back the admission of a call that was not handed to its server, as if there never was one.
+    /// Takes back the admission of a call that was not handed to its server and has to be decided again. Its line about
+    /// the admission, if there is one, is followed by the line of the next decision.
     pub(super) fn withdraw(mut self) {
         let Some(Resources { active, slots, permit, reservation }) = self.resources.take() else { return };
         reservation.settle(Charge::Nothing);

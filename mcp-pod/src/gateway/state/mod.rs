@@ -97,7 +97,7 @@ impl State {
     }
 
     /// Puts a policy into force. When this returns, every call that is not yet handed to its server is decided by this
-    /// policy; calls that are stand.
+    /// policy or a newer one.
     ///
     /// The generation in force changes nothing, and a lower one is an error. Only [`Self::mark_fresh`] makes the policy
     /// fresh.

@@ -113,7 +113,7 @@ impl Connection {
         hold: impl FnOnce() -> Result<H, E>,
     ) -> Result<Head, HandOverError<E>> {
         let _held = hold().map_err(HandOverError::Refused)?;
-        // Whoever waits for the head polls again and registers a real waker.
+        // Waiting for the head polls both again, and registers a real waker.
         let mut cx = Context::from_waker(Waker::noop());
         let mut head: Head = Box::pin(self.sender.try_send_request(request));
         // Outside of tokio's budget, which could put the write off to a later poll.

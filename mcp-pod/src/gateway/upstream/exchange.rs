@@ -170,7 +170,7 @@ impl Upstream {
 }
 
 impl Upstream {
-    /// Notifies the shim that a call is cancelled. Returns whether the shim has taken note of it.
+    /// Notifies the shim that a call is cancelled. Returns false if it cannot be notified.
     async fn notify_cancelled(&self, call: Ulid) -> bool {
         let mut pause = CANCEL_RETRY;
         loop {

@@ -34,7 +34,7 @@ pub(crate) enum Behaviour {
     Slow(Vec<Bytes>, Duration),
     /// Never answers.
     Hang,
-    /// Answers with these bytes when the test says so ([`Shim::finish_work`]), cancelled or not.
+    /// Answers with these bytes when the test calls [`Shim::finish_work`], cancelled or not.
     Work(Bytes),
     /// Closes the connection without an answer.
     Close,

@@ -119,23 +119,10 @@ impl Collector for SpendMetrics {
             self.generation.with_label_values(&[published.policy.tenant.as_str()]).set(generation);
         }
         let mut families = self.generation.collect();
-        families.extend(self.spend(sums(&leading.ledger), &tenants));
+        families.extend(self.spend(leading.ledger.settled_by_row(), &tenants));
         families.extend(self.budgets(&leading.ledger, &tenants));
         families
     }
-}
-
-/// Returns the settled amounts over all periods, by the UID of the budget and the names of a row.
-fn sums(ledger: &Ledger<ApiStore>) -> HashMap<(String, Row), u64> {
-    let mut sums = ledger.retired();
-    for (key, stored) in ledger.books() {
-        for row in &stored.book.rows {
-            let name = Row { amount: Amount::default(), ..row.clone() };
-            let sum = sums.entry((key.budget_uid.clone(), name)).or_default();
-            *sum = sum.saturating_add(row.amount.micros);
-        }
-    }
-    sums
 }
 
 /// Converts micro-units to units of the currency. The result is exact up to 2^53 micro-units, nine thousand million units.

@@ -16,18 +16,19 @@ use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPBudget;
 use mcp_fleet_crds::condition::ConditionReason;
 
-use super::Controller;
 use super::enforcement::Enforcement;
 use super::error::ReconcileError;
 use super::identity::{ObjectId, Owner};
 use super::outcome::{Outcome, Rejection, Until};
+use super::status::Progress;
+use super::{Controller, affected_by_policy};
 use crate::context::Context;
-use crate::kubernetes::cache::{Cache, Change, in_namespace, references, with_uid};
+use crate::kubernetes::cache::{Cache, Change, in_namespace};
 use crate::shared_state::verdict::Kind;
 use crate::shared_state::{BudgetState, StateChange};
 
 pub(crate) use metrics::SpendMetrics;
-pub(crate) use summary::run;
+pub(crate) use summary::{budget_state, run};
 
 /// The controller of `MCPBudget`.
 #[derive(Debug)]
@@ -58,11 +59,14 @@ impl Controller for Budgets {
         }
     }
 
-    fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPBudget>> {
+    fn affected_by_state(ctx: &Context, change: &StateChange) -> Vec<ObjectRef<MCPBudget>> {
         match change {
-            StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.budgets, uid),
-            StateChange::Verdict(Kind::Budget, uid) => references(with_uid(&cache.budgets, uid)),
-            StateChange::Verdict(..) => vec![],
+            StateChange::Spending(uids) => {
+                let found =
+                    ctx.cache.budgets.state_filter(|budget| budget.uid().is_some_and(|uid| uids.contains(&uid)));
+                found.iter().map(|budget| ObjectRef::from_obj(&**budget)).collect()
+            }
+            _ => affected_by_policy(ctx, &ctx.cache.budgets, Kind::Budget, change),
         }
     }
 
@@ -75,14 +79,20 @@ impl Controller for Budgets {
             Ok(owner) => {
                 let uid = ObjectId::of(&object.metadata)?.uid;
                 let enforcement = Enforcement::read(&ctx.shared_state, &owner.id.uid, Kind::Budget, &uid);
-                Outcome::Applied(Known { enforcement, state: ctx.shared_state.budgets.get(&uid) })
+                Outcome::Applied(Known { enforcement, state: budget_state(&ctx, &owner.id.uid, &uid) })
             }
             Err(rejection) => Outcome::Rejected(rejection),
         };
         let api: Api<MCPBudget> = Api::namespaced(ctx.client.clone(), &namespace);
+        let progress = match &outcome {
+            Outcome::Applied(known) => known.enforcement.progress(object.metadata.generation),
+            _ => Progress::Settled,
+        };
         let next = status::status(&object, &outcome, jiff::Timestamp::now());
-        super::status::write(&ctx, &api, &object, next).await?;
-        outcome.next()
+        match super::status::write(&ctx, &api, &object, next, progress).await? {
+            Some(pause) => Ok(Action::requeue(pause)),
+            None => outcome.next(),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) fn status(object: &MCPBudget, outcome: &Outcome<Known>, now: Timestam
     let generation = object.metadata.generation;
     let (summary, others, spending) = match outcome.applied() {
         Ok(Known { enforcement, state }) => {
-            let mut others = vec![resolved(enforcement.verdict.as_ref()), enforcement.policy_current(generation)];
+            let mut others = vec![resolved(enforcement.verdict()), enforcement.policy_current(generation)];
             // A new leader does not know the state at once; until then the status before is kept.
             others
                 .extend(state.as_ref().map_or_else(|| exhausted_before(&before.conditions), |it| Some(exhausted(it))));
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use crate::controllers::enforcement::Enforcement;
     use crate::controllers::outcome::{Rejection, Until};
-    use crate::shared_state::verdict::TenantState;
+    use crate::shared_state::verdict::{PolicyEntry, TenantState};
 
     fn object() -> MCPBudget {
         serde_json::from_value(serde_json::json!({
@@ -87,11 +87,12 @@ mod tests {
 
     fn enforced() -> TenantState {
         let gateways = vec![GatewayStatus { pod: "gateway-1".into(), policy_generation: 3 }];
-        TenantState { generation: 3, gateways, ..TenantState::default() }
+        TenantState { generation: 3, gateways, enforced_by_all: 3, ..TenantState::default() }
     }
 
     fn known(verdict: Option<&Verdict>, state: Option<&BudgetState>) -> Outcome<Known> {
-        let enforcement = Enforcement { state: enforced(), verdict: verdict.cloned() };
+        let entry = verdict.cloned().map(|verdict| PolicyEntry { verdict, since: 3 });
+        let enforcement = Enforcement { state: enforced(), entry, warming_up: false };
         Outcome::Applied(Known { enforcement, state: state.cloned() })
     }
 

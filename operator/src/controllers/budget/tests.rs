@@ -1,7 +1,6 @@
 //! Reconciles against a fake API server.
 
 use super::*;
-use std::collections::HashMap;
 
 use super::state::budget_state;
 use super::state::tests::{SPAN, book, budget as example};
@@ -31,7 +30,7 @@ async fn the_status_of_a_budget_shows_what_the_ledger_holds() {
     let mut test = TestContext::new();
     test.add_tenant(&tenant());
     let state = budget_state(&example(Some(100), None), SPAN, Some(&book()), true);
-    test.ctx.shared_state.budgets.replace(HashMap::from([("b-1".to_owned(), state)]));
+    test.ctx.shared_state.budgets.set("b-1", state);
     assert_eq!(test.reconcile::<Budgets>(&budget()).await, ["PUT mcpbudgets/daily/status"]);
     assert_eq!(test.condition(BUDGET, "Exhausted").1, "LimitReached");
     let status = test.api.get(BUDGET).unwrap()["status"].clone();

@@ -20,7 +20,7 @@ use mcp_fleet_crds::MCPPrincipal;
 use super::error::ReconcileError;
 use super::identity::{ObjectId, Owner};
 use super::outcome::Outcome;
-use super::{Controller, requeue_after};
+use super::{Controller, affected_by_policy, requeue_after};
 use crate::context::Context;
 use crate::credentials::revocation;
 use crate::kubernetes::cache::{Cache, Change, in_namespace, references, with_uid};
@@ -64,12 +64,8 @@ impl Controller for Principals {
         }
     }
 
-    fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPPrincipal>> {
-        match change {
-            StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.principals, uid),
-            StateChange::Verdict(Kind::Principal, uid) => references(with_uid(&cache.principals, uid)),
-            StateChange::Verdict(..) => vec![],
-        }
+    fn affected_by_state(ctx: &Context, change: &StateChange) -> Vec<ObjectRef<MCPPrincipal>> {
+        affected_by_policy(ctx, &ctx.cache.principals, Kind::Principal, change)
     }
 
     async fn reconcile(object: Arc<MCPPrincipal>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
@@ -83,7 +79,9 @@ impl Controller for Principals {
             Ok(principal) => Outcome::of(renew(&object, principal, &inputs, revoked_until, &ctx).await)?,
             Err(rejection) => Outcome::Rejected(rejection),
         };
-        status::write(&ctx, &object, &outcome).await?;
+        if let Some(pause) = status::write(&ctx, &object, &outcome).await? {
+            return Ok(Action::requeue(pause));
+        }
         match &outcome {
             Outcome::Applied(applied) => {
                 Ok(requeue_after(applied.check_in.min(revocation_due(&object).unwrap_or(applied.check_in))))
@@ -119,14 +117,14 @@ async fn renew(
 
 /// Stores the revocation that the spec requests, and has the policy compiled. Returns the Unix second up to which tokens
 /// are refused.
-async fn revoke(object: &MCPPrincipal, ctx: &Context) -> Result<Option<i64>, ReconcileError> {
+pub(super) async fn revoke(object: &MCPPrincipal, ctx: &Context) -> Result<Option<i64>, ReconcileError> {
     let uid = ObjectId::of(&object.metadata)?.uid;
     let requested = object.spec.revoke_issued_before.as_ref().map(|time| time.0);
     let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
     if let Some(until) = revocation::requested(requested, Timestamp::now())
         && let Some(Owner { id: tenant, .. }) = Owner::of_namespace(&ctx.cache, namespace)?
     {
-        let exists = |uid: &str| with_uid(&ctx.cache.principals, uid).is_some();
+        let exists = |uid: &str| ctx.cache.has_principal(uid);
         if ctx.revocations.raise((&tenant.name, &tenant.uid), &uid, until, exists).await? {
             ctx.shared_state.request_compilation(&tenant.uid);
             let note = format!("tokens issued until {} are refused for good", requested.unwrap_or_default());

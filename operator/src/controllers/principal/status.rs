@@ -1,5 +1,7 @@
 //! Step five: the status of a principal.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt};
@@ -12,17 +14,21 @@ use super::dereference::secret_name;
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::outcome::{Outcome, Rejection};
-use crate::controllers::status::{self, Summary};
+use crate::controllers::status::{self, Progress, Summary};
 use crate::shared_state::verdict::Verdict;
 
-/// Writes the status of a principal after a reconcile.
+/// Writes the status of a principal after a reconcile. Returns when to reconcile again, if the status is held back.
 pub(super) async fn write(
     ctx: &Context,
     object: &MCPPrincipal,
     outcome: &Outcome<Applied>,
-) -> Result<(), ReconcileError> {
+) -> Result<Option<Duration>, ReconcileError> {
     let api: Api<MCPPrincipal> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
-    status::write(ctx, &api, object, status(object, outcome, Timestamp::now())).await
+    let progress = match outcome {
+        Outcome::Applied(applied) => applied.enforcement.progress(object.metadata.generation),
+        _ => Progress::Settled,
+    };
+    status::write(ctx, &api, object, status(object, outcome, Timestamp::now()), progress).await
 }
 
 /// Returns the status that follows from the outcome of a reconcile. Pure.
@@ -35,7 +41,7 @@ fn status(object: &MCPPrincipal, outcome: &Outcome<Applied>, now: Timestamp) -> 
             let summary = summary(applied, &policy);
             let others = vec![
                 NewCondition::yes(ConditionType::Accepted, Reason::Reconciled, ""),
-                resolved(applied.enforcement.verdict.as_ref()),
+                resolved(applied.enforcement.verdict()),
                 credential_current(applied.issued),
                 revocation(applied.principal.revoke_issued_before, applied.revoked_until, now),
                 policy,

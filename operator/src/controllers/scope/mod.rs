@@ -13,13 +13,14 @@ use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPScope;
 use mcp_fleet_crds::condition::ConditionReason;
 
-use super::Controller;
 use super::enforcement::Enforcement;
 use super::error::ReconcileError;
 use super::identity::{ObjectId, Owner};
 use super::outcome::{Outcome, Rejection, Until};
+use super::status::Progress;
+use super::{Controller, affected_by_policy};
 use crate::context::Context;
-use crate::kubernetes::cache::{Cache, Change, in_namespace, references, with_uid};
+use crate::kubernetes::cache::{Cache, Change, in_namespace};
 use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
 
@@ -44,12 +45,8 @@ impl Controller for Scopes {
         }
     }
 
-    fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPScope>> {
-        match change {
-            StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.scopes, uid),
-            StateChange::Verdict(Kind::Scope, uid) => references(with_uid(&cache.scopes, uid)),
-            StateChange::Verdict(..) => vec![],
-        }
+    fn affected_by_state(ctx: &Context, change: &StateChange) -> Vec<ObjectRef<MCPScope>> {
+        affected_by_policy(ctx, &ctx.cache.scopes, Kind::Scope, change)
     }
 
     async fn reconcile(object: Arc<MCPScope>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
@@ -65,9 +62,15 @@ impl Controller for Scopes {
             Err(rejection) => Outcome::Rejected(rejection),
         };
         let api: Api<MCPScope> = Api::namespaced(ctx.client.clone(), &namespace);
+        let progress = match &outcome {
+            Outcome::Applied(enforcement) => enforcement.progress(object.metadata.generation),
+            _ => Progress::Settled,
+        };
         let next = status::status(&object, &outcome, jiff::Timestamp::now());
-        super::status::write(&ctx, &api, &object, next).await?;
-        outcome.next()
+        match super::status::write(&ctx, &api, &object, next, progress).await? {
+            Some(pause) => Ok(Action::requeue(pause)),
+            None => outcome.next(),
+        }
     }
 }
 

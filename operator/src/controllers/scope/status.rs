@@ -15,7 +15,7 @@ pub(super) fn status(object: &MCPScope, outcome: &Outcome<Enforcement>, now: Tim
     let generation = object.metadata.generation;
     let (summary, others) = match outcome.applied() {
         Ok(enforcement) => {
-            let [accepted, resolved] = compiled(enforcement.verdict.as_ref());
+            let [accepted, resolved] = compiled(enforcement.verdict());
             let others = vec![accepted, resolved, enforcement.policy_current(generation)];
             (enforcement.summary(generation, "in force for the principals that hold it"), others)
         }
@@ -52,7 +52,7 @@ mod tests {
     use mcp_fleet_crds::tenant::GatewayStatus;
 
     use super::*;
-    use crate::shared_state::verdict::TenantState;
+    use crate::shared_state::verdict::{PolicyEntry, TenantState};
 
     fn object() -> MCPScope {
         serde_json::from_value(serde_json::json!({
@@ -67,7 +67,8 @@ mod tests {
         let gateways = vec![GatewayStatus { pod: "gateway-1".into(), policy_generation: acknowledged }];
         let state = TenantState { generation: 3, gateways, ..TenantState::default() };
         let verdict = Verdict { ok, reason, message: "because".into(), object_generation: 1 };
-        let outcome = Outcome::Applied(Enforcement { state, verdict: Some(verdict) });
+        let entry = PolicyEntry { verdict, since: 3 };
+        let outcome = Outcome::Applied(Enforcement { state, entry: Some(entry), warming_up: false });
         status(&object(), &outcome, Timestamp::UNIX_EPOCH)
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::controllers::tenant::tests::tenant;
-use crate::shared_state::verdict::Verdict;
+use crate::shared_state::verdict::{PolicyEntry, Verdict};
 use crate::testing::TestContext;
 
 const SCOPE: &str = "/apis/mcp-fleet.dev/v1alpha1/namespaces/acme/mcpscopes/files-read";
@@ -33,7 +33,8 @@ async fn a_scope_whose_server_is_missing_is_stalled() {
         message: "server files does not exist".into(),
         object_generation: 1,
     };
-    test.ctx.shared_state.set_verdict(Kind::Scope, "s-1", verdict);
+    let entries = [((Kind::Scope, "s-1".to_owned()), PolicyEntry { verdict, since: 1 })].into();
+    test.ctx.shared_state.set_published("u-1", 1, "digest".into(), entries);
     assert_eq!(test.reconcile::<Scopes>(&scope()).await, ["PUT mcpscopes/files-read/status"]);
     assert_eq!(
         (test.condition(SCOPE, "ResolvedRefs").1, test.condition(SCOPE, "Stalled").1),

@@ -17,11 +17,11 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPServer;
 
-use super::Controller;
 use super::error::ReconcileError;
 use super::finalizer::with_finalizer;
 use super::manifests::settings::Settings;
 use super::outcome::Outcome;
+use super::{Controller, affected_by_policy};
 use crate::context::Context;
 use crate::kubernetes::cache::{Cache, Change, in_namespace, references, tenant_of_runtime};
 use crate::kubernetes::labels;
@@ -50,7 +50,7 @@ impl Controller for Servers {
             Change::Server(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
             Change::Tenant(name) => cache.of_tenant_named(&cache.servers, name),
             Change::Namespace(name) => {
-                let runtime = tenant_of_runtime(name, &cache.tenants.state());
+                let runtime = tenant_of_runtime(name, &cache.all_tenants());
                 let namespace = runtime.map_or_else(|| name.clone(), |tenant| tenant.spec.namespace.name.clone());
                 in_namespace(&cache.servers, &namespace)
             }
@@ -67,12 +67,8 @@ impl Controller for Servers {
         }
     }
 
-    fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPServer>> {
-        match change {
-            StateChange::Tenant(uid) => cache.of_tenant_with_uid(&cache.servers, uid),
-            StateChange::Verdict(Kind::Server, uid) => references(cache.server_by_uid(uid)),
-            StateChange::Verdict(..) => vec![],
-        }
+    fn affected_by_state(ctx: &Context, change: &StateChange) -> Vec<ObjectRef<MCPServer>> {
+        affected_by_policy(ctx, &ctx.cache.servers, Kind::Server, change)
     }
 
     async fn reconcile(object: Arc<MCPServer>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
@@ -89,8 +85,10 @@ impl Controller for Servers {
                 }
                 Err(rejection) => Outcome::Rejected(rejection),
             };
-            status::write(ctx, &object, &outcome).await?;
-            outcome.next()
+            match status::write(ctx, &object, &outcome).await? {
+                Some(pause) => Ok(Action::requeue(pause)),
+                None => outcome.next(),
+            }
         };
         if needs_finalizer {
             with_finalizer(&api, object, reconcile, |object| async move { tear_down(&object, ctx).await }).await

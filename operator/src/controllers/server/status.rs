@@ -1,5 +1,7 @@
 //! Step five: the status of a server.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition};
@@ -12,12 +14,20 @@ use crate::context::Context;
 use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::outcome::Outcome;
-use crate::controllers::status::{self, Summary};
+use crate::controllers::status::{self, Progress, Summary};
 
-/// Writes the status of a server after a reconcile.
-pub(super) async fn write(ctx: &Context, object: &MCPServer, outcome: &Outcome<Applied>) -> Result<(), ReconcileError> {
+/// Writes the status of a server after a reconcile. Returns when to reconcile again, if the status is held back.
+pub(super) async fn write(
+    ctx: &Context,
+    object: &MCPServer,
+    outcome: &Outcome<Applied>,
+) -> Result<Option<Duration>, ReconcileError> {
     let api: Api<MCPServer> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
-    status::write(ctx, &api, object, status(object, outcome, Timestamp::now())).await
+    let progress = match outcome {
+        Outcome::Applied(applied) => applied.enforcement.progress(object.metadata.generation),
+        _ => Progress::Settled,
+    };
+    status::write(ctx, &api, object, status(object, outcome, Timestamp::now()), progress).await
 }
 
 /// Returns the status that follows from the outcome of a reconcile. Pure.
@@ -43,7 +53,7 @@ fn status(object: &MCPServer, outcome: &Outcome<Applied>, now: Timestamp) -> MCP
         conditions: conditions(summary, vec![accepted(enforcement), policy]),
         ..before
     };
-    if enforcement.verdict.as_ref().is_some_and(|it| it.ok && Some(it.object_generation) >= generation) {
+    if enforcement.verdict().is_some_and(|it| it.ok && Some(it.object_generation) >= generation) {
         next.tools = i32::try_from(object.spec.tools.len()).ok();
     }
     next
@@ -68,7 +78,7 @@ fn summary(workload: &Value, enforcement: &Enforcement, policy: &NewCondition) -
         let message = format!("{ready} of {wanted} pods are ready");
         return Summary::Reconciling(Reason::WorkloadUnavailable, message);
     }
-    if enforcement.state.current() == 0 || policy.status != Some(true) {
+    if policy.status != Some(true) {
         return Summary::Reconciling(policy.reason, policy.message.clone());
     }
     if wanted == 0 {
@@ -89,7 +99,7 @@ mod tests {
 
     use super::*;
     use crate::controllers::server::tests::{checked, server};
-    use crate::shared_state::verdict::{TenantState, Verdict};
+    use crate::shared_state::verdict::{PolicyEntry, TenantState, Verdict};
 
     fn workload(ready: i64) -> Value {
         json!({"metadata": {"generation": 1}, "spec": {"replicas": 1},
@@ -100,9 +110,11 @@ mod tests {
         let state = TenantState {
             generation: 3,
             gateways: vec![GatewayStatus { pod: "gateway-1".into(), policy_generation: 3 }],
+            enforced_by_all: 3,
             ..TenantState::default()
         };
-        let enforcement = Enforcement { state, verdict: Some(verdict.clone()) };
+        let entry = PolicyEntry { verdict: verdict.clone(), since: 3 };
+        let enforcement = Enforcement { state, entry: Some(entry), warming_up: false };
         let applied = Applied { server: checked(), workload: workload(ready), enforcement };
         status(&server(), &Outcome::Applied(applied), "2026-11-22T12:00:00Z".parse().unwrap())
     }

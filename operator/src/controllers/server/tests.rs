@@ -10,9 +10,9 @@ use super::dereference::Inputs;
 use super::validate::Server;
 use super::workspace::Found;
 use super::*;
-use crate::controllers::finalizer::FINALIZER;
 use crate::controllers::identity::{ObjectId, Owner};
 use crate::controllers::tenant::tests::tenant;
+use crate::kubernetes::labels::FINALIZER;
 use crate::testing::TestContext;
 
 pub(super) fn server() -> MCPServer {
@@ -206,4 +206,20 @@ async fn claim_of_a_new_server(test: &TestContext) -> String {
     test.reconcile::<Servers>(&server).await;
     let set = test.api.get(SET).unwrap();
     set["spec"]["volumeClaimTemplates"][0]["metadata"]["name"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_read_is_torn_down() {
+    let test = with_tenant();
+    let mut server = server();
+    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    server.metadata.deletion_timestamp =
+        Some(serde_json::from_value(serde_json::json!("2026-11-22T12:00:00Z")).unwrap());
+    let mut stored = serde_json::to_value(&server).unwrap();
+    stored["spec"]["source"]["type"] = "Odd".into();
+    test.api.insert(SERVER, stored);
+    test.add_owned("StatefulSet", "acme-mcp", "mcp-files", checked().labels());
+    let writes = test.reconcile::<Servers>(&server).await;
+    assert_eq!(writes.last().map(String::as_str), Some("PATCH mcpservers/files"), "{writes:?}");
+    assert!(writes.contains(&"DELETE statefulsets/mcp-files".to_owned()), "{writes:?}");
 }

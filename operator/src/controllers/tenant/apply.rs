@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, ResourceQuota};
 use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
+use mcp_fleet_crds::budget::Spending;
 use mcp_fleet_crds::{MCPServer, MCPTenant};
 use serde_json::Value;
 
@@ -14,6 +15,7 @@ use super::desired::{DEPLOYMENT, Objects};
 use super::validate::{CREATED_FOR, Tenant};
 use crate::context::Context;
 use crate::controllers::apply::Applier;
+use crate::controllers::budget::budget_state;
 use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::manifests::tls_secret_name;
@@ -35,6 +37,8 @@ pub(crate) struct Applied {
     /// The live Deployment of the gateway.
     pub gateway: Value,
     pub enforcement: Enforcement,
+    /// Spend against the tenant's `spendLimit`; none if it is not known yet.
+    pub spending: Option<Spending>,
 }
 
 /// Applies the objects of a tenant, and deletes what it no longer declares.
@@ -71,7 +75,8 @@ pub(crate) async fn apply(
     applier.prune(prunable(&ctx.cache, &tenant)).await?;
     prune_orphans(ctx, &tenant).await?;
     let enforcement = Enforcement::read(&ctx.shared_state, &tenant.id.uid, Kind::Tenant, &tenant.id.uid);
-    Ok(Applied { tenant, quota, gateway, enforcement })
+    let spending = budget_state(ctx, &tenant.id.uid, &tenant.id.uid).map(|state| state.spending);
+    Ok(Applied { tenant, quota, gateway, enforcement, spending })
 }
 
 /// Creates the tenant's own namespace. It is created once, and belongs to the tenant from then on.
@@ -149,7 +154,7 @@ fn orphans(cache: &Cache, tenant: &Tenant) -> BTreeMap<(String, String), Vec<(Ke
         // In other namespaces anybody can set our labels.
         if let (Some(uid), Some(name)) = (label(labels::SERVER_UID), label(labels::SERVER))
             && key.namespace == tenant.runtime_namespace
-            && cache.server_by_uid(&uid).is_none()
+            && !cache.has_server(&uid)
         {
             orphans.entry((uid, name)).or_default().push((key, meta));
         }

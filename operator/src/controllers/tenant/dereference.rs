@@ -44,7 +44,7 @@ pub(crate) enum Found {
 
 /// Reads the inputs of a tenant's reconcile. Namespaces are read from the API server: the cache holds only labelled ones.
 pub(crate) async fn dereference(object: &MCPTenant, ctx: &Context) -> Result<Inputs, ReconcileError> {
-    let older = older_claim(object, &ctx.cache.tenants.state());
+    let older = older_claim(object, &ctx.cache.all_tenants());
     Ok(Inputs {
         id: ObjectId::of(&object.metadata)?,
         older_claim: older.map(|tenant| tenant.name_any()),

@@ -10,6 +10,7 @@ mod teardown;
 pub(super) mod tests;
 mod validate;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -69,10 +70,14 @@ impl Controller for Tenants {
         }
     }
 
-    fn affected_by_state(cache: &Cache, change: &StateChange) -> Vec<ObjectRef<MCPTenant>> {
+    fn affected_by_state(ctx: &Context, change: &StateChange) -> Vec<ObjectRef<MCPTenant>> {
+        let with_uids =
+            |uids: &BTreeSet<String>| uids.iter().flat_map(|uid| reference_to(&ctx.cache, Some(uid))).collect();
         match change {
-            StateChange::Tenant(uid) | StateChange::Verdict(Kind::Tenant, uid) => reference_to(cache, Some(uid)),
-            StateChange::Verdict(..) => vec![],
+            StateChange::Tenant(uid) => reference_to(&ctx.cache, Some(uid)),
+            StateChange::Objects(objects) => objects.get(&Kind::Tenant).map(with_uids).unwrap_or_default(),
+            StateChange::Spending(uids) => with_uids(uids),
+            StateChange::Unenforced(_) => vec![],
         }
     }
 
@@ -87,7 +92,9 @@ impl Controller for Tenants {
                 }
                 Err(rejection) => Outcome::Rejected(rejection),
             };
-            status::write(ctx, &object, &outcome).await?;
+            if let Some(pause) = status::write(ctx, &object, &outcome).await? {
+                return Ok(Action::requeue(pause));
+            }
             match &outcome {
                 Outcome::Applied(applied) => recount_quota(ctx, applied).await,
                 _ => outcome.next(),

@@ -1,5 +1,7 @@
 //! Step five: the status of a tenant.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kube::Api;
 use mcp_fleet_crds::budget::Spending;
@@ -11,15 +13,42 @@ use super::apply::Applied;
 use super::quota::uncounted;
 use crate::config::gateway_origin;
 use crate::context::Context;
+use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::outcome::Outcome;
-use crate::controllers::status::{self, Summary};
-use crate::shared_state::verdict::TenantState;
+use crate::controllers::status::{self, Progress, Summary};
 
-/// Writes the status of a tenant after a reconcile.
-pub(super) async fn write(ctx: &Context, object: &MCPTenant, outcome: &Outcome<Applied>) -> Result<(), ReconcileError> {
+/// Writes the status of a tenant after a reconcile. Returns when to reconcile again, if the status is held back.
+pub(super) async fn write(
+    ctx: &Context,
+    object: &MCPTenant,
+    outcome: &Outcome<Applied>,
+) -> Result<Option<Duration>, ReconcileError> {
     let api: Api<MCPTenant> = Api::all(ctx.client.clone());
-    status::write(ctx, &api, object, status(object, outcome, Timestamp::now())).await
+    let next = status(object, outcome, Timestamp::now());
+    let progress = match outcome {
+        Outcome::Applied(_) if differs_in_policy_only(object, &next) => Progress::Pending,
+        Outcome::Applied(Applied { enforcement, .. }) if enforcement.state.has_gateway() => {
+            enforcement.progress(object.metadata.generation)
+        }
+        // A gateway that reconnects is away for a moment.
+        Outcome::Applied(_) => Progress::Pending,
+        _ => Progress::Settled,
+    };
+    status::write(ctx, &api, object, next, progress).await
+}
+
+/// Whether only the newest policy and the gateways' generations have changed. Every edit of one of the tenant's objects
+/// changes them, so they are not written each time.
+fn differs_in_policy_only(object: &MCPTenant, next: &MCPTenantStatus) -> bool {
+    let Some(before) = &object.status else { return false };
+    let with_policy_before = MCPTenantStatus {
+        policy_generation: before.policy_generation,
+        policy_digest: before.policy_digest.clone(),
+        gateways: before.gateways.clone(),
+        ..next.clone()
+    };
+    with_policy_before == *before
 }
 
 /// Returns the status that follows from the outcome of a reconcile. Pure.
@@ -35,8 +64,8 @@ fn status(object: &MCPTenant, outcome: &Outcome<Applied>, now: Timestamp) -> MCP
         }
     };
     let state = &applied.enforcement.state;
-    let spending = spending(object, state);
-    let mut others = vec![applied.enforcement.policy_current(generation)];
+    let spending = spending(object, applied.spending.as_ref());
+    let mut others = vec![policy_current(&applied.enforcement, generation)];
     others.extend(spending.as_ref().and_then(exhausted));
     MCPTenantStatus {
         observed_generation: generation,
@@ -46,25 +75,38 @@ fn status(object: &MCPTenant, outcome: &Outcome<Applied>, now: Timestamp) -> MCP
         // A new leader does not know them at once; until then what was published last still is.
         policy_generation: published(state.generation).or(before.policy_generation),
         policy_digest: state.digest.clone().or(before.policy_digest.clone()),
-        gateways: state.gateways.clone(),
-        conditions: conditions(summary(applied), others),
+        gateways: if applied.enforcement.warming_up && state.gateways.is_empty() {
+            before.gateways
+        } else {
+            state.gateways.clone()
+        },
+        conditions: conditions(summary(applied, generation), others),
         spending,
     }
 }
 
 /// Returns the spending against `spendLimit`. A new leader does not know it at once; until then the status before is
 /// kept.
-fn spending(object: &MCPTenant, state: &TenantState) -> Option<Spending> {
+fn spending(object: &MCPTenant, spending: Option<&Spending>) -> Option<Spending> {
     object.spec.spend_limit.as_ref()?;
-    state.spending.clone().or_else(|| object.status.as_ref()?.spending.clone())
+    spending.cloned().or_else(|| object.status.as_ref()?.spending.clone())
 }
 
 fn published(generation: u64) -> Option<i64> {
     i64::try_from(generation).ok().filter(|generation| *generation > 0)
 }
 
-fn summary(applied: &Applied) -> Summary {
-    let Applied { tenant, gateway, quota, enforcement } = applied;
+/// Returns the condition `PolicyCurrent`. Unlike other objects, the tenant also shows when its newest policy cannot be
+/// published or enforced.
+fn policy_current(enforcement: &Enforcement, generation: Option<i64>) -> NewCondition {
+    match &enforcement.state.error {
+        Some((reason, message)) => NewCondition::no(ConditionType::PolicyCurrent, *reason, message),
+        None => enforcement.policy_current(generation),
+    }
+}
+
+fn summary(applied: &Applied, generation: Option<i64>) -> Summary {
+    let Applied { tenant, gateway, quota, enforcement, .. } = applied;
     if let Some(verdict) = enforcement.rejected() {
         return Summary::Stalled(verdict.reason, verdict.message.clone());
     }
@@ -73,9 +115,10 @@ fn summary(applied: &Applied) -> Summary {
         return Summary::Reconciling(Reason::GatewayUnavailable, message.into());
     }
     let state = &enforcement.state;
-    if state.current() == 0 {
+    let has_gateway = state.has_gateway() || enforcement.warming_up;
+    if !has_gateway || !enforcement.is_enforced_by_any(generation) {
         let (reason, message) = state.error.clone().unwrap_or_else(|| {
-            (Reason::AwaitingAcknowledgement, "no gateway has acknowledged the newest policy yet".into())
+            (Reason::AwaitingAcknowledgement, "no gateway has acknowledged the tenant's policy yet".into())
         });
         return Summary::Reconciling(reason, message);
     }
@@ -92,11 +135,7 @@ fn summary(applied: &Applied) -> Summary {
     if tenant.suspended {
         return Summary::Ready(Reason::Suspended, "suspended: every call is refused".into());
     }
-    Summary::Ready(Reason::Reconciled, format!("{} enforces policy {}", gateways(state.current()), state.generation))
-}
-
-fn gateways(count: usize) -> String {
-    if count == 1 { "1 gateway".into() } else { format!("{count} gateways") }
+    Summary::Ready(Reason::Reconciled, "the gateway enforces the tenant's policy".into())
 }
 
 fn exhausted(spending: &Spending) -> Option<NewCondition> {
@@ -124,9 +163,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::controllers::enforcement::Enforcement;
     use crate::controllers::tenant::tests::{checked, tenant};
-    use crate::shared_state::verdict::Verdict;
+    use crate::shared_state::verdict::{PolicyEntry, TenantState, Verdict};
 
     fn available() -> Value {
         json!({"metadata": {"generation": 2}, "spec": {"replicas": 1},
@@ -137,18 +175,28 @@ mod tests {
         TenantState {
             generation: published,
             gateways: vec![GatewayStatus { pod: "gateway-1".into(), policy_generation: acknowledged }],
+            enforced_by_all: u64::try_from(acknowledged).unwrap(),
             ..TenantState::default()
         }
     }
 
-    fn verdict() -> Verdict {
-        Verdict { ok: true, reason: Reason::Reconciled, message: String::new(), object_generation: 1 }
+    /// The tenant as it is written is part of the policy since generation 3.
+    fn entry() -> PolicyEntry {
+        let verdict = Verdict { ok: true, reason: Reason::Reconciled, message: String::new(), object_generation: 1 };
+        PolicyEntry { verdict, since: 3 }
+    }
+
+    fn applied(gateway: &Value, quota: &Value, state: &TenantState) -> Applied {
+        let enforcement = Enforcement { state: state.clone(), entry: Some(entry()), warming_up: false };
+        Applied { tenant: checked(), gateway: gateway.clone(), quota: quota.clone(), enforcement, spending: None }
+    }
+
+    fn status_from(object: &MCPTenant, applied: Applied) -> MCPTenantStatus {
+        status(object, &Outcome::Applied(applied), "2026-11-22T12:00:00Z".parse().unwrap())
     }
 
     fn status_of(object: &MCPTenant, gateway: &Value, quota: &Value, state: &TenantState) -> MCPTenantStatus {
-        let enforcement = Enforcement { state: state.clone(), verdict: Some(verdict()) };
-        let applied = Applied { tenant: checked(), gateway: gateway.clone(), quota: quota.clone(), enforcement };
-        status(object, &Outcome::Applied(applied), "2026-11-22T12:00:00Z".parse().unwrap())
+        status_from(object, applied(gateway, quota, state))
     }
 
     fn with_gateway(gateway: &Value, state: &TenantState) -> MCPTenantStatus {
@@ -169,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_policy_that_is_not_acknowledged_is_not_current() {
-        let behind = with_gateway(&available(), &state(4, 3));
+        let behind = with_gateway(&available(), &state(3, 2));
         assert!(!is_true(&behind.conditions, ConditionType::Ready));
         assert_eq!(find(&behind.conditions, ConditionType::PolicyCurrent).unwrap().reason, "AwaitingAcknowledgement");
     }
@@ -211,6 +259,29 @@ mod tests {
     }
 
     #[test]
+    fn a_new_leader_that_no_gateway_has_found_yet_keeps_the_status() {
+        let mut object = tenant();
+        object.status = Some(with_gateway(&available(), &state(3, 3)));
+        let mut applied = applied(&available(), &Value::Null, &TenantState::default());
+        applied.enforcement.warming_up = true;
+        applied.enforcement.entry = Some(PolicyEntry { since: 0, ..entry() });
+        assert_eq!(object.status, Some(status_from(&object, applied)));
+    }
+
+    #[test]
+    fn a_policy_that_another_object_caused_leaves_the_conditions_as_they_are() {
+        let mut object = tenant();
+        object.status = Some(with_gateway(&available(), &state(3, 3)));
+        let newer = again(&object, &state(4, 3));
+        assert_eq!(object.status.as_ref().unwrap().conditions, newer.conditions);
+        assert!(differs_in_policy_only(&object, &newer));
+        let refused = TenantState { error: Some((Reason::PolicyRefused, "because".into())), ..state(4, 3) };
+        let refused = again(&object, &refused);
+        assert_eq!(find(&refused.conditions, ConditionType::PolicyCurrent).unwrap().reason, "PolicyRefused");
+        assert!(is_true(&refused.conditions, ConditionType::Ready) && !differs_in_policy_only(&object, &refused));
+    }
+
+    #[test]
     fn a_new_leader_that_does_not_know_the_spending_keeps_it() {
         let mut object = tenant();
         object.spec.spend_limit =
@@ -218,12 +289,13 @@ mod tests {
         let period = json!({"start": "2026-11-22T00:00:00Z", "end": "2026-11-23T00:00:00Z"});
         let spent =
             json!({"currentPeriod": period, "spent": "5.00", "leased": "0", "forfeited": "0", "remaining": "0"});
-        let known = TenantState { spending: Some(serde_json::from_value(spent).unwrap()), ..state(3, 3) };
-        object.status = Some(again(&object, &known));
+        let mut known = applied(&available(), &Value::Null, &state(3, 3));
+        known.spending = Some(serde_json::from_value(spent).unwrap());
+        object.status = Some(status_from(&object, known.clone()));
         assert!(is_true(&object.status.as_ref().unwrap().conditions, ConditionType::Exhausted));
         assert_eq!(object.status, Some(again(&object, &state(3, 3))));
         // Without a limit there is no spending to show.
         object.spec.spend_limit = None;
-        assert!(again(&object, &known).spending.is_none());
+        assert!(status_from(&object, known).spending.is_none());
     }
 }

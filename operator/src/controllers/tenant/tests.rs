@@ -9,9 +9,8 @@ use serde_json::json;
 use super::dereference::{Found, Inputs};
 use super::validate::Tenant;
 use super::*;
-use crate::controllers::finalizer::FINALIZER;
 use crate::controllers::identity::ObjectId;
-use crate::kubernetes::labels::Labels;
+use crate::kubernetes::labels::{FINALIZER, Labels};
 use crate::testing::TestContext;
 
 pub(crate) fn tenant() -> MCPTenant {

@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::{Cache, Change};
 use crate::kubernetes::labels;
+use crate::tasks::ended;
 
 /// Runs a watch for `own`, the operator's namespace, and for every namespace of a tenant to which the operator has access.
 /// Never returns; dropping it ends all watches.
@@ -25,7 +26,7 @@ pub(crate) async fn watch_secrets(client: Client, own: String, cache: Cache) {
         let mut wanted = namespaces(&cache);
         wanted.push(own.clone());
         running.retain(|namespace, task| {
-            let keep = wanted.contains(namespace) && !task.is_finished();
+            let keep = wanted.contains(namespace);
             if !keep {
                 task.abort();
             }
@@ -43,7 +44,9 @@ pub(crate) async fn watch_secrets(client: Client, own: String, cache: Cache) {
                 Err(RecvError::Closed) => return,
             }
         }
-        while tasks.try_join_next().is_some() {}
+        while let Some(joined) = tasks.try_join_next() {
+            ended(joined);
+        }
     }
 }
 

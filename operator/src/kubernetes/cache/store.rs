@@ -5,6 +5,7 @@ use std::fmt::Debug;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
+use kube::core::ObjectMeta;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt, reflector};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -12,6 +13,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 
 use super::Change;
+use super::guard::{Guarded, GuardedKind};
+use super::objects::Objects;
 use crate::kubernetes::labels::Labels;
 
 /// What a change says about an object.
@@ -34,14 +37,33 @@ where
     F: Fn(Changed) -> Change + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let watch = watcher(Api::<K>::all(client.clone()), config).default_backoff().modify(strip);
-    (store, announce(reflector(writer, watch), changes.clone(), change).boxed())
+    let watch = watcher(Api::<K>::all(client.clone()), config).default_backoff();
+    let stream = reflector(writer, watch.modify(|object| strip(object.meta_mut())));
+    (store, announce(stream, changes.clone(), change).boxed())
+}
+
+/// Returns all objects of a kind that match `config`, whether they can be read or not, and the watch that keeps them
+/// current.
+pub(super) fn guarded_store<K, F>(
+    client: &Client,
+    changes: &broadcast::Sender<Change>,
+    config: watcher::Config,
+    change: F,
+) -> (Objects<K>, BoxFuture<'static, ()>)
+where
+    K: GuardedKind,
+    F: Fn(Changed) -> Change + Send + Sync + 'static,
+{
+    let (objects, mut writer) = Objects::new();
+    let watch = watcher(Api::<Guarded<K>>::all(client.clone()), config).default_backoff();
+    let stream = watch.modify(|object| object.strip(strip)).map(move |event| event.map(|event| writer.apply(event)));
+    (objects, announce(stream, changes.clone(), change).boxed())
 }
 
 /// Removes what the operator never reads, and what users can fill with 256 KiB an object. A status that is written with
 /// the stripped object does not remove it: on a status update the API server ignores most metadata.
-fn strip<K: Resource>(object: &mut K) {
-    (object.meta_mut().managed_fields, object.meta_mut().annotations) = (None, None);
+fn strip(metadata: &mut ObjectMeta) {
+    (metadata.managed_fields, metadata.annotations) = (None, None);
 }
 
 /// Follows a reflector and announces each change after the store has it. After a full list these are all objects in it,
@@ -134,7 +156,7 @@ mod tests {
             "spec": {"clusterIP": "10.96.0.9"},
         }))
         .unwrap();
-        strip(&mut service);
+        strip(&mut service.metadata);
         let left = serde_json::to_value(&service).unwrap();
         assert_eq!(
             left["metadata"],

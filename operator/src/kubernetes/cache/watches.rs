@@ -15,8 +15,8 @@ use tokio::sync::broadcast;
 
 use super::index::index;
 use super::owned::Owned;
-use super::store::store;
-use super::{Cache, Change};
+use super::store::{guarded_store, store};
+use super::{AllObjects, Cache, Change};
 use crate::kubernetes::labels;
 
 /// Objects that are listed at a time: a page of large ones has to fit into memory.
@@ -30,11 +30,12 @@ pub(crate) fn start(client: &Client) -> (Cache, BoxFuture<'static, ()>) {
     let all = || watcher::Config::default().page_size(PAGE_SIZE);
     let labelled = |selector: &str| all().labels(selector);
 
-    let (tenants, watch_tenants) = store(client, &changes, all(), |it| Change::Tenant(it.name));
-    let (servers, watch_servers) = store(client, &changes, all(), |it| Change::Server(it.namespace, it.name));
-    let (scopes, watch_scopes) = store(client, &changes, all(), |it| Change::Scope(it.namespace, it.name));
-    let (principals, watch_principals) = store(client, &changes, all(), |it| Change::Principal(it.namespace, it.name));
-    let (budgets, watch_budgets) = store(client, &changes, all(), |it| Change::Budget(it.namespace, it.name));
+    let (tenants, watch_tenants) = guarded_store(client, &changes, all(), |it| Change::Tenant(it.name));
+    let (servers, watch_servers) = guarded_store(client, &changes, all(), |it| Change::Server(it.namespace, it.name));
+    let (scopes, watch_scopes) = guarded_store(client, &changes, all(), |it| Change::Scope(it.namespace, it.name));
+    let (principals, watch_principals) =
+        guarded_store(client, &changes, all(), |it| Change::Principal(it.namespace, it.name));
+    let (budgets, watch_budgets) = guarded_store(client, &changes, all(), |it| Change::Budget(it.namespace, it.name));
     let (services, watch_services) =
         store(client, &changes, labelled(labels::SERVER_UID), |it| Change::Service(it.labels));
     let (namespaces, watch_namespaces) =
@@ -55,7 +56,8 @@ pub(crate) fn start(client: &Client) -> (Cache, BoxFuture<'static, ()>) {
         index::<RoleBinding>(client, &owned, &changes, managed()),
     ]);
 
-    let cache = Cache { tenants, servers, scopes, principals, budgets, services, namespaces, owned, changes };
+    let objects = AllObjects { tenants, servers, scopes, principals, budgets };
+    let cache = Cache::new(objects, services, namespaces, owned, changes);
     let watches = future::join_all([
         watch_tenants,
         watch_servers,

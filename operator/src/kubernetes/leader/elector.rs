@@ -10,8 +10,10 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::Candidacy;
 use super::lease_action::{LeaseAction, Observed, decide};
 use crate::kubernetes::FIELD_MANAGER;
+use crate::progress::ObservedLoop;
 
 /// Name of the Lease.
 const LEASE: &str = "mcp-fleet-operator";
@@ -36,17 +38,20 @@ pub struct Elector {
     duration_seconds: u32,
     renewal: Duration,
     leading: watch::Sender<bool>,
+    candidate: watch::Receiver<bool>,
     observed: Option<Observed>,
+    observed_loop: Option<ObservedLoop>,
 }
 
 impl Elector {
-    /// Takes part in the election in `namespace` as `identity`, which no other replica may use.
+    /// Takes part in the election in `namespace` as `identity`, which no other replica may use, while `candidacy` lasts.
     pub fn new(
         client: Client,
         namespace: &str,
         identity: &str,
         duration_seconds: u32,
         leading: watch::Sender<bool>,
+        candidacy: &Candidacy,
     ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
@@ -55,54 +60,85 @@ impl Elector {
             duration_seconds,
             renewal: Duration::from_secs(u64::from(duration_seconds)) / 3,
             leading,
+            candidate: candidacy.watch(),
             observed: None,
+            observed_loop: None,
         }
+    }
+
+    /// Reports the progress of the loop.
+    pub(crate) fn observed_as(self, observed_loop: ObservedLoop) -> Self {
+        Self { observed_loop: Some(observed_loop), ..self }
     }
 
     /// Takes part until `stop`, and then releases the Lease if this replica holds it.
     pub async fn run(mut self, stop: CancellationToken) {
-        // A leader steps down before another replica may take over.
-        let step_down_after = Duration::from_secs(u64::from(self.duration_seconds)) * 3 / 4;
         let mut renewed = Instant::now();
         loop {
-            let started = Instant::now();
-            // A renewal that succeeds after another replica could have taken the Lease is worth nothing.
-            let limit = if *self.leading.borrow() {
-                self.renewal.min(step_down_after.saturating_sub(renewed.elapsed()))
+            if let Some(observed_loop) = &self.observed_loop {
+                observed_loop.report();
+            }
+            let is_candidate = *self.candidate.borrow_and_update();
+            if is_candidate {
+                self.renew_or_take(&mut renewed).await;
             } else {
-                self.renewal
-            };
-            match self.step(limit).await {
-                Ok(true) => {
-                    renewed = started;
-                    self.lead(true);
-                }
-                Ok(false) => self.lead(false),
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "failed to renew the Lease");
-                }
+                self.step_down().await;
             }
             let leads = *self.leading.borrow();
-            if leads && renewed.elapsed() >= step_down_after {
-                tracing::error!("stepping down, because the Lease could not be renewed");
-                self.lead(false);
-            }
             // Followers check more often than leaders renew, so that a released Lease is taken soon.
             let mut pause = if leads { self.renewal } else { self.renewal / 2 };
             if leads {
-                pause = pause.min(step_down_after.saturating_sub(renewed.elapsed())).min(self.renewal);
+                pause = pause.min(self.step_down_after().saturating_sub(renewed.elapsed())).min(self.renewal);
             }
             tokio::select! {
                 () = stop.cancelled() => break,
+                Ok(()) = self.candidate.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
         // The controllers have stopped: the caller waits for them before it cancels.
-        if *self.leading.borrow() {
-            self.lead(false);
-            if let Err(error) = self.release().await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "failed to release the Lease");
+        self.step_down().await;
+    }
+
+    /// Returns how long a leader may go without a renewal. It steps down before another replica may take over.
+    fn step_down_after(&self) -> Duration {
+        Duration::from_secs(u64::from(self.duration_seconds)) * 3 / 4
+    }
+
+    /// Renews or takes the Lease, if this replica may. `renewed` is when that last succeeded.
+    async fn renew_or_take(&mut self, renewed: &mut Instant) {
+        let (started, step_down_after) = (Instant::now(), self.step_down_after());
+        // A renewal that succeeds after another replica could have taken the Lease is worth nothing.
+        let limit = if *self.leading.borrow() {
+            self.renewal.min(step_down_after.saturating_sub(renewed.elapsed()))
+        } else {
+            self.renewal
+        };
+        match self.step(limit).await {
+            Ok(true) => {
+                *renewed = started;
+                self.lead(true);
             }
+            Ok(false) => self.lead(false),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "failed to renew the Lease");
+            }
+        }
+        if *self.leading.borrow() && renewed.elapsed() >= step_down_after {
+            tracing::error!("stepping down, because the Lease could not be renewed");
+            self.lead(false);
+        }
+    }
+
+    /// Stops leading, and releases the Lease. If that fails, the Lease expires.
+    async fn step_down(&self) {
+        if !*self.leading.borrow() {
+            return;
+        }
+        self.lead(false);
+        let released = tokio::time::timeout(self.renewal, self.release()).await;
+        if let Err(error) = released.unwrap_or(Err(LeaderError::Timeout)) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "failed to release the Lease");
         }
     }
 
@@ -184,5 +220,101 @@ fn succeeded(written: Result<Lease, kube::Error>) -> Result<bool, LeaderError> {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+
+    use http::{Method, Request, Response, StatusCode};
+    use kube::client::Body;
+    use parking_lot::Mutex;
+    use serde_json::{Value, json};
+
+    use super::super::Leadership;
+    use super::*;
+
+    /// An API server that holds one Lease.
+    #[derive(Clone, Default)]
+    struct LeaseApi(Arc<Mutex<Option<Value>>>);
+
+    impl LeaseApi {
+        fn client(&self) -> Client {
+            let api = self.clone();
+            let service = tower::service_fn(move |request: Request<Body>| {
+                let api = api.clone();
+                async move {
+                    let (head, body) = request.into_parts();
+                    let body = body.collect_bytes().await.unwrap();
+                    let (status, answer) = api.answer(&head.method, serde_json::from_slice(&body).ok());
+                    let answer = Body::from(serde_json::to_vec(&answer).unwrap());
+                    Ok::<_, Infallible>(Response::builder().status(status).body(answer).unwrap())
+                }
+            });
+            Client::new(service, "default")
+        }
+
+        fn answer(&self, method: &Method, body: Option<Value>) -> (StatusCode, Value) {
+            let mut lease = self.0.lock();
+            let failure = |code: u16, reason: &str| {
+                let status = json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason});
+                (StatusCode::from_u16(code).unwrap(), status)
+            };
+            if *method == Method::GET {
+                return lease.clone().map_or_else(|| failure(404, "NotFound"), |lease| (StatusCode::OK, lease));
+            }
+            let mut written = body.unwrap();
+            let version = lease.as_ref().map_or(json!(null), |lease| lease["metadata"]["resourceVersion"].clone());
+            if written["metadata"]["resourceVersion"] != version {
+                return failure(409, "Conflict");
+            }
+            let next = version.as_str().map_or(1, |version| version.parse::<u32>().unwrap() + 1);
+            written["metadata"]["resourceVersion"] = json!(next.to_string());
+            *lease = Some(written.clone());
+            (StatusCode::OK, written)
+        }
+
+        fn holder(&self) -> Option<String> {
+            self.0.lock().as_ref()?["spec"]["holderIdentity"].as_str().map(str::to_owned)
+        }
+    }
+
+    fn start(api: &LeaseApi, name: &str, candidacy: &Candidacy) -> watch::Receiver<bool> {
+        let (sender, leadership) = Leadership::channel();
+        let elector = Elector::new(api.client(), "default", name, 6, sender, candidacy);
+        tokio::spawn(elector.run(CancellationToken::new()));
+        leadership.watch()
+    }
+
+    async fn becomes(leadership: &mut watch::Receiver<bool>, leads: bool) {
+        let changed = leadership.wait_for(|now| *now == leads);
+        tokio::time::timeout(Duration::from_mins(5), changed).await.expect("leadership did not change").unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_withdraws_hands_over_until_it_runs_again() {
+        let api = LeaseApi::default();
+        let (sick, healthy) = (Candidacy::default(), Candidacy::default());
+        let mut first = start(&api, "first", &sick);
+        becomes(&mut first, true).await;
+        let mut second = start(&api, "second", &healthy);
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert!(!*second.borrow());
+
+        let withdrawn = tokio::time::Instant::now();
+        sick.withdraw();
+        becomes(&mut first, false).await;
+        becomes(&mut second, true).await;
+        assert!(withdrawn.elapsed() <= Duration::from_secs(2), "took {:?}", withdrawn.elapsed());
+        assert_eq!(api.holder().as_deref(), Some("second"));
+
+        healthy.withdraw();
+        becomes(&mut second, false).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(api.holder().as_deref(), Some(""), "neither is a candidate");
+        sick.renew();
+        becomes(&mut first, true).await;
     }
 }

@@ -2,7 +2,8 @@
 //! `resourceVersion`.
 //!
 //! A leader stops before its Lease expires: if it could not renew in time it steps down by itself, so that two replicas
-//! never act at the same time. A write that is late nevertheless fails its own compare-and-swap.
+//! never act at the same time. A write that is late nevertheless fails its own compare-and-swap. A leader that cannot do
+//! its work gives up the Lease through its [`Candidacy`].
 
 mod elector;
 mod lease_action;
@@ -30,5 +31,32 @@ impl Leadership {
     /// Returns a receiver to wait for changes.
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.0.clone()
+    }
+}
+
+/// Whether this replica takes part in the election. It does at first.
+#[derive(Debug)]
+pub struct Candidacy(watch::Sender<bool>);
+
+impl Default for Candidacy {
+    fn default() -> Self {
+        Self(watch::channel(true).0)
+    }
+}
+
+impl Candidacy {
+    /// Leaves the election: the Lease is released, if this replica holds it.
+    pub fn withdraw(&self) {
+        self.0.send_replace(false);
+    }
+
+    /// Takes part in the election again.
+    pub fn renew(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Returns a receiver to wait for changes.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
     }
 }

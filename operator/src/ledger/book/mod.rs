@@ -4,11 +4,13 @@
 //! one, the unreported amount is forfeited. So even if messages are lost, repeated, late or out of order:
 //! spent at the gateways ≤ settled + leased + forfeited ≤ the limit at the time of each grant.
 
+mod close;
 mod lease;
 mod report;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use close::ClosedPeriod;
 pub(crate) use lease::{GrantedLease, LeaseRequest, Refusal};
 pub(crate) use report::{Report, ReportItem, ReportOutcome, ReportRejection};
 
@@ -16,13 +18,29 @@ use super::period::Span;
 
 /// Maximum number of open leases. Further requests are refused until some leases end.
 pub(crate) const MAX_LEASES: usize = 64;
-/// Maximum number of rows by principal, server and tool. Further spend is added to the shared row.
-pub(crate) const MAX_ROWS: usize = 1000;
-/// Maximum number of entries over all leases. With this and [`MAX_ROWS`], a record with names of maximum length stays
-/// below 1.5 MiB, the largest object that the API server accepts.
-pub(crate) const MAX_ENTRIES: usize = 1000;
 /// Maximum number of forfeited leases that are stored individually. Older ones are added up.
 pub(crate) const MAX_FORFEITS: usize = 64;
+
+/// How much detail a book has. Spend beyond it is added to the shared row, which has empty names.
+///
+/// etcd accepts objects of up to 1.5 MiB, and a book is written whole, many times in its period. With these limits a book
+/// stays far below that; a test knows how far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Capacity {
+    /// Maximum number of rows by principal, server and tool.
+    pub rows: usize,
+    /// Maximum length of the names of all rows together, in bytes.
+    pub name_bytes: usize,
+    /// Maximum number of entries over all leases.
+    pub entries: usize,
+}
+
+impl Capacity {
+    /// Capacity for a tenant's spend limit. Its rows are those of `mcp_fleet_spend_total`.
+    pub(crate) const SPEND_LIMIT: Self = Self { rows: 1000, name_bytes: 128 * 1024, entries: 1000 };
+    /// Capacity for any other budget. Only people read its rows, and a tenant can have hundreds of budgets.
+    pub(crate) const BUDGET: Self = Self { rows: 64, name_bytes: 8 * 1024, entries: 256 };
+}
 
 /// An amount of money and a number of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -168,6 +186,8 @@ pub(crate) struct Forfeit {
 /// Settled spend, open leases and forfeits of one budget in one period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Book {
+    /// How many rows and entries it may have.
+    pub capacity: Capacity,
     /// Period that the book covers.
     pub span: Span,
     /// Settled spend.
@@ -178,23 +198,30 @@ pub(crate) struct Book {
     pub forfeits: Vec<Forfeit>,
     /// Sum of the forfeited leases that are no longer in `forfeits`.
     pub older_forfeits: Amount,
+    /// Settled spend whose rows were removed when the period was closed; none while it is open.
+    pub closed: Option<Amount>,
+    /// In the book of all closed periods: the period that was added last.
+    pub last_closed: Option<ClosedPeriod>,
 }
 
 impl Book {
-    /// Creates an empty book for a period.
+    /// Creates an empty book for a period, with the larger capacity.
     pub(crate) const fn new(span: Span) -> Self {
         Self {
+            capacity: Capacity::SPEND_LIMIT,
             span,
             rows: Vec::new(),
             leases: Vec::new(),
             forfeits: Vec::new(),
             older_forfeits: Amount { micros: 0, calls: 0 },
+            closed: None,
+            last_closed: None,
         }
     }
 
     /// Returns the reported spend of all leases, ended ones included.
     pub(crate) fn settled(&self) -> Amount {
-        self.rows.iter().map(|row| row.amount).sum()
+        self.rows.iter().map(|row| row.amount).sum::<Amount>().saturating_add(self.closed.unwrap_or_default())
     }
 
     /// Returns the amount that is charged for open leases and not yet settled.
@@ -214,6 +241,11 @@ impl Book {
     /// Returns the total that is charged against the limit.
     pub(crate) fn charged(&self) -> Amount {
         self.settled().saturating_add(self.leased()).saturating_add(self.forfeited())
+    }
+
+    /// Returns whether a report on this lease can change the book.
+    pub(crate) fn has_lease(&self, id: &str) -> bool {
+        self.leases.iter().any(|lease| lease.id == id) || self.forfeits.iter().any(|forfeit| forfeit.lease.id == id)
     }
 
     /// Forfeits the open leases that match a condition. Returns whether there were any.

@@ -1,6 +1,6 @@
 //! Applies the reports of holders to the book. Reports contain totals, so a repeated or late report changes nothing.
 
-use super::{Amount, Book, Entry, Holder, Lease, MAX_ENTRIES, MAX_ROWS, Row};
+use super::{Amount, Book, Entry, Holder, Lease, Row};
 
 /// A report on one lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,38 +99,44 @@ impl Book {
         if !report.total.covers(itemized) {
             return Err(ReportRejection::ItemsExceedTotal);
         }
-        let mut rows = self.rows.clone();
-        let room = MAX_ENTRIES.saturating_sub(self.entries_except(&lease.id));
-        // Once a lease has spend in the shared row, its new items go there too. Otherwise spend could move from the
-        // shared row to another row, and no row may ever decrease.
-        let uses_shared = lease.entries.iter().any(|entry| rows[entry.row].principal.is_empty());
-        let mut entries: Vec<Entry> = Vec::new();
-        for item in &report.items {
-            let row = match row_of(&mut rows, &item.principal, &item.server, &item.tool) {
-                Some(row) if lease.entries.iter().any(|entry| entry.row == row) => row,
-                Some(row) if !uses_shared && entries.len() < room => row,
-                _ => shared_row(&mut rows),
-            };
-            add(&mut entries, row, item.amount);
-        }
-        let unitemized = report.total.saturating_sub(itemized);
-        if unitemized != Amount::default() {
-            let row = shared_row(&mut rows);
-            add(&mut entries, row, unitemized);
-        }
-        for old in &lease.entries {
-            if !entries.iter().any(|new| new.row == old.row && new.amount.covers(old.amount)) {
-                return Err(ReportRejection::Decreased);
-            }
+        let rows_before = self.rows.len();
+        let entries = self.entries(lease, report, report.total.saturating_sub(itemized));
+        let decreased = |old: &Entry| !entries.iter().any(|new| new.row == old.row && new.amount.covers(old.amount));
+        if lease.entries.iter().any(decreased) {
+            // Rows that were added for the report are empty.
+            self.rows.truncate(rows_before);
+            return Err(ReportRejection::Decreased);
         }
         for new in &entries {
             let old = lease.entries.iter().find(|old| old.row == new.row).map_or(Amount::default(), |old| old.amount);
-            rows[new.row].amount = rows[new.row].amount.saturating_add(new.amount.saturating_sub(old));
+            let row = &mut self.rows[new.row];
+            row.amount = row.amount.saturating_add(new.amount.saturating_sub(old));
         }
-        self.rows = rows;
         lease.entries = entries;
         lease.sequence = report.sequence;
         Ok(ReportOutcome::Applied)
+    }
+
+    /// Returns the entries that a report gives a lease. Adds rows without an amount where they are missing.
+    fn entries(&mut self, lease: &Lease, report: &Report, unitemized: Amount) -> Vec<Entry> {
+        let room = self.capacity.entries.saturating_sub(self.entries_except(&lease.id));
+        // Once a lease has spend in the shared row, its new items go there too. Otherwise spend could move from the
+        // shared row to another row, and no row may ever decrease.
+        let uses_shared = lease.entries.iter().any(|entry| self.rows[entry.row].principal.is_empty());
+        let mut entries: Vec<Entry> = Vec::new();
+        for item in &report.items {
+            let row = match self.row_of(&item.principal, &item.server, &item.tool) {
+                Some(row) if lease.entries.iter().any(|entry| entry.row == row) => row,
+                Some(row) if !uses_shared && entries.len() < room => row,
+                _ => self.shared_row(),
+            };
+            add(&mut entries, row, item.amount);
+        }
+        if unitemized != Amount::default() {
+            let row = self.shared_row();
+            add(&mut entries, row, unitemized);
+        }
+        entries
     }
 
     /// Counts the entries of all leases except one.
@@ -138,35 +144,48 @@ impl Book {
         let leases = self.leases.iter().chain(self.forfeits.iter().map(|forfeit| &forfeit.lease));
         leases.filter(|lease| lease.id != id).map(|lease| lease.entries.len()).sum()
     }
-}
 
-/// Returns the index of the row with these names. Adds the row if there is room and the names are no longer than
-/// Kubernetes and MCP allow; otherwise returns none.
-fn row_of(rows: &mut Vec<Row>, principal: &str, server: &str, tool: &str) -> Option<usize> {
-    if principal.is_empty() || principal.len() > 320 || server.len() > 63 || tool.len() > 128 {
-        return None;
+    /// Returns the index of the row with these names. Adds the row if there is room for it; otherwise returns none.
+    pub(super) fn row_of(&mut self, principal: &str, server: &str, tool: &str) -> Option<usize> {
+        let has_names = |row: &Row| row.principal == principal && row.server == server && row.tool == tool;
+        let found = self.rows.iter().position(has_names);
+        if found.is_some() || principal.is_empty() || !self.has_room(principal, server, tool) {
+            return found.filter(|_| !principal.is_empty());
+        }
+        self.rows.push(Row {
+            principal: principal.to_owned(),
+            server: server.to_owned(),
+            tool: tool.to_owned(),
+            amount: Amount::default(),
+        });
+        Some(self.rows.len() - 1)
     }
-    let found = rows.iter().position(|row| row.principal == principal && row.server == server && row.tool == tool);
-    if found.is_some() || rows.len() >= MAX_ROWS {
-        return found;
-    }
-    rows.push(Row {
-        principal: principal.to_owned(),
-        server: server.to_owned(),
-        tool: tool.to_owned(),
-        amount: Amount::default(),
-    });
-    Some(rows.len() - 1)
-}
 
-/// Returns the index of the shared row, which has empty names. Adds the row if it does not exist.
-fn shared_row(rows: &mut Vec<Row>) -> usize {
-    let found = rows.iter().position(|row| row.principal.is_empty());
-    found.unwrap_or_else(|| {
-        let empty = String::new;
-        rows.push(Row { principal: empty(), server: empty(), tool: empty(), amount: Amount::default() });
-        rows.len() - 1
-    })
+    /// Returns whether a row with these names may be added: they have the form that the API admits, and so are stored
+    /// as they are, without escapes.
+    fn has_room(&self, principal: &str, server: &str, tool: &str) -> bool {
+        let is_plain = |name: &str, max: usize| {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'/' | b'-');
+            name.len() <= max && name.bytes().all(allowed)
+        };
+        let length = |row: &Row| row.principal.len() + row.server.len() + row.tool.len();
+        is_plain(principal, 320)
+            && is_plain(server, 63)
+            && is_plain(tool, 128)
+            && self.rows.len() < self.capacity.rows
+            && self.rows.iter().map(length).sum::<usize>() + principal.len() + server.len() + tool.len()
+                <= self.capacity.name_bytes
+    }
+
+    /// Returns the index of the shared row, which has empty names. Adds the row if it does not exist.
+    pub(super) fn shared_row(&mut self) -> usize {
+        let found = self.rows.iter().position(|row| row.principal.is_empty());
+        found.unwrap_or_else(|| {
+            let empty = String::new;
+            self.rows.push(Row { principal: empty(), server: empty(), tool: empty(), amount: Amount::default() });
+            self.rows.len() - 1
+        })
+    }
 }
 
 fn add(entries: &mut Vec<Entry>, row: usize, amount: Amount) {

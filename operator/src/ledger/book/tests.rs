@@ -150,24 +150,61 @@ fn the_list_of_forfeits_is_bounded_and_their_sum_is_preserved() {
 
 #[test]
 fn rows_are_bounded_and_further_spend_goes_to_the_shared_row() {
-    let mut book = book();
-    let total = MAX_ROWS as u64 + 50;
-    book.grant(&request(1, total, total), limit(10_000), "l1".into(), DEADLINE).unwrap();
-    let item = |index: u64| ReportItem {
-        principal: format!("acme/p{index}"),
-        server: "files".into(),
-        tool: "read".into(),
-        amount: money(1),
+    for (capacity, prefix, length, rows) in [
+        (Capacity::SPEND_LIMIT, "p", 0, 1000),
+        (Capacity::SPEND_LIMIT, "p", 300, 128 * 1024 / 315),
+        (Capacity::SPEND_LIMIT, "\u{1}", 0, 0),
+        (Capacity::BUDGET, "p", 0, 64),
+        (Capacity::BUDGET, "p", 300, 8 * 1024 / 315),
+    ] {
+        let name = |index: u64| format!("acme/{prefix}{index:0>length$}");
+        let mut book = Book { capacity, ..book() };
+        let total = 1050;
+        book.grant(&request(1, total, total), limit(10_000), "l1".into(), DEADLINE).unwrap();
+        let item = |index: u64| ReportItem {
+            principal: name(index),
+            server: "files".into(),
+            tool: "read".into(),
+            amount: money(1),
+        };
+        let mut report = report("l1", 1, total, false);
+        report.items = (0..total).map(item).collect();
+        book.report(&report).unwrap();
+        let named = rows.min(capacity.entries);
+        assert_eq!(book.rows.len(), rows + 1, "{} of {capacity:?}", name(0));
+        assert_eq!(book.rows[rows].amount.micros, total - named as u64);
+        assert_eq!(book.settled().micros, total);
+        report.sequence = 2;
+        report.last = true;
+        book.report(&report).unwrap();
+        assert_eq!(book.settled().micros, total);
+    }
+}
+
+#[test]
+fn rows_that_are_in_use_keep_their_names_among_the_closed_periods() {
+    let period = |start: i64, names: std::ops::Range<u64>| {
+        let mut period = Book { capacity: Capacity::BUDGET, ..Book::new(Span { start, end: start + 3600 }) };
+        for index in names {
+            let row = period.row_of(&format!("acme/p{index}"), "files", "read").unwrap();
+            period.rows[row].amount = money(1);
+        }
+        period
     };
-    let mut report = report("l1", 1, total, false);
-    report.items = (0..total).map(item).collect();
-    book.report(&report).unwrap();
-    assert_eq!(book.rows.len(), MAX_ROWS + 1);
-    assert_eq!(book.settled().micros, total);
-    report.sequence = 2;
-    report.last = true;
-    book.report(&report).unwrap();
-    assert_eq!(book.settled().micros, total);
+    let mut closed = period(0, 0..0);
+    let mut added = 0;
+    for (hour, names) in [(1, 0..40), (2, 30..64), (3, 60..110), (4, 100..164)] {
+        let period = period(hour * 3600, names);
+        closed.add_closed(&period);
+        added += period.settled().micros;
+        assert_eq!(closed.settled().micros, added);
+        assert!(closed.rows.len() <= Capacity::BUDGET.rows + 1);
+        for row in &period.rows {
+            assert!(closed.rows.iter().any(|kept| kept.principal == row.principal), "{row:?} in hour {hour}");
+        }
+        assert_eq!(closed.last_closed, Some(ClosedPeriod { start: hour * 3600, settled: period.settled() }));
+    }
+    assert_eq!(closed.rows.iter().find(|row| row.principal == "acme/p105").unwrap().amount, money(2));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! Each object gets a [`Verdict`]. If an object is rejected, what was in force of it before (matched by UID) stays in
 //! force; a new object contributes nothing. Removals, suspensions and revocations always apply, even when the rest of
-//! their object is rejected: a mistake can keep a grant from growing, but never from shrinking.
+//! their object is rejected: a mistake can keep a grant from growing, but never from shrinking. The same holds for an
+//! object that cannot even be read; see [`unreadable`].
 
 mod budget;
 mod principal;
@@ -10,6 +11,7 @@ mod scope;
 mod server;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use mcp_fleet_policy::model::{Budget, Selector, StaleAfter, TenantLimits, TenantPolicy, Uid, VerificationKey};
 
+use crate::kubernetes::cache::Unreadable;
 use crate::shared_state::verdict::{Kind, Verdict};
 
 /// Name of the budget that enforces the tenant's `spendLimit`.
@@ -37,6 +40,8 @@ pub(crate) struct TenantInputs {
     pub principals: Vec<Arc<MCPPrincipal>>,
     /// Budgets in the tenant's namespace.
     pub budgets: Vec<Arc<MCPBudget>>,
+    /// Objects that cannot be read.
+    pub unreadable: UnreadableInputs,
     /// Addresses of the shims, by UID of the server.
     pub upstreams: BTreeMap<Uid, SocketAddr>,
     /// Keys that sign the tenant's tokens, or that signed tokens which may still be valid.
@@ -51,6 +56,21 @@ pub(crate) struct TenantInputs {
     pub revocations: BTreeMap<Uid, i64>,
     /// Current time, Unix seconds.
     pub now: i64,
+}
+
+/// Objects that cannot be read. What was in force of them before stays in force.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct UnreadableInputs {
+    /// The tenant itself, if it cannot be read; [`TenantInputs::tenant`] then is its readable part.
+    pub tenant: Option<Arc<Unreadable<MCPTenant>>>,
+    /// Servers in the tenant's namespace.
+    pub servers: Vec<Arc<Unreadable<MCPServer>>>,
+    /// Scopes in the tenant's namespace.
+    pub scopes: Vec<Arc<Unreadable<MCPScope>>>,
+    /// Principals in the tenant's namespace.
+    pub principals: Vec<Arc<Unreadable<MCPPrincipal>>>,
+    /// Budgets in the tenant's namespace.
+    pub budgets: Vec<Arc<Unreadable<MCPBudget>>>,
 }
 
 /// The previously published policy.
@@ -135,23 +155,27 @@ pub(crate) fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Com
     let mut keys = inputs.keys.clone();
     keys.sort_by(|a, b| a.kid.cmp(&b.kid));
     let spec = &inputs.tenant.spec;
+    let kept = compilation.previous.filter(|_| inputs.unreadable.tenant.is_some()).map(|previous| &previous.policy);
     let policy = TenantPolicy {
         tenant: inputs.tenant.name_any(),
         tenant_uid,
         generation: previous.map_or(0, |previous| previous.policy.generation),
-        suspended: spec.suspend || !is_alive(&*inputs.tenant),
+        suspended: spec.suspend || !is_alive(&*inputs.tenant) || unreadable::is_tenant_suspended(&compilation),
         audience: inputs.audience.clone(),
         issuer: inputs.issuer.clone(),
         keys,
         session_key: inputs.session_key.clone(),
-        traffic: TenantLimits {
-            calls_per_minute: spec.traffic.calls_per_minute,
-            max_concurrent_calls: spec.traffic.max_concurrent_calls,
-        },
-        stale_after: StaleAfter {
-            read: spec.policy.stale_after.read.get(),
-            write: spec.policy.stale_after.write.get(),
-        },
+        traffic: kept.map_or(
+            TenantLimits {
+                calls_per_minute: spec.traffic.calls_per_minute,
+                max_concurrent_calls: spec.traffic.max_concurrent_calls,
+            },
+            |policy| policy.traffic,
+        ),
+        stale_after: kept.map_or(
+            StaleAfter { read: spec.policy.stale_after.read.get(), write: spec.policy.stale_after.write.get() },
+            |policy| policy.stale_after,
+        ),
         currency,
         servers,
         principals,
@@ -163,6 +187,9 @@ pub(crate) fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Com
 /// Returns the budget for the tenant's `spendLimit`, and its currency. Removing the limit has no effect while tools
 /// have prices.
 fn spend_limit(compilation: &mut Compilation<'_>) -> Option<(Budget, mcp_fleet_policy::units::Currency)> {
+    if compilation.inputs.unreadable.tenant.is_some() {
+        return unreadable::spend_limit(compilation);
+    }
     let tenant = Arc::clone(&compilation.inputs.tenant);
     if let Some(limit) = &tenant.spec.spend_limit {
         let budget = Budget {

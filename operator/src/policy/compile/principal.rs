@@ -9,7 +9,7 @@ use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_policy::model::{Grant, Principal, PrincipalLimits};
 
 use super::scope::ScopeGrants;
-use super::{Compilation, Rejection, is_alive, name_list, uid};
+use super::{Compilation, Rejection, is_alive, name_list, uid, unreadable};
 use crate::shared_state::verdict::Kind;
 
 /// Effect of `revokeIssuedBefore`.
@@ -39,8 +39,7 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, scopes: &ScopeGrants) -
     let mut objects: Vec<Arc<MCPPrincipal>> =
         compilation.inputs.principals.iter().filter(|principal| is_alive(&***principal)).cloned().collect();
     objects.sort_by_key(|principal| (principal.namespace(), principal.name_any()));
-    let mut principals = Vec::new();
-    let mut recheck_at = None;
+    let (mut principals, mut recheck_at) = unreadable::principals(compilation, scopes);
     for object in objects {
         let principal_uid = uid(&*object);
         let previous = compilation
@@ -66,6 +65,7 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, scopes: &ScopeGrants) -
         });
         compilation.set_verdict(Kind::Principal, &*object, problem.map(ScopeProblem::rejection));
     }
+    principals.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     (principals, recheck_at)
 }
 

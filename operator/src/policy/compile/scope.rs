@@ -6,10 +6,11 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use mcp_fleet_crds::MCPScope;
 use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_crds::scope::ScopedTool;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{Argument, Grant, GrantedTool, Rule, Scalar, Server, Uid};
 
-use super::{Compilation, Rejection, is_alive, uid};
+use super::{Compilation, Rejection, is_alive, uid, unreadable};
 use crate::shared_state::verdict::Kind;
 
 /// Grants by name of the scope; none if the scope exists, but nothing of it is in force.
@@ -31,6 +32,7 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, servers: &[Server]) -> 
         uids.insert(object.name_any(), uid(&*object));
         compilation.set_verdict(Kind::Scope, &*object, compiled.err());
     }
+    unreadable::scopes(compilation, servers, &mut grants, &mut uids);
     (grants, uids)
 }
 
@@ -147,21 +149,36 @@ fn sorted(classes: impl Iterator<Item = Class>) -> Vec<Class> {
 }
 
 /// Returns the grant that was in force, without the parts that the scope no longer contains.
-///
-/// A tool that the scope no longer names keeps its entry while the scope still has the tool's class. Without the entry,
-/// the class would grant more of the tool than was ever in force.
 fn from_previous(compilation: &Compilation<'_>, object: &MCPScope, servers: &[Server]) -> Option<Grant> {
+    let grant = previous_grant(compilation, &object.name_any(), &uid(object))?;
+    let server = servers.iter().find(|server| server.uid == grant.server_uid)?;
+    Some(narrowed(grant, server, Some(&object.spec.tools), Some(&object.spec.classes)))
+}
+
+/// Returns the grant of a scope that was in force, if it was that of the same object.
+pub(super) fn previous_grant<'a>(compilation: &Compilation<'a>, name: &str, scope_uid: &Uid) -> Option<&'a Grant> {
     let previous = compilation.previous?;
-    let name = object.name_any();
-    if previous.scopes.get(&name) != Some(&uid(object)) {
+    if previous.scopes.get(name) != Some(scope_uid) {
         return None;
     }
     let mut grants = previous.policy.principals.iter().flat_map(|principal| &principal.grants);
-    let grant = grants.find(|grant| grant.scope == name)?;
-    let server = servers.iter().find(|server| server.uid == grant.server_uid)?;
-    let classes = sorted(grant.classes.iter().copied().filter(|class| object.spec.classes.contains(class)));
-    let named = |tool: &str| object.spec.tools.iter().any(|other| other.name == tool);
+    grants.find(|grant| grant.scope == name)
+}
+
+/// Returns a grant without the parts that its scope no longer contains. None: it is not known what the scope contains.
+///
+/// A tool that the scope no longer names keeps its entry while the scope still has the tool's class. Without the entry,
+/// the class would grant more of the tool than was ever in force.
+pub(super) fn narrowed(
+    grant: &Grant,
+    server: &Server,
+    tools: Option<&[ScopedTool]>,
+    classes: Option<&[Class]>,
+) -> Grant {
+    let has_class = |class: &Class| classes.is_none_or(|classes| classes.contains(class));
+    let classes = sorted(grant.classes.iter().copied().filter(has_class));
+    let named = |tool: &str| tools.is_none_or(|tools| tools.iter().any(|other| other.name == tool));
     let covered = |tool: &str| server.tools.iter().any(|other| other.name == tool && classes.contains(&other.class));
     let tools = grant.tools.iter().filter(|tool| named(&tool.name) || covered(&tool.name)).cloned().collect();
-    Some(Grant { scope: name, server_uid: grant.server_uid.clone(), tools, classes })
+    Grant { tools, classes, ..grant.clone() }
 }

@@ -8,7 +8,7 @@ use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_policy::model::{Argument, Server, ServerLimits, Tool};
 use mcp_fleet_policy::units::Micros;
 
-use super::{Compilation, Rejection, is_alive, uid};
+use super::{Compilation, Rejection, is_alive, uid, unreadable};
 use crate::credentials::ca;
 use crate::policy::images::AllowedImages;
 use crate::shared_state::verdict::Kind;
@@ -40,6 +40,8 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
         }
         compilation.set_verdict(Kind::Server, &*object, outcome.err());
     }
+    servers.extend(unreadable::servers(compilation));
+    servers.sort_by(|a, b| a.name.cmp(&b.name));
     servers
 }
 

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{Argument, Grant, Principal, Rule};
 use mcp_fleet_policy::units::Micros;
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const NOW: i64 = 1_795_000_000;
+pub(super) const NOW: i64 = 1_795_000_000;
 
 fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, spec: &Value) -> Arc<T> {
     let value = json!({
@@ -17,7 +18,7 @@ fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, spec: &Value) 
     Arc::new(serde_json::from_value(value).unwrap())
 }
 
-fn tenant(spec: &Value) -> Arc<MCPTenant> {
+pub(super) fn tenant(spec: &Value) -> Arc<MCPTenant> {
     let mut whole = json!({
         "namespace": {"name": "acme"},
         "images": {"allowed": ["mcp-fleet.local/*"], "referencePolicy": "Any"},
@@ -44,7 +45,7 @@ fn server(tools: &Value) -> Arc<MCPServer> {
     )
 }
 
-fn catalogue() -> Value {
+pub(super) fn catalogue() -> Value {
     json!([
         {"name": "read", "class": "Read", "arguments": [path("/workspace")], "price": {"perCall": "0.001"}},
         {"name": "list", "class": "Read", "arguments": [path("/workspace")]},
@@ -66,7 +67,7 @@ fn principal(spec: &Value) -> Arc<MCPPrincipal> {
     object("MCPPrincipal", "coder", spec)
 }
 
-fn inputs() -> TenantInputs {
+pub(super) fn inputs() -> TenantInputs {
     TenantInputs {
         tenant: tenant(&json!({})),
         servers: vec![server(&catalogue())],
@@ -79,6 +80,7 @@ fn inputs() -> TenantInputs {
             "selector": {"principalRefs": [{"name": "coder"}], "classes": ["Write", "Read"]},
             "period": "Day", "amount": "5.00"}),
         )],
+        unreadable: UnreadableInputs::default(),
         upstreams: BTreeMap::from([("uid-files".to_owned(), "10.96.0.7:8443".parse().unwrap())]),
         keys: vec![VerificationKey { kid: "k".into(), point: vec![4; 65] }],
         session_key: vec![7; 32],
@@ -89,26 +91,26 @@ fn inputs() -> TenantInputs {
     }
 }
 
-fn published(compiled: &Compiled) -> Previous {
+pub(super) fn published(compiled: &Compiled) -> Previous {
     let mut policy = compiled.policy.clone();
     policy.generation += 1;
     Previous { policy, scopes: compiled.scopes.clone() }
 }
 
-fn previous() -> Previous {
+pub(super) fn previous() -> Previous {
     published(&compile(&inputs(), None))
 }
 
-fn reason(compiled: &Compiled, kind: Kind, name: &str) -> Option<ConditionReason> {
+pub(super) fn reason(compiled: &Compiled, kind: Kind, name: &str) -> Option<ConditionReason> {
     let verdict = &compiled.verdicts[&(kind, format!("uid-{name}"))];
     (!verdict.ok).then_some(verdict.reason)
 }
 
-fn coder(compiled: &Compiled) -> &Principal {
+pub(super) fn coder(compiled: &Compiled) -> &Principal {
     &compiled.policy.principals[0]
 }
 
-fn grant<'a>(compiled: &'a Compiled, scope: &str) -> Option<&'a Grant> {
+pub(super) fn grant<'a>(compiled: &'a Compiled, scope: &str) -> Option<&'a Grant> {
     coder(compiled).grants.iter().find(|grant| grant.scope == scope)
 }
 
@@ -402,4 +404,34 @@ fn the_kill_switch_suspends_everything() {
     let mut inputs = inputs();
     inputs.tenant = tenant(&json!({"suspend": true}));
     assert!(compile(&inputs, Some(&previous())).policy.suspended);
+}
+
+#[test]
+fn of_too_many_budgets_the_oldest_are_in_force() {
+    let budget = |number: usize, day: usize| {
+        let mut budget: Arc<MCPBudget> =
+            object("MCPBudget", &format!("b-{number:03}"), &json!({"period": "Day", "calls": 5}));
+        let created = format!("2026-11-{day:02}T00:00:00Z").parse().unwrap();
+        Arc::make_mut(&mut budget).metadata.creation_timestamp = Some(Time(created));
+        budget
+    };
+    let names = |compiled: &Compiled| -> Vec<String> {
+        compiled.policy.budgets.iter().skip(1).map(|budget| budget.name.clone()).collect()
+    };
+    let mut inputs = inputs();
+    // The budget whose name comes first is the youngest.
+    inputs.budgets = (0..257).map(|number| budget(number, if number == 0 { 9 } else { 1 })).collect();
+    let compiled = compile(&inputs, None);
+    assert_eq!(names(&compiled), (1..257).map(|number| format!("b-{number:03}")).collect::<Vec<_>>());
+    assert_eq!(reason(&compiled, Kind::Budget, "b-000"), Some(ConditionReason::TooManyBudgets));
+    assert_eq!(reason(&compiled, Kind::Budget, "b-001"), None);
+
+    // When one is deleted, the youngest takes its place, and keeps it, even if another is created in the same second.
+    inputs.budgets.remove(5);
+    let compiled = compile(&inputs, Some(&published(&compiled)));
+    assert!(names(&compiled).contains(&"b-000".to_owned()) && !names(&compiled).contains(&"b-005".to_owned()));
+    inputs.budgets.push(budget(5, 1));
+    let compiled = compile(&inputs, Some(&published(&compiled)));
+    assert_eq!(reason(&compiled, Kind::Budget, "b-005"), Some(ConditionReason::TooManyBudgets));
+    assert_eq!(names(&compiled).len(), 256);
 }

@@ -8,36 +8,48 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
-use kube::runtime::reflector::Store;
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_policy::model::VerificationKey;
 
 use crate::config::gateway_origin;
 use crate::context::Context;
+use crate::kubernetes::cache::{Entry, GuardedKind, Objects, Unreadable};
 use crate::kubernetes::labels;
-use crate::policy::compile::TenantInputs;
+use crate::policy::compile::{TenantInputs, UnreadableInputs};
 
 /// Gathers the inputs of a tenant's policy; none until its keys have been loaded.
 ///
 /// The inputs contain no objects while the tenant does not own its namespace.
-pub(super) fn gather(ctx: &Context, tenant: &Arc<MCPTenant>) -> Option<TenantInputs> {
+pub(super) fn gather(ctx: &Context, tenant: &Entry<MCPTenant>) -> Option<TenantInputs> {
+    let unreadable_tenant = match tenant {
+        Entry::Readable(_) => None,
+        Entry::Unreadable(unreadable) => Some(Arc::clone(unreadable)),
+    };
+    let tenant = tenant.object()?;
     let uid = tenant.uid()?;
     let keys = ctx.keys.cached(&uid)?;
     let cache = &ctx.cache;
     let namespace = &tenant.spec.namespace.name;
     let owns_namespace = cache.tenant_of_namespace(namespace).is_some_and(|owner| owner.uid().as_ref() == Some(&uid));
-    let principals = in_namespace(&cache.principals, namespace, owns_namespace);
-    let revocations = principals
-        .iter()
-        .filter_map(|principal| principal.uid())
-        .filter_map(|uid| ctx.revocations.get(&uid).map(|until| (uid, until)))
-        .collect();
+    let (servers, unreadable_servers) = in_namespace(&cache.objects.servers, namespace, owns_namespace);
+    let (scopes, unreadable_scopes) = in_namespace(&cache.objects.scopes, namespace, owns_namespace);
+    let (principals, unreadable_principals) = in_namespace(&cache.objects.principals, namespace, owns_namespace);
+    let (budgets, unreadable_budgets) = in_namespace(&cache.objects.budgets, namespace, owns_namespace);
+    let unreadable_uids = unreadable_principals.iter().filter_map(|principal| principal.uid());
+    let principal_uids = principals.iter().filter_map(|principal| principal.uid()).chain(unreadable_uids);
+    let revocations = principal_uids.filter_map(|uid| ctx.revocations.get(&uid).map(|until| (uid, until))).collect();
     Some(TenantInputs {
-        tenant: Arc::clone(tenant),
-        servers: in_namespace(&cache.servers, namespace, owns_namespace),
-        scopes: in_namespace(&cache.scopes, namespace, owns_namespace),
+        servers,
+        scopes,
         principals,
-        budgets: in_namespace(&cache.budgets, namespace, owns_namespace),
+        budgets,
+        unreadable: UnreadableInputs {
+            tenant: unreadable_tenant,
+            servers: unreadable_servers,
+            scopes: unreadable_scopes,
+            principals: unreadable_principals,
+            budgets: unreadable_budgets,
+        },
         upstreams: upstreams(&cache.services.state(), &uid, &tenant.runtime_namespace()),
         keys: vec![VerificationKey { kid: keys.kid.clone(), point: keys.point.clone() }],
         session_key: keys.session.to_vec(),
@@ -45,17 +57,29 @@ pub(super) fn gather(ctx: &Context, tenant: &Arc<MCPTenant>) -> Option<TenantInp
         issuer: ctx.config.issuer(&uid),
         revocations,
         now: Timestamp::now().as_second(),
+        tenant,
     })
 }
 
-fn in_namespace<K>(store: &Store<K>, namespace: &str, owns_namespace: bool) -> Vec<Arc<K>>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + 'static,
-{
-    if !owns_namespace {
-        return Vec::new();
+/// Returns the objects of one kind in a namespace: those that can be read, and the others.
+fn in_namespace<K: GuardedKind>(
+    objects: &Objects<K>,
+    namespace: &str,
+    owns_namespace: bool,
+) -> (Vec<Arc<K>>, Vec<Arc<Unreadable<K>>>) {
+    let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
+    if owns_namespace {
+        for entry in objects.all() {
+            if entry.metadata().namespace.as_deref() != Some(namespace) {
+                continue;
+            }
+            match entry {
+                Entry::Readable(object) => readable.push(object),
+                Entry::Unreadable(object) => unreadable.push(object),
+            }
+        }
     }
-    store.state().into_iter().filter(|object| object.namespace().as_deref() == Some(namespace)).collect()
+    (readable, unreadable)
 }
 
 /// Returns the addresses of the shims of a tenant's servers, by UID of the server.
@@ -90,6 +114,12 @@ pub(super) fn fingerprint(inputs: &TenantInputs) -> u64 {
     hash_objects(&inputs.scopes, &mut hasher);
     hash_objects(&inputs.principals, &mut hasher);
     hash_objects(&inputs.budgets, &mut hasher);
+    let UnreadableInputs { tenant, servers, scopes, principals, budgets } = &inputs.unreadable;
+    tenant.is_some().hash(&mut hasher);
+    hash_objects(servers, &mut hasher);
+    hash_objects(scopes, &mut hasher);
+    hash_objects(principals, &mut hasher);
+    hash_objects(budgets, &mut hasher);
     inputs.upstreams.hash(&mut hasher);
     inputs.revocations.hash(&mut hasher);
     inputs.keys.iter().for_each(|key| (&key.kid, &key.point).hash(&mut hasher));

@@ -2,6 +2,7 @@
 //! compare-and-swap, handed to the control streams through [`Policies`](crate::shared_state::Policies), and proved to
 //! be current every two to four seconds. Start at [`run`]; each tenant has a [`worker`].
 
+mod entries;
 mod freshness;
 mod inputs;
 mod snapshot;
@@ -22,10 +23,15 @@ use crate::error;
 use crate::kubernetes::cache::{Cache, Change};
 use crate::kubernetes::labels;
 use crate::retry::jittered;
+use crate::shared_state::Fitness;
+use crate::tasks::ended;
 use worker::Signals;
 
 /// How often the cache is proved to be current.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often the dispatch of changes reports that it runs, without any change.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Publishes the policies of all tenants and proves that they are current. Never returns.
 pub(crate) async fn run(ctx: Arc<Context>) {
@@ -35,17 +41,36 @@ pub(crate) async fn run(ctx: Arc<Context>) {
     tokio::join!(dispatch(&ctx, since, latest, &wake), prove(&ctx, &proofs, &wake));
 }
 
+/// Publishes the policies of all tenants with a cache that a test fills, and which is therefore always current.
+#[cfg(test)]
+pub(crate) async fn run_with_current_cache(ctx: Arc<Context>) {
+    let since = Instant::now();
+    let (proofs, latest) = watch::channel(None);
+    let prove = async {
+        loop {
+            proofs.send_replace(Some(Instant::now()));
+            tokio::time::sleep(PROOF_INTERVAL).await;
+        }
+    };
+    let wake = Arc::default();
+    tokio::join!(dispatch(&ctx, since, latest, &wake), prove);
+}
+
 /// Proves periodically that the cache is current, and at once when a worker needs a proof.
 async fn prove(ctx: &Context, prover: &watch::Sender<Option<Instant>>, wake: &Notify) {
+    let observed_loop = ctx.shared_state.progress.observe("the proofs of freshness");
     let mut was_ok = true;
     loop {
+        observed_loop.report();
         let started = Instant::now();
         match freshness::prove(&ctx.client, &ctx.cache).await {
             Ok(read) => {
                 prover.send_replace(Some(read));
+                ctx.shared_state.update_fitness(|fitness| fitness.proved(tokio::time::Instant::now()));
                 was_ok = true;
             }
             Err(error) => {
+                ctx.shared_state.update_fitness(Fitness::failed);
                 if was_ok {
                     tracing::warn!(error = error::chain(&error), "failed to prove that policies are current");
                 }
@@ -56,6 +81,13 @@ async fn prove(ctx: &Context, prover: &watch::Sender<Option<Instant>>, wake: &No
             () = tokio::time::sleep(jittered(pause_after(started.elapsed()))) => {}
             () = wake.notified() => {}
         }
+    }
+}
+
+/// Proves periodically that the cache is current, until that succeeds.
+pub(crate) async fn until_proved(ctx: &Context) {
+    while freshness::prove(&ctx.client, &ctx.cache).await.is_err() {
+        tokio::time::sleep(jittered(PROOF_INTERVAL)).await;
     }
 }
 
@@ -71,9 +103,12 @@ async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Op
     let mut workers: HashMap<String, Wake> = HashMap::new();
     let mut tasks = JoinSet::new();
     let mut affected = Affected::All;
+    let observed_loop = ctx.shared_state.progress.observe("the publisher of policies");
+    let mut tick = tokio::time::interval(REPORT_INTERVAL);
     loop {
+        observed_loop.report();
         let uids: Vec<String> = match affected {
-            Affected::All => ctx.cache.tenants.state().iter().filter_map(|tenant| tenant.uid()).collect(),
+            Affected::All => ctx.cache.all_tenants().iter().filter_map(|tenant| tenant.uid()).collect(),
             Affected::Some(uids) => uids,
         };
         for uid in uids {
@@ -114,17 +149,10 @@ async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Op
                 Err(RecvError::Lagged(_)) => Affected::All,
                 Err(RecvError::Closed) => return,
             },
-            Some(ended) = tasks.join_next() => {
-                match ended {
-                    Ok(uid) => {
-                        workers.remove(&uid);
-                    }
-                    // The tenant of a panicked worker is not known here, so all workers restart with fresh state.
-                    Err(error) => {
-                        tracing::error!(%error, "a policy worker panicked; restarting all of them");
-                        tasks.abort_all();
-                        workers.clear();
-                    }
+            _ = tick.tick() => Affected::Some(Vec::new()),
+            Some(joined) = tasks.join_next() => {
+                if let Some(uid) = ended(joined) {
+                    workers.remove(&uid);
                 }
                 Affected::Some(Vec::new())
             }
@@ -151,7 +179,7 @@ enum Affected {
 
 fn tenants_of(cache: &Cache, change: &Change) -> Vec<String> {
     let with_name = |name: &str| {
-        let changed = cache.tenants.find(|tenant| tenant.name_any() == name);
+        let changed = cache.all_tenants().into_iter().find(|tenant| tenant.name_any() == name);
         // A tenant that is created or deleted can also take or free namespaces that other tenants claim.
         let Some(changed) = changed else { return tenants_where(cache, |_| true) };
         let namespaces = [changed.spec.namespace.name.clone(), changed.runtime_namespace()];
@@ -177,7 +205,7 @@ fn tenants_of(cache: &Cache, change: &Change) -> Vec<String> {
 }
 
 fn tenants_where(cache: &Cache, condition: impl Fn(&mcp_fleet_crds::MCPTenant) -> bool) -> Vec<String> {
-    cache.tenants.state().iter().filter(|tenant| condition(tenant)).filter_map(|tenant| tenant.uid()).collect()
+    cache.all_tenants().iter().filter(|tenant| condition(tenant)).filter_map(|tenant| tenant.uid()).collect()
 }
 
 #[cfg(test)]

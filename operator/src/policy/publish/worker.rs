@@ -1,7 +1,6 @@
-//! One task per tenant, which compiles and publishes its policy and sets the verdicts. A tenant whose API calls hang
-//! does not delay the others. Start at [`Worker::reconcile`].
+//! One task per tenant, which compiles and publishes its policy and records what it contains of each object. A tenant
+//! whose API calls hang does not delay the others. Start at [`Worker::reconcile`].
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,16 +11,16 @@ use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::condition::ConditionReason;
 use tokio::sync::{Notify, watch};
 
+use super::entries::{Known, changed, enforced, entries};
 use super::inputs::{fingerprint, gather};
 use super::snapshot::{COMPONENT, PublishError, SnapshotSecrets};
 use crate::context::Context;
 use crate::error;
 use crate::kubernetes::cache::older_claim;
 use crate::kubernetes::labels;
-use crate::policy::compile::{self, Compiled, Previous};
+use crate::policy::compile::{self, Compiled, Previous, TenantInputs};
 use crate::retry::Backoff;
-use crate::shared_state::verdict::Kind;
-use crate::shared_state::{Proof, Published};
+use crate::shared_state::{PolicyEntries, Proof, Published};
 
 /// How long changes are collected before they are compiled.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -52,8 +51,11 @@ pub(super) struct Worker {
     /// Fingerprint of the inputs of the last compiled policy, if that is published.
     published_fingerprint: Option<u64>,
     recheck_at: Option<i64>,
-    /// Objects with a verdict from the last compilation.
-    with_verdict: BTreeSet<(Kind, String)>,
+    /// What the published policy contains of each object; none before this worker published it.
+    entries: Option<PolicyEntries>,
+    /// Whether statuses tell which objects the published policy contains, until this worker knows. They do not if another
+    /// writer replaced the policy meanwhile.
+    trusts_statuses: bool,
     /// Publishing waits for a proof as of this time or later: at the start, and after another replica published.
     needs_proof_since: Option<Instant>,
     /// Whether another writer changed or removed the snapshot, so that it must be written even if the policy is
@@ -71,14 +73,15 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
         previous: None,
         published_fingerprint: None,
         recheck_at: None,
-        with_verdict: BTreeSet::new(),
+        entries: None,
+        trusts_statuses: true,
         needs_proof_since: Some(signals.since),
         damaged: false,
         touched: Arc::clone(&signals.touched),
     };
     let (mut failures, mut backoff) = (0_u32, Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
     let mut retry: Option<Duration> = None;
-    while worker.ctx.cache.tenant_by_uid(&worker.uid).is_some() {
+    while worker.ctx.cache.has_tenant(&worker.uid) {
         let proof = tokio::select! {
             () = signals.changed.notified() => {
                 tokio::time::sleep(DEBOUNCE).await;
@@ -138,8 +141,10 @@ impl Worker {
         {
             return Ok(());
         }
-        let Some(tenant) = ctx.cache.tenant_by_uid(&self.uid) else { return Ok(()) };
-        if older_claim(&tenant, &ctx.cache.tenants.state()).is_some() {
+        let Some(entry) = ctx.cache.objects.tenants.with_uid(&self.uid) else { return Ok(()) };
+        // Without its claims nothing can be read or written for the tenant, and its policy is not proved any more.
+        let Some(tenant) = entry.object() else { return Ok(()) };
+        if older_claim(&tenant, &ctx.cache.all_tenants()).is_some() {
             return Ok(());
         }
         if self.touched.swap(false, Ordering::Relaxed)
@@ -159,14 +164,18 @@ impl Worker {
             }
         }
         // Without keys, the tenant's controller creates them and requests a compilation.
-        let Some(inputs) = gather(&ctx, &tenant) else { return Ok(()) };
+        let Some(inputs) = gather(&ctx, &entry) else { return Ok(()) };
+        if inputs.unreadable.tenant.is_some() && self.previous.is_none() {
+            // It was never in force.
+            return Ok(());
+        }
         let fingerprint = fingerprint(&inputs);
         let recheck_due = self.recheck_at.is_some_and(|at| at <= inputs.now);
         let floor = ctx.shared_state.policies.floor(&self.uid);
         let generation = self.previous.as_ref().map_or(0, |previous| previous.policy.generation);
         if self.published_fingerprint != Some(fingerprint) || recheck_due || floor > generation || self.damaged {
             let compiled = compile::compile(&inputs, self.previous.as_ref());
-            self.publish(compiled, floor).await?;
+            self.publish(&inputs, compiled, floor).await?;
             self.published_fingerprint = Some(fingerprint);
             self.damaged = false;
         }
@@ -188,6 +197,9 @@ impl Worker {
             (Err(_), Some(_)) => self.damaged = true,
             (Err(error), None) => return Err(PublishError::Unreadable(error)),
             (Ok(Some(found)), _) if found.policy.tenant_uid == self.uid && Some(found.policy.generation) >= known => {
+                if Some(found.policy.generation) != known {
+                    (self.entries, self.trusts_statuses) = (None, known.is_none());
+                }
                 self.previous = Some(found);
             }
             // No snapshot, an older one, or one of a deleted tenant with the same name.
@@ -198,8 +210,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Publishes a compiled policy if it differs from the previous one, and sets the verdicts.
-    async fn publish(&mut self, compiled: Compiled, floor: u64) -> Result<(), PublishError> {
+    /// Publishes a compiled policy if it differs from the previous one, and records what it contains of each object.
+    async fn publish(&mut self, inputs: &TenantInputs, compiled: Compiled, floor: u64) -> Result<(), PublishError> {
         let Compiled { mut policy, scopes, verdicts, recheck_at } = compiled;
         let before = self.previous.as_ref().map_or(0, |previous| previous.policy.generation);
         policy.generation = before;
@@ -231,20 +243,16 @@ impl Worker {
             let published = Published { policy: Arc::new(policy.clone()), encoded: Arc::new(encoded) };
             shared.policies.publish(&self.uid, published);
         }
+        let known = match (self.entries.take(), &self.previous) {
+            (Some(entries), Some(previous)) => Known::Entries { entries, changed: changed(&previous.policy, &policy) },
+            (None, Some(_)) if self.trusts_statuses => Known::Enforced(enforced(inputs)),
+            _ => Known::Nothing,
+        };
+        let entries = entries(verdicts, generation, &known);
+        shared.set_published(&self.uid, generation, digest, entries.clone());
+        self.entries = Some(entries);
         self.previous = Some(Previous { policy, scopes });
         self.recheck_at = recheck_at;
-        shared.update_tenant_state(&self.uid, |state| {
-            state.generation = generation;
-            state.digest = Some(digest);
-        });
-        let with_verdict: BTreeSet<(Kind, String)> = verdicts.keys().cloned().collect();
-        for (kind, uid) in self.with_verdict.difference(&with_verdict) {
-            shared.remove_verdict(*kind, uid);
-        }
-        for ((kind, uid), verdict) in verdicts {
-            shared.set_verdict(kind, &uid, verdict);
-        }
-        self.with_verdict = with_verdict;
         Ok(())
     }
 
@@ -265,9 +273,6 @@ impl Worker {
     /// Removes everything that the worker has set for a deleted tenant.
     fn forget(&self) {
         let shared = &self.ctx.shared_state;
-        for (kind, uid) in &self.with_verdict {
-            shared.remove_verdict(*kind, uid);
-        }
         shared.policies.remove(&self.uid);
         shared.remove_tenant(&self.uid);
     }

@@ -189,10 +189,12 @@ fn unauthorized(demo: &Demo, target: &Target, reason: &str) -> Result<String> {
     if answer["status"] != json!(401) {
         bail!("expected status 401, got {answer}");
     }
-    let line = demo.audit(target.runtime, |line| {
-        line["decision"] == json!("denied") && line["reason"].as_str().is_some_and(|found| found.starts_with(reason))
-    })?;
     let message = answer["reply"]["error"]["message"].as_str().unwrap_or_default().to_owned();
+    // The caller is told the reason that the audit line has.
+    let line = demo.audit(target.runtime, |line| {
+        let is_told = |found: &str| found.starts_with(reason) && message.contains(&format!("({found})"));
+        line["decision"] == json!("denied") && line["reason"].as_str().is_some_and(is_told)
+    })?;
     let code = inspector.error.as_ref().map_or(Value::Null, |error| error["code"].clone());
     Ok(format!(
         "401 {}: {message}\nthe Inspector exits with {} and error {code}",

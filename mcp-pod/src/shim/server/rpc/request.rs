@@ -67,7 +67,7 @@ pub(in crate::shim) struct RequestHandle {
     pub(in crate::shim) progress: Option<mpsc::Receiver<Bytes>>,
     /// Reason sent to the server if the request is cancelled. It is written into the line without escaping.
     pub(in crate::shim) cancel_reason: &'static str,
-    /// Whether the server was told that the request is cancelled.
+    /// Whether the server was notified of the cancellation.
     cancelled: bool,
 }
 
@@ -99,7 +99,7 @@ impl RequestHandle {
         self.client.pending.lock().get(self.id).is_none_or(|request| request.forwarded)
     }
 
-    /// Returns whether the server was told that the request is cancelled.
+    /// Returns whether the request was cancelled.
     pub(in crate::shim) const fn cancelled(&self) -> bool {
         self.cancelled
     }
@@ -126,7 +126,7 @@ impl RequestHandle {
         }
     }
 
-    /// Tells the server that the request is cancelled, once.
+    /// Notifies the server of the cancellation, once.
     fn notify_cancelled(&mut self) {
         if std::mem::replace(&mut self.cancelled, true) {
             return;
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(client.in_flight(), 1);
         drop(handle);
         assert_eq!(client.in_flight(), 0);
-        assert!(lines.try_recv().is_err(), "the server was told twice");
+        assert!(lines.try_recv().is_err(), "the server was notified twice");
     }
 
     #[test]

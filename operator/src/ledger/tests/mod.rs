@@ -1,5 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
+mod batches;
+mod closing;
+mod etcd;
+mod fleet;
+
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,26 +15,30 @@ use mcp_fleet_policy::model::{Budget, Period, Selector};
 use mcp_fleet_policy::units::Micros;
 use parking_lot::Mutex;
 
-use super::book::{Amount, Book, Holder, LeaseRequest, Limit, Report, ReportItem};
+use super::book::{Amount, Book, Holder, LeaseRequest, Limit, Refusal, Report, ReportItem};
 use super::error::LedgerError;
 use super::forfeits::REPORT_GRACE;
 use super::leases::LEASE_DURATION;
 use super::record::Owner;
 use super::service::Ledger;
-use super::store::{BookKey, Store, StoreError, StoredBook};
+use super::store::{BookKey, Listed, Page, Selection, Store, StoreError, StoredBook, retained_until};
 
 /// An in-memory store with compare-and-swap. It yields at each call so that writers interleave, and it can lose the
 /// response of every n-th write.
 #[derive(Clone, Default)]
 struct Memory {
     books: Arc<Mutex<BTreeMap<BookKey, StoredBook>>>,
+    reads: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
     lose_every: u64,
+    /// Number of writes after which the store refuses every write; 0 for no limit.
+    last_write: u64,
 }
 
 impl Store for Memory {
     async fn read(&self, key: &BookKey) -> Result<Option<StoredBook>, StoreError> {
         tokio::task::yield_now().await;
+        self.reads.fetch_add(1, Ordering::Relaxed);
         Ok(self.books.lock().get(key).cloned())
     }
 
@@ -40,6 +50,9 @@ impl Store for Memory {
         version: Option<&str>,
     ) -> Result<String, StoreError> {
         tokio::task::yield_now().await;
+        if self.last_write > 0 && self.writes.load(Ordering::Relaxed) >= self.last_write {
+            return Err(StoreError::Unavailable("the store refuses writes".into()));
+        }
         let mut books = self.books.lock();
         if books.get(key).map(|stored| stored.version.as_str()) != version {
             return Err(StoreError::Conflict);
@@ -53,8 +66,21 @@ impl Store for Memory {
         Ok(version)
     }
 
-    async fn list(&self) -> Result<Vec<(BookKey, StoredBook)>, StoreError> {
-        Ok(self.books.lock().iter().map(|(key, stored)| (key.clone(), stored.clone())).collect())
+    async fn list(&self, selection: Selection, page: Option<String>) -> Result<Page, StoreError> {
+        // Pages of two, so that every test with more books reads several.
+        let skip = page.map_or(0, |page| page.parse().unwrap());
+        let books = self.books.lock();
+        let listed: Vec<Listed> = books
+            .iter()
+            .filter(|(_, stored)| stored.book.is_closed() == (selection == Selection::Closed))
+            .map(|(key, stored)| Listed {
+                key: key.clone(),
+                version: stored.version.clone(),
+                retained_until: stored.book.is_closed().then(|| retained_until(stored.book.span)),
+            })
+            .collect();
+        let next = (listed.len() > skip + 2).then(|| (skip + 2).to_string());
+        Ok(Page { books: listed.into_iter().skip(skip).take(2).collect(), next })
     }
 
     async fn remove(&self, key: &BookKey, version: &str) -> Result<(), StoreError> {
@@ -68,6 +94,11 @@ impl Store for Memory {
 }
 
 const NOON: i64 = 1_795_000_000_000;
+
+thread_local! {
+    /// The clock of tests in which time passes, in Unix milliseconds. Each test runs on a thread of its own.
+    static NOW: Cell<i64> = const { Cell::new(NOON) };
+}
 
 fn ledger(store: &Memory) -> Ledger<Memory> {
     Ledger::new(store.clone(), || NOON, Duration::ZERO)
@@ -115,30 +146,10 @@ async fn a_lease_is_written_when_granted_and_settled_by_its_final_report() {
     let outcome = ledger.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap();
     let lease = outcome.result.unwrap().lease;
     assert_eq!(only_book(&store).leased(), Amount { micros: 1000, calls: 1 });
-    let done = ledger.report("t-1", "b-1", report("p", &lease, 1, 1, true)).await;
+    let done = ledger.report("t-1", "b-1", report("p", &lease, 1, 1, true));
     ledger.flush().await;
     done.await.unwrap().unwrap();
     assert_eq!((only_book(&store).settled().calls, only_book(&store).leased().calls), (1, 0));
-}
-
-#[tokio::test]
-async fn reports_of_one_batch_are_written_together() {
-    let store = Memory::default();
-    let ledger = Ledger::new(store.clone(), || NOON, Duration::from_millis(200));
-    let mut leases = Vec::new();
-    for number in 0..5 {
-        leases.push(ledger.grant(&owner(), &budget(100), &request("p", number)).await.unwrap().result.unwrap().lease);
-    }
-    let before = store.writes.load(Ordering::Relaxed);
-    for lease in &leases {
-        ledger.report("t-1", "b-1", report("p", lease, 1, 1, true)).await;
-    }
-    ledger.flush().await;
-    assert_eq!(store.writes.load(Ordering::Relaxed), before, "the last write was within the batch interval");
-    tokio::time::sleep(Duration::from_millis(250)).await;
-    ledger.flush().await;
-    assert_eq!(store.writes.load(Ordering::Relaxed), before + 1);
-    assert_eq!(only_book(&store).settled().calls, 5);
 }
 
 #[tokio::test]
@@ -146,7 +157,7 @@ async fn a_report_from_another_tenant_is_rejected() {
     let store = Memory::default();
     let ledger = ledger(&store);
     let lease = ledger.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap().lease;
-    let done = ledger.report("t-2", "b-1", report("p", &lease, 1, 1, true)).await;
+    let done = ledger.report("t-2", "b-1", report("p", &lease, 1, 1, true));
     ledger.flush().await;
     assert!(matches!(done.await.unwrap(), Err(LedgerError::WrongTenant)));
     assert_eq!(only_book(&store).settled().calls, 0);
@@ -173,7 +184,7 @@ async fn two_racing_leaders_never_exceed_the_limit_or_lose_a_report() {
                         let Ok(granted) = outcome.result else { break };
                         spent.fetch_add(granted.amount.calls, Ordering::Relaxed);
                         let report = report(&pod, &granted.lease, 1, granted.amount.calls, true);
-                        drop(leaders[attempt % 2].report("t-1", "b-1", report).await);
+                        drop(leaders[attempt % 2].report("t-1", "b-1", report));
                         break;
                     }
                 }
@@ -195,7 +206,7 @@ async fn a_lease_that_another_leader_settled_is_not_granted_again() {
     let store = Memory::default();
     let (old, new) = (ledger(&store), ledger(&store));
     let first = old.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();
-    let done = new.report("t-1", "b-1", report("p", &first.lease, 1, 1, true)).await;
+    let done = new.report("t-1", "b-1", report("p", &first.lease, 1, 1, true));
     new.flush().await;
     done.await.unwrap().unwrap();
     let again = old.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();
@@ -210,7 +221,7 @@ async fn a_report_on_a_lease_that_another_leader_granted_is_applied() {
     old.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();
     new.load().await.unwrap();
     let late = old.grant(&owner(), &budget(10), &request("p", 2)).await.unwrap().result.unwrap();
-    let done = new.report("t-1", "b-1", report("p", &late.lease, 1, 1, true)).await;
+    let done = new.report("t-1", "b-1", report("p", &late.lease, 1, 1, true));
     new.flush().await;
     done.await.unwrap().unwrap();
     assert_eq!(only_book(&store).settled().calls, 1);
@@ -246,14 +257,47 @@ async fn a_lease_is_forfeited_when_deadline_and_grace_have_passed() {
 }
 
 #[tokio::test]
-async fn a_book_is_removed_after_its_retention() {
+async fn loading_again_reads_only_the_books_that_another_writer_changed() {
     let store = Memory::default();
-    let ledger_now = ledger(&store);
-    let lease = ledger_now.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap().lease;
-    drop(ledger_now.report("t-1", "b-1", report("p", &lease, 1, 1, true)).await);
-    ledger_now.flush().await;
-    let later = Ledger::new(store.clone(), || NOON + 37 * 24 * 3_600_000, Duration::ZERO);
-    later.load().await.unwrap();
+    let (old, new) = (ledger(&store), ledger(&store));
+    let budgets: Vec<Budget> = (0..5).map(|number| Budget { uid: format!("b-{number}"), ..budget(10) }).collect();
+    let owner = |budget: &Budget| Owner { budget_uid: budget.uid.clone(), ..owner() };
+    for budget in &budgets {
+        old.grant(&owner(budget), budget, &request("p", 1)).await.unwrap().result.unwrap();
+    }
+    let reads = || store.reads.swap(0, Ordering::Relaxed);
+    reads();
+    new.load().await.unwrap();
+    assert_eq!((reads(), new.books().len()), (5, 5));
+    new.load().await.unwrap();
+    assert_eq!(reads(), 0, "no book has changed");
+    old.grant(&owner(&budgets[3]), &budgets[3], &request("p", 2)).await.unwrap().result.unwrap();
+    new.load().await.unwrap();
+    assert_eq!(reads(), 1);
+    assert_eq!(new.book("b-3", only_start(&store)).unwrap().book.leases.len(), 2);
+    let removed = BookKey { budget_uid: "b-2".into(), start: only_start(&store) };
+    store.books.lock().remove(&removed);
+    new.load().await.unwrap();
+    assert_eq!((reads(), new.books().len()), (0, 4), "a book that another leader removed stays in memory");
+}
+
+/// Returns the start of the period that all books have.
+fn only_start(store: &Memory) -> i64 {
+    let books = store.books.lock();
+    let start = books.keys().next().unwrap().start;
+    assert!(books.keys().all(|key| key.start == start));
+    start
+}
+
+#[tokio::test]
+async fn a_budget_that_never_granted_a_lease_leaves_memory_after_its_period() {
+    let store = Memory::default();
+    let ledger = ledger(&store);
+    let refused = ledger.grant(&owner(), &budget(0), &request("p", 1)).await.unwrap();
+    assert_eq!(refused.result, Err(Refusal::Exhausted));
+    ledger.expire().await;
+    assert!(ledger.is_exhausted("b-1", refused.span.start), "it is exhausted until its period ends");
+    let later = Ledger { now_ms: || NOON + 24 * 3_600_000, ..ledger };
     later.expire().await;
-    assert!(store.books.lock().is_empty());
+    assert!(later.slots.read().is_empty());
 }

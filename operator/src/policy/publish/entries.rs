@@ -1,0 +1,117 @@
+//! Since which generation a policy contains each object. Pure.
+//!
+//! An object is enforced once gateways acknowledge the first policy that contains it as it is. Later policies, which are
+//! published because of other objects, change nothing about that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use mcp_fleet_crds::condition::{ConditionType, is_true_as_of};
+use mcp_fleet_policy::model::{TenantPolicy, Uid};
+
+use crate::policy::compile::TenantInputs;
+use crate::shared_state::PolicyEntries;
+use crate::shared_state::verdict::{Kind, PolicyEntry, Verdict};
+
+/// What is known of the objects before a policy is published.
+pub(super) enum Known {
+    /// Nothing.
+    Nothing,
+    /// These objects are enforced, as the previous leader wrote in their statuses.
+    Enforced(BTreeSet<(Kind, Uid)>),
+    /// What the previous policy contained.
+    Entries {
+        entries: PolicyEntries,
+        /// UIDs of objects of which the new policy contains something else, although the objects may be unchanged.
+        changed: BTreeSet<Uid>,
+    },
+}
+
+/// Returns what a policy of this generation contains.
+pub(super) fn entries(verdicts: BTreeMap<(Kind, Uid), Verdict>, generation: u64, known: &Known) -> PolicyEntries {
+    let since = |key: &(Kind, Uid), verdict: &Verdict| match known {
+        Known::Enforced(enforced) if enforced.contains(key) => Some(0),
+        Known::Entries { entries, changed } if !changed.contains(&key.1) => {
+            entries.get(key).filter(|entry| entry.verdict == *verdict).map(|entry| entry.since)
+        }
+        _ => None,
+    };
+    let entry = |(key, verdict)| {
+        let since = since(&key, &verdict).unwrap_or(generation);
+        (key, PolicyEntry { verdict, since })
+    };
+    verdicts.into_iter().map(entry).collect()
+}
+
+/// Returns the servers whose address changed and the principals whose revocation changed. Both can change while the object
+/// does not.
+pub(super) fn changed(before: &TenantPolicy, after: &TenantPolicy) -> BTreeSet<Uid> {
+    let upstreams: BTreeMap<_, _> = before.servers.iter().map(|server| (&server.uid, server.upstream)).collect();
+    let revocations: BTreeMap<_, _> =
+        before.principals.iter().map(|principal| (&principal.uid, principal.revoked_until)).collect();
+    let servers =
+        after.servers.iter().filter(|it| upstreams.get(&it.uid).is_some_and(|upstream| *upstream != it.upstream));
+    let principals =
+        after.principals.iter().filter(|it| revocations.get(&it.uid).is_some_and(|until| *until != it.revoked_until));
+    servers.map(|server| server.uid.clone()).chain(principals.map(|principal| principal.uid.clone())).collect()
+}
+
+/// Returns the objects that all gateways enforce as they are written, according to their statuses.
+pub(super) fn enforced(inputs: &TenantInputs) -> BTreeSet<(Kind, Uid)> {
+    let mut enforced = BTreeSet::new();
+    let mut add = |kind, meta: &ObjectMeta, conditions: Option<&Vec<Condition>>| {
+        let conditions = conditions.map(Vec::as_slice).unwrap_or_default();
+        if is_true_as_of(conditions, ConditionType::PolicyCurrent, meta.generation) {
+            enforced.extend(meta.uid.clone().map(|uid| (kind, uid)));
+        }
+    };
+    macro_rules! add {
+        ($kind:expr, $objects:expr) => {
+            for object in $objects {
+                add($kind, &object.metadata, object.status.as_ref().map(|status| &status.conditions));
+            }
+        };
+    }
+    add!(Kind::Tenant, [&inputs.tenant]);
+    add!(Kind::Server, &inputs.servers);
+    add!(Kind::Scope, &inputs.scopes);
+    add!(Kind::Principal, &inputs.principals);
+    add!(Kind::Budget, &inputs.budgets);
+    enforced
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use mcp_fleet_crds::condition::ConditionReason;
+
+    use super::*;
+
+    fn verdicts(all: &[(&str, i64)]) -> BTreeMap<(Kind, Uid), Verdict> {
+        let verdict = |object_generation| Verdict {
+            ok: true,
+            reason: ConditionReason::Resolved,
+            message: String::new(),
+            object_generation,
+        };
+        all.iter().map(|(uid, generation)| ((Kind::Scope, (*uid).to_owned()), verdict(*generation))).collect()
+    }
+
+    fn since(entries: &PolicyEntries) -> Vec<(&str, u64)> {
+        entries.iter().map(|((_, uid), entry)| (uid.as_str(), entry.since)).collect()
+    }
+
+    #[test]
+    fn only_changed_objects_are_contained_since_the_newest_generation() {
+        let first = entries(verdicts(&[("a", 1), ("b", 1), ("c", 1)]), 4, &Known::Nothing);
+        let known = Known::Entries { entries: first, changed: [Uid::from("c")].into() };
+        let second = entries(verdicts(&[("a", 1), ("b", 2), ("c", 1), ("d", 1)]), 5, &known);
+        assert_eq!(since(&second), [("a", 4), ("b", 5), ("c", 5), ("d", 5)]);
+    }
+
+    #[test]
+    fn a_new_leader_keeps_what_statuses_say_is_enforced() {
+        let known = Known::Enforced([(Kind::Scope, Uid::from("a"))].into());
+        assert_eq!(since(&entries(verdicts(&[("a", 1), ("b", 1)]), 7, &known)), [("a", 0), ("b", 7)]);
+    }
+}
