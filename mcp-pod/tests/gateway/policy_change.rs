@@ -139,13 +139,13 @@ async fn a_legacy_call_that_waits_without_its_client_is_not_forwarded_either() {
     assert!(tokio::time::timeout(Duration::from_millis(300), start).await.is_err());
     assert_eq!(gateway.shim.knocking(), 1);
     client.disconnect();
+    eventually("the gateway notices", || gateway.state.active() == 0).await;
     gateway.change_policy(|policy| policy.principals[0].revoked_until = Some(now()));
     drop(handshakes);
     let line = gateway.audit_line(2).await;
     assert_eq!((line["decision"].as_str(), line["reason"].as_str()), (Some("failed"), Some("cancelled")));
     assert_eq!(line["cost"], "0");
     assert_eq!(gateway.ledger.spent().await, Spent::default());
-    eventually("the request ends", || gateway.state.active() == 0).await;
     assert_eq!(gateway.shim.calls().len(), 0);
 }
 
