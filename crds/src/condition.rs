@@ -82,6 +82,8 @@ names! {
         ImageNotAllowed,
         /// The tenant's `images.referencePolicy` requires a digest.
         ImageNotPinned,
+        /// The server's pods do not fit in the tenant's `hard`, and the tenant's `enforcement` stops such servers.
+        QuotaExceeded,
         /// A tool has a price or a budget has an amount, but the tenant has no `spendLimit` to set the currency.
         CurrencyMissing,
         /// Too few gateway pods are ready.

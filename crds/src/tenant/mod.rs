@@ -1,5 +1,6 @@
 //! `MCPTenant`: a tenant and the upper limits that the platform team sets for it.
 
+mod gateway;
 mod status;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use mcp_fleet_policy::units::{Currency, Micros, Window, limits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use gateway::{Gateway, GatewayLimits, GatewayRequests, GatewayResources};
 pub use status::{GatewayStatus, MCPTenantStatus};
 
 use crate::integer;
@@ -84,9 +86,17 @@ pub struct MCPTenantSpec {
     /// Lifetime and rotation of the tokens of managed principals.
     #[serde(default)]
     pub credentials: Credentials,
+    /// The tenant's gateway.
+    #[serde(default)]
+    pub gateway: Gateway,
     /// How long the gateway may rely on its policy.
     #[serde(default)]
     pub policy: PolicySettings,
+    /// What happens to the pods of servers that the tenant's limits no longer allow: their image is not in `images` any
+    /// more, or they exceed a lowered `hard`. Keep: they go on running and are maintained, but no change of their servers
+    /// is applied. ScaleToZero: they are stopped, of those that exceed `hard` the newest servers first. Default: Keep.
+    #[serde(default)]
+    pub enforcement: Enforcement,
     /// Kill switch: if true, every call of the tenant is refused within a second. Default: false.
     #[serde(default)]
     pub suspend: bool,
@@ -141,6 +151,16 @@ pub enum DeletionPolicy {
     Retain,
     /// It is deleted if the operator created it. An adopted namespace stays.
     Delete,
+}
+
+/// What happens to the pods of servers that the tenant's limits no longer allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Enforcement {
+    /// They go on running and are maintained, but no change of their servers is applied.
+    #[default]
+    Keep,
+    /// They are stopped.
+    ScaleToZero,
 }
 
 /// A Pod Security Standard.

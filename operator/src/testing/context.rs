@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
-use mcp_fleet_crds::MCPTenant;
+use mcp_fleet_crds::{MCPServer, MCPTenant};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -73,6 +73,11 @@ impl TestContext {
         }
         self.add_owned("NetworkPolicy", &runtime, "default-deny", labels::of_tenant("network", &name, &uid));
         self.writers.tenants.put(tenant.clone());
+    }
+
+    /// Puts a server into the cache.
+    pub(crate) fn add_server(&mut self, server: &MCPServer) {
+        self.writers.servers.put(server.clone());
     }
 
     /// Puts an object into the cache's index of objects that the operator made.

@@ -23,3 +23,7 @@ pub const TOKEN_LIFETIME: Limits<Window> = Limits { min: Window::from_secs(60), 
 pub const MIN_TOKEN_OVERLAP: Window = Window::from_secs(10);
 /// Age of the last proof that the policy is current. With less, every failover of the operator would refuse calls.
 pub const STALE_AFTER: Limits<Window> = Limits { min: Window::from_secs(5), max: Window::from_secs(3600) };
+/// Memory limit of a gateway pod. Half of the smallest one is just enough for the largest default answer.
+pub const GATEWAY_MEMORY: Limits<Bytes> = Limits { min: Bytes::new(64 << 20), max: Bytes::new(64 << 30) };
+/// Memory that the scheduler reserves for a gateway pod.
+pub const GATEWAY_MEMORY_REQUEST: Limits<Bytes> = Limits { min: Bytes::new(16 << 20), max: Bytes::new(64 << 30) };

@@ -2,6 +2,7 @@
 
 pub(crate) mod network;
 pub(crate) mod pod;
+pub(crate) mod resources;
 pub(crate) mod settings;
 
 /// Returns the name of the Secret with the certificate and key of a workload.

@@ -5,6 +5,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 use mcp_fleet_crds::{MCPServer, MCPTenant};
 
+use super::fit::missing_resource;
 use super::workspace;
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
@@ -23,6 +24,8 @@ pub(crate) struct Inputs {
     pub prepared: bool,
     /// What exists for its workspace; empty if it has none.
     pub workspace: workspace::Found,
+    /// The resource of the tenant's quota in which its pods do not fit, if the tenant stops such servers.
+    pub missing_resource: Option<String>,
 }
 
 /// Reads the inputs of a server's reconcile.
@@ -35,7 +38,12 @@ pub(crate) async fn dereference(object: &MCPServer, ctx: &Context) -> Result<Inp
         Some(owner) if prepared && is_mounted => workspace::read(ctx, &owner.tenant.runtime_namespace(), &id).await?,
         _ => workspace::Found::default(),
     };
-    Ok(Inputs { id, owner, prepared, workspace })
+    let missing_resource = owner.as_ref().and_then(|owner| {
+        let namespace = &owner.tenant.spec.namespace.name;
+        let servers = || ctx.cache.servers.state_filter(|server| server.metadata.namespace.as_ref() == Some(namespace));
+        missing_resource(&owner.tenant, servers, &id.uid)
+    });
+    Ok(Inputs { id, owner, prepared, workspace, missing_resource })
 }
 
 fn is_prepared(cache: &Cache, tenant: &MCPTenant) -> bool {

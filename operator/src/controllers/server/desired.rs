@@ -6,6 +6,7 @@
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use mcp_fleet_crds::server::EnvVar;
 use serde_json::{Value, json};
 
 use super::validate::Server;
@@ -20,6 +21,9 @@ use crate::kubernetes::labels;
 
 /// Search path of the tool server's process, as in Debian and Alpine.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Name of the container that runs the user's program.
+pub(super) const TOOL: &str = "tool";
 
 /// The objects of a server, in the order in which they are applied: the network policy before the pods that it restricts.
 #[derive(Clone, Debug)]
@@ -153,7 +157,7 @@ fn tool(server: &Server) -> Value {
         mounts.push(json!({"name": workspace.claim.template, "mountPath": workspace.mount_path}));
     }
     let mut container = json!({
-        "name": "tool",
+        "name": TOOL,
         "image": server.image,
         "command": command(server),
         "env": environment(server),
@@ -198,6 +202,23 @@ fn environment(server: &Server) -> Vec<Value> {
 /// is literal.
 fn literal(text: &str) -> String {
     text.replace('$', "$$")
+}
+
+/// Returns the program and its arguments for which a tool container was rendered.
+pub(super) fn declared_command(tool: &Value) -> Option<Vec<String>> {
+    let command = tool["command"].as_array()?;
+    let program = command.iter().skip_while(|part| *part != "--").skip(1);
+    program.map(|part| Some(part.as_str()?.replace("$$", "$"))).collect()
+}
+
+/// Returns the environment with which a tool container was rendered, with the defaults.
+pub(super) fn declared_environment(tool: &Value) -> Option<Vec<EnvVar>> {
+    let variables = tool["env"].as_array()?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().replace("$$", "$");
+    variables
+        .iter()
+        .map(|entry| Some(EnvVar { name: entry["name"].as_str()?.into(), value: text(&entry["value"]) }))
+        .collect()
 }
 
 #[cfg(test)]
@@ -251,7 +272,7 @@ mod tests {
     #[test]
     fn a_server_may_set_its_own_path() {
         let mut server = checked();
-        server.env.push(mcp_fleet_crds::server::EnvVar { name: "PATH".into(), value: "/opt/bin".into() });
+        server.env.push(EnvVar { name: "PATH".into(), value: "/opt/bin".into() });
         let names: Vec<_> = environment(&server).iter().map(|entry| entry["name"].clone()).collect();
         assert_eq!(names.iter().filter(|name| *name == "PATH").count(), 1);
     }

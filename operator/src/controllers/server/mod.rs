@@ -3,6 +3,8 @@
 mod apply;
 mod dereference;
 mod desired;
+mod fit;
+mod running;
 mod status;
 mod teardown;
 #[cfg(test)]
@@ -20,22 +22,38 @@ use mcp_fleet_crds::MCPServer;
 use super::error::ReconcileError;
 use super::finalizer::with_finalizer;
 use super::manifests::settings::Settings;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Rejection};
 use super::{Controller, affected_by_policy};
 use crate::context::Context;
 use crate::kubernetes::cache::{Cache, Change, in_namespace, references, tenant_of_runtime};
 use crate::kubernetes::labels;
 use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
-use apply::apply;
+use apply::{Applied, apply};
 use dereference::dereference;
 use desired::desired;
 use teardown::tear_down;
-use validate::validate;
+use validate::{Server, validate};
 
 /// The controller of `MCPServer`.
 #[derive(Debug)]
 pub(crate) struct Servers;
+
+/// What is done for a server.
+enum Decision {
+    /// It runs as it is written.
+    Run(Server),
+    /// It is rejected as it is written, and what was applied for it before is maintained.
+    Maintain(Server, Rejection),
+    /// It is rejected, and nothing is applied for it.
+    Reject(Rejection),
+}
+
+/// Applies the objects of a server.
+async fn apply_server(ctx: &Context, object: &MCPServer, server: Server) -> Result<Outcome<Applied>, ReconcileError> {
+    let objects = desired(&server, &Settings::load(ctx).await?);
+    Outcome::of(apply(ctx, object, server, &objects).await)
+}
 
 impl Controller for Servers {
     type Kind = MCPServer;
@@ -47,6 +65,10 @@ impl Controller for Servers {
 
     fn affected_by_change(cache: &Cache, change: &Change) -> Vec<ObjectRef<MCPServer>> {
         match change {
+            // What one server uses of the quota decides which others fit in it.
+            Change::Server(namespace, _) if fit::stops_servers(cache, namespace) => {
+                in_namespace(&cache.servers, namespace)
+            }
             Change::Server(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
             Change::Tenant(name) => cache.of_tenant_named(&cache.servers, name),
             Change::Namespace(name) => {
@@ -74,16 +96,21 @@ impl Controller for Servers {
     async fn reconcile(object: Arc<MCPServer>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
         let ctx = &*ctx;
         let api: Api<MCPServer> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
-        let validated = validate(&object, &dereference(&object, ctx).await?);
+        let inputs = dereference(&object, ctx).await?;
+        let decision = match validate(&object, &inputs) {
+            Ok(server) => Decision::Run(server),
+            Err(rejection) => running::decide(ctx, &object, &inputs, rejection).await?,
+        };
         // Nothing was made for a server that was never accepted, so it needs no finalizer.
-        let needs_finalizer = validated.is_ok() || object.metadata.deletion_timestamp.is_some();
+        let needs_finalizer = !matches!(decision, Decision::Reject(_)) || object.metadata.deletion_timestamp.is_some();
         let reconcile = |object: Arc<MCPServer>| async move {
-            let outcome = match validated {
-                Ok(server) => {
-                    let objects = desired(&server, &Settings::load(ctx).await?);
-                    Outcome::of(apply(ctx, &object, server, &objects).await)?
-                }
-                Err(rejection) => Outcome::Rejected(rejection),
+            let outcome = match decision {
+                Decision::Run(server) => apply_server(ctx, &object, server).await?,
+                Decision::Maintain(server, rejection) => match apply_server(ctx, &object, server).await? {
+                    Outcome::Applied(_) => Outcome::Rejected(rejection),
+                    failed => failed,
+                },
+                Decision::Reject(rejection) => Outcome::Rejected(rejection),
             };
             match status::write(ctx, &object, &outcome).await? {
                 Some(pause) => Ok(Action::requeue(pause)),

@@ -9,6 +9,7 @@ use mcp_fleet_crds::{MCPServer, MCPServerStatus};
 use serde_json::Value;
 
 use super::apply::Applied;
+use super::validate::Server;
 use crate::config::gateway_origin;
 use crate::context::Context;
 use crate::controllers::enforcement::Enforcement;
@@ -45,7 +46,7 @@ fn status(object: &MCPServer, outcome: &Outcome<Applied>, now: Timestamp) -> MCP
         }
     };
     let policy = enforcement.policy_current(generation);
-    let summary = summary(workload, enforcement, &policy);
+    let summary = summary(server, workload, enforcement, &policy);
     let mut next = MCPServerStatus {
         observed_generation: generation,
         url: Some(format!("{}/{}/mcp", gateway_origin(&server.runtime_namespace), server.id.name)),
@@ -66,9 +67,12 @@ fn accepted(enforcement: &Enforcement) -> NewCondition {
     }
 }
 
-fn summary(workload: &Value, enforcement: &Enforcement, policy: &NewCondition) -> Summary {
+fn summary(server: &Server, workload: &Value, enforcement: &Enforcement, policy: &NewCondition) -> Summary {
     if let Some(verdict) = enforcement.rejected() {
         return Summary::Stalled(verdict.reason, verdict.message.clone());
+    }
+    if let Some((reason, message)) = &server.stopped {
+        return Summary::Stalled(*reason, message.clone());
     }
     let wanted = number(workload, "/spec/replicas");
     let observed = number(workload, "/status/observedGeneration") >= number(workload, "/metadata/generation");

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mcp_fleet_crds::server::WorkspaceRetention;
-use mcp_fleet_crds::tenant::Reattach;
-use serde_json::json;
+use mcp_fleet_crds::tenant::{Enforcement, Reattach};
+use serde_json::{Value, json};
 
 use super::dereference::Inputs;
 use super::validate::Server;
@@ -41,6 +41,7 @@ pub(super) fn inputs() -> Inputs {
         owner: Some(owner),
         prepared: true,
         workspace: Found::default(),
+        missing_resource: None,
     }
 }
 
@@ -222,4 +223,114 @@ async fn a_server_that_cannot_be_read_is_torn_down() {
     let writes = test.reconcile::<Servers>(&server).await;
     assert_eq!(writes.last().map(String::as_str), Some("PATCH mcpservers/files"), "{writes:?}");
     assert!(writes.contains(&"DELETE statefulsets/mcp-files".to_owned()), "{writes:?}");
+}
+
+/// Runs a server, and then lets the tenant allow only other images.
+async fn with_narrowed_images(enforcement: Enforcement) -> (TestContext, MCPServer) {
+    let mut test = with_tenant();
+    let mut server = server();
+    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    test.reconcile::<Servers>(&server).await;
+    let mut tenant = tenant();
+    tenant.spec.images.allowed = vec!["registry.example.com/others/*".into()];
+    tenant.spec.enforcement = enforcement;
+    test.add_tenant(&tenant);
+    (test, server)
+}
+
+fn tool(set: &Value) -> &Value {
+    &set["spec"]["template"]["spec"]["containers"][0]
+}
+
+#[tokio::test]
+async fn a_server_whose_image_is_no_longer_allowed_is_maintained() {
+    let (test, mut server) = with_narrowed_images(Enforcement::Keep).await;
+    let before = test.api.get(SET).unwrap();
+    // Nobody may change what runs.
+    let stdio = server.spec.source.stdio.as_mut().unwrap();
+    (stdio.command, stdio.env) = (vec!["evil".into()], vec![]);
+    server.spec.replicas = 7;
+    // The policy in front of it is gone, and its certificate too.
+    test.api.remove("/apis/networking.k8s.io/v1/namespaces/acme-mcp/networkpolicies/mcp-files");
+    test.api.remove("/api/v1/namespaces/acme-mcp/secrets/mcp-files-tls");
+    let writes = test.reconcile::<Servers>(&server).await;
+    assert_eq!(writes[..2], ["POST secrets", "PATCH networkpolicies/mcp-files"]);
+    let after = test.api.get(SET).unwrap();
+    assert_eq!((tool(&after), &after["spec"]["replicas"]), (tool(&before), &json!(1)));
+    assert_eq!(test.condition(SERVER, "Ready"), ("False".into(), "ImageNotAllowed".into()));
+    assert!(message_of(&test, "Stalled").ends_with("; what was accepted before goes on running"));
+}
+
+#[tokio::test]
+async fn a_server_whose_image_is_no_longer_allowed_is_stopped_if_the_tenant_says_so() {
+    let (test, server) = with_narrowed_images(Enforcement::ScaleToZero).await;
+    assert!(test.reconcile::<Servers>(&server).await.contains(&"PATCH statefulsets/mcp-files".to_owned()));
+    assert_eq!(test.api.get(SET).unwrap()["spec"]["replicas"], 0);
+    assert!(message_of(&test, "Stalled").contains("its pods are stopped"));
+}
+
+#[tokio::test]
+async fn an_edit_to_an_image_that_is_not_allowed_stops_nothing() {
+    let mut test = with_tenant();
+    let mut tenant = tenant();
+    tenant.spec.enforcement = Enforcement::ScaleToZero;
+    test.add_tenant(&tenant);
+    let mut server = server();
+    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    test.reconcile::<Servers>(&server).await;
+    let allowed = server.spec.source.stdio.clone().unwrap().image;
+    server.spec.source.stdio.as_mut().unwrap().image = "evil.example/files:1".into();
+    test.reconcile::<Servers>(&server).await;
+    let set = test.api.get(SET).unwrap();
+    assert_eq!((&tool(&set)["image"], &set["spec"]["replicas"]), (&json!(allowed), &json!(1)));
+}
+
+#[tokio::test]
+async fn what_someone_else_wrote_into_a_workload_is_not_maintained() {
+    let (test, server) = with_narrowed_images(Enforcement::Keep).await;
+    let mut set = test.api.get(SET).unwrap();
+    set["metadata"]["managedFields"] = json!([
+        {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+    ]);
+    test.api.insert(SET, set);
+    assert_eq!(test.reconcile::<Servers>(&server).await, ["PUT mcpservers/files/status"]);
+}
+
+#[tokio::test]
+async fn a_server_that_no_longer_fits_in_the_quota_is_stopped_if_the_tenant_says_so() {
+    let (mut test, mut server) = (with_tenant(), server());
+    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    test.add_server(&server);
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(test.api.get(SET).unwrap()["spec"]["replicas"], 1);
+    let mut tenant = tenant();
+    tenant.spec.enforcement = Enforcement::ScaleToZero;
+    tenant.spec.hard.insert("pods".into(), serde_json::from_value(json!("1")).unwrap());
+    test.add_tenant(&tenant);
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(test.api.get(SET).unwrap()["spec"]["replicas"], 0);
+    assert_eq!(test.condition(SERVER, "Ready"), ("False".into(), "QuotaExceeded".into()));
+    assert!(message_of(&test, "Stalled").contains("the tenant's pods"));
+}
+
+#[tokio::test]
+async fn a_change_of_one_server_affects_the_others_only_where_servers_are_stopped() {
+    let mut test = with_tenant();
+    let (mut one, mut other) = (server(), server());
+    one.metadata.name = Some("one".into());
+    other.metadata.name = Some("other".into());
+    test.add_server(&one);
+    test.add_server(&other);
+    let change = Change::Server("acme".into(), "one".into());
+    assert_eq!(Servers::affected_by_change(&test.ctx.cache, &change).len(), 1);
+    let mut tenant = tenant();
+    tenant.spec.enforcement = Enforcement::ScaleToZero;
+    test.add_tenant(&tenant);
+    assert_eq!(Servers::affected_by_change(&test.ctx.cache, &change).len(), 2);
+}
+
+fn message_of(test: &TestContext, condition: &str) -> String {
+    let object = test.api.get(SERVER).unwrap();
+    let conditions = object["status"]["conditions"].as_array().unwrap();
+    conditions.iter().find(|it| it["type"] == condition).unwrap()["message"].as_str().unwrap().to_owned()
 }

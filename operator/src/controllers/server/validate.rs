@@ -25,7 +25,10 @@ pub(crate) struct Server {
     pub env: Vec<EnvVar>,
     pub resources: Option<Resources>,
     pub workspace: Option<Volume>,
+    /// Number of pods; 0 if it is stopped.
     pub replicas: u32,
+    /// Why it is stopped although its spec asks for pods.
+    pub stopped: Option<(ConditionReason, String)>,
 }
 
 impl Server {
@@ -85,12 +88,25 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
         command: stdio.command.clone(),
         env: stdio.env.clone(),
         resources: stdio.resources.clone(),
-        workspace: object.spec.workspace.as_ref().map(|workspace| Volume {
-            mount_path: workspace.mount_path.clone(),
-            storage: workspace.storage.clone(),
-            claim: choose(&inputs.id, &inputs.workspace, owner.tenant.spec.workspaces.reattach),
+        workspace: volume(object, inputs),
+        replicas: if inputs.missing_resource.is_some() { 0 } else { object.spec.replicas },
+        stopped: inputs.missing_resource.as_deref().map(|resource| {
+            let message = format!(
+                "its pods are stopped, because they do not fit in the tenant's {resource} and its enforcement is \
+                 ScaleToZero; lower what this server or an older one uses, or ask the platform team for more"
+            );
+            (ConditionReason::QuotaExceeded, message)
         }),
-        replicas: object.spec.replicas,
+    })
+}
+
+/// Returns the volume of the server's workspace.
+pub(super) fn volume(object: &MCPServer, inputs: &Inputs) -> Option<Volume> {
+    let reattach = inputs.owner.as_ref()?.tenant.spec.workspaces.reattach;
+    object.spec.workspace.as_ref().map(|workspace| Volume {
+        mount_path: workspace.mount_path.clone(),
+        storage: workspace.storage.clone(),
+        claim: choose(&inputs.id, &inputs.workspace, reattach),
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::condition::ConditionReason;
-use mcp_fleet_crds::tenant::{AdoptionPolicy, Client, DeletionPolicy, PodSecurity};
+use mcp_fleet_crds::tenant::{AdoptionPolicy, Client, DeletionPolicy, GatewayResources, PodSecurity};
 
 use super::dereference::{Found, Inputs};
 use crate::controllers::identity::ObjectId;
@@ -28,6 +28,8 @@ pub(crate) struct Tenant {
     pub quota: BTreeMap<String, Quantity>,
     /// Who may open connections to the gateway, besides pods of the tenant's namespace.
     pub clients: Vec<Client>,
+    /// Compute resources of a gateway pod.
+    pub gateway_resources: GatewayResources,
     /// Whether every call is refused.
     pub suspended: bool,
 }
@@ -115,6 +117,7 @@ impl Tenant {
             runtime_quota,
             quota,
             clients: object.spec.clients.clone(),
+            gateway_resources: object.spec.gateway.resources.clone(),
             suspended: object.spec.suspend,
         }
     }

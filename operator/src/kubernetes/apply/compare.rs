@@ -1,11 +1,11 @@
 //! Decides whether a live object is as wanted. Pure.
 
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Map, Value};
 
 use super::APPLIED;
 use super::rendered::Rendered;
 use crate::kubernetes::FIELD_MANAGER;
+use crate::kubernetes::quantity::billionths;
 
 /// What has to be done about one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(crate) fn decide(want: &Rendered, live: Option<&Value>) -> Action {
 
 /// Whether another manager owns anything besides metadata and status. What controllers of Kubernetes write in status is not
 /// drift, and neither is the annotation of `kubectl rollout restart`.
-fn is_foreign(live: &Value) -> bool {
+pub(crate) fn is_foreign(live: &Value) -> bool {
     // Only Kubernetes itself writes the spec of a namespace.
     if live["kind"] == "Namespace" {
         return false;
@@ -96,31 +96,7 @@ fn is_empty(value: &Value) -> bool {
 /// Whether two texts are the same quantity: the API server writes `1000m` as `1` and `1024Mi` as `1Gi`.
 fn same_quantity(live: &Value, want: &Value) -> bool {
     let (Some(live), Some(want)) = (live.as_str(), want.as_str()) else { return false };
-    matches!((milli(live), milli(want)), (Some(live), Some(want)) if live == want)
-}
-
-/// Returns a quantity in thousandths; none if the text is no quantity, or one too large for the calculation.
-fn milli(text: &str) -> Option<i128> {
-    let quantity = Quantity(text.to_owned()).0;
-    let end = quantity.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(quantity.len());
-    let (number, suffix) = quantity.split_at(end);
-    let factor: i128 = match suffix {
-        "m" => 1,
-        "" => 1000,
-        "k" => 1000 * 1000,
-        "M" => 1000 * 1_000_000,
-        "G" => 1000 * 1_000_000_000,
-        "T" => 1000 * 1_000_000_000_000,
-        "Ki" => 1000 << 10,
-        "Mi" => 1000 << 20,
-        "Gi" => 1000 << 30,
-        "Ti" => 1000 << 40,
-        _ => return None,
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let scale = 10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    digits.checked_mul(factor)?.checked_div(scale)
+    matches!((billionths(live), billionths(want)), (Some(live), Some(want)) if live == want)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 mod compare;
 mod rendered;
 
-pub(crate) use compare::{Action, decide};
+pub(crate) use compare::{Action, decide, is_foreign};
 pub(crate) use rendered::Rendered;
 
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};

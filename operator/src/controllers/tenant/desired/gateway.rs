@@ -62,13 +62,13 @@ pub(super) fn deployment(tenant: &Tenant, settings: &Settings) -> Rendered {
             "selector": {"matchLabels": selector},
             "template": {
                 "metadata": {"labels": labels::of_tenant("gateway", &tenant.id.name, &tenant.id.uid)},
-                "spec": pod(settings),
+                "spec": pod(tenant, settings),
             },
         },
     }))
 }
 
-fn pod(settings: &Settings) -> Value {
+fn pod(tenant: &Tenant, settings: &Settings) -> Value {
     let mut container = json!({
         "name": "gateway",
         "image": settings.image,
@@ -79,10 +79,8 @@ fn pod(settings: &Settings) -> Value {
             format!("--operator-name={}", settings.operator_name),
         ],
         "ports": ports(),
-        "resources": {
-            "requests": {"cpu": "50m", "memory": "32Mi"},
-            "limits": {"cpu": "1", "memory": "256Mi"},
-        },
+        // The gateway derives from the memory limit how much connections and requests may use.
+        "resources": tenant.gateway_resources,
         "securityContext": container_security(),
         "volumeMounts": [
             {"name": "tls", "mountPath": "/var/run/mcp-fleet/tls", "readOnly": true},

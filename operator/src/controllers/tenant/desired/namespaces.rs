@@ -8,6 +8,7 @@ use mcp_fleet_crds::tenant::PodSecurity;
 use serde_json::json;
 
 use super::metadata;
+use crate::controllers::manifests::resources::{DEFAULT_LIMITS, DEFAULT_REQUESTS};
 use crate::controllers::tenant::validate::Tenant;
 use crate::kubernetes::apply::Rendered;
 use crate::kubernetes::labels;
@@ -53,8 +54,8 @@ pub(super) fn limits(tenant: &Tenant) -> Vec<Rendered> {
         "metadata": metadata(tenant, "quota", &tenant.runtime_namespace, NAME),
         "spec": {"limits": [{
             "type": "Container",
-            "default": {"cpu": "1", "memory": "256Mi", "ephemeral-storage": "256Mi"},
-            "defaultRequest": {"cpu": "20m", "memory": "64Mi", "ephemeral-storage": "16Mi"},
+            "default": DEFAULT_LIMITS.render(),
+            "defaultRequest": DEFAULT_REQUESTS.render(),
         }]},
     }));
     quota(tenant, &tenant.runtime_namespace, &tenant.runtime_quota).into_iter().chain([limits]).collect()

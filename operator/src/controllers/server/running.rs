@@ -1,0 +1,95 @@
+//! What runs for a server whose image the tenant does not allow any more, or not yet.
+//!
+//! It is read back from the workload, so that certificate, network policy and shim are maintained while no change of the
+//! server is applied. The tenant's `enforcement` decides whether it goes on running.
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject};
+use mcp_fleet_crds::MCPServer;
+use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_crds::tenant::Enforcement;
+use serde_json::Value;
+
+use super::Decision;
+use super::dereference::Inputs;
+use super::desired::{TOOL, declared_command, declared_environment};
+use super::validate::{Server, object_name, volume};
+use crate::context::Context;
+use crate::controllers::error::ReconcileError;
+use crate::controllers::outcome::Rejection;
+use crate::kubernetes::apply::{ApplyError, is_foreign};
+use crate::kubernetes::labels;
+use crate::policy::images::AllowedImages;
+
+/// Decides what is done for a rejected server. If it was rejected because of its image, what runs for it is maintained, and
+/// the rejection says what happens to that.
+pub(super) async fn decide(
+    ctx: &Context,
+    object: &MCPServer,
+    inputs: &Inputs,
+    mut rejection: Rejection,
+) -> Result<Decision, ReconcileError> {
+    let by_image = matches!(rejection.reason, ConditionReason::ImageNotAllowed | ConditionReason::ImageNotPinned);
+    if by_image
+        && inputs.prepared
+        && object.metadata.deletion_timestamp.is_none()
+        && let Some(live) = workload(ctx, object, inputs).await?
+        && let Some((server, note)) = maintained(&live, object, inputs)
+    {
+        rejection.message += note;
+        return Ok(Decision::Maintain(server, rejection));
+    }
+    Ok(Decision::Reject(rejection))
+}
+
+/// Reads the workload of a server.
+async fn workload(ctx: &Context, object: &MCPServer, inputs: &Inputs) -> Result<Option<Value>, ReconcileError> {
+    let Some(owner) = &inputs.owner else { return Ok(None) };
+    let resource = if object.spec.workspace.is_some() {
+        ApiResource::erase::<StatefulSet>(&())
+    } else {
+        ApiResource::erase::<Deployment>(&())
+    };
+    let api: Api<DynamicObject> =
+        Api::namespaced_with(ctx.client.clone(), &owner.tenant.runtime_namespace(), &resource);
+    let live = api.get_opt(&object_name(&inputs.id.name)).await.map_err(ReconcileError::api("read the workload"))?;
+    Ok(live.map(serde_json::to_value).transpose().map_err(ApplyError::from)?)
+}
+
+/// Returns the server that a workload was made for, and what happens to it. Pure.
+fn maintained(live: &Value, object: &MCPServer, inputs: &Inputs) -> Option<(Server, &'static str)> {
+    let owner = inputs.owner.as_ref()?;
+    // What someone else wrote there was never accepted.
+    if live["metadata"]["labels"][labels::SERVER_UID] != inputs.id.uid.as_str() || is_foreign(live) {
+        return None;
+    }
+    let containers = live.pointer("/spec/template/spec/containers")?.as_array()?;
+    let tool = containers.iter().find(|container| container["name"] == TOOL)?;
+    let image = tool["image"].as_str()?.to_owned();
+    let replicas = u32::try_from(live["spec"]["replicas"].as_u64()?).ok()?;
+    let spec = &owner.tenant.spec;
+    let is_stopped =
+        spec.enforcement == Enforcement::ScaleToZero && AllowedImages::new(&spec.images).check(&image).is_err();
+    let note = if is_stopped {
+        "; its pods are stopped, because the tenant's enforcement is ScaleToZero"
+    } else if replicas == 0 {
+        "; no pod of it runs"
+    } else {
+        "; what was accepted before goes on running"
+    };
+    let server = Server {
+        id: inputs.id.clone(),
+        tenant: owner.id.clone(),
+        runtime_namespace: owner.tenant.runtime_namespace(),
+        image,
+        command: declared_command(tool)?,
+        env: declared_environment(tool)?,
+        resources: serde_json::from_value(tool["resources"].clone()).ok(),
+        workspace: volume(object, inputs),
+        // It can be stopped and made smaller, but not started or made larger.
+        replicas: if is_stopped { 0 } else { replicas.min(object.spec.replicas) },
+        stopped: None,
+    };
+    Some((server, note))
+}
