@@ -69,7 +69,10 @@ async fn absent_fields_get_the_documented_defaults() {
     let expected = json!({"namespace": {"name": "acme", "adoptionPolicy": "Labelled", "deletionPolicy": "Retain"},
         "podSecurity": "Restricted", "traffic": {}, "images": {"referencePolicy": "Digest"}, "workspaces": {"reattach": "Never"},
         "credentials": {"lifetime": "1h", "overlap": "10m"}, "policy": {"staleAfter": {"read": "1m", "write": "15s"}},
-        "suspend": false});
+        "gateway": {"resources": {
+            "requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "256Mi"},
+        }},
+        "enforcement": "Keep", "suspend": false});
     assert_eq!(tenant["spec"], expected);
 }
 
