@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::control_server;
 use crate::controllers::budget::SpendMetrics;
 use crate::controllers::principal::CredentialExpiry;
+use crate::controllers::unreadable::UnreadableObjects;
 use crate::credentials::ca;
 use crate::credentials::revocation::Revocations;
 use crate::credentials::tokens::KeyStore;
@@ -83,6 +84,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     });
     let registry = &ctx.metrics.registry;
     registry.register(Box::new(CredentialExpiry::new(ctx.cache.clone(), ctx.leadership.clone())?))?;
+    registry.register(Box::new(UnreadableObjects::new(ctx.cache.clone())?))?;
     registry.register(Box::new(SpendMetrics::new(ctx.shared_state.clone())?))?;
     let mut control_server = tokio::spawn(control_server::serve(ctx.clone(), tls, stop.clone()));
     let stopped_early = async {

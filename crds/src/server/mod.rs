@@ -192,7 +192,8 @@ pub struct ServerLimits {
     /// withheld, never truncated. Default: 4Mi.
     #[serde(default = "default_max_response")]
     pub max_response_size: Bytes,
-    /// Maximum number of calls in flight over all principals, 1 to 10000. Default: 16.
+    /// Maximum number of calls in flight over all principals, 1 to 10000. If several principals hold a scope on the
+    /// server, one of them may have at most half of these calls, rounded up. Default: 16.
     #[serde(default = "default_concurrency", deserialize_with = "integer::required")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max_concurrent_calls: u32,

@@ -14,11 +14,12 @@ pub fn static_binary(package: &str) -> Result<PathBuf> {
     let target = format!("{architecture}-unknown-linux-gnu");
     let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
     let repository = repository();
+    let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     progress::step(format!("building {package} for release"), "3 min the first time", || {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&repository).args(["build", "--release", "--target", &target, "--package", package]);
         cargo.env(flags, "-Ctarget-feature=+crt-static");
         command::run(&mut cargo)
     })?;
-    Ok(repository.join("target").join(target).join("release").join(package))
+    Ok(repository.join(folder).join(target).join("release").join(package))
 }

@@ -3,6 +3,8 @@
 //!
 //! The status is patched without reading the object, and with the conditions alone. Start at [`run`].
 
+mod metric;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,8 @@ use mcp_fleet_crds::condition::{self, ConditionReason};
 use serde_json::json;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+
+pub(crate) use metric::UnreadableObjects;
 
 use super::principal::revoke;
 use super::status::Summary;
@@ -195,6 +199,7 @@ async fn store_revocations(ctx: &Context) -> bool {
 #[cfg(test)]
 mod tests {
     use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPTenant};
+    use prometheus::core::Collector as _;
     use serde_json::Value;
 
     use super::*;
@@ -212,6 +217,9 @@ mod tests {
         api.put("mcpbudgets", budget("daily", "9999999999"));
         api.put("mcpbudgets", budget("good", "5.00"));
         let (ctx, watches) = Context::of_client(api.client()).await;
+        let metric = UnreadableObjects::new(ctx.cache.clone()).unwrap();
+        let text = prometheus::TextEncoder::new().encode_to_string(&metric.collect()).unwrap();
+        assert!(text.contains("mcp_fleet_unreadable_objects{kind=\"MCPBudget\"} 1\n"), "{text}");
         let mut reported = Reported::new();
         assert!(report_all(&ctx, &mut reported).await);
         let status = "PATCH /apis/mcp-fleet.dev/v1alpha1/namespaces/acme/mcpbudgets/daily/status";
