@@ -70,6 +70,36 @@ impl Caller {
 
     /// Calls a tool with string arguments.
     pub async fn call(&self, server: &str, tool: &str, arguments: &BTreeMap<&str, &str>) -> Answer {
+        let (id, message) = self.message(tool, arguments);
+        match self.request(server, tool).json(&message).send().await {
+            Err(error) => Answer::TransportError(format!("{error:?}")),
+            Ok(response) => {
+                let status = response.status();
+                match response.text().await {
+                    Err(error) => Answer::TransportError(format!("{error:?}")),
+                    Ok(body) if status.is_success() => parse(id, &body),
+                    Ok(body) => Answer::Error(format!("{status}: {body}")),
+                }
+            }
+        }
+    }
+
+    /// Sends a call on a connection of its own, without the last byte of a body of `length` bytes. Returns when the
+    /// gateway has refused it.
+    pub async fn call_without_last_byte(&self, server: &str, tool: &str, length: usize) {
+        let (_, message) = self.message(tool, &BTreeMap::new());
+        // White space after the message is part of the body.
+        let mut body = format!("{message:<length$}").into_bytes();
+        body.pop();
+        let sent = futures::stream::once(async { Ok::<_, std::convert::Infallible>(body) });
+        let request = self.request(server, tool).header("content-type", "application/json");
+        let request = request.header("content-length", length);
+        let endless = reqwest::Body::wrap_stream(futures::StreamExt::chain(sent, futures::stream::pending()));
+        drop(request.body(endless).send().await);
+    }
+
+    /// Returns a message that calls a tool, and its id.
+    fn message(&self, tool: &str, arguments: &BTreeMap<&str, &str>) -> (u64, Value) {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let message = json!({
             "jsonrpc": "2.0", "id": id, "method": "tools/call",
@@ -82,26 +112,18 @@ impl Caller {
                 },
             },
         });
-        let request = self
-            .http
+        (id, message)
+    }
+
+    /// Returns a request that calls a tool, without its body.
+    fn request(&self, server: &str, tool: &str) -> reqwest::RequestBuilder {
+        self.http
             .post(format!("{}/{server}/mcp", self.url))
             .bearer_auth(&self.token)
             .header("accept", "application/json, text/event-stream")
             .header("mcp-protocol-version", "2026-07-28")
             .header("mcp-method", "tools/call")
             .header("mcp-name", tool)
-            .json(&message);
-        match request.send().await {
-            Err(error) => Answer::TransportError(format!("{error:?}")),
-            Ok(response) => {
-                let status = response.status();
-                match response.text().await {
-                    Err(error) => Answer::TransportError(format!("{error:?}")),
-                    Ok(body) if status.is_success() => parse(id, &body),
-                    Ok(body) => Answer::Error(format!("{status}: {body}")),
-                }
-            }
-        }
     }
 
     /// Calls a tool with the argument `word`.
