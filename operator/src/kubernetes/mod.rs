@@ -10,6 +10,7 @@ pub(crate) mod events;
 pub(crate) mod labels;
 pub mod leader;
 mod managed_fields;
+pub(crate) mod requests;
 mod time_limit;
 pub(crate) mod timeout;
 

@@ -20,5 +20,6 @@ pub fn static_binary(package: &str) -> Result<PathBuf> {
         cargo.env(flags, "-Ctarget-feature=+crt-static");
         command::run(&mut cargo)
     })?;
-    Ok(repository.join("target").join(target).join("release").join(package))
+    let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository.join("target"), PathBuf::from);
+    Ok(folder.join(target).join("release").join(package))
 }
