@@ -27,6 +27,7 @@ use crate::credentials::tokens::KeyStore;
 use crate::kubernetes::cache;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::leader::{Candidacy, Elector, Leadership};
+use crate::kubernetes::requests;
 use crate::lead::lead_while_elected;
 use crate::progress::Progress;
 use crate::retry::until_success;
@@ -85,6 +86,9 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     let registry = &ctx.metrics.registry;
     registry.register(Box::new(CredentialExpiry::new(ctx.cache.clone(), ctx.leadership.clone())?))?;
     registry.register(Box::new(UnreadableObjects::new(ctx.cache.clone())?))?;
+    if let Some(requests) = requests::counter() {
+        registry.register(Box::new(requests))?;
+    }
     registry.register(Box::new(SpendMetrics::new(ctx.shared_state.clone())?))?;
     let mut control_server = tokio::spawn(control_server::serve(ctx.clone(), tls, stop.clone()));
     let stopped_early = async {

@@ -27,7 +27,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Measure what the gateway adds to a call, compared with calls that bypass it.
+    /// Measure what the gateway adds to a call, or how the operator copes with a large fleet.
     Bench(bench::Arguments),
     /// Run a real Kubernetes on this machine: kind where docker runs, otherwise the packaged node.
     Cluster(cluster::cli::Arguments),

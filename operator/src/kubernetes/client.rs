@@ -14,9 +14,10 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use kube::Client;
 use kube::client::ClientBuilder;
-use tower::util::MapResponseLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 
 use super::managed_fields::Filter;
+use super::requests::count;
 use super::time_limit::TimeLimitLayer;
 
 /// Returns a client for the API server that the environment names.
@@ -28,7 +29,8 @@ pub async fn client() -> Result<Client, kube::Error> {
 /// Returns a client for the API server of `config`.
 pub fn from_config(config: kube::Config) -> Result<Client, kube::Error> {
     let filter = MapResponseLayer::new(with_readable_managers);
-    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeLimitLayer).with_layer(&filter).build())
+    let counted = MapRequestLayer::new(count);
+    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeLimitLayer).with_layer(&filter).with_layer(&counted).build())
 }
 
 /// Filters the field managers of the objects in a JSON body, while it arrives. Other bodies pass unchanged.

@@ -11,6 +11,7 @@ pub(crate) mod labels;
 pub mod leader;
 mod managed_fields;
 pub(crate) mod quantity;
+pub(crate) mod requests;
 mod time_limit;
 pub(crate) mod timeout;
 

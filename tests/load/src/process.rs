@@ -57,13 +57,29 @@ impl Process {
 
     /// Returns the resident memory of the process, in bytes.
     pub(crate) fn resident(&self) -> anyhow::Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// Returns the most resident memory that the process ever had, in bytes.
+    pub(crate) fn peak_resident(&self) -> anyhow::Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("the status of the process has no VmRSS")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let line = line.with_context(|| format!("the status of the process has no {field}"))?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib * 1024)
+    }
+
+    /// Asks the process to end, with SIGTERM.
+    pub(crate) fn terminate(&self) -> anyhow::Result<()> {
+        let status = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status()?;
+        if !status.success() {
+            bail!("failed to send SIGTERM: {status}");
+        }
+        Ok(())
     }
 
     /// Fails if the process has ended. `name` names it in the error.
