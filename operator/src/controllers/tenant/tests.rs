@@ -45,6 +45,7 @@ const TENANT: &str = "/apis/mcp-fleet.dev/v1alpha1/mcptenants/acme";
 const SERVER: &str = "/apis/mcp-fleet.dev/v1alpha1/namespaces/acme/mcpservers/files";
 const RUNTIME_NAMESPACE: &str = "/api/v1/namespaces/acme-mcp";
 const DENY: &str = "/apis/networking.k8s.io/v1/namespaces/acme-mcp/networkpolicies/default-deny";
+const LIMITS: &str = "/api/v1/namespaces/acme-mcp/limitranges/mcp-fleet";
 
 /// A tenant that holds the finalizer.
 fn finalized() -> MCPTenant {
@@ -120,6 +121,34 @@ async fn an_object_that_someone_deleted_is_restored_and_reported() {
     test.api.remove(DENY);
     assert!(test.reconcile::<Tenants>(&tenant).await.contains(&"PATCH networkpolicies/default-deny".into()));
     assert!(test.api.take_events().contains(&"PutBack".into()));
+}
+
+#[tokio::test]
+async fn an_object_that_someone_changed_is_restored_and_reported_also_by_a_new_leader() {
+    let (test, tenant) = ready().await;
+    let test = test.restarted();
+    let mut deny = test.api.get(DENY).unwrap();
+    deny["spec"]["podSelector"] = json!({"matchLabels": {"app": "none"}});
+    test.api.insert(DENY, deny);
+    assert!(test.reconcile::<Tenants>(&tenant).await.contains(&"PATCH networkpolicies/default-deny".into()));
+    assert_eq!(test.api.take_events(), ["PutBack"]);
+}
+
+/// A new version of the operator renders objects in another way, or renders more of them.
+#[tokio::test]
+async fn what_an_upgrade_of_the_operator_renders_is_applied_but_not_reported_as_tampering() {
+    let (test, tenant) = ready().await;
+    let test = test.restarted();
+    // An earlier version applied other limits, and no default-deny policy.
+    let mut limits = test.api.get(LIMITS).unwrap();
+    limits["spec"]["limits"][0]["default"]["cpu"] = json!("2");
+    limits["metadata"]["annotations"]["mcp-fleet.dev/applied"] = json!("another digest");
+    test.api.insert(LIMITS, limits);
+    test.api.remove(DENY);
+    let writes = test.reconcile::<Tenants>(&tenant).await;
+    assert!(writes.contains(&"PATCH limitranges/mcp-fleet".into()), "{writes:?}");
+    assert!(writes.contains(&"PATCH networkpolicies/default-deny".into()), "{writes:?}");
+    assert_eq!(test.api.take_events(), Vec::<String>::new());
 }
 
 #[tokio::test]
