@@ -1,5 +1,7 @@
 //! Examples that the tests of the steps share, and reconciles against a fake API server.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mcp_fleet_crds::MCPTenantStatus;
@@ -9,6 +11,7 @@ use serde_json::json;
 use super::dereference::{Found, Inputs};
 use super::validate::Tenant;
 use super::*;
+use crate::controllers::finalizer::Teardown;
 use crate::controllers::identity::ObjectId;
 use crate::kubernetes::labels::{FINALIZER, Labels};
 use crate::testing::TestContext;
@@ -177,6 +180,26 @@ async fn a_deleted_tenant_waits_for_its_pods_and_then_releases_the_finalizer() {
     let position = |write: &str| writes.iter().position(|found| found == write).unwrap_or_else(|| panic!("{writes:?}"));
     assert!(position("DELETE secrets/gateway-tls") < position("DELETE namespaces/acme-mcp"));
     assert_eq!(position("PATCH mcptenants/acme"), writes.len() - 1, "{writes:?}");
+}
+
+/// The pods of a lost node stay until someone deletes the node.
+#[tokio::test]
+async fn a_tenant_whose_pods_do_not_end_is_looked_after_less_and_less_often() {
+    let (mut test, mut tenant) = ready().await;
+    test.add_tenant(&tenant);
+    test.api.insert("/api/v1/namespaces/acme-mcp/pods/gateway-1", json!({"metadata": {"name": "gateway-1"}}));
+    let mut pauses = Vec::new();
+    for minutes in [0, 1, 60] {
+        tenant.metadata.deletion_timestamp = Some(Time(Timestamp::now() - Duration::from_mins(minutes)));
+        match super::teardown::tear_down(&tenant, &test.ctx).await.unwrap() {
+            Teardown::Unfinished(pause) => pauses.push(pause),
+            Teardown::Done => panic!("the pod has not ended"),
+        }
+    }
+    assert!(pauses[0] < Duration::from_secs(1), "{pauses:?}");
+    assert!(pauses[1] > Duration::from_secs(4) && pauses[2] > Duration::from_secs(20), "{pauses:?}");
+    let deleted = test.api.take_writes().iter().any(|write| write.method == http::Method::DELETE);
+    assert!(!deleted, "something was deleted under running pods");
 }
 
 /// Labels of the objects of a server.

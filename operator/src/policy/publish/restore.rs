@@ -10,11 +10,9 @@ use mcp_fleet_crds::MCPTenant;
 use super::snapshot::PublishError;
 use super::worker::Worker;
 use crate::credentials::revocation::Revoked;
+use crate::kubernetes::labels::RESTORED_FROM;
 use crate::ledger::Restored;
 use crate::policy::compile::TenantInputs;
-
-/// Annotation of a tenant: the UID that it had in the cluster that it was restored from.
-const RESTORED_FROM: &str = "mcp-fleet.dev/restored-from";
 
 /// Returns the UID that the tenant had in the backup; none if it was not restored.
 pub(super) fn restored_from(tenant: &MCPTenant) -> Option<&str> {
