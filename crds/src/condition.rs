@@ -112,6 +112,8 @@ names! {
         PolicyRefused,
         /// The policy could not be compiled or published; the previous one stays in force.
         PolicyNotPublished,
+        /// A later version of the operator compiled the policy in force, which this version cannot read.
+        LaterPolicy,
         /// The token is valid.
         Issued,
         /// A Secret with that name exists but does not belong to this principal.

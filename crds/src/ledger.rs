@@ -69,6 +69,11 @@ pub struct MCPLedgerSpec {
     /// In the ledger of all closed periods: the period that was added last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_closed: Option<ClosedPeriod>,
+    /// UID of the budget in the cluster that the fleet was restored from, if its ledger for the same period is part of this
+    /// one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub restored_from: Option<String>,
 }
 
 /// Name and UID of an object.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kube::Client;
 
 use crate::config::Config;
+use crate::controllers::Declared;
 use crate::credentials::ca::Authority;
 use crate::credentials::revocation::Revocations;
 use crate::credentials::tokens::KeyStore;
@@ -33,6 +34,8 @@ pub(crate) struct Context {
     /// Whether this replica leads.
     pub leadership: Leadership,
     pub metrics: Metrics,
+    /// What this replica has applied.
+    pub declared: Arc<Declared>,
 }
 
 impl std::fmt::Debug for Context {
@@ -61,6 +64,7 @@ impl Context {
             cache,
             leadership: Leadership::channel().1,
             metrics: Metrics::new().unwrap(),
+            declared: Arc::default(),
             client,
             config: Arc::new(config),
         };

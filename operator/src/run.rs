@@ -3,25 +3,26 @@
 //! Every replica serves health, metrics and the control port, and keeps its cache filled. The one that holds the Lease
 //! also leads (`lead`), and stops leading at once when it cannot renew. At shutdown it stops leading first and then
 //! releases the Lease, so that the next leader starts without a wait.
+//!
+//! Without the certificate authority that the fleet trusts a replica serves nothing and is not ready.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::Client;
 use mcp_fleet_admin::Admin;
+use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::context::Context;
-use crate::control_server;
 use crate::controllers::budget::SpendMetrics;
 use crate::controllers::principal::CredentialExpiry;
 use crate::controllers::unreadable::UnreadableObjects;
-use crate::credentials::ca;
+use crate::credentials::ca::{self, Authority};
 use crate::credentials::revocation::Revocations;
 use crate::credentials::tokens::KeyStore;
 use crate::kubernetes::cache;
@@ -30,13 +31,17 @@ use crate::kubernetes::leader::{Candidacy, Elector, Leadership};
 use crate::kubernetes::requests;
 use crate::lead::lead_while_elected;
 use crate::progress::Progress;
-use crate::retry::until_success;
+use crate::retry::Backoff;
 use crate::shared_state::SharedState;
 use crate::tasks::ended;
 use crate::telemetry::Metrics;
+use crate::{control_server, error};
 
 /// How long open control streams may take to end at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pauses between attempts to load the authority; jitter at most doubles them.
+const LOAD_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
 /// Why a replica stopped although `stop` was not cancelled.
 #[derive(Debug, thiserror::Error)]
@@ -53,20 +58,28 @@ pub enum RunError {
     /// The control server has no certificate.
     #[error(transparent)]
     Tls(#[from] control_server::TlsError),
+    /// Another certificate authority was accepted while this replica ran.
+    #[error("the fleet has another certificate authority now, which a restart loads")]
+    OtherAuthority,
 }
+
+/// Why the replica is not ready; none if it is.
+type Unready = Arc<Mutex<Option<String>>>;
 
 /// Runs one replica until `stop` is cancelled.
 pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Result<(), RunError> {
     let config = Arc::new(config);
     let metrics = Metrics::new()?;
-    let (ready, shared_state) = (Arc::new(AtomicBool::new(false)), Arc::new(SharedState::default()));
+    let unready: Unready = Arc::new(Mutex::new(Some("the certificate authority is not loaded yet".into())));
+    let shared_state = Arc::new(SharedState::default());
     let progress = shared_state.progress.clone();
-    serve_admin(&config, metrics.registry.clone(), Arc::clone(&ready), progress, stop.clone()).await?;
-    let load_authority = async || ca::load_or_create(&client, &config.namespace, Timestamp::now()).await;
+    serve_admin(&config, metrics.registry.clone(), Arc::clone(&unready), progress, stop.clone()).await?;
+    let events = Events::new(client.clone(), &config.pod_name);
     let authority = tokio::select! {
-        authority = until_success("load the certificate authority", load_authority) => authority,
+        authority = load_authority(&config, &client, &events, &metrics, &unready) => authority,
         () = stop.cancelled() => return Ok(()),
     };
+    *unready.lock() = Some("the cache is not filled yet".into());
     let tls = control_server::server_config(&authority, &config)?;
     let (cache, watches) = cache::start(&client);
     let watches = tokio::spawn(watches);
@@ -75,11 +88,12 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         ca: Arc::new(authority),
         keys: KeyStore::new(client.clone(), &config.namespace),
         revocations: Revocations::new(client.clone(), &config.namespace),
-        events: Events::new(client.clone(), &config.pod_name),
+        events,
         shared_state,
         cache,
         leadership,
         metrics,
+        declared: Arc::default(),
         client,
         config,
     });
@@ -94,7 +108,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     let stopped_early = async {
         stop.cancelled().await;
         // Once the replica is ready it takes part in elections, and has to release the Lease before it ends.
-        if ready.load(Ordering::Acquire) {
+        if unready.lock().is_none() {
             std::future::pending::<()>().await;
         }
     };
@@ -104,9 +118,17 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
             _ => std::future::pending().await,
         }
     };
+    let mut outdated = false;
+    let leaves_if_outdated = async {
+        guard_authority(&ctx).await;
+        outdated = true;
+        stop.cancel();
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
-        () = take_part(&ctx, elected, &ready, &stop) => {}
+        () = take_part(&ctx, elected, &unready, &stop) => {}
         () = stopped_early => {}
+        () = leaves_if_outdated => {}
         error = control_server_failed => return Err(RunError::Control(error)),
     }
     watches.abort();
@@ -114,7 +136,55 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     if !control_server.is_finished() {
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, control_server).await;
     }
-    Ok(())
+    if outdated { Err(RunError::OtherAuthority) } else { Ok(()) }
+}
+
+/// Loads the certificate authority, and retries until that succeeds. Raises an alarm if it is lost.
+async fn load_authority(
+    config: &Config,
+    client: &Client,
+    events: &Events,
+    metrics: &Metrics,
+    unready: &Unready,
+) -> Authority {
+    let mut backoff = Backoff::new(LOAD_PAUSES.0, LOAD_PAUSES.1);
+    let mut alarm = None;
+    loop {
+        match ca::load(client, &config.namespace, Timestamp::now()).await {
+            Ok(authority) => {
+                metrics.ca_problem.set(0);
+                return authority;
+            }
+            Err(error) if error.is_alarm() => {
+                metrics.ca_problem.set(1);
+                let note = error::chain(&error);
+                if alarm.as_ref() != Some(&note) {
+                    tracing::error!(note, "there is no certificate authority; nothing is served");
+                    let secret = ca::reference(&config.namespace);
+                    events.alarm(&secret, "CertificateAuthorityLost", "Load", note.clone()).await;
+                    *unready.lock() = Some(note.clone());
+                    alarm = Some(note);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = error::chain(&error), "failed to load the certificate authority; trying again");
+            }
+        }
+        tokio::time::sleep(backoff.next_pause()).await;
+    }
+}
+
+/// Guards the Secret of the certificate authority. Returns once the fleet has another authority.
+async fn guard_authority(ctx: &Context) {
+    let guard = ca::Guard {
+        client: &ctx.client,
+        namespace: &ctx.config.namespace,
+        authority: &ctx.ca,
+        leadership: &ctx.leadership,
+        events: &ctx.events,
+        metrics: &ctx.metrics,
+    };
+    guard.run().await;
 }
 
 /// Serves health and metrics until `stop`. A follower is ready too, or a rolling update would wait forever. A replica is
@@ -122,12 +192,12 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
 async fn serve_admin(
     config: &Config,
     registry: Registry,
-    ready: Arc<AtomicBool>,
+    unready: Unready,
     progress: Progress,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let listener = TcpListener::bind(config.metrics_listen).await.map_err(RunError::Admin)?;
-    let ready = move || if ready.load(Ordering::Acquire) { Ok(()) } else { Err("the cache is not filled yet".into()) };
+    let ready = move || unready.lock().clone().map_or(Ok(()), |why| Err(why.into()));
     let admin = Admin { alive: Box::new(move || progress.check()), ready: Box::new(ready), registry };
     tokio::spawn(mcp_fleet_admin::serve(listener, admin, stop));
     Ok(())
@@ -137,14 +207,14 @@ async fn serve_admin(
 async fn take_part(
     ctx: &Arc<Context>,
     elected: tokio::sync::watch::Sender<bool>,
-    ready: &AtomicBool,
+    unready: &Unready,
     stop: &CancellationToken,
 ) {
     if !ctx.cache.wait_until_filled().await {
         return;
     }
     tracing::info!("the cache is filled; this replica is ready");
-    ready.store(true, Ordering::Release);
+    *unready.lock() = None;
     let Config { namespace, pod_name, lease_seconds, .. } = &*ctx.config;
     let candidacy = Candidacy::default();
     let elector = Elector::new(ctx.client.clone(), namespace, pod_name, *lease_seconds, elected, &candidacy)

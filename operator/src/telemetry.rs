@@ -22,6 +22,10 @@ pub struct Metrics {
     pub reconcile_seconds: HistogramVec,
     /// 1 on the replica that leads.
     pub leader: prometheus::IntGauge,
+    /// 1 while the Secret of the certificate authority is missing or holds something else.
+    pub ca_problem: prometheus::IntGauge,
+    /// How often that Secret was restored from memory.
+    pub ca_restores: prometheus::IntCounter,
 }
 
 impl Metrics {
@@ -37,9 +41,19 @@ impl Metrics {
             &["controller"],
         )?;
         let leader = prometheus::IntGauge::new("mcp_fleet_leader", "1 on the replica that leads")?;
+        let ca_problem = prometheus::IntGauge::new(
+            "mcp_fleet_ca_problem",
+            "1 while the Secret of the certificate authority is missing or holds something else",
+        )?;
+        let ca_restores = prometheus::IntCounter::new(
+            "mcp_fleet_ca_restores_total",
+            "How often the Secret of the certificate authority was restored from memory",
+        )?;
+        registry.register(Box::new(ca_problem.clone()))?;
+        registry.register(Box::new(ca_restores.clone()))?;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(reconcile_seconds.clone()))?;
         registry.register(Box::new(leader.clone()))?;
-        Ok(Self { registry, reconciles, reconcile_seconds, leader })
+        Ok(Self { registry, reconciles, reconcile_seconds, leader, ca_problem, ca_restores })
     }
 }

@@ -5,12 +5,14 @@
 //!   understood are rejected.
 //! - [`convert`]: converts between the messages and [`mcp_fleet_policy::model`].
 //! - [`feature`]: the named features of a policy that its reader has to know.
+//! - [`restrict`]: stops calls in a policy of a later version, which cannot be decoded.
 //! - [`snapshot`]: a policy as files in Secrets, which gateways mount.
 //! - [`version`]: version negotiation, and the answer of a replica that is not the leader.
 
 pub mod codec;
 pub mod convert;
 pub mod feature;
+pub mod restrict;
 pub mod snapshot;
 pub mod version;
 

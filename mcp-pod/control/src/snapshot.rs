@@ -6,6 +6,10 @@
 //! between two writes leaves the previous snapshot intact. The Secrets do not all change at the same moment, so for a
 //! while a gateway may see chunks of a different generation than the index. Then [`join`] fails, but the index alone
 //! still gives the generation below which the gateway must not go ([`read_index`]).
+//!
+//! A snapshot of a later version is not damaged. If its index has another form, it says so in `version` and still has
+//! `generation` ([`SnapshotError::LaterIndex`]). Otherwise only its policy cannot be decoded, and [`read_encoded`] returns
+//! it as it was written.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -37,6 +41,17 @@ pub fn chunk_name(number: usize) -> String {
 /// Returns the name of the Secret that holds a chunk; the Secret of the first chunk also holds the index.
 pub fn secret_name(number: usize) -> String {
     if number == 0 { "gateway-policy".to_owned() } else { format!("gateway-policy-{number}") }
+}
+
+/// Version of the index that this build reads and writes. An index without `version` has this one.
+const INDEX_VERSION: u64 = 1;
+
+/// What every version of the index has.
+#[derive(Deserialize)]
+struct AnyIndex {
+    #[serde(default)]
+    version: u64,
+    generation: u64,
 }
 
 /// The index of a snapshot.
@@ -76,6 +91,14 @@ pub enum SnapshotError {
     /// The index is not valid.
     #[error("failed to read the snapshot: {INDEX_FILE} is not an index")]
     Index(#[source] serde_json::Error),
+    /// The index has the form of a later version.
+    #[error("failed to read the snapshot: {INDEX_FILE} has version {version}, which this build does not know")]
+    LaterIndex {
+        /// Version of the index.
+        version: u64,
+        /// Generation of the policy.
+        generation: u64,
+    },
     /// The index lists no chunks, too many chunks, or chunk numbers that do not exist.
     #[error(
         "failed to read the snapshot: the index lists chunks {0:?}; expected 1 to {MAX_CHUNKS} numbers below {CHUNK_SLOTS}"
@@ -135,6 +158,11 @@ pub fn write_files(
 /// Reads and checks the index; it is enough to know the generation below which a gateway must not go.
 pub fn read_index(files: &BTreeMap<String, Vec<u8>>) -> Result<SnapshotIndex, SnapshotError> {
     let bytes = files.get(INDEX_FILE).ok_or_else(|| SnapshotError::Missing(INDEX_FILE.to_owned()))?;
+    if let Ok(AnyIndex { version, generation }) = serde_json::from_slice(bytes)
+        && version > INDEX_VERSION
+    {
+        return Err(SnapshotError::LaterIndex { version, generation });
+    }
     let index: SnapshotIndex = serde_json::from_slice(bytes).map_err(SnapshotError::Index)?;
     let valid_count = (1..=MAX_CHUNKS).contains(&index.chunks.len());
     if !valid_count || index.chunks.iter().any(|number| *number >= CHUNK_SLOTS) {
@@ -145,7 +173,18 @@ pub fn read_index(files: &BTreeMap<String, Vec<u8>>) -> Result<SnapshotIndex, Sn
 
 /// Reads the policy from the files of a snapshot; fails unless they belong together.
 pub fn read_policy(files: &BTreeMap<String, Vec<u8>>) -> Result<(EncodedPolicy, TenantPolicy), SnapshotError> {
-    let SnapshotIndex { generation, digest, chunks, encoding: Encoding::Gzip } = read_index(files)?;
+    let (index, encoded) = read_encoded(files)?;
+    let policy = codec::decode(&encoded.bytes)?;
+    if policy.generation != index.generation {
+        return Err(SnapshotError::Generation { index: index.generation, policy: policy.generation });
+    }
+    Ok((encoded, policy))
+}
+
+/// Reads the policy from the files of a snapshot without decoding it; fails unless they belong together.
+pub fn read_encoded(files: &BTreeMap<String, Vec<u8>>) -> Result<(SnapshotIndex, EncodedPolicy), SnapshotError> {
+    let index = read_index(files)?;
+    let SnapshotIndex { generation: _, digest, chunks, encoding: Encoding::Gzip } = index.clone();
     let mut compressed = Vec::new();
     for name in chunks.into_iter().map(chunk_name) {
         compressed.extend_from_slice(files.get(&name).ok_or(SnapshotError::Missing(name))?);
@@ -161,9 +200,5 @@ pub fn read_policy(files: &BTreeMap<String, Vec<u8>>) -> Result<(EncodedPolicy, 
     if encoded.digest != digest.parse()? {
         return Err(SnapshotError::DigestMismatch);
     }
-    let policy = codec::decode(&encoded.bytes)?;
-    if policy.generation != generation {
-        return Err(SnapshotError::Generation { index: generation, policy: policy.generation });
-    }
-    Ok((encoded, policy))
+    Ok((index, encoded))
 }

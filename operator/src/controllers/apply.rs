@@ -1,8 +1,12 @@
 //! The apply step, the same for all kinds: objects are applied in order, what the owner no longer declares is deleted, and
 //! what someone else changed is reported.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
 use kube::Resource;
 use kube::core::object::HasStatus;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::error::ReconcileError;
@@ -13,12 +17,36 @@ use crate::kubernetes::apply::{Action, Rendered, apply};
 use crate::kubernetes::cache::{Key, Meta};
 use crate::kubernetes::deletion::{OwnerState, delete_owned};
 
+/// Number of objects that a replica remembers. At the limit it forgets all of them, and then does not report the next
+/// deletion of one.
+const MAX_REMEMBERED: usize = 500_000;
+
+/// The declarations that this replica has applied, by object. An object that is missing now was deleted, and is not one that
+/// only a new version of the operator declares.
+#[derive(Debug, Default)]
+pub(crate) struct Declared {
+    hasher: RandomState,
+    /// Digests, by hash of the object's name.
+    digests: Mutex<HashMap<u64, u64>>,
+}
+
+impl Declared {
+    /// Remembers a declaration. Returns whether the last one of this object was the same.
+    fn remember(&self, wanted: &Rendered) -> bool {
+        let digest = self.hasher.hash_one(wanted.digest());
+        let mut digests = self.digests.lock();
+        if digests.len() >= MAX_REMEMBERED {
+            digests.clear();
+        }
+        digests.insert(self.hasher.hash_one(key_of(wanted)), digest) == Some(digest)
+    }
+}
+
 /// Applies the objects of one owner, the object that is reconciled.
 pub(crate) struct Applier<'a, K> {
     ctx: &'a Context,
     owner: &'a K,
-    /// Whether the owner was ready as it is written now. Then everything was applied before, and a difference means that
-    /// someone else made it.
+    /// Whether the owner was ready as it is written now. Then everything was applied before.
     was_ready: bool,
     applied: Vec<Key>,
 }
@@ -37,7 +65,8 @@ where
     pub(crate) async fn apply(&mut self, wanted: &Rendered) -> Result<Value, ReconcileError> {
         let applied = apply(&self.ctx.client, wanted).await?;
         self.applied.push(key_of(wanted));
-        if self.was_ready && applied.action != Action::Nothing {
+        let was_declared = self.ctx.declared.remember(wanted) || applied.was_applied_last;
+        if self.was_ready && was_declared && applied.action != Action::Nothing {
             let note = format!("{wanted} was deleted or changed, and is restored");
             self.ctx.events.warning(self.owner, "PutBack", "Apply", note).await;
         }

@@ -35,6 +35,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
+pub(crate) use apply::Declared;
+
 use crate::context::Context;
 use crate::kubernetes::cache::{Cache, Change, Stored};
 use crate::retry::{Backoff, jittered};

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -12,9 +14,18 @@ use crate::context::Context;
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::cache::{Key, Meta, resource_of};
 use crate::kubernetes::deletion::{ProvenUnwanted, delete};
+use crate::retry::jittered;
 
-/// Pause between checks whether the pods have ended. Pods are not watched.
-pub(crate) const POD_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Pauses between checks whether the pods have ended, at first and at most. Pods are not watched.
+const CHECK_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Returns the pause before the teardown of an object continues. It grows with the time since the object was deleted: the
+/// pods of a lost node do not end before someone deletes the node, and thousands of objects may wait for that.
+pub(crate) fn pause(metadata: &ObjectMeta, now: Timestamp) -> Duration {
+    let deleted_at = metadata.deletion_timestamp.as_ref().map_or(now, |deleted_at| deleted_at.0);
+    let waited = Duration::try_from(now.duration_since(deleted_at)).unwrap_or_default();
+    jittered((waited / 8).clamp(CHECK_PAUSES.0, CHECK_PAUSES.1))
+}
 
 /// Scales every workload among the objects to zero. From then on a `StatefulSet` does not own its volume claims, so that
 /// they do not go with it. The UID keeps the patch from an object of a later owner of the same name.
@@ -64,4 +75,23 @@ pub(crate) async fn delete_secrets(
         delete(&ctx.client, proof, &resource, Some(namespace), &secret.name_any(), uid).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    #[test]
+    fn a_teardown_that_waits_for_long_is_continued_less_often() {
+        let deleted_at: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let object = ObjectMeta { deletion_timestamp: Some(Time(deleted_at)), ..ObjectMeta::default() };
+        let after = |seconds: u64| pause(&object, deleted_at + Duration::from_secs(seconds)).as_secs_f64();
+        assert!(after(0) <= 0.625 && after(4) <= 0.625);
+        assert!((5.6..9.4).contains(&after(60)));
+        assert!((22.5..=37.5).contains(&after(3600)));
+        // The clock of this replica is behind.
+        assert!(pause(&object, deleted_at - Duration::from_secs(9)) <= Duration::from_millis(625));
+    }
 }

@@ -45,6 +45,11 @@ impl Events {
         self.publish(&about.object_ref(&()), EventType::Warning, reason, action, note).await;
     }
 
+    /// Writes an Event about an object that may not exist any more, which a person has to look at.
+    pub(crate) async fn alarm(&self, about: &ObjectReference, reason: &str, action: &str, note: String) {
+        self.publish(about, EventType::Warning, reason, action, note).await;
+    }
+
     async fn publish(&self, about: &ObjectReference, type_: EventType, reason: &str, action: &str, mut note: String) {
         // The API accepts 1 kB.
         note.truncate(note.floor_char_boundary(1000));

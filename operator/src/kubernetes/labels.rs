@@ -22,6 +22,9 @@ pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
 /// Selector of every object that the operator made.
 pub(crate) const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=mcp-fleet";
 
+/// Annotation of a tenant: the UID that it had in the cluster that it was restored from.
+pub(crate) const RESTORED_FROM: &str = "mcp-fleet.dev/restored-from";
+
 /// Finalizer of objects that the operator tears down.
 pub(crate) const FINALIZER: &str = "mcp-fleet.dev/teardown";
 

@@ -41,7 +41,9 @@ impl<S: Store> Ledger<S> {
         for _ in 0..MAX_ATTEMPTS {
             if !writer.current {
                 fresh = true;
-                slot.set(writer, self.store.read(key).await?);
+                if !self.reread(key, slot, writer).await? {
+                    continue;
+                }
             }
             let owner = writer.owner.clone().ok_or(LedgerError::WrongTenant)?;
             let (mut book, version) = match slot.stored() {
@@ -108,6 +110,30 @@ impl<S: Store> Ledger<S> {
             return Ok(result);
         }
         Err(LedgerError::Contended)
+    }
+
+    /// Reads a book into memory. One that someone deleted is restored from memory: its budget would start again at zero.
+    /// Returns false if another writer was faster, and the book has to be read again.
+    pub(super) async fn reread(&self, key: &BookKey, slot: &Slot, writer: &mut Writer) -> Result<bool, StoreError> {
+        let found = self.store.read(key).await?;
+        let deleted = slot.stored().filter(|stored| found.is_none() && !stored.book.is_closed());
+        let Some(deleted) = deleted else {
+            slot.set(writer, found);
+            return Ok(true);
+        };
+        match self.store.write(key, &deleted.owner, &deleted.book, None).await {
+            Ok(version) => {
+                tracing::error!(
+                    tenant = deleted.owner.tenant,
+                    budget = deleted.owner.budget,
+                    "restored a ledger that someone deleted"
+                );
+                slot.set(writer, Some(StoredBook { version, ..(*deleted).clone() }));
+                Ok(true)
+            }
+            Err(StoreError::Conflict) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Changes a book when no caller waits for the result. A failure is only logged: the next pass tries again.

@@ -104,7 +104,7 @@ impl<S: Store> Ledger<S> {
     }
 
     /// Closes a book whose rows a leader has added to the book of all closed periods, if that leader did not get to it.
-    async fn finish_closing(&self, owner: &Owner, last: ClosedPeriod) -> Result<(), LedgerError> {
+    pub(super) async fn finish_closing(&self, owner: &Owner, last: ClosedPeriod) -> Result<(), LedgerError> {
         let key = BookKey { budget_uid: owner.budget_uid.clone(), start: last.start };
         let slot = self.slot(&key);
         let mut writer = slot.lock().await;

@@ -31,8 +31,7 @@ impl<S: Store> Ledger<S> {
                 break;
             }
         }
-        self.remove_missing(&found, started);
-        Ok(())
+        self.check_missing(&found, started).await
     }
 
     /// Returns whether this version of a book is in memory.
@@ -59,13 +58,19 @@ impl<S: Store> Ledger<S> {
         Ok(())
     }
 
-    /// Removes from memory the books that another leader has closed or removed.
-    fn remove_missing(&self, found: &HashSet<BookKey>, started: Instant) {
+    /// Removes from memory the books that another leader has closed, and restores those that someone deleted.
+    async fn check_missing(&self, found: &HashSet<BookKey>, started: Instant) -> Result<(), LedgerError> {
         let held: Vec<BookKey> = self.slots.read().keys().filter(|key| !found.contains(*key)).cloned().collect();
         for key in held {
-            self.remove_slot(&key, |slot, writer| {
-                slot.stored().is_some() && writer.synced_at.is_none_or(|synced_at| synced_at < started)
-            });
+            let slot = self.slot(&key);
+            let mut writer = slot.lock().await;
+            if slot.stored().is_some() && writer.synced_at.is_none_or(|synced_at| synced_at < started) {
+                self.reread(&key, &slot, &mut writer).await?;
+            }
+            drop(writer);
+            drop(slot);
+            self.remove_slot(&key, |slot, _| slot.stored().is_some_and(|stored| stored.book.is_closed()));
         }
+        Ok(())
     }
 }

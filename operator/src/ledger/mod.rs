@@ -2,7 +2,7 @@
 //!
 //! Start at [`book`], the account of one budget in one period; it and [`period`] are pure. [`record`] converts a book
 //! to and from an `MCPLedger`, and [`store`] reads and writes those. [`service`] holds the books in memory. The control
-//! server calls [`leases`], [`reports`] and [`forfeits`]; [`closing`] ends periods; status and metrics read [`view`].
+//! server calls [`leases`], [`reports`] and [`forfeits`]; [`closing`] ends periods; [`restore`] takes over books from a backup; status and metrics read [`view`].
 
 pub(crate) mod book;
 mod change;
@@ -14,6 +14,7 @@ mod load;
 pub(crate) mod period;
 pub(crate) mod record;
 mod reports;
+mod restore;
 mod service;
 mod slot;
 mod store;
@@ -31,6 +32,7 @@ use crate::retry::{jittered, until_success};
 
 pub(crate) use error::LedgerError;
 pub(crate) use leases::LeaseOutcome;
+pub(crate) use restore::Restored;
 pub(crate) use service::Ledger;
 pub(crate) use store::ApiStore;
 

@@ -79,6 +79,7 @@ pub(crate) fn to_record(owner: &Owner, book: &Book) -> MCPLedgerSpec {
             start: seconds(start),
             settled: tally(settled),
         }),
+        restored_from: book.restored_from.clone(),
     }
 }
 
@@ -134,6 +135,7 @@ pub(crate) fn from_record(record: &MCPLedgerSpec) -> Result<(Owner, Book), Recor
             start: start.0.as_second(),
             settled: amount(*settled),
         }),
+        restored_from: record.restored_from.clone(),
     };
     Ok((owner, book))
 }
@@ -189,6 +191,7 @@ mod tests {
         book.older_forfeits = Amount { micros: 3, calls: 2 };
         book.closed = Some(Amount { micros: 5, calls: 4 });
         book.last_closed = Some(ClosedPeriod { start: 1_794_873_600, settled: Amount { micros: 9, calls: 8 } });
+        book.restored_from = Some("b-0".into());
         let record = to_record(&owner, &book);
         let text = serde_json::to_string(&record).unwrap();
         let back = from_record(&serde_json::from_str(&text).unwrap()).unwrap();

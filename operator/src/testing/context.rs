@@ -56,10 +56,17 @@ impl TestContext {
             cache,
             leadership,
             metrics: Metrics::new().unwrap(),
+            declared: Arc::default(),
             client,
             config: Arc::new(config),
         };
         Self { ctx: Arc::new(ctx), api, writers, elected }
+    }
+
+    /// Returns the context of the next leader, which remembers nothing. API server and cache are the same.
+    pub(crate) fn restarted(self) -> Self {
+        let ctx = Context { declared: Arc::default(), ..(*self.ctx).clone() };
+        Self { ctx: Arc::new(ctx), ..self }
     }
 
     /// Puts a tenant into the cache, with both of its namespaces prepared.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::runtime::watcher::Event;
+use mcp_fleet_control::EncodedPolicy;
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::condition::ConditionReason;
 use serde::de::DeserializeOwned;
@@ -115,6 +116,18 @@ impl Fleet {
     pub(crate) fn disconnect(&mut self, pod: &str) {
         drop(self.gateways.remove(pod).unwrap());
         self.ctx.shared_state.update_tenant_state(TENANT_UID, |state| state.remove_gateway(pod));
+    }
+
+    /// Returns generation and bytes of the policy that gateways get.
+    pub(crate) fn published(&self) -> Option<(u64, EncodedPolicy)> {
+        let published = self.ctx.shared_state.policies.published(TENANT_UID)?;
+        Some((published.policy.generation, (*published.encoded).clone()))
+    }
+
+    /// Returns the generation that is confirmed to be current.
+    pub(crate) fn proved(&self) -> Option<u64> {
+        let state = self.ctx.shared_state.policies.subscribe(TENANT_UID).borrow().clone();
+        state.proof.map(|proof| proof.generation)
     }
 
     /// Lets a gateway refuse the newest policy.

@@ -3,6 +3,7 @@
 mod api;
 mod context;
 mod fleet;
+mod later;
 mod statuses;
 
 pub(crate) use api::{FakeApi, Write};

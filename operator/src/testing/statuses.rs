@@ -53,7 +53,7 @@ fn scope(number: usize, classes: &Value) -> Value {
 }
 
 /// Starts an operator with `4 * count` objects that its gateway enforces.
-async fn enforced(count: usize) -> Fleet {
+pub(super) async fn enforced(count: usize) -> Fleet {
     let fleet = start().await;
     apply(&fleet, count).await;
     fleet.settle().await;

@@ -29,15 +29,25 @@ pub(crate) async fn client() -> Client {
     mcp_fleet_operator::kubernetes::client::from_config(kube_config().await).unwrap()
 }
 
+/// Returns a new client of the second cluster, which is empty.
+pub(crate) async fn client_of_empty_cluster() -> Client {
+    let config = kube_config_in("MCP_FLEET_TEST_EMPTY_KUBECONFIG").await;
+    mcp_fleet_operator::kubernetes::client::from_config(config).unwrap()
+}
+
 /// Returns a client that decodes everything that the API server sends.
 pub(crate) async fn unfiltered_client() -> Client {
     Client::try_from(kube_config().await).unwrap()
 }
 
 async fn kube_config() -> kube::Config {
+    kube_config_in("MCP_FLEET_TEST_KUBECONFIG").await
+}
+
+async fn kube_config_in(variable: &str) -> kube::Config {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let path = std::env::var("MCP_FLEET_TEST_KUBECONFIG")
-        .expect("MCP_FLEET_TEST_KUBECONFIG must name a kubeconfig; `cargo xtask test api` sets it");
+    let path = std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} must name a kubeconfig; `cargo xtask test api` sets it"));
     let file = Kubeconfig::read_from(path).unwrap();
     kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap()
 }

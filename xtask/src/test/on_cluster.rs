@@ -12,18 +12,24 @@ use crate::tools::repository;
 
 /// Name of the cluster of [`api`].
 const API_CLUSTER: &str = "fleet-test-api";
+/// Name of the second cluster of [`api`], into which a fleet is restored.
+const EMPTY_CLUSTER: &str = "fleet-test-empty";
 /// Name of the cluster of [`end_to_end`].
 const E2E_CLUSTER: &str = "fleet-test";
 
 /// Environment variable in which test binaries expect the path of the kubeconfig.
 const KUBECONFIG: &str = "MCP_FLEET_TEST_KUBECONFIG";
+/// The same for the second cluster of [`api`].
+const EMPTY_KUBECONFIG: &str = "MCP_FLEET_TEST_EMPTY_KUBECONFIG";
 
 /// Tests the API and the controllers against a real etcd and API server.
 pub fn api() -> Result<()> {
     on_own_cluster(API_CLUSTER, true, |cluster| {
-        let mut tests = cargo(&["test", "--package", "mcp-fleet-crds", "--package", "mcp-fleet-operator"]);
-        tests.args(["--features", "mcp-fleet-crds/cluster-tests,mcp-fleet-operator/cluster-tests", "--test", "*"]);
-        show(tests.env(KUBECONFIG, cluster.kubeconfig()))
+        on_own_cluster(EMPTY_CLUSTER, true, |empty| {
+            let mut tests = cargo(&["test", "--package", "mcp-fleet-crds", "--package", "mcp-fleet-operator"]);
+            tests.args(["--features", "mcp-fleet-crds/cluster-tests,mcp-fleet-operator/cluster-tests", "--test", "*"]);
+            show(tests.env(KUBECONFIG, cluster.kubeconfig()).env(EMPTY_KUBECONFIG, empty.kubeconfig()))
+        })
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use mcp_fleet_control::snapshot::{self, CHUNK_SLOTS, INDEX_FILE, MAX_CHUNK_BYTES, chunk_name};
+use mcp_fleet_control::snapshot::{self, CHUNK_SLOTS, INDEX_FILE, MAX_CHUNK_BYTES, SnapshotError, chunk_name};
 
 use super::intake::{Intake, chain};
 
@@ -58,6 +58,9 @@ fn install(files: &BTreeMap<String, Vec<u8>>, intake: &Intake) {
     match snapshot::read_index(files) {
         Ok(index) => intake.raise_floor(index.generation),
         Err(error) => {
+            if let SnapshotError::LaterIndex { generation, .. } = error {
+                intake.raise_floor(generation);
+            }
             tracing::warn!(error = chain(&error), "failed to read the index of the mounted policy");
             return;
         }

@@ -22,7 +22,7 @@ use super::identity::{ObjectId, Owner};
 use super::outcome::Outcome;
 use super::{Controller, affected_by_policy, requeue_after};
 use crate::context::Context;
-use crate::credentials::revocation;
+use crate::credentials::revocation::{self, Revoked};
 use crate::kubernetes::cache::{Cache, Change, in_namespace, references, with_uid};
 use crate::kubernetes::labels;
 use crate::shared_state::StateChange;
@@ -125,7 +125,9 @@ pub(super) async fn revoke(object: &MCPPrincipal, ctx: &Context) -> Result<Optio
         && let Some(Owner { id: tenant, .. }) = Owner::of_namespace(&ctx.cache, namespace)?
     {
         let exists = |uid: &str| ctx.cache.has_principal(uid);
-        if ctx.revocations.raise((&tenant.name, &tenant.uid), &uid, until, exists).await? {
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        let principal = Revoked { uid: &uid, name, until };
+        if ctx.revocations.raise((&tenant.name, &tenant.uid), principal, exists).await? {
             ctx.shared_state.request_compilation(&tenant.uid);
             let note = format!("tokens issued until {} are refused for good", requested.unwrap_or_default());
             ctx.events.normal(object, "Revoked", "Revoke", note).await;

@@ -11,7 +11,7 @@ use crate::controllers::error::ReconcileError;
 use crate::controllers::finalizer::Teardown;
 use crate::controllers::identity::ObjectId;
 use crate::controllers::outcome::Outcome;
-use crate::controllers::teardown::{POD_CHECK_INTERVAL, delete_secrets, has_pods, scale_to_zero};
+use crate::controllers::teardown::{delete_secrets, has_pods, pause, scale_to_zero};
 use crate::kubernetes::cache::{Cache, Key, Meta};
 use crate::kubernetes::deletion::{OwnerState, ProvenUnwanted, delete_owned};
 use crate::kubernetes::labels;
@@ -27,12 +27,12 @@ pub(super) async fn tear_down(object: &MCPServer, ctx: &Context) -> Result<Teard
     scale_to_zero(ctx, &owned).await?;
     if has_pods(ctx, &runtime, &format!("{}={uid}", labels::SERVER_UID)).await? {
         status::write(ctx, object, &Outcome::Deleting("waiting for the pods to end")).await?;
-        return Ok(Teardown::Unfinished(POD_CHECK_INTERVAL));
+        return Ok(Teardown::Unfinished(pause(&object.metadata, Timestamp::now())));
     }
     let state = OwnerState::read::<MCPServer>(&ctx.client, object.metadata.namespace.as_deref(), &name, &uid).await?;
     let Some(proof) = state.torn_down(object.metadata.generation) else {
         tracing::info!("the cache lags behind, so nothing is deleted yet");
-        return Ok(Teardown::Unfinished(POD_CHECK_INTERVAL));
+        return Ok(Teardown::Unfinished(pause(&object.metadata, Timestamp::now())));
     };
     // The last spec of a server that is gone is unknown, so its workspace stays.
     let discards = object.spec.workspace.as_ref().is_some_and(|it| it.retain == WorkspaceRetention::Delete)

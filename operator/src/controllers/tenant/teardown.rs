@@ -2,6 +2,7 @@
 //! secrets go, then the runtime namespace with its network policies, and at last the tenant's own namespace, if it is to
 //! be deleted at all.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::ApiResource;
@@ -17,7 +18,7 @@ use crate::controllers::error::ReconcileError;
 use crate::controllers::finalizer::Teardown;
 use crate::controllers::manifests::settings::Settings;
 use crate::controllers::outcome::Outcome;
-use crate::controllers::teardown::{POD_CHECK_INTERVAL, delete_secrets, has_pods, scale_to_zero};
+use crate::controllers::teardown::{delete_secrets, has_pods, pause, scale_to_zero};
 use crate::kubernetes::apply::{ApplyError, apply};
 use crate::kubernetes::cache::OPERATOR_BINDING;
 use crate::kubernetes::deletion::{OwnerState, ProvenUnwanted, delete, delete_owned};
@@ -38,12 +39,12 @@ pub(super) async fn tear_down(object: &MCPTenant, ctx: &Context) -> Result<Teard
     };
     if runtime_namespace.is_some() && !stop_pods(ctx, &tenant).await? {
         status::write(ctx, object, &Outcome::Deleting("waiting for the pods to end")).await?;
-        return Ok(Teardown::Unfinished(POD_CHECK_INTERVAL));
+        return Ok(Teardown::Unfinished(pause(&object.metadata, Timestamp::now())));
     }
     let state = OwnerState::read::<MCPTenant>(&ctx.client, None, &tenant.id.name, uid).await?;
     let Some(proof) = state.torn_down(object.metadata.generation) else {
         tracing::info!("the cache lags behind, so nothing is deleted yet");
-        return Ok(Teardown::Unfinished(POD_CHECK_INTERVAL));
+        return Ok(Teardown::Unfinished(pause(&object.metadata, Timestamp::now())));
     };
     if runtime_namespace.is_some() {
         delete_secrets(ctx, &proof, &tenant.runtime_namespace, labels::TENANT_UID).await?;

@@ -1,5 +1,7 @@
 //! Examples that the tests of the steps share, and reconciles against a fake API server.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mcp_fleet_crds::MCPTenantStatus;
@@ -9,6 +11,7 @@ use serde_json::json;
 use super::dereference::{Found, Inputs};
 use super::validate::Tenant;
 use super::*;
+use crate::controllers::finalizer::Teardown;
 use crate::controllers::identity::ObjectId;
 use crate::kubernetes::labels::{FINALIZER, Labels};
 use crate::testing::TestContext;
@@ -45,6 +48,7 @@ const TENANT: &str = "/apis/mcp-fleet.dev/v1alpha1/mcptenants/acme";
 const SERVER: &str = "/apis/mcp-fleet.dev/v1alpha1/namespaces/acme/mcpservers/files";
 const RUNTIME_NAMESPACE: &str = "/api/v1/namespaces/acme-mcp";
 const DENY: &str = "/apis/networking.k8s.io/v1/namespaces/acme-mcp/networkpolicies/default-deny";
+const LIMITS: &str = "/api/v1/namespaces/acme-mcp/limitranges/mcp-fleet";
 
 /// A tenant that holds the finalizer.
 fn finalized() -> MCPTenant {
@@ -123,6 +127,34 @@ async fn an_object_that_someone_deleted_is_restored_and_reported() {
 }
 
 #[tokio::test]
+async fn an_object_that_someone_changed_is_restored_and_reported_also_by_a_new_leader() {
+    let (test, tenant) = ready().await;
+    let test = test.restarted();
+    let mut deny = test.api.get(DENY).unwrap();
+    deny["spec"]["podSelector"] = json!({"matchLabels": {"app": "none"}});
+    test.api.insert(DENY, deny);
+    assert!(test.reconcile::<Tenants>(&tenant).await.contains(&"PATCH networkpolicies/default-deny".into()));
+    assert_eq!(test.api.take_events(), ["PutBack"]);
+}
+
+/// A new version of the operator renders objects in another way, or renders more of them.
+#[tokio::test]
+async fn what_an_upgrade_of_the_operator_renders_is_applied_but_not_reported_as_tampering() {
+    let (test, tenant) = ready().await;
+    let test = test.restarted();
+    // An earlier version applied other limits, and no default-deny policy.
+    let mut limits = test.api.get(LIMITS).unwrap();
+    limits["spec"]["limits"][0]["default"]["cpu"] = json!("2");
+    limits["metadata"]["annotations"]["mcp-fleet.dev/applied"] = json!("another digest");
+    test.api.insert(LIMITS, limits);
+    test.api.remove(DENY);
+    let writes = test.reconcile::<Tenants>(&tenant).await;
+    assert!(writes.contains(&"PATCH limitranges/mcp-fleet".into()), "{writes:?}");
+    assert!(writes.contains(&"PATCH networkpolicies/default-deny".into()), "{writes:?}");
+    assert_eq!(test.api.take_events(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn an_edit_of_the_spec_is_applied_but_not_reported_as_tampering() {
     let (test, mut tenant) = ready().await;
     tenant.metadata.generation = Some(2);
@@ -148,6 +180,26 @@ async fn a_deleted_tenant_waits_for_its_pods_and_then_releases_the_finalizer() {
     let position = |write: &str| writes.iter().position(|found| found == write).unwrap_or_else(|| panic!("{writes:?}"));
     assert!(position("DELETE secrets/gateway-tls") < position("DELETE namespaces/acme-mcp"));
     assert_eq!(position("PATCH mcptenants/acme"), writes.len() - 1, "{writes:?}");
+}
+
+/// The pods of a lost node stay until someone deletes the node.
+#[tokio::test]
+async fn a_tenant_whose_pods_do_not_end_is_looked_after_less_and_less_often() {
+    let (mut test, mut tenant) = ready().await;
+    test.add_tenant(&tenant);
+    test.api.insert("/api/v1/namespaces/acme-mcp/pods/gateway-1", json!({"metadata": {"name": "gateway-1"}}));
+    let mut pauses = Vec::new();
+    for minutes in [0, 1, 60] {
+        tenant.metadata.deletion_timestamp = Some(Time(Timestamp::now() - Duration::from_mins(minutes)));
+        match super::teardown::tear_down(&tenant, &test.ctx).await.unwrap() {
+            Teardown::Unfinished(pause) => pauses.push(pause),
+            Teardown::Done => panic!("the pod has not ended"),
+        }
+    }
+    assert!(pauses[0] < Duration::from_secs(1), "{pauses:?}");
+    assert!(pauses[1] > Duration::from_secs(4) && pauses[2] > Duration::from_secs(20), "{pauses:?}");
+    let deleted = test.api.take_writes().iter().any(|write| write.method == http::Method::DELETE);
+    assert!(!deleted, "something was deleted under running pods");
 }
 
 /// Labels of the objects of a server.

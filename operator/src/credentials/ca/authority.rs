@@ -1,5 +1,6 @@
 //! The authority's key, and the certificates that it signs. No I/O; the current time is an argument.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,6 +8,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, SanType,
 };
+use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// How long the authority's own certificate is valid. This is long, because the authority is not rotated yet.
@@ -30,9 +32,11 @@ pub enum CaError {
 }
 
 /// The certificate authority.
-#[derive(Debug)]
 pub(crate) struct Authority {
     certificate_pem: String,
+    key_pem: String,
+    /// SHA-256 of the certificate, in hex.
+    fingerprint: String,
     issuer: Issuer<'static, KeyPair>,
     key_id: Vec<u8>,
     not_after: i64,
@@ -66,6 +70,12 @@ impl std::fmt::Debug for Leaf {
     }
 }
 
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("fingerprint", &self.fingerprint).finish_non_exhaustive()
+    }
+}
+
 impl Authority {
     /// Generates an authority. Returns its certificate and key, both PEM.
     pub(crate) fn generate(now: Timestamp) -> Result<(String, String), CaError> {
@@ -92,12 +102,29 @@ impl Authority {
         let key_id = super::key_id::subject_key_id(&parsed).ok_or(CaError::Read("it has no key id"))?;
         let not_after = parsed.validity().not_after.timestamp();
         let issuer = Issuer::from_ca_cert_pem(certificate_pem, key)?;
-        Ok(Self { certificate_pem: certificate_pem.to_owned(), issuer, key_id, not_after })
+        let fingerprint = Sha256::digest(&pem.contents).iter().fold(String::with_capacity(64), |mut hex, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        });
+        let (certificate_pem, key_pem) = (certificate_pem.to_owned(), key_pem.to_owned());
+        Ok(Self { certificate_pem, key_pem, fingerprint, issuer, key_id, not_after })
     }
 
     /// Returns the certificate that clients trust, PEM.
     pub(crate) fn certificate_pem(&self) -> &str {
         &self.certificate_pem
+    }
+
+    /// Returns the authority's key, PEM (PKCS #8).
+    pub(super) fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+
+    /// Returns the SHA-256 of the authority's certificate, in hex, as `openssl x509 -fingerprint -sha256` prints it, but in
+    /// lower case and without colons.
+    pub(crate) fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
     }
 
     /// Returns the key identifier, which leaf certificates contain as their issuer's.

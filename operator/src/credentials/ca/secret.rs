@@ -9,12 +9,10 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 
+use super::CA_NAME;
 use super::authority::{Authority, CaError, LeafRequest};
 use super::leaf::{RenewalReason, leaf_renewal_reason};
 use crate::kubernetes::FIELD_MANAGER;
-
-/// Name of the authority's Secret, in the operator's namespace.
-pub(super) const CA_SECRET: &str = "mcp-fleet-ca";
 
 /// Why a Secret with a certificate could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -46,46 +44,31 @@ pub(crate) enum SecretError {
     Certificate(#[from] CaError),
 }
 
-/// Loads the authority, or creates it if it does not exist. If two replicas create it at the same time, one succeeds
-/// and both use its key.
-pub(crate) async fn load_or_create(client: &Client, namespace: &str, now: Timestamp) -> Result<Authority, SecretError> {
-    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let failed = |source| SecretError::Api { name: CA_SECRET.into(), source };
-    if let Some(found) = api.get_opt(CA_SECRET).await.map_err(failed)? {
-        return read_authority(&found);
-    }
-    let (certificate, key) = Authority::generate(now)?;
-    let secret = Secret {
+/// Returns the Secret of an authority.
+pub(super) fn authority_secret(namespace: &str, authority: &Authority) -> Secret {
+    let (certificate, key) = (authority.certificate_pem().as_bytes().to_vec(), authority.key_pem().as_bytes().to_vec());
+    Secret {
         metadata: ObjectMeta {
-            name: Some(CA_SECRET.into()),
+            name: Some(CA_NAME.into()),
             namespace: Some(namespace.into()),
             labels: Some(crate::kubernetes::labels::common("operator")),
             ..ObjectMeta::default()
         },
         type_: Some("kubernetes.io/tls".into()),
-        data: Some(data([("tls.crt", certificate.into_bytes()), ("tls.key", key.into_bytes())])),
+        data: Some(data([("tls.crt", certificate), ("tls.key", key)])),
         ..Secret::default()
-    };
-    match api.create(&post(), &secret).await {
-        Ok(created) => {
-            tracing::info!(secret = CA_SECRET, "created the certificate authority");
-            read_authority(&created)
-        }
-        Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            read_authority(&api.get(CA_SECRET).await.map_err(failed)?)
-        }
-        Err(error) => Err(failed(error)),
     }
 }
 
-fn read_authority(secret: &Secret) -> Result<Authority, SecretError> {
+/// Parses the authority in its Secret.
+pub(super) fn read_authority(secret: &Secret) -> Result<Authority, SecretError> {
     let text = |key: &str| {
         secret
             .data
             .as_ref()
             .and_then(|data| data.get(key))
             .and_then(|value| std::str::from_utf8(&value.0).ok())
-            .ok_or(SecretError::Unusable { name: CA_SECRET.into(), reason: "it lacks tls.crt or tls.key; restore it" })
+            .ok_or(SecretError::Unusable { name: CA_NAME.into(), reason: "it lacks tls.crt or tls.key; restore it" })
     };
     Ok(Authority::from_pem(text("tls.crt")?, text("tls.key")?)?)
 }
@@ -178,7 +161,8 @@ fn render(
     })
 }
 
-fn post() -> PostParams {
+/// Returns the parameters with which the operator creates and replaces objects.
+pub(super) fn post() -> PostParams {
     PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() }
 }
 

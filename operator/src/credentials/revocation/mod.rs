@@ -5,7 +5,7 @@
 
 mod store;
 
-pub(crate) use store::{RevocationError, Revocations};
+pub(crate) use store::{RevocationError, Revocations, Revoked};
 
 use jiff::Timestamp;
 

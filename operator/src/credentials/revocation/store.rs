@@ -22,17 +22,33 @@ pub(crate) struct RevocationError {
     source: kube::Error,
 }
 
+/// What follows the UID of a principal in the key of its name.
+const NAME: &str = ".name";
+
 /// All revocations, in Unix seconds by UID of the principal.
+///
+/// The name of the principal is stored too, because its UID says nothing in a cluster into which the tenant is restored.
 #[derive(Clone, Debug)]
 pub(crate) struct Revocations {
     api: Api<ConfigMap>,
     cache: Arc<RwLock<HashMap<String, i64>>>,
+    /// Revocations as they were loaded, by name of the principal, by name and UID of the tenant.
+    by_name: Arc<RwLock<HashMap<(String, String), BTreeMap<String, i64>>>>,
+}
+
+/// A principal whose tokens are revoked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Revoked<'a> {
+    pub uid: &'a str,
+    pub name: &'a str,
+    /// Tokens with `iat` at or before this second are refused.
+    pub until: i64,
 }
 
 impl Revocations {
     /// Creates a store in `namespace`, the operator's namespace.
     pub(crate) fn new(client: Client, namespace: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), cache: Arc::default() }
+        Self { api: Api::namespaced(client, namespace), cache: Arc::default(), by_name: Arc::default() }
     }
 
     /// Loads all revocations. A new leader must do so before it compiles a policy.
@@ -47,7 +63,13 @@ impl Revocations {
         for (uid, until) in found.iter().flat_map(entries) {
             raise(&mut cache, &uid, until);
         }
+        *self.by_name.write() = found.iter().filter_map(|map| Some((tenant_of(map)?, named(map)))).collect();
         Ok(())
+    }
+
+    /// Returns the revocations that were loaded for a tenant with this name and UID, by name of the principal.
+    pub(crate) fn of_tenant(&self, name: &str, uid: &str) -> BTreeMap<String, i64> {
+        self.by_name.read().get(&(name.to_owned(), uid.to_owned())).cloned().unwrap_or_default()
     }
 
     /// Returns the revocation of a principal: its tokens with `iat` at or before this second are refused.
@@ -62,30 +84,29 @@ impl Revocations {
     pub(crate) async fn raise(
         &self,
         tenant: (&str, &str),
-        principal_uid: &str,
-        until: i64,
+        principal: Revoked<'_>,
         exists: impl Fn(&str) -> bool,
     ) -> Result<bool, RevocationError> {
-        if self.get(principal_uid).is_some_and(|known| known >= until) {
+        let Revoked { uid, until, .. } = principal;
+        if self.get(uid).is_some_and(|known| known >= until) {
             return Ok(false);
         }
         loop {
-            match self.write(tenant, principal_uid, until, &exists).await {
+            match self.write(tenant, principal, &exists).await {
                 Ok(()) => break,
                 // Another writer was faster, so read again. In each round, at least one writer succeeds.
                 Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {}
                 Err(source) => return Err(RevocationError { tenant: tenant.0.to_owned(), source }),
             }
         }
-        raise(&mut self.cache.write(), principal_uid, until);
+        raise(&mut self.cache.write(), uid, until);
         Ok(true)
     }
 
     async fn write(
         &self,
         (tenant, tenant_uid): (&str, &str),
-        principal: &str,
-        until: i64,
+        principal: Revoked<'_>,
         exists: &impl Fn(&str) -> bool,
     ) -> Result<(), kube::Error> {
         let name = config_map_name(tenant_uid);
@@ -97,18 +118,18 @@ impl Revocations {
                     labels: Some(labels::of_tenant(COMPONENT, tenant, tenant_uid)),
                     ..ObjectMeta::default()
                 },
-                data: Some(BTreeMap::from([(principal.to_owned(), until.to_string())])),
+                data: Some(principal.entries().into()),
                 ..ConfigMap::default()
             };
             return self.api.create(&params, &new).await.map(|_| ());
         };
         let data = found.data.get_or_insert_default();
-        let before = data.get(principal).and_then(|text| text.parse::<i64>().ok());
-        if before.is_some_and(|before| before >= until) {
+        let before = data.get(principal.uid).and_then(|text| text.parse::<i64>().ok());
+        if before.is_some_and(|before| before >= principal.until) {
             return Ok(());
         }
-        data.retain(|uid, _| exists(uid));
-        data.insert(principal.to_owned(), until.to_string());
+        data.retain(|key, _| exists(key.strip_suffix(NAME).unwrap_or(key)));
+        data.extend(principal.entries());
         self.api.replace(&name, &params, &found).await.map(|_| ())
     }
 
@@ -131,6 +152,30 @@ fn entries(map: &ConfigMap) -> impl Iterator<Item = (String, i64)> + '_ {
     map.data.iter().flatten().filter_map(|(uid, until)| Some((uid.clone(), until.parse().ok()?)))
 }
 
+impl Revoked<'_> {
+    fn entries(&self) -> [(String, String); 2] {
+        [(self.uid.to_owned(), self.until.to_string()), (format!("{}{NAME}", self.uid), self.name.to_owned())]
+    }
+}
+
+/// Returns name and UID of the tenant of a `ConfigMap`.
+fn tenant_of(map: &ConfigMap) -> Option<(String, String)> {
+    let label = |key| map.metadata.labels.as_ref()?.get(key).cloned();
+    Some((label(labels::TENANT)?, label(labels::TENANT_UID)?))
+}
+
+/// Returns the revocations in a `ConfigMap` by name of the principal, of several with one name the latest.
+fn named(map: &ConfigMap) -> BTreeMap<String, i64> {
+    let mut named = BTreeMap::new();
+    for (uid, until) in entries(map) {
+        if let Some(name) = map.data.as_ref().and_then(|data| data.get(&format!("{uid}{NAME}"))) {
+            let latest = named.entry(name.clone()).or_insert(until);
+            *latest = until.max(*latest);
+        }
+    }
+    named
+}
+
 /// Moves a revocation in the cache to a later time.
 fn raise(cache: &mut HashMap<String, i64>, uid: &str, until: i64) {
     let revocation = cache.entry(uid.to_owned()).or_insert(until);
@@ -149,6 +194,18 @@ mod tests {
         assert_eq!(cache["p-1"], 100);
         raise(&mut cache, "p-1", 150);
         assert_eq!(cache["p-1"], 150);
+    }
+
+    #[test]
+    fn revocations_are_found_by_name() {
+        let [one, two] = [("p-1", 7), ("p-2", 9)].map(|(uid, until)| Revoked { uid, name: "coder", until }.entries());
+        let mut data: BTreeMap<String, String> = one.into_iter().chain(two).collect();
+        // An earlier version stored no names.
+        data.insert("p-3".into(), "11".into());
+        let map = ConfigMap { data: Some(data), ..ConfigMap::default() };
+        assert_eq!(named(&map), [("coder".to_owned(), 9)].into());
+        let uids: Vec<_> = entries(&map).collect();
+        assert_eq!(uids, [("p-1".to_owned(), 7), ("p-2".to_owned(), 9), ("p-3".to_owned(), 11)]);
     }
 
     #[test]

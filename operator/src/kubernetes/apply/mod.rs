@@ -49,6 +49,9 @@ pub(crate) struct Applied {
     pub live: Value,
     /// What had to be done.
     pub action: Action,
+    /// Whether the same declaration was the last one that an operator applied. Then a difference is someone else's doing,
+    /// and not that of a new version of the operator, which declares the object in another way.
+    pub was_applied_last: bool,
 }
 
 /// Applies one object, if the live one differs.
@@ -63,8 +66,10 @@ pub(crate) async fn apply(client: &Client, wanted: &Rendered) -> Result<Applied,
         return Err(ApplyError::NotOurs { object: wanted.to_string() });
     }
     let action = decide(wanted, live.as_ref());
+    let was_applied_last =
+        live.as_ref().is_some_and(|live| live["metadata"]["annotations"][APPLIED] == Value::String(wanted.digest()));
     let written = match (action, live) {
-        (Action::Nothing, Some(live)) => return Ok(Applied { live, action }),
+        (Action::Nothing, Some(live)) => return Ok(Applied { live, action, was_applied_last }),
         (Action::Replace, Some(live)) => {
             tracing::info!(object = %wanted, "restoring an object that someone else changed");
             let object: DynamicObject = serde_json::from_value(wanted.replacing(&live))?;
@@ -77,7 +82,7 @@ pub(crate) async fn apply(client: &Client, wanted: &Rendered) -> Result<Applied,
             api.patch(&wanted.name, &params, &Patch::Apply(wanted.digested())).await.map_err(failed("apply"))?
         }
     };
-    Ok(Applied { live: serde_json::to_value(written)?, action })
+    Ok(Applied { live: serde_json::to_value(written)?, action, was_applied_last })
 }
 
 fn api(client: &Client, wanted: &Rendered) -> Api<DynamicObject> {

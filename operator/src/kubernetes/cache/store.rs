@@ -15,7 +15,7 @@ use tokio::sync::broadcast;
 use super::Change;
 use super::guard::{Guarded, GuardedKind};
 use super::objects::Objects;
-use crate::kubernetes::labels::Labels;
+use crate::kubernetes::labels::{Labels, RESTORED_FROM};
 
 /// What a change says about an object.
 #[derive(Clone, Debug)]
@@ -60,10 +60,18 @@ where
     (objects, announce(stream, changes.clone(), change).boxed())
 }
 
+/// Length of a UID, and some more.
+const MAX_UID: usize = 64;
+
 /// Removes what the operator never reads, and what users can fill with 256 KiB an object. A status that is written with
 /// the stripped object does not remove it: on a status update the API server ignores most metadata.
 fn strip(metadata: &mut ObjectMeta) {
-    (metadata.managed_fields, metadata.annotations) = (None, None);
+    metadata.managed_fields = None;
+    let is_read = |key: &String, value: &mut String| key == RESTORED_FROM && value.len() <= MAX_UID;
+    metadata.annotations = metadata.annotations.take().and_then(|mut annotations| {
+        annotations.retain(is_read);
+        (!annotations.is_empty()).then_some(annotations)
+    });
 }
 
 /// Follows a reflector and announces each change after the store has it. After a full list these are all objects in it,
@@ -149,9 +157,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_holds_no_annotations_and_no_field_managers() {
+    fn a_store_holds_no_field_managers_and_only_annotations_that_are_read() {
         let mut service: Service = serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "files", "annotations": {"note": "long"}, "managedFields": [{"manager": "kubectl"}],
+            "metadata": {"name": "files", "annotations": {"note": "long", RESTORED_FROM: "u-1"}, "managedFields": [{"manager": "kubectl"}],
                 "labels": {"team": "acme"}, "finalizers": ["mcp-fleet.dev/teardown"]},
             "spec": {"clusterIP": "10.96.0.9"},
         }))
@@ -160,7 +168,8 @@ mod tests {
         let left = serde_json::to_value(&service).unwrap();
         assert_eq!(
             left["metadata"],
-            serde_json::json!({"name": "files", "labels": {"team": "acme"}, "finalizers": ["mcp-fleet.dev/teardown"]})
+            serde_json::json!({"name": "files", "labels": {"team": "acme"}, "finalizers": ["mcp-fleet.dev/teardown"],
+                "annotations": {RESTORED_FROM: "u-1"}})
         );
         assert_eq!(left["spec"]["clusterIP"], "10.96.0.9");
     }

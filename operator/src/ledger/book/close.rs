@@ -51,6 +51,20 @@ impl Book {
         ClosedPeriod { start: self.span.start, settled: self.settled() }
     }
 
+    /// Adds a book for the same period that belonged to the same budget in another cluster. Nobody can report on its leases
+    /// any more.
+    pub(crate) fn absorb(&mut self, other: &Self) {
+        for Row { principal, server, tool, amount } in &other.rows {
+            let row = self.row_of(principal, server, tool).unwrap_or_else(|| self.shared_row());
+            self.rows[row].amount = self.rows[row].amount.saturating_add(*amount);
+        }
+        if let Some(closed) = other.closed {
+            self.closed = Some(self.closed.unwrap_or_default().saturating_add(closed));
+        }
+        self.older_forfeits = self.older_forfeits.saturating_add(other.forfeited()).saturating_add(other.leased());
+        self.span.end = self.span.end.max(other.span.end);
+    }
+
     /// Adds the rows of a period to this book, the book of all closed periods.
     ///
     /// If there are too many rows, those that were not used for the longest time are added to the shared row. The rows of

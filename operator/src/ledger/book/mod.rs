@@ -202,6 +202,8 @@ pub(crate) struct Book {
     pub closed: Option<Amount>,
     /// In the book of all closed periods: the period that was added last.
     pub last_closed: Option<ClosedPeriod>,
+    /// UID of the budget in the cluster that the fleet was restored from. Its book for the same period is part of this one.
+    pub restored_from: Option<String>,
 }
 
 impl Book {
@@ -216,6 +218,7 @@ impl Book {
             older_forfeits: Amount { micros: 0, calls: 0 },
             closed: None,
             last_closed: None,
+            restored_from: None,
         }
     }
 

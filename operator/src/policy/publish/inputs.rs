@@ -11,6 +11,7 @@ use kube::ResourceExt;
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_policy::model::VerificationKey;
 
+use super::restore::restored_from;
 use crate::config::gateway_origin;
 use crate::context::Context;
 use crate::kubernetes::cache::{Entry, GuardedKind, Objects, Unreadable};
@@ -120,6 +121,7 @@ pub(super) fn fingerprint(inputs: &TenantInputs) -> u64 {
     hash_objects(scopes, &mut hasher);
     hash_objects(principals, &mut hasher);
     hash_objects(budgets, &mut hasher);
+    restored_from(&inputs.tenant).hash(&mut hasher);
     inputs.upstreams.hash(&mut hasher);
     inputs.revocations.hash(&mut hasher);
     inputs.keys.iter().for_each(|key| (&key.kid, &key.point).hash(&mut hasher));

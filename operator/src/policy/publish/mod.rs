@@ -5,6 +5,8 @@
 mod entries;
 mod freshness;
 mod inputs;
+mod later;
+mod restore;
 mod snapshot;
 mod worker;
 

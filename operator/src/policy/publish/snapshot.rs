@@ -9,11 +9,12 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
-use mcp_fleet_control::EncodedPolicy;
 use mcp_fleet_control::snapshot::{
     self, CHUNK_SLOTS, INDEX_FILE, SnapshotError, SnapshotIndex, chunk_name, secret_name,
 };
+use mcp_fleet_control::{DecodeError, EncodedPolicy, restrict};
 
+use super::later::LaterPolicy;
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::labels::Labels;
 use crate::kubernetes::timeout::with_timeout;
@@ -25,6 +26,8 @@ pub(super) const COMPONENT: &str = "gateway-policy";
 const FIRST_SECRET: &str = "gateway-policy";
 /// Key of the scopes' UIDs in the first Secret. The policy itself only contains the names of scopes.
 const SCOPES_FILE: &str = "scopes.json";
+/// Beginning of the keys of chunks.
+const CHUNK_PREFIX: &str = "chunk-";
 
 /// Why a snapshot could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -53,12 +56,30 @@ pub(super) enum PublishError {
         "failed to read the published policy, which is therefore not replaced; repair or delete the Secrets gateway-policy* in the runtime namespace"
     )]
     Unreadable(#[source] SnapshotError),
+    /// The index of the published snapshot has the form of a later version.
+    #[error(
+        "a later version of the operator published the policy in a form that this version does not know; it stays in force, but is not confirmed any more. Update the operator, or delete the Secrets gateway-policy* in the runtime namespace"
+    )]
+    LaterIndex(#[source] SnapshotError),
+    /// The records of the tenant that this one was restored from could not be taken over.
+    #[error("failed to take over the ledgers and revocations of the tenant in the backup, so no policy is published")]
+    Restore(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The policy is too large for a snapshot.
     #[error(transparent)]
     TooLarge(SnapshotError),
     /// A gateway would refuse the policy.
     #[error("failed to check that a gateway can enforce the policy")]
     Unenforceable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What the Secrets of a snapshot hold.
+pub(super) enum Found {
+    /// Nothing.
+    Nothing,
+    /// A policy.
+    Policy(Previous),
+    /// A policy of a later version.
+    Later(LaterPolicy),
 }
 
 /// The Secrets of one tenant's snapshot.
@@ -78,7 +99,8 @@ impl SnapshotSecrets {
         client: Client,
         namespace: &str,
         labels: Labels,
-    ) -> Result<(Self, Result<Option<Previous>, SnapshotError>), PublishError> {
+        tenant_uid: &str,
+    ) -> Result<(Self, Result<Found, SnapshotError>), PublishError> {
         let api: Api<Secret> = Api::namespaced(client, namespace);
         // Before anything else is read, so that any later write of another leader causes a conflict.
         let mut versions = versions(&api).await?;
@@ -102,14 +124,28 @@ impl SnapshotSecrets {
         }
         let snapshots = Self { api, labels, versions, published };
         if !files.contains_key(INDEX_FILE) {
-            return Ok((snapshots, Ok(None)));
+            return Ok((snapshots, Ok(Found::Nothing)));
         }
-        let previous = snapshot::read_policy(&files).map(|(_, policy)| {
-            // Without the UIDs, no scope inherits a previous grant, which is the safe side.
-            let scopes = files.get(SCOPES_FILE).and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
-            Some(Previous { policy, scopes })
-        });
-        Ok((snapshots, previous))
+        let found = match snapshot::read_policy(&files) {
+            Ok((_, policy)) => {
+                // Without the UIDs, no scope inherits a previous grant, which is the safe side.
+                let scopes = files.get(SCOPES_FILE).and_then(|text| serde_json::from_slice(text).ok());
+                Ok(Found::Policy(Previous { policy, scopes: scopes.unwrap_or_default() }))
+            }
+            // The digest is right, so the policy is as it was written.
+            Err(SnapshotError::Policy(DecodeError::Convert(_) | DecodeError::NotUnderstood)) => {
+                snapshot::read_encoded(&files).map(|(index, encoded)| {
+                    if restrict::tenant_uid(&encoded.bytes).is_ok_and(|uid| uid == tenant_uid) {
+                        files.retain(|name, _| name != INDEX_FILE && !name.starts_with(CHUNK_PREFIX));
+                        Found::Later(LaterPolicy { generation: index.generation, encoded, others: files })
+                    } else {
+                        Found::Nothing
+                    }
+                })
+            }
+            Err(error) => Err(error),
+        };
+        Ok((snapshots, found))
     }
 
     /// Returns whether the Secrets of the published snapshot still have the versions that were last read or written.
@@ -126,6 +162,22 @@ impl SnapshotSecrets {
         encoded: &EncodedPolicy,
         scopes: &BTreeMap<String, String>,
     ) -> Result<(), PublishError> {
+        let scopes = serde_json::to_vec(scopes).unwrap_or_default();
+        self.write_files(generation, encoded, BTreeMap::from([(SCOPES_FILE.to_owned(), scopes)])).await
+    }
+
+    /// Publishes a policy of a later version after it was restricted.
+    pub(super) async fn write_later(&mut self, later: &LaterPolicy) -> Result<(), PublishError> {
+        self.write_files(later.generation, &later.encoded, later.others.clone()).await
+    }
+
+    /// Publishes a policy, with `others` in the first Secret.
+    async fn write_files(
+        &mut self,
+        generation: u64,
+        encoded: &EncodedPolicy,
+        others: BTreeMap<String, Vec<u8>>,
+    ) -> Result<(), PublishError> {
         let mut files =
             snapshot::write_files(generation, encoded, self.published.as_ref()).map_err(PublishError::TooLarge)?;
         let index = snapshot::read_index(&files).map_err(PublishError::TooLarge)?;
@@ -136,7 +188,7 @@ impl SnapshotSecrets {
                 self.put(&name, BTreeMap::from([(chunk_name(number), chunk)])).await?;
             }
         }
-        files.insert(SCOPES_FILE.to_owned(), serde_json::to_vec(scopes).unwrap_or_default());
+        files.extend(others);
         self.put(FIRST_SECRET, files).await?;
         self.published = Some(index);
         Ok(())

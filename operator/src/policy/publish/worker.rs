@@ -1,25 +1,30 @@
 //! One task per tenant, which compiles and publishes its policy and records what it contains of each object. A tenant
 //! whose API calls hang does not delay the others. Start at [`Worker::reconcile`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
+use mcp_fleet_control::snapshot::SnapshotError;
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_policy::model::Uid;
 use tokio::sync::{Notify, watch};
 
 use super::entries::{Known, changed, enforced, entries};
 use super::inputs::{fingerprint, gather};
-use super::snapshot::{COMPONENT, PublishError, SnapshotSecrets};
+use super::later::{LaterPolicy, MESSAGE};
+use super::snapshot::{COMPONENT, Found, PublishError, SnapshotSecrets};
 use crate::context::Context;
 use crate::error;
 use crate::kubernetes::cache::older_claim;
 use crate::kubernetes::labels;
 use crate::policy::compile::{self, Compiled, Previous, TenantInputs};
 use crate::retry::Backoff;
+use crate::shared_state::verdict::Kind;
 use crate::shared_state::{PolicyEntries, Proof, Published};
 
 /// How long changes are collected before they are compiled.
@@ -44,10 +49,15 @@ pub(super) struct Signals {
 
 /// State of one tenant's worker.
 pub(super) struct Worker {
-    ctx: Arc<Context>,
-    uid: String,
-    snapshots: Option<SnapshotSecrets>,
+    pub(super) ctx: Arc<Context>,
+    pub(super) uid: String,
+    pub(super) snapshots: Option<SnapshotSecrets>,
     previous: Option<Previous>,
+    /// The policy in force, if a later version compiled it.
+    pub(super) later: Option<LaterPolicy>,
+    /// The objects that gateways enforce as they were written when the policy of a later version was found: kind, UID and
+    /// generation.
+    pub(super) enforced_by_later: Option<BTreeSet<(Kind, Uid, i64)>>,
     /// Fingerprint of the inputs of the last compiled policy, if that is published.
     published_fingerprint: Option<u64>,
     recheck_at: Option<i64>,
@@ -71,6 +81,8 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
         uid,
         snapshots: None,
         previous: None,
+        later: None,
+        enforced_by_later: None,
         published_fingerprint: None,
         recheck_at: None,
         entries: None,
@@ -156,7 +168,7 @@ impl Worker {
         if self.snapshots.is_none() {
             self.read(&tenant).await?;
         }
-        if self.previous.is_some() && tenant.metadata.deletion_timestamp.is_none() {
+        if (self.previous.is_some() || self.later.is_some()) && tenant.metadata.deletion_timestamp.is_none() {
             // A published policy implies that the keys exist. If a new leader reads them here, it does not have to wait
             // for the tenant's controller.
             if let Err(error) = ctx.keys.get_or_create(&tenant.name_any(), &self.uid).await {
@@ -164,16 +176,25 @@ impl Worker {
             }
         }
         // Without keys, the tenant's controller creates them and requests a compilation.
-        let Some(inputs) = gather(&ctx, &entry) else { return Ok(()) };
-        if inputs.unreadable.tenant.is_some() && self.previous.is_none() {
+        let Some(mut inputs) = gather(&ctx, &entry) else { return Ok(()) };
+        if inputs.unreadable.tenant.is_some() && self.previous.is_none() && self.later.is_none() {
             // It was never in force.
+            return Ok(());
+        }
+        let floor = ctx.shared_state.policies.floor(&self.uid);
+        if self.later.is_some() {
+            self.keep_later(&inputs, floor).await?;
+            self.needs_proof_since = None;
+            if let (Some(read), Some(later)) = (proof, &self.later) {
+                ctx.shared_state.policies.prove(&self.uid, Proof { generation: later.generation, read });
+            }
             return Ok(());
         }
         let fingerprint = fingerprint(&inputs);
         let recheck_due = self.recheck_at.is_some_and(|at| at <= inputs.now);
-        let floor = ctx.shared_state.policies.floor(&self.uid);
         let generation = self.previous.as_ref().map_or(0, |previous| previous.policy.generation);
         if self.published_fingerprint != Some(fingerprint) || recheck_due || floor > generation || self.damaged {
+            self.restore(&mut inputs).await?;
             let compiled = compile::compile(&inputs, self.previous.as_ref());
             self.publish(&inputs, compiled, floor).await?;
             self.published_fingerprint = Some(fingerprint);
@@ -190,13 +211,22 @@ impl Worker {
     async fn read(&mut self, tenant: &MCPTenant) -> Result<(), PublishError> {
         let labels = labels::of_tenant(COMPONENT, &tenant.name_any(), &self.uid);
         let (snapshots, found) =
-            SnapshotSecrets::read(self.ctx.client.clone(), &tenant.runtime_namespace(), labels).await?;
+            SnapshotSecrets::read(self.ctx.client.clone(), &tenant.runtime_namespace(), labels, &self.uid).await?;
         let known = self.previous.as_ref().map(|previous| previous.policy.generation);
+        let known = known.max(self.later.take().map(|later| later.generation));
         match (found, known) {
+            (Err(error @ SnapshotError::LaterIndex { .. }), _) => return Err(PublishError::LaterIndex(error)),
             // A policy was published before, so another writer damaged the snapshot.
             (Err(_), Some(_)) => self.damaged = true,
             (Err(error), None) => return Err(PublishError::Unreadable(error)),
-            (Ok(Some(found)), _) if found.policy.tenant_uid == self.uid && Some(found.policy.generation) >= known => {
+            (Ok(Found::Later(later)), _) if Some(later.generation) >= known => {
+                (self.later, self.previous, self.entries, self.damaged) = (Some(later), None, None, false);
+                // See `trusts_statuses`.
+                self.enforced_by_later = known.map(|_| BTreeSet::new());
+            }
+            (Ok(Found::Policy(found)), _)
+                if found.policy.tenant_uid == self.uid && Some(found.policy.generation) >= known =>
+            {
                 if Some(found.policy.generation) != known {
                     (self.entries, self.trusts_statuses) = (None, known.is_none());
                 }
@@ -226,12 +256,7 @@ impl Worker {
             check_enforceable(&encoded)?;
             let Some(snapshots) = &mut self.snapshots else { return Ok(()) };
             if let Err(error) = snapshots.write(policy.generation, &encoded, &scopes).await {
-                // The write may or may not have happened: only a new read can tell. After a conflict, another replica
-                // may be more current, so this one needs a new proof first.
-                self.snapshots = None;
-                if matches!(error, PublishError::Conflict) {
-                    self.needs_proof_since = Some(Instant::now());
-                }
+                self.forget_snapshot(&error);
                 return Err(error);
             }
             tracing::info!(tenant = policy.tenant, generation = policy.generation, "published a policy");
@@ -256,9 +281,20 @@ impl Worker {
         Ok(())
     }
 
+    /// Has the snapshot read again after a failed write, which may or may not have happened. After a conflict, another
+    /// replica may be more current, so this one needs a new proof first.
+    pub(super) fn forget_snapshot(&mut self, error: &PublishError) {
+        self.snapshots = None;
+        if matches!(error, PublishError::Conflict) {
+            self.needs_proof_since = Some(Instant::now());
+        }
+    }
+
     /// Sets or clears the tenant's publishing error.
     fn set_error(&self, outcome: &Result<(), PublishError>) {
         let error = match outcome {
+            Ok(()) if self.later.is_some() => Some((ConditionReason::LaterPolicy, MESSAGE.to_owned())),
+            Err(error @ PublishError::LaterIndex(_)) => Some((ConditionReason::LaterPolicy, error::chain(error))),
             Ok(()) | Err(PublishError::Conflict) => None,
             Err(error) => Some((ConditionReason::PolicyNotPublished, error::chain(error))),
         };
