@@ -15,12 +15,14 @@ use crate::controllers::tenant::Tenants;
 use crate::kubernetes::cache;
 use crate::kubernetes::leader::Candidacy;
 use crate::policy::publish;
-use crate::retry::{Backoff, until_success};
+use crate::retry::{Backoff, jittered, until_success};
 use crate::shared_state::Fitness;
-use crate::{control_server, controllers, ledger};
+use crate::{control_server, controllers, error, ledger};
 
 /// How long gateways may take to find a new leader before their absence is reported in status.
 pub(crate) const WARM_UP_TIME: Duration = Duration::from_secs(8);
+/// How often the leader checks that no revocations were deleted.
+const REVOCATIONS_INTERVAL: Duration = Duration::from_mins(1);
 /// How often a leader checks whether it is fit to lead.
 const FITNESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a replica that gave up the Lease does not run for it: at first, and at most. Jitter at most doubles both.
@@ -102,9 +104,22 @@ async fn lead(ctx: &Arc<Context>) {
         controllers::run::<Principals>(ctx.clone()),
         controllers::run::<Budgets>(ctx.clone()),
         controllers::unreadable::run(ctx.clone()),
+        keep_revocations(ctx),
         budget::run(ctx.clone()),
         serve_gateways(ctx),
     );
+}
+
+/// Restores revocations that someone deletes. Never returns.
+async fn keep_revocations(ctx: &Context) {
+    loop {
+        tokio::time::sleep(jittered(REVOCATIONS_INTERVAL)).await;
+        match ctx.revocations.restore_deleted().await {
+            Ok(tenants) if tenants.is_empty() => {}
+            Ok(tenants) => tracing::error!(?tenants, "restored revocations that someone deleted"),
+            Err(error) => tracing::warn!(error = error::chain(&error), "failed to check the revocations"),
+        }
+    }
 }
 
 /// Reads the ledger, then publishes policies and keeps the ledger up to date. Gateways are served while this runs.

@@ -23,6 +23,7 @@ use crate::controllers::principal::Principals;
 use crate::controllers::scope::Scopes;
 use crate::controllers::server::Servers;
 use crate::controllers::tenant::Tenants;
+use crate::credentials::tokens::KeyStore;
 use crate::kubernetes::cache::{Cache, CacheWriters, Change};
 use crate::kubernetes::labels;
 use crate::ledger::book::{Amount, Holder, LeaseRequest};
@@ -128,6 +129,15 @@ impl Fleet {
     pub(crate) fn proved(&self) -> Option<u64> {
         let state = self.ctx.shared_state.policies.subscribe(TENANT_UID).borrow().clone();
         state.proof.map(|proof| proof.generation)
+    }
+
+    /// Loses the tenant's keys: the Secret and the copy in memory.
+    pub(crate) fn lose_keys(&mut self) {
+        self.leader.abort_all();
+        let (client, namespace) = (self.ctx.client.clone(), self.ctx.config.namespace.clone());
+        let secret = crate::credentials::tokens::secret_name(TENANT_UID);
+        self.api.remove(&format!("/api/v1/namespaces/{namespace}/secrets/{secret}"));
+        self.ctx = Arc::new(Context { keys: KeyStore::new(client, &namespace), ..(*self.ctx).clone() });
     }
 
     /// Lets a gateway refuse the newest policy.

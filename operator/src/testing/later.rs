@@ -97,6 +97,16 @@ async fn suspension_and_revocation_apply_to_the_policy_of_a_later_version() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn keys_that_were_lost_are_replaced_and_reported() {
+    let mut fleet = enforced(1).await;
+    fleet.lose_keys();
+    fleet.replace_leader().await;
+    fleet.connect("gateway-1");
+    fleet.settle().await;
+    assert!(fleet.api.take_events().contains(&"KeysReplaced".into()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_snapshot_with_an_index_of_a_later_version_is_not_overwritten() {
     let mut fleet = enforced(1).await;
     let mut files = files(&fleet);

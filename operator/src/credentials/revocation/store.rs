@@ -32,8 +32,8 @@ const NAME: &str = ".name";
 pub(crate) struct Revocations {
     api: Api<ConfigMap>,
     cache: Arc<RwLock<HashMap<String, i64>>>,
-    /// Revocations as they were loaded, by name of the principal, by name and UID of the tenant.
-    by_name: Arc<RwLock<HashMap<(String, String), BTreeMap<String, i64>>>>,
+    /// What each tenant's `ConfigMap` holds, as it was last read or written; by UID of the tenant.
+    maps: Arc<RwLock<HashMap<String, ConfigMap>>>,
 }
 
 /// A principal whose tokens are revoked.
@@ -48,28 +48,50 @@ pub(crate) struct Revoked<'a> {
 impl Revocations {
     /// Creates a store in `namespace`, the operator's namespace.
     pub(crate) fn new(client: Client, namespace: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), cache: Arc::default(), by_name: Arc::default() }
+        Self { api: Api::namespaced(client, namespace), cache: Arc::default(), maps: Arc::default() }
     }
 
     /// Loads all revocations. A new leader must do so before it compiles a policy.
     pub(crate) async fn load(&self) -> Result<(), RevocationError> {
-        let selector = format!("{},{}={COMPONENT}", labels::MANAGED_SELECTOR, labels::COMPONENT);
         let found = self
             .api
-            .list(&ListParams::default().labels(&selector))
+            .list(&ListParams::default().labels(&selector()))
             .await
             .map_err(|source| RevocationError { tenant: "(all)".into(), source })?;
         let mut cache = self.cache.write();
         for (uid, until) in found.iter().flat_map(entries) {
             raise(&mut cache, &uid, until);
         }
-        *self.by_name.write() = found.iter().filter_map(|map| Some((tenant_of(map)?, named(map)))).collect();
+        let maps = found.into_iter().filter_map(|map| Some((tenant_of(&map)?.1, map)));
+        *self.maps.write() = maps.collect();
         Ok(())
+    }
+
+    /// Creates the `ConfigMap`s again that someone deleted. Returns the names of their tenants.
+    pub(crate) async fn restore_deleted(&self) -> Result<Vec<String>, RevocationError> {
+        let failed = |source| RevocationError { tenant: "(all)".into(), source };
+        let found = self.api.list_metadata(&ListParams::default().labels(&selector())).await.map_err(failed)?;
+        let found: Vec<String> = found.into_iter().filter_map(|map| map.metadata.name).collect();
+        let mut maps: Vec<ConfigMap> = self.maps.read().values().cloned().collect();
+        maps.retain(|map| map.metadata.name.as_ref().is_some_and(|name| !found.contains(name)));
+        let mut restored = Vec::new();
+        for map in maps {
+            let Some((tenant, uid)) = tenant_of(&map) else { continue };
+            match self.api.create(&params(), &new_map(&tenant, &uid, map.data.unwrap_or_default())).await {
+                Ok(_) => restored.push(tenant),
+                // It was created meanwhile, or the tenant was torn down.
+                Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+                Err(source) => return Err(RevocationError { tenant, source }),
+            }
+        }
+        Ok(restored)
     }
 
     /// Returns the revocations that were loaded for a tenant with this name and UID, by name of the principal.
     pub(crate) fn of_tenant(&self, name: &str, uid: &str) -> BTreeMap<String, i64> {
-        self.by_name.read().get(&(name.to_owned(), uid.to_owned())).cloned().unwrap_or_default()
+        let maps = self.maps.read();
+        let map = maps.get(uid).filter(|map| tenant_of(map).is_some_and(|(tenant, _)| tenant == name));
+        map.map(named).unwrap_or_default()
     }
 
     /// Returns the revocation of a principal: its tokens with `iat` at or before this second are refused.
@@ -110,18 +132,13 @@ impl Revocations {
         exists: &impl Fn(&str) -> bool,
     ) -> Result<(), kube::Error> {
         let name = config_map_name(tenant_uid);
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
         let Some(mut found) = self.api.get_opt(&name).await? else {
-            let new = ConfigMap {
-                metadata: ObjectMeta {
-                    name: Some(name),
-                    labels: Some(labels::of_tenant(COMPONENT, tenant, tenant_uid)),
-                    ..ObjectMeta::default()
-                },
-                data: Some(principal.entries().into()),
-                ..ConfigMap::default()
-            };
-            return self.api.create(&params, &new).await.map(|_| ());
+            // If someone deleted it, it held more.
+            let mut data = self.maps.read().get(tenant_uid).and_then(|map| map.data.clone()).unwrap_or_default();
+            data.extend(principal.entries());
+            let created = self.api.create(&params(), &new_map(tenant, tenant_uid, data)).await?;
+            self.maps.write().insert(tenant_uid.to_owned(), created);
+            return Ok(());
         };
         let data = found.data.get_or_insert_default();
         let before = data.get(principal.uid).and_then(|text| text.parse::<i64>().ok());
@@ -130,17 +147,41 @@ impl Revocations {
         }
         data.retain(|key, _| exists(key.strip_suffix(NAME).unwrap_or(key)));
         data.extend(principal.entries());
-        self.api.replace(&name, &params, &found).await.map(|_| ())
+        let written = self.api.replace(&name, &params(), &found).await?;
+        self.maps.write().insert(tenant_uid.to_owned(), written);
+        Ok(())
     }
 
     /// Deletes the revocations of the deleted tenant that the proof is about. Its keys are deleted too, so none of its
     /// tokens is valid any more.
     pub(crate) async fn delete(&self, tenant: &str, proof: &ProvenUnwanted) -> Result<(), RevocationError> {
+        self.maps.write().remove(proof.owner_uid());
         match self.api.delete(&config_map_name(proof.owner_uid()), &DeleteParams::default()).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
             Err(source) => Err(RevocationError { tenant: tenant.to_owned(), source }),
         }
+    }
+}
+
+fn params() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() }
+}
+
+/// Returns the selector of the `ConfigMap`s of all tenants.
+fn selector() -> String {
+    format!("{},{}={COMPONENT}", labels::MANAGED_SELECTOR, labels::COMPONENT)
+}
+
+fn new_map(tenant: &str, tenant_uid: &str, data: BTreeMap<String, String>) -> ConfigMap {
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(config_map_name(tenant_uid)),
+            labels: Some(labels::of_tenant(COMPONENT, tenant, tenant_uid)),
+            ..ObjectMeta::default()
+        },
+        data: Some(data),
+        ..ConfigMap::default()
     }
 }
 
@@ -185,6 +226,7 @@ fn raise(cache: &mut HashMap<String, i64>, uid: &str, until: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::FakeApi;
 
     #[test]
     fn a_revocation_never_moves_back() {
@@ -194,6 +236,28 @@ mod tests {
         assert_eq!(cache["p-1"], 100);
         raise(&mut cache, "p-1", 150);
         assert_eq!(cache["p-1"], 150);
+    }
+
+    #[tokio::test]
+    async fn deleted_revocations_are_restored() {
+        const MAP: &str = "/api/v1/namespaces/mcp-fleet-system/configmaps/tenant-t-1-revocations";
+        let api = FakeApi::default();
+        let revocations = Revocations::new(api.client(), "mcp-fleet-system");
+        let raise = async |uid: &str, until| {
+            let principal = Revoked { uid, name: "coder", until };
+            revocations.raise(("acme", "t-1"), principal, |_| true).await.unwrap()
+        };
+        assert!(raise("p-1", 7).await);
+        assert_eq!(revocations.restore_deleted().await.unwrap(), Vec::<String>::new());
+        let before = api.get(MAP).unwrap();
+        api.remove(MAP);
+        assert_eq!(revocations.restore_deleted().await.unwrap(), ["acme"]);
+        assert_eq!(api.get(MAP).unwrap()["data"], before["data"]);
+        // A revocation that comes first restores the others too.
+        api.remove(MAP);
+        assert!(raise("p-2", 9).await);
+        let data = api.get(MAP).unwrap()["data"].clone();
+        assert_eq!((&data["p-1"], &data["p-2"]), (&"7".into(), &"9".into()));
     }
 
     #[test]

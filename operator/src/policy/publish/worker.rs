@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use mcp_fleet_control::snapshot::SnapshotError;
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::condition::ConditionReason;
-use mcp_fleet_policy::model::Uid;
+use mcp_fleet_policy::model::{TenantPolicy, Uid, VerificationKey};
 use tokio::sync::{Notify, watch};
 
 use super::entries::{Known, changed, enforced, entries};
@@ -260,6 +260,7 @@ impl Worker {
                 return Err(error);
             }
             tracing::info!(tenant = policy.tenant, generation = policy.generation, "published a policy");
+            self.report_replaced_keys(&inputs.tenant, &policy).await;
         }
         let shared = &self.ctx.shared_state;
         let (generation, digest) = (policy.generation, encoded.digest.to_string());
@@ -279,6 +280,18 @@ impl Worker {
         self.previous = Some(Previous { policy, scopes });
         self.recheck_at = recheck_at;
         Ok(())
+    }
+
+    /// Reports that the tenant's keys were lost: the policy has none of those that the previous one had.
+    async fn report_replaced_keys(&self, tenant: &MCPTenant, policy: &TenantPolicy) {
+        let Some(previous) = &self.previous else { return };
+        let is_known = |key: &VerificationKey| previous.policy.keys.iter().any(|known| known.kid == key.kid);
+        if previous.policy.keys.is_empty() || policy.keys.iter().any(is_known) {
+            return;
+        }
+        tracing::error!(tenant = policy.tenant, "the tenant's keys were lost, and new ones were made");
+        let note = "the Secret with the tenant's keys was lost, and new keys were made: all tokens are issued again";
+        self.ctx.events.warning(tenant, "KeysReplaced", "Publish", note.into()).await;
     }
 
     /// Has the snapshot read again after a failed write, which may or may not have happened. After a conflict, another
