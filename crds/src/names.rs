@@ -12,6 +12,8 @@ pub const FIELD_MANAGER: &str = "mcp-fleet";
 pub const FINALIZER: &str = "mcp-fleet.dev/teardown";
 /// Label: name of the tenant. On a namespace, it also permits that tenant to adopt the namespace.
 pub const LABEL_TENANT: &str = "mcp-fleet.dev/tenant";
+/// Annotation of a tenant's own namespace that the operator created: UID of the tenant.
+pub const CREATED_FOR: &str = "mcp-fleet.dev/created-for";
 /// Label: UID of the tenant. Identifies the owner across namespaces.
 pub const LABEL_TENANT_UID: &str = "mcp-fleet.dev/tenant-uid";
 /// Label: name of the server.
@@ -20,6 +22,16 @@ pub const LABEL_SERVER: &str = "mcp-fleet.dev/server";
 pub const LABEL_SERVER_UID: &str = "mcp-fleet.dev/server-uid";
 /// Label: name of the principal.
 pub const LABEL_PRINCIPAL: &str = "mcp-fleet.dev/principal";
+/// `ServiceAccount` of the operator, in its own namespace.
+pub const OPERATOR_SERVICE_ACCOUNT: &str = "mcp-fleet-operator";
+/// `RoleBinding` that gives the operator access to a namespace of a tenant.
+pub const OPERATOR_BINDING: &str = "mcp-fleet-operator";
+/// `ClusterRole` of the operator in runtime namespaces.
+pub const RUNTIME_ROLE: &str = "mcp-fleet-operator-runtime";
+/// `ClusterRole` of the operator in the tenants' own namespaces.
+pub const TENANT_ROLE: &str = "mcp-fleet-operator-tenant";
+/// `ConfigMap` in a tenant's own namespace that shows the tenant its upper limits.
+pub const CEILINGS: &str = "mcp-fleet-tenant";
 /// Longest name of an MCP Fleet object. Services and Secrets are named after it, with a prefix or suffix.
 pub const MAX_NAME: usize = 52;
 /// What the name of the runtime namespace adds to the tenant's name by default.

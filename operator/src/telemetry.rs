@@ -5,8 +5,10 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging; `RUST_LOG` overrides the level `info`.
 pub fn init() {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=warn,kube_runtime=warn,h2=warn"));
+    // Of an answer that cannot be decoded, `kube_client::client` would log all of it at each attempt.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new("info,kube_client=warn,kube_client::client=error,kube_runtime=warn,h2=warn")
+    });
     // Fails if a subscriber is set already, as in tests.
     let _ = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }

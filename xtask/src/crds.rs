@@ -1,13 +1,13 @@
 //! `cargo xtask crds [--check]`: generates the API's YAML from the Rust types, for `kubectl apply` and for the CRD
-//! chart.
+//! chart, and the admission policies of the operator's chart.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use mcp_fleet_crds::admission;
+use mcp_fleet_crds::admission::{self, Admission};
 use serde::Serialize;
 
 use crate::tools::repository;
@@ -23,10 +23,21 @@ pub struct Arguments {
 /// Folders that each get the same files: one to read and apply with kubectl, one to install with helm.
 const OUTPUT_FOLDERS: [&str; 2] = ["crds/yaml", "charts/mcp-fleet-crds/templates"];
 
+/// The policies that name the operator, which are a template of its chart.
+const OPERATOR_POLICIES: &str = "charts/mcp-fleet/templates/admission.yaml";
+
 /// Writes the files, or compares them with what is committed.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let files = files()?;
     let mut different = Vec::new();
+    let policies = operator_policies()?;
+    if !is_current(&repository().join(OPERATOR_POLICIES), &policies) {
+        different.push(OPERATOR_POLICIES.to_owned());
+        if !arguments.check {
+            fs::write(repository().join(OPERATOR_POLICIES), policies)
+                .with_context(|| format!("failed to write {OPERATOR_POLICIES}"))?;
+        }
+    }
     for folder in OUTPUT_FOLDERS {
         let path = repository().join(folder);
         if !arguments.check {
@@ -34,7 +45,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         for (name, content) in &files {
             let file = path.join(name);
-            if fs::read_to_string(&file).is_ok_and(|existing| existing == *content) {
+            if is_current(&file, content) {
                 continue;
             }
             different.push(format!("{folder}/{name}"));
@@ -71,9 +82,28 @@ fn files() -> Result<BTreeMap<String, String>> {
     for crd in mcp_fleet_crds::all() {
         files.insert(format!("{}.yaml", crd.spec.names.plural), document(&[yaml(&crd)?]));
     }
-    let policy = document(&[yaml(&admission::policy())?, yaml(&admission::binding())?]);
-    files.insert("nested-arguments.yaml".to_owned(), policy);
+    for (name, admission) in admission::with_crds() {
+        files.insert(format!("{name}.yaml"), document(&objects(&[admission])?));
+    }
     Ok(files)
+}
+
+/// Returns the policies that name the operator. Helm fills in its namespace.
+fn operator_policies() -> Result<String> {
+    Ok(document(&objects(&admission::with_operator("{{ .Release.Namespace }}"))?))
+}
+
+/// Returns the policies and their bindings as YAML.
+fn objects(admissions: &[Admission]) -> Result<Vec<String>> {
+    let mut objects = Vec::new();
+    for Admission { policy, binding } in admissions {
+        objects.extend([yaml(policy)?, yaml(binding)?]);
+    }
+    Ok(objects)
+}
+
+fn is_current(file: &Path, content: &str) -> bool {
+    fs::read_to_string(file).is_ok_and(|existing| existing == content)
 }
 
 fn yaml(object: &impl Serialize) -> Result<String> {

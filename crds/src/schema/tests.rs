@@ -133,6 +133,43 @@ fn descriptions_name_the_limits_of_amounts_sizes_and_durations() {
     assert_eq!(found, limited.len());
 }
 
+/// Returns an upper limit for the size of a value as JSON, in bytes, if its texts need no escapes.
+fn largest(schema: &JSONSchemaProps) -> u64 {
+    let limit = |limit: Option<i64>| u64::try_from(limit.unwrap()).unwrap();
+    let quoted = |length: usize| length as u64 + 3;
+    if let Some(values) = &schema.enum_ {
+        return values.iter().map(|value| quoted(value.0.to_string().len())).max().unwrap();
+    }
+    match schema.type_.as_deref() {
+        Some("array") => {
+            let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items else { panic!("an array without items") };
+            2 + limit(schema.max_items) * (largest(items) + 1)
+        }
+        Some("object") => {
+            let fields = schema.properties.iter().flatten();
+            2 + fields.map(|(name, field)| quoted(name.len()) + 1 + largest(field)).sum::<u64>()
+        }
+        Some("string") => 4 * limit(schema.max_length) + 3,
+        Some("integer") => 20,
+        Some("boolean") => 5,
+        other => panic!("unexpected type {other:?}"),
+    }
+}
+
+#[test]
+fn principals_and_budgets_are_at_most_64_kib() {
+    let mut found = 0;
+    for mut crd in all() {
+        if matches!(crd.spec.names.kind.as_str(), "MCPPrincipal" | "MCPBudget") {
+            let root = roots(&mut crd).next().unwrap();
+            let size = largest(property(root, "spec").unwrap());
+            assert!(size <= 64 << 10, "{size}");
+            found += 1;
+        }
+    }
+    assert_eq!(found, 2);
+}
+
 #[test]
 fn kinds_have_their_documented_names() {
     let names: Vec<String> = all()

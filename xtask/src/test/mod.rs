@@ -4,6 +4,7 @@
 //! All parts run even if an earlier one fails, so that one run shows every failure. The exit code is 0 only if every
 //! part passed.
 
+mod charts;
 mod on_cluster;
 mod on_host;
 
@@ -31,7 +32,7 @@ pub enum Part {
     Unit,
     /// Vet and tests of the Go programs of the local cluster.
     Tools,
-    /// The Helm charts, linted and rendered with helm.
+    /// The Helm charts, linted and rendered with helm, and what they grant.
     Charts,
     /// The API and the controllers, against a real API server.
     Api,
@@ -62,7 +63,7 @@ impl Part {
             Self::Lint => on_host::lint(),
             Self::Unit => on_host::unit(),
             Self::Tools => on_host::tools(),
-            Self::Charts => on_host::charts(),
+            Self::Charts => charts::run(),
             Self::Api => on_cluster::api(),
             Self::E2e => on_cluster::end_to_end(),
             Self::Supply => on_host::supply(),

@@ -27,27 +27,6 @@ pub fn tools() -> Result<()> {
     Ok(())
 }
 
-/// Lints and renders both charts, as strictly as helm can without a cluster. The demo installs them.
-pub fn charts() -> Result<()> {
-    let helm = go::helm()?;
-    for chart in ["mcp-fleet-crds", "mcp-fleet"] {
-        let chart = repository().join("charts").join(chart);
-        show(Command::new(&helm).args(["lint", "--strict"]).arg(&chart))?;
-        let template = |more: &[&str]| {
-            let arguments = ["template", "check", "--kube-version", "1.35.0"];
-            command::output(Command::new(&helm).args(arguments).args(more).arg(&chart))
-        };
-        let rendered = template(&[])?;
-        if rendered.lines().any(|line| line.contains("[\"*\"]") || line.contains("- '*'") || line.contains("- \"*\"")) {
-            bail!("{} grants a permission with a wildcard; list the API groups, resources and verbs", chart.display());
-        }
-        if template(&["--set", "unknown=1"]).is_ok() {
-            bail!("{} accepts an unknown value; its values.schema.json must reject it", chart.display());
-        }
-    }
-    Ok(())
-}
-
 /// Checks bans, licences and sources of all dependencies with cargo-deny.
 pub fn supply() -> Result<()> {
     if command::run(&mut cargo(&["deny", "--version"])).is_err() {

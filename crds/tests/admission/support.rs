@@ -1,11 +1,12 @@
 //! A client for the API server of the tests, with the definitions installed, and the types of the test tables.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
-use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Config, Resource, ResourceExt as _};
@@ -38,24 +39,41 @@ pub(crate) struct Case {
     pub(crate) refused: Option<String>,
 }
 
+/// Namespace of the operator that the admission policies name.
+pub(crate) const OPERATOR_NAMESPACE: &str = "mcp-fleet-system";
+
 /// Client for the API server of the tests.
 pub(crate) struct Cluster(Client);
 
 impl Cluster {
-    /// Connects to the API server, and installs the definitions and the admission policy.
+    /// Connects to the API server as its administrator, and installs the definitions and the admission policies.
     pub(crate) async fn connect() -> Self {
-        let path = std::env::var("MCP_FLEET_TEST_KUBECONFIG")
-            .expect("these tests need an API server: run them with `cargo xtask test api`");
-        let kubeconfig = Kubeconfig::read_from(path).unwrap();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        let cluster = Self(Client::try_from(config).unwrap());
+        let cluster = Self(Client::try_from(config().await).unwrap());
         for crd in mcp_fleet_crds::all() {
             cluster.apply(&crd).await;
         }
-        cluster.apply::<ValidatingAdmissionPolicy>(&admission::policy()).await;
-        cluster.apply::<ValidatingAdmissionPolicyBinding>(&admission::binding()).await;
+        let with_crds = admission::with_crds().into_iter().map(|(_, admission)| admission);
+        for admission in with_crds.chain(admission::with_operator(OPERATOR_NAMESPACE)) {
+            cluster.apply(&admission.policy).await;
+            cluster.apply(&admission.binding).await;
+        }
         cluster.established().await;
         cluster
+    }
+
+    /// Returns the client of a user with these rights in all namespaces: rules of a ClusterRole.
+    pub(crate) async fn user(&self, name: &str, rules: &Value) -> Self {
+        let role = json!({"metadata": {"name": name}, "rules": rules});
+        self.apply::<ClusterRole>(&serde_json::from_value(role).unwrap()).await;
+        let binding = json!({
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}],
+        });
+        self.apply::<ClusterRoleBinding>(&serde_json::from_value(binding).unwrap()).await;
+        let mut config = config().await;
+        config.auth_info.impersonate = Some(name.to_owned());
+        Self(Client::try_from(config).unwrap())
     }
 
     async fn apply<K>(&self, object: &K)
@@ -83,7 +101,7 @@ impl Cluster {
             let listed = crds.list(&kube::api::ListParams::default()).await.unwrap();
             let ours: Vec<_> = listed.iter().filter(|crd| crd.spec.group == "mcp-fleet.dev").collect();
             let ready = ours.len() == mcp_fleet_crds::all().len() && ours.into_iter().all(served);
-            if ready && self.namespace().await && self.dry_run(&with_argument(&nested)[0]).await.is_err() {
+            if ready && self.namespace("acme", of_tenant("acme")).await && self.denies_nested(&nested).await {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -91,16 +109,28 @@ impl Cluster {
         panic!("20 s after they were applied, the definitions are not served or the admission policy denies nothing");
     }
 
-    async fn namespace(&self) -> bool {
+    /// Whether the policies deny an object for its nested argument, and not for its namespace.
+    async fn denies_nested(&self, argument: &Value) -> bool {
+        let answer = self.dry_run(&with_argument(argument)[0]).await;
+        let valid = json!({"type": "Boolean", "name": "a"});
+        answer.is_err_and(|message| message.contains("at depth 2"))
+            && self.dry_run(&with_argument(&valid)[0]).await.is_ok()
+    }
+
+    /// Applies a namespace with these labels. Returns whether the API server took it.
+    pub(crate) async fn namespace(&self, name: &str, labels: Value) -> bool {
         let api: Api<Namespace> = Api::all(self.0.clone());
-        let namespace = serde_json::from_value(json!({"metadata": {"name": "acme"}})).unwrap();
-        api.create(&PostParams::default(), &namespace).await.is_ok() || api.get("acme").await.is_ok()
+        let metadata = json!({"name": name, "labels": labels});
+        let namespace: Namespace = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        let params = PatchParams::apply("admission-test").force();
+        api.patch(name, &params, &Patch::Apply(&namespace)).await.is_ok()
     }
 
     /// Returns the API of an object's kind in the object's namespace.
     pub(crate) fn api(&self, object: &Value) -> Api<DynamicObject> {
-        let kind = object["kind"].as_str().unwrap();
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("mcp-fleet.dev", "v1alpha1", kind));
+        let (kind, version) = (object["kind"].as_str().unwrap(), object["apiVersion"].as_str().unwrap());
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         match object["metadata"]["namespace"].as_str() {
             Some(namespace) => Api::namespaced_with(self.0.clone(), namespace, &resource),
             None => Api::all_with(self.0.clone(), &resource),
@@ -108,12 +138,92 @@ impl Cluster {
     }
 
     /// Creates an object as a dry run.
-    pub(crate) async fn dry_run(&self, object: &Value) -> Result<Value, String> {
+    pub(crate) async fn dry_run(&self, object: impl Borrow<Value>) -> Result<Value, String> {
+        let object = object.borrow();
         let params = PostParams { dry_run: true, ..PostParams::default() };
         let parsed: DynamicObject = serde_json::from_value(object.clone()).unwrap();
         let answer = self.api(object).create(&params, &parsed).await;
-        answer.map(|object| serde_json::to_value(object).unwrap()).map_err(|error| error.to_string())
+        text(answer.map(|object| serde_json::to_value(object).unwrap()))
     }
+
+    /// Creates an object, or finds it there already.
+    pub(crate) async fn create(&self, object: &Value) {
+        let parsed: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+        match self.api(object).create(&PostParams::default(), &parsed).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Applies a JSON merge patch to an object.
+    pub(crate) async fn patch(&self, object: impl Borrow<Value>, patch: impl Borrow<Value>) -> Result<Value, String> {
+        self.patch_with(&PatchParams::default(), object.borrow(), patch.borrow()).await
+    }
+
+    /// Applies a JSON merge patch to an object as a dry run.
+    pub(crate) async fn dry_patch(
+        &self,
+        object: impl Borrow<Value>,
+        patch: impl Borrow<Value>,
+    ) -> Result<Value, String> {
+        let params = PatchParams { dry_run: true, ..PatchParams::default() };
+        self.patch_with(&params, object.borrow(), patch.borrow()).await
+    }
+
+    async fn patch_with(&self, params: &PatchParams, object: &Value, patch: &Value) -> Result<Value, String> {
+        let answer = self.api(object).patch(name(object), params, &Patch::Merge(patch)).await;
+        text(answer.map(|object| serde_json::to_value(object).unwrap()))
+    }
+
+    /// Deletes an object as a dry run.
+    pub(crate) async fn dry_delete(&self, object: impl Borrow<Value>) -> Result<Value, String> {
+        let object = object.borrow();
+        let params = DeleteParams { dry_run: true, ..DeleteParams::default() };
+        text(self.api(object).delete(name(object), &params).await.map(|_| Value::Null))
+    }
+
+    /// Deletes an object.
+    pub(crate) async fn delete(&self, object: &Value) -> Result<Value, String> {
+        text(self.api(object).delete(name(object), &DeleteParams::default()).await.map(|_| Value::Null))
+    }
+}
+
+fn name(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap()
+}
+
+fn text(answer: kube::Result<Value>) -> Result<Value, String> {
+    answer.map_err(|error| error.to_string())
+}
+
+async fn config() -> Config {
+    let path = std::env::var("MCP_FLEET_TEST_KUBECONFIG")
+        .expect("these tests need an API server: run them with `cargo xtask test api`");
+    let kubeconfig = Kubeconfig::read_from(path).unwrap();
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
+}
+
+/// Returns the labels of a tenant's own namespace.
+pub(crate) fn of_tenant(name: &str) -> Value {
+    json!({"mcp-fleet.dev/tenant": name})
+}
+
+/// Repeats a request until the API server answers it in the expected way: it learns of new policies, roles and labels a
+/// moment after they are written. Panics with the last answer if that takes too long.
+pub(crate) async fn until<Fut>(refused: Option<&str>, request: impl Fn() -> Fut)
+where
+    Fut: Future<Output = Result<Value, String>>,
+{
+    let mut last = None;
+    for _ in 0..200 {
+        last = compare("the request", request().await, refused);
+        if last.is_none() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("after 20 s: {}", last.unwrap_or_default());
 }
 
 /// Compares an answer with the expected error message, and describes the difference, if any.

@@ -2,6 +2,10 @@
 //! `cases/` is a table: a valid object, and variations of it with the error message that each must cause, if any.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod namespaces;
+mod operator;
+mod reserved;
+mod size;
 mod support;
 
 use kube::api::{Patch, PatchParams, PostParams};
@@ -11,7 +15,7 @@ use support::{Case, Cluster, Table};
 /// Reads a table from the folder `cases`.
 macro_rules! table {
     ($name:literal) => {
-        serde_yaml_ng::from_str::<Table>(include_str!(concat!("cases/", $name, ".yaml"))).expect($name)
+        serde_yaml_ng::from_str::<Table>(include_str!(concat!("../cases/", $name, ".yaml"))).expect($name)
     };
 }
 
@@ -44,7 +48,7 @@ async fn invalid_budgets_are_refused() {
 #[tokio::test]
 async fn invalid_arguments_are_refused_at_every_depth() {
     let cluster = Cluster::connect().await;
-    let cases: Vec<Case> = serde_yaml_ng::from_str(include_str!("cases/argument.yaml")).unwrap();
+    let cases: Vec<Case> = serde_yaml_ng::from_str(include_str!("../cases/argument.yaml")).unwrap();
     let mut failures = Vec::new();
     for case in &cases {
         for (depth, argument) in support::at_depths(case.patch.as_ref().unwrap()) {

@@ -1,0 +1,99 @@
+//! How large one object may be. The operator and the API server hold every object in memory.
+//!
+//! The schemas of principals and budgets bound their specs by themselves. The specs of servers and scopes nest lists in
+//! lists; bounds on each list that leave room for use would still allow gigabytes.
+
+use super::namespaces::{OF_TENANTS, WRITES_SPEC};
+use super::nested::{SECOND, THIRD};
+use super::{Admission, Builder};
+
+/// Largest spec of a server, in bytes.
+pub const MAX_SERVER: u32 = 256 << 10;
+/// Largest spec of a scope, in bytes.
+pub const MAX_SCOPE: u32 = 64 << 10;
+
+/// Most labels, finalizers and owner references of one object.
+const MAX_METADATA: [(&str, u32); 3] = [("labels", 64), ("finalizers", 16), ("ownerReferences", 16)];
+
+/// What a tool, an argument, a property or an item counts besides its text: the fields of its JSON form.
+const FRAME: u32 = 128;
+
+/// CEL expression for the arguments, by tool.
+const FIRST: &str = "(has(object.spec.tools) ? object.spec.tools : []).map(t, has(t.arguments) ? t.arguments : [])";
+
+/// Returns the policy on the size of an object.
+pub(super) fn policy() -> Admission {
+    let value = value();
+    let mut policy = Builder::new("mcp-fleet-object-size", &["CREATE", "UPDATE"]).on_our_kinds(&OF_TENANTS);
+    for (field, most) in MAX_METADATA {
+        let count = |of: &str| format!("{of}.metadata.?{field}.optMap(m, size(m)).orValue(0)");
+        policy = policy.require(
+            "Invalid",
+            // An object that has more from before must stay changeable, so that it can be deleted.
+            format!(
+                "{new} <= {most} || request.operation == 'UPDATE' && {new} <= {old}",
+                new = count("object"),
+                old = count("oldObject")
+            ),
+            format!("metadata.{field} must have at most {most} entries; remove some"),
+        );
+    }
+    policy
+        .variable("first", FIRST)
+        .variable("second", SECOND)
+        .variable("third", THIRD)
+        .variable(
+            "tools",
+            format!("(has(object.spec.tools) ? object.spec.tools : []).map(t, {FRAME} + {})", bytes("t.name")),
+        )
+        .variable("atFirst", format!("variables.first.map(t, t.map(v, {value}).sum())"))
+        .variable("atSecond", format!("variables.second.map(t, t.map(a, a.map(v, {value}).sum()).sum())"))
+        .variable("atThird", format!("variables.third.map(t, t.map(a, a.map(w, w.map(v, {value}).sum()).sum()).sum())"))
+        .variable("program", program())
+        .variable(
+            "size",
+            "variables.tools.sum() + variables.atFirst.sum() + variables.atSecond.sum() + variables.atThird.sum() + \
+             variables.program",
+        )
+        .variable("most", format!("object.kind == 'MCPServer' ? {MAX_SERVER} : {MAX_SCOPE}"))
+        .require_or_explain(
+            "Invalid",
+            format!("!({WRITES_SPEC}) || variables.size <= variables.most"),
+            "'the spec has ' + string(variables.size) + ' bytes, and an ' + object.kind + ' may have at most ' + \
+             string(variables.most) + '; shorten lists of accepted values, or divide the tools among several objects'",
+        )
+        .build()
+}
+
+/// Returns a CEL expression for the size of a value `v`, without the values in it.
+fn value() -> String {
+    let list = |items: &str| bytes(&format!("{items}.join(',,,')"));
+    let optional = |present: &str, size: String| format!("({present} ? {size} : 0)");
+    [
+        FRAME.to_string(),
+        optional("has(v.name)", bytes("v.name")),
+        optional("has(v.path)", list("v.path.within")),
+        optional("has(v.path) && has(v.path.extensions)", list("v.path.extensions")),
+        optional("has(v.enum)", list("v.enum.values")),
+        optional("has(v.string) && has(v.string.pattern)", bytes("v.string.pattern")),
+        optional("'const' in v && has(v['const'].string)", bytes("v['const'].string")),
+    ]
+    .join(" + ")
+}
+
+/// Returns a CEL expression for the size of the command and the environment of a server's program.
+fn program() -> String {
+    let stdio = "dyn(object.spec).source.stdio";
+    format!(
+        "object.kind == 'MCPServer' && has({stdio}) ? {command} + (has({stdio}.env) ? {stdio}.env.map(e, 32 + {name} + \
+         {value}).sum() : 0) : 0",
+        command = bytes(&format!("{stdio}.command.join(',,,')")),
+        name = bytes("e.name"),
+        value = bytes("e.value"),
+    )
+}
+
+/// Returns a CEL expression for the length of a text in UTF-8.
+fn bytes(text: &str) -> String {
+    format!("size(bytes({text}))")
+}

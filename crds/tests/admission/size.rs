@@ -1,0 +1,133 @@
+//! The largest objects that are admitted.
+
+use mcp_fleet_crds::admission::{MAX_SCOPE, MAX_SERVER};
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, merged, until, with_argument};
+
+/// Returns a server and a scope with as many tools as possible whose last pattern has `extra` characters. Each tool
+/// weighs a thousand bytes.
+fn filled(tools: usize, extra: usize) -> [Value; 2] {
+    // 128 bytes for the tool and 3 for its name; 128 for the argument, 1 for its name, and the text of the constant.
+    let tool = |number: usize, text: usize| {
+        let argument = json!({"name": "a", "type": "Const", "const": {"string": "x".repeat(text)}});
+        json!({"name": format!("t{number:02}"), "class": "Read", "arguments": [argument]})
+    };
+    let mut tools: Vec<_> = (0..tools).map(|number| tool(number, 740)).collect();
+    tools.push(tool(99, extra));
+    let [server, scope] = with_argument(&json!({"name": "a", "type": "Boolean"}));
+    let mut granted = tools.clone();
+    granted.iter_mut().for_each(|tool| drop(tool.as_object_mut().unwrap().remove("class")));
+    [merged(&server, &json!({"spec": {"tools": tools}})), merged(&scope, &json!({"spec": {"tools": granted}}))]
+}
+
+#[tokio::test]
+async fn a_scope_is_refused_from_64_kib() {
+    let cluster = Cluster::connect().await;
+    // 60 tools of 1,000 bytes, 3 more of 260, and the last with what is left.
+    let left = MAX_SCOPE as usize - 60_000 - 260;
+    let [_, fits] = filled(60, left.min(4096));
+    let argument = |length: usize| {
+        let [_, scope] = filled(60, length);
+        scope
+    };
+    assert!(left > 4096, "one constant cannot hold what is left");
+    until(None, || cluster.dry_run(&fits)).await;
+    // The last 1,180 bytes are a pattern of a second argument.
+    let with_second = |length: usize| {
+        let mut scope = argument(4096);
+        let second = json!({"name": "b", "type": "Const", "const": {"string": "x".repeat(length)}});
+        scope["spec"]["tools"][60]["arguments"].as_array_mut().unwrap().push(second);
+        scope
+    };
+    let rest = left - 4096 - 129;
+    until(None, || cluster.dry_run(with_second(rest))).await;
+    let refused = format!("the spec has {} bytes, and an MCPScope may have at most {MAX_SCOPE}", MAX_SCOPE + 1);
+    until(Some(&refused), || cluster.dry_run(with_second(rest + 1))).await;
+}
+
+/// Everything that a schema lets grow without end counts: at every depth, in every kind of list, in UTF-8.
+#[tokio::test]
+async fn everything_long_counts() {
+    let cluster = Cluster::connect().await;
+    let enumerated = |length: usize| {
+        let values: Vec<_> = (0..128).map(|number| format!("{number:03}{}", "x".repeat(length))).collect();
+        json!({"type": "Enum", "enum": {"values": values}})
+    };
+    let object = |property: Value| {
+        let properties: Vec<_> =
+            (0..4).map(|number| merged(&property, &json!({"name": format!("p{number}")}))).collect();
+        json!({"type": "Object", "object": {"properties": properties}})
+    };
+    let listed = |item: Value| json!({"type": "Array", "array": {"maxItems": 3, "items": item}});
+    let named = |value: Value| merged(&value, &json!({"name": "a"}));
+    let folder = |number: usize| format!("/{number:03}{}", "y".repeat(240));
+    let folders: Vec<_> = (0..8).map(folder).collect();
+    let extensions: Vec<_> = (0..32).map(|number| format!("{number:02}{}", "z".repeat(30))).collect();
+    let path = json!({"type": "Path", "path": {"within": folders, "extensions": extensions}});
+    let refused = Some("and an MCPScope may have at most");
+    let with = |tools: usize, argument: &Value| {
+        let [_, one] = with_argument(argument);
+        let tools = (0..tools).map(|number| merged(&one["spec"]["tools"][0], &json!({"name": format!("t{number}")})));
+        merged(&one, &json!({"spec": {"tools": tools.collect::<Vec<_>>()}}))
+    };
+    // Characters of four bytes.
+    let wide = named(json!({"type": "Const", "const": {"string": "\u{1F600}".repeat(4000)}}));
+    until(None, || cluster.dry_run(with(4, &wide))).await;
+    for (tools, argument) in [
+        (5, wide),
+        (1, named(enumerated(600))),
+        (64, named(enumerated(0))),
+        (1, named(listed(object(enumerated(150))))),
+        (1, named(object(enumerated(150)))),
+        (6, named(object(path))),
+    ] {
+        until(refused, || cluster.dry_run(with(tools, &argument))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_refused_from_256_kib_with_its_program() {
+    let cluster = Cluster::connect().await;
+    let [server, _] = with_argument(&json!({"name": "a", "type": "Boolean"}));
+    let with = |words: usize, variables: usize| {
+        let env: Vec<_> =
+            (0..variables).map(|number| json!({"name": format!("V{number}"), "value": "x".repeat(4096)})).collect();
+        merged(&server, &json!({"spec": {"source": {"stdio": {"command": vec!["y".repeat(4096); words], "env": env}}}}))
+    };
+    until(None, || cluster.dry_run(with(60, 0))).await;
+    until(None, || cluster.dry_run(with(1, 60))).await;
+    let refused = format!("and an MCPServer may have at most {MAX_SERVER}");
+    for too_large in [with(64, 0), with(1, 64), with(32, 32)] {
+        until(Some(&refused), || cluster.dry_run(&too_large)).await;
+    }
+}
+
+#[tokio::test]
+async fn metadata_is_bounded_but_can_always_shrink() {
+    let cluster = Cluster::connect().await;
+    let principal = |metadata: Value| {
+        let object = json!({"apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPPrincipal", "spec": {},
+            "metadata": {"name": "large", "namespace": "acme"}});
+        merged(&object, &json!({"metadata": metadata}))
+    };
+    let labels = |count: usize| {
+        let labels = (0..count).map(|number| (format!("label-{number}"), json!("x")));
+        json!({"labels": serde_json::Map::from_iter(labels)})
+    };
+    let finalizers = |count: usize| {
+        let finalizers = (0..count).map(|number| json!(format!("test/{number}")));
+        json!({"finalizers": finalizers.collect::<Vec<_>>()})
+    };
+    let owners = |count: usize| {
+        let owner =
+            |number: usize| json!({"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": format!("u-{number}")});
+        json!({"ownerReferences": (0..count).map(owner).collect::<Vec<_>>()})
+    };
+    until(None, || cluster.dry_run(principal(labels(64)))).await;
+    until(Some("metadata.labels must have at most 64 entries"), || cluster.dry_run(principal(labels(65)))).await;
+    until(None, || cluster.dry_run(principal(finalizers(16)))).await;
+    until(Some("metadata.finalizers must have at most 16"), || cluster.dry_run(principal(finalizers(17)))).await;
+    until(None, || cluster.dry_run(principal(owners(16)))).await;
+    until(Some("metadata.ownerReferences must have at most 16"), || cluster.dry_run(principal(owners(17)))).await;
+}
