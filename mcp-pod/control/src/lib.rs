@@ -5,12 +5,14 @@
 //!   understood are rejected.
 //! - [`convert`]: converts between the messages and [`mcp_fleet_policy::model`].
 //! - [`feature`]: the named features of a policy that its reader has to know.
+//! - [`form`]: the two forms of a policy on the wire: with shared parts in tables, and without for older readers.
 //! - [`snapshot`]: a policy as files in Secrets, which gateways mount.
 //! - [`version`]: version negotiation, and the answer of a replica that is not the leader.
 
 pub mod codec;
 pub mod convert;
 pub mod feature;
+pub mod form;
 pub mod snapshot;
 pub mod version;
 
@@ -20,4 +22,5 @@ pub mod wire {
     tonic::include_proto!("mcpfleet.control.v1");
 }
 
-pub use codec::{DecodeError, Digest, EncodedPolicy, decode, encode};
+pub use codec::{DecodeError, DecodedPolicy, Digest, EncodedPolicy, decode, encode, encode_as};
+pub use form::Form;

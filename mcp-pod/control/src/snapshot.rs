@@ -13,10 +13,9 @@ use std::io::{Read as _, Write as _};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use mcp_fleet_policy::model::TenantPolicy;
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{self, DecodeError, Digest, EncodedPolicy, MAX_POLICY};
+use crate::codec::{self, DecodeError, DecodedPolicy, Digest, EncodedPolicy, MAX_POLICY};
 
 /// File name of the index.
 pub const INDEX_FILE: &str = "index.json";
@@ -24,6 +23,8 @@ pub const INDEX_FILE: &str = "index.json";
 pub const MAX_CHUNK_BYTES: usize = 700 * 1024;
 /// Maximum number of chunks of one policy: the first, and one set of further chunks.
 pub const MAX_CHUNKS: usize = 1 + SET_SIZE;
+/// Maximum bytes of all chunks of one policy.
+pub const MAX_COMPRESSED: usize = MAX_CHUNK_BYTES * MAX_CHUNKS;
 /// Number of chunks in a set. Successive snapshots alternate between two sets.
 const SET_SIZE: usize = 3;
 /// Number of different chunks, including those of the previous policy: the first, and two sets of further chunks.
@@ -103,6 +104,17 @@ pub enum SnapshotError {
     },
 }
 
+fn compress(encoded: &EncodedPolicy) -> std::io::Result<Vec<u8>> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(&encoded.bytes)?;
+    gzip.finish()
+}
+
+/// Returns how many bytes the chunks of a policy have in total, or `usize::MAX` if the policy cannot be compressed.
+pub fn compressed_size(encoded: &EncodedPolicy) -> usize {
+    compress(encoded).map_or(usize::MAX, |compressed| compressed.len())
+}
+
 /// Returns the files of a policy by name. The chunks, except the first, do not overwrite those that the previous index
 /// (`before`) lists. Equal inputs give equal bytes.
 pub fn write_files(
@@ -110,10 +122,8 @@ pub fn write_files(
     encoded: &EncodedPolicy,
     before: Option<&SnapshotIndex>,
 ) -> Result<BTreeMap<String, Vec<u8>>, SnapshotError> {
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    gzip.write_all(&encoded.bytes).map_err(SnapshotError::Compress)?;
-    let compressed = gzip.finish().map_err(SnapshotError::Compress)?;
-    if compressed.len() > MAX_CHUNK_BYTES * MAX_CHUNKS {
+    let compressed = compress(encoded).map_err(SnapshotError::Compress)?;
+    if compressed.len() > MAX_COMPRESSED {
         return Err(SnapshotError::TooLarge(compressed.len()));
     }
     let first_set_used =
@@ -144,7 +154,7 @@ pub fn read_index(files: &BTreeMap<String, Vec<u8>>) -> Result<SnapshotIndex, Sn
 }
 
 /// Reads the policy from the files of a snapshot; fails unless they belong together.
-pub fn read_policy(files: &BTreeMap<String, Vec<u8>>) -> Result<(EncodedPolicy, TenantPolicy), SnapshotError> {
+pub fn read_policy(files: &BTreeMap<String, Vec<u8>>) -> Result<DecodedPolicy, SnapshotError> {
     let SnapshotIndex { generation, digest, chunks, encoding: Encoding::Gzip } = read_index(files)?;
     let mut compressed = Vec::new();
     for name in chunks.into_iter().map(chunk_name) {
@@ -161,9 +171,9 @@ pub fn read_policy(files: &BTreeMap<String, Vec<u8>>) -> Result<(EncodedPolicy, 
     if encoded.digest != digest.parse()? {
         return Err(SnapshotError::DigestMismatch);
     }
-    let policy = codec::decode(&encoded.bytes)?;
-    if policy.generation != generation {
-        return Err(SnapshotError::Generation { index: generation, policy: policy.generation });
+    let decoded = codec::decode(&encoded.bytes)?;
+    if decoded.policy.generation != generation {
+        return Err(SnapshotError::Generation { index: generation, policy: decoded.policy.generation });
     }
-    Ok((encoded, policy))
+    Ok(decoded)
 }

@@ -164,8 +164,8 @@ impl Gateway {
         loop {
             if let Some(from_operator::Message::Policy(push)) = Some(self.next().await.expect("the stream ended")) {
                 assert_eq!(Digest::of(&push.policy).to_vec(), push.digest);
-                let policy = decode(&push.policy).unwrap();
-                let digest = encode(&policy).digest.to_vec();
+                let mcp_fleet_control::DecodedPolicy { policy, digest, .. } = decode(&push.policy).unwrap();
+                let digest = digest.to_vec();
                 let ack = PolicyAck { generation: push.generation, digest, error: String::new() };
                 self.send(from_gateway::Message::Ack(ack)).await;
                 if wanted(&policy) {

@@ -162,8 +162,8 @@ mod tests {
             principals: Vec::new(),
             budgets: Vec::new(),
         };
-        let encoded = Arc::new(mcp_fleet_control::encode(&policy));
-        Published { policy: Arc::new(policy), encoded }
+        let encoded = mcp_fleet_control::encode(&policy);
+        Published::new(policy, encoded)
     }
 
     fn row(tool: &str) -> Row {

@@ -13,14 +13,16 @@ mod server;
 mod tests;
 mod unreadable;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kube::ResourceExt;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
-use mcp_fleet_policy::model::{Budget, Selector, StaleAfter, TenantLimits, TenantPolicy, Uid, VerificationKey};
+use mcp_fleet_policy::model::{
+    Budget, Grant, Principal, Selector, Server, StaleAfter, TenantLimits, TenantPolicy, Uid, VerificationKey,
+};
 
 use crate::kubernetes::cache::Unreadable;
 use crate::shared_state::verdict::{Kind, Verdict};
@@ -112,7 +114,31 @@ impl Rejection {
 struct Compilation<'a> {
     inputs: &'a TenantInputs,
     previous: Option<&'a Previous>,
+    before: Before<'a>,
     verdicts: BTreeMap<(Kind, Uid), Verdict>,
+}
+
+/// Parts of the previous policy, to look them up.
+#[derive(Default)]
+struct Before<'a> {
+    /// By UID.
+    servers: HashMap<&'a str, &'a Server>,
+    /// By UID.
+    principals: HashMap<&'a str, &'a Principal>,
+    /// Grants that a principal held, by name of the scope.
+    grants: HashMap<&'a str, &'a Arc<Grant>>,
+}
+
+impl<'a> Before<'a> {
+    fn new(previous: &'a Previous) -> Self {
+        let TenantPolicy { servers, principals, .. } = &previous.policy;
+        let held = principals.iter().flat_map(|principal| &principal.grants);
+        Self {
+            servers: servers.iter().map(|server| (server.uid.as_str(), server)).collect(),
+            principals: principals.iter().map(|principal| (principal.uid.as_str(), principal)).collect(),
+            grants: held.map(|grant| (grant.scope.as_str(), grant)).collect(),
+        }
+    }
 }
 
 impl Compilation<'_> {
@@ -144,7 +170,8 @@ pub(crate) fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Com
     let tenant_uid = uid(&*inputs.tenant);
     // A tenant that was deleted and created again has nothing in force.
     let previous = previous.filter(|previous| previous.policy.tenant_uid == tenant_uid);
-    let mut compilation = Compilation { inputs, previous, verdicts: BTreeMap::new() };
+    let before = previous.map(Before::new).unwrap_or_default();
+    let mut compilation = Compilation { inputs, previous, before, verdicts: BTreeMap::new() };
     let spend_limit = spend_limit(&mut compilation);
     let currency = spend_limit.as_ref().map(|(_, currency)| currency.clone());
     let servers = server::compile(&mut compilation, currency.is_some());

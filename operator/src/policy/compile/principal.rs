@@ -42,9 +42,7 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, scopes: &ScopeGrants) -
     let (mut principals, mut recheck_at) = unreadable::principals(compilation, scopes);
     for object in objects {
         let principal_uid = uid(&*object);
-        let previous = compilation
-            .previous
-            .and_then(|previous| previous.policy.principals.iter().find(|principal| principal.uid == principal_uid));
+        let previous = compilation.before.principals.get(principal_uid.as_str()).copied();
         let recorded = compilation.inputs.revocations.get(&principal_uid).copied();
         let in_force = previous.and_then(|previous| previous.revoked_until).max(recorded);
         let revocation = revocation(&object, in_force, compilation.inputs.now);
@@ -98,7 +96,7 @@ fn grants_of(
     object: &MCPPrincipal,
     scopes: &ScopeGrants,
     previous: Option<&Principal>,
-) -> (Vec<Grant>, Option<ScopeProblem>) {
+) -> (Vec<Arc<Grant>>, Option<ScopeProblem>) {
     let names: BTreeSet<&String> = object.spec.scope_refs.iter().map(|reference| &reference.name).collect();
     let missing: BTreeSet<String> = names.iter().copied().filter(|&name| !scopes.contains_key(name)).cloned().collect();
     let not_in_force: BTreeSet<String> =

@@ -104,10 +104,10 @@ impl SnapshotSecrets {
         if !files.contains_key(INDEX_FILE) {
             return Ok((snapshots, Ok(None)));
         }
-        let previous = snapshot::read_policy(&files).map(|(_, policy)| {
+        let previous = snapshot::read_policy(&files).map(|decoded| {
             // Without the UIDs, no scope inherits a previous grant, which is the safe side.
             let scopes = files.get(SCOPES_FILE).and_then(|text| serde_json::from_slice(text).ok()).unwrap_or_default();
-            Some(Previous { policy, scopes })
+            Some(Previous { policy: decoded.policy, scopes })
         });
         Ok((snapshots, previous))
     }

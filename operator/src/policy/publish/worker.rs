@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
+use mcp_fleet_control::codec::expanded;
+use mcp_fleet_control::snapshot::{MAX_COMPRESSED, compressed_size};
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::condition::ConditionReason;
 use tokio::sync::{Notify, watch};
@@ -225,7 +227,10 @@ impl Worker {
         if !unchanged {
             check_enforceable(&encoded)?;
             let Some(snapshots) = &mut self.snapshots else { return Ok(()) };
-            if let Err(error) = snapshots.write(policy.generation, &encoded, &scopes).await {
+            // In the form that the previous version of the operator reads, if it could have written this policy at all.
+            let expanded = expanded(&policy).filter(|expanded| compressed_size(expanded) <= MAX_COMPRESSED);
+            if let Err(error) = snapshots.write(policy.generation, expanded.as_ref().unwrap_or(&encoded), &scopes).await
+            {
                 // The write may or may not have happened: only a new read can tell. After a conflict, another replica
                 // may be more current, so this one needs a new proof first.
                 self.snapshots = None;
@@ -240,7 +245,7 @@ impl Worker {
         let (generation, digest) = (policy.generation, encoded.digest.to_string());
         let shared_generation = shared.policies.published(&self.uid).map(|published| published.policy.generation);
         if shared_generation != Some(generation) {
-            let published = Published { policy: Arc::new(policy.clone()), encoded: Arc::new(encoded) };
+            let published = Published::new(policy.clone(), encoded);
             shared.policies.publish(&self.uid, published);
         }
         let known = match (self.entries.take(), &self.previous) {
@@ -280,8 +285,8 @@ impl Worker {
 
 /// Decodes and compiles the policy like a gateway, so that a policy that gateways would refuse is not published.
 fn check_enforceable(encoded: &mcp_fleet_control::EncodedPolicy) -> Result<(), PublishError> {
-    let policy =
+    let decoded =
         mcp_fleet_control::decode(&encoded.bytes).map_err(|error| PublishError::Unenforceable(error.into()))?;
-    mcp_fleet_policy::engine::Policy::new(policy).map_err(|error| PublishError::Unenforceable(error.into()))?;
+    mcp_fleet_policy::engine::Policy::new(decoded.policy).map_err(|error| PublishError::Unenforceable(error.into()))?;
     Ok(())
 }
