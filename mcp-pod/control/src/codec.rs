@@ -138,6 +138,11 @@ pub fn encode(policy: &TenantPolicy) -> EncodedPolicy {
     encode_as(policy, Form::Shared)
 }
 
+/// Returns the size of a policy in the shared form, in bytes.
+pub fn encoded_size(policy: &TenantPolicy) -> usize {
+    convert::to_wire(policy, Form::Shared).encoded_len()
+}
+
 /// Encodes a policy in this form as canonical bytes with their digest.
 pub fn encode_as(policy: &TenantPolicy, form: Form) -> EncodedPolicy {
     let bytes = convert::to_wire(policy, form).encode_to_vec();

@@ -22,5 +22,5 @@ pub mod wire {
     tonic::include_proto!("mcpfleet.control.v1");
 }
 
-pub use codec::{DecodeError, DecodedPolicy, Digest, EncodedPolicy, decode, encode, encode_as};
+pub use codec::{DecodeError, DecodedPolicy, Digest, EncodedPolicy, decode, encode, encode_as, encoded_size};
 pub use form::Form;

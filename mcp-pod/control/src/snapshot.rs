@@ -104,15 +104,29 @@ pub enum SnapshotError {
     },
 }
 
-fn compress(encoded: &EncodedPolicy) -> std::io::Result<Vec<u8>> {
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    gzip.write_all(&encoded.bytes)?;
-    gzip.finish()
+/// A policy as the chunks contain it, compressed.
+#[derive(Clone, Debug)]
+pub struct CompressedPolicy {
+    digest: Digest,
+    bytes: Vec<u8>,
 }
 
-/// Returns how many bytes the chunks of a policy have in total, or `usize::MAX` if the policy cannot be compressed.
-pub fn compressed_size(encoded: &EncodedPolicy) -> usize {
-    compress(encoded).map_or(usize::MAX, |compressed| compressed.len())
+impl CompressedPolicy {
+    /// Compresses a policy; fails if it does not fit into a snapshot.
+    pub fn new(encoded: &EncodedPolicy) -> Result<Self, SnapshotError> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        gzip.write_all(&encoded.bytes).map_err(SnapshotError::Compress)?;
+        let bytes = gzip.finish().map_err(SnapshotError::Compress)?;
+        if bytes.len() > MAX_COMPRESSED {
+            return Err(SnapshotError::TooLarge(bytes.len()));
+        }
+        Ok(Self { digest: encoded.digest, bytes })
+    }
+
+    /// Returns the size of all chunks in bytes.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
 }
 
 /// Returns the files of a policy by name. The chunks, except the first, do not overwrite those that the previous index
@@ -122,21 +136,26 @@ pub fn write_files(
     encoded: &EncodedPolicy,
     before: Option<&SnapshotIndex>,
 ) -> Result<BTreeMap<String, Vec<u8>>, SnapshotError> {
-    let compressed = compress(encoded).map_err(SnapshotError::Compress)?;
-    if compressed.len() > MAX_COMPRESSED {
-        return Err(SnapshotError::TooLarge(compressed.len()));
-    }
+    write_compressed(generation, &CompressedPolicy::new(encoded)?, before)
+}
+
+/// Returns the files of a compressed policy by name, as [`write_files`] does.
+pub fn write_compressed(
+    generation: u64,
+    compressed: &CompressedPolicy,
+    before: Option<&SnapshotIndex>,
+) -> Result<BTreeMap<String, Vec<u8>>, SnapshotError> {
     let first_set_used =
         before.is_some_and(|before| before.chunks.iter().any(|number| (1..=SET_SIZE).contains(number)));
     let shift = if first_set_used { SET_SIZE } else { 0 };
     let (mut files, mut chunks) = (BTreeMap::new(), Vec::new());
-    for (position, chunk) in compressed.chunks(MAX_CHUNK_BYTES).enumerate() {
+    for (position, chunk) in compressed.bytes.chunks(MAX_CHUNK_BYTES).enumerate() {
         // The first chunk is in the same Secret as the index and is written together with it.
         let number = if position == 0 { 0 } else { position + shift };
         chunks.push(number);
         files.insert(chunk_name(number), chunk.to_vec());
     }
-    let index = SnapshotIndex { generation, digest: encoded.digest.to_string(), chunks, encoding: Encoding::Gzip };
+    let index = SnapshotIndex { generation, digest: compressed.digest.to_string(), chunks, encoding: Encoding::Gzip };
     let index = serde_json::to_vec(&index).map_err(SnapshotError::Index)?;
     files.insert(INDEX_FILE.to_owned(), index);
     Ok(files)

@@ -20,14 +20,16 @@ pub(crate) struct Published {
     pub policy: Arc<TenantPolicy>,
     /// The policy in the shared form.
     pub encoded: Arc<EncodedPolicy>,
+    /// Size of the shared form when it is compressed, in bytes.
+    pub compressed_size: usize,
     /// The policy in the expanded form, once an older gateway has connected; none if it is too large for one message.
     expanded: Arc<OnceLock<Option<Arc<EncodedPolicy>>>>,
 }
 
 impl Published {
     /// Returns a published policy. `encoded` is its shared form.
-    pub(crate) fn new(policy: TenantPolicy, encoded: EncodedPolicy) -> Self {
-        Self { policy: Arc::new(policy), encoded: Arc::new(encoded), expanded: Arc::default() }
+    pub(crate) fn new(policy: TenantPolicy, encoded: EncodedPolicy, compressed_size: usize) -> Self {
+        Self { policy: Arc::new(policy), encoded: Arc::new(encoded), compressed_size, expanded: Arc::default() }
     }
 
     /// Returns the policy in this form; none if it is too large for a gateway that needs it expanded.

@@ -23,7 +23,8 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, servers: &[Server]) -> 
     let mut grants = ScopeGrants::new();
     let mut uids = BTreeMap::new();
     for object in objects {
-        let compiled = from_spec(compilation, &object, servers);
+        let refusal = compilation.refusal(Kind::Scope, &*object);
+        let compiled = refusal.map_or_else(|| from_spec(compilation, &object, servers), Err);
         let grant = match &compiled {
             Ok(grant) => Some(Arc::new(grant.clone())),
             Err(_) => from_previous(compilation, &object, servers),

@@ -23,7 +23,8 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
     let mut servers = Vec::new();
     for object in objects {
         let server_uid = uid(&*object);
-        let outcome = from_spec(&images, &object, has_currency);
+        let refusal = compilation.refusal(Kind::Server, &*object);
+        let outcome = refusal.map_or_else(|| from_spec(&images, &object, has_currency), Err);
         let catalogue = match &outcome {
             Ok((tools, limits)) => Some((tools.clone(), *limits)),
             Err(_) => from_previous(compilation, &object),

@@ -8,9 +8,13 @@ use serde_json::{Value, json};
 
 use super::*;
 
+fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
+    super::compile(inputs, previous, Limit::DEFAULT)
+}
+
 pub(super) const NOW: i64 = 1_795_000_000;
 
-fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, spec: &Value) -> Arc<T> {
+pub(super) fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, spec: &Value) -> Arc<T> {
     let value = json!({
         "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": kind, "spec": spec,
         "metadata": {"name": name, "namespace": "acme", "uid": format!("uid-{name}"), "generation": 1},

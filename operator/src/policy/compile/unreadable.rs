@@ -120,9 +120,14 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::tests::{NOW, catalogue, coder, grant, inputs, previous, published, reason, tenant};
-    use super::super::{Kind, TenantInputs, compile};
+    use super::super::{Compiled, Kind, Limit, Previous, TenantInputs};
+
     use crate::kubernetes::cache::testing::unreadable;
     use crate::kubernetes::cache::{GuardedKind, Unreadable};
+
+    fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
+        super::super::compile(inputs, previous, Limit::DEFAULT)
+    }
 
     fn object<K: GuardedKind>(name: &str, spec: &Value) -> Arc<Unreadable<K>> {
         let value = json!({

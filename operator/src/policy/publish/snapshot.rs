@@ -9,9 +9,8 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
-use mcp_fleet_control::EncodedPolicy;
 use mcp_fleet_control::snapshot::{
-    self, CHUNK_SLOTS, INDEX_FILE, SnapshotError, SnapshotIndex, chunk_name, secret_name,
+    self, CHUNK_SLOTS, CompressedPolicy, INDEX_FILE, SnapshotError, SnapshotIndex, chunk_name, secret_name,
 };
 
 use crate::kubernetes::FIELD_MANAGER;
@@ -123,11 +122,11 @@ impl SnapshotSecrets {
     pub(super) async fn write(
         &mut self,
         generation: u64,
-        encoded: &EncodedPolicy,
+        policy: &CompressedPolicy,
         scopes: &BTreeMap<String, String>,
     ) -> Result<(), PublishError> {
         let mut files =
-            snapshot::write_files(generation, encoded, self.published.as_ref()).map_err(PublishError::TooLarge)?;
+            snapshot::write_compressed(generation, policy, self.published.as_ref()).map_err(PublishError::TooLarge)?;
         let index = snapshot::read_index(&files).map_err(PublishError::TooLarge)?;
         for number in 1..CHUNK_SLOTS {
             let name = secret_name(number);
