@@ -104,6 +104,8 @@ names! {
         TargetNotFound,
         /// The tenant has as many older budgets as it may have, so the budget limits nothing.
         TooManyBudgets,
+        /// The tenant's policy is full, so the object, or the change of it, is not in force.
+        PolicyTooLarge,
         /// Every gateway has acknowledged a policy that includes the object as its spec says.
         Enforced,
         /// Not every gateway has acknowledged a policy that includes the object as its spec says yet.

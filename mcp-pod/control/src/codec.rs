@@ -3,6 +3,8 @@
 //! The canonical bytes are those that prost writes for the converted model, in field order. prost drops unknown fields,
 //! so the reader encodes the decoded policy again: [`decode`] rejects bytes whose second encoding differs, and the
 //! digest in an ack is that of the second encoding, never of the received bytes.
+//!
+//! A policy has one canonical encoding in each [`Form`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +14,7 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::convert::{self, ConvertError};
+use crate::form::Form;
 use crate::wire;
 
 /// The largest encoded policy in bytes; a gateway must be able to hold it twice.
@@ -106,23 +109,67 @@ pub enum DecodeError {
     Digest,
 }
 
-/// Encodes a policy as canonical bytes with their digest.
+/// A policy that was decoded, with every byte understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecodedPolicy {
+    /// The policy. Equal lists of arguments and equal grants in it are shared.
+    pub policy: TenantPolicy,
+    /// The form that it was written in.
+    pub form: Form,
+    /// Digest of the policy encoded again in that form.
+    pub digest: Digest,
+}
+
+impl DecodedPolicy {
+    /// Returns the digest of the policy in the shared form. It identifies what the policy says, in whichever form it was
+    /// received.
+    pub fn identity(&self) -> Digest {
+        match self.form {
+            Form::Shared => self.digest,
+            Form::Expanded => encode(&self.policy).digest,
+        }
+    }
+}
+
+/// Encodes a policy in the shared form as canonical bytes with their digest.
 ///
 /// Durations are truncated to milliseconds, the precision of the wire format.
 pub fn encode(policy: &TenantPolicy) -> EncodedPolicy {
-    let bytes = convert::to_wire(policy).encode_to_vec();
+    encode_as(policy, Form::Shared)
+}
+
+/// Returns the size of a policy in the shared form, in bytes.
+pub fn encoded_size(policy: &TenantPolicy) -> usize {
+    convert::to_wire(policy, Form::Shared).encoded_len()
+}
+
+/// Encodes a policy in this form as canonical bytes with their digest.
+pub fn encode_as(policy: &TenantPolicy, form: Form) -> EncodedPolicy {
+    let bytes = convert::to_wire(policy, form).encode_to_vec();
     let digest = Digest::of(&bytes);
     EncodedPolicy { bytes, digest }
 }
 
-/// Decodes a policy; fails unless every byte was understood.
-pub fn decode(bytes: &[u8]) -> Result<TenantPolicy, DecodeError> {
+/// Encodes a policy in the expanded form, unless that is larger than [`MAX_POLICY`].
+pub fn expanded(policy: &TenantPolicy) -> Option<EncodedPolicy> {
+    // The messages of a large expanded form would fill memory, so its size is computed first.
+    if convert::expanded_size(policy) > MAX_POLICY {
+        return None;
+    }
+    Some(encode_as(policy, Form::Expanded)).filter(|encoded| encoded.bytes.len() <= MAX_POLICY)
+}
+
+/// Decodes a policy in either form; fails unless every byte was understood.
+pub fn decode(bytes: &[u8]) -> Result<DecodedPolicy, DecodeError> {
     if bytes.len() > MAX_POLICY {
         return Err(DecodeError::TooLarge);
     }
-    let policy = convert::from_wire(wire::Policy::decode(bytes)?)?;
-    if encode(&policy).bytes != bytes {
+    let message = wire::Policy::decode(bytes)?;
+    let form = Form::for_reader(&message.required_features);
+    let policy = convert::from_wire(message)?;
+    let again = encode_as(&policy, form);
+    if again.bytes != bytes {
         return Err(DecodeError::NotUnderstood);
     }
-    Ok(policy)
+    Ok(DecodedPolicy { policy, form, digest: again.digest })
 }

@@ -3,32 +3,42 @@
 //! The writer lists the features that the policy uses. A reader that does not know one of them rejects the whole policy
 //! and names that feature in the error. A change that adds a field with a new restriction adds a row here.
 
-use mcp_fleet_policy::model::{Argument, Rule, TenantPolicy};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use mcp_fleet_policy::model::{Argument, Grant, Rule, TenantPolicy};
+
+use crate::form::Form;
 
 /// A named feature of policies.
 #[derive(Clone, Copy, Debug)]
 pub struct Feature {
     /// Name on the wire; never changed once released.
     pub name: &'static str,
-    /// Returns whether a policy uses the feature.
-    used_by: fn(&TenantPolicy) -> bool,
+    /// Returns whether a policy in this form uses the feature.
+    used_by: fn(&TenantPolicy, Form) -> bool,
 }
+
+/// Name of the feature of policies in the shared form.
+pub(crate) const SHARED: &str = "shared";
 
 /// The features that this version knows, in the order of their names on the wire.
 pub const FEATURES: &[Feature] = &[
     // Tenants, servers, catalogues, principals, grants, traffic limits and staleness limits of the first version.
-    Feature { name: "v1", used_by: |_| true },
+    Feature { name: "v1", used_by: |_, _| true },
     // Budgets, and leases on them.
-    Feature { name: "budgets", used_by: |policy| !policy.budgets.is_empty() },
+    Feature { name: "budgets", used_by: |policy, _| !policy.budgets.is_empty() },
     // Argument lists in scopes, which apply in addition to those of the catalogue.
-    Feature { name: "scope-arguments", used_by: uses_scope_arguments },
+    Feature { name: "scope-arguments", used_by: |policy, _| uses_scope_arguments(policy) },
     // Path rules, and the resolution of paths by the shim.
-    Feature { name: "path-rules", used_by: |policy| uses_rule(policy, |rule| matches!(rule, Rule::Path(_))) },
+    Feature { name: "path-rules", used_by: |policy, _| uses_rule(policy, |rule| matches!(rule, Rule::Path(_))) },
     // Rules for arrays and objects, which contain other rules.
     Feature {
         name: "nested-rules",
-        used_by: |policy| uses_rule(policy, |rule| matches!(rule, Rule::Array(_) | Rule::Object(_))),
+        used_by: |policy, _| uses_rule(policy, |rule| matches!(rule, Rule::Array(_) | Rule::Object(_))),
     },
+    // Equal lists of arguments and equal grants are in tables.
+    Feature { name: SHARED, used_by: |_, form| form == Form::Shared },
 ];
 
 /// Returns the names of the features that this version knows, for a gateway's hello.
@@ -41,21 +51,26 @@ pub fn is_known(name: &str) -> bool {
     FEATURES.iter().any(|feature| feature.name == name)
 }
 
-/// Returns the names of the features that a policy uses.
-pub fn required(policy: &TenantPolicy) -> Vec<String> {
-    FEATURES.iter().filter(|feature| (feature.used_by)(policy)).map(|feature| feature.name.to_owned()).collect()
+/// Returns the names of the features that a policy in this form uses.
+pub fn required(policy: &TenantPolicy, form: Form) -> Vec<String> {
+    FEATURES.iter().filter(|feature| (feature.used_by)(policy, form)).map(|feature| feature.name.to_owned()).collect()
+}
+
+/// Returns the grants of a policy, each at least once. Principals share most of them.
+fn grants(policy: &TenantPolicy) -> impl Iterator<Item = &Grant> {
+    let mut seen = HashSet::new();
+    let held = policy.principals.iter().flat_map(|principal| &principal.grants);
+    held.filter(move |grant| seen.insert(Arc::as_ptr(grant))).map(|grant| &**grant)
 }
 
 fn uses_scope_arguments(policy: &TenantPolicy) -> bool {
-    let mut grants = policy.principals.iter().flat_map(|principal| &principal.grants);
-    grants.any(|grant| grant.tools.iter().any(|tool| tool.arguments.is_some()))
+    grants(policy).any(|grant| grant.tools.iter().any(|tool| tool.arguments.is_some()))
 }
 
 fn uses_rule(policy: &TenantPolicy, wanted: impl Fn(&Rule) -> bool + Copy) -> bool {
-    let catalogue = policy.servers.iter().flat_map(|server| &server.tools).flat_map(|tool| &tool.arguments);
-    let granted = policy.principals.iter().flat_map(|principal| &principal.grants).flat_map(|grant| &grant.tools);
-    let mut arguments = catalogue.chain(granted.flat_map(|tool| tool.arguments.iter().flatten()));
-    arguments.any(|argument| argument_uses(argument, wanted))
+    let catalogue = policy.servers.iter().flat_map(|server| &server.tools).flat_map(|tool| &*tool.arguments);
+    let granted = grants(policy).flat_map(|grant| &grant.tools).filter_map(|tool| tool.arguments.as_deref());
+    catalogue.chain(granted.flatten()).any(|argument| argument_uses(argument, wanted))
 }
 
 fn argument_uses(argument: &Argument, wanted: impl Fn(&Rule) -> bool + Copy) -> bool {

@@ -5,6 +5,7 @@
 //!   understood are rejected.
 //! - [`convert`]: converts between the messages and [`mcp_fleet_policy::model`].
 //! - [`feature`]: the named features of a policy that its reader has to know.
+//! - [`form`]: the two forms of a policy on the wire: with shared parts in tables, and without for older readers.
 //! - [`restrict`]: stops calls in a policy of a later version, which cannot be decoded.
 //! - [`snapshot`]: a policy as files in Secrets, which gateways mount.
 //! - [`version`]: version negotiation, and the answer of a replica that is not the leader.
@@ -12,6 +13,7 @@
 pub mod codec;
 pub mod convert;
 pub mod feature;
+pub mod form;
 pub mod restrict;
 pub mod snapshot;
 pub mod version;
@@ -22,4 +24,5 @@ pub mod wire {
     tonic::include_proto!("mcpfleet.control.v1");
 }
 
-pub use codec::{DecodeError, Digest, EncodedPolicy, decode, encode};
+pub use codec::{DecodeError, DecodedPolicy, Digest, EncodedPolicy, decode, encode, encode_as, encoded_size};
+pub use form::Form;

@@ -17,10 +17,9 @@ use std::io::{Read as _, Write as _};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use mcp_fleet_policy::model::TenantPolicy;
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{self, DecodeError, Digest, EncodedPolicy, MAX_POLICY};
+use crate::codec::{self, DecodeError, DecodedPolicy, Digest, EncodedPolicy, MAX_POLICY};
 
 /// File name of the index.
 pub const INDEX_FILE: &str = "index.json";
@@ -28,6 +27,8 @@ pub const INDEX_FILE: &str = "index.json";
 pub const MAX_CHUNK_BYTES: usize = 700 * 1024;
 /// Maximum number of chunks of one policy: the first, and one set of further chunks.
 pub const MAX_CHUNKS: usize = 1 + SET_SIZE;
+/// Maximum bytes of all chunks of one policy.
+pub const MAX_COMPRESSED: usize = MAX_CHUNK_BYTES * MAX_CHUNKS;
 /// Number of chunks in a set. Successive snapshots alternate between two sets.
 const SET_SIZE: usize = 3;
 /// Number of different chunks, including those of the previous policy: the first, and two sets of further chunks.
@@ -126,6 +127,31 @@ pub enum SnapshotError {
     },
 }
 
+/// A policy as the chunks contain it, compressed.
+#[derive(Clone, Debug)]
+pub struct CompressedPolicy {
+    digest: Digest,
+    bytes: Vec<u8>,
+}
+
+impl CompressedPolicy {
+    /// Compresses a policy; fails if it does not fit into a snapshot.
+    pub fn new(encoded: &EncodedPolicy) -> Result<Self, SnapshotError> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        gzip.write_all(&encoded.bytes).map_err(SnapshotError::Compress)?;
+        let bytes = gzip.finish().map_err(SnapshotError::Compress)?;
+        if bytes.len() > MAX_COMPRESSED {
+            return Err(SnapshotError::TooLarge(bytes.len()));
+        }
+        Ok(Self { digest: encoded.digest, bytes })
+    }
+
+    /// Returns the size of all chunks in bytes.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 /// Returns the files of a policy by name. The chunks, except the first, do not overwrite those that the previous index
 /// (`before`) lists. Equal inputs give equal bytes.
 pub fn write_files(
@@ -133,23 +159,26 @@ pub fn write_files(
     encoded: &EncodedPolicy,
     before: Option<&SnapshotIndex>,
 ) -> Result<BTreeMap<String, Vec<u8>>, SnapshotError> {
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    gzip.write_all(&encoded.bytes).map_err(SnapshotError::Compress)?;
-    let compressed = gzip.finish().map_err(SnapshotError::Compress)?;
-    if compressed.len() > MAX_CHUNK_BYTES * MAX_CHUNKS {
-        return Err(SnapshotError::TooLarge(compressed.len()));
-    }
+    write_compressed(generation, &CompressedPolicy::new(encoded)?, before)
+}
+
+/// Returns the files of a compressed policy by name, as [`write_files`] does.
+pub fn write_compressed(
+    generation: u64,
+    compressed: &CompressedPolicy,
+    before: Option<&SnapshotIndex>,
+) -> Result<BTreeMap<String, Vec<u8>>, SnapshotError> {
     let first_set_used =
         before.is_some_and(|before| before.chunks.iter().any(|number| (1..=SET_SIZE).contains(number)));
     let shift = if first_set_used { SET_SIZE } else { 0 };
     let (mut files, mut chunks) = (BTreeMap::new(), Vec::new());
-    for (position, chunk) in compressed.chunks(MAX_CHUNK_BYTES).enumerate() {
+    for (position, chunk) in compressed.bytes.chunks(MAX_CHUNK_BYTES).enumerate() {
         // The first chunk is in the same Secret as the index and is written together with it.
         let number = if position == 0 { 0 } else { position + shift };
         chunks.push(number);
         files.insert(chunk_name(number), chunk.to_vec());
     }
-    let index = SnapshotIndex { generation, digest: encoded.digest.to_string(), chunks, encoding: Encoding::Gzip };
+    let index = SnapshotIndex { generation, digest: compressed.digest.to_string(), chunks, encoding: Encoding::Gzip };
     let index = serde_json::to_vec(&index).map_err(SnapshotError::Index)?;
     files.insert(INDEX_FILE.to_owned(), index);
     Ok(files)
@@ -172,13 +201,13 @@ pub fn read_index(files: &BTreeMap<String, Vec<u8>>) -> Result<SnapshotIndex, Sn
 }
 
 /// Reads the policy from the files of a snapshot; fails unless they belong together.
-pub fn read_policy(files: &BTreeMap<String, Vec<u8>>) -> Result<(EncodedPolicy, TenantPolicy), SnapshotError> {
+pub fn read_policy(files: &BTreeMap<String, Vec<u8>>) -> Result<DecodedPolicy, SnapshotError> {
     let (index, encoded) = read_encoded(files)?;
-    let policy = codec::decode(&encoded.bytes)?;
-    if policy.generation != index.generation {
-        return Err(SnapshotError::Generation { index: index.generation, policy: policy.generation });
+    let decoded = codec::decode(&encoded.bytes)?;
+    if decoded.policy.generation != index.generation {
+        return Err(SnapshotError::Generation { index: index.generation, policy: decoded.policy.generation });
     }
-    Ok((encoded, policy))
+    Ok(decoded)
 }
 
 /// Reads the policy from the files of a snapshot without decoding it; fails unless they belong together.

@@ -1,6 +1,7 @@
 //! Tests of policies on the wire and in snapshots: round trips, and rejection of what is not fully understood.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod forms;
 mod strategy;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use mcp_fleet_control::convert::{ConvertError, from_wire, to_wire};
 use mcp_fleet_control::snapshot::{self, INDEX_FILE, MAX_CHUNK_BYTES, SnapshotError, SnapshotIndex, chunk_name};
-use mcp_fleet_control::{DecodeError, Digest, EncodedPolicy, decode, encode, wire};
+use mcp_fleet_control::{DecodeError, Digest, EncodedPolicy, Form, decode, encode, encode_as, wire};
 use mcp_fleet_policy::model::{StaleAfter, TenantLimits, TenantPolicy};
 use proptest::prelude::*;
 use prost::Message as _;
@@ -36,11 +37,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_policy_survives_the_wire_and_has_exactly_one_encoding(policy in strategy::policy()) {
-        let encoded = encode(&policy);
-        let back = decode(&encoded.bytes).unwrap();
-        prop_assert_eq!(&back, &policy);
-        prop_assert_eq!(encode(&back), encoded);
+    fn a_policy_survives_the_wire_and_has_exactly_one_encoding_in_each_form(policy in strategy::policy()) {
+        for form in [Form::Expanded, Form::Shared] {
+            let encoded = encode_as(&policy, form);
+            let back = decode(&encoded.bytes).unwrap();
+            prop_assert_eq!((&back.policy, back.form, back.digest), (&policy, form, encoded.digest));
+            prop_assert_eq!(encode_as(&back.policy, form), encoded);
+            prop_assert_eq!(back.identity(), encode(&policy).digest);
+        }
     }
 
     #[test]
@@ -48,22 +52,23 @@ proptest! {
         let encoded = encode(&policy);
         let files = snapshot::write_files(policy.generation, &encoded, None).unwrap();
         prop_assert_eq!(snapshot::read_index(&files).unwrap().generation, policy.generation);
-        let (bytes, back) = snapshot::read_policy(&files).unwrap();
-        prop_assert_eq!(bytes, encoded);
-        prop_assert_eq!(back, policy);
+        let back = snapshot::read_policy(&files).unwrap();
+        prop_assert_eq!(back.digest, encoded.digest);
+        prop_assert_eq!(back.policy, policy);
     }
 
     #[test]
     fn truncated_or_changed_bytes_are_rejected_or_understood_completely(
         policy in strategy::policy(), at in any::<prop::sample::Index>(), bit in 0..8_u8, truncate in any::<bool>(),
+        shared in any::<bool>(),
     ) {
-        let mut bytes = encode(&policy).bytes;
+        let mut bytes = encode_as(&policy, if shared { Form::Shared } else { Form::Expanded }).bytes;
         let at = at.index(bytes.len());
         if truncate { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }
         // A changed bit may give a different valid policy, which its digest reveals. It must never give a policy that
         // was not understood completely.
         if let Ok(other) = decode(&bytes) {
-            prop_assert_eq!(encode(&other).bytes, bytes);
+            prop_assert_eq!(encode_as(&other.policy, other.form).bytes, bytes);
         }
     }
 }
@@ -95,7 +100,7 @@ fn an_unknown_field_in_a_nested_message_is_detected() {
 }
 
 fn rejection(change: impl FnOnce(&mut wire::Policy)) -> ConvertError {
-    let mut message = to_wire(&plain());
+    let mut message = to_wire(&plain(), Form::Shared);
     assert!(from_wire(message.clone()).is_ok());
     change(&mut message);
     from_wire(message).unwrap_err()
@@ -109,7 +114,7 @@ fn an_unknown_feature_is_rejected_by_name() {
 
 #[test]
 fn a_required_feature_that_is_not_listed_is_detected() {
-    let mut message = to_wire(&plain());
+    let mut message = to_wire(&plain(), Form::Shared);
     message.required_features.clear();
     assert!(matches!(decode(&message.encode_to_vec()), Err(DecodeError::NotUnderstood)));
 }

@@ -208,7 +208,7 @@ pub(crate) fn server(name: &str, tools: Vec<Tool>) -> Server {
 
 /// A tool that costs nothing.
 pub(crate) fn tool(name: &str, class: Class, arguments: Vec<Argument>) -> Tool {
-    Tool { name: name.into(), class, arguments, price: Micros::ZERO }
+    Tool { name: name.into(), class, arguments: arguments.into(), price: Micros::ZERO }
 }
 
 /// A principal with UID `p-<name>`, without grants.
@@ -231,7 +231,7 @@ pub(crate) fn grant(scope: &str, tools: Vec<GrantedTool>, classes: Vec<Class>) -
 
 /// A grant of a tool by name with these arguments, or with those of the catalogue.
 pub(crate) fn named_tool(name: &str, arguments: Option<Vec<Argument>>) -> GrantedTool {
-    GrantedTool { name: name.into(), arguments }
+    GrantedTool { name: name.into(), arguments: arguments.map(Into::into) }
 }
 
 /// A tool of any class with random arguments.

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -61,7 +62,7 @@ async fn start() -> (TestGateway, ShimProcess) {
         ];
         for principal in &mut policy.principals {
             principal.grants.retain_mut(|grant| {
-                grant.tools.clear();
+                Arc::make_mut(grant).tools.clear();
                 grant.scope == "files-read"
             });
         }

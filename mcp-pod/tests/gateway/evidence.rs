@@ -1,5 +1,6 @@
 //! Evidence: a call that may change something leaves its audit line before its server can see it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::model::GrantedTool;
@@ -10,7 +11,9 @@ use crate::support::{AuditLog, Behaviour, BlockedSink, Options, ProcessGateway, 
 #[tokio::test]
 async fn a_destructive_call_is_on_record_when_the_gateway_is_killed_during_it() {
     let mut gateway = ProcessGateway::start(&Options::default(), |policy| {
-        policy.principals[0].grants[1].tools.push(GrantedTool { name: "wipe".into(), arguments: None });
+        Arc::make_mut(&mut policy.principals[0].grants[1])
+            .tools
+            .push(GrantedTool { name: "wipe".into(), arguments: None });
     })
     .await;
     gateway.shim.set_behaviour(Behaviour::Hang);

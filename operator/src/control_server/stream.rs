@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_fleet_control::Digest;
 use mcp_fleet_control::version::{negotiate, not_leader};
 use mcp_fleet_control::wire::{
     Freshness, FromGateway, GatewayHello, OperatorHello, PolicyAck, PolicyPush, from_gateway, from_operator,
 };
+use mcp_fleet_control::{Digest, Form};
 use mcp_fleet_crds::condition::ConditionReason;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -44,6 +44,10 @@ struct ControlStream {
     gateway: GatewayPod,
     holder: Holder,
     outbound: Outbound,
+    /// The form of policies that the gateway understands.
+    form: Form,
+    /// Generation of the last policy that is too large for the gateway.
+    too_large: Option<u64>,
     /// Generation and digest of the policies that were pushed, oldest first.
     pushed: VecDeque<(u64, Digest)>,
     /// Generation and digest of the policy that the gateway enforced when it connected, until that is the published one.
@@ -89,6 +93,8 @@ pub(super) async fn run(
         gateway: gateway.clone(),
         holder,
         outbound,
+        form: Form::for_reader(&hello.features),
+        too_large: None,
         pushed,
         claimed: None,
         enforced: 0,
@@ -190,9 +196,18 @@ impl ControlStream {
     async fn catch_up(&mut self, policy_state: &mut watch::Receiver<PolicyState>) -> Option<()> {
         let PolicyState { published, proof } = policy_state.borrow_and_update().clone();
         let Some(published) = published else { return Some(()) };
-        let (generation, digest) = (published.policy.generation, published.encoded.digest);
+        let generation = published.policy.generation;
+        let Some(encoded) = published.in_form(self.form) else {
+            // Without the newest policy, the gateway ignores its proofs, and soon refuses all calls.
+            if self.too_large.replace(generation) == Some(generation) {
+                return Some(());
+            }
+            self.refused(generation, "it is older than the operator, and cannot read a policy of this size; update it");
+            return Some(());
+        };
+        let digest = encoded.digest;
         if self.pushed.back() != Some(&(generation, digest)) {
-            let push = PolicyPush { generation, policy: published.encoded.bytes.clone(), digest: digest.to_vec() };
+            let push = PolicyPush { generation, policy: encoded.bytes.clone(), digest: digest.to_vec() };
             self.outbound.send(Ok(message(from_operator::Message::Policy(push)))).await.ok()?;
             self.pushed.push_back((generation, digest));
             if self.pushed.len() > MAX_PUSHED {
@@ -251,10 +266,15 @@ impl ControlStream {
             }
             Some(_) => return self.set_enforced(ack.generation),
         };
+        self.refused(ack.generation, &problem);
+    }
+
+    /// Records that the gateway does not enforce a policy, and why.
+    fn refused(&self, generation: u64, problem: &str) {
         tracing::error!(
             tenant = self.gateway.tenant,
             pod = self.gateway.pod,
-            generation = ack.generation,
+            generation,
             problem,
             "a gateway refused the policy"
         );

@@ -2,10 +2,11 @@
 //! streams push them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use mcp_fleet_control::EncodedPolicy;
+use mcp_fleet_control::codec::expanded;
+use mcp_fleet_control::{EncodedPolicy, Form};
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -17,8 +18,34 @@ use crate::ledger::{ApiStore, Ledger};
 #[derive(Clone, Debug)]
 pub(crate) struct Published {
     pub policy: Arc<TenantPolicy>,
-    /// Canonical bytes of the policy, and their digest.
+    /// The policy in the shared form.
     pub encoded: Arc<EncodedPolicy>,
+    /// Size of the shared form when it is compressed, in bytes.
+    pub compressed_size: usize,
+    /// The policy in the expanded form, once an older gateway has connected; none if it is too large for one message.
+    expanded: Arc<OnceLock<Option<Arc<EncodedPolicy>>>>,
+}
+
+impl Published {
+    /// Returns a published policy. `encoded` is its shared form.
+    pub(crate) fn new(policy: TenantPolicy, encoded: EncodedPolicy, compressed_size: usize) -> Self {
+        Self { policy: Arc::new(policy), encoded: Arc::new(encoded), compressed_size, expanded: Arc::default() }
+    }
+
+    /// Returns a published policy that this version cannot decode, of which `policy` is only an outline. Every gateway gets it
+    /// as it is.
+    pub(crate) fn undecoded(policy: TenantPolicy, encoded: EncodedPolicy, compressed_size: usize) -> Self {
+        let published = Self::new(policy, encoded, compressed_size);
+        Self { expanded: Arc::new(Some(Arc::clone(&published.encoded)).into()), ..published }
+    }
+
+    /// Returns the policy in this form; none if it is too large for a gateway that needs it expanded.
+    pub(crate) fn in_form(&self, form: Form) -> Option<Arc<EncodedPolicy>> {
+        match form {
+            Form::Shared => Some(Arc::clone(&self.encoded)),
+            Form::Expanded => self.expanded.get_or_init(|| expanded(&self.policy).map(Arc::new)).clone(),
+        }
+    }
 }
 
 /// Proof that a generation is current: at time `read`, the objects compiled to no newer policy.

@@ -30,7 +30,7 @@ fn write(fleet: &Fleet, mut files: BTreeMap<String, Vec<u8>>) {
 /// Publishes the policy in force as a later version would, which also has a restriction that this version does not know.
 /// Returns its generation.
 fn publish_later(fleet: &Fleet) -> u64 {
-    let (_, mut policy) = snapshot::read_policy(&files(fleet)).unwrap();
+    let mut policy = snapshot::read_policy(&files(fleet)).unwrap().policy;
     policy.generation += 1;
     let mut bytes = mcp_fleet_control::encode(&policy).bytes;
     bytes.extend(LATER);
@@ -47,7 +47,7 @@ fn later(fleet: &Fleet) -> TenantPolicy {
     assert_eq!(files["later.json"], b"{}", "what a later version keeps in the Secret was removed");
     let (index, encoded) = snapshot::read_encoded(&files).unwrap();
     assert!(matches!(mcp_fleet_control::decode(&encoded.bytes), Err(DecodeError::NotUnderstood)));
-    let policy = mcp_fleet_control::decode(encoded.bytes.strip_suffix(LATER).unwrap()).unwrap();
+    let policy = mcp_fleet_control::decode(encoded.bytes.strip_suffix(LATER).unwrap()).unwrap().policy;
     assert_eq!(policy.generation, index.generation);
     assert_eq!(fleet.published().unwrap(), (index.generation, encoded), "gateways get something else");
     policy

@@ -256,7 +256,7 @@ async fn published(secrets: &Api<Secret>) -> Option<(Vec<usize>, TenantPolicy)> 
         .flat_map(|secret| secret.data.unwrap_or_default())
         .map(|(key, value)| (key, value.0))
         .collect();
-    let policy = snapshot::read_policy(&files).ok()?.1;
+    let policy = snapshot::read_policy(&files).ok()?.policy;
     Some((snapshot::read_index(&files).unwrap().chunks, policy))
 }
 

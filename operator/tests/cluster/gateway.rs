@@ -12,7 +12,7 @@ use mcp_fleet_control::wire::control_client::ControlClient;
 use mcp_fleet_control::wire::{
     Freshness, FromGateway, GatewayHello, LeaseAnswer, PolicyAck, from_gateway, from_operator,
 };
-use mcp_fleet_control::{Digest, decode, encode, feature};
+use mcp_fleet_control::{Digest, decode, feature};
 use mcp_fleet_policy::model::TenantPolicy;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -164,8 +164,8 @@ impl Gateway {
         loop {
             if let Some(from_operator::Message::Policy(push)) = Some(self.next().await.expect("the stream ended")) {
                 assert_eq!(Digest::of(&push.policy).to_vec(), push.digest);
-                let policy = decode(&push.policy).unwrap();
-                let digest = encode(&policy).digest.to_vec();
+                let mcp_fleet_control::DecodedPolicy { policy, digest, .. } = decode(&push.policy).unwrap();
+                let digest = digest.to_vec();
                 let ack = PolicyAck { generation: push.generation, digest, error: String::new() };
                 self.send(from_gateway::Message::Ack(ack)).await;
                 if wanted(&policy) {

@@ -12,7 +12,7 @@ pub(super) fn require(holds: bool, field: &'static str, expected: &'static str) 
 
 pub(super) fn each<M, T>(
     messages: Vec<M>,
-    convert: impl Fn(M) -> Result<T, ConvertError>,
+    convert: impl FnMut(M) -> Result<T, ConvertError>,
 ) -> Result<Vec<T>, ConvertError> {
     messages.into_iter().map(convert).collect()
 }

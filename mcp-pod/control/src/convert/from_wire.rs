@@ -1,19 +1,27 @@
 //! Converts a policy from the wire to the model and checks every value.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server, ServerLimits, StaleAfter,
-    TenantLimits, TenantPolicy, Tool, Uid, VerificationKey,
+    Argument, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server, ServerLimits,
+    StaleAfter, TenantLimits, TenantPolicy, Tool, Uid, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
 use super::ConvertError;
 use super::field::{each, invalid, require, text};
 use super::rule_from_wire::arguments;
+use super::table::Known;
 use crate::{feature, wire};
+
+/// The largest number of grants that one principal may hold: a principal refers to at most so many scopes.
+pub const MAX_HELD: usize = 64;
+/// The largest number of grants that all principals together may hold, each counted as often as it is held. A reference
+/// takes a byte or two on the wire and several times as much in memory.
+pub const MAX_ALL_HELD: usize = 512 * 1024;
 
 /// Converts a message to a policy.
 pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
@@ -33,6 +41,8 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         servers,
         principals,
         budgets,
+        argument_lists,
+        grants,
     } = message;
     if let Some(unknown) = required_features.into_iter().find(|name| !feature::is_known(name)) {
         return Err(ConvertError::UnknownFeature(unknown));
@@ -45,6 +55,7 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         "" => None,
         code => Some(code.parse().map_err(|_| invalid("currency", "an ISO 4217 code"))?),
     };
+    let mut reader = Reader::new(argument_lists, grants)?;
     Ok(TenantPolicy {
         tenant: text(tenant, "tenant")?,
         tenant_uid: uid(tenant_uid, "tenant_uid")?,
@@ -57,10 +68,130 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         traffic: TenantLimits { calls_per_minute, max_concurrent_calls },
         stale_after: StaleAfter { read: Duration::from_millis(read_ms), write: Duration::from_millis(write_ms) },
         currency,
-        servers: each(servers, server)?,
-        principals: each(principals, principal)?,
+        servers: each(servers, |message| reader.server(message))?,
+        principals: each(principals, |message| reader.principal(message))?,
         budgets: each(budgets, budget)?,
     })
+}
+
+/// Converts what can be shared, from either form. Equal parts become shared in both.
+struct Reader {
+    /// The table of the shared form.
+    lists: Vec<Arc<[Argument]>>,
+    /// The table of the shared form.
+    grants: Vec<Arc<Grant>>,
+    known_lists: Known<[Argument]>,
+    known_grants: Known<Grant>,
+    /// Number of grants that the principals so far hold.
+    held: usize,
+}
+
+impl Reader {
+    fn new(lists: Vec<wire::ArgumentList>, grants: Vec<wire::Grant>) -> Result<Self, ConvertError> {
+        let mut reader = Self {
+            lists: each(lists, |wire::ArgumentList { items }| Ok(arguments(items)?.into()))?,
+            grants: Vec::new(),
+            known_lists: Known::default(),
+            known_grants: Known::default(),
+            held: 0,
+        };
+        reader.grants = each(grants, |message| Ok(Arc::new(reader.grant(message)?)))?;
+        Ok(reader)
+    }
+
+    /// Returns the list at a position of the table.
+    fn list(&self, position: u32) -> Result<Arc<[Argument]>, ConvertError> {
+        at(&self.lists, position).ok_or(invalid("argument_list", "a position in argument_lists"))
+    }
+
+    fn server(&mut self, server: wire::Server) -> Result<Server, ConvertError> {
+        let wire::Server { name, uid: id, upstream, identity, tools, limits } = server;
+        let wire::ServerLimits { timeout_ms, max_request_bytes, max_response_bytes, max_concurrent_calls } =
+            limits.ok_or(ConvertError::Missing("server.limits"))?;
+        let upstream = match upstream.as_str() {
+            "" => None,
+            address => Some(
+                address.parse::<SocketAddr>().map_err(|_| invalid("server.upstream", "an IP address and a port"))?,
+            ),
+        };
+        Ok(Server {
+            name: text(name, "server.name")?,
+            uid: uid(id, "server.uid")?,
+            upstream,
+            identity: text(identity, "server.identity")?,
+            tools: each(tools, |message| self.tool(message))?,
+            limits: ServerLimits {
+                timeout: Duration::from_millis(timeout_ms),
+                max_request: Bytes::new(max_request_bytes),
+                max_response: Bytes::new(max_response_bytes),
+                max_concurrent_calls,
+            },
+        })
+    }
+
+    fn tool(&mut self, tool: wire::Tool) -> Result<Tool, ConvertError> {
+        let wire::Tool { name, class: kind, arguments: contained, price_micros, argument_list } = tool;
+        Ok(Tool {
+            name: text(name, "tool.name")?,
+            class: class(kind)?,
+            arguments: match argument_list {
+                Some(position) => self.list(position)?,
+                None => self.known_lists.share(arguments(contained)?),
+            },
+            price: Micros::new(price_micros),
+        })
+    }
+
+    fn principal(&mut self, principal: wire::Principal) -> Result<Principal, ConvertError> {
+        let wire::Principal { namespace, name, uid: id, suspended, revoked_until, grants, limits, held } = principal;
+        let wire::PrincipalLimits { calls_per_minute, burst, max_concurrent_calls } =
+            limits.ok_or(ConvertError::Missing("principal.limits"))?;
+        let number = grants.len().saturating_add(held.len());
+        require(number <= MAX_HELD, "principal.held", "a list of at most 64 grants")?;
+        self.held = self.held.saturating_add(number);
+        require(self.held <= MAX_ALL_HELD, "principals", "a list with at most 524288 held grants in total")?;
+        let contained = each(grants, |message| {
+            let grant = self.grant(message)?;
+            Ok(self.known_grants.share(grant))
+        })?;
+        let held = each(held, |position| {
+            at(&self.grants, position).ok_or(invalid("principal.held", "a list of positions in grants"))
+        })?;
+        Ok(Principal {
+            namespace: text(namespace, "principal.namespace")?,
+            name: text(name, "principal.name")?,
+            uid: uid(id, "principal.uid")?,
+            suspended,
+            revoked_until,
+            grants: contained.into_iter().chain(held).collect(),
+            limits: PrincipalLimits { calls_per_minute, burst, max_concurrent_calls },
+        })
+    }
+
+    fn grant(&mut self, grant: wire::Grant) -> Result<Grant, ConvertError> {
+        let wire::Grant { scope, server_uid, tools, classes } = grant;
+        Ok(Grant {
+            scope: text(scope, "grant.scope")?,
+            server_uid: uid(server_uid, "grant.server_uid")?,
+            tools: each(tools, |message| self.granted_tool(message))?,
+            classes: each(classes, class)?,
+        })
+    }
+
+    fn granted_tool(&mut self, tool: wire::GrantedTool) -> Result<GrantedTool, ConvertError> {
+        let wire::GrantedTool { name, arguments: contained, argument_list } = tool;
+        let list = match (argument_list, contained) {
+            (Some(position), _) => Some(self.list(position)?),
+            (None, Some(wire::ArgumentList { items })) => Some(self.known_lists.share(arguments(items)?)),
+            (None, None) => None,
+        };
+        Ok(GrantedTool { name: text(name, "grant.tool.name")?, arguments: list })
+    }
+}
+
+/// Returns the part at a position of a table.
+fn at<T: ?Sized>(table: &[Arc<T>], position: u32) -> Option<Arc<T>> {
+    table.get(usize::try_from(position).ok()?).cloned()
 }
 
 fn uid(value: String, field: &'static str) -> Result<Uid, ConvertError> {
@@ -81,41 +212,6 @@ fn key(key: wire::VerificationKey) -> Result<VerificationKey, ConvertError> {
     Ok(VerificationKey { kid: text(kid, "key.kid")?, point })
 }
 
-fn server(server: wire::Server) -> Result<Server, ConvertError> {
-    let wire::Server { name, uid: id, upstream, identity, tools, limits } = server;
-    let wire::ServerLimits { timeout_ms, max_request_bytes, max_response_bytes, max_concurrent_calls } =
-        limits.ok_or(ConvertError::Missing("server.limits"))?;
-    let upstream = match upstream.as_str() {
-        "" => None,
-        address => {
-            Some(address.parse::<SocketAddr>().map_err(|_| invalid("server.upstream", "an IP address and a port"))?)
-        }
-    };
-    Ok(Server {
-        name: text(name, "server.name")?,
-        uid: uid(id, "server.uid")?,
-        upstream,
-        identity: text(identity, "server.identity")?,
-        tools: each(tools, tool)?,
-        limits: ServerLimits {
-            timeout: Duration::from_millis(timeout_ms),
-            max_request: Bytes::new(max_request_bytes),
-            max_response: Bytes::new(max_response_bytes),
-            max_concurrent_calls,
-        },
-    })
-}
-
-fn tool(tool: wire::Tool) -> Result<Tool, ConvertError> {
-    let wire::Tool { name, class: kind, arguments: list, price_micros } = tool;
-    Ok(Tool {
-        name: text(name, "tool.name")?,
-        class: class(kind)?,
-        arguments: arguments(list)?,
-        price: Micros::new(price_micros),
-    })
-}
-
 fn class(number: i32) -> Result<Class, ConvertError> {
     match wire::Class::try_from(number) {
         Ok(wire::Class::Read) => Ok(Class::Read),
@@ -123,37 +219,6 @@ fn class(number: i32) -> Result<Class, ConvertError> {
         Ok(wire::Class::Destructive) => Ok(Class::Destructive),
         Ok(wire::Class::Unspecified) | Err(_) => Err(ConvertError::Missing("class")),
     }
-}
-
-fn principal(principal: wire::Principal) -> Result<Principal, ConvertError> {
-    let wire::Principal { namespace, name, uid: id, suspended, revoked_until, grants, limits } = principal;
-    let wire::PrincipalLimits { calls_per_minute, burst, max_concurrent_calls } =
-        limits.ok_or(ConvertError::Missing("principal.limits"))?;
-    Ok(Principal {
-        namespace: text(namespace, "principal.namespace")?,
-        name: text(name, "principal.name")?,
-        uid: uid(id, "principal.uid")?,
-        suspended,
-        revoked_until,
-        grants: each(grants, grant)?,
-        limits: PrincipalLimits { calls_per_minute, burst, max_concurrent_calls },
-    })
-}
-
-fn grant(grant: wire::Grant) -> Result<Grant, ConvertError> {
-    let wire::Grant { scope, server_uid, tools, classes } = grant;
-    Ok(Grant {
-        scope: text(scope, "grant.scope")?,
-        server_uid: uid(server_uid, "grant.server_uid")?,
-        tools: each(tools, granted_tool)?,
-        classes: each(classes, class)?,
-    })
-}
-
-fn granted_tool(tool: wire::GrantedTool) -> Result<GrantedTool, ConvertError> {
-    let wire::GrantedTool { name, arguments: list } = tool;
-    let list = list.map(|wire::ArgumentList { items }| arguments(items)).transpose()?;
-    Ok(GrantedTool { name: text(name, "grant.tool.name")?, arguments: list })
 }
 
 fn budget(budget: wire::Budget) -> Result<Budget, ConvertError> {

@@ -6,9 +6,13 @@
 mod field;
 mod from_wire;
 mod rule_from_wire;
+mod size;
+mod table;
 mod to_wire;
 
-pub use from_wire::from_wire;
+pub use from_wire::{MAX_ALL_HELD, MAX_HELD, from_wire};
+pub(crate) use size::expanded_size;
+pub use size::{grant_size, list_size, principal_size, server_size};
 pub use to_wire::to_wire;
 
 /// Why a message is not a valid policy.

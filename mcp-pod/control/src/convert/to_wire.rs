@@ -1,5 +1,6 @@
 //! Converts a policy from the model to the wire.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
@@ -8,10 +9,12 @@ use mcp_fleet_policy::model::{
     Selector, Server, ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
 };
 
+use super::table::Table;
+use crate::form::Form;
 use crate::{feature, wire};
 
-/// Converts a policy to its message.
-pub fn to_wire(policy: &TenantPolicy) -> wire::Policy {
+/// Converts a policy to its message in this form.
+pub fn to_wire(policy: &TenantPolicy, form: Form) -> wire::Policy {
     let TenantPolicy {
         tenant,
         tenant_uid,
@@ -30,8 +33,11 @@ pub fn to_wire(policy: &TenantPolicy) -> wire::Policy {
     } = policy;
     let TenantLimits { calls_per_minute, max_concurrent_calls } = *traffic;
     let StaleAfter { read, write } = *stale_after;
+    let mut writer = Writer::new(form);
+    let servers = servers.iter().map(|server| writer.server(server)).collect();
+    let principals = principals.iter().map(|principal| writer.principal(principal)).collect();
     wire::Policy {
-        required_features: feature::required(policy),
+        required_features: feature::required(policy, form),
         tenant: tenant.clone(),
         tenant_uid: tenant_uid.clone(),
         generation: *generation,
@@ -43,9 +49,125 @@ pub fn to_wire(policy: &TenantPolicy) -> wire::Policy {
         traffic: Some(wire::Traffic { calls_per_minute, max_concurrent_calls }),
         stale_after: Some(wire::StaleAfter { read_ms: millis(read), write_ms: millis(write) }),
         currency: currency.as_ref().map(|currency| currency.as_str().to_owned()).unwrap_or_default(),
-        servers: servers.iter().map(server).collect(),
-        principals: principals.iter().map(principal).collect(),
+        servers,
+        principals,
         budgets: budgets.iter().map(budget).collect(),
+        argument_lists: writer.list_messages,
+        grants: writer.grant_messages,
+    }
+}
+
+/// Converts what can be shared, and collects the tables of the shared form.
+pub(super) struct Writer {
+    form: Form,
+    lists: Table<[Argument]>,
+    list_messages: Vec<wire::ArgumentList>,
+    grants: Table<Grant>,
+    grant_messages: Vec<wire::Grant>,
+}
+
+impl Writer {
+    pub(super) fn new(form: Form) -> Self {
+        Self {
+            form,
+            lists: Table::default(),
+            list_messages: Vec::new(),
+            grants: Table::default(),
+            grant_messages: Vec::new(),
+        }
+    }
+
+    pub(super) fn server(&mut self, server: &Server) -> wire::Server {
+        let Server { name, uid, upstream, identity, tools, limits } = server;
+        let ServerLimits { timeout, max_request, max_response, max_concurrent_calls } = *limits;
+        wire::Server {
+            name: name.clone(),
+            uid: uid.clone(),
+            upstream: upstream.map(|address| address.to_string()).unwrap_or_default(),
+            identity: identity.clone(),
+            tools: tools.iter().map(|tool| self.tool(tool)).collect(),
+            limits: Some(wire::ServerLimits {
+                timeout_ms: millis(timeout),
+                max_request_bytes: max_request.get(),
+                max_response_bytes: max_response.get(),
+                max_concurrent_calls,
+            }),
+        }
+    }
+
+    fn tool(&mut self, tool: &Tool) -> wire::Tool {
+        let Tool { name, class: kind, arguments: list, price } = tool;
+        let (arguments, argument_list) = match self.form {
+            Form::Expanded => (arguments(list), None),
+            Form::Shared if list.is_empty() => (Vec::new(), None),
+            Form::Shared => (Vec::new(), Some(self.list(list))),
+        };
+        wire::Tool {
+            name: name.clone(),
+            class: class(*kind).into(),
+            arguments,
+            price_micros: price.get(),
+            argument_list,
+        }
+    }
+
+    pub(super) fn principal(&mut self, principal: &Principal) -> wire::Principal {
+        let Principal { namespace, name, uid, suspended, revoked_until, grants, limits } = principal;
+        let PrincipalLimits { calls_per_minute, burst, max_concurrent_calls } = *limits;
+        let (mut contained, mut held) = (Vec::new(), Vec::new());
+        match self.form {
+            Form::Expanded => contained = grants.iter().map(|grant| self.grant(grant)).collect(),
+            Form::Shared => held = grants.iter().map(|grant| self.shared_grant(grant)).collect(),
+        }
+        wire::Principal {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: uid.clone(),
+            suspended: *suspended,
+            revoked_until: *revoked_until,
+            grants: contained,
+            limits: Some(wire::PrincipalLimits { calls_per_minute, burst, max_concurrent_calls }),
+            held,
+        }
+    }
+
+    pub(super) fn grant(&mut self, grant: &Grant) -> wire::Grant {
+        let Grant { scope, server_uid, tools, classes: kinds } = grant;
+        wire::Grant {
+            scope: scope.clone(),
+            server_uid: server_uid.clone(),
+            tools: tools.iter().map(|tool| self.granted_tool(tool)).collect(),
+            classes: classes(kinds),
+        }
+    }
+
+    fn granted_tool(&mut self, tool: &GrantedTool) -> wire::GrantedTool {
+        let GrantedTool { name, arguments: list } = tool;
+        let (contained, argument_list) = match (self.form, list) {
+            (_, None) => (None, None),
+            (Form::Expanded, Some(list)) => (Some(wire::ArgumentList { items: arguments(list) }), None),
+            (Form::Shared, Some(list)) => (None, Some(self.list(list))),
+        };
+        wire::GrantedTool { name: name.clone(), arguments: contained, argument_list }
+    }
+
+    /// Returns the position of a list in its table.
+    fn list(&mut self, list: &Arc<[Argument]>) -> u32 {
+        let (position, is_new) = self.lists.position(list);
+        if is_new {
+            self.list_messages.push(wire::ArgumentList { items: arguments(list) });
+        }
+        position
+    }
+
+    /// Returns the position of a grant in its table.
+    fn shared_grant(&mut self, grant: &Arc<Grant>) -> u32 {
+        let (position, is_new) = self.grants.position(grant);
+        if is_new {
+            let message = self.grant(grant);
+            self.grant_messages.push(message);
+        }
+        position
     }
 }
 
@@ -56,29 +178,6 @@ fn millis(duration: Duration) -> u64 {
 fn key(key: &VerificationKey) -> wire::VerificationKey {
     let VerificationKey { kid, point } = key;
     wire::VerificationKey { kid: kid.clone(), point: point.clone() }
-}
-
-fn server(server: &Server) -> wire::Server {
-    let Server { name, uid, upstream, identity, tools, limits } = server;
-    let ServerLimits { timeout, max_request, max_response, max_concurrent_calls } = *limits;
-    wire::Server {
-        name: name.clone(),
-        uid: uid.clone(),
-        upstream: upstream.map(|address| address.to_string()).unwrap_or_default(),
-        identity: identity.clone(),
-        tools: tools.iter().map(tool).collect(),
-        limits: Some(wire::ServerLimits {
-            timeout_ms: millis(timeout),
-            max_request_bytes: max_request.get(),
-            max_response_bytes: max_response.get(),
-            max_concurrent_calls,
-        }),
-    }
-}
-
-fn tool(tool: &Tool) -> wire::Tool {
-    let Tool { name, class: kind, arguments: list, price } = tool;
-    wire::Tool { name: name.clone(), class: class(*kind).into(), arguments: arguments(list), price_micros: price.get() }
 }
 
 fn class(class: Class) -> wire::Class {
@@ -93,7 +192,7 @@ fn classes(classes: &[Class]) -> Vec<i32> {
     classes.iter().map(|kind| class(*kind).into()).collect()
 }
 
-fn arguments(arguments: &[Argument]) -> Vec<wire::Argument> {
+pub(super) fn arguments(arguments: &[Argument]) -> Vec<wire::Argument> {
     let argument = |argument: &Argument| {
         let Argument { name, required, rule: kind } = argument;
         wire::Argument { name: name.clone(), required: *required, rule: Some(rule(kind)) }
@@ -138,36 +237,6 @@ fn constant(scalar: &Scalar) -> wire::ConstRule {
 fn array(list: &ArrayRule) -> wire::ArrayRule {
     let ArrayRule { item, max_items } = list;
     wire::ArrayRule { item: Some(Box::new(rule(item))), max_items: *max_items }
-}
-
-fn principal(principal: &Principal) -> wire::Principal {
-    let Principal { namespace, name, uid, suspended, revoked_until, grants, limits } = principal;
-    let PrincipalLimits { calls_per_minute, burst, max_concurrent_calls } = *limits;
-    wire::Principal {
-        namespace: namespace.clone(),
-        name: name.clone(),
-        uid: uid.clone(),
-        suspended: *suspended,
-        revoked_until: *revoked_until,
-        grants: grants.iter().map(grant).collect(),
-        limits: Some(wire::PrincipalLimits { calls_per_minute, burst, max_concurrent_calls }),
-    }
-}
-
-fn grant(grant: &Grant) -> wire::Grant {
-    let Grant { scope, server_uid, tools, classes: kinds } = grant;
-    wire::Grant {
-        scope: scope.clone(),
-        server_uid: server_uid.clone(),
-        tools: tools.iter().map(granted_tool).collect(),
-        classes: classes(kinds),
-    }
-}
-
-fn granted_tool(tool: &GrantedTool) -> wire::GrantedTool {
-    let GrantedTool { name, arguments: list } = tool;
-    let list = list.as_ref().map(|list| wire::ArgumentList { items: arguments(list) });
-    wire::GrantedTool { name: name.clone(), arguments: list }
 }
 
 fn budget(budget: &Budget) -> wire::Budget {

@@ -1,6 +1,7 @@
 //! Random policies for property tests.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
@@ -62,7 +63,7 @@ fn server() -> impl Strategy<Value = Server> {
     let tool = (name(), class(), arguments(), any::<u64>()).prop_map(|(name, class, arguments, price)| Tool {
         name,
         class,
-        arguments,
+        arguments: arguments.into(),
         price: Micros::new(price),
     });
     let limits = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
@@ -83,7 +84,8 @@ fn server() -> impl Strategy<Value = Server> {
 }
 
 fn grant() -> impl Strategy<Value = Grant> {
-    let tool = (name(), option::of(arguments())).prop_map(|(name, arguments)| GrantedTool { name, arguments });
+    let tool = (name(), option::of(arguments()))
+        .prop_map(|(name, arguments)| GrantedTool { name, arguments: arguments.map(Into::into) });
     (name(), uid(), vec(tool, 0..4), vec(class(), 0..3)).prop_map(|(scope, server_uid, tools, classes)| Grant {
         scope,
         server_uid,
@@ -107,10 +109,19 @@ fn principal() -> impl Strategy<Value = Principal> {
             uid,
             suspended,
             revoked_until,
-            grants,
+            grants: grants.into_iter().map(Arc::new).collect(),
             limits,
         },
     )
+}
+
+/// Principals, of which each also holds what the first one holds.
+fn principals() -> impl Strategy<Value = Vec<Principal>> {
+    vec(principal(), 0..3).prop_map(|mut principals| {
+        let common = principals.first().map(|first| first.grants.clone()).unwrap_or_default();
+        principals.iter_mut().skip(1).for_each(|principal| principal.grants.extend(common.clone()));
+        principals
+    })
 }
 
 fn budget() -> impl Strategy<Value = Budget> {
@@ -137,7 +148,7 @@ pub(crate) fn policy() -> impl Strategy<Value = TenantPolicy> {
     let head = (name(), uid(), 1..u64::MAX, any::<bool>(), "https://[a-z]{1,8}", "https://[a-z]{1,8}/t");
     let secrets = (vec(key, 0..3), vec(any::<u8>(), 32));
     let limits = (any::<Option<u32>>(), any::<Option<u32>>(), any::<u32>(), any::<u32>(), option::of("[A-Z]{3}"));
-    let lists = (vec(server(), 0..3), vec(principal(), 0..3), vec(budget(), 0..3));
+    let lists = (vec(server(), 0..3), principals(), vec(budget(), 0..3));
     (head, secrets, limits, lists).prop_map(|(head, (keys, session_key), limits, (servers, principals, budgets))| {
         let (tenant, tenant_uid, generation, suspended, audience, issuer) = head;
         let (calls_per_minute, max_concurrent_calls, read, write, currency) = limits;

@@ -1,12 +1,15 @@
 //! A tool that a principal may call, and the check of one call's arguments.
 
-use super::{Policy, ServerEntry, ToolEntry};
+use std::sync::Arc;
+
+use super::{Policy, ServerEntry};
 use crate::class::Class;
 use crate::denial::Denial;
 use crate::json::{Members, Value};
 use crate::model;
 use crate::reason::Reason;
-use crate::rules::PathArgument;
+use crate::rules::{Arguments, PathArgument};
+use crate::schema;
 use crate::units::Micros;
 
 /// A tool that a principal may call, within the limits of its grants.
@@ -15,8 +18,11 @@ pub struct ToolAccess<'p> {
     pub(super) compiled: &'p Policy,
     pub(super) server: &'p model::Server,
     pub(super) tool: &'p model::Tool,
+    /// Index into the server's tools.
+    pub(super) index: usize,
+    /// Arguments of the tool in the catalogue.
+    pub(super) declared: &'p Arc<Arguments>,
     pub(super) server_entry: &'p ServerEntry,
-    pub(super) tool_entry: &'p ToolEntry,
 }
 
 /// A call whose arguments one grant and the catalogue admit.
@@ -51,7 +57,7 @@ impl<'p> ToolAccess<'p> {
 
     /// Returns the budgets that cover a call of this tool by this principal, including the tenant's spend limit.
     pub fn budgets(self) -> impl Iterator<Item = &'p model::Budget> + Clone {
-        let [read, write, destructive] = &self.server_entry.budgets;
+        let [read, write, destructive] = &*self.server_entry.budgets;
         let budgets = match self.tool.class {
             Class::Read => read,
             Class::Write => write,
@@ -60,9 +66,30 @@ impl<'p> ToolAccess<'p> {
         budgets.iter().filter_map(|index| self.compiled.model.budgets.get(*index))
     }
 
-    /// Returns the JSON Schema of the arguments that the grants admit; equal grants give equal bytes.
-    pub fn input_schema(self) -> &'p [u8] {
-        &self.tool_entry.schema
+    /// Returns the JSON Schema of the arguments that the grants admit; equal grants give equal bytes. Computed anew by
+    /// each call.
+    pub fn input_schema(self) -> Vec<u8> {
+        let all: Vec<&Arc<Arguments>> = self.grants().map(|(_, arguments)| arguments).collect();
+        // A grant of the whole tool admits everything that the other grants admit.
+        if all.iter().any(|arguments| Arc::ptr_eq(arguments, self.declared)) {
+            return schema::of(&[self.declared]);
+        }
+        schema::of(&all)
+    }
+
+    /// Returns whether a grant admits a call of the tool.
+    pub(super) fn is_granted(self) -> bool {
+        self.grants().next().is_some()
+    }
+
+    /// Returns the arguments that each grant of the tool admits, with the name of its scope, in the order in which the
+    /// principal holds them.
+    fn grants(self) -> impl Iterator<Item = (&'p str, &'p Arc<Arguments>)> {
+        let Self { compiled, server_entry, index, tool, declared, .. } = self;
+        let held = server_entry.grants.iter().filter_map(|grant| compiled.grants.get(usize::try_from(*grant).ok()?));
+        held.flat_map(move |grant| {
+            grant.arguments(index, tool.class, declared).map(move |arguments| (grant.scope(), arguments))
+        })
     }
 
     /// Checks the arguments of a call; `None` counts as an empty object.
@@ -74,9 +101,9 @@ impl<'p> ToolAccess<'p> {
             Some(_) => return Err(Denial::new(Reason::ArgumentType).with_limit("arguments must be an object")),
         };
         let mut paths = Vec::new();
-        for grant in &self.tool_entry.grants {
-            if grant.arguments.admit(members, &mut paths).is_ok() {
-                return Ok(AdmittedCall { scope: &grant.scope, paths });
+        for (scope, arguments) in self.grants() {
+            if arguments.admit(members, &mut paths).is_ok() {
+                return Ok(AdmittedCall { scope, paths });
             }
             paths.clear();
         }
@@ -85,8 +112,8 @@ impl<'p> ToolAccess<'p> {
 
     /// Returns the denial by the closest grant: the one with the fewest arguments wrong.
     fn explain(self, members: &Members<'_>) -> Denial {
-        let closest = self.tool_entry.grants.iter().min_by_key(|grant| grant.arguments.distance(members));
-        let violation = closest.and_then(|closest| closest.arguments.admit(members, &mut Vec::new()).err());
+        let closest = self.grants().map(|(_, arguments)| arguments).min_by_key(|arguments| arguments.distance(members));
+        let violation = closest.and_then(|closest| closest.admit(members, &mut Vec::new()).err());
         violation.map_or(Denial::new(Reason::ToolNotGranted), |violation| violation.into_denial())
     }
 }

@@ -5,7 +5,9 @@
 //! the caller.
 
 mod access;
+mod budgets;
 mod compile;
+mod grants;
 mod server_access;
 
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use crate::class::Class;
 use crate::model::TenantPolicy;
 use crate::reason::Reason;
 use crate::rules::{Arguments, RuleError};
+use budgets::BudgetsByClass;
+use grants::CompiledGrant;
 
 pub use access::{AdmittedCall, ToolAccess};
 pub use server_access::{PrincipalRef, ServerAccess};
@@ -55,6 +59,8 @@ pub enum CompileError {
 }
 
 /// The compiled policy of one tenant: the model and the tables to look things up in it.
+///
+/// Memory grows with the number of objects: what principals have in common is in the tables once.
 #[derive(Debug)]
 pub struct Policy {
     model: TenantPolicy,
@@ -62,6 +68,10 @@ pub struct Policy {
     servers: HashMap<String, usize>,
     /// For each server, indices into its tools by name.
     tools: Vec<HashMap<String, usize>>,
+    /// For each server, the argument rules of its tools.
+    catalogues: Vec<Vec<Arc<Arguments>>>,
+    /// The distinct grants that admit a call.
+    grants: Vec<CompiledGrant>,
     /// Indices into `model.principals` and `principal_entries`, by UID.
     principals: HashMap<String, usize>,
     principal_entries: Vec<PrincipalEntry>,
@@ -73,7 +83,7 @@ struct PrincipalEntry {
     /// `<namespace>/<name>`.
     label: String,
     /// One entry for each server with a tool that the principal may call, sorted by the server's index.
-    servers: Vec<ServerEntry>,
+    servers: Box<[ServerEntry]>,
 }
 
 /// What one principal may call on one server.
@@ -81,28 +91,10 @@ struct PrincipalEntry {
 struct ServerEntry {
     /// Index into `model.servers`.
     server: usize,
-    /// Tools that the principal may call, in the order of the catalogue; shared by principals with equal grants.
-    tools: Arc<[ToolEntry]>,
-    /// For each class, the indices of the budgets that cover the principal's calls on this server.
-    budgets: [Box<[usize]>; 3],
-}
-
-/// A tool that at least one grant admits.
-#[derive(Debug)]
-struct ToolEntry {
-    /// Index into the server's tools.
-    tool: usize,
-    /// The grants of this tool; a call needs one that admits all of its arguments.
-    grants: Vec<CompiledGrant>,
-    /// JSON Schema of the arguments that the grants admit.
-    schema: Box<[u8]>,
-}
-
-/// A grant of one tool: the rules of one scope, already intersected with those of the catalogue.
-#[derive(Clone, Debug)]
-struct CompiledGrant {
-    scope: String,
-    arguments: Arc<Arguments>,
+    /// Indices of the principal's grants on the server; a call needs one that admits all of its arguments.
+    grants: Box<[u32]>,
+    /// The budgets that cover the principal's calls on this server.
+    budgets: Arc<BudgetsByClass>,
 }
 
 impl Policy {

@@ -1,6 +1,6 @@
 //! Lookups: from a principal to its servers, and from a server to its tools.
 
-use super::{Policy, PrincipalEntry, ServerEntry, ToolAccess, ToolEntry};
+use super::{Policy, PrincipalEntry, ServerEntry, ToolAccess};
 use crate::model;
 use crate::reason::Reason;
 
@@ -78,22 +78,20 @@ impl<'p> ServerAccess<'p> {
 
     /// Returns the tools in the order of the catalogue.
     pub fn tools(self) -> impl Iterator<Item = ToolAccess<'p>> {
-        self.entry.tools.iter().filter_map(move |entry| self.access(entry))
+        (0..self.server.tools.len()).filter_map(move |index| self.access(index)).filter(|access| access.is_granted())
     }
 
     /// Returns the tool with this name. The error is [`Reason::ToolUnknown`] if the catalogue does not declare it and
     /// [`Reason::ToolNotGranted`] if no grant admits any call of it; callers get the same answer in both cases.
     pub fn tool(self, name: &str) -> Result<ToolAccess<'p>, Reason> {
         let tools = self.compiled.tools.get(self.entry.server).ok_or(Reason::ToolUnknown)?;
-        let index = tools.get(name).ok_or(Reason::ToolUnknown)?;
-        let entries = &self.entry.tools;
-        let index = entries.binary_search_by_key(index, |entry| entry.tool).map_err(|_| Reason::ToolNotGranted)?;
-        entries.get(index).and_then(|entry| self.access(entry)).ok_or(Reason::ToolNotGranted)
+        let access = tools.get(name).and_then(|index| self.access(*index)).ok_or(Reason::ToolUnknown)?;
+        if access.is_granted() { Ok(access) } else { Err(Reason::ToolNotGranted) }
     }
 
-    fn access(self, tool_entry: &'p ToolEntry) -> Option<ToolAccess<'p>> {
+    fn access(self, index: usize) -> Option<ToolAccess<'p>> {
         let Self { compiled, entry: server_entry, server } = self;
-        let tool = server.tools.get(tool_entry.tool)?;
-        Some(ToolAccess { compiled, server, tool, server_entry, tool_entry })
+        let (tool, declared) = (server.tools.get(index)?, compiled.catalogues.get(server_entry.server)?.get(index)?);
+        Some(ToolAccess { compiled, server, tool, index, declared, server_entry })
     }
 }

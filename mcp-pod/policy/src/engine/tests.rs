@@ -24,7 +24,7 @@ fn files(grants: Vec<Grant>) -> Policy {
         tool("write", Class::Write, vec![path("path", "/w")]),
         tool("remove", Class::Destructive, vec![path("path", "/w")]),
     ];
-    policy.principals[0].grants = grants;
+    policy.principals[0].grants = grants.into_iter().map(Arc::new).collect();
     Policy::new(policy).unwrap()
 }
 
@@ -179,7 +179,7 @@ fn admits(tool: &crate::model::Tool, grant: &Grant, members: &Members<'_>) -> bo
 fn allowed(tool: &crate::model::Tool, grants: &[Grant], members: &Members<'static>) -> bool {
     let mut policy = policy();
     policy.servers[0].tools = vec![tool.clone()];
-    policy.principals[0].grants = grants.to_vec();
+    policy.principals[0].grants = grants.iter().cloned().map(Arc::new).collect();
     call(&Policy::new(policy).unwrap(), "t", members).is_ok()
 }
 

@@ -115,7 +115,8 @@ fn shared_server(policy: &mut TenantPolicy, max: u32) {
     policy.servers[0].limits.max_concurrent_calls = max;
     policy.principals.push(testing::principal("other"));
     for principal in &mut policy.principals {
-        principal.grants = ["one", "two"].map(|scope| testing::grant(scope, vec![], Class::ALL.to_vec())).to_vec();
+        principal.grants =
+            ["one", "two"].map(|scope| Arc::new(testing::grant(scope, vec![], Class::ALL.to_vec()))).to_vec();
     }
 }
 

@@ -24,7 +24,7 @@ pub fn render(view: ServerAccess<'_>, observed: &ObservedTools, out: &mut Vec<u8
         }
         out.extend_from_slice(&entry.head);
         out.extend_from_slice(b",\"inputSchema\":");
-        out.extend_from_slice(access.input_schema());
+        out.extend_from_slice(&access.input_schema());
         out.extend_from_slice(&entry.tail);
         out.extend_from_slice(match access.class() {
             Class::Read => b"\"readOnlyHint\":true,\"destructiveHint\":false}}".as_slice(),

@@ -1,5 +1,7 @@
 //! Tests of what agents see of a server.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::engine::Policy;
 use crate::model::{Argument, Rule};
@@ -14,7 +16,7 @@ fn compiled() -> Policy {
         tool("remove", Class::Destructive, vec![]),
         tool("gone", Class::Read, vec![]),
     ];
-    policy.principals[0].grants = vec![grant("s", vec![], vec![Class::Read, Class::Write])];
+    policy.principals[0].grants = vec![Arc::new(grant("s", vec![], vec![Class::Read, Class::Write]))];
     Policy::new(policy).unwrap()
 }
 

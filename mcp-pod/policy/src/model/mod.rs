@@ -1,12 +1,14 @@
 //! The policy of one tenant as plain data: the operator compiles and publishes it, the gateway enforces it.
 //!
-//! Start at [`TenantPolicy`]. The values are already checked: patterns compile and references resolve by UID. The
+//! Start at [`TenantPolicy`]. What many objects have in common is stored once and shared: the grants of a scope by the
+//! principals that hold it, and equal lists of arguments by the tools. The values are already checked: patterns compile and references resolve by UID. The
 //! gateway builds its lookup tables from them once per generation ([`crate::engine`]). The crate `mcp-fleet-control`
 //! converts them to and from the wire and computes the digest.
 
 mod rule;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use rule::{Argument, ArrayRule, Decimal, PathRule, Rule, Scalar, StringRule};
@@ -111,7 +113,7 @@ pub struct Tool {
     pub name: String,
     pub class: Class,
     /// Arguments of the tool; any other argument is refused.
-    pub arguments: Vec<Argument>,
+    pub arguments: Arc<[Argument]>,
     /// Price of one call.
     pub price: Micros,
 }
@@ -130,7 +132,7 @@ pub struct Principal {
     /// Tokens issued (`iat`) at or before this Unix second are revoked.
     pub revoked_until: Option<i64>,
     /// What the principal may call: one entry for each held scope and server.
-    pub grants: Vec<Grant>,
+    pub grants: Vec<Arc<Grant>>,
     pub limits: PrincipalLimits,
 }
 
@@ -146,7 +148,7 @@ pub struct PrincipalLimits {
 }
 
 /// The grants of one scope on one server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Grant {
     /// Name of the `MCPScope`.
     pub scope: String,
@@ -159,13 +161,13 @@ pub struct Grant {
 }
 
 /// A tool that a scope grants by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GrantedTool {
     /// Name of the tool.
     pub name: String,
     /// Arguments that may be sent; each value must satisfy its rule here *and* the catalogue's. If absent, the
     /// catalogue alone applies. An empty list grants the tool without arguments.
-    pub arguments: Option<Vec<Argument>>,
+    pub arguments: Option<Arc<[Argument]>>,
 }
 
 /// A budget, or the tenant's spend limit.

@@ -1,7 +1,7 @@
 //! The rules for the arguments of a tool.
 
 /// An argument of a tool: a property of the `arguments` object in `tools/call`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Argument {
     /// Name of the property.
     pub name: String,
@@ -12,7 +12,7 @@ pub struct Argument {
 }
 
 /// A rule: the values that an argument may have.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
     /// A path below a root.
     Path(PathRule),
@@ -50,7 +50,7 @@ pub enum Rule {
 pub type Decimal = String;
 
 /// Rule for a path below a root.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PathRule {
     /// Absolute directories. The path must be one of them or below one, both as written and with links resolved.
     pub within: Vec<String>,
@@ -61,7 +61,7 @@ pub struct PathRule {
 }
 
 /// Rule for a string.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StringRule {
     /// Maximum length in Unicode scalar values.
     pub max_length: u32,
@@ -72,7 +72,7 @@ pub struct StringRule {
 }
 
 /// Rule for an array.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ArrayRule {
     /// Rule for each item.
     pub item: Rule,
@@ -81,7 +81,7 @@ pub struct ArrayRule {
 }
 
 /// A constant value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Scalar {
     /// A string.
     String(String),

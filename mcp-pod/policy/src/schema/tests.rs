@@ -1,5 +1,7 @@
 //! Tests of schemas against the engine: every admitted call is valid under its schema.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
@@ -53,14 +55,14 @@ fn is_valid(schema: &Json, value: &Json) -> bool {
 fn compiled(tool: &Tool, grants: &[Grant]) -> Policy {
     let mut policy = policy();
     policy.servers[0].tools = vec![tool.clone()];
-    policy.principals[0].grants = grants.to_vec();
+    policy.principals[0].grants = grants.iter().cloned().map(Arc::new).collect();
     Policy::new(policy).unwrap()
 }
 
 fn schema(tool: &Tool, grants: &[Grant]) -> String {
     let compiled = compiled(tool, grants);
     let access = compiled.principal("p-coder").unwrap().authorise("files", "t").unwrap();
-    String::from_utf8(access.input_schema().to_vec()).unwrap()
+    String::from_utf8(access.input_schema()).unwrap()
 }
 
 fn argument(name: &str, required: bool, rule: Rule) -> Argument {
@@ -149,7 +151,7 @@ proptest! {
     ) {
         let compiled = compiled(&tool, &grants);
         let Ok(access) = compiled.principal("p-coder").unwrap().authorise("files", "t") else { return Ok(()) };
-        let schema: Json = serde_json::from_slice(access.input_schema()).unwrap();
+        let schema: Json = serde_json::from_slice(&access.input_schema()).unwrap();
         let value = Value::Object(members);
         let mut text = Vec::new();
         write(&value, &mut text);

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mcp_fleet_control::codec::{DecodeError, Digest};
-use mcp_fleet_control::{decode, encode, wire};
-use mcp_fleet_policy::model::TenantPolicy;
+use mcp_fleet_control::{DecodedPolicy, decode, wire};
 use parking_lot::Mutex;
 
 use crate::gateway::policy::InstallError;
@@ -19,7 +18,8 @@ pub(super) struct Intake {
     state: Arc<State>,
     /// Lowest generation that may be enforced.
     floor: AtomicU64,
-    /// Generation and digest of the enforced policy. Locked during an installation, so that there is one at a time.
+    /// Generation and identity of the enforced policy: its digest in the shared form, whichever it was received in. Locked
+    /// during an installation, so that there is one at a time.
     enforced: Mutex<Option<(u64, Digest)>>,
 }
 
@@ -55,7 +55,7 @@ impl Intake {
         self.floor.fetch_max(generation, Ordering::AcqRel);
     }
 
-    /// Returns generation and digest of the enforced policy, or 0 and an empty digest without a policy.
+    /// Returns generation and identity of the enforced policy, or 0 and an empty digest without a policy.
     pub(super) fn enforced(&self) -> (u64, Vec<u8>) {
         self.enforced.lock().map_or_else(|| (0, Vec::new()), |(generation, digest)| (generation, digest.to_vec()))
     }
@@ -80,30 +80,31 @@ impl Intake {
         if Some(Digest::of(&push.policy)) != Digest::from_slice(&push.digest) {
             return Err(PolicyRejection::Digest);
         }
-        let policy = decode(&push.policy)?;
-        if policy.generation != push.generation {
-            return Err(PolicyRejection::Generation { inside: policy.generation, outside: push.generation });
+        let decoded = decode(&push.policy)?;
+        let inside = decoded.policy.generation;
+        if inside != push.generation {
+            return Err(PolicyRejection::Generation { inside, outside: push.generation });
         }
         // The digest of the policy as it was understood, not of the bytes that were received.
-        let digest = encode(&policy).digest;
-        self.install(policy, digest)?;
+        let digest = decoded.digest;
+        self.install(decoded)?;
         Ok(digest)
     }
 
     /// Installs the policy of the mounted snapshot. It is not fresh until the control stream brings a proof.
-    pub(super) fn install_mounted(&self, policy: TenantPolicy, digest: Digest) {
-        let generation = policy.generation;
+    pub(super) fn install_mounted(&self, decoded: DecodedPolicy) {
+        let generation = decoded.policy.generation;
         if generation <= self.state.generation() {
             return;
         }
-        match self.install(policy, digest) {
+        match self.install(decoded) {
             Ok(()) => tracing::info!(generation, "mounted policy in force, stale until the operator is reached"),
             Err(rejection) => tracing::error!(generation, error = chain(&rejection), "mounted policy rejected"),
         }
     }
 
-    fn install(&self, policy: TenantPolicy, digest: Digest) -> Result<(), PolicyRejection> {
-        let offered = policy.generation;
+    fn install(&self, decoded: DecodedPolicy) -> Result<(), PolicyRejection> {
+        let offered = decoded.policy.generation;
         let floor = self.floor();
         if offered < floor {
             return Err(PolicyRejection::BelowFloor { offered, floor });
@@ -112,10 +113,11 @@ impl Intake {
         if let Some((generation, current)) = *enforced
             && generation == offered
         {
-            return if current == digest { Ok(()) } else { Err(PolicyRejection::Changed(offered)) };
+            return if current == decoded.identity() { Ok(()) } else { Err(PolicyRejection::Changed(offered)) };
         }
-        self.state.install(policy)?;
-        *enforced = Some((offered, digest));
+        let identity = decoded.identity();
+        self.state.install(decoded.policy)?;
+        *enforced = Some((offered, identity));
         Ok(())
     }
 

@@ -66,7 +66,7 @@ fn install(files: &BTreeMap<String, Vec<u8>>, intake: &Intake) {
         }
     }
     match snapshot::read_policy(files) {
-        Ok((encoded, policy)) => intake.install_mounted(policy, encoded.digest),
+        Ok(decoded) => intake.install_mounted(decoded),
         // The floor is raised even then: no generation below the index will be enforced.
         Err(error) => tracing::warn!(error = chain(&error), "failed to assemble the mounted policy"),
     }

@@ -1,6 +1,7 @@
 //! The default policy of the tests: one server, a principal with two scopes on it, and a principal with none.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
@@ -28,7 +29,7 @@ pub(crate) fn argument(name: &str, rule: Rule) -> Argument {
 
 /// Returns a tool that costs nothing.
 pub(crate) fn tool(name: &str, class: Class, arguments: Vec<Argument>) -> Tool {
-    Tool { name: name.to_owned(), class, arguments, price: Micros::ZERO }
+    Tool { name: name.to_owned(), class, arguments: arguments.into(), price: Micros::ZERO }
 }
 
 /// Returns the default policy.
@@ -108,7 +109,7 @@ fn principal(name: &str, uid: &str, granted: bool) -> Principal {
         uid: uid.into(),
         suspended: false,
         revoked_until: None,
-        grants: if granted { vec![reads, writes] } else { vec![] },
+        grants: if granted { vec![Arc::new(reads), Arc::new(writes)] } else { vec![] },
         limits: PrincipalLimits::default(),
     }
 }

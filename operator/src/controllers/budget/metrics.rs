@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use mcp_fleet_control::snapshot::MAX_COMPRESSED;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, GaugeVec, IntGaugeVec, Opts};
@@ -11,20 +12,27 @@ use prometheus::{CounterVec, GaugeVec, IntGaugeVec, Opts};
 use crate::ledger::book::{Amount, Row};
 use crate::ledger::period::Span;
 use crate::ledger::{ApiStore, Ledger};
-use crate::policy::compile::SPEND_LIMIT;
+use crate::policy::compile::{Limit, SPEND_LIMIT};
 use crate::shared_state::{Published, SharedState};
 
-/// `mcp_fleet_spend_total`, `mcp_fleet_budget_{limit,spent,leased,forfeited}` and `mcp_fleet_policy_generation`.
+/// `mcp_fleet_spend_total`, `mcp_fleet_budget_{limit,spent,leased,forfeited}` and
+/// `mcp_fleet_policy_{generation,bytes,limit_bytes}`.
 #[derive(Debug)]
 pub(crate) struct SpendMetrics {
     shared_state: Arc<SharedState>,
     generation: IntGaugeVec,
+    sizes: IntGaugeVec,
+    size_limits: IntGaugeVec,
     spend: Opts,
     budgets: [GaugeVec; 4],
     desc: Vec<Desc>,
 }
 
 const SPEND_LABELS: [&str; 5] = ["tenant", "principal", "server", "tool", "currency"];
+/// A policy as it is sent to gateways.
+const ENCODED: &str = "encoded";
+/// A policy as it is stored in Secrets.
+const COMPRESSED: &str = "compressed";
 const BUDGET_LABELS: [&str; 3] = ["tenant", "budget", "unit"];
 
 impl SpendMetrics {
@@ -46,11 +54,35 @@ impl SpendMetrics {
             Opts::new("mcp_fleet_policy_generation", "The generation of the tenant's policy that was published last"),
             &["tenant"],
         )?;
+        let sizes = IntGaugeVec::new(
+            Opts::new("mcp_fleet_policy_bytes", "Size of the tenant's policy that was published last"),
+            &["tenant", "form"],
+        )?;
+        let size_limits = IntGaugeVec::new(
+            Opts::new("mcp_fleet_policy_limit_bytes", "Size at which new objects no longer fit into a tenant's policy"),
+            &["form"],
+        )?;
         let counter = CounterVec::new(spend.clone(), &SPEND_LABELS)?;
         let mut desc: Vec<Desc> = counter.desc().into_iter().cloned().collect();
-        desc.extend(generation.desc().into_iter().cloned());
+        desc.extend([&generation, &sizes, &size_limits].into_iter().flat_map(Collector::desc).cloned());
         desc.extend(budgets.iter().flat_map(Collector::desc).cloned());
-        Ok(Self { shared_state, generation, spend, budgets, desc })
+        Ok(Self { shared_state, generation, sizes, size_limits, spend, budgets, desc })
+    }
+
+    fn sizes(&self, tenants: &[Published]) -> Vec<MetricFamily> {
+        let bytes = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
+        self.sizes.reset();
+        for published in tenants {
+            for (form, size) in [(ENCODED, published.encoded.bytes.len()), (COMPRESSED, published.compressed_size)] {
+                self.sizes.with_label_values(&[published.policy.tenant.as_str(), form]).set(bytes(size));
+            }
+        }
+        for (form, limit) in [(ENCODED, Limit::DEFAULT.bytes()), (COMPRESSED, MAX_COMPRESSED)] {
+            self.size_limits.with_label_values(&[form]).set(bytes(limit));
+        }
+        let mut families = self.sizes.collect();
+        families.extend(self.size_limits.collect());
+        families
     }
 
     fn spend(&self, sums: HashMap<(String, Row), u64>, tenants: &[Published]) -> Vec<MetricFamily> {
@@ -119,6 +151,7 @@ impl Collector for SpendMetrics {
             self.generation.with_label_values(&[published.policy.tenant.as_str()]).set(generation);
         }
         let mut families = self.generation.collect();
+        families.extend(self.sizes(&tenants));
         families.extend(self.spend(leading.ledger.settled_by_row(), &tenants));
         families.extend(self.budgets(&leading.ledger, &tenants));
         families
@@ -162,8 +195,8 @@ mod tests {
             principals: Vec::new(),
             budgets: Vec::new(),
         };
-        let encoded = Arc::new(mcp_fleet_control::encode(&policy));
-        Published { policy: Arc::new(policy), encoded }
+        let encoded = mcp_fleet_control::encode(&policy);
+        Published::new(policy, encoded, 7)
     }
 
     fn row(tool: &str) -> Row {
@@ -194,6 +227,24 @@ mod tests {
             ("tool", "read"),
         ];
         assert_eq!(labels, wanted);
+    }
+
+    #[test]
+    fn the_size_of_a_policy_is_shown_with_its_limit() {
+        let published = tenant();
+        let families = SpendMetrics::new(Arc::default()).unwrap().sizes(std::slice::from_ref(&published));
+        let values = |family: &MetricFamily| -> Vec<(String, f64)> {
+            let value = |metric: &prometheus::proto::Metric| {
+                let labels: Vec<&str> = metric.get_label().iter().map(|label| label.value()).collect();
+                (labels.join(" "), metric.get_gauge().get_value())
+            };
+            family.get_metric().iter().map(value).collect()
+        };
+        let [sizes, limits] = families.as_slice() else { panic!("{families:?}") };
+        assert_eq!((sizes.name(), limits.name()), ("mcp_fleet_policy_bytes", "mcp_fleet_policy_limit_bytes"));
+        let encoded = f64::from(u32::try_from(published.encoded.bytes.len()).unwrap());
+        assert_eq!(values(sizes), [("compressed acme".to_owned(), 7.0), ("encoded acme".to_owned(), encoded)]);
+        assert_eq!(values(limits), [("compressed".to_owned(), 2_867_200.0), ("encoded".to_owned(), 12_582_912.0)]);
     }
 
     #[test]

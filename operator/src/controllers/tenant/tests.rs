@@ -211,7 +211,7 @@ async fn a_tenant_whose_pods_do_not_end_is_looked_after_less_and_less_often() {
     let mut pauses = Vec::new();
     for minutes in [0, 1, 60] {
         tenant.metadata.deletion_timestamp = Some(Time(Timestamp::now() - Duration::from_mins(minutes)));
-        match super::teardown::tear_down(&tenant, &test.ctx).await.unwrap() {
+        match tear_down(&tenant, &test.ctx).await.unwrap() {
             Teardown::Unfinished(pause) => pauses.push(pause),
             Teardown::Done => panic!("the pod has not ended"),
         }

@@ -6,6 +6,7 @@
 //! object that cannot even be read; see [`unreadable`].
 
 mod budget;
+mod limit;
 mod principal;
 mod scope;
 mod server;
@@ -13,17 +14,22 @@ mod server;
 mod tests;
 mod unreadable;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kube::ResourceExt;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
-use mcp_fleet_policy::model::{Budget, Selector, StaleAfter, TenantLimits, TenantPolicy, Uid, VerificationKey};
+use mcp_fleet_policy::model::{
+    Budget, Grant, Principal, Selector, Server, StaleAfter, TenantLimits, TenantPolicy, Uid, VerificationKey,
+};
+
+pub(crate) use limit::Limit;
 
 use crate::kubernetes::cache::Unreadable;
 use crate::shared_state::verdict::{Kind, Verdict};
+use limit::Refused;
 
 /// Name of the budget that enforces the tenant's `spendLimit`.
 pub(crate) const SPEND_LIMIT: &str = "spendLimit";
@@ -112,10 +118,42 @@ impl Rejection {
 struct Compilation<'a> {
     inputs: &'a TenantInputs,
     previous: Option<&'a Previous>,
+    before: Before<'a>,
+    /// Objects that do not fit into the policy.
+    refused: &'a Refused,
     verdicts: BTreeMap<(Kind, Uid), Verdict>,
 }
 
+/// Parts of the previous policy, to look them up.
+#[derive(Default)]
+struct Before<'a> {
+    /// By UID.
+    servers: HashMap<&'a str, &'a Server>,
+    /// By UID.
+    principals: HashMap<&'a str, &'a Principal>,
+    /// Grants that a principal held, by name of the scope.
+    grants: HashMap<&'a str, &'a Arc<Grant>>,
+}
+
+impl<'a> Before<'a> {
+    fn new(previous: &'a Previous) -> Self {
+        let TenantPolicy { servers, principals, .. } = &previous.policy;
+        let held = principals.iter().flat_map(|principal| &principal.grants);
+        Self {
+            servers: servers.iter().map(|server| (server.uid.as_str(), server)).collect(),
+            principals: principals.iter().map(|principal| (principal.uid.as_str(), principal)).collect(),
+            grants: held.map(|grant| (grant.scope.as_str(), grant)).collect(),
+        }
+    }
+}
+
 impl Compilation<'_> {
+    /// Returns the rejection of an object that does not fit into the policy; none if it fits.
+    fn refusal(&self, kind: Kind, object: &impl ResourceExt) -> Option<Rejection> {
+        let size = self.refused.get(&(kind, uid(object)))?;
+        Some(limit::rejection(*size))
+    }
+
     fn set_verdict(&mut self, kind: Kind, object: &impl ResourceExt, rejection: Option<Rejection>) {
         let (ok, rejection) = match rejection {
             None => (true, Rejection::new(ConditionReason::Resolved, "all referenced objects exist")),
@@ -139,12 +177,22 @@ fn is_alive(object: &impl ResourceExt) -> bool {
     object.meta().deletion_timestamp.is_none()
 }
 
-/// Compiles the policy of one tenant.
-pub(crate) fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
-    let tenant_uid = uid(&*inputs.tenant);
+/// Compiles the policy of one tenant. If it would be larger than the limit, the newest objects are refused.
+pub(crate) fn compile(inputs: &TenantInputs, previous: Option<&Previous>, limit: Limit) -> Compiled {
     // A tenant that was deleted and created again has nothing in force.
-    let previous = previous.filter(|previous| previous.policy.tenant_uid == tenant_uid);
-    let mut compilation = Compilation { inputs, previous, verdicts: BTreeMap::new() };
+    let previous = previous.filter(|previous| previous.policy.tenant_uid == uid(&*inputs.tenant));
+    let compiled = compile_without(inputs, previous, &Refused::new());
+    if limit::fits(&compiled.policy, limit) {
+        return compiled;
+    }
+    compile_without(inputs, previous, &limit::refused(inputs, previous, &compiled, limit))
+}
+
+/// Compiles the policy, with these objects as they were before.
+fn compile_without(inputs: &TenantInputs, previous: Option<&Previous>, refused: &Refused) -> Compiled {
+    let tenant_uid = uid(&*inputs.tenant);
+    let before = previous.map(Before::new).unwrap_or_default();
+    let mut compilation = Compilation { inputs, previous, before, refused, verdicts: BTreeMap::new() };
     let spend_limit = spend_limit(&mut compilation);
     let currency = spend_limit.as_ref().map(|(_, currency)| currency.clone());
     let servers = server::compile(&mut compilation, currency.is_some());

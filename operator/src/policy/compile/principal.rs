@@ -42,14 +42,20 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, scopes: &ScopeGrants) -
     let (mut principals, mut recheck_at) = unreadable::principals(compilation, scopes);
     for object in objects {
         let principal_uid = uid(&*object);
-        let previous = compilation
-            .previous
-            .and_then(|previous| previous.policy.principals.iter().find(|principal| principal.uid == principal_uid));
+        let previous = compilation.before.principals.get(principal_uid.as_str()).copied();
         let recorded = compilation.inputs.revocations.get(&principal_uid).copied();
         let in_force = previous.and_then(|previous| previous.revoked_until).max(recorded);
         let revocation = revocation(&object, in_force, compilation.inputs.now);
         recheck_at = [recheck_at, revocation.due_at].into_iter().flatten().min();
-        let (grants, problem) = grants_of(&object, scopes, previous);
+        let refusal = compilation.refusal(Kind::Principal, &*object);
+        if refusal.is_some() && previous.is_none() {
+            compilation.set_verdict(Kind::Principal, &*object, refusal);
+            continue;
+        }
+        let (mut grants, problem) = grants_of(&object, scopes, previous);
+        if refusal.is_some() {
+            grants.retain(|grant| holds(previous, &grant.scope));
+        }
         let limits = match (&problem, previous) {
             (Some(ScopeProblem::Missing(_)), Some(previous)) => previous.limits,
             _ => limits(&object),
@@ -63,7 +69,8 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, scopes: &ScopeGrants) -
             grants,
             limits,
         });
-        compilation.set_verdict(Kind::Principal, &*object, problem.map(ScopeProblem::rejection));
+        let rejection = refusal.or_else(|| problem.map(ScopeProblem::rejection));
+        compilation.set_verdict(Kind::Principal, &*object, rejection);
     }
     principals.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     (principals, recheck_at)
@@ -98,17 +105,15 @@ fn grants_of(
     object: &MCPPrincipal,
     scopes: &ScopeGrants,
     previous: Option<&Principal>,
-) -> (Vec<Grant>, Option<ScopeProblem>) {
+) -> (Vec<Arc<Grant>>, Option<ScopeProblem>) {
     let names: BTreeSet<&String> = object.spec.scope_refs.iter().map(|reference| &reference.name).collect();
     let missing: BTreeSet<String> = names.iter().copied().filter(|&name| !scopes.contains_key(name)).cloned().collect();
     let not_in_force: BTreeSet<String> =
         names.iter().copied().filter(|&name| matches!(scopes.get(name), Some(None))).cloned().collect();
-    let held_before =
-        |name: &str| previous.is_some_and(|previous| previous.grants.iter().any(|grant| grant.scope == name));
     let grants = names
         .iter()
         .filter_map(|&name| scopes.get(name).cloned().flatten())
-        .filter(|grant| missing.is_empty() || held_before(&grant.scope))
+        .filter(|grant| missing.is_empty() || holds(previous, &grant.scope))
         .collect();
     let problem = if !missing.is_empty() {
         Some(ScopeProblem::Missing(missing))
@@ -118,6 +123,11 @@ fn grants_of(
         None
     };
     (grants, problem)
+}
+
+/// Returns whether a principal held a scope before.
+fn holds(previous: Option<&Principal>, scope: &str) -> bool {
+    previous.is_some_and(|previous| previous.grants.iter().any(|grant| grant.scope == scope))
 }
 
 fn limits(object: &MCPPrincipal) -> PrincipalLimits {

@@ -14,7 +14,7 @@ use super::{Compilation, Rejection, is_alive, uid, unreadable};
 use crate::shared_state::verdict::Kind;
 
 /// Grants by name of the scope; none if the scope exists, but nothing of it is in force.
-pub(super) type ScopeGrants = BTreeMap<String, Option<Grant>>;
+pub(super) type ScopeGrants = BTreeMap<String, Option<Arc<Grant>>>;
 
 /// Compiles the scopes. Returns their grants, and the UIDs of all scopes by name.
 pub(super) fn compile(compilation: &mut Compilation<'_>, servers: &[Server]) -> (ScopeGrants, BTreeMap<String, Uid>) {
@@ -23,9 +23,10 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, servers: &[Server]) -> 
     let mut grants = ScopeGrants::new();
     let mut uids = BTreeMap::new();
     for object in objects {
-        let compiled = from_spec(compilation, &object, servers);
+        let refusal = compilation.refusal(Kind::Scope, &*object);
+        let compiled = refusal.map_or_else(|| from_spec(compilation, &object, servers), Err);
         let grant = match &compiled {
-            Ok(grant) => Some(grant.clone()),
+            Ok(grant) => Some(Arc::new(grant.clone())),
             Err(_) => from_previous(compilation, &object, servers),
         };
         grants.insert(object.name_any(), grant);
@@ -66,7 +67,7 @@ fn from_spec(compilation: &Compilation<'_>, object: &MCPScope, servers: &[Server
                 Some(arguments)
             }
         };
-        tools.push(GrantedTool { name: tool.name.clone(), arguments });
+        tools.push(GrantedTool { name: tool.name.clone(), arguments: arguments.map(Into::into) });
     }
     tools.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Grant {
@@ -149,10 +150,10 @@ fn sorted(classes: impl Iterator<Item = Class>) -> Vec<Class> {
 }
 
 /// Returns the grant that was in force, without the parts that the scope no longer contains.
-fn from_previous(compilation: &Compilation<'_>, object: &MCPScope, servers: &[Server]) -> Option<Grant> {
+fn from_previous(compilation: &Compilation<'_>, object: &MCPScope, servers: &[Server]) -> Option<Arc<Grant>> {
     let grant = previous_grant(compilation, &object.name_any(), &uid(object))?;
     let server = servers.iter().find(|server| server.uid == grant.server_uid)?;
-    Some(narrowed(grant, server, Some(&object.spec.tools), Some(&object.spec.classes)))
+    Some(Arc::new(narrowed(grant, server, Some(&object.spec.tools), Some(&object.spec.classes))))
 }
 
 /// Returns the grant of a scope that was in force, if it was that of the same object.
@@ -161,8 +162,7 @@ pub(super) fn previous_grant<'a>(compilation: &Compilation<'a>, name: &str, scop
     if previous.scopes.get(name) != Some(scope_uid) {
         return None;
     }
-    let mut grants = previous.policy.principals.iter().flat_map(|principal| &principal.grants);
-    grants.find(|grant| grant.scope == name)
+    compilation.before.grants.get(name).map(|grant| &***grant)
 }
 
 /// Returns a grant without the parts that its scope no longer contains. None: it is not known what the scope contains.

@@ -23,7 +23,8 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
     let mut servers = Vec::new();
     for object in objects {
         let server_uid = uid(&*object);
-        let outcome = from_spec(&images, &object, has_currency);
+        let refusal = compilation.refusal(Kind::Server, &*object);
+        let outcome = refusal.map_or_else(|| from_spec(&images, &object, has_currency), Err);
         let catalogue = match &outcome {
             Ok((tools, limits)) => Some((tools.clone(), *limits)),
             Err(_) => from_previous(compilation, &object),
@@ -75,7 +76,7 @@ fn from_spec(
             ));
         }
         let arguments = arguments(&tool.name, &tool.arguments)?;
-        tools.push(Tool { name: tool.name.clone(), class: tool.class, arguments, price });
+        tools.push(Tool { name: tool.name.clone(), class: tool.class, arguments: arguments.into(), price });
     }
     let limits = &object.spec.limits;
     let limits = ServerLimits {
@@ -111,7 +112,7 @@ pub(super) fn arguments(tool: &str, list: &[mcp_fleet_crds::argument::Argument])
 /// Returns the catalogue and limits that were in force, without the tools that the object no longer declares.
 fn from_previous(compilation: &Compilation<'_>, object: &MCPServer) -> Option<(Vec<Tool>, ServerLimits)> {
     let server_uid = uid(object);
-    let server = compilation.previous?.policy.servers.iter().find(|server| server.uid == server_uid)?;
+    let server = compilation.before.servers.get(server_uid.as_str())?;
     let is_declared = |tool: &&Tool| object.spec.tools.iter().any(|other| other.name == tool.name);
     Some((server.tools.iter().filter(is_declared).cloned().collect(), server.limits))
 }

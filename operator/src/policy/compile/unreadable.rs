@@ -4,6 +4,8 @@
 //! Fields that can be read may still restrict: a suspension, a revocation, a removed tool or scope. Where the field that
 //! stops calls cannot be read itself, the calls are stopped.
 
+use std::sync::Arc;
+
 use kube::ResourceExt as _;
 use mcp_fleet_policy::model::{Budget, Grant, Principal, Server, Uid};
 use mcp_fleet_policy::units::Currency;
@@ -32,7 +34,7 @@ pub(super) fn servers(compilation: &Compilation<'_>) -> Vec<Server> {
     let objects = compilation.inputs.unreadable.servers.iter().filter(|object| is_alive(&***object));
     let server = |object: &_| {
         let server_uid = uid(object);
-        let previous = compilation.previous?.policy.servers.iter().find(|server| server.uid == server_uid)?;
+        let previous = *compilation.before.servers.get(server_uid.as_str())?;
         Some(Server { upstream: compilation.inputs.upstreams.get(&server_uid).copied(), ..previous.clone() })
     };
     objects
@@ -59,7 +61,7 @@ pub(super) fn scopes(
             let server = servers.iter().find(|server| server.uid == grant.server_uid)?;
             let tools = object.with_field("tools").map(|partial| partial.spec.tools.as_slice());
             let classes = object.with_field("classes").map(|partial| partial.spec.classes.as_slice());
-            Some(scope::narrowed(grant, server, tools, classes))
+            Some(Arc::new(scope::narrowed(grant, server, tools, classes)))
         });
         grants.insert(name.clone(), grant);
         uids.insert(name, scope_uid);
@@ -71,12 +73,7 @@ pub(super) fn principals(compilation: &Compilation<'_>, scopes: &ScopeGrants) ->
     let (mut principals, mut recheck_at) = (Vec::new(), None);
     for object in compilation.inputs.unreadable.principals.iter().filter(|object| is_alive(&***object)) {
         let principal_uid = uid(&**object);
-        let Some(previous) = compilation
-            .previous
-            .and_then(|previous| previous.policy.principals.iter().find(|principal| principal.uid == principal_uid))
-        else {
-            continue;
-        };
+        let Some(&previous) = compilation.before.principals.get(principal_uid.as_str()) else { continue };
         let in_force = previous.revoked_until.max(compilation.inputs.revocations.get(&principal_uid).copied());
         let revocable = object.with_field("revokeIssuedBefore");
         let Revocation { revoked_until, due_at } = match revocable {
@@ -123,9 +120,14 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::tests::{NOW, catalogue, coder, grant, inputs, previous, published, reason, tenant};
-    use super::super::{Kind, TenantInputs, compile};
+    use super::super::{Compiled, Kind, Limit, Previous, TenantInputs};
+
     use crate::kubernetes::cache::testing::unreadable;
     use crate::kubernetes::cache::{GuardedKind, Unreadable};
+
+    fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
+        super::super::compile(inputs, previous, Limit::DEFAULT)
+    }
 
     fn object<K: GuardedKind>(name: &str, spec: &Value) -> Arc<Unreadable<K>> {
         let value = json!({

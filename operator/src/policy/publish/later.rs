@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use mcp_fleet_control::EncodedPolicy;
 use mcp_fleet_control::restrict::{Restriction, restrict};
+use mcp_fleet_control::snapshot::CompressedPolicy;
 use mcp_fleet_crds::MCPPrincipal;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_policy::model::{StaleAfter, TenantLimits, TenantPolicy, Uid};
@@ -73,8 +74,9 @@ impl Worker {
         let shared = &self.ctx.shared_state;
         let generation = later.generation;
         if shared.policies.published(&self.uid).map(|published| published.policy.generation) != Some(generation) {
-            let (policy, encoded) = (Arc::new(outline(inputs, generation)), Arc::new(later.encoded.clone()));
-            shared.policies.publish(&self.uid, Published { policy, encoded });
+            let size = CompressedPolicy::new(&later.encoded).map_err(PublishError::TooLarge)?.size();
+            let published = Published::undecoded(outline(inputs, generation), later.encoded.clone(), size);
+            shared.policies.publish(&self.uid, published);
         }
         shared.set_published(
             &self.uid,

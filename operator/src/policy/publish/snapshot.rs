@@ -10,9 +10,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
 use mcp_fleet_control::snapshot::{
-    self, CHUNK_SLOTS, INDEX_FILE, SnapshotError, SnapshotIndex, chunk_name, secret_name,
+    self, CHUNK_SLOTS, CompressedPolicy, INDEX_FILE, SnapshotError, SnapshotIndex, chunk_name, secret_name,
 };
-use mcp_fleet_control::{DecodeError, EncodedPolicy, restrict};
+use mcp_fleet_control::{DecodeError, restrict};
 
 use super::later::LaterPolicy;
 use crate::kubernetes::FIELD_MANAGER;
@@ -127,10 +127,10 @@ impl SnapshotSecrets {
             return Ok((snapshots, Ok(Found::Nothing)));
         }
         let found = match snapshot::read_policy(&files) {
-            Ok((_, policy)) => {
+            Ok(decoded) => {
                 // Without the UIDs, no scope inherits a previous grant, which is the safe side.
                 let scopes = files.get(SCOPES_FILE).and_then(|text| serde_json::from_slice(text).ok());
-                Ok(Found::Policy(Previous { policy, scopes: scopes.unwrap_or_default() }))
+                Ok(Found::Policy(Previous { policy: decoded.policy, scopes: scopes.unwrap_or_default() }))
             }
             // The digest is right, so the policy is as it was written.
             Err(SnapshotError::Policy(DecodeError::Convert(_) | DecodeError::NotUnderstood)) => {
@@ -159,27 +159,28 @@ impl SnapshotSecrets {
     pub(super) async fn write(
         &mut self,
         generation: u64,
-        encoded: &EncodedPolicy,
+        policy: &CompressedPolicy,
         scopes: &BTreeMap<String, String>,
     ) -> Result<(), PublishError> {
         let scopes = serde_json::to_vec(scopes).unwrap_or_default();
-        self.write_files(generation, encoded, BTreeMap::from([(SCOPES_FILE.to_owned(), scopes)])).await
+        self.write_files(generation, policy, BTreeMap::from([(SCOPES_FILE.to_owned(), scopes)])).await
     }
 
     /// Publishes a policy of a later version after it was restricted.
     pub(super) async fn write_later(&mut self, later: &LaterPolicy) -> Result<(), PublishError> {
-        self.write_files(later.generation, &later.encoded, later.others.clone()).await
+        let compressed = CompressedPolicy::new(&later.encoded).map_err(PublishError::TooLarge)?;
+        self.write_files(later.generation, &compressed, later.others.clone()).await
     }
 
     /// Publishes a policy, with `others` in the first Secret.
     async fn write_files(
         &mut self,
         generation: u64,
-        encoded: &EncodedPolicy,
+        policy: &CompressedPolicy,
         others: BTreeMap<String, Vec<u8>>,
     ) -> Result<(), PublishError> {
         let mut files =
-            snapshot::write_files(generation, encoded, self.published.as_ref()).map_err(PublishError::TooLarge)?;
+            snapshot::write_compressed(generation, policy, self.published.as_ref()).map_err(PublishError::TooLarge)?;
         let index = snapshot::read_index(&files).map_err(PublishError::TooLarge)?;
         for number in 1..CHUNK_SLOTS {
             let name = secret_name(number);

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use mcp_fleet_control::snapshot::SnapshotError;
+use mcp_fleet_control::codec::expanded;
+use mcp_fleet_control::snapshot::{CompressedPolicy, SnapshotError};
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_policy::model::{TenantPolicy, Uid, VerificationKey};
@@ -22,7 +23,7 @@ use crate::context::Context;
 use crate::error;
 use crate::kubernetes::cache::older_claim;
 use crate::kubernetes::labels;
-use crate::policy::compile::{self, Compiled, Previous, TenantInputs};
+use crate::policy::compile::{self, Compiled, Limit, Previous, TenantInputs};
 use crate::retry::Backoff;
 use crate::shared_state::verdict::Kind;
 use crate::shared_state::{PolicyEntries, Proof, Published};
@@ -46,6 +47,9 @@ pub(super) struct Signals {
     /// When this replica began to lead.
     pub(super) since: Instant,
 }
+
+/// How often a policy is compressed to find out how much of it fits.
+const MAX_COMPRESSIONS: usize = 3;
 
 /// State of one tenant's worker.
 pub(super) struct Worker {
@@ -195,7 +199,7 @@ impl Worker {
         let generation = self.previous.as_ref().map_or(0, |previous| previous.policy.generation);
         if self.published_fingerprint != Some(fingerprint) || recheck_due || floor > generation || self.damaged {
             self.restore(&mut inputs).await?;
-            let compiled = compile::compile(&inputs, self.previous.as_ref());
+            let compiled = fitting(&inputs, self.previous.as_ref());
             self.publish(&inputs, compiled, floor).await?;
             self.published_fingerprint = Some(fingerprint);
             self.damaged = false;
@@ -252,10 +256,14 @@ impl Worker {
             policy.generation = before.max(floor).saturating_add(1);
         }
         let encoded = mcp_fleet_control::encode(&policy);
+        let compressed = CompressedPolicy::new(&encoded).map_err(PublishError::TooLarge)?;
         if !unchanged {
             check_enforceable(&encoded)?;
             let Some(snapshots) = &mut self.snapshots else { return Ok(()) };
-            if let Err(error) = snapshots.write(policy.generation, &encoded, &scopes).await {
+            // In the form that the previous version of the operator reads, if it could have written this policy at all.
+            let expanded = expanded(&policy).and_then(|expanded| CompressedPolicy::new(&expanded).ok());
+            let written = expanded.as_ref().unwrap_or(&compressed);
+            if let Err(error) = snapshots.write(policy.generation, written, &scopes).await {
                 self.forget_snapshot(&error);
                 return Err(error);
             }
@@ -266,7 +274,7 @@ impl Worker {
         let (generation, digest) = (policy.generation, encoded.digest.to_string());
         let shared_generation = shared.policies.published(&self.uid).map(|published| published.policy.generation);
         if shared_generation != Some(generation) {
-            let published = Published { policy: Arc::new(policy.clone()), encoded: Arc::new(encoded) };
+            let published = Published::new(policy.clone(), encoded, compressed.size());
             shared.policies.publish(&self.uid, published);
         }
         let known = match (self.entries.take(), &self.previous) {
@@ -327,10 +335,24 @@ impl Worker {
     }
 }
 
+/// Compiles a policy that fits into a snapshot. How well a policy can be compressed is known only afterwards.
+fn fitting(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
+    let mut limit = Limit::DEFAULT;
+    for _ in 0..MAX_COMPRESSIONS {
+        let compiled = compile::compile(inputs, previous, limit);
+        let encoded = mcp_fleet_control::encode(&compiled.policy);
+        match CompressedPolicy::new(&encoded) {
+            Err(SnapshotError::TooLarge(compressed)) => limit = limit.scaled(encoded.bytes.len(), compressed),
+            _ => return compiled,
+        }
+    }
+    compile::compile(inputs, previous, Limit::INCOMPRESSIBLE)
+}
+
 /// Decodes and compiles the policy like a gateway, so that a policy that gateways would refuse is not published.
 fn check_enforceable(encoded: &mcp_fleet_control::EncodedPolicy) -> Result<(), PublishError> {
-    let policy =
+    let decoded =
         mcp_fleet_control::decode(&encoded.bytes).map_err(|error| PublishError::Unenforceable(error.into()))?;
-    mcp_fleet_policy::engine::Policy::new(policy).map_err(|error| PublishError::Unenforceable(error.into()))?;
+    mcp_fleet_policy::engine::Policy::new(decoded.policy).map_err(|error| PublishError::Unenforceable(error.into()))?;
     Ok(())
 }

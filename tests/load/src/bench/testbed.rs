@@ -91,7 +91,7 @@ impl Testbed {
 
     /// Starts another gateway, for measurements that need a new one. Does not wait until it is ready.
     pub(crate) async fn new_gateway(&self) -> anyhow::Result<Gateway> {
-        let policy = snapshot::read_policy(&read_snapshot(&self.dir.path().join("policy"))?)?.1;
+        let policy = snapshot::read_policy(&read_snapshot(&self.dir.path().join("policy"))?)?.policy;
         start_gateway(&self.mcp_pod, self.dir.path(), &self.pki, &policy).await
     }
 

@@ -116,7 +116,7 @@ impl Gateways {
         let mut contact = self.contact(namespace)?;
         let is_limited = |contact: &Contact| {
             let Ok(policy) = decode(&contact.policy) else { return false };
-            let found = policy.principals.iter().find(|found| found.name == principal);
+            let found = policy.policy.principals.iter().find(|found| found.name == principal);
             found.is_some_and(|found| found.limits.calls_per_minute == Some(calls))
         };
         let found = tokio::time::timeout(Duration::from_secs(60), contact.wait_for(is_limited)).await;

@@ -1,6 +1,7 @@
 //! A policy that makes the gateway perform every check: token, scope, typed arguments, rates and a budget.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
@@ -64,7 +65,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
             tools: vec![Tool {
                 name: TOOL.into(),
                 class: Class::Read,
-                arguments: catalogue,
+                arguments: catalogue.into(),
                 price: Micros::new(PRICE),
             }],
             limits: ServerLimits {
@@ -80,12 +81,12 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
             uid: PRINCIPAL_UID.into(),
             suspended: false,
             revoked_until: None,
-            grants: vec![Grant {
+            grants: vec![Arc::new(Grant {
                 scope: "echo".into(),
                 server_uid: SERVER_UID.into(),
-                tools: vec![GrantedTool { name: TOOL.into(), arguments: Some(granted) }],
+                tools: vec![GrantedTool { name: TOOL.into(), arguments: Some(granted.into()) }],
                 classes: vec![],
-            }],
+            })],
             limits: PrincipalLimits {
                 calls_per_minute: Some(CALLS_PER_MINUTE),
                 burst: Some(1_000_000),

@@ -1,7 +1,7 @@
 //! Tests of which policies come into force.
 
 use mcp_fleet_control::convert::to_wire;
-use mcp_fleet_control::{Digest, EncodedPolicy, encode};
+use mcp_fleet_control::{Digest, EncodedPolicy, Form, encode, encode_as};
 use mcp_fleet_policy::model::TenantPolicy;
 use prost::Message as _;
 
@@ -57,7 +57,7 @@ async fn a_policy_that_needs_an_unknown_feature_is_rejected() {
     let gateway = start(&operator);
     let mut stream = operator.accept().await;
     stream.push(&policy(3)).await;
-    let mut message = to_wire(&policy(4));
+    let mut message = to_wire(&policy(4), Form::Shared);
     message.required_features.push("taint".into());
     let ack = stream.push_bytes(4, bytes(message.encode_to_vec())).await;
     assert!(ack.error.contains("\"taint\""), "{}", ack.error);
@@ -69,11 +69,32 @@ async fn a_policy_with_an_unknown_field_is_rejected() {
     let mut operator = Operator::start(NAME).await;
     let gateway = start(&operator);
     let mut stream = operator.accept().await;
-    let mut message = to_wire(&policy(4)).encode_to_vec();
+    let mut message = to_wire(&policy(4), Form::Shared).encode_to_vec();
     message.extend_from_slice(&[0x98, 0x06, 0x01]);
     let ack = stream.push_bytes(4, bytes(message)).await;
     assert!(ack.error.contains("does not know"), "{}", ack.error);
     assert_eq!(gateway.state.generation(), 0);
+}
+
+#[tokio::test]
+async fn the_form_of_a_policy_makes_no_difference() {
+    let mut operator = Operator::start(NAME).await;
+    operator.mount(&policy(3));
+    let gateway = start(&operator);
+    let mut stream = operator.accept().await;
+    // What a gateway says that it enforces is the same for both forms, and an older leader sends it again.
+    assert_eq!(stream.hello.digest, encode(&policy(3)).digest.to_vec());
+    for generation in [3, 4] {
+        for form in [Form::Expanded, Form::Shared, Form::Expanded] {
+            let encoded = encode_as(&policy(generation), form);
+            let ack = stream.push_bytes(generation, encoded.clone()).await;
+            assert_eq!((ack.error.as_str(), ack.digest), ("", encoded.digest.to_vec()), "{form:?}");
+        }
+        assert_eq!(gateway.state.generation(), generation);
+    }
+    let other = TenantPolicy { suspended: true, ..policy(4) };
+    let ack = stream.push_bytes(4, encode_as(&other, Form::Expanded)).await;
+    assert!(ack.error.contains("another policy of this generation"), "{}", ack.error);
 }
 
 #[tokio::test]
