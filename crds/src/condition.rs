@@ -52,6 +52,9 @@ names! {
         RevocationApplied,
         /// The budget of the current period is used up.
         Exhausted,
+        /// The gateway and the tool pods of the tenant run the operator's image of `mcp-pod`. False while a rollout has not
+        /// come to this tenant.
+        PodsCurrent,
     }
 }
 
@@ -130,6 +133,10 @@ names! {
         WithinLimit,
         /// The budget of the current period is used up.
         LimitReached,
+        /// The pods run the newest image of `mcp-pod`.
+        UpToDate,
+        /// The pods run an older image of `mcp-pod`, because the rollout is paused or other tenants come first.
+        RolloutPending,
     }
 }
 

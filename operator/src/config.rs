@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use clap::Parser;
 
+pub use crate::rollout::MaxUnavailable;
+
 /// Runs the operator of MCP Fleet.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "mcp-fleet-operator", version, about)]
@@ -23,6 +25,14 @@ pub struct Config {
     /// Image of `mcp-pod`, which runs the gateways and is installed into every tool pod.
     #[arg(long, env = "MCP_POD_IMAGE")]
     pub mcp_pod_image: String,
+
+    /// How many tenants may be updated to a new image of `mcp-pod` at a time: a number, or a percentage of all tenants.
+    #[arg(long, default_value = "10%")]
+    pub rollout_max_unavailable: MaxUnavailable,
+
+    /// Update no further tenants to a new image of `mcp-pod`. New tenants get it nevertheless.
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
+    pub rollout_paused: bool,
 
     /// Pull policy of that image: Always, IfNotPresent or Never.
     #[arg(long, default_value = "IfNotPresent")]

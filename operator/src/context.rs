@@ -12,6 +12,7 @@ use crate::credentials::tokens::KeyStore;
 use crate::kubernetes::cache::Cache;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::leader::Leadership;
+use crate::rollout::Rollout;
 use crate::shared_state::SharedState;
 use crate::telemetry::Metrics;
 
@@ -34,6 +35,7 @@ pub(crate) struct Context {
     /// Whether this replica leads.
     pub leadership: Leadership,
     pub metrics: Metrics,
+    pub rollout: Arc<Rollout>,
     /// What this replica has applied.
     pub declared: Arc<Declared>,
 }
@@ -44,6 +46,11 @@ impl std::fmt::Debug for Context {
     }
 }
 
+/// Returns the rollout that the flags ask for.
+pub(crate) fn rollout(config: &Config, metrics: &Metrics) -> prometheus::Result<Rollout> {
+    Rollout::new(&config.mcp_pod_image, config.rollout_max_unavailable, config.rollout_paused, &metrics.registry)
+}
+
 #[cfg(test)]
 impl Context {
     /// Returns a context with a filled cache, for tests. The watches run until the task is aborted.
@@ -51,6 +58,7 @@ impl Context {
         use clap::Parser as _;
         let config = Config::parse_from(["operator", "--mcp-pod-image=mcp-pod:dev"]);
         let (certificate, key) = Authority::generate(jiff::Timestamp::now()).unwrap();
+        let metrics = Metrics::new().unwrap();
         let (cache, watches) = crate::kubernetes::cache::start(&client);
         let watches = tokio::spawn(watches);
         let filled = tokio::time::timeout(std::time::Duration::from_secs(5), cache.wait_until_filled()).await;
@@ -63,7 +71,8 @@ impl Context {
             shared_state: Arc::default(),
             cache,
             leadership: Leadership::channel().1,
-            metrics: Metrics::new().unwrap(),
+            rollout: Arc::new(rollout(&config, &metrics).unwrap()),
+            metrics,
             declared: Arc::default(),
             client,
             config: Arc::new(config),

@@ -18,6 +18,7 @@ mod ledger;
 mod policy;
 mod progress;
 mod retry;
+mod rollout;
 pub mod run;
 mod shared_state;
 mod tasks;

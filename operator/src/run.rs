@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::context::Context;
+use crate::context::{Context, rollout};
 use crate::controllers::budget::SpendMetrics;
 use crate::controllers::principal::CredentialExpiry;
 use crate::controllers::unreadable::UnreadableObjects;
@@ -92,6 +92,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         shared_state,
         cache,
         leadership,
+        rollout: Arc::new(rollout(&config, &metrics)?),
         metrics,
         declared: Arc::default(),
         client,

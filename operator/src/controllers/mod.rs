@@ -36,6 +36,7 @@ use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 pub(crate) use apply::Declared;
+pub(crate) use tenant::gateway_deployment;
 
 use crate::context::Context;
 use crate::kubernetes::cache::{Cache, Change, Stored};
@@ -198,7 +199,7 @@ fn affected_by_policy<K: Stored>(
                     && !ctx.shared_state.is_enforced(tenant_uid, kind, uid, generation)
             })
         }
-        StateChange::Tenant(_) | StateChange::Spending(_) => return vec![],
+        StateChange::Tenant(_) | StateChange::Spending(_) | StateChange::Rollout(_) => return vec![],
     };
     found.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
 }

@@ -63,6 +63,8 @@ pub(crate) enum StateChange {
     Objects(Arc<BTreeMap<Kind, BTreeSet<String>>>),
     /// The reason changed why objects of the tenant with this UID are not enforced. Enforced objects do not show it.
     Unenforced(String),
+    /// The image changed that the pods of the tenant with this UID have to run, or its update is finished.
+    Rollout(String),
     /// The spend of these budgets changed: UIDs. The UID of a tenant is that of its `spendLimit`.
     Spending(Arc<BTreeSet<String>>),
 }
@@ -155,6 +157,11 @@ impl SharedState {
             changes
         };
         self.notify(changes);
+    }
+
+    /// Announces that the rollout of an image has come to a tenant, or is finished there.
+    pub(crate) fn announce_rollout(&self, tenant_uid: &str) {
+        self.notify([StateChange::Rollout(tenant_uid.to_owned())]);
     }
 
     /// Notifies subscribers of changes.

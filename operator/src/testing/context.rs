@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{FakeApi, Write};
 use crate::config::Config;
-use crate::context::Context;
+use crate::context::{Context, rollout};
 use crate::controllers::Controller;
 use crate::credentials::ca::Authority;
 use crate::credentials::revocation::Revocations;
@@ -44,6 +44,7 @@ impl TestContext {
             "--mcp-pod-image=mcp-fleet.local/mcp-pod:dev",
             "--service-address=10.96.0.77",
         ]);
+        let metrics = Metrics::new().unwrap();
         let (certificate, key) = Authority::generate(Timestamp::now()).unwrap();
         let (cache, writers) = Cache::writable();
         let (elected, leadership) = Leadership::channel();
@@ -55,7 +56,8 @@ impl TestContext {
             shared_state: Arc::new(SharedState::default()),
             cache,
             leadership,
-            metrics: Metrics::new().unwrap(),
+            rollout: Arc::new(rollout(&config, &metrics).unwrap()),
+            metrics,
             declared: Arc::default(),
             client,
             config: Arc::new(config),
@@ -66,6 +68,19 @@ impl TestContext {
     /// Returns the context of the next leader, which remembers nothing. API server and cache are the same.
     pub(crate) fn restarted(self) -> Self {
         let ctx = Context { declared: Arc::default(), ..(*self.ctx).clone() };
+        Self { ctx: Arc::new(ctx), ..self }
+    }
+
+    /// Returns the context of the next leader, which has another image of `mcp-pod`.
+    pub(crate) fn upgraded(self, image: &str) -> Self {
+        let config = Config { mcp_pod_image: image.to_owned(), ..(*self.ctx.config).clone() };
+        let metrics = Metrics::new().unwrap();
+        let ctx = Context {
+            rollout: Arc::new(rollout(&config, &metrics).unwrap()),
+            declared: Arc::default(),
+            config: Arc::new(config),
+            ..(*self.ctx).clone()
+        };
         Self { ctx: Arc::new(ctx), ..self }
     }
 

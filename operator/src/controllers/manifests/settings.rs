@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
+use mcp_fleet_crds::MCPTenant;
 
 use crate::config::Config;
 use crate::context::Context;
@@ -36,9 +37,12 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Reads the address of the operator's Service, and combines it with the flags.
-    pub(crate) async fn load(ctx: &Context) -> Result<Self, ReconcileError> {
-        Ok(Self::new(&ctx.config, operator_address(ctx).await?))
+    /// Reads the address of the operator's Service and the image that the tenant's pods have to run, and combines both with
+    /// the flags.
+    pub(crate) async fn load(ctx: &Context, tenant: &MCPTenant) -> Result<Self, ReconcileError> {
+        let image =
+            ctx.rollout.image(ctx, tenant).await.map_err(ReconcileError::api("read the gateway's Deployment"))?;
+        Ok(Self { image, ..Self::new(&ctx.config, operator_address(ctx).await?) })
     }
 
     /// Combines the flags with the address to which gateways connect.

@@ -51,8 +51,16 @@ enum Decision {
 
 /// Applies the objects of a server.
 async fn apply_server(ctx: &Context, object: &MCPServer, server: Server) -> Result<Outcome<Applied>, ReconcileError> {
-    let objects = desired(&server, &Settings::load(ctx).await?);
-    Outcome::of(apply(ctx, object, server, &objects).await)
+    let tenant = ctx.cache.tenant_by_uid(&server.tenant.uid);
+    let tenant = tenant.ok_or(ReconcileError::Incomplete("the tenant"))?;
+    let settings = Settings::load(ctx, &tenant).await?;
+    let objects = desired(&server, &settings);
+    let outcome = Outcome::of(apply(ctx, object, server, &objects).await)?;
+    if let Outcome::Applied(Applied { server, workload, .. }) = &outcome {
+        let available = status::is_available(workload);
+        ctx.rollout.report_server(&server.tenant.uid, &server.id.uid, &settings.image, available);
+    }
+    Ok(outcome)
 }
 
 impl Controller for Servers {
@@ -90,7 +98,10 @@ impl Controller for Servers {
     }
 
     fn affected_by_state(ctx: &Context, change: &StateChange) -> Vec<ObjectRef<MCPServer>> {
-        affected_by_policy(ctx, &ctx.cache.servers, Kind::Server, change)
+        match change {
+            StateChange::Rollout(tenant) => ctx.cache.of_tenant_with_uid(&ctx.cache.servers, tenant),
+            _ => affected_by_policy(ctx, &ctx.cache.servers, Kind::Server, change),
+        }
     }
 
     async fn reconcile(object: Arc<MCPServer>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {

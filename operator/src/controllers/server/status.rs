@@ -75,10 +75,8 @@ fn summary(server: &Server, workload: &Value, enforcement: &Enforcement, policy:
         return Summary::Stalled(*reason, message.clone());
     }
     let wanted = number(workload, "/spec/replicas");
-    let observed = number(workload, "/status/observedGeneration") >= number(workload, "/metadata/generation");
-    let updated = number(workload, "/status/updatedReplicas");
     let ready = number(workload, "/status/readyReplicas");
-    if !observed || updated < wanted || ready < wanted {
+    if !is_available(workload) {
         let message = format!("{ready} of {wanted} pods are ready");
         return Summary::Reconciling(Reason::WorkloadUnavailable, message);
     }
@@ -89,6 +87,14 @@ fn summary(server: &Server, workload: &Value, enforcement: &Enforcement, policy:
         return Summary::Ready(Reason::Suspended, "replicas is 0: calls fail".into());
     }
     Summary::Ready(Reason::Reconciled, format!("{ready} of {wanted} pods are ready"))
+}
+
+/// Whether a workload has been rolled out as it is written, and all its pods are ready.
+pub(super) fn is_available(workload: &Value) -> bool {
+    let wanted = number(workload, "/spec/replicas");
+    number(workload, "/status/observedGeneration") >= number(workload, "/metadata/generation")
+        && number(workload, "/status/updatedReplicas") >= wanted
+        && number(workload, "/status/readyReplicas") >= wanted
 }
 
 fn number(value: &Value, pointer: &str) -> i64 {

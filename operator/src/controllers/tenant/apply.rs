@@ -27,6 +27,7 @@ use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::cache::{Cache, Key, Meta};
 use crate::kubernetes::deletion::{OwnerState, delete_owned};
 use crate::kubernetes::labels;
+use crate::rollout::Progress;
 use crate::shared_state::verdict::Kind;
 
 /// What is known of a tenant after the apply step.
@@ -40,6 +41,16 @@ pub(crate) struct Applied {
     pub enforcement: Enforcement,
     /// Spend against the tenant's `spendLimit`; none if it is not known yet.
     pub spending: Option<Spending>,
+    pub pods: Pods,
+}
+
+/// How far the rollout of the image has come for a tenant.
+#[derive(Clone, Debug)]
+pub(crate) struct Pods {
+    pub progress: Progress,
+    /// The image that is rolled out.
+    pub target: String,
+    pub is_paused: bool,
 }
 
 /// Applies the objects of a tenant, and deletes what it no longer declares. What is in the tenant's own namespace comes
@@ -77,7 +88,12 @@ pub(crate) async fn apply(
     applier.prune(prunable(&ctx.cache, &tenant)).await?;
     let enforcement = Enforcement::read(&ctx.shared_state, &tenant.id.uid, Kind::Tenant, &tenant.id.uid);
     let spending = budget_state(ctx, &tenant.id.uid, &tenant.id.uid).map(|state| state.spending);
-    Ok(Applied { tenant, quota, gateway, enforcement, spending })
+    let pods = Pods {
+        progress: ctx.rollout.progress(&tenant.id.uid),
+        target: ctx.rollout.target().to_owned(),
+        is_paused: ctx.rollout.is_paused(),
+    };
+    Ok(Applied { tenant, quota, gateway, enforcement, spending, pods })
 }
 
 /// Creates the tenant's own namespace. It is created once, and belongs to the tenant from then on.

@@ -35,6 +35,11 @@ use desired::desired;
 use teardown::tear_down;
 use validate::validate;
 
+/// Returns the name of the Deployment of a gateway.
+pub(crate) const fn gateway_deployment() -> &'static str {
+    desired::DEPLOYMENT
+}
+
 /// The controller of `MCPTenant`.
 #[derive(Debug)]
 pub(crate) struct Tenants;
@@ -74,7 +79,7 @@ impl Controller for Tenants {
         let with_uids =
             |uids: &BTreeSet<String>| uids.iter().flat_map(|uid| reference_to(&ctx.cache, Some(uid))).collect();
         match change {
-            StateChange::Tenant(uid) => reference_to(&ctx.cache, Some(uid)),
+            StateChange::Tenant(uid) | StateChange::Rollout(uid) => reference_to(&ctx.cache, Some(uid)),
             StateChange::Objects(objects) => objects.get(&Kind::Tenant).map(with_uids).unwrap_or_default(),
             StateChange::Spending(uids) => with_uids(uids),
             StateChange::Unenforced(_) => vec![],
@@ -87,8 +92,14 @@ impl Controller for Tenants {
             let inputs = dereference(&object, ctx).await?;
             let outcome = match validate(&object, &inputs) {
                 Ok(tenant) => {
-                    let objects = desired(&tenant, &Settings::load(ctx).await?);
-                    Outcome::of(apply(ctx, &object, tenant, &objects, &inputs).await)?
+                    let settings = Settings::load(ctx, &object).await?;
+                    let objects = desired(&tenant, &settings);
+                    let outcome = Outcome::of(apply(ctx, &object, tenant, &objects, &inputs).await)?;
+                    if let Outcome::Applied(applied) = &outcome {
+                        let available = status::is_available(&applied.gateway);
+                        ctx.rollout.report_gateway(&applied.tenant.id.uid, &settings.image, available);
+                    }
+                    outcome
                 }
                 Err(rejection) => Outcome::Rejected(rejection),
             };

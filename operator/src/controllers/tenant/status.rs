@@ -9,7 +9,7 @@ use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCon
 use mcp_fleet_crds::{MCPTenant, MCPTenantStatus};
 use serde_json::Value;
 
-use super::apply::Applied;
+use super::apply::{Applied, Pods};
 use super::quota::uncounted;
 use crate::config::gateway_origin;
 use crate::context::Context;
@@ -17,6 +17,7 @@ use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::outcome::Outcome;
 use crate::controllers::status::{self, Progress, Summary};
+use crate::rollout::Progress as Rollout;
 
 /// Writes the status of a tenant after a reconcile. Returns when to reconcile again, if the status is held back.
 pub(super) async fn write(
@@ -67,6 +68,7 @@ fn status(object: &MCPTenant, outcome: &Outcome<Applied>, now: Timestamp) -> MCP
     let spending = spending(object, applied.spending.as_ref());
     let mut others = vec![policy_current(&applied.enforcement, generation)];
     others.extend(spending.as_ref().and_then(exhausted));
+    others.push(pods_current(&applied.pods));
     MCPTenantStatus {
         observed_generation: generation,
         namespace: Some(applied.tenant.namespace.clone()),
@@ -138,6 +140,22 @@ fn summary(applied: &Applied, generation: Option<i64>) -> Summary {
     Summary::Ready(Reason::Reconciled, "the gateway enforces the tenant's policy".into())
 }
 
+fn pods_current(pods: &Pods) -> NewCondition {
+    let kind = ConditionType::PodsCurrent;
+    let Pods { progress, target, is_paused } = pods;
+    match progress {
+        Rollout::Updated => NewCondition::yes(kind, Reason::UpToDate, format!("the pods run {target}")),
+        Rollout::Updating => {
+            NewCondition::no(kind, Reason::Progressing, format!("the pods are being updated to {target}"))
+        }
+        Rollout::Pending { image } => {
+            let when = if *is_paused { "the rollout is paused" } else { "other tenants come first" };
+            let message = format!("the pods run {image} and will be updated to {target}; {when}");
+            NewCondition::no(kind, Reason::RolloutPending, message)
+        }
+    }
+}
+
 fn exhausted(spending: &Spending) -> Option<NewCondition> {
     let remaining = spending.remaining?;
     let kind = ConditionType::Exhausted;
@@ -149,7 +167,7 @@ fn exhausted(spending: &Spending) -> Option<NewCondition> {
 }
 
 /// Whether a Deployment has been rolled out as it is written, and at least one pod is available.
-fn is_available(deployment: &Value) -> bool {
+pub(super) fn is_available(deployment: &Value) -> bool {
     let number = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
     number("/status/observedGeneration") >= number("/metadata/generation")
         && number("/status/updatedReplicas") >= number("/spec/replicas")
@@ -188,7 +206,36 @@ mod tests {
 
     fn applied(gateway: &Value, quota: &Value, state: &TenantState) -> Applied {
         let enforcement = Enforcement { state: state.clone(), entry: Some(entry()), warming_up: false };
-        Applied { tenant: checked(), gateway: gateway.clone(), quota: quota.clone(), enforcement, spending: None }
+        Applied {
+            tenant: checked(),
+            gateway: gateway.clone(),
+            quota: quota.clone(),
+            enforcement,
+            spending: None,
+            pods: pods(Rollout::Updated, false),
+        }
+    }
+
+    fn pods(progress: Rollout, is_paused: bool) -> Pods {
+        Pods { progress, target: "mcp-pod:2".into(), is_paused }
+    }
+
+    #[test]
+    fn a_tenant_says_how_far_the_rollout_has_come() {
+        let of = |progress, is_paused| {
+            let condition = pods_current(&pods(progress, is_paused));
+            (condition.status, condition.reason, condition.message)
+        };
+        let pending = Rollout::Pending { image: "mcp-pod:1".into() };
+        assert_eq!(of(Rollout::Updated, true).0, Some(true));
+        assert_eq!(of(Rollout::Updating, false).1, Reason::Progressing);
+        assert_eq!(of(pending.clone(), false).1, Reason::RolloutPending);
+        let (status, _, message) = of(pending, true);
+        assert_eq!(status, Some(false));
+        assert!(
+            message.contains("mcp-pod:1") && message.contains("mcp-pod:2") && message.contains("paused"),
+            "{message}"
+        );
     }
 
     fn status_from(object: &MCPTenant, applied: Applied) -> MCPTenantStatus {

@@ -14,6 +14,7 @@ use super::*;
 use crate::controllers::finalizer::Teardown;
 use crate::controllers::identity::ObjectId;
 use crate::kubernetes::labels::{FINALIZER, Labels};
+use crate::rollout::Progress;
 use crate::testing::TestContext;
 
 pub(crate) fn tenant() -> MCPTenant {
@@ -48,6 +49,7 @@ const TENANT: &str = "/apis/mcp-fleet.dev/v1alpha1/mcptenants/acme";
 const SERVER: &str = "/apis/mcp-fleet.dev/v1alpha1/namespaces/acme/mcpservers/files";
 const RUNTIME_NAMESPACE: &str = "/api/v1/namespaces/acme-mcp";
 const DENY: &str = "/apis/networking.k8s.io/v1/namespaces/acme-mcp/networkpolicies/default-deny";
+const GATEWAY: &str = "/apis/apps/v1/namespaces/acme-mcp/deployments/gateway";
 const LIMITS: &str = "/api/v1/namespaces/acme-mcp/limitranges/mcp-fleet";
 
 /// A tenant that holds the finalizer.
@@ -220,6 +222,45 @@ async fn a_tenant_whose_pods_do_not_end_is_looked_after_less_and_less_often() {
     assert!(pauses[1] > Duration::from_secs(4) && pauses[2] > Duration::from_secs(20), "{pauses:?}");
     let deleted = test.api.take_writes().iter().any(|write| write.method == http::Method::DELETE);
     assert!(!deleted, "something was deleted under running pods");
+}
+
+#[tokio::test]
+async fn a_new_image_comes_to_a_tenant_with_the_rollout() {
+    let (mut test, tenant) = ready().await;
+    test.add_tenant(&tenant);
+    let test = test.upgraded("mcp-fleet.local/mcp-pod:next");
+    let progress = || test.ctx.rollout.progress("u-1");
+    let image = || test.api.get(GATEWAY).unwrap()["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+    assert_eq!(test.reconcile::<Tenants>(&tenant).await, Vec::<String>::new());
+    assert_eq!(progress(), Progress::Pending { image: "mcp-fleet.local/mcp-pod:dev".into() });
+
+    assert_eq!(test.ctx.rollout.advance(&test.ctx).0.begin, ["u-1"]);
+    assert_eq!(test.reconcile::<Tenants>(&tenant).await, ["PATCH deployments/gateway"]);
+    assert_eq!((progress(), image()), (Progress::Updating, json!("mcp-fleet.local/mcp-pod:next")));
+    assert_eq!(test.api.take_events(), Vec::<String>::new(), "the rollout was reported as tampering");
+}
+
+#[tokio::test]
+async fn a_tenant_is_updated_until_its_gateway_is_available_again() {
+    let (mut test, tenant) = ready().await;
+    test.add_tenant(&tenant);
+    let set_available = |test: &TestContext| {
+        let mut gateway = test.api.get(GATEWAY).unwrap();
+        gateway["status"] = json!({"observedGeneration": 1, "updatedReplicas": 1, "availableReplicas": 1});
+        test.api.insert(GATEWAY, gateway);
+    };
+    set_available(&test);
+    let test = test.upgraded("mcp-fleet.local/mcp-pod:next");
+    test.reconcile::<Tenants>(&tenant).await;
+    test.ctx.rollout.advance(&test.ctx);
+    test.reconcile::<Tenants>(&tenant).await;
+    let (decided, changed) = test.ctx.rollout.advance(&test.ctx);
+    assert_eq!((decided.updating, decided.updated, changed.len()), (1, 0, 0));
+    set_available(&test);
+    test.reconcile::<Tenants>(&tenant).await;
+    let (decided, changed) = test.ctx.rollout.advance(&test.ctx);
+    assert_eq!((decided.updating, decided.updated, changed.len()), (0, 1, 1));
+    assert_eq!(test.ctx.rollout.progress("u-1"), Progress::Updated);
 }
 
 /// Labels of the objects of a server.
