@@ -58,7 +58,9 @@ pub struct MCPTenantSpec {
     #[schemars(length(min = 1, max = MAX_NAMESPACE), regex(pattern = DNS_1035))]
     pub runtime_namespace: Option<String>,
     /// Resource limits of the tenant, at most 64, named as in a ResourceQuota. A `count/*` limit on a kind of MCP Fleet
-    /// applies to the tenant's namespace, every other limit to the runtime namespace. Empty: no quota.
+    /// applies to the tenant's namespace, every other limit to the runtime namespace. If not set,
+    /// `count/mcpservers.mcp-fleet.dev` is 200, `count/mcpscopes.mcp-fleet.dev` 2000,
+    /// `count/mcpprincipals.mcp-fleet.dev` 5000 and `count/mcpbudgets.mcp-fleet.dev` 256.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, QuantitySchema>", extend("maxProperties" = 64))]
     pub hard: BTreeMap<String, Quantity>,
@@ -109,6 +111,14 @@ impl MCPTenant {
         self.spec.runtime_namespace.clone().unwrap_or_else(|| format!("{name}{RUNTIME_NAMESPACE_SUFFIX}"))
     }
 }
+
+/// Limits on the number of objects in a tenant's namespace that apply unless `hard` sets others.
+pub const DEFAULT_COUNTS: [(&str, u32); 4] = [
+    ("count/mcpservers.mcp-fleet.dev", 200),
+    ("count/mcpscopes.mcp-fleet.dev", 2000),
+    ("count/mcpprincipals.mcp-fleet.dev", 5000),
+    ("count/mcpbudgets.mcp-fleet.dev", 256),
+];
 
 /// The tenant's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -9,7 +9,7 @@ use super::error::ReconcileError;
 use super::identity::ObjectId;
 use super::status::{HasConditions, is_ready_as_written};
 use crate::context::Context;
-use crate::kubernetes::apply::{Action, Rendered, apply};
+use crate::kubernetes::apply::{Action, Applied, Rendered, apply, apply_reserved};
 use crate::kubernetes::cache::{Key, Meta};
 use crate::kubernetes::deletion::{OwnerState, delete_owned};
 
@@ -36,12 +36,23 @@ where
     /// Applies one object and returns it as the API server holds it now.
     pub(crate) async fn apply(&mut self, wanted: &Rendered) -> Result<Value, ReconcileError> {
         let applied = apply(&self.ctx.client, wanted).await?;
+        Ok(self.note(wanted, applied).await)
+    }
+
+    /// Applies one object whose name is reserved for the operator, in place of any other of that name.
+    pub(crate) async fn apply_reserved(&mut self, wanted: &Rendered) -> Result<Value, ReconcileError> {
+        let applied = apply_reserved(&self.ctx.client, wanted).await?;
+        Ok(self.note(wanted, applied).await)
+    }
+
+    /// Notes that an object is declared, and reports it if someone else had changed it.
+    async fn note(&mut self, wanted: &Rendered, applied: Applied) -> Value {
         self.applied.push(key_of(wanted));
         if self.was_ready && applied.action != Action::Nothing {
             let note = format!("{wanted} was deleted or changed, and is restored");
             self.ctx.events.warning(self.owner, "PutBack", "Apply", note).await;
         }
-        Ok(applied.live)
+        applied.live
     }
 
     /// Applies objects in the given order.

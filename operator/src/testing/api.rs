@@ -186,6 +186,11 @@ fn run(object: &mut Value, number: u32) {
             object["status"] = json!({"observedGeneration": 1, "updatedReplicas": replicas, "readyReplicas": replicas,
                 "availableReplicas": replicas});
         }
+        Some("ResourceQuota") => {
+            let limits = object["spec"]["hard"].clone();
+            let used = limits.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), json!("0")));
+            object["status"] = json!({"used": Value::Object(used.collect()), "hard": limits});
+        }
         Some("Service") => object["spec"]["clusterIP"] = json!(format!("10.97.{}.{}", number / 250, number % 250 + 1)),
         _ => {}
     }

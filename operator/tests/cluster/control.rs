@@ -22,7 +22,8 @@ use serde_json::{Value, json};
 
 use crate::gateway::{Gateway, pod, token};
 use crate::support::{
-    OPERATOR_NAMESPACE, create, eventually, server, tenant, unique, wait_for, wait_for_reason, with_operator,
+    OPERATOR_NAMESPACE, create, eventually, server, tenant, unique, wait_for, wait_for_reason, wait_until_open,
+    with_operator,
 };
 
 /// Creates a tenant with a server, a scope, a principal that holds it, and a budget. Returns name and UID of the tenant.
@@ -31,6 +32,7 @@ pub(crate) async fn tenant_with_policy(client: &Client) -> (String, String) {
     let spec = json!({"spendLimit": {"currency": "USD", "period": "Month", "amount": "100.00"}});
     let uid = tenant(client, &name, spec).await.uid().unwrap();
     wait_for(&Api::<Secret>::namespaced(client.clone(), &format!("{name}-mcp")), "gateway-policy").await;
+    wait_until_open(client, &name).await;
     let tools = json!({"tools": [{"name": "read", "class": "Read", "price": {"perCall": "0.001"}}]});
     server(client, &name, "files", tools).await;
     create(
@@ -265,6 +267,7 @@ async fn a_policy_that_is_too_large_for_one_secret_is_split() {
     tenant(&client, &name, json!({})).await;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
     wait_for(&secrets, "gateway-policy").await;
+    wait_until_open(&client, &name).await;
     // A million random characters, which compress by a quarter at most.
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut noise = |length: usize| -> String {

@@ -6,13 +6,16 @@ use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPBudget;
 use serde_json::json;
 
-use crate::support::{create, eventually, namespace, tenant, unfiltered_client, unique, wait_for, with_operator};
+use crate::support::{
+    create, eventually, namespace, tenant, unfiltered_client, unique, wait_for, wait_until_open, with_operator,
+};
 
 #[tokio::test]
 async fn field_managers_that_cannot_be_read_stop_nobody() {
     let client = with_operator().await;
     let (stranger, name) = (unique("stranger"), unique("managers"));
-    namespace(&client, &stranger, &[]).await;
+    // The label names no tenant, so the API server takes the object.
+    namespace(&client, &stranger, &[("mcp-fleet.dev/tenant", "nobody")]).await;
     let budget = |namespace: &str, name: &str| {
         json!({"apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPBudget",
             "metadata": {"name": name, "namespace": namespace}, "spec": {"period": "Month", "amount": "5.00"}})
@@ -34,6 +37,7 @@ async fn field_managers_that_cannot_be_read_stop_nobody() {
     // The watch of the kind, and what it feeds, go on for everybody else.
     tenant(&client, &name, json!({"spendLimit": {"currency": "USD", "period": "Month", "amount": "100.00"}})).await;
     wait_for(&Api::<Secret>::namespaced(client.clone(), &format!("{name}-mcp")), "gateway-policy").await;
+    wait_until_open(&client, &name).await;
     let budgets = Api::<MCPBudget>::namespaced(client.clone(), &name);
     create(&budgets, budget(&name, "monthly")).await;
     eventually("the operator saw the budget of the tenant", || async {

@@ -15,7 +15,7 @@ use mcp_fleet_operator::credentials::tokens::{Claims, TenantKeys, secret_name};
 use serde_json::{Value, json};
 
 use crate::support::{
-    OPERATOR_NAMESPACE, create, eventually, tenant, unique, wait_for, wait_for_reason, with_operator,
+    OPERATOR_NAMESPACE, create, eventually, tenant, unique, wait_for, wait_for_reason, wait_until_open, with_operator,
 };
 
 const SECRET: &str = "coder-mcp-credential";
@@ -32,6 +32,7 @@ async fn prepared_tenant(client: &Client, prefix: &str, spec: Value) -> (String,
     let name = unique(prefix);
     let uid = tenant(client, &name, spec).await.uid().unwrap();
     wait_for(&Api::<Deployment>::namespaced(client.clone(), &format!("{name}-mcp")), "gateway").await;
+    wait_until_open(client, &name).await;
     (name, uid)
 }
 

@@ -11,7 +11,8 @@ use mcp_fleet_crds::{MCPServer, MCPTenant};
 use serde_json::json;
 
 use crate::support::{
-    create, eventually, namespace, server, tenant, unique, wait_for, wait_for_reason, wait_until_gone, with_operator,
+    create, eventually, namespace, server, tenant, unique, wait_for, wait_for_reason, wait_until_gone, wait_until_open,
+    with_operator,
 };
 
 fn servers(client: &Client, namespace: &str) -> Api<MCPServer> {
@@ -24,6 +25,7 @@ async fn prepared_tenant(client: &Client, prefix: &str) -> (String, String) {
     tenant(client, &name, json!({})).await;
     let runtime = format!("{name}-mcp");
     wait_for(&Api::<Deployment>::namespaced(client.clone(), &runtime), "gateway").await;
+    wait_until_open(client, &name).await;
     (name, runtime)
 }
 
@@ -82,7 +84,8 @@ async fn a_server_keeps_running_when_its_new_image_is_not_allowed() {
 async fn a_server_in_an_unclaimed_namespace_creates_nothing() {
     let client = with_operator().await;
     let name = unique("nobody");
-    namespace(&client, &name, &[]).await;
+    // The label names no tenant, so the API server takes the object.
+    namespace(&client, &name, &[("mcp-fleet.dev/tenant", "nobody")]).await;
     server(&client, &name, "files", json!({})).await;
     wait_for_reason(&servers(&client, &name), "files", "Accepted", "NamespaceUnclaimed").await;
     assert!(servers(&client, &name).get("files").await.unwrap().finalizers().is_empty());

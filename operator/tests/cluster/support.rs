@@ -5,11 +5,13 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
-use k8s_openapi::api::core::v1::Namespace;
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::{Namespace, ResourceQuota};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use mcp_fleet_crds::{MCPServer, MCPTenant};
 use mcp_fleet_operator::config::Config;
@@ -27,6 +29,18 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Returns a new client. Each test needs its own, because connections belong to the runtime of the test.
 pub(crate) async fn client() -> Client {
     mcp_fleet_operator::kubernetes::client::from_config(kube_config().await).unwrap()
+}
+
+/// Returns a new client with the rights of the operator: those that its chart grants.
+pub(crate) async fn operator_client() -> Client {
+    client_as(&format!("system:serviceaccount:{OPERATOR_NAMESPACE}:mcp-fleet-operator")).await
+}
+
+/// Returns a new client of a user.
+pub(crate) async fn client_as(user: &str) -> Client {
+    let mut config = kube_config().await;
+    config.auth_info.impersonate = Some(user.to_owned());
+    mcp_fleet_operator::kubernetes::client::from_config(config).unwrap()
 }
 
 /// Returns a client that decodes everything that the API server sends.
@@ -70,7 +84,8 @@ pub(crate) async fn with_operator() -> Client {
             mcp_fleet_operator::telemetry::init();
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
-                let client = self::client().await;
+                tokio::spawn(count_quotas(self::client().await));
+                let client = operator_client().await;
                 let mut flags = flags("operator-under-test");
                 flags.listen.set_port(control_port());
                 let operator = mcp_fleet_operator::run::run(flags, client, CancellationToken::new());
@@ -92,7 +107,35 @@ pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Installs the CRDs and creates the operator's namespace.
+/// Does what the quota controller of Kubernetes does for a new quota on our kinds. Until then, the API server refuses
+/// every object that the quota counts.
+async fn count_quotas(client: Client) {
+    let quotas = watcher(Api::<ResourceQuota>::all(client.clone()), watcher::Config::default()).applied_objects();
+    let mut quotas = quotas.boxed();
+    while let Ok(Some(quota)) = quotas.try_next().await {
+        let hard = quota.spec.as_ref().and_then(|spec| spec.hard.clone()).unwrap_or_default();
+        let counted = quota.status.as_ref().and_then(|status| status.hard.clone()).unwrap_or_default();
+        if hard == counted || !hard.contains_key("count/mcpservers.mcp-fleet.dev") {
+            continue;
+        }
+        let used: serde_json::Map<_, _> = hard.keys().map(|name| (name.clone(), json!("0"))).collect();
+        let api: Api<ResourceQuota> = Api::namespaced(client.clone(), &quota.namespace().unwrap());
+        let patch = Patch::Merge(json!({"status": {"hard": hard, "used": used}}));
+        // The quota may be gone by now.
+        let _ = api.patch_status(&quota.name_any(), &PatchParams::default(), &patch).await;
+    }
+}
+
+/// Waits until a tenant's own namespace exists and takes objects.
+pub(crate) async fn wait_until_open(client: &Client, namespace: &str) {
+    let quotas: Api<ResourceQuota> = Api::namespaced(client.clone(), namespace);
+    eventually(&format!("{namespace} takes objects"), || async {
+        quotas.get_opt("mcp-fleet").await.unwrap()?.status?.used
+    })
+    .await;
+}
+
+/// Installs the CRDs, the admission policies and the operator's rights, and creates the operator's namespace.
 pub(crate) async fn prepare(client: &Client) {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let params = PatchParams::apply("test").force();
@@ -109,6 +152,43 @@ pub(crate) async fn prepare(client: &Client) {
         .await;
     }
     namespace(client, OPERATOR_NAMESPACE, &[]).await;
+    for (_, admission) in mcp_fleet_crds::admission::with_crds() {
+        install(client, &serde_json::to_value(&admission.policy).unwrap()).await;
+        install(client, &serde_json::to_value(&admission.binding).unwrap()).await;
+    }
+    let path = std::env::var("MCP_FLEET_TEST_CHART")
+        .expect("MCP_FLEET_TEST_CHART must name the rendered chart; `cargo xtask test api` sets it");
+    let chart: Vec<Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    for object in &chart {
+        let version = object["apiVersion"].as_str().unwrap();
+        if version.starts_with("rbac.") || version.starts_with("admissionregistration.") {
+            install(client, object).await;
+        }
+    }
+    until_permitted().await;
+}
+
+async fn install(client: &Client, object: &Value) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
+    let api = match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => untyped(client, namespace, &version, &kind),
+        None => Api::all_with(client.clone(), &resource(&version, &kind)),
+    };
+    let params = PatchParams::apply("test").force();
+    api.patch(&text(&object["metadata"]["name"]), &params, &Patch::Apply(object)).await.unwrap();
+}
+
+/// Waits until the API server knows the operator's rights.
+async fn until_permitted() {
+    let operator = operator_client().await;
+    let tenants = Api::<MCPTenant>::all(operator.clone());
+    let ledgers = untyped(&operator, OPERATOR_NAMESPACE, "mcp-fleet.dev/v1alpha1", "MCPLedger");
+    eventually("the operator has its rights", || async {
+        let params = kube::api::ListParams::default();
+        (tenants.list(&params).await.is_ok() && ledgers.list(&params).await.is_ok()).then_some(())
+    })
+    .await;
 }
 
 /// Creates a namespace if it does not exist.
@@ -230,7 +310,10 @@ where
 
 /// Returns the API of a kind by its name.
 pub(crate) fn untyped(client: &Client, namespace: &str, version: &str, kind: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, &resource(version, kind))
+}
+
+fn resource(version: &str, kind: &str) -> kube::api::ApiResource {
     let (group, version) = version.split_once('/').unwrap_or(("", version));
-    let resource = kube::api::ApiResource::from_gvk(&kube::api::GroupVersionKind::gvk(group, version, kind));
-    Api::namespaced_with(client.clone(), namespace, &resource)
+    kube::api::ApiResource::from_gvk(&kube::api::GroupVersionKind::gvk(group, version, kind))
 }

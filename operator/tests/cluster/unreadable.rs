@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::tenant_with_policy;
 use crate::gateway::Gateway;
-use crate::support::{eventually, flags, free_port, untyped, wait_for, wait_for_reason, with_operator};
+use crate::support::{
+    eventually, flags, free_port, operator_client, untyped, wait_for, wait_for_reason, with_operator,
+};
 
 const VERSION: &str = "mcp-fleet.dev/v1alpha1";
 /// More than the operator reads as an amount, and as a number of calls.
@@ -95,7 +97,7 @@ async fn an_operator_that_starts_beside_unreadable_objects_becomes_ready() {
     let mut flags = flags("second-operator");
     flags.metrics_listen.set_port(free_port());
     let (address, stop) = (flags.metrics_listen, CancellationToken::new());
-    let operator = Box::pin(mcp_fleet_operator::run::run(flags, client.clone(), stop.clone()));
+    let operator = Box::pin(mcp_fleet_operator::run::run(flags, operator_client().await, stop.clone()));
     let ready = async {
         eventually("the second operator is ready", || async {
             let mut stream = tokio::net::TcpStream::connect(address).await.ok()?;

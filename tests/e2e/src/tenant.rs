@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt as _};
+use mcp_fleet_crds::condition::{ConditionType, is_true};
 use mcp_fleet_crds::{MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -73,9 +74,14 @@ impl FaultTenant {
             }),
         )
         .await?;
-        let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        until("the tenant's namespace", Duration::from_secs(60), || async { Ok(namespaces.get_opt(NAMESPACE).await?) })
-            .await?;
+        // Until the tenant is ready, its namespace may take no objects: it gets its label and its quota last, and
+        // Kubernetes has to count the quota.
+        let tenants: Api<MCPTenant> = Api::all(self.client.clone());
+        until("the tenant to be ready", Duration::from_secs(120), || async {
+            let status = tenants.get(NAMESPACE).await?.status.unwrap_or_default();
+            Ok(is_true(&status.conditions, ConditionType::Ready).then_some(()))
+        })
+        .await?;
         for name in ["hostile", "quiet"] {
             self.apply_one::<MCPServer>(Some(NAMESPACE), server(name, &image)).await?;
             self.apply_one::<MCPScope>(

@@ -1,11 +1,12 @@
 //! Tests that need a cluster. Each part first removes a cluster left by an earlier run, then starts its own, and stops
 //! it at the end. The cluster names are reserved for tests, so that clusters of a developer are not affected.
 
-use std::env;
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context as _, Result};
 
+use super::charts;
 use super::on_host::{cargo, show};
 use crate::cluster::{Cluster, Mode, Options, verify};
 use crate::tools::repository;
@@ -18,12 +19,22 @@ const E2E_CLUSTER: &str = "fleet-test";
 /// Environment variable in which test binaries expect the path of the kubeconfig.
 const KUBECONFIG: &str = "MCP_FLEET_TEST_KUBECONFIG";
 
-/// Tests the API and the controllers against a real etcd and API server.
+/// Environment variable in which test binaries expect the path of what the chart of the operator renders, as JSON.
+const CHART: &str = "MCP_FLEET_TEST_CHART";
+
+/// Namespace for which that chart is rendered.
+const OPERATOR_NAMESPACE: &str = "mcp-fleet-system";
+
+/// Tests the API and the controllers against a real etcd and API server. The operator there has the rights of the chart.
 pub fn api() -> Result<()> {
+    let chart = repository().join("target/chart-under-test.json");
+    let objects = charts::objects("mcp-fleet", OPERATOR_NAMESPACE)?;
+    fs::create_dir_all(repository().join("target"))?;
+    fs::write(&chart, serde_json::to_vec(&objects)?).with_context(|| format!("failed to write {}", chart.display()))?;
     on_own_cluster(API_CLUSTER, true, |cluster| {
         let mut tests = cargo(&["test", "--package", "mcp-fleet-crds", "--package", "mcp-fleet-operator"]);
         tests.args(["--features", "mcp-fleet-crds/cluster-tests,mcp-fleet-operator/cluster-tests", "--test", "*"]);
-        show(tests.env(KUBECONFIG, cluster.kubeconfig()))
+        show(tests.env(KUBECONFIG, cluster.kubeconfig()).env(CHART, &chart))
     })
 }
 

@@ -7,12 +7,13 @@ use k8s_openapi::api::core::v1::{Namespace, ResourceQuota};
 use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 use mcp_fleet_crds::budget::Spending;
+use mcp_fleet_crds::names::CREATED_FOR;
 use mcp_fleet_crds::{MCPServer, MCPTenant};
 use serde_json::Value;
 
 use super::dereference::{Found, Inputs};
 use super::desired::{DEPLOYMENT, Objects};
-use super::validate::{CREATED_FOR, Tenant};
+use super::validate::Tenant;
 use crate::context::Context;
 use crate::controllers::apply::Applier;
 use crate::controllers::budget::budget_state;
@@ -32,7 +33,7 @@ use crate::shared_state::verdict::Kind;
 #[derive(Clone, Debug)]
 pub(crate) struct Applied {
     pub tenant: Tenant,
-    /// The live quota of the tenant's namespace; null if there is none.
+    /// The live quota of the tenant's namespace.
     pub quota: Value,
     /// The live Deployment of the gateway.
     pub gateway: Value,
@@ -41,7 +42,8 @@ pub(crate) struct Applied {
     pub spending: Option<Spending>,
 }
 
-/// Applies the objects of a tenant, and deletes what it no longer declares.
+/// Applies the objects of a tenant, and deletes what it no longer declares. What is in the tenant's own namespace comes
+/// last: if its members get in the way there, everything that restricts them is in force.
 pub(crate) async fn apply(
     ctx: &Context,
     object: &MCPTenant,
@@ -49,19 +51,10 @@ pub(crate) async fn apply(
     objects: &Objects,
     inputs: &Inputs,
 ) -> Result<Applied, ReconcileError> {
-    if inputs.tenant_namespace == Found::Missing {
-        create_namespace(ctx, &tenant).await?;
-        let note = format!("created the namespace {}", tenant.namespace);
-        ctx.events.normal(object, "NamespaceCreated", "Create", note).await;
-    }
     let mut applier = Applier::new(ctx, object);
     applier.apply(&objects.runtime_namespace).await?;
-    applier.apply_all(&objects.bindings).await?;
+    applier.apply_reserved(&objects.runtime_access).await?;
     ensure_keys(ctx, &tenant).await?;
-    let quota = match &objects.quota {
-        Some(quota) => applier.apply(quota).await?,
-        None => Value::Null,
-    };
     applier.apply_all(&objects.restrictions).await?;
     let tls = TlsSecret {
         namespace: &tenant.runtime_namespace,
@@ -72,8 +65,16 @@ pub(crate) async fn apply(
     ensure_tls(&ctx.client, &ctx.ca, &tls, Timestamp::now()).await?;
     applier.apply_all(&objects.gateway).await?;
     let gateway = applier.apply(&objects.deployment).await?;
-    applier.prune(prunable(&ctx.cache, &tenant)).await?;
     prune_orphans(ctx, &tenant).await?;
+    if inputs.tenant_namespace == Found::Missing {
+        create_namespace(ctx, &tenant).await?;
+        let note = format!("created the namespace {}", tenant.namespace);
+        ctx.events.normal(object, "NamespaceCreated", "Create", note).await;
+    }
+    applier.apply_reserved(&objects.access).await?;
+    let quota = applier.apply(&objects.quota).await?;
+    applier.apply_reserved(&objects.ceilings).await?;
+    applier.prune(prunable(&ctx.cache, &tenant)).await?;
     let enforcement = Enforcement::read(&ctx.shared_state, &tenant.id.uid, Kind::Tenant, &tenant.id.uid);
     let spending = budget_state(ctx, &tenant.id.uid, &tenant.id.uid).map(|state| state.spending);
     Ok(Applied { tenant, quota, gateway, enforcement, spending })
@@ -166,7 +167,7 @@ fn orphans(cache: &Cache, tenant: &Tenant) -> BTreeMap<(String, String), Vec<(Ke
 /// made this one: anybody can set them, also on objects that the operator must not touch.
 pub(super) fn is_managed(key: &Key, namespace: &str, runtime_namespace: &str) -> bool {
     key.namespace == runtime_namespace
-        || (key.namespace == namespace && matches!(key.kind.as_str(), "ResourceQuota" | "RoleBinding"))
+        || (key.namespace == namespace && matches!(key.kind.as_str(), "ResourceQuota" | "RoleBinding" | "ConfigMap"))
 }
 
 #[cfg(test)]

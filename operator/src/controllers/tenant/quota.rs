@@ -8,8 +8,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::Resource;
-use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer};
+use mcp_fleet_crds::tenant::DEFAULT_COUNTS;
 use serde_json::Value;
 
 /// Age at which a quota is older than one discovery interval of the quota controller, which then knows our kinds.
@@ -52,12 +51,7 @@ pub(super) fn uncounted(quota: &Value) -> Vec<&str> {
 
 /// Whether a limit counts objects of a kind that exists. Limits on other names are never counted and refuse nothing.
 fn counts_a_kind(name: &str) -> bool {
-    fn count<K: Resource<DynamicType = ()>>() -> String {
-        format!("count/{}.{}", K::plural(&()), K::group(&()))
-    }
-    [count::<MCPServer>(), count::<MCPScope>(), count::<MCPPrincipal>(), count::<MCPBudget>()]
-        .iter()
-        .any(|kind| kind == name)
+    DEFAULT_COUNTS.iter().any(|(kind, _)| *kind == name)
 }
 
 #[cfg(test)]

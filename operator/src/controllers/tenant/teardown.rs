@@ -2,14 +2,16 @@
 //! secrets go, then the runtime namespace with its network policies, and at last the tenant's own namespace, if it is to
 //! be deleted at all.
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::Api;
 use kube::api::ApiResource;
 use mcp_fleet_crds::MCPTenant;
+use mcp_fleet_crds::names::CEILINGS;
 
 use super::apply::is_managed;
 use super::dereference::{Found, Inputs, dereference};
-use super::desired::binding;
+use super::desired::access;
 use super::status;
 use super::validate::{Tenant, deletes_namespace};
 use crate::context::Context;
@@ -18,7 +20,7 @@ use crate::controllers::finalizer::Teardown;
 use crate::controllers::manifests::settings::Settings;
 use crate::controllers::outcome::Outcome;
 use crate::controllers::teardown::{POD_CHECK_INTERVAL, delete_secrets, has_pods, scale_to_zero};
-use crate::kubernetes::apply::{ApplyError, apply};
+use crate::kubernetes::apply::{Rendered, apply_reserved};
 use crate::kubernetes::cache::OPERATOR_BINDING;
 use crate::kubernetes::deletion::{OwnerState, ProvenUnwanted, delete, delete_owned};
 use crate::kubernetes::labels;
@@ -64,28 +66,23 @@ pub(super) async fn tear_down(object: &MCPTenant, ctx: &Context) -> Result<Teard
 /// Scales the workloads of the runtime namespace to zero. Returns whether all pods have ended.
 async fn stop_pods(ctx: &Context, tenant: &Tenant) -> Result<bool, ReconcileError> {
     let runtime = &tenant.runtime_namespace;
-    restore_access(ctx, tenant, runtime).await?;
+    restore_access(ctx, |settings| access::to_runtime(tenant, settings)).await?;
     let mut owned = ctx.cache.owned.with_label(labels::TENANT_UID, &tenant.id.uid);
     owned.retain(|(key, _)| key.namespace == *runtime);
     scale_to_zero(ctx, &owned).await?;
     Ok(!has_pods(ctx, runtime, labels::MANAGED_SELECTOR).await?)
 }
 
-/// Restores the binding that lets the operator work in a namespace. Returns the binding's UID, or none if the binding is
-/// not ours.
-async fn restore_access(ctx: &Context, tenant: &Tenant, namespace: &str) -> Result<Option<String>, ReconcileError> {
+/// Restores the binding that lets the operator work in a namespace. Returns the binding's UID.
+async fn restore_access(
+    ctx: &Context,
+    render: impl FnOnce(&Settings) -> Rendered,
+) -> Result<Option<String>, ReconcileError> {
     // A binding does not contain the address.
     let address = ctx.config.service_address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
     let settings = Settings::new(&ctx.config, address);
-    let Some(wanted) = binding(tenant, &settings, namespace) else { return Ok(None) };
-    match apply(&ctx.client, &wanted).await {
-        Ok(applied) => Ok(applied.live["metadata"]["uid"].as_str().map(str::to_owned)),
-        Err(error @ ApplyError::NotOurs { .. }) => {
-            tracing::warn!(error = crate::error::chain(&error), "leaving objects in a namespace without access to it");
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
+    let applied = apply_reserved(&ctx.client, &render(&settings)).await?;
+    Ok(applied.live["metadata"]["uid"].as_str().map(str::to_owned))
 }
 
 /// Deletes what the operator made in the tenant's own namespace, and the namespace itself where the tenant asks for that.
@@ -105,7 +102,8 @@ async fn clean_namespace(
     }
     let mut owned = ctx.cache.owned.with_label(labels::TENANT_UID, uid);
     owned.retain(|(key, _)| key.namespace == *namespace && is_managed(key, namespace, &tenant.runtime_namespace));
-    let binding = if owned.is_empty() { None } else { restore_access(ctx, tenant, namespace).await? };
+    let binding =
+        if owned.is_empty() { None } else { restore_access(ctx, |settings| access::to_own(tenant, settings)).await? };
     if binding.is_some() {
         delete_secrets(ctx, proof, namespace, labels::TENANT_UID).await?;
     }
@@ -115,10 +113,25 @@ async fn clean_namespace(
         return Ok(());
     }
     let Some(binding) = binding else { return Ok(()) };
+    delete_ceilings(ctx, tenant, proof).await?;
     owned.retain(|(key, _)| key.name != OPERATOR_BINDING);
     delete_owned(&ctx.client, proof, owned).await?;
     // The binding goes last: it permits the other deletions.
     let bindings = ApiResource::erase::<RoleBinding>(&());
     delete(&ctx.client, proof, &bindings, Some(namespace), OPERATOR_BINDING, Some(&binding)).await?;
     Ok(())
+}
+
+/// Deletes the copy of the tenant's upper limits. It is not in the index: the operator has no right to watch
+/// `ConfigMap`s.
+async fn delete_ceilings(ctx: &Context, tenant: &Tenant, proof: &ProvenUnwanted) -> Result<(), ReconcileError> {
+    let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &tenant.namespace);
+    let found = api.get_metadata_opt(CEILINGS).await.map_err(ReconcileError::api("read the copy of the limits"))?;
+    let Some(found) = found else { return Ok(()) };
+    if found.metadata.labels.unwrap_or_default().get(labels::TENANT_UID) != Some(&tenant.id.uid) {
+        return Ok(());
+    }
+    let resource = ApiResource::erase::<ConfigMap>(&());
+    let uid = found.metadata.uid.as_deref();
+    Ok(delete(&ctx.client, proof, &resource, Some(&tenant.namespace), CEILINGS, uid).await?)
 }

@@ -65,12 +65,9 @@ async fn a_tenant_is_applied_in_order_and_its_status_is_written_last() {
     let test = TestContext::new();
     let writes = test.reconcile::<Tenants>(&finalized()).await;
     let expected = [
-        "POST namespaces",
         "PATCH namespaces/acme-mcp",
         "PATCH rolebindings/mcp-fleet-operator",
-        "PATCH rolebindings/mcp-fleet-operator",
         "POST secrets",
-        "PATCH resourcequotas/mcp-fleet",
         "PATCH resourcequotas/mcp-fleet",
         "PATCH limitranges/mcp-fleet",
         "PATCH networkpolicies/default-deny",
@@ -80,6 +77,10 @@ async fn a_tenant_is_applied_in_order_and_its_status_is_written_last() {
         "PATCH services/gateway",
         "PATCH poddisruptionbudgets/gateway",
         "PATCH deployments/gateway",
+        "POST namespaces",
+        "PATCH rolebindings/mcp-fleet-operator",
+        "PATCH resourcequotas/mcp-fleet",
+        "PATCH configmaps/mcp-fleet-tenant",
         "PUT mcptenants/acme/status",
     ];
     assert_eq!(writes, expected);
@@ -119,6 +120,25 @@ async fn an_object_that_someone_deleted_is_restored_and_reported() {
     let (test, tenant) = ready().await;
     test.api.remove(DENY);
     assert!(test.reconcile::<Tenants>(&tenant).await.contains(&"PATCH networkpolicies/default-deny".into()));
+    assert!(test.api.take_events().contains(&"PutBack".into()));
+}
+
+#[tokio::test]
+async fn a_binding_to_another_role_is_made_anew() {
+    let (test, tenant) = ready().await;
+    let binding = "/apis/rbac.authorization.k8s.io/v1/namespaces/acme/rolebindings/mcp-fleet-operator";
+    let mut foreign = test.api.get(binding).unwrap();
+    foreign["roleRef"]["name"] = json!("view");
+    foreign["metadata"]["finalizers"] = json!(["test/held"]);
+    test.api.insert(binding, foreign);
+    let writes = test.reconcile::<Tenants>(&tenant).await;
+    let expected = [
+        "PATCH rolebindings/mcp-fleet-operator",
+        "DELETE rolebindings/mcp-fleet-operator",
+        "PATCH rolebindings/mcp-fleet-operator",
+    ];
+    assert_eq!(writes[..3], expected);
+    assert_eq!(test.api.get(binding).unwrap()["roleRef"]["name"], "mcp-fleet-operator-tenant");
     assert!(test.api.take_events().contains(&"PutBack".into()));
 }
 

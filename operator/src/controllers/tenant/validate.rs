@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::condition::ConditionReason;
-use mcp_fleet_crds::tenant::{AdoptionPolicy, Client, DeletionPolicy, GatewayResources, PodSecurity};
+use mcp_fleet_crds::names::CREATED_FOR;
+use mcp_fleet_crds::tenant::{AdoptionPolicy, Client, DEFAULT_COUNTS, DeletionPolicy, GatewayResources, PodSecurity};
+use mcp_fleet_crds::{MCPTenant, MCPTenantSpec};
 
 use super::dereference::{Found, Inputs};
 use crate::controllers::identity::ObjectId;
@@ -24,7 +25,7 @@ pub(crate) struct Tenant {
     pub pod_security: PodSecurity,
     /// `ResourceQuota` of the runtime namespace.
     pub runtime_quota: BTreeMap<String, Quantity>,
-    /// `ResourceQuota` of the tenant's namespace: counts of our kinds.
+    /// `ResourceQuota` of the tenant's namespace: counts of our kinds, each with its default.
     pub quota: BTreeMap<String, Quantity>,
     /// Who may open connections to the gateway, besides pods of the tenant's namespace.
     pub clients: Vec<Client>,
@@ -32,10 +33,9 @@ pub(crate) struct Tenant {
     pub gateway_resources: GatewayResources,
     /// Whether every call is refused.
     pub suspended: bool,
+    /// The spec with its defaults, as YAML.
+    pub ceilings: String,
 }
-
-/// Annotation of a tenant's namespace that the operator created. Its value is the tenant's UID.
-pub(crate) const CREATED_FOR: &str = "mcp-fleet.dev/created-for";
 
 /// Checks whether the tenant may have the namespaces that it claims.
 pub(crate) fn validate(object: &MCPTenant, inputs: &Inputs) -> Result<Tenant, Rejection> {
@@ -108,17 +108,29 @@ fn reject(reason: ConditionReason, message: String) -> Rejection {
 impl Tenant {
     /// Reads a tenant from its object, whether its claims hold or not.
     pub(super) fn new(object: &MCPTenant, id: ObjectId) -> Self {
-        let (quota, runtime_quota) = object.spec.hard.clone().into_iter().partition(|(name, _)| counts_our_kinds(name));
+        let mut hard = object.spec.hard.clone();
+        for (name, count) in DEFAULT_COUNTS {
+            hard.entry(name.to_owned()).or_insert_with(|| Quantity(count.to_string()));
+        }
+        let runtime_namespace = object.runtime_namespace();
+        let spec = MCPTenantSpec {
+            hard: hard.clone(),
+            runtime_namespace: Some(runtime_namespace.clone()),
+            ..object.spec.clone()
+        };
+        let (quota, runtime_quota) = hard.into_iter().partition(|(name, _)| counts_our_kinds(name));
         Self {
             id,
             namespace: object.spec.namespace.name.clone(),
-            runtime_namespace: object.runtime_namespace(),
+            runtime_namespace,
             pod_security: object.spec.pod_security,
             runtime_quota,
             quota,
             clients: object.spec.clients.clone(),
             gateway_resources: object.spec.gateway.resources.clone(),
             suspended: object.spec.suspend,
+            // Every value of the type can be written as YAML.
+            ceilings: serde_yaml_ng::to_string(&spec).unwrap_or_default(),
         }
     }
 }
@@ -206,7 +218,11 @@ mod tests {
     #[test]
     fn counts_of_our_kinds_hold_for_the_tenants_namespace() {
         let checked = validate(&tenant(), &inputs()).unwrap();
-        assert_eq!(checked.quota.keys().collect::<Vec<_>>(), ["count/mcpservers.mcp-fleet.dev"]);
+        assert_eq!(checked.quota["count/mcpservers.mcp-fleet.dev"], Quantity("5".into()));
+        let counts: Vec<_> = checked.quota.iter().map(|(name, count)| (name.as_str(), count.0.as_str())).collect();
+        let expected = [("mcpbudgets", "256"), ("mcpprincipals", "5000"), ("mcpscopes", "2000"), ("mcpservers", "5")];
+        let expected = expected.map(|(kind, count)| (format!("count/{kind}.mcp-fleet.dev"), count));
+        assert!(counts.iter().copied().eq(expected.iter().map(|(kind, count)| (kind.as_str(), *count))), "{counts:?}");
         assert_eq!(checked.runtime_quota.keys().collect::<Vec<_>>(), ["pods"]);
     }
 

@@ -32,6 +32,12 @@ pub(crate) fn decide(want: &Rendered, live: Option<&Value>) -> Action {
     }
 }
 
+/// Whether the live object can be changed into the wanted one. The API server refuses to change a `roleRef`, and any data
+/// of a `ConfigMap` that is marked as immutable.
+pub(crate) fn can_become(live: &Value, want: &Rendered) -> bool {
+    live["roleRef"] == want.value["roleRef"] && live["immutable"] != Value::Bool(true)
+}
+
 /// Whether another manager owns anything besides metadata and status. What controllers of Kubernetes write in status is not
 /// drift, and neither is the annotation of `kubectl rollout restart`.
 pub(crate) fn is_foreign(live: &Value) -> bool {
@@ -175,6 +181,15 @@ mod tests {
                 ".": {}, "f:kubectl.kubernetes.io/restartedAt": {}}}}}}});
         live["metadata"]["managedFields"].as_array_mut().unwrap().push(entry);
         assert_eq!(decide(&want(), Some(&live)), Action::Nothing);
+    }
+
+    #[test]
+    fn a_binding_to_another_role_cannot_become_ours() {
+        let role = |name: &str| json!({"roleRef": {"kind": "ClusterRole", "name": name}});
+        let binding = Rendered { value: role("ours"), ..want() };
+        assert!(can_become(&role("ours"), &binding) && !can_become(&role("view"), &binding));
+        let map = Rendered { value: json!({"data": {}}), ..want() };
+        assert!(can_become(&json!({}), &map) && !can_become(&json!({"immutable": true}), &map));
     }
 
     #[test]

@@ -7,12 +7,12 @@
 mod compare;
 mod rendered;
 
-pub(crate) use compare::{Action, decide, is_foreign};
+pub(crate) use compare::{Action, can_become, decide, is_foreign};
 pub(crate) use rendered::Rendered;
 
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::kubernetes::FIELD_MANAGER;
 
@@ -54,14 +54,57 @@ pub(crate) struct Applied {
 /// Applies one object, if the live one differs.
 pub(crate) async fn apply(client: &Client, wanted: &Rendered) -> Result<Applied, ApplyError> {
     let api = api(client, wanted);
-    let failed = |verb| move |source| ApplyError::Api { verb, object: wanted.to_string(), source };
-    let live = api.get_opt(&wanted.name).await.map_err(failed("read"))?;
-    let live = live.map(serde_json::to_value).transpose()?;
+    let live = read(&api, wanted).await?;
     if let Some(live) = &live
         && !wanted.same_owner(live)
     {
         return Err(ApplyError::NotOurs { object: wanted.to_string() });
     }
+    write(&api, wanted, live).await
+}
+
+/// Applies one object whose name is reserved for the operator: an object of that name that someone else made, or that can
+/// no longer be changed into the wanted one, is deleted first. Whoever may write such objects in the namespace could
+/// otherwise keep the operator out of it.
+pub(crate) async fn apply_reserved(client: &Client, wanted: &Rendered) -> Result<Applied, ApplyError> {
+    let api = api(client, wanted);
+    let live = match read(&api, wanted).await? {
+        Some(live) if !wanted.same_owner(&live) || !can_become(&live, wanted) => {
+            remove(&api, wanted, &live).await?;
+            None
+        }
+        live => live,
+    };
+    write(&api, wanted, live).await
+}
+
+async fn read(api: &Api<DynamicObject>, wanted: &Rendered) -> Result<Option<Value>, ApplyError> {
+    let live = api.get_opt(&wanted.name).await.map_err(failed("read", wanted))?;
+    Ok(live.map(serde_json::to_value).transpose()?)
+}
+
+/// Deletes an object that is in the way of the wanted one. Its finalizers go first: nobody else may decide when it ends.
+async fn remove(api: &Api<DynamicObject>, wanted: &Rendered, live: &Value) -> Result<(), ApplyError> {
+    tracing::warn!(object = %wanted, "deleting an object whose name is reserved for the operator");
+    let uid = live["metadata"]["uid"].as_str().map(str::to_owned);
+    if live["metadata"]["finalizers"].is_array() {
+        let released = json!({"metadata": {"uid": uid, "finalizers": null}});
+        match api.patch(&wanted.name, &PatchParams::default(), &Patch::Merge(released)).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(source) => return Err(failed("release", wanted)(source)),
+        }
+    }
+    let preconditions = Preconditions { uid, resource_version: None };
+    match api.delete(&wanted.name, &DeleteParams::background().preconditions(preconditions)).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(source) => Err(failed("delete", wanted)(source)),
+    }
+}
+
+/// Applies an object over the live one, if they differ.
+async fn write(api: &Api<DynamicObject>, wanted: &Rendered, live: Option<Value>) -> Result<Applied, ApplyError> {
     let action = decide(wanted, live.as_ref());
     let written = match (action, live) {
         (Action::Nothing, Some(live)) => return Ok(Applied { live, action }),
@@ -69,15 +112,20 @@ pub(crate) async fn apply(client: &Client, wanted: &Rendered) -> Result<Applied,
             tracing::info!(object = %wanted, "restoring an object that someone else changed");
             let object: DynamicObject = serde_json::from_value(wanted.replacing(&live))?;
             let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-            api.replace(&wanted.name, &params, &object).await.map_err(failed("replace"))?
+            api.replace(&wanted.name, &params, &object).await.map_err(failed("replace", wanted))?
         }
         _ => {
             tracing::debug!(object = %wanted, ?action, "applying");
             let params = PatchParams::apply(FIELD_MANAGER).force();
-            api.patch(&wanted.name, &params, &Patch::Apply(wanted.digested())).await.map_err(failed("apply"))?
+            api.patch(&wanted.name, &params, &Patch::Apply(wanted.digested())).await.map_err(failed("apply", wanted))?
         }
     };
     Ok(Applied { live: serde_json::to_value(written)?, action })
+}
+
+fn failed(verb: &'static str, wanted: &Rendered) -> impl Fn(kube::Error) -> ApplyError {
+    let object = wanted.to_string();
+    move |source| ApplyError::Api { verb, object: object.clone(), source }
 }
 
 fn api(client: &Client, wanted: &Rendered) -> Api<DynamicObject> {

@@ -47,7 +47,7 @@ use crate::kubernetes::labels::{self, Labels};
 use objects::ObjectWriter;
 
 /// Name of the `RoleBinding` that gives the operator access to a namespace of a tenant.
-pub(crate) const OPERATOR_BINDING: &str = "mcp-fleet-operator";
+pub(crate) const OPERATOR_BINDING: &str = mcp_fleet_crds::names::OPERATOR_BINDING;
 
 /// A change in the cluster, announced after the cache has it.
 #[derive(Clone, Debug, PartialEq, Eq)]

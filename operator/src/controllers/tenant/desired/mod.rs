@@ -1,6 +1,7 @@
 //! Step three: the objects that a tenant's namespaces hold. Pure.
 
-mod access;
+pub(super) mod access;
+mod ceilings;
 mod gateway;
 mod namespaces;
 mod policies;
@@ -15,15 +16,14 @@ use crate::kubernetes::labels;
 
 pub(crate) use gateway::DEPLOYMENT;
 
-/// The objects of a tenant, in the order in which they are applied: restrictions before the pods that they restrict.
+/// The objects of a tenant, in the order in which they are applied: restrictions before the pods that they restrict, and
+/// the runtime namespace before the tenant's own, so that nothing that its members do there delays what restricts them.
 #[derive(Clone, Debug)]
 pub(crate) struct Objects {
     /// The runtime namespace. The tenant's own namespace is created once and then belongs to the tenant.
     pub runtime_namespace: Rendered,
-    /// The operator's access to both namespaces.
-    pub bindings: [Rendered; 2],
-    /// Quota of the tenant's namespace; none without limits on our kinds.
-    pub quota: Option<Rendered>,
+    /// The operator's access to the runtime namespace.
+    pub runtime_access: Rendered,
     /// Quota and limits of the runtime namespace, and its network policies.
     pub restrictions: Vec<Rendered>,
     /// Certificate of the gateway.
@@ -32,6 +32,12 @@ pub(crate) struct Objects {
     pub gateway: [Rendered; 3],
     /// Deployment of the gateway.
     pub deployment: Rendered,
+    /// The operator's access to the tenant's own namespace.
+    pub access: Rendered,
+    /// Quota of the tenant's own namespace.
+    pub quota: Rendered,
+    /// The tenant's upper limits, for its members to read.
+    pub ceilings: Rendered,
 }
 
 /// Renders the objects of a tenant.
@@ -40,18 +46,15 @@ pub(crate) fn desired(tenant: &Tenant, settings: &Settings) -> Objects {
     restrictions.extend(policies::render(tenant, settings));
     Objects {
         runtime_namespace: namespaces::runtime(tenant),
-        bindings: access::render(tenant, settings),
-        quota: namespaces::quota(tenant, &tenant.namespace, &tenant.quota),
+        runtime_access: access::to_runtime(tenant, settings),
         restrictions,
         certificate: certificate(tenant, settings),
         gateway: gateway::render(tenant),
         deployment: gateway::deployment(tenant, settings),
+        access: access::to_own(tenant, settings),
+        quota: namespaces::quota(tenant, &tenant.namespace, &tenant.quota),
+        ceilings: ceilings::render(tenant),
     }
-}
-
-/// Renders the operator's access to one of the tenant's namespaces.
-pub(super) fn binding(tenant: &Tenant, settings: &Settings, namespace: &str) -> Option<Rendered> {
-    access::render(tenant, settings).into_iter().find(|binding| binding.namespace.as_deref() == Some(namespace))
 }
 
 /// Returns what the gateway's certificate has to contain.
@@ -90,7 +93,7 @@ pub(super) mod tests {
 
     fn restrictions(settings: &Settings) -> String {
         let Objects { quota, restrictions, .. } = render(settings);
-        yaml(quota.iter().chain(&restrictions))
+        yaml([&quota].into_iter().chain(&restrictions))
     }
 
     fn gateway(settings: &Settings) -> String {
@@ -102,7 +105,12 @@ pub(super) mod tests {
     fn namespaces_and_bindings() {
         let objects = render(&Settings::example());
         insta::assert_snapshot!("namespaces", yaml([&objects.runtime_namespace]));
-        insta::assert_snapshot!("bindings", yaml(&objects.bindings));
+        insta::assert_snapshot!("bindings", yaml([&objects.access, &objects.runtime_access]));
+    }
+
+    #[test]
+    fn ceilings() {
+        insta::assert_snapshot!("ceilings", yaml([&render(&Settings::example()).ceilings]));
     }
 
     #[test]
@@ -142,8 +150,8 @@ pub(super) mod tests {
 
     /// Returns every object in the order in which it is applied.
     pub(crate) fn all(objects: &Objects) -> Vec<&Rendered> {
-        let Objects { runtime_namespace, bindings, quota, restrictions, certificate: _, gateway, deployment } = objects;
-        let rest = quota.iter().chain(restrictions).chain(gateway).chain([deployment]);
-        std::iter::once(runtime_namespace).chain(bindings).chain(rest).collect()
+        let Objects { runtime_namespace, runtime_access, restrictions, gateway, deployment, access, .. } = objects;
+        let first = [runtime_namespace, runtime_access].into_iter().chain(restrictions).chain(gateway);
+        first.chain([deployment, access, &objects.quota, &objects.ceilings]).collect()
     }
 }

@@ -34,19 +34,17 @@ pub(super) fn runtime(tenant: &Tenant) -> Rendered {
     }))
 }
 
-/// Renders the quota of a namespace; none if the tenant limits nothing there.
-pub(super) fn quota(tenant: &Tenant, namespace: &str, hard: &BTreeMap<String, Quantity>) -> Option<Rendered> {
-    (!hard.is_empty()).then(|| {
-        Rendered::json::<ResourceQuota>(json!({
-            "apiVersion": "v1",
-            "kind": "ResourceQuota",
-            "metadata": metadata(tenant, "quota", namespace, NAME),
-            "spec": {"hard": hard},
-        }))
-    })
+/// Renders the quota of a namespace.
+pub(super) fn quota(tenant: &Tenant, namespace: &str, hard: &BTreeMap<String, Quantity>) -> Rendered {
+    Rendered::json::<ResourceQuota>(json!({
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": metadata(tenant, "quota", namespace, NAME),
+        "spec": {"hard": hard},
+    }))
 }
 
-/// Renders the quota of the runtime namespace, and defaults for containers that set no resources.
+/// Renders the quota of the runtime namespace, if the tenant limits anything there, and defaults for containers that set no resources.
 pub(super) fn limits(tenant: &Tenant) -> Vec<Rendered> {
     let limits = Rendered::json::<LimitRange>(json!({
         "apiVersion": "v1",
@@ -58,5 +56,6 @@ pub(super) fn limits(tenant: &Tenant) -> Vec<Rendered> {
             "defaultRequest": DEFAULT_REQUESTS.render(),
         }]},
     }));
-    quota(tenant, &tenant.runtime_namespace, &tenant.runtime_quota).into_iter().chain([limits]).collect()
+    let quota = quota(tenant, &tenant.runtime_namespace, &tenant.runtime_quota);
+    (!tenant.runtime_quota.is_empty()).then_some(quota).into_iter().chain([limits]).collect()
 }
