@@ -60,10 +60,10 @@ where
     (objects, announce(stream, changes.clone(), change).boxed())
 }
 
-/// Removes what the operator never reads, and what users can fill with 256 KiB an object. A status that is written with
+/// Removes what the operator never reads, and what users can fill with hundreds of KiB an object. A status that is written with
 /// the stripped object does not remove it: on a status update the API server ignores most metadata.
 fn strip(metadata: &mut ObjectMeta) {
-    (metadata.managed_fields, metadata.annotations) = (None, None);
+    (metadata.managed_fields, metadata.annotations, metadata.owner_references) = (None, None, None);
 }
 
 /// Follows a reflector and announces each change after the store has it. After a full list these are all objects in it,
@@ -149,9 +149,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_holds_no_annotations_and_no_field_managers() {
+    fn a_store_holds_no_metadata_that_the_operator_never_reads() {
         let mut service: Service = serde_json::from_value(serde_json::json!({
             "metadata": {"name": "files", "annotations": {"note": "long"}, "managedFields": [{"manager": "kubectl"}],
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x".repeat(9), "uid": "u-1"}],
                 "labels": {"team": "acme"}, "finalizers": ["mcp-fleet.dev/teardown"]},
             "spec": {"clusterIP": "10.96.0.9"},
         }))
