@@ -157,13 +157,13 @@ fn largest(schema: &JSONSchemaProps) -> u64 {
 }
 
 #[test]
-fn principals_and_budgets_are_at_most_64_kib() {
+fn principals_and_budgets_are_smaller_than_32_kib() {
     let mut found = 0;
     for mut crd in all() {
         if matches!(crd.spec.names.kind.as_str(), "MCPPrincipal" | "MCPBudget") {
             let root = roots(&mut crd).next().unwrap();
             let size = largest(property(root, "spec").unwrap());
-            assert!(size <= 64 << 10, "{size}");
+            assert!(size < 32 << 10, "{size}");
             found += 1;
         }
     }

@@ -48,6 +48,10 @@ pub(crate) struct Cluster(Client);
 impl Cluster {
     /// Connects to the API server as its administrator, and installs the definitions and the admission policies.
     pub(crate) async fn connect() -> Self {
+        Box::pin(Self::connect_and_install()).await
+    }
+
+    async fn connect_and_install() -> Self {
         let cluster = Self(Client::try_from(config().await).unwrap());
         for crd in mcp_fleet_crds::all() {
             cluster.apply(&crd).await;

@@ -21,7 +21,7 @@ fn later(policy: &TenantPolicy) -> Vec<u8> {
 
 /// Removes what [`later`] appended.
 fn known(bytes: &[u8]) -> TenantPolicy {
-    decode(&bytes[..bytes.len() - 8]).unwrap()
+    decode(&bytes[..bytes.len() - 8]).unwrap().policy
 }
 
 fn nothing(_: &str) -> Restriction {

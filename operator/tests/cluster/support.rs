@@ -31,12 +31,6 @@ pub(crate) async fn client() -> Client {
     mcp_fleet_operator::kubernetes::client::from_config(kube_config().await).unwrap()
 }
 
-/// Returns a new client of the second cluster, which is empty.
-pub(crate) async fn client_of_empty_cluster() -> Client {
-    let config = kube_config_in("MCP_FLEET_TEST_EMPTY_KUBECONFIG").await;
-    mcp_fleet_operator::kubernetes::client::from_config(config).unwrap()
-}
-
 /// Returns a new client with the rights of the operator: those that its chart grants.
 pub(crate) async fn operator_client() -> Client {
     client_as(&format!("system:serviceaccount:{OPERATOR_NAMESPACE}:mcp-fleet-operator")).await
@@ -58,7 +52,7 @@ async fn kube_config() -> kube::Config {
     kube_config_in("MCP_FLEET_TEST_KUBECONFIG").await
 }
 
-async fn kube_config_in(variable: &str) -> kube::Config {
+pub(crate) async fn kube_config_in(variable: &str) -> kube::Config {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let path = std::env::var(variable)
         .unwrap_or_else(|_| panic!("{variable} must name a kubeconfig; `cargo xtask test api` sets it"));

@@ -30,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 
 use gateway::Gateway;
 use support::{
-    OPERATOR_NAMESPACE, client, client_of_empty_cluster, control_port, create, eventually, flags, namespace, prepare,
-    server, tenant, wait_for, wait_for_reason,
+    OPERATOR_NAMESPACE, client, control_port, create, eventually, flags, namespace, prepare, server, tenant, wait_for,
+    wait_for_reason,
 };
 
 const RUNTIME_NAMESPACE: &str = "acme-mcp";
@@ -167,6 +167,12 @@ async fn fleet(client: &Client) -> (i64, String) {
         assert_eq!(gateway.lease().await.outcome(), Outcome::Granted);
     }
     (revoked.as_second(), uid)
+}
+
+/// Returns a new client of the second cluster, which is empty.
+async fn client_of_empty_cluster() -> Client {
+    let config = support::kube_config_in("MCP_FLEET_TEST_EMPTY_KUBECONFIG").await;
+    mcp_fleet_operator::kubernetes::client::from_config(config).unwrap()
 }
 
 #[tokio::test]

@@ -63,10 +63,10 @@ where
 /// Length of a UID, and some more.
 const MAX_UID: usize = 64;
 
-/// Removes what the operator never reads, and what users can fill with 256 KiB an object. A status that is written with
+/// Removes what the operator never reads, and what users can fill with hundreds of KiB an object. A status that is written with
 /// the stripped object does not remove it: on a status update the API server ignores most metadata.
 fn strip(metadata: &mut ObjectMeta) {
-    metadata.managed_fields = None;
+    (metadata.managed_fields, metadata.owner_references) = (None, None);
     let is_read = |key: &String, value: &mut String| key == RESTORED_FROM && value.len() <= MAX_UID;
     metadata.annotations = metadata.annotations.take().and_then(|mut annotations| {
         annotations.retain(is_read);
@@ -157,9 +157,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_holds_no_field_managers_and_only_annotations_that_are_read() {
+    fn a_store_holds_no_metadata_that_the_operator_never_reads() {
         let mut service: Service = serde_json::from_value(serde_json::json!({
             "metadata": {"name": "files", "annotations": {"note": "long", RESTORED_FROM: "u-1"}, "managedFields": [{"manager": "kubectl"}],
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x".repeat(9), "uid": "u-1"}],
                 "labels": {"team": "acme"}, "finalizers": ["mcp-fleet.dev/teardown"]},
             "spec": {"clusterIP": "10.96.0.9"},
         }))
