@@ -244,7 +244,7 @@ mod tests {
         assert_eq!((sizes.name(), limits.name()), ("mcp_fleet_policy_bytes", "mcp_fleet_policy_limit_bytes"));
         let encoded = f64::from(u32::try_from(published.encoded.bytes.len()).unwrap());
         assert_eq!(values(sizes), [("compressed acme".to_owned(), 7.0), ("encoded acme".to_owned(), encoded)]);
-        assert_eq!(values(limits), [("compressed".to_owned(), 2_867_200.0), ("encoded".to_owned(), 12_582_912.0)]);
+        assert_eq!(values(limits), [("compressed".to_owned(), 2_867_200.0), ("encoded".to_owned(), 4_194_304.0)]);
     }
 
     #[test]
