@@ -116,6 +116,9 @@ impl SpendMetrics {
                 let amounts = book.as_ref().map_or([Amount::default(); 3], |stored| {
                     [stored.book.settled(), stored.book.leased(), stored.book.forfeited()]
                 });
+                let [settled, leased, forfeited] = amounts;
+                let used_before = ledger.used_before(&budget.uid, span.start);
+                let amounts = [settled.saturating_add(used_before), leased, forfeited];
                 let currency = policy.currency.as_ref().map_or("", |currency| currency.as_str());
                 let name = if budget.uid == policy.tenant_uid { SPEND_LIMIT } else { &budget.name };
                 let show = |unit: &str, values: [f64; 4]| {
