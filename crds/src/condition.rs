@@ -95,6 +95,8 @@ names! {
         QuotaNotCounted,
         /// Too few pods of the server are ready.
         WorkloadUnavailable,
+        /// Prices of the tenant apply instead of lower ones that the server declares.
+        PricesRaised,
         /// All referenced objects exist.
         Resolved,
         /// A referenced scope does not exist or is not in force.
@@ -127,7 +129,7 @@ names! {
         Applied,
         /// No revocation was requested.
         NotRequested,
-        /// `revokeIssuedBefore` is in the future and is not applied yet.
+        /// `revokeIssuedBefore` is in the future. It takes effect at that time; until then, all tokens stay valid.
         InFuture,
         /// The budget of the current period is not used up.
         WithinLimit,

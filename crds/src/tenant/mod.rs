@@ -1,6 +1,7 @@
 //! `MCPTenant`: a tenant and the upper limits that the platform team sets for it.
 
 mod gateway;
+mod prices;
 mod status;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use gateway::{Gateway, GatewayLimits, GatewayRequests, GatewayResources};
+pub use prices::PriceFloor;
 pub use status::{GatewayStatus, MCPTenantStatus};
 
 use crate::integer;
@@ -47,6 +49,10 @@ use crate::schema::{cel, duration_at_least, duration_within, rules};
      "runtimeNamespace cannot be changed; create another tenant instead"),
     ("!has(self.runtimeNamespace) || self.runtimeNamespace != self.__namespace__.name",
      "runtimeNamespace must differ from namespace.name, because the tenant must not have access to it"),
+    ("!has(oldSelf.spendLimit) || has(self.spendLimit)",
+     "spendLimit cannot be removed, because it would then be possible to add it with an empty record of spending; raise its amount instead"),
+    ("!has(self.prices) || size(self.prices) == 0 || has(self.spendLimit)",
+     "prices requires spendLimit, which sets the currency; set it or remove prices"),
 ])))]
 pub struct MCPTenantSpec {
     /// The tenant's own namespace, which its members may edit. It holds the tenant's MCP Fleet objects and credential
@@ -76,9 +82,14 @@ pub struct MCPTenantSpec {
     #[serde(default)]
     pub traffic: TenantTraffic,
     /// Limit on the money that all principals together may spend in a period. It also sets the tenant's currency, so it
-    /// is required if a tool has a price or a budget has an amount. Absent: no limit, and no prices.
+    /// is required if a tool has a price or a budget has an amount. Cannot be removed. Absent: no limit, and no prices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spend_limit: Option<SpendLimit>,
+    /// Lowest prices of the tools of the tenant's servers, at most 64. A call costs the price that the server declares or the
+    /// highest one here that applies to the tool, whichever is more. Requires `spendLimit`. Empty: prices as declared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub prices: Vec<PriceFloor>,
     /// Container images that the tenant's servers may run. Default: none.
     #[serde(default)]
     pub images: Images,
@@ -187,13 +198,27 @@ pub enum PodSecurity {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("has(self.namespaceSelector.matchLabels) && size(self.namespaceSelector.matchLabels) > 0 || has(self.namespaceSelector.matchExpressions) && size(self.namespaceSelector.matchExpressions) > 0",
-     "namespaceSelector must require at least one label; an empty selector would match every namespace of the cluster"),
+    ("has(self.namespaceSelector.matchLabels) && size(self.namespaceSelector.matchLabels) > 0 || has(self.namespaceSelector.matchExpressions) && self.namespaceSelector.matchExpressions.exists(it, it.operator == 'In' || it.operator == 'Exists' && it.key != 'kubernetes.io/metadata.name')",
+     "namespaceSelector must name a label that the namespaces have: with matchLabels, In or Exists. Without one, or with NotIn, DoesNotExist or the label kubernetes.io/metadata.name alone, it would match nearly every namespace of the cluster"),
 ])))]
 pub struct Client {
-    /// Selects, by label, the namespaces whose pods may connect. Must require at least one label.
+    /// Selects, by label, the namespaces whose pods may connect. Must name a label that they have, with matchLabels, In or
+    /// Exists. Every namespace has the label `kubernetes.io/metadata.name`, so that Exists with it is not enough.
     #[schemars(with = "Selector")]
     pub namespace_selector: LabelSelector,
+}
+
+impl Client {
+    /// Returns whether the selector names a label that the namespaces have, as the schema requires. Without one, it matches
+    /// nearly every namespace.
+    pub fn names_a_label(&self) -> bool {
+        let LabelSelector { match_labels, match_expressions } = &self.namespace_selector;
+        match_labels.as_ref().is_some_and(|labels| !labels.is_empty())
+            || match_expressions
+                .iter()
+                .flatten()
+                .any(|it| it.operator == "In" || it.operator == "Exists" && it.key != "kubernetes.io/metadata.name")
+    }
 }
 
 /// Schema of a `LabelSelector` with bounds. The API server estimates the cost of CEL rules from the bounds.
@@ -254,12 +279,13 @@ pub struct TenantTraffic {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     ("self.currency == oldSelf.currency", "spendLimit.currency cannot be changed, because earlier spending is recorded in it; create another tenant instead"),
+    ("self.period == oldSelf.period", "spendLimit.period cannot be changed, because spending is counted per period; create another tenant instead"),
 ])))]
 pub struct SpendLimit {
     /// Currency of all prices and budgets of the tenant: an ISO 4217 code such as USD. Cannot be changed.
     pub currency: Currency,
     /// Length of a period, aligned to UTC: Hour, Day, Week (starts on Monday) or Month. At the end of each period the
-    /// limit resets.
+    /// limit resets. Cannot be changed.
     pub period: Period,
     /// Maximum amount of money that may be spent in one period: a decimal string with at most six decimals, such as
     /// "500.00", up to "1000000000".
@@ -382,5 +408,32 @@ const fn default_stale_write() -> Window {
 impl Default for StaleAfter {
     fn default() -> Self {
         Self { read: default_stale_read(), write: default_stale_write() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_selector_names_a_label_that_few_namespaces_have() {
+        let names = |selector: serde_json::Value| {
+            let client = serde_json::json!({"namespaceSelector": selector});
+            serde_json::from_value::<Client>(client).is_ok_and(|client| client.names_a_label())
+        };
+        let expressions = |all: serde_json::Value| serde_json::json!({"matchExpressions": all});
+        assert!(names(serde_json::json!({"matchLabels": {"team": "acme"}})));
+        assert!(names(expressions(serde_json::json!([{"key": "team", "operator": "In", "values": ["acme"]}]))));
+        assert!(names(expressions(serde_json::json!([{"key": "agents", "operator": "Exists"}]))));
+        for wide in [
+            serde_json::json!({}),
+            serde_json::json!({"matchLabels": {}}),
+            expressions(serde_json::json!([])),
+            expressions(serde_json::json!([{"key": "team", "operator": "NotIn", "values": ["other"]}])),
+            expressions(serde_json::json!([{"key": "team", "operator": "DoesNotExist"}])),
+            expressions(serde_json::json!([{"key": "kubernetes.io/metadata.name", "operator": "Exists"}])),
+        ] {
+            assert!(!names(wide.clone()), "{wide}");
+        }
     }
 }

@@ -134,5 +134,5 @@ fn a_policy_of_the_documented_size_takes_little_memory() {
     println!("{both} MiB at most with the next policy");
     let access = compiled.principal(&uid("c", 4999)).unwrap().authorise("documents-43", "search_documents_00");
     assert!(access.is_ok() || next.principal(&uid("c", 4999)).is_some());
-    assert!(both < 96, "{both} MiB");
+    assert!(both < 48, "{both} MiB");
 }

@@ -41,11 +41,17 @@ impl<S: Store> Ledger<S> {
         let now = (self.now_ms)();
         let span = Span::containing(budget.period, now.div_euclid(1000)).ok_or(LedgerError::NoPeriod)?;
         let key = BookKey { budget_uid: budget.uid.clone(), start: span.start };
-        let limit = Limit { micros: budget.amount.map(mcp_fleet_policy::units::Micros::get), calls: budget.calls };
         let id = format!("{}.{}", span.start, Ulid::generate());
         let valid = i64::try_from(LEASE_DURATION.as_millis()).unwrap_or(i64::MAX);
         let deadline = now.saturating_add(valid).min(span.end.saturating_mul(1000));
         let slot = self.slot(&key);
+        let find = || if owner.is_spend_limit() { Vec::new() } else { self.predecessors(owner, span) };
+        slot.predecessors.get_or_init(find);
+        let used_before = self.used_before(&budget.uid, span.start);
+        let limit = Limit {
+            micros: budget.amount.map(|amount| amount.get().saturating_sub(used_before.micros)),
+            calls: budget.calls.map(|calls| calls.saturating_sub(used_before.calls)),
+        };
         let mut writer = slot.lock().await;
         writer.owner = Some(owner.clone());
         writer.span = Some(span);

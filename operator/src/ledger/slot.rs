@@ -1,7 +1,7 @@
 //! One book in memory, and the lock under which it is changed.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -12,7 +12,7 @@ use super::book::Report;
 use super::error::LedgerError;
 use super::period::Span;
 use super::record::Owner;
-use super::store::StoredBook;
+use super::store::{BookKey, StoredBook};
 
 /// One book, and the reports that are queued for it.
 #[derive(Default)]
@@ -21,6 +21,8 @@ pub(super) struct Slot {
     stored: RwLock<Option<Arc<StoredBook>>>,
     /// Whether the budget refused a lease as exhausted and granted none since.
     exhausted: AtomicBool,
+    /// Books of the same period of earlier budgets with the same name, once a lease was requested.
+    pub(super) predecessors: OnceLock<Vec<BookKey>>,
     inbox: parking_lot::Mutex<Inbox>,
     writer: Mutex<Writer>,
 }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::book::{Amount, Row};
+use super::period::Span;
+use super::record::Owner;
 use super::service::Ledger;
 use super::store::{BookKey, Store, StoredBook};
 
@@ -20,6 +22,28 @@ impl<S: Store> Ledger<S> {
 
     pub(super) fn stored(&self, key: &BookKey) -> Option<Arc<StoredBook>> {
         self.slots.read().get(key)?.stored()
+    }
+
+    /// Returns what earlier budgets with the same name have used of a period. Zero before the first lease is requested.
+    pub(crate) fn used_before(&self, budget_uid: &str, start: i64) -> Amount {
+        let slots = self.slots.read();
+        let slot = slots.get(&BookKey { budget_uid: budget_uid.to_owned(), start });
+        let predecessors = slot.and_then(|slot| slot.predecessors.get()).into_iter().flatten();
+        predecessors.filter_map(|key| Some(slots.get(key)?.stored()?.book.charged())).sum()
+    }
+
+    /// Finds the books of this period of earlier budgets with the same name. A budget that is deleted and created again has
+    /// another UID, and grants no more leases under the old one.
+    pub(super) fn predecessors(&self, owner: &Owner, span: Span) -> Vec<BookKey> {
+        let same = |stored: &StoredBook| {
+            let Owner { tenant: _, tenant_uid, budget, budget_uid } = &stored.owner;
+            *tenant_uid == owner.tenant_uid
+                && *budget == owner.budget
+                && *budget_uid != owner.budget_uid
+                && !stored.owner.is_spend_limit()
+                && stored.book.span == span
+        };
+        self.books().into_iter().filter(|(_, stored)| same(stored)).map(|(key, _)| key).collect()
     }
 
     /// Returns whether a lease was refused because the budget is exhausted, and none was granted since.

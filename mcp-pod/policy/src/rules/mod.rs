@@ -19,12 +19,33 @@ pub(crate) use pattern::{Pattern, escape};
 
 /// Checks that a rule can be enforced.
 pub fn validate(rule: &Rule) -> Result<(), RuleError> {
-    Check::new(rule).map(drop)
+    Check::new(rule)?.validate_patterns()
 }
 
 /// Checks that these arguments can be enforced together.
 pub fn validate_arguments(arguments: &[Argument]) -> Result<(), RuleError> {
-    Arguments::new(arguments).map(drop)
+    Arguments::new(arguments)?.validate_patterns()
+}
+
+impl Check {
+    /// Checks that the expressions of all patterns can be built. Otherwise that happens when they are first needed.
+    fn validate_patterns(&self) -> Result<(), RuleError> {
+        match self {
+            Self::Text(text) => text.patterns.iter().try_for_each(|pattern| {
+                let error = |source| RuleError::Pattern { pattern: pattern.source().to_owned(), source };
+                pattern.validate().map_err(error)
+            }),
+            Self::Array { item, .. } => item.as_ref().map_or(Ok(()), |item| item.validate_patterns()),
+            Self::Object(arguments) => arguments.validate_patterns(),
+            Self::Integer { .. } | Self::Number { .. } | Self::Boolean(_) => Ok(()),
+        }
+    }
+}
+
+impl Arguments {
+    fn validate_patterns(&self) -> Result<(), RuleError> {
+        self.0.iter().try_for_each(|property| property.check.validate_patterns())
+    }
 }
 
 /// A compiled rule: the values that an argument may have.

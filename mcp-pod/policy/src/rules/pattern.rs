@@ -4,6 +4,9 @@
 //! compiled here. Syntax with a different meaning in the two is either rewritten (`.`, `\d`, `\w`, `\s`) or refused
 //! (look-around, back references, flags, property classes, set operations, a bare brace).
 
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
+
 use regex::{Regex, RegexBuilder};
 
 use super::forms::MAX_PATTERN;
@@ -13,11 +16,45 @@ const MAX_SIZE: usize = 256 * 1024;
 /// The characters that `\s` matches in ECMA-262, as members of a class.
 const SPACE: &str = r"\t\n\x0B\x0C\r \x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}";
 
-/// A pattern that must match the whole string.
+/// A pattern that must match the whole string. Equal patterns share one regular expression, which is built when it is
+/// first needed: it takes far more memory than its source.
 #[derive(Clone, Debug)]
-pub(crate) struct Pattern {
+pub(crate) struct Pattern(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     source: String,
-    regex: Regex,
+    /// For Rust's `regex`, anchored at both ends.
+    translated: String,
+    /// `None` if the expression cannot be built. It then matches nothing.
+    regex: OnceLock<Option<Regex>>,
+}
+
+/// The patterns in use, in all policies of the process.
+static IN_USE: LazyLock<Mutex<InUse>> = LazyLock::new(Mutex::default);
+/// Number of patterns that are kept although nothing uses them, because the same ones are often validated again.
+const RECENT: usize = 64;
+
+#[derive(Debug, Default)]
+struct InUse {
+    by_source: HashMap<String, Weak<Shared>>,
+    /// Size of `by_source` at which entries that are no longer used are removed.
+    prune_at: usize,
+    recent: VecDeque<Arc<Shared>>,
+}
+
+impl InUse {
+    fn insert(&mut self, shared: &Arc<Shared>) {
+        if self.by_source.len() >= self.prune_at {
+            self.by_source.retain(|_, known| known.strong_count() > 0);
+            self.prune_at = (2 * self.by_source.len()).max(RECENT);
+        }
+        self.by_source.insert(shared.source.clone(), Arc::downgrade(shared));
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Arc::clone(shared));
+    }
 }
 
 /// Why a pattern is not accepted.
@@ -35,32 +72,50 @@ pub enum PatternError {
 }
 
 impl Pattern {
-    /// Compiles a pattern, anchored at both ends.
+    /// Reads a pattern, without building its expression.
     pub(crate) fn new(source: &str) -> Result<Self, PatternError> {
         if source.chars().count() > MAX_PATTERN {
             return Err(PatternError::Length);
         }
-        let regex = RegexBuilder::new(&format!(r"\A(?:{})\z", translate(source)?))
-            .size_limit(MAX_SIZE)
-            .dfa_size_limit(MAX_SIZE)
-            .nest_limit(32)
-            .build()
-            .map_err(|error| PatternError::Syntax(error.to_string()))?;
-        Ok(Self { source: source.to_owned(), regex })
+        let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = in_use.by_source.get(source).and_then(Weak::upgrade) {
+            return Ok(Self(known));
+        }
+        let translated = format!(r"\A(?:{})\z", translate(source)?);
+        let shared = Arc::new(Shared { source: source.to_owned(), translated, regex: OnceLock::new() });
+        in_use.insert(&shared);
+        Ok(Self(shared))
+    }
+
+    /// Checks that the expression can be built.
+    pub(crate) fn validate(&self) -> Result<(), PatternError> {
+        if self.0.regex.get().is_some_and(Option::is_some) {
+            return Ok(());
+        }
+        let regex = self.0.build().map_err(|error| PatternError::Syntax(error.to_string()))?;
+        self.0.regex.get_or_init(|| Some(regex));
+        Ok(())
     }
 
     pub(crate) fn matches(&self, text: &str) -> bool {
-        self.regex.is_match(text)
+        self.0.regex.get_or_init(|| self.0.build().ok()).as_ref().is_some_and(|regex| regex.is_match(text))
     }
 
     /// Returns the pattern as its author wrote it.
     pub(crate) fn source(&self) -> &str {
-        &self.source
+        &self.0.source
     }
 
     /// Returns the pattern for a JSON Schema, with anchors, because schema patterns are not anchored implicitly.
     pub(crate) fn anchored(&self) -> String {
-        format!("^(?:{})$", self.source)
+        format!("^(?:{})$", self.0.source)
+    }
+}
+
+impl Shared {
+    fn build(&self) -> Result<Regex, regex::Error> {
+        let mut builder = RegexBuilder::new(&self.translated);
+        builder.size_limit(MAX_SIZE).dfa_size_limit(MAX_SIZE).nest_limit(32).build()
     }
 }
 
@@ -199,6 +254,10 @@ mod tests {
         Pattern::new(pattern).unwrap().matches(text)
     }
 
+    fn validate(pattern: &str) -> Result<(), PatternError> {
+        Pattern::new(pattern)?.validate()
+    }
+
     #[test]
     fn a_pattern_matches_the_whole_string() {
         assert!(matches("a|ab", "ab"));
@@ -260,14 +319,33 @@ mod tests {
             "*",
             r"\a",
         ] {
-            assert!(Pattern::new(pattern).is_err(), "{pattern} was accepted");
+            assert!(validate(pattern).is_err(), "{pattern} was accepted");
         }
     }
 
     #[test]
     fn a_pattern_that_needs_too_much_memory_is_refused() {
-        assert!(Pattern::new("((a{1,999}){1,999}){1,999}").is_err());
-        assert_eq!(Pattern::new(&"a".repeat(2000)).unwrap_err(), PatternError::Length);
+        let large = "((a{1,999}){1,999}){1,999}";
+        assert!(validate(large).is_err());
+        assert!(!matches(large, "a"), "it matches nothing if it was not validated");
+        assert_eq!(validate(&"a".repeat(2000)).unwrap_err(), PatternError::Length);
+    }
+
+    #[test]
+    fn equal_patterns_share_one_expression_that_is_built_when_it_is_needed() {
+        let (one, two) = (Pattern::new("shared-[a-z]+").unwrap(), Pattern::new("shared-[a-z]+").unwrap());
+        assert!(Arc::ptr_eq(&one.0, &two.0));
+        assert!(one.0.regex.get().is_none());
+        assert!(one.matches("shared-a") && two.0.regex.get().is_some());
+    }
+
+    #[test]
+    fn patterns_that_nothing_uses_are_forgotten() {
+        for number in 0..10 * RECENT {
+            Pattern::new(&format!("forgotten-{number}")).unwrap();
+        }
+        let known = IN_USE.lock().unwrap().by_source.keys().filter(|source| source.starts_with("forgotten")).count();
+        assert!(known <= 4 * RECENT, "{known} patterns");
     }
 
     #[test]

@@ -116,6 +116,9 @@ impl SpendMetrics {
                 let amounts = book.as_ref().map_or([Amount::default(); 3], |stored| {
                     [stored.book.settled(), stored.book.leased(), stored.book.forfeited()]
                 });
+                let [settled, leased, forfeited] = amounts;
+                let used_before = ledger.used_before(&budget.uid, span.start);
+                let amounts = [settled.saturating_add(used_before), leased, forfeited];
                 let currency = policy.currency.as_ref().map_or("", |currency| currency.as_str());
                 let name = if budget.uid == policy.tenant_uid { SPEND_LIMIT } else { &budget.name };
                 let show = |unit: &str, values: [f64; 4]| {
@@ -244,7 +247,7 @@ mod tests {
         assert_eq!((sizes.name(), limits.name()), ("mcp_fleet_policy_bytes", "mcp_fleet_policy_limit_bytes"));
         let encoded = f64::from(u32::try_from(published.encoded.bytes.len()).unwrap());
         assert_eq!(values(sizes), [("compressed acme".to_owned(), 7.0), ("encoded acme".to_owned(), encoded)]);
-        assert_eq!(values(limits), [("compressed".to_owned(), 2_867_200.0), ("encoded".to_owned(), 12_582_912.0)]);
+        assert_eq!(values(limits), [("compressed".to_owned(), 2_867_200.0), ("encoded".to_owned(), 4_194_304.0)]);
     }
 
     #[test]

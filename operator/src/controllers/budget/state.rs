@@ -10,6 +10,24 @@ use crate::ledger::book::{Amount, Book};
 use crate::ledger::period::Span;
 use crate::shared_state::BudgetState;
 
+/// Adds what earlier budgets with the same name have used of the period.
+pub(super) fn with_used_before(mut state: BudgetState, used: Amount) -> BudgetState {
+    let Spending { spent, leased, remaining, calls, .. } = &mut state.spending;
+    let add = |spent: &mut Option<Micros>, remaining: &mut Option<Micros>| {
+        *spent = spent.map(|spent| Micros::new(spent.get().saturating_add(used.micros)));
+        *remaining = remaining.map(|remaining| Micros::new(remaining.get().saturating_sub(used.micros)));
+    };
+    add(spent, remaining);
+    let mut used_up = *remaining == Some(Micros::ZERO) && leased.is_none_or(|leased| leased == Micros::ZERO);
+    if let Some(calls) = calls {
+        calls.spent = calls.spent.saturating_add(used.calls);
+        calls.remaining = calls.remaining.map(|remaining| remaining.saturating_sub(used.calls));
+        used_up |= calls.remaining == Some(0) && calls.leased == 0;
+    }
+    state.exhausted |= used_up;
+    state
+}
+
 /// Computes the state of a budget from its book. `refused` says that the last lease request was refused because nothing was
 /// left.
 pub(super) fn budget_state(budget: &Budget, span: Span, book: Option<&Book>, refused: bool) -> BudgetState {

@@ -73,7 +73,8 @@ fn compute(leader: &LeaderState, budget: &Budget, now: i64) -> Option<BudgetStat
     let span = Span::containing(budget.period, now)?;
     let book = leader.ledger.book(&budget.uid, span.start);
     let refused = leader.ledger.is_exhausted(&budget.uid, span.start);
-    Some(state::budget_state(budget, span, book.as_ref().map(|stored| &stored.book), refused))
+    let state = state::budget_state(budget, span, book.as_ref().map(|stored| &stored.book), refused);
+    Some(state::with_used_before(state, leader.ledger.used_before(&budget.uid, span.start)))
 }
 
 /// Decides which changes of spend are shown.

@@ -93,12 +93,13 @@ fn resolved(verdict: Option<&Verdict>) -> NewCondition {
     }
 }
 
-/// Returns the condition `RevocationApplied`: `revokeIssuedBefore` is in force, not set, or in the future and not applied.
+/// Returns the condition `RevocationApplied`: `revokeIssuedBefore` is in force, not set, or takes effect in the future.
 fn revocation(requested: Option<Timestamp>, revoked_until: Option<i64>, now: Timestamp) -> NewCondition {
     let kind = ConditionType::RevocationApplied;
     if let Some(requested) = requested.filter(|requested| *requested > now) {
-        let message =
-            format!("revokeIssuedBefore {requested} lies in the future and is not applied; set a time that has passed");
+        let message = format!(
+            "revokeIssuedBefore takes effect at {requested}: then, tokens issued until that time are refused, and until then, all tokens stay valid; to revoke tokens at once, set a time that has passed"
+        );
         return NewCondition::no(kind, Reason::InFuture, message);
     }
     match revoked_until.and_then(|until| Timestamp::from_second(until).ok()) {
@@ -136,6 +137,7 @@ mod tests {
         let now = at("2026-11-22T12:00:00Z");
         let future = revocation(Some(at("2026-11-22T13:00:00Z")), None, now);
         assert_eq!((future.status, future.reason), (Some(false), Reason::InFuture));
+        assert!(future.message.contains("takes effect at 2026-11-22T13:00:00Z"), "{}", future.message);
         let past = revocation(Some(at("2026-11-22T11:00:00Z")), Some(at("2026-11-22T11:00:00Z").as_second()), now);
         assert_eq!((past.status, past.reason), (Some(true), Reason::Applied));
     }

@@ -63,7 +63,10 @@ fn status(object: &MCPServer, outcome: &Outcome<Applied>, now: Timestamp) -> MCP
 fn accepted(enforcement: &Enforcement) -> NewCondition {
     match enforcement.rejected() {
         Some(verdict) => NewCondition::no(ConditionType::Accepted, verdict.reason, &verdict.message),
-        None => NewCondition::yes(ConditionType::Accepted, Reason::Reconciled, ""),
+        None => match enforcement.verdict().filter(|verdict| verdict.reason == Reason::PricesRaised) {
+            Some(verdict) => NewCondition::yes(ConditionType::Accepted, Reason::PricesRaised, &verdict.message),
+            None => NewCondition::yes(ConditionType::Accepted, Reason::Reconciled, ""),
+        },
     }
 }
 

@@ -105,7 +105,8 @@ async fn a_final_report_outlives_a_store_that_does_not_answer() {
 #[tokio::test(start_paused = true)]
 async fn a_gateway_that_stops_has_all_acknowledgements_within_a_second() {
     let store = Memory::default();
-    let budgets = (0..256).map(|number| Budget { uid: format!("b-{number}"), name: "b".into(), ..spend_limit(100) });
+    let budgets =
+        (0..256).map(|number| Budget { uid: format!("b-{number}"), name: format!("b-{number}"), ..spend_limit(100) });
     let mut fleet = Fleet::new(&store, 1, budgets.chain([spend_limit(1000)]).collect());
     for _ in 0..100 {
         assert!(fleet.call(0, "acme/coder", "read").await);

@@ -307,3 +307,43 @@ async fn a_budget_that_never_granted_a_lease_leaves_memory_after_its_period() {
     later.expire().await;
     assert!(later.slots.read().is_empty());
 }
+
+#[tokio::test]
+async fn a_budget_that_is_created_again_continues_what_was_used_of_its_period() {
+    let store = Memory::default();
+    let first = ledger(&store);
+    let mut large = request("p", 1);
+    large.wanted = Amount { micros: 6000, calls: 6 };
+    large.minimum = large.wanted;
+    let lease = first.grant(&owner(), &budget(10), &large).await.unwrap().result.unwrap().lease;
+
+    // A new leader knows it as well.
+    let second = ledger(&store);
+    second.load().await.unwrap();
+    let (again, named) = (Budget { uid: "b-2".into(), ..budget(10) }, Owner { budget_uid: "b-2".into(), ..owner() });
+    let refused = second.grant(&named, &again, &large).await.unwrap();
+    assert_eq!(refused.result, Err(Refusal::Exhausted));
+    assert_eq!(second.used_before("b-2", refused.span.start).calls, 6);
+    // What the old one returns is free again.
+    let done = second.report("t-1", "b-1", report("p", &lease, 1, 2, true));
+    second.flush().await;
+    done.await.unwrap().unwrap();
+    second.grant(&named, &again, &large).await.unwrap().result.unwrap();
+    assert_eq!(second.grant(&named, &again, &request("p", 2)).await.unwrap().result.unwrap().amount.calls, 1);
+    let mut rest = request("p", 3);
+    rest.minimum = Amount { micros: 1000, calls: 2 };
+    assert!(second.grant(&named, &again, &rest).await.unwrap().result.is_err(), "2 + 6 + 1 of 10 calls are used");
+
+    // Other budgets, periods and tenants have records of their own.
+    let other = |budget: Budget, owner: Owner| {
+        let (second, large) = (&second, &large);
+        async move { second.grant(&owner, &budget, large).await.unwrap().result.is_ok() }
+    };
+    let uid = |uid: &str| (Budget { uid: uid.into(), ..budget(10) }, Owner { budget_uid: uid.into(), ..owner() });
+    let (hourly, owner) = uid("b-3");
+    assert!(other(Budget { period: Period::Hour, ..hourly }, owner).await);
+    let (named, owner) = uid("b-4");
+    assert!(other(named, Owner { budget: "weekly".into(), ..owner }).await);
+    let (foreign, owner) = uid("b-5");
+    assert!(other(foreign, Owner { tenant_uid: "t-2".into(), ..owner }).await);
+}

@@ -7,6 +7,7 @@
 
 mod budget;
 mod limit;
+mod prices;
 mod principal;
 mod scope;
 mod server;
@@ -154,6 +155,12 @@ impl Compilation<'_> {
         Some(limit::rejection(*size))
     }
 
+    /// Sets the verdict on an object that is compiled as it is written, with a note about what applies to it.
+    fn set_note(&mut self, kind: Kind, object: &impl ResourceExt, (reason, message): (ConditionReason, String)) {
+        let object_generation = object.meta().generation.unwrap_or_default();
+        self.verdicts.insert((kind, uid(object)), Verdict { ok: true, reason, message, object_generation });
+    }
+
     fn set_verdict(&mut self, kind: Kind, object: &impl ResourceExt, rejection: Option<Rejection>) {
         let (ok, rejection) = match rejection {
             None => (true, Rejection::new(ConditionReason::Resolved, "all referenced objects exist")),
@@ -240,6 +247,22 @@ fn spend_limit(compilation: &mut Compilation<'_>) -> Option<(Budget, mcp_fleet_p
     }
     let tenant = Arc::clone(&compilation.inputs.tenant);
     if let Some(limit) = &tenant.spec.spend_limit {
+        if let Some(in_force) = unreadable::spend_limit(compilation)
+            .filter(|(budget, currency)| budget.period != limit.period || *currency != limit.currency)
+        {
+            let message = format!(
+                "spendLimit has another currency or period than the one in force, {} per {:?}, in which spending is \
+                 recorded; the limit in force stays as it is. Change the two fields back",
+                in_force.1.as_str(),
+                in_force.0.period
+            );
+            compilation.set_verdict(
+                Kind::Tenant,
+                &*tenant,
+                Some(Rejection::new(ConditionReason::InvalidSpec, message)),
+            );
+            return Some(in_force);
+        }
         let budget = Budget {
             name: SPEND_LIMIT.to_owned(),
             uid: uid(&*tenant),

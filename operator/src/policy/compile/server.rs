@@ -8,6 +8,7 @@ use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_policy::model::{Argument, Server, ServerLimits, Tool};
 use mcp_fleet_policy::units::Micros;
 
+use super::prices::{self, Floors};
 use super::{Compilation, Rejection, is_alive, uid, unreadable};
 use crate::credentials::ca;
 use crate::policy::images::AllowedImages;
@@ -19,6 +20,7 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
         compilation.inputs.servers.iter().filter(|server| is_alive(&***server)).cloned().collect();
     objects.sort_by_key(|server| server.name_any());
     let tenant_uid = uid(&*compilation.inputs.tenant);
+    let floors = Floors::new(compilation);
     let images = AllowedImages::new(&compilation.inputs.tenant.spec.images);
     let mut servers = Vec::new();
     for object in objects {
@@ -29,7 +31,9 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
             Ok((tools, limits)) => Some((tools.clone(), *limits)),
             Err(_) => from_previous(compilation, &object),
         };
-        if let Some((tools, limits)) = catalogue {
+        let mut raised = Vec::new();
+        if let Some((mut tools, limits)) = catalogue {
+            raised = floors.raise(&object.name_any(), &server_uid, &mut tools);
             servers.push(Server {
                 name: object.name_any(),
                 upstream: compilation.inputs.upstreams.get(&server_uid).copied(),
@@ -39,9 +43,16 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
                 limits,
             });
         }
-        compilation.set_verdict(Kind::Server, &*object, outcome.err());
+        match outcome {
+            Ok(_) if !raised.is_empty() => compilation.set_note(Kind::Server, &*object, prices::note(&raised)),
+            outcome => compilation.set_verdict(Kind::Server, &*object, outcome.err()),
+        }
     }
-    servers.extend(unreadable::servers(compilation));
+    let mut others = unreadable::servers(compilation);
+    for server in &mut others {
+        floors.raise(&server.name, &server.uid, &mut server.tools);
+    }
+    servers.extend(others);
     servers.sort_by(|a, b| a.name.cmp(&b.name));
     servers
 }

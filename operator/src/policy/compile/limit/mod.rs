@@ -26,8 +26,11 @@ pub(super) type Refused = BTreeMap<(Kind, Uid), usize>;
 
 const MIB: usize = 1024 * 1024;
 
-/// How large a policy may be, in bytes of the shared form. Gateways accept more
-/// ([`MAX_POLICY`](mcp_fleet_control::codec::MAX_POLICY)): the rest is for budgets and for small restrictions.
+/// How large a policy may be, in bytes of the shared form.
+///
+/// A gateway needs up to 25 times as much memory while it changes from one policy to the next, and has to do with the
+/// default limit of its container. It decodes larger policies ([`MAX_POLICY`](mcp_fleet_control::codec::MAX_POLICY)),
+/// because budgets and restrictions come on top.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limit {
     /// With new objects.
@@ -38,7 +41,7 @@ pub(crate) struct Limit {
 
 impl Limit {
     /// The limit of policies that can be compressed well enough for a snapshot.
-    pub(crate) const DEFAULT: Self = Self { new: 12 * MIB, changed: 13 * MIB };
+    pub(crate) const DEFAULT: Self = Self { new: 4 * MIB, changed: 5 * MIB };
     /// The limit of policies that cannot be compressed at all.
     pub(crate) const INCOMPRESSIBLE: Self = Self { new: MAX_COMPRESSED - MIB / 2, changed: MAX_COMPRESSED - MIB / 4 };
 
