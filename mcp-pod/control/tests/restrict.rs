@@ -1,6 +1,6 @@
 //! A policy of a later version, restricted by this one.
 
-#![allow(clippy::unwrap_used, reason = "tests may panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
 mod strategy;
 

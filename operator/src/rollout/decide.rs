@@ -116,12 +116,12 @@ pub(crate) fn next(
     let mut pending: Vec<(&String, &String)> =
         tenants.iter().filter(|(_, pods)| pods.image != target).map(|(uid, pods)| (&pods.name, uid)).collect();
     pending.sort_unstable();
-    let updates = || tenants.values().filter_map(|pods| Some((pods, pods.update.as_ref()?)));
-    let failing: BTreeSet<String> = updates()
+    let under_way = || tenants.values().filter_map(|pods| Some((pods, pods.update.as_ref()?)));
+    let failing: BTreeSet<String> = under_way()
         .filter(|(_, update)| now.duration_since(update.since) >= DEADLINE)
         .map(|(pods, _)| pods.name.clone())
         .collect();
-    let updating = updates().count();
+    let updating = under_way().count();
     let room =
         if paused || !failing.is_empty() { 0 } else { max_unavailable.of(tenants.len()).saturating_sub(updating) };
     let begin: Vec<String> = pending.iter().take(room).map(|(_, uid)| (*uid).clone()).collect();

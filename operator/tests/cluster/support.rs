@@ -28,7 +28,12 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Returns a new client. Each test needs its own, because connections belong to the runtime of the test.
 pub(crate) async fn client() -> Client {
-    mcp_fleet_operator::kubernetes::client::from_config(kube_config().await).unwrap()
+    client_of("MCP_FLEET_TEST_KUBECONFIG").await
+}
+
+/// Returns a new client of the cluster whose kubeconfig this environment variable names.
+pub(crate) async fn client_of(variable: &str) -> Client {
+    mcp_fleet_operator::kubernetes::client::from_config(kube_config(variable).await).unwrap()
 }
 
 /// Returns a new client with the rights of the operator: those that its chart grants.
@@ -38,21 +43,17 @@ pub(crate) async fn operator_client() -> Client {
 
 /// Returns a new client of a user.
 pub(crate) async fn client_as(user: &str) -> Client {
-    let mut config = kube_config().await;
+    let mut config = kube_config("MCP_FLEET_TEST_KUBECONFIG").await;
     config.auth_info.impersonate = Some(user.to_owned());
     mcp_fleet_operator::kubernetes::client::from_config(config).unwrap()
 }
 
 /// Returns a client that decodes everything that the API server sends.
 pub(crate) async fn unfiltered_client() -> Client {
-    Client::try_from(kube_config().await).unwrap()
+    Client::try_from(kube_config("MCP_FLEET_TEST_KUBECONFIG").await).unwrap()
 }
 
-async fn kube_config() -> kube::Config {
-    kube_config_in("MCP_FLEET_TEST_KUBECONFIG").await
-}
-
-pub(crate) async fn kube_config_in(variable: &str) -> kube::Config {
+async fn kube_config(variable: &str) -> kube::Config {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let path = std::env::var(variable)
         .unwrap_or_else(|_| panic!("{variable} must name a kubeconfig; `cargo xtask test api` sets it"));

@@ -30,9 +30,14 @@ use tokio_util::sync::CancellationToken;
 
 use gateway::Gateway;
 use support::{
-    OPERATOR_NAMESPACE, client, control_port, create, eventually, flags, namespace, prepare, server, tenant, wait_for,
-    wait_for_reason,
+    OPERATOR_NAMESPACE, client, client_of, control_port, create, eventually, flags, namespace, prepare, server, tenant,
+    wait_for, wait_for_reason,
 };
+
+/// Returns a new client of the second cluster, which is empty.
+async fn empty_cluster() -> Client {
+    client_of("MCP_FLEET_TEST_EMPTY_KUBECONFIG").await
+}
 
 const RUNTIME_NAMESPACE: &str = "acme-mcp";
 
@@ -169,12 +174,6 @@ async fn fleet(client: &Client) -> (i64, String) {
     (revoked.as_second(), uid)
 }
 
-/// Returns a new client of the second cluster, which is empty.
-async fn client_of_empty_cluster() -> Client {
-    let config = support::kube_config_in("MCP_FLEET_TEST_EMPTY_KUBECONFIG").await;
-    mcp_fleet_operator::kubernetes::client::from_config(config).unwrap()
-}
-
 #[tokio::test]
 async fn a_fleet_restored_into_an_empty_cluster_keeps_its_budgets_revocations_and_workspaces() {
     mcp_fleet_operator::telemetry::init();
@@ -186,7 +185,7 @@ async fn a_fleet_restored_into_an_empty_cluster_keeps_its_budgets_revocations_an
     operator.stop();
 
     // In the order of the documentation: what the operator keeps, then the tenants with their objects, then the operator.
-    let new = client_of_empty_cluster().await;
+    let new = empty_cluster().await;
     prepare(&new).await;
     restore(&of_operator::<Secret>(&new), backup(&of_operator(&old)).await).await;
     restore(&of_operator::<ConfigMap>(&new), backup(&of_operator(&old)).await).await;
@@ -205,7 +204,7 @@ async fn a_fleet_restored_into_an_empty_cluster_keeps_its_budgets_revocations_an
     // Somebody reverted the revocation in Git meanwhile.
     principals[0].spec.revoke_issued_before = None;
     restore(&in_tenant::<MCPPrincipal>(&new), principals).await;
-    let operator = Operator::start(client_of_empty_cluster());
+    let operator = Operator::start(empty_cluster());
     wait_for(&Api::<Deployment>::namespaced(new.clone(), RUNTIME_NAMESPACE), "gateway").await;
     // The workspace, as a claim of a volume that was restored, before the server that uses it.
     let claim = format!("workspace-{server_uid}-mcp-files-0");
@@ -245,7 +244,7 @@ async fn assert_lost_authority_is_missed(client: &Client) {
     let secrets = of_operator::<Secret>(client);
     let before = secrets.get("mcp-fleet-ca").await.unwrap();
     secrets.delete("mcp-fleet-ca", &kube::api::DeleteParams::default()).await.unwrap();
-    let operator = Operator::start(client_of_empty_cluster());
+    let operator = Operator::start(empty_cluster());
     let events: Api<k8s_openapi::api::events::v1::Event> = of_operator(client);
     eventually("an Event reports the loss", || async {
         let found = events.list(&ListParams::default()).await.unwrap().items;

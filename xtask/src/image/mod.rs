@@ -7,6 +7,7 @@ mod buildah;
 mod builder;
 mod catalogue;
 pub mod cli;
+pub mod earlier;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 pub use self::builder::docker_runs;
-pub use self::catalogue::{COREDNS, DEMO, PAUSE, PROBE};
+pub use self::catalogue::{COREDNS, DEMO, MCP_POD, OPERATOR, PAUSE, PROBE, SERVER_TIME};
 use crate::tools::cache::{self, Key};
 use crate::tools::{progress, repository};
 

@@ -38,6 +38,8 @@ pub enum Part {
     Api,
     /// The demo and then the fault tests, on a real cluster.
     E2e,
+    /// Slow: this version with the operator, the gateways and the shims of an earlier commit, on a real cluster.
+    Upgrade,
     /// Slow: licences, sources and bans of all dependencies, checked with cargo-deny.
     Supply,
     /// Slow: the benchmark of the gateway, in its quick form.
@@ -46,7 +48,7 @@ pub enum Part {
 
 impl Part {
     const fn is_slow(self) -> bool {
-        matches!(self, Self::Supply | Self::Bench)
+        matches!(self, Self::Upgrade | Self::Supply | Self::Bench)
     }
 
     fn name(self) -> String {
@@ -66,6 +68,7 @@ impl Part {
             Self::Charts => charts::run(),
             Self::Api => on_cluster::api(),
             Self::E2e => on_cluster::end_to_end(),
+            Self::Upgrade => on_cluster::upgrade(),
             Self::Supply => on_host::supply(),
             Self::Bench => on_host::bench(),
         }

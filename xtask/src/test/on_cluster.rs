@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result};
 use super::charts;
 use super::on_host::{cargo, show};
 use crate::cluster::{Cluster, Mode, Options, verify};
-use crate::tools::repository;
+use crate::image;
+use crate::tools::{go, repository};
 
 /// Name of the cluster of [`api`].
 const API_CLUSTER: &str = "fleet-test-api";
@@ -17,6 +18,9 @@ const API_CLUSTER: &str = "fleet-test-api";
 const EMPTY_CLUSTER: &str = "fleet-test-empty";
 /// Name of the cluster of [`end_to_end`].
 const E2E_CLUSTER: &str = "fleet-test";
+
+/// Name of the cluster of [`upgrade`].
+const UPGRADE_CLUSTER: &str = "fleet-test-upgrade";
 
 /// Environment variable in which test binaries expect the path of the kubeconfig.
 const KUBECONFIG: &str = "MCP_FLEET_TEST_KUBECONFIG";
@@ -69,6 +73,29 @@ pub fn end_to_end() -> Result<()> {
         let mut tests = cluster.command("cargo")?;
         tests.args(faults).args(["--", "--test-threads", "1"]).current_dir(repository());
         show(tests.env(KUBECONFIG, cluster.kubeconfig()).env("MCP_FLEET_TEST_CLUSTER", E2E_CLUSTER))
+    })
+}
+
+/// Tests that this version works together with an earlier commit, while operators, gateways and shims are replaced one
+/// after the other, in both directions.
+pub fn upgrade() -> Result<()> {
+    let earlier = image::earlier::build()?;
+    let mut archives = earlier.archives;
+    for image in [&image::OPERATOR, &image::MCP_POD, &image::SERVER_TIME] {
+        archives.push(image::build(image)?);
+    }
+    on_own_cluster(UPGRADE_CLUSTER, false, |cluster| {
+        for archive in &archives {
+            cluster.load_image(archive)?;
+        }
+        // Build on the host, which can download crates, and run in the cluster's network.
+        let upgrade = ["test", "--package", "mcp-fleet-e2e", "--features", "upgrade-tests", "--test", "upgrade"];
+        show(cargo(&upgrade).arg("--no-run"))?;
+        let mut tests = cluster.command("cargo")?;
+        tests.args(upgrade).args(["--", "--nocapture"]).current_dir(repository());
+        tests.env(KUBECONFIG, cluster.kubeconfig()).env("MCP_FLEET_TEST_HELM", go::helm()?);
+        tests.env("MCP_FLEET_TEST_CHARTS", repository().join("charts"));
+        show(tests.env("MCP_FLEET_TEST_EARLIER_CHARTS", earlier.source.join("charts")))
     })
 }
 

@@ -77,7 +77,7 @@ pub(super) enum Found {
     /// Nothing.
     Nothing,
     /// A policy.
-    Policy(Previous),
+    Policy(Box<Previous>),
     /// A policy of a later version.
     Later(LaterPolicy),
 }
@@ -130,7 +130,7 @@ impl SnapshotSecrets {
             Ok(decoded) => {
                 // Without the UIDs, no scope inherits a previous grant, which is the safe side.
                 let scopes = files.get(SCOPES_FILE).and_then(|text| serde_json::from_slice(text).ok());
-                Ok(Found::Policy(Previous { policy: decoded.policy, scopes: scopes.unwrap_or_default() }))
+                Ok(Found::Policy(Box::new(Previous { policy: decoded.policy, scopes: scopes.unwrap_or_default() })))
             }
             // The digest is right, so the policy is as it was written.
             Err(SnapshotError::Policy(DecodeError::Convert(_) | DecodeError::NotUnderstood)) => {

@@ -234,7 +234,7 @@ impl Worker {
                 if Some(found.policy.generation) != known {
                     (self.entries, self.trusts_statuses) = (None, known.is_none());
                 }
-                self.previous = Some(found);
+                self.previous = Some(*found);
             }
             // No snapshot, an older one, or one of a deleted tenant with the same name.
             (Ok(_), known) => self.damaged = known.is_some(),
