@@ -74,12 +74,12 @@ async fn the_operator_removes_a_foreign_binding_of_its_name_and_no_other() {
     let operator = operator(&cluster).await;
     assert!(cluster.namespace("repaired", of_tenant("repaired")).await);
     let foreign = merged(&binding("repaired", "view"), &json!({"metadata": {"finalizers": ["test/held"]}}));
-    cluster.create(&foreign).await;
+    cluster.create(&foreign).await.unwrap();
     until(None, || operator.dry_patch(&foreign, json!({"metadata": {"finalizers": null}}))).await;
     until(Some("may bind only itself"), || operator.dry_patch(&foreign, json!({"subjects": []}))).await;
     until(None, || operator.dry_delete(&foreign)).await;
     let other = merged(&binding("repaired", "view"), &json!({"metadata": {"name": "viewers"}}));
-    cluster.create(&other).await;
+    cluster.create(&other).await.unwrap();
     until(Some("only RoleBindings named"), || operator.dry_delete(&other)).await;
     until(Some("only RoleBindings named"), || operator.dry_patch(&other, json!({"subjects": []}))).await;
 }
@@ -127,7 +127,7 @@ async fn the_operator_changes_no_spec() {
     assert!(cluster.namespace("unspoilt", of_tenant("unspoilt")).await);
     let tenant = json!({"apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPTenant", "metadata": {"name": "unspoilt"},
         "spec": {"namespace": {"name": "unspoilt"}}});
-    cluster.create(&tenant).await;
+    cluster.create(&tenant).await.unwrap();
     let refused = Some("may change only the finalizers");
     until(refused, || operator.dry_patch(&tenant, json!({"spec": {"images": {"allowed": ["**"]}}}))).await;
     until(refused, || operator.dry_patch(&tenant, json!({"metadata": {"labels": {"x": "y"}}}))).await;

@@ -36,7 +36,7 @@ async fn a_tenants_administrator_cannot_write_what_is_the_operators() {
         until(refused, || admin.dry_run(&object)).await;
         let other = merged(&object, &json!({"metadata": {"name": "mine"}}));
         until(None, || admin.dry_run(&other)).await;
-        cluster.create(&object).await;
+        cluster.create(&object).await.unwrap();
         until(refused, || admin.dry_patch(&object, json!({"metadata": {"labels": {"x": "y"}}}))).await;
         until(refused, || admin.dry_delete(&object)).await;
         until(None, || cleaner.dry_delete(&object)).await;

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, merged, until, with_argument};
 
-/// Returns a server and a scope with as many tools as possible whose last pattern has `extra` characters. Each tool
-/// weighs a thousand bytes.
+/// Returns a server and a scope with tools of a thousand bytes each, and one more whose argument is a constant of
+/// `extra` characters.
 fn filled(tools: usize, extra: usize) -> [Value; 2] {
     // 128 bytes for the tool and 3 for its name; 128 for the argument, 1 for its name, and the text of the constant.
     let tool = |number: usize, text: usize| {
@@ -17,33 +17,27 @@ fn filled(tools: usize, extra: usize) -> [Value; 2] {
     tools.push(tool(99, extra));
     let [server, scope] = with_argument(&json!({"name": "a", "type": "Boolean"}));
     let mut granted = tools.clone();
-    granted.iter_mut().for_each(|tool| drop(tool.as_object_mut().unwrap().remove("class")));
+    for tool in &mut granted {
+        tool.as_object_mut().unwrap().remove("class");
+    }
     [merged(&server, &json!({"spec": {"tools": tools}})), merged(&scope, &json!({"spec": {"tools": granted}}))]
 }
 
 #[tokio::test]
 async fn a_scope_is_refused_from_64_kib() {
     let cluster = Cluster::connect().await;
-    // 60 tools of 1,000 bytes, 3 more of 260, and the last with what is left.
-    let left = MAX_SCOPE as usize - 60_000 - 260;
-    let [_, fits] = filled(60, left.min(4096));
-    let argument = |length: usize| {
-        let [_, scope] = filled(60, length);
-        scope
-    };
-    assert!(left > 4096, "one constant cannot hold what is left");
-    until(None, || cluster.dry_run(&fits)).await;
-    // The last 1,180 bytes are a pattern of a second argument.
-    let with_second = |length: usize| {
-        let mut scope = argument(4096);
+    // A second argument of the last tool fills what 60 tools of 1,000 bytes, the last tool with an argument of 4,096
+    // characters, and the frame and the name of that second argument leave.
+    let left = MAX_SCOPE as usize - 60_000 - (131 + 129 + 4096) - 129;
+    let with = |length: usize| {
+        let [_, mut scope] = filled(60, 4096);
         let second = json!({"name": "b", "type": "Const", "const": {"string": "x".repeat(length)}});
         scope["spec"]["tools"][60]["arguments"].as_array_mut().unwrap().push(second);
         scope
     };
-    let rest = left - 4096 - 129;
-    until(None, || cluster.dry_run(with_second(rest))).await;
+    until(None, || cluster.dry_run(with(left))).await;
     let refused = format!("the spec has {} bytes, and an MCPScope may have at most {MAX_SCOPE}", MAX_SCOPE + 1);
-    until(Some(&refused), || cluster.dry_run(with_second(rest + 1))).await;
+    until(Some(&refused), || cluster.dry_run(with(left + 1))).await;
 }
 
 /// Everything that a schema lets grow without end counts: at every depth, in every kind of list, in UTF-8.
@@ -104,7 +98,7 @@ async fn a_server_is_refused_from_256_kib_with_its_program() {
 }
 
 #[tokio::test]
-async fn metadata_is_bounded_but_can_always_shrink() {
+async fn metadata_is_bounded() {
     let cluster = Cluster::connect().await;
     let principal = |metadata: Value| {
         let object = json!({"apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPPrincipal", "spec": {},
@@ -113,7 +107,7 @@ async fn metadata_is_bounded_but_can_always_shrink() {
     };
     let labels = |count: usize| {
         let labels = (0..count).map(|number| (format!("label-{number}"), json!("x")));
-        json!({"labels": serde_json::Map::from_iter(labels)})
+        json!({"labels": labels.collect::<serde_json::Map<_, _>>()})
     };
     let finalizers = |count: usize| {
         let finalizers = (0..count).map(|number| json!(format!("test/{number}")));

@@ -151,12 +151,11 @@ impl Cluster {
     }
 
     /// Creates an object, or finds it there already.
-    pub(crate) async fn create(&self, object: &Value) {
+    pub(crate) async fn create(&self, object: &Value) -> Result<Value, String> {
         let parsed: DynamicObject = serde_json::from_value(object.clone()).unwrap();
         match self.api(object).create(&PostParams::default(), &parsed).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => panic!("{error}"),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Value::Null),
+            answer => text(answer.map(|object| serde_json::to_value(object).unwrap())),
         }
     }
 
