@@ -10,10 +10,10 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
-use mcp_fleet_control::snapshot;
 use mcp_fleet_control::version::AUDIENCE;
 use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{LeaseRequest, SpendItem, SpendReport, from_gateway};
+use mcp_fleet_control::{Form, feature, snapshot};
 use mcp_fleet_crds::condition::{ConditionType, is_true_as_of};
 use mcp_fleet_crds::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use mcp_fleet_policy::model::TenantPolicy;
@@ -245,6 +245,27 @@ async fn a_generation_of_another_leader_is_always_exceeded() {
     secrets.patch("gateway-policy", &PatchParams::default(), &patch).await.unwrap();
     let after = gateway.policy(|policy| policy.generation > foreign).await;
     assert!(!after.suspended, "the policy of a former leader was kept");
+}
+
+#[tokio::test]
+async fn a_gateway_of_the_previous_version_gets_policies_in_the_form_that_it_knows() {
+    let client = with_operator().await;
+    let (name, _) = tenant_with_policy(&client).await;
+    let older = feature::known().into_iter().filter(|feature| feature != "shared").collect();
+    let mut old = Gateway::connect_with(&client, &format!("{name}-mcp"), older).await;
+    let mut new = Gateway::connect(&client, &format!("{name}-mcp")).await;
+    let complete = |policy: &TenantPolicy| policy.budgets.len() == 2 && !policy.principals.is_empty();
+    let (expanded, shared) = (old.policy(complete).await, new.policy(complete).await);
+    assert_eq!((old.form, new.form), (Some(Form::Expanded), Some(Form::Shared)));
+    assert_eq!(expanded.principals, shared.principals);
+    // Both acknowledge what they got, and both count.
+    let principals: Api<MCPPrincipal> = Api::namespaced(client.clone(), &name);
+    wait_for_reason(&principals, "coder", "PolicyCurrent", "Enforced").await;
+    // The previous version of the operator can read the snapshot.
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
+    let secret = wait_for(&secrets, "gateway-policy").await;
+    let files = secret.data.unwrap().into_iter().map(|(key, value)| (key, value.0)).collect();
+    assert_eq!(snapshot::read_policy(&files).unwrap().form, Form::Expanded);
 }
 
 /// Reads the published snapshot from all its Secrets. Returns the numbers of its chunks, and the policy.

@@ -12,7 +12,7 @@ use mcp_fleet_control::wire::control_client::ControlClient;
 use mcp_fleet_control::wire::{
     Freshness, FromGateway, GatewayHello, LeaseAnswer, PolicyAck, from_gateway, from_operator,
 };
-use mcp_fleet_control::{Digest, decode, feature};
+use mcp_fleet_control::{DecodedPolicy, Digest, Form, decode, feature};
 use mcp_fleet_policy::model::TenantPolicy;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -28,6 +28,8 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connected gateway.
 pub(crate) struct Gateway {
     pub(crate) pod: String,
+    /// The form of the last policy.
+    pub(crate) form: Option<Form>,
     outbound: mpsc::Sender<FromGateway>,
     inbound: Streaming<mcp_fleet_control::wire::FromOperator>,
 }
@@ -95,13 +97,22 @@ pub(crate) async fn token(
 impl Gateway {
     /// Creates a pod and connects as that pod.
     pub(crate) async fn connect(client: &Client, runtime: &str) -> Self {
+        Self::connect_with(client, runtime, feature::known()).await
+    }
+
+    /// Creates a pod and connects as that pod, with the features of an older gateway.
+    pub(crate) async fn connect_with(client: &Client, runtime: &str, features: Vec<String>) -> Self {
         let pod = pod(client, runtime, None).await;
         let token = token(client, runtime, "gateway", &pod, AUDIENCE).await;
-        Self::dial(client, &pod.0, &token).await.unwrap()
+        Self::dial_with(client, &pod.0, &token, features).await.unwrap()
     }
 
     /// Connects with a token. Waits until the replica leads.
     pub(crate) async fn dial(client: &Client, pod: &str, token: &str) -> Result<Self, Status> {
+        Self::dial_with(client, pod, token, feature::known()).await
+    }
+
+    async fn dial_with(client: &Client, pod: &str, token: &str, features: Vec<String>) -> Result<Self, Status> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
         let ca = wait_for(&secrets, "mcp-fleet-ca").await.data.unwrap();
         let ca = Certificate::from_pem(&ca["tls.crt"].0);
@@ -127,19 +138,19 @@ impl Gateway {
                 }
                 Err(status) => return Err(status),
                 Ok((outbound, inbound)) => {
-                    let mut gateway = Self { pod: pod.to_owned(), outbound, inbound };
-                    gateway.hello(pod).await;
+                    let mut gateway = Self { pod: pod.to_owned(), form: None, outbound, inbound };
+                    gateway.hello(pod, features).await;
                     return Ok(gateway);
                 }
             }
         }
     }
 
-    async fn hello(&mut self, epoch: &str) {
+    async fn hello(&mut self, epoch: &str, features: Vec<String>) {
         let hello = GatewayHello {
             min_version: MIN,
             max_version: MAX,
-            features: feature::known(),
+            features,
             epoch: epoch.into(),
             generation: 0,
             digest: Vec::new(),
@@ -164,7 +175,8 @@ impl Gateway {
         loop {
             if let Some(from_operator::Message::Policy(push)) = Some(self.next().await.expect("the stream ended")) {
                 assert_eq!(Digest::of(&push.policy).to_vec(), push.digest);
-                let mcp_fleet_control::DecodedPolicy { policy, digest, .. } = decode(&push.policy).unwrap();
+                let DecodedPolicy { policy, form, digest } = decode(&push.policy).unwrap();
+                self.form = Some(form);
                 let digest = digest.to_vec();
                 let ack = PolicyAck { generation: push.generation, digest, error: String::new() };
                 self.send(from_gateway::Message::Ack(ack)).await;

@@ -128,7 +128,8 @@ fn positions_outside_of_a_table_are_rejected() {
 
 #[test]
 fn a_table_that_is_not_canonical_is_rejected() {
-    let changes: [(&str, fn(&mut wire::Policy)); 6] = [
+    type Change = fn(&mut wire::Policy);
+    let changes: [(&str, Change); 6] = [
         ("a grant that nobody holds", |policy| policy.principals.iter_mut().for_each(|one| one.held.truncate(1))),
         ("a grant twice", |policy| {
             policy.grants.push(policy.grants[0].clone());

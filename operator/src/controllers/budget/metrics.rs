@@ -238,7 +238,7 @@ mod tests {
         let families = SpendMetrics::new(Arc::default()).unwrap().sizes(std::slice::from_ref(&published));
         let values = |family: &MetricFamily| -> Vec<(String, f64)> {
             let value = |metric: &prometheus::proto::Metric| {
-                let labels: Vec<&str> = metric.get_label().iter().map(|label| label.value()).collect();
+                let labels: Vec<&str> = metric.get_label().iter().map(prometheus::proto::LabelPair::value).collect();
                 (labels.join(" "), metric.get_gauge().get_value())
             };
             family.get_metric().iter().map(value).collect()
