@@ -20,6 +20,7 @@ pub use decide::MaxUnavailable;
 
 use crate::context::Context;
 use crate::controllers::gateway_deployment;
+use crate::kubernetes::cache::Key;
 use decide::{Next, TenantPods, next};
 
 /// How often the rollout is looked at. This costs no requests.
@@ -64,8 +65,14 @@ impl Rollout {
         if let Some(pods) = self.tenants.lock().get(&uid) {
             return Ok(pods.image.clone());
         }
-        let api: Api<Deployment> = Api::namespaced(ctx.client.clone(), &tenant.runtime_namespace());
-        let live = api.get_opt(gateway_deployment()).await?;
+        let runtime = tenant.runtime_namespace();
+        let key = Key { kind: "Deployment".into(), namespace: runtime.clone(), name: gateway_deployment().into() };
+        // Without access, which the tenant's reconcile is about to give or restore, nothing can be read there.
+        let live = if ctx.cache.owned.has(&key) && ctx.cache.has_access(&runtime) {
+            Api::<Deployment>::namespaced(ctx.client.clone(), &runtime).get_opt(gateway_deployment()).await?
+        } else {
+            None
+        };
         let containers = live.and_then(|live| Some(live.spec?.template.spec?.containers)).into_iter().flatten();
         let live = containers.into_iter().find_map(|container| container.image);
         let image = live.unwrap_or_else(|| self.target.clone());

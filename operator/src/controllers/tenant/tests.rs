@@ -228,6 +228,7 @@ async fn a_tenant_whose_pods_do_not_end_is_looked_after_less_and_less_often() {
 async fn a_new_image_comes_to_a_tenant_with_the_rollout() {
     let (mut test, tenant) = ready().await;
     test.add_tenant(&tenant);
+    test.add_owned("Deployment", "acme-mcp", "gateway", labels::of_tenant("gateway", "acme", "u-1"));
     let test = test.upgraded("mcp-fleet.local/mcp-pod:next");
     let progress = || test.ctx.rollout.progress("u-1");
     let image = || test.api.get(GATEWAY).unwrap()["spec"]["template"]["spec"]["containers"][0]["image"].clone();
@@ -250,6 +251,7 @@ async fn a_tenant_is_updated_until_its_gateway_is_available_again() {
         test.api.insert(GATEWAY, gateway);
     };
     set_available(&test);
+    test.add_owned("Deployment", "acme-mcp", "gateway", labels::of_tenant("gateway", "acme", "u-1"));
     let test = test.upgraded("mcp-fleet.local/mcp-pod:next");
     test.reconcile::<Tenants>(&tenant).await;
     test.ctx.rollout.advance(&test.ctx);
