@@ -26,9 +26,8 @@ use crate::support::{Behaviour, Client, OTHER, Options, ProcessGateway, TestGate
 
 /// Budget of the gateways in these tests.
 const BUDGET: &str = "48Mi";
-/// Largest resident set of such a gateway: its budget, 20 MiB for the process itself, and a quarter of the budget that
-/// the allocator does not give back.
-const MAX_RESIDENT: usize = (48 + 20 + 12) << 20;
+/// Memory limit of a container whose gateway has this budget by default.
+const MAX_RESIDENT: usize = 96 << 20;
 /// Addresses from which a flood comes.
 const ADDRESSES: u8 = 40;
 /// Connections that a flood tries to open from each address.
