@@ -36,7 +36,7 @@ pub(super) fn objects() -> Admission {
         .build()
 }
 
-/// Returns the policy on the marks that say which tenant a namespace belongs to. Without it, whoever may label a
+/// Returns the policy on the marks that say which tenant a namespace belongs to. Without it, anyone who may label a
 /// namespace could pass for a tenant.
 pub(super) fn marks() -> Admission {
     let value = |of: &str, (part, key): (&str, &str)| format!("{of}.metadata.?{part}[?'{key}'].orValue('')");

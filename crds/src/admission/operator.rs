@@ -1,6 +1,6 @@
 //! What the operator itself may do, beyond what RBAC can express. Its rights on `RoleBinding`s and namespaces hold for the
 //! whole cluster, because a tenant's namespaces have no name in common. These policies pin them to the tenants', so that
-//! whoever steals its token gets no further.
+//! a thief of its token gets no further.
 
 use super::{Admission, Builder, NAMESPACE_LABELS, marks, operator_user};
 use crate::names::{

@@ -1,4 +1,4 @@
-//! What the operator's own token permits, to whoever has it. RBAC would permit everything here.
+//! What the operator's own token permits, also to a thief. RBAC would permit everything here.
 
 use serde_json::{Value, json};
 

@@ -7,7 +7,7 @@
 //! while a gateway may see chunks of a different generation than the index. Then [`join`] fails, but the index alone
 //! still gives the generation below which the gateway must not go ([`read_index`]).
 //!
-//! A snapshot of a later version is not damaged. If its index has another form, it says so in `version` and still has
+//! A snapshot of a later version is not damaged. If its index has another form, it has a higher `version` and still has
 //! `generation` ([`SnapshotError::LaterIndex`]). Otherwise only its policy cannot be decoded, and [`read_encoded`] returns
 //! it as it was written.
 

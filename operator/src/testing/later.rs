@@ -71,7 +71,7 @@ async fn the_policy_of_a_later_version_stays_in_force() {
     assert_eq!(fleet.condition("mcptenants", "acme", "PolicyCurrent").1, "LaterPolicy");
     assert_eq!(fleet.condition("mcptenants", "acme", "Ready").1, "Reconciled", "calls go on");
     assert_eq!(fleet.condition("mcpscopes", "read-1", "Ready").1, "Reconciled", "it is enforced as it is written");
-    // What it cannot express waits, and says so.
+    // What it cannot express waits, and the conditions report it.
     fleet.apply("MCPScope", "read-1", &json!({"serverRef": {"name": "files-1"}, "classes": ["Write"]}));
     fleet.settle().await;
     assert_eq!(later(&fleet).generation, generation);

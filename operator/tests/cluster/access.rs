@@ -94,7 +94,7 @@ async fn an_administrator_of_the_namespace_cannot_lock_the_operator_out() {
 }
 
 #[tokio::test]
-async fn a_replaced_binding_is_made_anew() {
+async fn a_replaced_binding_is_created_again() {
     let client = with_operator().await;
     let name = unique("replaced");
     tenant(&client, &name, json!({})).await;

@@ -66,7 +66,7 @@ impl<'p> ToolAccess<'p> {
         budgets.iter().filter_map(|index| self.compiled.model.budgets.get(*index))
     }
 
-    /// Returns the JSON Schema of the arguments that the grants admit; equal grants give equal bytes. Computed anew by
+    /// Returns the JSON Schema of the arguments that the grants admit; equal grants give equal bytes. Computed again by
     /// each call.
     pub fn input_schema(self) -> Vec<u8> {
         let all: Vec<&Arc<Arguments>> = self.grants().map(|(_, arguments)| arguments).collect();

@@ -158,7 +158,7 @@ async fn what_an_upgrade_of_the_operator_renders_is_applied_but_not_reported_as_
 }
 
 #[tokio::test]
-async fn a_binding_to_another_role_is_made_anew() {
+async fn a_binding_to_another_role_is_created_again() {
     let (test, tenant) = ready().await;
     let binding = "/apis/rbac.authorization.k8s.io/v1/namespaces/acme/rolebindings/mcp-fleet-operator";
     let mut foreign = test.api.get(binding).unwrap();

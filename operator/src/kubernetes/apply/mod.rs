@@ -67,7 +67,7 @@ pub(crate) async fn apply(client: &Client, wanted: &Rendered) -> Result<Applied,
 }
 
 /// Applies one object whose name is reserved for the operator: an object of that name that someone else made, or that can
-/// no longer be changed into the wanted one, is deleted first. Whoever may write such objects in the namespace could
+/// no longer be changed into the wanted one, is deleted first. Anyone who may write such objects in the namespace could
 /// otherwise keep the operator out of it.
 pub(crate) async fn apply_reserved(client: &Client, wanted: &Rendered) -> Result<Applied, ApplyError> {
     let api = api(client, wanted);
