@@ -49,7 +49,8 @@ pub fn api() -> Result<()> {
             show(tests.env(CHART, &chart))
         })?;
         let mut tests = cargo(&["test", "--package", "mcp-fleet-crds", "--package", "mcp-fleet-operator"]);
-        tests.args(["--features", "mcp-fleet-crds/cluster-tests,mcp-fleet-operator/cluster-tests", "--test", "*"]);
+        tests.args(["--features", "mcp-fleet-crds/cluster-tests,mcp-fleet-operator/cluster-tests"]);
+        tests.args(["--test", "admission", "--test", "cluster"]);
         show(tests.env(KUBECONFIG, cluster.kubeconfig()).env(CHART, &chart))
     })
 }
@@ -69,7 +70,17 @@ pub fn end_to_end() -> Result<()> {
         let mut demo = Command::new(xtask);
         show(demo.args(["demo", "--keep", "--name", E2E_CLUSTER]).current_dir(repository()))?;
         // Build on the host, which can download crates, and run in the cluster's network.
-        let faults = ["test", "--package", "mcp-fleet-e2e", "--features", "cluster-tests", "--test", "*"];
+        let faults = [
+            "test",
+            "--package",
+            "mcp-fleet-e2e",
+            "--features",
+            "cluster-tests",
+            "--test",
+            "faults",
+            "--test",
+            "limits",
+        ];
         show(cargo(&faults).arg("--no-run"))?;
         let mut tests = cluster.command("cargo")?;
         tests.args(faults).args(["--", "--test-threads", "1"]).current_dir(repository());
