@@ -9,7 +9,7 @@ use super::error::ReconcileError;
 use super::identity::ObjectId;
 use super::status::{HasConditions, is_ready_as_written};
 use crate::context::Context;
-use crate::kubernetes::apply::{Action, Rendered, apply};
+use crate::kubernetes::apply::{Action, Rendered, apply_indexed};
 use crate::kubernetes::cache::{Key, Meta};
 use crate::kubernetes::deletion::{OwnerState, delete_owned};
 
@@ -33,10 +33,11 @@ where
         Self { ctx, owner, was_ready: is_ready_as_written(owner), applied: Vec::new() }
     }
 
-    /// Applies one object and returns it as the API server holds it now.
+    /// Applies one object and returns it as the API server holds it now. If it need not be read, the returned object has no
+    /// more than the state of a workload.
     pub(crate) async fn apply(&mut self, wanted: &Rendered) -> Result<Value, ReconcileError> {
-        let applied = apply(&self.ctx.client, wanted).await?;
-        self.applied.push(key_of(wanted));
+        let applied = apply_indexed(&self.ctx.client, &self.ctx.cache.owned, wanted).await?;
+        self.applied.push(wanted.key());
         if self.was_ready && applied.action != Action::Nothing {
             let note = format!("{wanted} was deleted or changed, and is restored");
             self.ctx.events.warning(self.owner, "PutBack", "Apply", note).await;
@@ -70,13 +71,5 @@ where
             return Ok(());
         };
         Ok(delete_owned(client, &proof, undeclared).await?)
-    }
-}
-
-fn key_of(object: &Rendered) -> Key {
-    Key {
-        kind: object.resource.kind.clone(),
-        namespace: object.namespace.clone().unwrap_or_default(),
-        name: object.name.clone(),
     }
 }

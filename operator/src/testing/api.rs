@@ -126,6 +126,10 @@ impl FakeApi {
             Method::POST => {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default();
                 let path = format!("{path}/{name}");
+                if state.objects.contains_key(&path) {
+                    state.writes.pop();
+                    return already_exists();
+                }
                 (StatusCode::CREATED, state.store(path, body))
             }
             Method::PUT if path.ends_with("/status") => {
@@ -193,6 +197,12 @@ fn run(object: &mut Value, number: u32) {
 
 fn is_event(write: &Write) -> bool {
     write.path.contains("/events")
+}
+
+fn already_exists() -> (StatusCode, Value) {
+    let status =
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "AlreadyExists", "code": 409});
+    (StatusCode::CONFLICT, status)
 }
 
 fn not_found() -> (StatusCode, Value) {

@@ -13,17 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::runtime::controller::Action;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use mcp_fleet_crds::MCPPrincipal;
 
+use super::action::Action;
 use super::error::ReconcileError;
 use super::identity::{ObjectId, Owner};
 use super::outcome::Outcome;
 use super::{Controller, affected_by_policy, requeue_after};
 use crate::context::Context;
 use crate::credentials::revocation;
-use crate::kubernetes::cache::{Cache, Change, in_namespace, references, with_uid};
+use crate::kubernetes::cache::{Cache, Change, Readable, in_namespace, references};
 use crate::kubernetes::labels;
 use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
@@ -42,7 +42,7 @@ impl Controller for Principals {
     type Kind = MCPPrincipal;
     const NAME: &'static str = "principal";
 
-    fn store(cache: &Cache) -> Store<MCPPrincipal> {
+    fn store(cache: &Cache) -> Readable<MCPPrincipal> {
         cache.principals.clone()
     }
 
@@ -52,7 +52,7 @@ impl Controller for Principals {
             Change::Tenant(name) => cache.of_tenant_named(&cache.principals, name),
             Change::Namespace(name) => in_namespace(&cache.principals, name),
             Change::Owned(found) => match found.get(labels::PRINCIPAL_UID) {
-                Some(uid) => references(with_uid(&cache.principals, uid)),
+                Some(uid) => references(cache.principals.with_uid(uid)),
                 // Principals wait for access to their namespace.
                 None if found.get(labels::COMPONENT).is_some_and(|component| component == "access") => {
                     let tenant = found.get(labels::TENANT_UID);

@@ -2,7 +2,6 @@
 //! workspace.
 
 use kube::ResourceExt;
-use kube::runtime::reflector::ObjectRef;
 use mcp_fleet_crds::{MCPServer, MCPTenant};
 
 use super::workspace;
@@ -40,7 +39,7 @@ pub(crate) async fn dereference(object: &MCPServer, ctx: &Context) -> Result<Inp
 
 fn is_prepared(cache: &Cache, tenant: &MCPTenant) -> bool {
     let runtime = tenant.runtime_namespace();
-    let namespace_is_ours = cache.namespaces.get(&ObjectRef::new(&runtime)).is_some_and(|namespace| {
+    let namespace_is_ours = cache.namespaces.get("", &runtime).is_some_and(|namespace| {
         namespace.metadata.deletion_timestamp.is_none()
             && namespace.labels().get(labels::TENANT_UID) == tenant.metadata.uid.as_ref()
     });

@@ -61,13 +61,8 @@ async fn a_server_is_applied_in_order_and_its_status_is_written_last() {
     let test = with_tenant();
     let mut server = server();
     server.metadata.finalizers = Some(vec![FINALIZER.into()]);
-    let expected = [
-        "POST secrets",
-        "PATCH networkpolicies/mcp-files",
-        "PATCH services/mcp-files",
-        "PATCH statefulsets/mcp-files",
-        "PUT mcpservers/files/status",
-    ];
+    let expected =
+        ["POST secrets", "POST networkpolicies", "POST services", "POST statefulsets", "PUT mcpservers/files/status"];
     assert_eq!(test.reconcile::<Servers>(&server).await, expected);
     assert_eq!(
         (test.condition(SERVER, "Ready").1, test.condition(SERVER, "Accepted").1),

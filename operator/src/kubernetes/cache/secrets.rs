@@ -12,6 +12,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::AbortHandle;
 
+use super::owned::owner_labels;
 use super::{Cache, Change};
 use crate::kubernetes::labels;
 use crate::tasks::ended;
@@ -53,7 +54,7 @@ pub(crate) async fn watch_secrets(client: Client, own: String, cache: Cache) {
 fn namespaces(cache: &Cache) -> Vec<String> {
     let mut found: Vec<String> = cache
         .namespaces
-        .state()
+        .all()
         .into_iter()
         .map(|namespace| namespace.name_any())
         .filter(|namespace| cache.has_access(namespace))
@@ -68,7 +69,7 @@ async fn watch(api: Api<PartialObjectMeta<Secret>>, cache: Cache) {
     while let Some(event) = stream.next().await {
         match event {
             Ok(Event::Apply(object) | Event::InitApply(object) | Event::Delete(object)) => {
-                cache.announce(Change::Owned(object.metadata.labels.unwrap_or_default()));
+                cache.announce(Change::Owned(object.metadata.labels.as_ref().map(owner_labels).unwrap_or_default()));
             }
             Ok(Event::Init | Event::InitDone) => {}
             Err(error) => {
