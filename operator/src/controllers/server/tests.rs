@@ -218,3 +218,17 @@ async fn a_server_that_cannot_be_read_is_torn_down() {
     assert_eq!(writes.last().map(String::as_str), Some("PATCH mcpservers/files"), "{writes:?}");
     assert!(writes.contains(&"DELETE statefulsets/mcp-files".to_owned()), "{writes:?}");
 }
+
+#[tokio::test]
+async fn objects_that_nobody_changed_are_not_read_again() {
+    let test = with_tenant();
+    let mut server = server();
+    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    server.spec.workspace = None;
+    test.api.insert(SERVER, serde_json::to_value(&server).unwrap());
+    test.reconcile::<Servers>(&server).await;
+    test.api.take_reads();
+    server.status = serde_json::from_value(test.api.get(SERVER).unwrap()["status"].clone()).unwrap();
+    assert_eq!(test.reconcile::<Servers>(&server).await, Vec::<String>::new());
+    assert_eq!(test.api.take_reads(), Vec::<String>::new());
+}

@@ -59,7 +59,11 @@ pub(crate) struct Applied {
 
 /// Applies one object. Sends no request if the index of owned objects knows that the object is as wanted, and does not read
 /// an object that does not exist. The live object then has no more than the state of a workload.
-pub(crate) async fn apply_indexed(client: &Client, owned: &Owned, wanted: &Rendered) -> Result<Applied, ApplyError> {
+pub(crate) async fn apply_indexed(
+    client: &Client,
+    owned: &Owned<Workload>,
+    wanted: &Rendered,
+) -> Result<Applied, ApplyError> {
     let (key, digest) = (wanted.key(), wanted.digest_number());
     // Everything about these is needed, or they are not in the index.
     if matches!(key.kind.as_str(), "ResourceQuota" | "Namespace") {

@@ -23,7 +23,7 @@ use crate::kubernetes::apply::APPLIED;
 /// Watches the metadata of one kind and keeps it in the index.
 pub(super) fn index<K>(
     client: &Client,
-    owned: &Arc<Owned>,
+    owned: &Arc<Owned<Workload>>,
     changes: &broadcast::Sender<Change>,
     config: watcher::Config,
 ) -> BoxFuture<'static, ()>
@@ -39,7 +39,7 @@ where
 /// Watches workloads, and keeps their metadata and their state in the index.
 pub(super) fn index_workloads<K>(
     client: &Client,
-    owned: &Arc<Owned>,
+    owned: &Arc<Owned<Workload>>,
     changes: &broadcast::Sender<Change>,
     config: watcher::Config,
 ) -> BoxFuture<'static, ()>
@@ -61,7 +61,7 @@ where
 
 struct Follower {
     kind: String,
-    owned: Arc<Owned>,
+    owned: Arc<Owned<Workload>>,
     changes: broadcast::Sender<Change>,
 }
 

@@ -27,7 +27,7 @@ pub(crate) use guard::{GuardedKind, Unreadable};
 pub(crate) use kinds::resource_of;
 pub(crate) use objects::{Entry, Objects, Readable};
 pub(crate) use owned::{Key, Knowledge, Meta, Owned, Version};
-pub(crate) use secrets::watch_secrets;
+pub(crate) use secrets::{Secrets, Token, watch_secrets};
 pub(crate) use table::{Row, Table, version};
 pub(crate) use watches::start;
 pub(crate) use workload::Workload;
@@ -86,7 +86,9 @@ pub(crate) struct Cache {
     /// Namespaces that carry the label `mcp-fleet.dev/tenant`.
     pub namespaces: Table<Arc<PartialObjectMeta<Namespace>>>,
     /// Metadata of every other object that the operator made, except Secrets.
-    pub owned: Arc<Owned>,
+    pub owned: Arc<Owned<Workload>>,
+    /// What is known of our Secrets.
+    pub secrets: Arc<Secrets>,
     changes: broadcast::Sender<Change>,
 }
 
@@ -111,7 +113,7 @@ impl Cache {
         objects: AllObjects,
         services: Table<Arc<Service>>,
         namespaces: Table<Arc<PartialObjectMeta<Namespace>>>,
-        owned: Arc<Owned>,
+        owned: Arc<Owned<Workload>>,
         changes: broadcast::Sender<Change>,
     ) -> Self {
         Self {
@@ -124,6 +126,7 @@ impl Cache {
             services,
             namespaces,
             owned,
+            secrets: Arc::default(),
             changes,
         }
     }

@@ -11,7 +11,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::workload::Workload;
 use crate::kubernetes::labels::{self, Labels};
 
 /// Identifies an object.
@@ -58,11 +57,11 @@ impl Version {
 
 /// What the index knows of an object that is to be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Knowledge {
+pub(crate) enum Knowledge<S> {
     /// The object does not exist.
     Missing,
-    /// The object is as wanted, and has this state if it is a workload.
-    AsWanted(Option<Workload>),
+    /// The object is as wanted, and has this state if it is of a kind with one.
+    AsWanted(Option<S>),
     /// The object has to be read.
     Unknown,
 }
@@ -76,25 +75,31 @@ struct Verified {
 }
 
 /// What is stored of an object.
-#[derive(Debug, Default)]
-struct Slot {
+#[derive(Debug)]
+struct Slot<S> {
     /// What the watch delivered. None before it delivered an object that was written here.
     seen: Option<(Meta, Version)>,
     verified: Option<Verified>,
-    workload: Option<Workload>,
+    state: Option<S>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    objects: HashMap<Arc<Key>, Slot>,
+impl<S> Default for Slot<S> {
+    fn default() -> Self {
+        Self { seen: None, verified: None, state: None }
+    }
+}
+
+#[derive(Debug)]
+struct State<S> {
+    objects: HashMap<Arc<Key>, Slot<S>>,
     /// Objects by a label with a UID.
     by_owner: HashMap<(&'static str, String), HashSet<Arc<Key>>>,
 }
 
-/// The index.
-#[derive(Debug, Default)]
-pub(crate) struct Owned {
-    state: RwLock<State>,
+/// The index. `S` is the state of an object that is kept with it.
+#[derive(Debug)]
+pub(crate) struct Owned<S> {
+    state: RwLock<State<S>>,
     /// Kinds of which no full list has been read yet.
     unfilled: watch::Sender<BTreeSet<String>>,
 }
@@ -102,7 +107,14 @@ pub(crate) struct Owned {
 /// Labels by which objects are found.
 const OWNERS: [&str; 2] = [labels::TENANT_UID, labels::SERVER_UID];
 
-impl Owned {
+impl<S> Default for Owned<S> {
+    fn default() -> Self {
+        let state = State { objects: HashMap::new(), by_owner: HashMap::new() };
+        Self { state: RwLock::new(state), unfilled: watch::Sender::default() }
+    }
+}
+
+impl<S: Copy> Owned<S> {
     /// Declares that a kind belongs to the index. The index is not filled before the first full list of that kind.
     pub(crate) fn expect(&self, kind: &str) {
         self.unfilled.send_modify(|unfilled| {
@@ -116,13 +128,7 @@ impl Owned {
     }
 
     /// Adds an object that the watch delivered. Returns the labels that it had before, if it was known.
-    pub(crate) fn put(
-        &self,
-        key: Key,
-        mut meta: Meta,
-        version: Version,
-        workload: Option<Workload>,
-    ) -> Option<Arc<Labels>> {
+    pub(crate) fn put(&self, key: Key, mut meta: Meta, version: Version, new_state: Option<S>) -> Option<Arc<Labels>> {
         let mut state = self.state.write();
         if let Some(sibling) = state.sibling(&meta) {
             meta.labels = sibling;
@@ -135,7 +141,8 @@ impl Owned {
             }
         }
         let slot = state.objects.entry(key).or_default();
-        (slot.seen, slot.workload) = (Some((meta, version)), workload);
+        slot.seen = Some((meta, version));
+        slot.state = new_state.or(slot.state);
         before
     }
 
@@ -150,17 +157,34 @@ impl Owned {
     /// Removes the objects of a kind that are not in `listed`, a full list. From then on the kind is filled. Returns the
     /// labels of the removed objects.
     pub(crate) fn retain(&self, kind: &str, listed: &HashSet<Key>) -> Vec<Arc<Labels>> {
+        let gone = self.retain_if(|key| key.kind != kind || listed.contains(key));
+        self.unfilled.send_if_modified(|unfilled| unfilled.remove(kind));
+        gone
+    }
+
+    /// Removes the objects for which a condition does not hold. Returns their labels.
+    pub(super) fn retain_if(&self, condition: impl Fn(&Key) -> bool) -> Vec<Arc<Labels>> {
         let mut state = self.state.write();
-        let is_gone = |key: &&Arc<Key>| key.kind == kind && !listed.contains(&***key);
-        let gone: Vec<Arc<Key>> = state.objects.keys().filter(is_gone).cloned().collect();
+        let gone: Vec<Arc<Key>> = state.objects.keys().filter(|key| !condition(key)).cloned().collect();
         let mut labels = Vec::new();
         for key in gone {
             labels.extend(state.unindex(&key));
             state.objects.remove(&key);
         }
-        drop(state);
-        self.unfilled.send_if_modified(|unfilled| unfilled.remove(kind));
         labels
+    }
+
+    /// Records that an object of this version is as wanted with a digest, and has this state.
+    pub(super) fn verify_with(&self, key: Key, version: Version, digest: u128, new_state: Option<S>) {
+        let slot = Slot { seen: None, verified: Some(Verified { version, digest }), state: new_state };
+        let mut state = self.state.write();
+        let before = state.objects.entry(Arc::new(key)).or_default();
+        *before = Slot { seen: before.seen.take(), ..slot };
+    }
+
+    /// Records that nothing is known of an object.
+    pub(super) fn doubt(&self, key: Key) {
+        self.state.write().objects.entry(Arc::new(key)).or_default().verified = None;
     }
 
     /// Whether an object is in the index.
@@ -176,29 +200,29 @@ impl Owned {
     }
 
     /// Returns what is known of an object that is wanted with a digest.
-    pub(crate) fn knowledge(&self, key: &Key, digest: u128) -> Knowledge {
+    pub(crate) fn knowledge(&self, key: &Key, digest: u128) -> Knowledge<S> {
         let state = self.state.read();
-        let Some(Slot { seen, verified, workload }) = state.objects.get(key) else { return Knowledge::Missing };
+        let Some(Slot { seen, verified, state: kept }) = state.objects.get(key) else { return Knowledge::Missing };
         let is_as_wanted = verified.is_some_and(|verified| {
             // An object that was just written may not have been delivered yet. If it is deleted, the watch delivers that.
             verified.digest == digest && seen.as_ref().is_none_or(|(_, version)| *version == verified.version)
         });
-        if is_as_wanted { Knowledge::AsWanted(*workload) } else { Knowledge::Unknown }
+        if is_as_wanted { Knowledge::AsWanted(*kept) } else { Knowledge::Unknown }
     }
 
     /// Records that an object of this version is as wanted with a digest.
-    pub(crate) fn verify(&self, key: Key, version: Version, digest: u128, workload: Option<Workload>) {
+    pub(crate) fn verify(&self, key: Key, version: Version, digest: u128, new_state: Option<S>) {
         let mut state = self.state.write();
         let slot = state.objects.entry(Arc::new(key)).or_default();
         slot.verified = Some(Verified { version, digest });
         // What the watch delivers is newer.
-        if slot.workload.is_none() {
-            slot.workload = workload;
+        if slot.state.is_none() {
+            slot.state = new_state;
         }
     }
 }
 
-impl State {
+impl<S> State<S> {
     /// Removes an object from the owners' lists. Returns its labels.
     fn unindex(&mut self, key: &Key) -> Option<Arc<Labels>> {
         let labels = self.objects.get(key)?.seen.as_ref().map(|(meta, _)| Arc::clone(&meta.labels))?;
@@ -245,13 +269,13 @@ mod tests {
         Meta { uid: "o-1".into(), labels: Arc::new(labels::of_tenant("gateway", "acme", tenant)) }
     }
 
-    fn put(owned: &Owned, key: Key, meta: Meta) -> Option<Arc<Labels>> {
+    fn put(owned: &Owned<()>, key: Key, meta: Meta) -> Option<Arc<Labels>> {
         owned.put(key, meta, Version(1), None)
     }
 
     #[test]
     fn labels_that_were_removed_are_returned_once() {
-        let owned = Owned::default();
+        let owned = Owned::<()>::default();
         put(&owned, key("Service", "gateway"), meta("u-1"));
         let before = put(&owned, key("Service", "gateway"), Meta { uid: "o-1".into(), labels: Arc::default() });
         assert_eq!(before.unwrap()[labels::TENANT_UID], "u-1");
@@ -259,7 +283,7 @@ mod tests {
 
     #[test]
     fn objects_that_a_full_list_does_not_contain_are_removed() {
-        let owned = Owned::default();
+        let owned = Owned::<()>::default();
         put(&owned, key("Service", "gateway"), meta("u-1"));
         put(&owned, key("Deployment", "gateway"), meta("u-1"));
         assert_eq!(owned.retain("Service", &HashSet::new()).len(), 1);
@@ -268,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_index_is_filled_once_every_kind_was_listed() {
-        let owned = Owned::default();
+        let owned = Owned::<()>::default();
         owned.expect("Service");
         owned.expect("Deployment");
         put(&owned, key("Service", "gateway"), meta("u-1"));
@@ -281,7 +305,7 @@ mod tests {
 
     #[test]
     fn an_object_is_as_wanted_while_it_has_the_version_that_was_verified() {
-        let (owned, service) = (Owned::default(), || key("Service", "gateway"));
+        let (owned, service) = (Owned::<()>::default(), || key("Service", "gateway"));
         assert_eq!(owned.knowledge(&service(), 7), Knowledge::Missing);
         owned.verify(service(), Version(2), 7, None);
         assert_eq!(owned.knowledge(&service(), 7), Knowledge::AsWanted(None), "the watch has not delivered it yet");
