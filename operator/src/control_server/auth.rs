@@ -11,7 +11,6 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInf
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::PostParams;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use mcp_fleet_control::version::AUDIENCE;
 use serde::Deserialize;
@@ -19,7 +18,6 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use crate::context::Context;
-use crate::kubernetes::cache::tenant_of_runtime;
 use crate::kubernetes::labels;
 use crate::kubernetes::timeout::with_timeout;
 
@@ -98,8 +96,8 @@ pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Resul
     }
     let bound = bound_pod(&status.user.unwrap_or_default())?;
     let cache = &ctx.cache;
-    let tenant = tenant_of_runtime(&bound.namespace, &cache.all_tenants());
-    let namespace = cache.namespaces.get(&ObjectRef::new(&bound.namespace));
+    let tenant = cache.tenant_of_runtime(&bound.namespace);
+    let namespace = cache.namespaces.get("", &bound.namespace);
     let owner = namespace.as_ref().and_then(|namespace| namespace.labels().get(labels::TENANT_UID));
     // The name of the namespace is not enough: the namespace must have been created for this tenant.
     let tenant = tenant.filter(|tenant| owner.is_some() && tenant.uid().as_ref() == owner);

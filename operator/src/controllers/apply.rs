@@ -13,7 +13,7 @@ use super::error::ReconcileError;
 use super::identity::ObjectId;
 use super::status::{HasConditions, is_ready_as_written};
 use crate::context::Context;
-use crate::kubernetes::apply::{Action, Applied, Rendered, apply, apply_reserved};
+use crate::kubernetes::apply::{Action, Applied, Rendered, apply_indexed, apply_reserved};
 use crate::kubernetes::cache::{Key, Meta};
 use crate::kubernetes::deletion::{OwnerState, delete_owned};
 
@@ -38,7 +38,7 @@ impl Declared {
         if digests.len() >= MAX_REMEMBERED {
             digests.clear();
         }
-        digests.insert(self.hasher.hash_one(key_of(wanted)), digest) == Some(digest)
+        digests.insert(self.hasher.hash_one(wanted.key()), digest) == Some(digest)
     }
 }
 
@@ -61,9 +61,10 @@ where
         Self { ctx, owner, was_ready: is_ready_as_written(owner), applied: Vec::new() }
     }
 
-    /// Applies one object and returns it as the API server holds it now.
+    /// Applies one object and returns it as the API server holds it now. If it need not be read, the returned object has no
+    /// more than the state of a workload.
     pub(crate) async fn apply(&mut self, wanted: &Rendered) -> Result<Value, ReconcileError> {
-        let applied = apply(&self.ctx.client, wanted).await?;
+        let applied = apply_indexed(&self.ctx.client, &self.ctx.cache.owned, wanted).await?;
         Ok(self.note(wanted, applied).await)
     }
 
@@ -75,7 +76,7 @@ where
 
     /// Notes that an object is declared, and reports it if someone else had changed it.
     async fn note(&mut self, wanted: &Rendered, applied: Applied) -> Value {
-        self.applied.push(key_of(wanted));
+        self.applied.push(wanted.key());
         let was_declared = self.ctx.declared.remember(wanted) || applied.was_applied_last;
         if self.was_ready && was_declared && applied.action != Action::Nothing {
             let note = format!("{wanted} was deleted or changed, and is restored");
@@ -110,13 +111,5 @@ where
             return Ok(());
         };
         Ok(delete_owned(client, &proof, undeclared).await?)
-    }
-}
-
-fn key_of(object: &Rendered) -> Key {
-    Key {
-        kind: object.resource.kind.clone(),
-        namespace: object.namespace.clone().unwrap_or_default(),
-        name: object.name.clone(),
     }
 }

@@ -2,16 +2,17 @@
 //! their owner.
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use kube::Api;
 use kube::Resource;
-use kube::runtime::controller::Action;
+use kube::runtime::controller;
 use kube::runtime::finalizer::{self, Event};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::action::Action;
 use super::error::ReconcileError;
 use crate::kubernetes::labels::FINALIZER;
 
@@ -46,17 +47,20 @@ where
     R: Future<Output = Result<Action, ReconcileError>>,
     T: Future<Output = Result<Teardown, ReconcileError>>,
 {
-    let handle = |event| async move {
-        match event {
-            Event::Apply(object) => reconcile(object).await.map_err(Interruption::Failed),
-            Event::Cleanup(object) => match tear_down(object).await.map_err(Interruption::Failed)? {
-                Teardown::Done => Ok(Action::await_change()),
-                Teardown::Unfinished(pause) => Err(Interruption::Unfinished(pause)),
-            },
+    let next = OnceLock::new();
+    let handle = async |event| match event {
+        Event::Apply(object) => {
+            let action = reconcile(object).await.map_err(Interruption::Failed)?;
+            let _ = next.set(action);
+            Ok(controller::Action::await_change())
         }
+        Event::Cleanup(object) => match tear_down(object).await.map_err(Interruption::Failed)? {
+            Teardown::Done => Ok(controller::Action::await_change()),
+            Teardown::Unfinished(pause) => Err(Interruption::Unfinished(pause)),
+        },
     };
     match finalizer::finalizer(api, FINALIZER, object, handle).await {
-        Ok(action) => Ok(action),
+        Ok(_) => Ok(next.into_inner().unwrap_or(Action::await_change())),
         Err(finalizer::Error::ApplyFailed(interruption) | finalizer::Error::CleanupFailed(interruption)) => {
             match interruption {
                 Interruption::Failed(error) => Err(error),

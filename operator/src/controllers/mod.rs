@@ -4,6 +4,7 @@
 //! Every reconcile has the same five steps: dereference (read what the object refers to), validate (pure), desired
 //! (pure), apply, status. Start at [`tenant`].
 
+mod action;
 mod apply;
 pub(crate) mod budget;
 mod enforcement;
@@ -13,6 +14,7 @@ mod identity;
 mod manifests;
 mod outcome;
 pub(crate) mod principal;
+mod queue;
 pub(crate) mod scope;
 pub(crate) mod server;
 mod status;
@@ -21,32 +23,33 @@ pub(crate) mod tenant;
 pub(crate) mod unreadable;
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures::{FutureExt, StreamExt};
-use kube::runtime::applier;
-use kube::runtime::controller::{Action, Config};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
-use parking_lot::Mutex;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 pub(crate) use apply::Declared;
 pub(crate) use tenant::gateway_deployment;
 
 use crate::context::Context;
-use crate::kubernetes::cache::{Cache, Change, Stored};
+use crate::kubernetes::cache::{Cache, Change, GuardedKind, Readable, references};
 use crate::retry::{Backoff, jittered};
 use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
+use crate::tasks::ended;
+use action::Action;
 use error::ReconcileError;
+use queue::{FairQueue, Item};
 
 /// Objects of a kind that are reconciled at a time.
-const CONCURRENCY: u16 = 8;
+const CONCURRENCY: usize = 16;
+/// Objects of a kind that are reconciled for one tenant at a time. The rest is for others, should API calls for one hang.
+const CONCURRENCY_OF_TENANT: usize = 12;
 /// First pause after a failure, and the longest; jitter at most doubles them.
 const FAILURE_PAUSES: (Duration, Duration) = (Duration::from_millis(150), Duration::from_secs(15));
 /// Pause after a conflict: the cache needs a moment to catch up.
@@ -57,12 +60,12 @@ const RESYNC_INTERVAL: Duration = Duration::from_mins(15);
 /// The controller of one kind.
 pub(crate) trait Controller: Send + Sync + 'static {
     /// The kind that it reconciles.
-    type Kind: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static;
+    type Kind: GuardedKind;
     /// Name in logs and metrics.
     const NAME: &'static str;
 
     /// Returns the store of the kind.
-    fn store(cache: &Cache) -> Store<Self::Kind>;
+    fn store(cache: &Cache) -> Readable<Self::Kind>;
 
     /// Returns the objects that a change in the cluster affects.
     fn affected_by_change(cache: &Cache, change: &Change) -> Vec<ObjectRef<Self::Kind>>;
@@ -77,38 +80,90 @@ pub(crate) trait Controller: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Action, ReconcileError>> + Send;
 }
 
+/// The objects of a kind that are to be reconciled.
+type Queue<K> = FairQueue<ObjectRef<K>>;
 /// The backoffs of the objects whose last reconcile failed.
-type Backoffs<K> = Mutex<HashMap<ObjectRef<K>, Backoff>>;
+type Backoffs<K> = HashMap<ObjectRef<K>, Backoff>;
+
+impl<K: Resource<DynamicType = ()>> Item for ObjectRef<K> {
+    fn lane(&self) -> &str {
+        self.namespace.as_deref().unwrap_or(&self.name)
+    }
+}
 
 /// Runs a controller. Never returns; dropping it stops the controller.
 pub(crate) async fn run<C: Controller>(ctx: Arc<Context>) {
-    let (sender, receiver) = mpsc::unbounded_channel();
-    let queue = futures::stream::unfold(receiver, |mut receiver| async move {
-        let next: ObjectRef<C::Kind> = receiver.recv().await?;
-        Some((Ok::<_, std::convert::Infallible>(next), receiver))
-    });
-    let backoffs: Arc<Backoffs<C::Kind>> = Arc::default();
-    let succeeded = backoffs.clone();
-    let work = applier(
-        move |object: Arc<C::Kind>, ctx: Arc<Context>| {
-            let (name, succeeded) = (ObjectRef::from_obj(&*object), succeeded.clone());
-            let result = reconcile::<C>(object, ctx).map(move |result| {
-                if result.is_ok() {
-                    succeeded.lock().remove(&name);
+    let (mut changes, mut state_changes) = (ctx.cache.subscribe(), ctx.shared_state.changes());
+    let all = || references(C::store(&ctx.cache).state());
+    let mut queue = Queue::<C::Kind>::new(CONCURRENCY_OF_TENANT);
+    let mut backoffs = Backoffs::new();
+    let mut running = JoinSet::new();
+    let mut affected = all();
+    loop {
+        affected.into_iter().for_each(|object| queue.push(object));
+        affected = Vec::new();
+        start_queued::<C>(&ctx, &mut queue, &mut backoffs, &mut running);
+        tokio::select! {
+            Some(joined) = running.join_next() => {
+                if let Some((object, result)) = ended(joined) {
+                    let pause = pause_until_next(&mut backoffs, &object, result);
+                    queue.finish(object, pause.map(|pause| Instant::now() + pause));
                 }
-                result
-            });
-            result.boxed()
-        },
-        move |object, error, _| Action::requeue(pause_after(&backoffs, &ObjectRef::from_obj(&*object), error)),
-        ctx.clone(),
-        C::store(&ctx.cache),
-        queue,
-        Config::default().concurrency(CONCURRENCY),
-    );
-    tokio::select! {
-        () = enqueue_affected::<C>(&ctx, &sender) => {}
-        () = work.for_each(|_| async {}) => {}
+            }
+            change = changes.recv() => match change {
+                Ok(change) => affected = C::affected_by_change(&ctx.cache, &change),
+                Err(RecvError::Lagged(_)) => affected = all(),
+                Err(RecvError::Closed) => return,
+            },
+            change = state_changes.recv() => match change {
+                Ok(change) => affected = C::affected_by_state(&ctx, &change),
+                Err(RecvError::Lagged(_)) => affected = all(),
+                Err(RecvError::Closed) => return,
+            },
+            () = due(queue.next_due()) => queue.push_due(Instant::now()),
+        }
+    }
+}
+
+/// Waits until a time; without one, forever.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Starts reconciles of queued objects, as many as may run at a time.
+fn start_queued<C: Controller>(
+    ctx: &Arc<Context>,
+    queue: &mut Queue<C::Kind>,
+    backoffs: &mut Backoffs<C::Kind>,
+    running: &mut JoinSet<(ObjectRef<C::Kind>, Result<Action, ReconcileError>)>,
+) {
+    while running.len() < CONCURRENCY {
+        let Some(reference) = queue.take() else { return };
+        let Some(object) = C::store(&ctx.cache).get(&reference) else {
+            backoffs.remove(&reference);
+            queue.finish(reference, None);
+            continue;
+        };
+        let ctx = Arc::clone(ctx);
+        running.spawn(async move { (reference, reconcile::<C>(object, ctx).await) });
+    }
+}
+
+/// Returns the pause before an object is reconciled again; none if that waits for a change.
+fn pause_until_next<K: Resource<DynamicType = ()>>(
+    backoffs: &mut Backoffs<K>,
+    object: &ObjectRef<K>,
+    result: Result<Action, ReconcileError>,
+) -> Option<Duration> {
+    match result {
+        Ok(Action { requeue_after }) => {
+            backoffs.remove(object);
+            requeue_after
+        }
+        Err(error) => Some(pause_after(backoffs, object, &error)),
     }
 }
 
@@ -139,35 +194,9 @@ async fn reconcile<C: Controller>(object: Arc<C::Kind>, ctx: Arc<Context>) -> Re
     measured.instrument(span).await
 }
 
-/// Queues all objects, and then those that changes affect.
-async fn enqueue_affected<C: Controller>(ctx: &Context, queue: &mpsc::UnboundedSender<ObjectRef<C::Kind>>) {
-    let (mut changes, mut state_changes) = (ctx.cache.subscribe(), ctx.shared_state.changes());
-    let all = || C::store(&ctx.cache).state().iter().map(|object| ObjectRef::from_obj(&**object)).collect();
-    let mut affected: Vec<ObjectRef<C::Kind>> = all();
-    loop {
-        for object in affected {
-            if queue.send(object).is_err() {
-                return;
-            }
-        }
-        affected = tokio::select! {
-            change = changes.recv() => match change {
-                Ok(change) => C::affected_by_change(&ctx.cache, &change),
-                Err(RecvError::Lagged(_)) => all(),
-                Err(RecvError::Closed) => return,
-            },
-            change = state_changes.recv() => match change {
-                Ok(change) => C::affected_by_state(ctx, &change),
-                Err(RecvError::Lagged(_)) => all(),
-                Err(RecvError::Closed) => return,
-            },
-        };
-    }
-}
-
 /// Returns the pause before an object whose reconcile failed is reconciled again.
 fn pause_after<K: Resource<DynamicType = ()>>(
-    backoffs: &Backoffs<K>,
+    backoffs: &mut Backoffs<K>,
     object: &ObjectRef<K>,
     error: &ReconcileError,
 ) -> Duration {
@@ -175,33 +204,31 @@ fn pause_after<K: Resource<DynamicType = ()>>(
         return jittered(CONFLICT_PAUSE);
     }
     let new = || Backoff::new(FAILURE_PAUSES.0, FAILURE_PAUSES.1);
-    backoffs.lock().entry(object.clone()).or_insert_with(new).next_pause()
+    backoffs.entry(object.clone()).or_insert_with(new).next_pause()
 }
 
 /// Returns the objects of a kind of which the policy contains something else now, or which gateways enforce now.
-fn affected_by_policy<K: Stored>(
+fn affected_by_policy<K: GuardedKind>(
     ctx: &Context,
-    store: &Store<K>,
+    store: &Readable<K>,
     kind: Kind,
     change: &StateChange,
 ) -> Vec<ObjectRef<K>> {
-    let found = match change {
+    match change {
         StateChange::Objects(objects) => {
-            let Some(uids) = objects.get(&kind) else { return vec![] };
-            store.state_filter(|object| object.meta().uid.as_ref().is_some_and(|uid| uids.contains(uid)))
+            references(objects.get(&kind).into_iter().flatten().filter_map(|uid| store.with_uid(uid)))
         }
         StateChange::Unenforced(tenant_uid) => {
             let Some(tenant) = ctx.cache.tenant_by_uid(tenant_uid) else { return vec![] };
-            store.state_filter(|object| {
+            let objects = store.in_namespace(&tenant.spec.namespace.name).into_iter();
+            references(objects.filter(|object| {
                 let meta = object.meta();
                 let (uid, generation) = (meta.uid.as_deref().unwrap_or_default(), meta.generation.unwrap_or(0));
-                meta.namespace.as_ref() == Some(&tenant.spec.namespace.name)
-                    && !ctx.shared_state.is_enforced(tenant_uid, kind, uid, generation)
-            })
+                !ctx.shared_state.is_enforced(tenant_uid, kind, uid, generation)
+            }))
         }
-        StateChange::Tenant(_) | StateChange::Spending(_) | StateChange::Rollout(_) => return vec![],
-    };
-    found.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
+        StateChange::Tenant(_) | StateChange::Spending(_) | StateChange::Rollout(_) => vec![],
+    }
 }
 
 /// Reconciles the object again at the next resync, if nothing changes before.
@@ -222,10 +249,10 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_have_an_end() {
-        let backoffs = Mutex::default();
+        let mut backoffs = Backoffs::new();
         let object = ObjectRef::<MCPTenant>::new("acme");
         let error = ReconcileError::Incomplete("uid");
-        let pauses: Vec<_> = (0..20).map(|_| pause_after(&backoffs, &object, &error)).collect();
+        let pauses: Vec<_> = (0..20).map(|_| pause_after(&mut backoffs, &object, &error)).collect();
         assert!(pauses[0] < Duration::from_millis(300));
         assert!(pauses[5] > pauses[0]);
         assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(30)));

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use kube::runtime::controller::Action;
 use mcp_fleet_crds::condition::ConditionReason as Reason;
 
+use super::action::Action;
 use super::error::ReconcileError;
 use super::status::Summary;
 use super::{requeue_after, resync};

@@ -178,7 +178,10 @@ mod tests {
     #[test]
     fn a_proof_covers_only_objects_of_its_owner() {
         let proof = state(None).gone().unwrap();
-        let labelled = |key: &str, uid: &str| Meta { uid: "o-1".into(), labels: [(key.into(), uid.into())].into() };
+        let labelled = |key: &str, uid: &str| Meta {
+            uid: "o-1".into(),
+            labels: std::sync::Arc::new([(key.to_owned(), uid.to_owned())].into()),
+        };
         assert!(proof.covers(&labelled(labels::SERVER_UID, "s-1")));
         assert!(!proof.covers(&labelled(labels::SERVER_UID, "s-2")));
         assert!(!proof.covers(&labelled(labels::PRINCIPAL_UID, "s-1")));

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPTenant;
 use parking_lot::Mutex;
@@ -202,7 +203,7 @@ pub(crate) async fn run(ctx: &Context) {
 }
 
 async fn report_failing(ctx: &Context, name: &str) {
-    let Some(tenant) = ctx.cache.tenants.find(|tenant| tenant.name_any() == name) else { return };
+    let Some(tenant) = ctx.cache.tenants.get(&ObjectRef::new(name)) else { return };
     let note = format!(
         "the pods of the tenant {name} are not available with the image {} after {} minutes, so no further tenant is \
          updated",

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 use tokio::time::Instant;
 
 pub(crate) use budgets::{BudgetState, BudgetStates};
@@ -45,6 +45,9 @@ pub(crate) struct SharedState {
     /// Progress of the main loops.
     pub progress: Progress,
     fitness: Mutex<Fitness>,
+    /// The turns in which policies are compiled, first come, first served. A large tenant has one turn at a time, like any
+    /// other, and leaves a processor to the rest of the operator.
+    pub compilation_turns: Semaphore,
 }
 
 /// State of one tenant.
@@ -82,6 +85,7 @@ impl Default for SharedState {
             progress: Progress::default(),
             fitness: Mutex::new(Fitness::new(Instant::now())),
             held_back: Mutex::default(),
+            compilation_turns: Semaphore::new(1),
         }
     }
 }

@@ -19,6 +19,7 @@ struct State {
     /// Objects by their path.
     objects: BTreeMap<String, Value>,
     writes: Vec<Write>,
+    reads: Vec<String>,
     uids: u32,
     /// Receives every stored object with its path, like a watch.
     watcher: Option<mpsc::UnboundedSender<(String, Value)>>,
@@ -97,6 +98,11 @@ impl FakeApi {
         writes
     }
 
+    /// Returns the paths of the reads since the last call.
+    pub(crate) fn take_reads(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().reads)
+    }
+
     /// Returns the reasons of the Events since the last call.
     pub(crate) fn take_events(&self) -> Vec<String> {
         let (events, writes): (Vec<_>, _) = std::mem::take(&mut self.0.lock().writes).into_iter().partition(is_event);
@@ -111,7 +117,9 @@ impl FakeApi {
                 json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict", "code": 409});
             return (StatusCode::CONFLICT, status);
         }
-        if *method != Method::GET {
+        if *method == Method::GET {
+            state.reads.push(path.to_owned());
+        } else {
             state.writes.push(Write { method: method.clone(), path: path.to_owned(), body: body.clone() });
         }
         match *method {
@@ -126,6 +134,10 @@ impl FakeApi {
             Method::POST => {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default();
                 let path = format!("{path}/{name}");
+                if state.objects.contains_key(&path) {
+                    state.writes.pop();
+                    return already_exists();
+                }
                 (StatusCode::CREATED, state.store(path, body))
             }
             Method::PUT if path.ends_with("/status") => {
@@ -198,6 +210,12 @@ fn run(object: &mut Value, number: u32) {
 
 fn is_event(write: &Write) -> bool {
     write.path.contains("/events")
+}
+
+fn already_exists() -> (StatusCode, Value) {
+    let status =
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "AlreadyExists", "code": 409});
+    (StatusCode::CONFLICT, status)
 }
 
 fn not_found() -> (StatusCode, Value) {

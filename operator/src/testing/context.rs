@@ -5,8 +5,7 @@ use std::sync::Arc;
 use clap::Parser as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::core::PartialObjectMeta;
-use kube::runtime::watcher::Event;
+use kube::core::{ObjectMeta, PartialObjectMeta};
 use mcp_fleet_crds::{MCPServer, MCPTenant};
 use serde_json::json;
 use tokio::sync::watch;
@@ -18,7 +17,7 @@ use crate::controllers::Controller;
 use crate::credentials::ca::Authority;
 use crate::credentials::revocation::Revocations;
 use crate::credentials::tokens::KeyStore;
-use crate::kubernetes::cache::{Cache, CacheWriters, Key, Meta, OPERATOR_BINDING};
+use crate::kubernetes::cache::{Cache, CacheWriters, Key, Meta, OPERATOR_BINDING, Version};
 use crate::kubernetes::events::Events;
 use crate::kubernetes::labels::{self, Labels};
 use crate::kubernetes::leader::Leadership;
@@ -65,10 +64,11 @@ impl TestContext {
         Self { ctx: Arc::new(ctx), api, writers, elected }
     }
 
-    /// Returns the context of the next leader, which remembers nothing. API server and cache are the same.
+    /// Returns the context of the next leader, which knows nothing. The API server is the same.
     pub(crate) fn restarted(self) -> Self {
-        let ctx = Context { declared: Arc::default(), ..(*self.ctx).clone() };
-        Self { ctx: Arc::new(ctx), ..self }
+        let (cache, writers) = Cache::writable();
+        let ctx = Context { declared: Arc::default(), cache, ..(*self.ctx).clone() };
+        Self { ctx: Arc::new(ctx), writers, ..self }
     }
 
     /// Returns the context of the next leader, which has another image of `mcp-pod`.
@@ -105,7 +105,9 @@ impl TestContext {
     /// Puts an object into the cache's index of objects that the operator made.
     pub(crate) fn add_owned(&self, kind: &str, namespace: &str, name: &str, labels: Labels) {
         let key = Key { kind: kind.into(), namespace: namespace.into(), name: name.into() };
-        self.ctx.cache.owned.put(key, Meta { uid: format!("uid-of-{name}"), labels });
+        let uid = format!("uid-of-{name}");
+        let version = Version::of(&ObjectMeta { uid: Some(uid.clone()), ..ObjectMeta::default() }, "");
+        self.ctx.cache.owned.put(key, Meta { uid, labels: Arc::new(labels) }, version, None);
     }
 
     /// Reconciles an object. Returns what that wrote, except Events.
@@ -126,6 +128,6 @@ impl TestContext {
     fn add_namespace(&mut self, name: &str, labels: &Labels) {
         let value = json!({"metadata": {"name": name, "labels": labels}});
         let namespace: PartialObjectMeta<Namespace> = serde_json::from_value(value).unwrap();
-        self.writers.namespaces.apply_watcher_event(&Event::Apply(namespace));
+        self.writers.namespaces.put(Arc::new(namespace));
     }
 }

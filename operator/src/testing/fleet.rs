@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::runtime::watcher::Event;
 use mcp_fleet_control::EncodedPolicy;
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::condition::ConditionReason;
@@ -219,7 +218,7 @@ async fn deliver(mut stored: UnboundedReceiver<(String, Value)>, cache: Cache, m
     while let Some((path, object)) = stored.recv().await {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let (namespace, name) = (text("namespace"), text("name"));
-        let labels = serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default();
+        let labels = Arc::new(serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default());
         let generation = object["metadata"]["generation"].clone();
         let change = match object["kind"].as_str() {
             Some("MCPTenant") => put(|object| writers.tenants.put(object), object, Change::Tenant(name)),
@@ -229,11 +228,7 @@ async fn deliver(mut stored: UnboundedReceiver<(String, Value)>, cache: Cache, m
                 put(|object| writers.principals.put(object), object, Change::Principal(namespace, name))
             }
             Some("MCPBudget") => put(|object| writers.budgets.put(object), object, Change::Budget(namespace, name)),
-            Some("Service") => put(
-                |object| writers.services.apply_watcher_event(&Event::Apply(object)),
-                object,
-                Change::Service(labels),
-            ),
+            Some("Service") => put(|object| writers.services.put(Arc::new(object)), object, Change::Service(labels)),
             _ => continue,
         };
         if generations.insert(path, generation.clone()) != Some(generation) {

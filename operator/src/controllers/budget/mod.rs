@@ -10,12 +10,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use kube::runtime::controller::Action;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPBudget;
 use mcp_fleet_crds::condition::ConditionReason;
 
+use super::action::Action;
 use super::enforcement::Enforcement;
 use super::error::ReconcileError;
 use super::identity::{ObjectId, Owner};
@@ -23,7 +23,7 @@ use super::outcome::{Outcome, Rejection, Until};
 use super::status::Progress;
 use super::{Controller, affected_by_policy};
 use crate::context::Context;
-use crate::kubernetes::cache::{Cache, Change, in_namespace};
+use crate::kubernetes::cache::{Cache, Change, Readable, in_namespace, references};
 use crate::shared_state::verdict::Kind;
 use crate::shared_state::{BudgetState, StateChange};
 
@@ -46,7 +46,7 @@ impl Controller for Budgets {
     type Kind = MCPBudget;
     const NAME: &'static str = "budget";
 
-    fn store(cache: &Cache) -> Store<MCPBudget> {
+    fn store(cache: &Cache) -> Readable<MCPBudget> {
         cache.budgets.clone()
     }
 
@@ -61,11 +61,7 @@ impl Controller for Budgets {
 
     fn affected_by_state(ctx: &Context, change: &StateChange) -> Vec<ObjectRef<MCPBudget>> {
         match change {
-            StateChange::Spending(uids) => {
-                let found =
-                    ctx.cache.budgets.state_filter(|budget| budget.uid().is_some_and(|uid| uids.contains(&uid)));
-                found.iter().map(|budget| ObjectRef::from_obj(&**budget)).collect()
-            }
+            StateChange::Spending(uids) => references(uids.iter().filter_map(|uid| ctx.cache.budgets.with_uid(uid))),
             _ => affected_by_policy(ctx, &ctx.cache.budgets, Kind::Budget, change),
         }
     }

@@ -20,6 +20,7 @@ use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
 use crate::credentials::tokens::{Claims, McpFleetClaims, TenantKeys, sign};
 use crate::kubernetes::FIELD_MANAGER;
+use crate::kubernetes::cache::Token;
 use crate::retry::jittered;
 use crate::shared_state::verdict::Kind;
 
@@ -64,8 +65,10 @@ impl Issued {
 pub(crate) struct Credential<'a> {
     /// Keys of the tenant.
     pub keys: &'a TenantKeys,
-    /// The Secret as it was read.
+    /// The Secret as it was read; none if there is none, or if its token is known without reading it.
     pub secret: Option<&'a Secret>,
+    /// Digest of everything else that the Secret contains.
+    pub digest: Option<u128>,
     /// The token in that Secret, if the tenant's key signed it.
     pub current: Option<Current>,
     /// Tokens issued until this Unix second are refused.
@@ -86,7 +89,7 @@ pub(crate) async fn apply(
         Plan::Keep { rotate_in } => {
             let issued = credential.current.as_ref().map(|current| Issued::of(&current.claims, &principal));
             if let (Some(issued), Some(secret)) = (issued, credential.secret) {
-                restore(ctx, object, &principal, secret, issued).await?;
+                restore(ctx, object, &principal, credential, secret, issued).await?;
             }
             (issued, rotate_in + spread(rotate_in))
         }
@@ -134,7 +137,7 @@ async fn issue(
     };
     let token = sign(&claims, credential.keys)?;
     let issued = Issued::of(&claims, principal);
-    write(ctx, object, principal, credential.secret, &token, issued).await?;
+    write(ctx, object, principal, credential, &token, issued).await?;
     Ok(issued)
 }
 
@@ -143,6 +146,7 @@ async fn restore(
     ctx: &Context,
     object: &MCPPrincipal,
     principal: &Principal,
+    credential: &Credential<'_>,
     before: &Secret,
     issued: Issued,
 ) -> Result<(), ReconcileError> {
@@ -153,27 +157,42 @@ async fn restore(
         && wanted.metadata.labels == before.metadata.labels
         && wanted.metadata.owner_references == before.metadata.owner_references
     {
+        remember(ctx, credential, before, issued);
         return Ok(());
     }
-    write(ctx, object, principal, Some(before), &token, issued).await
+    write(ctx, object, principal, credential, &token, issued).await
 }
 
 async fn write(
     ctx: &Context,
     object: &MCPPrincipal,
     principal: &Principal,
-    before: Option<&Secret>,
+    credential: &Credential<'_>,
     token: &str,
     issued: Issued,
 ) -> Result<(), ReconcileError> {
+    let (before, name) = (credential.secret, secret_name(&principal.id.name));
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &principal.namespace);
     let secret = render(ctx.ca.certificate_pem(), object, principal, before, token, issued);
     let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
     let written = match before {
         None => api.create(&params, &secret).await,
-        Some(_) => api.replace(&secret_name(&principal.id.name), &params, &secret).await,
+        Some(_) => api.replace(&name, &params, &secret).await,
     };
-    written.map(|_| ()).map_err(ReconcileError::api("write the credential's Secret"))
+    if written.is_err() {
+        // There may be another Secret of that name, of someone else, or newer.
+        ctx.cache.secrets.doubt(&principal.namespace, &name);
+    }
+    remember(ctx, credential, &written.map_err(ReconcileError::api("write the credential's Secret"))?, issued);
+    Ok(())
+}
+
+/// Records which token the Secret has, so that it is not read again until someone changes it.
+fn remember(ctx: &Context, credential: &Credential<'_>, secret: &Secret, issued: Issued) {
+    let token = Token { serial: issued.serial, iat: issued.iat, expires_at: issued.expires_at };
+    if let Some(digest) = credential.digest {
+        ctx.cache.secrets.verify(&secret.metadata, digest, Some(token));
+    }
 }
 
 fn render(

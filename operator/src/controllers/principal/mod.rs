@@ -13,23 +13,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::runtime::controller::Action;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use mcp_fleet_crds::MCPPrincipal;
 
+use super::action::Action;
 use super::error::ReconcileError;
 use super::identity::{ObjectId, Owner};
 use super::outcome::Outcome;
 use super::{Controller, affected_by_policy, requeue_after};
 use crate::context::Context;
 use crate::credentials::revocation::{self, Revoked};
-use crate::kubernetes::cache::{Cache, Change, in_namespace, references, with_uid};
+use crate::kubernetes::cache::{Cache, Change, Readable, in_namespace, references};
 use crate::kubernetes::labels;
 use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
 use apply::{Applied, Credential, apply};
-use dereference::{Inputs, dereference};
-use plan::plan;
+use dereference::{Inputs, dereference, digest, read};
+use plan::{Current, Plan, plan};
 use validate::{Principal, validate};
 
 pub(crate) use metric::CredentialExpiry;
@@ -42,7 +42,7 @@ impl Controller for Principals {
     type Kind = MCPPrincipal;
     const NAME: &'static str = "principal";
 
-    fn store(cache: &Cache) -> Store<MCPPrincipal> {
+    fn store(cache: &Cache) -> Readable<MCPPrincipal> {
         cache.principals.clone()
     }
 
@@ -52,7 +52,7 @@ impl Controller for Principals {
             Change::Tenant(name) => cache.of_tenant_named(&cache.principals, name),
             Change::Namespace(name) => in_namespace(&cache.principals, name),
             Change::Owned(found) => match found.get(labels::PRINCIPAL_UID) {
-                Some(uid) => references(with_uid(&cache.principals, uid)),
+                Some(uid) => references(cache.principals.with_uid(uid)),
                 // Principals wait for access to their namespace.
                 None if found.get(labels::COMPONENT).is_some_and(|component| component == "access") => {
                     let tenant = found.get(labels::TENANT_UID);
@@ -101,17 +101,27 @@ async fn renew(
 ) -> Result<Applied, ReconcileError> {
     let keys = ctx.keys.get_or_create(&principal.tenant.name, &principal.tenant.uid).await?;
     let known_serial = object.status.as_ref().and_then(|status| status.credential.as_ref()).map_or(0, |it| it.serial);
-    let secret = inputs.secret.as_ref();
-    let current = secret.and_then(|secret| validate::token(secret, &keys));
-    let credential = Credential { keys: &keys, secret, current, revoked_until, now: Timestamp::now().as_second() };
-    let plan = plan(
-        credential.current.as_ref(),
-        &principal.identity(&keys.kid),
-        principal.lifetime,
-        known_serial,
-        revoked_until,
-        credential.now,
-    );
+    let identity = principal.identity(&keys.kid);
+    let now = Timestamp::now().as_second();
+    let known = inputs.known.map(|token| Current::of(token, &identity));
+    let plan =
+        |current: Option<&Current>| plan(current, &identity, principal.lifetime, known_serial, revoked_until, now);
+    let is_kept = |current: &Current| matches!(plan(Some(current)), Plan::Keep { .. });
+    let (secret, current) = match known.filter(is_kept) {
+        Some(known) => (None, Some(known)),
+        None => {
+            // What is known of the Secret is not enough to replace it.
+            let secret = match &inputs.known {
+                Some(_) => read(ctx, &principal.namespace, &principal.id.name).await?,
+                None => inputs.secret.clone(),
+            };
+            let current = secret.as_ref().and_then(|secret| validate::token(secret, &keys));
+            (secret, current)
+        }
+    };
+    let plan = plan(current.as_ref());
+    let digest = inputs.owner.as_ref().map(|owner| digest(&principal.id, owner, ctx));
+    let credential = Credential { keys: &keys, secret: secret.as_ref(), digest, current, revoked_until, now };
     apply(ctx, object, principal, &credential, plan).await
 }
 

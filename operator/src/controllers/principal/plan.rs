@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::credentials::tokens::Claims;
+use crate::credentials::tokens::{Claims, McpFleetClaims};
+use crate::kubernetes::cache::Token;
 
 /// Claims that a token of the principal has to contain, apart from times.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,16 @@ pub(crate) struct Current {
     pub claims: Claims,
     /// Id of the key that signed it.
     pub kid: String,
+}
+
+impl Current {
+    /// Returns a token that was issued with an identity. Nothing depends on its id.
+    pub(super) fn of(token: Token, identity: &TokenIdentity) -> Self {
+        let TokenIdentity { issuer, audience, subject, principal, tenant, kid } = identity.clone();
+        let mcp_fleet = McpFleetClaims { principal, tenant, serial: token.serial };
+        let (jti, iat, exp) = (String::new(), token.iat, token.expires_at);
+        Self { claims: Claims { iss: issuer, aud: audience, sub: subject, jti, iat, exp, mcp_fleet }, kid }
+    }
 }
 
 /// What is to be done about the credential.
@@ -111,7 +122,6 @@ fn has_claims(current: &Current, want: &TokenIdentity) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credentials::tokens::McpFleetClaims;
 
     const LIFETIME: Lifetime = Lifetime { lifetime: 3600, overlap: 600 };
 

@@ -20,7 +20,7 @@ pub(super) fn inputs() -> Inputs {
     let tenant = Arc::new(tenant());
     let owner = Owner { id: ObjectId { name: "acme".into(), uid: "u-1".into() }, tenant };
     let id = ObjectId { name: "coder".into(), uid: "p-1".into() };
-    Inputs { id, owner: Some(owner), prepared: true, secret: None }
+    Inputs { id, owner: Some(owner), prepared: true, secret: None, known: None }
 }
 
 pub(super) fn config() -> Config {
@@ -73,4 +73,20 @@ async fn a_secret_of_someone_else_is_not_touched() {
         (test.condition(PRINCIPAL, "CredentialCurrent").1, test.condition(PRINCIPAL, "Stalled").1),
         ("SecretNotOwned".into(), "SecretNotOwned".into())
     );
+}
+
+#[tokio::test]
+async fn a_credential_that_nobody_changed_is_not_read_again() {
+    let mut test = with_tenant();
+    test.reconcile::<Principals>(&principal()).await;
+    test.api.take_reads();
+    test.reconcile::<Principals>(&principal()).await;
+    assert_eq!(test.api.take_reads(), Vec::<String>::new());
+    // One that has to be replaced is read first, with the version that is replaced: tokens may not be valid for so long.
+    let mut tenant = tenant();
+    tenant.spec.credentials.lifetime = mcp_fleet_policy::units::Window::from_secs(600);
+    test.add_tenant(&tenant);
+    let writes = test.reconcile::<Principals>(&principal()).await;
+    assert!(writes.contains(&"PUT secrets/coder-mcp-credential".into()), "{writes:?}");
+    assert!(test.api.take_reads().contains(&CREDENTIAL.to_owned()));
 }

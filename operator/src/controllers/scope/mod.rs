@@ -7,12 +7,12 @@ mod tests;
 
 use std::sync::Arc;
 
-use kube::runtime::controller::Action;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPScope;
 use mcp_fleet_crds::condition::ConditionReason;
 
+use super::action::Action;
 use super::enforcement::Enforcement;
 use super::error::ReconcileError;
 use super::identity::{ObjectId, Owner};
@@ -20,7 +20,7 @@ use super::outcome::{Outcome, Rejection, Until};
 use super::status::Progress;
 use super::{Controller, affected_by_policy};
 use crate::context::Context;
-use crate::kubernetes::cache::{Cache, Change, in_namespace};
+use crate::kubernetes::cache::{Cache, Change, Readable, in_namespace};
 use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
 
@@ -32,7 +32,7 @@ impl Controller for Scopes {
     type Kind = MCPScope;
     const NAME: &'static str = "scope";
 
-    fn store(cache: &Cache) -> Store<MCPScope> {
+    fn store(cache: &Cache) -> Readable<MCPScope> {
         cache.scopes.clone()
     }
 

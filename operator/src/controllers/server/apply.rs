@@ -38,7 +38,7 @@ pub(crate) async fn apply(
         labels: server.labels(),
         request: objects.certificate.clone(),
     };
-    ensure_tls(&ctx.client, &ctx.ca, &tls, Timestamp::now()).await?;
+    ensure_tls(&ctx.client, &ctx.cache.secrets, &ctx.ca, &tls, Timestamp::now()).await?;
     if let Some(claim) = server.workspace.as_ref().and_then(|volume| volume.claim.reattached.as_ref()) {
         workspace::reattach(ctx, &server.runtime_namespace, &server.id, claim).await?;
         let note = format!("the workspace is the retained volume claim {}", claim.name.as_deref().unwrap_or_default());

@@ -2,7 +2,6 @@
 //! workspace.
 
 use kube::ResourceExt;
-use kube::runtime::reflector::ObjectRef;
 use mcp_fleet_crds::{MCPServer, MCPTenant};
 
 use super::fit::missing_resource;
@@ -40,7 +39,7 @@ pub(crate) async fn dereference(object: &MCPServer, ctx: &Context) -> Result<Inp
     };
     let missing_resource = owner.as_ref().and_then(|owner| {
         let namespace = &owner.tenant.spec.namespace.name;
-        let servers = || ctx.cache.servers.state_filter(|server| server.metadata.namespace.as_ref() == Some(namespace));
+        let servers = || ctx.cache.servers.in_namespace(namespace);
         missing_resource(&owner.tenant, servers, &id.uid)
     });
     Ok(Inputs { id, owner, prepared, workspace, missing_resource })
@@ -48,7 +47,7 @@ pub(crate) async fn dereference(object: &MCPServer, ctx: &Context) -> Result<Inp
 
 fn is_prepared(cache: &Cache, tenant: &MCPTenant) -> bool {
     let runtime = tenant.runtime_namespace();
-    let namespace_is_ours = cache.namespaces.get(&ObjectRef::new(&runtime)).is_some_and(|namespace| {
+    let namespace_is_ours = cache.namespaces.get("", &runtime).is_some_and(|namespace| {
         namespace.metadata.deletion_timestamp.is_none()
             && namespace.labels().get(labels::TENANT_UID) == tenant.metadata.uid.as_ref()
     });

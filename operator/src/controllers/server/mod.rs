@@ -14,18 +14,18 @@ pub(super) mod workspace;
 
 use std::sync::Arc;
 
-use kube::runtime::controller::Action;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPServer;
 
+use super::action::Action;
 use super::error::ReconcileError;
 use super::finalizer::with_finalizer;
 use super::manifests::settings::Settings;
 use super::outcome::{Outcome, Rejection};
 use super::{Controller, affected_by_policy};
 use crate::context::Context;
-use crate::kubernetes::cache::{Cache, Change, in_namespace, references, tenant_of_runtime};
+use crate::kubernetes::cache::{Cache, Change, Readable, in_namespace, references};
 use crate::kubernetes::labels;
 use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
@@ -67,7 +67,7 @@ impl Controller for Servers {
     type Kind = MCPServer;
     const NAME: &'static str = "server";
 
-    fn store(cache: &Cache) -> Store<MCPServer> {
+    fn store(cache: &Cache) -> Readable<MCPServer> {
         cache.servers.clone()
     }
 
@@ -80,7 +80,7 @@ impl Controller for Servers {
             Change::Server(namespace, name) => vec![ObjectRef::new(name).within(namespace)],
             Change::Tenant(name) => cache.of_tenant_named(&cache.servers, name),
             Change::Namespace(name) => {
-                let runtime = tenant_of_runtime(name, &cache.all_tenants());
+                let runtime = cache.tenant_of_runtime(name);
                 let namespace = runtime.map_or_else(|| name.clone(), |tenant| tenant.spec.namespace.name.clone());
                 in_namespace(&cache.servers, &namespace)
             }

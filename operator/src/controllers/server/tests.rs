@@ -62,13 +62,8 @@ async fn a_server_is_applied_in_order_and_its_status_is_written_last() {
     let test = with_tenant();
     let mut server = server();
     server.metadata.finalizers = Some(vec![FINALIZER.into()]);
-    let expected = [
-        "POST secrets",
-        "PATCH networkpolicies/mcp-files",
-        "PATCH services/mcp-files",
-        "PATCH statefulsets/mcp-files",
-        "PUT mcpservers/files/status",
-    ];
+    let expected =
+        ["POST secrets", "POST networkpolicies", "POST services", "POST statefulsets", "PUT mcpservers/files/status"];
     assert_eq!(test.reconcile::<Servers>(&server).await, expected);
     assert_eq!(
         (test.condition(SERVER, "Ready").1, test.condition(SERVER, "Accepted").1),
@@ -253,8 +248,11 @@ async fn a_server_whose_image_is_no_longer_allowed_is_maintained() {
     // The policy in front of it is gone, and its certificate too.
     test.api.remove("/apis/networking.k8s.io/v1/namespaces/acme-mcp/networkpolicies/mcp-files");
     test.api.remove("/api/v1/namespaces/acme-mcp/secrets/mcp-files-tls");
+    let (kind, namespace, name) = ("NetworkPolicy".into(), "acme-mcp".into(), "mcp-files".into());
+    test.ctx.cache.owned.remove(&crate::kubernetes::cache::Key { kind, namespace, name });
+    test.ctx.cache.secrets.doubt("acme-mcp", "mcp-files-tls");
     let writes = test.reconcile::<Servers>(&server).await;
-    assert_eq!(writes[..2], ["POST secrets", "PATCH networkpolicies/mcp-files"]);
+    assert_eq!(writes[..2], ["POST secrets", "POST networkpolicies"]);
     let after = test.api.get(SET).unwrap();
     assert_eq!((tool(&after), &after["spec"]["replicas"]), (tool(&before), &json!(1)));
     assert_eq!(test.condition(SERVER, "Ready"), ("False".into(), "ImageNotAllowed".into()));
@@ -333,4 +331,18 @@ fn message_of(test: &TestContext, condition: &str) -> String {
     let object = test.api.get(SERVER).unwrap();
     let conditions = object["status"]["conditions"].as_array().unwrap();
     conditions.iter().find(|it| it["type"] == condition).unwrap()["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn objects_that_nobody_changed_are_not_read_again() {
+    let test = with_tenant();
+    let mut server = server();
+    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    server.spec.workspace = None;
+    test.api.insert(SERVER, serde_json::to_value(&server).unwrap());
+    test.reconcile::<Servers>(&server).await;
+    test.api.take_reads();
+    server.status = serde_json::from_value(test.api.get(SERVER).unwrap()["status"].clone()).unwrap();
+    assert_eq!(test.reconcile::<Servers>(&server).await, Vec::<String>::new());
+    assert_eq!(test.api.take_reads(), Vec::<String>::new());
 }

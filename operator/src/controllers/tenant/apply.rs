@@ -73,7 +73,7 @@ pub(crate) async fn apply(
         labels: labels::of_tenant("gateway", &tenant.id.name, &tenant.id.uid),
         request: objects.certificate.clone(),
     };
-    ensure_tls(&ctx.client, &ctx.ca, &tls, Timestamp::now()).await?;
+    ensure_tls(&ctx.client, &ctx.cache.secrets, &ctx.ca, &tls, Timestamp::now()).await?;
     applier.apply_all(&objects.gateway).await?;
     let gateway = applier.apply(&objects.deployment).await?;
     prune_orphans(ctx, &tenant).await?;

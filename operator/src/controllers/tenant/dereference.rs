@@ -7,7 +7,6 @@ use mcp_fleet_crds::MCPTenant;
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::identity::ObjectId;
-use crate::kubernetes::cache::older_claim;
 use crate::kubernetes::labels::Labels;
 
 /// What was read for one reconcile of a tenant.
@@ -44,7 +43,7 @@ pub(crate) enum Found {
 
 /// Reads the inputs of a tenant's reconcile. Namespaces are read from the API server: the cache holds only labelled ones.
 pub(crate) async fn dereference(object: &MCPTenant, ctx: &Context) -> Result<Inputs, ReconcileError> {
-    let older = older_claim(object, &ctx.cache.all_tenants());
+    let older = ctx.cache.older_claim(object);
     Ok(Inputs {
         id: ObjectId::of(&object.metadata)?,
         older_claim: older.map(|tenant| tenant.name_any()),

@@ -14,18 +14,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::runtime::controller::Action;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPTenant;
 
+use super::action::Action;
 use super::error::ReconcileError;
 use super::finalizer::with_finalizer;
 use super::manifests::settings::Settings;
 use super::outcome::Outcome;
 use super::{Controller, requeue_after, resync};
 use crate::context::Context;
-use crate::kubernetes::cache::{Cache, Change, references};
+use crate::kubernetes::cache::{Cache, Change, Readable, references};
 use crate::kubernetes::labels;
 use crate::shared_state::StateChange;
 use crate::shared_state::verdict::Kind;
@@ -48,21 +48,19 @@ impl Controller for Tenants {
     type Kind = MCPTenant;
     const NAME: &'static str = "tenant";
 
-    fn store(cache: &Cache) -> Store<MCPTenant> {
+    fn store(cache: &Cache) -> Readable<MCPTenant> {
         cache.tenants.clone()
     }
 
     fn affected_by_change(cache: &Cache, change: &Change) -> Vec<ObjectRef<MCPTenant>> {
-        let tenants = |affected: &dyn Fn(&MCPTenant) -> bool| {
-            let found = cache.tenants.state_filter(|tenant| affected(tenant));
-            found.iter().map(|tenant| ObjectRef::from_obj(&**tenant)).collect()
-        };
         match change {
-            // When another tenant goes, a conflict may be over.
-            Change::Tenant(name) => tenants(&|tenant| tenant.name_any() == *name || is_in_conflict(tenant)),
-            Change::Namespace(name) => {
-                tenants(&|tenant| tenant.spec.namespace.name == *name || tenant.runtime_namespace() == *name)
+            Change::Tenant(name) => {
+                let changed = cache.tenant_named(name);
+                // When another tenant goes, a conflict may be over.
+                let rivals = changed.map_or_else(|| cache.tenants.state(), |changed| cache.rivals(&changed));
+                references(rivals.into_iter().filter(|tenant| tenant.name_any() == *name || is_in_conflict(tenant)))
             }
+            Change::Namespace(name) => references(cache.claiming(name)),
             Change::Owned(found) => {
                 let of_other_controller = match found.get(labels::SERVER_UID) {
                     Some(server) => cache.server_by_uid(server).is_some(),

@@ -75,14 +75,14 @@ async fn a_tenant_is_applied_in_order_and_its_status_is_written_last() {
         "PATCH rolebindings/mcp-fleet-operator",
         "POST secrets",
         "PATCH resourcequotas/mcp-fleet",
-        "PATCH limitranges/mcp-fleet",
-        "PATCH networkpolicies/default-deny",
-        "PATCH networkpolicies/gateway",
+        "POST limitranges",
+        "POST networkpolicies",
+        "POST networkpolicies",
         "POST secrets",
-        "PATCH serviceaccounts/gateway",
-        "PATCH services/gateway",
-        "PATCH poddisruptionbudgets/gateway",
-        "PATCH deployments/gateway",
+        "POST serviceaccounts",
+        "POST services",
+        "POST poddisruptionbudgets",
+        "POST deployments",
         "POST namespaces",
         "PATCH rolebindings/mcp-fleet-operator",
         "PATCH resourcequotas/mcp-fleet",
@@ -125,7 +125,9 @@ async fn ready() -> (TestContext, MCPTenant) {
 async fn an_object_that_someone_deleted_is_restored_and_reported() {
     let (test, tenant) = ready().await;
     test.api.remove(DENY);
-    assert!(test.reconcile::<Tenants>(&tenant).await.contains(&"PATCH networkpolicies/default-deny".into()));
+    let (kind, namespace, name) = ("NetworkPolicy".into(), "acme-mcp".into(), "default-deny".into());
+    test.ctx.cache.owned.remove(&crate::kubernetes::cache::Key { kind, namespace, name });
+    assert!(test.reconcile::<Tenants>(&tenant).await.contains(&"POST networkpolicies".into()));
     assert!(test.api.take_events().contains(&"PutBack".into()));
 }
 
@@ -153,7 +155,7 @@ async fn what_an_upgrade_of_the_operator_renders_is_applied_but_not_reported_as_
     test.api.remove(DENY);
     let writes = test.reconcile::<Tenants>(&tenant).await;
     assert!(writes.contains(&"PATCH limitranges/mcp-fleet".into()), "{writes:?}");
-    assert!(writes.contains(&"PATCH networkpolicies/default-deny".into()), "{writes:?}");
+    assert!(writes.contains(&"POST networkpolicies".into()), "{writes:?}");
     assert_eq!(test.api.take_events(), Vec::<String>::new());
 }
 
@@ -174,6 +176,32 @@ async fn a_binding_to_another_role_is_created_again() {
     assert_eq!(writes[..3], expected);
     assert_eq!(test.api.get(binding).unwrap()["roleRef"]["name"], "mcp-fleet-operator-tenant");
     assert!(test.api.take_events().contains(&"PutBack".into()));
+}
+
+#[tokio::test]
+async fn an_object_that_someone_changed_is_read_and_restored() {
+    let (test, tenant) = ready().await;
+    let mut policy = test.api.get(DENY).unwrap();
+    policy["spec"]["policyTypes"] = json!(["Ingress"]);
+    test.api.insert(DENY, policy);
+    assert_eq!(
+        test.reconcile::<Tenants>(&tenant).await,
+        Vec::<String>::new(),
+        "the watch has not delivered the change"
+    );
+    test.add_owned("NetworkPolicy", "acme-mcp", "default-deny", labels::of_tenant("network", "acme", "u-1"));
+    assert_eq!(test.reconcile::<Tenants>(&tenant).await, ["PATCH networkpolicies/default-deny"]);
+}
+
+#[tokio::test]
+async fn an_object_of_somebody_else_is_not_taken_over() {
+    let test = TestContext::new();
+    test.api.insert(TENANT, serde_json::to_value(finalized()).unwrap());
+    let foreign = json!({"kind": "NetworkPolicy", "metadata": {"name": "default-deny", "namespace": "acme-mcp"}});
+    test.api.insert(DENY, foreign.clone());
+    assert!(Tenants::reconcile(Arc::new(finalized()), test.ctx.clone()).await.is_err());
+    assert_eq!(test.api.get(DENY), Some(foreign));
+    assert_eq!(test.condition(TENANT, "Ready"), ("False".into(), "Failed".into()));
 }
 
 #[tokio::test]

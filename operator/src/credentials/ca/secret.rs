@@ -2,6 +2,7 @@
 //! `resourceVersion` that was read.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -13,6 +14,7 @@ use super::CA_NAME;
 use super::authority::{Authority, CaError, LeafRequest};
 use super::leaf::{RenewalReason, leaf_renewal_reason};
 use crate::kubernetes::FIELD_MANAGER;
+use crate::kubernetes::cache::{Knowledge, Secrets};
 
 /// Why a Secret with a certificate could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -86,37 +88,79 @@ pub(crate) struct TlsSecret<'a> {
     pub request: LeafRequest,
 }
 
-/// Creates the Secret, or renews its leaf certificate if needed. Returns what was written; none if nothing was.
+/// How long a certificate that nobody changed is not read again. It is short compared with the time between the renewal of
+/// a certificate and its end.
+const TRUSTED_SECONDS: i64 = 6 * 3600;
+
+impl TlsSecret<'_> {
+    /// Returns a digest of everything that decides whether the Secret has to be written, except its content.
+    fn digest(&self, authority: &Authority, now: Timestamp) -> u128 {
+        let LeafRequest { dns, uri, server, client } = &self.request;
+        let mut hasher = DefaultHasher::new();
+        (dns, uri, server, client, &self.labels).hash(&mut hasher);
+        (authority.certificate_pem(), now.as_second() / TRUSTED_SECONDS).hash(&mut hasher);
+        hasher.finish().into()
+    }
+}
+
+/// Creates the Secret, or renews its leaf certificate if needed. Sends no request if the Secret is known to be as wanted.
 pub(crate) async fn ensure_tls(
+    client: &Client,
+    secrets: &Secrets,
+    authority: &Authority,
+    want: &TlsSecret<'_>,
+    now: Timestamp,
+) -> Result<(), SecretError> {
+    let digest = want.digest(authority, now);
+    let created = match secrets.knowledge(want.namespace, want.name, digest) {
+        Knowledge::AsWanted(_) => return Ok(()),
+        Knowledge::Missing => create(client, authority, want, now).await?,
+        Knowledge::Unknown => None,
+    };
+    let metadata = match created {
+        Some(created) => created,
+        None => read_or_write(client, authority, want, now).await?,
+    };
+    secrets.verify(&metadata, digest, None);
+    Ok(())
+}
+
+/// Creates the Secret. Returns its metadata; none if a Secret of that name exists.
+async fn create(
     client: &Client,
     authority: &Authority,
     want: &TlsSecret<'_>,
     now: Timestamp,
-) -> Result<Option<Written>, SecretError> {
+) -> Result<Option<ObjectMeta>, SecretError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), want.namespace);
+    match api.create(&post(), &render(want, authority, now, None)?).await {
+        Ok(created) => Ok(Some(created.metadata)),
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
+        Err(source) => Err(SecretError::Api { name: want.name.into(), source }),
+    }
+}
+
+/// Reads the Secret, and creates or renews it if needed. Returns its metadata.
+async fn read_or_write(
+    client: &Client,
+    authority: &Authority,
+    want: &TlsSecret<'_>,
+    now: Timestamp,
+) -> Result<ObjectMeta, SecretError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), want.namespace);
     let failed = |source| SecretError::Api { name: want.name.into(), source };
     let found = api.get_opt(want.name).await.map_err(failed)?;
     let Some(found) = found else {
         let secret = render(want, authority, now, None)?;
-        api.create(&post(), &secret).await.map_err(failed)?;
-        return Ok(Some(Written::Created));
+        return Ok(api.create(&post(), &secret).await.map_err(failed)?.metadata);
     };
     if !crate::kubernetes::labels::same_owner(found.metadata.labels.as_ref(), &want.labels) {
         return Err(SecretError::NotOurs { name: want.name.into() });
     }
-    let Some(reason) = renewal_reason(&found, authority, want, now) else { return Ok(None) };
+    let Some(reason) = renewal_reason(&found, authority, want, now) else { return Ok(found.metadata) };
+    tracing::debug!(name = want.name, ?reason, "renewing a certificate");
     let secret = render(want, authority, now, found.metadata.resource_version)?;
-    api.replace(want.name, &post(), &secret).await.map_err(failed)?;
-    Ok(Some(Written::Renewed(reason)))
-}
-
-/// How a Secret was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Written {
-    /// The Secret did not exist and was created.
-    Created,
-    /// The leaf certificate was renewed.
-    Renewed(RenewalReason),
+    Ok(api.replace(want.name, &post(), &secret).await.map_err(failed)?.metadata)
 }
 
 /// Returns why the certificate in a Secret must be renewed; none if it need not be.

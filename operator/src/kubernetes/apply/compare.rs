@@ -26,7 +26,8 @@ pub(crate) fn decide(want: &Rendered, live: Option<&Value>) -> Action {
     if is_foreign(live) {
         Action::Replace
     } else if live["metadata"]["annotations"][APPLIED] != Value::String(want.digest()) || !contains(live, &want.value) {
-        Action::Apply
+        // Applying would keep the fields that are no longer declared, because they belong to the creation.
+        if was_created(live) { Action::Replace } else { Action::Apply }
     } else {
         Action::Nothing
     }
@@ -60,6 +61,15 @@ pub(crate) fn is_foreign(live: &Value) -> bool {
         }
         has_leaf(&fields)
     })
+}
+
+/// Whether the operator created the object, instead of applying it.
+fn was_created(live: &Value) -> bool {
+    let entries = live["metadata"]["managedFields"].as_array();
+    let is_creation = |entry: &Value| {
+        entry["manager"] == FIELD_MANAGER && entry["operation"] == "Update" && entry["subresource"] != "status"
+    };
+    entries.into_iter().flatten().any(is_creation)
 }
 
 /// Whether a field set names any field. Its leaves are empty objects, and `.` is the parent itself.
@@ -160,6 +170,16 @@ mod tests {
         let live = live(&less);
         less.value["spec"]["template"]["spec"]["containers"][0].as_object_mut().unwrap().remove("resources");
         assert_eq!(decide(&less, Some(&live)), Action::Apply);
+    }
+
+    #[test]
+    fn an_object_that_was_created_is_replaced_as_a_whole() {
+        let mut less = want();
+        let mut live = live(&less);
+        live["metadata"]["managedFields"][0]["operation"] = json!("Update");
+        assert_eq!(decide(&less, Some(&live)), Action::Nothing);
+        less.value["spec"]["template"]["spec"]["containers"][0].as_object_mut().unwrap().remove("resources");
+        assert_eq!(decide(&less, Some(&live)), Action::Replace);
     }
 
     #[test]

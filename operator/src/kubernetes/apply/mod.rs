@@ -2,7 +2,11 @@
 //!
 //! Server-side apply alone keeps what others added, such as another container or port. So the live object is compared as a
 //! whole: if another manager owns any part of its specification, the object is replaced instead of merged. An object that
-//! is already as wanted costs one read and no write. The decision is in [`compare`].
+//! is already as wanted costs one read and no write, or no request at all if nobody changed it since it was written or read
+//! last ([`apply_indexed`]). The decision is in [`compare`].
+//!
+//! A new object is created, and not applied: only that fails if someone else made an object of that name meanwhile. Its
+//! fields then have no manager that could apply it, so it is later replaced as a whole.
 
 mod compare;
 mod rendered;
@@ -11,10 +15,12 @@ pub(crate) use compare::{Action, can_become, decide, is_foreign};
 pub(crate) use rendered::Rendered;
 
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::kubernetes::FIELD_MANAGER;
+use crate::kubernetes::cache::{Knowledge, Owned, Version, Workload};
 
 /// Annotation with the digest of the object that was applied last.
 pub(crate) const APPLIED: &str = "mcp-fleet.dev/applied";
@@ -52,6 +58,49 @@ pub(crate) struct Applied {
     /// Whether the same declaration was the last one that an operator applied. Then a difference is someone else's doing,
     /// and not that of a new version of the operator, which declares the object in another way.
     pub was_applied_last: bool,
+}
+
+/// Applies one object. Sends no request if the index of owned objects knows that the object is as wanted, and does not read
+/// an object that does not exist. The live object then has no more than the state of a workload.
+pub(crate) async fn apply_indexed(
+    client: &Client,
+    owned: &Owned<Workload>,
+    wanted: &Rendered,
+) -> Result<Applied, ApplyError> {
+    let (key, digest) = (wanted.key(), wanted.digest_number());
+    // Everything about these is needed, or they are not in the index.
+    if matches!(key.kind.as_str(), "ResourceQuota" | "Namespace") {
+        return apply(client, wanted).await;
+    }
+    let created = match owned.knowledge(&key, digest) {
+        Knowledge::AsWanted(workload) => {
+            let live = workload.as_ref().map(Workload::live).unwrap_or_default();
+            return Ok(Applied { live, action: Action::Nothing, was_applied_last: true });
+        }
+        Knowledge::Missing => create(client, wanted).await?,
+        Knowledge::Unknown => None,
+    };
+    let applied = match created {
+        Some(created) => created,
+        None => apply(client, wanted).await?,
+    };
+    let metadata: ObjectMeta = serde_json::from_value(applied.live["metadata"].clone())?;
+    let workload = Workload::of(&key.kind, &applied.live);
+    owned.verify(key, Version::of(&metadata, APPLIED), digest, workload);
+    Ok(applied)
+}
+
+/// Creates an object; none if an object of that name exists. The index may lag, and it does not hold objects of others.
+async fn create(client: &Client, wanted: &Rendered) -> Result<Option<Applied>, ApplyError> {
+    let object: DynamicObject = serde_json::from_value(wanted.digested())?;
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
+    match api(client, wanted).create(&params, &object).await {
+        Ok(created) => {
+            Ok(Some(Applied { live: serde_json::to_value(created)?, action: Action::Create, was_applied_last: false }))
+        }
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(None),
+        Err(source) => Err(failed("create", wanted)(source)),
+    }
 }
 
 /// Applies one object, if the live one differs.
@@ -114,7 +163,7 @@ async fn write(api: &Api<DynamicObject>, wanted: &Rendered, live: Option<Value>)
     let written = match (action, live) {
         (Action::Nothing, Some(live)) => return Ok(Applied { live, action, was_applied_last }),
         (Action::Replace, Some(live)) => {
-            tracing::info!(object = %wanted, "restoring an object that someone else changed");
+            tracing::info!(object = %wanted, "replacing an object whose specification differs");
             let object: DynamicObject = serde_json::from_value(wanted.replacing(&live))?;
             let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
             api.replace(&wanted.name, &params, &object).await.map_err(failed("replace", wanted))?

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::APPLIED;
+use crate::kubernetes::cache::Key;
 use crate::kubernetes::labels::{self, Labels};
 
 /// An object as it is declared, before it is applied.
@@ -34,11 +35,24 @@ impl Rendered {
         }
     }
 
+    /// Returns the digest of the object.
+    pub(super) fn digest_number(&self) -> u128 {
+        let digest = Sha256::digest(self.value.to_string().as_bytes());
+        digest.iter().take(16).fold(0_u128, |number, byte| number << 8 | u128::from(*byte))
+    }
+
     /// Returns the digest of the object: 32 hex digits.
     pub(crate) fn digest(&self) -> String {
-        let digest = Sha256::digest(self.value.to_string().as_bytes());
-        let first_half = digest.iter().take(16).fold(0_u128, |number, byte| number << 8 | u128::from(*byte));
-        format!("{first_half:032x}")
+        format!("{:032x}", self.digest_number())
+    }
+
+    /// Returns the key of the object in the index of owned objects.
+    pub(crate) fn key(&self) -> Key {
+        Key {
+            kind: self.resource.kind.clone(),
+            namespace: self.namespace.clone().unwrap_or_default(),
+            name: self.name.clone(),
+        }
     }
 
     /// Returns the object with its digest as an annotation.

@@ -18,12 +18,6 @@ pub(crate) fn older_claim(tenant: &MCPTenant, all: &[Arc<MCPTenant>]) -> Option<
         .cloned()
 }
 
-/// Returns the tenant whose gateway runs in a namespace: of the tenants that claim it, the one without an older claim.
-pub(crate) fn tenant_of_runtime(namespace: &str, all: &[Arc<MCPTenant>]) -> Option<Arc<MCPTenant>> {
-    let mut claims = all.iter().filter(|tenant| tenant.runtime_namespace() == namespace);
-    claims.find(|tenant| older_claim(tenant, all).is_none()).cloned()
-}
-
 #[cfg(test)]
 mod tests {
     use kube::ResourceExt as _;
@@ -53,19 +47,6 @@ mod tests {
         let old = tenant("acme", "acme", "u-1", "2026-11-01T00:00:00Z");
         let new = tenant("beta", "acme-mcp", "u-2", "2026-11-02T00:00:00Z");
         assert!(older_claim(&new, &[old, new.clone()]).is_some());
-    }
-
-    #[test]
-    fn a_newer_claim_on_a_runtime_namespace_does_not_hide_the_older() {
-        let old = tenant("acme", "acme", "u-1", "2026-11-01T00:00:00Z");
-        let new = tenant("beta", "beta", "u-2", "2026-11-02T00:00:00Z");
-        let mut new = Arc::unwrap_or_clone(new);
-        new.spec.runtime_namespace = Some("acme-mcp".into());
-        let new = Arc::new(new);
-        for all in [[old.clone(), new.clone()], [new, old]] {
-            assert_eq!(tenant_of_runtime("acme-mcp", &all).unwrap().name_any(), "acme");
-            assert!(tenant_of_runtime("beta-mcp", &all).is_none());
-        }
     }
 
     #[test]

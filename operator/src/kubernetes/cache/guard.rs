@@ -33,6 +33,11 @@ pub(crate) trait GuardedKind:
         None
     }
 
+    /// Returns the namespaces that the object claims.
+    fn claimed_namespaces(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Replaces defaults that are laxer than what a field that cannot be read may have said.
     fn tighten(&mut self, _dropped_fields: &[String]) {}
 }
@@ -46,6 +51,10 @@ impl GuardedKind for MCPServer {
 impl GuardedKind for MCPTenant {
     // The default is the name of another namespace.
     const ESSENTIAL_FIELDS: &'static [&'static str] = &["runtimeNamespace"];
+
+    fn claimed_namespaces(&self) -> Vec<String> {
+        vec![self.spec.namespace.name.clone(), self.runtime_namespace()]
+    }
 
     fn tighten(&mut self, dropped_fields: &[String]) {
         if dropped_fields.iter().any(|field| field == "credentials") {

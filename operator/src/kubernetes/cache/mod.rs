@@ -15,34 +15,34 @@ mod objects;
 mod owned;
 mod secrets;
 mod store;
+mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod watch_tests;
 mod watches;
+mod workload;
 
-pub(crate) use claims::{older_claim, tenant_of_runtime};
 pub(crate) use guard::{GuardedKind, Unreadable};
 pub(crate) use kinds::resource_of;
-pub(crate) use objects::{Entry, Objects};
-pub(crate) use owned::{Key, Meta, Owned};
-pub(crate) use secrets::watch_secrets;
+pub(crate) use objects::{Entry, Objects, Readable};
+pub(crate) use owned::{Key, Knowledge, Meta, Owned, Version};
+pub(crate) use secrets::{Secrets, Token, watch_secrets};
+pub(crate) use table::{Row, Table, version};
 pub(crate) use watches::start;
+pub(crate) use workload::Workload;
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
-#[cfg(test)]
-use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{ObjectRef, Store};
-#[cfg(test)]
-use kube::runtime::watcher::Event;
-use kube::{Resource, ResourceExt};
+use kube::runtime::reflector::ObjectRef;
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use tokio::sync::broadcast;
 
 use crate::kubernetes::labels::{self, Labels};
+use claims::older_claim;
 #[cfg(test)]
 use objects::ObjectWriter;
 
@@ -63,12 +63,12 @@ pub(crate) enum Change {
     /// A budget: namespace and name.
     Budget(String, String),
     /// The Service of a server: its labels.
-    Service(Labels),
+    Service(Arc<Labels>),
     /// A namespace that is labelled with a tenant: its name.
     Namespace(String),
     /// An object that the operator made: its labels. If the labels changed, one change is sent for the old and one for the
     /// new.
-    Owned(Labels),
+    Owned(Arc<Labels>),
 }
 
 /// The stores of the cache, and an index of what the operator made.
@@ -76,17 +76,19 @@ pub(crate) enum Change {
 pub(crate) struct Cache {
     /// All objects of the next five kinds, whose stores only have those that can be read.
     pub objects: AllObjects,
-    pub tenants: Store<MCPTenant>,
-    pub servers: Store<MCPServer>,
-    pub scopes: Store<MCPScope>,
-    pub principals: Store<MCPPrincipal>,
-    pub budgets: Store<MCPBudget>,
+    pub tenants: Readable<MCPTenant>,
+    pub servers: Readable<MCPServer>,
+    pub scopes: Readable<MCPScope>,
+    pub principals: Readable<MCPPrincipal>,
+    pub budgets: Readable<MCPBudget>,
     /// The Services of servers.
-    pub services: Store<Service>,
+    pub services: Table<Arc<Service>>,
     /// Namespaces that carry the label `mcp-fleet.dev/tenant`.
-    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    pub namespaces: Table<Arc<PartialObjectMeta<Namespace>>>,
     /// Metadata of every other object that the operator made, except Secrets.
-    pub owned: Arc<Owned>,
+    pub owned: Arc<Owned<Workload>>,
+    /// What is known of our Secrets.
+    pub secrets: Arc<Secrets>,
     changes: broadcast::Sender<Change>,
 }
 
@@ -109,9 +111,9 @@ impl std::fmt::Debug for Cache {
 impl Cache {
     fn new(
         objects: AllObjects,
-        services: Store<Service>,
-        namespaces: Store<PartialObjectMeta<Namespace>>,
-        owned: Arc<Owned>,
+        services: Table<Arc<Service>>,
+        namespaces: Table<Arc<PartialObjectMeta<Namespace>>>,
+        owned: Arc<Owned<Workload>>,
         changes: broadcast::Sender<Change>,
     ) -> Self {
         Self {
@@ -124,19 +126,20 @@ impl Cache {
             services,
             namespaces,
             owned,
+            secrets: Arc::default(),
             changes,
         }
     }
 
     /// Waits until every store and the index were filled once. Returns false if a watch ended, which happens only at shutdown.
     pub(crate) async fn wait_until_filled(&self) -> bool {
-        self.tenants.wait_until_ready().await.is_ok()
-            && self.servers.wait_until_ready().await.is_ok()
-            && self.scopes.wait_until_ready().await.is_ok()
-            && self.principals.wait_until_ready().await.is_ok()
-            && self.budgets.wait_until_ready().await.is_ok()
-            && self.services.wait_until_ready().await.is_ok()
-            && self.namespaces.wait_until_ready().await.is_ok()
+        self.objects.tenants.wait_until_filled().await
+            && self.objects.servers.wait_until_filled().await
+            && self.objects.scopes.wait_until_filled().await
+            && self.objects.principals.wait_until_filled().await
+            && self.objects.budgets.wait_until_filled().await
+            && self.services.wait_until_filled().await
+            && self.namespaces.wait_until_filled().await
             && self.owned.wait_until_filled().await
     }
 
@@ -152,14 +155,38 @@ impl Cache {
 
     /// Returns the tenant that owns a namespace: the namespace is labelled with it, and no older tenant claims it.
     pub(crate) fn tenant_of_namespace(&self, namespace: &str) -> Option<Arc<MCPTenant>> {
-        let found = self.namespaces.get(&ObjectRef::new(namespace))?;
-        let name = found.labels().get(labels::TENANT)?;
-        let all = self.all_tenants();
-        let tenant = all.iter().find(|tenant| tenant.metadata.name.as_ref() == Some(name))?;
+        let found = self.namespaces.get("", namespace)?;
+        let tenant = self.tenant_named(found.labels().get(labels::TENANT)?)?;
         if tenant.spec.namespace.name != namespace || found.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        older_claim(tenant, &all).is_none().then(|| Arc::clone(tenant))
+        self.older_claim(&tenant).is_none().then_some(tenant)
+    }
+
+    /// Returns an older tenant that claims one of the namespaces of this one.
+    pub(crate) fn older_claim(&self, tenant: &MCPTenant) -> Option<Arc<MCPTenant>> {
+        older_claim(tenant, &self.rivals(tenant))
+    }
+
+    /// Returns the tenants that claim a namespace of this one, itself included.
+    pub(crate) fn rivals(&self, tenant: &MCPTenant) -> Vec<Arc<MCPTenant>> {
+        tenant.claimed_namespaces().iter().flat_map(|namespace| self.claiming(namespace)).collect()
+    }
+
+    /// Returns the tenants that claim a namespace.
+    pub(crate) fn claiming(&self, namespace: &str) -> Vec<Arc<MCPTenant>> {
+        self.objects.tenants.claiming(namespace).iter().filter_map(Entry::object).collect()
+    }
+
+    /// Returns the tenant whose gateway runs in a namespace: of the tenants that claim it, the one without an older claim.
+    pub(crate) fn tenant_of_runtime(&self, namespace: &str) -> Option<Arc<MCPTenant>> {
+        let mut claims = self.claiming(namespace).into_iter().filter(|it| it.runtime_namespace() == namespace);
+        claims.find(|tenant| self.older_claim(tenant).is_none())
+    }
+
+    /// Returns the tenant with a name, or its readable part.
+    pub(crate) fn tenant_named(&self, name: &str) -> Option<Arc<MCPTenant>> {
+        self.objects.tenants.get("", name)?.object()
     }
 
     /// Returns all tenants whose claims are known. Of one that cannot be read, that is its readable part: it keeps its
@@ -171,7 +198,7 @@ impl Cache {
     /// Whether a namespace was made for a gateway and its servers. Only the operator writes in such a namespace, so the labels
     /// of an object can be trusted there, and nowhere else.
     pub(crate) fn is_runtime(&self, namespace: &str) -> bool {
-        let found = self.namespaces.get(&ObjectRef::new(namespace));
+        let found = self.namespaces.get("", namespace);
         found.is_some_and(|namespace| namespace.labels().contains_key(labels::TENANT_UID))
     }
 
@@ -193,7 +220,7 @@ impl Cache {
 
     /// Returns the server with a UID, if it can be read.
     pub(crate) fn server_by_uid(&self, uid: &str) -> Option<Arc<MCPServer>> {
-        with_uid(&self.servers, uid)
+        self.servers.with_uid(uid)
     }
 
     /// Whether there is a server with a UID, readable or not.
@@ -206,14 +233,13 @@ impl Cache {
         self.objects.principals.with_uid(uid).is_some()
     }
 
-    /// Returns the objects of a store in the namespace of the tenant with a name.
-    pub(crate) fn of_tenant_named<K: Stored>(&self, store: &Store<K>, name: &str) -> Vec<ObjectRef<K>> {
-        let all = self.all_tenants();
-        of_tenant(store, all.into_iter().find(|tenant| tenant.metadata.name.as_deref() == Some(name)))
+    /// Returns the objects in the namespace of the tenant with a name.
+    pub(crate) fn of_tenant_named<K: GuardedKind>(&self, store: &Readable<K>, name: &str) -> Vec<ObjectRef<K>> {
+        of_tenant(store, self.tenant_named(name))
     }
 
-    /// Returns the objects of a store in the namespace of the tenant with a UID.
-    pub(crate) fn of_tenant_with_uid<K: Stored>(&self, store: &Store<K>, uid: &str) -> Vec<ObjectRef<K>> {
+    /// Returns the objects in the namespace of the tenant with a UID.
+    pub(crate) fn of_tenant_with_uid<K: GuardedKind>(&self, store: &Readable<K>, uid: &str) -> Vec<ObjectRef<K>> {
         of_tenant(store, self.tenant_by_uid(uid))
     }
 }
@@ -226,28 +252,23 @@ pub(crate) struct CacheWriters {
     pub scopes: ObjectWriter<MCPScope>,
     pub principals: ObjectWriter<MCPPrincipal>,
     pub budgets: ObjectWriter<MCPBudget>,
-    pub services: Writer<Service>,
-    pub namespaces: Writer<PartialObjectMeta<Namespace>>,
+    pub services: Table<Arc<Service>>,
+    pub namespaces: Table<Arc<PartialObjectMeta<Namespace>>>,
 }
 
 #[cfg(test)]
 impl Cache {
     /// Returns an empty cache without watches, and the writers of its stores.
     pub(crate) fn writable() -> (Self, CacheWriters) {
-        /// Returns a store that is filled, with nothing.
-        fn store<K: Stored>() -> (Store<K>, Writer<K>) {
-            let (store, mut writer) = kube::runtime::reflector::store();
-            writer.apply_watcher_event(&Event::Init);
-            writer.apply_watcher_event(&Event::InitDone);
-            (store, writer)
-        }
         let (tenants, tenant_writer) = Objects::filled();
         let (servers, server_writer) = Objects::filled();
         let (scopes, scope_writer) = Objects::filled();
         let (principals, principal_writer) = Objects::filled();
         let (budgets, budget_writer) = Objects::filled();
-        let (services, service_writer) = store();
-        let (namespaces, namespace_writer) = store();
+        let services = Table::default();
+        let service_writer = services.clone();
+        let namespaces = Table::default();
+        let namespace_writer = namespaces.clone();
         let objects = AllObjects { tenants, servers, scopes, principals, budgets };
         let (owned, changes) = (Arc::default(), broadcast::channel(4096).0);
         let cache = Self::new(objects, services, namespaces, owned, changes);
@@ -264,27 +285,45 @@ impl Cache {
     }
 }
 
-/// A kind that a store holds.
-pub(crate) trait Stored: Resource<DynamicType = ()> + Clone + 'static {}
-
-impl<K: Resource<DynamicType = ()> + Clone + 'static> Stored for K {}
-
-/// Returns the object of a store with a UID.
-pub(crate) fn with_uid<K: Stored>(store: &Store<K>, uid: &str) -> Option<Arc<K>> {
-    store.find(|object| object.meta().uid.as_deref() == Some(uid))
+/// Returns the objects in a namespace, as controllers queue them.
+pub(crate) fn in_namespace<K: GuardedKind>(store: &Readable<K>, namespace: &str) -> Vec<ObjectRef<K>> {
+    references(store.in_namespace(namespace))
 }
 
-/// Returns the objects of a store in a namespace.
-pub(crate) fn in_namespace<K: Stored>(store: &Store<K>, namespace: &str) -> Vec<ObjectRef<K>> {
-    let found = store.state_filter(|object| object.meta().namespace.as_deref() == Some(namespace));
-    found.iter().map(|object| ObjectRef::from_obj(&**object)).collect()
+/// Returns references to objects, as controllers queue them.
+pub(crate) fn references<K: GuardedKind>(objects: impl IntoIterator<Item = Arc<K>>) -> Vec<ObjectRef<K>> {
+    objects.into_iter().map(|object| ObjectRef::from_obj(&*object)).collect()
 }
 
-/// Returns a reference to the object, if there is one, as controllers queue it.
-pub(crate) fn references<K: Stored>(object: Option<Arc<K>>) -> Vec<ObjectRef<K>> {
-    object.map(|object| ObjectRef::from_obj(&*object)).into_iter().collect()
-}
-
-fn of_tenant<K: Stored>(store: &Store<K>, tenant: Option<Arc<MCPTenant>>) -> Vec<ObjectRef<K>> {
+fn of_tenant<K: GuardedKind>(store: &Readable<K>, tenant: Option<Arc<MCPTenant>>) -> Vec<ObjectRef<K>> {
     tenant.map(|tenant| in_namespace(store, &tenant.spec.namespace.name)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns a tenant that claims a namespace and a runtime namespace.
+    fn tenant(name: &str, created: &str, namespaces: [&str; 2]) -> MCPTenant {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPTenant",
+            "metadata": {"name": name, "uid": format!("uid-of-{name}"), "creationTimestamp": created},
+            "spec": {"namespace": {"name": namespaces[0]}, "runtimeNamespace": namespaces[1]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_oldest_of_the_tenants_that_claim_a_namespace_has_it() {
+        let (cache, mut writers) = Cache::writable();
+        let new = tenant("beta", "2026-11-02T00:00:00Z", ["beta", "acme-mcp"]);
+        writers.tenants.put(new.clone());
+        assert_eq!(cache.tenant_of_runtime("acme-mcp").unwrap().name_any(), "beta");
+        let old = tenant("acme", "2026-11-01T00:00:00Z", ["acme", "acme-mcp"]);
+        writers.tenants.put(old.clone());
+        assert_eq!(cache.older_claim(&new).unwrap().name_any(), "acme");
+        assert!(cache.older_claim(&old).is_none());
+        assert_eq!(cache.tenant_of_runtime("acme-mcp").unwrap().name_any(), "acme");
+        assert!(cache.tenant_of_runtime("beta-mcp").is_none() && cache.tenant_of_runtime("beta").is_none());
+    }
 }

@@ -1,29 +1,32 @@
-//! All objects of one kind: those that can be read, in the store that controllers use, and the others beside it.
+//! All objects of one kind: those that can be read, which controllers use, and the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{PartialObjectMeta, PartialObjectMetaExt as _};
-use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
 use kube::{Resource as _, ResourceExt};
 use parking_lot::RwLock;
 
 use super::guard::{Guarded, GuardedKind, Unreadable};
+use super::table::{Row, Table, key, version};
 
-/// The objects of one kind that cannot be read.
-type UnreadableObjects<K> = HashMap<ObjectRef<K>, Arc<Unreadable<K>>>;
+/// Objects that cannot be read, by namespace and name.
+type UnreadableObjects<K> = HashMap<(String, String), Arc<Unreadable<K>>>;
 
 /// All objects of one kind.
 #[derive(Clone, Debug)]
 pub(crate) struct Objects<K: GuardedKind> {
-    readable: Store<K>,
-    /// Locked for writing while an object moves between the two, so that a reader who holds the lock finds every object
-    /// exactly once.
+    table: Table<Entry<K>>,
+    /// Those that cannot be read once more, so that nobody has to look for them among all others.
     unreadable: Arc<RwLock<UnreadableObjects<K>>>,
 }
+
+/// The objects of one kind that can be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Readable<K: GuardedKind>(Table<Entry<K>>);
 
 /// One object.
 #[derive(Clone, Debug)]
@@ -33,13 +36,6 @@ pub(crate) enum Entry<K> {
 }
 
 impl<K: GuardedKind> Entry<K> {
-    pub(crate) fn metadata(&self) -> &ObjectMeta {
-        match self {
-            Self::Readable(object) => object.meta(),
-            Self::Unreadable(unreadable) => &unreadable.metadata,
-        }
-    }
-
     /// Returns the object, or its readable part.
     pub(crate) fn object(&self) -> Option<Arc<K>> {
         match self {
@@ -47,14 +43,34 @@ impl<K: GuardedKind> Entry<K> {
             Self::Unreadable(unreadable) => unreadable.partial.clone(),
         }
     }
+
+    /// Returns the object, if it can be read.
+    fn readable(self) -> Option<Arc<K>> {
+        match self {
+            Self::Readable(object) => Some(object),
+            Self::Unreadable(_) => None,
+        }
+    }
+}
+
+impl<K: GuardedKind> Row for Entry<K> {
+    fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Readable(object) => object.meta(),
+            Self::Unreadable(unreadable) => &unreadable.metadata,
+        }
+    }
+
+    fn claims(&self) -> Vec<String> {
+        self.object().map(|object| object.claimed_namespaces()).unwrap_or_default()
+    }
 }
 
 impl<K: GuardedKind> Objects<K> {
     /// Returns an empty set, and its writer.
     pub(super) fn new() -> (Self, ObjectWriter<K>) {
-        let (store, writer) = reflector::store();
-        let objects = Self { readable: store, unreadable: Arc::default() };
-        (objects.clone(), ObjectWriter { readable: writer, objects, listed: HashMap::new() })
+        let objects = Self { table: Table::default(), unreadable: Arc::default() };
+        (objects.clone(), ObjectWriter { objects, listed: HashSet::new(), newest_listed: 0 })
     }
 
     /// Returns a set that is filled, with nothing, and its writer.
@@ -66,40 +82,86 @@ impl<K: GuardedKind> Objects<K> {
         (objects, writer)
     }
 
-    /// Returns the store of the objects that can be read.
-    pub(super) fn readable(&self) -> Store<K> {
-        self.readable.clone()
+    /// Returns the objects that can be read.
+    pub(super) fn readable(&self) -> Readable<K> {
+        Readable(self.table.clone())
     }
 
     /// Returns all objects at one time.
     pub(crate) fn all(&self) -> Vec<Entry<K>> {
-        let unreadable = self.unreadable.read();
-        let readable = self.readable.state().into_iter().map(Entry::Readable);
-        readable.chain(unreadable.values().cloned().map(Entry::Unreadable)).collect()
+        self.table.all()
+    }
+
+    /// Returns the objects in a namespace.
+    pub(crate) fn in_namespace(&self, namespace: &str) -> Vec<Entry<K>> {
+        self.table.in_namespace(namespace)
+    }
+
+    /// Returns the object with this name.
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Entry<K>> {
+        self.table.get(namespace, name)
     }
 
     /// Returns the object with this UID.
     pub(crate) fn with_uid(&self, uid: &str) -> Option<Entry<K>> {
-        let unreadable = self.unreadable.read();
-        let readable = self.readable.find(|object| object.meta().uid.as_deref() == Some(uid)).map(Entry::Readable);
-        readable.or_else(|| {
-            let found = unreadable.values().find(|object| object.metadata.uid.as_deref() == Some(uid));
-            found.cloned().map(Entry::Unreadable)
-        })
+        self.table.with_uid(uid)
+    }
+
+    /// Returns the objects that claim a namespace.
+    pub(super) fn claiming(&self, namespace: &str) -> Vec<Entry<K>> {
+        self.table.claiming(namespace)
+    }
+
+    /// Returns the table of all objects.
+    pub(crate) fn table(&self) -> &Table<Entry<K>> {
+        &self.table
     }
 
     /// Returns the objects that cannot be read.
     pub(crate) fn unreadable(&self) -> Vec<Arc<Unreadable<K>>> {
         self.unreadable.read().values().cloned().collect()
     }
+
+    /// Waits until a full list was read.
+    pub(super) async fn wait_until_filled(&self) -> bool {
+        self.table.wait_until_filled().await
+    }
+}
+
+impl<K: GuardedKind> Readable<K> {
+    /// Returns all objects at one time.
+    pub(crate) fn state(&self) -> Vec<Arc<K>> {
+        self.0.all().into_iter().filter_map(Entry::readable).collect()
+    }
+
+    /// Returns the object that is referred to.
+    pub(crate) fn get(&self, reference: &ObjectRef<K>) -> Option<Arc<K>> {
+        self.0.get(reference.namespace.as_deref().unwrap_or_default(), &reference.name)?.readable()
+    }
+
+    /// Returns the objects in a namespace.
+    pub(crate) fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        self.0.in_namespace(namespace).into_iter().filter_map(Entry::readable).collect()
+    }
+
+    /// Returns the object with this UID.
+    pub(crate) fn with_uid(&self, uid: &str) -> Option<Arc<K>> {
+        self.0.with_uid(uid)?.readable()
+    }
+
+    /// Returns the number of all objects, readable or not.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
 }
 
 /// Applies the events of a watch to the objects of one kind.
 pub(crate) struct ObjectWriter<K: GuardedKind> {
-    readable: Writer<K>,
     objects: Objects<K>,
-    /// Unreadable objects of a full list that has not ended yet.
-    listed: UnreadableObjects<K>,
+    /// The objects of a full list that has not ended yet.
+    listed: HashSet<(String, String)>,
+    /// The newest version in that list.
+    newest_listed: u64,
 }
 
 impl<K: GuardedKind> ObjectWriter<K> {
@@ -113,60 +175,64 @@ impl<K: GuardedKind> ObjectWriter<K> {
     pub(super) fn apply(&mut self, event: Event<Guarded<K>>) -> Event<PartialObjectMeta<K>> {
         match event {
             Event::Init => {
-                self.listed.clear();
-                self.readable.apply_watcher_event(&Event::Init);
+                (self.listed, self.newest_listed) = (HashSet::new(), 0);
                 Event::Init
             }
             Event::InitApply(object) => {
                 let metadata = metadata(&object);
-                match object {
-                    Guarded::Readable(object) => self.readable.apply_watcher_event(&Event::InitApply(*object)),
-                    Guarded::Unreadable(object) => {
-                        self.report(&object);
-                        self.listed.insert(key(&*object), Arc::from(object));
-                    }
-                }
+                self.listed.insert(key(&metadata.metadata));
+                self.newest_listed = self.newest_listed.max(version(&metadata.metadata));
+                self.store(object);
                 Event::InitApply(metadata)
             }
             Event::InitDone => {
-                let mut unreadable = self.objects.unreadable.write();
-                self.readable.apply_watcher_event(&Event::InitDone);
-                *unreadable = std::mem::take(&mut self.listed);
+                let listed = std::mem::take(&mut self.listed);
+                self.objects.table.retain(&listed);
+                self.objects.unreadable.write().retain(|key, _| listed.contains(key));
+                // Not before: a part of a list says nothing about the rest.
+                self.objects.table.advance(self.newest_listed);
                 Event::InitDone
             }
             Event::Apply(object) => {
                 let metadata = metadata(&object);
-                match object {
-                    Guarded::Readable(object) => {
-                        let mut unreadable = self.objects.unreadable.write();
-                        unreadable.remove(&key(&*object));
-                        self.readable.apply_watcher_event(&Event::Apply(*object));
-                    }
-                    Guarded::Unreadable(object) => {
-                        self.report(&object);
-                        let mut unreadable = self.objects.unreadable.write();
-                        remove_readable(&mut self.readable, &self.objects.readable, &key(&*object));
-                        unreadable.insert(key(&*object), Arc::from(object));
-                    }
-                }
+                self.store(object);
+                self.objects.table.advance(version(&metadata.metadata));
                 Event::Apply(metadata)
             }
             Event::Delete(object) => {
-                let mut unreadable = self.objects.unreadable.write();
-                unreadable.remove(&key(&object));
-                remove_readable(&mut self.readable, &self.objects.readable, &key(&object));
-                Event::Delete(metadata(&object))
+                let metadata = metadata(&object);
+                self.objects.table.remove(&metadata.metadata);
+                self.objects.unreadable.write().remove(&key(&metadata.metadata));
+                self.objects.table.advance(version(&metadata.metadata));
+                Event::Delete(metadata)
             }
         }
     }
 
+    fn store(&self, object: Guarded<K>) {
+        let key = key(object.meta());
+        let entry = match object {
+            Guarded::Readable(object) => {
+                self.objects.unreadable.write().remove(&key);
+                Entry::Readable(Arc::from(object))
+            }
+            Guarded::Unreadable(object) => {
+                self.report(&key, &object);
+                let object: Arc<Unreadable<K>> = Arc::from(object);
+                self.objects.unreadable.write().insert(key, Arc::clone(&object));
+                Entry::Unreadable(object)
+            }
+        };
+        self.objects.table.put(entry);
+    }
+
     /// Logs that an object cannot be read, once per version of its spec.
-    fn report(&self, object: &Unreadable<K>) {
-        let known = self.objects.unreadable.read().get(&key(object)).cloned();
+    fn report(&self, key: &(String, String), object: &Unreadable<K>) {
+        let known = self.objects.unreadable.read().get(key).cloned();
         if known.is_some_and(|known| known.problem == object.problem && known.uid() == object.uid()) {
             return;
         }
-        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let (namespace, name) = key;
         let kind = K::kind(&());
         tracing::warn!(%kind, namespace, name, problem = object.problem, "an object cannot be read");
     }
@@ -174,16 +240,4 @@ impl<K: GuardedKind> ObjectWriter<K> {
 
 fn metadata<K: GuardedKind>(object: &Guarded<K>) -> PartialObjectMeta<K> {
     object.meta().clone().into_response_partial()
-}
-
-fn key<K: GuardedKind>(object: &impl ResourceExt) -> ObjectRef<K> {
-    let mut key = ObjectRef::new(&object.name_any());
-    key.namespace = object.namespace();
-    key
-}
-
-fn remove_readable<K: GuardedKind>(writer: &mut Writer<K>, store: &Store<K>, key: &ObjectRef<K>) {
-    if let Some(object) = store.get(key) {
-        writer.apply_watcher_event(&Event::Delete(Arc::unwrap_or_clone(object)));
-    }
 }

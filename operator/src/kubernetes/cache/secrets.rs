@@ -1,76 +1,187 @@
-//! Watches the metadata of our Secrets, so that a deleted one is restored at once. There is one watch for each namespace of
-//! a tenant and one for the operator's own, so that the operator needs no permission to watch Secrets across the cluster.
+//! Watches the metadata of our Secrets, so that a deleted one is restored at once, and one that nobody changed is not read
+//! again. There is one watch for each namespace of a tenant and one for the operator's own, so that the operator needs no
+//! permission to watch Secrets across the cluster.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
-use kube::core::PartialObjectMeta;
+use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
+use parking_lot::RwLock;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 
+use super::owned::{Key, Knowledge, Meta, Owned, Version, owner_labels};
 use super::{Cache, Change};
 use crate::kubernetes::labels;
 use crate::tasks::ended;
+
+/// The token in a Secret with a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub serial: i64,
+    /// `iat`, Unix seconds.
+    pub iat: i64,
+    /// `exp`, Unix seconds.
+    pub expires_at: i64,
+}
+
+/// What is known of our Secrets, while this replica leads.
+#[derive(Debug, Default)]
+pub(crate) struct Secrets {
+    owned: Owned<Token>,
+    /// Namespaces of which all Secrets are known.
+    filled: RwLock<HashSet<String>>,
+}
+
+impl Secrets {
+    /// Returns what is known of a Secret that is wanted with a digest.
+    pub(crate) fn knowledge(&self, namespace: &str, name: &str, digest: u128) -> Knowledge<Token> {
+        match self.owned.knowledge(&key(namespace, name), digest) {
+            Knowledge::Missing if !self.filled.read().contains(namespace) => Knowledge::Unknown,
+            knowledge => knowledge,
+        }
+    }
+
+    /// Records that a Secret is as wanted with a digest, and which token it has. `metadata` is that of the Secret as it was
+    /// read or written.
+    pub(crate) fn verify(&self, metadata: &ObjectMeta, digest: u128, token: Option<Token>) {
+        let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+        let key = key(namespace.unwrap_or_default(), name.unwrap_or_default());
+        self.owned.verify_with(key, Version::of(metadata, ""), digest, token);
+    }
+
+    /// Records that a Secret has to be read: there is one of that name, and it is not ours.
+    pub(crate) fn doubt(&self, namespace: &str, name: &str) {
+        self.owned.doubt(key(namespace, name));
+    }
+
+    /// Applies an event of the watch of a namespace. `listed` has the Secrets of a full list that has not ended yet.
+    /// Returns the labels of the Secret that changed.
+    fn apply(
+        &self,
+        namespace: &str,
+        listed: &mut HashSet<Key>,
+        event: Event<PartialObjectMeta<Secret>>,
+    ) -> Vec<Arc<labels::Labels>> {
+        match event {
+            Event::Init => {
+                listed.clear();
+                vec![]
+            }
+            Event::InitApply(secret) => {
+                listed.insert(key(namespace, &secret.name_any()));
+                self.put(namespace, &secret)
+            }
+            Event::InitDone => {
+                let gone = self.owned.retain_if(|key| key.namespace != namespace || listed.contains(key));
+                self.filled.write().insert(namespace.to_owned());
+                gone
+            }
+            Event::Apply(secret) => self.put(namespace, &secret),
+            Event::Delete(secret) => {
+                self.owned.remove(&key(namespace, &secret.name_any()));
+                vec![secret.metadata.labels.as_ref().map(owner_labels).unwrap_or_default()]
+            }
+        }
+    }
+
+    fn put(&self, namespace: &str, secret: &PartialObjectMeta<Secret>) -> Vec<Arc<labels::Labels>> {
+        let labels = secret.metadata.labels.as_ref().map(owner_labels).unwrap_or_default();
+        let meta = Meta { uid: secret.uid().unwrap_or_default(), labels: Arc::clone(&labels) };
+        self.owned.put(key(namespace, &secret.name_any()), meta, Version::of(&secret.metadata, ""), None);
+        vec![labels]
+    }
+
+    /// Forgets the Secrets of a namespace that is not watched any more.
+    fn forget(&self, namespace: &str) {
+        self.filled.write().remove(namespace);
+        self.owned.retain_if(|key| key.namespace != namespace);
+    }
+}
+
+fn key(namespace: &str, name: &str) -> Key {
+    Key { kind: "Secret".into(), namespace: namespace.into(), name: name.into() }
+}
 
 /// Runs a watch for `own`, the operator's namespace, and for every namespace of a tenant to which the operator has access.
 /// Never returns; dropping it ends all watches.
 pub(crate) async fn watch_secrets(client: Client, own: String, cache: Cache) {
     let mut changes = cache.subscribe();
-    let mut tasks = tokio::task::JoinSet::new();
-    let mut running: HashMap<String, AbortHandle> = HashMap::new();
+    let mut watches = Watches { client, own, cache, tasks: JoinSet::new(), running: HashMap::new() };
+    // What is known from an earlier term is outdated.
+    watches.cache.secrets.owned.retain_if(|_| false);
+    watches.cache.secrets.filled.write().clear();
+    watches.update_all();
     loop {
-        let mut wanted = namespaces(&cache);
-        wanted.push(own.clone());
-        running.retain(|namespace, task| {
-            let keep = wanted.contains(namespace);
-            if !keep {
-                task.abort();
+        match changes.recv().await {
+            Ok(Change::Namespace(namespace)) => watches.update(&namespace),
+            Ok(Change::Owned(found)) => {
+                let access = found.get(labels::COMPONENT).is_some_and(|component| component == "access");
+                let tenant = found.get(labels::TENANT_UID).filter(|_| access);
+                if let Some(tenant) = tenant.and_then(|uid| watches.cache.tenant_by_uid(uid)) {
+                    watches.update(&tenant.spec.namespace.name);
+                    watches.update(&tenant.runtime_namespace());
+                }
             }
-            keep
-        });
-        for namespace in wanted {
-            running.entry(namespace).or_insert_with_key(|namespace| {
-                tasks.spawn(watch(Api::namespaced(client.clone(), namespace), cache.clone()))
-            });
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => watches.update_all(),
+            Err(RecvError::Closed) => return,
         }
-        loop {
-            match changes.recv().await {
-                Ok(Change::Tenant(_) | Change::Namespace(_) | Change::Owned(_)) | Err(RecvError::Lagged(_)) => break,
-                Ok(_) => {}
-                Err(RecvError::Closed) => return,
-            }
-        }
-        while let Some(joined) = tasks.try_join_next() {
+        while let Some(joined) = watches.tasks.try_join_next() {
             ended(joined);
         }
     }
 }
 
-fn namespaces(cache: &Cache) -> Vec<String> {
-    let mut found: Vec<String> = cache
-        .namespaces
-        .state()
-        .into_iter()
-        .map(|namespace| namespace.name_any())
-        .filter(|namespace| cache.has_access(namespace))
-        .collect();
-    found.sort_unstable();
-    found
+/// The running watches.
+struct Watches {
+    client: Client,
+    own: String,
+    cache: Cache,
+    tasks: JoinSet<()>,
+    running: HashMap<String, AbortHandle>,
 }
 
-async fn watch(api: Api<PartialObjectMeta<Secret>>, cache: Cache) {
+impl Watches {
+    fn update_all(&mut self) {
+        let found = self.cache.namespaces.all().into_iter().map(|namespace| namespace.name_any());
+        let all: HashSet<String> = found.chain(self.running.keys().cloned()).chain([self.own.clone()]).collect();
+        all.iter().for_each(|namespace| self.update(namespace));
+    }
+
+    /// Starts or ends the watch of a namespace.
+    fn update(&mut self, namespace: &str) {
+        let cache = &self.cache;
+        let is_tenants = || cache.namespaces.get("", namespace).is_some() && cache.has_access(namespace);
+        if *namespace == self.own || is_tenants() {
+            if !self.running.contains_key(namespace) {
+                let task = watch(self.client.clone(), namespace.to_owned(), cache.clone());
+                self.running.insert(namespace.to_owned(), self.tasks.spawn(task));
+            }
+        } else if let Some(task) = self.running.remove(namespace) {
+            task.abort();
+            cache.secrets.forget(namespace);
+        }
+    }
+}
+
+async fn watch(client: Client, namespace: String, cache: Cache) {
+    let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(client, &namespace);
     let config = watcher::Config::default().labels(labels::MANAGED_SELECTOR);
     let mut stream = watcher(api, config).default_backoff().boxed();
+    let mut listed = HashSet::new();
     while let Some(event) = stream.next().await {
         match event {
-            Ok(Event::Apply(object) | Event::InitApply(object) | Event::Delete(object)) => {
-                cache.announce(Change::Owned(object.metadata.labels.unwrap_or_default()));
+            Ok(event) => {
+                for labels in cache.secrets.apply(&namespace, &mut listed, event) {
+                    cache.announce(Change::Owned(labels));
+                }
             }
-            Ok(Event::Init | Event::InitDone) => {}
             Err(error) => {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
@@ -78,5 +189,41 @@ async fn watch(api: Api<PartialObjectMeta<Secret>>, cache: Cache) {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(version: &str) -> PartialObjectMeta<Secret> {
+        serde_json::from_value(serde_json::json!({"metadata": {"name": "tls", "namespace": "acme-mcp", "uid": "o-1",
+            "resourceVersion": version}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_secret_is_known_while_the_watch_shows_no_other_version() {
+        let (secrets, mut listed) = (Secrets::default(), HashSet::new());
+        let mut apply = |event| secrets.apply("acme-mcp", &mut listed, event);
+        let knowledge = || secrets.knowledge("acme-mcp", "tls", 7);
+        assert_eq!(knowledge(), Knowledge::Unknown, "before the first list");
+        apply(Event::Init);
+        apply(Event::InitDone);
+        assert_eq!(knowledge(), Knowledge::Missing);
+        secrets.verify(&secret("5").metadata, 7, None);
+        assert_eq!(knowledge(), Knowledge::AsWanted(None));
+        apply(Event::Apply(secret("5")));
+        assert_eq!(knowledge(), Knowledge::AsWanted(None));
+        apply(Event::Apply(secret("6")));
+        assert_eq!(knowledge(), Knowledge::Unknown);
+        secrets.verify(&secret("6").metadata, 7, None);
+        apply(Event::Delete(secret("7")));
+        assert_eq!(knowledge(), Knowledge::Missing);
+        secrets.doubt("acme-mcp", "tls");
+        assert_eq!(knowledge(), Knowledge::Unknown, "someone else's");
+        secrets.verify(&secret("8").metadata, 7, None);
+        secrets.forget("acme-mcp");
+        assert_eq!(knowledge(), Knowledge::Unknown);
     }
 }

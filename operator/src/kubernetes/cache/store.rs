@@ -1,13 +1,14 @@
 //! One store of the cache: the watch that fills it, and the changes that are announced once the store has them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt as _};
 use kube::core::ObjectMeta;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::{WatchStreamExt, reflector};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
@@ -15,6 +16,7 @@ use tokio::sync::broadcast;
 use super::Change;
 use super::guard::{Guarded, GuardedKind};
 use super::objects::Objects;
+use super::table::{Table, key, version};
 use crate::kubernetes::labels::{Labels, RESTORED_FROM};
 
 /// What a change says about an object.
@@ -25,21 +27,45 @@ pub(super) struct Changed {
     pub(super) labels: Labels,
 }
 
-/// Returns a store of all objects that match `config`, and the watch that fills it.
-pub(super) fn store<K, F>(
+/// Returns a table of all objects that match `config`, and the watch that fills it.
+pub(super) fn table<K, F>(
     client: &Client,
     changes: &broadcast::Sender<Change>,
     config: watcher::Config,
     change: F,
-) -> (reflector::Store<K>, BoxFuture<'static, ()>)
+) -> (Table<Arc<K>>, BoxFuture<'static, ()>)
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     F: Fn(Changed) -> Change + Send + Sync + 'static,
 {
-    let (store, writer) = reflector::store();
+    let (table, mut listed, mut newest_listed) = (Table::default(), HashSet::new(), 0);
     let watch = watcher(Api::<K>::all(client.clone()), config).default_backoff();
-    let stream = reflector(writer, watch.modify(|object| strip(object.meta_mut())));
-    (store, announce(stream, changes.clone(), change).boxed())
+    let rows = table.clone();
+    let stream = watch.modify(|object| strip(object.meta_mut())).map_ok(move |event| {
+        match &event {
+            Event::Init => (listed, newest_listed) = (HashSet::new(), 0),
+            Event::InitApply(object) => {
+                listed.insert(key(object.meta()));
+                newest_listed = newest_listed.max(version(object.meta()));
+                rows.put(Arc::new(object.clone()));
+            }
+            Event::InitDone => {
+                rows.retain(&std::mem::take(&mut listed));
+                // Not before: a part of a list says nothing about the rest.
+                rows.advance(newest_listed);
+            }
+            Event::Apply(object) => {
+                rows.put(Arc::new(object.clone()));
+                rows.advance(version(object.meta()));
+            }
+            Event::Delete(object) => {
+                rows.remove(object.meta());
+                rows.advance(version(object.meta()));
+            }
+        }
+        event
+    });
+    (table, announce(stream, changes.clone(), change).boxed())
 }
 
 /// Returns all objects of a kind that match `config`, whether they can be read or not, and the watch that keeps them

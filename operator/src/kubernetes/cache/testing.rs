@@ -36,6 +36,10 @@ struct State {
     writes: Vec<String>,
     /// Whether lists of metadata fail, with which freshness is proved.
     fails_proofs: bool,
+    /// Objects in lists of metadata.
+    listed_metadata: usize,
+    /// Whether short watches end without a bookmark.
+    sends_no_bookmarks: bool,
 }
 
 impl WatchedApi {
@@ -84,6 +88,16 @@ impl WatchedApi {
         self.0.lock().fails_proofs = fail;
     }
 
+    /// Ends short watches without a bookmark, or with one again.
+    pub(crate) fn send_no_bookmarks(&self, none: bool) {
+        self.0.lock().sends_no_bookmarks = none;
+    }
+
+    /// Returns the number of objects in lists of metadata since the last call.
+    pub(crate) fn take_listed_metadata(&self) -> usize {
+        std::mem::take(&mut self.0.lock().listed_metadata)
+    }
+
     /// Ends all watches, and forgets the events so far, so that clients have to list again.
     pub(crate) fn end_watches(&self) {
         let mut state = self.0.lock();
@@ -107,7 +121,15 @@ impl WatchedApi {
             return answer(StatusCode::INTERNAL_SERVER_ERROR, &failure);
         }
         if *method == Method::GET {
-            let list = state.list(parts.last().unwrap(), only_metadata);
+            let mut list = state.list(parts.last().unwrap(), only_metadata);
+            let items = list["items"].as_array_mut().unwrap();
+            // Other limits are for pages, which are not supported.
+            if query.split('&').any(|parameter| parameter == "limit=1") {
+                items.truncate(1);
+            }
+            if only_metadata {
+                state.listed_metadata += items.len();
+            }
             return answer(StatusCode::OK, &list);
         }
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -199,7 +221,17 @@ impl State {
         for (_, _, event) in self.events.iter().filter(|(version, kind, _)| *version > since && kind == plural) {
             sender.send(event.clone()).unwrap();
         }
-        self.watches.push((plural.to_owned(), sender));
+        // The API server sends a bookmark before it ends a short watch.
+        if query.split('&').any(|parameter| parameter == "timeoutSeconds=3") {
+            let metadata = json!({"resourceVersion": self.version.to_string()});
+            let bookmark =
+                json!({"type": "BOOKMARK", "object": {"apiVersion": "v1", "kind": "Any", "metadata": metadata}});
+            if !self.sends_no_bookmarks {
+                sender.send(bookmark).unwrap();
+            }
+        } else {
+            self.watches.push((plural.to_owned(), sender));
+        }
         let lines = UnboundedReceiverStream::new(events)
             .map(|event| Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{event}\n")))));
         Response::new(StreamBody::new(lines).boxed_unsync())

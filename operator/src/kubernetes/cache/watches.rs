@@ -13,9 +13,9 @@ use kube::Client;
 use kube::runtime::watcher;
 use tokio::sync::broadcast;
 
-use super::index::index;
+use super::index::{index, index_workloads};
 use super::owned::Owned;
-use super::store::{guarded_store, store};
+use super::store::{guarded_store, table};
 use super::{AllObjects, Cache, Change};
 use crate::kubernetes::labels;
 
@@ -37,15 +37,15 @@ pub(crate) fn start(client: &Client) -> (Cache, BoxFuture<'static, ()>) {
         guarded_store(client, &changes, all(), |it| Change::Principal(it.namespace, it.name));
     let (budgets, watch_budgets) = guarded_store(client, &changes, all(), |it| Change::Budget(it.namespace, it.name));
     let (services, watch_services) =
-        store(client, &changes, labelled(labels::SERVER_UID), |it| Change::Service(it.labels));
+        table(client, &changes, labelled(labels::SERVER_UID), |it| Change::Service(Arc::new(it.labels)));
     let (namespaces, watch_namespaces) =
-        store(client, &changes, labelled(labels::TENANT), |it| Change::Namespace(it.name));
+        table(client, &changes, labelled(labels::TENANT), |it| Change::Namespace(it.name));
 
     let owned = Arc::new(Owned::default());
     let managed = || labelled(labels::MANAGED_SELECTOR);
     let watch_owned = future::join_all([
-        index::<Deployment>(client, &owned, &changes, managed()),
-        index::<StatefulSet>(client, &owned, &changes, managed()),
+        index_workloads::<Deployment>(client, &owned, &changes, managed()),
+        index_workloads::<StatefulSet>(client, &owned, &changes, managed()),
         index::<Service>(client, &owned, &changes, managed()),
         index::<ServiceAccount>(client, &owned, &changes, managed()),
         index::<NetworkPolicy>(client, &owned, &changes, managed()),

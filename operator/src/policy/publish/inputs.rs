@@ -51,7 +51,7 @@ pub(super) fn gather(ctx: &Context, tenant: &Entry<MCPTenant>) -> Option<TenantI
             principals: unreadable_principals,
             budgets: unreadable_budgets,
         },
-        upstreams: upstreams(&cache.services.state(), &uid, &tenant.runtime_namespace()),
+        upstreams: upstreams(&cache.services.in_namespace(&tenant.runtime_namespace()), &uid),
         keys: vec![VerificationKey { kid: keys.kid.clone(), point: keys.point.clone() }],
         session_key: keys.session.to_vec(),
         audience: gateway_origin(&tenant.runtime_namespace()),
@@ -70,10 +70,7 @@ fn in_namespace<K: GuardedKind>(
 ) -> (Vec<Arc<K>>, Vec<Arc<Unreadable<K>>>) {
     let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
     if owns_namespace {
-        for entry in objects.all() {
-            if entry.metadata().namespace.as_deref() != Some(namespace) {
-                continue;
-            }
+        for entry in objects.in_namespace(namespace) {
             match entry {
                 Entry::Readable(object) => readable.push(object),
                 Entry::Unreadable(object) => unreadable.push(object),
@@ -83,12 +80,11 @@ fn in_namespace<K: GuardedKind>(
     (readable, unreadable)
 }
 
-/// Returns the addresses of the shims of a tenant's servers, by UID of the server.
-fn upstreams(services: &[Arc<Service>], tenant_uid: &str, namespace: &str) -> BTreeMap<String, SocketAddr> {
-    let is_upstream = |service: &&Arc<Service>| {
-        service.namespace().as_deref() == Some(namespace)
-            && service.labels().get(labels::TENANT_UID).is_some_and(|uid| uid == tenant_uid)
-    };
+/// Returns the addresses of the shims of a tenant's servers, by UID of the server, from the Services in its runtime
+/// namespace.
+fn upstreams(services: &[Arc<Service>], tenant_uid: &str) -> BTreeMap<String, SocketAddr> {
+    let is_upstream =
+        |service: &&Arc<Service>| service.labels().get(labels::TENANT_UID).is_some_and(|uid| uid == tenant_uid);
     let address = |service: &Arc<Service>| {
         let spec = service.spec.as_ref()?;
         let ip: IpAddr = spec.cluster_ip.as_deref()?.parse().ok()?;
@@ -134,9 +130,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn service(namespace: &str, tenant: &str, ip: &str) -> Arc<Service> {
+    fn service(tenant: &str, ip: &str) -> Arc<Service> {
         let value = serde_json::json!({
-            "metadata": {"name": "mcp-files", "namespace": namespace,
+            "metadata": {"name": "mcp-files", "namespace": "acme-mcp",
                 "labels": {"mcp-fleet.dev/tenant-uid": tenant, "mcp-fleet.dev/server-uid": "s-1"}},
             "spec": {"clusterIP": ip, "ports": [{"port": 8443}]},
         });
@@ -144,11 +140,10 @@ mod tests {
     }
 
     #[test]
-    fn only_services_of_the_tenant_in_its_runtime_namespace_are_upstreams() {
-        let found = |service: Arc<Service>| upstreams(&[service], "t-1", "acme-mcp").len();
-        assert_eq!(found(service("acme-mcp", "t-1", "10.96.0.7")), 1);
-        assert_eq!(found(service("acme", "t-1", "10.96.0.7")), 0);
-        assert_eq!(found(service("acme-mcp", "t-2", "10.96.0.7")), 0);
-        assert_eq!(found(service("acme-mcp", "t-1", "None")), 0);
+    fn only_services_of_the_tenant_that_have_an_address_are_upstreams() {
+        let found = |service: Arc<Service>| upstreams(&[service], "t-1").len();
+        assert_eq!(found(service("t-1", "10.96.0.7")), 1);
+        assert_eq!(found(service("t-2", "10.96.0.7")), 0);
+        assert_eq!(found(service("t-1", "None")), 0);
     }
 }

@@ -16,13 +16,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kube::ResourceExt;
+use mcp_fleet_crds::MCPTenant;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::context::Context;
 use crate::error;
-use crate::kubernetes::cache::{Cache, Change};
+use crate::kubernetes::cache::{Cache, Change, Entry};
 use crate::kubernetes::labels;
 use crate::retry::jittered;
 use crate::shared_state::Fitness;
@@ -104,7 +105,7 @@ async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Op
     let (mut changes, mut compilation_requests) = (ctx.cache.subscribe(), ctx.shared_state.compilation_requests());
     let mut workers: HashMap<String, Wake> = HashMap::new();
     let mut tasks = JoinSet::new();
-    let mut affected = Affected::All;
+    let (mut affected, mut urgent) = (Affected::All, false);
     let observed_loop = ctx.shared_state.progress.observe("the publisher of policies");
     let mut tick = tokio::time::interval(REPORT_INTERVAL);
     loop {
@@ -115,9 +116,9 @@ async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Op
         };
         for uid in uids {
             let worker = workers.entry(uid.clone()).or_insert_with(|| {
-                let worker = Wake { changed: Arc::default(), touched: Arc::default() };
-                let Wake { changed, touched } = worker.clone();
-                let signals = Signals { changed, touched, proven: proven.clone(), since };
+                let worker = Wake::default();
+                let Wake { changed, urgent, touched } = worker.clone();
+                let signals = Signals { changed, urgent, touched, proven: proven.clone(), since };
                 let ctx = Arc::clone(ctx);
                 let name = uid.clone();
                 tasks.spawn(async move {
@@ -128,8 +129,12 @@ async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Op
                 wake.notify_one();
                 worker
             });
+            if urgent {
+                worker.urgent.store(true, Ordering::Relaxed);
+            }
             worker.changed.notify_one();
         }
+        urgent = false;
         affected = tokio::select! {
             change = changes.recv() => match change {
                 Ok(Change::Owned(labels)) => {
@@ -142,12 +147,19 @@ async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Op
                     }
                     Affected::Some(Vec::new())
                 }
-                Ok(change) => Affected::Some(tenants_of(&ctx.cache, &change)),
+                Ok(change) => {
+                    urgent = is_urgent(&ctx.cache, &change);
+                    Affected::Some(tenants_of(&ctx.cache, &change))
+                }
                 Err(RecvError::Lagged(_)) => Affected::All,
                 Err(RecvError::Closed) => return,
             },
             request = compilation_requests.recv() => match request {
-                Ok(uid) => Affected::Some(vec![uid]),
+                Ok(uid) => {
+                    // It may be a revocation.
+                    urgent = true;
+                    Affected::Some(vec![uid])
+                }
                 Err(RecvError::Lagged(_)) => Affected::All,
                 Err(RecvError::Closed) => return,
             },
@@ -163,14 +175,30 @@ async fn dispatch(ctx: &Arc<Context>, since: Instant, proven: watch::Receiver<Op
 }
 
 /// Signals with which a worker is woken.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Wake {
     changed: Arc<Notify>,
+    urgent: Arc<AtomicBool>,
     touched: Arc<AtomicBool>,
 }
 
 fn is_snapshot(labels: &labels::Labels) -> bool {
     labels.get(labels::COMPONENT).is_some_and(|component| component == snapshot::COMPONENT)
+}
+
+/// Whether a change may stop calls that are allowed now. One that cannot be looked up may.
+fn is_urgent(cache: &Cache, change: &Change) -> bool {
+    match change {
+        Change::Principal(namespace, name) => match cache.objects.principals.get(namespace, name) {
+            Some(Entry::Readable(found)) => found.spec.suspend || found.spec.revoke_issued_before.is_some(),
+            Some(Entry::Unreadable(_)) | None => true,
+        },
+        Change::Tenant(name) => match cache.objects.tenants.get("", name) {
+            Some(Entry::Readable(found)) => found.spec.suspend || found.metadata.deletion_timestamp.is_some(),
+            Some(Entry::Unreadable(_)) | None => true,
+        },
+        _ => false,
+    }
 }
 
 /// The tenants that a change affects.
@@ -180,34 +208,23 @@ enum Affected {
 }
 
 fn tenants_of(cache: &Cache, change: &Change) -> Vec<String> {
-    let with_name = |name: &str| {
-        let changed = cache.all_tenants().into_iter().find(|tenant| tenant.name_any() == name);
+    let uids = |tenants: Vec<Arc<MCPTenant>>| tenants.iter().filter_map(|tenant| tenant.uid()).collect();
+    let with_name = |name: &str| match cache.tenant_named(name) {
         // A tenant that is created or deleted can also take or free namespaces that other tenants claim.
-        let Some(changed) = changed else { return tenants_where(cache, |_| true) };
-        let namespaces = [changed.spec.namespace.name.clone(), changed.runtime_namespace()];
-        tenants_where(cache, |tenant| {
-            tenant.name_any() == name
-                || namespaces.contains(&tenant.spec.namespace.name)
-                || namespaces.contains(&tenant.runtime_namespace())
-        })
+        Some(changed) => uids(cache.rivals(&changed)),
+        None => uids(cache.all_tenants()),
     };
-    let of_namespace = |namespace: &str| tenants_where(cache, |tenant| tenant.spec.namespace.name == namespace);
+    let of_namespace = |namespace: &str| uids(cache.claiming(namespace));
     match change {
         Change::Tenant(name) => with_name(name),
         Change::Server(namespace, _)
         | Change::Scope(namespace, _)
         | Change::Principal(namespace, _)
-        | Change::Budget(namespace, _) => of_namespace(namespace),
-        Change::Namespace(namespace) => tenants_where(cache, |tenant| {
-            tenant.spec.namespace.name == *namespace || tenant.runtime_namespace() == *namespace
-        }),
+        | Change::Budget(namespace, _)
+        | Change::Namespace(namespace) => of_namespace(namespace),
         Change::Service(labels) => labels.get(labels::TENANT_UID).cloned().into_iter().collect(),
         Change::Owned(_) => Vec::new(),
     }
-}
-
-fn tenants_where(cache: &Cache, condition: impl Fn(&mcp_fleet_crds::MCPTenant) -> bool) -> Vec<String> {
-    cache.all_tenants().iter().filter(|tenant| condition(tenant)).filter_map(|tenant| tenant.uid()).collect()
 }
 
 #[cfg(test)]

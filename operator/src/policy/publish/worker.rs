@@ -21,7 +21,6 @@ use super::later::{LaterPolicy, MESSAGE};
 use super::snapshot::{COMPONENT, Found, PublishError, SnapshotSecrets};
 use crate::context::Context;
 use crate::error;
-use crate::kubernetes::cache::older_claim;
 use crate::kubernetes::labels;
 use crate::policy::compile::{self, Compiled, Limit, Previous, TenantInputs};
 use crate::retry::Backoff;
@@ -30,6 +29,10 @@ use crate::shared_state::{PolicyEntries, Proof, Published};
 
 /// How long changes are collected before they are compiled.
 const DEBOUNCE: Duration = Duration::from_millis(20);
+/// While a tenant's objects keep changing, its worker rests this many times as long as the last publication took, and at
+/// most for [`LONGEST_REST`]. So a mass of objects is compiled a few times, and not once for each object.
+const REST: u32 = 4;
+const LONGEST_REST: Duration = Duration::from_secs(2);
 /// The first pause after a failure; jitter at most doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause after a failure; jitter at most doubles it.
@@ -40,6 +43,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(6);
 pub(super) struct Signals {
     /// An object of the tenant changed.
     pub(super) changed: Arc<Notify>,
+    /// An object changed in a way that stops calls, for example a principal is suspended. The worker does not rest before
+    /// it publishes that.
+    pub(super) urgent: Arc<AtomicBool>,
     /// A Secret of the tenant's snapshot changed, possibly by another writer.
     pub(super) touched: Arc<AtomicBool>,
     /// Time as of which the cache was last proved to be current.
@@ -75,6 +81,8 @@ pub(super) struct Worker {
     /// Whether another writer changed or removed the snapshot, so that it must be written even if the policy is
     /// unchanged.
     damaged: bool,
+    /// Whether the last reconcile compiled the policy.
+    compiled: bool,
     touched: Arc<AtomicBool>,
 }
 
@@ -93,14 +101,19 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
         trusts_statuses: true,
         needs_proof_since: Some(signals.since),
         damaged: false,
+        compiled: false,
         touched: Arc::clone(&signals.touched),
     };
     let (mut failures, mut backoff) = (0_u32, Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
     let mut retry: Option<Duration> = None;
+    let mut rest = Rest::default();
+    // A proof since this replica leads is enough, also for a tenant that was created later.
+    signals.proven.mark_changed();
     while worker.ctx.cache.has_tenant(&worker.uid) {
         let proof = tokio::select! {
             () = signals.changed.notified() => {
                 tokio::time::sleep(DEBOUNCE).await;
+                rest.until_over(&signals).await;
                 None
             }
             proven = signals.proven.changed() => {
@@ -112,7 +125,11 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
             () = sleep(retry) => None,
             () = sleep(worker.until_recheck()) => None,
         };
+        let started = tokio::time::Instant::now();
         let outcome = worker.reconcile(proof).await;
+        if std::mem::take(&mut worker.compiled) {
+            rest.begin(started.elapsed());
+        }
         worker.set_error(&outcome);
         match outcome {
             Ok(()) => {
@@ -131,6 +148,30 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
         }
     }
     worker.forget();
+}
+
+/// The rest of a worker after a publication.
+#[derive(Debug, Default)]
+struct Rest {
+    over: Option<tokio::time::Instant>,
+}
+
+impl Rest {
+    /// Begins after a publication that took this long.
+    fn begin(&mut self, took: Duration) {
+        self.over = Some(tokio::time::Instant::now() + took.saturating_mul(REST).min(LONGEST_REST));
+    }
+
+    /// Waits until the rest is over, or until something urgent changes.
+    async fn until_over(&self, signals: &Signals) {
+        let Some(over) = self.over else { return };
+        while !signals.urgent.swap(false, Ordering::Relaxed) {
+            tokio::select! {
+                () = tokio::time::sleep_until(over) => return,
+                () = signals.changed.notified() => {}
+            }
+        }
+    }
 }
 
 /// Sleeps for a time; without one, forever.
@@ -160,7 +201,7 @@ impl Worker {
         let Some(entry) = ctx.cache.objects.tenants.with_uid(&self.uid) else { return Ok(()) };
         // Without its claims nothing can be read or written for the tenant, and its policy is not proved any more.
         let Some(tenant) = entry.object() else { return Ok(()) };
-        if older_claim(&tenant, &ctx.cache.all_tenants()).is_some() {
+        if ctx.cache.older_claim(&tenant).is_some() {
             return Ok(());
         }
         if self.touched.swap(false, Ordering::Relaxed)
@@ -199,7 +240,11 @@ impl Worker {
         let generation = self.previous.as_ref().map_or(0, |previous| previous.policy.generation);
         if self.published_fingerprint != Some(fingerprint) || recheck_due || floor > generation || self.damaged {
             self.restore(&mut inputs).await?;
+            // One tenant at a time, in the order of their requests.
+            let turn = ctx.shared_state.compilation_turns.acquire().await;
+            self.compiled = true;
             let compiled = fitting(&inputs, self.previous.as_ref());
+            drop(turn);
             self.publish(&inputs, compiled, floor).await?;
             self.published_fingerprint = Some(fingerprint);
             self.damaged = false;
@@ -355,4 +400,52 @@ fn check_enforceable(encoded: &mcp_fleet_control::EncodedPolicy) -> Result<(), P
         mcp_fleet_control::decode(&encoded.bytes).map_err(|error| PublishError::Unenforceable(error.into()))?;
     mcp_fleet_policy::engine::Policy::new(decoded.policy).map_err(|error| PublishError::Unenforceable(error.into()))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signals() -> Signals {
+        let proven = watch::channel(None).1;
+        Signals {
+            changed: Arc::default(),
+            urgent: Arc::default(),
+            touched: Arc::default(),
+            proven,
+            since: Instant::now(),
+        }
+    }
+
+    /// Returns how long a worker rests whose last publication took `took` and ended `ago`.
+    async fn rested(signals: &Signals, took: Duration, ago: Duration) -> Duration {
+        let mut rest = Rest::default();
+        rest.begin(took);
+        tokio::time::advance(ago).await;
+        let started = tokio::time::Instant::now();
+        rest.until_over(signals).await;
+        started.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_rests_in_proportion_to_its_work() {
+        let (signals, ms) = (signals(), Duration::from_millis);
+        assert_eq!(rested(&signals, ms(10), ms(0)).await.as_millis() / 10, 4);
+        assert_eq!(rested(&signals, ms(10), ms(100)).await, ms(0), "a single change is published at once");
+        assert!(rested(&signals, ms(60_000), ms(0)).await <= LONGEST_REST + ms(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_stops_calls_ends_the_rest() {
+        let signals = signals();
+        let suspend = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            signals.changed.notify_one();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            signals.urgent.store(true, Ordering::Relaxed);
+            signals.changed.notify_one();
+        };
+        let (rested, ()) = tokio::join!(rested(&signals, Duration::from_secs(1), Duration::ZERO), suspend);
+        assert!((190..=210).contains(&rested.as_millis()), "{rested:?}");
+    }
 }
