@@ -82,6 +82,9 @@ pub(crate) trait Controller: Send + Sync + 'static {
 
 /// The objects of a kind that are to be reconciled.
 type Queue<K> = FairQueue<ObjectRef<K>>;
+/// The reconciles that are running.
+type Reconciles<K> = JoinSet<(ObjectRef<K>, Result<Action, ReconcileError>)>;
+
 /// The backoffs of the objects whose last reconcile failed.
 type Backoffs<K> = HashMap<ObjectRef<K>, Backoff>;
 
@@ -100,7 +103,9 @@ pub(crate) async fn run<C: Controller>(ctx: Arc<Context>) {
     let mut running = JoinSet::new();
     let mut affected = all();
     loop {
-        affected.into_iter().for_each(|object| queue.push(object));
+        for object in affected {
+            queue.push(object);
+        }
         affected = Vec::new();
         start_queued::<C>(&ctx, &mut queue, &mut backoffs, &mut running);
         tokio::select! {
@@ -138,7 +143,7 @@ fn start_queued<C: Controller>(
     ctx: &Arc<Context>,
     queue: &mut Queue<C::Kind>,
     backoffs: &mut Backoffs<C::Kind>,
-    running: &mut JoinSet<(ObjectRef<C::Kind>, Result<Action, ReconcileError>)>,
+    running: &mut Reconciles<C::Kind>,
 ) {
     while running.len() < CONCURRENCY {
         let Some(reference) = queue.take() else { return };

@@ -107,17 +107,16 @@ async fn renew(
     let plan =
         |current: Option<&Current>| plan(current, &identity, principal.lifetime, known_serial, revoked_until, now);
     let is_kept = |current: &Current| matches!(plan(Some(current)), Plan::Keep { .. });
-    let (secret, current) = match known.filter(is_kept) {
-        Some(known) => (None, Some(known)),
-        None => {
-            // What is known of the Secret is not enough to replace it.
-            let secret = match &inputs.known {
-                Some(_) => read(ctx, &principal.namespace, &principal.id.name).await?,
-                None => inputs.secret.clone(),
-            };
-            let current = secret.as_ref().and_then(|secret| validate::token(secret, &keys));
-            (secret, current)
-        }
+    let (secret, current) = if let Some(known) = known.filter(is_kept) {
+        (None, Some(known))
+    } else {
+        // What is known of the Secret is not enough to replace it.
+        let secret = match &inputs.known {
+            Some(_) => read(ctx, &principal.namespace, &principal.id.name).await?,
+            None => inputs.secret.clone(),
+        };
+        let current = secret.as_ref().and_then(|secret| validate::token(secret, &keys));
+        (secret, current)
     };
     let plan = plan(current.as_ref());
     let digest = inputs.owner.as_ref().map(|owner| digest(&principal.id, owner, ctx));

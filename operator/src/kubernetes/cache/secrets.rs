@@ -151,7 +151,9 @@ impl Watches {
     fn update_all(&mut self) {
         let found = self.cache.namespaces.all().into_iter().map(|namespace| namespace.name_any());
         let all: HashSet<String> = found.chain(self.running.keys().cloned()).chain([self.own.clone()]).collect();
-        all.iter().for_each(|namespace| self.update(namespace));
+        for namespace in &all {
+            self.update(namespace);
+        }
     }
 
     /// Starts or ends the watch of a namespace.

@@ -42,14 +42,14 @@ struct Shared<R> {
 
 #[derive(Debug)]
 struct Rows<R> {
-    by_namespace: HashMap<String, HashMap<String, R>>,
-    by_uid: HashMap<String, R>,
-    by_claim: HashMap<String, Vec<Key>>,
+    namespaces: HashMap<String, HashMap<String, R>>,
+    uids: HashMap<String, R>,
+    claims: HashMap<String, Vec<Key>>,
 }
 
 impl<R: Row> Default for Table<R> {
     fn default() -> Self {
-        let rows = Rows { by_namespace: HashMap::new(), by_uid: HashMap::new(), by_claim: HashMap::new() };
+        let rows = Rows { namespaces: HashMap::new(), uids: HashMap::new(), claims: HashMap::new() };
         Self(Arc::new(Shared {
             rows: RwLock::new(rows),
             filled: watch::Sender::new(false),
@@ -61,35 +61,35 @@ impl<R: Row> Default for Table<R> {
 impl<R: Row> Table<R> {
     /// Returns the object with a name.
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<R> {
-        self.0.rows.read().by_namespace.get(namespace)?.get(name).cloned()
+        self.0.rows.read().namespaces.get(namespace)?.get(name).cloned()
     }
 
     /// Returns the object with a UID.
     pub(crate) fn with_uid(&self, uid: &str) -> Option<R> {
-        self.0.rows.read().by_uid.get(uid).cloned()
+        self.0.rows.read().uids.get(uid).cloned()
     }
 
     /// Returns the objects in a namespace.
     pub(crate) fn in_namespace(&self, namespace: &str) -> Vec<R> {
         let rows = self.0.rows.read();
-        rows.by_namespace.get(namespace).into_iter().flat_map(HashMap::values).cloned().collect()
+        rows.namespaces.get(namespace).into_iter().flat_map(HashMap::values).cloned().collect()
     }
 
     /// Returns the objects that claim a namespace.
     pub(crate) fn claiming(&self, namespace: &str) -> Vec<R> {
         let rows = self.0.rows.read();
-        let found = rows.by_claim.get(namespace).into_iter().flatten();
-        found.filter_map(|(namespace, name)| rows.by_namespace.get(namespace)?.get(name).cloned()).collect()
+        let found = rows.claims.get(namespace).into_iter().flatten();
+        found.filter_map(|(namespace, name)| rows.namespaces.get(namespace)?.get(name).cloned()).collect()
     }
 
     /// Returns all objects at one time.
     pub(crate) fn all(&self) -> Vec<R> {
-        self.0.rows.read().by_namespace.values().flat_map(HashMap::values).cloned().collect()
+        self.0.rows.read().namespaces.values().flat_map(HashMap::values).cloned().collect()
     }
 
     /// Returns the number of objects.
     pub(crate) fn len(&self) -> usize {
-        self.0.rows.read().by_namespace.values().map(HashMap::len).sum()
+        self.0.rows.read().namespaces.values().map(HashMap::len).sum()
     }
 
     /// Returns the version up to which the watch has delivered every change: that of the newest event. 0 if there was none.
@@ -113,12 +113,12 @@ impl<R: Row> Table<R> {
         let key = key(row.metadata());
         rows.remove(&key);
         if let Some(uid) = row.metadata().uid.clone() {
-            rows.by_uid.insert(uid, row.clone());
+            rows.uids.insert(uid, row.clone());
         }
         for claim in row.claims() {
-            rows.by_claim.entry(claim).or_default().push(key.clone());
+            rows.claims.entry(claim).or_default().push(key.clone());
         }
-        rows.by_namespace.entry(key.0).or_default().insert(key.1, row);
+        rows.namespaces.entry(key.0).or_default().insert(key.1, row);
     }
 
     /// Removes the object with the namespace and the name of `metadata`.
@@ -130,7 +130,7 @@ impl<R: Row> Table<R> {
     pub(super) fn retain(&self, listed: &HashSet<Key>) {
         let mut rows = self.0.rows.write();
         let names = rows
-            .by_namespace
+            .namespaces
             .iter()
             .flat_map(|(namespace, rows)| rows.keys().map(move |name| (namespace.clone(), name.clone())));
         let gone: Vec<Key> = names.filter(|key| !listed.contains(key)).collect();
@@ -144,19 +144,19 @@ impl<R: Row> Table<R> {
 
 impl<R: Row> Rows<R> {
     fn remove(&mut self, key: &Key) {
-        let Some(of_namespace) = self.by_namespace.get_mut(&key.0) else { return };
+        let Some(of_namespace) = self.namespaces.get_mut(&key.0) else { return };
         let Some(row) = of_namespace.remove(&key.1) else { return };
         if of_namespace.is_empty() {
-            self.by_namespace.remove(&key.0);
+            self.namespaces.remove(&key.0);
         }
         if let Some(uid) = &row.metadata().uid {
-            self.by_uid.remove(uid);
+            self.uids.remove(uid);
         }
         for claim in row.claims() {
-            if let Some(keys) = self.by_claim.get_mut(&claim) {
+            if let Some(keys) = self.claims.get_mut(&claim) {
                 keys.retain(|other| other != key);
                 if keys.is_empty() {
-                    self.by_claim.remove(&claim);
+                    self.claims.remove(&claim);
                 }
             }
         }

@@ -110,10 +110,11 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
     // A proof since this replica leads is enough, also for a tenant that was created later.
     signals.proven.mark_changed();
     while worker.ctx.cache.has_tenant(&worker.uid) {
+        let mut is_urgent = false;
         let proof = tokio::select! {
             () = signals.changed.notified() => {
                 tokio::time::sleep(DEBOUNCE).await;
-                rest.until_over(&signals).await;
+                is_urgent = rest.until_over(&signals).await;
                 None
             }
             proven = signals.proven.changed() => {
@@ -126,7 +127,7 @@ pub(super) async fn run(ctx: Arc<Context>, uid: String, mut signals: Signals) {
             () = sleep(worker.until_recheck()) => None,
         };
         let started = tokio::time::Instant::now();
-        let outcome = worker.reconcile(proof).await;
+        let outcome = worker.reconcile(proof, is_urgent).await;
         if std::mem::take(&mut worker.compiled) {
             rest.begin(started.elapsed());
         }
@@ -162,12 +163,15 @@ impl Rest {
         self.over = Some(tokio::time::Instant::now() + took.saturating_mul(REST).min(LONGEST_REST));
     }
 
-    /// Waits until the rest is over, or until something urgent changes.
-    async fn until_over(&self, signals: &Signals) {
-        let Some(over) = self.over else { return };
-        while !signals.urgent.swap(false, Ordering::Relaxed) {
+    /// Waits until the rest is over, or until something urgent changes. Returns whether something urgent has changed.
+    async fn until_over(&self, signals: &Signals) -> bool {
+        loop {
+            if signals.urgent.swap(false, Ordering::Relaxed) {
+                return true;
+            }
+            let Some(over) = self.over.filter(|over| *over > tokio::time::Instant::now()) else { return false };
             tokio::select! {
-                () = tokio::time::sleep_until(over) => return,
+                () = tokio::time::sleep_until(over) => {}
                 () = signals.changed.notified() => {}
             }
         }
@@ -190,8 +194,8 @@ impl Worker {
     }
 
     /// Publishes the policy that the cached objects compile to, if it changed. With a proof, also records that the
-    /// published policy is current.
-    async fn reconcile(&mut self, proof: Option<Instant>) -> Result<(), PublishError> {
+    /// published policy is current. An urgent policy may stop calls, so it waits for no other tenant.
+    async fn reconcile(&mut self, proof: Option<Instant>, is_urgent: bool) -> Result<(), PublishError> {
         let ctx = Arc::clone(&self.ctx);
         if !ctx.leadership.is_leader()
             || self.needs_proof_since.is_some_and(|since| proof.is_none_or(|read| read < since))
@@ -241,7 +245,7 @@ impl Worker {
         if self.published_fingerprint != Some(fingerprint) || recheck_due || floor > generation || self.damaged {
             self.restore(&mut inputs).await?;
             // One tenant at a time, in the order of their requests.
-            let turn = ctx.shared_state.compilation_turns.acquire().await;
+            let turn = if is_urgent { None } else { Some(ctx.shared_state.compilation_turns.acquire().await) };
             self.compiled = true;
             let compiled = fitting(&inputs, self.previous.as_ref());
             drop(turn);

@@ -37,8 +37,8 @@ impl Write {
     }
 
     /// Changes parts of an object by a merge patch.
-    pub(crate) fn patch(path: String, patch: &Value) -> Self {
-        Self { method: Method::PATCH, path, body: patch.to_string().into_bytes() }
+    pub(crate) fn patch(path: String, changes: &Value) -> Self {
+        Self { method: Method::PATCH, path, body: changes.to_string().into_bytes() }
     }
 
     /// Sends the write once. Returns the answer.

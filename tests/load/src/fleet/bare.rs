@@ -51,7 +51,7 @@ pub(crate) async fn measure(client: &Client, first: usize) -> anyhow::Result<Bar
             for item in page["items"].as_array().into_iter().flatten() {
                 writes.extend(copy(item, group, plural, kind, page["apiVersion"].as_str().unwrap_or_default(), &first));
             }
-            token = page["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+            page["metadata"]["continue"].as_str().unwrap_or_default().clone_into(&mut token);
             if token.is_empty() {
                 break;
             }

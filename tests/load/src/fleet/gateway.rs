@@ -92,7 +92,7 @@ impl Gateways {
             match message.message {
                 Some(from_operator::Message::Policy(push)) => {
                     contact.send_modify(|contact| {
-                        (contact.policy, contact.pushed) = (push.policy.to_vec(), Some(Instant::now()));
+                        (contact.policy, contact.pushed) = (push.policy.clone(), Some(Instant::now()));
                     });
                     let ack = PolicyAck { generation: push.generation, digest: push.digest, error: String::new() };
                     send(from_gateway::Message::Ack(ack)).await?;
