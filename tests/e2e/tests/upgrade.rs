@@ -20,7 +20,8 @@ const SCRIPT: &str = include_str!("../fixtures/hostile.py");
 const DEPLOYMENT: &str = "mcp-fleet-operator";
 /// A second Deployment of the operator, with the other version.
 const OTHER: &str = "mcp-fleet-operator-other";
-const PATIENCE: Duration = Duration::from_secs(180);
+/// How long an effect on the cluster may take.
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// One of the two versions: the tag of its images.
 const EARLIER: &str = "earlier";
@@ -76,7 +77,7 @@ impl Fleet {
         let object = json!({"apiVersion": "mcp-fleet.dev/v1alpha1", "kind": kind,
             "metadata": {"name": name}, "spec": spec});
         // The namespace of a new tenant does not exist at once.
-        until(format!("{kind} {name} to be applied"), PATIENCE, || async {
+        until(format!("{kind} {name} to be applied"), TIMEOUT, || async {
             api.patch(name, &PatchParams::apply("upgrade-test").force(), &Patch::Apply(&object)).await?;
             Ok(Some(()))
         })
@@ -114,7 +115,7 @@ impl Fleet {
     }
 
     async fn answers(&self, tenant: &str, wanted: bool) {
-        until(format!("calls of {tenant} to be answered: {wanted}"), PATIENCE, || async {
+        until(format!("calls of {tenant} to be answered: {wanted}"), TIMEOUT, || async {
             let caller = Caller::new(&self.client, tenant, &format!("{tenant}-mcp"), "caller").await?;
             let answer = caller.call_with_word("echo", "echo", "on").await;
             match (&answer, wanted) {
@@ -156,7 +157,7 @@ impl Fleet {
     async fn wait_for_rollout(&self, reason: &str) {
         let tenants: Api<MCPTenant> = Api::all(self.client.clone());
         for tenant in TENANTS {
-            until(format!("PodsCurrent of {tenant} to be {reason}"), PATIENCE, || async {
+            until(format!("PodsCurrent of {tenant} to be {reason}"), TIMEOUT, || async {
                 let conditions = tenants.get(tenant).await?.status.map(|status| status.conditions).unwrap_or_default();
                 let found = conditions.into_iter().find(|condition| condition.type_ == "PodsCurrent");
                 anyhow::ensure!(found.as_ref().is_some_and(|found| found.reason == reason), "{found:?}");
@@ -197,7 +198,7 @@ impl Fleet {
     /// Waits until a pod of a Deployment leads.
     async fn wait_for_leader(&self, deployment: &str) {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), OPERATOR);
-        until(format!("{deployment} to lead"), PATIENCE, || async {
+        until(format!("{deployment} to lead"), TIMEOUT, || async {
             let holder = leases.get("mcp-fleet-operator").await?.spec.and_then(|spec| spec.holder_identity);
             let is_other = holder.as_ref().is_some_and(|holder| holder.starts_with(OTHER));
             let leads = holder.is_some_and(|holder| !holder.is_empty()) && is_other == (deployment == OTHER);
