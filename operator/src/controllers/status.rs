@@ -101,13 +101,23 @@ pub(crate) enum Progress {
     Settled,
     /// It is being compiled, published or acknowledged, which usually takes milliseconds.
     Pending,
+    /// It is enforced, and only figures about it change.
+    Figures,
     /// This replica has not compiled it yet.
     Unknown,
+}
+
+impl Progress {
+    fn hold_back_time(self) -> Duration {
+        if self == Self::Figures { HOLD_BACK_TIME_OF_FIGURES } else { HOLD_BACK_TIME }
+    }
 }
 
 /// How long the status of an object that is on its way to the gateways is held back. It is outdated in a moment, and a
 /// status that changes for a moment wakes everyone who watches the object.
 const HOLD_BACK_TIME: Duration = Duration::from_secs(2);
+/// How long a status is held back of which only figures changed that change all the time.
+const HOLD_BACK_TIME_OF_FIGURES: Duration = Duration::from_secs(10);
 
 /// Writes the status if it differs from the one before, and reports in an Event what changed about readiness. Returns
 /// after which pause the object has to be reconciled again, if the status is held back.
@@ -136,7 +146,7 @@ where
     // Without any status, tools would consider a new object done.
     if progress != Progress::Settled
         && object.status().is_some()
-        && let Some(pause) = shared.hold_back(&uid, HOLD_BACK_TIME)
+        && let Some(pause) = shared.hold_back(&uid, progress.hold_back_time())
     {
         return Ok(Some(pause));
     }

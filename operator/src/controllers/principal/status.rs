@@ -13,7 +13,7 @@ use super::apply::{Applied, Issued};
 use super::dereference::secret_name;
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
-use crate::controllers::outcome::{Outcome, Rejection};
+use crate::controllers::outcome::{Outcome, Rejection, Until};
 use crate::controllers::status::{self, Progress, Summary};
 use crate::shared_state::verdict::Verdict;
 
@@ -26,6 +26,7 @@ pub(super) async fn write(
     let api: Api<MCPPrincipal> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
     let progress = match outcome {
         Outcome::Applied(applied) => applied.enforcement.progress(object.metadata.generation),
+        Outcome::Rejected(rejection) if rejection.until == Until::Prepared => Progress::Pending,
         _ => Progress::Settled,
     };
     status::write(ctx, &api, object, status(object, outcome, Timestamp::now()), progress).await

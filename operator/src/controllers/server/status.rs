@@ -14,7 +14,7 @@ use crate::config::gateway_origin;
 use crate::context::Context;
 use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
-use crate::controllers::outcome::Outcome;
+use crate::controllers::outcome::{Outcome, Until};
 use crate::controllers::status::{self, Progress, Summary};
 
 /// Writes the status of a server after a reconcile. Returns when to reconcile again, if the status is held back.
@@ -26,6 +26,7 @@ pub(super) async fn write(
     let api: Api<MCPServer> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
     let progress = match outcome {
         Outcome::Applied(applied) => applied.enforcement.progress(object.metadata.generation),
+        Outcome::Rejected(rejection) if rejection.until == Until::Prepared => Progress::Pending,
         _ => Progress::Settled,
     };
     status::write(ctx, &api, object, status(object, outcome, Timestamp::now()), progress).await

@@ -41,7 +41,8 @@ pub(crate) enum Found {
     },
 }
 
-/// Reads the inputs of a tenant's reconcile. Namespaces are read from the API server: the cache holds only labelled ones.
+/// Reads the inputs of a tenant's reconcile. A namespace that the cache does not hold is read from the API server: the cache
+/// holds only labelled ones.
 pub(crate) async fn dereference(object: &MCPTenant, ctx: &Context) -> Result<Inputs, ReconcileError> {
     let older = ctx.cache.older_claim(object);
     Ok(Inputs {
@@ -54,12 +55,17 @@ pub(crate) async fn dereference(object: &MCPTenant, ctx: &Context) -> Result<Inp
 }
 
 async fn namespace(ctx: &Context, name: &str) -> Result<Found, ReconcileError> {
-    let api: Api<Namespace> = Api::all(ctx.client.clone());
-    let found = api.get_metadata_opt(name).await.map_err(ReconcileError::api("read a namespace"))?;
-    Ok(found.map_or(Found::Missing, |found| Found::There {
-        uid: found.metadata.uid.unwrap_or_default(),
-        terminating: found.metadata.deletion_timestamp.is_some(),
-        labels: found.metadata.labels.unwrap_or_default(),
-        annotations: found.metadata.annotations.unwrap_or_default(),
+    let metadata = if let Some(cached) = ctx.cache.namespaces.get("", name) {
+        Some(cached.metadata.clone())
+    } else {
+        let api: Api<Namespace> = Api::all(ctx.client.clone());
+        let found = api.get_metadata_opt(name).await.map_err(ReconcileError::api("read a namespace"))?;
+        found.map(|found| found.metadata)
+    };
+    Ok(metadata.map_or(Found::Missing, |metadata| Found::There {
+        uid: metadata.uid.unwrap_or_default(),
+        terminating: metadata.deletion_timestamp.is_some(),
+        labels: metadata.labels.unwrap_or_default(),
+        annotations: metadata.annotations.unwrap_or_default(),
     }))
 }

@@ -28,7 +28,7 @@ pub(super) async fn write(
     let api: Api<MCPTenant> = Api::all(ctx.client.clone());
     let next = status(object, outcome, Timestamp::now());
     let progress = match outcome {
-        Outcome::Applied(_) if differs_in_policy_only(object, &next) => Progress::Pending,
+        Outcome::Applied(_) if differs_in_policy_only(object, &next) => Progress::Figures,
         Outcome::Applied(Applied { enforcement, .. }) if enforcement.state.has_gateway() => {
             enforcement.progress(object.metadata.generation)
         }

@@ -71,7 +71,7 @@ async fn a_tenant_is_applied_in_order_and_its_status_is_written_last() {
     let test = TestContext::new();
     let writes = test.reconcile::<Tenants>(&finalized()).await;
     let expected = [
-        "PATCH namespaces/acme-mcp",
+        "POST namespaces",
         "PATCH rolebindings/mcp-fleet-operator",
         "POST secrets",
         "PATCH resourcequotas/mcp-fleet",

@@ -63,8 +63,11 @@ pub(crate) fn is_foreign(live: &Value) -> bool {
     })
 }
 
-/// Whether the operator created the object, instead of applying it.
+/// Whether the operator created the object, instead of applying it. A namespace is never replaced: others may label it.
 fn was_created(live: &Value) -> bool {
+    if live["kind"] == "Namespace" {
+        return false;
+    }
     let entries = live["metadata"]["managedFields"].as_array();
     let is_creation = |entry: &Value| {
         entry["manager"] == FIELD_MANAGER && entry["operation"] == "Update" && entry["subresource"] != "status"

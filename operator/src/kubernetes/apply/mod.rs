@@ -68,8 +68,8 @@ pub(crate) async fn apply_indexed(
     wanted: &Rendered,
 ) -> Result<Applied, ApplyError> {
     let (key, digest) = (wanted.key(), wanted.digest_number());
-    // Everything about these is needed, or they are not in the index.
-    if matches!(key.kind.as_str(), "ResourceQuota" | "Namespace") {
+    // The status of a quota is needed too.
+    if key.kind == "ResourceQuota" {
         return apply(client, wanted).await;
     }
     let created = match owned.knowledge(&key, digest) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
@@ -33,7 +34,26 @@ where
     owned.expect(&K::kind(&()));
     let stream = watcher(Api::<PartialObjectMeta<K>>::all(client.clone()), config).default_backoff();
     let follower = Follower { kind: K::kind(&()).into_owned(), owned: owned.clone(), changes: changes.clone() };
-    follower.follow(stream.boxed(), |_| None).boxed()
+    follower.follow(stream.boxed(), |object| (Version::of(object.meta(), APPLIED), None)).boxed()
+}
+
+/// Watches quotas, and keeps their metadata in the index. Kubernetes counts each object of a tenant in them, so a change of
+/// the counts alone is not announced.
+pub(super) fn index_quotas(
+    client: &Client,
+    owned: &Arc<Owned<Workload>>,
+    changes: &broadcast::Sender<Change>,
+    config: watcher::Config,
+) -> BoxFuture<'static, ()> {
+    let resource = ApiResource::erase::<ResourceQuota>(&());
+    owned.expect(&resource.kind);
+    let follower = Follower { kind: resource.kind.clone(), owned: owned.clone(), changes: changes.clone() };
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    follower.follow(watcher(api, config).default_backoff().boxed(), describe_quota).boxed()
+}
+
+fn describe_quota(quota: &DynamicObject) -> (Version, Option<Workload>) {
+    (Version::of_quota(&quota.metadata, &quota.data, APPLIED), None)
 }
 
 /// Watches workloads, and keeps their metadata and their state in the index.
@@ -56,7 +76,8 @@ where
         live["metadata"] = serde_json::json!({"generation": object.metadata.generation});
         Workload::of(&kind, &live)
     };
-    follower.follow(stream.boxed(), workload).boxed()
+    let describe = move |object: &DynamicObject| (Version::of(&object.metadata, APPLIED), workload(object));
+    follower.follow(stream.boxed(), describe).boxed()
 }
 
 struct Follower {
@@ -66,10 +87,11 @@ struct Follower {
 }
 
 impl Follower {
+    /// Follows a watch and announces what changed: the version or the state of an object, as `describe` returns them.
     async fn follow<O>(
         self,
         mut stream: impl futures::Stream<Item = Result<Event<O>, watcher::Error>> + Unpin + Send,
-        workload: impl Fn(&O) -> Option<Workload> + Send,
+        describe: impl Fn(&O) -> (Version, Option<Workload>) + Send,
     ) where
         O: Resource + Send,
     {
@@ -84,8 +106,11 @@ impl Follower {
         let labels_of = |object: &O| object.meta().labels.as_ref().map(owner_labels).unwrap_or_default();
         let put = |key: Key, object: &O| {
             let (labels, uid) = (labels_of(object), object.meta().uid.clone().unwrap_or_default());
-            let version = Version::of(object.meta(), APPLIED);
-            let before = owned.put(key, Meta { uid, labels: labels.clone() }, version, workload(object));
+            let (version, workload) = describe(object);
+            if owned.shows(&key, version, workload) {
+                return;
+            }
+            let before = owned.put(key, Meta { uid, labels: labels.clone() }, version, workload);
             before.filter(|before| *before != labels).into_iter().chain([labels]).for_each(send);
         };
         let mut listed = HashSet::new();
@@ -102,5 +127,42 @@ impl Follower {
                 Err(error) => log_interruption(&error, &kind),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kubernetes::labels;
+
+    fn quota(version: &str, hard: &str, used: &Value) -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "ResourceQuota",
+            "metadata": {"name": "mcp-fleet", "namespace": "acme", "uid": "o-1", "resourceVersion": version,
+                "labels": labels::of_tenant("quota", "acme", "u-1")},
+            "spec": {"hard": {"pods": hard}},
+            "status": {"used": used},
+        }))
+        .unwrap()
+    }
+
+    /// Returns how many changes are announced for these versions of a quota.
+    async fn announced(versions: Vec<DynamicObject>) -> usize {
+        let (changes, mut received) = broadcast::channel(16);
+        let follower = Follower { kind: "ResourceQuota".into(), owned: Arc::default(), changes };
+        let events = versions.into_iter().map(|version| Ok(Event::Apply(version)));
+        follower.follow(futures::stream::iter(events), describe_quota).await;
+        std::iter::from_fn(|| received.try_recv().ok()).count()
+    }
+
+    #[tokio::test]
+    async fn counts_of_a_quota_are_not_announced() {
+        let first = || quota("1", "5", &json!({}));
+        assert_eq!(announced(vec![first(), quota("2", "5", &json!({"pods": "0"}))]).await, 2, "it is counted now");
+        let counted = |version: &str, count: &str| quota(version, "5", &json!({"pods": count}));
+        assert_eq!(announced(vec![counted("1", "0"), counted("2", "1"), counted("3", "2")]).await, 1);
+        assert_eq!(announced(vec![first(), quota("2", "500", &json!({}))]).await, 2, "someone raised it");
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::RwLock;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::kubernetes::labels::{self, Labels};
@@ -51,6 +52,21 @@ impl Version {
         }
         metadata.labels.hash(&mut hasher);
         metadata.annotations.as_ref().and_then(|annotations| annotations.get(annotation)).hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
+impl Version {
+    /// Returns the version of a `ResourceQuota`, which has no generation. Its counts are not part of it, but what is counted.
+    pub(crate) fn of_quota(metadata: &ObjectMeta, object: &Value, annotation: &str) -> Self {
+        let stable = ObjectMeta { resource_version: None, ..metadata.clone() };
+        let counted = |field: &str| {
+            let counts = object["status"][field].as_object();
+            counts.into_iter().flatten().map(|(name, _)| name).collect::<BTreeSet<_>>()
+        };
+        let mut hasher = DefaultHasher::new();
+        Self::of(&stable, annotation).0.hash(&mut hasher);
+        (object["spec"].to_string(), counted("hard"), counted("used")).hash(&mut hasher);
         Self(hasher.finish())
     }
 }
@@ -190,6 +206,23 @@ impl<S: Copy> Owned<S> {
     /// Whether an object is in the index.
     pub(crate) fn has(&self, key: &Key) -> bool {
         self.state.read().objects.get(key).is_some_and(|slot| slot.seen.is_some())
+    }
+
+    /// Whether the watch has delivered an object with this version and state already.
+    pub(super) fn shows(&self, key: &Key, version: Version, state: Option<S>) -> bool
+    where
+        S: PartialEq,
+    {
+        let objects = self.state.read();
+        let slot = objects.objects.get(key);
+        slot.is_some_and(|slot| slot.seen.as_ref().is_some_and(|(_, seen)| *seen == version) && slot.state == state)
+    }
+
+    /// Whether the newest version of an object that the watch has delivered is this one.
+    pub(super) fn has_version(&self, key: &Key, version: Version) -> bool {
+        let state = self.state.read();
+        let seen = state.objects.get(key).and_then(|slot| slot.seen.as_ref());
+        seen.is_some_and(|(_, seen)| *seen == version)
     }
 
     /// Returns the objects on which a label has a value: the UID of a tenant or of a server.

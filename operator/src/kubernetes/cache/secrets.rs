@@ -52,7 +52,17 @@ impl Secrets {
     pub(crate) fn verify(&self, metadata: &ObjectMeta, digest: u128, token: Option<Token>) {
         let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
         let key = key(namespace.unwrap_or_default(), name.unwrap_or_default());
-        self.owned.verify_with(key, Version::of(metadata, ""), digest, token);
+        self.owned.verify_with(key, Self::version(metadata), digest, token);
+    }
+
+    /// Returns the version of a Secret that was read or written.
+    pub(crate) fn version(metadata: &ObjectMeta) -> Version {
+        Version::of(metadata, "")
+    }
+
+    /// Whether the newest version of a Secret that the watch has delivered is this one.
+    pub(crate) fn has_version(&self, namespace: &str, name: &str, version: Version) -> bool {
+        self.owned.has_version(&key(namespace, name), version)
     }
 
     /// Records that a Secret has to be read: there is one of that name, and it is not ours.
@@ -93,7 +103,7 @@ impl Secrets {
     fn put(&self, namespace: &str, secret: &PartialObjectMeta<Secret>) -> Vec<Arc<labels::Labels>> {
         let labels = secret.metadata.labels.as_ref().map(owner_labels).unwrap_or_default();
         let meta = Meta { uid: secret.uid().unwrap_or_default(), labels: Arc::clone(&labels) };
-        self.owned.put(key(namespace, &secret.name_any()), meta, Version::of(&secret.metadata, ""), None);
+        self.owned.put(key(namespace, &secret.name_any()), meta, Self::version(&secret.metadata), None);
         vec![labels]
     }
 

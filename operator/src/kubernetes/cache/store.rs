@@ -10,6 +10,7 @@ use kube::core::ObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
+use mcp_fleet_crds::names::CREATED_FOR;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 
@@ -93,7 +94,9 @@ const MAX_UID: usize = 64;
 /// the stripped object does not remove it: on a status update the API server ignores most metadata.
 fn strip(metadata: &mut ObjectMeta) {
     (metadata.managed_fields, metadata.owner_references) = (None, None);
-    let is_read = |key: &String, value: &mut String| key == RESTORED_FROM && value.len() <= MAX_UID;
+    let is_read = |key: &String, value: &mut String| {
+        [RESTORED_FROM, CREATED_FOR].contains(&key.as_str()) && value.len() <= MAX_UID
+    };
     metadata.annotations = metadata.annotations.take().and_then(|mut annotations| {
         annotations.retain(is_read);
         (!annotations.is_empty()).then_some(annotations)
@@ -199,5 +202,20 @@ mod tests {
                 "annotations": {RESTORED_FROM: "u-1"}})
         );
         assert_eq!(left["spec"]["clusterIP"], "10.96.0.9");
+    }
+
+    #[test]
+    fn the_tenant_that_a_namespace_was_created_for_is_kept() {
+        let annotations = |value: &str| {
+            let created_for = (CREATED_FOR.to_owned(), value.to_owned());
+            let mut metadata = ObjectMeta {
+                annotations: Some([created_for, ("note".into(), "long".into())].into()),
+                ..ObjectMeta::default()
+            };
+            strip(&mut metadata);
+            metadata.annotations
+        };
+        assert_eq!(annotations("u-1"), Some([(CREATED_FOR.to_owned(), "u-1".to_owned())].into()));
+        assert_eq!(annotations(&"u".repeat(65)), None);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::{FutureExt, future};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{LimitRange, Namespace, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -13,7 +13,7 @@ use kube::Client;
 use kube::runtime::watcher;
 use tokio::sync::broadcast;
 
-use super::index::{index, index_workloads};
+use super::index::{index, index_quotas, index_workloads};
 use super::owned::Owned;
 use super::store::{guarded_store, table};
 use super::{AllObjects, Cache, Change};
@@ -49,11 +49,12 @@ pub(crate) fn start(client: &Client) -> (Cache, BoxFuture<'static, ()>) {
         index::<Service>(client, &owned, &changes, managed()),
         index::<ServiceAccount>(client, &owned, &changes, managed()),
         index::<NetworkPolicy>(client, &owned, &changes, managed()),
-        index::<ResourceQuota>(client, &owned, &changes, managed()),
+        index_quotas(client, &owned, &changes, managed()),
         index::<LimitRange>(client, &owned, &changes, managed()),
         index::<PodDisruptionBudget>(client, &owned, &changes, managed()),
         index::<Role>(client, &owned, &changes, managed()),
         index::<RoleBinding>(client, &owned, &changes, managed()),
+        index::<Namespace>(client, &owned, &changes, managed()),
     ]);
 
     let objects = AllObjects { tenants, servers, scopes, principals, budgets };

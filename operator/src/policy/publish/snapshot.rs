@@ -16,6 +16,7 @@ use mcp_fleet_control::{DecodeError, restrict};
 
 use super::later::LaterPolicy;
 use crate::kubernetes::FIELD_MANAGER;
+use crate::kubernetes::cache::{Secrets, Version};
 use crate::kubernetes::labels::Labels;
 use crate::kubernetes::timeout::with_timeout;
 use crate::policy::compile::Previous;
@@ -89,6 +90,8 @@ pub(super) struct SnapshotSecrets {
     labels: Labels,
     /// `resourceVersion` of each Secret when it was last read or written, by name.
     versions: BTreeMap<String, String>,
+    /// What the watch shows of the Secrets that were written here, by name.
+    written: BTreeMap<String, Version>,
     /// Index of the published snapshot.
     published: Option<SnapshotIndex>,
 }
@@ -122,7 +125,7 @@ impl SnapshotSecrets {
                 numbers.extend(chunks.copied().filter(|number| *number > 0));
             }
         }
-        let snapshots = Self { api, labels, versions, published };
+        let snapshots = Self { api, labels, versions, written: BTreeMap::new(), published };
         if !files.contains_key(INDEX_FILE) {
             return Ok((snapshots, Ok(Found::Nothing)));
         }
@@ -149,10 +152,19 @@ impl SnapshotSecrets {
     }
 
     /// Returns whether the Secrets of the published snapshot still have the versions that were last read or written.
-    pub(super) async fn is_unchanged(&self) -> Result<bool, PublishError> {
-        let found = versions(&self.api).await?;
+    pub(super) async fn is_unchanged(&self, secrets: &Secrets, namespace: &str) -> Result<bool, PublishError> {
         let more = self.published.iter().flat_map(|index| index.chunks.iter().copied().map(secret_name));
-        Ok([FIRST_SECRET.to_owned()].into_iter().chain(more).all(|name| found.get(&name) == self.versions.get(&name)))
+        let names: Vec<String> = [FIRST_SECRET.to_owned()].into_iter().chain(more).collect();
+        // Usually the watch only shows what was written here.
+        let is_seen = |name: &String| {
+            let written = self.written.get(name);
+            written.is_some_and(|written| secrets.has_version(namespace, name, *written))
+        };
+        if names.iter().all(is_seen) {
+            return Ok(true);
+        }
+        let found = versions(&self.api).await?;
+        Ok(names.iter().all(|name| found.get(name) == self.versions.get(name)))
     }
 
     /// Publishes a policy: the snapshot becomes the new policy, or stays as it was.
@@ -217,6 +229,7 @@ impl SnapshotSecrets {
         } else {
             with_timeout(self.api.create(&params, &secret)).await.map_err(|source| failed("create", name, source))?
         };
+        self.written.insert(name.to_owned(), Secrets::version(&written.metadata));
         self.versions.insert(name.to_owned(), written.resource_version().unwrap_or_default());
         Ok(())
     }

@@ -210,7 +210,7 @@ impl Worker {
         }
         if self.touched.swap(false, Ordering::Relaxed)
             && let Some(snapshots) = &self.snapshots
-            && !snapshots.is_unchanged().await?
+            && !snapshots.is_unchanged(&ctx.cache.secrets, &tenant.runtime_namespace()).await?
         {
             self.snapshots = None;
         }
