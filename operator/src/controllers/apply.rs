@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
 
 use kube::Resource;
 use kube::core::object::HasStatus;
@@ -13,13 +14,16 @@ use super::error::ReconcileError;
 use super::identity::ObjectId;
 use super::status::{HasConditions, is_ready_as_written};
 use crate::context::Context;
-use crate::kubernetes::apply::{Action, Applied, Rendered, apply_indexed, apply_reserved};
+use crate::kubernetes::apply::{Action, Applied, Rendered, apply_indexed, apply_reserved, apply_reserved_indexed};
 use crate::kubernetes::cache::{Key, Meta};
 use crate::kubernetes::deletion::{OwnerState, delete_owned};
 
 /// Number of objects that a replica remembers. At the limit it forgets all of them, and then does not report the next
 /// deletion of one.
 const MAX_REMEMBERED: usize = 500_000;
+
+/// How long an object of a kind that is not watched is not read again.
+const TRUST_TIME: Duration = Duration::from_secs(60);
 
 /// The declarations that this replica has applied, by object. An object that is missing now was deleted, and is not one that
 /// only a new version of the operator declares.
@@ -28,9 +32,30 @@ pub(crate) struct Declared {
     hasher: RandomState,
     /// Digests, by hash of the object's name.
     digests: Mutex<HashMap<u64, u64>>,
+    /// When objects of kinds that are not watched were applied last, by hash of the object's name and its declaration.
+    trusted: Mutex<HashMap<u64, Instant>>,
 }
 
 impl Declared {
+    /// Whether the same declaration of an object was applied a short time ago.
+    fn is_trusted(&self, wanted: &Rendered, now: Instant) -> bool {
+        let since = self.trusted.lock().get(&self.hash(wanted)).copied();
+        since.is_some_and(|since| now.saturating_duration_since(since) < TRUST_TIME)
+    }
+
+    /// Remembers that an object was applied.
+    fn trust(&self, wanted: &Rendered, now: Instant) {
+        let mut trusted = self.trusted.lock();
+        if trusted.len() >= MAX_REMEMBERED {
+            trusted.clear();
+        }
+        trusted.insert(self.hash(wanted), now);
+    }
+
+    fn hash(&self, wanted: &Rendered) -> u64 {
+        self.hasher.hash_one((wanted.key(), wanted.digest()))
+    }
+
     /// Remembers a declaration. Returns whether the last one of this object was the same.
     fn remember(&self, wanted: &Rendered) -> bool {
         let digest = self.hasher.hash_one(wanted.digest());
@@ -64,14 +89,39 @@ where
     /// Applies one object and returns it as the API server holds it now. If it need not be read, the returned object has no
     /// more than the state of a workload.
     pub(crate) async fn apply(&mut self, wanted: &Rendered) -> Result<Value, ReconcileError> {
-        let applied = apply_indexed(&self.ctx.client, &self.ctx.cache.owned, wanted).await?;
+        self.apply_until(wanted, |_| true).await
+    }
+
+    /// Applies one object like [`Self::apply`]. It is read each time until `is_settled` holds for it.
+    pub(crate) async fn apply_until(
+        &mut self,
+        wanted: &Rendered,
+        is_settled: impl Fn(&Value) -> bool,
+    ) -> Result<Value, ReconcileError> {
+        let applied = apply_indexed(&self.ctx.client, &self.ctx.cache.owned, wanted, is_settled).await?;
         Ok(self.note(wanted, applied).await)
     }
 
-    /// Applies one object whose name is reserved for the operator, in place of any other of that name.
-    pub(crate) async fn apply_reserved(&mut self, wanted: &Rendered) -> Result<Value, ReconcileError> {
+    /// Applies one object whose name is reserved for the operator, in place of any other of that name. Its kind is one that
+    /// the cache watches.
+    pub(crate) async fn apply_reserved(&mut self, wanted: &Rendered) -> Result<(), ReconcileError> {
+        let applied = apply_reserved_indexed(&self.ctx.client, &self.ctx.cache.owned, wanted).await?;
+        self.note(wanted, applied).await;
+        Ok(())
+    }
+
+    /// Applies one object like [`Self::apply_reserved`], of a kind that is not watched. It is read at most once in
+    /// [`TRUST_TIME`].
+    pub(crate) async fn apply_reserved_unwatched(&mut self, wanted: &Rendered) -> Result<(), ReconcileError> {
+        let declared = &self.ctx.declared;
+        if declared.is_trusted(wanted, Instant::now()) {
+            self.applied.push(wanted.key());
+            return Ok(());
+        }
         let applied = apply_reserved(&self.ctx.client, wanted).await?;
-        Ok(self.note(wanted, applied).await)
+        self.note(wanted, applied).await;
+        declared.trust(wanted, Instant::now());
+        Ok(())
     }
 
     /// Notes that an object is declared, and reports it if someone else had changed it.

@@ -108,16 +108,25 @@ pub(crate) enum Progress {
 }
 
 impl Progress {
-    fn hold_back_time(self) -> Duration {
-        if self == Self::Figures { HOLD_BACK_TIME_OF_FIGURES } else { HOLD_BACK_TIME }
+    /// Returns how long a status is held back, after a status with these conditions `before`.
+    fn hold_back_time(self, before: &[Condition], after: &[Condition]) -> Duration {
+        let is_reconciling = |conditions| condition::is_true(conditions, ConditionType::Reconciling);
+        match self {
+            Self::Figures => HOLD_BACK_TIME_OF_FIGURES,
+            _ if is_reconciling(before) && is_reconciling(after) => HOLD_BACK_TIME_OF_REASONS,
+            _ => HOLD_BACK_TIME,
+        }
     }
 }
 
 /// How long the status of an object that is on its way to the gateways is held back. It is outdated in a moment, and a
 /// status that changes for a moment wakes everyone who watches the object.
 const HOLD_BACK_TIME: Duration = Duration::from_secs(2);
+/// How long a status is held back that only gives another reason why the object is not ready yet. While many objects are
+/// applied at once, each of them is on its way for seconds.
+const HOLD_BACK_TIME_OF_REASONS: Duration = Duration::from_secs(10);
 /// How long a status is held back of which only figures changed that change all the time.
-const HOLD_BACK_TIME_OF_FIGURES: Duration = Duration::from_secs(10);
+const HOLD_BACK_TIME_OF_FIGURES: Duration = Duration::from_secs(30);
 
 /// Writes the status if it differs from the one before, and reports in an Event what changed about readiness. Returns
 /// after which pause the object has to be reconciled again, if the status is held back.
@@ -146,7 +155,7 @@ where
     // Without any status, tools would consider a new object done.
     if progress != Progress::Settled
         && object.status().is_some()
-        && let Some(pause) = shared.hold_back(&uid, progress.hold_back_time())
+        && let Some(pause) = shared.hold_back(&uid, progress.hold_back_time(before, &after))
     {
         return Ok(Some(pause));
     }

@@ -179,7 +179,8 @@ impl Fleet {
 
     /// Waits until the operator has nothing more to do. Returns how often each status was written, by resource and name.
     pub(crate) async fn settle(&self) -> BTreeMap<String, usize> {
-        tokio::time::sleep(Duration::from_secs(20)).await;
+        // Longer than any status is held back.
+        tokio::time::sleep(Duration::from_secs(40)).await;
         let mut counts = BTreeMap::new();
         for write in self.api.take_writes() {
             if let Some(object) = write.short().strip_prefix("PUT ").and_then(|path| path.strip_suffix("/status")) {

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::dereference::{Found, Inputs};
 use super::desired::{DEPLOYMENT, Objects};
+use super::quota::uncounted;
 use super::validate::Tenant;
 use crate::context::Context;
 use crate::controllers::apply::Applier;
@@ -34,7 +35,7 @@ use crate::shared_state::verdict::Kind;
 #[derive(Clone, Debug)]
 pub(crate) struct Applied {
     pub tenant: Tenant,
-    /// The live quota of the tenant's namespace.
+    /// The live quota of the tenant's namespace; null if Kubernetes counts all of it.
     pub quota: Value,
     /// The live Deployment of the gateway.
     pub gateway: Value,
@@ -83,8 +84,8 @@ pub(crate) async fn apply(
         ctx.events.normal(object, "NamespaceCreated", "Create", note).await;
     }
     applier.apply_reserved(&objects.access).await?;
-    let quota = applier.apply(&objects.quota).await?;
-    applier.apply_reserved(&objects.ceilings).await?;
+    let quota = applier.apply_until(&objects.quota, |quota| uncounted(quota).is_empty()).await?;
+    applier.apply_reserved_unwatched(&objects.ceilings).await?;
     applier.prune(prunable(&ctx.cache, &tenant)).await?;
     let enforcement = Enforcement::read(&ctx.shared_state, &tenant.id.uid, Kind::Tenant, &tenant.id.uid);
     let spending = budget_state(ctx, &tenant.id.uid, &tenant.id.uid).map(|state| state.spending);
@@ -119,7 +120,7 @@ async fn ensure_keys(ctx: &Context, tenant: &Tenant) -> Result<(), ReconcileErro
     if !known {
         ctx.shared_state.request_compilation(&tenant.id.uid);
     }
-    ctx.keys.restore_secret(&tenant.id.name, &tenant.id.uid, &keys).await?;
+    ctx.keys.restore_secret(&ctx.cache.secrets, &tenant.id.name, &tenant.id.uid, &keys).await?;
     Ok(())
 }
 

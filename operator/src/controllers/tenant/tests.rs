@@ -48,6 +48,7 @@ pub(crate) fn checked() -> Tenant {
 const TENANT: &str = "/apis/mcp-fleet.dev/v1alpha1/mcptenants/acme";
 const SERVER: &str = "/apis/mcp-fleet.dev/v1alpha1/namespaces/acme/mcpservers/files";
 const RUNTIME_NAMESPACE: &str = "/api/v1/namespaces/acme-mcp";
+const QUOTA: &str = "/api/v1/namespaces/acme/resourcequotas/mcp-fleet";
 const DENY: &str = "/apis/networking.k8s.io/v1/namespaces/acme-mcp/networkpolicies/default-deny";
 const GATEWAY: &str = "/apis/apps/v1/namespaces/acme-mcp/deployments/gateway";
 const LIMITS: &str = "/api/v1/namespaces/acme-mcp/limitranges/mcp-fleet";
@@ -74,7 +75,7 @@ async fn a_tenant_is_applied_in_order_and_its_status_is_written_last() {
         "POST namespaces",
         "PATCH rolebindings/mcp-fleet-operator",
         "POST secrets",
-        "PATCH resourcequotas/mcp-fleet",
+        "POST resourcequotas",
         "POST limitranges",
         "POST networkpolicies",
         "POST networkpolicies",
@@ -85,7 +86,7 @@ async fn a_tenant_is_applied_in_order_and_its_status_is_written_last() {
         "POST deployments",
         "POST namespaces",
         "PATCH rolebindings/mcp-fleet-operator",
-        "PATCH resourcequotas/mcp-fleet",
+        "POST resourcequotas",
         "PATCH configmaps/mcp-fleet-tenant",
         "PUT mcptenants/acme/status",
     ];
@@ -95,7 +96,19 @@ async fn a_tenant_is_applied_in_order_and_its_status_is_written_last() {
     // Nothing changed, so nothing is written.
     let status = test.api.get(TENANT).unwrap()["status"].clone();
     let again = MCPTenant { status: serde_json::from_value(status).unwrap(), ..finalized() };
+    test.api.take_reads();
     assert_eq!(test.reconcile::<Tenants>(&again).await, Vec::<String>::new());
+    // The namespaces are not in this cache, and this quota is never counted.
+    let expected = ["/api/v1/namespaces/acme", "/api/v1/namespaces/acme-mcp", QUOTA];
+    assert_eq!(test.api.take_reads(), expected);
+    let mut counted = test.api.get(QUOTA).unwrap();
+    counted["status"] = json!({"hard": counted["spec"]["hard"], "used": counted["spec"]["hard"]});
+    test.api.insert(QUOTA, counted);
+    test.reconcile::<Tenants>(&again).await;
+    assert_eq!(test.api.take_reads(), expected);
+    test.api.take_writes();
+    test.reconcile::<Tenants>(&again).await;
+    assert_eq!(test.api.take_reads(), expected[..2], "a counted quota that nobody changed is not read again");
 }
 
 #[tokio::test]
@@ -167,6 +180,7 @@ async fn a_binding_to_another_role_is_created_again() {
     foreign["roleRef"]["name"] = json!("view");
     foreign["metadata"]["finalizers"] = json!(["test/held"]);
     test.api.insert(binding, foreign);
+    test.add_owned("RoleBinding", "acme", "mcp-fleet-operator", labels::of_tenant("access", "acme", "u-1"));
     let writes = test.reconcile::<Tenants>(&tenant).await;
     let expected = [
         "PATCH rolebindings/mcp-fleet-operator",

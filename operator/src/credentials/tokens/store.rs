@@ -1,7 +1,9 @@
 //! Stores the keys of tenants: one Secret per tenant in the operator's namespace, created once. If the Secret is
 //! deleted or changed, it is restored from a copy in memory.
 
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
@@ -12,6 +14,7 @@ use parking_lot::RwLock;
 
 use super::keys::{KeyError, TenantKeys};
 use crate::kubernetes::FIELD_MANAGER;
+use crate::kubernetes::cache::{Knowledge, Secrets};
 use crate::kubernetes::deletion::ProvenUnwanted;
 
 /// Why the keys of a tenant could not be read or written.
@@ -33,6 +36,7 @@ pub(crate) enum KeyStoreError {
 /// Keys of all tenants.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyStore {
+    namespace: String,
     api: Api<Secret>,
     cache: Arc<RwLock<HashMap<String, Arc<TenantKeys>>>>,
 }
@@ -45,7 +49,8 @@ pub fn secret_name(tenant_uid: &str) -> String {
 impl KeyStore {
     /// Creates a store in `namespace`, the operator's namespace.
     pub(crate) fn new(client: Client, namespace: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), cache: Arc::default() }
+        let api = Api::namespaced(client, namespace);
+        Self { namespace: namespace.to_owned(), api, cache: Arc::default() }
     }
 
     /// Returns the keys of a tenant from memory; none before they are loaded.
@@ -65,7 +70,7 @@ impl KeyStore {
             read(&found)?
         } else {
             let new = TenantKeys::generate()?;
-            match self.api.create(&params(), &render(&name, tenant, tenant_uid, &new)).await {
+            match self.api.create(&params(), &self.render(&name, tenant, tenant_uid, &new)).await {
                 Ok(_) => new,
                 Err(kube::Error::Api(status)) if status.is_already_exists() => {
                     read(&self.api.get(&name).await.map_err(failed)?)?
@@ -78,18 +83,31 @@ impl KeyStore {
         Ok(keys)
     }
 
-    /// Restores a tenant's Secret if it differs from the keys that [`Self::get_or_create`] returned.
+    /// Restores a tenant's Secret if it differs from the keys that [`Self::get_or_create`] returned. Sends no request if the
+    /// Secret is known to be as it should.
     pub(crate) async fn restore_secret(
         &self,
+        secrets: &Secrets,
         tenant: &str,
         tenant_uid: &str,
         keys: &TenantKeys,
     ) -> Result<(), KeyStoreError> {
         let name = secret_name(tenant_uid);
+        let digest = {
+            let mut hasher = DefaultHasher::new();
+            (tenant, tenant_uid, &keys.kid).hash(&mut hasher);
+            hasher.finish().into()
+        };
+        if matches!(secrets.knowledge(&self.namespace, &name, digest), Knowledge::AsWanted(_)) {
+            return Ok(());
+        }
         let failed = |source| KeyStoreError::Api { name: name.clone(), source };
-        let mut want = render(&name, tenant, tenant_uid, keys);
+        let mut want = self.render(&name, tenant, tenant_uid, keys);
         let written = match self.api.get_opt(&name).await.map_err(failed)? {
-            Some(found) if found.data == want.data && found.metadata.labels == want.metadata.labels => return Ok(()),
+            Some(found) if found.data == want.data && found.metadata.labels == want.metadata.labels => {
+                secrets.verify(&found.metadata, digest, None);
+                return Ok(());
+            }
             // A Secret that cannot be updated in place is deleted and created again.
             Some(found) if found.immutable == Some(true) || found.type_ != want.type_ => {
                 let preconditions = Preconditions { uid: found.metadata.uid, resource_version: None };
@@ -103,9 +121,26 @@ impl KeyStore {
             }
             None => self.api.create(&params(), &want).await,
         };
-        written.map_err(failed)?;
+        secrets.verify(&written.map_err(failed)?.metadata, digest, None);
         tracing::info!(object = format!("Secret {name}"), "restored an object that was changed or deleted");
         Ok(())
+    }
+
+    fn render(&self, name: &str, tenant: &str, tenant_uid: &str, keys: &TenantKeys) -> Secret {
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                namespace: Some(self.namespace.clone()),
+                labels: Some(crate::kubernetes::labels::of_tenant("signing", tenant, tenant_uid)),
+                ..ObjectMeta::default()
+            },
+            type_: Some("Opaque".into()),
+            data: Some(BTreeMap::from([
+                ("key.der".to_owned(), ByteString(keys.pkcs8.clone())),
+                ("session".to_owned(), ByteString(keys.session.to_vec())),
+            ])),
+            ..Secret::default()
+        }
     }
 
     /// Deletes the keys of the deleted tenant that the proof is about, which makes all its tokens invalid.
@@ -123,22 +158,6 @@ impl KeyStore {
 
 fn params() -> PostParams {
     PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() }
-}
-
-fn render(name: &str, tenant: &str, tenant_uid: &str, keys: &TenantKeys) -> Secret {
-    Secret {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            labels: Some(crate::kubernetes::labels::of_tenant("signing", tenant, tenant_uid)),
-            ..ObjectMeta::default()
-        },
-        type_: Some("Opaque".into()),
-        data: Some(BTreeMap::from([
-            ("key.der".to_owned(), ByteString(keys.pkcs8.clone())),
-            ("session".to_owned(), ByteString(keys.session.to_vec())),
-        ])),
-        ..Secret::default()
-    }
 }
 
 fn read(secret: &Secret) -> Result<TenantKeys, KeyError> {

@@ -15,7 +15,6 @@ pub(crate) use compare::{Action, can_become, decide, is_foreign};
 pub(crate) use rendered::Rendered;
 
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::ObjectMeta;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
@@ -60,23 +59,26 @@ pub(crate) struct Applied {
     pub was_applied_last: bool,
 }
 
+impl Applied {
+    /// An object that is known to be as wanted, and was not read.
+    fn unchanged(workload: Option<Workload>) -> Self {
+        let live = workload.as_ref().map(Workload::live).unwrap_or_default();
+        Self { live, action: Action::Nothing, was_applied_last: true }
+    }
+}
+
 /// Applies one object. Sends no request if the index of owned objects knows that the object is as wanted, and does not read
 /// an object that does not exist. The live object then has no more than the state of a workload.
+///
+/// An object is read again by the next call if `is_settled` does not hold for it yet.
 pub(crate) async fn apply_indexed(
     client: &Client,
     owned: &Owned<Workload>,
     wanted: &Rendered,
+    is_settled: impl Fn(&Value) -> bool,
 ) -> Result<Applied, ApplyError> {
-    let (key, digest) = (wanted.key(), wanted.digest_number());
-    // The status of a quota is needed too.
-    if key.kind == "ResourceQuota" {
-        return apply(client, wanted).await;
-    }
-    let created = match owned.knowledge(&key, digest) {
-        Knowledge::AsWanted(workload) => {
-            let live = workload.as_ref().map(Workload::live).unwrap_or_default();
-            return Ok(Applied { live, action: Action::Nothing, was_applied_last: true });
-        }
+    let created = match owned.knowledge(&wanted.key(), wanted.digest_number()) {
+        Knowledge::AsWanted(workload) => return Ok(Applied::unchanged(workload)),
         Knowledge::Missing => create(client, wanted).await?,
         Knowledge::Unknown => None,
     };
@@ -84,10 +86,37 @@ pub(crate) async fn apply_indexed(
         Some(created) => created,
         None => apply(client, wanted).await?,
     };
-    let metadata: ObjectMeta = serde_json::from_value(applied.live["metadata"].clone())?;
-    let workload = Workload::of(&key.kind, &applied.live);
-    owned.verify(key, Version::of(&metadata, APPLIED), digest, workload);
+    if is_settled(&applied.live) {
+        remember(owned, wanted, &applied.live)?;
+    }
     Ok(applied)
+}
+
+/// Applies one object with [`apply_reserved`]. Sends no request if the index of owned objects knows that the object is as
+/// wanted. Its kind must be one that the index watches.
+pub(crate) async fn apply_reserved_indexed(
+    client: &Client,
+    owned: &Owned<Workload>,
+    wanted: &Rendered,
+) -> Result<Applied, ApplyError> {
+    if let Knowledge::AsWanted(workload) = owned.knowledge(&wanted.key(), wanted.digest_number()) {
+        return Ok(Applied::unchanged(workload));
+    }
+    let applied = apply_reserved(client, wanted).await?;
+    remember(owned, wanted, &applied.live)?;
+    Ok(applied)
+}
+
+/// Records in the index that an object is as wanted, as long as the watch shows no other version of it.
+fn remember(owned: &Owned<Workload>, wanted: &Rendered, live: &Value) -> Result<(), ApplyError> {
+    let (key, metadata) = (wanted.key(), serde_json::from_value(live["metadata"].clone())?);
+    let version = match key.kind.as_str() {
+        "ResourceQuota" => Version::of_quota(&metadata, live, APPLIED),
+        _ => Version::of(&metadata, APPLIED),
+    };
+    let workload = Workload::of(&key.kind, live);
+    owned.verify(key, version, wanted.digest_number(), workload);
+    Ok(())
 }
 
 /// Creates an object; none if an object of that name exists. The index may lag, and it does not hold objects of others.
