@@ -3,10 +3,11 @@
 //! The types follow the conventions of kstatus, Argo CD, Flux and `kubectl wait`. Every reason that the operator can
 //! give is defined here, and a test checks the tables in `docs/api.md` against these enums.
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::{Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::integer;
 
@@ -65,6 +66,8 @@ names! {
         Reconciled,
         /// The operator is working on the object.
         Progressing,
+        /// The operator has written no status yet. The API server shows this for a new object.
+        Pending,
         /// The API server or another service failed or refused a request; the operator retries.
         Failed,
         /// The object is being deleted.
@@ -195,6 +198,15 @@ pub fn merge(old: &[Condition], new: &[NewCondition], generation: Option<i64>, n
             }
         })
         .collect()
+}
+
+/// Returns the status of an object that the operator has not seen yet: the default in the schema, which the API server
+/// fills in. Without any condition, kstatus would consider a new object done.
+///
+/// The Gateway API does the same.
+pub fn pending_status() -> Value {
+    let ready = NewCondition::unknown(ConditionType::Ready, ConditionReason::Pending, "waiting for the operator");
+    json!({"conditions": merge(&[], &[ready], None, &Time(Timestamp::UNIX_EPOCH))})
 }
 
 /// Returns the condition of the given type, if there is one.

@@ -1,12 +1,13 @@
 //! The CustomResourceDefinitions as they are shipped: the derived schemas plus what a derive macro cannot express.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 use kube::CustomResourceExt as _;
 use mcp_fleet_policy::units::{Bytes, Limits, Window};
 use serde_json::{Value, json};
 
+use crate::condition::pending_status;
 use crate::names::{DNS_1035, MAX_NAME, RUNTIME_NAMESPACE_SUFFIX};
 use crate::time::TIME;
 use crate::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPServer, MCPTenant, union};
@@ -28,7 +29,8 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     }
     let with_tools = [MCPServer::crd(), MCPScope::crd()].map(|crd| with_argument_rules(with_name_rule(crd)));
     let others = [MCPPrincipal::crd(), MCPBudget::crd()].map(with_name_rule);
-    [tenant].into_iter().chain(with_tools).chain(others).chain([MCPLedger::crd()]).map(tidy).collect()
+    let with_status = [tenant].into_iter().chain(with_tools).chain(others).map(with_pending_status);
+    with_status.chain([MCPLedger::crd()]).map(tidy).collect()
 }
 
 /// Returns the value of `x-kubernetes-validations` for pairs of a CEL expression that must be true and a message that
@@ -93,6 +95,14 @@ fn with_name_rule(mut crd: CustomResourceDefinition) -> CustomResourceDefinition
                  case letters, digits and dashes: Services and Secrets are named after it"
             ),
         ));
+    }
+    crd
+}
+
+/// Adds the status of a new object as the default.
+fn with_pending_status(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for status in roots(&mut crd).filter_map(|root| property(root, "status")) {
+        status.default = Some(JSON(pending_status()));
     }
     crd
 }

@@ -81,6 +81,18 @@ async fn absent_fields_get_the_documented_defaults() {
     assert_eq!(tenant["spec"], expected);
 }
 
+#[tokio::test]
+async fn an_object_is_not_ready_before_the_operator_has_seen_it() {
+    let cluster = Cluster::connect().await;
+    for table in [table!("tenant"), table!("server"), table!("scope"), table!("principal"), table!("budget")] {
+        let created = cluster.create(&support::merged(&table.good, &json!({"metadata": {"name": "unseen"}}))).await;
+        let created = created.unwrap();
+        let read = cluster.api(&created).get("unseen").await.unwrap();
+        assert_eq!(read.data["status"], mcp_fleet_crds::condition::pending_status(), "{}", created["kind"]);
+        cluster.delete(&created).await.unwrap();
+    }
+}
+
 /// Runs every case of a table: creates the object with the patch, or creates it and then changes it.
 async fn run(table: Table) {
     let cluster = Cluster::connect().await;

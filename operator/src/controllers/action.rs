@@ -15,6 +15,12 @@ impl Action {
         Self { requeue_after: Some(pause) }
     }
 
+    /// Reconciles the object again after a pause at the latest, if there is one.
+    #[must_use]
+    pub(crate) fn no_later_than(self, pause: Option<Duration>) -> Self {
+        Self { requeue_after: self.requeue_after.into_iter().chain(pause).min() }
+    }
+
     /// Reconciles the object again when a change affects it.
     pub(crate) const fn await_change() -> Self {
         Self { requeue_after: None }

@@ -110,10 +110,12 @@ pub(crate) enum Progress {
 impl Progress {
     /// Returns how long a status is held back, after a status with these conditions `before`.
     fn hold_back_time(self, before: &[Condition], after: &[Condition]) -> Duration {
-        let is_reconciling = |conditions| condition::is_true(conditions, ConditionType::Reconciling);
+        let is_on_its_way = |conditions| {
+            ![ConditionType::Ready, ConditionType::Stalled].iter().any(|kind| condition::is_true(conditions, *kind))
+        };
         match self {
             Self::Figures => HOLD_BACK_TIME_OF_FIGURES,
-            _ if is_reconciling(before) && is_reconciling(after) => HOLD_BACK_TIME_OF_REASONS,
+            _ if is_on_its_way(before) && is_on_its_way(after) => HOLD_BACK_TIME_OF_REASONS,
             _ => HOLD_BACK_TIME,
         }
     }
@@ -152,7 +154,7 @@ where
         shared.release(&uid);
         return Ok(None);
     }
-    // Without any status, tools would consider a new object done.
+    // Without any status, which a CRD of an earlier version allows, tools would consider a new object done.
     if progress != Progress::Settled
         && object.status().is_some()
         && let Some(pause) = shared.hold_back(&uid, progress.hold_back_time(before, &after))

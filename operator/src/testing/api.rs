@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
+use mcp_fleet_crds::condition::pending_status;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -70,14 +71,15 @@ impl FakeApi {
         receiver
     }
 
-    /// Creates an object, or replaces its spec, as a user does.
+    /// Creates an object of our kinds, or replaces its spec, as a user does.
     pub(crate) fn apply(&self, path: &str, mut object: Value) {
         let mut state = self.0.lock();
         let before = state.objects.get(path).cloned().unwrap_or_default();
         object["metadata"]["generation"] = json!(before["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
-        if before["status"].is_object() {
-            object["status"] = before["status"].clone();
-        }
+        object["status"] = match &before["status"] {
+            Value::Null => pending_status(),
+            status => status.clone(),
+        };
         state.store(path.to_owned(), object);
     }
 

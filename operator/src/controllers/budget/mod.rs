@@ -85,10 +85,8 @@ impl Controller for Budgets {
             _ => Progress::Settled,
         };
         let next = status::status(&object, &outcome, jiff::Timestamp::now());
-        match super::status::write(&ctx, &api, &object, next, progress).await? {
-            Some(pause) => Ok(Action::requeue(pause)),
-            None => outcome.next(),
-        }
+        let held_back = super::status::write(&ctx, &api, &object, next, progress).await?;
+        Ok(outcome.next()?.no_later_than(held_back))
     }
 }
 

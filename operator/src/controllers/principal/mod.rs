@@ -79,15 +79,14 @@ impl Controller for Principals {
             Ok(principal) => Outcome::of(renew(&object, principal, &inputs, revoked_until, &ctx).await)?,
             Err(rejection) => Outcome::Rejected(rejection),
         };
-        if let Some(pause) = status::write(&ctx, &object, &outcome).await? {
-            return Ok(Action::requeue(pause));
-        }
-        match &outcome {
+        let held_back = status::write(&ctx, &object, &outcome).await?;
+        let next = match &outcome {
             Outcome::Applied(applied) => {
-                Ok(requeue_after(applied.check_in.min(revocation_due(&object).unwrap_or(applied.check_in))))
+                requeue_after(applied.check_in.min(revocation_due(&object).unwrap_or(applied.check_in)))
             }
-            _ => outcome.next(),
-        }
+            _ => outcome.next()?,
+        };
+        Ok(next.no_later_than(held_back))
     }
 }
 

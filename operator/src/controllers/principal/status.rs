@@ -24,12 +24,21 @@ pub(super) async fn write(
     outcome: &Outcome<Applied>,
 ) -> Result<Option<Duration>, ReconcileError> {
     let api: Api<MCPPrincipal> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
+    let next = status(object, outcome, Timestamp::now());
     let progress = match outcome {
+        Outcome::Applied(_) if has_successor(object, &next) => Progress::Settled,
         Outcome::Applied(applied) => applied.enforcement.progress(object.metadata.generation),
         Outcome::Rejected(rejection) if rejection.until == Until::Prepared => Progress::Pending,
         _ => Progress::Settled,
     };
-    status::write(ctx, &api, object, status(object, outcome, Timestamp::now()), progress).await
+    status::write(ctx, &api, object, next, progress).await
+}
+
+/// Whether the credential in the status has a successor. Its serial is written at once: if someone deleted the Secret, a
+/// serial that is not in the status would be used again.
+fn has_successor(object: &MCPPrincipal, next: &MCPPrincipalStatus) -> bool {
+    let before = object.status.as_ref().and_then(|status| status.credential.as_ref());
+    before.is_some_and(|before| next.credential.as_ref().is_none_or(|next| next.serial != before.serial))
 }
 
 /// Returns the status that follows from the outcome of a reconcile. Pure.

@@ -123,10 +123,8 @@ impl Controller for Servers {
                 },
                 Decision::Reject(rejection) => Outcome::Rejected(rejection),
             };
-            match status::write(ctx, &object, &outcome).await? {
-                Some(pause) => Ok(Action::requeue(pause)),
-                None => outcome.next(),
-            }
+            let held_back = status::write(ctx, &object, &outcome).await?;
+            Ok(outcome.next()?.no_later_than(held_back))
         };
         if needs_finalizer {
             with_finalizer(&api, object, reconcile, |object| async move { tear_down(&object, ctx).await }).await

@@ -101,13 +101,12 @@ impl Controller for Tenants {
                 }
                 Err(rejection) => Outcome::Rejected(rejection),
             };
-            if let Some(pause) = status::write(ctx, &object, &outcome).await? {
-                return Ok(Action::requeue(pause));
-            }
-            match &outcome {
-                Outcome::Applied(applied) => recount_quota(ctx, applied).await,
-                _ => outcome.next(),
-            }
+            let held_back = status::write(ctx, &object, &outcome).await?;
+            let next = match &outcome {
+                Outcome::Applied(applied) => recount_quota(ctx, applied).await?,
+                _ => outcome.next()?,
+            };
+            Ok(next.no_later_than(held_back))
         };
         with_finalizer(&api, object, reconcile, |object| async move { tear_down(&object, ctx).await }).await
     }

@@ -34,29 +34,41 @@ pub(crate) struct Operator {
     log: PathBuf,
 }
 
-/// CPU time and requests of a replica so far.
+/// Values of a counter, by two of its labels.
+pub(crate) type Counts = BTreeMap<(String, String), u64>;
+
+/// CPU time, requests and reconciles of a replica so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) cpu: Duration,
     /// Requests to the API server, by verb and resource.
-    pub(crate) requests: BTreeMap<(String, String), u64>,
+    pub(crate) requests: Counts,
+    /// Reconciles, by controller and outcome.
+    pub(crate) reconciles: Counts,
 }
 
 impl Usage {
     /// Returns what was used since `before`.
     pub(crate) fn since(&self, before: &Self) -> Self {
-        let requests = self
-            .requests
-            .iter()
-            .map(|(key, count)| (key.clone(), count - before.requests.get(key).copied().unwrap_or_default()));
-        Self { cpu: self.cpu.saturating_sub(before.cpu), requests: requests.filter(|(_, count)| *count > 0).collect() }
+        let since = |all: &Counts, before: &Counts| {
+            let counts =
+                all.iter().map(|(key, count)| (key.clone(), count - before.get(key).copied().unwrap_or_default()));
+            counts.filter(|(_, count)| *count > 0).collect()
+        };
+        Self {
+            cpu: self.cpu.saturating_sub(before.cpu),
+            requests: since(&self.requests, &before.requests),
+            reconciles: since(&self.reconciles, &before.reconciles),
+        }
     }
 
     /// Returns what was used in both.
     pub(crate) fn plus(mut self, other: &Self) -> Self {
         self.cpu += other.cpu;
-        for (key, count) in &other.requests {
-            *self.requests.entry(key.clone()).or_default() += count;
+        for (all, more) in [(&mut self.requests, &other.requests), (&mut self.reconciles, &other.reconciles)] {
+            for (key, count) in more {
+                *all.entry(key.clone()).or_default() += count;
+            }
         }
         self
     }
@@ -122,16 +134,9 @@ impl Operator {
     /// Returns what the replica has used so far.
     pub(crate) async fn usage(&self) -> anyhow::Result<Usage> {
         let text = self.get("/metrics").await?;
-        let mut requests = BTreeMap::new();
-        for line in text.lines().filter_map(|line| line.strip_prefix("mcp_fleet_api_requests_total{")) {
-            let (labels, count) = line.split_once("} ").context("a metric has no value")?;
-            let label = |name: &str| {
-                let value = labels.split(',').find_map(|label| label.strip_prefix(&format!("{name}=")));
-                value.unwrap_or_default().trim_matches('"').to_owned()
-            };
-            requests.insert((label("verb"), label("resource")), count.parse()?);
-        }
-        Ok(Usage { cpu: self.process.cpu()?, requests })
+        let requests = counts(&text, "mcp_fleet_api_requests_total", ["verb", "resource"])?;
+        let reconciles = counts(&text, "mcp_fleet_reconciles_total", ["controller", "outcome"])?;
+        Ok(Usage { cpu: self.process.cpu()?, requests, reconciles })
     }
 
     /// Returns the resident memory, in bytes: now, and the most so far.
@@ -156,4 +161,19 @@ impl Operator {
         stream.read_to_string(&mut text).await?;
         Ok(text)
     }
+}
+
+/// Reads a counter from metrics in Prometheus' text format.
+fn counts(metrics: &str, name: &str, labels: [&str; 2]) -> anyhow::Result<Counts> {
+    let prefix = format!("{name}{{");
+    let mut counts = Counts::new();
+    for line in metrics.lines().filter_map(|line| line.strip_prefix(&prefix)) {
+        let (found, count) = line.split_once("} ").context("a metric has no value")?;
+        let [first, second] = labels.map(|label| {
+            let value = found.split(',').find_map(|label_of| label_of.strip_prefix(&format!("{label}=")));
+            value.unwrap_or_default().trim_matches('"').to_owned()
+        });
+        counts.insert((first, second), count.parse()?);
+    }
+    Ok(counts)
 }

@@ -84,15 +84,17 @@ impl Report {
     fn requests(&self, text: &mut String) {
         let usage = self.small.usage.clone().plus(&self.large.usage);
         let objects = number(self.small.objects + self.large.objects);
-        let mut rows: Vec<_> = usage.requests.into_iter().collect();
-        rows.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        let _ = writeln!(text, "| requests of the operator | number | per object |\n|---|---|---|");
-        for ((verb, resource), count) in rows.iter().take(20) {
-            #[allow(clippy::cast_precision_loss, reason = "counts of requests are far below 2^53")]
-            let per_object = *count as f64 / objects;
-            let _ = writeln!(text, "| {verb} {resource} | {count} | {per_object:.2} |");
+        for (what, counts) in [("requests", usage.requests), ("reconciles", usage.reconciles)] {
+            let mut rows: Vec<_> = counts.into_iter().collect();
+            rows.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+            let _ = writeln!(text, "| {what} of the operator | number | per object |\n|---|---|---|");
+            for ((first, second), count) in rows.iter().take(20) {
+                #[allow(clippy::cast_precision_loss, reason = "counts of requests are far below 2^53")]
+                let per_object = *count as f64 / objects;
+                let _ = writeln!(text, "| {first} {second} | {count} | {per_object:.2} |");
+            }
+            text.push('\n');
         }
-        text.push('\n');
     }
 
     fn ratio(&self) -> f64 {
