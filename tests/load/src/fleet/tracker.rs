@@ -9,6 +9,7 @@ use futures::TryStreamExt as _;
 use http::Request;
 use kube::Client;
 use kube::core::WatchEvent;
+use mcp_fleet_crds::condition::pending_status;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::Value;
@@ -92,7 +93,10 @@ impl Tracker {
             is_true(&status, "Ready", metadata.generation) && is_true(&status, "PolicyCurrent", metadata.generation);
         let mut state = self.0.lock();
         let State { objects, ready } = &mut *state;
-        let seen = objects.entry(format!("{kind}/{}/{}", metadata.namespace, metadata.name)).or_default();
+        // The API server gives a new object this status.
+        let seen = objects
+            .entry(format!("{kind}/{}/{}", metadata.namespace, metadata.name))
+            .or_insert_with(|| Seen { status: pending_status(), ..Seen::default() });
         *ready = *ready + usize::from(is_ready) - usize::from(seen.is_ready);
         seen.is_ready = is_ready;
         if seen.status != status {
