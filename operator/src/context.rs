@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kube::Client;
 
+use crate::audit::Checkpoints;
 use crate::config::Config;
 use crate::controllers::Declared;
 use crate::credentials::ca::Authority;
@@ -38,6 +39,8 @@ pub(crate) struct Context {
     pub rollout: Arc<Rollout>,
     /// What this replica has applied.
     pub declared: Arc<Declared>,
+    /// The ends of the audit logs of gateways.
+    pub audit: Checkpoints,
 }
 
 impl std::fmt::Debug for Context {
@@ -74,6 +77,7 @@ impl Context {
             rollout: Arc::new(rollout(&config, &metrics).unwrap()),
             metrics,
             declared: Arc::default(),
+            audit: Checkpoints::new(client.clone(), &config.namespace),
             client,
             config: Arc::new(config),
         };

@@ -108,6 +108,7 @@ async fn lead(ctx: &Arc<Context>) {
         keep_revocations(ctx),
         rollout::run(ctx),
         budget::run(ctx.clone()),
+        ctx.audit.keep(),
         serve_gateways(ctx),
     );
 }

@@ -6,6 +6,7 @@
 //! `shared_state` holds the results that these parts share, `credentials` issues keys, certificates and tokens, and
 //! [`kubernetes`] is what all of them use to read and write API objects.
 
+mod audit;
 pub mod config;
 mod context;
 mod control_server;

@@ -17,6 +17,7 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Checkpoints;
 use crate::config::Config;
 use crate::context::{Context, rollout};
 use crate::controllers::budget::SpendMetrics;
@@ -95,6 +96,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         rollout: Arc::new(rollout(&config, &metrics)?),
         metrics,
         declared: Arc::default(),
+        audit: Checkpoints::new(client.clone(), &config.namespace),
         client,
         config,
     });

@@ -5,6 +5,7 @@
 //! denied: money that the ledger has not charged cannot be spent.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mcp_fleet_policy::budget::{
@@ -26,6 +27,7 @@ pub struct Leases {
     pool: Mutex<LeasePool>,
     start: Instant,
     epoch: String,
+    closed: AtomicBool,
     /// Notifies the control stream that something has to be sent before its next turn.
     unsent: Notify,
     /// Notifies waiting calls of an answer, and [`Self::returned`] of an acknowledged report.
@@ -39,6 +41,7 @@ impl Leases {
             pool: Mutex::new(LeasePool::new()),
             start: Instant::now(),
             epoch: ulid::Ulid::generate().to_string(),
+            closed: AtomicBool::new(false),
             unsent: Notify::new(),
             answered: Notify::new(),
         })
@@ -159,7 +162,13 @@ impl Leases {
     /// Starts to return all leases. Calls are denied from now on.
     pub(crate) fn close(&self) {
         self.pool.lock().close(self.now());
+        self.closed.store(true, Ordering::Release);
         self.unsent.notify_one();
+    }
+
+    /// Whether the leases are being returned, because the process ends.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Waits until the ledger has acknowledged the last report of every lease.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_fleet_audit::{Place, Problem, Verifier};
 use mcp_fleet_policy::model::GrantedTool;
 use serde_json::{Value, json};
 
@@ -68,4 +69,28 @@ async fn a_call_that_changes_something_is_not_forwarded_before_its_line_is_writt
     sink.open();
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(client.call("write", write).await.json()["result"]["content"][0]["text"], "done");
+}
+
+#[tokio::test]
+async fn the_lines_of_a_gateway_are_a_chain() {
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
+    for number in 0..5 {
+        client.call("read", json!({"path": format!("/workspace/{number}")})).await;
+        client.call("missing", json!({})).await;
+    }
+    gateway.audit_lines(10).await;
+    let text = gateway.audit_text();
+    let verify = |lines: &[&str]| {
+        let mut verifier = Verifier::new();
+        for (line, text) in (1..).zip(lines) {
+            verifier.read(Place { file: 0, line }, text.as_bytes());
+        }
+        verifier.finish(&[], false)
+    };
+    let mut lines: Vec<&str> = text.lines().collect();
+    let report = verify(&lines);
+    assert_eq!((report.problems, report.chains[0].last), (vec![], 10));
+    lines.remove(4);
+    assert!(matches!(&verify(&lines).problems[..], [Problem::Removed { from: 5, to: 5, .. }]));
 }

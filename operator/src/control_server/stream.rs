@@ -18,6 +18,7 @@ use tonic::{Status, Streaming};
 
 use super::auth::{AuthError, GatewayPod, check_pod};
 use super::spend::{self, message};
+use crate::audit::{self, Tenant};
 use crate::context::Context;
 use crate::ledger::book::Holder;
 use crate::retry::jittered;
@@ -249,6 +250,12 @@ impl ControlStream {
             }
             Some(from_gateway::Message::Spend(report)) => {
                 self.reports.spawn(spend::settle_report(&ledger, gateway, holder, report, self.outbound.clone()));
+            }
+            Some(from_gateway::Message::AuditHead(head)) => {
+                let GatewayPod { tenant, tenant_uid, pod, .. } = &self.gateway;
+                if let Some(head) = audit::from_wire(&head) {
+                    self.ctx.audit.record(Tenant { name: tenant.clone(), uid: tenant_uid.clone() }, pod, head);
+                }
             }
             // A second hello has no effect. A message of an unknown kind belongs to a newer protocol version.
             Some(from_gateway::Message::Hello(_)) | None => {}

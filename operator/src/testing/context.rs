@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::{FakeApi, Write};
+use crate::audit::Checkpoints;
 use crate::config::Config;
 use crate::context::{Context, rollout};
 use crate::controllers::Controller;
@@ -58,6 +59,7 @@ impl TestContext {
             rollout: Arc::new(rollout(&config, &metrics).unwrap()),
             metrics,
             declared: Arc::default(),
+            audit: Checkpoints::new(client.clone(), &config.namespace),
             client,
             config: Arc::new(config),
         };

@@ -105,7 +105,7 @@ impl Line {
         }
     }
 
-    /// Appends the line, with its line feed.
+    /// Appends the JSON object of the line without its closing brace: the fields of the chain come last.
     pub(super) fn write(&self, subject: &Subject<'_>, out: &mut Vec<u8>) {
         let mut call = [0; ulid::ULID_LEN];
         // Writing to a vector cannot fail.
@@ -132,7 +132,6 @@ impl Line {
             let _ = write!(out, ",\"suppressed\":{count}");
         }
         digest(out, "result", "blake3", self.result.as_ref());
-        out.extend_from_slice(b"}\n");
     }
 }
 
@@ -170,6 +169,8 @@ fn digest(out: &mut Vec<u8>, field: &str, kind: &str, digest: Option<&[u8; 32]>)
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use mcp_fleet_audit::Chain;
+
     use super::*;
 
     fn line() -> Line {
@@ -199,9 +200,13 @@ mod tests {
         }
     }
 
+    /// Returns the second line of a chain.
     fn written(line: &Line, subject: &Subject<'_>) -> String {
-        let mut out = Vec::new();
-        line.write(subject, &mut out);
+        let (mut open, mut out) = (Vec::new(), Vec::new());
+        line.write(subject, &mut open);
+        let mut chain = Chain::new(Ulid::from_parts(0, 8));
+        chain.link(b"{\"audit\":1", &mut Vec::new());
+        chain.link(&open, &mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -3,6 +3,8 @@
 //! Lines collect in one buffer, and the thread writes the whole buffer at a time. Under load one `write` carries many
 //! lines, and a call waits only if the pipe has been full for long. A line that must be written before its call goes on
 //! ([`LineSlot::write_now`]) is not collected: the thread writes the buffer at once and then notifies the call.
+//!
+//! The thread also links the lines to a chain, in the order in which it writes them.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -10,10 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use mcp_fleet_audit::{Chain, Head};
 use mcp_fleet_policy::class::Class;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, oneshot};
 use tracing::error;
+use ulid::Ulid;
 
 use super::{Line, Subject};
 
@@ -46,10 +50,13 @@ struct Shared {
     buffer: Mutex<Buffer>,
     filled: Condvar,
     broken: AtomicBool,
+    /// The last line that the sink has taken.
+    head: Mutex<Option<Head>>,
 }
 
 #[derive(Debug, Default)]
 struct Buffer {
+    /// Lines that are not linked yet, each with a line feed instead of its closing brace.
     bytes: Vec<u8>,
     lines: usize,
     /// Calls that wait until their line is written.
@@ -84,6 +91,7 @@ impl Audit {
             buffer: Mutex::new(Buffer::default()),
             filled: Condvar::new(),
             broken: AtomicBool::new(false),
+            head: Mutex::default(),
         });
         let for_thread = Arc::clone(&shared);
         let thread =
@@ -116,6 +124,11 @@ impl Audit {
         Ok(CallSlots { admission, outcome: self.reserve().await? })
     }
 
+    /// Returns the last line that the sink has taken; none before the first.
+    pub(crate) fn head(&self) -> Option<Head> {
+        *self.shared.head.lock()
+    }
+
     /// Returns whether the sink has failed. It stays broken while this process runs.
     pub(crate) fn is_broken(&self) -> bool {
         self.shared.broken.load(Ordering::Acquire)
@@ -146,12 +159,13 @@ impl LineSlot {
         PendingLine(pending)
     }
 
-    /// Queues a line that ends with a line feed. `written` is notified once the line is written, at once.
+    /// Queues a line without its closing brace. `written` is notified once the line is written, at once.
     fn write_text(mut self, line: &[u8], written: Option<oneshot::Sender<()>>) {
         let Some(shared) = self.shared.take() else { return };
         let mut buffer = shared.buffer.lock();
         let notify = buffer.bytes.is_empty() || written.is_some();
         buffer.bytes.extend_from_slice(line);
+        buffer.bytes.push(b'\n');
         buffer.lines += 1;
         buffer.waiting.extend(written);
         drop(buffer);
@@ -161,7 +175,7 @@ impl LineSlot {
     }
 }
 
-/// Returns the text of a line.
+/// Returns the text of a line without its closing brace.
 fn text(line: &Line, subject: &Subject<'_>) -> Vec<u8> {
     let mut text = Vec::with_capacity(LINE_CAPACITY);
     line.write(subject, &mut text);
@@ -187,7 +201,8 @@ impl Drop for LineSlot {
 }
 
 fn write_lines(shared: &Shared, mut sink: impl Write) {
-    let mut taken = Vec::with_capacity(FULL_BUFFER);
+    let (mut taken, mut linked) = (Vec::with_capacity(FULL_BUFFER), Vec::with_capacity(FULL_BUFFER));
+    let mut chain = Chain::new(Ulid::generate());
     loop {
         let mut buffer = shared.buffer.lock();
         while buffer.bytes.is_empty() && !buffer.closed {
@@ -206,20 +221,27 @@ fn write_lines(shared: &Shared, mut sink: impl Write) {
         let lines = std::mem::take(&mut buffer.lines);
         let waiting = std::mem::take(&mut buffer.waiting);
         drop(buffer);
-        if let Err(error) = sink.write_all(&taken).and_then(|()| sink.flush()) {
+        // JSON that the gateway writes has no line feed inside.
+        for line in taken.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            chain.link(line, &mut linked);
+        }
+        if let Err(error) = sink.write_all(&linked).and_then(|()| sink.flush()) {
             // Without an audit trail everything is denied from now on. Reserved slots are not freed.
             shared.broken.store(true, Ordering::Release);
             shared.slots.close();
             error!(%error, "failed to write the audit trail");
             return;
         }
+        *shared.head.lock() = chain.head();
         for written in waiting {
             // A call that was cancelled does not wait any more.
             let _ = written.send(());
         }
-        taken.clear();
-        // Gives back the memory of a burst.
-        taken.shrink_to(FULL_BUFFER);
+        for buffer in [&mut taken, &mut linked] {
+            buffer.clear();
+            // Gives back the memory of a burst.
+            buffer.shrink_to(FULL_BUFFER);
+        }
         shared.slots.add_permits(lines);
     }
 }
@@ -227,6 +249,8 @@ fn write_lines(shared: &Shared, mut sink: impl Write) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use mcp_fleet_audit::{Checkpoint, Place, Verifier};
 
     use super::*;
 
@@ -278,11 +302,20 @@ mod tests {
         let sink = Sink::default();
         let audit = Audit::start(sink.clone()).unwrap();
         for number in 0..10_000 {
-            audit.reserve().await.unwrap().write_text(format!("{number}\n").as_bytes(), None);
+            audit.reserve().await.unwrap().write_text(format!("{{\"audit\":{number}").as_bytes(), None);
         }
         audit.close();
         let written = String::from_utf8(sink.0.lock().clone()).unwrap();
-        assert!(written.lines().map(|line| line.parse::<u32>().unwrap()).eq(0..10_000));
+        let numbers =
+            written.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["audit"].clone());
+        assert!(numbers.eq(0..10_000));
+        let mut verifier = Verifier::new();
+        for (line, text) in (1..).zip(written.lines()) {
+            verifier.read(Place { file: 0, line }, text.as_bytes());
+        }
+        let checkpoint = Checkpoint { head: audit.head().unwrap(), pod: "gateway-1".into() };
+        let report = verifier.finish(&[checkpoint], false);
+        assert_eq!((report.problems, report.chains[0].confirmed), (vec![], 10_000));
     }
 
     #[tokio::test]
@@ -290,17 +323,17 @@ mod tests {
         let sink = Sink::default();
         let audit = Audit::start(sink.clone()).unwrap();
         let (written, pending) = oneshot::channel();
-        audit.reserve().await.unwrap().write_text(b"first\n", None);
-        audit.reserve().await.unwrap().write_text(b"second\n", Some(written));
+        audit.reserve().await.unwrap().write_text(b"{\"audit\":1", None);
+        audit.reserve().await.unwrap().write_text(b"{\"audit\":2", Some(written));
         PendingLine(pending).written().await.unwrap();
-        assert_eq!(&*sink.0.lock(), b"first\nsecond\n");
+        assert_eq!(String::from_utf8_lossy(&sink.0.lock()).lines().count(), 2);
     }
 
     #[tokio::test]
     async fn a_call_that_waits_for_its_line_is_denied_when_the_sink_breaks() {
         let audit = Audit::start(Broken).unwrap();
         let (written, pending) = oneshot::channel();
-        audit.reserve().await.unwrap().write_text(b"line\n", Some(written));
+        audit.reserve().await.unwrap().write_text(b"{\"audit\":1", Some(written));
         assert_eq!(PendingLine(pending).written().await, Err(Blocked));
     }
 
@@ -309,7 +342,7 @@ mod tests {
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
         let audit = Audit::start(Blocking(Arc::clone(&gate))).unwrap();
         for _ in 0..SLOTS {
-            audit.reserve().await.unwrap().write_text(b"line\n", None);
+            audit.reserve().await.unwrap().write_text(b"{\"audit\":1", None);
         }
         assert_eq!(audit.reserve().await.unwrap_err(), Blocked);
         *gate.0.lock() = true;
@@ -330,7 +363,7 @@ mod tests {
     #[tokio::test]
     async fn a_broken_sink_denies_for_good() {
         let audit = Audit::start(Broken).unwrap();
-        audit.reserve().await.unwrap().write_text(b"line\n", None);
+        audit.reserve().await.unwrap().write_text(b"{\"audit\":1", None);
         assert!(!audit.is_broken());
         audit.close();
         assert!(audit.is_broken());

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use mcp_fleet_audit::Head;
 use mcp_fleet_control::codec::{DecodeError, Digest};
 use mcp_fleet_control::{DecodedPolicy, decode, wire};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::gateway::policy::InstallError;
 use crate::gateway::state::State;
@@ -21,6 +23,8 @@ pub(super) struct Intake {
     /// Generation and identity of the enforced policy: its digest in the shared form, whichever it was received in. Locked
     /// during an installation, so that there is one at a time.
     enforced: Mutex<Option<(u64, Digest)>>,
+    /// Set once the last audit line of a process that ends was reported.
+    reported: watch::Sender<bool>,
 }
 
 /// Why a policy was not accepted. The text is sent to the operator.
@@ -42,7 +46,25 @@ enum PolicyRejection {
 
 impl Intake {
     pub(super) fn new(state: Arc<State>) -> Self {
-        Self { state, floor: AtomicU64::new(0), enforced: Mutex::new(None) }
+        Self { state, floor: AtomicU64::new(0), enforced: Mutex::new(None), reported: watch::Sender::new(false) }
+    }
+
+    /// Returns the last audit line that was written; none before the first.
+    pub(super) fn audit_head(&self) -> Option<Head> {
+        self.state.audit.head()
+    }
+
+    /// Records that the last audit line of this process was reported.
+    pub(super) fn set_reported(&self) {
+        self.reported.send_replace(true);
+    }
+
+    /// Waits until the last audit line was reported, if there is one.
+    pub(super) async fn reported(&self) {
+        if self.audit_head().is_some() {
+            // The sender is a field of this object, so there is no error.
+            let _ = self.reported.subscribe().wait_for(|reported| *reported).await;
+        }
     }
 
     /// Returns the lowest generation that may be enforced.

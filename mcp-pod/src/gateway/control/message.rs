@@ -1,7 +1,8 @@
-//! Conversion of lease requests, spend reports and lease answers to and from the wire format, field by field.
+//! Conversion of lease requests, spend reports, lease answers and heads of the audit log to and from the wire format, field by field.
 
 use std::time::Duration;
 
+use mcp_fleet_audit::Head;
 use mcp_fleet_control::wire;
 use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_policy::budget::{GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest, SpendItem, SpendReport};
@@ -31,6 +32,12 @@ pub(super) fn report_to_wire(report: SpendReport) -> wire::SpendReport {
 fn item_to_wire(item: SpendItem) -> wire::SpendItem {
     let SpendItem { principal, server, tool, amount, calls } = item;
     wire::SpendItem { principal, server, tool, amount: amount.get(), calls }
+}
+
+/// Converts the head of the audit log to the wire format.
+pub(super) fn head_to_wire(head: Head) -> wire::AuditHead {
+    let Head { chain, sequence, digest } = head;
+    wire::AuditHead { chain: chain.to_string(), sequence, digest: digest.as_bytes().to_vec() }
 }
 
 /// Converts a lease answer from the wire format.

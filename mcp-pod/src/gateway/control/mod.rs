@@ -30,6 +30,8 @@ use redial::Redial;
 
 /// Longest time that a gateway waits at its end for the operator to acknowledge the last spend reports.
 const FINAL_REPORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the last message may take to be sent.
+const FLUSH_TIME: Duration = Duration::from_millis(100);
 /// How often the mounted snapshot is checked. The kubelet takes a minute or more to mount a new one.
 const MOUNT_POLL_PERIOD: Duration = Duration::from_secs(5);
 
@@ -82,15 +84,15 @@ impl Control {
         Arc::clone(&self.leases)
     }
 
-    /// Keeps policy, freshness and leases of `state` up to date until `shutdown`. Then returns the leases and ends,
-    /// within [`FINAL_REPORT_TIMEOUT`].
+    /// Keeps policy, freshness and leases of `state` up to date until `shutdown`. Then returns the leases, reports the last
+    /// audit line and ends, within [`FINAL_REPORT_TIMEOUT`].
     pub async fn run(self, state: Arc<State>, shutdown: CancellationToken) {
         let intake = Intake::new(state);
         mounted::load(&self.policy_dir, &intake).await;
         tokio::select! {
             () = self.stay_connected(&intake) => {}
             () = self.watch_mount(&intake) => {}
-            () = self.return_leases(&shutdown) => {}
+            () = self.finish(&intake, &shutdown) => {}
         }
     }
 
@@ -110,12 +112,19 @@ impl Control {
         }
     }
 
-    async fn return_leases(&self, shutdown: &CancellationToken) {
+    /// Waits for the shutdown, then returns the leases and reports the last audit line.
+    async fn finish(&self, intake: &Intake, shutdown: &CancellationToken) {
         shutdown.cancelled().await;
         self.leases.close();
-        if tokio::time::timeout(FINAL_REPORT_TIMEOUT, self.leases.returned()).await.is_err() {
+        let finished = async {
+            self.leases.returned().await;
+            intake.reported().await;
+            // Unlike a report, an audit line is not acknowledged.
+            tokio::time::sleep(FLUSH_TIME).await;
+        };
+        if tokio::time::timeout(FINAL_REPORT_TIMEOUT, finished).await.is_err() {
             tracing::warn!(
-                "the operator did not acknowledge the last reports in time; the rest of the leases is forfeited"
+                "the operator did not receive the last reports in time; the rest of the leases is forfeited"
             );
         }
     }

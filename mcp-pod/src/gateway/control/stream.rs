@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mcp_fleet_audit::Head;
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
 use mcp_fleet_control::{feature, version};
 use tokio::sync::mpsc;
@@ -20,6 +21,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the leases are checked for reports that are due.
 const TICK_PERIOD: Duration = Duration::from_millis(500);
+/// How often the head of the audit log is sent, if there are new lines.
+const HEAD_PERIOD: Duration = Duration::from_secs(30);
 /// Longest wait for an event. A longer one shows that the process was paused, because there is a tick every
 /// [`TICK_PERIOD`]. Messages that it reads then may be old.
 const MAX_WAIT: Duration = Duration::from_secs(2);
@@ -75,7 +78,8 @@ pub(super) async fn run(
         Ok((inbound, outbox)) => {
             connected();
             tracing::info!("control stream is up");
-            match (Stream { intake, leases, inbound, outbox }).serve().await {
+            let heads = Heads { sent: None, next: Instant::now() };
+            match (Stream { intake, leases, inbound, outbox, heads }).serve().await {
                 Ok(()) => StreamEnd::Closed,
                 Err(end) => end,
             }
@@ -142,6 +146,23 @@ struct Stream<'a> {
     leases: &'a Leases,
     inbound: Streaming<wire::FromOperator>,
     outbox: Outbox,
+    heads: Heads,
+}
+
+/// Which head of the audit log was sent on this stream, and when the next one is due.
+struct Heads {
+    sent: Option<Head>,
+    next: Instant,
+}
+
+impl Heads {
+    /// Returns the head to send now, if any. The last one of a process that ends is sent at once.
+    fn take(&mut self, head: Option<Head>, ends: bool) -> Option<Head> {
+        let now = Instant::now();
+        let head = head.filter(|head| self.sent != Some(*head) && (ends || now >= self.next))?;
+        *self = Self { sent: Some(head), next: now + HEAD_PERIOD };
+        Some(head)
+    }
 }
 
 impl Stream<'_> {
@@ -180,7 +201,7 @@ impl Stream<'_> {
         }
     }
 
-    fn receive(&self, message: wire::FromOperator) -> Result<(), StreamEnd> {
+    fn receive(&mut self, message: wire::FromOperator) -> Result<(), StreamEnd> {
         match message.message {
             Some(from_operator::Message::Policy(push)) => {
                 let ack = self.intake.handle_push(&push);
@@ -201,7 +222,14 @@ impl Stream<'_> {
     }
 
     /// Sends all reports and requests. Reports go first, because what they return can be leased again.
-    fn send_all(&self) -> Result<(), StreamEnd> {
+    fn send_all(&mut self) -> Result<(), StreamEnd> {
+        let ends = self.leases.is_closed();
+        if let Some(head) = self.heads.take(self.intake.audit_head(), ends) {
+            send(&self.outbox, from_gateway::Message::AuditHead(message::head_to_wire(head)))?;
+        }
+        if ends {
+            self.intake.set_reported();
+        }
         for report in self.leases.take_reports() {
             send(&self.outbox, from_gateway::Message::Spend(message::report_to_wire(report)))?;
         }

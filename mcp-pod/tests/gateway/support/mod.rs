@@ -168,7 +168,7 @@ impl TestGateway {
     /// Returns the audit lines so far, once there are at least `count`.
     pub(crate) async fn audit_lines(&self, count: usize) -> Vec<Value> {
         for _ in 0..500 {
-            let text = String::from_utf8(self.audit.0.lock().clone()).unwrap();
+            let text = self.audit_text();
             let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
             if lines.len() >= count {
                 assert!(text.lines().all(|line| line.len() <= 8192));
@@ -177,6 +177,11 @@ impl TestGateway {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("fewer than {count} audit lines: {}", String::from_utf8_lossy(&self.audit.0.lock()));
+    }
+
+    /// Returns the text of the audit log.
+    pub(crate) fn audit_text(&self) -> String {
+        String::from_utf8(self.audit.0.lock().clone()).unwrap()
     }
 
     /// Returns the last audit line, once there are at least `count`.

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use mcp_fleet_control::wire::from_gateway;
 use mcp_fleet_control::{feature, version, wire};
+use mcp_fleet_policy::reason::Reason;
 use tonic::Status;
 
 use super::operator::{NAME, Operator, within};
-use super::{eventually, policy, start};
+use super::{Gateway, eventually, policy, start};
+use crate::gateway::audit::{Line, Name, Subject};
 
 #[tokio::test]
 async fn the_hello_of_a_gateway_describes_it() {
@@ -121,4 +124,39 @@ async fn a_gateway_that_was_paused_ignores_messages_from_the_pause() {
     let stream = operator.accept().await;
     stream.prove(5, 0).await;
     eventually("a new proof is accepted", || gateway.state.policy_age().is_some()).await;
+}
+
+async fn write_audit_line(gateway: &Gateway) {
+    let nothing = || Name::Known("".into());
+    let subject = Subject {
+        tenant: "acme".into(),
+        generation: 1,
+        principal: "".into(),
+        principal_uid: "".into(),
+        server: nothing(),
+        tool: nothing(),
+        class: None,
+        method: nothing(),
+    };
+    let slot = gateway.state.audit.reserve().await.unwrap();
+    slot.write_now(&Line::suppressed(Reason::RateLimited, 1), &subject).written().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_last_audit_line_is_reported_from_time_to_time_and_at_the_end() {
+    let mut operator = Operator::start(NAME).await;
+    let gateway = start(&operator);
+    write_audit_line(&gateway).await;
+    let mut stream = operator.accept().await;
+    let mut next_head = async || match stream.next().await {
+        from_gateway::Message::AuditHead(head) => head,
+        other => panic!("a head was expected, not {other:?}"),
+    };
+    let first = next_head().await;
+    assert_eq!((first.sequence, first.digest.len()), (1, 32));
+    write_audit_line(&gateway).await;
+    gateway.shutdown.cancel();
+    let last = next_head().await;
+    assert_eq!((last.chain, last.sequence), (first.chain, 2));
+    assert_ne!(last.digest, first.digest);
 }
