@@ -104,7 +104,7 @@ pub struct Grant {
 }
 
 /// Results of one commit, in the order of what was committed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Results {
     /// Results of the reports.
     pub reports: Vec<Result<ReportOutcome, ReportRejection>>,

@@ -72,6 +72,12 @@ impl Book {
         Ok(GrantedLease { lease: id, amount, deadline, new: true })
     }
 
+    /// Returns up to eight leases of other holders that could be returned, as pairs of pod UID and lease.
+    pub fn recallable(&self, holder: &Holder) -> Vec<(String, String)> {
+        let others = self.leases.iter().filter(|lease| lease.holder != *holder);
+        others.map(|lease| (lease.holder.pod_uid.clone(), lease.id.clone())).take(8).collect()
+    }
+
     /// Returns whether the budget is exhausted, or only until other holders return their leases.
     fn refusal(&self, request: &LeaseRequest, limit: Limit) -> Refusal {
         let returnable: Amount =

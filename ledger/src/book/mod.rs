@@ -14,8 +14,14 @@ pub use close::ClosedPeriod;
 pub use lease::{GrantedLease, LeaseRequest, Refusal};
 pub use report::{Report, ReportItem, ReportOutcome, ReportRejection};
 
+use std::time::Duration;
+
 use super::period::Span;
 
+/// How long a lease may be spent from.
+pub const LEASE_DURATION: Duration = Duration::from_mins(2);
+/// How long after its deadline a lease may still be reported on before it is forfeited.
+pub const REPORT_GRACE: Duration = Duration::from_mins(1);
 /// Maximum number of open leases. Further requests are refused until some leases end.
 pub const MAX_LEASES: usize = 64;
 /// Maximum number of forfeited leases that are stored individually. Older ones are added up.

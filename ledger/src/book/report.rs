@@ -42,7 +42,7 @@ pub enum ReportOutcome {
 }
 
 /// Why a report was not applied. Its lease is forfeited in the end, unless a valid report follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ReportRejection {
     /// Another process holds the lease.
     #[error("the lease belongs to another holder")]

@@ -1,13 +1,11 @@
 //! Grants leases: a lease is charged and written before the gateway receives it.
 
-use std::time::Duration;
-
 use mcp_fleet_ledger::commit::{Effect, Grant};
 use mcp_fleet_policy::model::Budget;
 use tokio::sync::oneshot;
 use ulid::Ulid;
 
-use super::book::{Book, GrantedLease, LeaseRequest, Limit, Refusal};
+use super::book::{GrantedLease, LEASE_DURATION, LeaseRequest, Limit, Refusal};
 use super::change::Reports;
 use super::error::LedgerError;
 use super::period::Span;
@@ -15,9 +13,6 @@ use super::record::Owner;
 use super::service::Ledger;
 use super::slot::PendingGrant;
 use super::store::{BookKey, Store};
-
-/// How long a lease may be spent from.
-pub(crate) const LEASE_DURATION: Duration = Duration::from_mins(2);
 
 /// Outcome of a lease request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,10 +61,4 @@ impl<S: Store> Ledger<S> {
         drop(writer);
         answer.await.unwrap_or(Err(LedgerError::Contended))
     }
-}
-
-/// Returns up to eight leases of other holders that could be returned, as pairs of pod UID and lease.
-pub(super) fn recallable(book: &Book, request: &LeaseRequest) -> Vec<(String, String)> {
-    let others = book.leases.iter().filter(|lease| lease.holder != request.holder);
-    others.map(|lease| (lease.holder.pod_uid.clone(), lease.id.clone())).take(8).collect()
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::book::{Book, GrantedLease, Refusal, Report, ReportOutcome, ReportRejection};
 use super::error::LedgerError;
-use super::leases::{LeaseOutcome, recallable};
+use super::leases::LeaseOutcome;
 use super::period::Span;
 use super::record::Owner;
 use super::store::{BookKey, StoredBook};
@@ -112,7 +112,7 @@ impl Writer {
                 Ok(_) => slot.set_exhausted(false),
                 Err(Refusal::Held) => {}
             }
-            let recall = if result.is_err() { recallable(book, &pending.grant.request) } else { Vec::new() };
+            let recall = if result.is_err() { book.recallable(&pending.grant.request.holder) } else { Vec::new() };
             let _ = pending.done.send(Ok(LeaseOutcome { result, span: pending.span, recall }));
         }
     }

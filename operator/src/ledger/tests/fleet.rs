@@ -11,9 +11,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::super::book::{Amount, Holder, LeaseRequest, Refusal, Report, ReportItem};
+use super::super::book::{Amount, GrantedLease, Holder, LeaseRequest, Refusal, Report, ReportItem};
 use super::super::error::LedgerError;
 use super::super::leases::LeaseOutcome;
+use super::super::period::Span;
 use super::super::record::Owner;
 use super::super::reports::BATCH_INTERVAL;
 use super::super::service::Ledger;
@@ -116,9 +117,7 @@ impl<S: Store + Clone> Fleet<S> {
                 budget: budget.name.clone(),
                 budget_uid: budget.uid.clone(),
             };
-            let wanted = Amount { micros: request.amount.get(), calls: request.calls };
-            let minimum = Amount { micros: request.minimum_amount.get(), calls: request.minimum_calls };
-            let charged = LeaseRequest { holder: gateway.holder.clone(), number: request.request, wanted, minimum };
+            let charged = to_request(&gateway.holder, &request);
             let ledger = Arc::clone(&self.ledger);
             let answer = tokio::spawn(async move { ledger.grant(&owner, &budget, &charged).await });
             gateway.requests.push((request.request, request.budget_uid, answer));
@@ -137,16 +136,7 @@ impl<S: Store + Clone> Fleet<S> {
             for (request, budget_uid, answer) in gateway.requests.extract_if(.., |(.., answer)| answer.is_finished()) {
                 let answer = answer.await.unwrap().unwrap();
                 recalled.extend(answer.recall);
-                let outcome = match answer.result {
-                    Ok(granted) => pool::LeaseOutcome::Granted(pool::GrantedLease {
-                        lease: granted.lease,
-                        amount: Micros::new(granted.amount.micros),
-                        calls: granted.amount.calls,
-                        valid: Duration::from_millis(u64::try_from(granted.deadline - NOW.get()).unwrap()),
-                    }),
-                    Err(Refusal::Held) => pool::LeaseOutcome::Unavailable,
-                    Err(Refusal::Exhausted) => pool::LeaseOutcome::Exhausted { period_end: answer.span.end },
-                };
+                let outcome = to_outcome(answer.result, answer.span, NOW.get());
                 gateway.pool.answer(tick, wall, pool::LeaseAnswer { request, budget_uid, outcome });
             }
         }
@@ -224,17 +214,8 @@ impl Gateway {
     }
 
     fn report<S: Store>(&mut self, ledger: &Ledger<S>, report: pool::SpendReport) {
-        let item = |item: pool::SpendItem| ReportItem {
-            principal: item.principal,
-            server: item.server,
-            tool: item.tool,
-            amount: Amount { micros: item.amount.get(), calls: item.calls },
-        };
-        let (lease, sequence) = (report.lease.clone(), report.sequence);
-        let total = Amount { micros: report.amount.get(), calls: report.calls };
-        let items = report.items.into_iter().map(item).collect();
-        let (holder, budget_uid) = (self.holder.clone(), report.budget_uid);
-        let report = Report { holder, lease: report.lease, sequence, total, last: report.last, items };
+        let (lease, sequence, budget_uid) = (report.lease.clone(), report.sequence, report.budget_uid.clone());
+        let report = to_report(&self.holder, report);
         self.waiting.push((lease, sequence, ledger.report(TENANT, &budget_uid, report)));
     }
 
@@ -252,7 +233,40 @@ impl Gateway {
     }
 }
 
-fn policy(budgets: Vec<Budget>) -> TenantPolicy {
+/// Converts what a gateway sends to what the ledger reads, as the control stream does.
+pub(super) fn to_report(holder: &Holder, report: pool::SpendReport) -> Report {
+    let item = |item: pool::SpendItem| ReportItem {
+        principal: item.principal,
+        server: item.server,
+        tool: item.tool,
+        amount: Amount { micros: item.amount.get(), calls: item.calls },
+    };
+    let total = Amount { micros: report.amount.get(), calls: report.calls };
+    let items = report.items.into_iter().map(item).collect();
+    let (holder, sequence) = (holder.clone(), report.sequence);
+    Report { holder, lease: report.lease, sequence, total, last: report.last, items }
+}
+
+pub(super) fn to_request(holder: &Holder, request: &pool::LeaseRequest) -> LeaseRequest {
+    let wanted = Amount { micros: request.amount.get(), calls: request.calls };
+    let minimum = Amount { micros: request.minimum_amount.get(), calls: request.minimum_calls };
+    LeaseRequest { holder: holder.clone(), number: request.request, wanted, minimum }
+}
+
+pub(super) fn to_outcome(result: Result<GrantedLease, Refusal>, span: Span, now_ms: i64) -> pool::LeaseOutcome {
+    match result {
+        Ok(granted) => pool::LeaseOutcome::Granted(pool::GrantedLease {
+            lease: granted.lease,
+            amount: Micros::new(granted.amount.micros),
+            calls: granted.amount.calls,
+            valid: Duration::from_millis(u64::try_from(granted.deadline - now_ms).unwrap_or(0)),
+        }),
+        Err(Refusal::Held) => pool::LeaseOutcome::Unavailable,
+        Err(Refusal::Exhausted) => pool::LeaseOutcome::Exhausted { period_end: span.end },
+    }
+}
+
+pub(super) fn policy(budgets: Vec<Budget>) -> TenantPolicy {
     TenantPolicy {
         tenant: "acme".into(),
         tenant_uid: TENANT.into(),

@@ -5,6 +5,7 @@ mod closing;
 mod etcd;
 mod fleet;
 mod restore;
+mod rounds;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -16,10 +17,10 @@ use mcp_fleet_policy::model::{Budget, Period, Selector};
 use mcp_fleet_policy::units::Micros;
 use parking_lot::Mutex;
 
-use super::book::{Amount, Book, Holder, LeaseRequest, Limit, Refusal, Report, ReportItem};
+use super::book::{
+    Amount, Book, Holder, LEASE_DURATION, LeaseRequest, Limit, REPORT_GRACE, Refusal, Report, ReportItem,
+};
 use super::error::LedgerError;
-use super::forfeits::REPORT_GRACE;
-use super::leases::LEASE_DURATION;
 use super::record::Owner;
 use super::service::Ledger;
 use super::slot::WRITE_INTERVAL;
