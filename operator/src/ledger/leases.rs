@@ -44,11 +44,7 @@ impl<S: Store> Ledger<S> {
         let slot = self.slot(&key);
         let find = || if owner.is_spend_limit() { Vec::new() } else { self.predecessors(owner, span) };
         slot.predecessors.get_or_init(find);
-        let used_before = self.used_before(&budget.uid, span.start);
-        let limit = Limit {
-            micros: budget.amount.map(|amount| amount.get().saturating_sub(used_before.micros)),
-            calls: budget.calls.map(|calls| calls.saturating_sub(used_before.calls)),
-        };
+        let limit = self.limit(budget, span);
         let grant = Grant { request: request.clone(), limit, id, deadline, period_end: span.end };
         let (done, mut answer) = oneshot::channel();
         slot.enqueue_grant(PendingGrant { owner: owner.clone(), span, grant, done });
@@ -60,5 +56,26 @@ impl<S: Store> Ledger<S> {
         self.change(&key, &slot, &mut writer, span, Reports::Wait, |_| ((), Effect::Unchanged)).await?;
         drop(writer);
         answer.await.unwrap_or(Err(LedgerError::Contended))
+    }
+
+    /// Returns what a budget allows in a period, without what earlier budgets with the same name have used.
+    fn limit(&self, budget: &Budget, span: Span) -> Limit {
+        let used_before = self.used_before(&budget.uid, span.start);
+        Limit {
+            micros: budget.amount.map(|amount| amount.get().saturating_sub(used_before.micros)),
+            calls: budget.calls.map(|calls| calls.saturating_sub(used_before.calls)),
+        }
+    }
+
+    /// Returns the open leases of a budget, as pairs of pod UID and lease, if more is charged to the current period than the
+    /// budget allows. That is so after its limit was lowered. No lease is granted until it fits.
+    pub(crate) fn over_limit(&self, budget: &Budget) -> Vec<(String, String)> {
+        let Some(span) = Span::containing(budget.period, (self.now_ms)().div_euclid(1000)) else { return Vec::new() };
+        let Some(stored) = self.book(&budget.uid, span.start) else { return Vec::new() };
+        if stored.book.leases.is_empty() || self.limit(budget, span).allows(stored.book.charged()) {
+            return Vec::new();
+        }
+        let leases = stored.book.leases.iter();
+        leases.map(|lease| (lease.holder.pod_uid.clone(), lease.id.clone())).collect()
     }
 }

@@ -17,7 +17,7 @@ mod service;
 mod slot;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(crate) use error::LedgerError;
 pub(crate) use leases::LeaseOutcome;
 pub(crate) use restore::Restored;
 pub(crate) use service::Ledger;
-pub(crate) use store::ApiStore;
+pub(crate) use store::{ApiStore, Store};
 
 /// How often pending reports are written.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);

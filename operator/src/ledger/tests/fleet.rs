@@ -21,7 +21,7 @@ use super::super::service::Ledger;
 use super::super::store::Store;
 use super::{NOON, NOW};
 
-pub(super) const TENANT: &str = "7b1f4c1e-55a0-4f0e-9a0b-0d9d3c5c2f11";
+pub(crate) const TENANT: &str = "7b1f4c1e-55a0-4f0e-9a0b-0d9d3c5c2f11";
 pub(super) const STEP: Duration = Duration::from_millis(100);
 /// Price of every call.
 pub(super) const PRICE: Micros = Micros::new(1000);
@@ -266,7 +266,7 @@ pub(super) fn to_outcome(result: Result<GrantedLease, Refusal>, span: Span, now_
     }
 }
 
-pub(super) fn policy(budgets: Vec<Budget>) -> TenantPolicy {
+pub(crate) fn policy(budgets: Vec<Budget>) -> TenantPolicy {
     TenantPolicy {
         tenant: "acme".into(),
         tenant_uid: TENANT.into(),

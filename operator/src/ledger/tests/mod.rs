@@ -3,7 +3,7 @@
 mod batches;
 mod closing;
 mod etcd;
-mod fleet;
+pub(crate) mod fleet;
 mod restore;
 mod rounds;
 
@@ -29,7 +29,7 @@ use super::store::{BookKey, Listed, Page, Selection, Store, StoreError, StoredBo
 /// An in-memory store with compare-and-swap. It yields at each call so that writers interleave, and it can lose the
 /// response of every n-th write.
 #[derive(Clone, Default)]
-struct Memory {
+pub(crate) struct Memory {
     books: Arc<Mutex<BTreeMap<BookKey, StoredBook>>>,
     reads: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
@@ -354,4 +354,29 @@ async fn a_budget_that_is_created_again_continues_what_was_used_of_its_period() 
     assert!(other(named, Owner { budget: "weekly".into(), ..owner }).await);
     let (foreign, owner) = uid("b-5");
     assert!(other(foreign, Owner { tenant_uid: "t-2".into(), ..owner }).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lowered_limit_recalls_all_leases_and_grants_none_until_it_fits() {
+    let store = Memory::default();
+    let ledger = ledger(&store);
+    let mut large = request("p", 1);
+    large.wanted = Amount { micros: 6000, calls: 6 };
+    large.minimum = large.wanted;
+    let first = ledger.grant(&owner(), &budget(10), &large).await.unwrap().result.unwrap().lease;
+    let second = ledger.grant(&owner(), &budget(10), &request("q", 1)).await.unwrap().result.unwrap().lease;
+    assert_eq!(ledger.over_limit(&budget(7)), []);
+    let lowered = budget(6);
+    let recalled = [("p".to_owned(), first.clone()), ("q".to_owned(), second.clone())];
+    assert_eq!(ledger.over_limit(&lowered), recalled);
+    ledger.grant(&owner(), &lowered, &request("r", 1)).await.unwrap().result.unwrap_err();
+
+    // The first is returned with five calls, which leaves none while the second is out.
+    drop(ledger.report("t-1", "b-1", report("p", &first, 1, 5, true)));
+    write(&ledger).await;
+    assert_eq!(ledger.over_limit(&lowered), []);
+    let refused = ledger.grant(&owner(), &lowered, &request("r", 2)).await.unwrap().result;
+    assert_eq!(refused, Err(Refusal::Held));
+    drop(ledger.report("t-1", "b-1", report("q", &second, 1, 0, true)));
+    ledger.grant(&owner(), &lowered, &request("r", 3)).await.unwrap().result.unwrap();
 }
