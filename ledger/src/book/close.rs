@@ -44,6 +44,7 @@ impl Book {
         self.seal();
         self.closed = Some(self.settled());
         self.rows.clear();
+        self.row_total = Amount::default();
     }
 
     /// Returns what identifies the book's rows in the book of all closed periods.
@@ -56,7 +57,7 @@ impl Book {
     pub fn absorb(&mut self, other: &Self) {
         for Row { principal, server, tool, amount } in &other.rows {
             let row = self.row_of(principal, server, tool).unwrap_or_else(|| self.shared_row());
-            self.rows[row].amount = self.rows[row].amount.saturating_add(*amount);
+            self.add_to_row(row, *amount);
         }
         if let Some(closed) = other.closed {
             self.closed = Some(self.closed.unwrap_or_default().saturating_add(closed));
@@ -71,9 +72,10 @@ impl Book {
     /// this period always fit, so the sum of a row that is in use never decreases.
     pub fn add_closed(&mut self, period: &Self) {
         let older = std::mem::take(&mut self.rows);
+        self.row_total = Amount::default();
         for Row { principal, server, tool, amount } in period.rows.iter().chain(&older) {
             let row = self.row_of(principal, server, tool).unwrap_or_else(|| self.shared_row());
-            self.rows[row].amount = self.rows[row].amount.saturating_add(*amount);
+            self.add_to_row(row, *amount);
         }
         self.older_forfeits = self.older_forfeits.saturating_add(period.forfeited());
         self.span.end = self.span.end.max(period.span.end);

@@ -198,6 +198,8 @@ pub struct Book {
     pub span: Span,
     /// Settled spend.
     pub rows: Vec<Row>,
+    /// Sum of `rows`, kept up to date so that a lease does not add up all of them.
+    pub row_total: Amount,
     /// Open leases: they may still be spent or reported on.
     pub leases: Vec<Lease>,
     /// The most recent forfeited leases.
@@ -219,6 +221,7 @@ impl Book {
             capacity: Capacity::SPEND_LIMIT,
             span,
             rows: Vec::new(),
+            row_total: Amount { micros: 0, calls: 0 },
             leases: Vec::new(),
             forfeits: Vec::new(),
             older_forfeits: Amount { micros: 0, calls: 0 },
@@ -230,7 +233,14 @@ impl Book {
 
     /// Returns the reported spend of all leases, ended ones included.
     pub fn settled(&self) -> Amount {
-        self.rows.iter().map(|row| row.amount).sum::<Amount>().saturating_add(self.closed.unwrap_or_default())
+        self.row_total.saturating_add(self.closed.unwrap_or_default())
+    }
+
+    /// Adds an amount to a row.
+    fn add_to_row(&mut self, row: usize, amount: Amount) {
+        let row = &mut self.rows[row];
+        row.amount = row.amount.saturating_add(amount);
+        self.row_total = self.row_total.saturating_add(amount);
     }
 
     /// Returns the amount that is charged for open leases and not yet settled.

@@ -109,8 +109,7 @@ impl Book {
         }
         for new in &entries {
             let old = lease.entries.iter().find(|old| old.row == new.row).map_or(Amount::default(), |old| old.amount);
-            let row = &mut self.rows[new.row];
-            row.amount = row.amount.saturating_add(new.amount.saturating_sub(old));
+            self.add_to_row(new.row, new.amount.saturating_sub(old));
         }
         lease.entries = entries;
         lease.sequence = report.sequence;

@@ -203,6 +203,7 @@ impl Fleet {
                 Some(Defect::DoubleSettle) if lease.is_none_or(|lease| report.sequence <= lease.sequence) => {
                     if let Some(row) = book.rows.first_mut() {
                         row.amount = row.amount.saturating_add(report.total);
+                        book.row_total = book.row_total.saturating_add(report.total);
                         effect = Effect::Changed;
                     }
                 }
