@@ -129,7 +129,12 @@ async fn keep_revocations(ctx: &Context) {
 async fn serve_gateways(ctx: &Arc<Context>) {
     let ledger = ledger::open(ctx.client.clone(), &ctx.config.namespace).await;
     let _leading = ctx.shared_state.policies.start_leading(Arc::clone(&ledger));
-    tokio::join!(publish::run(ctx.clone()), ledger::maintain(&ledger), control_server::reap(ctx, &ledger));
+    tokio::join!(
+        publish::run(ctx.clone()),
+        ledger::maintain(&ledger),
+        control_server::reap(ctx, &ledger),
+        control_server::recall(ctx, &ledger),
+    );
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 mod accept;
 mod auth;
 mod reap;
+mod recall;
 mod spend;
 mod stream;
 mod tls;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 pub(crate) use reap::reap;
+pub(crate) use recall::recall;
 pub(crate) use tls::TlsError;
 pub(crate) use tls::server_config;
 

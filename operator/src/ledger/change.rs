@@ -1,120 +1,131 @@
 //! Changes one book: computes the change from the last copy that was read, and writes it by compare-and-swap before
-//! anyone sees the result.
+//! anyone sees the result. [`mcp_fleet_ledger::commit`] says which reads and writes that takes; here they are made.
 //!
-//! Two operators that both believe they lead may run this at the same time. So each write names the version that it was
-//! computed from, and a result that needs no write is first checked against a fresh read.
+//! Everything that waits for a book is part of its next write, and a book is written at most twice a second.
 
-use super::book::{Book, ReportOutcome};
+use mcp_fleet_ledger::commit::{self, Commit, Effect, Step};
+use tokio::time::Instant;
+
+use super::book::Book;
 use super::error::LedgerError;
 use super::period::Span;
 use super::service::Ledger;
 use super::slot::{Slot, Writer};
 use super::store::{BookKey, Store, StoreError, StoredBook};
 
-/// Maximum number of attempts to write a book when others write it at the same time.
-pub(super) const MAX_ATTEMPTS: usize = 8;
-
-/// What a change did to a book, with the result for the caller.
-pub(super) enum Effect<R> {
-    /// The book changed. It must be written before the result is used.
-    Changed(R),
-    /// The book did not change, but the pending reports have to be written.
-    WriteReports(R),
-    /// The book did not change, but the result is only valid if the copy is current.
-    NeedsCurrent(R),
-    /// The book did not change, and the result is safe even if the copy is outdated.
-    Unchanged(R),
+/// Whether the pending reports are written even if nothing else changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reports {
+    /// They are.
+    Write,
+    /// They wait for their own time.
+    Wait,
 }
 
 impl<S: Store> Ledger<S> {
-    /// Changes a book: applies the pending reports, then `step`. The book has been written when this returns. If `step`
-    /// changes nothing, the reports wait for their own time.
+    /// Changes a book: applies the pending reports and lease requests, then `step`. The book has been written when this
+    /// returns, and the lease requests are answered.
     pub(super) async fn change<R>(
         &self,
         key: &BookKey,
         slot: &Slot,
         writer: &mut Writer,
         span: Span,
-        mut step: impl FnMut(&mut Book) -> Effect<R>,
+        reports: Reports,
+        step: impl FnMut(&mut Book) -> (R, Effect),
     ) -> Result<R, LedgerError> {
-        let mut fresh = false;
-        for _ in 0..MAX_ATTEMPTS {
-            if !writer.current {
-                fresh = true;
-                if !self.reread(key, slot, writer).await? {
-                    continue;
-                }
-            }
-            let owner = writer.owner.clone().ok_or(LedgerError::WrongTenant)?;
-            let (mut book, version) = match slot.stored() {
-                Some(stored) => (stored.book.clone(), Some(stored.version.clone())),
-                None => (Book { capacity: owner.capacity(), ..Book::new(span) }, None),
-            };
-            slot.take_reports(writer);
-            let reports: Vec<Result<ReportOutcome, LedgerError>> = writer
-                .pending
-                .iter()
-                .map(|pending| {
-                    if pending.tenant_uid != owner.tenant_uid {
-                        return Err(LedgerError::WrongTenant);
+        let result = self.commit(key, slot, writer, span, reports, step).await;
+        if let Err(error) = &result {
+            // Reports are tried again, but gateways wait for leases.
+            writer.refuse_grants(error);
+        }
+        result
+    }
+
+    async fn commit<R>(
+        &self,
+        key: &BookKey,
+        slot: &Slot,
+        writer: &mut Writer,
+        span: Span,
+        reports: Reports,
+        mut step: impl FnMut(&mut Book) -> (R, Effect),
+    ) -> Result<R, LedgerError> {
+        let mut commit = Commit::new(writer.current);
+        let mut computed = None;
+        loop {
+            match commit.step() {
+                Step::Read => {
+                    if self.reread(key, slot, writer).await? {
+                        commit.read();
+                    } else {
+                        commit.conflicted();
                     }
-                    Ok(book.report(&pending.report)?)
-                })
-                .collect();
-            let (mut changed, mut needs_current, mut write_reports) = (false, false, true);
-            let result = match step(&mut book) {
-                Effect::Changed(result) => {
-                    changed = true;
-                    result
                 }
-                Effect::WriteReports(result) => result,
-                Effect::NeedsCurrent(result) => {
-                    (needs_current, write_reports) = (true, false);
-                    result
-                }
-                Effect::Unchanged(result) => {
-                    write_reports = false;
-                    result
-                }
-            };
-            if write_reports {
-                changed |= reports.iter().any(|report| matches!(report, Ok(ReportOutcome::Applied)));
-                needs_current |= reports.iter().any(|report| !matches!(report, Ok(ReportOutcome::Applied)));
-            }
-            if changed {
-                match self.store.write(key, &owner, &book, version.as_deref()).await {
-                    Ok(version) => {
-                        slot.start_batch();
-                        slot.set(writer, Some(StoredBook { owner, book, version }));
+                Step::Compute => {
+                    slot.take_waiting(writer);
+                    let owner = writer.owner.clone().ok_or(LedgerError::WrongTenant)?;
+                    writer.reject_foreign_reports(&owner);
+                    let (mut book, version) = match slot.stored() {
+                        Some(stored) => (stored.book.clone(), Some(stored.version.clone())),
+                        None => (Book { capacity: owner.capacity(), ..Book::new(span) }, None),
+                    };
+                    let waiting_reports = writer.pending.iter().map(|pending| &pending.report);
+                    let grants = writer.grants.iter().map(|pending| &pending.grant);
+                    let results = commit::apply(&mut book, waiting_reports, grants, writer.is_recent());
+                    let (result, effect) = step(&mut book);
+                    let mut effect = effect.max(results.grants_effect);
+                    let write_reports = reports == Reports::Write || effect == Effect::Changed;
+                    if write_reports {
+                        effect = effect.max(results.reports_effect);
                     }
-                    Err(StoreError::Conflict) => {
-                        writer.current = false;
+                    if effect == Effect::Changed
+                        && let Some(at) = writer.next_write()
+                        && Instant::now() < at
+                    {
+                        // What arrives meanwhile becomes part of the write.
+                        tokio::time::sleep_until(at).await;
                         continue;
                     }
-                    Err(error) => {
+                    commit.computed(effect);
+                    computed = Some((owner, book, version, result, results, write_reports));
+                }
+                Step::Write => {
+                    let Some((owner, book, version, ..)) = &computed else { return Err(LedgerError::Contended) };
+                    writer.written_at = Some(Instant::now());
+                    // Until the outcome is known: this future may be dropped before.
+                    writer.current = false;
+                    match self.store.write(key, owner, book, version.as_deref()).await {
+                        Ok(version) => {
+                            slot.start_batch();
+                            let (owner, book) = (owner.clone(), book.clone());
+                            slot.set(writer, Some(StoredBook { owner, book, version }));
+                            commit.written();
+                        }
+                        Err(StoreError::Conflict) => commit.conflicted(),
                         // The write may or may not have happened: only a new read can tell.
-                        writer.current = false;
-                        return Err(error.into());
+                        Err(error) => return Err(error.into()),
                     }
                 }
-            } else if needs_current && !fresh {
-                writer.current = false;
-                continue;
-            }
-            if write_reports {
-                for (pending, result) in writer.pending.drain(..).zip(reports) {
-                    // The control stream that sent the report may have ended.
-                    let _ = pending.done.send(result.map(|_| ()));
+                Step::Done => {
+                    let Some((_, book, _, result, results, write_reports)) = computed else {
+                        return Err(LedgerError::Contended);
+                    };
+                    if write_reports {
+                        writer.acknowledge(results.reports);
+                    }
+                    writer.answer(slot, &book, results.grants);
+                    return Ok(result);
                 }
+                Step::Contended => return Err(LedgerError::Contended),
             }
-            return Ok(result);
         }
-        Err(LedgerError::Contended)
     }
 
     /// Reads a book into memory. One that someone deleted is restored from memory: its budget would start again at zero.
     /// Returns false if another writer was faster, and the book has to be read again.
     pub(super) async fn reread(&self, key: &BookKey, slot: &Slot, writer: &mut Writer) -> Result<bool, StoreError> {
+        writer.current = false;
         let found = self.store.read(key).await?;
         let deleted = slot.stored().filter(|stored| found.is_none() && !stored.book.is_closed());
         let Some(deleted) = deleted else {
@@ -141,12 +152,8 @@ impl<S: Store> Ledger<S> {
         let Some(span) = self.span(key) else { return };
         let slot = self.slot(key);
         let mut writer = slot.lock().await;
-        let result = self
-            .change(key, &slot, &mut writer, span, |book| {
-                if change(book) { Effect::Changed(()) } else { Effect::Unchanged(()) }
-            })
-            .await;
-        if let Err(error) = result {
+        let step = |book: &mut Book| ((), if change(book) { Effect::Changed } else { Effect::Unchanged });
+        if let Err(error) = self.change(key, &slot, &mut writer, span, Reports::Wait, step).await {
             tracing::warn!(
                 budget = key.budget_uid,
                 error = &error as &dyn std::error::Error,

@@ -4,8 +4,10 @@
 //! That takes two writes. [`ClosedPeriod`] identifies the rows that were added last, so a leader that finds the first
 //! write without the second does not add them again.
 
+use mcp_fleet_ledger::commit::{Effect, MAX_ATTEMPTS};
+
 use super::book::{Book, ClosedPeriod};
-use super::change::{Effect, MAX_ATTEMPTS};
+use super::change::Reports;
 use super::error::LedgerError;
 use super::period::Span;
 use super::record::Owner;
@@ -41,26 +43,26 @@ impl<S: Store> Ledger<S> {
         let mut writer = slot.lock().await;
         if owner.is_spend_limit() {
             let sealed = self
-                .change(key, &slot, &mut writer, span, |book| {
+                .change(key, &slot, &mut writer, span, Reports::Wait, |book| {
                     if !book.can_close(now) {
-                        return Effect::Unchanged(None);
+                        return (None, Effect::Unchanged);
                     }
                     if book.seal() {
-                        Effect::Changed(Some(book.clone()))
+                        (Some(book.clone()), Effect::Changed)
                     } else {
-                        Effect::NeedsCurrent(Some(book.clone()))
+                        (Some(book.clone()), Effect::NeedsCurrent)
                     }
                 })
                 .await?;
             let Some(sealed) = sealed else { return Ok(()) };
             self.add_to_closed_periods(owner, &sealed).await?;
         }
-        self.change(key, &slot, &mut writer, span, |book| {
+        self.change(key, &slot, &mut writer, span, Reports::Wait, |book| {
             if !book.can_close(now) {
-                return Effect::Unchanged(());
+                return ((), Effect::Unchanged);
             }
             book.close();
-            Effect::Changed(())
+            ((), Effect::Changed)
         })
         .await?;
         drop(writer);
@@ -77,23 +79,26 @@ impl<S: Store> Ledger<S> {
         let mut writer = slot.lock().await;
         writer.owner = Some(owner.clone());
         for _ in 0..MAX_ATTEMPTS {
-            let last =
-                self.change(&key, &slot, &mut writer, span, |closed| Effect::NeedsCurrent(closed.last_closed)).await?;
+            let last = self
+                .change(&key, &slot, &mut writer, span, Reports::Wait, |closed| {
+                    (closed.last_closed, Effect::NeedsCurrent)
+                })
+                .await?;
             // Only the period that was added last is known, so it has to be finished before the next one.
             if let Some(last) = last.filter(|last| last.start != period.span.start) {
                 self.finish_closing(owner, last).await?;
             }
             let added = self
-                .change(&key, &slot, &mut writer, span, |closed| {
+                .change(&key, &slot, &mut writer, span, Reports::Wait, |closed| {
                     if closed.last_closed == Some(period.closed_period()) {
-                        return Effect::NeedsCurrent(true);
+                        return (true, Effect::NeedsCurrent);
                     }
                     if closed.last_closed != last {
                         // Another leader has added a period that may have to be finished.
-                        return Effect::Unchanged(false);
+                        return (false, Effect::Unchanged);
                     }
                     closed.add_closed(period);
-                    Effect::Changed(true)
+                    (true, Effect::Changed)
                 })
                 .await?;
             if added {
@@ -109,12 +114,12 @@ impl<S: Store> Ledger<S> {
         let slot = self.slot(&key);
         let mut writer = slot.lock().await;
         writer.owner = Some(owner.clone());
-        self.change(&key, &slot, &mut writer, Span { start: last.start, end: last.start }, |book| {
+        self.change(&key, &slot, &mut writer, Span { start: last.start, end: last.start }, Reports::Wait, |book| {
             if book.rows.is_empty() || !book.leases.is_empty() || book.closed_period() != last {
-                return Effect::NeedsCurrent(());
+                return ((), Effect::NeedsCurrent);
             }
             book.close();
-            Effect::Changed(())
+            ((), Effect::Changed)
         })
         .await
     }

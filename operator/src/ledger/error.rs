@@ -1,14 +1,16 @@
 //! Errors of the ledger.
 
+use std::sync::Arc;
+
 use super::book::ReportRejection;
 use super::store::StoreError;
 
 /// Why a ledger operation failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum LedgerError {
-    /// A book could not be read or written.
+    /// A book could not be read or written. Shared by everyone whose operation was part of the write.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(Arc<StoreError>),
     /// Other writers changed the book at every attempt.
     #[error("failed to write a ledger: other writers kept changing it")]
     Contended,
@@ -21,4 +23,10 @@ pub(crate) enum LedgerError {
     /// The book belongs to another tenant.
     #[error("failed to apply a report: the lease belongs to another tenant")]
     WrongTenant,
+}
+
+impl From<StoreError> for LedgerError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Arc::new(error))
+    }
 }

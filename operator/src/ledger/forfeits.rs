@@ -1,13 +1,9 @@
 //! Forfeits leases that nobody will report on.
 
-use std::time::Duration;
-
+use super::book::REPORT_GRACE;
 use super::service::Ledger;
 use super::slot::{Slot, Writer};
 use super::store::{BookKey, Store, StoredBook};
-
-/// How long after its deadline a lease may still be reported on before it is forfeited.
-pub(crate) const REPORT_GRACE: Duration = Duration::from_mins(1);
 
 impl<S: Store> Ledger<S> {
     /// Forfeits the leases of a pod: all of them, or those of another epoch than `running`.

@@ -1,22 +1,18 @@
 //! Grants leases: a lease is charged and written before the gateway receives it.
 
-use std::time::Duration;
-
+use mcp_fleet_ledger::commit::{Effect, Grant};
 use mcp_fleet_policy::model::Budget;
+use tokio::sync::oneshot;
 use ulid::Ulid;
 
-use super::book::{Book, GrantedLease, LeaseRequest, Limit, Refusal};
-use super::change::Effect;
+use super::book::{GrantedLease, LEASE_DURATION, LeaseRequest, Limit, Refusal};
+use super::change::Reports;
 use super::error::LedgerError;
 use super::period::Span;
 use super::record::Owner;
 use super::service::Ledger;
+use super::slot::PendingGrant;
 use super::store::{BookKey, Store};
-
-/// How long a lease may be spent from.
-pub(crate) const LEASE_DURATION: Duration = Duration::from_mins(2);
-/// The oldest copy of a book that a refusal may be based on: another writer may have returned part of the budget since.
-const MAX_AGE_FOR_REFUSAL: Duration = Duration::from_secs(5);
 
 /// Outcome of a lease request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +27,8 @@ pub(crate) struct LeaseOutcome {
 }
 
 impl<S: Store> Ledger<S> {
-    /// Charges a lease to the current period of a budget. The book has been written when this returns.
+    /// Charges a lease to the current period of a budget. The book has been written when this returns: together with all
+    /// other requests and reports that wait for it, as it is not written more than twice a second.
     pub(crate) async fn grant(
         &self,
         owner: &Owner,
@@ -47,40 +44,38 @@ impl<S: Store> Ledger<S> {
         let slot = self.slot(&key);
         let find = || if owner.is_spend_limit() { Vec::new() } else { self.predecessors(owner, span) };
         slot.predecessors.get_or_init(find);
+        let limit = self.limit(budget, span);
+        let grant = Grant { request: request.clone(), limit, id, deadline, period_end: span.end };
+        let (done, mut answer) = oneshot::channel();
+        slot.enqueue_grant(PendingGrant { owner: owner.clone(), span, grant, done });
+        let mut writer = slot.lock().await;
+        // If somebody else has written the book meanwhile, this request was part of it.
+        if let Ok(outcome) = answer.try_recv() {
+            return outcome;
+        }
+        self.change(&key, &slot, &mut writer, span, Reports::Wait, |_| ((), Effect::Unchanged)).await?;
+        drop(writer);
+        answer.await.unwrap_or(Err(LedgerError::Contended))
+    }
+
+    /// Returns what a budget allows in a period, without what earlier budgets with the same name have used.
+    fn limit(&self, budget: &Budget, span: Span) -> Limit {
         let used_before = self.used_before(&budget.uid, span.start);
-        let limit = Limit {
+        Limit {
             micros: budget.amount.map(|amount| amount.get().saturating_sub(used_before.micros)),
             calls: budget.calls.map(|calls| calls.saturating_sub(used_before.calls)),
-        };
-        let mut writer = slot.lock().await;
-        writer.owner = Some(owner.clone());
-        writer.span = Some(span);
-        let outdated = writer.synced_at.is_none_or(|synced_at| synced_at.elapsed() > MAX_AGE_FOR_REFUSAL);
-        let (result, recall) = self
-            .change(&key, &slot, &mut writer, span, |book| {
-                // If the period of a spend limit was changed, a longer one may begin at the same time.
-                book.span.end = book.span.end.max(span.end);
-                let result = book.grant(request, limit, id.clone(), deadline);
-                match &result {
-                    Ok(granted) if granted.new => Effect::Changed((result, Vec::new())),
-                    Ok(_) => Effect::NeedsCurrent((result, Vec::new())),
-                    Err(_) if outdated => Effect::NeedsCurrent((result, recallable(book, request))),
-                    Err(_) => Effect::Unchanged((result, recallable(book, request))),
-                }
-            })
-            .await?;
-        drop(writer);
-        match &result {
-            Err(Refusal::Exhausted) => slot.set_exhausted(true),
-            Ok(_) => slot.set_exhausted(false),
-            Err(Refusal::Held) => {}
         }
-        Ok(LeaseOutcome { result, span, recall })
     }
-}
 
-/// Returns up to eight leases of other holders that could be returned, as pairs of pod UID and lease.
-fn recallable(book: &Book, request: &LeaseRequest) -> Vec<(String, String)> {
-    let others = book.leases.iter().filter(|lease| lease.holder != request.holder);
-    others.map(|lease| (lease.holder.pod_uid.clone(), lease.id.clone())).take(8).collect()
+    /// Returns the open leases of a budget, as pairs of pod UID and lease, if more is charged to the current period than the
+    /// budget allows. That is so after its limit was lowered. No lease is granted until it fits.
+    pub(crate) fn over_limit(&self, budget: &Budget) -> Vec<(String, String)> {
+        let Some(span) = Span::containing(budget.period, (self.now_ms)().div_euclid(1000)) else { return Vec::new() };
+        let Some(stored) = self.book(&budget.uid, span.start) else { return Vec::new() };
+        if stored.book.leases.is_empty() || self.limit(budget, span).allows(stored.book.charged()) {
+            return Vec::new();
+        }
+        let leases = stored.book.leases.iter();
+        leases.map(|lease| (lease.holder.pod_uid.clone(), lease.id.clone())).collect()
+    }
 }

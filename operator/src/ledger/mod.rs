@@ -1,17 +1,15 @@
 //! The ledger: how much of each budget is spent, leased and forfeited in each period.
 //!
-//! Start at [`book`], the account of one budget in one period; it and [`period`] are pure. [`record`] converts a book
-//! to and from an `MCPLedger`, and [`store`] reads and writes those. [`service`] holds the books in memory. The control
+//! Start at [`book`], the account of one budget in one period. It, [`period`] and the commit protocol are pure, and in a
+//! crate of their own. [`record`] converts a book to and from an `MCPLedger`, and [`store`] reads and writes those. [`service`] holds the books in memory. The control
 //! server calls [`leases`], [`reports`] and [`forfeits`]; [`closing`] ends periods; [`restore`] takes over books from a backup; status and metrics read [`view`].
 
-pub(crate) mod book;
 mod change;
 mod closing;
 mod error;
 mod forfeits;
 mod leases;
 mod load;
-pub(crate) mod period;
 pub(crate) mod record;
 mod reports;
 mod restore;
@@ -19,7 +17,7 @@ mod service;
 mod slot;
 mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 
 use std::sync::Arc;
@@ -27,6 +25,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::Client;
+pub(crate) use mcp_fleet_ledger::{book, period};
 
 use crate::retry::{jittered, until_success};
 
@@ -34,7 +33,7 @@ pub(crate) use error::LedgerError;
 pub(crate) use leases::LeaseOutcome;
 pub(crate) use restore::Restored;
 pub(crate) use service::Ledger;
-pub(crate) use store::ApiStore;
+pub(crate) use store::{ApiStore, Store};
 
 /// How often pending reports are written.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);

@@ -125,6 +125,7 @@ pub(crate) fn from_record(record: &MCPLedgerSpec) -> Result<(Owner, Book), Recor
         .collect::<Result<_, _>>()?;
     let book = Book {
         capacity: owner.capacity(),
+        row_total: rows.iter().map(|row| row.amount).sum(),
         span: Span { start: record.start.0.as_second(), end: record.end.0.as_second() },
         rows,
         leases,

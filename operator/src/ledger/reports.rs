@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use futures::StreamExt;
+use mcp_fleet_ledger::commit::Effect;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::book::Report;
-use super::change::Effect;
+use super::change::Reports;
 use super::error::LedgerError;
 use super::service::Ledger;
 use super::slot::{PendingReport, Slot, Writer};
@@ -79,7 +80,8 @@ impl<S: Store> Ledger<S> {
     async fn write_pending(&self, key: &BookKey) {
         let found = self.slots.read().get(key).cloned();
         let Some(slot) = found else { return };
-        let mut writer = slot.lock().await;
+        // Whoever changes the book now takes the reports along, or leaves them for the next pass.
+        let Some(mut writer) = slot.try_lock() else { return self.set_due(key, Instant::now()) };
         match slot.due(&writer, self.batch_interval) {
             None => return,
             // The book was written meanwhile, so another batch has begun.
@@ -102,10 +104,10 @@ impl<S: Store> Ledger<S> {
         }
         let Some(stored) = slot.stored() else {
             // There is no such book, so there is nothing to settle.
-            slot.take_reports(writer);
+            slot.take_waiting(writer);
             writer.pending.drain(..).for_each(|pending| drop(pending.done.send(Ok(()))));
             return Ok(());
         };
-        self.change(key, slot, writer, stored.book.span, |_| Effect::WriteReports(())).await
+        self.change(key, slot, writer, stored.book.span, Reports::Write, |_| ((), Effect::Unchanged)).await
     }
 }

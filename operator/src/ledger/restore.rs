@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use mcp_fleet_ledger::commit::Effect;
+
 use super::book::Book;
-use super::change::Effect;
+use super::change::Reports;
 use super::error::LedgerError;
 use super::record::Owner;
 use super::service::Ledger;
@@ -70,13 +72,13 @@ impl<S: Store> Ledger<S> {
         let slot = self.slot(&new_key);
         let mut writer = slot.lock().await;
         writer.owner = Some(new);
-        self.change(&new_key, &slot, &mut writer, stored.book.span, |book: &mut Book| {
+        self.change(&new_key, &slot, &mut writer, stored.book.span, Reports::Wait, |book: &mut Book| {
             if book.restored_from.as_ref() == Some(&key.budget_uid) {
-                return Effect::NeedsCurrent(());
+                return ((), Effect::NeedsCurrent);
             }
             book.absorb(&stored.book);
             book.restored_from = Some(key.budget_uid.clone());
-            Effect::Changed(())
+            ((), Effect::Changed)
         })
         .await?;
         drop(writer);

@@ -52,13 +52,13 @@ impl<S: Store> Ledger<S> {
         Arc::clone(self.slots.write().entry(key.clone()).or_default())
     }
 
-    /// Removes a book from memory if the condition holds, unless somebody uses it or reports wait for it.
+    /// Removes a book from memory if the condition holds, unless somebody uses it or something waits for it.
     pub(super) fn remove_slot(&self, key: &BookKey, condition: impl FnOnce(&Slot, &Writer) -> bool) {
         let mut slots = self.slots.write();
         let removable = |slot: &Arc<Slot>| {
             // While the map is locked, nobody can begin to use a slot that only the map refers to.
             let writer = slot.try_lock().filter(|_| Arc::strong_count(slot) == 1);
-            writer.is_some_and(|writer| !slot.has_reports(&writer) && condition(slot, &writer))
+            writer.is_some_and(|writer| !slot.has_waiting(&writer) && condition(slot, &writer))
         };
         if slots.get(key).is_some_and(removable) {
             slots.remove(key);

@@ -4,17 +4,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use mcp_fleet_ledger::commit::Grant;
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio::time::Instant;
 
-use super::book::Report;
+use super::book::{Book, GrantedLease, Refusal, Report, ReportOutcome, ReportRejection};
 use super::error::LedgerError;
+use super::leases::LeaseOutcome;
 use super::period::Span;
 use super::record::Owner;
 use super::store::{BookKey, StoredBook};
 
-/// One book, and the reports that are queued for it.
+/// Minimum time between two writes of a book, so that a budget in heavy use costs the API server two writes a second. A
+/// gateway waits a second for a lease.
+pub(super) const WRITE_INTERVAL: Duration = Duration::from_millis(500);
+/// The oldest copy of a book that a refusal may be based on: another writer may have returned part of the budget since.
+const MAX_AGE_FOR_REFUSAL: Duration = Duration::from_secs(5);
+
+/// One book, and what is queued for its next write.
 #[derive(Default)]
 pub(super) struct Slot {
     /// The book as it was last read or written; none if it was not found. This is the only copy in memory.
@@ -36,9 +44,18 @@ pub(super) struct PendingReport {
     pub(super) done: oneshot::Sender<Result<(), LedgerError>>,
 }
 
-/// Reports that arrived since the last change of the book.
+/// A lease request that waits for the next write.
+pub(super) struct PendingGrant {
+    pub(super) owner: Owner,
+    pub(super) span: Span,
+    pub(super) grant: Grant,
+    pub(super) done: oneshot::Sender<Result<LeaseOutcome, LedgerError>>,
+}
+
+/// What arrived since the last change of the book.
 struct Inbox {
     reports: Vec<PendingReport>,
+    grants: Vec<PendingGrant>,
     /// When the book was last written, or came into memory. Reports that only spend wait for a while after it.
     batch_start: Instant,
 }
@@ -53,13 +70,64 @@ pub(super) struct Writer {
     pub(super) current: bool,
     /// Reports that are part of the next write; one for each lease.
     pub(super) pending: Vec<PendingReport>,
+    /// Lease requests that are part of the next write.
+    pub(super) grants: Vec<PendingGrant>,
     /// When the book was last read or written.
     pub(super) synced_at: Option<Instant>,
+    /// When the last write began, whether it succeeded or not.
+    pub(super) written_at: Option<Instant>,
+}
+
+impl Writer {
+    /// Returns when the book may be written next; none if it was never written.
+    pub(super) fn next_write(&self) -> Option<Instant> {
+        Some(self.written_at? + WRITE_INTERVAL)
+    }
+
+    /// Returns whether the copy in memory is recent enough to refuse a lease.
+    pub(super) fn is_recent(&self) -> bool {
+        self.synced_at.is_some_and(|synced_at| synced_at.elapsed() <= MAX_AGE_FOR_REFUSAL)
+    }
+
+    /// Rejects the reports that do not come from the owner's tenant.
+    pub(super) fn reject_foreign_reports(&mut self, owner: &Owner) {
+        for foreign in self.pending.extract_if(.., |pending| pending.tenant_uid != owner.tenant_uid) {
+            let _ = foreign.done.send(Err(LedgerError::WrongTenant));
+        }
+    }
+
+    /// Acknowledges the pending reports: they are part of the book.
+    pub(super) fn acknowledge(&mut self, results: Vec<Result<ReportOutcome, ReportRejection>>) {
+        for (pending, result) in self.pending.drain(..).zip(results) {
+            // The control stream that sent the report may have ended.
+            let _ = pending.done.send(result.map(|_| ()).map_err(LedgerError::from));
+        }
+    }
+
+    /// Answers the pending lease requests: the leases are part of the book.
+    pub(super) fn answer(&mut self, slot: &Slot, book: &Book, results: Vec<Result<GrantedLease, Refusal>>) {
+        for (pending, result) in self.grants.drain(..).zip(results) {
+            match &result {
+                Err(Refusal::Exhausted) => slot.set_exhausted(true),
+                Ok(_) => slot.set_exhausted(false),
+                Err(Refusal::Held) => {}
+            }
+            let recall = if result.is_err() { book.recallable(&pending.grant.request.holder) } else { Vec::new() };
+            let _ = pending.done.send(Ok(LeaseOutcome { result, span: pending.span, recall }));
+        }
+    }
+
+    /// Answers the pending lease requests with an error.
+    pub(super) fn refuse_grants(&mut self, error: &LedgerError) {
+        for pending in self.grants.drain(..) {
+            let _ = pending.done.send(Err(error.clone()));
+        }
+    }
 }
 
 impl Default for Inbox {
     fn default() -> Self {
-        Self { reports: Vec::new(), batch_start: Instant::now() }
+        Self { reports: Vec::new(), grants: Vec::new(), batch_start: Instant::now() }
     }
 }
 
@@ -105,19 +173,38 @@ impl Slot {
         let inbox = self.inbox.lock();
         let mut waiting = writer.pending.iter().chain(&inbox.reports).peekable();
         waiting.peek()?;
-        Some(if waiting.any(|pending| pending.at_once) { inbox.batch_start } else { inbox.batch_start + interval })
+        let due = if waiting.any(|pending| pending.at_once) { inbox.batch_start } else { inbox.batch_start + interval };
+        Some(writer.next_write().map_or(due, |next| next.max(due)))
     }
 
-    /// Makes the reports that have arrived part of the next write.
-    pub(super) fn take_reports(&self, writer: &mut Writer) {
-        for report in std::mem::take(&mut self.inbox.lock().reports) {
+    /// Adds a lease request for the next write, also while the book is being written.
+    pub(super) fn enqueue_grant(&self, grant: PendingGrant) {
+        self.inbox.lock().grants.push(grant);
+    }
+
+    /// Makes what has arrived part of the next write.
+    pub(super) fn take_waiting(&self, writer: &mut Writer) {
+        let (reports, grants) = {
+            let mut inbox = self.inbox.lock();
+            (std::mem::take(&mut inbox.reports), std::mem::take(&mut inbox.grants))
+        };
+        for report in reports {
             add(&mut writer.pending, report);
         }
+        for grant in grants {
+            writer.owner = Some(grant.owner.clone());
+            writer.span = Some(grant.span);
+            writer.grants.push(grant);
+        }
+        // Nobody waits any more for the answer to a request whose stream has ended.
+        writer.grants.retain(|grant| !grant.done.is_closed());
     }
 
-    /// Returns whether reports wait for a write.
-    pub(super) fn has_reports(&self, writer: &Writer) -> bool {
-        !writer.pending.is_empty() || !self.inbox.lock().reports.is_empty()
+    /// Returns whether anything waits for a write.
+    pub(super) fn has_waiting(&self, writer: &Writer) -> bool {
+        let inbox = self.inbox.lock();
+        let reports = !writer.pending.is_empty() || !inbox.reports.is_empty();
+        reports || !writer.grants.is_empty() || !inbox.grants.is_empty()
     }
 
     /// Begins a batch: the book was just written.

@@ -40,6 +40,8 @@ pub enum Part {
     E2e,
     /// Slow: this version with the operator, the gateways and the shims of an earlier commit, on a real cluster.
     Upgrade,
+    /// Slow: the longer runs of the ledger's model, and its random fault rounds in virtual time.
+    Governors,
     /// Slow: licences, sources and bans of all dependencies, checked with cargo-deny.
     Supply,
     /// Slow: the benchmark of the gateway, in its quick form.
@@ -48,7 +50,7 @@ pub enum Part {
 
 impl Part {
     const fn is_slow(self) -> bool {
-        matches!(self, Self::Upgrade | Self::Supply | Self::Bench)
+        matches!(self, Self::Upgrade | Self::Governors | Self::Supply | Self::Bench)
     }
 
     fn name(self) -> String {
@@ -69,6 +71,7 @@ impl Part {
             Self::Api => on_cluster::api(),
             Self::E2e => on_cluster::end_to_end(),
             Self::Upgrade => on_cluster::upgrade(),
+            Self::Governors => on_host::governors(),
             Self::Supply => on_host::supply(),
             Self::Bench => on_host::bench(),
         }
@@ -92,7 +95,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     println!("\n=== summary ===");
     for (part, passed, took) in &outcomes {
         let mark = if *passed { "passed" } else { "FAILED" };
-        println!("{mark}  {:<7} {:>6.1} s", part.name(), took.as_secs_f32());
+        println!("{mark}  {:<9} {:>6.1} s", part.name(), took.as_secs_f32());
     }
     if arguments.part.is_none() && !skipped.is_empty() {
         let names: Vec<_> = skipped.iter().map(|part| part.name()).collect();

@@ -27,6 +27,18 @@ pub fn tools() -> Result<()> {
     Ok(())
 }
 
+/// Runs the longer runs of the ledger's model, and the ledger's random fault rounds.
+pub fn governors() -> Result<()> {
+    let ignored = ["--", "--ignored", "--nocapture", "--test-threads", "1"];
+    for tests in [
+        ["test", "--package", "mcp-fleet-ledger", "--test", "model"].as_slice(),
+        ["test", "--package", "mcp-fleet-operator", "--lib", "ledger::tests::rounds"].as_slice(),
+    ] {
+        show(cargo(&[tests, &ignored].concat()))?;
+    }
+    Ok(())
+}
+
 /// Checks bans, licences and sources of all dependencies with cargo-deny.
 pub fn supply() -> Result<()> {
     if command::run(&mut cargo(&["deny", "--version"])).is_err() {

@@ -21,6 +21,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
 /// A budget of the policy in force.
 #[derive(Debug)]
+#[cfg_attr(feature = "model-checking", derive(Clone, PartialEq, Eq, Hash))]
 pub(super) struct Account {
     name: String,
     amount: Option<Micros>,
@@ -30,12 +31,16 @@ pub(super) struct Account {
     /// Numbers of the budget's leases that may still be open.
     pub(super) leases: Vec<u64>,
     pub(super) pending: Option<PendingRequest>,
+    /// Number of a request that the ledger could not answer: it may have charged the lease nevertheless. The next request
+    /// has the same number, and so gets that lease instead of a second one.
+    unanswered: Option<u64>,
     refusal: Option<Refusal>,
     consecutive_refusals: u32,
 }
 
 /// A lease request that has not been answered.
 #[derive(Debug)]
+#[cfg_attr(feature = "model-checking", derive(Clone, PartialEq, Eq, Hash))]
 pub(super) struct PendingRequest {
     pub(super) request: LeaseRequest,
     pub(super) sent: bool,
@@ -43,6 +48,7 @@ pub(super) struct PendingRequest {
 
 /// The last refusal by the ledger. Remembered for a while, so that a burst of calls does not cause a burst of requests.
 #[derive(Debug)]
+#[cfg_attr(feature = "model-checking", derive(Clone, PartialEq, Eq, Hash))]
 struct Refusal {
     until: Tick,
     /// Minimum that was refused; a smaller need may still be granted.
@@ -65,6 +71,7 @@ impl Account {
             limit: format!("{} {article} {}", parts.join(" and "), period.noun()),
             leases: Vec::new(),
             pending: None,
+            unanswered: None,
             refusal: None,
             consecutive_refusals: 0,
         }
@@ -73,7 +80,7 @@ impl Account {
     /// Takes over the limits of a new policy. Leases and the pending request stay; the last refusal is dropped, because
     /// the new limits may leave room.
     pub(super) fn with_limits_of(self, newer: Self) -> Self {
-        Self { leases: self.leases, pending: self.pending, ..newer }
+        Self { leases: self.leases, pending: self.pending, unanswered: self.unanswered, ..newer }
     }
 
     /// Returns the denial for this need if the ledger recently refused the same or less.
@@ -108,7 +115,7 @@ impl Account {
             None => unlimited,
         };
         let request = LeaseRequest {
-            request: number,
+            request: self.unanswered.take().unwrap_or(number),
             budget_uid: budget_uid.to_owned(),
             amount: Micros::new(size(need.amount.get(), self.amount.map(Micros::get), Micros::MAX.get())),
             minimum_amount: need.amount,
@@ -119,9 +126,20 @@ impl Account {
         true
     }
 
+    /// Handles the arrival of a lease for the request with this number. The number must not be used again: the ledger could
+    /// repeat the lease after this pool has returned it.
+    pub(super) fn number_is_granted(&mut self, number: u64) {
+        self.unanswered.take_if(|unanswered| *unanswered == number);
+    }
+
     /// Removes and returns the pending request if it has this number.
     pub(super) fn take_pending(&mut self, number: u64) -> Option<LeaseRequest> {
         self.pending.take_if(|pending| pending.request.request == number).map(|pending| pending.request)
+    }
+
+    /// Remembers a request that the ledger could not answer.
+    pub(super) const fn add_unanswered(&mut self, number: u64) {
+        self.unanswered = Some(number);
     }
 
     /// Adds a granted lease and clears the last refusal.

@@ -10,14 +10,15 @@ type Indices = HashMap<String, HashMap<String, HashMap<String, usize>>>;
 
 /// Usage of one lease, by principal, server and tool.
 #[derive(Debug, Default)]
+#[cfg_attr(feature = "model-checking", derive(Clone, PartialEq, Eq))]
 pub(super) struct Items {
-    indices: Indices,
-    usage: Vec<Usage>,
+    pub(super) indices: Indices,
+    pub(super) usage: Vec<Usage>,
 }
 
 /// Usage by one principal of one tool.
-#[derive(Clone, Copy, Debug, Default)]
-struct Usage {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Usage {
     reserved: Spend,
     spent: Spend,
 }

@@ -18,7 +18,7 @@ const CLOSE_MARGIN: (u32, Duration) = (4, Duration::from_secs(2));
 const END_MARGIN: (u32, Duration) = (8, Duration::from_secs(1));
 
 /// State of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     /// Calls can reserve from it.
     Open,
@@ -30,6 +30,7 @@ enum State {
 
 /// An amount of a budget that this gateway may spend until a deadline.
 #[derive(Debug)]
+#[cfg_attr(feature = "model-checking", derive(Clone, PartialEq, Eq, Hash))]
 pub(super) struct Lease {
     id: String,
     budget_uid: String,

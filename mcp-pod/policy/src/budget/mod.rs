@@ -8,6 +8,8 @@
 mod account;
 mod items;
 mod lease;
+#[cfg(feature = "model-checking")]
+mod model;
 mod pool;
 
 use std::time::Duration;
@@ -45,12 +47,14 @@ pub enum ReserveOutcome {
 /// instead counts as spent when its leases end.
 #[must_use = "a reservation has to be settled"]
 #[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "model-checking", derive(Clone, Hash))]
 pub struct Reservation {
     parts: Vec<ReservationPart>,
 }
 
 /// The amount that a reservation takes from one lease.
 #[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "model-checking", derive(Clone, Hash))]
 struct ReservationPart {
     /// Number of the lease in the pool.
     lease: u64,
@@ -60,7 +64,7 @@ struct ReservationPart {
 }
 
 /// How much of a reservation a settled call spends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Charge {
     /// The whole reservation: the server saw the call, or may have.
     Full,
@@ -69,7 +73,7 @@ pub enum Charge {
 }
 
 /// An amount of money and a number of calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Spend {
     amount: Micros,
     calls: u64,
@@ -94,7 +98,7 @@ impl Spend {
 }
 
 /// A request to the ledger for a lease on one budget.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseRequest {
     /// Number of the request, unique in this pool. A request that is sent again after a reconnect keeps its number.
     pub request: u64,
@@ -111,7 +115,7 @@ pub struct LeaseRequest {
 }
 
 /// The ledger's answer to a lease request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LeaseAnswer {
     /// Number of the request.
     pub request: u64,
@@ -122,7 +126,7 @@ pub struct LeaseAnswer {
 }
 
 /// The ledger's decision about a lease request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseOutcome {
     /// The lease is granted, and its amount is already charged to the budget.
     Granted(GrantedLease),
@@ -138,7 +142,7 @@ pub enum LeaseOutcome {
 }
 
 /// A granted lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GrantedLease {
     /// Opaque id of the lease.
     pub lease: String,
@@ -151,7 +155,7 @@ pub struct GrantedLease {
 }
 
 /// Totals spent from one lease so far.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SpendReport {
     /// Id of the lease.
     pub lease: String,
@@ -170,7 +174,7 @@ pub struct SpendReport {
 }
 
 /// Spend of one principal on one tool.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpendItem {
     /// `<namespace>/<name>` of the principal.
     pub principal: String,

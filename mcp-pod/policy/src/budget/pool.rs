@@ -18,14 +18,15 @@ use crate::units::Micros;
 
 /// The gateway's leases, by budget, and what was reserved and spent from them.
 #[derive(Debug, Default)]
+#[cfg_attr(feature = "model-checking", derive(Clone, PartialEq, Eq))]
 pub struct LeasePool {
     /// Budgets of the policy in force, by UID.
-    accounts: HashMap<String, Account>,
+    pub(super) accounts: HashMap<String, Account>,
     /// Leases by a local number that is never reused.
-    leases: BTreeMap<u64, Lease>,
+    pub(super) leases: BTreeMap<u64, Lease>,
     /// Last number that was assigned to a lease or a request.
-    last_number: u64,
-    closed: bool,
+    pub(super) last_number: u64,
+    pub(super) closed: bool,
 }
 
 impl LeasePool {
@@ -143,7 +144,16 @@ impl LeasePool {
     pub fn answer(&mut self, now: Tick, wall: i64, answer: LeaseAnswer) {
         let LeaseAnswer { request, budget_uid, outcome } = answer;
         let account = self.accounts.get_mut(&budget_uid);
-        let request = account.and_then(|account| account.take_pending(request));
+        let request = account.and_then(|account| {
+            if matches!(outcome, LeaseOutcome::Granted(_)) {
+                account.number_is_granted(request);
+            }
+            let pending = account.take_pending(request)?;
+            if outcome == LeaseOutcome::Unavailable {
+                account.add_unanswered(pending.request);
+            }
+            Some(pending)
+        });
         match outcome {
             LeaseOutcome::Granted(grant) => self.granted(now, wall, budget_uid, grant, request),
             LeaseOutcome::Exhausted { period_end } => self.refused(now, wall, request, Some(period_end)),

@@ -160,6 +160,42 @@ fn an_unavailable_ledger_is_not_reported_as_an_exhausted_budget() {
 }
 
 #[test]
+fn a_request_that_the_ledger_could_not_answer_keeps_its_number_until_it_is_answered() {
+    let budgets = [budget("b", Some(10_000), None)];
+    let mut pool = pool(&budgets);
+    let request = |pool: &mut LeasePool, now: Tick| {
+        assert!(matches!(reserve(pool, now, &budgets), ReserveOutcome::NeedLease));
+        pool.take_lease_requests(now).remove(0)
+    };
+    let first = request(&mut pool, at(0));
+    pool.answer(at(0), WALL, answer(&first, LeaseOutcome::Unavailable));
+    pool.apply(at(1), &policy(&budgets));
+    let second = request(&mut pool, at(2_000));
+    assert_eq!(second.request, first.request, "the ledger may have charged a lease for it");
+    pool.answer(at(2_000), WALL, grant(&second, PRICE.get(), 1));
+    drop(reserved(&mut pool, at(2_000), &budgets));
+    assert_ne!(request(&mut pool, at(2_000)).request, first.request);
+}
+
+#[test]
+fn a_lease_that_arrives_late_and_is_returned_is_not_accepted_when_it_arrives_again() {
+    let budgets = [budget("b", Some(10_000), None)];
+    let mut pool = pool(&budgets);
+    assert!(matches!(reserve(&mut pool, at(0), &budgets), ReserveOutcome::NeedLease));
+    let first = pool.take_lease_requests(at(0)).remove(0);
+    let late = grant(&first, PRICE.get(), 1);
+    pool.answer(at(0), WALL, answer(&first, LeaseOutcome::Unavailable));
+    pool.answer(at(100), WALL, late.clone());
+    assert!(matches!(reserve(&mut pool, at(2_000), &budgets), ReserveOutcome::NeedLease));
+    let last = pool.take_reports(at(2_000)).remove(0);
+    assert!(last.last, "it is returned unspent");
+    pool.acknowledge_report(&last.lease, last.sequence);
+    pool.answer(at(2_000), WALL, late);
+    let outcome = reserve(&mut pool, at(2_000), &budgets);
+    assert!(matches!(outcome, ReserveOutcome::NeedLease), "a returned lease was spent: {outcome:?}");
+}
+
+#[test]
 fn a_lease_too_small_for_a_call_is_returned_before_another_is_requested() {
     let budgets = [budget("b", Some(5_000_000), None)];
     let mut pool = pool(&budgets);

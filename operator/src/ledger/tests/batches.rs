@@ -161,3 +161,60 @@ async fn spending_is_covered_whatever_fails_between_two_batches() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_in_heavy_use_is_written_twice_a_second_and_an_idle_one_never() {
+    let store = Memory::default();
+    let mut fleet = Fleet::new(&store, 3, vec![spend_limit(100_000)]);
+    let mut number = 0;
+    let mut request = |fleet: &Fleet<Memory>| {
+        let ledger = Arc::clone(&fleet.ledger);
+        number += 1;
+        let request = request(&format!("pod-{}", number % 50), number);
+        let owner = Owner { tenant_uid: TENANT.into(), budget_uid: TENANT.into(), ..owner() };
+        tokio::spawn(async move {
+            let lease = ledger.grant(&owner, &spend_limit(100_000), &request).await.unwrap().result.unwrap().lease;
+            let report = report(&request.holder.pod_uid, &lease, 1, 1, true);
+            ledger.report(TENANT, TENANT, report).await.unwrap().unwrap();
+        })
+    };
+    fleet.step().await;
+    let (before, start) = (writes(&store), fleet.elapsed);
+    let mut waiting = Vec::new();
+    while fleet.elapsed < start + Duration::from_secs(10) {
+        waiting.extend([request(&fleet), request(&fleet)]);
+        fleet.step().await;
+    }
+    let written = writes(&store) - before;
+    assert!((18..=21).contains(&written), "{written} writes in 10 seconds of 20 leases a second");
+    for _ in 0..20 {
+        fleet.step().await;
+    }
+    for done in waiting {
+        assert!(done.is_finished(), "a lease or a report was not answered");
+        done.await.unwrap();
+    }
+    let before = writes(&store);
+    for _ in 0..1200 {
+        fleet.step().await;
+    }
+    assert_eq!(writes(&store), before, "nothing happens, and the book is written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_hangs_up_takes_no_one_elses_lease_with_it() {
+    let store = Memory::default();
+    let ledger = Arc::new(Ledger::new(store.clone(), || NOON, BATCH_INTERVAL));
+    ledger.grant(&owner(), &budget(100), &request("p", 1)).await.unwrap().result.unwrap();
+    let grant = |pod: &'static str| {
+        let ledger = Arc::clone(&ledger);
+        tokio::spawn(async move { ledger.grant(&owner(), &budget(100), &request(pod, 1)).await })
+    };
+    // The first waits for the time of the next write, and would write for all.
+    let (first, second) = (grant("q"), grant("r"));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    first.abort();
+    second.await.unwrap().unwrap().result.unwrap();
+    let holders: Vec<_> = only_book(&store).leases.iter().map(|lease| lease.holder.pod_uid.clone()).collect();
+    assert_eq!(holders, ["p", "r"]);
+}

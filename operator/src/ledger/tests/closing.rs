@@ -26,7 +26,7 @@ async fn grant(ledger: &Ledger<Memory>, pod: &str, number: u64) -> String {
 
 async fn settle(ledger: &Ledger<Memory>, report: Report) {
     let done = ledger.report("t-1", "t-1", report);
-    ledger.flush().await;
+    write(ledger).await;
     done.await.unwrap().unwrap();
 }
 
@@ -54,7 +54,7 @@ fn books(store: &Memory) -> Vec<(i64, Book)> {
     books.iter().map(|(key, stored)| (hour(key.start), stored.book.clone())).collect()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn closed_periods_keep_their_totals_until_their_retention_ends() {
     let store = Memory::default();
     let ledger = ledger(&store);
@@ -89,7 +89,7 @@ async fn closed_periods_keep_their_totals_until_their_retention_ends() {
     assert_eq!(new.books().len(), 2, "a new leader reads closed periods");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_period_is_not_closed_while_a_lease_may_be_reported_on() {
     NOW.set(START);
     let store = Memory::default();
@@ -154,7 +154,7 @@ async fn closes_all(store: &Memory, settled: &HashMap<String, u64>, case: &str) 
     assert!(books(store)[1..].iter().all(|(_, book)| book.is_closed() && book.settled().calls == 7), "{case}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn rows_move_once_even_if_the_leader_fails_after_any_write() {
     for writes in 0..12 {
         let (store, settled) = ended_hours().await;
@@ -165,7 +165,7 @@ async fn rows_move_once_even_if_the_leader_fails_after_any_write() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn rows_move_once_even_if_two_leaders_close_at_once() {
     for writes in 0..24 {
         let (store, settled) = ended_hours().await;
@@ -175,14 +175,14 @@ async fn rows_move_once_even_if_two_leaders_close_at_once() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_budget_that_is_not_the_spend_limit_keeps_only_totals() {
     NOW.set(START);
     let store = Memory::default();
     let ledger = ledger(&store);
     let lease = ledger.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap().lease;
     drop(ledger.report("t-1", "b-1", report("p", &lease, 1, 1, true)));
-    ledger.flush().await;
+    write(&ledger).await;
     NOW.set(START + 36 * HOUR);
     ledger.close_ended().await;
     let book = only_book(&store);
@@ -190,7 +190,7 @@ async fn a_budget_that_is_not_the_spend_limit_keeps_only_totals() {
     assert!(ledger.books().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_period_that_becomes_longer_is_closed_at_its_later_end() {
     NOW.set(START);
     let store = Memory::default();

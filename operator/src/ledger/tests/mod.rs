@@ -3,8 +3,9 @@
 mod batches;
 mod closing;
 mod etcd;
-mod fleet;
+pub(crate) mod fleet;
 mod restore;
+mod rounds;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -16,18 +17,19 @@ use mcp_fleet_policy::model::{Budget, Period, Selector};
 use mcp_fleet_policy::units::Micros;
 use parking_lot::Mutex;
 
-use super::book::{Amount, Book, Holder, LeaseRequest, Limit, Refusal, Report, ReportItem};
+use super::book::{
+    Amount, Book, Holder, LEASE_DURATION, LeaseRequest, Limit, REPORT_GRACE, Refusal, Report, ReportItem,
+};
 use super::error::LedgerError;
-use super::forfeits::REPORT_GRACE;
-use super::leases::LEASE_DURATION;
 use super::record::Owner;
 use super::service::Ledger;
+use super::slot::WRITE_INTERVAL;
 use super::store::{BookKey, Listed, Page, Selection, Store, StoreError, StoredBook, retained_until};
 
 /// An in-memory store with compare-and-swap. It yields at each call so that writers interleave, and it can lose the
 /// response of every n-th write.
 #[derive(Clone, Default)]
-struct Memory {
+pub(crate) struct Memory {
     books: Arc<Mutex<BTreeMap<BookKey, StoredBook>>>,
     reads: Arc<AtomicU64>,
     writes: Arc<AtomicU64>,
@@ -134,13 +136,19 @@ fn report(pod: &str, lease: &str, sequence: u64, calls: u64, last: bool) -> Repo
     Report { holder, lease: lease.into(), sequence, total: amount, last, items }
 }
 
+/// Writes the pending reports, as soon as the book may be written again.
+async fn write(ledger: &Ledger<Memory>) {
+    tokio::time::advance(WRITE_INTERVAL).await;
+    ledger.flush().await;
+}
+
 fn only_book(store: &Memory) -> Book {
     let books = store.books.lock();
     assert_eq!(books.len(), 1);
     books.values().next().unwrap().book.clone()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lease_is_written_when_granted_and_settled_by_its_final_report() {
     let store = Memory::default();
     let ledger = ledger(&store);
@@ -148,23 +156,23 @@ async fn a_lease_is_written_when_granted_and_settled_by_its_final_report() {
     let lease = outcome.result.unwrap().lease;
     assert_eq!(only_book(&store).leased(), Amount { micros: 1000, calls: 1 });
     let done = ledger.report("t-1", "b-1", report("p", &lease, 1, 1, true));
-    ledger.flush().await;
+    write(&ledger).await;
     done.await.unwrap().unwrap();
     assert_eq!((only_book(&store).settled().calls, only_book(&store).leased().calls), (1, 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_report_from_another_tenant_is_rejected() {
     let store = Memory::default();
     let ledger = ledger(&store);
     let lease = ledger.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap().lease;
     let done = ledger.report("t-2", "b-1", report("p", &lease, 1, 1, true));
-    ledger.flush().await;
+    write(&ledger).await;
     assert!(matches!(done.await.unwrap(), Err(LedgerError::WrongTenant)));
     assert_eq!(only_book(&store).settled().calls, 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_racing_leaders_never_exceed_the_limit_or_lose_a_report() {
     for lose_every in [0, 3] {
         let store = Memory { lose_every, ..Memory::default() };
@@ -202,20 +210,20 @@ async fn two_racing_leaders_never_exceed_the_limit_or_lose_a_report() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lease_that_another_leader_settled_is_not_granted_again() {
     let store = Memory::default();
     let (old, new) = (ledger(&store), ledger(&store));
     let first = old.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();
     let done = new.report("t-1", "b-1", report("p", &first.lease, 1, 1, true));
-    new.flush().await;
+    write(&new).await;
     done.await.unwrap().unwrap();
     let again = old.grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();
     assert_ne!(again.lease, first.lease, "a settled lease was granted again");
     assert!(again.new);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_report_on_a_lease_that_another_leader_granted_is_applied() {
     let store = Memory::default();
     let (old, new) = (ledger(&store), ledger(&store));
@@ -223,12 +231,12 @@ async fn a_report_on_a_lease_that_another_leader_granted_is_applied() {
     new.load().await.unwrap();
     let late = old.grant(&owner(), &budget(10), &request("p", 2)).await.unwrap().result.unwrap();
     let done = new.report("t-1", "b-1", report("p", &late.lease, 1, 1, true));
-    new.flush().await;
+    write(&new).await;
     done.await.unwrap().unwrap();
     assert_eq!(only_book(&store).settled().calls, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn only_the_leases_of_an_ended_process_are_forfeited() {
     let store = Memory::default();
     let ledger = ledger(&store);
@@ -247,7 +255,7 @@ fn overdue() -> i64 {
     i64::try_from((LEASE_DURATION + REPORT_GRACE).as_millis()).unwrap() + 1000
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lease_is_forfeited_when_deadline_and_grace_have_passed() {
     let store = Memory::default();
     ledger(&store).grant(&owner(), &budget(10), &request("p", 1)).await.unwrap().result.unwrap();
@@ -257,7 +265,7 @@ async fn a_lease_is_forfeited_when_deadline_and_grace_have_passed() {
     assert_eq!((only_book(&store).leased().calls, only_book(&store).forfeited().calls), (0, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn loading_again_reads_only_the_books_that_another_writer_changed() {
     let store = Memory::default();
     let (old, new) = (ledger(&store), ledger(&store));
@@ -295,7 +303,7 @@ fn only_start(store: &Memory) -> i64 {
     start
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_budget_that_never_granted_a_lease_leaves_memory_after_its_period() {
     let store = Memory::default();
     let ledger = ledger(&store);
@@ -308,7 +316,7 @@ async fn a_budget_that_never_granted_a_lease_leaves_memory_after_its_period() {
     assert!(later.slots.read().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_budget_that_is_created_again_continues_what_was_used_of_its_period() {
     let store = Memory::default();
     let first = ledger(&store);
@@ -326,7 +334,7 @@ async fn a_budget_that_is_created_again_continues_what_was_used_of_its_period() 
     assert_eq!(second.used_before("b-2", refused.span.start).calls, 6);
     // What the old one returns is free again.
     let done = second.report("t-1", "b-1", report("p", &lease, 1, 2, true));
-    second.flush().await;
+    write(&second).await;
     done.await.unwrap().unwrap();
     second.grant(&named, &again, &large).await.unwrap().result.unwrap();
     assert_eq!(second.grant(&named, &again, &request("p", 2)).await.unwrap().result.unwrap().amount.calls, 1);
@@ -346,4 +354,29 @@ async fn a_budget_that_is_created_again_continues_what_was_used_of_its_period() 
     assert!(other(named, Owner { budget: "weekly".into(), ..owner }).await);
     let (foreign, owner) = uid("b-5");
     assert!(other(foreign, Owner { tenant_uid: "t-2".into(), ..owner }).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lowered_limit_recalls_all_leases_and_grants_none_until_it_fits() {
+    let store = Memory::default();
+    let ledger = ledger(&store);
+    let mut large = request("p", 1);
+    large.wanted = Amount { micros: 6000, calls: 6 };
+    large.minimum = large.wanted;
+    let first = ledger.grant(&owner(), &budget(10), &large).await.unwrap().result.unwrap().lease;
+    let second = ledger.grant(&owner(), &budget(10), &request("q", 1)).await.unwrap().result.unwrap().lease;
+    assert_eq!(ledger.over_limit(&budget(7)), []);
+    let lowered = budget(6);
+    let recalled = [("p".to_owned(), first.clone()), ("q".to_owned(), second.clone())];
+    assert_eq!(ledger.over_limit(&lowered), recalled);
+    ledger.grant(&owner(), &lowered, &request("r", 1)).await.unwrap().result.unwrap_err();
+
+    // The first is returned with five calls, which leaves none while the second is out.
+    drop(ledger.report("t-1", "b-1", report("p", &first, 1, 5, true)));
+    write(&ledger).await;
+    assert_eq!(ledger.over_limit(&lowered), []);
+    let refused = ledger.grant(&owner(), &lowered, &request("r", 2)).await.unwrap().result;
+    assert_eq!(refused, Err(Refusal::Held));
+    drop(ledger.report("t-1", "b-1", report("q", &second, 1, 0, true)));
+    ledger.grant(&owner(), &lowered, &request("r", 3)).await.unwrap().result.unwrap();
 }

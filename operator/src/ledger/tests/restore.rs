@@ -41,7 +41,7 @@ fn charged(store: &Memory, uid: &str, start: i64) -> Option<(u64, u64)> {
 
 const START: i64 = 1_794_960_000;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_restored_tenant_keeps_what_its_budgets_have_spent() {
     let store = Memory::default();
     put(&store, &owner_of("acme", "spendLimit", "t-1"), START);
@@ -62,7 +62,7 @@ async fn a_restored_tenant_keeps_what_its_budgets_have_spent() {
     assert_eq!(ledger.restore(&restored()).await.unwrap(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn spending_since_the_restoration_is_added_and_a_crash_adds_nothing_twice() {
     let store = Memory::default();
     put(&store, &owner_of("acme", "daily", "b-1"), START);
@@ -81,7 +81,7 @@ async fn spending_since_the_restoration_is_added_and_a_crash_adds_nothing_twice(
     assert_eq!(charged(&store, "b-1", START), None);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_books_of_another_tenant_are_not_taken_over() {
     let store = Memory::default();
     put(&store, &owner_of("beta", "daily", "b-1"), START);
@@ -92,7 +92,7 @@ async fn the_books_of_another_tenant_are_not_taken_over() {
     assert_eq!((charged(&store, "t-2", START), charged(&store, "b-2", START)), (None, None));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_closed_periods_spent_is_kept_and_counted_once() {
     let store = Memory::default();
     let spend_limit = owner_of("acme", "spendLimit", "t-1");
@@ -115,7 +115,7 @@ async fn what_closed_periods_spent_is_kept_and_counted_once() {
     assert_eq!(ledger.settled_by_row().values().sum::<u64>(), 5);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_ledger_that_someone_deletes_is_restored_from_memory() {
     let store = Memory::default();
     put(&store, &owner_of("acme", "daily", "b-1"), START);
@@ -123,6 +123,7 @@ async fn a_ledger_that_someone_deletes_is_restored_from_memory() {
     ledger.load().await.unwrap();
     let before = charged(&store, "b-1", START);
     store.books.lock().clear();
+    tokio::time::advance(Duration::from_secs(1)).await;
     ledger.load().await.unwrap();
     assert_eq!(charged(&store, "b-1", START), before);
     // A write notices it at once.

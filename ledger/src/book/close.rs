@@ -11,8 +11,8 @@ pub(super) const LATE_REPORT_TIME: i64 = 3600;
 
 /// A closed period whose rows were added to the book of all closed periods. The two parts identify the rows, so that
 /// they are added once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ClosedPeriod {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClosedPeriod {
     /// Start of the period, Unix seconds.
     pub start: i64,
     /// Settled spend of the period when its rows were added.
@@ -21,7 +21,7 @@ pub(crate) struct ClosedPeriod {
 
 impl Book {
     /// Returns whether the period can be closed: it has ended, and no lease may still be reported on.
-    pub(crate) fn can_close(&self, now: i64) -> bool {
+    pub fn can_close(&self, now: i64) -> bool {
         !self.is_closed()
             && self.span.end.saturating_add(MIN_DELAY) <= now
             && self.leases.is_empty()
@@ -29,34 +29,35 @@ impl Book {
     }
 
     /// Returns whether only totals are left.
-    pub(crate) fn is_closed(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.closed.is_some() && self.rows.is_empty() && self.leases.is_empty() && self.forfeits.is_empty()
     }
 
     /// Adds up the forfeited leases, so that no report can change the book any more. Returns whether there were any.
-    pub(crate) fn seal(&mut self) -> bool {
+    pub fn seal(&mut self) -> bool {
         self.older_forfeits = self.forfeited();
         !std::mem::take(&mut self.forfeits).is_empty()
     }
 
     /// Closes the book: only the totals are left.
-    pub(crate) fn close(&mut self) {
+    pub fn close(&mut self) {
         self.seal();
         self.closed = Some(self.settled());
         self.rows.clear();
+        self.row_total = Amount::default();
     }
 
     /// Returns what identifies the book's rows in the book of all closed periods.
-    pub(crate) fn closed_period(&self) -> ClosedPeriod {
+    pub fn closed_period(&self) -> ClosedPeriod {
         ClosedPeriod { start: self.span.start, settled: self.settled() }
     }
 
     /// Adds a book for the same period that belonged to the same budget in another cluster. Nobody can report on its leases
     /// any more.
-    pub(crate) fn absorb(&mut self, other: &Self) {
+    pub fn absorb(&mut self, other: &Self) {
         for Row { principal, server, tool, amount } in &other.rows {
             let row = self.row_of(principal, server, tool).unwrap_or_else(|| self.shared_row());
-            self.rows[row].amount = self.rows[row].amount.saturating_add(*amount);
+            self.add_to_row(row, *amount);
         }
         if let Some(closed) = other.closed {
             self.closed = Some(self.closed.unwrap_or_default().saturating_add(closed));
@@ -69,11 +70,12 @@ impl Book {
     ///
     /// If there are too many rows, those that were not used for the longest time are added to the shared row. The rows of
     /// this period always fit, so the sum of a row that is in use never decreases.
-    pub(crate) fn add_closed(&mut self, period: &Self) {
+    pub fn add_closed(&mut self, period: &Self) {
         let older = std::mem::take(&mut self.rows);
+        self.row_total = Amount::default();
         for Row { principal, server, tool, amount } in period.rows.iter().chain(&older) {
             let row = self.row_of(principal, server, tool).unwrap_or_else(|| self.shared_row());
-            self.rows[row].amount = self.rows[row].amount.saturating_add(*amount);
+            self.add_to_row(row, *amount);
         }
         self.older_forfeits = self.older_forfeits.saturating_add(period.forfeited());
         self.span.end = self.span.end.max(period.span.end);

@@ -3,8 +3,8 @@
 use super::{Amount, Book, Entry, Holder, Lease, Row};
 
 /// A report on one lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Report {
     /// Process that reports.
     pub holder: Holder,
     /// Identifier of the lease.
@@ -20,8 +20,8 @@ pub(crate) struct Report {
 }
 
 /// Total that one principal has spent from a lease with one tool.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ReportItem {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReportItem {
     /// `<namespace>/<name>` of the principal.
     pub principal: String,
     /// Name of the server.
@@ -33,8 +33,8 @@ pub(crate) struct ReportItem {
 }
 
 /// Effect of an accepted report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ReportOutcome {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReportOutcome {
     /// The report changed the book.
     Applied,
     /// The book already had the report or a later one, or the lease has ended.
@@ -42,8 +42,8 @@ pub(crate) enum ReportOutcome {
 }
 
 /// Why a report was not applied. Its lease is forfeited in the end, unless a valid report follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ReportRejection {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum ReportRejection {
     /// Another process holds the lease.
     #[error("the lease belongs to another holder")]
     NotHolder,
@@ -60,7 +60,7 @@ pub(crate) enum ReportRejection {
 
 impl Book {
     /// Applies a report to an open or forfeited lease. A report on a lease that has ended changes nothing.
-    pub(crate) fn report(&mut self, report: &Report) -> Result<ReportOutcome, ReportRejection> {
+    pub fn report(&mut self, report: &Report) -> Result<ReportOutcome, ReportRejection> {
         if let Some(index) = self.leases.iter().position(|lease| lease.id == report.lease) {
             let mut lease = self.leases[index].clone();
             let result = self.apply(&mut lease, report)?;
@@ -109,8 +109,7 @@ impl Book {
         }
         for new in &entries {
             let old = lease.entries.iter().find(|old| old.row == new.row).map_or(Amount::default(), |old| old.amount);
-            let row = &mut self.rows[new.row];
-            row.amount = row.amount.saturating_add(new.amount.saturating_sub(old));
+            self.add_to_row(new.row, new.amount.saturating_sub(old));
         }
         lease.entries = entries;
         lease.sequence = report.sequence;

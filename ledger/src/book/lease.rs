@@ -3,8 +3,8 @@
 use super::{Amount, Book, Holder, Lease, Limit, MAX_LEASES};
 
 /// A gateway's request for a lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LeaseRequest {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LeaseRequest {
     /// Process that requests the lease.
     pub holder: Holder,
     /// Number of the request, unique for its holder: a repeated request gets the same lease.
@@ -16,8 +16,8 @@ pub(crate) struct LeaseRequest {
 }
 
 /// A lease that is charged to the book.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GrantedLease {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GrantedLease {
     /// Identifier of the lease.
     pub lease: String,
     /// Amount that may be spent. Parts without a limit are as requested.
@@ -29,8 +29,8 @@ pub(crate) struct GrantedLease {
 }
 
 /// Why a lease was not granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
     /// Less than the minimum is left, and no other holder could return enough.
     Exhausted,
     /// Other holders could return enough, or there are too many leases: a retry can succeed.
@@ -39,7 +39,7 @@ pub(crate) enum Refusal {
 
 impl Book {
     /// Charges a lease to the book. `id` and `deadline` (Unix milliseconds) are used only if the lease is new.
-    pub(crate) fn grant(
+    pub fn grant(
         &mut self,
         request: &LeaseRequest,
         limit: Limit,
@@ -70,6 +70,12 @@ impl Book {
             Lease { id: id.clone(), holder, request: *number, granted, deadline, sequence: 0, entries: Vec::new() };
         self.leases.push(lease);
         Ok(GrantedLease { lease: id, amount, deadline, new: true })
+    }
+
+    /// Returns up to eight leases of other holders that could be returned, as pairs of pod UID and lease.
+    pub fn recallable(&self, holder: &Holder) -> Vec<(String, String)> {
+        let others = self.leases.iter().filter(|lease| lease.holder != *holder);
+        others.map(|lease| (lease.holder.pod_uid.clone(), lease.id.clone())).take(8).collect()
     }
 
     /// Returns whether the budget is exhausted, or only until other holders return their leases.

@@ -187,7 +187,7 @@ fn rows_that_are_in_use_keep_their_names_among_the_closed_periods() {
         let mut period = Book { capacity: Capacity::BUDGET, ..Book::new(Span { start, end: start + 3600 }) };
         for index in names {
             let row = period.row_of(&format!("acme/p{index}"), "files", "read").unwrap();
-            period.rows[row].amount = money(1);
+            period.add_to_row(row, money(1));
         }
         period
     };
@@ -198,6 +198,7 @@ fn rows_that_are_in_use_keep_their_names_among_the_closed_periods() {
         closed.add_closed(&period);
         added += period.settled().micros;
         assert_eq!(closed.settled().micros, added);
+        check_total(&closed);
         assert!(closed.rows.len() <= Capacity::BUDGET.rows + 1);
         for row in &period.rows {
             assert!(closed.rows.iter().any(|kept| kept.principal == row.principal), "{row:?} in hour {hour}");
@@ -205,6 +206,12 @@ fn rows_that_are_in_use_keep_their_names_among_the_closed_periods() {
         assert_eq!(closed.last_closed, Some(ClosedPeriod { start: hour * 3600, settled: period.settled() }));
     }
     assert_eq!(closed.rows.iter().find(|row| row.principal == "acme/p105").unwrap().amount, money(2));
+    let mut restored = period(0, 30..50);
+    restored.absorb(&closed);
+    check_total(&restored);
+    restored.close();
+    check_total(&restored);
+    assert_eq!(restored.settled().micros, added + 20);
 }
 
 #[test]
@@ -241,6 +248,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(Step::Expire),
     ];
     proptest::collection::vec(step, 0..120)
+}
+
+fn check_total(book: &Book) {
+    assert_eq!(book.row_total, book.rows.iter().map(|row| row.amount).sum(), "the sum of the rows is wrong");
 }
 
 /// The true state of a gateway, which the book cannot see: what it holds and what it spent.
@@ -309,6 +320,7 @@ proptest! {
             prop_assert!(book.charged().micros <= cap);
             prop_assert!(book.settled().micros >= settled, "settled spend went down");
             settled = book.settled().micros;
+            check_total(&book);
         }
     }
 }

@@ -7,7 +7,7 @@ use mcp_fleet_policy::model::Period;
 
 /// One period, from `start` (inclusive) to `end` (exclusive), in Unix seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Span {
+pub struct Span {
     /// First second of the period.
     pub start: i64,
     /// First second of the next period.
@@ -16,19 +16,19 @@ pub(crate) struct Span {
 
 impl Span {
     /// Returns the period that contains a time; none if the calendar cannot represent it.
-    pub(crate) fn containing(period: Period, unix: i64) -> Option<Self> {
+    pub fn containing(period: Period, unix: i64) -> Option<Self> {
         let (start, end) = period.bounds(Timestamp::from_second(unix).ok()?);
         (start < end).then_some(Self { start: start.as_second(), end: end.as_second() })
     }
 }
 
 /// Formats a time, in Unix seconds, for use in names and label values: `20261101t000000z`.
-pub(crate) fn time_for_name(unix: i64) -> String {
+pub fn time_for_name(unix: i64) -> String {
     Timestamp::from_second(unix).map(|time| time.strftime("%Y%m%dt%H%M%Sz").to_string()).unwrap_or_default()
 }
 
 /// Parses a time as [`time_for_name`] formats it. Returns Unix seconds; none if the text is anything else.
-pub(crate) fn time_from_name(text: &str) -> Option<i64> {
+pub fn time_from_name(text: &str) -> Option<i64> {
     let time = DateTime::strptime("%Y%m%dt%H%M%Sz", text).ok()?;
     Some(TimeZone::UTC.to_timestamp(time).ok()?.as_second())
 }
