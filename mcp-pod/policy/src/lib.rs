@@ -12,6 +12,7 @@ pub mod engine;
 pub mod governor;
 pub mod json;
 pub mod list;
+pub mod loops;
 pub mod model;
 mod period;
 pub mod reason;

@@ -141,6 +141,8 @@ reasons! {
     RateLimited = "rate_limited", Govern, "Slow down and try again after the given time.";
     /// The principal has too many calls in flight, over all servers or on this one.
     ConcurrencyLimited = "concurrency_limited", Govern, "Wait for your other calls to end, also for cancelled ones, then try again.";
+    /// The call continues a loop: the last ones had no new result.
+    LoopDetected = "loop_detected", Govern, "Stop repeating this: use another tool or other arguments, or tell a person that you are stuck.";
     /// The tenant as a whole calls too often.
     TenantRateLimited = "tenant_rate_limited", Govern, "Try again after the given time; the whole tenant is at its limit.";
     /// The tenant as a whole has too many calls in flight.

@@ -1,4 +1,7 @@
-//! `cargo xtask bench`: builds release binaries, and runs the benchmark of the gateway or of the operator.
+//! `cargo xtask bench`: builds release binaries, and runs the benchmark of the gateway or of the operator. Judges the
+//! loop detector by recorded traces.
+
+mod loops;
 
 use std::process::Command;
 
@@ -22,6 +25,8 @@ enum Benchmark {
     /// Let the operator converge a fleet on etcd and an API server alone, and compare it with bare writes of the same
     /// objects. Takes some minutes after the build, and more for a larger fleet.
     Fleet(Fleet),
+    /// Replay traces of agents through the loop detector, and show how often it is right.
+    Loops(loops::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -73,6 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.benchmark {
         Benchmark::Gateway(arguments) => gateway(arguments),
         Benchmark::Fleet(arguments) => fleet(arguments),
+        Benchmark::Loops(arguments) => loops::run(arguments),
     }
 }
 
