@@ -12,6 +12,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use parking_lot::RwLock;
+use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -29,6 +30,10 @@ pub(crate) struct Token {
     /// `exp`, Unix seconds.
     pub expires_at: i64,
 }
+
+/// Number of watches that read their first list at a time. A new leader of a large fleet starts thousands of watches, and
+/// their lists must not keep the API server from answering the renewal of its Lease.
+const MAX_STARTING: usize = 16;
 
 /// What is known of our Secrets, while this replica leads.
 #[derive(Debug, Default)]
@@ -122,7 +127,8 @@ fn key(namespace: &str, name: &str) -> Key {
 /// Never returns; dropping it ends all watches.
 pub(crate) async fn watch_secrets(client: Client, own: String, cache: Cache) {
     let mut changes = cache.subscribe();
-    let mut watches = Watches { client, own, cache, tasks: JoinSet::new(), running: HashMap::new() };
+    let starting = Arc::new(Semaphore::new(MAX_STARTING));
+    let mut watches = Watches { client, own, cache, starting, tasks: JoinSet::new(), running: HashMap::new() };
     // What is known from an earlier term is outdated.
     watches.cache.secrets.owned.retain_if(|_| false);
     watches.cache.secrets.filled.write().clear();
@@ -153,6 +159,8 @@ struct Watches {
     client: Client,
     own: String,
     cache: Cache,
+    /// Permits to start.
+    starting: Arc<Semaphore>,
     tasks: JoinSet<()>,
     running: HashMap<String, AbortHandle>,
 }
@@ -172,7 +180,8 @@ impl Watches {
         let is_tenants = || cache.namespaces.get("", namespace).is_some() && cache.has_access(namespace);
         if *namespace == self.own || is_tenants() {
             if !self.running.contains_key(namespace) {
-                let task = watch(self.client.clone(), namespace.to_owned(), cache.clone());
+                let starting = Arc::clone(&self.starting);
+                let task = watch(self.client.clone(), namespace.to_owned(), cache.clone(), starting);
                 self.running.insert(namespace.to_owned(), self.tasks.spawn(task));
             }
         } else if let Some(task) = self.running.remove(namespace) {
@@ -182,12 +191,18 @@ impl Watches {
     }
 }
 
-async fn watch(client: Client, namespace: String, cache: Cache) {
+async fn watch(client: Client, namespace: String, cache: Cache, starting: Arc<Semaphore>) {
+    // The semaphore is never closed.
+    let mut permit = starting.acquire_owned().await.ok();
     let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(client, &namespace);
     let config = watcher::Config::default().labels(labels::MANAGED_SELECTOR);
     let mut stream = watcher(api, config).default_backoff().boxed();
     let mut listed = HashSet::new();
     while let Some(event) = stream.next().await {
+        // A list that fails is tried again after a pause, and must not hold up the others.
+        if matches!(event, Ok(Event::InitDone) | Err(_)) {
+            drop(permit.take());
+        }
         match event {
             Ok(event) => {
                 for labels in cache.secrets.apply(&namespace, &mut listed, event) {
