@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use mcp_fleet_policy::model::{Argument, Grant, Rule, TenantPolicy};
+use mcp_fleet_policy::model::{Argument, Breaker, Grant, Rule, TenantPolicy};
 
 use crate::form::Form;
 
@@ -37,6 +37,8 @@ pub const FEATURES: &[Feature] = &[
         name: "nested-rules",
         used_by: |policy, _| uses_rule(policy, |rule| matches!(rule, Rule::Array(_) | Rule::Object(_))),
     },
+    // Settings of breakers. Those of a server that does not have its own are not in the policy.
+    Feature { name: "breaker", used_by: |policy, _| policy.servers.iter().any(|one| one.breaker != Breaker::DEFAULT) },
     // Equal lists of arguments and equal grants are in tables.
     Feature { name: SHARED, used_by: |_, form| form == Form::Shared },
 ];

@@ -12,8 +12,8 @@ use mcp_fleet_control::{decode, encode};
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::engine::Policy;
 use mcp_fleet_policy::model::{
-    Argument, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Server, ServerLimits, StaleAfter,
-    StringRule, TenantLimits, TenantPolicy, Tool,
+    Argument, Breaker, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Server, ServerLimits,
+    StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -56,6 +56,7 @@ fn policy() -> TenantPolicy {
             max_response: Bytes::new(4 << 20),
             max_concurrent_calls: 16,
         },
+        breaker: Breaker::DEFAULT,
     };
     let scope = |number: usize| {
         let granted = |offset: usize| GrantedTool {

@@ -5,6 +5,7 @@
 //! evaluates calls against it. [`reason`] is the closed set of reasons for refusals and failures.
 
 pub mod authenticate;
+pub mod breaker;
 pub mod budget;
 pub mod class;
 pub mod denial;

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use crate::class::Class;
 use crate::json::{Members, Value};
 use crate::model::{
-    Argument, ArrayRule, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Scalar, Server, ServerLimits,
-    StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
+    Argument, ArrayRule, Breaker, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Scalar, Server,
+    ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
 };
 use crate::units::{Bytes, Micros};
 
@@ -203,6 +203,7 @@ pub(crate) fn server(name: &str, tools: Vec<Tool>) -> Server {
             max_response: Bytes::new(4 << 20),
             max_concurrent_calls: 16,
         },
+        breaker: Breaker::DEFAULT,
     }
 }
 

@@ -9,6 +9,7 @@
 )]
 
 mod authentication;
+mod breakers;
 mod cancellation;
 mod denials;
 mod end_to_end;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server, ServerLimits,
-    StaleAfter, TenantLimits, TenantPolicy, Tool, Uid, VerificationKey,
+    Argument, Breaker, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server, ServerLimits,
+    SlowCalls, StaleAfter, TenantLimits, TenantPolicy, Tool, Uid, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -105,7 +105,7 @@ impl Reader {
     }
 
     fn server(&mut self, server: wire::Server) -> Result<Server, ConvertError> {
-        let wire::Server { name, uid: id, upstream, identity, tools, limits } = server;
+        let wire::Server { name, uid: id, upstream, identity, tools, limits, breaker: settings } = server;
         let wire::ServerLimits { timeout_ms, max_request_bytes, max_response_bytes, max_concurrent_calls } =
             limits.ok_or(ConvertError::Missing("server.limits"))?;
         let upstream = match upstream.as_str() {
@@ -126,6 +126,7 @@ impl Reader {
                 max_response: Bytes::new(max_response_bytes),
                 max_concurrent_calls,
             },
+            breaker: settings.map_or(Ok(Breaker::DEFAULT), breaker)?,
         })
     }
 
@@ -204,6 +205,23 @@ fn uid(value: String, field: &'static str) -> Result<Uid, ConvertError> {
 fn uids(list: wire::UidList, field: &'static str) -> Result<Vec<Uid>, ConvertError> {
     let wire::UidList { uids } = list;
     each(uids, |value| uid(value, field))
+}
+
+fn breaker(breaker: wire::Breaker) -> Result<Breaker, ConvertError> {
+    let wire::Breaker { error_percent, slow_calls, minimum_calls, open_for_ms, half_open_calls } = breaker;
+    let percent = |value: u32, field| require((1..=100).contains(&value), field, "a percentage from 1 to 100");
+    percent(error_percent, "breaker.error_percent")?;
+    require((2..=100).contains(&minimum_calls), "breaker.minimum_calls", "a number from 2 to 100")?;
+    require((2..=10).contains(&half_open_calls), "breaker.half_open_calls", "a number from 2 to 10")?;
+    let slow_calls = match slow_calls {
+        None => None,
+        Some(wire::SlowCalls { percent: share, duration_ms }) => {
+            percent(share, "breaker.slow_calls.percent")?;
+            Some(SlowCalls { percent: share, duration: Duration::from_millis(duration_ms) })
+        }
+    };
+    let open_for = Duration::from_millis(open_for_ms);
+    Ok(Breaker { error_percent, slow_calls, minimum_calls, open_for, half_open_calls })
 }
 
 fn key(key: wire::VerificationKey) -> Result<VerificationKey, ConvertError> {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, ArrayRule, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Scalar,
-    Selector, Server, ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
+    Argument, ArrayRule, Breaker, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule,
+    Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
+    VerificationKey,
 };
 
 use super::table::Table;
@@ -78,7 +79,7 @@ impl Writer {
     }
 
     pub(super) fn server(&mut self, server: &Server) -> wire::Server {
-        let Server { name, uid, upstream, identity, tools, limits } = server;
+        let Server { name, uid, upstream, identity, tools, limits, breaker: settings } = server;
         let ServerLimits { timeout, max_request, max_response, max_concurrent_calls } = *limits;
         wire::Server {
             name: name.clone(),
@@ -92,6 +93,7 @@ impl Writer {
                 max_response_bytes: max_response.get(),
                 max_concurrent_calls,
             }),
+            breaker: (*settings != Breaker::DEFAULT).then(|| breaker(settings)),
         }
     }
 
@@ -173,6 +175,13 @@ impl Writer {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn breaker(breaker: &Breaker) -> wire::Breaker {
+    let Breaker { error_percent, slow_calls, minimum_calls, open_for, half_open_calls } = *breaker;
+    let slow_calls =
+        slow_calls.map(|SlowCalls { percent, duration }| wire::SlowCalls { percent, duration_ms: millis(duration) });
+    wire::Breaker { error_percent, slow_calls, minimum_calls, open_for_ms: millis(open_for), half_open_calls }
 }
 
 fn key(key: &VerificationKey) -> wire::VerificationKey {

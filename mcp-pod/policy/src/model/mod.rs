@@ -91,6 +91,49 @@ pub struct Server {
     /// The catalogue. A tool that is not in it does not exist.
     pub tools: Vec<Tool>,
     pub limits: ServerLimits,
+    /// When the breakers of the tools open and close.
+    pub breaker: Breaker,
+}
+
+/// Settings of the circuit breakers of a server's tools ([`crate::breaker`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// Share of failed calls, in percent, from which on a breaker opens: 1 to 100.
+    pub error_percent: u32,
+    /// Slow calls from which on the caller's own breaker opens; absent if no call is slow.
+    pub slow_calls: Option<SlowCalls>,
+    /// Number of the latest calls that count, 2 to 100. With fewer calls, a breaker does not open.
+    pub minimum_calls: u32,
+    /// Time for which an open breaker refuses all calls.
+    pub open_for: Duration,
+    /// Calls that a half-open breaker lets through at a time, 2 to 10; so many have to be answered to close it.
+    pub half_open_calls: u32,
+}
+
+impl Breaker {
+    /// The settings of a server that does not have its own.
+    pub const DEFAULT: Self = Self {
+        error_percent: 50,
+        slow_calls: None,
+        minimum_calls: 20,
+        open_for: Duration::from_secs(30),
+        half_open_calls: 3,
+    };
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Which calls are slow, and how many of them may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowCalls {
+    /// Share of slow calls, in percent, from which on a breaker opens: 1 to 100.
+    pub percent: u32,
+    /// Time at the server from which on a call is slow.
+    pub duration: Duration,
 }
 
 /// Limits of one server.

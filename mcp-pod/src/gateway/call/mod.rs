@@ -92,7 +92,7 @@ async fn run(
         call: record.call,
         arguments: envelope.arguments,
         digest: None,
-        handed_over: false,
+        handed_over: None,
         resources: Some(resources),
     };
     let Some(upstream) = context.policy.upstream(context.view) else {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mcp_fleet_policy::breaker::Breakers;
 use mcp_fleet_policy::engine::{CompileError, Policy, PrincipalRef, ServerAccess, ToolAccess};
 use mcp_fleet_policy::list;
 use mcp_fleet_policy::model::TenantPolicy;
@@ -139,6 +140,7 @@ impl ActivePolicy {
     pub(crate) fn tool_grant(
         &self,
         metrics: &Metrics,
+        breakers: &Breakers,
         principal: PrincipalRef<'_>,
         access: ToolAccess<'_>,
     ) -> Arc<ToolGrant> {
@@ -147,7 +149,7 @@ impl ActivePolicy {
         if let Some(grant) = self.tool_grants.read().get(&key) {
             return Arc::clone(grant);
         }
-        let grant = Arc::new(ToolGrant::new(self, metrics, principal, access));
+        let grant = Arc::new(ToolGrant::new(self, metrics, breakers, principal, access));
         Arc::clone(self.tool_grants.write().entry(key).or_insert(grant))
     }
 

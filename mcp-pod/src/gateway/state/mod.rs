@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use mcp_fleet_policy::breaker::Breakers;
 use mcp_fleet_policy::governor::Governor;
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::tick::Tick;
@@ -51,6 +52,7 @@ pub struct State {
     pub(crate) metrics: Metrics,
     pub(crate) memory: Memory,
     pub(crate) governor: Governor,
+    pub(crate) breakers: Breakers,
     pub(crate) failures: FailureLimit,
     pub(crate) legacy_calls: Arc<LegacyCalls>,
     /// Zero of the governor's clock.
@@ -90,6 +92,7 @@ impl State {
             metrics: Metrics::new(&memory)?,
             memory,
             governor: Governor::new(),
+            breakers: Breakers::default(),
             failures: FailureLimit::default(),
             legacy_calls: Arc::default(),
             origin: Instant::now(),
@@ -207,6 +210,13 @@ impl State {
     /// Returns the time on the governor's clock.
     pub(crate) fn tick(&self) -> Tick {
         Tick::from_elapsed(self.origin.elapsed())
+    }
+
+    /// Drops state of breakers that is out of date, and moves those whose time is over to half-open.
+    pub fn sweep_breakers(&self) {
+        let Some(policy) = self.active_policy() else { return };
+        let tenant = &policy.tenant_policy().tenant;
+        self.breakers.sweep(self.tick(), |tool, swept| self.metrics.breakers.swept(tenant, tool, swept));
     }
 
     /// Closes connections to tool servers that have been idle for long.

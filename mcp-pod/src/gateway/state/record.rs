@@ -19,7 +19,7 @@ impl State {
     pub(crate) fn record_allowed(&self, record: &RequestRecord, policy: &ActivePolicy, slot: LineSlot) {
         let subject = record.subject(Some(policy.tenant_policy()));
         let duration = record.started.elapsed();
-        self.metrics.observe_duration(&subject, record.revision, "", duration);
+        self.metrics.observe_duration(&subject, record.revision, None, duration);
         slot.write(&record.line(Decision::Allowed, None, duration), &subject);
     }
 
@@ -38,7 +38,7 @@ impl State {
         if record.method == Ok(TOOLS_CALL) && decision == Decision::Denied {
             self.metrics.count_denied_call(&subject);
         }
-        self.metrics.observe_duration(&subject, record.revision, reason.as_str(), record.started.elapsed());
+        self.metrics.observe_duration(&subject, record.revision, Some(reason.into()), record.started.elapsed());
         if flood {
             let Some(flood) = self.floods.count(reason, &subject) else { return };
             tokio::spawn(Arc::clone(self).record_flood(flood));

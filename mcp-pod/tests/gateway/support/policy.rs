@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Selector, Server,
-    ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
+    Argument, Breaker, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Selector,
+    Server, ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -72,6 +72,7 @@ pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
                 max_response: Bytes::new(1024 * 1024),
                 max_concurrent_calls: 64,
             },
+            breaker: Breaker::DEFAULT,
         }],
         principals: vec![principal("coder", CODER, true), principal("other", OTHER, false)],
         budgets: vec![budget()],

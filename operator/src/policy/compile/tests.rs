@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
+pub(super) fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
     super::compile(inputs, previous, Limit::DEFAULT)
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Rule, Selector, Server, ServerLimits,
-    StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
+    Argument, Breaker, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Rule, Selector, Server,
+    ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -74,6 +74,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
                 max_response: Bytes::new(4 << 20),
                 max_concurrent_calls: CONCURRENT,
             },
+            breaker: Breaker::DEFAULT,
         }],
         principals: vec![Principal {
             namespace: "bench".into(),

@@ -3,6 +3,9 @@
 //! Labels are names of API objects or from closed sets, never text that a caller sent. The series of one tool's calls
 //! are looked up once for each policy ([`ToolMetrics`]).
 
+mod breakers;
+mod error_type;
+
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -17,6 +20,8 @@ use super::connection::Refusal;
 use super::memory::{Memory, MemoryMetrics};
 use super::request::Revision;
 use crate::logging::DroppedLines;
+pub(crate) use breakers::BreakerMetrics;
+pub(crate) use error_type::ErrorType;
 
 /// Bucket bounds of the OpenTelemetry histogram `mcp.server.operation.duration`, in seconds.
 const SECONDS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -31,6 +36,7 @@ pub(crate) struct Metrics {
     durations: HistogramVec,
     generation: IntGaugeVec,
     refused_connections: IntCounterVec,
+    pub(crate) breakers: BreakerMetrics,
 }
 
 impl Metrics {
@@ -76,7 +82,8 @@ impl Metrics {
         registry.register(Box::new(refused_connections.clone()))?;
         MemoryMetrics::register(&registry, memory)?;
         DroppedLines::register(&registry)?;
-        Ok(Self { registry, calls, denials, spend, durations, generation, refused_connections })
+        let breakers = BreakerMetrics::register(&registry)?;
+        Ok(Self { registry, calls, denials, spend, durations, generation, refused_connections, breakers })
     }
 
     /// Returns the registry that all metrics are in.
@@ -104,12 +111,12 @@ impl Metrics {
         self.calls(subject, Decision::Denied).inc();
     }
 
-    /// Records how long a request took, unless its method is not offered. `error` is a reason, `tool_error` or empty.
+    /// Records how long a request took, unless its method is not offered. `error` is absent if it was answered.
     pub(crate) fn observe_duration(
         &self,
         subject: &Subject<'_>,
         revision: Option<Revision>,
-        error: &'static str,
+        error: Option<ErrorType>,
         duration: Duration,
     ) {
         if !subject.method.known().is_empty() {
@@ -122,10 +129,16 @@ impl Metrics {
         self.calls.with_label_values(&[&**tenant, &**principal, server.known(), tool.known(), decision.as_str()])
     }
 
-    fn duration(&self, subject: &Subject<'_>, revision: Option<Revision>, error: &'static str) -> Histogram {
+    fn duration(&self, subject: &Subject<'_>, revision: Option<Revision>, error: Option<ErrorType>) -> Histogram {
         let Subject { server, method, tool, .. } = subject;
         let revision = revision.map_or("", Revision::as_str);
-        self.durations.with_label_values(&[server.known(), method.known(), tool.known(), revision, error])
+        self.durations.with_label_values(&[
+            server.known(),
+            method.known(),
+            tool.known(),
+            revision,
+            error.map_or("", ErrorType::as_str),
+        ])
     }
 }
 
@@ -183,7 +196,7 @@ impl ToolMetrics {
     ) {
         let slot = usize::from(revision.code()) - 1;
         self.durations[slot]
-            .get_or_init(|| metrics.duration(subject, Some(revision), ""))
+            .get_or_init(|| metrics.duration(subject, Some(revision), None))
             .observe(duration.as_secs_f64());
     }
 }

@@ -1,0 +1,48 @@
+//! The breakers of all tools of a tenant.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::HashMap;
+
+use super::{Swept, ToolBreaker};
+use crate::tick::Tick;
+
+/// A tool, in the names that identify it and in those of metrics.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ToolKey {
+    /// UID of the server.
+    pub server_uid: String,
+    /// Name of the server.
+    pub server: String,
+    /// Name of the tool.
+    pub tool: String,
+}
+
+/// The breakers of the tools that were called.
+#[derive(Debug, Default)]
+pub struct Breakers {
+    tools: Mutex<HashMap<ToolKey, Arc<ToolBreaker>>>,
+}
+
+impl Breakers {
+    /// Returns the breakers of a tool.
+    pub fn tool(&self, key: ToolKey) -> Arc<ToolBreaker> {
+        Arc::clone(self.lock().entry(key).or_default())
+    }
+
+    /// Drops what is out of date, and moves breakers whose time is over to half-open. Calls `swept` for each tool whose
+    /// shared breaker that concerns. To be called every few seconds.
+    pub fn sweep(&self, now: Tick, mut swept: impl FnMut(&ToolKey, Swept)) {
+        self.lock().retain(|key, tool| {
+            if let Some(what) = tool.sweep(now) {
+                swept(key, what);
+            }
+            // A tool that no policy in use grants, and that has no state, can be created again.
+            Arc::strong_count(tool) > 1 || !tool.is_untroubled()
+        });
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<ToolKey, Arc<ToolBreaker>>> {
+        self.tools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
