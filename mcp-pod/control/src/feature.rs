@@ -39,6 +39,13 @@ pub const FEATURES: &[Feature] = &[
     },
     // Settings of breakers. Those of a server that does not have its own are not in the policy.
     Feature { name: "breaker", used_by: |policy, _| policy.servers.iter().any(|one| one.breaker != Breaker::DEFAULT) },
+    // Endpoints without the built-in tools, which all others have.
+    Feature { name: "without-built-in-tools", used_by: |policy, _| !policy.built_in_tools },
+    // Breakers that a person cleared.
+    Feature {
+        name: "clear-breakers",
+        used_by: |policy, _| policy.principals.iter().any(|one| one.breakers_cleared.is_some()),
+    },
     // Equal lists of arguments and equal grants are in tables.
     Feature { name: SHARED, used_by: |_, form| form == Form::Shared },
 ];

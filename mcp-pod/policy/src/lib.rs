@@ -7,6 +7,7 @@
 pub mod authenticate;
 pub mod breaker;
 pub mod budget;
+pub mod built_in;
 pub mod class;
 pub mod denial;
 pub mod engine;

@@ -181,6 +181,7 @@ pub(crate) fn policy() -> TenantPolicy {
         keys: vec![],
         session_key: vec![0; 32],
         traffic: TenantLimits::default(),
+        built_in_tools: true,
         stale_after: StaleAfter { read: Duration::from_secs(60), write: Duration::from_secs(15) },
         currency: None,
         servers: vec![server("files", vec![])],
@@ -220,6 +221,7 @@ pub(crate) fn principal(name: &str) -> Principal {
         uid: format!("p-{name}"),
         suspended: false,
         revoked_until: None,
+        breakers_cleared: None,
         grants: vec![],
         limits: PrincipalLimits::default(),
     }

@@ -10,6 +10,7 @@
 
 mod authentication;
 mod breakers;
+mod built_in;
 mod cancellation;
 mod denials;
 mod end_to_end;

@@ -18,6 +18,7 @@ use tonic::{Status, Streaming};
 
 use super::auth::{AuthError, GatewayPod, check_pod};
 use super::spend::{self, message};
+use super::stuck::StuckLimit;
 use crate::context::Context;
 use crate::ledger::book::Holder;
 use crate::retry::jittered;
@@ -60,6 +61,7 @@ struct ControlStream {
     work: JoinSet<()>,
     /// Reports that are not acknowledged yet.
     reports: JoinSet<()>,
+    stuck: StuckLimit,
 }
 
 /// Runs a stream until it ends.
@@ -101,6 +103,7 @@ pub(super) async fn run(
         proved: None,
         work,
         reports,
+        stuck: StuckLimit::default(),
     };
     let status = tokio::select! {
         () = ended.cancelled() => Some(not_leader()),
@@ -249,6 +252,14 @@ impl ControlStream {
             }
             Some(from_gateway::Message::Spend(report)) => {
                 self.reports.spawn(spend::settle_report(&ledger, gateway, holder, report, self.outbound.clone()));
+            }
+            Some(from_gateway::Message::Stuck(report)) => {
+                let policy = policy_state.borrow().published.clone();
+                if let Some(event) = policy.and_then(|policy| self.stuck.event(Instant::now(), &policy.policy, report))
+                {
+                    let ctx = Arc::clone(&self.ctx);
+                    self.work.spawn(async move { event.publish(&ctx.events).await });
+                }
             }
             // A second hello has no effect. A message of an unknown kind belongs to a newer protocol version.
             Some(from_gateway::Message::Hello(_)) | None => {}

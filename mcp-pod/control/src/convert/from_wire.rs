@@ -43,6 +43,7 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         budgets,
         argument_lists,
         grants,
+        without_built_in_tools,
     } = message;
     if let Some(unknown) = required_features.into_iter().find(|name| !feature::is_known(name)) {
         return Err(ConvertError::UnknownFeature(unknown));
@@ -66,6 +67,7 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         keys: each(keys, key)?,
         session_key,
         traffic: TenantLimits { calls_per_minute, max_concurrent_calls },
+        built_in_tools: !without_built_in_tools,
         stale_after: StaleAfter { read: Duration::from_millis(read_ms), write: Duration::from_millis(write_ms) },
         currency,
         servers: each(servers, |message| reader.server(message))?,
@@ -144,7 +146,17 @@ impl Reader {
     }
 
     fn principal(&mut self, principal: wire::Principal) -> Result<Principal, ConvertError> {
-        let wire::Principal { namespace, name, uid: id, suspended, revoked_until, grants, limits, held } = principal;
+        let wire::Principal {
+            namespace,
+            name,
+            uid: id,
+            suspended,
+            revoked_until,
+            grants,
+            limits,
+            held,
+            breakers_cleared,
+        } = principal;
         let wire::PrincipalLimits { calls_per_minute, burst, max_concurrent_calls } =
             limits.ok_or(ConvertError::Missing("principal.limits"))?;
         let number = grants.len().saturating_add(held.len());
@@ -164,6 +176,7 @@ impl Reader {
             uid: uid(id, "principal.uid")?,
             suspended,
             revoked_until,
+            breakers_cleared,
             grants: contained.into_iter().chain(held).collect(),
             limits: PrincipalLimits { calls_per_minute, burst, max_concurrent_calls },
         })

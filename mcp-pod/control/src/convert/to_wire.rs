@@ -26,6 +26,7 @@ pub fn to_wire(policy: &TenantPolicy, form: Form) -> wire::Policy {
         keys,
         session_key,
         traffic,
+        built_in_tools,
         stale_after,
         currency,
         servers,
@@ -55,6 +56,7 @@ pub fn to_wire(policy: &TenantPolicy, form: Form) -> wire::Policy {
         budgets: budgets.iter().map(budget).collect(),
         argument_lists: writer.list_messages,
         grants: writer.grant_messages,
+        without_built_in_tools: !built_in_tools,
     }
 }
 
@@ -114,7 +116,7 @@ impl Writer {
     }
 
     pub(super) fn principal(&mut self, principal: &Principal) -> wire::Principal {
-        let Principal { namespace, name, uid, suspended, revoked_until, grants, limits } = principal;
+        let Principal { namespace, name, uid, suspended, revoked_until, breakers_cleared, grants, limits } = principal;
         let PrincipalLimits { calls_per_minute, burst, max_concurrent_calls } = *limits;
         let (mut contained, mut held) = (Vec::new(), Vec::new());
         match self.form {
@@ -130,6 +132,7 @@ impl Writer {
             grants: contained,
             limits: Some(wire::PrincipalLimits { calls_per_minute, burst, max_concurrent_calls }),
             held,
+            breakers_cleared: *breakers_cleared,
         }
     }
 

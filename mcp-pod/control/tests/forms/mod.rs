@@ -53,6 +53,7 @@ fn repetitive(principals: usize) -> TenantPolicy {
         uid: format!("p-{number}"),
         suspended: false,
         revoked_until: None,
+        breakers_cleared: None,
         grants: vec![Arc::new(grant("one")), Arc::new(grant("two"))],
         limits: PrincipalLimits::default(),
     };

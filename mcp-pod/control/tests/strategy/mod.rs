@@ -117,13 +117,14 @@ fn principal() -> impl Strategy<Value = Principal> {
             max_concurrent_calls,
         },
     );
-    (name(), name(), uid(), any::<bool>(), any::<Option<i64>>(), vec(grant(), 0..3), limits).prop_map(
-        |(namespace, name, uid, suspended, revoked_until, grants, limits)| Principal {
+    (name(), name(), uid(), any::<bool>(), any::<(Option<i64>, Option<i64>)>(), vec(grant(), 0..3), limits).prop_map(
+        |(namespace, name, uid, suspended, (revoked_until, breakers_cleared), grants, limits)| Principal {
             namespace,
             name,
             uid,
             suspended,
             revoked_until,
+            breakers_cleared,
             grants: grants.into_iter().map(Arc::new).collect(),
             limits,
         },
@@ -160,12 +161,12 @@ fn budget() -> impl Strategy<Value = Budget> {
 pub(crate) fn policy() -> impl Strategy<Value = TenantPolicy> {
     let key = (name(), vec(any::<u8>(), 64))
         .prop_map(|(kid, rest)| VerificationKey { kid, point: std::iter::once(4).chain(rest).collect() });
-    let head = (name(), uid(), 1..u64::MAX, any::<bool>(), "https://[a-z]{1,8}", "https://[a-z]{1,8}/t");
+    let head = (name(), uid(), 1..u64::MAX, any::<(bool, bool)>(), "https://[a-z]{1,8}", "https://[a-z]{1,8}/t");
     let secrets = (vec(key, 0..3), vec(any::<u8>(), 32));
     let limits = (any::<Option<u32>>(), any::<Option<u32>>(), any::<u32>(), any::<u32>(), option::of("[A-Z]{3}"));
     let lists = (vec(server(), 0..3), principals(), vec(budget(), 0..3));
     (head, secrets, limits, lists).prop_map(|(head, (keys, session_key), limits, (servers, principals, budgets))| {
-        let (tenant, tenant_uid, generation, suspended, audience, issuer) = head;
+        let (tenant, tenant_uid, generation, (suspended, built_in_tools), audience, issuer) = head;
         let (calls_per_minute, max_concurrent_calls, read, write, currency) = limits;
         TenantPolicy {
             tenant,
@@ -176,6 +177,7 @@ pub(crate) fn policy() -> impl Strategy<Value = TenantPolicy> {
             issuer,
             keys,
             session_key,
+            built_in_tools,
             traffic: TenantLimits { calls_per_minute, max_concurrent_calls },
             stale_after: StaleAfter {
                 read: Duration::from_millis(read.into()),

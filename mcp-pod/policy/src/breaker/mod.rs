@@ -202,6 +202,34 @@ impl ToolBreaker {
         self.troubled.store(state.shared.is_some() || !state.own.is_empty(), Ordering::Release);
     }
 
+    /// Returns what keeps the principal with that UID from calling the tool now, without changing anything.
+    fn status(&self, now: Tick, principal: &str) -> Option<BreakerStatus> {
+        if self.is_untroubled() {
+            return None;
+        }
+        let state = self.lock();
+        let status = |phase: Phase, shared| match phase {
+            Phase::Closed => None,
+            Phase::Open { until } if now < until => {
+                Some(BreakerStatus { state: BreakerState::Open, shared, retry_after: until.since(now) })
+            }
+            Phase::Open { .. } | Phase::HalfOpen { .. } => {
+                Some(BreakerStatus { state: BreakerState::HalfOpen, shared, retry_after: Duration::ZERO })
+            }
+        };
+        let own = state.own.get(principal).and_then(|own| status(own.phase, false));
+        let shared = state.shared.as_ref().and_then(|shared| status(shared.phase, true));
+        own.into_iter().chain(shared).max_by_key(|status| status.retry_after)
+    }
+
+    /// Closes the own breaker of the principal with that UID, and forgets its calls.
+    fn clear(&self, principal: &str) -> Changes {
+        if self.is_untroubled() {
+            return Changes::default();
+        }
+        Changes { own: self.lock().own.get_mut(principal).and_then(Own::close), shared: None }
+    }
+
     /// Drops what is out of date. Returns what time did to the shared breaker.
     fn sweep(&self, now: Tick) -> Option<Swept> {
         if self.is_untroubled() {
@@ -295,32 +323,6 @@ impl CallerBreaker {
         drop(state);
         drop(pass);
         changes
-    }
-
-    /// Returns what keeps the caller from calling the tool now, without changing anything.
-    pub fn status(&self, now: Tick) -> Option<BreakerStatus> {
-        if self.tool.is_untroubled() {
-            return None;
-        }
-        let state = self.tool.lock();
-        let status = |phase: Phase, shared| match phase {
-            Phase::Closed => None,
-            Phase::Open { until } if now < until => {
-                Some(BreakerStatus { state: BreakerState::Open, shared, retry_after: until.since(now) })
-            }
-            Phase::Open { .. } | Phase::HalfOpen { .. } => {
-                Some(BreakerStatus { state: BreakerState::HalfOpen, shared, retry_after: Duration::ZERO })
-            }
-        };
-        let own = state.own.get(&*self.principal).and_then(|own| status(own.phase, false));
-        let shared = state.shared.as_ref().and_then(|shared| status(shared.phase, true));
-        own.into_iter().chain(shared).max_by_key(|status| status.retry_after)
-    }
-
-    /// Closes the principal's own breaker, and forgets its calls.
-    pub fn clear(&self) -> Changes {
-        let mut state = self.tool.lock();
-        Changes { own: state.own.get_mut(&*self.principal).and_then(Own::close), shared: None }
     }
 }
 

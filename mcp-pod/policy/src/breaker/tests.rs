@@ -217,8 +217,8 @@ fn slow_calls_open_only_the_own_breaker() {
 fn a_person_can_clear_a_principals_breaker() {
     let tool = Tool::new(SETTINGS);
     tool.calls(at(0), &["a"; 4], Failed);
-    assert_eq!(tool.of("b").clear(), Changes::default());
-    assert_eq!(tool.of("a").clear().own, Some(BreakerState::Closed));
+    assert_eq!(tool.0.clear("b"), Changes::default());
+    assert_eq!(tool.0.clear("a").own, Some(BreakerState::Closed));
     assert_eq!(tool.retry(at(0), "a"), None);
 }
 
@@ -329,7 +329,7 @@ proptest! {
                 prop_assert!(tool.call(now, other, Answered).is_ok());
             }
             prop_assert_eq!(tool.shared(), BreakerState::Closed);
-            prop_assert_eq!(tool.of("d").status(now), None);
+            prop_assert_eq!(tool.0.status(now, "d"), None);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::HashMap;
 
-use super::{Swept, ToolBreaker};
+use super::{BreakerStatus, Changes, Swept, ToolBreaker};
 use crate::tick::Tick;
 
 /// A tool, in the names that identify it and in those of metrics.
@@ -28,6 +28,24 @@ impl Breakers {
     /// Returns the breakers of a tool.
     pub fn tool(&self, key: ToolKey) -> Arc<ToolBreaker> {
         Arc::clone(self.lock().entry(key).or_default())
+    }
+
+    /// Returns the breakers that are not closed for the principal with that UID, also those of tools that it may not call.
+    pub fn statuses(&self, now: Tick, principal: &str) -> Vec<(ToolKey, BreakerStatus)> {
+        let tools = self.lock();
+        let statuses = tools.iter().filter_map(|(key, tool)| Some((key.clone(), tool.status(now, principal)?)));
+        statuses.collect()
+    }
+
+    /// Closes the own breakers of the principal with that UID on all tools. Calls `cleared` for each one that was not
+    /// closed.
+    pub fn clear(&self, principal: &str, mut cleared: impl FnMut(&ToolKey, Changes)) {
+        for (key, tool) in self.lock().iter() {
+            let changes = tool.clear(principal);
+            if changes.own.is_some() {
+                cleared(key, changes);
+            }
+        }
     }
 
     /// Drops what is out of date, and moves breakers whose time is over to half-open. Calls `swept` for each tool whose

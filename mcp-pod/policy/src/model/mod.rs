@@ -40,6 +40,8 @@ pub struct TenantPolicy {
     pub session_key: Vec<u8>,
     /// Limits over all principals of the tenant.
     pub traffic: TenantLimits,
+    /// Whether its endpoints have the built-in tools ([`crate::built_in`]).
+    pub built_in_tools: bool,
     /// Maximum age of the last proof of freshness.
     pub stale_after: StaleAfter,
     /// Currency of all prices and budgets; absent if nothing has a price.
@@ -174,6 +176,9 @@ pub struct Principal {
     pub suspended: bool,
     /// Tokens issued (`iat`) at or before this Unix second are revoked.
     pub revoked_until: Option<i64>,
+    /// Unix second for which a person asked to clear the principal's breakers and reports. Whenever it changes, a gateway
+    /// clears them.
+    pub breakers_cleared: Option<i64>,
     /// What the principal may call: one entry for each held scope and server.
     pub grants: Vec<Arc<Grant>>,
     pub limits: PrincipalLimits,

@@ -69,7 +69,9 @@ async fn govern(
     let slots = state.audit.reserve_call(access.class()).await;
     let slots = slots.map_err(|_| Denial::new(Reason::AuditUnavailable))?;
     let principal = context.caller.principal;
-    let permit = state.governor.admit(state.tick(), &principal.model().uid, &access.server().uid)?;
+    let (uid, server) = (&principal.model().uid, access.server());
+    state.stuck.check(state.tick(), uid, &server.uid, &access.tool().name)?;
+    let permit = state.governor.admit(state.tick(), uid, &server.uid)?;
     let grant = context.policy.tool_grant(&state.metrics, &state.breakers, principal, access);
     let (pass, changes) = grant.breaker.admit(state.tick());
     state.metrics.breakers.count(&grant.subject, changes);

@@ -200,13 +200,16 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// Sends all reports and requests. Reports go first, because what they return can be leased again.
+    /// Sends all reports, requests and events. Reports go first, because what they return can be leased again.
     fn send_all(&self) -> Result<(), StreamEnd> {
         for report in self.leases.take_reports() {
             send(&self.outbox, from_gateway::Message::Spend(message::report_to_wire(report)))?;
         }
         for request in self.leases.take_lease_requests() {
             send(&self.outbox, from_gateway::Message::LeaseRequest(message::request_to_wire(request)))?;
+        }
+        for event in self.intake.take_stuck_events() {
+            send(&self.outbox, from_gateway::Message::Stuck(message::stuck_to_wire(event)))?;
         }
         Ok(())
     }

@@ -45,6 +45,13 @@ impl BreakerMetrics {
         }
     }
 
+    /// Counts a breaker that a person closed.
+    pub(crate) fn cleared(&self, tenant: &str, tool: &ToolKey, changes: Changes) {
+        if let Some(state) = changes.own {
+            self.transition([tenant, &*tool.server, &*tool.tool], "own", state);
+        }
+    }
+
     /// Counts what time did to the shared breaker of a tool. A breaker that has no state any more has no series.
     pub(crate) fn swept(&self, tenant: &str, tool: &ToolKey, swept: Swept) {
         let labels = [tenant, &*tool.server, &*tool.tool];

@@ -36,6 +36,7 @@ pub(crate) struct Metrics {
     durations: HistogramVec,
     generation: IntGaugeVec,
     refused_connections: IntCounterVec,
+    stuck: IntCounterVec,
     pub(crate) breakers: BreakerMetrics,
 }
 
@@ -74,6 +75,11 @@ impl Metrics {
         for refusal in Refusal::ALL {
             refused_connections.with_label_values(&[refusal.as_str()]);
         }
+        let stuck = IntCounterVec::new(
+            Opts::new("mcp_pod_stuck_reports_total", "Reports of agents that they are stuck"),
+            &["tenant", "principal", "server"],
+        )?;
+        registry.register(Box::new(stuck.clone()))?;
         registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(denials.clone()))?;
         registry.register(Box::new(spend.clone()))?;
@@ -83,7 +89,7 @@ impl Metrics {
         MemoryMetrics::register(&registry, memory)?;
         DroppedLines::register(&registry)?;
         let breakers = BreakerMetrics::register(&registry)?;
-        Ok(Self { registry, calls, denials, spend, durations, generation, refused_connections, breakers })
+        Ok(Self { registry, calls, denials, spend, durations, generation, refused_connections, stuck, breakers })
     }
 
     /// Returns the registry that all metrics are in.
@@ -106,9 +112,14 @@ impl Metrics {
         self.denials.with_label_values(&[&*subject.tenant, subject.server.known(), reason.as_str()]).inc();
     }
 
-    /// Counts a denied call that has no [`ToolMetrics`], because the tool is not granted or does not exist.
-    pub(crate) fn count_denied_call(&self, subject: &Subject<'_>) {
-        self.calls(subject, Decision::Denied).inc();
+    /// Counts a call that has no [`ToolMetrics`], because the tool is built in, is not granted or does not exist.
+    pub(crate) fn count_call(&self, subject: &Subject<'_>, decision: Decision) {
+        self.calls(subject, decision).inc();
+    }
+
+    /// Counts a report of a stuck agent on the endpoint of a server.
+    pub(crate) fn count_stuck(&self, tenant: &str, principal: &str, server: &str) {
+        self.stuck.with_label_values(&[tenant, principal, server]).inc();
     }
 
     /// Records how long a request took, unless its method is not offered. `error` is absent if it was answered.

@@ -3,10 +3,12 @@
 //! [`request_context`] is one request's view of it. [`hand_over`] makes sure that no call is forwarded that a newer policy
 //! forbids. [`record`] counts and audits requests, [`legacy_calls`] lets a cancellation find its call.
 
+mod clear;
 mod hand_over;
 mod legacy_calls;
 mod record;
 mod request_context;
+mod stuck_events;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use mcp_fleet_policy::breaker::Breakers;
+use mcp_fleet_policy::built_in::StuckReports;
 use mcp_fleet_policy::governor::Governor;
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::tick::Tick;
@@ -34,6 +37,7 @@ use hand_over::HandOver;
 pub(crate) use hand_over::{Admission, Held};
 pub(crate) use legacy_calls::{Cancellable, LegacyCalls, LegacySession};
 pub(crate) use request_context::{RequestContext, Unanswered};
+pub(crate) use stuck_events::{StuckEvent, StuckEvents};
 
 /// State that all connections of a gateway share.
 #[derive(Debug)]
@@ -53,6 +57,8 @@ pub struct State {
     pub(crate) memory: Memory,
     pub(crate) governor: Governor,
     pub(crate) breakers: Breakers,
+    pub(crate) stuck: StuckReports,
+    pub(crate) stuck_events: StuckEvents,
     pub(crate) failures: FailureLimit,
     pub(crate) legacy_calls: Arc<LegacyCalls>,
     /// Zero of the governor's clock.
@@ -93,6 +99,8 @@ impl State {
             memory,
             governor: Governor::new(),
             breakers: Breakers::default(),
+            stuck: StuckReports::default(),
+            stuck_events: StuckEvents::default(),
             failures: FailureLimit::default(),
             legacy_calls: Arc::default(),
             origin: Instant::now(),
@@ -104,7 +112,7 @@ impl State {
     ///
     /// The generation in force changes nothing, and a lower one is an error. Only [`Self::mark_fresh`] makes the policy
     /// fresh.
-    pub fn install(&self, policy: TenantPolicy) -> Result<(), InstallError> {
+    pub fn install(self: &Arc<Self>, policy: TenantPolicy) -> Result<(), InstallError> {
         let _guard = self.installing.lock();
         let previous = self.policy.load_full();
         let current = previous.as_ref().map_or(0, |previous| previous.tenant_policy().generation);
@@ -122,6 +130,9 @@ impl State {
         info!(tenant = policy.tenant, generation = policy.generation, "policy in force");
         self.policy.store(Some(Arc::clone(&active)));
         self.hand_over.wait();
+        if let Some(previous) = &previous {
+            clear::clear(self, previous.tenant_policy(), policy);
+        }
         // Between the two steps, a call that a new budget covers is denied. It is never free.
         self.leases.apply(policy);
         Ok(())
@@ -212,8 +223,9 @@ impl State {
         Tick::from_elapsed(self.origin.elapsed())
     }
 
-    /// Drops state of breakers that is out of date, and moves those whose time is over to half-open.
+    /// Drops state of breakers and reports that is out of date, and moves those whose time is over to half-open.
     pub fn sweep_breakers(&self) {
+        self.stuck.sweep(self.tick());
         let Some(policy) = self.active_policy() else { return };
         let tenant = &policy.tenant_policy().tenant;
         self.breakers.sweep(self.tick(), |tool, swept| self.metrics.breakers.swept(tenant, tool, swept));

@@ -53,6 +53,7 @@ pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
         keys: vec![VerificationKey { kid: "key-1".into(), point: pki.point() }],
         session_key: vec![9; 32],
         traffic: TenantLimits::default(),
+        built_in_tools: true,
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: Some("USD".parse().unwrap()),
         servers: vec![Server {
@@ -110,6 +111,7 @@ fn principal(name: &str, uid: &str, granted: bool) -> Principal {
         uid: uid.into(),
         suspended: false,
         revoked_until: None,
+        breakers_cleared: None,
         grants: if granted { vec![Arc::new(reads), Arc::new(writes)] } else { vec![] },
         limits: PrincipalLimits::default(),
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_policy::built_in::BuiltIn;
 use mcp_fleet_policy::model::{Argument, Breaker, Server, ServerLimits, Tool};
 use mcp_fleet_policy::units::Micros;
 
@@ -81,6 +82,12 @@ fn from_spec(
                 ),
             ));
         }
+        if BuiltIn::from_name(&tool.name).is_some() {
+            return Err(Rejection::new(
+                ConditionReason::InvalidSpec,
+                format!("tool {:?} has the name of a built-in tool; remove it", tool.name),
+            ));
+        }
         if tools.iter().any(|other| other.name == tool.name) {
             return Err(Rejection::new(
                 ConditionReason::InvalidSpec,
@@ -137,8 +144,23 @@ mod tests {
     use mcp_fleet_policy::model::{Breaker, SlowCalls};
     use serde_json::json;
 
-    use crate::policy::compile::tests::{compile, inputs, previous};
+    use super::{ConditionReason, Kind};
+    use crate::policy::compile::tests::{compile, inputs, previous, reason};
     use crate::policy::compile::{Previous, TenantInputs};
+
+    #[test]
+    fn a_tool_with_the_name_of_a_built_in_one_is_rejected() {
+        let mut inputs = inputs();
+        let previous = previous();
+        std::sync::Arc::make_mut(&mut inputs.servers[0]).spec.tools[0].name = "fleet_status".into();
+        let compiled = compile(&inputs, Some(&previous));
+        assert_eq!(reason(&compiled, Kind::Server, "files"), Some(ConditionReason::InvalidSpec));
+        let tools = &compiled.policy.servers[0].tools;
+        assert!(
+            tools.iter().all(|tool| tool.name != "fleet_status")
+                && tools.len() < previous.policy.servers[0].tools.len()
+        );
+    }
 
     #[test]
     fn settings_of_breakers_stay_in_force_while_the_server_is_rejected() {

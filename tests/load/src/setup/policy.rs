@@ -55,6 +55,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
         keys: vec![key],
         session_key: vec![7; 32],
         traffic: TenantLimits { calls_per_minute: Some(CALLS_PER_MINUTE), max_concurrent_calls: Some(CONCURRENT) },
+        built_in_tools: true,
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: Some("USD".parse()?),
         servers: vec![Server {
@@ -82,6 +83,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
             uid: PRINCIPAL_UID.into(),
             suspended: false,
             revoked_until: None,
+            breakers_cleared: None,
             grants: vec![Arc::new(Grant {
                 scope: "echo".into(),
                 server_uid: SERVER_UID.into(),
