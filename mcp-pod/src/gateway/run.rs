@@ -143,5 +143,6 @@ async fn tidy(state: Arc<State>) {
         ticks.tick().await;
         state.prune_connections();
         state.sweep_breakers();
+        state.watch_upstreams();
     }
 }

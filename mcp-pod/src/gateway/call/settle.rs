@@ -35,6 +35,15 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    /// Returns whether the server is up, or `None` if the outcome does not show that.
+    const fn is_up(&self) -> Option<bool> {
+        match self {
+            Self::Answered { .. } => Some(true),
+            Self::Failed(Reason::UpstreamUnavailable, _) => Some(false),
+            Self::Denied(_) | Self::Failed(..) => None,
+        }
+    }
+
     /// Returns what the outcome shows the breakers about the tool, or `None` if it shows nothing.
     const fn call_end(&self) -> Option<CallEnd> {
         match self {
@@ -112,6 +121,9 @@ impl Settlement {
         let Some(Resources { active, slots, permit, reservation, pass }) = self.resources.take() else { return };
         let Self { state, grant, revision, started, call, arguments, digest, handed_over, resources: _ } = self;
         let duration = started.elapsed();
+        if let (Some(upstream), Some(up)) = (&grant.upstream, outcome.is_up()) {
+            upstream.note_health(up);
+        }
         if let Some(end) = outcome.call_end() {
             let took = handed_over.map_or(Duration::ZERO, |at| at.elapsed());
             state.metrics.breakers.count(&grant.subject, grant.breaker.record(state.tick(), pass, end, took));

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
+use parking_lot::Mutex;
 use prometheus::{
     Counter, CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
@@ -37,6 +38,9 @@ pub(crate) struct Metrics {
     generation: IntGaugeVec,
     refused_connections: IntCounterVec,
     stuck: IntCounterVec,
+    upstream_up: IntGaugeVec,
+    /// Names of the servers that have a series.
+    servers: Mutex<Vec<String>>,
     pub(crate) breakers: BreakerMetrics,
 }
 
@@ -79,6 +83,14 @@ impl Metrics {
             Opts::new("mcp_pod_stuck_reports_total", "Reports of agents that they are stuck"),
             &["tenant", "principal", "server"],
         )?;
+        let upstream_up = IntGaugeVec::new(
+            Opts::new(
+                "mcp_pod_upstream_up",
+                "1 if the tool server answered its last request, 0 if not or if it has no address",
+            ),
+            &["tenant", "server"],
+        )?;
+        registry.register(Box::new(upstream_up.clone()))?;
         registry.register(Box::new(stuck.clone()))?;
         registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(denials.clone()))?;
@@ -89,7 +101,19 @@ impl Metrics {
         MemoryMetrics::register(&registry, memory)?;
         DroppedLines::register(&registry)?;
         let breakers = BreakerMetrics::register(&registry)?;
-        Ok(Self { registry, calls, denials, spend, durations, generation, refused_connections, stuck, breakers })
+        Ok(Self {
+            registry,
+            calls,
+            denials,
+            spend,
+            durations,
+            generation,
+            refused_connections,
+            stuck,
+            upstream_up,
+            servers: Mutex::default(),
+            breakers,
+        })
     }
 
     /// Returns the registry that all metrics are in.
@@ -115,6 +139,22 @@ impl Metrics {
     /// Counts a call that has no [`ToolMetrics`], because the tool is built in, is not granted or does not exist.
     pub(crate) fn count_call(&self, subject: &Subject<'_>, decision: Decision) {
         self.calls(subject, decision).inc();
+    }
+
+    /// Replaces what is known about the servers of the tenant. A server that is not known to be up or down has no series.
+    pub(crate) fn set_upstreams<'a>(&self, tenant: &str, servers: impl Iterator<Item = (&'a str, Option<bool>)>) {
+        let known: Vec<_> = servers.collect();
+        let mut shown = self.servers.lock();
+        for server in std::mem::take(&mut *shown)
+            .into_iter()
+            .filter(|server| !known.iter().any(|(name, up)| name == server && up.is_some()))
+        {
+            let _ = self.upstream_up.remove_label_values(&[tenant, &*server]);
+        }
+        for (server, up) in known.into_iter().filter_map(|(server, up)| Some((server, up?))) {
+            self.upstream_up.with_label_values(&[tenant, server]).set(i64::from(up));
+            shown.push(server.to_owned());
+        }
     }
 
     /// Counts a report of a stuck agent on the endpoint of a server.

@@ -126,12 +126,19 @@ impl ActivePolicy {
         self.upstreams.get(view.server_index())?.as_ref()
     }
 
+    /// Returns the names of all servers with their upstreams.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = (&str, Option<&Arc<Upstream>>)> {
+        let names = self.tenant_policy().servers.iter().map(|server| server.name.as_str());
+        names.zip(self.upstreams.iter().map(Option::as_ref))
+    }
+
     /// Returns all upstreams.
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.iter().flatten()
     }
 
-    fn upstream_of(&self, uid: &str) -> Option<&Arc<Upstream>> {
+    /// Returns the upstream of the server with that UID, or `None` while it has no address.
+    pub(crate) fn upstream_of(&self, uid: &str) -> Option<&Arc<Upstream>> {
         let index = self.tenant_policy().servers.iter().position(|server| server.uid == uid)?;
         self.upstreams.get(index)?.as_ref()
     }

@@ -14,6 +14,7 @@ use crate::gateway::audit::{ArgumentKey, Name, Subject};
 use crate::gateway::memory::Account;
 use crate::gateway::metrics::{Metrics, ToolMetrics};
 use crate::gateway::request::TOOLS_CALL;
+use crate::gateway::upstream::Upstream;
 
 /// Permission of a principal to call a tool.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct ToolGrant {
     pub(crate) budgets: Vec<Budget>,
     pub(crate) metrics: ToolMetrics,
     pub(crate) breaker: CallerBreaker,
+    /// Absent while the server has no address.
+    pub(crate) upstream: Option<Arc<Upstream>>,
 }
 
 impl ToolGrant {
@@ -62,6 +65,7 @@ impl ToolGrant {
             price: access.price(),
             budgets: access.budgets().cloned().collect(),
             metrics: ToolMetrics::new(metrics, &subject, currency.as_ref().map(Currency::as_str)),
+            upstream: policy.upstream_of(&server.uid).cloned(),
             breaker: caller_breaker(breakers, principal, access),
             subject: Arc::new(subject),
         }

@@ -231,6 +231,19 @@ impl State {
         self.breakers.sweep(self.tick(), |tool, swept| self.metrics.breakers.swept(tenant, tool, swept));
     }
 
+    /// Updates the metric of the tool servers. Asks those that were down whether they are up again, because there may be
+    /// no call that shows it.
+    pub fn watch_upstreams(&self) {
+        let Some(policy) = self.active_policy() else { return };
+        let up = |upstream: Option<&Arc<Upstream>>| upstream.map_or(Some(false), |upstream| upstream.is_up());
+        let servers = policy.servers().map(|(name, upstream)| (name, up(upstream)));
+        self.metrics.set_upstreams(&policy.tenant_policy().tenant, servers);
+        for upstream in policy.upstreams().filter(|upstream| upstream.is_up() == Some(false)) {
+            let upstream = Arc::clone(upstream);
+            tokio::spawn(async move { drop(upstream.report().await) });
+        }
+    }
+
     /// Closes connections to tool servers that have been idle for long.
     pub(crate) fn prune_connections(&self) {
         if let Some(policy) = self.active_policy() {
