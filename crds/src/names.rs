@@ -22,6 +22,8 @@ pub const LABEL_SERVER: &str = "mcp-fleet.dev/server";
 pub const LABEL_SERVER_UID: &str = "mcp-fleet.dev/server-uid";
 /// Label: name of the principal.
 pub const LABEL_PRINCIPAL: &str = "mcp-fleet.dev/principal";
+/// Annotation on an MCPPrincipal: an RFC 3339 time. Each new value clears the principal's breakers and what it reported.
+pub const CLEAR_BREAKERS: &str = "mcp-fleet.dev/clear-breakers";
 /// `ServiceAccount` of the operator, in its own namespace.
 pub const OPERATOR_SERVICE_ACCOUNT: &str = "mcp-fleet-operator";
 /// `RoleBinding` that gives the operator access to a namespace of a tenant.

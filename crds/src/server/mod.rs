@@ -1,5 +1,6 @@
 //! `MCPServer`: one MCP server and the catalogue of its tools.
 
+mod breaker;
 mod tool;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use mcp_fleet_policy::units::{Bytes, Window, limits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use breaker::Breaker;
 pub use tool::{Price, Tool};
 
 use crate::quantity::QuantitySchema;
@@ -43,6 +45,8 @@ use crate::{condition, integer};
      "replicas must be 0 or 1 if workspace is set, because only one pod at a time may mount it; lower replicas or remove workspace"),
     ("has(self.workspace) == has(oldSelf.workspace)",
      "workspace cannot be added or removed later; create another server instead"),
+    ("!has(self.breaker) || !has(self.breaker.slowCallDuration) || !has(self.limits) || duration(self.breaker.slowCallDuration) < duration(self.limits.timeout)",
+     "breaker.slowCallDuration must be shorter than limits.timeout, because a call that takes longer fails; lower it or raise the timeout"),
 ])))]
 pub struct MCPServerSpec {
     /// Where the program of the server comes from.
@@ -62,6 +66,9 @@ pub struct MCPServerSpec {
     /// Limits on the duration, size and concurrency of calls.
     #[serde(default)]
     pub limits: ServerLimits,
+    /// When calls of a tool are refused for a while because too many of the latest ones failed.
+    #[serde(default)]
+    pub breaker: Breaker,
 }
 
 const fn default_replicas() -> u32 {

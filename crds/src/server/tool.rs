@@ -1,5 +1,6 @@
 //! A tool in the catalogue of an `MCPServer`.
 
+use mcp_fleet_policy::built_in::BuiltIn;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::units::Micros;
 use schemars::JsonSchema;
@@ -7,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::argument::Argument;
 use crate::names::TOOL_NAME;
+use crate::schema::rules;
 
 /// A tool in the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[not_built_in()])))]
 pub struct Tool {
     /// Name of the tool, exactly as the server reports it. At most 128 characters.
     #[schemars(length(min = 1, max = TOOL_NAME.max_length), regex(pattern = TOOL_NAME.pattern))]
@@ -25,6 +28,15 @@ pub struct Tool {
     /// Price of the tool. Requires the tenant's `spendLimit`, which sets the currency. Absent: calls are free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
+}
+
+/// Returns the rule that a server's tool does not have the name of a built-in one.
+fn not_built_in() -> (String, String) {
+    let names = BuiltIn::ALL.map(|tool| format!("'{}'", tool.as_str())).join(", ");
+    (
+        format!("!(self.name in [{names}])"),
+        "this name is reserved for a built-in tool of MCP Fleet; remove the tool".into(),
+    )
 }
 
 /// Price of a tool.

@@ -23,6 +23,16 @@ use crate::names::{DNS_1035, DNS_1123, MAX_NAMESPACE, RUNTIME_NAMESPACE_SUFFIX};
 use crate::quantity::QuantitySchema;
 use crate::schema::{cel, duration_at_least, duration_within, rules};
 
+/// Whether endpoints have the built-in tools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BuiltInTools {
+    /// They have them.
+    #[default]
+    Enabled,
+    /// They have only the tools of their servers.
+    Disabled,
+}
+
 /// A tenant: isolated namespaces for MCP servers and the agents that call them, with upper limits on everything in
 /// them. Objects in the tenant's namespace can narrow these limits but never widen them.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -81,6 +91,10 @@ pub struct MCPTenantSpec {
     /// Limits on the calls of all principals together. Absent: no such limits.
     #[serde(default)]
     pub traffic: TenantTraffic,
+    /// Whether every endpoint also has the tools `fleet_status`, with which agents see their limits, and
+    /// `fleet_report_stuck`, with which they stop themselves and call a person: Enabled or Disabled. Default: Enabled.
+    #[serde(default)]
+    pub built_in_tools: BuiltInTools,
     /// Limit on the money that all principals together may spend in a period. It also sets the tenant's currency, so it
     /// is required if a tool has a price or a budget has an amount. Cannot be removed. Absent: no limit, and no prices.
     #[serde(default, skip_serializing_if = "Option::is_none")]

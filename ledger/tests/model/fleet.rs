@@ -325,6 +325,7 @@ fn policy(budgets: Vec<Budget>) -> TenantPolicy {
         keys: Vec::new(),
         session_key: Vec::new(),
         traffic: TenantLimits::default(),
+        built_in_tools: false,
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: None,
         servers: Vec::new(),

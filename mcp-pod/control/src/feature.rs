@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use mcp_fleet_policy::model::{Argument, Grant, Rule, TenantPolicy};
+use mcp_fleet_policy::model::{Argument, Breaker, Grant, Rule, TenantPolicy};
 
 use crate::form::Form;
 
@@ -36,6 +36,15 @@ pub const FEATURES: &[Feature] = &[
     Feature {
         name: "nested-rules",
         used_by: |policy, _| uses_rule(policy, |rule| matches!(rule, Rule::Array(_) | Rule::Object(_))),
+    },
+    // Settings of breakers. Those of a server that does not have its own are not in the policy.
+    Feature { name: "breaker", used_by: |policy, _| policy.servers.iter().any(|one| one.breaker != Breaker::DEFAULT) },
+    // Endpoints without the built-in tools, which all others have.
+    Feature { name: "without-built-in-tools", used_by: |policy, _| !policy.built_in_tools },
+    // Breakers that a person cleared.
+    Feature {
+        name: "clear-breakers",
+        used_by: |policy, _| policy.principals.iter().any(|one| one.breakers_cleared.is_some()),
     },
     // Equal lists of arguments and equal grants are in tables.
     Feature { name: SHARED, used_by: |_, form| form == Form::Shared },

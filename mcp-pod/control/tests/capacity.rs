@@ -12,8 +12,8 @@ use mcp_fleet_control::{decode, encode};
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::engine::Policy;
 use mcp_fleet_policy::model::{
-    Argument, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Server, ServerLimits, StaleAfter,
-    StringRule, TenantLimits, TenantPolicy, Tool,
+    Argument, Breaker, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Server, ServerLimits,
+    StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -56,6 +56,7 @@ fn policy() -> TenantPolicy {
             max_response: Bytes::new(4 << 20),
             max_concurrent_calls: 16,
         },
+        breaker: Breaker::DEFAULT,
     };
     let scope = |number: usize| {
         let granted = |offset: usize| GrantedTool {
@@ -79,6 +80,7 @@ fn policy() -> TenantPolicy {
         uid: uid("c", number),
         suspended: false,
         revoked_until: None,
+        breakers_cleared: None,
         grants: (0..5).map(|held| Arc::clone(&scopes[(number * 7 + held * 101) % 500])).collect(),
         limits: PrincipalLimits { calls_per_minute: Some(60), burst: Some(10), max_concurrent_calls: Some(4) },
     };
@@ -92,6 +94,7 @@ fn policy() -> TenantPolicy {
         keys: vec![],
         session_key: vec![1; 32],
         traffic: TenantLimits::default(),
+        built_in_tools: true,
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: None,
         servers: (0..50).map(server).collect(),

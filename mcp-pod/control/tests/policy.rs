@@ -25,6 +25,7 @@ fn plain() -> TenantPolicy {
         keys: vec![],
         session_key: vec![1; 32],
         traffic: TenantLimits::default(),
+        built_in_tools: true,
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: None,
         servers: vec![],
@@ -168,6 +169,41 @@ fn invalid_values_are_rejected() {
         ..Default::default()
     };
     assert_eq!(field(rejection(|policy| policy.servers.push(server))), "server.upstream");
+}
+
+#[test]
+fn settings_of_breakers_are_checked_and_require_their_feature() {
+    let server = |breaker| wire::Server {
+        name: "files".into(),
+        uid: "5e".into(),
+        identity: "spiffe://x".into(),
+        limits: Some(wire::ServerLimits::default()),
+        breaker: Some(breaker),
+        ..Default::default()
+    };
+    let valid = wire::Breaker {
+        error_percent: 100,
+        slow_calls: Some(wire::SlowCalls { percent: 1, duration_ms: 10 }),
+        minimum_calls: 2,
+        open_for_ms: 1000,
+        half_open_calls: 10,
+    };
+    let mut message = to_wire(&plain(), Form::Shared);
+    message.servers.push(server(valid));
+    let policy = from_wire(message).unwrap();
+    assert!(to_wire(&policy, Form::Expanded).required_features.contains(&"breaker".to_owned()));
+    assert!(!to_wire(&plain(), Form::Expanded).required_features.contains(&"breaker".to_owned()));
+    for (field, wrong) in [
+        ("breaker.error_percent", wire::Breaker { error_percent: 0, ..valid }),
+        ("breaker.error_percent", wire::Breaker { error_percent: 101, ..valid }),
+        ("breaker.minimum_calls", wire::Breaker { minimum_calls: 1, ..valid }),
+        ("breaker.minimum_calls", wire::Breaker { minimum_calls: 101, ..valid }),
+        ("breaker.half_open_calls", wire::Breaker { half_open_calls: 1, ..valid }),
+        ("breaker.slow_calls.percent", wire::Breaker { slow_calls: Some(wire::SlowCalls::default()), ..valid }),
+    ] {
+        let rejected = rejection(|policy| policy.servers.push(server(wrong)));
+        assert!(matches!(rejected, ConvertError::Invalid { field: named, .. } if named == field), "{rejected}");
+    }
 }
 
 /// Incompressible bytes in the place of an encoded policy.

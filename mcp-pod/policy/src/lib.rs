@@ -5,7 +5,9 @@
 //! evaluates calls against it. [`reason`] is the closed set of reasons for refusals and failures.
 
 pub mod authenticate;
+pub mod breaker;
 pub mod budget;
+pub mod built_in;
 pub mod class;
 pub mod denial;
 pub mod engine;

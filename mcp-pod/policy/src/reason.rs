@@ -149,6 +149,10 @@ reasons! {
     TenantConcurrencyLimited = "tenant_concurrency_limited", Govern, "Try again later; the whole tenant is at its limit.";
     /// The server has too many calls in flight.
     ServerConcurrencyLimited = "server_concurrency_limited", Govern, "Try again later; the server is busy.";
+    /// The breaker of the tool is open: too many of the latest calls failed, or were slow.
+    BreakerOpen = "breaker_open", Govern, "Wait for the given time before calling this tool again; it fails or is too slow at the moment. Use another tool meanwhile.";
+    /// The principal reported that it is stuck, and the cool-down is not over.
+    ReportedStuck = "reported_stuck", Govern, "Stop calling until the given time, or until a person has cleared your report. `fleet_status` still answers.";
     /// The gateway has no memory left for the request.
     GatewayBusy = "gateway_busy", Govern, "Try again later: the gateway has no memory left for this request.";
     /// A budget that covers the call does not have enough left in its period.

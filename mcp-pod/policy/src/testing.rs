@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use crate::class::Class;
 use crate::json::{Members, Value};
 use crate::model::{
-    Argument, ArrayRule, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Scalar, Server, ServerLimits,
-    StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
+    Argument, ArrayRule, Breaker, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Scalar, Server,
+    ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
 };
 use crate::units::{Bytes, Micros};
 
@@ -181,6 +181,7 @@ pub(crate) fn policy() -> TenantPolicy {
         keys: vec![],
         session_key: vec![0; 32],
         traffic: TenantLimits::default(),
+        built_in_tools: true,
         stale_after: StaleAfter { read: Duration::from_secs(60), write: Duration::from_secs(15) },
         currency: None,
         servers: vec![server("files", vec![])],
@@ -203,6 +204,7 @@ pub(crate) fn server(name: &str, tools: Vec<Tool>) -> Server {
             max_response: Bytes::new(4 << 20),
             max_concurrent_calls: 16,
         },
+        breaker: Breaker::DEFAULT,
     }
 }
 
@@ -219,6 +221,7 @@ pub(crate) fn principal(name: &str) -> Principal {
         uid: format!("p-{name}"),
         suspended: false,
         revoked_until: None,
+        breakers_cleared: None,
         grants: vec![],
         limits: PrincipalLimits::default(),
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mcp_fleet_policy::budget::{
-    self, Charge, LeaseAnswer, LeasePool, LeaseRequest, PricedCall, ReserveOutcome, SpendReport,
+    self, BudgetStanding, Charge, LeaseAnswer, LeasePool, LeaseRequest, PricedCall, ReserveOutcome, SpendReport,
 };
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::model::{Budget, TenantPolicy};
@@ -111,6 +111,11 @@ impl Leases {
                 }
             }
         }
+    }
+
+    /// Returns what is known about a budget, by its UID.
+    pub(crate) fn standing(&self, budget_uid: &str) -> BudgetStanding {
+        self.pool.lock().standing(self.now(), unix_now(), budget_uid)
     }
 
     fn reserved(self: &Arc<Self>, reservation: budget::Reservation) -> Reservation {

@@ -21,6 +21,12 @@ impl Moment {
         i64::try_from(self.unix.as_secs()).unwrap_or(i64::MAX)
     }
 
+    /// Returns the Unix second that the wall clock will show at this time on the monotonic clock.
+    pub(crate) fn unix_of(self, instant: Instant) -> i64 {
+        let unix = self.unix + instant.saturating_duration_since(self.instant);
+        i64::try_from(unix.as_secs()).unwrap_or(i64::MAX)
+    }
+
     /// Returns the time on the monotonic clock at which the wall clock will show this many Unix seconds, or this moment
     /// if it already shows more.
     pub(crate) fn instant_of(self, unix_seconds: i64) -> Instant {
@@ -40,6 +46,7 @@ mod tests {
         let now = Moment { instant: Instant::now(), unix: Duration::from_millis(10_250) };
         assert_eq!(now.unix_seconds(), 10);
         assert_eq!(now.instant_of(12), now.instant + Duration::from_millis(1750));
+        assert_eq!(now.unix_of(now.instant_of(12)), 12);
         assert_eq!(now.instant_of(10), now.instant);
         assert_eq!(now.instant_of(-5), now.instant);
         assert!(now.instant_of(i64::MAX) > now.instant);

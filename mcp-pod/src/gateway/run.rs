@@ -29,7 +29,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// Interval between checks of the certificate files.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(30);
 /// Interval between checks for idle connections to tool servers.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(10);
+const TIDY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Arguments of the gateway.
 #[derive(Clone, Debug, clap::Args)]
@@ -87,7 +87,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
 
     tokio::spawn(Arc::clone(&identity).follow(CERTIFICATE_INTERVAL));
     tokio::spawn(mcp_fleet_admin::serve(health, admin(&state), CancellationToken::new()));
-    tokio::spawn(prune_connections(Arc::clone(&state)));
+    tokio::spawn(tidy(Arc::clone(&state)));
     let stop_control = CancellationToken::new();
     let control_task = tokio::spawn(control.run(Arc::clone(&state), stop_control.clone()));
     let workers = Workers::start().context("failed to start the threads that serve calls")?;
@@ -135,11 +135,14 @@ fn admin(state: &Arc<State>) -> Admin {
     }
 }
 
-async fn prune_connections(state: Arc<State>) {
-    let mut ticks = tokio::time::interval(PRUNE_INTERVAL);
+/// Closes idle connections and drops state that is out of date, again and again.
+async fn tidy(state: Arc<State>) {
+    let mut ticks = tokio::time::interval(TIDY_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         state.prune_connections();
+        state.sweep_breakers();
+        state.watch_upstreams();
     }
 }

@@ -83,7 +83,7 @@ async fn calls_progress_and_cancellation_work_through_a_real_shim() {
     let (gateway, process) = start().await;
     let mut client = gateway.client().await;
     let listed = client.modern("tools/list", json!({})).await.json()["result"]["tools"].clone();
-    assert_eq!((listed.as_array().unwrap().len(), listed[0]["name"].as_str()), (1, Some("tool1")));
+    assert_eq!((listed.as_array().unwrap().len(), listed[0]["name"].as_str()), (3, Some("tool1")));
 
     let root = process.workspace.path();
     std::fs::write(root.join("a.txt"), "a").unwrap();

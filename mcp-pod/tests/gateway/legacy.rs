@@ -119,7 +119,11 @@ async fn the_tool_list_contains_what_is_granted_and_reported() {
     let message = first.json();
     let tools = message["result"]["tools"].as_array().unwrap();
     let names: Vec<_> = tools.iter().map(|tool| tool["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["read", "write"], "the tools that are granted and reported by the server");
+    assert_eq!(
+        names,
+        ["read", "write", "fleet_status", "fleet_report_stuck"],
+        "what is granted and reported, and built in"
+    );
     assert_eq!(tools[0]["description"], "Reads a file");
     assert_eq!(tools[0]["inputSchema"]["additionalProperties"], false);
     assert!(tools[0]["inputSchema"]["properties"].get("tail").is_none(), "an argument outside the catalogue is shown");
@@ -134,14 +138,14 @@ async fn a_restarted_server_is_listed_again() {
     let mut client = gateway.client().await;
     client.initialize("2025-11-25").await;
     let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
-    assert_eq!(client.legacy(list).await.json()["result"]["tools"].as_array().unwrap().len(), 2);
+    assert_eq!(client.legacy(list).await.json()["result"]["tools"].as_array().unwrap().len(), 4);
     gateway.shim.restart(
         r#"{"version":1,"initialize":{},"tools":[{"name":"read","description":"New","inputSchema":{"type":"object"}}]}"#,
     );
     // The answer to a call shows the new epoch of the server.
     client.legacy_call("echo", json!({})).await;
     let tools = client.legacy(list).await.json()["result"]["tools"].clone();
-    assert_eq!((tools.as_array().unwrap().len(), tools[0]["description"].as_str()), (1, Some("New")));
+    assert_eq!((tools.as_array().unwrap().len(), tools[0]["description"].as_str()), (3, Some("New")));
 }
 
 #[tokio::test]

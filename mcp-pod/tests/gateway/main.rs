@@ -9,6 +9,8 @@
 )]
 
 mod authentication;
+mod breakers;
+mod built_in;
 mod cancellation;
 mod denials;
 mod end_to_end;

@@ -56,7 +56,7 @@ async fn the_tool_list_is_private_and_not_cached() {
         (result["resultType"].as_str(), result["ttlMs"].as_i64(), result["cacheScope"].as_str()),
         (Some("complete"), Some(0), Some("private"))
     );
-    assert_eq!(result["tools"].as_array().unwrap().len(), 2);
+    assert_eq!(result["tools"].as_array().unwrap().len(), 4);
 }
 
 #[tokio::test]

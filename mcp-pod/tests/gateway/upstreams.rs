@@ -151,3 +151,32 @@ async fn a_failing_report_is_read_at_most_once_a_second() {
     client.modern("tools/list", json!({})).await;
     assert!(reads.load(Ordering::SeqCst) > 1, "never read again");
 }
+
+#[tokio::test]
+async fn a_metric_shows_which_servers_are_up_and_notices_by_itself_that_one_is_up_again() {
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
+    let series = || {
+        gateway.state.watch_upstreams();
+        let text = gateway.metrics();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(r#"mcp_pod_upstream_up{server="files",tenant="acme"} "#));
+        line.map(str::to_owned)
+    };
+    assert_eq!(series(), None, "nothing is known yet");
+    client.call("echo", json!({})).await;
+    assert_eq!(series().as_deref(), Some("1"));
+    gateway.shim.set_behaviour(Behaviour::Close);
+    client.call("echo", json!({})).await;
+    assert_eq!(series().as_deref(), Some("0"));
+    // Without another call: the shim answers requests for its report.
+    crate::support::eventually("the server is up", || series().as_deref() == Some("1")).await;
+    // A tool that fails says nothing about its server.
+    gateway.shim.answer("{\"result\":{\"isError\":true}}\n");
+    client.call("echo", json!({})).await;
+    assert_eq!(series().as_deref(), Some("1"));
+    gateway.change_policy(|policy| policy.servers[0].upstream = None);
+    assert_eq!(series().as_deref(), Some("0"), "it has no address");
+    gateway.change_policy(|policy| policy.servers.clear());
+    assert_eq!(series(), None);
+}

@@ -2,7 +2,7 @@
 //! [`serve`].
 //!
 //! [`accept`] accepts connections, [`auth`] authenticates the gateway's pod, [`stream`] runs one stream, and [`spend`]
-//! answers its lease requests and spend reports. [`reap`](reap::reap) forfeits the leases of pods that are gone. The
+//! answers its lease requests and spend reports, [`stuck`] tells people about stuck agents. [`reap`](reap::reap) forfeits the leases of pods that are gone. The
 //! connected gateways are registered in [`Streams`](crate::shared_state::Streams).
 
 mod accept;
@@ -11,6 +11,7 @@ mod reap;
 mod recall;
 mod spend;
 mod stream;
+mod stuck;
 mod tls;
 
 use std::sync::Arc;

@@ -18,6 +18,7 @@ use tonic::{Status, Streaming};
 
 use super::auth::{AuthError, GatewayPod, check_pod};
 use super::spend::{self, message};
+use super::stuck::StuckLimit;
 use crate::audit::{self, Tenant};
 use crate::context::Context;
 use crate::ledger::book::Holder;
@@ -61,6 +62,7 @@ struct ControlStream {
     work: JoinSet<()>,
     /// Reports that are not acknowledged yet.
     reports: JoinSet<()>,
+    stuck: StuckLimit,
 }
 
 /// Runs a stream until it ends.
@@ -102,6 +104,7 @@ pub(super) async fn run(
         proved: None,
         work,
         reports,
+        stuck: StuckLimit::default(),
     };
     let status = tokio::select! {
         () = ended.cancelled() => Some(not_leader()),
@@ -255,6 +258,14 @@ impl ControlStream {
                 let GatewayPod { tenant, tenant_uid, pod, .. } = &self.gateway;
                 if let Some(head) = audit::from_wire(&head) {
                     self.ctx.audit.record(Tenant { name: tenant.clone(), uid: tenant_uid.clone() }, pod, head);
+                }
+            }
+            Some(from_gateway::Message::Stuck(report)) => {
+                let policy = policy_state.borrow().published.clone();
+                if let Some(event) = policy.and_then(|policy| self.stuck.event(Instant::now(), &policy.policy, report))
+                {
+                    let ctx = Arc::clone(&self.ctx);
+                    self.work.spawn(async move { event.publish(&ctx.events).await });
                 }
             }
             // A second hello has no effect. A message of an unknown kind belongs to a newer protocol version.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server, ServerLimits,
-    StaleAfter, TenantLimits, TenantPolicy, Tool, Uid, VerificationKey,
+    Argument, Breaker, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server, ServerLimits,
+    SlowCalls, StaleAfter, TenantLimits, TenantPolicy, Tool, Uid, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -43,6 +43,7 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         budgets,
         argument_lists,
         grants,
+        without_built_in_tools,
     } = message;
     if let Some(unknown) = required_features.into_iter().find(|name| !feature::is_known(name)) {
         return Err(ConvertError::UnknownFeature(unknown));
@@ -66,6 +67,7 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         keys: each(keys, key)?,
         session_key,
         traffic: TenantLimits { calls_per_minute, max_concurrent_calls },
+        built_in_tools: !without_built_in_tools,
         stale_after: StaleAfter { read: Duration::from_millis(read_ms), write: Duration::from_millis(write_ms) },
         currency,
         servers: each(servers, |message| reader.server(message))?,
@@ -105,7 +107,7 @@ impl Reader {
     }
 
     fn server(&mut self, server: wire::Server) -> Result<Server, ConvertError> {
-        let wire::Server { name, uid: id, upstream, identity, tools, limits } = server;
+        let wire::Server { name, uid: id, upstream, identity, tools, limits, breaker: settings } = server;
         let wire::ServerLimits { timeout_ms, max_request_bytes, max_response_bytes, max_concurrent_calls } =
             limits.ok_or(ConvertError::Missing("server.limits"))?;
         let upstream = match upstream.as_str() {
@@ -126,6 +128,7 @@ impl Reader {
                 max_response: Bytes::new(max_response_bytes),
                 max_concurrent_calls,
             },
+            breaker: settings.map_or(Ok(Breaker::DEFAULT), breaker)?,
         })
     }
 
@@ -143,7 +146,17 @@ impl Reader {
     }
 
     fn principal(&mut self, principal: wire::Principal) -> Result<Principal, ConvertError> {
-        let wire::Principal { namespace, name, uid: id, suspended, revoked_until, grants, limits, held } = principal;
+        let wire::Principal {
+            namespace,
+            name,
+            uid: id,
+            suspended,
+            revoked_until,
+            grants,
+            limits,
+            held,
+            breakers_cleared,
+        } = principal;
         let wire::PrincipalLimits { calls_per_minute, burst, max_concurrent_calls } =
             limits.ok_or(ConvertError::Missing("principal.limits"))?;
         let number = grants.len().saturating_add(held.len());
@@ -163,6 +176,7 @@ impl Reader {
             uid: uid(id, "principal.uid")?,
             suspended,
             revoked_until,
+            breakers_cleared,
             grants: contained.into_iter().chain(held).collect(),
             limits: PrincipalLimits { calls_per_minute, burst, max_concurrent_calls },
         })
@@ -204,6 +218,23 @@ fn uid(value: String, field: &'static str) -> Result<Uid, ConvertError> {
 fn uids(list: wire::UidList, field: &'static str) -> Result<Vec<Uid>, ConvertError> {
     let wire::UidList { uids } = list;
     each(uids, |value| uid(value, field))
+}
+
+fn breaker(breaker: wire::Breaker) -> Result<Breaker, ConvertError> {
+    let wire::Breaker { error_percent, slow_calls, minimum_calls, open_for_ms, half_open_calls } = breaker;
+    let percent = |value: u32, field| require((1..=100).contains(&value), field, "a percentage from 1 to 100");
+    percent(error_percent, "breaker.error_percent")?;
+    require((2..=100).contains(&minimum_calls), "breaker.minimum_calls", "a number from 2 to 100")?;
+    require((2..=10).contains(&half_open_calls), "breaker.half_open_calls", "a number from 2 to 10")?;
+    let slow_calls = match slow_calls {
+        None => None,
+        Some(wire::SlowCalls { percent: share, duration_ms }) => {
+            percent(share, "breaker.slow_calls.percent")?;
+            Some(SlowCalls { percent: share, duration: Duration::from_millis(duration_ms) })
+        }
+    };
+    let open_for = Duration::from_millis(open_for_ms);
+    Ok(Breaker { error_percent, slow_calls, minimum_calls, open_for, half_open_calls })
 }
 
 fn key(key: wire::VerificationKey) -> Result<VerificationKey, ConvertError> {

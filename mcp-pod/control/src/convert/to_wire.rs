@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, ArrayRule, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Scalar,
-    Selector, Server, ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
+    Argument, ArrayRule, Breaker, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule,
+    Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
+    VerificationKey,
 };
 
 use super::table::Table;
@@ -25,6 +26,7 @@ pub fn to_wire(policy: &TenantPolicy, form: Form) -> wire::Policy {
         keys,
         session_key,
         traffic,
+        built_in_tools,
         stale_after,
         currency,
         servers,
@@ -54,6 +56,7 @@ pub fn to_wire(policy: &TenantPolicy, form: Form) -> wire::Policy {
         budgets: budgets.iter().map(budget).collect(),
         argument_lists: writer.list_messages,
         grants: writer.grant_messages,
+        without_built_in_tools: !built_in_tools,
     }
 }
 
@@ -78,7 +81,7 @@ impl Writer {
     }
 
     pub(super) fn server(&mut self, server: &Server) -> wire::Server {
-        let Server { name, uid, upstream, identity, tools, limits } = server;
+        let Server { name, uid, upstream, identity, tools, limits, breaker: settings } = server;
         let ServerLimits { timeout, max_request, max_response, max_concurrent_calls } = *limits;
         wire::Server {
             name: name.clone(),
@@ -92,6 +95,7 @@ impl Writer {
                 max_response_bytes: max_response.get(),
                 max_concurrent_calls,
             }),
+            breaker: (*settings != Breaker::DEFAULT).then(|| breaker(settings)),
         }
     }
 
@@ -112,7 +116,7 @@ impl Writer {
     }
 
     pub(super) fn principal(&mut self, principal: &Principal) -> wire::Principal {
-        let Principal { namespace, name, uid, suspended, revoked_until, grants, limits } = principal;
+        let Principal { namespace, name, uid, suspended, revoked_until, breakers_cleared, grants, limits } = principal;
         let PrincipalLimits { calls_per_minute, burst, max_concurrent_calls } = *limits;
         let (mut contained, mut held) = (Vec::new(), Vec::new());
         match self.form {
@@ -128,6 +132,7 @@ impl Writer {
             grants: contained,
             limits: Some(wire::PrincipalLimits { calls_per_minute, burst, max_concurrent_calls }),
             held,
+            breakers_cleared: *breakers_cleared,
         }
     }
 
@@ -173,6 +178,13 @@ impl Writer {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn breaker(breaker: &Breaker) -> wire::Breaker {
+    let Breaker { error_percent, slow_calls, minimum_calls, open_for, half_open_calls } = *breaker;
+    let slow_calls =
+        slow_calls.map(|SlowCalls { percent, duration }| wire::SlowCalls { percent, duration_ms: millis(duration) });
+    wire::Breaker { error_percent, slow_calls, minimum_calls, open_for_ms: millis(open_for), half_open_calls }
 }
 
 fn key(key: &VerificationKey) -> wire::VerificationKey {

@@ -6,7 +6,8 @@ use mcp_fleet_control::convert::{ConvertError, MAX_HELD, from_wire, to_wire};
 use mcp_fleet_control::{DecodeError, Form, decode, encode, encode_as, feature, wire};
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Server, ServerLimits, TenantPolicy, Tool,
+    Argument, Breaker, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Server, ServerLimits,
+    TenantPolicy, Tool,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 use prost::Message as _;
@@ -38,6 +39,7 @@ fn repetitive(principals: usize) -> TenantPolicy {
             max_response: Bytes::new(1),
             max_concurrent_calls: 1,
         },
+        breaker: Breaker::DEFAULT,
     };
     let grant = |server: &str| Grant {
         scope: format!("{server}-reports"),
@@ -51,6 +53,7 @@ fn repetitive(principals: usize) -> TenantPolicy {
         uid: format!("p-{number}"),
         suspended: false,
         revoked_until: None,
+        breakers_cleared: None,
         grants: vec![Arc::new(grant("one")), Arc::new(grant("two"))],
         limits: PrincipalLimits::default(),
     };

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, ArrayRule, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Scalar,
-    Selector, Server, ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
+    Argument, ArrayRule, Breaker, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule,
+    Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
+    VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 use proptest::collection::vec;
@@ -59,6 +60,21 @@ fn arguments() -> impl Strategy<Value = Vec<Argument>> {
     vec((name(), any::<bool>(), rule()), 0..4).prop_map(named)
 }
 
+fn breaker() -> impl Strategy<Value = Breaker> {
+    let slow = (1..=100_u32, any::<u32>())
+        .prop_map(|(percent, duration)| SlowCalls { percent, duration: Duration::from_millis(duration.into()) });
+    let own = (1..=100_u32, option::of(slow), 2..=100_u32, any::<u32>(), 2..=10_u32).prop_map(
+        |(error_percent, slow_calls, minimum_calls, open_for, half_open_calls)| Breaker {
+            error_percent,
+            slow_calls,
+            minimum_calls,
+            open_for: Duration::from_millis(open_for.into()),
+            half_open_calls,
+        },
+    );
+    prop_oneof![Just(Breaker::DEFAULT), own]
+}
+
 fn server() -> impl Strategy<Value = Server> {
     let tool = (name(), class(), arguments(), any::<u64>()).prop_map(|(name, class, arguments, price)| Tool {
         name,
@@ -74,13 +90,12 @@ fn server() -> impl Strategy<Value = Server> {
             max_concurrent_calls,
         },
     );
-    (name(), uid(), option::of(any::<SocketAddr>()), "spiffe://[a-z]{1,8}", vec(tool, 0..4), limits).prop_map(
-        |(name, uid, upstream, identity, tools, limits)| {
+    (name(), uid(), option::of(any::<SocketAddr>()), "spiffe://[a-z]{1,8}", vec(tool, 0..4), limits, breaker())
+        .prop_map(|(name, uid, upstream, identity, tools, limits, breaker)| {
             // The text form of an address has no flow label, and the operator never sets one.
             let upstream = upstream.map(|address| SocketAddr::new(address.ip(), address.port()));
-            Server { name, uid, upstream, identity, tools, limits }
-        },
-    )
+            Server { name, uid, upstream, identity, tools, limits, breaker }
+        })
 }
 
 fn grant() -> impl Strategy<Value = Grant> {
@@ -102,13 +117,14 @@ fn principal() -> impl Strategy<Value = Principal> {
             max_concurrent_calls,
         },
     );
-    (name(), name(), uid(), any::<bool>(), any::<Option<i64>>(), vec(grant(), 0..3), limits).prop_map(
-        |(namespace, name, uid, suspended, revoked_until, grants, limits)| Principal {
+    (name(), name(), uid(), any::<bool>(), any::<(Option<i64>, Option<i64>)>(), vec(grant(), 0..3), limits).prop_map(
+        |(namespace, name, uid, suspended, (revoked_until, breakers_cleared), grants, limits)| Principal {
             namespace,
             name,
             uid,
             suspended,
             revoked_until,
+            breakers_cleared,
             grants: grants.into_iter().map(Arc::new).collect(),
             limits,
         },
@@ -145,12 +161,12 @@ fn budget() -> impl Strategy<Value = Budget> {
 pub(crate) fn policy() -> impl Strategy<Value = TenantPolicy> {
     let key = (name(), vec(any::<u8>(), 64))
         .prop_map(|(kid, rest)| VerificationKey { kid, point: std::iter::once(4).chain(rest).collect() });
-    let head = (name(), uid(), 1..u64::MAX, any::<bool>(), "https://[a-z]{1,8}", "https://[a-z]{1,8}/t");
+    let head = (name(), uid(), 1..u64::MAX, any::<(bool, bool)>(), "https://[a-z]{1,8}", "https://[a-z]{1,8}/t");
     let secrets = (vec(key, 0..3), vec(any::<u8>(), 32));
     let limits = (any::<Option<u32>>(), any::<Option<u32>>(), any::<u32>(), any::<u32>(), option::of("[A-Z]{3}"));
     let lists = (vec(server(), 0..3), principals(), vec(budget(), 0..3));
     (head, secrets, limits, lists).prop_map(|(head, (keys, session_key), limits, (servers, principals, budgets))| {
-        let (tenant, tenant_uid, generation, suspended, audience, issuer) = head;
+        let (tenant, tenant_uid, generation, (suspended, built_in_tools), audience, issuer) = head;
         let (calls_per_minute, max_concurrent_calls, read, write, currency) = limits;
         TenantPolicy {
             tenant,
@@ -161,6 +177,7 @@ pub(crate) fn policy() -> impl Strategy<Value = TenantPolicy> {
             issuer,
             keys,
             session_key,
+            built_in_tools,
             traffic: TenantLimits { calls_per_minute, max_concurrent_calls },
             stale_after: StaleAfter {
                 read: Duration::from_millis(read.into()),

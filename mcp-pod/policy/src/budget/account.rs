@@ -101,6 +101,11 @@ impl Account {
         })
     }
 
+    /// Returns whether the ledger refused the last request because the budget is exhausted, in the period of this time.
+    pub(super) fn is_exhausted(&self, wall: i64) -> bool {
+        self.refusal.as_ref().and_then(|refusal| refusal.period_end).is_some_and(|end| wall < end)
+    }
+
     /// Queues a request for a lease that covers this need. Returns whether the request is new: there is at most one
     /// pending request per budget.
     pub(super) fn request_lease(&mut self, number: u64, budget_uid: &str, need: Spend) -> bool {

@@ -72,6 +72,17 @@ pub enum Charge {
     Nothing,
 }
 
+/// What a gateway knows about what is left of a budget, from the leases that the ledger granted or refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BudgetStanding {
+    /// The gateway has a lease with room for a call.
+    Available,
+    /// The ledger refused a lease in the current period, and has granted none since.
+    Exhausted,
+    /// Neither: no call was made recently.
+    Unknown,
+}
+
 /// An amount of money and a number of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Spend {

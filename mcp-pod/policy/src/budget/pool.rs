@@ -7,8 +7,8 @@ use foldhash::HashMap;
 use super::account::{Account, need};
 use super::lease::Lease;
 use super::{
-    Charge, GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest, PricedCall, Reservation, ReservationPart,
-    ReserveOutcome, Spend, SpendReport,
+    BudgetStanding, Charge, GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest, PricedCall, Reservation,
+    ReservationPart, ReserveOutcome, Spend, SpendReport,
 };
 use crate::denial::Denial;
 use crate::model::{Budget, TenantPolicy};
@@ -115,6 +115,18 @@ impl LeasePool {
                 }
             }
         }
+    }
+
+    /// Returns what is known about the budget with that UID. Says nothing about who spent what.
+    pub fn standing(&self, now: Tick, wall: i64, budget_uid: &str) -> BudgetStanding {
+        let Some(account) = self.accounts.get(budget_uid) else { return BudgetStanding::Unknown };
+        if account.is_exhausted(wall) {
+            return BudgetStanding::Exhausted;
+        }
+        let one = Spend { amount: Micros::ZERO, calls: 1 };
+        let open =
+            account.leases.iter().any(|number| self.leases.get(number).is_some_and(|lease| lease.fits(now, one)));
+        if open { BudgetStanding::Available } else { BudgetStanding::Unknown }
     }
 
     /// Settles a reservation.

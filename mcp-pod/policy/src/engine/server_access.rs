@@ -1,6 +1,7 @@
 //! Lookups: from a principal to its servers, and from a server to its tools.
 
 use super::{Policy, PrincipalEntry, ServerEntry, ToolAccess};
+use crate::built_in::BuiltIn;
 use crate::model;
 use crate::reason::Reason;
 
@@ -92,6 +93,10 @@ impl<'p> ServerAccess<'p> {
     fn access(self, index: usize) -> Option<ToolAccess<'p>> {
         let Self { compiled, entry: server_entry, server } = self;
         let (tool, declared) = (server.tools.get(index)?, compiled.catalogues.get(server_entry.server)?.get(index)?);
+        // The operator refuses such tools; a policy with one must not hide a built-in tool either.
+        if BuiltIn::from_name(&tool.name).is_some() {
+            return None;
+        }
         Some(ToolAccess { compiled, server, tool, index, declared, server_entry })
     }
 }

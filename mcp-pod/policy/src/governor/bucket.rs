@@ -79,6 +79,12 @@ impl Bucket {
         }
     }
 
+    /// Returns the number of whole tokens.
+    pub(super) fn tokens(&mut self, now: Tick) -> u32 {
+        self.refill(now);
+        if self.rate.per_minute == 0 { 0 } else { u32::try_from(self.level / TOKEN).unwrap_or(u32::MAX) }
+    }
+
     pub(super) const fn take(&mut self) {
         self.level = self.level.saturating_sub(TOKEN);
     }

@@ -58,6 +58,28 @@ struct State {
     other_requests: Option<Bucket>,
 }
 
+/// What is left of a principal's own limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Absent if the rate is not limited.
+    pub rate: Option<RateStanding>,
+    /// Calls that may be in flight; absent if that is not limited.
+    pub max_in_flight: Option<u32>,
+    /// Calls in flight.
+    pub in_flight: u32,
+}
+
+/// What is left of a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateStanding {
+    /// Calls per minute.
+    pub per_minute: u32,
+    /// Calls at once.
+    pub burst: u32,
+    /// Calls that may be made now.
+    pub left: u32,
+}
+
 /// Permission to make one call; dropping it frees the call's slots.
 #[must_use = "dropping it frees the slots of the call"]
 #[derive(Debug)]
@@ -120,6 +142,40 @@ impl Governor {
         }
         bucket.take();
         Ok(())
+    }
+
+    /// Admits a call of a built-in tool by a principal, by UID. It takes from the rates like any call, but is never in
+    /// flight: an agent whose calls all hang can still see that.
+    pub fn admit_built_in(&self, now: Tick, principal: &str) -> Result<(), Denial> {
+        let principal = self.principal(principal).ok_or(Denial::new(Reason::PrincipalUnknown))?;
+        let mut principal_state = principal.lock();
+        principal_state.check_rate(now, &PRINCIPAL)?;
+        let mut tenant_state = self.tenant.lock();
+        tenant_state.check_rate(now, &TENANT)?;
+        for state in [&mut principal_state, &mut tenant_state] {
+            if let Some(bucket) = &mut state.bucket {
+                bucket.take();
+            }
+        }
+        if let Some(other_requests) = &mut principal_state.other_requests {
+            other_requests.give_back();
+        }
+        Ok(())
+    }
+
+    /// Returns what is left of the limits of the principal with that UID.
+    pub fn standing(&self, now: Tick, principal: &str) -> Option<Standing> {
+        let principal = self.principal(principal)?;
+        let mut state = principal.lock();
+        Some(Standing {
+            rate: state.bucket.as_mut().map(|bucket| RateStanding {
+                per_minute: bucket.rate().per_minute,
+                burst: bucket.rate().burst,
+                left: bucket.tokens(now),
+            }),
+            max_in_flight: state.max_in_flight,
+            in_flight: state.in_flight,
+        })
     }
 
     fn principal(&self, uid: &str) -> Option<Arc<Limiter>> {
@@ -224,12 +280,7 @@ impl Limiter {
 impl State {
     /// Checks whether one more call fits, without taking anything.
     fn check(&mut self, now: Tick, owner: &Owner) -> Result<(), Denial> {
-        if let Some(bucket) = &mut self.bucket {
-            bucket.check(now).map_err(|wait| Denial {
-                retry_after: wait,
-                ..Denial::new(owner.rate).with_limit(format!("{} may make {}", owner.name, bucket.rate()))
-            })?;
-        }
+        self.check_rate(now, owner)?;
         match self.max_in_flight {
             Some(max) if self.in_flight >= max => Err(Denial {
                 retry_after: Some(SLOT_RETRY),
@@ -237,6 +288,14 @@ impl State {
             }),
             _ => Ok(()),
         }
+    }
+
+    fn check_rate(&mut self, now: Tick, owner: &Owner) -> Result<(), Denial> {
+        let Some(bucket) = &mut self.bucket else { return Ok(()) };
+        bucket.check(now).map_err(|wait| Denial {
+            retry_after: wait,
+            ..Denial::new(owner.rate).with_limit(format!("{} may make {}", owner.name, bucket.rate()))
+        })
     }
 
     fn take(&mut self) {

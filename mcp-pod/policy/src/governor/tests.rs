@@ -258,3 +258,24 @@ fn requests_that_are_not_admitted_calls_have_their_own_allowance() {
     call(&governor, seconds(1000)).unwrap().refund();
     assert!(governor.check_request(later, one).is_err());
 }
+
+#[test]
+fn a_built_in_tool_takes_a_token_and_no_place() {
+    let (governor, _) = governor(|policy| {
+        policy.principals[0].limits = limits(60, 3, 1);
+        policy.principals.push(testing::principal("other"));
+    });
+    let now = seconds(100);
+    let in_flight = call(&governor, now).unwrap();
+    let standing = governor.standing(now, "p-coder").unwrap();
+    let rate = RateStanding { per_minute: 60, burst: 3, left: 2 };
+    assert_eq!(standing, Standing { rate: Some(rate), max_in_flight: Some(1), in_flight: 1 });
+    for _ in 0..2 {
+        assert_eq!(governor.admit_built_in(now, "p-coder"), Ok(()));
+    }
+    let denial = governor.admit_built_in(now, "p-coder").unwrap_err();
+    assert_eq!((denial.reason, denial.retry_after), (Reason::RateLimited, Some(Duration::from_secs(1))));
+    assert_eq!(governor.standing(now, "p-other").unwrap().rate, None, "it sees nothing of others");
+    assert_eq!(governor.admit_built_in(now, "p-nobody").unwrap_err().reason, Reason::PrincipalUnknown);
+    drop(in_flight);
+}

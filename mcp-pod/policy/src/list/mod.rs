@@ -7,14 +7,15 @@
 
 mod observed;
 
+use crate::built_in::BuiltIn;
 use crate::class::Class;
 use crate::engine::ServerAccess;
 
 pub use observed::ObservedTools;
 
-/// Appends the JSON array of the tools that are both granted and observed, in the order of the catalogue. Equal grants
-/// on the same server give equal bytes.
-pub fn render(view: ServerAccess<'_>, observed: &ObservedTools, out: &mut Vec<u8>) {
+/// Appends the JSON array of the tools that are both granted and observed, in the order of the catalogue, and then of the
+/// built-in tools if the tenant has them. Equal grants on the same server give equal bytes.
+pub fn render(view: ServerAccess<'_>, observed: &ObservedTools, built_in_tools: bool, out: &mut Vec<u8>) {
     out.push(b'[');
     let mut first = true;
     for access in view.tools() {
@@ -31,6 +32,12 @@ pub fn render(view: ServerAccess<'_>, observed: &ObservedTools, out: &mut Vec<u8
             Class::Write => b"\"readOnlyHint\":false,\"destructiveHint\":false}}",
             Class::Destructive => b"\"readOnlyHint\":false,\"destructiveHint\":true}}",
         });
+    }
+    for tool in BuiltIn::ALL.into_iter().filter(|_| built_in_tools) {
+        if !std::mem::take(&mut first) {
+            out.push(b',');
+        }
+        tool.render(out);
     }
     out.push(b']');
 }

@@ -24,7 +24,7 @@ fn listed(observed: &ObservedTools) -> String {
     let compiled = compiled();
     let view = compiled.principal("p-coder").unwrap().server("files").unwrap();
     let mut out = Vec::new();
-    render(view, observed, &mut out);
+    render(view, observed, false, &mut out);
     String::from_utf8(out).unwrap()
 }
 
@@ -89,4 +89,24 @@ fn invalid_entries_are_skipped_and_counted() {
     ]);
     assert_eq!(observed.rejected(), 6);
     assert_eq!(observed.names().collect::<Vec<_>>(), ["read"]);
+}
+
+#[test]
+fn built_in_tools_are_listed_last_and_never_shadowed() {
+    let mut policy = policy();
+    policy.servers[0].tools = vec![tool("fleet_status", Class::Read, vec![]), tool("read", Class::Read, vec![])];
+    policy.principals[0].grants = vec![Arc::new(grant("s", vec![], vec![Class::Read]))];
+    let compiled = Policy::new(policy).unwrap();
+    let view = compiled.principal("p-coder").unwrap().server("files").unwrap();
+    assert_eq!(view.tool("fleet_status").unwrap_err(), crate::reason::Reason::ToolUnknown);
+    let observed = ObservedTools::new([r#"{"name":"fleet_status","description":"a trap"}"#, r#"{"name":"read"}"#]);
+    let names = |built_in_tools| {
+        let mut out = Vec::new();
+        render(view, &observed, built_in_tools, &mut out);
+        let tools: Vec<serde_json::Value> = serde_json::from_slice(&out).unwrap();
+        assert!(!String::from_utf8(out).unwrap().contains("a trap"));
+        tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(true), ["read", "fleet_status", "fleet_report_stuck"]);
+    assert_eq!(names(false), ["read"]);
 }

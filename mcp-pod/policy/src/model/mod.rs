@@ -40,6 +40,8 @@ pub struct TenantPolicy {
     pub session_key: Vec<u8>,
     /// Limits over all principals of the tenant.
     pub traffic: TenantLimits,
+    /// Whether its endpoints have the built-in tools ([`crate::built_in`]).
+    pub built_in_tools: bool,
     /// Maximum age of the last proof of freshness.
     pub stale_after: StaleAfter,
     /// Currency of all prices and budgets; absent if nothing has a price.
@@ -91,6 +93,49 @@ pub struct Server {
     /// The catalogue. A tool that is not in it does not exist.
     pub tools: Vec<Tool>,
     pub limits: ServerLimits,
+    /// When the breakers of the tools open and close.
+    pub breaker: Breaker,
+}
+
+/// Settings of the circuit breakers of a server's tools ([`crate::breaker`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// Share of failed calls, in percent, from which on a breaker opens: 1 to 100.
+    pub error_percent: u32,
+    /// Slow calls from which on the caller's own breaker opens; absent if no call is slow.
+    pub slow_calls: Option<SlowCalls>,
+    /// Number of the latest calls that count, 2 to 100. With fewer calls, a breaker does not open.
+    pub minimum_calls: u32,
+    /// Time for which an open breaker refuses all calls.
+    pub open_for: Duration,
+    /// Calls that a half-open breaker lets through at a time, 2 to 10; so many have to be answered to close it.
+    pub half_open_calls: u32,
+}
+
+impl Breaker {
+    /// The settings of a server that does not have its own.
+    pub const DEFAULT: Self = Self {
+        error_percent: 50,
+        slow_calls: None,
+        minimum_calls: 20,
+        open_for: Duration::from_secs(30),
+        half_open_calls: 3,
+    };
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// Which calls are slow, and how many of them may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowCalls {
+    /// Share of slow calls, in percent, from which on a breaker opens: 1 to 100.
+    pub percent: u32,
+    /// Time at the server from which on a call is slow.
+    pub duration: Duration,
 }
 
 /// Limits of one server.
@@ -131,6 +176,9 @@ pub struct Principal {
     pub suspended: bool,
     /// Tokens issued (`iat`) at or before this Unix second are revoked.
     pub revoked_until: Option<i64>,
+    /// Unix second for which a person asked to clear the principal's breakers and reports. Whenever it changes, a gateway
+    /// clears them.
+    pub breakers_cleared: Option<i64>,
     /// What the principal may call: one entry for each held scope and server.
     pub grants: Vec<Arc<Grant>>,
     pub limits: PrincipalLimits,

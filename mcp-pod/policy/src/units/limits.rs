@@ -13,6 +13,10 @@ pub struct Limits<T> {
 
 /// Time that a gateway waits for the result of a call.
 pub const CALL_TIMEOUT: Limits<Window> = Limits { min: Window::from_millis(100), max: Window::from_secs(3600) };
+/// Time at the server from which on a call is slow.
+pub const SLOW_CALL: Limits<Window> = Limits { min: Window::from_millis(10), max: Window::from_secs(3600) };
+/// Time for which a breaker refuses calls.
+pub const BREAKER_OPEN: Limits<Window> = Limits { min: Window::from_secs(1), max: Window::from_secs(3600) };
 /// Size of a request body.
 pub const REQUEST_SIZE: Limits<Bytes> = Limits { min: Bytes::new(1 << 10), max: Bytes::new(16 << 20) };
 /// Size of a result.

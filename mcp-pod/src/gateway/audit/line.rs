@@ -42,6 +42,9 @@ impl Decision {
 /// outcome is still open: its second line has that.
 const ADMITTED: &str = "admitted";
 
+/// `decision` in the line about breakers and reports that a person cleared. It concerns no request.
+const CLEARED: &str = "cleared";
+
 /// A decision, without the names of its [`Subject`].
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
@@ -85,6 +88,11 @@ impl Line {
     /// Returns the line of rejections that have no line of their own.
     pub(crate) fn suppressed(reason: Reason, count: u64) -> Self {
         Self { reason: Some(reason), suppressed: Some(count), ..Self::empty(Decision::Denied.as_str()) }
+    }
+
+    /// Returns the line about a principal whose breakers and reports a person cleared.
+    pub(crate) fn cleared() -> Self {
+        Self::empty(CLEARED)
     }
 
     fn of_call(self, call: Ulid, duration: Duration) -> Self {
@@ -241,7 +249,7 @@ mod tests {
         let table = include_str!("../../../../docs/audit.md");
         let row = table.lines().find(|line| line.starts_with("| `decision`")).unwrap();
         let decisions = [Decision::Allowed, Decision::Denied, Decision::Failed].map(Decision::as_str);
-        for decision in decisions.into_iter().chain([ADMITTED]) {
+        for decision in decisions.into_iter().chain([ADMITTED, CLEARED]) {
             assert!(row.contains(&format!("`{decision}`")), "{decision}");
         }
     }

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
+use mcp_fleet_policy::built_in::BuiltIn;
 use mcp_fleet_policy::denial::escape_name;
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::reason::Reason;
@@ -13,6 +14,9 @@ use ulid::Ulid;
 
 use super::{Decision, Line, Name, Subject};
 use crate::gateway::request::Revision;
+
+/// Name of the server of the built-in tools, in audit lines and metrics. No server has a name with a dot.
+const BUILT_IN_SERVER: &str = "mcp-fleet.dev";
 
 /// Facts about a request, added as its stages find them.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub(crate) struct RequestRecord {
     /// Method if it is offered, else the text that was sent.
     pub(crate) method: Result<&'static str, String>,
     pub(crate) revision: Option<Revision>,
+    /// The called tool, if it is a built-in one.
+    pub(crate) built_in: Option<BuiltIn>,
     /// Name of the called tool, as it was sent.
     pub(crate) tool: Option<String>,
     /// Keyed digest of the arguments.
@@ -43,6 +49,7 @@ impl RequestRecord {
             server: None,
             method: Ok(""),
             revision: None,
+            built_in: None,
             tool: None,
             arguments: None,
         }
@@ -61,11 +68,16 @@ impl RequestRecord {
             principal: principal
                 .map_or(Cow::Borrowed(""), |principal| format!("{}/{}", principal.namespace, principal.name).into()),
             principal_uid: principal.map_or("", |principal| &principal.uid).into(),
-            server: server.map_or(Name::Sent(&self.path), |server| Name::Known(server.name.as_str().into())),
-            tool: match (tool, &self.tool) {
-                (Some(tool), _) => Name::Known(tool.name.as_str().into()),
-                (None, Some(sent)) => Name::Sent(sent),
-                (None, None) => Name::Known("".into()),
+            server: match (self.built_in, server) {
+                (Some(_), _) => Name::Known(BUILT_IN_SERVER.into()),
+                (None, Some(server)) => Name::Known(server.name.as_str().into()),
+                (None, None) => Name::Sent(&self.path),
+            },
+            tool: match (self.built_in, tool, &self.tool) {
+                (Some(tool), ..) => Name::Known(tool.as_str().into()),
+                (None, Some(tool), _) => Name::Known(tool.name.as_str().into()),
+                (None, None, Some(sent)) => Name::Sent(sent),
+                (None, None, None) => Name::Known("".into()),
             },
             class: tool.map(|tool| tool.class),
             method: match &self.method {

@@ -69,11 +69,22 @@ async fn govern(
     let slots = state.audit.reserve_call(access.class()).await;
     let slots = slots.map_err(|_| Denial::new(Reason::AuditUnavailable))?;
     let principal = context.caller.principal;
-    let permit = state.governor.admit(state.tick(), &principal.model().uid, &access.server().uid)?;
-    let grant = context.policy.tool_grant(&state.metrics, principal, access);
+    let (uid, server) = (&principal.model().uid, access.server());
+    state.stuck.check(state.tick(), uid, &server.uid, &access.tool().name)?;
+    let permit = state.governor.admit(state.tick(), uid, &server.uid)?;
+    let grant = context.policy.tool_grant(&state.metrics, &state.breakers, principal, access);
+    let (pass, changes) = grant.breaker.admit(state.tick());
+    state.metrics.breakers.count(&grant.subject, changes);
+    let pass = match pass {
+        Ok(pass) => pass,
+        Err(denial) => {
+            permit.refund();
+            return Err(denial.into());
+        }
+    };
     match state.leases.reserve(&grant.priced_call(), &grant.budgets).await {
         Ok(reservation) => {
-            let resources = Resources { active: state.enter(), slots, permit: Some(permit), reservation };
+            let resources = Resources { active: state.enter(), slots, permit: Some(permit), reservation, pass };
             Ok((grant, resources))
         }
         Err(denial) => {

@@ -1,7 +1,7 @@
 //! An admitted call on its way through the shim and back.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Response;
@@ -68,7 +68,7 @@ impl Forward {
             Ok(Err(())) => return Err(Outdated(settlement)),
             Err(failed) => return Ok(message(finish(settlement, &id, Err(failed.before_hand_over())))),
         };
-        settlement.handed_over = true;
+        settlement.handed_over = Some(Instant::now());
         let progress_left = MAX_PROGRESS_BYTES;
         let mut call = Attended::new(Running { exchange, limits, id, progress_token, progress_left, settlement, span });
         match call.next().await {

@@ -1,11 +1,12 @@
 //! `tools/call`, from its parameters to its settlement.
 //!
 //! Start with [`call`]. [`mod@admit`] decides about the call and reserves what it needs, [`envelope`] writes it for the
-//! shim, [`forward`] hands it over and [`running`] reads the answer, also if the client has gone. [`finish`] checks the
+//! shim ([`built_in`] answers calls of built-in tools), [`forward`] hands it over and [`running`] reads the answer, also if the client has gone. [`finish`] checks the
 //! answer ([`answer`]) and settles the call ([`settle`]), however it ended.
 
 mod admit;
 mod answer;
+mod built_in;
 mod envelope;
 mod finish;
 mod forward;
@@ -13,6 +14,7 @@ mod running;
 mod settle;
 
 use http::{Response, StatusCode};
+use mcp_fleet_policy::built_in::BuiltIn;
 use mcp_fleet_policy::denial::escape_name;
 use mcp_fleet_policy::json::Members;
 use tracing::{Instrument as _, Span, debug_span};
@@ -61,6 +63,10 @@ async fn run(
     span: Span,
 ) -> Result<Response<Body>, Unanswered> {
     let arguments = params.arguments.as_ref();
+    record.built_in = BuiltIn::from_name(&params.name).filter(|_| context.policy.tenant_policy().built_in_tools);
+    if let Some(tool) = record.built_in {
+        return built_in::call(context, record, revision, &id, tool, arguments).await;
+    }
     let Admitted { grant, paths, resources, admission } = match admit(context, &params.name, arguments).await {
         Ok(admitted) => admitted,
         Err(not_admitted) => {
@@ -92,7 +98,7 @@ async fn run(
         call: record.call,
         arguments: envelope.arguments,
         digest: None,
-        handed_over: false,
+        handed_over: None,
         resources: Some(resources),
     };
     let Some(upstream) = context.policy.upstream(context.view) else {

@@ -1,9 +1,10 @@
 //! Settlement of an admitted call: charge, counters and audit line, exactly once however the call ends.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use mcp_fleet_policy::breaker::{CallEnd, Pass};
 use mcp_fleet_policy::budget::Charge;
 use mcp_fleet_policy::governor::Permit;
 use mcp_fleet_policy::reason::Reason;
@@ -12,6 +13,7 @@ use ulid::Ulid;
 
 use crate::gateway::audit::{CallRecord, CallSlots, Decision, Line, PendingLine};
 use crate::gateway::budget::Reservation;
+use crate::gateway::metrics::ErrorType;
 use crate::gateway::policy::ToolGrant;
 use crate::gateway::request::Revision;
 use crate::gateway::state::{ActiveRequest, State};
@@ -32,6 +34,29 @@ pub(super) enum Outcome {
     Failed(Reason, Charge),
 }
 
+impl Outcome {
+    /// Returns whether the server is up, or `None` if the outcome does not show that.
+    const fn is_up(&self) -> Option<bool> {
+        match self {
+            Self::Answered { .. } => Some(true),
+            Self::Failed(Reason::UpstreamUnavailable, _) => Some(false),
+            Self::Denied(_) | Self::Failed(..) => None,
+        }
+    }
+
+    /// Returns what the outcome shows the breakers about the tool, or `None` if it shows nothing.
+    const fn call_end(&self) -> Option<CallEnd> {
+        match self {
+            Self::Answered { .. } | Self::Failed(Reason::ResponseTooLarge, _) => Some(CallEnd::Answered),
+            Self::Failed(Reason::UpstreamUnavailable | Reason::UpstreamTimeout | Reason::UpstreamInvalid, _) => {
+                Some(CallEnd::Failed)
+            }
+            Self::Failed(Reason::Cancelled, _) => Some(CallEnd::Cancelled),
+            Self::Denied(_) | Self::Failed(..) => None,
+        }
+    }
+}
+
 /// An admitted call that is not settled yet. If it is dropped (its client went away, which cancels a modern call), the
 /// call is settled as cancelled, and charged in full if it was handed to its server.
 #[derive(Debug)]
@@ -45,8 +70,8 @@ pub(super) struct Settlement {
     pub(super) arguments: Bytes,
     /// Keyed digest of the arguments, once it is computed.
     pub(super) digest: Option<[u8; 32]>,
-    /// Whether the call was handed to its server.
-    pub(super) handed_over: bool,
+    /// When the call was handed to its server.
+    pub(super) handed_over: Option<Instant>,
     /// Absent once the call is settled.
     pub(super) resources: Option<Resources>,
 }
@@ -60,6 +85,7 @@ pub(super) struct Resources {
     /// Absent if the call stays in flight after it is settled.
     pub(super) permit: Option<Permit>,
     pub(super) reservation: Reservation,
+    pub(super) pass: Pass,
 }
 
 impl Settlement {
@@ -80,10 +106,10 @@ impl Settlement {
     /// Takes back the admission of a call that was not handed to its server and has to be decided again. Its line about
     /// the admission, if there is one, is followed by the line of the next decision.
     pub(super) fn withdraw(mut self) {
-        let Some(Resources { active, slots, permit, reservation }) = self.resources.take() else { return };
+        let Some(Resources { active, slots, permit, reservation, pass }) = self.resources.take() else { return };
         reservation.settle(Charge::Nothing);
         permit.into_iter().for_each(Permit::refund);
-        drop((slots, active));
+        drop((pass, slots, active));
     }
 
     /// Takes the call's place among the calls in flight, so that it outlasts the settlement.
@@ -92,17 +118,24 @@ impl Settlement {
     }
 
     fn end(&mut self, outcome: Outcome) {
-        let Some(Resources { active, slots, permit, reservation }) = self.resources.take() else { return };
-        let Self { state, grant, revision, started, call, arguments, digest, handed_over: _, resources: _ } = self;
+        let Some(Resources { active, slots, permit, reservation, pass }) = self.resources.take() else { return };
+        let Self { state, grant, revision, started, call, arguments, digest, handed_over, resources: _ } = self;
         let duration = started.elapsed();
+        if let (Some(upstream), Some(up)) = (&grant.upstream, outcome.is_up()) {
+            upstream.note_health(up);
+        }
+        if let Some(end) = outcome.call_end() {
+            let took = handed_over.map_or(Duration::ZERO, |at| at.elapsed());
+            state.metrics.breakers.count(&grant.subject, grant.breaker.record(state.tick(), pass, end, took));
+        }
         let mut result = None;
         let (decision, reason, charge, error) = match outcome {
             Outcome::Answered { tool_error, answer } => {
                 result = Some(answer);
-                (Decision::Allowed, None, Charge::Full, if tool_error { "tool_error" } else { "" })
+                (Decision::Allowed, None, Charge::Full, tool_error.then_some(ErrorType::Tool))
             }
-            Outcome::Denied(reason) => (Decision::Denied, Some(reason), Charge::Nothing, reason.as_str()),
-            Outcome::Failed(reason, charge) => (Decision::Failed, Some(reason), charge, reason.as_str()),
+            Outcome::Denied(reason) => (Decision::Denied, Some(reason), Charge::Nothing, Some(reason.into())),
+            Outcome::Failed(reason, charge) => (Decision::Failed, Some(reason), charge, Some(reason.into())),
         };
         reservation.settle(charge);
         drop(permit);
@@ -112,7 +145,7 @@ impl Settlement {
         if let Some(reason) = reason {
             state.metrics.count_denial(&grant.subject, reason);
         }
-        if error.is_empty() {
+        if error.is_none() {
             grant.metrics.observe_duration(&state.metrics, &grant.subject, *revision, duration);
         } else {
             state.metrics.observe_duration(&grant.subject, Some(*revision), error, duration);
@@ -134,7 +167,7 @@ impl Settlement {
 
 impl Drop for Settlement {
     fn drop(&mut self) {
-        let charge = if self.handed_over { Charge::Full } else { Charge::Nothing };
+        let charge = if self.handed_over.is_some() { Charge::Full } else { Charge::Nothing };
         self.end(Outcome::Failed(Reason::Cancelled, charge));
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::gateway::policy::InstallError;
-use crate::gateway::state::State;
+use crate::gateway::state::{State, StuckEvent};
 
 /// Installs policies from the control stream and the mounted snapshot, and accepts proofs of freshness.
 #[derive(Debug)]
@@ -80,6 +80,11 @@ impl Intake {
     /// Returns generation and identity of the enforced policy, or 0 and an empty digest without a policy.
     pub(super) fn enforced(&self) -> (u64, Vec<u8>) {
         self.enforced.lock().map_or_else(|| (0, Vec::new()), |(generation, digest)| (generation, digest.to_vec()))
+    }
+
+    /// Takes out the events that the operator does not have yet.
+    pub(super) fn take_stuck_events(&self) -> Vec<StuckEvent> {
+        self.state.stuck_events.take()
     }
 
     /// Installs a pushed policy, or keeps the previous one. Returns the answer to the operator.

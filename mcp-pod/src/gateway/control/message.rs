@@ -8,6 +8,8 @@ use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_policy::budget::{GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest, SpendItem, SpendReport};
 use mcp_fleet_policy::units::Micros;
 
+use crate::gateway::state::StuckEvent;
+
 /// Converts a lease request to the wire format.
 pub(super) fn request_to_wire(request: LeaseRequest) -> wire::LeaseRequest {
     let LeaseRequest { request, budget_uid, amount, minimum_amount, calls, minimum_calls } = request;
@@ -27,6 +29,12 @@ pub(super) fn report_to_wire(report: SpendReport) -> wire::SpendReport {
         r#final: last,
         items: items.into_iter().map(item_to_wire).collect(),
     }
+}
+
+/// Converts the report of a stuck agent to the wire format.
+pub(super) fn stuck_to_wire(event: StuckEvent) -> wire::StuckReport {
+    let StuckEvent { principal_uid, server, tool, reason } = event;
+    wire::StuckReport { principal_uid, server, tool, reason }
 }
 
 fn item_to_wire(item: SpendItem) -> wire::SpendItem {

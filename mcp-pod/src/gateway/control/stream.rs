@@ -221,7 +221,7 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// Sends all reports and requests. Reports go first, because what they return can be leased again.
+    /// Sends all reports, requests and events. Reports go first, because what they return can be leased again.
     fn send_all(&mut self) -> Result<(), StreamEnd> {
         let ends = self.leases.is_closed();
         if let Some(head) = self.heads.take(self.intake.audit_head(), ends) {
@@ -235,6 +235,9 @@ impl Stream<'_> {
         }
         for request in self.leases.take_lease_requests() {
             send(&self.outbox, from_gateway::Message::LeaseRequest(message::request_to_wire(request)))?;
+        }
+        for event in self.intake.take_stuck_events() {
+            send(&self.outbox, from_gateway::Message::Stuck(message::stuck_to_wire(event)))?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mcp_fleet_policy::breaker::Breakers;
 use mcp_fleet_policy::engine::{CompileError, Policy, PrincipalRef, ServerAccess, ToolAccess};
 use mcp_fleet_policy::list;
 use mcp_fleet_policy::model::TenantPolicy;
@@ -125,12 +126,19 @@ impl ActivePolicy {
         self.upstreams.get(view.server_index())?.as_ref()
     }
 
+    /// Returns the names of all servers with their upstreams.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = (&str, Option<&Arc<Upstream>>)> {
+        let names = self.tenant_policy().servers.iter().map(|server| server.name.as_str());
+        names.zip(self.upstreams.iter().map(Option::as_ref))
+    }
+
     /// Returns all upstreams.
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.iter().flatten()
     }
 
-    fn upstream_of(&self, uid: &str) -> Option<&Arc<Upstream>> {
+    /// Returns the upstream of the server with that UID, or `None` while it has no address.
+    pub(crate) fn upstream_of(&self, uid: &str) -> Option<&Arc<Upstream>> {
         let index = self.tenant_policy().servers.iter().position(|server| server.uid == uid)?;
         self.upstreams.get(index)?.as_ref()
     }
@@ -139,6 +147,7 @@ impl ActivePolicy {
     pub(crate) fn tool_grant(
         &self,
         metrics: &Metrics,
+        breakers: &Breakers,
         principal: PrincipalRef<'_>,
         access: ToolAccess<'_>,
     ) -> Arc<ToolGrant> {
@@ -147,7 +156,7 @@ impl ActivePolicy {
         if let Some(grant) = self.tool_grants.read().get(&key) {
             return Arc::clone(grant);
         }
-        let grant = Arc::new(ToolGrant::new(self, metrics, principal, access));
+        let grant = Arc::new(ToolGrant::new(self, metrics, breakers, principal, access));
         Arc::clone(self.tool_grants.write().entry(key).or_insert(grant))
     }
 
@@ -155,7 +164,7 @@ impl ActivePolicy {
     pub(crate) fn tool_list(&self, principal: PrincipalRef<'_>, view: ServerAccess<'_>, report: &Arc<Report>) -> Bytes {
         self.tool_lists.get((principal.index(), view.server_index()), report, || {
             let mut tools = Vec::new();
-            list::render(view, &report.tools, &mut tools);
+            list::render(view, &report.tools, self.tenant_policy().built_in_tools, &mut tools);
             tools
         })
     }

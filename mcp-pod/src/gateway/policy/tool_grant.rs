@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_fleet_policy::breaker::{Breakers, CallerBreaker, ToolKey};
 use mcp_fleet_policy::budget::PricedCall;
 use mcp_fleet_policy::engine::{PrincipalRef, ToolAccess};
-use mcp_fleet_policy::model::{Budget, TenantPolicy};
+use mcp_fleet_policy::model::{Budget, Server, TenantPolicy};
 use mcp_fleet_policy::units::{Currency, Micros};
 
 use super::ActivePolicy;
@@ -13,6 +14,7 @@ use crate::gateway::audit::{ArgumentKey, Name, Subject};
 use crate::gateway::memory::Account;
 use crate::gateway::metrics::{Metrics, ToolMetrics};
 use crate::gateway::request::TOOLS_CALL;
+use crate::gateway::upstream::Upstream;
 
 /// Permission of a principal to call a tool.
 #[derive(Debug)]
@@ -30,12 +32,16 @@ pub(crate) struct ToolGrant {
     /// Every budget that covers a call; each must have room.
     pub(crate) budgets: Vec<Budget>,
     pub(crate) metrics: ToolMetrics,
+    pub(crate) breaker: CallerBreaker,
+    /// Absent while the server has no address.
+    pub(crate) upstream: Option<Arc<Upstream>>,
 }
 
 impl ToolGrant {
     pub(crate) fn new(
         policy: &ActivePolicy,
         metrics: &Metrics,
+        breakers: &Breakers,
         principal: PrincipalRef<'_>,
         access: ToolAccess<'_>,
     ) -> Self {
@@ -59,6 +65,8 @@ impl ToolGrant {
             price: access.price(),
             budgets: access.budgets().cloned().collect(),
             metrics: ToolMetrics::new(metrics, &subject, currency.as_ref().map(Currency::as_str)),
+            upstream: policy.upstream_of(&server.uid).cloned(),
+            breaker: caller_breaker(breakers, principal, access),
             subject: Arc::new(subject),
         }
     }
@@ -68,4 +76,15 @@ impl ToolGrant {
         let Subject { principal, server, tool, .. } = &*self.subject;
         PricedCall { principal, server: server.known(), tool: tool.known(), price: self.price }
     }
+}
+
+/// Returns the breakers of a tool for the calls of a principal.
+pub(crate) fn caller_breaker(
+    breakers: &Breakers,
+    principal: PrincipalRef<'_>,
+    access: ToolAccess<'_>,
+) -> CallerBreaker {
+    let Server { name, uid, breaker, .. } = access.server();
+    let key = ToolKey { server_uid: uid.clone(), server: name.clone(), tool: access.tool().name.clone() };
+    CallerBreaker::new(breakers.tool(key), &principal.model().uid, *breaker)
 }

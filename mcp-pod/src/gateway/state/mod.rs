@@ -3,16 +3,20 @@
 //! [`request_context`] is one request's view of it. [`hand_over`] makes sure that no call is forwarded that a newer policy
 //! forbids. [`record`] counts and audits requests, [`legacy_calls`] lets a cancellation find its call.
 
+mod clear;
 mod hand_over;
 mod legacy_calls;
 mod record;
 mod request_context;
+mod stuck_events;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use mcp_fleet_policy::breaker::Breakers;
+use mcp_fleet_policy::built_in::StuckReports;
 use mcp_fleet_policy::governor::Governor;
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::tick::Tick;
@@ -33,6 +37,7 @@ use hand_over::HandOver;
 pub(crate) use hand_over::{Admission, Held};
 pub(crate) use legacy_calls::{Cancellable, LegacyCalls, LegacySession};
 pub(crate) use request_context::{RequestContext, Unanswered};
+pub(crate) use stuck_events::{StuckEvent, StuckEvents};
 
 /// State that all connections of a gateway share.
 #[derive(Debug)]
@@ -51,6 +56,9 @@ pub struct State {
     pub(crate) metrics: Metrics,
     pub(crate) memory: Memory,
     pub(crate) governor: Governor,
+    pub(crate) breakers: Breakers,
+    pub(crate) stuck: StuckReports,
+    pub(crate) stuck_events: StuckEvents,
     pub(crate) failures: FailureLimit,
     pub(crate) legacy_calls: Arc<LegacyCalls>,
     /// Zero of the governor's clock.
@@ -90,6 +98,9 @@ impl State {
             metrics: Metrics::new(&memory)?,
             memory,
             governor: Governor::new(),
+            breakers: Breakers::default(),
+            stuck: StuckReports::default(),
+            stuck_events: StuckEvents::default(),
             failures: FailureLimit::default(),
             legacy_calls: Arc::default(),
             origin: Instant::now(),
@@ -101,7 +112,7 @@ impl State {
     ///
     /// The generation in force changes nothing, and a lower one is an error. Only [`Self::mark_fresh`] makes the policy
     /// fresh.
-    pub fn install(&self, policy: TenantPolicy) -> Result<(), InstallError> {
+    pub fn install(self: &Arc<Self>, policy: TenantPolicy) -> Result<(), InstallError> {
         let _guard = self.installing.lock();
         let previous = self.policy.load_full();
         let current = previous.as_ref().map_or(0, |previous| previous.tenant_policy().generation);
@@ -119,6 +130,9 @@ impl State {
         info!(tenant = policy.tenant, generation = policy.generation, "policy in force");
         self.policy.store(Some(Arc::clone(&active)));
         self.hand_over.wait();
+        if let Some(previous) = &previous {
+            clear::clear(self, previous.tenant_policy(), policy);
+        }
         // Between the two steps, a call that a new budget covers is denied. It is never free.
         self.leases.apply(policy);
         Ok(())
@@ -207,6 +221,27 @@ impl State {
     /// Returns the time on the governor's clock.
     pub(crate) fn tick(&self) -> Tick {
         Tick::from_elapsed(self.origin.elapsed())
+    }
+
+    /// Drops state of breakers and reports that is out of date, and moves those whose time is over to half-open.
+    pub fn sweep_breakers(&self) {
+        self.stuck.sweep(self.tick());
+        let Some(policy) = self.active_policy() else { return };
+        let tenant = &policy.tenant_policy().tenant;
+        self.breakers.sweep(self.tick(), |tool, swept| self.metrics.breakers.swept(tenant, tool, swept));
+    }
+
+    /// Updates the metric of the tool servers. Asks those that were down whether they are up again, because there may be
+    /// no call that shows it.
+    pub fn watch_upstreams(&self) {
+        let Some(policy) = self.active_policy() else { return };
+        let up = |upstream: Option<&Arc<Upstream>>| upstream.map_or(Some(false), |upstream| upstream.is_up());
+        let servers = policy.servers().map(|(name, upstream)| (name, up(upstream)));
+        self.metrics.set_upstreams(&policy.tenant_policy().tenant, servers);
+        for upstream in policy.upstreams().filter(|upstream| upstream.is_up() == Some(false)) {
+            let upstream = Arc::clone(upstream);
+            tokio::spawn(async move { drop(upstream.report().await) });
+        }
     }
 
     /// Closes connections to tool servers that have been idle for long.

@@ -15,11 +15,14 @@ use crate::gateway::request::TOOLS_CALL;
 const FLOOD_INTERVAL: Duration = Duration::from_secs(1);
 
 impl State {
-    /// Counts and audits a request that was allowed and is not a call.
+    /// Counts and audits a request that was allowed and is not a call of a server's tool.
     pub(crate) fn record_allowed(&self, record: &RequestRecord, policy: &ActivePolicy, slot: LineSlot) {
         let subject = record.subject(Some(policy.tenant_policy()));
         let duration = record.started.elapsed();
-        self.metrics.observe_duration(&subject, record.revision, "", duration);
+        if record.built_in.is_some() {
+            self.metrics.count_call(&subject, Decision::Allowed);
+        }
+        self.metrics.observe_duration(&subject, record.revision, None, duration);
         slot.write(&record.line(Decision::Allowed, None, duration), &subject);
     }
 
@@ -36,9 +39,9 @@ impl State {
         let decision = if reason.stage() == Stage::Forward { Decision::Failed } else { Decision::Denied };
         self.metrics.count_denial(&subject, reason);
         if record.method == Ok(TOOLS_CALL) && decision == Decision::Denied {
-            self.metrics.count_denied_call(&subject);
+            self.metrics.count_call(&subject, Decision::Denied);
         }
-        self.metrics.observe_duration(&subject, record.revision, reason.as_str(), record.started.elapsed());
+        self.metrics.observe_duration(&subject, record.revision, Some(reason.into()), record.started.elapsed());
         if flood {
             let Some(flood) = self.floods.count(reason, &subject) else { return };
             tokio::spawn(Arc::clone(self).record_flood(flood));

@@ -5,6 +5,7 @@
 
 mod connection;
 mod exchange;
+mod health;
 mod pool;
 mod report;
 
@@ -15,6 +16,7 @@ use mcp_fleet_policy::model::Server;
 use rustls::ClientConfig;
 
 pub(crate) use exchange::{Event, Exchange};
+use health::Health;
 pub(crate) use report::Report;
 
 use super::memory::{Account, Memory};
@@ -39,6 +41,7 @@ pub(crate) struct Upstream {
     memory: Arc<Account>,
     pool: pool::Pool,
     reports: report::ReportCache,
+    health: Health,
 }
 
 /// Why a tool server did not answer, or what was wrong with its answer.
@@ -104,7 +107,18 @@ impl Upstream {
             memory: Arc::clone(&memory.requests),
             pool: pool::Pool::default(),
             reports: report::ReportCache::default(),
+            health: Health::default(),
         })))
+    }
+
+    /// Notes whether the server answered its last request.
+    pub(crate) fn note_health(&self, up: bool) {
+        self.health.note(up);
+    }
+
+    /// Returns whether the server answered its last request, or `None` before the first.
+    pub(crate) fn is_up(&self) -> Option<bool> {
+        self.health.is_up()
     }
 
     /// Closes connections that have been idle for too long.

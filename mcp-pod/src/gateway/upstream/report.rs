@@ -113,6 +113,7 @@ impl Upstream {
             .await
             .unwrap_or_else(|_| Err(UpstreamError::Connect(std::io::ErrorKind::TimedOut.into())));
         *failed_at = read.is_err().then(Instant::now);
+        self.health.note(read.is_ok());
         match (read, self.reports.report.load_full()) {
             (Ok(report), _) => Ok(self.reports.store(report, Instant::now())),
             (Err(_), Some(previous)) => Ok(previous),

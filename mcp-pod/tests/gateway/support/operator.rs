@@ -88,7 +88,7 @@ impl Service {
 
 fn answer(message: from_gateway::Message) -> Option<from_operator::Message> {
     match message {
-        from_gateway::Message::Hello(_) | from_gateway::Message::AuditHead(_) => None,
+        from_gateway::Message::Hello(_) | from_gateway::Message::AuditHead(_) | from_gateway::Message::Stuck(_) => None,
         from_gateway::Message::Ack(ack) => {
             assert_eq!(ack.error, "", "the gateway rejected the policy");
             None

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Selector, Server,
-    ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
+    Argument, Breaker, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Selector,
+    Server, ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -53,6 +53,7 @@ pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
         keys: vec![VerificationKey { kid: "key-1".into(), point: pki.point() }],
         session_key: vec![9; 32],
         traffic: TenantLimits::default(),
+        built_in_tools: true,
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: Some("USD".parse().unwrap()),
         servers: vec![Server {
@@ -72,6 +73,7 @@ pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
                 max_response: Bytes::new(1024 * 1024),
                 max_concurrent_calls: 64,
             },
+            breaker: Breaker::DEFAULT,
         }],
         principals: vec![principal("coder", CODER, true), principal("other", OTHER, false)],
         budgets: vec![budget()],
@@ -109,6 +111,7 @@ fn principal(name: &str, uid: &str, granted: bool) -> Principal {
         uid: uid.into(),
         suspended: false,
         revoked_until: None,
+        breakers_cleared: None,
         grants: if granted { vec![Arc::new(reads), Arc::new(writes)] } else { vec![] },
         limits: PrincipalLimits::default(),
     }

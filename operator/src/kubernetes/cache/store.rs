@@ -10,7 +10,7 @@ use kube::core::ObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use mcp_fleet_crds::names::CREATED_FOR;
+use mcp_fleet_crds::names::{CLEAR_BREAKERS, CREATED_FOR};
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 
@@ -95,7 +95,7 @@ const MAX_UID: usize = 64;
 fn strip(metadata: &mut ObjectMeta) {
     (metadata.managed_fields, metadata.owner_references) = (None, None);
     let is_read = |key: &String, value: &mut String| {
-        [RESTORED_FROM, CREATED_FOR].contains(&key.as_str()) && value.len() <= MAX_UID
+        [RESTORED_FROM, CREATED_FOR, CLEAR_BREAKERS].contains(&key.as_str()) && value.len() <= MAX_UID
     };
     metadata.annotations = metadata.annotations.take().and_then(|mut annotations| {
         annotations.retain(is_read);
@@ -166,6 +166,8 @@ struct Version {
     generation: i64,
     is_being_deleted: bool,
     finalizers: Vec<String>,
+    /// The only annotation that is part of a policy.
+    cleared: Option<String>,
 }
 
 impl Version {
@@ -175,6 +177,7 @@ impl Version {
             generation: object.meta().generation?,
             is_being_deleted: object.meta().deletion_timestamp.is_some(),
             finalizers: object.finalizers().to_vec(),
+            cleared: object.annotations().get(CLEAR_BREAKERS).cloned(),
         })
     }
 }
@@ -202,6 +205,22 @@ mod tests {
                 "annotations": {RESTORED_FROM: "u-1"}})
         );
         assert_eq!(left["spec"]["clusterIP"], "10.96.0.9");
+    }
+
+    #[test]
+    fn an_annotation_that_clears_breakers_is_kept_and_is_a_change() {
+        let principal = |annotations: serde_json::Value| {
+            let mut principal: mcp_fleet_crds::MCPPrincipal = serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "coder", "uid": "u-1", "generation": 3, "annotations": annotations}, "spec": {},
+            }))
+            .unwrap();
+            strip(&mut principal.metadata);
+            Version::of(&principal)
+        };
+        let at = |time: &str| principal(serde_json::json!({"mcp-fleet.dev/clear-breakers": time, "note": time}));
+        assert_ne!(at("2026-11-22T12:00:00Z"), at("2026-11-22T12:00:01Z"));
+        assert_ne!(at("2026-11-22T12:00:00Z"), principal(serde_json::json!({})));
+        assert_eq!(principal(serde_json::json!({"note": "a"})), principal(serde_json::json!({"note": "b"})));
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod principal;
 mod scope;
 mod server;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unreadable;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_crds::tenant::BuiltInTools;
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use mcp_fleet_policy::model::{
     Budget, Grant, Principal, Selector, Server, StaleAfter, TenantLimits, TenantPolicy, Uid, VerificationKey,
@@ -227,6 +228,7 @@ fn compile_without(inputs: &TenantInputs, previous: Option<&Previous>, refused: 
             },
             |policy| policy.traffic,
         ),
+        built_in_tools: kept.map_or(spec.built_in_tools == BuiltInTools::Enabled, |policy| policy.built_in_tools),
         stale_after: kept.map_or(
             StaleAfter { read: spec.policy.stale_after.read.get(), write: spec.policy.stale_after.write.get() },
             |policy| policy.stale_after,

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 use mcp_fleet_crds::MCPPrincipal;
 use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_crds::names::CLEAR_BREAKERS;
 use mcp_fleet_policy::model::{Grant, Principal, PrincipalLimits};
 
 use super::scope::ScopeGrants;
@@ -66,6 +68,7 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, scopes: &ScopeGrants) -
             uid: principal_uid,
             suspended: object.spec.suspend,
             revoked_until: revocation.revoked_until,
+            breakers_cleared: breakers_cleared(&object),
             grants,
             limits,
         });
@@ -74,6 +77,13 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, scopes: &ScopeGrants) -
     }
     principals.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     (principals, recheck_at)
+}
+
+/// Returns the time in the annotation with which a person clears the principal's breakers and reports. Another value of it
+/// clears nothing: it is not worth holding back what else changes.
+pub(super) fn breakers_cleared(object: &MCPPrincipal) -> Option<i64> {
+    let at: Timestamp = object.annotations().get(CLEAR_BREAKERS)?.parse().ok()?;
+    Some(at.as_second())
 }
 
 /// Problem with the scopes that a principal refers to.
@@ -136,5 +146,28 @@ fn limits(object: &MCPPrincipal) -> PrincipalLimits {
         calls_per_minute: limits.calls_per_minute,
         burst: limits.burst,
         max_concurrent_calls: limits.max_concurrent_calls,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::CLEAR_BREAKERS;
+    use crate::policy::compile::tests::{coder, compile, inputs};
+
+    #[test]
+    fn the_time_of_the_annotation_is_part_of_the_policy_and_another_value_is_ignored() {
+        let mut inputs = inputs();
+        assert_eq!(coder(&compile(&inputs, None)).breakers_cleared, None);
+        for (value, expected) in
+            [("2026-11-22T12:00:00Z", Some(1_795_348_800)), ("now", None), ("", None), ("2026-11-22", None)]
+        {
+            let principal = Arc::make_mut(&mut inputs.principals[0]);
+            principal.metadata.annotations = Some([(CLEAR_BREAKERS.to_owned(), value.to_owned())].into());
+            let compiled = compile(&inputs, None);
+            assert_eq!(coder(&compiled).breakers_cleared, expected, "{value}");
+            assert!(compiled.verdicts.values().all(|verdict| verdict.ok));
+        }
     }
 }

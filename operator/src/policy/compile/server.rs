@@ -5,7 +5,8 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::condition::ConditionReason;
-use mcp_fleet_policy::model::{Argument, Server, ServerLimits, Tool};
+use mcp_fleet_policy::built_in::BuiltIn;
+use mcp_fleet_policy::model::{Argument, Breaker, Server, ServerLimits, Tool};
 use mcp_fleet_policy::units::Micros;
 
 use super::prices::{self, Floors};
@@ -28,11 +29,11 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
         let refusal = compilation.refusal(Kind::Server, &*object);
         let outcome = refusal.map_or_else(|| from_spec(&images, &object, has_currency), Err);
         let catalogue = match &outcome {
-            Ok((tools, limits)) => Some((tools.clone(), *limits)),
+            Ok((tools, limits)) => Some((tools.clone(), *limits, Breaker::from(&object.spec.breaker))),
             Err(_) => from_previous(compilation, &object),
         };
         let mut raised = Vec::new();
-        if let Some((mut tools, limits)) = catalogue {
+        if let Some((mut tools, limits, breaker)) = catalogue {
             raised = floors.raise(&object.name_any(), &server_uid, &mut tools);
             servers.push(Server {
                 name: object.name_any(),
@@ -41,6 +42,7 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
                 uid: server_uid,
                 tools,
                 limits,
+                breaker,
             });
         }
         match outcome {
@@ -78,6 +80,12 @@ fn from_spec(
                     "tool {:?} has a price, but the tenant has no spendLimit, which sets the currency; ask the platform team for one or remove the price",
                     tool.name
                 ),
+            ));
+        }
+        if BuiltIn::from_name(&tool.name).is_some() {
+            return Err(Rejection::new(
+                ConditionReason::InvalidSpec,
+                format!("tool {:?} has the name of a built-in tool; remove it", tool.name),
             ));
         }
         if tools.iter().any(|other| other.name == tool.name) {
@@ -120,10 +128,56 @@ pub(super) fn arguments(tool: &str, list: &[mcp_fleet_crds::argument::Argument])
     Ok(arguments)
 }
 
-/// Returns the catalogue and limits that were in force, without the tools that the object no longer declares.
-fn from_previous(compilation: &Compilation<'_>, object: &MCPServer) -> Option<(Vec<Tool>, ServerLimits)> {
+/// Returns the catalogue, limits and breaker settings that were in force, without the tools that the object no longer
+/// declares.
+fn from_previous(compilation: &Compilation<'_>, object: &MCPServer) -> Option<(Vec<Tool>, ServerLimits, Breaker)> {
     let server_uid = uid(object);
     let server = compilation.before.servers.get(server_uid.as_str())?;
     let is_declared = |tool: &&Tool| object.spec.tools.iter().any(|other| other.name == tool.name);
-    Some((server.tools.iter().filter(is_declared).cloned().collect(), server.limits))
+    Some((server.tools.iter().filter(is_declared).cloned().collect(), server.limits, server.breaker))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mcp_fleet_policy::model::{Breaker, SlowCalls};
+    use serde_json::json;
+
+    use super::{ConditionReason, Kind};
+    use crate::policy::compile::tests::{compile, inputs, previous, reason};
+    use crate::policy::compile::{Previous, TenantInputs};
+
+    #[test]
+    fn a_tool_with_the_name_of_a_built_in_one_is_rejected() {
+        let mut inputs = inputs();
+        let previous = previous();
+        std::sync::Arc::make_mut(&mut inputs.servers[0]).spec.tools[0].name = "fleet_status".into();
+        let compiled = compile(&inputs, Some(&previous));
+        assert_eq!(reason(&compiled, Kind::Server, "files"), Some(ConditionReason::InvalidSpec));
+        let tools = &compiled.policy.servers[0].tools;
+        assert!(
+            tools.iter().all(|tool| tool.name != "fleet_status")
+                && tools.len() < previous.policy.servers[0].tools.len()
+        );
+    }
+
+    #[test]
+    fn settings_of_breakers_stay_in_force_while_the_server_is_rejected() {
+        let breaker =
+            |inputs: &TenantInputs, previous: &Previous| compile(inputs, Some(previous)).policy.servers[0].breaker;
+        let mut inputs = inputs();
+        let mut previous = previous();
+        assert_eq!(breaker(&inputs, &previous), Breaker::DEFAULT);
+        let spec = &mut std::sync::Arc::make_mut(&mut inputs.servers[0]).spec;
+        spec.breaker = serde_json::from_value(json!({"minimumCalls": 5, "slowCallDuration": "2s"})).unwrap();
+        let slow_calls = Some(SlowCalls { percent: 100, duration: Duration::from_secs(2) });
+        let changed = Breaker { minimum_calls: 5, slow_calls, ..Breaker::DEFAULT };
+        assert_eq!(breaker(&inputs, &previous), changed);
+        // With an image that the tenant does not allow.
+        let spec = &mut std::sync::Arc::make_mut(&mut inputs.servers[0]).spec;
+        spec.source.stdio.as_mut().unwrap().image = "elsewhere.example/files:1".into();
+        previous.policy.servers[0].breaker = Breaker { minimum_calls: 9, ..Breaker::DEFAULT };
+        assert_eq!(breaker(&inputs, &previous).minimum_calls, 9);
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
+pub(super) fn compile(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
     super::compile(inputs, previous, Limit::DEFAULT)
 }
 
@@ -101,7 +101,7 @@ pub(super) fn published(compiled: &Compiled) -> Previous {
     Previous { policy, scopes: compiled.scopes.clone() }
 }
 
-pub(super) fn previous() -> Previous {
+pub(crate) fn previous() -> Previous {
     published(&compile(&inputs(), None))
 }
 
@@ -407,10 +407,11 @@ fn a_tenant_that_was_recreated_inherits_nothing() {
 }
 
 #[test]
-fn the_kill_switch_suspends_everything() {
+fn the_kill_switch_suspends_everything_and_built_in_tools_can_be_disabled() {
     let mut inputs = inputs();
-    inputs.tenant = tenant(&json!({"suspend": true}));
-    assert!(compile(&inputs, Some(&previous())).policy.suspended);
+    inputs.tenant = tenant(&json!({"suspend": true, "builtInTools": "Disabled"}));
+    let policy = compile(&inputs, Some(&previous())).policy;
+    assert!(policy.suspended && !policy.built_in_tools && previous().policy.built_in_tools);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use mcp_fleet_control::restrict::{Restriction, restrict};
 use mcp_fleet_control::snapshot::CompressedPolicy;
 use mcp_fleet_crds::MCPPrincipal;
 use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_crds::tenant::BuiltInTools;
 use mcp_fleet_policy::model::{StaleAfter, TenantLimits, TenantPolicy, Uid};
 
 use super::entries::enforced;
@@ -138,6 +139,7 @@ fn outline(inputs: &TenantInputs, generation: u64) -> TenantPolicy {
             calls_per_minute: spec.traffic.calls_per_minute,
             max_concurrent_calls: spec.traffic.max_concurrent_calls,
         },
+        built_in_tools: spec.built_in_tools == BuiltInTools::Enabled,
         stale_after: StaleAfter {
             read: spec.policy.stale_after.read.get(),
             write: spec.policy.stale_after.write.get(),

@@ -114,7 +114,9 @@ impl Service {
 
     fn answer(&self, message: from_gateway::Message) -> Option<from_operator::Message> {
         match message {
-            from_gateway::Message::Hello(_) | from_gateway::Message::AuditHead(_) => None,
+            from_gateway::Message::Hello(_) | from_gateway::Message::AuditHead(_) | from_gateway::Message::Stuck(_) => {
+                None
+            }
             from_gateway::Message::Ack(ack) => {
                 if !ack.error.is_empty() {
                     eprintln!("the gateway rejected the policy: {}", ack.error);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{
-    Argument, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Rule, Selector, Server, ServerLimits,
-    StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
+    Argument, Breaker, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Rule, Selector, Server,
+    ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -55,6 +55,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
         keys: vec![key],
         session_key: vec![7; 32],
         traffic: TenantLimits { calls_per_minute: Some(CALLS_PER_MINUTE), max_concurrent_calls: Some(CONCURRENT) },
+        built_in_tools: true,
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: Some("USD".parse()?),
         servers: vec![Server {
@@ -74,6 +75,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
                 max_response: Bytes::new(4 << 20),
                 max_concurrent_calls: CONCURRENT,
             },
+            breaker: Breaker::DEFAULT,
         }],
         principals: vec![Principal {
             namespace: "bench".into(),
@@ -81,6 +83,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
             uid: PRINCIPAL_UID.into(),
             suspended: false,
             revoked_until: None,
+            breakers_cleared: None,
             grants: vec![Arc::new(Grant {
                 scope: "echo".into(),
                 server_uid: SERVER_UID.into(),

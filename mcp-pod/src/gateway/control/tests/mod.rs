@@ -54,6 +54,7 @@ fn policy(generation: u64) -> TenantPolicy {
         keys: vec![],
         session_key: vec![1; 32],
         traffic: TenantLimits::default(),
+        built_in_tools: true,
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: None,
         servers: vec![],

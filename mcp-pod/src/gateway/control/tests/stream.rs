@@ -10,6 +10,7 @@ use tonic::Status;
 use super::operator::{NAME, Operator, within};
 use super::{Gateway, eventually, policy, start};
 use crate::gateway::audit::{Line, Name, Subject};
+use crate::gateway::state::StuckEvent;
 
 #[tokio::test]
 async fn the_hello_of_a_gateway_describes_it() {
@@ -159,4 +160,26 @@ async fn the_last_audit_line_is_reported_from_time_to_time_and_at_the_end() {
     let last = next_head().await;
     assert_eq!((last.chain, last.sequence), (first.chain, 2));
     assert_ne!(last.digest, first.digest);
+}
+
+#[tokio::test]
+async fn reports_of_stuck_agents_reach_the_operator_once() {
+    let mut operator = Operator::start(NAME).await;
+    let gateway = start(&operator);
+    let mut stream = operator.accept().await;
+    assert_eq!(stream.push(&policy(3)).await.error, "");
+    let event = StuckEvent {
+        principal_uid: "coder-uid".into(),
+        server: "files".into(),
+        tool: "read".into(),
+        reason: "no progress".into(),
+    };
+    gateway.state.stuck_events.add(std::time::Instant::now(), event);
+    let wire::StuckReport { principal_uid, server, tool, reason } = match stream.next().await {
+        from_gateway::Message::Stuck(report) => report,
+        other => panic!("a report was expected, not {other:?}"),
+    };
+    assert_eq!((&*principal_uid, &*server, &*tool, &*reason), ("coder-uid", "files", "read", "no progress"));
+    assert!(gateway.state.stuck_events.take().is_empty());
+    assert_eq!(stream.push(&policy(4)).await.error, "", "the stream was ended");
 }

@@ -3,11 +3,15 @@
 //! Labels are names of API objects or from closed sets, never text that a caller sent. The series of one tool's calls
 //! are looked up once for each policy ([`ToolMetrics`]).
 
+mod breakers;
+mod error_type;
+
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
+use parking_lot::Mutex;
 use prometheus::{
     Counter, CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
@@ -17,6 +21,8 @@ use super::connection::Refusal;
 use super::memory::{Memory, MemoryMetrics};
 use super::request::Revision;
 use crate::logging::DroppedLines;
+pub(crate) use breakers::BreakerMetrics;
+pub(crate) use error_type::ErrorType;
 
 /// Bucket bounds of the OpenTelemetry histogram `mcp.server.operation.duration`, in seconds.
 const SECONDS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -31,6 +37,11 @@ pub(crate) struct Metrics {
     durations: HistogramVec,
     generation: IntGaugeVec,
     refused_connections: IntCounterVec,
+    stuck: IntCounterVec,
+    upstream_up: IntGaugeVec,
+    /// Names of the servers that have a series.
+    servers: Mutex<Vec<String>>,
+    pub(crate) breakers: BreakerMetrics,
 }
 
 impl Metrics {
@@ -68,6 +79,19 @@ impl Metrics {
         for refusal in Refusal::ALL {
             refused_connections.with_label_values(&[refusal.as_str()]);
         }
+        let stuck = IntCounterVec::new(
+            Opts::new("mcp_pod_stuck_reports_total", "Reports of agents that they are stuck"),
+            &["tenant", "principal", "server"],
+        )?;
+        let upstream_up = IntGaugeVec::new(
+            Opts::new(
+                "mcp_pod_upstream_up",
+                "1 if the tool server answered its last request, 0 if not or if it has no address",
+            ),
+            &["tenant", "server"],
+        )?;
+        registry.register(Box::new(upstream_up.clone()))?;
+        registry.register(Box::new(stuck.clone()))?;
         registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(denials.clone()))?;
         registry.register(Box::new(spend.clone()))?;
@@ -76,7 +100,20 @@ impl Metrics {
         registry.register(Box::new(refused_connections.clone()))?;
         MemoryMetrics::register(&registry, memory)?;
         DroppedLines::register(&registry)?;
-        Ok(Self { registry, calls, denials, spend, durations, generation, refused_connections })
+        let breakers = BreakerMetrics::register(&registry)?;
+        Ok(Self {
+            registry,
+            calls,
+            denials,
+            spend,
+            durations,
+            generation,
+            refused_connections,
+            stuck,
+            upstream_up,
+            servers: Mutex::default(),
+            breakers,
+        })
     }
 
     /// Returns the registry that all metrics are in.
@@ -99,17 +136,38 @@ impl Metrics {
         self.denials.with_label_values(&[&*subject.tenant, subject.server.known(), reason.as_str()]).inc();
     }
 
-    /// Counts a denied call that has no [`ToolMetrics`], because the tool is not granted or does not exist.
-    pub(crate) fn count_denied_call(&self, subject: &Subject<'_>) {
-        self.calls(subject, Decision::Denied).inc();
+    /// Counts a call that has no [`ToolMetrics`], because the tool is built in, is not granted or does not exist.
+    pub(crate) fn count_call(&self, subject: &Subject<'_>, decision: Decision) {
+        self.calls(subject, decision).inc();
     }
 
-    /// Records how long a request took, unless its method is not offered. `error` is a reason, `tool_error` or empty.
+    /// Replaces what is known about the servers of the tenant. A server that is not known to be up or down has no series.
+    pub(crate) fn set_upstreams<'a>(&self, tenant: &str, servers: impl Iterator<Item = (&'a str, Option<bool>)>) {
+        let known: Vec<_> = servers.collect();
+        let mut shown = self.servers.lock();
+        for server in std::mem::take(&mut *shown)
+            .into_iter()
+            .filter(|server| !known.iter().any(|(name, up)| name == server && up.is_some()))
+        {
+            let _ = self.upstream_up.remove_label_values(&[tenant, &*server]);
+        }
+        for (server, up) in known.into_iter().filter_map(|(server, up)| Some((server, up?))) {
+            self.upstream_up.with_label_values(&[tenant, server]).set(i64::from(up));
+            shown.push(server.to_owned());
+        }
+    }
+
+    /// Counts a report of a stuck agent on the endpoint of a server.
+    pub(crate) fn count_stuck(&self, tenant: &str, principal: &str, server: &str) {
+        self.stuck.with_label_values(&[tenant, principal, server]).inc();
+    }
+
+    /// Records how long a request took, unless its method is not offered. `error` is absent if it was answered.
     pub(crate) fn observe_duration(
         &self,
         subject: &Subject<'_>,
         revision: Option<Revision>,
-        error: &'static str,
+        error: Option<ErrorType>,
         duration: Duration,
     ) {
         if !subject.method.known().is_empty() {
@@ -122,10 +180,16 @@ impl Metrics {
         self.calls.with_label_values(&[&**tenant, &**principal, server.known(), tool.known(), decision.as_str()])
     }
 
-    fn duration(&self, subject: &Subject<'_>, revision: Option<Revision>, error: &'static str) -> Histogram {
+    fn duration(&self, subject: &Subject<'_>, revision: Option<Revision>, error: Option<ErrorType>) -> Histogram {
         let Subject { server, method, tool, .. } = subject;
         let revision = revision.map_or("", Revision::as_str);
-        self.durations.with_label_values(&[server.known(), method.known(), tool.known(), revision, error])
+        self.durations.with_label_values(&[
+            server.known(),
+            method.known(),
+            tool.known(),
+            revision,
+            error.map_or("", ErrorType::as_str),
+        ])
     }
 }
 
@@ -183,7 +247,7 @@ impl ToolMetrics {
     ) {
         let slot = usize::from(revision.code()) - 1;
         self.durations[slot]
-            .get_or_init(|| metrics.duration(subject, Some(revision), ""))
+            .get_or_init(|| metrics.duration(subject, Some(revision), None))
             .observe(duration.as_secs_f64());
     }
 }

@@ -1,0 +1,75 @@
+//! Calls of the built-in tools, which the gateway answers itself.
+//!
+//! They pass the same stages as other calls, except that they need no grant and are never in flight: the policy has to be
+//! fresh, the arguments are checked, the rates apply, and each call has an audit line.
+
+mod report;
+mod status;
+
+use http::Response;
+use mcp_fleet_policy::built_in::BuiltIn;
+use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::denial::Denial;
+use mcp_fleet_policy::json::{Value, write_str};
+use mcp_fleet_policy::reason::Reason;
+
+use super::admit::NotAdmitted;
+use super::envelope::write_arguments;
+use super::reject;
+use crate::gateway::audit::{LineSlot, RequestRecord};
+use crate::gateway::request::{Id, Revision};
+use crate::gateway::respond::{Body, result};
+use crate::gateway::state::{RequestContext, Unanswered};
+
+/// The result of a built-in tool.
+#[derive(Debug)]
+struct Answer {
+    /// Text for a model.
+    text: String,
+    /// The same as data.
+    data: serde_json::Value,
+}
+
+/// Answers a call of a built-in tool.
+pub(super) async fn call(
+    context: &RequestContext<'_>,
+    record: &mut RequestRecord,
+    revision: Revision,
+    id: &Id,
+    tool: BuiltIn,
+    arguments: Option<&Value<'_>>,
+) -> Result<Response<Body>, Unanswered> {
+    let mut written = Vec::new();
+    write_arguments(arguments, &mut written);
+    record.arguments = Some(context.policy.argument_key.digest(&written));
+    let slot = match admit(context, tool, arguments).await {
+        Ok(slot) => slot,
+        Err(denial) => return Err(reject(NotAdmitted::Denied(denial), id, revision, tool.as_str()).into()),
+    };
+    // The call may have waited for its audit line.
+    if context.is_outdated() || context.check_in_force(Class::Read).is_err() {
+        return Err(Unanswered::Outdated);
+    }
+    let (state, principal) = (context.state, &context.caller.principal.model().uid);
+    let answered = state.governor.admit_built_in(state.tick(), principal).and_then(|()| match tool {
+        BuiltIn::FleetStatus => Ok(status::status(context)),
+        BuiltIn::FleetReportStuck => report::report(context, arguments),
+    });
+    let Answer { text, data } =
+        answered.map_err(|denial| reject(NotAdmitted::Denied(denial), id, revision, tool.as_str()))?;
+    state.record_allowed(record, context.policy, slot);
+    let mut rest = Vec::new();
+    write_str(&text, &mut rest);
+    rest.extend_from_slice(b"}],\"isError\":false,\"structuredContent\":");
+    rest.extend_from_slice(data.to_string().as_bytes());
+    rest.push(b'}');
+    let start: &[u8] = if revision.is_legacy() { b"{" } else { b"{\"resultType\":\"complete\"," };
+    Ok(result(id, &[start, b"\"content\":[{\"type\":\"text\",\"text\":", &rest]))
+}
+
+/// Checks everything but the rates, and reserves the audit line.
+async fn admit(context: &RequestContext<'_>, tool: BuiltIn, arguments: Option<&Value<'_>>) -> Result<LineSlot, Denial> {
+    context.check_in_force(Class::Read).map_err(Denial::new)?;
+    tool.admit(arguments)?;
+    context.state.audit.reserve().await.map_err(|_| Denial::new(Reason::AuditUnavailable))
+}

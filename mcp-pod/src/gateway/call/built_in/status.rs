@@ -1,0 +1,121 @@
+//! `fleet_status`: who the caller is, and what it may still do. Shows nothing of other principals.
+
+use jiff::Timestamp;
+use mcp_fleet_policy::budget::BudgetStanding;
+use mcp_fleet_policy::built_in::Subject;
+use mcp_fleet_policy::model::{Budget, TenantPolicy};
+use mcp_fleet_policy::units::Currency;
+use serde_json::{Map, Value, json};
+
+use super::Answer;
+use crate::gateway::state::RequestContext;
+
+/// Paused tools that are shown, those that are paused for longest first.
+const MAX_PAUSED: usize = 100;
+
+/// Returns the status of the caller.
+pub(super) fn status(context: &RequestContext<'_>) -> Answer {
+    let policy = context.policy.tenant_policy();
+    let principal = context.caller.principal;
+    let scopes: Vec<Value> = principal
+        .model()
+        .grants
+        .iter()
+        .filter_map(|grant| {
+            let server = policy.servers.iter().find(|server| server.uid == grant.server_uid)?;
+            Some(json!({"name": grant.scope, "server": server.name}))
+        })
+        .collect();
+    let data = json!({
+        "at": Timestamp::from_second(context.now.unix_seconds()).unwrap_or_default().to_string(),
+        "tenant": policy.tenant,
+        "principal": principal.label(),
+        "credentialExpiresAt": time(context.now.unix_of(context.caller.expires_at)),
+        "scopes": scopes,
+        "limits": limits(context),
+        "budgets": budgets(context, policy),
+        "paused": paused(context),
+    });
+    Answer { text: data.to_string(), data }
+}
+
+fn time(unix: i64) -> String {
+    Timestamp::from_second(unix).unwrap_or_default().to_string()
+}
+
+/// Returns the principal's own limits. Those of the tenant and of servers would show what others do.
+fn limits(context: &RequestContext<'_>) -> Value {
+    let state = context.state;
+    let Some(standing) = state.governor.standing(state.tick(), &context.caller.principal.model().uid) else {
+        return json!({"callsInFlight": {"now": 0}});
+    };
+    let mut limits = json!({"callsInFlight": {"now": standing.in_flight}});
+    if let Some(max) = standing.max_in_flight {
+        limits["callsInFlight"]["max"] = max.into();
+    }
+    if let Some(rate) = standing.rate {
+        limits["calls"] = json!({"perMinute": rate.per_minute, "burst": rate.burst, "left": rate.left});
+    }
+    limits
+}
+
+/// Returns the budgets that cover calls of the caller, with their limits and what the gateway heard from the ledger.
+fn budgets(context: &RequestContext<'_>, policy: &TenantPolicy) -> Vec<Value> {
+    let uid = &context.caller.principal.model().uid;
+    let covers = |budget: &&Budget| budget.selector.principals.as_ref().is_none_or(|uids| uids.contains(uid));
+    let now = Timestamp::from_second(context.now.unix_seconds()).unwrap_or_default();
+    let budget = |budget: &Budget| {
+        let mut shown = Map::new();
+        shown.insert("name".into(), budget.name.as_str().into());
+        shown.insert("period".into(), json!(budget.period));
+        shown.insert("resetsAt".into(), budget.period.bounds(now).1.to_string().into());
+        if let Some(amount) = budget.amount {
+            shown.insert("amount".into(), amount.to_string().into());
+            shown.insert("currency".into(), policy.currency.as_ref().map_or("", Currency::as_str).into());
+        }
+        if let Some(calls) = budget.calls {
+            shown.insert("calls".into(), calls.into());
+        }
+        let state = match context.state.leases.standing(&budget.uid) {
+            BudgetStanding::Available => "available",
+            BudgetStanding::Exhausted => "exhausted",
+            BudgetStanding::Unknown => "unknown",
+        };
+        shown.insert("state".into(), state.into());
+        Value::Object(shown)
+    };
+    policy.budgets.iter().filter(covers).map(budget).collect()
+}
+
+/// Returns the tools that refuse the caller's calls at the moment, or let only a few through.
+fn paused(context: &RequestContext<'_>) -> Vec<Value> {
+    let (state, principal) = (context.state, context.caller.principal);
+    let (now, uid) = (state.tick(), &principal.model().uid);
+    let servers = &context.policy.tenant_policy().servers;
+    let millis = |time: std::time::Duration| u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+    let reported = state.stuck.of(now, uid).into_iter().filter_map(|reported| {
+        let after = millis(reported.retry_after);
+        let mut shown = json!({"reason": "reported_stuck", "state": "open", "retryAfterMs": after});
+        if let Subject::Tool { server_uid, tool } = reported.subject {
+            let server = servers.iter().find(|server| server.uid == server_uid)?;
+            shown["server"] = server.name.as_str().into();
+            shown["tool"] = tool.into();
+        }
+        Some((after, shown))
+    });
+    let breakers = state.breakers.statuses(now, uid).into_iter().filter_map(|(key, status)| {
+        // The shared breaker of a tool that the caller may not call is none of its business.
+        let view = principal.server(&key.server).ok().filter(|view| view.server().uid == key.server_uid)?;
+        view.tool(&key.tool).ok()?;
+        let after = millis(status.retry_after);
+        let shown = json!({
+            "server": key.server, "tool": key.tool, "reason": "breaker_open", "state": status.state.as_str(),
+            "retryAfterMs": after,
+        });
+        Some((after, shown))
+    });
+    let mut paused: Vec<(u64, Value)> = reported.chain(breakers).collect();
+    paused.sort_by(|(a, left), (b, right)| b.cmp(a).then_with(|| left.to_string().cmp(&right.to_string())));
+    paused.truncate(MAX_PAUSED);
+    paused.into_iter().map(|(_, shown)| shown).collect()
+}
