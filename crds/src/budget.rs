@@ -56,6 +56,11 @@ pub struct MCPBudgetSpec {
     #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000_000_000_u64))]
     pub calls: Option<u64>,
+    /// Percentage of the amount or of the calls, 1 to 99. When that much of either is spent in a period, the condition NearLimit
+    /// becomes True and a Warning Event is written. Calls are not refused. Absent: no warning.
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 99))]
+    pub warn_at_percent: Option<u32>,
 }
 
 /// Selects the calls that a budget covers: those that match every field that is set.
@@ -86,7 +91,7 @@ pub struct MCPBudgetStatus {
     /// Use of the budget in the current period.
     #[serde(flatten)]
     pub spending: Option<Spending>,
-    /// Conditions of the budget: Ready, Reconciling, Stalled, ResolvedRefs, Exhausted, PolicyCurrent.
+    /// Conditions of the budget: Ready, Reconciling, Stalled, ResolvedRefs, NearLimit, Exhausted, PolicyCurrent.
     #[serde(default, deserialize_with = "condition::read", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "condition::conditions_schema")]
     pub conditions: Vec<Condition>,

@@ -51,6 +51,8 @@ names! {
         CredentialCurrent,
         /// The revocation by `revokeIssuedBefore` is in force.
         RevocationApplied,
+        /// As much of the budget of the current period is spent as `warnAtPercent` says.
+        NearLimit,
         /// The budget of the current period is used up.
         Exhausted,
         /// The gateway and the tool pods of the tenant run the operator's image of `mcp-pod`. False while a rollout has not
@@ -138,6 +140,10 @@ names! {
         WithinLimit,
         /// The budget of the current period is used up.
         LimitReached,
+        /// Less of the budget of the current period is spent than `warnAtPercent` says.
+        BelowWarning,
+        /// As much of the budget of the current period is spent as `warnAtPercent` says.
+        WarningReached,
         /// The pods run the newest image of `mcp-pod`.
         UpToDate,
         /// The pods run an older image of `mcp-pod`, because the rollout is paused or other tenants come first.

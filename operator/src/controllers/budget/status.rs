@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition, find};
-use mcp_fleet_crds::{MCPBudget, MCPBudgetStatus};
+use mcp_fleet_crds::{MCPBudget, MCPBudgetSpec, MCPBudgetStatus};
+use mcp_fleet_policy::units::Micros;
 
 use super::Known;
 use crate::controllers::outcome::Outcome;
@@ -21,6 +22,10 @@ pub(super) fn status(object: &MCPBudget, outcome: &Outcome<Known>, now: Timestam
             // A new leader does not know the state at once; until then the status before is kept.
             others
                 .extend(state.as_ref().map_or_else(|| exhausted_before(&before.conditions), |it| Some(exhausted(it))));
+            if object.spec.warn_at_percent.is_some() {
+                let before = || near_limit_before(&before.conditions);
+                others.extend(state.as_ref().map_or_else(before, |it| near_limit(&object.spec, it)));
+            }
             let spending = state.as_ref().map(|state| state.spending.clone());
             (enforcement.summary(generation, "in force"), others, spending.or(before.spending))
         }
@@ -43,10 +48,40 @@ fn resolved(verdict: Option<&Verdict>) -> NewCondition {
 
 /// Returns the condition `Exhausted` as it was written last.
 fn exhausted_before(conditions: &[Condition]) -> Option<NewCondition> {
-    let before = find(conditions, ConditionType::Exhausted)?;
-    let reason = [Reason::LimitReached, Reason::WithinLimit].into_iter().find(|one| one.as_str() == before.reason)?;
-    let status = Some(reason == Reason::LimitReached);
-    Some(NewCondition { kind: ConditionType::Exhausted, status, reason, message: before.message.clone() })
+    written_before(conditions, ConditionType::Exhausted, Reason::LimitReached, Reason::WithinLimit)
+}
+
+/// Returns the condition `NearLimit` as it was written last.
+fn near_limit_before(conditions: &[Condition]) -> Option<NewCondition> {
+    written_before(conditions, ConditionType::NearLimit, Reason::WarningReached, Reason::BelowWarning)
+}
+
+/// Returns a condition as it was written last; `yes` is its reason when it is True, and `no` when it is False.
+fn written_before(conditions: &[Condition], kind: ConditionType, yes: Reason, no: Reason) -> Option<NewCondition> {
+    let before = find(conditions, kind)?;
+    let reason = [yes, no].into_iter().find(|one| one.as_str() == before.reason)?;
+    Some(NewCondition { kind, status: Some(reason == yes), reason, message: before.message.clone() })
+}
+
+/// Returns the condition `NearLimit`; none if the budget does not warn.
+fn near_limit(spec: &MCPBudgetSpec, state: &BudgetState) -> Option<NewCondition> {
+    let percent = spec.warn_at_percent?;
+    let reaches = |limit: u64, spent: u64, forfeited: u64| {
+        u128::from(spent.saturating_add(forfeited)) * 100 >= u128::from(limit) * u128::from(percent)
+    };
+    let micros = |amount: Option<Micros>| amount.map_or(0, Micros::get);
+    let spending = &state.spending;
+    let money =
+        spec.amount.is_some_and(|limit| reaches(limit.get(), micros(spending.spent), micros(spending.forfeited)));
+    let calls = spec.calls.zip(spending.calls.as_ref());
+    let calls = calls.is_some_and(|(limit, calls)| reaches(limit, calls.spent, calls.forfeited));
+    let kind = ConditionType::NearLimit;
+    if money || calls {
+        let end = spending.current_period.end.0;
+        let message = format!("{percent} % or more of the budget is spent; the next period starts at {end}");
+        return Some(NewCondition::yes(kind, Reason::WarningReached, message));
+    }
+    Some(NewCondition::no(kind, Reason::BelowWarning, ""))
 }
 
 fn exhausted(state: &BudgetState) -> NewCondition {
@@ -96,6 +131,10 @@ mod tests {
         Outcome::Applied(Known { enforcement, state: state.cloned() })
     }
 
+    fn outcome(verdict: &Verdict, state: Option<&BudgetState>) -> Outcome<Known> {
+        known(Some(verdict), state)
+    }
+
     fn status_with(verdict: Option<&Verdict>, state: Option<&BudgetState>) -> MCPBudgetStatus {
         status(&object(), &known(verdict, state), Timestamp::UNIX_EPOCH)
     }
@@ -116,6 +155,34 @@ mod tests {
         let mut before = object();
         before.status = Some(status_with(Some(&verdict), Some(&full)));
         assert_eq!(before.status, Some(status(&before, &known(Some(&verdict), None), Timestamp::UNIX_EPOCH)));
+    }
+
+    #[test]
+    fn a_budget_warns_when_so_much_of_its_money_or_calls_is_spent() {
+        let (verdict, book) = (verdict(true, Reason::Resolved, 2), book());
+        let near_limit = |spec: serde_json::Value, known: bool, before: Option<MCPBudgetStatus>| {
+            let mut object = MCPBudget { status: before, ..object() };
+            object.spec = serde_json::from_value(spec).unwrap();
+            let (amount, calls) = (object.spec.amount.map(Micros::get), object.spec.calls);
+            let state = budget_state(&budget(amount, calls), SPAN, Some(&book), false);
+            let status = status(&object, &outcome(&verdict, known.then_some(&state)), Timestamp::UNIX_EPOCH);
+            (find(&status.conditions, ConditionType::NearLimit).map(|it| it.reason.clone()), status)
+        };
+        let reason = |spec: serde_json::Value| near_limit(spec, true, None).0;
+        let (below, reached) = (Some("BelowWarning".to_owned()), Some("WarningReached".to_owned()));
+        // The book has 30 millionths and 3 calls settled, and as much leased.
+        let money = |amount: &str| serde_json::json!({"period": "Day", "amount": amount, "warnAtPercent": 60});
+        assert_eq!(reason(money("0.00005")), reached);
+        assert_eq!(reason(money("0.000051")), below);
+        let calls = |calls: u64| serde_json::json!({"period": "Day", "calls": calls, "warnAtPercent": 60});
+        assert_eq!((reason(calls(5)), reason(calls(6))), (reached.clone(), below));
+        let either = serde_json::json!({"period": "Day", "amount": "5", "calls": 5, "warnAtPercent": 60});
+        assert_eq!(reason(either), reached);
+        assert_eq!(reason(serde_json::json!({"period": "Day", "calls": 5})), None);
+        // A new leader that has not summed up the ledger keeps the warning, unless it is no longer wanted.
+        let before = near_limit(calls(5), true, None).1;
+        assert_eq!(near_limit(calls(5), false, Some(before.clone())).0, reached);
+        assert_eq!(near_limit(serde_json::json!({"period": "Day", "calls": 5}), false, Some(before)).0, None);
     }
 
     #[test]
