@@ -1,5 +1,6 @@
 //! `MCPServer`: one MCP server and the catalogue of its tools.
 
+mod loops;
 mod tool;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use mcp_fleet_policy::units::{Bytes, Window, limits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use loops::Loops;
 pub use tool::{Price, Tool};
 
 use crate::quantity::QuantitySchema;
@@ -62,6 +64,9 @@ pub struct MCPServerSpec {
     /// Limits on the duration, size and concurrency of calls.
     #[serde(default)]
     pub limits: ServerLimits,
+    /// What happens to an agent that goes round in circles: that repeats calls without new results.
+    #[serde(default)]
+    pub loops: Loops,
 }
 
 const fn default_replicas() -> u32 {

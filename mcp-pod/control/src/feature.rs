@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use mcp_fleet_policy::loops::{LoopSettings, Polls};
 use mcp_fleet_policy::model::{Argument, Grant, Rule, TenantPolicy};
 
 use crate::form::Form;
@@ -37,6 +38,9 @@ pub const FEATURES: &[Feature] = &[
         name: "nested-rules",
         used_by: |policy, _| uses_rule(policy, |rule| matches!(rule, Rule::Array(_) | Rule::Object(_))),
     },
+    // Settings of the loop detection other than the defaults. The defaults are not written: a gateway without the feature
+    // treats loops as it did before the upgrade.
+    Feature { name: "loops", used_by: |policy, _| uses_loops(policy) },
     // Equal lists of arguments and equal grants are in tables.
     Feature { name: SHARED, used_by: |_, form| form == Form::Shared },
 ];
@@ -65,6 +69,14 @@ fn grants(policy: &TenantPolicy) -> impl Iterator<Item = &Grant> {
 
 fn uses_scope_arguments(policy: &TenantPolicy) -> bool {
     grants(policy).any(|grant| grant.tools.iter().any(|tool| tool.arguments.is_some()))
+}
+
+fn uses_loops(policy: &TenantPolicy) -> bool {
+    let tolerates = |polls| polls == Polls::Tolerated;
+    policy
+        .servers
+        .iter()
+        .any(|server| server.loops != LoopSettings::DEFAULT || server.tools.iter().any(|tool| tolerates(tool.polls)))
 }
 
 fn uses_rule(policy: &TenantPolicy, wanted: impl Fn(&Rule) -> bool + Copy) -> bool {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
     Argument, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server, ServerLimits,
     StaleAfter, TenantLimits, TenantPolicy, Tool, Uid, VerificationKey,
@@ -105,7 +106,7 @@ impl Reader {
     }
 
     fn server(&mut self, server: wire::Server) -> Result<Server, ConvertError> {
-        let wire::Server { name, uid: id, upstream, identity, tools, limits } = server;
+        let wire::Server { name, uid: id, upstream, identity, tools, limits, loops: settings } = server;
         let wire::ServerLimits { timeout_ms, max_request_bytes, max_response_bytes, max_concurrent_calls } =
             limits.ok_or(ConvertError::Missing("server.limits"))?;
         let upstream = match upstream.as_str() {
@@ -126,11 +127,12 @@ impl Reader {
                 max_response: Bytes::new(max_response_bytes),
                 max_concurrent_calls,
             },
+            loops: settings.map_or(Ok(LoopSettings::DEFAULT), loops)?,
         })
     }
 
     fn tool(&mut self, tool: wire::Tool) -> Result<Tool, ConvertError> {
-        let wire::Tool { name, class: kind, arguments: contained, price_micros, argument_list } = tool;
+        let wire::Tool { name, class: kind, arguments: contained, price_micros, argument_list, polls_tolerated } = tool;
         Ok(Tool {
             name: text(name, "tool.name")?,
             class: class(kind)?,
@@ -139,6 +141,7 @@ impl Reader {
                 None => self.known_lists.share(arguments(contained)?),
             },
             price: Micros::new(price_micros),
+            polls: if polls_tolerated { Polls::Tolerated } else { Polls::Limited },
         })
     }
 
@@ -210,6 +213,24 @@ fn key(key: wire::VerificationKey) -> Result<VerificationKey, ConvertError> {
     let wire::VerificationKey { kid, point } = key;
     require(point.len() == 65 && point[0] == 4, "key.point", "an uncompressed P-256 point")?;
     Ok(VerificationKey { kid: text(kid, "key.kid")?, point })
+}
+
+fn loops(settings: wire::Loops) -> Result<LoopSettings, ConvertError> {
+    let wire::Loops { mode, window_ms, identical_calls, repeated_errors, cycle_repeats, cool_down_ms } = settings;
+    let mode = match wire::LoopMode::try_from(mode) {
+        Ok(wire::LoopMode::Enforce) => Mode::Enforce,
+        Ok(wire::LoopMode::Monitor) => Mode::Monitor,
+        Ok(wire::LoopMode::Off) => Mode::Off,
+        Ok(wire::LoopMode::Unspecified) | Err(_) => return Err(ConvertError::Missing("loops.mode")),
+    };
+    Ok(LoopSettings {
+        mode,
+        window: Duration::from_millis(window_ms),
+        identical_calls,
+        repeated_errors,
+        cycle_repeats,
+        cool_down: Duration::from_millis(cool_down_ms),
+    })
 }
 
 fn class(number: i32) -> Result<Class, ConvertError> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mcp_fleet_control::convert::{ConvertError, MAX_HELD, from_wire, to_wire};
 use mcp_fleet_control::{DecodeError, Form, decode, encode, encode_as, feature, wire};
 use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::loops::{LoopSettings, Polls};
 use mcp_fleet_policy::model::{
     Argument, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Server, ServerLimits, TenantPolicy, Tool,
 };
@@ -31,6 +32,7 @@ fn repetitive(principals: usize) -> TenantPolicy {
             class: Class::Read,
             arguments: path("/workspace").into(),
             price: Micros::ZERO,
+            polls: Polls::Limited,
         }],
         limits: ServerLimits {
             timeout: std::time::Duration::from_secs(30),
@@ -38,6 +40,7 @@ fn repetitive(principals: usize) -> TenantPolicy {
             max_response: Bytes::new(1),
             max_concurrent_calls: 1,
         },
+        loops: LoopSettings::DEFAULT,
     };
     let grant = |server: &str| Grant {
         scope: format!("{server}-reports"),

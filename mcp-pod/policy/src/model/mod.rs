@@ -14,6 +14,7 @@ use std::time::Duration;
 pub use rule::{Argument, ArrayRule, Decimal, PathRule, Rule, Scalar, StringRule};
 
 use crate::class::Class;
+use crate::loops::{LoopSettings, Polls};
 use crate::units::{Bytes, Currency, Micros};
 
 /// UID of a Kubernetes object.
@@ -91,6 +92,8 @@ pub struct Server {
     /// The catalogue. A tool that is not in it does not exist.
     pub tools: Vec<Tool>,
     pub limits: ServerLimits,
+    /// How loops of calls are treated.
+    pub loops: LoopSettings,
 }
 
 /// Limits of one server.
@@ -116,6 +119,8 @@ pub struct Tool {
     pub arguments: Arc<[Argument]>,
     /// Price of one call.
     pub price: Micros,
+    /// How polls whose result does not change are treated.
+    pub polls: Polls,
 }
 
 /// A principal: an identity that may call tools.

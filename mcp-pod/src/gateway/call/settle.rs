@@ -10,6 +10,7 @@ use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 use ulid::Ulid;
 
+use super::watch::{Warning, Watched};
 use crate::gateway::audit::{CallRecord, CallSlots, Decision, Line, PendingLine};
 use crate::gateway::budget::Reservation;
 use crate::gateway::policy::ToolGrant;
@@ -47,6 +48,8 @@ pub(super) struct Settlement {
     pub(super) digest: Option<[u8; 32]>,
     /// Whether the call was handed to its server.
     pub(super) handed_over: bool,
+    /// Absent if loops are not observed.
+    pub(super) watched: Option<Watched>,
     /// Absent once the call is settled.
     pub(super) resources: Option<Resources>,
 }
@@ -72,9 +75,9 @@ impl Settlement {
         Some(slot.write_now(&Line::admitted(self.call, digest, self.started.elapsed()), &self.grant.subject))
     }
 
-    /// Settles the call.
-    pub(super) fn settle(mut self, outcome: Outcome) {
-        self.end(outcome);
+    /// Settles the call. Returns what its caller is told, if the call is part of a loop.
+    pub(super) fn settle(mut self, outcome: Outcome) -> Option<Warning> {
+        self.end(outcome)
     }
 
     /// Takes back the admission of a call that was not handed to its server and has to be decided again. Its line about
@@ -91,9 +94,11 @@ impl Settlement {
         self.resources.as_mut()?.permit.take()
     }
 
-    fn end(&mut self, outcome: Outcome) {
-        let Some(Resources { active, slots, permit, reservation }) = self.resources.take() else { return };
-        let Self { state, grant, revision, started, call, arguments, digest, handed_over: _, resources: _ } = self;
+    fn end(&mut self, outcome: Outcome) -> Option<Warning> {
+        let Resources { active, slots, permit, reservation } = self.resources.take()?;
+        let Self { state, grant, revision, started, call, arguments, digest, handed_over: _, watched, resources: _ } =
+            self;
+        let evidence = watched.as_ref().and_then(|watched| watched.settle(state, &grant.subject, arguments, &outcome));
         let duration = started.elapsed();
         let mut result = None;
         let (decision, reason, charge, error) = match outcome {
@@ -119,6 +124,7 @@ impl Settlement {
         }
         let mut line = Line::new(*call, decision, reason, cost, duration);
         line.arguments = *digest;
+        line.looping = evidence.map(|evidence| evidence.kind);
         let record = CallRecord {
             slot: slots.outcome,
             subject: Arc::clone(&grant.subject),
@@ -129,12 +135,14 @@ impl Settlement {
         };
         // The gateway does not end before the line is written.
         record.submit(active);
+        watched.as_ref()?.warning(&grant.subject, &evidence?)
     }
 }
 
 impl Drop for Settlement {
     fn drop(&mut self) {
         let charge = if self.handed_over { Charge::Full } else { Charge::Nothing };
-        self.end(Outcome::Failed(Reason::Cancelled, charge));
+        // The caller has gone, so there is nobody to warn.
+        let _ = self.end(Outcome::Failed(Reason::Cancelled, charge));
     }
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use mcp_fleet_policy::governor::Governor;
+use mcp_fleet_policy::loops::Loops;
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::tick::Tick;
 use parking_lot::Mutex;
@@ -51,9 +52,10 @@ pub struct State {
     pub(crate) metrics: Metrics,
     pub(crate) memory: Memory,
     pub(crate) governor: Governor,
+    pub(crate) loops: Loops,
     pub(crate) failures: FailureLimit,
     pub(crate) legacy_calls: Arc<LegacyCalls>,
-    /// Zero of the governor's clock.
+    /// Zero of the clock of the governor and the loop detector.
     origin: Instant,
 }
 
@@ -90,6 +92,7 @@ impl State {
             metrics: Metrics::new(&memory)?,
             memory,
             governor: Governor::new(),
+            loops: Loops::new(),
             failures: FailureLimit::default(),
             legacy_calls: Arc::default(),
             origin: Instant::now(),
@@ -115,6 +118,7 @@ impl State {
         let active = Arc::new(active);
         let policy = active.tenant_policy();
         self.governor.apply(self.tick(), policy);
+        self.loops.apply(policy);
         self.metrics.set_generation(&policy.tenant, policy.generation);
         info!(tenant = policy.tenant, generation = policy.generation, "policy in force");
         self.policy.store(Some(Arc::clone(&active)));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_policy::loops::LoopSettings;
 use mcp_fleet_policy::model::{Argument, Server, ServerLimits, Tool};
 use mcp_fleet_policy::units::Micros;
 
@@ -28,11 +29,11 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
         let refusal = compilation.refusal(Kind::Server, &*object);
         let outcome = refusal.map_or_else(|| from_spec(&images, &object, has_currency), Err);
         let catalogue = match &outcome {
-            Ok((tools, limits)) => Some((tools.clone(), *limits)),
+            Ok((tools, limits, loops)) => Some((tools.clone(), *limits, *loops)),
             Err(_) => from_previous(compilation, &object),
         };
         let mut raised = Vec::new();
-        if let Some((mut tools, limits)) = catalogue {
+        if let Some((mut tools, limits, loops)) = catalogue {
             raised = floors.raise(&object.name_any(), &server_uid, &mut tools);
             servers.push(Server {
                 name: object.name_any(),
@@ -41,6 +42,7 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
                 uid: server_uid,
                 tools,
                 limits,
+                loops,
             });
         }
         match outcome {
@@ -57,12 +59,11 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
     servers
 }
 
+/// What is compiled from the spec of a server.
+type Catalogue = (Vec<Tool>, ServerLimits, LoopSettings);
+
 /// Compiles the catalogue and the limits as they are written.
-fn from_spec(
-    images: &AllowedImages,
-    object: &MCPServer,
-    has_currency: bool,
-) -> Result<(Vec<Tool>, ServerLimits), Rejection> {
+fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> Result<Catalogue, Rejection> {
     if let Some(stdio) = &object.spec.source.stdio
         && let Err((reason, message)) = images.check(&stdio.image)
     {
@@ -87,7 +88,13 @@ fn from_spec(
             ));
         }
         let arguments = arguments(&tool.name, &tool.arguments)?;
-        tools.push(Tool { name: tool.name.clone(), class: tool.class, arguments: arguments.into(), price });
+        tools.push(Tool {
+            name: tool.name.clone(),
+            class: tool.class,
+            arguments: arguments.into(),
+            price,
+            polls: tool.polls,
+        });
     }
     let limits = &object.spec.limits;
     let limits = ServerLimits {
@@ -96,7 +103,7 @@ fn from_spec(
         max_response: limits.max_response_size,
         max_concurrent_calls: limits.max_concurrent_calls,
     };
-    Ok((tools, limits))
+    Ok((tools, limits, LoopSettings::from(&object.spec.loops)))
 }
 
 /// Compiles the argument rules of one tool.
@@ -121,9 +128,9 @@ pub(super) fn arguments(tool: &str, list: &[mcp_fleet_crds::argument::Argument])
 }
 
 /// Returns the catalogue and limits that were in force, without the tools that the object no longer declares.
-fn from_previous(compilation: &Compilation<'_>, object: &MCPServer) -> Option<(Vec<Tool>, ServerLimits)> {
+fn from_previous(compilation: &Compilation<'_>, object: &MCPServer) -> Option<Catalogue> {
     let server_uid = uid(object);
     let server = compilation.before.servers.get(server_uid.as_str())?;
     let is_declared = |tool: &&Tool| object.spec.tools.iter().any(|other| other.name == tool.name);
-    Some((server.tools.iter().filter(is_declared).cloned().collect(), server.limits))
+    Some((server.tools.iter().filter(is_declared).cloned().collect(), server.limits, server.loops))
 }
