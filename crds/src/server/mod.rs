@@ -1,6 +1,7 @@
 //! `MCPServer`: one MCP server and the catalogue of its tools.
 
 mod breaker;
+mod loops;
 mod tool;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use breaker::Breaker;
+pub use loops::Loops;
 pub use tool::{Price, Tool};
 
 use crate::quantity::QuantitySchema;
@@ -69,6 +71,9 @@ pub struct MCPServerSpec {
     /// When calls of a tool are refused for a while because too many of the latest ones failed.
     #[serde(default)]
     pub breaker: Breaker,
+    /// What happens to an agent that goes round in circles: that repeats calls without new results.
+    #[serde(default)]
+    pub loops: Loops,
 }
 
 const fn default_replicas() -> u32 {

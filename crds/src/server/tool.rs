@@ -2,6 +2,7 @@
 
 use mcp_fleet_policy::built_in::BuiltIn;
 use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::loops::Polls;
 use mcp_fleet_policy::units::Micros;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,11 @@ pub struct Tool {
     /// Price of the tool. Requires the tenant's `spendLimit`, which sets the currency. Absent: calls are free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<Price>,
+    /// What happens if the tool is polled and its result does not change. Limited: the caller is warned, and has to pause
+    /// longer and longer between its polls. Tolerated: nothing, because the tool is made to be polled; its failures still
+    /// count. Default: Limited.
+    #[serde(default)]
+    pub polls: Polls,
 }
 
 /// Returns the rule that a server's tool does not have the name of a built-in one.

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use mcp_fleet_policy::loops::{LoopSettings, Polls};
 use mcp_fleet_policy::model::{Argument, Breaker, Grant, Rule, TenantPolicy};
 
 use crate::form::Form;
@@ -46,6 +47,9 @@ pub const FEATURES: &[Feature] = &[
         name: "clear-breakers",
         used_by: |policy, _| policy.principals.iter().any(|one| one.breakers_cleared.is_some()),
     },
+    // Settings of the loop detection other than the defaults. The defaults are not written: a gateway without the feature
+    // treats loops as it did before the upgrade.
+    Feature { name: "loops", used_by: |policy, _| uses_loops(policy) },
     // Equal lists of arguments and equal grants are in tables.
     Feature { name: SHARED, used_by: |_, form| form == Form::Shared },
 ];
@@ -74,6 +78,14 @@ fn grants(policy: &TenantPolicy) -> impl Iterator<Item = &Grant> {
 
 fn uses_scope_arguments(policy: &TenantPolicy) -> bool {
     grants(policy).any(|grant| grant.tools.iter().any(|tool| tool.arguments.is_some()))
+}
+
+fn uses_loops(policy: &TenantPolicy) -> bool {
+    let tolerates = |polls| polls == Polls::Tolerated;
+    policy
+        .servers
+        .iter()
+        .any(|server| server.loops != LoopSettings::DEFAULT || server.tools.iter().any(|tool| tolerates(tool.polls)))
 }
 
 fn uses_rule(policy: &TenantPolicy, wanted: impl Fn(&Rule) -> bool + Copy) -> bool {

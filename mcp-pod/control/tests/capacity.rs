@@ -11,6 +11,7 @@ use mcp_fleet_control::snapshot::CompressedPolicy;
 use mcp_fleet_control::{decode, encode};
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::engine::Policy;
+use mcp_fleet_policy::loops::{LoopSettings, Polls};
 use mcp_fleet_policy::model::{
     Argument, Breaker, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Server, ServerLimits,
     StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
@@ -43,6 +44,7 @@ fn policy() -> TenantPolicy {
         class: Class::Read,
         arguments: arguments("/workspace", 1000 + i64::try_from(number).unwrap()),
         price: Micros::ZERO,
+        polls: Polls::Limited,
     };
     let server = |number: usize| Server {
         name: format!("documents-{number}"),
@@ -57,6 +59,7 @@ fn policy() -> TenantPolicy {
             max_concurrent_calls: 16,
         },
         breaker: Breaker::DEFAULT,
+        loops: LoopSettings::DEFAULT,
     };
     let scope = |number: usize| {
         let granted = |offset: usize| GrantedTool {

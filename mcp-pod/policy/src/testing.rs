@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use crate::class::Class;
 use crate::json::{Members, Value};
+use crate::loops::{LoopSettings, Polls};
 use crate::model::{
     Argument, ArrayRule, Breaker, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Scalar, Server,
     ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
@@ -205,12 +206,13 @@ pub(crate) fn server(name: &str, tools: Vec<Tool>) -> Server {
             max_concurrent_calls: 16,
         },
         breaker: Breaker::DEFAULT,
+        loops: LoopSettings::DEFAULT,
     }
 }
 
 /// A tool that costs nothing.
 pub(crate) fn tool(name: &str, class: Class, arguments: Vec<Argument>) -> Tool {
-    Tool { name: name.into(), class, arguments: arguments.into(), price: Micros::ZERO }
+    Tool { name: name.into(), class, arguments: arguments.into(), price: Micros::ZERO, polls: Polls::Limited }
 }
 
 /// A principal with UID `p-<name>`, without grants.

@@ -20,6 +20,7 @@ mod hostile;
 mod http2;
 mod legacy;
 mod limits;
+mod loops;
 mod memory;
 mod modern;
 mod policy_change;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic fails the test")]
 
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -22,6 +23,9 @@ const DEPLOYMENT: &str = "mcp-fleet-operator";
 const OTHER: &str = "mcp-fleet-operator-other";
 /// How long an effect on the cluster may take.
 const TIMEOUT: Duration = Duration::from_secs(180);
+
+/// Number of calls so far.
+static CALLS: AtomicU64 = AtomicU64::new(0);
 
 /// One of the two versions: the tag of its images.
 const EARLIER: &str = "earlier";
@@ -117,9 +121,11 @@ impl Fleet {
     async fn answers(&self, tenant: &str, wanted: bool) {
         until(format!("calls of {tenant} to be answered: {wanted}"), TIMEOUT, || async {
             let caller = Caller::new(&self.client, tenant, &format!("{tenant}-mcp"), "caller").await?;
-            let answer = caller.call_with_word("echo", "echo", "on").await;
+            // Another word each time: the same result again and again would be a loop.
+            let word = format!("on-{}", CALLS.fetch_add(1, Ordering::Relaxed));
+            let answer = caller.call_with_word("echo", "echo", &word).await;
             match (&answer, wanted) {
-                (Answer::Text(text), true) if text == "on" => Ok(Some(())),
+                (Answer::Text(text), true) if *text == word => Ok(Some(())),
                 (Answer::Refused(_) | Answer::Error(_), false) => Ok(Some(())),
                 _ => anyhow::bail!("{answer:?}"),
             }

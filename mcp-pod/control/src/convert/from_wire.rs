@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
     Argument, Breaker, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server, ServerLimits,
     SlowCalls, StaleAfter, TenantLimits, TenantPolicy, Tool, Uid, VerificationKey,
@@ -107,7 +108,16 @@ impl Reader {
     }
 
     fn server(&mut self, server: wire::Server) -> Result<Server, ConvertError> {
-        let wire::Server { name, uid: id, upstream, identity, tools, limits, breaker: settings } = server;
+        let wire::Server {
+            name,
+            uid: id,
+            upstream,
+            identity,
+            tools,
+            limits,
+            breaker: breaker_settings,
+            loops: loop_settings,
+        } = server;
         let wire::ServerLimits { timeout_ms, max_request_bytes, max_response_bytes, max_concurrent_calls } =
             limits.ok_or(ConvertError::Missing("server.limits"))?;
         let upstream = match upstream.as_str() {
@@ -128,12 +138,13 @@ impl Reader {
                 max_response: Bytes::new(max_response_bytes),
                 max_concurrent_calls,
             },
-            breaker: settings.map_or(Ok(Breaker::DEFAULT), breaker)?,
+            breaker: breaker_settings.map_or(Ok(Breaker::DEFAULT), breaker)?,
+            loops: loop_settings.map_or(Ok(LoopSettings::DEFAULT), loops)?,
         })
     }
 
     fn tool(&mut self, tool: wire::Tool) -> Result<Tool, ConvertError> {
-        let wire::Tool { name, class: kind, arguments: contained, price_micros, argument_list } = tool;
+        let wire::Tool { name, class: kind, arguments: contained, price_micros, argument_list, polls_tolerated } = tool;
         Ok(Tool {
             name: text(name, "tool.name")?,
             class: class(kind)?,
@@ -142,6 +153,7 @@ impl Reader {
                 None => self.known_lists.share(arguments(contained)?),
             },
             price: Micros::new(price_micros),
+            polls: if polls_tolerated { Polls::Tolerated } else { Polls::Limited },
         })
     }
 
@@ -241,6 +253,24 @@ fn key(key: wire::VerificationKey) -> Result<VerificationKey, ConvertError> {
     let wire::VerificationKey { kid, point } = key;
     require(point.len() == 65 && point[0] == 4, "key.point", "an uncompressed P-256 point")?;
     Ok(VerificationKey { kid: text(kid, "key.kid")?, point })
+}
+
+fn loops(settings: wire::Loops) -> Result<LoopSettings, ConvertError> {
+    let wire::Loops { mode, window_ms, identical_calls, repeated_errors, cycle_repeats, cool_down_ms } = settings;
+    let mode = match wire::LoopMode::try_from(mode) {
+        Ok(wire::LoopMode::Enforce) => Mode::Enforce,
+        Ok(wire::LoopMode::Monitor) => Mode::Monitor,
+        Ok(wire::LoopMode::Off) => Mode::Off,
+        Ok(wire::LoopMode::Unspecified) | Err(_) => return Err(ConvertError::Missing("loops.mode")),
+    };
+    Ok(LoopSettings {
+        mode,
+        window: Duration::from_millis(window_ms),
+        identical_calls,
+        repeated_errors,
+        cycle_repeats,
+        cool_down: Duration::from_millis(cool_down_ms),
+    })
 }
 
 fn class(number: i32) -> Result<Class, ConvertError> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
     Argument, ArrayRule, Breaker, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule,
     Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
@@ -81,7 +82,8 @@ impl Writer {
     }
 
     pub(super) fn server(&mut self, server: &Server) -> wire::Server {
-        let Server { name, uid, upstream, identity, tools, limits, breaker: settings } = server;
+        let Server { name, uid, upstream, identity, tools, limits, breaker: breaker_settings, loops: loop_settings } =
+            server;
         let ServerLimits { timeout, max_request, max_response, max_concurrent_calls } = *limits;
         wire::Server {
             name: name.clone(),
@@ -95,12 +97,13 @@ impl Writer {
                 max_response_bytes: max_response.get(),
                 max_concurrent_calls,
             }),
-            breaker: (*settings != Breaker::DEFAULT).then(|| breaker(settings)),
+            breaker: (*breaker_settings != Breaker::DEFAULT).then(|| breaker(breaker_settings)),
+            loops: loops(loop_settings),
         }
     }
 
     fn tool(&mut self, tool: &Tool) -> wire::Tool {
-        let Tool { name, class: kind, arguments: list, price } = tool;
+        let Tool { name, class: kind, arguments: list, price, polls } = tool;
         let (arguments, argument_list) = match self.form {
             Form::Expanded => (arguments(list), None),
             Form::Shared if list.is_empty() => (Vec::new(), None),
@@ -112,6 +115,10 @@ impl Writer {
             arguments,
             price_micros: price.get(),
             argument_list,
+            polls_tolerated: match polls {
+                Polls::Limited => false,
+                Polls::Tolerated => true,
+            },
         }
     }
 
@@ -190,6 +197,27 @@ fn breaker(breaker: &Breaker) -> wire::Breaker {
 fn key(key: &VerificationKey) -> wire::VerificationKey {
     let VerificationKey { kid, point } = key;
     wire::VerificationKey { kid: kid.clone(), point: point.clone() }
+}
+
+/// The default settings are left out, so that a gateway that does not know any reads the policy, and judges no loops.
+fn loops(settings: &LoopSettings) -> Option<wire::Loops> {
+    if *settings == LoopSettings::DEFAULT {
+        return None;
+    }
+    let LoopSettings { mode, window, identical_calls, repeated_errors, cycle_repeats, cool_down } = *settings;
+    let mode = match mode {
+        Mode::Enforce => wire::LoopMode::Enforce,
+        Mode::Monitor => wire::LoopMode::Monitor,
+        Mode::Off => wire::LoopMode::Off,
+    };
+    Some(wire::Loops {
+        mode: mode.into(),
+        window_ms: millis(window),
+        identical_calls,
+        repeated_errors,
+        cycle_repeats,
+        cool_down_ms: millis(cool_down),
+    })
 }
 
 fn class(class: Class) -> wire::Class {

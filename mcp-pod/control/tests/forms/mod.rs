@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mcp_fleet_control::convert::{ConvertError, MAX_HELD, from_wire, to_wire};
 use mcp_fleet_control::{DecodeError, Form, decode, encode, encode_as, feature, wire};
 use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::loops::{LoopSettings, Polls};
 use mcp_fleet_policy::model::{
     Argument, Breaker, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Server, ServerLimits,
     TenantPolicy, Tool,
@@ -32,6 +33,7 @@ fn repetitive(principals: usize) -> TenantPolicy {
             class: Class::Read,
             arguments: path("/workspace").into(),
             price: Micros::ZERO,
+            polls: Polls::Limited,
         }],
         limits: ServerLimits {
             timeout: std::time::Duration::from_secs(30),
@@ -40,6 +42,7 @@ fn repetitive(principals: usize) -> TenantPolicy {
             max_concurrent_calls: 1,
         },
         breaker: Breaker::DEFAULT,
+        loops: LoopSettings::DEFAULT,
     };
     let grant = |server: &str| Grant {
         scope: format!("{server}-reports"),

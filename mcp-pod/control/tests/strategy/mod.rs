@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
     Argument, ArrayRule, Breaker, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule,
     Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
@@ -76,12 +77,15 @@ fn breaker() -> impl Strategy<Value = Breaker> {
 }
 
 fn server() -> impl Strategy<Value = Server> {
-    let tool = (name(), class(), arguments(), any::<u64>()).prop_map(|(name, class, arguments, price)| Tool {
-        name,
-        class,
-        arguments: arguments.into(),
-        price: Micros::new(price),
-    });
+    let polls = prop_oneof![Just(Polls::Limited), Just(Polls::Tolerated)];
+    let tool =
+        (name(), class(), arguments(), any::<u64>(), polls).prop_map(|(name, class, arguments, price, polls)| Tool {
+            name,
+            class,
+            arguments: arguments.into(),
+            price: Micros::new(price),
+            polls,
+        });
     let limits = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
         |(timeout, max_request, max_response, max_concurrent_calls)| ServerLimits {
             timeout: Duration::from_millis(timeout.into()),
@@ -90,12 +94,27 @@ fn server() -> impl Strategy<Value = Server> {
             max_concurrent_calls,
         },
     );
-    (name(), uid(), option::of(any::<SocketAddr>()), "spiffe://[a-z]{1,8}", vec(tool, 0..4), limits, breaker())
-        .prop_map(|(name, uid, upstream, identity, tools, limits, breaker)| {
+    (name(), uid(), option::of(any::<SocketAddr>()), "spiffe://[a-z]{1,8}", vec(tool, 0..4), limits, breaker(), loops())
+        .prop_map(|(name, uid, upstream, identity, tools, limits, breaker, loops)| {
             // The text form of an address has no flow label, and the operator never sets one.
             let upstream = upstream.map(|address| SocketAddr::new(address.ip(), address.port()));
-            Server { name, uid, upstream, identity, tools, limits, breaker }
+            Server { name, uid, upstream, identity, tools, limits, breaker, loops }
         })
+}
+
+fn loops() -> impl Strategy<Value = LoopSettings> {
+    let mode = prop_oneof![Just(Mode::Enforce), Just(Mode::Monitor), Just(Mode::Off)];
+    let settings = (mode, any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>()).prop_map(
+        |(mode, window, identical_calls, repeated_errors, cycle_repeats, cool_down)| LoopSettings {
+            mode,
+            window: Duration::from_millis(window.into()),
+            identical_calls,
+            repeated_errors,
+            cycle_repeats,
+            cool_down: Duration::from_millis(cool_down.into()),
+        },
+    );
+    prop_oneof![Just(LoopSettings::DEFAULT), settings]
 }
 
 fn grant() -> impl Strategy<Value = Grant> {

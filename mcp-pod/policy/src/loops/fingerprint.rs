@@ -13,6 +13,12 @@ const READ: usize = 8 * 1024;
 /// Distinct words of the arguments that are remembered, to find them again in an error.
 const ECHOES: usize = 32;
 
+/// Number of words up to which a result is terse.
+const TERSE: u32 = 4;
+
+/// Number of words that may be between `no` and what there is none of, as in `no web results`.
+const NEAR: u8 = 3;
+
 /// Keyed hash function of one detector. A server that knew the key could choose two results with one digest.
 pub(super) type Hasher = foldhash::quality::RandomState;
 
@@ -28,6 +34,8 @@ pub(super) struct Signs {
     pub(super) empty: bool,
     /// It says that something is in order.
     pub(super) fine: bool,
+    /// It has only a few words: different questions can have this answer.
+    pub(super) terse: bool,
 }
 
 /// What is kept of a result.
@@ -94,7 +102,7 @@ impl Echoes {
 #[derive(Default)]
 struct Reading {
     shape: u64,
-    /// The shape without words of the arguments.
+    /// The shape without words of the arguments and ids.
     bare: u64,
     /// Number of words in `bare` that are not of the envelope.
     words: u32,
@@ -103,6 +111,10 @@ struct Reading {
     waiting: bool,
     empty: bool,
     fine: bool,
+    /// Number of words since `no`.
+    since_no: Option<u8>,
+    /// The word before was a [`Word::Count`].
+    counts: bool,
     /// A word for a failure that the next word may take back, as in `"error":null`.
     undecided: bool,
 }
@@ -116,8 +128,10 @@ enum Before {
     Negation,
     /// `not`.
     Not,
-    /// Names a value that changes without meaning.
+    /// Names a number that changes without meaning.
     Volatile,
+    /// Names a value that changes without meaning.
+    Opaque,
 }
 
 impl Reading {
@@ -126,11 +140,12 @@ impl Reading {
         if std::mem::take(&mut self.undecided) && !matches!(kind, Word::No | Word::Null) {
             self.failing = true;
         }
-        let volatile = word.volatile || (self.before == Before::Volatile && word.number);
+        let named = self.before == Before::Opaque || (self.before == Before::Volatile && word.number);
+        let volatile = (word.volatile || named) && kind != Word::Opaque;
         if !volatile && kind != Word::Envelope {
             let digest = hasher.hash_one(word.text);
             self.shape = mix(self.shape, digest);
-            if !echoes.has(digest) {
+            if !echoes.has(digest) && !words::is_id(word.text) {
                 self.bare = mix(self.bare, digest);
                 self.words += u32::from(!matches!(kind, Word::No | Word::Null | Word::Things | Word::Filler));
             }
@@ -141,14 +156,20 @@ impl Reading {
             Word::Waiting => self.waiting = true,
             Word::Ready if self.before == Before::Not => self.waiting = true,
             Word::Found if self.before == Before::Not => self.failing = true,
-            Word::Things if negated => self.empty = true,
+            Word::Things if self.since_no.is_some_and(|words| words < NEAR) => self.empty = true,
+            Word::No if self.counts => self.empty = true,
             Word::Fine | Word::Ready => self.fine |= !negated,
             _ => {}
         }
+        self.counts = kind == Word::Count;
+        self.since_no = if kind == Word::No { Some(0) } else { self.since_no.map(|words| words.saturating_add(1)) };
         self.before = match kind {
             Word::Not => Before::Not,
             Word::No => Before::Negation,
             Word::Volatile => Before::Volatile,
+            Word::Opaque => Before::Opaque,
+            // `request id: 8f3a9c`, `"cursor":null`
+            Word::Other if self.before == Before::Opaque && word.text.eq_ignore_ascii_case(b"id") => Before::Opaque,
             // `no new results`, `0 more items`
             Word::Filler => self.before,
             _ => Before::Other,
@@ -161,7 +182,7 @@ impl Reading {
         let empty = !failing && (self.empty || self.words == 0);
         let fine = self.fine && !failing && !waiting;
         let shape = if failing || empty { self.bare } else { self.shape };
-        (Signs { failing, waiting, empty, fine }, shape)
+        (Signs { failing, waiting, empty, fine, terse: self.words <= TERSE }, shape)
     }
 }
 
@@ -192,6 +213,7 @@ mod tests {
     #[test]
     fn times_durations_and_request_ids_do_not_change_the_shape() {
         for (a, b) in [
+            (r#"{"next_cursor":"f00ba7","n":1}"#, r#"{"next_cursor":"dead99","n":1}"#),
             ("2 failed in 0.53s", "2 failed in 1.2s"),
             ("2 failed in 12 ms", "2 failed in 9 ms"),
             ("done in 5m32s", "done in 41s"),
@@ -224,6 +246,8 @@ mod tests {
             of(&format!("ENOENT: no such file, open '{path}'"), &format!(r#"{{"path":"{path}"}}"#), true).shape
         };
         assert_eq!(missing("/workspace/a.txt"), missing("/workspace/src/b.md"));
+        let lock = |id: &str| of(&format!("state lock {id} is held"), "{}", true).shape;
+        assert_eq!(lock("8f3a9c02"), lock("77ab10cd"));
         let got = |id: u32| of(&format!("user {id}: active"), &format!(r#"{{"id":{id}}}"#), false).shape;
         assert_ne!(got(1), got(2), "answers to different questions");
     }
@@ -240,7 +264,16 @@ mod tests {
         for text in [r#"{"status":"in_progress","failed":1}"#, "state: PENDING", "not ready"] {
             assert!(signs(text).waiting && !signs(text).failing, "{text}");
         }
-        for text in ["", "[]", "No results found.", "0 matches", r#"{"items":[]}"#, "No new messages"] {
+        for text in [
+            "",
+            "[]",
+            "No results found.",
+            "No web results found",
+            "0 matches",
+            r#"{"total_count":0,"incomplete":false}"#,
+            r#"{"items":[]}"#,
+            "No new messages",
+        ] {
             assert!(signs(text).empty, "{text}");
         }
         assert!(signs("All checks passed!").fine && !signs("3 users").fine && !signs("3 users").empty);

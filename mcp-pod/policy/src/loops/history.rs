@@ -23,8 +23,12 @@ pub struct CallKey {
 pub(super) enum News {
     /// The caller learned something that it had not seen before.
     New,
+    /// The same call had another result the time before, though the caller has seen this one earlier.
+    Changed,
     /// The call may have changed something; its result does not tell.
     Unknown,
+    /// Another question with a short answer that the caller has seen before. It can well be right.
+    Short,
     /// The caller has seen the result before.
     Old,
 }
@@ -87,18 +91,33 @@ impl History {
 
     /// Returns what a result tells a caller that has seen the results in this history.
     pub(super) fn news(&self, key: CallKey, result: &Fingerprint, changes: bool, now: Tick, window: Duration) -> News {
-        let (mut same_call, mut known) = (false, false);
+        let signs = result.signs;
+        // The last result of the same call, and whether this result was seen at all: from the same call, from another.
+        let (mut last, mut from_same, mut from_other) = (None, false, false);
         for entry in self.latest(now, window).filter(|entry| entry.key.tool == key.tool) {
-            let alike = entry.result.shape == result.shape && entry.result.signs == result.signs;
-            same_call |= entry.key.call == key.call;
-            known |= alike && (entry.key.call == key.call || !changes || result.signs.failing);
+            let alike = entry.result.shape == result.shape && entry.result.signs == signs;
+            if entry.key.call == key.call {
+                last = last.or(Some(alike));
+                from_same |= alike;
+            } else {
+                from_other |= alike;
+            }
         }
-        match (known, changes && !result.signs.failing && !same_call) {
-            (true, _) => News::Old,
-            (false, true) => News::Unknown,
-            // A failure that was not seen before tells something, but nothing was achieved.
-            (false, false) if result.signs.failing && changes && !same_call => News::Unknown,
-            (false, false) => News::New,
+        match (last, from_same, from_other) {
+            (_, false, true) if signs.failing => News::Old,
+            (Some(true), ..) => News::Old,
+            (_, true, _) => {
+                if signs.failing {
+                    News::Old
+                } else {
+                    News::Changed
+                }
+            }
+            // The first call with these arguments of a tool that changes something.
+            (None, false, _) if changes => News::Unknown,
+            (_, false, true) if signs.terse && !signs.empty => News::Short,
+            (_, false, true) => News::Old,
+            (_, false, false) => News::New,
         }
     }
 

@@ -10,8 +10,7 @@ use crate::tick::Tick;
 pub(super) const ALARMS: usize = 6;
 /// Calls against the back-off, one after the other, for which the loop is refused as a whole.
 const STRIKES: u8 = 3;
-/// How often `coolDown` doubles, if calls continue the loop after it has passed. Otherwise a loop that is slower than it
-/// would never be stopped.
+/// How often `coolDown` doubles, if calls continue the loop after it has passed.
 const DOUBLINGS: u32 = 4;
 /// Shortest back-off.
 const FIRST: Duration = Duration::from_secs(1);
@@ -28,6 +27,14 @@ pub struct Evidence {
     pub wait: Duration,
     /// Whether the loop is refused for `coolDown`, and not only slowed down.
     pub refused: bool,
+}
+
+/// How the latest call ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    /// Its result was new.
+    pub(super) with_news: bool,
+    pub(super) successfully: bool,
 }
 
 /// What the alarm is about.
@@ -91,17 +98,30 @@ impl Alarms {
         now: Tick,
         key: CallKey,
         found: Option<Finding>,
+        ended: Ended,
         cool_down: Duration,
     ) -> Option<Evidence> {
         let Some(found) = found else {
-            // The call ended a loop, if it was part of one.
-            self.remove(|about| about == About::Call(key.call) || about == About::Tool(key.tool));
+            // The call ended its loop, if it was part of one. The loop of a tool goes on after a call that tells nothing.
+            self.remove(|alarm| match alarm.about {
+                About::Call(call) => call == key.call,
+                About::Tool(tool) => {
+                    tool == key.tool && (ended.with_news || (alarm.kind == Kind::Failing && ended.successfully))
+                }
+                About::All => false,
+            });
             return None;
         };
         let Finding { kind, scope, count, refuse_at, steps, longest, since } = found;
         let beyond = refuse_at.and_then(|at| count.checked_sub(at));
         let (wait, refused) = match beyond {
-            Some(beyond) => (cool_down.saturating_mul(1 << beyond.min(DOUBLINGS)), true),
+            Some(beyond) => {
+                let longest = cool_down.saturating_mul(1 << DOUBLINGS);
+                // A loop that is slower than the cool-down would never be stopped by it.
+                let pace = now.since(since) / count.max(1);
+                let wait = cool_down.saturating_mul(1 << beyond.min(DOUBLINGS));
+                (wait.max(pace.saturating_mul(2)).min(longest), true)
+            }
             None => (back_off(steps, longest), false),
         };
         let about = match scope {
@@ -120,9 +140,9 @@ impl Alarms {
         self.0.iter().flatten().any(|alarm| now < alarm.until)
     }
 
-    fn remove(&mut self, which: impl Fn(About) -> bool) {
+    fn remove(&mut self, which: impl Fn(&Alarm) -> bool) {
         for place in &mut self.0 {
-            if place.is_some_and(|alarm| which(alarm.about)) {
+            if place.as_ref().is_some_and(&which) {
                 *place = None;
             }
         }

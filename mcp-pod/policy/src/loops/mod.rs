@@ -25,8 +25,9 @@ use foldhash::HashMap;
 use crate::json::Value;
 use crate::model::TenantPolicy;
 use crate::tick::Tick;
-use history::{Entry, History};
-use ladder::Alarms;
+use crate::units::limits;
+use history::{Entry, History, News};
+use ladder::{Alarms, Ended};
 
 pub use fingerprint::Fingerprint;
 pub use history::CallKey;
@@ -36,8 +37,8 @@ pub use settings::{LoopSettings, Mode, Polls};
 
 /// Number of principals with a state at a time: 64 MiB.
 const STATES: usize = 16 * 1024;
-/// Longest `window`, after which a state holds nothing.
-pub const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
+/// Age of the latest call from which on a state holds nothing.
+const LONGEST_WINDOW: Duration = limits::LOOP_WINDOW.max.get();
 
 /// The loops of all principals of a tenant, by their UIDs.
 #[derive(Debug)]
@@ -159,7 +160,8 @@ impl Loops {
         let news = history.news(key, &result, changes, now, settings.window);
         history.push(Entry { key, result, admitted, settled: now, news, tolerated: polls == Polls::Tolerated });
         let found = rules::find(history, now, settings);
-        state.alarms(settings.mode).record(now, key, found, settings.cool_down)
+        let ended = Ended { with_news: news == News::New, successfully: !result.signs.failing };
+        state.alarms(settings.mode).record(now, key, found, ended, settings.cool_down)
     }
 
     /// Returns the state of a principal. Makes room for it if necessary.

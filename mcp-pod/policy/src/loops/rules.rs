@@ -32,6 +32,24 @@ pub enum Kind {
     Storm,
 }
 
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 6] =
+        [Self::Unchanged, Self::Retry, Self::Cycle, Self::Failing, Self::NothingNew, Self::Storm];
+
+    /// Returns the name in audit lines; never changed once released.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Retry => "retry",
+            Self::Cycle => "cycle",
+            Self::Failing => "failing",
+            Self::NothingNew => "nothing_new",
+            Self::Storm => "storm",
+        }
+    }
+}
+
 /// Which later calls continue the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
@@ -64,6 +82,8 @@ const POLL: Duration = Duration::from_millis(1750);
 /// Longest back-off of a poll that finds nothing, as of an inbox.
 const IDLE: Duration = Duration::from_millis(7750);
 
+/// Number of short answers to different questions that count as one call without a new result.
+const SHORT: u32 = 4;
 /// Number of parallel calls that count as one more round.
 const PARALLEL: u32 = 8;
 
@@ -99,8 +119,10 @@ pub(super) fn find(history: &History, now: Tick, settings: &LoopSettings) -> Opt
     let mut latest = history.latest(now, settings.window);
     let entry = latest.next()?;
     let earlier = latest;
-    if entry.news == News::New {
-        return storm(entry, earlier, now);
+    match entry.news {
+        News::New => return storm(entry, earlier, now),
+        News::Changed => return cycle(history, now, settings).or_else(|| storm(entry, earlier, now)),
+        News::Unknown | News::Short | News::Old => {}
     }
     let found = [
         identical(entry, earlier.clone(), settings),
@@ -148,7 +170,9 @@ fn identical<'e>(entry: &Entry, earlier: impl Iterator<Item = &'e Entry>, settin
             if in_a_row {
                 close.add(other);
             }
-        } else if other.news == News::New || (other.news == News::Unknown && !signs.failing) {
+        } else if matches!(other.news, News::New | News::Changed)
+            || (matches!(other.news, News::Unknown | News::Short) && !signs.failing)
+        {
             in_a_row = false;
             if !signs.failing {
                 break;
@@ -161,7 +185,7 @@ fn identical<'e>(entry: &Entry, earlier: impl Iterator<Item = &'e Entry>, settin
         let longest = match (signs.waiting, signs.empty) {
             (true, _) => POLL,
             (false, true) => IDLE,
-            (false, false) => 256 * SECOND,
+            (false, false) => 1024 * SECOND,
         };
         return finding(Kind::Unchanged, Scope::Call, &close, warn_at, longest, false);
     }
@@ -224,26 +248,28 @@ fn failing<'e>(entry: &Entry, earlier: impl Iterator<Item = &'e Entry>, settings
 /// No new result among the latest calls, of any tool.
 ///
 /// A change whose result tells nothing neither counts nor ends the loop. After one, "in order" and "nothing found" are
-/// answers again, and do not count. One call that outnumbers all others is a poll, which [`identical`] judges.
+/// answers again, and do not count. Short answers to different questions count a quarter. One call that outnumbers all others is a poll, which [`identical`] judges.
 fn nothing_new<'e>(
     entry: &Entry,
     earlier: impl Iterator<Item = &'e Entry>,
     settings: &LoopSettings,
 ) -> Option<Finding> {
-    if entry.news != News::Old || entry.is_poll() {
+    if !matches!(entry.news, News::Old | News::Short) || entry.is_poll() {
         return None;
     }
     let mut rounds = Rounds::new(entry);
     let mut later = entry;
     let mut answers = 0;
+    let mut short = u32::from(entry.news == News::Short);
     let (mut own, mut others) = (1, 0);
     for other in earlier {
         match other.news {
-            News::New => break,
+            News::New | News::Changed => break,
             News::Unknown => {
-                let Signs { failing: _, waiting: _, empty, fine } = later.result.signs;
+                let Signs { empty, fine, .. } = later.result.signs;
                 answers += u32::from(later.news == News::Old && (fine || empty));
             }
+            News::Short => short += 1,
             News::Old if !other.is_poll() => rounds.add(other),
             News::Old => {}
         }
@@ -254,10 +280,10 @@ fn nothing_new<'e>(
         }
         later = other;
     }
-    if own > others && !entry.result.signs.failing {
+    if own > others + 1 && !entry.result.signs.failing {
         return None;
     }
-    rounds.count = rounds.count.saturating_sub(answers);
+    rounds.count = rounds.count.saturating_sub(answers + u32::from(entry.news == News::Short)) + short / SHORT;
     let warn_at = settings.identical_calls.saturating_add(settings.identical_calls / 2);
     finding(Kind::NothingNew, Scope::Tool, &rounds, warn_at, 64 * SECOND, true)
 }

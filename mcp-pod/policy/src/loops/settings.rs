@@ -47,7 +47,7 @@ impl LoopSettings {
     /// The settings of a server that has none of its own.
     pub const DEFAULT: Self = Self {
         mode: Mode::Enforce,
-        window: Duration::from_secs(3600),
+        window: Duration::from_secs(6 * 3600),
         identical_calls: 4,
         repeated_errors: 4,
         cycle_repeats: 3,

@@ -94,7 +94,7 @@ fn a_repeated_failure_is_warned_about_then_slowed_down_then_refused_for_the_cool
     let mut bench = Bench::new();
     let mut seen = Vec::new();
     for _ in 0..8 {
-        bench.wait(Duration::from_secs(100));
+        bench.wait(Duration::from_secs(50));
         seen.push(failure(&mut bench));
     }
     assert!(seen[..3].iter().all(|outcome| *outcome == Outcome::Quiet), "{seen:?}");
@@ -191,8 +191,14 @@ fn an_argument_that_changes_each_time_hides_no_loop() {
     };
     assert!(failing.until_refused(12, call).is_some());
     let mut useless = Bench::new();
-    let call = |bench: &mut Bench, number| bench.call("list", &format!(r#"{{"page":{number}}}"#), "a b c", false);
+    let call = |bench: &mut Bench, number| {
+        bench.call("list", &format!(r#"{{"page":{number}}}"#), "one two three four five six", false)
+    };
     assert!(useless.until_refused(14, call).is_some());
+    let mut short = Bench::new();
+    let call = |bench: &mut Bench, number| bench.call("list", &format!(r#"{{"page":{number}}}"#), "a b", false);
+    assert!(short.until_refused(20, call).is_none(), "different questions can have one short answer");
+    assert!(short.until_refused(40, |bench, number| call(bench, number + 20)).is_some());
 }
 
 #[test]
@@ -223,6 +229,35 @@ fn a_new_result_ends_the_loop() {
     for _ in 0..3 {
         assert_eq!(failure(&mut bench), Outcome::Quiet);
     }
+}
+
+#[test]
+fn a_state_that_moves_is_no_loop() {
+    let mut bench = Bench::new();
+    for deployment in 0..10 {
+        bench.call(
+            "write",
+            &format!(r#"{{"n":{deployment}}}"#),
+            "deployment submitted to the queue of this cluster",
+            false,
+        );
+        for percent in 0..5 {
+            bench.wait(Duration::from_secs(5));
+            let text = format!("rollout of the service at {percent} of four replicas");
+            assert_eq!(bench.call("status", "{}", &text, false), Outcome::Quiet);
+        }
+    }
+}
+
+#[test]
+fn a_call_that_tells_nothing_does_not_end_the_loop_of_its_tool() {
+    let mut bench = Bench::new();
+    let refused = bench.until_refused(80, |bench, number| {
+        bench.wait(Duration::from_secs(2));
+        bench.call("write-mouse", &format!(r#"{{"x":{number}}}"#), "clicked", false);
+        bench.call("write-mouse", r#"{"screenshot":true}"#, "the login page", false)
+    });
+    assert!(refused.is_some());
 }
 
 #[test]
@@ -258,8 +293,9 @@ fn a_loop_in_parallel_is_a_loop() {
 #[test]
 fn a_server_that_always_says_the_same_takes_only_its_own_tools_from_the_agent() {
     let mut bench = Bench::new();
-    let refused =
-        bench.until_refused(40, |bench, number| bench.call("hostile", &format!(r#"{{"n":{number}}}"#), "nope", false));
+    let refused = bench.until_refused(40, |bench, number| {
+        bench.call("hostile", &format!(r#"{{"n":{number}}}"#), "no answer of this server ever tells anything", false)
+    });
     assert!(refused.is_some());
     for number in 0..20 {
         assert_eq!(
@@ -332,7 +368,7 @@ fn a_server_in_monitor_mode_takes_nothing_from_the_others() {
 
 #[test]
 fn every_kind_of_loop_has_a_text() {
-    for kind in [Kind::Unchanged, Kind::Retry, Kind::Cycle, Kind::Failing, Kind::NothingNew, Kind::Storm] {
+    for kind in Kind::ALL {
         let (duration, wait) = (Duration::from_millis(41_200), Duration::from_secs(2));
         let evidence = Evidence { kind, count: 7, duration, wait, refused: false };
         let warning = evidence.warning("files", "read");

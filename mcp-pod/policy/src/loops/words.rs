@@ -25,6 +25,8 @@ pub(super) enum Word {
     Found,
     /// After `no`: nothing was found.
     Things,
+    /// Before `0`: nothing was found.
+    Count,
     Not,
     No,
     Null,
@@ -32,6 +34,8 @@ pub(super) enum Word {
     Filler,
     /// Names a number that changes without meaning.
     Volatile,
+    /// Names a value that changes without meaning.
+    Opaque,
     Other,
 }
 
@@ -47,8 +51,9 @@ pub(super) fn kind(word: &[u8]) -> Word {
         | b"exception" | b"traceback" | b"fatal" | b"panicked" | b"denied" | b"refused" | b"timeout" | b"unable"
         | b"cannot" | b"forbidden" | b"unauthorized" | b"enoent" => Word::Failure,
         b"pending" | b"queued" | b"running" | b"progress" | b"waiting" | b"processing" | b"starting" | b"building"
-        | b"initializing" | b"provisioning" | b"scheduled" | b"creating" | b"updating" | b"deploying" | b"indexing"
-        | b"syncing" | b"progressing" => Word::Waiting,
+        | b"initializing" | b"provisioning" | b"scheduled" | b"creating" | b"updating" | b"deploying" | b"awaiting"
+        | b"blocked" | b"submitted" | b"pulling" | b"downloading" | b"uploading" | b"terminating" | b"restarting"
+        | b"copying" | b"migrating" | b"indexing" | b"syncing" | b"progressing" => Word::Waiting,
         b"ok" | b"success" | b"successful" | b"successfully" | b"succeeded" | b"passed" | b"pass" | b"clean"
         | b"healthy" | b"completed" | b"done" | b"finished" => Word::Fine,
         b"ready" => Word::Ready,
@@ -57,15 +62,23 @@ pub(super) fn kind(word: &[u8]) -> Word {
         | b"messages" | b"documents" | b"hits" | b"data" | b"replies" | b"comments" | b"changes" | b"updates"
         | b"events" | b"notifications" | b"tasks" | b"jobs" | b"mails" | b"emails" | b"posts" | b"issues"
         | b"problems" | b"warnings" | b"differences" => Word::Things,
+        b"count" | b"total" | b"totalcount" | b"numfound" => Word::Count,
         b"not" => Word::Not,
         b"no" | b"0" | b"zero" | b"without" => Word::No,
         b"null" | b"none" | b"false" => Word::Null,
         b"new" | b"more" | b"matching" | b"search" | b"such" => Word::Filler,
         b"duration" | b"durationms" | b"elapsed" | b"elapsedms" | b"timestamp" | b"time" | b"took" | b"uptime"
-        | b"age" | b"latency" | b"page" | b"offset" | b"cursor" | b"skip" | b"attempt" | b"retry" | b"request"
-        | b"requestid" | b"ms" => Word::Volatile,
+        | b"age" | b"latency" | b"page" | b"offset" | b"skip" | b"attempt" | b"retry" | b"ms" => Word::Volatile,
+        b"cursor" | b"nextcursor" | b"pagetoken" | b"nextpagetoken" | b"request" | b"requestid" | b"trace"
+        | b"traceid" | b"nonce" | b"etag" => Word::Opaque,
         _ => Word::Other,
     }
+}
+
+/// Returns whether a word mixes digits and letters, as ids of requests and locks do.
+pub(super) fn is_id(word: &[u8]) -> bool {
+    const SHORTEST: usize = 6;
+    word.len() >= SHORTEST && word.iter().any(u8::is_ascii_digit) && word.iter().any(u8::is_ascii_alphabetic)
 }
 
 /// Calls `add` for each word and number of a JSON text. Escapes end a word.

@@ -14,6 +14,7 @@ use std::time::Duration;
 pub use rule::{Argument, ArrayRule, Decimal, PathRule, Rule, Scalar, StringRule};
 
 use crate::class::Class;
+use crate::loops::{LoopSettings, Polls};
 use crate::units::{Bytes, Currency, Micros};
 
 /// UID of a Kubernetes object.
@@ -95,6 +96,8 @@ pub struct Server {
     pub limits: ServerLimits,
     /// When the breakers of the tools open and close.
     pub breaker: Breaker,
+    /// How loops of calls are treated.
+    pub loops: LoopSettings,
 }
 
 /// Settings of the circuit breakers of a server's tools ([`crate::breaker`]).
@@ -161,6 +164,8 @@ pub struct Tool {
     pub arguments: Arc<[Argument]>,
     /// Price of one call.
     pub price: Micros,
+    /// How polls whose result does not change are treated.
+    pub polls: Polls,
 }
 
 /// A principal: an identity that may call tools.

@@ -21,6 +21,10 @@ pub const BREAKER_OPEN: Limits<Window> = Limits { min: Window::from_secs(1), max
 pub const REQUEST_SIZE: Limits<Bytes> = Limits { min: Bytes::new(1 << 10), max: Bytes::new(16 << 20) };
 /// Size of a result.
 pub const RESPONSE_SIZE: Limits<Bytes> = Limits { min: Bytes::new(1 << 10), max: Bytes::new(64 << 20) };
+/// Time for which calls count as part of a loop.
+pub const LOOP_WINDOW: Limits<Window> = Limits { min: Window::from_secs(60), max: Window::from_secs(24 * 3600) };
+/// Time for which the calls of a loop are refused.
+pub const LOOP_COOL_DOWN: Limits<Window> = Limits { min: Window::from_secs(10), max: Window::from_secs(3600) };
 /// Lifetime of a token.
 pub const TOKEN_LIFETIME: Limits<Window> = Limits { min: Window::from_secs(60), max: Window::from_secs(168 * 3600) };
 /// Shortest time during which two tokens of a principal are valid, so that callers have time to read the new one.

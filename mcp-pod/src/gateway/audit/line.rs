@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::denial::escape_name;
 use mcp_fleet_policy::json::write_str;
+use mcp_fleet_policy::loops::Kind;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 use ulid::Ulid;
@@ -62,6 +63,8 @@ pub(crate) struct Line {
     duration: Option<Duration>,
     /// Number of rejections, if the line is about more than one.
     suppressed: Option<u64>,
+    /// The kind of loop that the call is part of.
+    pub(crate) looping: Option<Kind>,
     /// Keyed BLAKE3 of the arguments.
     pub(crate) arguments: Option<[u8; 32]>,
     /// BLAKE3 of the result that was released.
@@ -108,6 +111,7 @@ impl Line {
             cost: None,
             duration: None,
             suppressed: None,
+            looping: None,
             arguments: None,
             result: None,
         }
@@ -129,6 +133,7 @@ impl Line {
         digest(out, "arguments", "blake3-keyed", self.arguments.as_ref());
         known(out, "decision", self.decision);
         known(out, "reason", self.reason.map_or("", Reason::as_str));
+        known(out, "loop", self.looping.map_or("", Kind::as_str));
         let _ = write!(out, ",\"generation\":{}", subject.generation);
         if let Some(cost) = self.cost {
             let _ = write!(out, ",\"cost\":\"{cost}\"");
@@ -190,6 +195,7 @@ mod tests {
             cost: Some(Micros::new(1000)),
             duration: Some(Duration::from_micros(1234)),
             suppressed: None,
+            looping: None,
             arguments: Some([0xab; 32]),
             result: None,
         }
@@ -237,7 +243,13 @@ mod tests {
         let mut documented: Vec<_> =
             table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
         documented.sort_unstable();
-        let all = Line { reason: Some(Reason::RateLimited), result: Some([0xab; 32]), suppressed: Some(1), ..line() };
+        let all = Line {
+            reason: Some(Reason::LoopDetected),
+            looping: Some(Kind::Retry),
+            result: Some([0xab; 32]),
+            suppressed: Some(1),
+            ..line()
+        };
         let line = written(&all, &subject());
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         let fields: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
@@ -252,6 +264,13 @@ mod tests {
         for decision in decisions.into_iter().chain([ADMITTED, CLEARED]) {
             assert!(row.contains(&format!("`{decision}`")), "{decision}");
         }
+    }
+
+    #[test]
+    fn the_documentation_lists_every_kind_of_loop() {
+        let table = include_str!("../../../../docs/audit.md");
+        let row = table.lines().find(|line| line.starts_with("| `loop`")).unwrap();
+        assert!(Kind::ALL.iter().all(|kind| row.contains(&format!("`{}`", kind.as_str()))), "{row}");
     }
 
     #[test]

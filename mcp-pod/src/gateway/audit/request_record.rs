@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use mcp_fleet_policy::built_in::BuiltIn;
 use mcp_fleet_policy::denial::escape_name;
+use mcp_fleet_policy::loops::Kind;
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
@@ -37,6 +38,8 @@ pub(crate) struct RequestRecord {
     pub(crate) tool: Option<String>,
     /// Keyed digest of the arguments.
     pub(crate) arguments: Option<[u8; 32]>,
+    /// The kind of loop that the call continues.
+    pub(crate) looping: Option<Kind>,
 }
 
 impl RequestRecord {
@@ -52,6 +55,7 @@ impl RequestRecord {
             built_in: None,
             tool: None,
             arguments: None,
+            looping: None,
         }
     }
 
@@ -91,6 +95,7 @@ impl RequestRecord {
     pub(crate) fn line(&self, decision: Decision, reason: Option<Reason>, duration: Duration) -> Line {
         let mut line = Line::new(self.call, decision, reason, Micros::ZERO, duration);
         line.arguments = self.arguments;
+        line.looping = self.looping;
         line
     }
 }

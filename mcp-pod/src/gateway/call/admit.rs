@@ -5,10 +5,12 @@ use std::sync::Arc;
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::engine::ToolAccess;
 use mcp_fleet_policy::json::Value;
+use mcp_fleet_policy::loops::Kind;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::rules::PathArgument;
 
 use super::settle::Resources;
+use super::watch::{Watched, watch};
 use crate::gateway::policy::ToolGrant;
 use crate::gateway::state::{Admission, RequestContext};
 
@@ -19,6 +21,8 @@ pub(super) enum NotAdmitted {
     UnknownTool(Reason),
     /// Answered with a result that says why.
     Denied(Denial),
+    /// Denied because the call continues a loop.
+    Looping { denial: Denial, kind: Kind },
 }
 
 impl From<Denial> for NotAdmitted {
@@ -34,6 +38,8 @@ pub(super) struct Admitted<'p, 'v> {
     /// The paths among the arguments.
     pub(super) paths: Vec<PathArgument<'p, 'v>>,
     pub(super) resources: Resources,
+    /// Absent if loops are not observed.
+    pub(super) watched: Option<Watched>,
     /// What has to hold when the call is handed to its server.
     pub(super) admission: Admission,
 }
@@ -46,8 +52,9 @@ pub(super) async fn admit<'p, 'v>(
 ) -> Result<Admitted<'p, 'v>, NotAdmitted> {
     let access = authorise(context, tool)?;
     let paths = access.admit(arguments)?.paths;
+    let watched = watch(context, access, arguments)?;
     let (grant, resources) = govern(context, access).await?;
-    Ok(Admitted { grant, paths, resources, admission: context.admission(access.class()) })
+    Ok(Admitted { grant, paths, resources, watched, admission: context.admission(access.class()) })
 }
 
 fn authorise<'p>(context: &RequestContext<'p>, tool: &str) -> Result<ToolAccess<'p>, NotAdmitted> {

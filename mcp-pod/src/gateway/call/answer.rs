@@ -10,7 +10,7 @@ use mcp_fleet_policy::json::{Limits, Problem, Value, parse, parse_metered, write
 use mcp_fleet_policy::reason::Reason;
 
 use crate::gateway::request::Id;
-use crate::gateway::respond::{Failure, error_message, result_message};
+use crate::gateway::respond::{Failure, error_message, result_message, with_warning};
 
 /// Prefix of the keys of `_meta` that no server may write.
 const RESERVED_PREFIX: &str = "mcp-fleet.dev/";
@@ -27,6 +27,43 @@ pub(super) struct Answer {
     pub(super) text: Bytes,
     /// Whether the server reported that the tool failed.
     pub(super) tool_error: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A result, and whether it says itself that it is complete.
+    Result {
+        complete: bool,
+    },
+    Error,
+}
+
+impl Answer {
+    /// Returns the message with a warning: as a text block and `data` in `_meta` of a result, at the end of the message of
+    /// an error.
+    pub(super) fn warned(self, id: &Id, modern: bool, text: &str, data: &[u8]) -> Vec<u8> {
+        match self.kind {
+            Kind::Result { complete } => {
+                let result = with_warning(&self.text, text, data);
+                complete_message(id, &result, modern && !complete)
+            }
+            Kind::Error => {
+                let warned = check_error_with(id, self.text, u64::MAX, text, &mut |_| true);
+                warned.map_or(self.message, |answer| answer.message)
+            }
+        }
+    }
+}
+
+/// Writes the message with a result, which is marked as complete if it does not say so itself.
+fn complete_message(id: &Id, result: &[u8], mark: bool) -> Vec<u8> {
+    let members = result.get(1..).unwrap_or_default();
+    match (mark, members.trim_ascii_start() == b"}") {
+        (false, _) => result_message(id, &[result]),
+        (true, true) => result_message(id, &[b"{\"resultType\":\"complete\"}"]),
+        (true, false) => result_message(id, &[b"{\"resultType\":\"complete\",", members]),
+    }
 }
 
 /// Checks a result of at most `limit` bytes. `reserve` is called for memory for more than [`FREE_VALUES`] values.
@@ -38,7 +75,9 @@ pub(super) fn check_result(
     reserve: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Answer, Reason> {
     let value = parse_within(&text, limit, &Limits::PASS_THROUGH, reserve)?;
-    let Value::Object(members) = &value else { return Err(Reason::UpstreamInvalid) };
+    if value.as_object().is_none() {
+        return Err(Reason::UpstreamInvalid);
+    }
     let complete = match value.get("resultType") {
         None => false,
         // Any other value asks the client for a follow-up that the gateway does not offer.
@@ -52,12 +91,8 @@ pub(super) fn check_result(
         }
     }
     let tool_error = value.get("isError").and_then(Value::as_bool) == Some(true);
-    let message = match (modern && !complete, members.is_empty()) {
-        (false, _) => result_message(id, &[&text]),
-        (true, true) => result_message(id, &[b"{\"resultType\":\"complete\"}"]),
-        (true, false) => result_message(id, &[b"{\"resultType\":\"complete\",", text.get(1..).unwrap_or_default()]),
-    };
-    Ok(Answer { message, text, tool_error })
+    let message = complete_message(id, &text, modern && !complete);
+    Ok(Answer { message, text, tool_error, kind: Kind::Result { complete } })
 }
 
 /// Checks a JSON-RPC error of at most `limit` bytes. The message is serialized again from the parsed error.
@@ -65,6 +100,17 @@ pub(super) fn check_error(
     id: &Id,
     text: Bytes,
     limit: u64,
+    reserve: &mut dyn FnMut(usize) -> bool,
+) -> Result<Answer, Reason> {
+    check_error_with(id, text, limit, "", reserve)
+}
+
+/// Checks like [`check_error`], and adds a sentence to the error's message.
+fn check_error_with(
+    id: &Id,
+    text: Bytes,
+    limit: u64,
+    sentence: &str,
     reserve: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Answer, Reason> {
     let value = parse_within(&text, limit, &Limits::RESULT, reserve)?;
@@ -75,9 +121,11 @@ pub(super) fn check_error(
         write(data, &mut out);
         out
     });
-    let failure = Failure { status: StatusCode::OK, code: released_code(code), message, data: data.as_deref() };
+    let message = if sentence.is_empty() { message.into() } else { format!("{message} {sentence}") };
+    let failure =
+        Failure { status: StatusCode::OK, code: released_code(code), message: &message, data: data.as_deref() };
     let message = error_message(Some(id), &failure);
-    Ok(Answer { message, text, tool_error: true })
+    Ok(Answer { message, text, tool_error: true, kind: Kind::Error })
 }
 
 /// Returns the code under which a server's error is released. Codes with a meaning between client and gateway are not

@@ -6,11 +6,12 @@ use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::reason::Reason;
 use tracing::{info, warn};
 
-use super::answer::{Answer, check_error, check_result};
+use super::answer::{check_error, check_result};
 use super::settle::{Outcome, Settlement};
+use super::watch::Warning;
 use crate::gateway::memory::{Use, VALUE};
 use crate::gateway::request::Id;
-use crate::gateway::respond::{Body, denied_call, message, result_message};
+use crate::gateway::respond::{Body, denied_call, message, result_message, with_warning};
 use crate::gateway::upstream::{Event, UpstreamError};
 
 /// Why a call got no answer that can be released, and what it costs.
@@ -68,8 +69,8 @@ pub(super) fn fail_unreachable(settlement: Settlement, id: &Id) -> Response<Body
 /// Settles a call that is not forwarded because its audit line was not written in time, and answers it.
 pub(super) fn deny_unaudited(settlement: Settlement, id: &Id) -> Response<Body> {
     let (reason, modern) = (Reason::AuditUnavailable, !settlement.revision.is_legacy());
-    settlement.settle(Outcome::Denied(reason));
-    message(result_message(id, &[&denied_call(&Denial::new(reason), modern)]))
+    let warning = settlement.settle(Outcome::Denied(reason));
+    message(failure_message(id, reason, modern, warning.as_ref()))
 }
 
 /// Settles a call and returns the message that ends it. `ended` is the last event of the exchange.
@@ -86,9 +87,11 @@ pub(super) fn finish(settlement: Settlement, id: &Id, ended: Result<Event, Faile
     });
     let (reason, outcome) = match checked {
         Ok(Ok(answer)) => {
-            let Answer { message, text, tool_error } = answer;
-            settlement.settle(Outcome::Answered { answer: text, tool_error });
-            return message;
+            let outcome = Outcome::Answered { answer: answer.text.clone(), tool_error: answer.tool_error };
+            return match settlement.settle(outcome) {
+                None => answer.message,
+                Some(Warning { text, data }) => answer.warned(id, modern, &text, &data),
+            };
         }
         Ok(Err(refusal)) => {
             let reason = Reason::from_name(&refusal.reason).unwrap_or(Reason::UpstreamInvalid);
@@ -108,6 +111,15 @@ pub(super) fn finish(settlement: Settlement, id: &Id, ended: Result<Event, Faile
             (reason, Outcome::Failed(reason, charge))
         }
     };
-    settlement.settle(outcome);
-    result_message(id, &[&denied_call(&Denial::new(reason), modern)])
+    let warning = settlement.settle(outcome);
+    failure_message(id, reason, modern, warning.as_ref())
+}
+
+/// Returns the message about a call without an answer of its server.
+fn failure_message(id: &Id, reason: Reason, modern: bool, warning: Option<&Warning>) -> Vec<u8> {
+    let result = denied_call(&Denial::new(reason), modern);
+    match warning {
+        None => result_message(id, &[&result]),
+        Some(Warning { text, data }) => result_message(id, &[&with_warning(&result, text, data)]),
+    }
 }

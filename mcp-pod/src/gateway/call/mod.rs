@@ -1,7 +1,8 @@
 //! `tools/call`, from its parameters to its settlement.
 //!
-//! Start with [`call`]. [`mod@admit`] decides about the call and reserves what it needs, [`envelope`] writes it for the
-//! shim ([`built_in`] answers calls of built-in tools), [`forward`] hands it over and [`running`] reads the answer, also if the client has gone. [`finish`] checks the
+//! Start with [`call`]. [`mod@admit`] decides about the call and reserves what it needs, [`mod@watch`] looks for loops,
+//! [`envelope`] writes it for the shim ([`built_in`] answers calls of built-in tools), [`forward`] hands it over and
+//! [`running`] reads the answer, also if the client has gone. [`finish`] checks the
 //! answer ([`answer`]) and settles the call ([`settle`]), however it ended.
 
 mod admit;
@@ -12,6 +13,7 @@ mod finish;
 mod forward;
 mod running;
 mod settle;
+mod watch;
 
 use http::{Response, StatusCode};
 use mcp_fleet_policy::built_in::BuiltIn;
@@ -67,12 +69,15 @@ async fn run(
     if let Some(tool) = record.built_in {
         return built_in::call(context, record, revision, &id, tool, arguments).await;
     }
-    let Admitted { grant, paths, resources, admission } = match admit(context, &params.name, arguments).await {
+    let Admitted { grant, paths, resources, watched, admission } = match admit(context, &params.name, arguments).await {
         Ok(admitted) => admitted,
         Err(not_admitted) => {
             let mut written = Vec::new();
             write_arguments(arguments, &mut written);
             record.arguments = Some(context.policy.argument_key.digest(&written));
+            if let NotAdmitted::Looping { kind, .. } = &not_admitted {
+                record.looping = Some(*kind);
+            }
             let rejection = reject(not_admitted, &id, revision, &params.name);
             record.tool = Some(params.name.into_owned());
             return Err(rejection.into());
@@ -99,6 +104,7 @@ async fn run(
         arguments: envelope.arguments,
         digest: None,
         handed_over: None,
+        watched,
         resources: Some(resources),
     };
     let Some(upstream) = context.policy.upstream(context.view) else {
@@ -133,7 +139,7 @@ fn reject(not_admitted: NotAdmitted, id: &Id, revision: Revision, tool: &str) ->
             let failure = Failure { status: StatusCode::OK, code: -32602, message: &text, data: None };
             Rejection::new(reason, error(Some(id), &failure))
         }
-        NotAdmitted::Denied(denial) => {
+        NotAdmitted::Denied(denial) | NotAdmitted::Looping { denial, .. } => {
             let response = result(id, &[&denied_call(&denial, !revision.is_legacy())]);
             Rejection::new(denial.reason, response)
         }

@@ -11,6 +11,7 @@ use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 use ulid::Ulid;
 
+use super::watch::{Warning, Watched};
 use crate::gateway::audit::{CallRecord, CallSlots, Decision, Line, PendingLine};
 use crate::gateway::budget::Reservation;
 use crate::gateway::metrics::ErrorType;
@@ -72,6 +73,8 @@ pub(super) struct Settlement {
     pub(super) digest: Option<[u8; 32]>,
     /// When the call was handed to its server.
     pub(super) handed_over: Option<Instant>,
+    /// Absent if loops are not observed.
+    pub(super) watched: Option<Watched>,
     /// Absent once the call is settled.
     pub(super) resources: Option<Resources>,
 }
@@ -98,9 +101,9 @@ impl Settlement {
         Some(slot.write_now(&Line::admitted(self.call, digest, self.started.elapsed()), &self.grant.subject))
     }
 
-    /// Settles the call.
-    pub(super) fn settle(mut self, outcome: Outcome) {
-        self.end(outcome);
+    /// Settles the call. Returns what its caller is told, if the call is part of a loop.
+    pub(super) fn settle(mut self, outcome: Outcome) -> Option<Warning> {
+        self.end(outcome)
     }
 
     /// Takes back the admission of a call that was not handed to its server and has to be decided again. Its line about
@@ -117,9 +120,11 @@ impl Settlement {
         self.resources.as_mut()?.permit.take()
     }
 
-    fn end(&mut self, outcome: Outcome) {
-        let Some(Resources { active, slots, permit, reservation, pass }) = self.resources.take() else { return };
-        let Self { state, grant, revision, started, call, arguments, digest, handed_over, resources: _ } = self;
+    fn end(&mut self, outcome: Outcome) -> Option<Warning> {
+        let Resources { active, slots, permit, reservation, pass } = self.resources.take()?;
+        let Self { state, grant, revision, started, call, arguments, digest, handed_over, watched, resources: _ } =
+            self;
+        let evidence = watched.as_ref().and_then(|watched| watched.settle(state, &grant.subject, arguments, &outcome));
         let duration = started.elapsed();
         if let (Some(upstream), Some(up)) = (&grant.upstream, outcome.is_up()) {
             upstream.note_health(up);
@@ -152,6 +157,7 @@ impl Settlement {
         }
         let mut line = Line::new(*call, decision, reason, cost, duration);
         line.arguments = *digest;
+        line.looping = evidence.map(|evidence| evidence.kind);
         let record = CallRecord {
             slot: slots.outcome,
             subject: Arc::clone(&grant.subject),
@@ -162,12 +168,14 @@ impl Settlement {
         };
         // The gateway does not end before the line is written.
         record.submit(active);
+        watched.as_ref()?.warning(&grant.subject, &evidence?)
     }
 }
 
 impl Drop for Settlement {
     fn drop(&mut self) {
         let charge = if self.handed_over.is_some() { Charge::Full } else { Charge::Nothing };
-        self.end(Outcome::Failed(Reason::Cancelled, charge));
+        // The caller has gone, so there is nobody to warn.
+        let _ = self.end(Outcome::Failed(Reason::Cancelled, charge));
     }
 }

@@ -9,6 +9,7 @@ mod error_type;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use mcp_fleet_policy::loops::Mode;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 use parking_lot::Mutex;
@@ -34,6 +35,7 @@ pub(crate) struct Metrics {
     calls: IntCounterVec,
     denials: IntCounterVec,
     spend: CounterVec,
+    loops: IntCounterVec,
     durations: HistogramVec,
     generation: IntGaugeVec,
     refused_connections: IntCounterVec,
@@ -59,6 +61,10 @@ impl Metrics {
         let spend = CounterVec::new(
             Opts::new("mcp_pod_spend_total", "Money spent since this gateway started, in units of the currency"),
             &["tenant", "principal", "server", "tool", "currency"],
+        )?;
+        let loops = IntCounterVec::new(
+            Opts::new("mcp_pod_loops_total", "Calls in loops by what was done about them (docs/loops.md)"),
+            &["tenant", "principal", "server", "mode", "action"],
         )?;
         let durations = HistogramVec::new(
             HistogramOpts::new(
@@ -95,6 +101,7 @@ impl Metrics {
         registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(denials.clone()))?;
         registry.register(Box::new(spend.clone()))?;
+        registry.register(Box::new(loops.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(generation.clone()))?;
         registry.register(Box::new(refused_connections.clone()))?;
@@ -106,6 +113,7 @@ impl Metrics {
             calls,
             denials,
             spend,
+            loops,
             durations,
             generation,
             refused_connections,
@@ -129,6 +137,16 @@ impl Metrics {
     /// Counts a connection that was closed at once.
     pub(crate) fn count_refused_connection(&self, refusal: Refusal) {
         self.refused_connections.with_label_values(&[refusal.as_str()]).inc();
+    }
+
+    /// Counts a call in a loop.
+    pub(crate) fn count_loop(&self, tenant: &str, principal: &str, server: &str, mode: Mode, action: LoopAction) {
+        let mode = match mode {
+            Mode::Enforce => "enforce",
+            Mode::Monitor => "monitor",
+            Mode::Off => return,
+        };
+        self.loops.with_label_values(&[tenant, principal, server, mode, action.as_str()]).inc();
     }
 
     /// Counts a request that was denied or failed.
@@ -190,6 +208,27 @@ impl Metrics {
             revision,
             error.map_or("", ErrorType::as_str),
         ])
+    }
+}
+
+/// What was done about a call in a loop, or would have been in the mode Monitor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LoopAction {
+    /// Its caller was warned.
+    Warned,
+    /// Its caller was warned, and has to wait before it may go on.
+    Slowed,
+    /// The call was refused.
+    Refused,
+}
+
+impl LoopAction {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Warned => "warned",
+            Self::Slowed => "slowed",
+            Self::Refused => "refused",
+        }
     }
 }
 

@@ -7,9 +7,11 @@ mod denial;
 mod rejection;
 mod rpc;
 mod sse;
+mod warning;
 
 pub(crate) use body::Body;
 pub(crate) use denial::{denied_call, denied_request, unauthorised};
 pub(crate) use rejection::Rejection;
 pub(crate) use rpc::{Failure, accepted, error, error_message, message, result, result_message};
 pub(crate) use sse::{event, event_stream};
+pub(crate) use warning::with_warning;

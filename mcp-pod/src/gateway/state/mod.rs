@@ -18,6 +18,7 @@ use arc_swap::ArcSwapOption;
 use mcp_fleet_policy::breaker::Breakers;
 use mcp_fleet_policy::built_in::StuckReports;
 use mcp_fleet_policy::governor::Governor;
+use mcp_fleet_policy::loops::Loops;
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::tick::Tick;
 use parking_lot::Mutex;
@@ -59,9 +60,10 @@ pub struct State {
     pub(crate) breakers: Breakers,
     pub(crate) stuck: StuckReports,
     pub(crate) stuck_events: StuckEvents,
+    pub(crate) loops: Loops,
     pub(crate) failures: FailureLimit,
     pub(crate) legacy_calls: Arc<LegacyCalls>,
-    /// Zero of the governor's clock.
+    /// Zero of the clock of the governor and the loop detector.
     origin: Instant,
 }
 
@@ -101,6 +103,7 @@ impl State {
             breakers: Breakers::default(),
             stuck: StuckReports::default(),
             stuck_events: StuckEvents::default(),
+            loops: Loops::new(),
             failures: FailureLimit::default(),
             legacy_calls: Arc::default(),
             origin: Instant::now(),
@@ -126,6 +129,7 @@ impl State {
         let active = Arc::new(active);
         let policy = active.tenant_policy();
         self.governor.apply(self.tick(), policy);
+        self.loops.apply(policy);
         self.metrics.set_generation(&policy.tenant, policy.generation);
         info!(tenant = policy.tenant, generation = policy.generation, "policy in force");
         self.policy.store(Some(Arc::clone(&active)));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
     Argument, Breaker, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Selector,
     Server, ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
@@ -29,7 +30,7 @@ pub(crate) fn argument(name: &str, rule: Rule) -> Argument {
 
 /// Returns a tool that costs nothing.
 pub(crate) fn tool(name: &str, class: Class, arguments: Vec<Argument>) -> Tool {
-    Tool { name: name.to_owned(), class, arguments: arguments.into(), price: Micros::ZERO }
+    Tool { name: name.to_owned(), class, arguments: arguments.into(), price: Micros::ZERO, polls: Polls::Limited }
 }
 
 /// Returns the default policy.
@@ -74,6 +75,8 @@ pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
                 max_concurrent_calls: 64,
             },
             breaker: Breaker::DEFAULT,
+            // The fake shim always answers the same.
+            loops: LoopSettings { mode: Mode::Off, ..LoopSettings::DEFAULT },
         }],
         principals: vec![principal("coder", CODER, true), principal("other", OTHER, false)],
         budgets: vec![budget()],

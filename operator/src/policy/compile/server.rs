@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_policy::built_in::BuiltIn;
+use mcp_fleet_policy::loops::LoopSettings;
 use mcp_fleet_policy::model::{Argument, Breaker, Server, ServerLimits, Tool};
 use mcp_fleet_policy::units::Micros;
 
@@ -29,11 +30,14 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
         let refusal = compilation.refusal(Kind::Server, &*object);
         let outcome = refusal.map_or_else(|| from_spec(&images, &object, has_currency), Err);
         let catalogue = match &outcome {
-            Ok((tools, limits)) => Some((tools.clone(), *limits, Breaker::from(&object.spec.breaker))),
+            Ok((tools, limits, loops)) => {
+                let breaker = Breaker::from(&object.spec.breaker);
+                Some(InForce { tools: tools.clone(), limits: *limits, breaker, loops: *loops })
+            }
             Err(_) => from_previous(compilation, &object),
         };
         let mut raised = Vec::new();
-        if let Some((mut tools, limits, breaker)) = catalogue {
+        if let Some(InForce { mut tools, limits, breaker, loops }) = catalogue {
             raised = floors.raise(&object.name_any(), &server_uid, &mut tools);
             servers.push(Server {
                 name: object.name_any(),
@@ -43,6 +47,7 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
                 tools,
                 limits,
                 breaker,
+                loops,
             });
         }
         match outcome {
@@ -59,12 +64,11 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
     servers
 }
 
+/// What is compiled from the spec of a server.
+type Catalogue = (Vec<Tool>, ServerLimits, LoopSettings);
+
 /// Compiles the catalogue and the limits as they are written.
-fn from_spec(
-    images: &AllowedImages,
-    object: &MCPServer,
-    has_currency: bool,
-) -> Result<(Vec<Tool>, ServerLimits), Rejection> {
+fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> Result<Catalogue, Rejection> {
     if let Some(stdio) = &object.spec.source.stdio
         && let Err((reason, message)) = images.check(&stdio.image)
     {
@@ -95,7 +99,13 @@ fn from_spec(
             ));
         }
         let arguments = arguments(&tool.name, &tool.arguments)?;
-        tools.push(Tool { name: tool.name.clone(), class: tool.class, arguments: arguments.into(), price });
+        tools.push(Tool {
+            name: tool.name.clone(),
+            class: tool.class,
+            arguments: arguments.into(),
+            price,
+            polls: tool.polls,
+        });
     }
     let limits = &object.spec.limits;
     let limits = ServerLimits {
@@ -104,7 +114,7 @@ fn from_spec(
         max_response: limits.max_response_size,
         max_concurrent_calls: limits.max_concurrent_calls,
     };
-    Ok((tools, limits))
+    Ok((tools, limits, LoopSettings::from(&object.spec.loops)))
 }
 
 /// Compiles the argument rules of one tool.
@@ -128,13 +138,21 @@ pub(super) fn arguments(tool: &str, list: &[mcp_fleet_crds::argument::Argument])
     Ok(arguments)
 }
 
-/// Returns the catalogue, limits and breaker settings that were in force, without the tools that the object no longer
-/// declares.
-fn from_previous(compilation: &Compilation<'_>, object: &MCPServer) -> Option<(Vec<Tool>, ServerLimits, Breaker)> {
+/// The catalogue, the limits and the settings of a server.
+struct InForce {
+    tools: Vec<Tool>,
+    limits: ServerLimits,
+    breaker: Breaker,
+    loops: LoopSettings,
+}
+
+/// Returns the catalogue, limits and settings that were in force, without the tools that the object no longer declares.
+fn from_previous(compilation: &Compilation<'_>, object: &MCPServer) -> Option<InForce> {
     let server_uid = uid(object);
     let server = compilation.before.servers.get(server_uid.as_str())?;
     let is_declared = |tool: &&Tool| object.spec.tools.iter().any(|other| other.name == tool.name);
-    Some((server.tools.iter().filter(is_declared).cloned().collect(), server.limits, server.breaker))
+    let tools = server.tools.iter().filter(is_declared).cloned().collect();
+    Some(InForce { tools, limits: server.limits, breaker: server.breaker, loops: server.loops })
 }
 
 #[cfg(test)]

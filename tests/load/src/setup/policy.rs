@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
     Argument, Breaker, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Rule, Selector, Server,
     ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
@@ -68,6 +69,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
                 class: Class::Read,
                 arguments: catalogue.into(),
                 price: Micros::new(PRICE),
+                polls: Polls::Limited,
             }],
             limits: ServerLimits {
                 timeout: Duration::from_secs(30),
@@ -76,6 +78,8 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
                 max_concurrent_calls: CONCURRENT,
             },
             breaker: Breaker::DEFAULT,
+            // The load repeats one call, whose result is always the same: it is judged, but not refused.
+            loops: LoopSettings { mode: Mode::Monitor, ..LoopSettings::DEFAULT },
         }],
         principals: vec![Principal {
             namespace: "bench".into(),
