@@ -1,5 +1,6 @@
 //! `MCPTenant`: a tenant and the upper limits that the platform team sets for it.
 
+mod built_in;
 mod gateway;
 mod prices;
 mod status;
@@ -14,6 +15,7 @@ use mcp_fleet_policy::units::{Currency, Micros, Window, limits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use built_in::BuiltInTools;
 pub use gateway::{Gateway, GatewayLimits, GatewayRequests, GatewayResources};
 pub use prices::PriceFloor;
 pub use status::{GatewayStatus, MCPTenantStatus};
@@ -22,16 +24,6 @@ use crate::integer;
 use crate::names::{DNS_1035, DNS_1123, MAX_NAMESPACE, RUNTIME_NAMESPACE_SUFFIX};
 use crate::quantity::QuantitySchema;
 use crate::schema::{cel, duration_at_least, duration_within, rules};
-
-/// Whether endpoints have the built-in tools.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum BuiltInTools {
-    /// They have them.
-    #[default]
-    Enabled,
-    /// They have only the tools of their servers.
-    Disabled,
-}
 
 /// A tenant: isolated namespaces for MCP servers and the agents that call them, with upper limits on everything in
 /// them. Objects in the tenant's namespace can narrow these limits but never widen them.

@@ -12,6 +12,7 @@ mod hostile;
 mod leader;
 mod principal;
 mod server;
+mod stuck;
 mod support;
 mod tenant;
 mod unreadable;

@@ -71,7 +71,7 @@ fn principal(spec: &Value) -> Arc<MCPPrincipal> {
     object("MCPPrincipal", "coder", spec)
 }
 
-pub(super) fn inputs() -> TenantInputs {
+pub(crate) fn inputs() -> TenantInputs {
     TenantInputs {
         tenant: tenant(&json!({})),
         servers: vec![server(&catalogue())],

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use mcp_fleet_crds::MCPTenant;
+use mcp_fleet_crds::names::CLEAR_BREAKERS;
 use mcp_fleet_policy::model::VerificationKey;
 
 use super::restore::restored_from;
@@ -100,7 +101,12 @@ pub(super) fn fingerprint(inputs: &TenantInputs) -> u64 {
     fn hash_objects<K: ResourceExt>(objects: &[Arc<K>], hasher: &mut DefaultHasher) {
         let mut versions: Vec<_> = objects
             .iter()
-            .map(|object| (object.uid(), object.meta().generation, object.meta().deletion_timestamp.is_some()))
+            .map(|object| {
+                let metadata = object.meta();
+                // An annotation does not count as a new generation.
+                let cleared = object.annotations().get(CLEAR_BREAKERS);
+                (object.uid(), metadata.generation, metadata.deletion_timestamp.is_some(), cleared)
+            })
             .collect();
         versions.sort_unstable();
         versions.hash(hasher);
@@ -145,5 +151,19 @@ mod tests {
         assert_eq!(found(service("t-1", "10.96.0.7")), 1);
         assert_eq!(found(service("t-2", "10.96.0.7")), 0);
         assert_eq!(found(service("t-1", "None")), 0);
+    }
+
+    #[test]
+    fn an_annotation_that_clears_breakers_changes_the_fingerprint() {
+        let mut inputs = crate::policy::compile::tests::inputs();
+        let mut with = |key: &str, value: &str| {
+            let principal = Arc::make_mut(&mut inputs.principals[0]);
+            principal.metadata.annotations = Some([(key.to_owned(), value.to_owned())].into());
+            fingerprint(&inputs)
+        };
+        let first = with(CLEAR_BREAKERS, "2026-11-22T12:00:00Z");
+        assert_eq!(with(CLEAR_BREAKERS, "2026-11-22T12:00:00Z"), first);
+        assert_ne!(with(CLEAR_BREAKERS, "2026-11-22T12:00:01Z"), first);
+        assert_eq!(with("note", "a"), with("note", "b"), "no other annotation is part of a policy");
     }
 }
