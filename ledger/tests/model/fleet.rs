@@ -272,7 +272,11 @@ impl Model for Fleet {
             Action::ChangeLimits { operator } => {
                 state.operators[operator].update(|operator| operator.limits += 1);
             }
-            Action::PassTime => state.time = *self.bounds.times.iter().find(|time| **time > state.time)?,
+            Action::PassTime => {
+                state.time = *self.bounds.times.iter().find(|time| **time > state.time)?;
+                // A request that is repeated in the next period gets a lease of that period, not the one that it had.
+                state.seen.lossy |= state.seen.breaks > 0;
+            }
             fault => {
                 state.left.faults -= 1;
                 self.apply_fault(state, fault);

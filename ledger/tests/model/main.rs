@@ -1,7 +1,7 @@
 //! A model of the fleet's money: the real books, the real commit protocol and the real lease pools, with operators, gateways,
 //! messages and an API server around them. [`faults`] says how those fail.
 //!
-//! `stateright` visits every state that can be reached within the bounds, or walks at random through larger ones.
+//! `stateright` visits every state that can be reached within the bounds, or our own walker takes random steps through larger ones.
 
 // The functions of the model are methods, whether they need its bounds or not.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::unused_self)]
@@ -22,7 +22,7 @@ mod wire;
 use defect::Defect;
 use faults::Fault;
 use fleet::{ALL_SPENT, Bounds, CONFLICT, DRAINS, FORFEITED, Fleet, SETTLED_ONCE, SPENT_IS_CHARGED, WITHIN_LIMIT};
-use stateright::{Checker, HasDiscoveries, Model, UniformChooser};
+use stateright::{Checker, HasDiscoveries, Model};
 
 /// Two operators, two gateways and one budget of two calls.
 fn bounds(attempts: u8, faults: u8, kinds: &[Fault]) -> Bounds {
@@ -51,12 +51,41 @@ fn visit_all(name: &str, bounds: Bounds, reached: &[&'static str]) {
     }
 }
 
-/// Walks at random until this many states were visited. The seed is printed.
+/// Walks at random, again and again from the beginning, until this many states were visited. The seed decides every step.
+///
+/// This is not the simulation of `stateright`, which cannot print the path of a walk in which an action changed nothing.
 fn walk(name: &str, bounds: Bounds, states: usize, seed: u64) {
     let start = Instant::now();
-    let checker = Fleet::new(bounds, None).checker().target_state_count(states).target_max_depth(400);
-    let checker = checker.spawn_simulation(seed, UniformChooser).join();
-    report(&format!("{name}, seed {seed}"), &checker, start);
+    let model = Fleet::new(bounds, None);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let properties: Vec<_> = model.properties().into_iter().filter(|it| ALWAYS.contains(&it.name)).collect();
+    let (mut visited, mut walks, mut longest) = (0, 0, 0);
+    while visited < states {
+        let mut state = model.init_states().remove(0);
+        let mut path = Vec::new();
+        loop {
+            visited += 1;
+            for property in &properties {
+                let holds = (property.condition)(&model, &state);
+                assert!(holds, "{name}, seed {seed}: violated: {}\n{state:#?}\n{path:?}", property.name);
+            }
+            let mut actions = Vec::new();
+            model.actions(&state, &mut actions);
+            random.shuffle(&mut actions);
+            let next = actions.into_iter().find_map(|action| Some((action, model.next_state(&state, action)?)));
+            let Some((action, next)) = next.filter(|_| path.len() < 400) else { break };
+            path.push(action);
+            state = next;
+        }
+        (walks, longest) = (walks + 1, longest.max(path.len()));
+    }
+    println!(
+        "{name}, seed {seed}: {visited} states in {walks} walks of up to {longest} steps, drained from {} of them within {} \
+         steps, {:.1} s",
+        model.drained.load(Ordering::Relaxed),
+        model.most_steps.load(Ordering::Relaxed),
+        start.elapsed().as_secs_f32(),
+    );
 }
 
 fn report(name: &str, checker: &impl Checker<Fleet>, start: Instant) {
@@ -139,7 +168,7 @@ fn every_pair_of_faults_is_safe() {
 #[test]
 #[ignore = "takes minutes: `cargo xtask test governors`"]
 fn long_random_walks_of_a_larger_fleet_are_safe() {
-    for seed in 0..8 {
+    for seed in 0..4 {
         walk("3 gateways and 2 budgets", larger_fleet(), 2_000_000, seed);
     }
 }
