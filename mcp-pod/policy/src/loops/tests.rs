@@ -155,6 +155,9 @@ fn a_poller_that_obeys_is_never_refused() {
 fn a_poller_that_does_not_obey_is_refused() {
     let mut bench = Bench::new();
     assert!(bench.until_refused(20, |bench, _| bench.call("poll", "{}", "3 users", false)).is_some());
+    let outcomes: Vec<_> = (0..3).map(|_| bench.call("poll", "{}", "3 users", false)).collect();
+    let Outcome::Refused(last) = outcomes[2] else { panic!("{outcomes:?}") };
+    assert!(last.refused && last.wait > Duration::from_secs(100), "three calls too early end in a refusal: {last:?}");
 }
 
 #[test]
@@ -243,21 +246,28 @@ fn a_state_that_moves_is_no_loop() {
         );
         for percent in 0..5 {
             bench.wait(Duration::from_secs(5));
-            let text = format!("rollout of the service at {percent} of four replicas");
-            assert_eq!(bench.call("status", "{}", &text, false), Outcome::Quiet);
+            for service in ["api", "web"] {
+                let (arguments, text) = (
+                    format!(r#"{{"of":"{service}"}}"#),
+                    format!("rollout of {service} is at {percent} of four replicas"),
+                );
+                assert_eq!(bench.call("status", &arguments, &text, false), Outcome::Quiet);
+            }
         }
     }
 }
 
 #[test]
-fn a_call_that_tells_nothing_does_not_end_the_loop_of_its_tool() {
+fn a_call_in_flight_that_tells_nothing_does_not_end_the_loop_of_its_tool() {
     let mut bench = Bench::new();
+    let (admitted, click) = (bench.now, bench.key("write-mouse", r#"{"x":-1}"#));
     let refused = bench.until_refused(80, |bench, number| {
-        bench.wait(Duration::from_secs(2));
         bench.call("write-mouse", &format!(r#"{{"x":{number}}}"#), "clicked", false);
         bench.call("write-mouse", r#"{"screenshot":true}"#, "the login page", false)
     });
     assert!(refused.is_some());
+    assert_eq!(bench.settle(click, r#"{"x":-1}"#, "clicked", false, admitted, true), Outcome::Quiet);
+    assert!(bench.call("write-mouse", r#"{"x":-2}"#, "clicked", false).is_refused());
 }
 
 #[test]
