@@ -60,6 +60,15 @@ const tasks = {
     print(await request(options.method, options.params ?? {}));
   },
 
+  // Calls a tool several times without pause, and prints all answers.
+  async repeat() {
+    const answers = [];
+    for (let turn = 0; turn < options.times; turn += 1) {
+      answers.push(await request('tools/call', options.params));
+    }
+    print({ answers });
+  },
+
   // Sends requests until one is refused. Prints a message after the first request, and one with the time of the
   // refusal.
   async callUntilRefused() {

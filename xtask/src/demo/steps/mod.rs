@@ -1,7 +1,9 @@
 //! The steps of the demo, in order: setup steps, of which each needs the ones before it, and checks.
 
+mod agents;
 mod calls;
 mod credentials;
+mod evidence;
 mod faults;
 mod isolation;
 mod limits;
@@ -47,9 +49,12 @@ pub const CHECKS: &[Step] = &[
     credentials::OTHER_TENANTS_TOKEN,
     limits::RATE,
     limits::BUDGET,
+    agents::LOOP,
+    agents::STUCK,
     isolation::GATEWAY,
     isolation::TOOL_POD,
     money::SPEND,
+    evidence::AUDIT_CHAIN,
     credentials::ROTATION,
     credentials::EXPIRED_TOKEN,
     credentials::REVOKED_TOKEN,
