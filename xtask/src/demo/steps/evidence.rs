@@ -1,6 +1,6 @@
 //! Evidence of what agents did.
 
-use anyhow::{Result, bail};
+use anyhow::bail;
 use mcp_fleet_audit::{Place, Problem, Verifier};
 
 use crate::demo::report::Step;
