@@ -202,3 +202,15 @@ fn every_cel_rule_has_a_message_of_more_than_20_bytes() {
         }
     }
 }
+
+/// YAML 1.1, which helm and kubectl read, takes these for booleans.
+#[test]
+fn no_value_of_an_enum_is_a_boolean_in_yaml() {
+    let booleans = ["y", "n", "yes", "no", "on", "off", "true", "false"];
+    walk_specs(|path, field| {
+        for value in field.enum_.iter().flatten() {
+            let text = value.0.as_str().unwrap_or_default();
+            assert!(!booleans.contains(&text.to_lowercase().as_str()), "{path}: {text}");
+        }
+    });
+}

@@ -19,7 +19,7 @@ use crate::schema::{duration_within, rules};
 ])))]
 pub struct Loops {
     /// Enforce: a caller in a loop is warned, then has to pause between its calls, and in the end the calls of the loop are
-    /// refused for coolDown. Monitor: loops are only counted. Off: the calls of this server are not observed. Default:
+    /// refused for coolDown. Monitor: loops are only counted. Disabled: the calls of this server are not observed. Default:
     /// Enforce.
     #[serde(default)]
     pub mode: Mode,

@@ -103,7 +103,7 @@ async fn tolerated_polls_are_not_judged() {
 
 #[tokio::test]
 async fn in_monitor_mode_loops_are_only_counted_and_in_mode_off_not_even_that() {
-    for mode in [Mode::Monitor, Mode::Off] {
+    for mode in [Mode::Monitor, Mode::Disabled] {
         let gateway = TestGateway::with(|policy| {
             policy.servers[0].loops = LoopSettings { mode, ..LoopSettings::DEFAULT };
         })

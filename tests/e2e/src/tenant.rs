@@ -165,7 +165,7 @@ fn server(name: &str, image: &str) -> Value {
             "tools": tools,
             "limits": {"timeout": "8s", "maxResponseSize": "1Mi"},
             // The tests repeat calls that fail.
-            "loops": {"mode": "Off"},
+            "loops": {"mode": "Disabled"},
         },
     })
 }

@@ -260,7 +260,7 @@ fn loops(settings: wire::Loops) -> Result<LoopSettings, ConvertError> {
     let mode = match wire::LoopMode::try_from(mode) {
         Ok(wire::LoopMode::Enforce) => Mode::Enforce,
         Ok(wire::LoopMode::Monitor) => Mode::Monitor,
-        Ok(wire::LoopMode::Off) => Mode::Off,
+        Ok(wire::LoopMode::Disabled) => Mode::Disabled,
         Ok(wire::LoopMode::Unspecified) | Err(_) => return Err(ConvertError::Missing("loops.mode")),
     };
     Ok(LoopSettings {

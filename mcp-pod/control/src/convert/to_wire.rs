@@ -208,7 +208,7 @@ fn loops(settings: &LoopSettings) -> Option<wire::Loops> {
     let mode = match mode {
         Mode::Enforce => wire::LoopMode::Enforce,
         Mode::Monitor => wire::LoopMode::Monitor,
-        Mode::Off => wire::LoopMode::Off,
+        Mode::Disabled => wire::LoopMode::Disabled,
     };
     Some(wire::Loops {
         mode: mode.into(),

@@ -103,7 +103,7 @@ fn server() -> impl Strategy<Value = Server> {
 }
 
 fn loops() -> impl Strategy<Value = LoopSettings> {
-    let mode = prop_oneof![Just(Mode::Enforce), Just(Mode::Monitor), Just(Mode::Off)];
+    let mode = prop_oneof![Just(Mode::Enforce), Just(Mode::Monitor), Just(Mode::Disabled)];
     let settings = (mode, any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>()).prop_map(
         |(mode, window, identical_calls, repeated_errors, cycle_repeats, cool_down)| LoopSettings {
             mode,

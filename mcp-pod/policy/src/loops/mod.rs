@@ -61,7 +61,7 @@ impl State {
     const fn alarms(&mut self, mode: Mode) -> &mut Alarms {
         match mode {
             Mode::Enforce => &mut self.alarms,
-            Mode::Monitor | Mode::Off => &mut self.monitored,
+            Mode::Monitor | Mode::Disabled => &mut self.monitored,
         }
     }
 }

@@ -12,7 +12,7 @@ pub enum Mode {
     /// It is only counted: the caller notices nothing.
     Monitor,
     /// Nothing: the calls of the server are not observed.
-    Off,
+    Disabled,
 }
 
 /// What happens if a tool is polled and its result does not change.

@@ -39,7 +39,7 @@ pub(super) fn watch(
 ) -> Result<Option<Watched>, NotAdmitted> {
     let (state, server, tool) = (context.state, access.server(), access.tool());
     let settings = server.loops;
-    if settings.mode == Mode::Off {
+    if settings.mode == Mode::Disabled {
         return Ok(None);
     }
     let principal = context.caller.principal;

@@ -144,7 +144,7 @@ impl Metrics {
         let mode = match mode {
             Mode::Enforce => "enforce",
             Mode::Monitor => "monitor",
-            Mode::Off => return,
+            Mode::Disabled => return,
         };
         self.loops.with_label_values(&[tenant, principal, server, mode, action.as_str()]).inc();
     }

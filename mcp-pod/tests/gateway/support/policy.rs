@@ -76,7 +76,7 @@ pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
             },
             breaker: Breaker::DEFAULT,
             // The fake shim always answers the same.
-            loops: LoopSettings { mode: Mode::Off, ..LoopSettings::DEFAULT },
+            loops: LoopSettings { mode: Mode::Disabled, ..LoopSettings::DEFAULT },
         }],
         principals: vec![principal("coder", CODER, true), principal("other", OTHER, false)],
         budgets: vec![budget()],
