@@ -1,12 +1,12 @@
 //! `mcp-fleet audit verify`
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, stdin};
+use std::io::{BufReader, stdin};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use mcp_fleet_audit::{Place, Verifier};
+use mcp_fleet_audit::Verifier;
 
 use super::checkpoints;
 
@@ -37,12 +37,12 @@ pub(crate) fn run(Arguments { logs, checkpoints, partial }: &Arguments) -> anyho
     let mut names = Vec::new();
     if logs.is_empty() {
         names.push("standard input".to_owned());
-        read(&mut verifier, 0, stdin().lock()).context("failed to read standard input")?;
+        verifier.read_log(0, stdin().lock()).context("failed to read standard input")?;
     }
     for (file, path) in logs.iter().enumerate() {
         names.push(path.display().to_string());
         open(path)
-            .and_then(|log| read(&mut verifier, file, log))
+            .and_then(|log| verifier.read_log(file, log))
             .with_context(|| format!("failed to read {}", path.display()))?;
     }
     let report = verifier.finish(&known, *partial);
@@ -62,16 +62,4 @@ pub(crate) fn run(Arguments { logs, checkpoints, partial }: &Arguments) -> anyho
 
 fn open(path: &Path) -> std::io::Result<BufReader<File>> {
     File::open(path).map(BufReader::new)
-}
-
-fn read(verifier: &mut Verifier, file: usize, mut log: impl BufRead) -> std::io::Result<()> {
-    let mut text = Vec::new();
-    for line in 1.. {
-        text.clear();
-        if log.read_until(b'\n', &mut text)? == 0 {
-            break;
-        }
-        verifier.read(Place { file, line }, &text);
-    }
-    Ok(())
 }

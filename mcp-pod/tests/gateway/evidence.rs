@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_fleet_audit::{Place, Problem, Verifier};
+use mcp_fleet_audit::{Problem, Verifier};
 use mcp_fleet_policy::model::GrantedTool;
 use serde_json::{Value, json};
 
@@ -83,9 +83,7 @@ async fn the_lines_of_a_gateway_are_a_chain() {
     let text = gateway.audit_text();
     let verify = |lines: &[&str]| {
         let mut verifier = Verifier::new();
-        for (line, text) in (1..).zip(lines) {
-            verifier.read(Place { file: 0, line }, text.as_bytes());
-        }
+        verifier.read_log(0, lines.join("\n").as_bytes()).unwrap();
         verifier.finish(&[], false)
     };
     let mut lines: Vec<&str> = text.lines().collect();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::io::{self, BufRead};
 
 use serde::Deserialize;
 use ulid::Ulid;
@@ -179,6 +180,19 @@ impl Verifier {
         Self::default()
     }
 
+    /// Reads a log line by line ([`Self::read`]). `file` is its index among the logs.
+    pub fn read_log(&mut self, file: usize, mut log: impl BufRead) -> io::Result<()> {
+        let mut text = Vec::new();
+        for line in 1.. {
+            text.clear();
+            if log.read_until(b'\n', &mut text)? == 0 {
+                break;
+            }
+            self.read(Place { file, line }, &text);
+        }
+        Ok(())
+    }
+
     /// Reads one line of a log. Lines that are not audit lines are skipped.
     ///
     /// A line may have the prefix of container logs (`<time> stdout F `).
@@ -212,16 +226,16 @@ impl Verifier {
     pub fn finish(self, checkpoints: &[Checkpoint], partial: bool) -> Report {
         let Self { chains, mut problems, unchained } = self;
         problems.extend(unchained.map(|(first, count)| Problem::Unchained { first, count }));
-        let mut newest: BTreeMap<Ulid, Vec<&Checkpoint>> = BTreeMap::new();
+        let mut known_heads: BTreeMap<Ulid, Vec<&Checkpoint>> = BTreeMap::new();
         for checkpoint in checkpoints {
-            newest.entry(checkpoint.head.chain).or_default().push(checkpoint);
+            known_heads.entry(checkpoint.head.chain).or_default().push(checkpoint);
         }
         let mut report = Report { chains: Vec::with_capacity(chains.len()), problems };
         for (chain, links) in chains {
-            let known = newest.remove(&chain).unwrap_or_default();
+            let known = known_heads.remove(&chain).unwrap_or_default();
             report.chains.push(check(chain, links, &known, partial, &mut report.problems));
         }
-        for (chain, known) in newest {
+        for (chain, known) in known_heads {
             if let Some(last) = known.iter().max_by_key(|known| known.head.sequence) {
                 let (to, pod) = (last.head.sequence, last.pod.clone());
                 report.problems.push(Problem::CutOff { chain, from: 1, to, pod });

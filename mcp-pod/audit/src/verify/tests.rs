@@ -19,9 +19,8 @@ fn lines(count: usize) -> (Vec<String>, Head) {
 
 fn verify_with<'l>(lines: impl IntoIterator<Item = &'l String>, checkpoints: &[Checkpoint], partial: bool) -> Report {
     let mut verifier = Verifier::new();
-    for (line, text) in (1..).zip(lines) {
-        verifier.read(Place { file: 0, line }, text.as_bytes());
-    }
+    let text: Vec<&str> = lines.into_iter().map(String::as_str).collect();
+    verifier.read_log(0, text.join("\n").as_bytes()).unwrap();
     verifier.finish(checkpoints, partial)
 }
 
@@ -88,9 +87,7 @@ fn a_chain_may_continue_in_another_file_in_any_order() {
     let (lines, _) = lines(4);
     let mut verifier = Verifier::new();
     for (file, half) in [&lines[2..], &lines[..2]].into_iter().enumerate() {
-        for (line, text) in (1..).zip(half) {
-            verifier.read(Place { file, line }, text.as_bytes());
-        }
+        verifier.read_log(file, half.join("\n").as_bytes()).unwrap();
     }
     assert_eq!(verifier.finish(&[], false).problems, []);
 }
@@ -170,9 +167,7 @@ proptest! {
         prop_assume!(text[position] != byte);
         text[position] = byte;
         let mut verifier = Verifier::new();
-        for (line, bytes) in (1..).zip(text.split(|byte| *byte == b'\n')) {
-            verifier.read(place(line), bytes);
-        }
+        verifier.read_log(0, &text[..]).unwrap();
         prop_assert_ne!(verifier.finish(&[checkpoint(head)], false).problems, []);
     }
 }

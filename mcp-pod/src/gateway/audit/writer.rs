@@ -250,7 +250,7 @@ fn write_lines(shared: &Shared, mut sink: impl Write) {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use mcp_fleet_audit::{Checkpoint, Place, Verifier};
+    use mcp_fleet_audit::{Checkpoint, Verifier};
 
     use super::*;
 
@@ -310,9 +310,7 @@ mod tests {
             written.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["audit"].clone());
         assert!(numbers.eq(0..10_000));
         let mut verifier = Verifier::new();
-        for (line, text) in (1..).zip(written.lines()) {
-            verifier.read(Place { file: 0, line }, text.as_bytes());
-        }
+        verifier.read_log(0, written.as_bytes()).unwrap();
         let checkpoint = Checkpoint { head: audit.head().unwrap(), pod: "gateway-1".into() };
         let report = verifier.finish(&[checkpoint], false);
         assert_eq!((report.problems, report.chains[0].confirmed), (vec![], 10_000));

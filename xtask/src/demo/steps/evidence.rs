@@ -1,7 +1,7 @@
 //! Evidence of what agents did.
 
-use anyhow::bail;
-use mcp_fleet_audit::{Place, Problem, Verifier};
+use anyhow::{Result, bail};
+use mcp_fleet_audit::{Problem, Verifier};
 
 use crate::demo::report::Step;
 
@@ -15,12 +15,12 @@ pub const AUDIT_CHAIN: Step = Step {
         let is_audit_line = |line: &&str| line.starts_with("{\"audit\"");
         let mut lines: Vec<&str> = log.lines().filter(is_audit_line).collect();
         let count = lines.len();
-        let problems = verify(&lines);
+        let problems = verify(&lines)?;
         if count < 3 || !problems.is_empty() {
             bail!("{count} lines have these problems: {problems:?}");
         }
         lines.remove(count / 2);
-        match &verify(&lines)[..] {
+        match &verify(&lines)?[..] {
             [problem @ Problem::Removed { .. }] => {
                 Ok(format!("{count} lines are complete; without one of them: {}", problem.describe(&[])))
             }
@@ -29,10 +29,8 @@ pub const AUDIT_CHAIN: Step = Step {
     },
 };
 
-fn verify(lines: &[&str]) -> Vec<Problem> {
+fn verify(lines: &[&str]) -> Result<Vec<Problem>> {
     let mut verifier = Verifier::new();
-    for (line, text) in (1..).zip(lines) {
-        verifier.read(Place { file: 0, line }, text.as_bytes());
-    }
-    verifier.finish(&[], false).problems
+    verifier.read_log(0, lines.join("\n").as_bytes())?;
+    Ok(verifier.finish(&[], false).problems)
 }
