@@ -5,7 +5,6 @@
 //! denied: money that the ledger has not charged cannot be spent.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mcp_fleet_policy::budget::{
@@ -27,7 +26,6 @@ pub struct Leases {
     pool: Mutex<LeasePool>,
     start: Instant,
     epoch: String,
-    closed: AtomicBool,
     /// Notifies the control stream that something has to be sent before its next turn.
     unsent: Notify,
     /// Notifies waiting calls of an answer, and [`Self::returned`] of an acknowledged report.
@@ -41,7 +39,6 @@ impl Leases {
             pool: Mutex::new(LeasePool::new()),
             start: Instant::now(),
             epoch: ulid::Ulid::generate().to_string(),
-            closed: AtomicBool::new(false),
             unsent: Notify::new(),
             answered: Notify::new(),
         })
@@ -167,13 +164,12 @@ impl Leases {
     /// Starts to return all leases. Calls are denied from now on.
     pub(crate) fn close(&self) {
         self.pool.lock().close(self.now());
-        self.closed.store(true, Ordering::Release);
         self.unsent.notify_one();
     }
 
     /// Whether the leases are being returned, because the process ends.
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.pool.lock().is_closed()
     }
 
     /// Waits until the ledger has acknowledged the last report of every lease.

@@ -30,40 +30,39 @@ const TRUST_TIME: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Declared {
     hasher: RandomState,
-    /// Digests, by hash of the object's name.
-    digests: Mutex<HashMap<u64, u64>>,
-    /// When objects of kinds that are not watched were applied last, by hash of the object's name and its declaration.
-    trusted: Mutex<HashMap<u64, Instant>>,
+    /// By hash of the object's name.
+    applied: Mutex<HashMap<u64, LastApplied>>,
+}
+
+/// The declaration of an object that was applied last.
+#[derive(Debug)]
+struct LastApplied {
+    digest: u64,
+    at: Instant,
 }
 
 impl Declared {
+    /// Remembers a declaration that was applied now. Returns whether the last one of this object was the same.
+    fn remember(&self, wanted: &Rendered, now: Instant) -> bool {
+        let (object, digest) = self.hashes(wanted);
+        let mut applied = self.applied.lock();
+        if applied.len() >= MAX_REMEMBERED {
+            applied.clear();
+        }
+        applied.insert(object, LastApplied { digest, at: now }).is_some_and(|last| last.digest == digest)
+    }
+
     /// Whether the same declaration of an object was applied a short time ago.
     fn is_trusted(&self, wanted: &Rendered, now: Instant) -> bool {
-        let since = self.trusted.lock().get(&self.hash(wanted)).copied();
-        since.is_some_and(|since| now.saturating_duration_since(since) < TRUST_TIME)
+        let (object, digest) = self.hashes(wanted);
+        self.applied
+            .lock()
+            .get(&object)
+            .is_some_and(|last| last.digest == digest && now.saturating_duration_since(last.at) < TRUST_TIME)
     }
 
-    /// Remembers that an object was applied.
-    fn trust(&self, wanted: &Rendered, now: Instant) {
-        let mut trusted = self.trusted.lock();
-        if trusted.len() >= MAX_REMEMBERED {
-            trusted.clear();
-        }
-        trusted.insert(self.hash(wanted), now);
-    }
-
-    fn hash(&self, wanted: &Rendered) -> u64 {
-        self.hasher.hash_one((wanted.key(), wanted.digest()))
-    }
-
-    /// Remembers a declaration. Returns whether the last one of this object was the same.
-    fn remember(&self, wanted: &Rendered) -> bool {
-        let digest = self.hasher.hash_one(wanted.digest());
-        let mut digests = self.digests.lock();
-        if digests.len() >= MAX_REMEMBERED {
-            digests.clear();
-        }
-        digests.insert(self.hasher.hash_one(wanted.key()), digest) == Some(digest)
+    fn hashes(&self, wanted: &Rendered) -> (u64, u64) {
+        (self.hasher.hash_one(wanted.key()), self.hasher.hash_one(wanted.digest()))
     }
 }
 
@@ -113,21 +112,19 @@ where
     /// Applies one object like [`Self::apply_reserved`], of a kind that is not watched. It is read at most once in
     /// [`TRUST_TIME`].
     pub(crate) async fn apply_reserved_unwatched(&mut self, wanted: &Rendered) -> Result<(), ReconcileError> {
-        let declared = &self.ctx.declared;
-        if declared.is_trusted(wanted, Instant::now()) {
+        if self.ctx.declared.is_trusted(wanted, Instant::now()) {
             self.applied.push(wanted.key());
             return Ok(());
         }
         let applied = apply_reserved(&self.ctx.client, wanted).await?;
         self.note(wanted, applied).await;
-        declared.trust(wanted, Instant::now());
         Ok(())
     }
 
     /// Notes that an object is declared, and reports it if someone else had changed it.
     async fn note(&mut self, wanted: &Rendered, applied: Applied) -> Value {
         self.applied.push(wanted.key());
-        let was_declared = self.ctx.declared.remember(wanted) || applied.was_applied_last;
+        let was_declared = self.ctx.declared.remember(wanted, Instant::now()) || applied.was_applied_last;
         if self.was_ready && was_declared && applied.action != Action::Nothing {
             let note = format!("{wanted} was deleted or changed, and is restored");
             self.ctx.events.warning(self.owner, "PutBack", "Apply", note).await;

@@ -249,6 +249,11 @@ impl LeasePool {
         }
     }
 
+    /// Returns whether [`Self::close`] was called.
+    pub const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Returns all leases; every later reservation is refused.
     pub fn close(&mut self, now: Tick) {
         self.closed = true;
