@@ -28,16 +28,12 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
     for object in objects {
         let server_uid = uid(&*object);
         let refusal = compilation.refusal(Kind::Server, &*object);
-        let outcome = refusal.map_or_else(|| from_spec(&images, &object, has_currency), Err);
-        let catalogue = match &outcome {
-            Ok((tools, limits, loops)) => {
-                let breaker = Breaker::from(&object.spec.breaker);
-                Some(InForce { tools: tools.clone(), limits: *limits, breaker, loops: *loops })
-            }
-            Err(_) => from_previous(compilation, &object),
+        let (compiled, rejection) = match refusal.map_or_else(|| from_spec(&images, &object, has_currency), Err) {
+            Ok(compiled) => (Some(compiled), None),
+            Err(rejection) => (from_previous(compilation, &object), Some(rejection)),
         };
         let mut raised = Vec::new();
-        if let Some(InForce { mut tools, limits, breaker, loops }) = catalogue {
+        if let Some(Compiled { mut tools, limits, breaker, loops }) = compiled {
             raised = floors.raise(&object.name_any(), &server_uid, &mut tools);
             servers.push(Server {
                 name: object.name_any(),
@@ -50,9 +46,9 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
                 loops,
             });
         }
-        match outcome {
-            Ok(_) if !raised.is_empty() => compilation.set_note(Kind::Server, &*object, prices::note(&raised)),
-            outcome => compilation.set_verdict(Kind::Server, &*object, outcome.err()),
+        match rejection {
+            None if !raised.is_empty() => compilation.set_note(Kind::Server, &*object, prices::note(&raised)),
+            rejection => compilation.set_verdict(Kind::Server, &*object, rejection),
         }
     }
     let mut others = unreadable::servers(compilation);
@@ -65,10 +61,15 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
 }
 
 /// What is compiled from the spec of a server.
-type Catalogue = (Vec<Tool>, ServerLimits, LoopSettings);
+struct Compiled {
+    tools: Vec<Tool>,
+    limits: ServerLimits,
+    breaker: Breaker,
+    loops: LoopSettings,
+}
 
 /// Compiles the catalogue and the limits as they are written.
-fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> Result<Catalogue, Rejection> {
+fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> Result<Compiled, Rejection> {
     if let Some(stdio) = &object.spec.source.stdio
         && let Err((reason, message)) = images.check(&stdio.image)
     {
@@ -114,7 +115,8 @@ fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> 
         max_response: limits.max_response_size,
         max_concurrent_calls: limits.max_concurrent_calls,
     };
-    Ok((tools, limits, LoopSettings::from(&object.spec.loops)))
+    let (breaker, loops) = (Breaker::from(&object.spec.breaker), LoopSettings::from(&object.spec.loops));
+    Ok(Compiled { tools, limits, breaker, loops })
 }
 
 /// Compiles the argument rules of one tool.
@@ -138,21 +140,13 @@ pub(super) fn arguments(tool: &str, list: &[mcp_fleet_crds::argument::Argument])
     Ok(arguments)
 }
 
-/// The catalogue, the limits and the settings of a server.
-struct InForce {
-    tools: Vec<Tool>,
-    limits: ServerLimits,
-    breaker: Breaker,
-    loops: LoopSettings,
-}
-
 /// Returns the catalogue, limits and settings that were in force, without the tools that the object no longer declares.
-fn from_previous(compilation: &Compilation<'_>, object: &MCPServer) -> Option<InForce> {
+fn from_previous(compilation: &Compilation<'_>, object: &MCPServer) -> Option<Compiled> {
     let server_uid = uid(object);
     let server = compilation.before.servers.get(server_uid.as_str())?;
     let is_declared = |tool: &&Tool| object.spec.tools.iter().any(|other| other.name == tool.name);
     let tools = server.tools.iter().filter(is_declared).cloned().collect();
-    Some(InForce { tools, limits: server.limits, breaker: server.breaker, loops: server.loops })
+    Some(Compiled { tools, limits: server.limits, breaker: server.breaker, loops: server.loops })
 }
 
 #[cfg(test)]
