@@ -52,7 +52,8 @@ impl<S: Store> Ledger<S> {
         mut step: impl FnMut(&mut Book) -> (R, Effect),
     ) -> Result<R, LedgerError> {
         let mut commit = Commit::new(writer.current);
-        let mut computed = None;
+        // The changed book, until it is written, and what is answered afterwards.
+        let (mut draft, mut answers) = (None, None);
         loop {
             match commit.step() {
                 Step::Read => {
@@ -88,17 +89,17 @@ impl<S: Store> Ledger<S> {
                         continue;
                     }
                     commit.computed(effect);
-                    computed = Some((owner, book, version, result, results, write_reports));
+                    draft = Some((owner, book, version));
+                    answers = Some((result, results, write_reports));
                 }
                 Step::Write => {
-                    let Some((owner, book, version, ..)) = &computed else { return Err(LedgerError::Contended) };
+                    let Some((owner, book, version)) = draft.take() else { return Err(LedgerError::Contended) };
                     writer.written_at = Some(Instant::now());
                     // Until the outcome is known: this future may be dropped before.
                     writer.current = false;
-                    match self.store.write(key, owner, book, version.as_deref()).await {
+                    match self.store.write(key, &owner, &book, version.as_deref()).await {
                         Ok(version) => {
                             slot.start_batch();
-                            let (owner, book) = (owner.clone(), book.clone());
                             slot.set(writer, Some(StoredBook { owner, book, version }));
                             commit.written();
                         }
@@ -108,13 +109,11 @@ impl<S: Store> Ledger<S> {
                     }
                 }
                 Step::Done => {
-                    let Some((_, book, _, result, results, write_reports)) = computed else {
-                        return Err(LedgerError::Contended);
-                    };
+                    let Some((result, results, write_reports)) = answers else { return Err(LedgerError::Contended) };
                     if write_reports {
                         writer.acknowledge(results.reports);
                     }
-                    writer.answer(slot, &book, results.grants);
+                    writer.answer(slot, results.grants);
                     return Ok(result);
                 }
                 Step::Contended => return Err(LedgerError::Contended),

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio::time::Instant;
 
-use super::book::{Book, GrantedLease, Refusal, Report, ReportOutcome, ReportRejection};
+use super::book::{GrantedLease, Holder, Refusal, Report, ReportOutcome, ReportRejection};
 use super::error::LedgerError;
 use super::leases::LeaseOutcome;
 use super::period::Span;
@@ -105,14 +105,17 @@ impl Writer {
     }
 
     /// Answers the pending lease requests: the leases are part of the book.
-    pub(super) fn answer(&mut self, slot: &Slot, book: &Book, results: Vec<Result<GrantedLease, Refusal>>) {
+    pub(super) fn answer(&mut self, slot: &Slot, results: Vec<Result<GrantedLease, Refusal>>) {
+        let stored = slot.stored();
+        let recallable =
+            |holder: &Holder| stored.as_ref().map_or_else(Vec::new, |stored| stored.book.recallable(holder));
         for (pending, result) in self.grants.drain(..).zip(results) {
             match &result {
                 Err(Refusal::Exhausted) => slot.set_exhausted(true),
                 Ok(_) => slot.set_exhausted(false),
                 Err(Refusal::Held) => {}
             }
-            let recall = if result.is_err() { book.recallable(&pending.grant.request.holder) } else { Vec::new() };
+            let recall = if result.is_err() { recallable(&pending.grant.request.holder) } else { Vec::new() };
             let _ = pending.done.send(Ok(LeaseOutcome { result, span: pending.span, recall }));
         }
     }
