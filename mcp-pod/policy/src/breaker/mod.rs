@@ -16,6 +16,7 @@
 //! [`FORGET_AFTER`]. It is keyed by UIDs and outlives policies: a policy changes the settings for the calls that it
 //! decides, and neither opens nor closes a breaker.
 
+mod cycle;
 mod own;
 mod shared;
 mod tools;
@@ -33,6 +34,7 @@ use crate::model::Breaker;
 use crate::reason::Reason;
 use crate::tick::Tick;
 
+use cycle::Phase;
 use own::Own;
 use shared::Shared;
 
@@ -102,33 +104,6 @@ pub enum Swept {
         /// Whether it was not closed before.
         closed: bool,
     },
-}
-
-/// Phase of a breaker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Phase {
-    #[default]
-    Closed,
-    Open {
-        until: Tick,
-    },
-    HalfOpen {
-        /// Probes that were answered.
-        answered: u32,
-    },
-}
-
-impl Phase {
-    /// Becomes half-open if the time of the open phase is over. Returns the new state if it changed.
-    fn advance(&mut self, now: Tick) -> Option<BreakerState> {
-        match *self {
-            Self::Open { until } if now >= until => {
-                *self = Self::HalfOpen { answered: 0 };
-                Some(BreakerState::HalfOpen)
-            }
-            _ => None,
-        }
-    }
 }
 
 /// Why a breaker lets no call through, and when to try again.
@@ -217,8 +192,8 @@ impl ToolBreaker {
                 Some(BreakerStatus { state: BreakerState::HalfOpen, shared, retry_after: Duration::ZERO })
             }
         };
-        let own = state.own.get(principal).and_then(|own| status(own.phase, false));
-        let shared = state.shared.as_ref().and_then(|shared| status(shared.phase, true));
+        let own = state.own.get(principal).and_then(|own| status(own.cycle.phase(), false));
+        let shared = state.shared.as_ref().and_then(|shared| status(shared.cycle.phase(), true));
         own.into_iter().chain(shared).max_by_key(|status| status.retry_after)
     }
 
@@ -239,9 +214,9 @@ impl ToolBreaker {
         state.own.retain(|_, own| !own.is_forgotten(now));
         let mut swept = None;
         if let Some(shared) = &mut state.shared {
-            swept = shared.phase.advance(now).map(|_| Swept::HalfOpened);
+            swept = shared.cycle.advance(now).map(|_| Swept::HalfOpened);
             if shared.is_forgotten(now) {
-                swept = Some(Swept::Forgotten { closed: shared.phase != Phase::Closed });
+                swept = Some(Swept::Forgotten { closed: !shared.cycle.is_closed() });
                 state.shared = None;
             }
         }
@@ -266,8 +241,8 @@ impl CallerBreaker {
         let State { shared, own } = &mut *state;
         let (mut own, mut shared) = (own.get_mut(&*self.principal), shared.as_mut());
         let changes = Changes {
-            own: own.as_mut().and_then(|own| own.phase.advance(now)),
-            shared: shared.as_mut().and_then(|shared| shared.phase.advance(now)),
+            own: own.as_mut().and_then(|own| own.cycle.advance(now)),
+            shared: shared.as_mut().and_then(|shared| shared.cycle.advance(now)),
         };
         let own_room = own.as_ref().map_or(Ok(()), |own| own.has_room(now, limit));
         let shared_room = shared.as_ref().map_or(Ok(()), |shared| shared.has_room(now, limit, &self.principal));
@@ -314,7 +289,7 @@ impl CallerBreaker {
             if failed
                 && shared_phase.is_some()
                 && let Some(own) = state.own.get_mut(&*self.principal)
-                && own.phase == Phase::Closed
+                && own.cycle.is_closed()
             {
                 changes.own = Some(own.open(now, &self.settings));
             }

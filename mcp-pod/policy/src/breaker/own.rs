@@ -1,6 +1,7 @@
 //! The breaker of one principal on one tool.
 
-use super::{BreakerState, Closed, FORGET_AFTER, PROBE_RETRY, Phase};
+use super::cycle::{Cycle, Phase};
+use super::{BreakerState, Closed, FORGET_AFTER};
 use crate::model::Breaker;
 use crate::tick::Tick;
 
@@ -10,36 +11,26 @@ pub(crate) const MAX_WINDOW: u32 = 128;
 /// A breaker that opens on the failures and the slow calls of its principal.
 #[derive(Debug, Default)]
 pub(super) struct Own {
-    pub(super) phase: Phase,
-    /// Number of half-open phases so far. The result of a probe of an earlier one shows nothing.
-    half_opened: u64,
+    pub(super) cycle: Cycle,
     /// The latest calls, one bit for each, the newest first.
     failed: u128,
     slow: u128,
     calls: u32,
     /// Probes on their way, also those of earlier half-open phases.
     pub(super) probes: u32,
-    /// Time of the last call, or the end of the open phase.
-    idle_since: Tick,
 }
 
 impl Own {
     /// Checks whether a call can pass, without taking anything.
     pub(super) fn has_room(&self, now: Tick, limit: u32) -> Result<(), Closed> {
-        match self.phase {
-            Phase::Closed => Ok(()),
-            Phase::Open { until } => Err(Closed { retry_after: until.since(now) }),
-            Phase::HalfOpen { .. } if self.probes < limit => Ok(()),
-            Phase::HalfOpen { .. } => Err(Closed { retry_after: PROBE_RETRY }),
-        }
+        self.cycle.has_room(now, || self.probes < limit)
     }
 
     /// Takes a place among the probes, if the breaker is half-open. Returns the number of the half-open phase.
     pub(super) fn take(&mut self) -> Option<u64> {
-        matches!(self.phase, Phase::HalfOpen { .. }).then(|| {
-            self.probes += 1;
-            self.half_opened
-        })
+        let phase = self.cycle.probed_phase()?;
+        self.probes += 1;
+        Some(phase)
     }
 
     /// Frees the place of a probe.
@@ -56,25 +47,17 @@ impl Own {
         failed: bool,
         slow: bool,
     ) -> Option<BreakerState> {
-        if now.since(self.idle_since) >= FORGET_AFTER {
+        if self.cycle.note_call(now) {
             (self.failed, self.slow, self.calls) = (0, 0, 0);
         }
-        self.idle_since = now;
-        match self.phase {
+        match self.cycle.phase() {
             Phase::Closed => {
                 self.push(settings.minimum_calls, failed, slow);
                 self.is_bad(settings).then(|| self.open(now, settings))
             }
-            Phase::HalfOpen { .. } if probe != Some(self.half_opened) => None,
+            Phase::HalfOpen { .. } if probe != self.cycle.probed_phase() => None,
             Phase::HalfOpen { .. } if failed || slow => Some(self.open(now, settings)),
-            Phase::HalfOpen { answered } => {
-                let answered = answered + 1;
-                if answered < settings.half_open_calls {
-                    self.phase = Phase::HalfOpen { answered };
-                    return None;
-                }
-                self.close()
-            }
+            Phase::HalfOpen { .. } => self.cycle.count_answer(settings).then(|| self.close()).flatten(),
             // The call began before the breaker opened.
             Phase::Open { .. } => None,
         }
@@ -82,18 +65,14 @@ impl Own {
 
     /// Opens the breaker.
     pub(super) fn open(&mut self, now: Tick, settings: &Breaker) -> BreakerState {
-        self.half_opened += 1;
-        self.idle_since = now.plus(settings.open_for);
-        self.phase = Phase::Open { until: self.idle_since };
-        BreakerState::Open
+        self.cycle.open(now, settings)
     }
 
     /// Closes the breaker and forgets the calls. Probes on their way keep their places. Returns the new state if it
     /// changed.
     pub(super) fn close(&mut self) -> Option<BreakerState> {
-        let changed = self.phase != Phase::Closed;
-        (self.phase, self.failed, self.slow, self.calls) = (Phase::Closed, 0, 0, 0);
-        changed.then_some(BreakerState::Closed)
+        (self.failed, self.slow, self.calls) = (0, 0, 0);
+        self.cycle.close()
     }
 
     fn push(&mut self, window: u32, failed: bool, slow: bool) {
@@ -112,7 +91,7 @@ impl Own {
 
     /// Returns whether nothing that the breaker knows matters any more.
     pub(super) fn is_forgotten(&self, now: Tick) -> bool {
-        let healthy = self.phase == Phase::Closed && self.failed == 0 && self.slow == 0;
-        self.probes == 0 && (healthy || now.since(self.idle_since) >= FORGET_AFTER)
+        let healthy = self.cycle.is_closed() && self.failed == 0 && self.slow == 0;
+        self.probes == 0 && (healthy || self.cycle.idle_for(now) >= FORGET_AFTER)
     }
 }

@@ -47,7 +47,7 @@ impl Tool {
     }
 
     fn shared(&self) -> BreakerState {
-        self.0.lock().shared.as_ref().map_or(BreakerState::Closed, |shared| match shared.phase {
+        self.0.lock().shared.as_ref().map_or(BreakerState::Closed, |shared| match shared.cycle.phase() {
             Phase::Closed => BreakerState::Closed,
             Phase::Open { .. } => BreakerState::Open,
             Phase::HalfOpen { .. } => BreakerState::HalfOpen,
