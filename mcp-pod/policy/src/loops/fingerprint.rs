@@ -30,7 +30,7 @@ pub(super) struct Signs {
     pub(super) failing: bool,
     /// It says that something is not finished yet.
     pub(super) waiting: bool,
-    /// It has nothing in it, or says so.
+    /// It has no content, or only a phrase such as "no results".
     pub(super) empty: bool,
     /// It says that something is in order.
     pub(super) fine: bool,

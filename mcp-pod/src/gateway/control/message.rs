@@ -1,4 +1,5 @@
-//! Conversion of lease requests, spend reports, lease answers and heads of the audit log to and from the wire format, field by field.
+//! Conversion of lease requests, spend reports, lease answers, reports of stuck agents and heads of the audit log to and
+//! from the wire format, field by field.
 
 use std::time::Duration;
 

@@ -64,7 +64,7 @@ fn result(call: &Call) -> String {
     json!({"content": [{"type": "text", "text": text}], "isError": call.is_error}).to_string()
 }
 
-/// Returns whether the tool may change something. The catalogue of a server says so; without it, the name has to do:
+/// Returns whether the tool may change something. A trace has no catalogue that names its class, so the name decides:
 /// a tool reads if one of its words is a verb for reading.
 fn changes(call: &Call) -> bool {
     const READ: &[&str] = &[
