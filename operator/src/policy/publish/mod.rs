@@ -6,6 +6,7 @@ mod entries;
 mod freshness;
 mod inputs;
 mod later;
+mod rest;
 mod restore;
 mod snapshot;
 mod worker;
