@@ -23,7 +23,6 @@ use std::time::Duration;
 use foldhash::HashMap;
 
 use crate::json::Value;
-use crate::model::TenantPolicy;
 use crate::tick::Tick;
 use crate::units::limits;
 use history::{Entry, History, News};
@@ -94,9 +93,9 @@ impl Loops {
         Self { hasher: fingerprint::Hasher::default(), states: RwLock::default(), capacity }
     }
 
-    /// Forgets the principals that are not in the policy.
-    pub fn apply(&self, policy: &TenantPolicy) {
-        let known: foldhash::HashSet<&str> = policy.principals.iter().map(|principal| principal.uid.as_str()).collect();
+    /// Forgets the principals whose UIDs are not among these.
+    pub fn retain<'a>(&self, principals: impl Iterator<Item = &'a str>) {
+        let known: foldhash::HashSet<&str> = principals.collect();
         let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
         states.retain(|uid, _| known.contains(uid.as_str()));
     }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::engine::ToolAccess;
 use mcp_fleet_policy::json::Value;
-use mcp_fleet_policy::loops::Kind;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::rules::PathArgument;
 
 use super::settle::Resources;
-use super::watch::{Watched, watch};
+use super::watch::{Looping, Watched, watch};
 use crate::gateway::policy::ToolGrant;
 use crate::gateway::state::{Admission, RequestContext};
 
@@ -22,12 +21,18 @@ pub(super) enum NotAdmitted {
     /// Answered with a result that says why.
     Denied(Denial),
     /// Denied because the call continues a loop.
-    Looping { denial: Denial, kind: Kind },
+    Looping(Looping),
 }
 
 impl From<Denial> for NotAdmitted {
     fn from(denial: Denial) -> Self {
         Self::Denied(denial)
+    }
+}
+
+impl From<Looping> for NotAdmitted {
+    fn from(looping: Looping) -> Self {
+        Self::Looping(looping)
     }
 }
 

@@ -7,7 +7,8 @@ use mcp_fleet_policy::reason::Reason;
 use tracing::{info, warn};
 
 use super::answer::{check_error, check_result};
-use super::settle::{Outcome, Settlement};
+use super::outcome::Outcome;
+use super::settle::Settlement;
 use super::watch::Warning;
 use crate::gateway::memory::{Use, VALUE};
 use crate::gateway::request::Id;

@@ -11,6 +11,7 @@ mod built_in;
 mod envelope;
 mod finish;
 mod forward;
+mod outcome;
 mod running;
 mod settle;
 mod watch;
@@ -31,6 +32,7 @@ use envelope::{Call, write_arguments, write_envelope};
 use finish::fail_unreachable;
 use forward::{Forward, Outdated};
 use settle::Settlement;
+use watch::Looping;
 
 /// Handles one `tools/call`. `session` is the legacy session in which it can be cancelled.
 pub(crate) async fn call(
@@ -75,7 +77,7 @@ async fn run(
             let mut written = Vec::new();
             write_arguments(arguments, &mut written);
             record.arguments = Some(context.policy.argument_key.digest(&written));
-            if let NotAdmitted::Looping { kind, .. } = &not_admitted {
+            if let NotAdmitted::Looping(Looping { kind, .. }) = &not_admitted {
                 record.looping = Some(*kind);
             }
             let rejection = reject(not_admitted, &id, revision, &params.name);
@@ -139,7 +141,7 @@ fn reject(not_admitted: NotAdmitted, id: &Id, revision: Revision, tool: &str) ->
             let failure = Failure { status: StatusCode::OK, code: -32602, message: &text, data: None };
             Rejection::new(reason, error(Some(id), &failure))
         }
-        NotAdmitted::Denied(denial) | NotAdmitted::Looping { denial, .. } => {
+        NotAdmitted::Denied(denial) | NotAdmitted::Looping(Looping { denial, .. }) => {
             let response = result(id, &[&denied_call(&denial, !revision.is_legacy())]);
             Rejection::new(denial.reason, response)
         }

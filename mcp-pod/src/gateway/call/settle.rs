@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mcp_fleet_policy::breaker::{CallEnd, Pass};
+use mcp_fleet_policy::breaker::Pass;
 use mcp_fleet_policy::budget::Charge;
 use mcp_fleet_policy::governor::Permit;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 use ulid::Ulid;
 
+use super::outcome::Outcome;
 use super::watch::{Warning, Watched};
 use crate::gateway::audit::{CallRecord, CallSlots, Decision, Line, PendingLine};
 use crate::gateway::budget::Reservation;
@@ -18,45 +19,6 @@ use crate::gateway::metrics::ErrorType;
 use crate::gateway::policy::ToolGrant;
 use crate::gateway::request::Revision;
 use crate::gateway::state::{ActiveRequest, State};
-
-/// How a call ended.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    /// An answer of the server was released.
-    Answered {
-        /// Result or error, as the server wrote it.
-        answer: Bytes,
-        /// Whether the server reported that the tool failed.
-        tool_error: bool,
-    },
-    /// The call was refused before the server saw it.
-    Denied(Reason),
-    /// There was no answer that could be released.
-    Failed(Reason, Charge),
-}
-
-impl Outcome {
-    /// Returns whether the server is up, or `None` if the outcome does not show that.
-    const fn is_up(&self) -> Option<bool> {
-        match self {
-            Self::Answered { .. } => Some(true),
-            Self::Failed(Reason::UpstreamUnavailable, _) => Some(false),
-            Self::Denied(_) | Self::Failed(..) => None,
-        }
-    }
-
-    /// Returns what the outcome shows the breakers about the tool, or `None` if it shows nothing.
-    const fn call_end(&self) -> Option<CallEnd> {
-        match self {
-            Self::Answered { .. } | Self::Failed(Reason::ResponseTooLarge, _) => Some(CallEnd::Answered),
-            Self::Failed(Reason::UpstreamUnavailable | Reason::UpstreamTimeout | Reason::UpstreamInvalid, _) => {
-                Some(CallEnd::Failed)
-            }
-            Self::Failed(Reason::Cancelled, _) => Some(CallEnd::Cancelled),
-            Self::Denied(_) | Self::Failed(..) => None,
-        }
-    }
-}
 
 /// An admitted call that is not settled yet. If it is dropped (its client went away, which cancels a modern call), the
 /// call is settled as cancelled, and charged in full if it was handed to its server.

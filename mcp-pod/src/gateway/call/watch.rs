@@ -1,14 +1,14 @@
 //! Loop detection around a call: refuses a call that continues a loop, and warns the caller of one that begins.
 
 use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::engine::ToolAccess;
 use mcp_fleet_policy::json::Value;
-use mcp_fleet_policy::loops::{CallKey, Evidence, LoopSettings, Mode, Polls, Settled};
+use mcp_fleet_policy::loops::{CallKey, Evidence, Kind, LoopSettings, Mode, Polls, Settled};
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::tick::Tick;
 
-use super::admit::NotAdmitted;
-use super::settle::Outcome;
+use super::outcome::Outcome;
 use crate::gateway::audit::Subject;
 use crate::gateway::metrics::LoopAction;
 use crate::gateway::state::{RequestContext, State};
@@ -21,6 +21,13 @@ pub(super) struct Watched {
     settings: LoopSettings,
     changes: bool,
     polls: Polls,
+}
+
+/// Why a call is refused that continues a loop.
+#[derive(Debug)]
+pub(super) struct Looping {
+    pub(super) denial: Denial,
+    pub(super) kind: Kind,
 }
 
 /// What a caller is told about a loop that begins.
@@ -36,7 +43,7 @@ pub(super) fn watch(
     context: &RequestContext<'_>,
     access: ToolAccess<'_>,
     arguments: Option<&Value<'_>>,
-) -> Result<Option<Watched>, NotAdmitted> {
+) -> Result<Option<Watched>, Looping> {
     let (state, server, tool) = (context.state, access.server(), access.tool());
     let settings = server.loops;
     if settings.mode == Mode::Disabled {
@@ -50,7 +57,7 @@ pub(super) fn watch(
         state.metrics.count_loop(tenant, principal.label(), &server.name, settings.mode, LoopAction::Refused);
         if settings.mode == Mode::Enforce {
             let denial = evidence.denial(&server.name, &tool.name);
-            return Err(NotAdmitted::Looping { denial, kind: evidence.kind });
+            return Err(Looping { denial, kind: evidence.kind });
         }
     }
     Ok(Some(Watched { key, admitted, settings, changes: access.class() != Class::Read, polls: tool.polls }))

@@ -129,7 +129,7 @@ impl State {
         let active = Arc::new(active);
         let policy = active.tenant_policy();
         self.governor.apply(self.tick(), policy);
-        self.loops.apply(policy);
+        self.loops.retain(policy.principals.iter().map(|principal| principal.uid.as_str()));
         self.metrics.set_generation(&policy.tenant, policy.generation);
         info!(tenant = policy.tenant, generation = policy.generation, "policy in force");
         self.policy.store(Some(Arc::clone(&active)));
