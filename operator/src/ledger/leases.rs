@@ -5,26 +5,14 @@ use mcp_fleet_policy::model::Budget;
 use tokio::sync::oneshot;
 use ulid::Ulid;
 
-use super::book::{GrantedLease, LEASE_DURATION, LeaseRequest, Limit, Refusal};
+use super::book::{LEASE_DURATION, LeaseRequest, Limit};
 use super::change::Reports;
 use super::error::LedgerError;
 use super::period::Span;
 use super::record::Owner;
 use super::service::Ledger;
-use super::slot::PendingGrant;
+use super::slot::{LeaseOutcome, PendingGrant};
 use super::store::{BookKey, Store};
-
-/// Outcome of a lease request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LeaseOutcome {
-    /// The lease, or why there is none.
-    pub result: Result<GrantedLease, Refusal>,
-    /// Period that the lease was charged to.
-    pub span: Span,
-    /// Leases of other holders that could be returned, as pairs of pod UID and lease. Their holders should be asked to
-    /// return them.
-    pub recall: Vec<(String, String)>,
-}
 
 impl<S: Store> Ledger<S> {
     /// Charges a lease to the current period of a budget. The book has been written when this returns: together with all

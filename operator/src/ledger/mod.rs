@@ -30,9 +30,9 @@ pub(crate) use mcp_fleet_ledger::{book, period};
 use crate::retry::{jittered, until_success};
 
 pub(crate) use error::LedgerError;
-pub(crate) use leases::LeaseOutcome;
 pub(crate) use restore::Restored;
 pub(crate) use service::Ledger;
+pub(crate) use slot::LeaseOutcome;
 pub(crate) use store::{ApiStore, Store};
 
 /// How often pending reports are written.

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 
 use super::book::{GrantedLease, Holder, Refusal, Report, ReportOutcome, ReportRejection};
 use super::error::LedgerError;
-use super::leases::LeaseOutcome;
 use super::period::Span;
 use super::record::Owner;
 use super::store::{BookKey, StoredBook};
@@ -42,6 +41,18 @@ pub(super) struct PendingReport {
     /// Whether the report is written without waiting for the batch.
     pub(super) at_once: bool,
     pub(super) done: oneshot::Sender<Result<(), LedgerError>>,
+}
+
+/// Outcome of a lease request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LeaseOutcome {
+    /// The lease, or why there is none.
+    pub result: Result<GrantedLease, Refusal>,
+    /// Period that the lease was charged to.
+    pub span: Span,
+    /// Leases of other holders that could be returned, as pairs of pod UID and lease. Their holders should be asked to
+    /// return them.
+    pub recall: Vec<(String, String)>,
 }
 
 /// A lease request that waits for the next write.

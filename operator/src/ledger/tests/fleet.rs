@@ -11,9 +11,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::super::LeaseOutcome;
 use super::super::book::{Amount, GrantedLease, Holder, LeaseRequest, Refusal, Report, ReportItem};
 use super::super::error::LedgerError;
-use super::super::leases::LeaseOutcome;
 use super::super::period::Span;
 use super::super::record::Owner;
 use super::super::reports::BATCH_INTERVAL;

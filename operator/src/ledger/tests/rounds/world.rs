@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::super::super::leases::LeaseOutcome;
+use super::super::super::LeaseOutcome;
 use super::super::super::period::Span;
 use super::super::super::reports::BATCH_INTERVAL;
 use super::super::fleet::{PRICE, TENANT, policy, to_outcome, to_report, to_request};
