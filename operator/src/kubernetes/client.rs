@@ -16,6 +16,7 @@ use kube::Client;
 use kube::client::ClientBuilder;
 use tower::util::{MapRequestLayer, MapResponseLayer};
 
+use super::connections::ConnectionsLayer;
 use super::managed_fields::Filter;
 use super::requests::count;
 use super::time_limit::TimeLimitLayer;
@@ -30,7 +31,9 @@ pub async fn client() -> Result<Client, kube::Error> {
 pub fn from_config(config: kube::Config) -> Result<Client, kube::Error> {
     let filter = MapResponseLayer::new(with_readable_managers);
     let counted = MapRequestLayer::new(count);
-    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeLimitLayer).with_layer(&filter).with_layer(&counted).build())
+    let connections = ConnectionsLayer::new(&config)?;
+    let client = ClientBuilder::try_from(config)?.with_layer(&connections).with_layer(&TimeLimitLayer);
+    Ok(client.with_layer(&filter).with_layer(&counted).build())
 }
 
 /// Filters the field managers of the objects in a JSON body, while it arrives. Other bodies pass unchanged.

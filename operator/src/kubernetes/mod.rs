@@ -5,6 +5,7 @@
 pub(crate) mod apply;
 pub(crate) mod cache;
 pub mod client;
+mod connections;
 pub(crate) mod deletion;
 pub(crate) mod events;
 pub(crate) mod labels;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use http::{Method, Request};
+use http::{Method, Request, Uri};
 use prometheus::{IntCounterVec, Opts};
 
 /// `mcp_fleet_api_requests_total`. It cannot be created if its name or labels are malformed, which a test excludes.
@@ -14,6 +14,15 @@ static REQUESTS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
 /// Returns the counter of all requests that this process sent.
 pub(crate) fn counter() -> Option<IntCounterVec> {
     REQUESTS.clone()
+}
+
+/// Returns whether the request for a URI is a watch.
+pub(super) fn is_watch(uri: &Uri) -> bool {
+    watches(uri.query().unwrap_or_default())
+}
+
+fn watches(query: &str) -> bool {
+    query.split('&').any(|parameter| parameter == "watch=true")
 }
 
 /// Counts a request and returns it unchanged.
@@ -41,7 +50,7 @@ fn classify<'p>(method: &Method, path: &'p str, query: &str) -> (&'static str, S
         [] => String::new(),
     };
     let verb = match *method {
-        Method::GET if query.split('&').any(|parameter| parameter == "watch=true") => "watch",
+        Method::GET if watches(query) => "watch",
         Method::GET if parts.len() == 1 => "list",
         Method::GET => "get",
         Method::POST => "create",

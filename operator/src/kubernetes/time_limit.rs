@@ -12,6 +12,7 @@ use http_body_util::{BodyExt as _, Full};
 use kube::client::{Body, DynBody};
 use tower::{BoxError, Layer, Service};
 
+use super::requests::is_watch;
 use super::timeout::too_late;
 
 /// How long a call may take, with its retries. For a watch: until the API server has accepted it. kube's watcher itself
@@ -48,7 +49,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let is_watch = is_watch(request.uri().query());
+        let is_watch = is_watch(request.uri());
         let response = self.0.call(request);
         let call = async move {
             let response = response.await?;
@@ -62,10 +63,6 @@ where
         };
         async move { tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|_| Err(too_late().into())) }.boxed()
     }
-}
-
-fn is_watch(query: Option<&str>) -> bool {
-    query.is_some_and(|query| query.split('&').any(|parameter| parameter == "watch=true"))
 }
 
 #[cfg(test)]

@@ -24,6 +24,9 @@ pub(crate) use streams::{Outbound, Streams};
 use crate::progress::Progress;
 use crate::shared_state::verdict::{Kind, PolicyEntry, TenantState};
 
+/// Number of published policies that are read at a time.
+const MAX_SNAPSHOT_READS: usize = 16;
+
 /// What the published policy of a tenant contains, by kind and UID of the object.
 pub(crate) type PolicyEntries = BTreeMap<(Kind, String), PolicyEntry>;
 
@@ -48,6 +51,9 @@ pub(crate) struct SharedState {
     /// The turns in which policies are compiled, first come, first served. A large tenant has one turn at a time, like any
     /// other, and leaves a processor to the rest of the operator.
     pub compilation_turns: Semaphore,
+    /// The turns in which published policies are read. A new leader of a large fleet has thousands to read, and they must
+    /// not keep the API server from answering the renewal of its Lease.
+    pub snapshot_reads: Semaphore,
 }
 
 /// State of one tenant.
@@ -86,6 +92,7 @@ impl Default for SharedState {
             fitness: Mutex::new(Fitness::new(Instant::now())),
             held_back: Mutex::default(),
             compilation_turns: Semaphore::new(1),
+            snapshot_reads: Semaphore::new(MAX_SNAPSHOT_READS),
         }
     }
 }

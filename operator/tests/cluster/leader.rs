@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::flowcontrol::v1::PriorityLevelConfiguration;
 use kube::{Api, Client};
 use mcp_fleet_operator::kubernetes::leader::{Candidacy, Elector, Leadership};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{client, eventually, namespace, unique};
+use crate::support::{OPERATOR_NAMESPACE, client, eventually, namespace, operator_client, unique, with_operator};
 
 fn start(client: &Client, namespace: &str, name: &str, stop: &CancellationToken) -> Leadership {
     let (sender, leadership) = Leadership::channel();
@@ -59,4 +60,21 @@ async fn a_silent_leader_is_replaced_and_a_leader_that_loses_the_lease_stops() {
     leases.replace("mcp-fleet-operator", &kube::api::PostParams::default(), &stolen).await.unwrap();
     eventually("a steps down", || async { (!a.is_leader()).then_some(()) }).await;
     stop.cancel();
+}
+
+#[tokio::test]
+async fn the_api_server_treats_the_lease_as_leader_election() {
+    let client = with_operator().await;
+    let levels: Api<PriorityLevelConfiguration> = Api::all(client);
+    let level = levels.get("leader-election").await.unwrap().metadata.uid.unwrap();
+    let operator = operator_client().await;
+    let level_of = async |path: &str| {
+        let request = http::Request::get(path).body(kube::client::Body::empty()).unwrap();
+        let answer = operator.send(request).await.unwrap();
+        answer.headers()["x-kubernetes-pf-prioritylevel-uid"].to_str().unwrap().to_owned()
+    };
+    let leases = format!("/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/mcp-fleet-operator");
+    // The API server learns of a new schema by a watch.
+    eventually("the Lease has the priority level", || async { (level_of(&leases).await == level).then_some(()) }).await;
+    assert_ne!(level_of("/apis/mcp-fleet.dev/v1alpha1/mcptenants?limit=1").await, level);
 }

@@ -166,7 +166,8 @@ pub(crate) async fn prepare(client: &Client) {
     let chart: Vec<Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     for object in &chart {
         let version = object["apiVersion"].as_str().unwrap();
-        if version.starts_with("rbac.") || version.starts_with("admissionregistration.") {
+        let groups = ["rbac.", "admissionregistration.", "flowcontrol."];
+        if groups.iter().any(|group| version.starts_with(group)) {
             install(client, object).await;
         }
     }

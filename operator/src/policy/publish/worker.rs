@@ -233,8 +233,10 @@ impl Worker {
     /// Reads the published snapshot, and decides whether it is damaged.
     async fn read(&mut self, tenant: &MCPTenant) -> Result<(), PublishError> {
         let labels = labels::of_tenant(COMPONENT, &tenant.name_any(), &self.uid);
+        let turn = self.ctx.shared_state.snapshot_reads.acquire().await;
         let (snapshots, found) =
             SnapshotSecrets::read(self.ctx.client.clone(), &tenant.runtime_namespace(), labels, &self.uid).await?;
+        drop(turn);
         let known = self.previous.as_ref().map(|previous| previous.policy.generation);
         let known = known.max(self.later.take().map(|later| later.generation));
         match (found, known) {
