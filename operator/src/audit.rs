@@ -15,6 +15,7 @@ use kube::{Api, Client};
 use mcp_fleet_audit::{Digest, Head};
 use mcp_fleet_control::wire::AuditHead;
 use parking_lot::Mutex;
+use prometheus::{IntCounterVec, Opts, Registry};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
@@ -56,6 +57,7 @@ type Entries = BTreeMap<Ulid, Entry>;
 pub(crate) struct Checkpoints {
     api: Api<ConfigMap>,
     waiting: Arc<Mutex<BTreeMap<Tenant, Entries>>>,
+    writes: IntCounterVec,
 }
 
 /// Reads the last line of a log, as a gateway reports it; none if it is invalid.
@@ -66,9 +68,14 @@ pub(crate) fn from_wire(head: &AuditHead) -> Option<Head> {
 }
 
 impl Checkpoints {
-    /// Creates a store in `namespace`, the operator's namespace.
-    pub(crate) fn new(client: Client, namespace: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), waiting: Arc::default() }
+    /// Creates a store in `namespace`, the operator's namespace, and registers its metric.
+    pub(crate) fn new(client: Client, namespace: &str, registry: &Registry) -> prometheus::Result<Self> {
+        let writes = IntCounterVec::new(
+            Opts::new("mcp_fleet_audit_checkpoint_writes_total", "Writes of the checkpoints of a tenant's audit logs"),
+            &["tenant", "outcome"],
+        )?;
+        registry.register(Box::new(writes.clone()))?;
+        Ok(Self { api: Api::namespaced(client, namespace), waiting: Arc::default(), writes })
     }
 
     /// Records the last line of the log of a pod. It is stored later.
@@ -98,7 +105,10 @@ impl Checkpoints {
     async fn store_all(&self) {
         let waiting = std::mem::take(&mut *self.waiting.lock());
         for (tenant, entries) in waiting {
-            if let Err(source) = self.store(&tenant, &entries).await {
+            let result = self.store(&tenant, &entries).await;
+            let outcome = if result.is_ok() { "ok" } else { "error" };
+            self.writes.with_label_values(&[tenant.name.as_str(), outcome]).inc();
+            if let Err(source) = result {
                 tracing::warn!(
                     tenant = tenant.name,
                     error = error::chain(&source),
@@ -178,6 +188,14 @@ mod tests {
         Tenant { name: "acme".into(), uid: "u-1".into() }
     }
 
+    /// Returns the client of an API server that closes every connection.
+    fn unreachable() -> Client {
+        let refuse = tower::service_fn(async |_: http::Request<kube::client::Body>| {
+            Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("closed"))
+        });
+        Client::new(refuse, "default")
+    }
+
     fn stored(api: &FakeApi) -> BTreeMap<u64, (String, u64)> {
         let map: ConfigMap = serde_json::from_value(api.get(PATH).unwrap()).unwrap();
         let entries = read(map.data.as_ref()).into_iter();
@@ -187,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn the_latest_line_of_each_chain_is_stored_once() {
         let api = FakeApi::default();
-        let checkpoints = Checkpoints::new(api.client(), "mcp-fleet-system");
+        let checkpoints = Checkpoints::new(api.client(), "mcp-fleet-system", &Registry::new()).unwrap();
         for (chain, pod, sequence) in
             [(1, "gateway-1", 5), (1, "gateway-1", 9), (1, "gateway-1", 7), (2, "gateway-2", 1)]
         {
@@ -201,13 +219,26 @@ mod tests {
         assert!(api.take_writes().is_empty(), "nothing is new");
 
         // Another leader knows only what is stored.
-        let successor = Checkpoints::new(api.client(), "mcp-fleet-system");
+        let successor = Checkpoints::new(api.client(), "mcp-fleet-system", &Registry::new()).unwrap();
         successor.record(tenant(), "gateway-1", head(1, 12));
         successor.store_all().await;
         assert_eq!(stored(&api), expected(12));
         checkpoints.record(tenant(), "gateway-1", head(1, 10));
         checkpoints.store_all().await;
         assert_eq!(stored(&api), expected(12), "a late report moves nothing back");
+    }
+
+    #[tokio::test]
+    async fn writes_are_counted_by_their_outcome() {
+        let api = FakeApi::default();
+        let (good, bad) = (api.client(), unreachable());
+        for (client, outcome) in [(good, "ok"), (bad, "error")] {
+            let checkpoints = Checkpoints::new(client, "mcp-fleet-system", &Registry::new()).unwrap();
+            checkpoints.record(tenant(), "gateway-1", head(1, 5));
+            checkpoints.store_all().await;
+            let counted = ["ok", "error"].map(|outcome| checkpoints.writes.with_label_values(&["acme", outcome]).get());
+            assert_eq!(counted, ["ok", "error"].map(|one| u64::from(one == outcome)));
+        }
     }
 
     #[test]

@@ -75,9 +75,9 @@ impl Context {
             cache,
             leadership: Leadership::channel().1,
             rollout: Arc::new(rollout(&config, &metrics).unwrap()),
+            audit: Checkpoints::new(client.clone(), &config.namespace, &metrics.registry).unwrap(),
             metrics,
             declared: Arc::default(),
-            audit: Checkpoints::new(client.clone(), &config.namespace),
             client,
             config: Arc::new(config),
         };

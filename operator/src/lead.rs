@@ -55,6 +55,7 @@ pub(crate) async fn lead_while_elected(ctx: &Arc<Context>, candidacy: &Candidacy
         if unfit {
             tracing::error!("giving up the Lease: policies could not be proved to be current");
             ctx.metrics.leader.set(0);
+            ctx.metrics.leases_given_up.inc();
             candidacy.withdraw();
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -156,17 +157,20 @@ mod tests {
         ctx.leadership = leadership;
         let (ctx, candidacy, stop) = (Arc::new(ctx), Candidacy::default(), CancellationToken::new());
         let (mut is_candidate, shared) = (candidacy.watch(), Arc::clone(&ctx.shared_state));
+        let given_up = ctx.metrics.leases_given_up.clone();
         let steps = async {
             elected.send_replace(true);
             tokio::time::sleep(Duration::from_secs(120)).await;
             assert!(*is_candidate.borrow(), "proofs succeed");
             assert!(shared.policies.leader_state().is_some());
+            assert_eq!(given_up.get(), 0);
 
             api.fail_proofs(true);
             let failing = Instant::now();
             becomes(&mut is_candidate, false).await;
             let took = failing.elapsed().as_secs();
             assert!((6..20).contains(&took), "after {took} seconds");
+            assert_eq!(given_up.get(), 1);
             assert!(shared.policies.leader_state().is_none(), "what only a leader does goes on");
 
             // The election does this, and another replica gets its chance.

@@ -94,9 +94,9 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         cache,
         leadership,
         rollout: Arc::new(rollout(&config, &metrics)?),
+        audit: Checkpoints::new(client.clone(), &config.namespace, &metrics.registry)?,
         metrics,
         declared: Arc::default(),
-        audit: Checkpoints::new(client.clone(), &config.namespace),
         client,
         config,
     });

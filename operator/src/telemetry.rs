@@ -24,6 +24,8 @@ pub struct Metrics {
     pub reconcile_seconds: HistogramVec,
     /// 1 on the replica that leads.
     pub leader: prometheus::IntGauge,
+    /// How often this replica gave up the Lease because it could not prove that policies were current.
+    pub leases_given_up: prometheus::IntCounter,
     /// 1 while the Secret of the certificate authority is missing or holds something else.
     pub ca_problem: prometheus::IntGauge,
     /// How often that Secret was restored from memory.
@@ -43,6 +45,11 @@ impl Metrics {
             &["controller"],
         )?;
         let leader = prometheus::IntGauge::new("mcp_fleet_leader", "1 on the replica that leads")?;
+        let leases_given_up = prometheus::IntCounter::new(
+            "mcp_fleet_leader_gave_up_total",
+            "How often this replica gave up the Lease because policies could not be proved to be current",
+        )?;
+        registry.register(Box::new(leases_given_up.clone()))?;
         let ca_problem = prometheus::IntGauge::new(
             "mcp_fleet_ca_problem",
             "1 while the Secret of the certificate authority is missing or holds something else",
@@ -56,6 +63,6 @@ impl Metrics {
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(reconcile_seconds.clone()))?;
         registry.register(Box::new(leader.clone()))?;
-        Ok(Self { registry, reconciles, reconcile_seconds, leader, ca_problem, ca_restores })
+        Ok(Self { registry, reconciles, reconcile_seconds, leader, leases_given_up, ca_problem, ca_restores })
     }
 }

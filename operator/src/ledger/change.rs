@@ -112,6 +112,7 @@ impl<S: Store> Ledger<S> {
                     let Some((result, results, write_reports)) = answers else { return Err(LedgerError::Contended) };
                     if write_reports {
                         writer.acknowledge(results.reports);
+                        slot.reports_are_written();
                     }
                     writer.answer(slot, results.grants);
                     return Ok(result);

@@ -106,6 +106,7 @@ impl<S: Store> Ledger<S> {
             // There is no such book, so there is nothing to settle.
             slot.take_waiting(writer);
             writer.pending.drain(..).for_each(|pending| drop(pending.done.send(Ok(()))));
+            slot.reports_are_written();
             return Ok(());
         };
         self.change(key, slot, writer, stored.book.span, Reports::Write, |_| ((), Effect::Unchanged)).await

@@ -69,6 +69,10 @@ struct Inbox {
     grants: Vec<PendingGrant>,
     /// When the book was last written, or came into memory. Reports that only spend wait for a while after it.
     batch_start: Instant,
+    /// When the oldest of `reports` arrived, also if a newer one took its place.
+    reported_at: Option<Instant>,
+    /// When the oldest report that is part of the next write arrived.
+    writing_since: Option<Instant>,
 }
 
 /// State that belongs to the one who changes the book.
@@ -141,7 +145,13 @@ impl Writer {
 
 impl Default for Inbox {
     fn default() -> Self {
-        Self { reports: Vec::new(), grants: Vec::new(), batch_start: Instant::now() }
+        Self {
+            reports: Vec::new(),
+            grants: Vec::new(),
+            batch_start: Instant::now(),
+            reported_at: None,
+            writing_since: None,
+        }
     }
 }
 
@@ -178,6 +188,7 @@ impl Slot {
     /// Adds a report for the next write, also while the book is being written. Returns when the batch began.
     pub(super) fn enqueue(&self, report: PendingReport) -> Instant {
         let mut inbox = self.inbox.lock();
+        inbox.reported_at.get_or_insert_with(Instant::now);
         add(&mut inbox.reports, report);
         inbox.batch_start
     }
@@ -200,6 +211,8 @@ impl Slot {
     pub(super) fn take_waiting(&self, writer: &mut Writer) {
         let (reports, grants) = {
             let mut inbox = self.inbox.lock();
+            let arrived = inbox.reported_at.take();
+            inbox.writing_since = inbox.writing_since.or(arrived);
             (std::mem::take(&mut inbox.reports), std::mem::take(&mut inbox.grants))
         };
         for report in reports {
@@ -219,6 +232,17 @@ impl Slot {
         let inbox = self.inbox.lock();
         let reports = !writer.pending.is_empty() || !inbox.reports.is_empty();
         reports || !writer.grants.is_empty() || !inbox.grants.is_empty()
+    }
+
+    /// Records that the reports that were part of the next write are written, or belong to no book.
+    pub(super) fn reports_are_written(&self) {
+        self.inbox.lock().writing_since = None;
+    }
+
+    /// Returns how long the oldest report has waited to be written; none if no report waits.
+    pub(super) fn oldest_report(&self) -> Option<Duration> {
+        let inbox = self.inbox.lock();
+        Some(inbox.writing_since.or(inbox.reported_at)?.elapsed())
     }
 
     /// Begins a batch: the book was just written.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::book::{Amount, Row};
 use super::period::Span;
@@ -22,6 +23,11 @@ impl<S: Store> Ledger<S> {
 
     pub(super) fn stored(&self, key: &BookKey) -> Option<Arc<StoredBook>> {
         self.slots.read().get(key)?.stored()
+    }
+
+    /// Returns how long the oldest report of spending has waited to be written; zero if none waits.
+    pub(crate) fn oldest_report(&self) -> Duration {
+        self.slots.read().values().filter_map(|slot| slot.oldest_report()).max().unwrap_or_default()
     }
 
     /// Returns what earlier budgets with the same name have used of a period. Zero before the first lease is requested.

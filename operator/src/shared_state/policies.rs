@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mcp_fleet_control::codec::expanded;
 use mcp_fleet_control::{EncodedPolicy, Form};
@@ -121,6 +121,15 @@ impl Policies {
     /// Returns the newest policies of all tenants.
     pub(crate) fn all(&self) -> Vec<Published> {
         self.tenants.read().values().filter_map(|tenant| tenant.borrow().published.clone()).collect()
+    }
+
+    /// Returns the age of the newest proof of each tenant that has one, by its name.
+    pub(crate) fn proof_ages(&self) -> Vec<(String, Duration)> {
+        let age = |state: &PolicyState| {
+            let tenant = state.published.as_ref()?.policy.tenant.as_str().to_owned();
+            Some((tenant, state.proof?.read.elapsed()))
+        };
+        self.tenants.read().values().filter_map(|tenant| age(&tenant.borrow())).collect()
     }
 
     /// Sets the newest policy of a tenant. The last proof also applies to it, because it was compiled from objects that

@@ -57,9 +57,9 @@ impl TestContext {
             cache,
             leadership,
             rollout: Arc::new(rollout(&config, &metrics).unwrap()),
+            audit: Checkpoints::new(client.clone(), &config.namespace, &metrics.registry).unwrap(),
             metrics,
             declared: Arc::default(),
-            audit: Checkpoints::new(client.clone(), &config.namespace),
             client,
             config: Arc::new(config),
         };

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use mcp_fleet_control::snapshot::MAX_COMPRESSED;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{CounterVec, GaugeVec, IntGaugeVec, Opts};
+use prometheus::{CounterVec, Gauge, GaugeVec, IntGaugeVec, Opts};
 
 use crate::ledger::book::{Amount, Row};
 use crate::ledger::period::Span;
@@ -15,8 +16,8 @@ use crate::ledger::{ApiStore, Ledger};
 use crate::policy::compile::{Limit, SPEND_LIMIT};
 use crate::shared_state::{Published, SharedState};
 
-/// `mcp_fleet_spend_total`, `mcp_fleet_budget_{limit,spent,leased,forfeited}` and
-/// `mcp_fleet_policy_{generation,bytes,limit_bytes}`.
+/// `mcp_fleet_spend_total`, `mcp_fleet_budget_*`, `mcp_fleet_ledger_oldest_report_seconds` and
+/// `mcp_fleet_policy_{generation,bytes,limit_bytes,proof_age_seconds}`.
 #[derive(Debug)]
 pub(crate) struct SpendMetrics {
     shared_state: Arc<SharedState>,
@@ -25,6 +26,10 @@ pub(crate) struct SpendMetrics {
     size_limits: IntGaugeVec,
     spend: Opts,
     budgets: [GaugeVec; 4],
+    /// Start and end of the current period.
+    periods: [GaugeVec; 2],
+    oldest_report: Gauge,
+    proof_ages: GaugeVec,
     desc: Vec<Desc>,
 }
 
@@ -50,6 +55,21 @@ impl SpendMetrics {
             gauge("leased", "What of it gateways hold to spend")?,
             gauge("forfeited", "What of it was lost with gateways that made no last report")?,
         ];
+        let periods = [
+            gauge("period_start_timestamp_seconds", "When the current period of the budget began, Unix seconds")?,
+            gauge("reset_timestamp_seconds", "When the current period of the budget ends, Unix seconds")?,
+        ];
+        let oldest_report = Gauge::new(
+            "mcp_fleet_ledger_oldest_report_seconds",
+            "How long the oldest report of spending has waited to be written; 0 if none waits",
+        )?;
+        let proof_ages = GaugeVec::new(
+            Opts::new(
+                "mcp_fleet_policy_proof_age_seconds",
+                "Age of the newest proof that the tenant's policy is current",
+            ),
+            &["tenant"],
+        )?;
         let generation = IntGaugeVec::new(
             Opts::new("mcp_fleet_policy_generation", "The generation of the tenant's policy that was published last"),
             &["tenant"],
@@ -65,8 +85,20 @@ impl SpendMetrics {
         let counter = CounterVec::new(spend.clone(), &SPEND_LABELS)?;
         let mut desc: Vec<Desc> = counter.desc().into_iter().cloned().collect();
         desc.extend([&generation, &sizes, &size_limits].into_iter().flat_map(Collector::desc).cloned());
-        desc.extend(budgets.iter().flat_map(Collector::desc).cloned());
-        Ok(Self { shared_state, generation, sizes, size_limits, spend, budgets, desc })
+        desc.extend(oldest_report.desc().into_iter().chain(proof_ages.desc()).cloned());
+        desc.extend(budgets.iter().chain(&periods).flat_map(Collector::desc).cloned());
+        Ok(Self {
+            shared_state,
+            generation,
+            sizes,
+            size_limits,
+            spend,
+            budgets,
+            periods,
+            oldest_report,
+            proof_ages,
+            desc,
+        })
     }
 
     fn sizes(&self, tenants: &[Published]) -> Vec<MetricFamily> {
@@ -106,7 +138,7 @@ impl SpendMetrics {
     }
 
     fn budgets(&self, ledger: &Ledger<ApiStore>, tenants: &[Published]) -> Vec<MetricFamily> {
-        self.budgets.iter().for_each(GaugeVec::reset);
+        self.budgets.iter().chain(&self.periods).for_each(GaugeVec::reset);
         let now = Timestamp::now().as_second();
         for published in tenants {
             let policy = &published.policy;
@@ -121,8 +153,10 @@ impl SpendMetrics {
                 let amounts = [settled.saturating_add(used_before), leased, forfeited];
                 let currency = policy.currency.as_ref().map_or("", |currency| currency.as_str());
                 let name = if budget.uid == policy.tenant_uid { SPEND_LIMIT } else { &budget.name };
+                let bounds = [span.start, span.end].map(seconds);
                 let show = |unit: &str, values: [f64; 4]| {
-                    for (gauge, value) in self.budgets.iter().zip(values) {
+                    let gauges = self.budgets.iter().chain(&self.periods);
+                    for (gauge, value) in gauges.zip(values.into_iter().chain(bounds)) {
                         gauge.with_label_values(&[policy.tenant.as_str(), name, unit]).set(value);
                     }
                 };
@@ -136,7 +170,18 @@ impl SpendMetrics {
                 }
             }
         }
-        self.budgets.iter().flat_map(Collector::collect).collect()
+        self.budgets.iter().chain(&self.periods).flat_map(Collector::collect).collect()
+    }
+
+    fn ages(&self, proofs: Vec<(String, Duration)>, oldest_report: Duration) -> Vec<MetricFamily> {
+        self.proof_ages.reset();
+        for (tenant, age) in proofs {
+            self.proof_ages.with_label_values(&[tenant]).set(age.as_secs_f64());
+        }
+        self.oldest_report.set(oldest_report.as_secs_f64());
+        let mut families = self.proof_ages.collect();
+        families.extend(self.oldest_report.collect());
+        families
     }
 }
 
@@ -157,6 +202,7 @@ impl Collector for SpendMetrics {
         families.extend(self.sizes(&tenants));
         families.extend(self.spend(leading.ledger.settled_by_row(), &tenants));
         families.extend(self.budgets(&leading.ledger, &tenants));
+        families.extend(self.ages(self.shared_state.policies.proof_ages(), leading.ledger.oldest_report()));
         families
     }
 }
@@ -167,6 +213,11 @@ fn units(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 
+#[allow(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^53")]
+fn seconds(unix: i64) -> f64 {
+    unix as f64
+}
+
 #[allow(clippy::cast_precision_loss, reason = "calls stay far below 2^53")]
 fn count(calls: u64) -> f64 {
     calls as f64
@@ -175,11 +226,12 @@ fn count(calls: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "what is shown has to be exact")]
-    use std::time::Duration;
+    use mcp_fleet_policy::model::{Budget, Period, Selector, StaleAfter, TenantLimits, TenantPolicy};
 
-    use mcp_fleet_policy::model::{StaleAfter, TenantLimits, TenantPolicy};
+    use std::time::Instant;
 
     use super::*;
+    use crate::shared_state::{Policies, Proof};
 
     fn tenant() -> Published {
         let policy = TenantPolicy {
@@ -249,6 +301,47 @@ mod tests {
         let encoded = f64::from(u32::try_from(published.encoded.bytes.len()).unwrap());
         assert_eq!(values(sizes), [("compressed acme".to_owned(), 7.0), ("encoded acme".to_owned(), encoded)]);
         assert_eq!(values(limits), [("compressed".to_owned(), 2_867_200.0), ("encoded".to_owned(), 4_194_304.0)]);
+    }
+
+    #[test]
+    fn the_ages_of_proofs_and_of_the_oldest_report_are_shown() {
+        let policies = Policies::default();
+        policies.publish("t-1", tenant());
+        assert!(policies.proof_ages().is_empty(), "nothing is proved yet");
+        let read = Instant::now().checked_sub(Duration::from_secs(7)).unwrap();
+        policies.prove("t-1", Proof { generation: 3, read });
+        let metrics = SpendMetrics::new(Arc::default()).unwrap();
+        let families = metrics.ages(policies.proof_ages(), Duration::from_secs(40));
+        let values: Vec<_> =
+            families.iter().map(|family| (family.name(), family.get_metric()[0].get_gauge().get_value())).collect();
+        let [(proof, age), report] = values.as_slice() else { panic!("{values:?}") };
+        assert_eq!(*report, ("mcp_fleet_ledger_oldest_report_seconds", 40.0));
+        assert!(*proof == "mcp_fleet_policy_proof_age_seconds" && *age >= 7.0, "{values:?}");
+    }
+
+    #[tokio::test]
+    async fn a_budget_shows_its_period() {
+        let ledger = crate::ledger::open(crate::testing::FakeApi::default().client(), "mcp-fleet-system").await;
+        let mut policy = TenantPolicy::clone(&tenant().policy);
+        policy.budgets.push(Budget {
+            name: "research".into(),
+            uid: "b-1".into(),
+            selector: Selector::default(),
+            period: Period::Day,
+            amount: None,
+            calls: Some(10),
+        });
+        let encoded = mcp_fleet_control::encode(&policy);
+        let families =
+            SpendMetrics::new(Arc::default()).unwrap().budgets(&ledger, &[Published::new(policy, encoded, 7)]);
+        let value = |name: &str| {
+            let family = families.iter().find(|family| family.name() == name).unwrap();
+            family.get_metric()[0].get_gauge().get_value()
+        };
+        let start = value("mcp_fleet_budget_period_start_timestamp_seconds");
+        let reset = value("mcp_fleet_budget_reset_timestamp_seconds");
+        assert_eq!((start % 86_400.0, reset - start), (0.0, 86_400.0));
+        assert_eq!(value("mcp_fleet_budget_limit"), 10.0);
     }
 
     #[test]

@@ -47,6 +47,27 @@ async fn spending_is_written_every_fifteen_seconds_and_final_reports_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_age_of_the_oldest_report_grows_until_it_is_written() {
+    let store = Memory::default();
+    let ledger = Ledger::new(store.clone(), || NOON, BATCH_INTERVAL);
+    let lease = ledger.grant(&owner(), &budget(100), &request("p", 1)).await.unwrap().result.unwrap().lease;
+    let failing = Memory { last_write: 1, ..store.clone() };
+    let failing = Ledger::new(failing, || NOON, BATCH_INTERVAL);
+    assert_eq!(failing.oldest_report(), Duration::ZERO);
+    // Each report takes the place of the one before, but what the first one reported still waits.
+    for (sequence, last) in [(1, false), (2, false), (3, true)] {
+        drop(failing.report("t-1", "b-1", report("p", &lease, sequence, 1, last)));
+        tokio::time::advance(Duration::from_secs(20)).await;
+        failing.flush().await;
+        assert_eq!(failing.oldest_report(), Duration::from_secs(20 * sequence));
+    }
+    let repaired = Ledger { store: store.clone(), ..failing };
+    tokio::time::advance(Duration::from_secs(1)).await;
+    repaired.flush().await;
+    assert_eq!((only_book(&store).settled().calls, repaired.oldest_report()), (1, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lease_that_is_granted_begins_another_batch() {
     let store = Memory::default();
     let ledger = Ledger::new(store.clone(), || NOON, BATCH_INTERVAL);
