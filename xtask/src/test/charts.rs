@@ -27,7 +27,7 @@ pub fn run() -> Result<()> {
             bail!("the chart {chart} accepts an unknown value; its values.schema.json must reject it");
         }
     }
-    let objects = objects("mcp-fleet", NAMESPACE)?;
+    let objects = objects("mcp-fleet", NAMESPACE, &[])?;
     for object in &objects {
         check_rules(object)
             .with_context(|| format!("{} {} grants too much", object["kind"], object["metadata"]["name"]))?;
@@ -36,9 +36,9 @@ pub fn run() -> Result<()> {
     check_operator(&objects)
 }
 
-/// Returns the objects of a chart as helm renders them for a namespace.
-pub fn objects(chart: &str, namespace: &str) -> Result<Vec<Value>> {
-    let rendered = render(chart, &["--namespace", namespace])?;
+/// Returns the objects of a chart as helm renders them for a namespace, with more options for helm.
+pub fn objects(chart: &str, namespace: &str, options: &[&str]) -> Result<Vec<Value>> {
+    let rendered = render(chart, &[&["--namespace", namespace], options].concat())?;
     let documents = serde_yaml_ng::Deserializer::from_str(&rendered);
     let objects = documents.map(Value::deserialize).collect::<Result<Vec<_>, _>>();
     let mut objects = objects.with_context(|| format!("failed to read what the chart {chart} renders"))?;

@@ -5,6 +5,7 @@
 //! part passed.
 
 mod charts;
+mod monitoring;
 mod on_cluster;
 mod on_host;
 
@@ -34,6 +35,8 @@ pub enum Part {
     Tools,
     /// The Helm charts, linted and rendered with helm, and what they grant.
     Charts,
+    /// Alerts, recording rules and dashboards of the chart, with promtool and a real Prometheus.
+    Monitoring,
     /// The API and the controllers, against a real API server.
     Api,
     /// The demo and then the fault tests, on a real cluster.
@@ -68,6 +71,7 @@ impl Part {
             Self::Unit => on_host::unit(),
             Self::Tools => on_host::tools(),
             Self::Charts => charts::run(),
+            Self::Monitoring => monitoring::run(),
             Self::Api => on_cluster::api(),
             Self::E2e => on_cluster::end_to_end(),
             Self::Upgrade => on_cluster::upgrade(),
@@ -95,7 +99,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     println!("\n=== summary ===");
     for (part, passed, took) in &outcomes {
         let mark = if *passed { "passed" } else { "FAILED" };
-        println!("{mark}  {:<9} {:>6.1} s", part.name(), took.as_secs_f32());
+        println!("{mark}  {:<10} {:>6.1} s", part.name(), took.as_secs_f32());
     }
     if arguments.part.is_none() && !skipped.is_empty() {
         let names: Vec<_> = skipped.iter().map(|part| part.name()).collect();

@@ -36,7 +36,7 @@ const OPERATOR_NAMESPACE: &str = "mcp-fleet-system";
 /// Tests the API and the controllers against a real etcd and API server. The operator there has the rights of the chart.
 pub fn api() -> Result<()> {
     let chart = repository().join("target/chart-under-test.json");
-    let objects = charts::objects("mcp-fleet", OPERATOR_NAMESPACE)?;
+    let objects = charts::objects("mcp-fleet", OPERATOR_NAMESPACE, &[])?;
     fs::create_dir_all(repository().join("target"))?;
     fs::write(&chart, serde_json::to_vec(&objects)?).with_context(|| format!("failed to write {}", chart.display()))?;
     on_own_cluster(API_CLUSTER, true, |cluster| {

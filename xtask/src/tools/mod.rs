@@ -7,6 +7,7 @@ pub mod command;
 pub mod debian;
 pub mod go;
 pub mod progress;
+pub mod prometheus;
 pub mod rust;
 
 use std::path::PathBuf;

@@ -1,0 +1,84 @@
+//! The PodMonitors of the chart: they select the pods that the chart and the operator make.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use super::chart::VALUES;
+use crate::test::charts;
+use crate::tools::repository;
+
+/// Kinds that need the Prometheus operator.
+const OPTIONAL: [&str; 2] = ["PodMonitor", "PrometheusRule"];
+/// What the operator renders, by component.
+const SNAPSHOTS: [(&str, &str); 2] = [
+    ("gateway", "tenant/desired/snapshots/mcp_fleet_operator__controllers__tenant__desired__tests__gateway.snap"),
+    ("server", "server/snapshots/mcp_fleet_operator__controllers__server__desired__tests__without_workspace.snap"),
+];
+
+/// Checks the PodMonitors against the labels and ports of the pods.
+pub fn check() -> Result<()> {
+    let default = charts::objects("mcp-fleet", "monitored", &[])?;
+    ensure!(
+        !default.iter().any(|object| OPTIONAL.iter().any(|kind| object["kind"] == *kind)),
+        "the chart needs the Prometheus operator by default"
+    );
+    let objects = charts::objects("mcp-fleet", "monitored", VALUES)?;
+    let deployment = objects.iter().find(|object| object["kind"] == "Deployment").context("no Deployment")?;
+    let mut pods: BTreeMap<&str, Vec<Value>> = BTreeMap::from([("operator", vec![deployment.clone()])]);
+    for (component, path) in SNAPSHOTS {
+        let path = repository().join("operator/src/controllers").join(path);
+        let text = fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))?;
+        let body = text.splitn(3, "---\n").nth(2).context("a snapshot has no body")?;
+        let documents = serde_yaml_ng::Deserializer::from_str(body).map(Value::deserialize);
+        let documents = documents.collect::<Result<Vec<_>, _>>()?;
+        pods.insert(component, workloads(&Value::Array(documents)));
+    }
+    for (component, workloads) in pods {
+        let name = format!("mcp-fleet-{component}");
+        let is_monitor =
+            |object: &&Value| object["kind"] == "PodMonitor" && object["metadata"]["name"] == name.as_str();
+        let spec = &objects.iter().find(is_monitor).with_context(|| format!("no PodMonitor {name}"))?["spec"];
+        ensure!(!workloads.is_empty(), "there is no pod of {component}");
+        for workload in workloads {
+            check_pod(&name, spec, &workload["spec"]["template"])?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the objects with a pod template, however deep they are in a snapshot.
+fn workloads(value: &Value) -> Vec<Value> {
+    if value["spec"]["template"]["spec"]["containers"].is_array() {
+        return vec![value.clone()];
+    }
+    let inner =
+        value.as_array().into_iter().flatten().chain(value.as_object().into_iter().flat_map(|map| map.values()));
+    inner.flat_map(workloads).collect()
+}
+
+fn check_pod(name: &str, monitor: &Value, pod: &Value) -> Result<()> {
+    let labels = &pod["metadata"]["labels"];
+    for (label, value) in monitor["selector"]["matchLabels"].as_object().context("no selector")? {
+        ensure!(labels[label] == *value, "{name} selects {label}={value}, but the pods have {}", labels[label]);
+    }
+    let endpoint = &monitor["podMetricsEndpoints"][0];
+    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+    let mut ports = containers.flat_map(|container| container["ports"].as_array().into_iter().flatten());
+    ensure!(
+        ports.any(|port| port["name"] == endpoint["port"] && port["containerPort"] == 9090),
+        "{name} scrapes the port {}, which the pods do not have",
+        endpoint["port"]
+    );
+    for rule in endpoint["relabelings"].as_array().into_iter().flatten() {
+        let source = rule["sourceLabels"][0].as_str().unwrap_or_default();
+        let label = source.strip_prefix("__meta_kubernetes_pod_label_").unwrap_or_default();
+        let sanitized = |label: &String| label.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        let has = labels.as_object().is_some_and(|labels| labels.keys().any(|one| sanitized(one) == label));
+        ensure!(has, "{name} reads {source}, which the pods do not have");
+    }
+    Ok(())
+}
