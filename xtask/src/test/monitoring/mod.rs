@@ -19,11 +19,11 @@ pub fn run() -> Result<()> {
     let monitoring = Monitoring::render()?;
     chart::check_alerts(&monitoring)?;
     chart::check_names(&monitoring)?;
-    targets::check()?;
     let programs = programs::folder()?;
     let folder = cache::root()?.join("monitoring");
     cache::remove(&folder)?;
     fs::create_dir_all(&folder)?;
+    targets::check(&programs, &folder)?;
     unit::run(&monitoring, &programs, &folder)?;
     let failures = prometheus::run(&monitoring, &programs, &folder)?;
     ensure!(failures.is_empty(), "{} expressions failed:\n{}", failures.len(), failures.join("\n"));

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::chart::VALUES;
 use crate::test::charts;
-use crate::tools::repository;
+use crate::tools::{command, repository};
 
 /// Kinds that need the Prometheus operator.
 const OPTIONAL: [&str; 2] = ["PodMonitor", "PrometheusRule"];
@@ -19,8 +21,8 @@ const SNAPSHOTS: [(&str, &str); 2] = [
     ("server", "server/snapshots/mcp_fleet_operator__controllers__server__desired__tests__without_workspace.snap"),
 ];
 
-/// Checks the PodMonitors against the labels and ports of the pods.
-pub fn check() -> Result<()> {
+/// Checks the PodMonitors against the labels and ports of the pods, and that they scrape no others.
+pub fn check(programs: &Path, folder: &Path) -> Result<()> {
     let default = charts::objects("mcp-fleet", "monitored", &[])?;
     ensure!(
         !default.iter().any(|object| OPTIONAL.iter().any(|kind| object["kind"] == *kind)),
@@ -45,6 +47,9 @@ pub fn check() -> Result<()> {
         ensure!(!workloads.is_empty(), "there is no pod of {component}");
         for workload in workloads {
             check_pod(&name, spec, &workload["spec"]["template"])?;
+        }
+        if component != "operator" {
+            check_namespaces(&name, &spec["podMetricsEndpoints"][0]["relabelings"], programs, folder)?;
         }
     }
     Ok(())
@@ -75,10 +80,37 @@ fn check_pod(name: &str, monitor: &Value, pod: &Value) -> Result<()> {
     );
     for rule in endpoint["relabelings"].as_array().into_iter().flatten() {
         let source = rule["sourceLabels"][0].as_str().unwrap_or_default();
-        let label = source.strip_prefix("__meta_kubernetes_pod_label_").unwrap_or_default();
+        let Some(label) = source.strip_prefix("__meta_kubernetes_pod_label_") else { continue };
         let sanitized = |label: &String| label.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         let has = labels.as_object().is_some_and(|labels| labels.keys().any(|one| sanitized(one) == label));
         ensure!(has, "{name} reads {source}, which the pods do not have");
     }
+    Ok(())
+}
+
+/// Checks that a pod in another namespace than a tenant's runtime namespace cannot appear as a pod of that tenant.
+fn check_namespaces(name: &str, relabelings: &Value, programs: &Path, folder: &Path) -> Result<()> {
+    // Prometheus has other names for the fields than its operator.
+    let fields = [("sourceLabels", "source_labels"), ("targetLabel", "target_label")];
+    let mut rules = relabelings.to_string();
+    for (from, to) in fields {
+        rules = rules.replace(from, to);
+    }
+    let pod = |namespace: &str| {
+        let labels = [("namespace", namespace), ("pod_label_mcp_fleet_dev_tenant", "acme")];
+        let labels = labels.map(|(label, value)| (format!("__meta_kubernetes_{label}"), value.into()));
+        let labels: serde_json::Map<String, Value> = labels.into_iter().collect();
+        json!({"targets": [format!("{namespace}:9090")], "labels": labels})
+    };
+    let rules: Value = serde_json::from_str(&rules)?;
+    let job = json!({"job_name": name, "relabel_configs": rules, "static_configs": [pod("acme-mcp"), pod("beta")]});
+    let config = folder.join(format!("{name}.yaml"));
+    fs::write(&config, serde_yaml_ng::to_string(&json!({"scrape_configs": [job]}))?)?;
+    let mut promtool = Command::new(programs.join("promtool"));
+    promtool.args(["check", "service-discovery", "--timeout=2s"]).arg(&config).arg(name);
+    let found: Value = serde_json::from_str(&command::output(&mut promtool)?)?;
+    let found = found.as_array().into_iter().flatten();
+    let scraped: Vec<_> = found.filter_map(|target| target["labels"]["__address__"].as_str()).collect();
+    ensure!(scraped == ["acme-mcp:9090"], "of two pods with the labels of acme, {name} scrapes {scraped:?}");
     Ok(())
 }
