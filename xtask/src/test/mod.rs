@@ -4,7 +4,7 @@
 //! All parts run even if an earlier one fails, so that one run shows every failure. The exit code is 0 only if every
 //! part passed.
 
-mod charts;
+pub mod charts;
 mod monitoring;
 mod on_cluster;
 mod on_host;

@@ -29,7 +29,7 @@ pub const RATE: Step = Step {
 pub const BUDGET: Step = Step {
     name: "budget exhausted",
     action: "acme's intern, which has a budget of 0.005 USD a month, makes calls for 0.001 USD each until it is spent.",
-    purpose: "An agent cannot spend more than its budget.",
+    purpose: "An agent cannot spend more than its budget, and learns when it resets.",
     run: |demo| {
         for paid in 0..5 {
             let outcome = ask_time(demo, "intern")?;
@@ -38,8 +38,9 @@ pub const BUDGET: Step = Step {
             }
         }
         let outcome = ask_time(demo, "intern")?;
-        if !outcome.starts_with("budget_exhausted") {
-            bail!("the sixth call should be refused with budget_exhausted, but got {outcome}");
+        // The budget is for a month, and periods are in UTC.
+        if !outcome.starts_with("budget_exhausted") || !outcome.contains("-01T00:00:00Z") {
+            bail!("the sixth call should be refused with budget_exhausted until the next month, but got {outcome}");
         }
         Ok(format!("5 calls allowed, then {outcome}"))
     },

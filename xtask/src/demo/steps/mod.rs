@@ -1,6 +1,7 @@
 //! The steps of the demo, in order: setup steps, of which each needs the ones before it, and checks.
 
 mod agents;
+mod alerts;
 mod calls;
 mod credentials;
 mod evidence;
@@ -51,6 +52,7 @@ pub const CHECKS: &[Step] = &[
     limits::BUDGET,
     agents::LOOP,
     agents::STUCK,
+    alerts::FIRING,
     isolation::GATEWAY,
     isolation::TOOL_POD,
     money::SPEND,

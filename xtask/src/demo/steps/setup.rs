@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Options};
 use crate::demo::report::Step;
 use crate::demo::state::{Demo, OPERATOR, until};
 use crate::image;
+use crate::test::charts;
 use crate::tools::{command, go, progress, repository};
 
 /// Starts the cluster.
@@ -65,14 +66,29 @@ pub const CHARTS: Step = Step {
 /// Starts Prometheus.
 pub const MONITORING: Step = Step {
     name: "monitoring",
-    action: "Start a Prometheus that scrapes operators, gateways and tool pods.",
-    purpose: "A later step compares the spend metrics in Prometheus with the real calls.",
+    action: "Start a Prometheus that scrapes operators, gateways and tool pods, and evaluates the alerts of the chart.",
+    purpose: "Later steps compare the spend metrics in Prometheus with the real calls, and show an alert.",
     run: |demo| {
+        let content = serde_yaml_ng::to_string(&rules()?)?;
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "prometheus-rules", "namespace": "monitoring"},
+            "data": {"mcp-fleet.yaml": content},
+        });
         demo.cluster()?.kubectl_with_input(&["apply", "-f", "-"], include_bytes!("../monitoring.yaml"))?;
+        demo.cluster()?.kubectl_with_input(&["apply", "-f", "-"], map.to_string().as_bytes())?;
         let ready = ["wait", "--for=condition=Ready", "pod/prometheus", "-n", "monitoring", "--timeout=90s"];
         Ok(last_line(&demo.kubectl(&ready)?))
     },
 };
+
+/// Returns the rules of the chart, as a rules file of Prometheus.
+pub fn rules() -> Result<Value> {
+    let enabled = ["--set", "monitoring.prometheusRule.enabled=true"];
+    let objects = charts::objects("mcp-fleet", OPERATOR, &enabled)?;
+    let rule = objects.into_iter().find(|object| object["kind"] == "PrometheusRule");
+    Ok(rule.context("the chart has no PrometheusRule")?["spec"].take())
+}
 
 /// Applies the quickstart, which defines two tenants.
 pub const QUICKSTART: Step = Step {
