@@ -17,7 +17,7 @@ use crate::kubernetes::leader::Candidacy;
 use crate::policy::publish;
 use crate::retry::{Backoff, jittered, until_success};
 use crate::shared_state::Fitness;
-use crate::{control_server, controllers, error, ledger, rollout};
+use crate::{control_server, controllers, error, kill_switch, ledger, rollout};
 
 /// How long gateways may take to find a new leader before their absence is reported in status.
 pub(crate) const WARM_UP_TIME: Duration = Duration::from_secs(8);
@@ -48,6 +48,7 @@ pub(crate) async fn lead_while_elected(ctx: &Arc<Context>, candidacy: &Candidacy
         };
         // While another replica leads, what is known here becomes outdated.
         ctx.shared_state.clear();
+        ctx.metrics.kill_switch.set(0);
         ctx.rollout.forget();
         if elected.elapsed() > STABLE_TERM {
             pauses = new_pauses();
@@ -110,6 +111,7 @@ async fn lead(ctx: &Arc<Context>) {
         rollout::run(ctx),
         budget::run(ctx.clone()),
         ctx.audit.keep(),
+        kill_switch::watch(ctx),
         serve_gateways(ctx),
     );
 }

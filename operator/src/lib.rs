@@ -3,7 +3,7 @@
 //! Start at [`run`]: one replica, from start to end. The leader runs the `controllers`, which apply what the resources
 //! declare and write their status, and `policy`, which compiles the same resources into one policy per tenant.
 //! `control_server` pushes policies to the gateways and answers their requests for budget from the `ledger`.
-//! `shared_state` holds the results that these parts share, `credentials` issues keys, certificates and tokens, and
+//! `kill_switch` stops the calls of all tenants. `shared_state` holds the results that these parts share, `credentials` issues keys, certificates and tokens, and
 //! [`kubernetes`] is what all of them use to read and write API objects.
 
 mod audit;
@@ -13,6 +13,7 @@ mod control_server;
 mod controllers;
 pub mod credentials;
 mod error;
+mod kill_switch;
 pub mod kubernetes;
 mod lead;
 mod ledger;

@@ -30,6 +30,8 @@ pub struct Metrics {
     pub ca_problem: prometheus::IntGauge,
     /// How often that Secret was restored from memory.
     pub ca_restores: prometheus::IntCounter,
+    /// 1 on the leader while the kill switch is on.
+    pub kill_switch: prometheus::IntGauge,
 }
 
 impl Metrics {
@@ -58,11 +60,25 @@ impl Metrics {
             "mcp_fleet_ca_restores_total",
             "How often the Secret of the certificate authority was restored from memory",
         )?;
+        let kill_switch = prometheus::IntGauge::new(
+            "mcp_fleet_kill_switch",
+            "1 on the leader while the kill switch stops all tool calls of the fleet",
+        )?;
+        registry.register(Box::new(kill_switch.clone()))?;
         registry.register(Box::new(ca_problem.clone()))?;
         registry.register(Box::new(ca_restores.clone()))?;
         registry.register(Box::new(reconciles.clone()))?;
         registry.register(Box::new(reconcile_seconds.clone()))?;
         registry.register(Box::new(leader.clone()))?;
-        Ok(Self { registry, reconciles, reconcile_seconds, leader, leases_given_up, ca_problem, ca_restores })
+        Ok(Self {
+            registry,
+            reconciles,
+            reconcile_seconds,
+            leader,
+            leases_given_up,
+            ca_problem,
+            ca_restores,
+            kill_switch,
+        })
     }
 }

@@ -116,7 +116,7 @@ pub struct MCPTenantSpec {
     /// is applied. ScaleToZero: they are stopped, of those that exceed `hard` the newest servers first. Default: Keep.
     #[serde(default)]
     pub enforcement: Enforcement,
-    /// Kill switch: if true, every call of the tenant is refused within a second. Default: false.
+    /// If true, every call of the tenant is refused within a second. Default: false.
     #[serde(default)]
     pub suspend: bool,
 }

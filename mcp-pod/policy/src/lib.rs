@@ -13,6 +13,7 @@ pub mod denial;
 pub mod engine;
 pub mod governor;
 pub mod json;
+pub mod kill_switch;
 pub mod list;
 pub mod loops;
 pub mod model;

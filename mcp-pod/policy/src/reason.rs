@@ -42,7 +42,7 @@ macro_rules! reasons {
 /// A stage in the life of a request, in the order in which the gateway runs them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// The policy itself: it is missing or stale, or it suspends the tenant.
+    /// What holds for every caller: the policy is missing or stale, or the tenant or the whole fleet is stopped.
     Policy,
     /// The bearer token, checked from the headers alone.
     Authenticate,
@@ -84,6 +84,8 @@ reasons! {
     PolicyStale = "policy_stale", Policy, "Wait and try again: the gateway has lost contact with the operator and refuses calls rather than enforce an old policy.";
     /// The tenant is suspended.
     TenantSuspended = "tenant_suspended", Policy, "Stop: the tenant is suspended. Ask the platform team.";
+    /// The kill switch of the fleet is on.
+    FleetStopped = "fleet_stopped", Policy, "Stop: no tool can be called until the platform team allows calls again. Trying again before does not help.";
 
     /// The request has no bearer token.
     TokenMissing = "token_missing", Authenticate, "Send the credential as `Authorization: Bearer <token>`.";

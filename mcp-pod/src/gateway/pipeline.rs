@@ -2,7 +2,7 @@
 //!
 //! Each reason for which a request is rejected belongs to one of them ([`mcp_fleet_policy::reason::Stage`]):
 //!
-//! 1. `policy`: a policy is in force, fresh enough for the class of the tool, and the tenant is not suspended.
+//! 1. `policy`: a policy is in force, fresh enough for the class of the tool, and neither tenant nor fleet is stopped.
 //! 2. `authenticate`: the bearer token is a principal's; decided from the head alone, before the body is read.
 //! 3. `decode`: the head and the body are one well-formed message of one protocol revision.
 //! 4. `authorise`: the caller has a grant for the server and the tool.

@@ -18,6 +18,7 @@ mod evidence;
 mod floods;
 mod hostile;
 mod http2;
+mod kill_switch;
 mod legacy;
 mod limits;
 mod loops;

@@ -2,8 +2,8 @@
 //! [`serve`].
 //!
 //! [`accept`] accepts connections, [`auth`] authenticates the gateway's pod, [`stream`] runs one stream, and [`spend`]
-//! answers its lease requests and spend reports, [`stuck`] tells people about stuck agents. [`reap`](reap::reap) forfeits the leases of pods that are gone. The
-//! connected gateways are registered in [`Streams`](crate::shared_state::Streams).
+//! answers its lease requests and spend reports, [`stuck`] tells people about stuck agents, and [`switch`] carries the kill
+//! switch. [`reap`](reap::reap) forfeits the leases of pods that are gone. The connected gateways are registered in [`Streams`](crate::shared_state::Streams).
 
 mod accept;
 mod auth;
@@ -12,6 +12,7 @@ mod recall;
 mod spend;
 mod stream;
 mod stuck;
+mod switch;
 mod tls;
 
 use std::sync::Arc;

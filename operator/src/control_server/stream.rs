@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mcp_fleet_control::version::{negotiate, not_leader};
 use mcp_fleet_control::wire::{
-    Freshness, FromGateway, GatewayHello, OperatorHello, PolicyAck, PolicyPush, from_gateway, from_operator,
+    FromGateway, GatewayHello, OperatorHello, PolicyAck, PolicyPush, from_gateway, from_operator,
 };
 use mcp_fleet_control::{Digest, Form};
 use mcp_fleet_crds::condition::ConditionReason;
@@ -19,8 +19,10 @@ use tonic::{Status, Streaming};
 use super::auth::{AuthError, GatewayPod, check_pod};
 use super::spend::{self, message};
 use super::stuck::StuckLimit;
+use super::switch::{freshness, to_wire};
 use crate::audit::{self, Tenant};
 use crate::context::Context;
+use crate::kill_switch::{Known, Switch};
 use crate::ledger::book::Holder;
 use crate::retry::jittered;
 use crate::shared_state::Outbound;
@@ -48,6 +50,10 @@ struct ControlStream {
     outbound: Outbound,
     /// The form of policies that the gateway understands.
     form: Form,
+    /// Whether the gateway obeys the kill switch. An older one does not.
+    obeys_kill_switch: bool,
+    /// The state of the kill switch that was sent last.
+    switch: Option<Switch>,
     /// Generation of the last policy that is too large for the gateway.
     too_large: Option<u64>,
     /// Generation and digest of the policies that were pushed, oldest first.
@@ -97,6 +103,8 @@ pub(super) async fn run(
         holder,
         outbound,
         form: Form::for_reader(&hello.features),
+        obeys_kill_switch: hello.obeys_kill_switch,
+        switch: None,
         too_large: None,
         pushed,
         claimed: None,
@@ -160,7 +168,9 @@ impl ControlStream {
         let (ledger, holder) = (Arc::clone(&self.leader.ledger), self.holder.clone());
         self.work.spawn(async move { ledger.forfeit_pod(&holder.pod_uid, Some(&holder.epoch)).await });
         let mut policy_state = shared.policies.subscribe(&self.gateway.tenant_uid);
-        self.catch_up(&mut policy_state).await?;
+        let mut switch = shared.kill_switch.subscribe();
+        self.send_switch(&mut switch).await?;
+        self.catch_up(&mut policy_state, &switch).await?;
         if self.enforced == 0 {
             self.set_enforced(0);
         }
@@ -180,8 +190,10 @@ impl ControlStream {
                         let deleted = Status::permission_denied("the tenant was deleted");
                         return Some(if self.leader.ended.is_cancelled() { not_leader() } else { deleted });
                     }
-                    self.catch_up(&mut policy_state).await?;
+                    self.catch_up(&mut policy_state, &switch).await?;
                 }
+                // The sender is never dropped.
+                Ok(()) = switch.changed() => self.send_switch(&mut switch).await?,
                 Some(_) = self.work.join_next() => {}
                 Some(_) = self.reports.join_next() => {}
                 () = tokio::time::sleep_until(ends_at) => return None,
@@ -196,8 +208,23 @@ impl ControlStream {
         }
     }
 
+    /// Sends the state of the kill switch, if it is known and was not sent before. Returns none if the gateway has
+    /// disconnected.
+    async fn send_switch(&mut self, switch: &mut watch::Receiver<Option<Known>>) -> Option<()> {
+        let Some(known) = switch.borrow_and_update().clone() else { return Some(()) };
+        if self.switch.as_ref() != Some(&known.switch) {
+            self.outbound.send(Ok(message(from_operator::Message::KillSwitch(to_wire(&known))))).await.ok()?;
+            self.switch = Some(known.switch);
+        }
+        Some(())
+    }
+
     /// Sends the newest policy and proof, unless they were sent before. Returns none if the gateway has disconnected.
-    async fn catch_up(&mut self, policy_state: &mut watch::Receiver<PolicyState>) -> Option<()> {
+    async fn catch_up(
+        &mut self,
+        policy_state: &mut watch::Receiver<PolicyState>,
+        switch: &watch::Receiver<Option<Known>>,
+    ) -> Option<()> {
         let PolicyState { published, proof } = policy_state.borrow_and_update().clone();
         let Some(published) = published else { return Some(()) };
         let generation = published.policy.generation;
@@ -223,9 +250,10 @@ impl ControlStream {
         }
         if let Some(proof) = proof.filter(|proof| self.proved != Some(*proof)) {
             self.proved = Some(proof);
-            let age_ms = u32::try_from(proof.read.elapsed().as_millis()).unwrap_or(u32::MAX);
-            let fresh = Freshness { generation: proof.generation, age_ms };
-            self.outbound.send(Ok(message(from_operator::Message::Freshness(fresh)))).await.ok()?;
+            let fresh = freshness(proof, switch.borrow().as_ref(), self.obeys_kill_switch);
+            if let Some(fresh) = fresh {
+                self.outbound.send(Ok(message(from_operator::Message::Freshness(fresh)))).await.ok()?;
+            }
         }
         Some(())
     }

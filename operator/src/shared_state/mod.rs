@@ -21,6 +21,7 @@ pub(crate) use fitness::Fitness;
 pub(crate) use policies::{LeaderState, Policies, PolicyState, Proof, Published};
 pub(crate) use streams::{Outbound, Streams};
 
+use crate::kill_switch::KnownSwitch;
 use crate::progress::Progress;
 use crate::shared_state::verdict::{Kind, PolicyEntry, TenantState};
 
@@ -40,6 +41,8 @@ pub(crate) struct SharedState {
     pub policies: Policies,
     /// Control streams of the gateways that are connected to this replica.
     pub streams: Streams,
+    /// The fleet's kill switch.
+    pub kill_switch: KnownSwitch,
     warming_up: AtomicBool,
     /// Spend of the budgets.
     pub budgets: BudgetStates,
@@ -86,6 +89,7 @@ impl Default for SharedState {
             compilation_requests: broadcast::channel(1024).0,
             policies: Policies::default(),
             streams: Streams::default(),
+            kill_switch: KnownSwitch::default(),
             warming_up: AtomicBool::new(false),
             budgets: BudgetStates::default(),
             progress: Progress::default(),
@@ -239,9 +243,10 @@ impl SharedState {
         self.fitness.lock().is_lost(Instant::now())
     }
 
-    /// Removes the state of all tenants and budgets. It becomes outdated when another replica leads.
+    /// Removes the state of all tenants, budgets and the kill switch. It becomes outdated when another replica leads.
     pub(crate) fn clear(&self) {
         self.budgets.clear();
+        self.kill_switch.clear();
         self.tenants.write().clear();
         self.held_back.lock().clear();
     }

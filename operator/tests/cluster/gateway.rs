@@ -97,22 +97,31 @@ pub(crate) async fn token(
 impl Gateway {
     /// Creates a pod and connects as that pod.
     pub(crate) async fn connect(client: &Client, runtime: &str) -> Self {
-        Self::connect_with(client, runtime, feature::known()).await
+        let pod = pod(client, runtime, None).await;
+        let token = token(client, runtime, "gateway", &pod, AUDIENCE).await;
+        Self::dial(client, &pod.0, &token).await.unwrap()
     }
 
-    /// Creates a pod and connects as that pod, with the features of an older gateway.
+    /// Creates a pod and connects as that pod, with the features of an older gateway, which does not
+    /// obey the kill switch.
     pub(crate) async fn connect_with(client: &Client, runtime: &str, features: Vec<String>) -> Self {
         let pod = pod(client, runtime, None).await;
         let token = token(client, runtime, "gateway", &pod, AUDIENCE).await;
-        Self::dial_with(client, &pod.0, &token, features).await.unwrap()
+        Self::dial_with(client, &pod.0, &token, features, false).await.unwrap()
     }
 
     /// Connects with a token. Waits until the replica leads.
     pub(crate) async fn dial(client: &Client, pod: &str, token: &str) -> Result<Self, Status> {
-        Self::dial_with(client, pod, token, feature::known()).await
+        Self::dial_with(client, pod, token, feature::known(), true).await
     }
 
-    async fn dial_with(client: &Client, pod: &str, token: &str, features: Vec<String>) -> Result<Self, Status> {
+    async fn dial_with(
+        client: &Client,
+        pod: &str,
+        token: &str,
+        features: Vec<String>,
+        obeys_kill_switch: bool,
+    ) -> Result<Self, Status> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
         let ca = wait_for(&secrets, "mcp-fleet-ca").await.data.unwrap();
         let ca = Certificate::from_pem(&ca["tls.crt"].0);
@@ -139,14 +148,14 @@ impl Gateway {
                 Err(status) => return Err(status),
                 Ok((outbound, inbound)) => {
                     let mut gateway = Self { pod: pod.to_owned(), form: None, outbound, inbound };
-                    gateway.hello(pod, features).await;
+                    gateway.hello(pod, features, obeys_kill_switch).await;
                     return Ok(gateway);
                 }
             }
         }
     }
 
-    async fn hello(&mut self, epoch: &str, features: Vec<String>) {
+    async fn hello(&mut self, epoch: &str, features: Vec<String>, obeys_kill_switch: bool) {
         let hello = GatewayHello {
             min_version: MIN,
             max_version: MAX,
@@ -154,6 +163,7 @@ impl Gateway {
             epoch: epoch.into(),
             generation: 0,
             digest: Vec::new(),
+            obeys_kill_switch,
         };
         self.send(from_gateway::Message::Hello(hello)).await;
         assert!(matches!(self.next().await, Some(from_operator::Message::Hello(_))));

@@ -9,6 +9,7 @@ mod access;
 mod control;
 mod gateway;
 mod hostile;
+mod kill_switch;
 mod leader;
 mod principal;
 mod server;

@@ -67,6 +67,7 @@ fn authorise<'p>(context: &RequestContext<'p>, tool: &str) -> Result<ToolAccess<
     if let Some(reason) = context.caller.suspended {
         return Err(Denial::new(reason).into());
     }
+    context.state.check_kill_switch()?;
     let access = context.view.tool(tool).map_err(NotAdmitted::UnknownTool)?;
     context.check_in_force(access.class()).map_err(Denial::new)?;
     Ok(access)

@@ -153,9 +153,19 @@ impl Intake {
     /// The current leader cannot be behind the snapshot it has published. So a proof below the floor comes from a stale
     /// leader and is ignored.
     pub(super) fn handle_proof(&self, proof: &wire::Freshness) {
+        // First, so that there is no moment at which calls pass.
+        if let Some(switch) = &proof.kill_switch {
+            self.handle_kill_switch(switch);
+        }
         if proof.generation >= self.floor() {
             self.state.mark_fresh(proof.generation, Duration::from_millis(proof.age_ms.into()));
         }
+    }
+
+    /// Puts the state of the fleet's kill switch into force.
+    pub(super) fn handle_kill_switch(&self, switch: &wire::KillSwitch) {
+        let wire::KillSwitch { stop, reason, age_ms } = switch;
+        self.state.set_kill_switch(Duration::from_millis((*age_ms).into()), stop.then_some(reason.as_str()));
     }
 }
 

@@ -106,6 +106,7 @@ async fn open(
         epoch: leases.epoch().to_owned(),
         generation,
         digest,
+        obeys_kill_switch: true,
     };
     send(&outbox, from_gateway::Message::Hello(hello))?;
     let mut request = Request::new(ReceiverStream::new(outgoing));
@@ -208,6 +209,7 @@ impl Stream<'_> {
                 send(&self.outbox, from_gateway::Message::Ack(ack))?;
             }
             Some(from_operator::Message::Freshness(proof)) => self.intake.handle_proof(&proof),
+            Some(from_operator::Message::KillSwitch(switch)) => self.intake.handle_kill_switch(&switch),
             Some(from_operator::Message::Lease(answer)) => self.leases.answer(message::answer_from_wire(answer)),
             Some(from_operator::Message::SpendAck(ack)) => self.leases.acknowledge_report(&ack.lease, ack.sequence),
             Some(from_operator::Message::Recall(recall)) => {

@@ -14,7 +14,8 @@ use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 use parking_lot::Mutex;
 use prometheus::{
-    Counter, CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Counter, CounterVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
 };
 
 use super::audit::{Decision, Subject};
@@ -38,6 +39,7 @@ pub(crate) struct Metrics {
     loops: IntCounterVec,
     durations: HistogramVec,
     generation: IntGaugeVec,
+    kill_switch: IntGauge,
     refused_connections: IntCounterVec,
     stuck: IntCounterVec,
     upstream_up: IntGaugeVec,
@@ -78,6 +80,10 @@ impl Metrics {
             Opts::new("mcp_fleet_policy_generation", "The generation of the policy that this gateway enforces"),
             &["tenant"],
         )?;
+        let kill_switch = IntGauge::new(
+            "mcp_fleet_kill_switch",
+            "1 while this gateway refuses all calls because of the kill switch",
+        )?;
         let refused_connections = IntCounterVec::new(
             Opts::new("mcp_pod_connections_refused_total", "Connections of agents that were closed at once, by cause"),
             &["cause"],
@@ -104,6 +110,7 @@ impl Metrics {
         registry.register(Box::new(loops.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(generation.clone()))?;
+        registry.register(Box::new(kill_switch.clone()))?;
         registry.register(Box::new(refused_connections.clone()))?;
         MemoryMetrics::register(&registry, memory)?;
         DroppedLines::register(&registry)?;
@@ -116,6 +123,7 @@ impl Metrics {
             loops,
             durations,
             generation,
+            kill_switch,
             refused_connections,
             stuck,
             upstream_up,
@@ -132,6 +140,11 @@ impl Metrics {
     /// Sets the generation in force.
     pub(crate) fn set_generation(&self, tenant: &str, generation: u64) {
         self.generation.with_label_values(&[tenant]).set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    /// Sets whether the fleet's kill switch is on.
+    pub(crate) fn set_kill_switch(&self, stopped: bool) {
+        self.kill_switch.set(i64::from(stopped));
     }
 
     /// Counts a connection that was closed at once.

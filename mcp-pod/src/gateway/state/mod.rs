@@ -1,10 +1,11 @@
 //! State that all connections of a gateway share: the policy in force, its freshness, and what outlives a policy.
 //!
 //! [`request_context`] is one request's view of it. [`hand_over`] makes sure that no call is forwarded that a newer policy
-//! forbids. [`record`] counts and audits requests, [`legacy_calls`] lets a cancellation find its call.
+//! or the [`kill_switch`] forbids. [`record`] counts and audits requests, [`legacy_calls`] lets a cancellation find its call.
 
 mod clear;
 mod hand_over;
+mod kill_switch;
 mod legacy_calls;
 mod record;
 mod request_context;
@@ -34,6 +35,7 @@ use super::policy::{ActivePolicy, Freshness, InstallError};
 use super::request::FailureLimit;
 use super::upstream::{Dialer, Upstream};
 use hand_over::HandOver;
+use kill_switch::SharedKillSwitch;
 
 pub(crate) use hand_over::{Admission, Held};
 pub(crate) use legacy_calls::{Cancellable, LegacyCalls, LegacySession};
@@ -47,6 +49,7 @@ pub struct State {
     installing: Mutex<()>,
     hand_over: HandOver,
     freshness: Freshness,
+    kill_switch: SharedKillSwitch,
     dialer: Dialer,
     draining: AtomicBool,
     closing: CancellationToken,
@@ -90,6 +93,7 @@ impl State {
             installing: Mutex::new(()),
             hand_over: HandOver::default(),
             freshness: Freshness::new(),
+            kill_switch: SharedKillSwitch::default(),
             dialer,
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
@@ -160,14 +164,14 @@ impl State {
         self.policy.load().as_ref().filter(|policy| !Arc::ptr_eq(policy, known)).map(Arc::clone)
     }
 
-    /// Starts to hand a call to its server, if the policy that allowed it is still in force and fresh enough, and the
-    /// token has not expired. The first write has to be over before the result is dropped.
+    /// Starts to hand a call to its server, if the policy that allowed it is still in force and fresh enough, the token has
+    /// not expired, and the fleet is not stopped. The first write has to be over before the result is dropped.
     pub(crate) fn hand_over(&self, admission: &Admission) -> Option<Held<'_>> {
         let Admission { generation, stale_after, expires_at } = *admission;
         self.hand_over.begin(|| {
             let now = Instant::now();
             let fresh = self.freshness.age(now).is_some_and(|age| age <= stale_after);
-            fresh && now < expires_at && self.generation() == generation
+            fresh && now < expires_at && self.generation() == generation && !self.is_stopped()
         })
     }
 

@@ -74,7 +74,7 @@ impl Service {
             }
             tokio::select! {
                 _ = freshness.tick() => {
-                    outgoing.push(from_operator::Message::Freshness(wire::Freshness { generation, age_ms: 0 }));
+                    outgoing.push(from_operator::Message::Freshness(wire::Freshness { generation, age_ms: 0, kill_switch: None }));
                 }
                 received = inbound.message() => match received {
                     Ok(Some(wire::FromGateway { message: Some(message) })) => outgoing.extend(answer(message)),

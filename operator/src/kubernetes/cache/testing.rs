@@ -120,6 +120,15 @@ impl WatchedApi {
             let failure = json!({"kind": "Status", "status": "Failure", "code": 500, "reason": "InternalError"});
             return answer(StatusCode::INTERNAL_SERVER_ERROR, &failure);
         }
+        if let ([.., "namespaces", _, plural, name], &Method::GET) = (parts.as_slice(), method) {
+            return match state.index(plural, name) {
+                Some(index) => answer(StatusCode::OK, &state.objects[index].1),
+                None => answer(
+                    StatusCode::NOT_FOUND,
+                    &json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound"}),
+                ),
+            };
+        }
         if *method == Method::GET {
             let mut list = state.list(parts.last().unwrap(), only_metadata);
             let items = list["items"].as_array_mut().unwrap();

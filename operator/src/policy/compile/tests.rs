@@ -407,7 +407,7 @@ fn a_tenant_that_was_recreated_inherits_nothing() {
 }
 
 #[test]
-fn the_kill_switch_suspends_everything_and_built_in_tools_can_be_disabled() {
+fn a_suspension_stops_everything_and_built_in_tools_can_be_disabled() {
     let mut inputs = inputs();
     inputs.tenant = tenant(&json!({"suspend": true, "builtInTools": "Disabled"}));
     let policy = compile(&inputs, Some(&previous())).policy;

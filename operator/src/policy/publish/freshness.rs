@@ -51,6 +51,9 @@ pub(super) enum FreshnessError {
         /// Error of the API server.
         source: Box<kube::Error>,
     },
+    /// The kill switch could not be read.
+    #[error("failed to read the kill switch")]
+    KillSwitch(#[source] Box<kube::Error>),
     /// A watch did not deliver what the list contains.
     #[error("the watch of {0} lags")]
     Lags(String),

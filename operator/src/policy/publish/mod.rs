@@ -24,11 +24,13 @@ use tokio::task::JoinSet;
 
 use crate::context::Context;
 use crate::error;
+use crate::kill_switch;
 use crate::kubernetes::cache::{Cache, Change, Entry};
 use crate::kubernetes::labels;
 use crate::retry::jittered;
 use crate::shared_state::Fitness;
 use crate::tasks::ended;
+use freshness::FreshnessError;
 use worker::Signals;
 
 /// How often the cache is proved to be current.
@@ -52,7 +54,7 @@ pub(crate) async fn run_with_current_cache(ctx: Arc<Context>) {
     let (proofs, latest) = watch::channel(None);
     let prove = async {
         loop {
-            proofs.send_replace(Some(Instant::now()));
+            proofs.send_replace(kill_switch::observe(&ctx).await.ok());
             tokio::time::sleep(PROOF_INTERVAL).await;
         }
     };
@@ -67,7 +69,7 @@ async fn prove(ctx: &Context, prover: &watch::Sender<Option<Instant>>, wake: &No
     loop {
         observed_loop.report();
         let started = Instant::now();
-        match freshness::prove(&ctx.client, &ctx.cache).await {
+        match prove_once(ctx).await {
             Ok(read) => {
                 prover.send_replace(Some(read));
                 ctx.shared_state.update_fitness(|fitness| fitness.proved(tokio::time::Instant::now()));
@@ -88,9 +90,21 @@ async fn prove(ctx: &Context, prover: &watch::Sender<Option<Instant>>, wake: &No
     }
 }
 
-/// Proves periodically that the cache is current, until that succeeds.
+/// Proves that the cache is current, and reads the kill switch, which every proof carries. Returns the time as of which
+/// both are known.
+async fn prove_once(ctx: &Context) -> Result<Instant, FreshnessError> {
+    let switch = async { kill_switch::observe(ctx).await.map_err(|error| FreshnessError::KillSwitch(error.into())) };
+    let (proved, read) = tokio::try_join!(freshness::prove(&ctx.client, &ctx.cache), switch)?;
+    Ok(proved.min(read))
+}
+
+/// Tries periodically what a leader has to be able to prove, until that succeeds.
 pub(crate) async fn until_proved(ctx: &Context) {
-    while freshness::prove(&ctx.client, &ctx.cache).await.is_err() {
+    let can_prove = async || {
+        freshness::prove(&ctx.client, &ctx.cache).await.is_ok()
+            && kill_switch::fetch(&ctx.client, &ctx.config.namespace).await.is_ok()
+    };
+    while !can_prove().await {
         tokio::time::sleep(jittered(PROOF_INTERVAL)).await;
     }
 }
@@ -230,7 +244,30 @@ fn tenants_of(cache: &Cache, change: &Change) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::kubernetes::cache::testing::WatchedApi;
+
+    #[tokio::test]
+    async fn a_proof_includes_a_read_of_the_kill_switch() {
+        let api = WatchedApi::default();
+        let (ctx, _watches) = Context::of_client(api.client()).await;
+        let put = |data| {
+            let metadata = json!({"name": kill_switch::NAME, "namespace": "mcp-fleet-system"});
+            api.put("configmaps", json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}));
+        };
+        let is_on = || ctx.shared_state.kill_switch.subscribe().borrow().as_ref().map(|known| known.switch.is_on());
+        prove_once(&ctx).await.unwrap();
+        assert_eq!(is_on(), Some(false));
+        put(json!({"stop": "true"}));
+        prove_once(&ctx).await.unwrap();
+        assert_eq!(is_on(), Some(true));
+        // An object that cannot be decoded: the switch is not known, so nothing is proved.
+        put(json!(5));
+        assert!(matches!(prove_once(&ctx).await, Err(FreshnessError::KillSwitch(_))));
+        assert_eq!(is_on(), Some(true));
+    }
 
     #[test]
     fn slow_proofs_run_less_often_but_before_policies_become_stale() {

@@ -86,6 +86,7 @@ impl Gateways {
             epoch: "bench".into(),
             generation: 0,
             digest: Vec::new(),
+            obeys_kill_switch: true,
         };
         send(from_gateway::Message::Hello(hello)).await?;
         while let Some(message) = inbound.message().await? {

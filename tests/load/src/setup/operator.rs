@@ -97,7 +97,7 @@ impl Service {
         loop {
             let answer = tokio::select! {
                 _ = freshness.tick() => {
-                    let message = wire::Freshness { generation: self.generation, age_ms: 0 };
+                    let message = wire::Freshness { generation: self.generation, age_ms: 0, kill_switch: None };
                     Some(from_operator::Message::Freshness(message))
                 }
                 received = inbound.message() => match received {

@@ -47,7 +47,7 @@ pub(super) async fn call(
         Err(denial) => return Err(reject(NotAdmitted::Denied(denial), id, revision, tool.as_str()).into()),
     };
     // The call may have waited for its audit line.
-    if context.is_outdated() || context.check_in_force(Class::Read).is_err() {
+    if context.is_outdated() || context.state.is_stopped() || context.check_in_force(Class::Read).is_err() {
         return Err(Unanswered::Outdated);
     }
     let (state, principal) = (context.state, &context.caller.principal.model().uid);
@@ -69,6 +69,7 @@ pub(super) async fn call(
 
 /// Checks everything but the rates, and reserves the audit line.
 async fn admit(context: &RequestContext<'_>, tool: BuiltIn, arguments: Option<&Value<'_>>) -> Result<LineSlot, Denial> {
+    context.state.check_kill_switch()?;
     context.check_in_force(Class::Read).map_err(Denial::new)?;
     tool.admit(arguments)?;
     context.state.audit.reserve().await.map_err(|_| Denial::new(Reason::AuditUnavailable))

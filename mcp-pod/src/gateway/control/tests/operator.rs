@@ -180,7 +180,7 @@ impl ControlStream {
 
     /// Sends a proof of freshness.
     pub(super) async fn prove(&self, generation: u64, age_ms: u32) {
-        self.send(from_operator::Message::Freshness(wire::Freshness { generation, age_ms })).await;
+        self.send(from_operator::Message::Freshness(wire::Freshness { generation, age_ms, kill_switch: None })).await;
     }
 }
 

@@ -19,7 +19,9 @@ async fn the_hello_of_a_gateway_describes_it() {
     let dial = operator.next_dial().await;
     assert_eq!(dial.authorization, "Bearer first-token");
     let stream = dial.accept().await;
-    let wire::GatewayHello { min_version, max_version, features, epoch, generation, digest } = stream.hello;
+    let wire::GatewayHello { min_version, max_version, features, epoch, generation, digest, obeys_kill_switch } =
+        stream.hello;
+    assert!(obeys_kill_switch);
     assert_eq!((min_version, max_version), (version::MIN, version::MAX));
     assert_eq!(features, feature::known());
     assert!(!epoch.is_empty());
