@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
@@ -77,6 +77,14 @@ fn check_pod(name: &str, monitor: &Value, pod: &Value) -> Result<()> {
         ports.any(|port| port["name"] == endpoint["port"] && port["containerPort"] == 9090),
         "{name} scrapes the port {}, which the pods do not have",
         endpoint["port"]
+    );
+    let rules = endpoint["metricRelabelings"].as_array().into_iter().flatten();
+    let keeps: Vec<_> = rules.filter(|rule| rule["action"] == "keep").collect();
+    let [keep] = keeps.as_slice() else { bail!("{name} does not limit which metrics it takes") };
+    let kept = keep["regex"].as_str().unwrap_or_default();
+    ensure!(
+        kept.split('|').any(|part| part == "mcp_fleet_.*") == (name == "mcp-fleet-operator"),
+        "{name} takes {kept}; only the operator may export its metrics"
     );
     for rule in endpoint["relabelings"].as_array().into_iter().flatten() {
         let source = rule["sourceLabels"][0].as_str().unwrap_or_default();
