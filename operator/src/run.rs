@@ -100,13 +100,10 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         client,
         config,
     });
-    let registry = &ctx.metrics.registry;
-    registry.register(Box::new(CredentialExpiry::new(ctx.cache.clone(), ctx.leadership.clone())?))?;
-    registry.register(Box::new(UnreadableObjects::new(ctx.cache.clone())?))?;
+    register_collectors(&ctx)?;
     if let Some(requests) = requests::counter() {
-        registry.register(Box::new(requests))?;
+        ctx.metrics.registry.register(Box::new(requests))?;
     }
-    registry.register(Box::new(SpendMetrics::new(ctx.shared_state.clone())?))?;
     let mut control_server = tokio::spawn(control_server::serve(ctx.clone(), tls, stop.clone()));
     let stopped_early = async {
         stop.cancelled().await;
@@ -140,6 +137,14 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, control_server).await;
     }
     if outdated { Err(RunError::OtherAuthority) } else { Ok(()) }
+}
+
+/// Registers the metrics that are read at every scrape.
+pub(crate) fn register_collectors(ctx: &Context) -> Result<(), prometheus::Error> {
+    let registry = &ctx.metrics.registry;
+    registry.register(Box::new(CredentialExpiry::new(ctx.cache.clone(), ctx.leadership.clone())?))?;
+    registry.register(Box::new(UnreadableObjects::new(ctx.cache.clone())?))?;
+    registry.register(Box::new(SpendMetrics::new(ctx.shared_state.clone())?))
 }
 
 /// Loads the certificate authority, and retries until that succeeds. Raises an alarm if it is lost.

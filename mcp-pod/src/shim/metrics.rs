@@ -111,3 +111,31 @@ impl Metrics {
         self.registry.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus::TextEncoder;
+
+    use super::*;
+
+    /// Returns metrics in the text format with all values replaced by 1.
+    fn without_values(text: &str) -> String {
+        let line = |line: &str| match line.rsplit_once(' ') {
+            Some((series, _)) if !line.starts_with('#') => format!("{series} 1"),
+            _ => line.to_owned(),
+        };
+        text.lines().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The tests of the chart's rules and dashboards read the snapshot.
+    #[test]
+    fn a_tool_pod_exports_the_metrics_that_the_chart_uses() {
+        let metrics = Metrics::new().unwrap();
+        metrics.ended(CallOutcome::Answered);
+        metrics.dropped(Dropped::Garbage);
+        let text = TextEncoder::new().encode_to_string(&metrics.registry().gather()).unwrap();
+        insta::with_settings!({snapshot_path => "../../../tests/monitoring/metrics", prepend_module_to_snapshot => false}, {
+            insta::assert_snapshot!("server", without_values(&text));
+        });
+    }
+}

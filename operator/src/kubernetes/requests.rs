@@ -6,10 +6,13 @@ use http::{Method, Request, Uri};
 use prometheus::{IntCounterVec, Opts};
 
 /// `mcp_fleet_api_requests_total`. It cannot be created if its name or labels are malformed, which a test excludes.
-static REQUESTS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| {
+static REQUESTS: LazyLock<Option<IntCounterVec>> = LazyLock::new(|| new_counter().ok());
+
+/// Creates a counter of requests.
+pub(crate) fn new_counter() -> prometheus::Result<IntCounterVec> {
     let opts = Opts::new("mcp_fleet_api_requests_total", "Requests to the API server by verb and resource");
-    IntCounterVec::new(opts, &["verb", "resource"]).ok()
-});
+    IntCounterVec::new(opts, &["verb", "resource"])
+}
 
 /// Returns the counter of all requests that this process sent.
 pub(crate) fn counter() -> Option<IntCounterVec> {

@@ -25,7 +25,7 @@ use crate::controllers::tenant::Tenants;
 use crate::credentials::tokens::KeyStore;
 use crate::kubernetes::cache::{Cache, CacheWriters, Change};
 use crate::kubernetes::labels;
-use crate::ledger::book::{Amount, Holder, LeaseRequest};
+use crate::ledger::book::{Amount, GrantedLease, Holder, LeaseRequest, Report, ReportItem};
 use crate::ledger::record::Owner;
 use crate::ledger::{self, ApiStore, Ledger};
 use crate::policy::publish;
@@ -147,12 +147,34 @@ impl Fleet {
 
     /// Charges a lease for one call to a budget: `spendLimit` or the name of an `MCPBudget`.
     pub(crate) async fn lease(&mut self, budget: &str) {
+        self.grant(budget).await;
+    }
+
+    /// Charges a call of a principal to a budget, and reports it.
+    pub(crate) async fn spend(&mut self, budget: &str, principal: &str) {
+        let (owner, holder, granted) = self.grant(budget).await;
+        let (server, tool) = ("files-0".to_owned(), "read".to_owned());
+        let item = ReportItem { principal: principal.to_owned(), server, tool, amount: granted.amount };
+        let report =
+            Report { holder, lease: granted.lease, sequence: 1, total: granted.amount, last: true, items: vec![item] };
+        let ledger = self.ctx.shared_state.policies.leader_state().unwrap().ledger;
+        let reported = ledger.report(&owner.tenant_uid, &owner.budget_uid, report);
+        let written = tokio::time::timeout(Duration::from_mins(1), async {
+            tokio::select! {
+                result = reported => result.unwrap().unwrap(),
+                () = ledger::maintain(&ledger) => {}
+            }
+        });
+        written.await.expect("the report was not written");
+    }
+
+    async fn grant(&mut self, budget: &str) -> (Owner, Holder, GrantedLease) {
         self.leases += 1;
         let policy = self.ctx.shared_state.policies.published(TENANT_UID).unwrap().policy;
         let budget = policy.budgets.iter().find(|found| found.name == budget).unwrap();
         let amount = Amount { micros: 1_000_000, calls: 1 };
         let holder = Holder { pod_uid: "pod".into(), epoch: "epoch".into() };
-        let request = LeaseRequest { holder, number: self.leases, wanted: amount, minimum: amount };
+        let request = LeaseRequest { holder: holder.clone(), number: self.leases, wanted: amount, minimum: amount };
         let owner = Owner {
             tenant: "acme".into(),
             tenant_uid: TENANT_UID.into(),
@@ -160,7 +182,13 @@ impl Fleet {
             budget_uid: budget.uid.clone(),
         };
         let leader = self.ctx.shared_state.policies.leader_state().unwrap();
-        leader.ledger.grant(&owner, budget, &request).await.unwrap().result.unwrap();
+        let granted = leader.ledger.grant(&owner, budget, &request).await.unwrap().result.unwrap();
+        (owner, holder, granted)
+    }
+
+    /// Returns the context.
+    pub(crate) fn context(&self) -> &Context {
+        &self.ctx
     }
 
     /// Returns how many objects of each kind have been reconciled: tenants, servers, scopes, principals, budgets.

@@ -4,6 +4,7 @@ mod api;
 mod context;
 mod fleet;
 mod later;
+mod metrics;
 mod statuses;
 
 pub(crate) use api::{FakeApi, Write};

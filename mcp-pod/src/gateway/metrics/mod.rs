@@ -5,6 +5,8 @@
 
 mod breakers;
 mod error_type;
+#[cfg(test)]
+mod tests;
 
 use std::sync::OnceLock;
 use std::time::Duration;

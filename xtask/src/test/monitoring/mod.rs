@@ -2,6 +2,7 @@
 //! each expression has to return data from a real Prometheus.
 
 mod chart;
+mod metrics;
 mod prometheus;
 mod targets;
 mod unit;
@@ -19,6 +20,8 @@ pub fn run() -> Result<()> {
     let monitoring = Monitoring::render()?;
     chart::check_alerts(&monitoring)?;
     chart::check_names(&monitoring)?;
+    metrics::check_documentation()?;
+    metrics::check_fixtures()?;
     let programs = programs::folder()?;
     let folder = cache::root()?.join("monitoring");
     cache::remove(&folder)?;

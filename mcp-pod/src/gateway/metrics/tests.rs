@@ -1,0 +1,51 @@
+//! The metrics of a gateway. The tests of the chart's rules and dashboards read the snapshot.
+
+use mcp_fleet_policy::breaker::{BreakerState, Changes};
+use mcp_fleet_policy::units::Bytes as Size;
+use prometheus::TextEncoder;
+
+use super::*;
+use crate::gateway::audit::Name;
+
+/// Returns metrics in the text format with all values replaced by 1.
+fn without_values(text: &str) -> String {
+    let line = |line: &str| match line.rsplit_once(' ') {
+        Some((series, _)) if !line.starts_with('#') => format!("{series} 1"),
+        _ => line.to_owned(),
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_gateway_exports_the_metrics_that_the_chart_uses() {
+    let metrics = Metrics::new(&Memory::new(Size::new(64 << 20))).unwrap();
+    let subject = Subject {
+        tenant: "acme".into(),
+        generation: 7,
+        principal: "acme/coder-0".into(),
+        principal_uid: "p-1".into(),
+        server: Name::Known("files-0".into()),
+        tool: Name::Known("read".into()),
+        class: None,
+        method: Name::Known("tools/call".into()),
+    };
+    let tool = ToolMetrics::new(&metrics, &subject, Some("USD"));
+    tool.add_spend("0.001".parse().unwrap());
+    let (revision, second) = (Revision::V2025_11_25, Duration::from_secs(1));
+    tool.observe_duration(&metrics, &subject, revision, second);
+    for error in [ErrorType::Refused, ErrorType::Timeout, ErrorType::Transport, ErrorType::Tool, ErrorType::Cancelled] {
+        metrics.observe_duration(&subject, Some(revision), Some(error), second);
+    }
+    for reason in Reason::ALL {
+        metrics.count_denial(&subject, *reason);
+    }
+    metrics.set_generation("acme", 7);
+    metrics.count_loop("acme", "acme/coder-0", "files-0", Mode::Enforce, LoopAction::Refused);
+    metrics.count_stuck("acme", "acme/coder-0", "files-0");
+    metrics.set_upstreams("acme", [("files-0", Some(true))].into_iter());
+    metrics.breakers.count(&subject, Changes { own: None, shared: Some(BreakerState::Open) });
+    let text = TextEncoder::new().encode_to_string(&metrics.registry().gather()).unwrap();
+    insta::with_settings!({snapshot_path => "../../../../tests/monitoring/metrics", prepend_module_to_snapshot => false}, {
+        insta::assert_snapshot!("gateway", without_values(&text));
+    });
+}
