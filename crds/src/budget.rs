@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use mcp_fleet_policy::class::Class;
-use mcp_fleet_policy::model::Period;
+use mcp_fleet_policy::model::{BudgetMode, Period};
 use mcp_fleet_policy::units::Micros;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,7 @@ use crate::{condition, integer};
     printcolumn = r#"{"name":"Remaining","type":"string","jsonPath":".status.remaining"}"#,
     printcolumn = r#"{"name":"Calls","type":"integer","jsonPath":".spec.calls","priority":1}"#,
     printcolumn = r#"{"name":"Exhausted","type":"string","jsonPath":".status.conditions[?(@.type==\"Exhausted\")].status"}"#,
+    printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".spec.mode","priority":1}"#,
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
@@ -56,6 +57,11 @@ pub struct MCPBudgetSpec {
     #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000_000_000_u64))]
     pub calls: Option<u64>,
+    /// What happens to calls beyond the limits: Enforce (they are refused) or Monitor (they are counted, and the condition
+    /// Exceeded and a Warning Event tell when the budget is used up; no call is refused or waits because of this budget). The
+    /// tenant's `spendLimit` is always enforced. A change applies within the current period. Default: Enforce.
+    #[serde(default)]
+    pub mode: BudgetMode,
     /// Percentage of the amount or of the calls, 1 to 99. When that much of either is spent in a period, the condition NearLimit
     /// becomes True and a Warning Event is written. Calls are not refused. Absent: no warning.
     #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
@@ -91,7 +97,8 @@ pub struct MCPBudgetStatus {
     /// Use of the budget in the current period.
     #[serde(flatten)]
     pub spending: Option<Spending>,
-    /// Conditions of the budget: Ready, Reconciling, Stalled, ResolvedRefs, NearLimit, Exhausted, PolicyCurrent.
+    /// Conditions of the budget: Ready, Reconciling, Stalled, ResolvedRefs, NearLimit, Exhausted,
+    /// Exceeded, PolicyCurrent.
     #[serde(default, deserialize_with = "condition::read", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "condition::conditions_schema")]
     pub conditions: Vec<Condition>,

@@ -55,6 +55,8 @@ names! {
         NearLimit,
         /// The budget of the current period is used up.
         Exhausted,
+        /// The budget of the current period is used up, and calls go on, because its `mode` is Monitor.
+        Exceeded,
         /// The gateway and the tool pods of the tenant run the operator's image of `mcp-pod`. False while a rollout has not
         /// come to this tenant.
         PodsCurrent,

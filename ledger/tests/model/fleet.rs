@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mcp_fleet_ledger::commit::Step;
 use mcp_fleet_policy::budget::Charge;
-use mcp_fleet_policy::model::{Budget, Period, Selector, StaleAfter, TenantLimits, TenantPolicy};
+use mcp_fleet_policy::model::{Budget, BudgetMode, Period, Selector, StaleAfter, TenantLimits, TenantPolicy};
 use stateright::{Model, Property};
 
 use crate::defect::Defect;
@@ -126,6 +126,7 @@ impl Fleet {
             period: if number == 0 { Period::Day } else { Period::Hour },
             amount: None,
             calls: Some(limits[0]),
+            mode: BudgetMode::Enforce,
         };
         let budgets: Vec<Budget> = bounds.limits.iter().enumerate().map(budget).collect();
         let policy = policy(budgets.clone());

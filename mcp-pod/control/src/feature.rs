@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use mcp_fleet_policy::loops::{LoopSettings, Polls};
-use mcp_fleet_policy::model::{Argument, Breaker, Grant, Rule, TenantPolicy};
+use mcp_fleet_policy::model::{Argument, Breaker, BudgetMode, Grant, Rule, TenantPolicy};
 
 use crate::form::Form;
 
@@ -50,6 +50,12 @@ pub const FEATURES: &[Feature] = &[
     // Settings of the loop detection other than the defaults. The defaults are not written: a gateway without the feature
     // treats loops as it did before the upgrade.
     Feature { name: "loops", used_by: |policy, _| uses_loops(policy) },
+    // Budgets that only count. A gateway without the feature would refuse calls that they cover, and would acknowledge a
+    // policy that it does not enforce as written.
+    Feature {
+        name: "monitor-budgets",
+        used_by: |policy, _| policy.budgets.iter().any(|budget| budget.mode == BudgetMode::Monitor),
+    },
     // Equal lists of arguments and equal grants are in tables.
     Feature { name: SHARED, used_by: |_, form| form == Form::Shared },
 ];

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mcp_fleet_control::convert::{ConvertError, from_wire, to_wire};
 use mcp_fleet_control::snapshot::{self, INDEX_FILE, MAX_CHUNK_BYTES, SnapshotError, SnapshotIndex, chunk_name};
 use mcp_fleet_control::{DecodeError, Digest, EncodedPolicy, Form, decode, encode, encode_as, wire};
-use mcp_fleet_policy::model::{StaleAfter, TenantLimits, TenantPolicy};
+use mcp_fleet_policy::model::{Budget, BudgetMode, Period, Selector, StaleAfter, TenantLimits, TenantPolicy};
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -298,4 +298,23 @@ fn a_digest_survives_a_round_trip_through_its_text_form() {
     assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
     assert!(digest.to_string().to_uppercase().parse::<Digest>().is_err());
     assert!("00".parse::<Digest>().is_err());
+}
+
+#[test]
+fn a_reader_has_to_know_budgets_that_only_monitor() {
+    let requires = |mode| {
+        let budget = Budget {
+            name: "daily".into(),
+            uid: "b0".into(),
+            selector: Selector::default(),
+            period: Period::Day,
+            amount: None,
+            calls: Some(1),
+            mode,
+        };
+        let policy = TenantPolicy { budgets: vec![budget], ..plain() };
+        to_wire(&policy, Form::Shared).required_features.contains(&"monitor-budgets".to_owned())
+    };
+    assert!(requires(BudgetMode::Monitor));
+    assert!(!requires(BudgetMode::Enforce), "an older gateway refuses policies that it understands");
 }

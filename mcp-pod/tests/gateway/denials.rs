@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mcp_fleet_policy::model::BudgetMode;
 use mcp_fleet_policy::units::Micros;
 use serde_json::json;
 
@@ -135,4 +136,20 @@ async fn denials_are_counted_under_known_names_only() {
     assert!((gateway.metric("mcp_fleet_policy_generation", r#"tenant="acme""#) - 1.0).abs() < f64::EPSILON);
     let text = gateway.metrics();
     assert!(!text.contains("nope"), "a name that a caller sent became a label");
+}
+
+#[tokio::test]
+async fn a_budget_that_monitors_refuses_nothing_while_the_ledger_does_not_answer() {
+    let gateway = TestGateway::with(|policy| {
+        policy.budgets[0].mode = BudgetMode::Monitor;
+        policy.budgets[0].calls = Some(1);
+    })
+    .await;
+    gateway.ledger.pause();
+    let mut client = gateway.client().await;
+    for _ in 0..3 {
+        assert_eq!(client.call("echo", json!({})).await.json()["result"]["content"][0]["text"], "done");
+    }
+    let budgets = client.call("fleet_status", json!({})).await.json()["result"]["structuredContent"]["budgets"].clone();
+    assert_eq!(budgets, json!([]), "a budget that may not refuse anything is shown as a limit");
 }

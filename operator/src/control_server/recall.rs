@@ -39,7 +39,7 @@ mod tests {
     use std::sync::Arc;
 
     use mcp_fleet_control::codec;
-    use mcp_fleet_policy::model::{Budget, Period, Selector};
+    use mcp_fleet_policy::model::{Budget, BudgetMode, Period, Selector};
     use tokio::sync::mpsc;
 
     use super::*;
@@ -63,6 +63,7 @@ mod tests {
             period: Period::Day,
             amount: None,
             calls: Some(calls),
+            mode: BudgetMode::Enforce,
         };
         let publish = |calls| {
             let policy = policy(vec![budget(calls)]);

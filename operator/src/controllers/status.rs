@@ -172,7 +172,7 @@ where
         Err(source) => return Err(ReconcileError::Api { verb: "write a status", source }),
     }
     report_readiness(&ctx.events, object, before, &after).await;
-    report_near_limit(&ctx.events, object, before, &after).await;
+    report_spending(&ctx.events, object, before, &after).await;
     Ok(None)
 }
 
@@ -186,19 +186,20 @@ fn is_premature(state: &SharedState, before: &[Condition], after: &[Condition]) 
             .is_some_and(|ready| unknown.iter().any(|reason| reason.as_str() == ready.reason))
 }
 
-/// Writes an Event when a budget begins to be near its limit.
-async fn report_near_limit<K: Resource<DynamicType = ()>>(
+/// Writes an Event when a budget begins to be near its limit, or goes on beyond it.
+async fn report_spending<K: Resource<DynamicType = ()>>(
     events: &Events,
     object: &K,
     before: &[Condition],
     after: &[Condition],
 ) {
-    let kind = ConditionType::NearLimit;
-    if let Some(is) = condition::find(after, kind)
-        && condition::is_true(after, kind)
-        && !condition::is_true(before, kind)
-    {
-        events.warning(object, &is.reason, "Spend", is.message.clone()).await;
+    for kind in [ConditionType::NearLimit, ConditionType::Exceeded] {
+        if let Some(is) = condition::find(after, kind)
+            && condition::is_true(after, kind)
+            && !condition::is_true(before, kind)
+        {
+            events.warning(object, &is.reason, "Spend", is.message.clone()).await;
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Grants leases: a lease is charged and written before the gateway receives it.
 
 use mcp_fleet_ledger::commit::{Effect, Grant};
-use mcp_fleet_policy::model::Budget;
+use mcp_fleet_policy::model::{Budget, BudgetMode};
 use tokio::sync::oneshot;
 use ulid::Ulid;
 
-use super::book::{LEASE_DURATION, LeaseRequest, Limit};
+use super::book::{LEASE_DURATION, Lease, LeaseRequest, Limit};
 use super::change::Reports;
 use super::error::LedgerError;
 use super::period::Span;
@@ -46,8 +46,12 @@ impl<S: Store> Ledger<S> {
         answer.await.unwrap_or(Err(LedgerError::Contended))
     }
 
-    /// Returns what a budget allows in a period, without what earlier budgets with the same name have used.
+    /// Returns what a budget allows in a period, without what earlier budgets with the same name have used. One that only
+    /// monitors allows everything.
     fn limit(&self, budget: &Budget, span: Span) -> Limit {
+        if budget.mode == BudgetMode::Monitor {
+            return Limit::default();
+        }
         let used_before = self.used_before(&budget.uid, span.start);
         Limit {
             micros: budget.amount.map(|amount| amount.get().saturating_sub(used_before.micros)),
@@ -55,15 +59,19 @@ impl<S: Store> Ledger<S> {
         }
     }
 
-    /// Returns the open leases of a budget, as pairs of pod UID and lease, if more is charged to the current period than the
-    /// budget allows. That is so after its limit was lowered. No lease is granted until it fits.
+    /// Returns the open leases of a budget that have to be returned, as pairs of pod UID and lease: all of them, if more is
+    /// charged to the current period than the budget allows, which is so after its limit was lowered; and those that were
+    /// granted while the budget did not limit what it limits now. No lease is granted until what is charged fits.
     pub(crate) fn over_limit(&self, budget: &Budget) -> Vec<(String, String)> {
         let Some(span) = Span::containing(budget.period, (self.now_ms)().div_euclid(1000)) else { return Vec::new() };
         let Some(stored) = self.book(&budget.uid, span.start) else { return Vec::new() };
-        if stored.book.leases.is_empty() || self.limit(budget, span).allows(stored.book.charged()) {
-            return Vec::new();
-        }
-        let leases = stored.book.leases.iter();
+        let limit = self.limit(budget, span);
+        let fits = limit.allows(stored.book.charged());
+        let is_unlimited = |lease: &&Lease| {
+            limit.micros.is_some() && lease.granted.micros.is_none()
+                || limit.calls.is_some() && lease.granted.calls.is_none()
+        };
+        let leases = stored.book.leases.iter().filter(|lease| !fits || is_unlimited(lease));
         leases.map(|lease| (lease.holder.pod_uid.clone(), lease.id.clone())).collect()
     }
 }

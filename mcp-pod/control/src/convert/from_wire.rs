@@ -7,8 +7,8 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
-    Argument, Breaker, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server, ServerLimits,
-    SlowCalls, StaleAfter, TenantLimits, TenantPolicy, Tool, Uid, VerificationKey,
+    Argument, Breaker, Budget, BudgetMode, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server,
+    ServerLimits, SlowCalls, StaleAfter, TenantLimits, TenantPolicy, Tool, Uid, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -283,7 +283,7 @@ fn class(number: i32) -> Result<Class, ConvertError> {
 }
 
 fn budget(budget: wire::Budget) -> Result<Budget, ConvertError> {
-    let wire::Budget { name, uid: id, selector, period, amount_micros, calls } = budget;
+    let wire::Budget { name, uid: id, selector, period, amount_micros, calls, monitor } = budget;
     let wire::Selector { principals, servers, classes } = selector.ok_or(ConvertError::Missing("budget.selector"))?;
     let period = match wire::Period::try_from(period) {
         Ok(wire::Period::Hour) => Period::Hour,
@@ -303,5 +303,6 @@ fn budget(budget: wire::Budget) -> Result<Budget, ConvertError> {
         period,
         amount: amount_micros.map(Micros::new),
         calls,
+        mode: if monitor { BudgetMode::Monitor } else { BudgetMode::Enforce },
     })
 }

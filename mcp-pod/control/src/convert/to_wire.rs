@@ -6,8 +6,8 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
-    Argument, ArrayRule, Breaker, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule,
-    Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
+    Argument, ArrayRule, Breaker, Budget, BudgetMode, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits,
+    Rule, Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
     VerificationKey,
 };
 
@@ -280,7 +280,7 @@ fn array(list: &ArrayRule) -> wire::ArrayRule {
 }
 
 fn budget(budget: &Budget) -> wire::Budget {
-    let Budget { name, uid, selector, period, amount, calls } = budget;
+    let Budget { name, uid, selector, period, amount, calls, mode } = budget;
     let Selector { principals, servers, classes: kinds } = selector;
     let period = match period {
         Period::Hour => wire::Period::Hour,
@@ -300,5 +300,6 @@ fn budget(budget: &Budget) -> wire::Budget {
         period: period.into(),
         amount_micros: amount.map(mcp_fleet_policy::units::Micros::get),
         calls: *calls,
+        monitor: *mode == BudgetMode::Monitor,
     }
 }

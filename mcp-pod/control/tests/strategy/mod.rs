@@ -7,8 +7,8 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
-    Argument, ArrayRule, Breaker, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule,
-    Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
+    Argument, ArrayRule, Breaker, Budget, BudgetMode, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits,
+    Rule, Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
     VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
@@ -164,14 +164,16 @@ fn budget() -> impl Strategy<Value = Budget> {
     let selector = (uids(), uids(), option::of(vec(class(), 0..3)))
         .prop_map(|(principals, servers, classes)| Selector { principals, servers, classes });
     let period = prop::sample::select(vec![Period::Hour, Period::Day, Period::Week, Period::Month]);
-    (name(), uid(), selector, period, any::<Option<u64>>(), any::<Option<u64>>()).prop_map(
-        |(name, uid, selector, period, amount, calls)| Budget {
+    let mode = prop::sample::select(vec![BudgetMode::Enforce, BudgetMode::Monitor]);
+    (name(), uid(), selector, period, any::<Option<u64>>(), any::<Option<u64>>(), mode).prop_map(
+        |(name, uid, selector, period, amount, calls, mode)| Budget {
             name,
             uid,
             selector,
             period,
             amount: amount.map(Micros::new),
             calls,
+            mode,
         },
     )
 }

@@ -1,10 +1,13 @@
 //! One budget as the gateway sees it: its limits, its leases, the pending lease request and the last refusal.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::items::Items;
+use super::lease::Lease;
 use super::{LeaseRequest, Spend};
 use crate::denial::Denial;
-use crate::model::Budget;
+use crate::model::{Budget, BudgetMode};
 use crate::reason::Reason;
 use crate::tick::Tick;
 use crate::units::{Currency, Micros};
@@ -31,6 +34,10 @@ pub(super) struct Account {
     /// Numbers of the budget's leases that may still be open.
     pub(super) leases: Vec<u64>,
     pub(super) pending: Option<PendingRequest>,
+    /// Whether the budget only counts. Then calls do not wait for leases.
+    pub(super) monitored: bool,
+    /// Calls of a monitored budget that no lease covers yet.
+    pub(super) unleased: Items,
     /// Number of a request that the ledger could not answer: it may have charged the lease nevertheless. The next request
     /// has the same number, and so gets that lease instead of a second one.
     unanswered: Option<u64>,
@@ -59,18 +66,22 @@ struct Refusal {
 
 impl Account {
     pub(super) fn new(budget: &Budget, currency: Option<&Currency>) -> Self {
-        let Budget { name, uid: _, selector: _, period, amount, calls } = budget;
+        let Budget { name, uid: _, selector: _, period, amount, calls, mode } = budget;
+        let monitored = *mode == BudgetMode::Monitor;
         let money = amount.map(|amount| format!("{amount} {}", currency.map_or("", Currency::as_str)));
         let calls_text = calls.map(|calls| format!("{calls} calls"));
         let parts: Vec<String> = money.into_iter().chain(calls_text).collect();
         let article = if period.noun() == "hour" { "an" } else { "a" };
         Self {
             name: name.clone(),
-            amount: *amount,
-            calls: *calls,
+            // The ledger does not limit the leases of a monitored budget.
+            amount: amount.filter(|_| !monitored),
+            calls: calls.filter(|_| !monitored),
             limit: format!("{} {article} {}", parts.join(" and "), period.noun()),
             leases: Vec::new(),
             pending: None,
+            monitored,
+            unleased: Items::default(),
             unanswered: None,
             refusal: None,
             consecutive_refusals: 0,
@@ -80,7 +91,8 @@ impl Account {
     /// Takes over the limits of a new policy. Leases and the pending request stay; the last refusal is dropped, because
     /// the new limits may leave room.
     pub(super) fn with_limits_of(self, newer: Self) -> Self {
-        Self { leases: self.leases, pending: self.pending, unanswered: self.unanswered, ..newer }
+        let Self { leases, pending, unanswered, unleased, .. } = self;
+        Self { leases, pending, unleased, unanswered, ..newer }
     }
 
     /// Returns the denial for this need if the ledger recently refused the same or less.
@@ -99,6 +111,31 @@ impl Account {
                     .with_limit(format!("the ledger of the budget `{}` cannot be reached", self.name))
             },
         })
+    }
+
+    /// Returns whether the ledger recently refused this need or less. The need of a monitored budget makes no difference,
+    /// because it has no limit.
+    pub(super) fn is_refused(&self, now: Tick, need: Spend) -> bool {
+        let refused = |refusal: &Refusal| now < refusal.until && (self.monitored || need.covers(refusal.need));
+        self.refusal.as_ref().is_some_and(refused)
+    }
+
+    /// Moves what is spent without a lease to a lease that covers it. Returns what there is to move if none does.
+    ///
+    /// What was spent before the budget began to refuse calls is dropped: it could exceed a lease, which is limited then.
+    pub(super) fn lease_spent(&mut self, now: Tick, leases: &mut BTreeMap<u64, Lease>) -> Option<Spend> {
+        let spent = self.unleased.spent();
+        if spent.is_nothing() {
+            return None;
+        }
+        let covers = |number: &&u64| leases.get(*number).is_some_and(|lease| lease.fits(now, spent));
+        let lease = self.leases.iter().find(covers).copied().and_then(|number| leases.get_mut(&number));
+        match lease {
+            _ if !self.monitored => drop(self.unleased.take_spent()),
+            Some(lease) => self.unleased.take_spent().iter().for_each(|item| lease.add_spent(now, item)),
+            None => return Some(spent),
+        }
+        None
     }
 
     /// Returns whether the ledger refused the last request because the budget is exhausted, in the period of this time.

@@ -55,6 +55,22 @@ impl Items {
         }
     }
 
+    /// Returns the sum of what is spent.
+    pub(super) fn spent(&self) -> Spend {
+        self.usage.iter().fold(Spend::default(), |sum, usage| sum.plus(usage.spent))
+    }
+
+    /// Removes what is spent and returns it. Open reservations stay.
+    pub(super) fn take_spent(&mut self) -> Vec<SpendItem> {
+        let spent = self.report();
+        if self.usage.iter().all(|usage| usage.reserved.is_nothing()) {
+            *self = Self::default();
+        } else {
+            self.usage.iter_mut().for_each(|usage| usage.spent = Spend::default());
+        }
+        spent
+    }
+
     /// Returns the spend of each principal and tool, sorted by name.
     pub(super) fn report(&self) -> Vec<SpendItem> {
         let mut items = Vec::with_capacity(self.usage.len());

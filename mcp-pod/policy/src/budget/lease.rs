@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::items::Items;
-use super::{Charge, GrantedLease, PricedCall, Spend, SpendReport};
+use super::{Charge, GrantedLease, PricedCall, Spend, SpendItem, SpendReport};
 use crate::tick::Tick;
 
 /// How long a lease may be unused before it is returned.
@@ -96,6 +96,14 @@ impl Lease {
         self.last_used = now;
         self.reserved = self.reserved.plus(need);
         self.items.reserve(call, need)
+    }
+
+    /// Adds what calls spent before the lease was granted, and for which [`Lease::fits`] returned true.
+    pub(super) fn add_spent(&mut self, now: Tick, item: &SpendItem) {
+        let SpendItem { principal, server, tool, amount, calls } = item;
+        let spend = Spend { amount: *amount, calls: *calls };
+        let index = self.reserve(now, &PricedCall { principal, server, tool, price: *amount }, spend);
+        self.settle(now, index, spend, Charge::Full);
     }
 
     /// Settles a reservation. One that counted as spent when the lease ended stays spent.

@@ -2,7 +2,8 @@
 //!
 //! The ledger charges a lease to its budget before the gateway receives it, so every reservation is covered. A call
 //! reserves from every budget that covers it or from none, and is charged in full unless the server certainly never
-//! saw it. [`LeasePool`] does no I/O: its driver sends the requests and reports that the pool returns (reports first, so
+//! saw it. A budget that only monitors is counted in the same way, but no call waits for its leases: what no lease covers is
+//! added to the next one. [`LeasePool`] does no I/O: its driver sends the requests and reports that the pool returns (reports first, so
 //! that returned amounts can be leased again) and passes the answers back in.
 
 mod account;
@@ -52,15 +53,24 @@ pub struct Reservation {
     parts: Vec<ReservationPart>,
 }
 
-/// The amount that a reservation takes from one lease.
+/// The amount that a reservation takes from one budget.
 #[derive(Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "model-checking", derive(Clone, Hash))]
 struct ReservationPart {
-    /// Number of the lease in the pool.
-    lease: u64,
-    /// Index of the principal and tool in the lease's items.
+    source: Source,
+    /// Index of the principal and tool in the items of the source.
     item: usize,
     spend: Spend,
+}
+
+/// What a reservation takes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "model-checking", derive(Hash))]
+enum Source {
+    /// The lease with this number in the pool.
+    Lease(u64),
+    /// The monitored budget with this UID, which had no lease.
+    Unleased(Box<str>),
 }
 
 /// How much of a reservation a settled call spends.

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
 use super::items::Items;
-use super::{LeasePool, Reservation};
+use super::{LeasePool, Reservation, Source};
 
 impl LeasePool {
     /// Returns the leases that a reservation takes from, as pairs of id and UID of the budget.
     pub fn leases_of(&self, reservation: &Reservation) -> Vec<(String, String)> {
-        let leases = reservation.parts.iter().filter_map(|part| self.leases.get(&part.lease));
+        let leases = reservation.parts.iter().filter_map(|part| match &part.source {
+            Source::Lease(number) => self.leases.get(number),
+            Source::Unleased(_) => None,
+        });
         leases.map(|lease| (lease.id().to_owned(), lease.budget_uid().to_owned())).collect()
     }
 }

@@ -8,10 +8,10 @@ use super::account::{Account, need};
 use super::lease::Lease;
 use super::{
     BudgetStanding, Charge, GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest, PricedCall, Reservation,
-    ReservationPart, ReserveOutcome, Spend, SpendReport,
+    ReservationPart, ReserveOutcome, Source, Spend, SpendReport,
 };
 use crate::denial::Denial;
-use crate::model::{Budget, TenantPolicy};
+use crate::model::{Budget, BudgetMode, TenantPolicy};
 use crate::reason::Reason;
 use crate::tick::Tick;
 use crate::units::Micros;
@@ -63,22 +63,27 @@ impl LeasePool {
         call: &PricedCall<'_>,
         budgets: impl Iterator<Item = &'b Budget> + Clone,
     ) -> ReserveOutcome {
-        if call.price > Micros::ZERO && !budgets.clone().any(|budget| budget.amount.is_some()) {
+        let limits_money = |budget: &Budget| budget.amount.is_some() && budget.mode == BudgetMode::Enforce;
+        if call.price > Micros::ZERO && !budgets.clone().any(limits_money) {
             return ReserveOutcome::Denied(Denial::new(Reason::PriceUncovered));
         }
         let needs = budgets.map(|budget| (budget, need(budget, call.price))).filter(|(_, need)| !need.is_nothing());
-        if self.closed && needs.clone().next().is_some() {
+        if self.closed && needs.clone().any(|(budget, _)| budget.mode == BudgetMode::Enforce) {
             return unavailable("the gateway is shutting down");
         }
         let mut plan = Vec::new();
         let mut complete = true;
         for (budget, need) in needs.clone() {
             let Some(account) = self.accounts.get(&budget.uid) else {
+                if budget.mode == BudgetMode::Monitor {
+                    continue;
+                }
                 return unavailable("the budget is not in the policy in force");
             };
             let fits = |number: &&u64| self.leases.get(*number).is_some_and(|lease| lease.fits(now, need));
             match account.leases.iter().find(fits) {
-                Some(number) => plan.push((*number, need)),
+                Some(number) => plan.push((Source::Lease(*number), need)),
+                None if account.monitored => plan.push((Source::Unleased(budget.uid.as_str().into()), need)),
                 None => match account.denial(now, wall, need) {
                     Some(denial) => return ReserveOutcome::Denied(denial),
                     None => complete = false,
@@ -92,18 +97,28 @@ impl LeasePool {
             return ReserveOutcome::NeedLease;
         }
         let mut parts = Vec::with_capacity(plan.len());
-        for (number, spend) in plan {
-            if let Some(lease) = self.leases.get_mut(&number) {
-                parts.push(ReservationPart { lease: number, item: lease.reserve(now, call, spend), spend });
-            }
+        for (source, spend) in plan {
+            let item = match &source {
+                Source::Lease(number) => self.leases.get_mut(number).map(|lease| lease.reserve(now, call, spend)),
+                Source::Unleased(uid) => {
+                    self.request_lease(now, uid, spend);
+                    self.accounts.get_mut(&**uid).map(|account| account.unleased.reserve(call, spend))
+                }
+            };
+            parts.extend(item.map(|item| ReservationPart { source, item, spend }));
         }
         ReserveOutcome::Reserved(Reservation { parts })
     }
 
-    /// Requests a lease if no open lease covers the need. Leases that are too small are returned first, so that their
+    /// Requests a lease if no open lease covers the need, and none was refused recently. Leases that are too small are returned first, so that their
     /// remainders can be leased again together with the rest of the budget.
     fn request_lease(&mut self, now: Tick, budget_uid: &str, need: Spend) {
-        let Some(account) = self.accounts.get_mut(budget_uid) else { return };
+        let Some(account) = self.accounts.get_mut(budget_uid).filter(|account| !account.is_refused(now, need)) else {
+            return;
+        };
+        if self.closed {
+            return;
+        }
         if account.leases.iter().any(|number| self.leases.get(number).is_some_and(|lease| lease.fits(now, need))) {
             return;
         }
@@ -131,9 +146,19 @@ impl LeasePool {
 
     /// Settles a reservation.
     pub fn settle(&mut self, now: Tick, reservation: Reservation, charge: Charge) {
-        for ReservationPart { lease, item, spend } in reservation.parts {
-            if let Some(lease) = self.leases.get_mut(&lease) {
-                lease.settle(now, item, spend, charge);
+        for ReservationPart { source, item, spend } in reservation.parts {
+            match source {
+                Source::Lease(number) => {
+                    if let Some(lease) = self.leases.get_mut(&number) {
+                        lease.settle(now, item, spend, charge);
+                    }
+                }
+                Source::Unleased(uid) => {
+                    if let Some(account) = self.accounts.get_mut(&*uid) {
+                        let spent = if charge == Charge::Full { spend } else { Spend::default() };
+                        account.unleased.settle(item, spend, spent);
+                    }
+                }
             }
         }
     }
@@ -207,8 +232,16 @@ impl LeasePool {
         }
     }
 
-    /// Ends leases that are near their deadline and returns idle ones. Call it about once a second.
+    /// Ends leases that are near their deadline, returns idle ones, and adds to leases what monitored budgets spent without
+    /// one. Call it about once a second.
     pub fn expire_leases(&mut self, now: Tick) {
+        let mut uncovered = Vec::new();
+        for (uid, account) in &mut self.accounts {
+            uncovered.extend(account.lease_spent(now, &mut self.leases).map(|need| (uid.clone(), need)));
+        }
+        for (uid, need) in uncovered {
+            self.request_lease(now, &uid, need);
+        }
         for lease in self.leases.values_mut() {
             lease.expire_leases(now);
         }

@@ -1,11 +1,13 @@
 //! Tests of the pool: every reservation is covered by a lease, and every report matches what was spent.
 
+mod monitor;
+
 use std::collections::HashMap;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Budget, Period, Selector, TenantPolicy};
+use crate::model::{Budget, BudgetMode, Period, Selector, TenantPolicy};
 use crate::reason::Reason;
 use crate::testing;
 use crate::tick::Tick;
@@ -26,6 +28,7 @@ fn budget(uid: &str, amount: Option<u64>, calls: Option<u64>) -> Budget {
         period: Period::Day,
         amount: amount.map(Micros::new),
         calls,
+        mode: BudgetMode::Enforce,
     }
 }
 

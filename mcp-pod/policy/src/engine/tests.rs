@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::json::{Members, Value};
-use crate::model::{Argument, Budget, Grant, PathRule, Period, Rule, Selector};
+use crate::model::{Argument, Budget, BudgetMode, Grant, PathRule, Period, Rule, Selector};
 use crate::testing::*;
 
 fn integer(name: &str, required: bool, minimum: i64, maximum: i64) -> Argument {
@@ -129,6 +129,7 @@ fn a_budget_selects_calls_by_principal_server_and_class() {
         period: Period::Day,
         amount: None,
         calls: Some(1),
+        mode: BudgetMode::Enforce,
     };
     policy.budgets = vec![
         budget("all", Selector::default()),

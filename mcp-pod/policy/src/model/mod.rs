@@ -238,6 +238,19 @@ pub struct Budget {
     pub amount: Option<Micros>,
     /// Calls per period; absent if calls are not limited.
     pub calls: Option<u64>,
+    /// What happens to calls beyond the limits.
+    pub mode: BudgetMode,
+}
+
+/// What happens to calls that a budget has no room for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
+pub enum BudgetMode {
+    /// They are refused.
+    #[default]
+    Enforce,
+    /// They are counted like all others, and never refused.
+    Monitor,
 }
 
 /// Selects the calls that a budget covers: those that match every present field.

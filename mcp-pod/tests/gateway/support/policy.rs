@@ -7,8 +7,8 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
-    Argument, Breaker, Budget, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule, Selector,
-    Server, ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
+    Argument, Breaker, Budget, BudgetMode, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits, Rule,
+    Selector, Server, ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -92,6 +92,7 @@ fn budget() -> Budget {
         period: Period::Day,
         amount: Some(Micros::new(5_000_000)),
         calls: Some(1_000_000),
+        mode: BudgetMode::Enforce,
     }
 }
 

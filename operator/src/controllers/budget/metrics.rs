@@ -226,7 +226,7 @@ fn count(calls: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "what is shown has to be exact")]
-    use mcp_fleet_policy::model::{Budget, Period, Selector, StaleAfter, TenantLimits, TenantPolicy};
+    use mcp_fleet_policy::model::{Budget, BudgetMode, Period, Selector, StaleAfter, TenantLimits, TenantPolicy};
 
     use std::time::Instant;
 
@@ -330,6 +330,7 @@ mod tests {
             period: Period::Day,
             amount: None,
             calls: Some(10),
+            mode: BudgetMode::Enforce,
         });
         let encoded = mcp_fleet_control::encode(&policy);
         let families =

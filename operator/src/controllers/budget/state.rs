@@ -65,7 +65,7 @@ fn time(unix: i64) -> Time {
 #[cfg(test)]
 pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
-    use mcp_fleet_policy::model::{Period, Selector};
+    use mcp_fleet_policy::model::{BudgetMode, Period, Selector};
 
     use super::*;
     use crate::ledger::book::{Holder, LeaseRequest, Limit, Report, ReportItem};
@@ -80,6 +80,7 @@ pub(super) mod tests {
             period: Period::Day,
             amount: amount.map(Micros::new),
             calls,
+            mode: BudgetMode::Enforce,
         }
     }
 

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition, find};
 use mcp_fleet_crds::{MCPBudget, MCPBudgetSpec, MCPBudgetStatus};
+use mcp_fleet_policy::model::BudgetMode;
 use mcp_fleet_policy::units::Micros;
 
 use super::Known;
@@ -20,8 +21,10 @@ pub(super) fn status(object: &MCPBudget, outcome: &Outcome<Known>, now: Timestam
         Ok(Known { enforcement, state }) => {
             let mut others = vec![resolved(enforcement.verdict()), enforcement.policy_current(generation)];
             // A new leader does not know the state at once; until then the status before is kept.
-            others
-                .extend(state.as_ref().map_or_else(|| exhausted_before(&before.conditions), |it| Some(exhausted(it))));
+            let used_up = used_up_type(object.spec.mode);
+            let used_up_before =
+                || written_before(&before.conditions, used_up, Reason::LimitReached, Reason::WithinLimit);
+            others.extend(state.as_ref().map_or_else(used_up_before, |state| Some(is_used_up(used_up, state))));
             if object.spec.warn_at_percent.is_some() {
                 let before = || near_limit_before(&before.conditions);
                 others.extend(state.as_ref().map_or_else(before, |it| near_limit(&object.spec, it)));
@@ -46,9 +49,12 @@ fn resolved(verdict: Option<&Verdict>) -> NewCondition {
     }
 }
 
-/// Returns the condition `Exhausted` as it was written last.
-fn exhausted_before(conditions: &[Condition]) -> Option<NewCondition> {
-    written_before(conditions, ConditionType::Exhausted, Reason::LimitReached, Reason::WithinLimit)
+/// Returns the type of the condition that tells whether a budget is used up.
+fn used_up_type(mode: BudgetMode) -> ConditionType {
+    match mode {
+        BudgetMode::Enforce => ConditionType::Exhausted,
+        BudgetMode::Monitor => ConditionType::Exceeded,
+    }
 }
 
 /// Returns the condition `NearLimit` as it was written last.
@@ -84,11 +90,16 @@ fn near_limit(spec: &MCPBudgetSpec, state: &BudgetState) -> Option<NewCondition>
     Some(NewCondition::no(kind, Reason::BelowWarning, ""))
 }
 
-fn exhausted(state: &BudgetState) -> NewCondition {
-    let kind = ConditionType::Exhausted;
+/// Returns the condition that tells whether a budget is used up.
+fn is_used_up(kind: ConditionType, state: &BudgetState) -> NewCondition {
     if state.exhausted {
         let end = state.spending.current_period.end.0;
-        let message = format!("what is left is too little for a call; the next period starts at {end}");
+        let what = if kind == ConditionType::Exceeded {
+            "the budget is used up, and calls go on because its mode is Monitor"
+        } else {
+            "what is left is too little for a call"
+        };
+        let message = format!("{what}; the next period starts at {end}");
         return NewCondition::yes(kind, Reason::LimitReached, message);
     }
     NewCondition::no(kind, Reason::WithinLimit, "")
@@ -183,6 +194,29 @@ mod tests {
         let before = near_limit(calls(5), true, None).1;
         assert_eq!(near_limit(calls(5), false, Some(before.clone())).0, reached);
         assert_eq!(near_limit(serde_json::json!({"period": "Day", "calls": 5}), false, Some(before)).0, None);
+    }
+
+    #[test]
+    fn a_budget_that_monitors_is_exceeded_and_not_exhausted() {
+        let verdict = verdict(true, Reason::Resolved, 2);
+        let mut object = object();
+        object.spec.mode = BudgetMode::Monitor;
+        for (limit, reason) in [(30, "LimitReached"), (31, "WithinLimit")] {
+            let mut book = book();
+            book.leases.clear();
+            let state = budget_state(&budget(Some(limit), None), SPAN, Some(&book), false);
+            object.status = Some(status(&object, &outcome(&verdict, Some(&state)), Timestamp::UNIX_EPOCH));
+            let conditions = &object.status.as_ref().unwrap().conditions;
+            assert_eq!(find(conditions, ConditionType::Exceeded).unwrap().reason, reason);
+            assert_eq!(find(conditions, ConditionType::Exhausted), None);
+            assert!(is_true(conditions, ConditionType::Ready));
+        }
+        // Once it is enforced, the other condition tells the same.
+        object.spec.mode = BudgetMode::Enforce;
+        let full = budget_state(&budget(Some(30), None), SPAN, Some(&book()), true);
+        let status = status(&object, &outcome(&verdict, Some(&full)), Timestamp::UNIX_EPOCH);
+        assert!(is_true(&status.conditions, ConditionType::Exhausted));
+        assert_eq!(find(&status.conditions, ConditionType::Exceeded), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use mcp_fleet_policy::model::{Budget, Period, Selector};
+use mcp_fleet_policy::model::{Budget, BudgetMode, Period, Selector};
 use mcp_fleet_policy::units::Micros;
 use parking_lot::Mutex;
 
@@ -119,6 +119,7 @@ fn budget(calls: u64) -> Budget {
         period: Period::Day,
         amount: Some(Micros::new(1_000_000)),
         calls: Some(calls),
+        mode: BudgetMode::Enforce,
     }
 }
 
@@ -379,4 +380,24 @@ async fn a_lowered_limit_recalls_all_leases_and_grants_none_until_it_fits() {
     assert_eq!(refused, Err(Refusal::Held));
     drop(ledger.report("t-1", "b-1", report("q", &second, 1, 0, true)));
     ledger.grant(&owner(), &lowered, &request("r", 3)).await.unwrap().result.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_monitors_counts_beyond_its_limit_until_it_is_enforced() {
+    let store = Memory::default();
+    let ledger = ledger(&store);
+    let monitored = Budget { mode: BudgetMode::Monitor, ..budget(2) };
+    for number in 1..=3 {
+        let lease = ledger.grant(&owner(), &monitored, &request("p", number)).await.unwrap().result.unwrap();
+        assert_eq!(lease.amount.calls, 1);
+        let done = ledger.report("t-1", "b-1", report("p", &lease.lease, 1, 1, true));
+        write(&ledger).await;
+        done.await.unwrap().unwrap();
+    }
+    assert_eq!(only_book(&store).settled().calls, 3);
+    let open = ledger.grant(&owner(), &monitored, &request("p", 4)).await.unwrap().result.unwrap().lease;
+    assert_eq!(ledger.over_limit(&monitored), []);
+    // Once it is enforced, what was spent counts, and leases without a limit are recalled.
+    assert_eq!(ledger.grant(&owner(), &budget(2), &request("p", 5)).await.unwrap().result, Err(Refusal::Exhausted));
+    assert_eq!(ledger.over_limit(&budget(100)), [("p".to_owned(), open)]);
 }

@@ -101,6 +101,7 @@ fn from_spec(
         period: object.spec.period,
         amount: object.spec.amount,
         calls: object.spec.calls,
+        mode: object.spec.mode,
     };
     let rejection = if !missing_principals.is_empty() {
         Some(target_not_found(&format!("selector.principalRefs: {}", name_list(&missing_principals)), "MCPPrincipal"))

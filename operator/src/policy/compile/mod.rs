@@ -24,7 +24,8 @@ use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::tenant::BuiltInTools;
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use mcp_fleet_policy::model::{
-    Budget, Grant, Principal, Selector, Server, StaleAfter, TenantLimits, TenantPolicy, Uid, VerificationKey,
+    Budget, BudgetMode, Grant, Principal, Selector, Server, StaleAfter, TenantLimits, TenantPolicy, Uid,
+    VerificationKey,
 };
 
 pub(crate) use limit::Limit;
@@ -272,6 +273,7 @@ fn spend_limit(compilation: &mut Compilation<'_>) -> Option<(Budget, mcp_fleet_p
             period: limit.period,
             amount: Some(limit.amount),
             calls: None,
+            mode: BudgetMode::Enforce,
         };
         compilation.set_verdict(Kind::Tenant, &*tenant, None);
         return Some((budget, limit.currency.clone()));

@@ -7,8 +7,8 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
-    Argument, Breaker, Budget, Grant, GrantedTool, Period, Principal, PrincipalLimits, Rule, Selector, Server,
-    ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
+    Argument, Breaker, Budget, BudgetMode, Grant, GrantedTool, Period, Principal, PrincipalLimits, Rule, Selector,
+    Server, ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -107,6 +107,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
             period: Period::Month,
             amount: Some(Micros::MAX),
             calls: Some(1_000_000_000),
+            mode: BudgetMode::Enforce,
         }],
     })
 }

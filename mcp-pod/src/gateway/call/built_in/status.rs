@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use mcp_fleet_policy::budget::BudgetStanding;
 use mcp_fleet_policy::built_in::Subject;
-use mcp_fleet_policy::model::{Budget, TenantPolicy};
+use mcp_fleet_policy::model::{Budget, BudgetMode, TenantPolicy};
 use mcp_fleet_policy::units::Currency;
 use serde_json::{Map, Value, json};
 
@@ -59,10 +59,12 @@ fn limits(context: &RequestContext<'_>) -> Value {
     limits
 }
 
-/// Returns the budgets that cover calls of the caller, with their limits and what the gateway heard from the ledger.
+/// Returns the budgets that may refuse calls of the caller, with their limits and what the gateway heard from the ledger.
 fn budgets(context: &RequestContext<'_>, policy: &TenantPolicy) -> Vec<Value> {
     let uid = &context.caller.principal.model().uid;
-    let covers = |budget: &&Budget| budget.selector.principals.as_ref().is_none_or(|uids| uids.contains(uid));
+    let covers = |budget: &&Budget| {
+        budget.mode == BudgetMode::Enforce && budget.selector.principals.as_ref().is_none_or(|uids| uids.contains(uid))
+    };
     let now = Timestamp::from_second(context.now.unix_seconds()).unwrap_or_default();
     let budget = |budget: &Budget| {
         let mut shown = Map::new();

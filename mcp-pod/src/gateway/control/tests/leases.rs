@@ -7,7 +7,7 @@ use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
 use mcp_fleet_policy::budget::{Charge, PricedCall};
 use mcp_fleet_policy::denial::Denial;
-use mcp_fleet_policy::model::{Budget, Period, Selector, TenantPolicy};
+use mcp_fleet_policy::model::{Budget, BudgetMode, Period, Selector, TenantPolicy};
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 
@@ -28,6 +28,7 @@ fn budget() -> Budget {
         period: Period::Day,
         amount: Some(Micros::new(5_000_000)),
         calls: None,
+        mode: BudgetMode::Enforce,
     }
 }
 
@@ -249,4 +250,23 @@ async fn a_gateway_that_ends_returns_its_leases_and_waits_for_the_ack() {
     assert!(!gateway.task.is_finished(), "the gateway ended before the last report was acked");
     ack(&stream, &last).await;
     within(gateway.task).await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_of_a_budget_that_monitors_are_reported_although_they_waited_for_no_lease() {
+    let mut operator = Operator::start(NAME).await;
+    let gateway = start(&operator);
+    let mut stream = operator.accept().await;
+    let budgets = [Budget { amount: None, calls: Some(1), mode: BudgetMode::Monitor, ..budget() }];
+    let policy = TenantPolicy { budgets: budgets.to_vec(), ..priced() };
+    assert_eq!(stream.push(&policy).await.error, "");
+    let free = PricedCall { price: Micros::ZERO, ..CALL };
+    for _ in 0..3 {
+        let reserved = gateway.state.leases.reserve(&free, &budgets).now_or_never().expect("the call had to wait");
+        reserved.unwrap().settle(Charge::Full);
+    }
+    let request = next_request(&mut stream).await;
+    answer(&stream, &request, Outcome::Granted).await;
+    let report = next_report(&mut stream, |report| report.calls > 0).await;
+    assert_eq!((report.calls, report.items.len()), (3, 1));
 }
