@@ -61,6 +61,14 @@ pub fn check_fixtures() -> Result<()> {
     Ok(())
 }
 
+/// Returns the names of the series that a component exports.
+pub fn series(component: &str) -> Result<BTreeSet<String>> {
+    let text = exported(component)?;
+    let samples = text.lines().filter(|line| !line.starts_with('#'));
+    let names = samples.filter_map(|line| line.split(['{', ' ']).next()).filter(|name| !name.is_empty());
+    Ok(names.map(str::to_owned).collect())
+}
+
 /// Reads the table of a section.
 fn documented(section: &str) -> Families {
     let mut families = Families::new();

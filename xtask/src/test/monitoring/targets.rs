@@ -10,6 +10,7 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use super::chart::VALUES;
+use super::metrics;
 use crate::test::charts;
 use crate::tools::{command, repository};
 
@@ -86,6 +87,13 @@ fn check_pod(name: &str, monitor: &Value, pod: &Value) -> Result<()> {
         kept.split('|').any(|part| part == "mcp_fleet_.*") == (name == "mcp-fleet-operator"),
         "{name} takes {kept}; only the operator may export its metrics"
     );
+    let takes = |series: &str| {
+        kept.split('|').any(|part| part.strip_suffix(".*").map_or(series == part, |prefix| series.starts_with(prefix)))
+    };
+    let component = name.trim_start_matches("mcp-fleet-");
+    for series in metrics::series(component)? {
+        ensure!(takes(&series), "{name} drops {series}, which a {component} exports");
+    }
     for rule in endpoint["relabelings"].as_array().into_iter().flatten() {
         let source = rule["sourceLabels"][0].as_str().unwrap_or_default();
         let Some(label) = source.strip_prefix("__meta_kubernetes_pod_label_") else { continue };
