@@ -110,8 +110,8 @@ impl LeasePool {
         ReserveOutcome::Reserved(Reservation { parts })
     }
 
-    /// Requests a lease if no open lease covers the need, and none was refused recently. Leases that are too small are returned first, so that their
-    /// remainders can be leased again together with the rest of the budget.
+    /// Requests a lease if no open lease covers the need, and none was refused recently. Leases that are too small are
+    /// returned first, so that their remainders can be leased again together with the rest of the budget.
     fn request_lease(&mut self, now: Tick, budget_uid: &str, need: Spend) {
         let Some(account) = self.accounts.get_mut(budget_uid).filter(|account| !account.is_refused(now, need)) else {
             return;
