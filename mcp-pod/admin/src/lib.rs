@@ -4,6 +4,8 @@
 //! too: [`MAX_CONNECTIONS`] at a time, one request each, [`CONNECTION_TIMEOUT`] for all of it.
 
 mod respond;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 use std::borrow::Cow;
 use std::convert::Infallible;

@@ -114,18 +114,9 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use prometheus::TextEncoder;
+    use mcp_fleet_admin::testing::metrics_without_values;
 
     use super::*;
-
-    /// Returns metrics in the text format with all values replaced by 1.
-    fn without_values(text: &str) -> String {
-        let line = |line: &str| match line.rsplit_once(' ') {
-            Some((series, _)) if !line.starts_with('#') => format!("{series} 1"),
-            _ => line.to_owned(),
-        };
-        text.lines().map(line).collect::<Vec<_>>().join("\n")
-    }
 
     /// The tests of the chart's rules and dashboards read the snapshot.
     #[test]
@@ -133,9 +124,9 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.ended(CallOutcome::Answered);
         metrics.dropped(Dropped::Garbage);
-        let text = TextEncoder::new().encode_to_string(&metrics.registry().gather()).unwrap();
+        let text = metrics_without_values(&metrics.registry()).unwrap();
         insta::with_settings!({snapshot_path => "../../../tests/monitoring/metrics", prepend_module_to_snapshot => false}, {
-            insta::assert_snapshot!("server", without_values(&text));
+            insta::assert_snapshot!("server", text);
         });
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use mcp_fleet_admin::testing::metrics_without_values;
 use mcp_fleet_audit::{Digest, Head};
-use prometheus::TextEncoder;
 use ulid::Ulid;
 
 use super::fleet::TENANT_UID;
@@ -12,15 +12,6 @@ use crate::audit::Tenant;
 use crate::kubernetes::requests;
 use crate::rollout;
 use crate::run::register_collectors;
-
-/// Returns metrics in the text format with all values replaced by 1: most depend on the time.
-fn without_values(text: &str) -> String {
-    let line = |line: &str| match line.rsplit_once(' ') {
-        Some((series, _)) if !line.starts_with('#') => format!("{series} 1"),
-        _ => line.to_owned(),
-    };
-    text.lines().map(line).collect::<Vec<_>>().join("\n")
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_exports_the_metrics_that_the_chart_uses() {
@@ -38,8 +29,8 @@ async fn a_leader_exports_the_metrics_that_the_chart_uses() {
     let requests = requests::new_counter().unwrap();
     requests.with_label_values(&["update", "mcpservers/status"]).inc();
     ctx.metrics.registry.register(Box::new(requests)).unwrap();
-    let text = TextEncoder::new().encode_to_string(&ctx.metrics.registry.gather()).unwrap();
+    let text = metrics_without_values(&ctx.metrics.registry).unwrap();
     insta::with_settings!({snapshot_path => "../../../tests/monitoring/metrics", prepend_module_to_snapshot => false}, {
-        insta::assert_snapshot!("operator", without_values(&text));
+        insta::assert_snapshot!("operator", text);
     });
 }

@@ -97,7 +97,7 @@ impl Account {
 
     /// Returns the denial for this need if the ledger recently refused the same or less.
     pub(super) fn denial(&self, now: Tick, wall: i64, need: Spend) -> Option<Denial> {
-        let refusal = self.refusal.as_ref().filter(|refusal| now < refusal.until && need.covers(refusal.need))?;
+        let refusal = self.recent_refusal(now, need)?;
         Some(match refusal.period_end {
             Some(end) => Denial {
                 resets_at: Some(end),
@@ -113,11 +113,16 @@ impl Account {
         })
     }
 
-    /// Returns whether the ledger recently refused this need or less. The need of a monitored budget makes no difference,
-    /// because it has no limit.
+    /// Returns whether the ledger recently refused this need or less.
     pub(super) fn is_refused(&self, now: Tick, need: Spend) -> bool {
-        let refused = |refusal: &Refusal| now < refusal.until && (self.monitored || need.covers(refusal.need));
-        self.refusal.as_ref().is_some_and(refused)
+        self.recent_refusal(now, need).is_some()
+    }
+
+    /// Returns the refusal that still holds for this need. The need of a monitored budget makes no difference, because it
+    /// has no limit.
+    fn recent_refusal(&self, now: Tick, need: Spend) -> Option<&Refusal> {
+        let holds = |refusal: &&Refusal| now < refusal.until && (self.monitored || need.covers(refusal.need));
+        self.refusal.as_ref().filter(holds)
     }
 
     /// Moves what is spent without a lease to a lease that covers it. Returns what there is to move if none does.

@@ -3,8 +3,8 @@
 //! The ledger charges a lease to its budget before the gateway receives it, so every reservation is covered. A call
 //! reserves from every budget that covers it or from none, and is charged in full unless the server certainly never
 //! saw it. A budget that only monitors is counted in the same way, but no call waits for its leases: what no lease covers is
-//! added to the next one. [`LeasePool`] does no I/O: its driver sends the requests and reports that the pool returns (reports first, so
-//! that returned amounts can be leased again) and passes the answers back in.
+//! added to the next one. [`LeasePool`] does no I/O: its driver sends the requests and reports that the pool returns
+//! (reports first, so that returned amounts can be leased again) and passes the answers back in.
 
 mod account;
 mod items;

@@ -1,7 +1,8 @@
 //! State that all connections of a gateway share: the policy in force, its freshness, and what outlives a policy.
 //!
 //! [`request_context`] is one request's view of it. [`hand_over`] makes sure that no call is forwarded that a newer policy
-//! or the [`kill_switch`] forbids. [`record`] counts and audits requests, [`legacy_calls`] lets a cancellation find its call.
+//! or the [`kill_switch`] forbids. [`record`] counts and audits requests, [`legacy_calls`] lets a cancellation find its
+//! call.
 
 mod clear;
 mod hand_over;

@@ -1,4 +1,5 @@
-//! The metrics of the times at which credentials are rotated and expire, read from status at every scrape, so that deleted principals disappear.
+//! The metrics of the times at which credentials are rotated and expire, read from status at every scrape, so that deleted
+//! principals disappear.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use prometheus::core::{Collector, Desc};

@@ -6,7 +6,7 @@
 //! renewed in time when all others are busy.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,12 +27,12 @@ use super::requests::is_watch;
 
 /// Watches on one connection. A Kubernetes API server allows at least 100 streams on a connection; one more would wait
 /// until another ends.
-const MAX_WATCHES: usize = 64;
+const MAX_WATCHES: u32 = 64;
 /// Bytes of one watch that may arrive before they are read.
 const WATCH_WINDOW: u32 = 64 * 1024;
 /// Bytes of all watches of a connection that may arrive before they are read: those of each watch, so that one that is read
 /// slowly does not delay the others.
-const CONNECTION_WINDOW: u32 = 64 * WATCH_WINDOW;
+const CONNECTION_WINDOW: u32 = MAX_WATCHES * WATCH_WINDOW;
 /// How often a connection with quiet watches is checked, and how long the API server may take to answer. kube's watcher
 /// notices a dead connection only after minutes.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
@@ -120,11 +120,11 @@ struct Watches {
 /// A connection, opened when it is needed.
 struct Connection {
     client: HttpClient<HttpsConnector<HttpConnector>, Body>,
-    watches: Arc<AtomicUsize>,
+    watches: Arc<AtomicU32>,
 }
 
 /// The place of a watch on its connection, which is free again when this is dropped.
-struct Place(Arc<AtomicUsize>);
+struct Place(Arc<AtomicU32>);
 
 impl Drop for Place {
     fn drop(&mut self) {

@@ -101,15 +101,16 @@ fn connections(seen: &Seen, path: &str) -> HashMap<usize, usize> {
 async fn watches_share_connections_and_the_lease_has_its_own() {
     let (config, seen) = api_server(&[b"h2", b"http/1.1"]).await;
     let client = from_config(config).unwrap();
-    let mut watches = open(&client, 2 * MAX_WATCHES + 1).await;
+    let most = MAX_WATCHES as usize;
+    let mut watches = open(&client, 2 * most + 1).await;
     let mut counts: Vec<usize> = connections(&seen, "/secrets").into_values().collect();
     counts.sort_unstable();
-    assert_eq!(counts, [1, MAX_WATCHES, MAX_WATCHES]);
+    assert_eq!(counts, [1, most, most]);
 
     // The place of a watch that ended is free.
-    watches.truncate(MAX_WATCHES);
+    watches.truncate(most);
     let known = connections(&seen, "/secrets").len();
-    let _more = open(&client, MAX_WATCHES).await;
+    let _more = open(&client, most).await;
     assert_eq!(connections(&seen, "/secrets").len(), known);
 
     Api::<ConfigMap>::default_namespaced(client.clone()).list(&ListParams::default()).await.unwrap();
