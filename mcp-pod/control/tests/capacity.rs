@@ -49,7 +49,7 @@ fn policy() -> TenantPolicy {
     let server = |number: usize| Server {
         name: format!("documents-{number}"),
         uid: uid("a", number),
-        upstream: Some("10.96.0.7:8443".parse().unwrap()),
+        addresses: vec!["10.96.0.7:8443".parse().unwrap()],
         identity: format!("spiffe://mcp-fleet.dev/tenant/{}/server/{}", uid("f", 0), uid("a", number)),
         tools: (0..20).map(tool).collect(),
         limits: ServerLimits {

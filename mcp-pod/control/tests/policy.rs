@@ -164,11 +164,43 @@ fn invalid_values_are_rejected() {
         name: "files".into(),
         uid: "5e".into(),
         identity: "spiffe://x".into(),
-        upstream: "files.acme-mcp.svc:8443".into(),
         limits: Some(wire::ServerLimits::default()),
         ..Default::default()
     };
-    assert_eq!(field(rejection(|policy| policy.servers.push(server))), "server.upstream");
+    let name = "files.acme-mcp.svc:8443".to_owned();
+    let only = wire::Server { upstream: name.clone(), ..server.clone() };
+    let one = wire::Server { addresses: vec!["10.0.0.7:8443".into(), name], ..server };
+    for server in [only, one] {
+        assert_eq!(field(rejection(|policy| policy.servers.push(server))), "server.addresses");
+    }
+}
+
+#[test]
+fn versions_that_know_one_address_of_a_server_understand_each_other() {
+    let (one, other) = ("10.0.0.7:8443", "[fd00::7]:8443");
+    let server = |upstream: &str, addresses: &[&str]| wire::Server {
+        name: "files".into(),
+        uid: "5e".into(),
+        identity: "spiffe://x".into(),
+        limits: Some(wire::ServerLimits::default()),
+        upstream: upstream.into(),
+        addresses: addresses.iter().map(|address| (*address).to_owned()).collect(),
+        ..Default::default()
+    };
+    let policy = |server| {
+        let mut policy = to_wire(&plain(), Form::Expanded);
+        policy.servers = vec![server];
+        from_wire(policy).unwrap()
+    };
+    let read = |server| policy(server).servers.remove(0).addresses;
+    let parsed = |addresses: &[&str]| addresses.iter().map(|address| address.parse().unwrap()).collect::<Vec<_>>();
+    // From an earlier operator.
+    assert_eq!(read(server(one, &[])), parsed(&[one]));
+    assert!(read(server("", &[])).is_empty());
+    assert_eq!(read(server(one, &[one, other])), parsed(&[one, other]));
+    // For an earlier gateway.
+    let written = to_wire(&policy(server(one, &[one, other])), Form::Expanded).servers.remove(0);
+    assert_eq!((written.upstream.as_str(), written.addresses), (one, vec![one.to_owned(), other.to_owned()]));
 }
 
 #[test]

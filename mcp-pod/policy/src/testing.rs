@@ -196,7 +196,7 @@ pub(crate) fn server(name: &str, tools: Vec<Tool>) -> Server {
     Server {
         name: name.into(),
         uid: format!("s-{name}"),
-        upstream: None,
+        addresses: vec![],
         identity: format!("spiffe://mcp-fleet.dev/tenant/t-1/server/s-{name}"),
         tools,
         limits: ServerLimits {

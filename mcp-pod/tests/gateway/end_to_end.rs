@@ -52,7 +52,7 @@ async fn start() -> (TestGateway, ShimProcess) {
     let integer = Rule::Integer { minimum: 0, maximum: 100 };
     gateway.change_policy(|policy| {
         let server = &mut policy.servers[0];
-        server.upstream = Some(address);
+        server.addresses = vec![address];
         server.tools = vec![
             tool("tool1", Class::Read, vec![]),
             tool("echo", Class::Read, vec![argument("path", Rule::Path(within))]),

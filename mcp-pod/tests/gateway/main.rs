@@ -24,6 +24,7 @@ mod limits;
 mod loops;
 mod memory;
 mod modern;
+mod pods;
 mod policy_change;
 mod process;
 mod progress;

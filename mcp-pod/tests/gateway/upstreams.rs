@@ -105,8 +105,8 @@ async fn an_error_of_the_server_is_passed_on() {
 
 #[tokio::test]
 async fn a_call_to_an_unreachable_server_costs_nothing() {
-    for upstream in [None, Some("127.0.0.1:1".parse().unwrap())] {
-        let gateway = TestGateway::with(|policy| policy.servers[0].upstream = upstream).await;
+    for addresses in [vec![], vec!["127.0.0.1:1".parse().unwrap()]] {
+        let gateway = TestGateway::with(|policy| policy.servers[0].addresses = addresses).await;
         let mut client = gateway.client().await;
         assert_eq!(client.call("echo", json!({})).await.denial().0, "upstream_unavailable");
         assert!(gateway.ledger.has_granted());
@@ -138,7 +138,7 @@ async fn a_failing_report_is_read_at_most_once_a_second() {
             drop(stream);
         }
     });
-    let gateway = TestGateway::with(|policy| policy.servers[0].upstream = Some(address)).await;
+    let gateway = TestGateway::with(|policy| policy.servers[0].addresses = vec![address]).await;
     let started = Instant::now();
     let mut client = gateway.client().await;
     for _ in 0..10 {
@@ -175,7 +175,7 @@ async fn a_metric_shows_which_servers_are_up_and_notices_by_itself_that_one_is_u
     gateway.shim.answer("{\"result\":{\"isError\":true}}\n");
     client.call("echo", json!({})).await;
     assert_eq!(series().as_deref(), Some("1"));
-    gateway.change_policy(|policy| policy.servers[0].upstream = None);
+    gateway.change_policy(|policy| policy.servers[0].addresses.clear());
     assert_eq!(series().as_deref(), Some("0"), "it has no address");
     gateway.change_policy(|policy| policy.servers.clear());
     assert_eq!(series(), None);

@@ -114,8 +114,13 @@ pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Resul
     Ok(gateway)
 }
 
-/// Checks that the pod still exists and belongs to the tenant's gateway: pod ← `ReplicaSet` ← gateway Deployment.
-pub(super) async fn check_pod(ctx: &Context, gateway: &GatewayPod) -> Result<(), AuthError> {
+/// Checks that the pod still exists. Asks the API server only if no EndpointSlice lists the pod.
+pub(super) async fn check_again(ctx: &Context, gateway: &GatewayPod) -> Result<(), AuthError> {
+    if ctx.cache.lists_gateway(&gateway.namespace, &gateway.pod_uid) { Ok(()) } else { check_pod(ctx, gateway).await }
+}
+
+/// Checks that the pod exists and belongs to the tenant's gateway: pod ← `ReplicaSet` ← gateway Deployment.
+async fn check_pod(ctx: &Context, gateway: &GatewayPod) -> Result<(), AuthError> {
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &gateway.namespace);
     let pod = with_timeout(pods.get_opt(&gateway.pod)).await.map_err(AuthError::api("read a pod"))?;
     let pod = pod.filter(|pod| pod.uid().as_deref() == Some(gateway.pod_uid.as_str()));
@@ -175,7 +180,13 @@ fn token_valid_for(token: &str, now: i64) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use k8s_openapi::api::discovery::v1::EndpointSlice;
+
     use super::*;
+    use crate::controllers::tenant::tests::tenant;
+    use crate::testing::TestContext;
 
     fn user(name: &str, extra: &[(&str, &str)]) -> UserInfo {
         let extra: std::collections::BTreeMap<String, Vec<String>> = extra
@@ -200,6 +211,37 @@ mod tests {
             ("system:serviceaccount:acme-mcp:gateway", &[]),
         ] {
             assert!(bound_pod(&user(name, extra)).is_err(), "{name} {extra:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_no_endpoint_slice_lists_is_looked_up() {
+        let mut test = TestContext::new();
+        test.add_tenant(&tenant());
+        let slice = |namespace: &str, uid: &str| {
+            let slice = serde_json::from_value::<EndpointSlice>(serde_json::json!({
+                "metadata": {"name": "gateway-x1", "namespace": namespace, "uid": uid},
+                "addressType": "IPv4", "endpoints": [{"addresses": [], "targetRef": {"uid": uid}}],
+            }));
+            Arc::new(slice.unwrap())
+        };
+        test.ctx.cache.endpoints.put(slice("acme-mcp", "p-1"));
+        // Anybody can make one in a namespace of their own.
+        test.ctx.cache.endpoints.put(slice("acme", "p-2"));
+        let check = async |uid: &str| {
+            let gateway = GatewayPod {
+                tenant: "acme".into(),
+                tenant_uid: "u-1".into(),
+                namespace: "acme-mcp".into(),
+                pod: "gateway-1".into(),
+                pod_uid: uid.into(),
+                token_valid_for: Duration::from_secs(60),
+            };
+            check_again(&test.ctx, &gateway).await
+        };
+        check("p-1").await.unwrap();
+        for unlisted in ["p-2", "p-3"] {
+            assert!(matches!(check(unlisted).await, Err(AuthError::Gone(_))), "{unlisted}");
         }
     }
 

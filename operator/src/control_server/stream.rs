@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use super::auth::{AuthError, GatewayPod, check_pod};
+use super::auth::{AuthError, GatewayPod, check_again};
 use super::spend::{self, message};
 use super::stuck::StuckLimit;
 use super::switch::{freshness, to_wire};
@@ -198,7 +198,7 @@ impl ControlStream {
                 Some(_) = self.reports.join_next() => {}
                 () = tokio::time::sleep_until(ends_at) => return None,
                 () = tokio::time::sleep_until(check) => {
-                    match check_pod(&self.ctx, &self.gateway).await {
+                    match check_again(&self.ctx, &self.gateway).await {
                         // If the API server cannot be reached, nothing is known about the pod.
                         Ok(()) | Err(AuthError::Api { .. }) => check = Instant::now() + jittered(POD_CHECK_INTERVAL),
                         Err(error) => return Some(error.status()),

@@ -37,6 +37,11 @@ impl Enforcement {
         self.verdict().filter(|verdict| !verdict.ok)
     }
 
+    /// Whether the policy has an address of a pod of the server.
+    pub(crate) fn has_address(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| entry.has_address)
+    }
+
     /// Returns the first generation of the policy that contains the object as it is written now; none if it is not compiled
     /// yet.
     fn since(&self, generation: Option<i64>) -> Option<u64> {

@@ -277,7 +277,7 @@ mod tests {
     fn entry(since: u64) -> PolicyEntry {
         let verdict =
             Verdict { ok: true, reason: ConditionReason::Resolved, message: String::new(), object_generation: 1 };
-        PolicyEntry { verdict, since }
+        PolicyEntry { verdict, since, has_address: false }
     }
 
     /// Publishes the scopes with these UIDs, each contained since a generation.

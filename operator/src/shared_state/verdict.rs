@@ -39,6 +39,8 @@ pub(crate) struct PolicyEntry {
     /// First published generation of the policy with this verdict. A gateway that enforces this generation or a later one
     /// enforces the object. 0: all gateways already did when this replica began to lead.
     pub since: u64,
+    /// Whether the object is a server and the policy has an address of one of its pods.
+    pub has_address: bool,
 }
 
 /// How far a tenant's policy is enforced.

@@ -184,16 +184,20 @@ impl State {
         object["metadata"]["uid"] = if uid.is_string() { uid } else { json!(format!("o-{}", self.uids)) };
         object["metadata"]["resourceVersion"] = json!(self.uids.to_string());
         if let Some(watcher) = &self.watcher {
-            run(&mut object, self.uids);
+            let endpoints = run(&mut object, self.uids);
             let _ = watcher.send((path.clone(), object.clone()));
+            if let Some(endpoints) = endpoints {
+                let _ = watcher.send((format!("{path}/endpoints"), endpoints));
+            }
         }
         self.objects.insert(path, object.clone());
         object
     }
 }
 
-/// Does what the controllers of Kubernetes do for an object: pods become ready, and Services get an address.
-fn run(object: &mut Value, number: u32) {
+/// Does what the controllers of Kubernetes do for an object: pods become ready, and Services get EndpointSlices, which are
+/// returned.
+fn run(object: &mut Value, number: u32) -> Option<Value> {
     let replicas = object["spec"]["replicas"].clone();
     match object["kind"].as_str() {
         Some("Deployment" | "StatefulSet") => {
@@ -205,9 +209,17 @@ fn run(object: &mut Value, number: u32) {
             let used = limits.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), json!("0")));
             object["status"] = json!({"used": Value::Object(used.collect()), "hard": limits});
         }
-        Some("Service") => object["spec"]["clusterIP"] = json!(format!("10.97.{}.{}", number / 250, number % 250 + 1)),
+        Some("Service") => {
+            let mut metadata = object["metadata"].clone();
+            metadata["uid"] = json!(format!("{}-endpoints", metadata["uid"].as_str().unwrap_or_default()));
+            let address = format!("10.244.{}.{}", number / 250, number % 250 + 1);
+            return Some(json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
+                "addressType": "IPv4", "ports": object["spec"]["ports"],
+                "endpoints": [{"addresses": [address], "conditions": {"ready": true}}]}));
+        }
         _ => {}
     }
+    None
 }
 
 fn is_event(write: &Write) -> bool {

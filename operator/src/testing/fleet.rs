@@ -257,7 +257,9 @@ async fn deliver(mut stored: UnboundedReceiver<(String, Value)>, cache: Cache, m
                 put(|object| writers.principals.put(object), object, Change::Principal(namespace, name))
             }
             Some("MCPBudget") => put(|object| writers.budgets.put(object), object, Change::Budget(namespace, name)),
-            Some("Service") => put(|object| writers.services.put(Arc::new(object)), object, Change::Service(labels)),
+            Some("EndpointSlice") => {
+                put(|object| writers.endpoints.put(Arc::new(object)), object, Change::Endpoints(labels))
+            }
             _ => continue,
         };
         if generations.insert(path, generation.clone()) != Some(generation) {

@@ -1,14 +1,16 @@
 //! Policy, control stream and ledger, as a gateway sees them.
 
 use std::fmt::Debug;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use mcp_fleet_control::version::AUDIENCE;
 use mcp_fleet_control::wire::lease_answer::Outcome;
@@ -93,7 +95,7 @@ async fn a_policy_reaches_the_gateway_and_status_shows_it() {
     assert_eq!((policy.tenant.as_str(), policy.tenant_uid.as_str()), (name.as_str(), uid.as_str()));
     assert!(gateway.freshness().await.generation >= policy.generation);
     let pod = gateway.pod.clone();
-    // It acknowledges later policies too, for example with the address of the server's Service.
+    // It acknowledges later policies too.
     tokio::spawn(async move { gateway.policy(|_| false).await });
     wait_for_reason(&Api::<MCPScope>::namespaced(client.clone(), &name), "files-read", "Ready", "Reconciled").await;
     wait_for_reason(&Api::<MCPBudget>::namespaced(client.clone(), &name), "monthly", "PolicyCurrent", "Enforced").await;
@@ -101,6 +103,43 @@ async fn a_policy_reaches_the_gateway_and_status_shows_it() {
     wait_for_reason(&tenants, &name, "PolicyCurrent", "Enforced").await;
     let status = tenants.get(&name).await.unwrap().status.unwrap();
     assert_eq!(status.gateways[0].pod, pod);
+}
+
+#[tokio::test]
+async fn the_addresses_of_a_servers_pods_reach_the_gateway() {
+    let client = with_operator().await;
+    let (name, _) = tenant_with_policy(&client).await;
+    let runtime = format!("{name}-mcp");
+    let mut gateway = Gateway::connect(&client, &runtime).await;
+    gateway.policy(|policy| policy.servers.len() == 1 && policy.servers[0].addresses.is_empty()).await;
+    let service = wait_for(&Api::<Service>::namespaced(client.clone(), &runtime), "mcp-files-pods").await;
+    // What the controller of EndpointSlices makes of the Service; there is none here.
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &runtime);
+    let slice = |pods: &[(&str, bool)]| {
+        let endpoints: Vec<_> =
+            pods.iter().map(|(ip, ready)| json!({"addresses": [ip], "conditions": {"ready": ready}})).collect();
+        serde_json::from_value::<EndpointSlice>(json!({
+            "metadata": {"name": "mcp-files-pods-x1", "labels": service.metadata.labels}, "addressType": "IPv4",
+            "ports": [{"name": "https", "port": 8443}], "endpoints": endpoints,
+        }))
+        .unwrap()
+    };
+    slices.create(&PostParams::default(), &slice(&[("192.0.2.8", false)])).await.unwrap();
+    let has = |addresses: &'static [&'static str]| {
+        let wanted: Vec<SocketAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        move |policy: &TenantPolicy| policy.servers[0].addresses == wanted
+    };
+    gateway.policy(has(&["192.0.2.8:8443"])).await;
+    let both = slice(&[("192.0.2.8", true), ("192.0.2.9", true)]);
+    slices.replace("mcp-files-pods-x1", &PostParams::default(), &both).await.unwrap();
+    gateway.policy(has(&["192.0.2.8:8443", "192.0.2.9:8443"])).await;
+    // Anybody can copy the labels to another namespace.
+    let theirs: Api<EndpointSlice> = Api::namespaced(client.clone(), "default");
+    let mut copied = slice(&[("192.0.2.66", true)]);
+    copied.metadata.name = Some(unique("copied"));
+    theirs.create(&PostParams::default(), &copied).await.unwrap();
+    slices.replace("mcp-files-pods-x1", &PostParams::default(), &slice(&[("192.0.2.9", true)])).await.unwrap();
+    gateway.policy(has(&["192.0.2.9:8443"])).await;
 }
 
 /// Returns `resourceVersion` and Events of the objects of a tenant, except of the scope `files-read`.
@@ -139,7 +178,7 @@ async fn an_edit_of_one_object_writes_no_other_objects_status() {
     wait_for_reason(&Api::<MCPServer>::namespaced(client.clone(), &name), "files", "PolicyCurrent", "Enforced").await;
     wait_for_reason(&Api::<MCPPrincipal>::namespaced(client.clone(), &name), "coder", "Ready", "Reconciled").await;
     wait_for_reason(&Api::<MCPBudget>::namespaced(client.clone(), &name), "monthly", "Ready", "Reconciled").await;
-    // The address of the server's Service is published last, and a status is held back for two seconds at most.
+    // A status is held back for two seconds at most.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let before = untouched(&client, &name).await;
     for classes in [json!(["Read", "Write"]), json!(["Write"]), json!(["Read"])] {
@@ -419,7 +458,7 @@ async fn only_a_pod_of_the_tenants_gateway_can_connect() {
     let mut pod_alone = wait_for(&Api::<Pod>::namespaced(client.clone(), &runtime), &real.0).await;
     let pods: Api<Pod> = Api::namespaced(client.clone(), &runtime);
     pod_alone.metadata = serde_json::from_value(json!({"name": unique("alone"), "namespace": runtime})).unwrap();
-    let alone = pods.create(&kube::api::PostParams::default(), &pod_alone).await.unwrap();
+    let alone = pods.create(&PostParams::default(), &pod_alone).await.unwrap();
     let alone = (alone.name_any(), alone.uid().unwrap());
     let stolen = token(&client, &runtime, "gateway", &alone, AUDIENCE).await;
     let status = Gateway::dial(&client, &alone.0, &stolen).await.err().unwrap();

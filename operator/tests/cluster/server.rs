@@ -36,7 +36,8 @@ async fn a_server_with_a_workspace_is_a_stateful_set_with_its_own_policy() {
     server(&client, &name, "files", json!({"workspace": {"mountPath": "/workspace", "storage": "1Gi"}})).await;
     let set = wait_for(&Api::<StatefulSet>::namespaced(client.clone(), &runtime), "mcp-files").await;
     assert_eq!(set.spec.unwrap().volume_claim_templates.unwrap().len(), 1);
-    wait_for(&Api::<Service>::namespaced(client.clone(), &runtime), "mcp-files").await;
+    let service = wait_for(&Api::<Service>::namespaced(client.clone(), &runtime), "mcp-files-pods").await;
+    assert_eq!(service.spec.unwrap().cluster_ip.as_deref(), Some("None"));
     wait_for(&Api::<NetworkPolicy>::namespaced(client.clone(), &runtime), "mcp-files").await;
     wait_for(&Api::<Secret>::namespaced(client.clone(), &runtime), "mcp-files-tls").await;
     wait_for_reason(&servers(&client, &name), "files", "Ready", "WorkloadUnavailable").await;
@@ -57,7 +58,7 @@ async fn a_change_reaches_the_workload_and_a_deleted_server_leaves_nothing() {
     .await;
     servers(&client, &name).delete("files", &DeleteParams::default()).await.unwrap();
     wait_until_gone(&deployments, "mcp-files").await;
-    wait_until_gone(&Api::<Service>::namespaced(client.clone(), &runtime), "mcp-files").await;
+    wait_until_gone(&Api::<Service>::namespaced(client.clone(), &runtime), "mcp-files-pods").await;
     wait_until_gone(&Api::<Secret>::namespaced(client.clone(), &runtime), "mcp-files-tls").await;
     wait_until_gone(&Api::<NetworkPolicy>::namespaced(client.clone(), &runtime), "mcp-files").await;
     eventually("the server is gone", || async {
@@ -98,16 +99,14 @@ async fn objects_of_a_server_that_is_gone_are_deleted() {
     server(&client, &name, "files", json!({})).await;
     let services: Api<Service> = Api::namespaced(client.clone(), &runtime);
     // As if the server had been removed without a teardown: the same labels, with the UID of no server.
-    let mut orphan = wait_for(&services, "mcp-files").await;
+    let mut orphan = wait_for(&services, "mcp-files-pods").await;
     orphan.metadata.name = Some("mcp-former".into());
     orphan.metadata.resource_version = None;
     orphan.metadata.uid = None;
     orphan.metadata.labels.as_mut().unwrap().insert("mcp-fleet.dev/server-uid".into(), "nobody".into());
-    let spec = orphan.spec.as_mut().unwrap();
-    (spec.cluster_ip, spec.cluster_ips) = (None, None);
     services.create(&PostParams::default(), &orphan).await.unwrap();
     wait_until_gone(&services, "mcp-former").await;
-    assert!(services.get_opt("mcp-files").await.unwrap().is_some());
+    assert!(services.get_opt("mcp-files-pods").await.unwrap().is_some());
 }
 
 /// Creates a server with a workspace and, because no StatefulSet controller runs here, its volume claim. Returns the

@@ -155,7 +155,7 @@ async fn an_unreadable_server_is_torn_down() {
     let client = with_operator().await;
     let (name, _) = tenant_with_policy(&client).await;
     let services: Api<Service> = Api::namespaced(client.clone(), &format!("{name}-mcp"));
-    wait_for(&services, "mcp-files").await;
+    wait_for(&services, "mcp-files-pods").await;
     let anything = json!({"type": "string", "maxLength": 63});
     relax(&client, "mcpservers.mcp-fleet.dev", "source/properties/type", anything).await;
     let servers: Api<DynamicObject> = untyped(&client, &name, VERSION, "MCPServer");
@@ -163,10 +163,10 @@ async fn an_unreadable_server_is_torn_down() {
     let message = wait_for_reason(&servers, "files", "Ready", "InvalidSpec").await;
     assert!(message.starts_with("spec.source.type: "), "{message}");
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(services.get_opt("mcp-files").await.unwrap().is_some(), "what it runs on stays");
+    assert!(services.get_opt("mcp-files-pods").await.unwrap().is_some(), "what it runs on stays");
     servers.delete("files", &DeleteParams::default()).await.unwrap();
     eventually("the server is gone", || async { servers.get_opt("files").await.unwrap().is_none().then_some(()) })
         .await;
-    let service = services.get_opt("mcp-files").await.unwrap();
+    let service = services.get_opt("mcp-files-pods").await.unwrap();
     assert!(service.is_none_or(|service| service.metadata.deletion_timestamp.is_some()));
 }

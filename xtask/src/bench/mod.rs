@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::cluster::{Cluster, Options};
+use crate::test::charts;
 use crate::tools::rust;
 
 /// `cargo xtask bench …`
@@ -109,8 +110,15 @@ fn fleet(arguments: &Fleet) -> Result<()> {
     let load = rust::static_binary("mcp-fleet-load")?;
     Cluster::down(FLEET_CLUSTER)?;
     let cluster = Cluster::up(&Options { name: FLEET_CLUSTER.to_owned(), apiserver_only: true })?;
+    let chart = charts::write_operator()?;
     let mut command = Command::new(load);
-    command.args(["fleet", "--kubeconfig"]).arg(cluster.kubeconfig()).arg("--operator").arg(operator);
+    command
+        .args(["fleet", "--chart"])
+        .arg(chart)
+        .arg("--kubeconfig")
+        .arg(cluster.kubeconfig())
+        .arg("--operator")
+        .arg(operator);
     for (name, value) in [("tenants", tenants), ("servers", servers), ("scopes", scopes), ("principals", principals)] {
         command.args([format!("--{name}"), value.to_string()]);
     }

@@ -2,6 +2,8 @@
 //! demo installs them.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -14,6 +16,9 @@ use crate::tools::{command, go, repository};
 
 /// A namespace other than the usual one, to notice where a template does not use the release's.
 const NAMESPACE: &str = "fleet-elsewhere";
+
+/// Namespace of the operator in tests and benchmarks.
+const OPERATOR_NAMESPACE: &str = "mcp-fleet-system";
 
 /// Kinds of MCP Fleet that hold what the platform team or the operator decides.
 const NOT_FOR_TENANTS: [&str; 2] = ["mcptenants", "mcpledgers"];
@@ -44,6 +49,15 @@ pub fn objects(chart: &str, namespace: &str, options: &[&str]) -> Result<Vec<Val
     let mut objects = objects.with_context(|| format!("failed to read what the chart {chart} renders"))?;
     objects.retain(|object| !object.is_null());
     Ok(objects)
+}
+
+/// Writes what the operator's chart renders to a file, as a JSON array. Returns the path of the file.
+pub fn write_operator() -> Result<PathBuf> {
+    let chart = repository().join("target/chart-under-test.json");
+    let objects = objects("mcp-fleet", OPERATOR_NAMESPACE, &[])?;
+    fs::create_dir_all(repository().join("target"))?;
+    fs::write(&chart, serde_json::to_vec(&objects)?).with_context(|| format!("failed to write {}", chart.display()))?;
+    Ok(chart)
 }
 
 fn render(chart: &str, more: &[&str]) -> Result<String> {

@@ -1,8 +1,8 @@
 //! Tests that need a cluster. Each part first removes a cluster left by an earlier run, then starts its own, and stops
 //! it at the end. The cluster names are reserved for tests, so that clusters of a developer are not affected.
 
+use std::env;
 use std::process::Command;
-use std::{env, fs};
 
 use anyhow::{Context as _, Result};
 
@@ -30,15 +30,9 @@ const EMPTY_KUBECONFIG: &str = "MCP_FLEET_TEST_EMPTY_KUBECONFIG";
 /// Environment variable in which test binaries expect the path of what the chart of the operator renders, as JSON.
 const CHART: &str = "MCP_FLEET_TEST_CHART";
 
-/// Namespace for which that chart is rendered.
-const OPERATOR_NAMESPACE: &str = "mcp-fleet-system";
-
 /// Tests the API and the controllers against a real etcd and API server. The operator there has the rights of the chart.
 pub fn api() -> Result<()> {
-    let chart = repository().join("target/chart-under-test.json");
-    let objects = charts::objects("mcp-fleet", OPERATOR_NAMESPACE, &[])?;
-    fs::create_dir_all(repository().join("target"))?;
-    fs::write(&chart, serde_json::to_vec(&objects)?).with_context(|| format!("failed to write {}", chart.display()))?;
+    let chart = charts::write_operator()?;
     on_own_cluster(API_CLUSTER, true, |cluster| {
         on_own_cluster(EMPTY_CLUSTER, true, |empty| {
             let restore =

@@ -117,19 +117,17 @@ impl Reader {
             limits,
             breaker: breaker_settings,
             loops: loop_settings,
+            addresses,
         } = server;
         let wire::ServerLimits { timeout_ms, max_request_bytes, max_response_bytes, max_concurrent_calls } =
             limits.ok_or(ConvertError::Missing("server.limits"))?;
-        let upstream = match upstream.as_str() {
-            "" => None,
-            address => Some(
-                address.parse::<SocketAddr>().map_err(|_| invalid("server.upstream", "an IP address and a port"))?,
-            ),
-        };
+        let only = Some(upstream).filter(|address| addresses.is_empty() && !address.is_empty());
+        let address = |address: String| address.parse::<SocketAddr>();
+        let addresses = addresses.into_iter().chain(only).map(address).collect::<Result<_, _>>();
         Ok(Server {
             name: text(name, "server.name")?,
             uid: uid(id, "server.uid")?,
-            upstream,
+            addresses: addresses.map_err(|_| invalid("server.addresses", "IP addresses with ports"))?,
             identity: text(identity, "server.identity")?,
             tools: each(tools, |message| self.tool(message))?,
             limits: ServerLimits {

@@ -82,13 +82,13 @@ impl Writer {
     }
 
     pub(super) fn server(&mut self, server: &Server) -> wire::Server {
-        let Server { name, uid, upstream, identity, tools, limits, breaker: breaker_settings, loops: loop_settings } =
+        let Server { name, uid, addresses, identity, tools, limits, breaker: breaker_settings, loops: loop_settings } =
             server;
         let ServerLimits { timeout, max_request, max_response, max_concurrent_calls } = *limits;
         wire::Server {
             name: name.clone(),
             uid: uid.clone(),
-            upstream: upstream.map(|address| address.to_string()).unwrap_or_default(),
+            upstream: addresses.first().map(ToString::to_string).unwrap_or_default(),
             identity: identity.clone(),
             tools: tools.iter().map(|tool| self.tool(tool)).collect(),
             limits: Some(wire::ServerLimits {
@@ -99,6 +99,7 @@ impl Writer {
             }),
             breaker: (*breaker_settings != Breaker::DEFAULT).then(|| breaker(breaker_settings)),
             loops: loops(loop_settings),
+            addresses: addresses.iter().map(ToString::to_string).collect(),
         }
     }
 

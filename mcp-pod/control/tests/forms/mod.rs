@@ -26,7 +26,7 @@ fn repetitive(principals: usize) -> TenantPolicy {
     let server = |name: &str| Server {
         name: name.into(),
         uid: format!("s-{name}"),
-        upstream: None,
+        addresses: vec![],
         identity: "spiffe://x".into(),
         tools: vec![Tool {
             name: "read".into(),

@@ -94,11 +94,12 @@ fn server() -> impl Strategy<Value = Server> {
             max_concurrent_calls,
         },
     );
-    (name(), uid(), option::of(any::<SocketAddr>()), "spiffe://[a-z]{1,8}", vec(tool, 0..4), limits, breaker(), loops())
-        .prop_map(|(name, uid, upstream, identity, tools, limits, breaker, loops)| {
+    (name(), uid(), vec(any::<SocketAddr>(), 0..3), "spiffe://[a-z]{1,8}", vec(tool, 0..4), limits, breaker(), loops())
+        .prop_map(|(name, uid, addresses, identity, tools, limits, breaker, loops)| {
             // The text form of an address has no flow label, and the operator never sets one.
-            let upstream = upstream.map(|address| SocketAddr::new(address.ip(), address.port()));
-            Server { name, uid, upstream, identity, tools, limits, breaker, loops }
+            let plain = |address: SocketAddr| SocketAddr::new(address.ip(), address.port());
+            let addresses = addresses.into_iter().map(plain).collect();
+            Server { name, uid, addresses, identity, tools, limits, breaker, loops }
         })
 }
 

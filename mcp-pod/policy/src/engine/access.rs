@@ -35,6 +35,11 @@ pub struct AdmittedCall<'p, 'v> {
 }
 
 impl<'p> ToolAccess<'p> {
+    /// Returns the index of the tool's server in this generation of the policy.
+    pub const fn server_index(self) -> usize {
+        self.server_entry.server
+    }
+
     /// Returns the tool as the catalogue declares it.
     pub const fn tool(self) -> &'p model::Tool {
         self.tool

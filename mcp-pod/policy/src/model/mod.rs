@@ -87,8 +87,9 @@ pub struct Server {
     pub name: String,
     /// UID of the `MCPServer`.
     pub uid: Uid,
-    /// Address of the server's shim; absent while the workload has none.
-    pub upstream: Option<SocketAddr>,
+    /// Addresses of the shims in the server's pods; empty while no pod has one. They say where to connect, and nothing
+    /// about who answers there: that is what `identity` is for.
+    pub addresses: Vec<SocketAddr>,
     /// URI SAN that the shim's certificate must carry, compared exactly.
     pub identity: String,
     /// The catalogue. A tool that is not in it does not exist.

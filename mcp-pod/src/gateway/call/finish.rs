@@ -39,6 +39,11 @@ impl Failed {
         }
     }
 
+    /// Returns whether there was no connection to any pod.
+    pub(super) const fn is_unconnected(&self) -> bool {
+        matches!(self.error, Some(UpstreamError::Connect(_) | UpstreamError::NoPod))
+    }
+
     /// Returns the same failure of a call that was still waiting for its connection. If it was not the upstream that
     /// failed, the server has certainly not seen the call.
     pub(super) fn before_hand_over(self) -> Self {
@@ -50,7 +55,7 @@ impl From<UpstreamError> for Failed {
     fn from(error: UpstreamError) -> Self {
         let (reason, charge) = match &error {
             // The shim answers with a status other than 200 only before it has given the call to its server.
-            UpstreamError::Connect(_) | UpstreamError::Paused | UpstreamError::Status(_) => {
+            UpstreamError::Connect(_) | UpstreamError::NoPod | UpstreamError::Paused | UpstreamError::Status(_) => {
                 (Reason::UpstreamUnavailable, Charge::Nothing)
             }
             UpstreamError::Broken(_) => (Reason::UpstreamUnavailable, Charge::Full),
@@ -59,12 +64,6 @@ impl From<UpstreamError> for Failed {
         };
         Self { reason, charge, error: Some(error) }
     }
-}
-
-/// Settles a call whose server has no address, and answers it.
-pub(super) fn fail_unreachable(settlement: Settlement, id: &Id) -> Response<Body> {
-    let failed = Failed { reason: Reason::UpstreamUnavailable, charge: Charge::Nothing, error: None };
-    message(finish(settlement, id, Err(failed)))
 }
 
 /// Settles a call that is not forwarded because its audit line was not written in time, and answers it.

@@ -18,7 +18,6 @@ use crate::gateway::memory;
 use crate::gateway::request::Id;
 use crate::gateway::respond::{Body, event, event_stream, message};
 use crate::gateway::state::{Admission, Cancellable};
-use crate::gateway::upstream::Upstream;
 
 /// How much longer than the shim the gateway waits. The shim's own timeout keeps the connection usable.
 const SHIM_GRACE: Duration = Duration::from_millis(250);
@@ -28,7 +27,6 @@ const EVENT_QUEUE: usize = 16;
 /// A call that is ready to be sent.
 #[derive(Debug)]
 pub(super) struct Forward {
-    pub(super) upstream: Arc<Upstream>,
     /// The two lines for the shim.
     pub(super) envelope: Bytes,
     pub(super) id: Id,
@@ -51,8 +49,7 @@ pub(super) struct Outdated(pub(super) Settlement);
 impl Forward {
     /// Hands the call to the shim and answers: as JSON, or as an event stream if progress comes before the result.
     pub(super) async fn run(self) -> Result<Response<Body>, Outdated> {
-        let Self { upstream, envelope, id, progress_token, cancellable, record, admission, mut settlement, span } =
-            self;
+        let Self { envelope, id, progress_token, cancellable, record, admission, mut settlement, span } = self;
         if let Some(record) = record
             && record.written().await.is_err()
         {
@@ -62,10 +59,13 @@ impl Forward {
         let mut limits = Limits { deadline: Box::pin(tokio::time::sleep(timeout)), cancellable };
         let state = &settlement.state;
         let hand_over = || state.hand_over(&admission).ok_or(());
+        let upstream = &settlement.grant.upstream;
         let started = limits.apply(upstream.call(envelope, settlement.grant.max_response, hand_over)).await;
         let exchange = match started {
             Ok(Ok(exchange)) => exchange,
             Ok(Err(())) => return Err(Outdated(settlement)),
+            // The pods may have changed meanwhile.
+            Err(failed) if failed.is_unconnected() && hand_over().is_err() => return Err(Outdated(settlement)),
             Err(failed) => return Ok(message(finish(settlement, &id, Err(failed.before_hand_over())))),
         };
         settlement.handed_over = Some(Instant::now());

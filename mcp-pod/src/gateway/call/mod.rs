@@ -29,7 +29,6 @@ use super::respond::{Body, Failure, Rejection, denied_call, error, result};
 use super::state::{LegacySession, RequestContext, Unanswered};
 use admit::{Admitted, NotAdmitted, admit};
 use envelope::{Call, write_arguments, write_envelope};
-use finish::fail_unreachable;
 use forward::{Forward, Outdated};
 use settle::Settlement;
 use watch::Looping;
@@ -109,16 +108,8 @@ async fn run(
         watched,
         resources: Some(resources),
     };
-    let Some(upstream) = context.policy.upstream(context.view) else {
-        if context.is_outdated() {
-            settlement.withdraw();
-            return Err(Unanswered::Outdated);
-        }
-        return Ok(fail_unreachable(settlement, &id));
-    };
     let cancellable = session.map(|session| context.state.legacy_calls.enter(session, id.clone()));
     let forward = Forward {
-        upstream: upstream.clone(),
         envelope: envelope.whole,
         id,
         progress_token,

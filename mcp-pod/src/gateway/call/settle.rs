@@ -88,8 +88,8 @@ impl Settlement {
             self;
         let evidence = watched.as_ref().and_then(|watched| watched.settle(state, &grant.subject, arguments, &outcome));
         let duration = started.elapsed();
-        if let (Some(upstream), Some(up)) = (&grant.upstream, outcome.is_up()) {
-            upstream.note_health(up);
+        if let Some(up) = outcome.is_up() {
+            grant.upstream.note_health(up);
         }
         if let Some(end) = outcome.call_end() {
             let took = handed_over.map_or(Duration::ZERO, |at| at.elapsed());

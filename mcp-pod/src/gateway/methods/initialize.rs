@@ -85,8 +85,7 @@ pub(super) async fn report(
 ) -> Result<Arc<Report>, Rejection> {
     context.check_in_force(Class::Read).map_err(|reason| Rejection::denied(id, &Denial::new(reason)))?;
     let unavailable = || Rejection::denied(id, &Denial::new(Reason::UpstreamUnavailable));
-    let upstream = context.policy.upstream(context.view).ok_or_else(unavailable)?;
-    upstream.report().await.map_err(|error| {
+    context.policy.upstream(context.view.server_index()).report().await.map_err(|error| {
         let error: &dyn std::error::Error = &error;
         let server = &context.view.server().name;
         warn!(error, call = %record.call, server, "failed to read the report of a server");

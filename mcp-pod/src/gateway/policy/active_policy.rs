@@ -57,7 +57,7 @@ pub(crate) struct ActivePolicy {
     /// What each principal may use of the memory, by its index.
     memory: Vec<PrincipalMemory>,
     /// Upstreams by the index of the server.
-    upstreams: Vec<Option<Arc<Upstream>>>,
+    upstreams: Vec<Arc<Upstream>>,
     /// Grants by index of the principal and address of the tool, added when a tool is first called.
     tool_grants: RwLock<HashMap<(usize, usize), Arc<ToolGrant>, foldhash::fast::RandomState>>,
     tool_lists: ToolLists,
@@ -121,26 +121,25 @@ impl ActivePolicy {
         self.tenant_policy().principals.iter().map(|principal| principal.uid.as_str()).zip(&self.memory)
     }
 
-    /// Returns the upstream of a server, or `None` while it has no address.
-    pub(crate) fn upstream(&self, view: ServerAccess<'_>) -> Option<&Arc<Upstream>> {
-        self.upstreams.get(view.server_index())?.as_ref()
+    /// Returns the upstream of the server with that index.
+    pub(crate) fn upstream(&self, server_index: usize) -> &Arc<Upstream> {
+        &self.upstreams[server_index]
     }
 
     /// Returns the names of all servers with their upstreams.
-    pub(crate) fn servers(&self) -> impl Iterator<Item = (&str, Option<&Arc<Upstream>>)> {
-        let names = self.tenant_policy().servers.iter().map(|server| server.name.as_str());
-        names.zip(self.upstreams.iter().map(Option::as_ref))
+    pub(crate) fn servers(&self) -> impl Iterator<Item = (&str, &Arc<Upstream>)> {
+        self.tenant_policy().servers.iter().map(|server| server.name.as_str()).zip(&self.upstreams)
     }
 
     /// Returns all upstreams.
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
-        self.upstreams.iter().flatten()
+        self.upstreams.iter()
     }
 
-    /// Returns the upstream of the server with that UID, or `None` while it has no address.
+    /// Returns the upstream of the server with that UID.
     pub(crate) fn upstream_of(&self, uid: &str) -> Option<&Arc<Upstream>> {
         let index = self.tenant_policy().servers.iter().position(|server| server.uid == uid)?;
-        self.upstreams.get(index)?.as_ref()
+        self.upstreams.get(index)
     }
 
     /// Returns the grant of a tool to a principal.

@@ -33,8 +33,7 @@ pub(crate) struct ToolGrant {
     pub(crate) budgets: Vec<Budget>,
     pub(crate) metrics: ToolMetrics,
     pub(crate) breaker: CallerBreaker,
-    /// Absent while the server has no address.
-    pub(crate) upstream: Option<Arc<Upstream>>,
+    pub(crate) upstream: Arc<Upstream>,
 }
 
 impl ToolGrant {
@@ -65,7 +64,7 @@ impl ToolGrant {
             price: access.price(),
             budgets: access.budgets().cloned().collect(),
             metrics: ToolMetrics::new(metrics, &subject, currency.as_ref().map(Currency::as_str)),
-            upstream: policy.upstream_of(&server.uid).cloned(),
+            upstream: Arc::clone(policy.upstream(access.server_index())),
             breaker: caller_breaker(breakers, principal, access),
             subject: Arc::new(subject),
         }

@@ -34,7 +34,7 @@ use super::memory::Memory;
 use super::metrics::Metrics;
 use super::policy::{ActivePolicy, Freshness, InstallError};
 use super::request::FailureLimit;
-use super::upstream::{Dialer, Upstream};
+use super::upstream::Dialer;
 use hand_over::HandOver;
 use kill_switch::SharedKillSwitch;
 
@@ -244,10 +244,9 @@ impl State {
     /// no call that shows it.
     pub fn watch_upstreams(&self) {
         let Some(policy) = self.active_policy() else { return };
-        let up = |upstream: Option<&Arc<Upstream>>| upstream.map_or(Some(false), |upstream| upstream.is_up());
-        let servers = policy.servers().map(|(name, upstream)| (name, up(upstream)));
+        let servers = policy.servers().map(|(name, upstream)| (name, upstream.is_up()));
         self.metrics.set_upstreams(&policy.tenant_policy().tenant, servers);
-        for upstream in policy.upstreams().filter(|upstream| upstream.is_up() == Some(false)) {
+        for upstream in policy.upstreams().filter(|upstream| upstream.has_pods() && upstream.is_up() == Some(false)) {
             let upstream = Arc::clone(upstream);
             tokio::spawn(async move { drop(upstream.report().await) });
         }
@@ -256,7 +255,7 @@ impl State {
     /// Closes connections to tool servers that have been idle for long.
     pub(crate) fn prune_connections(&self) {
         if let Some(policy) = self.active_policy() {
-            policy.upstreams().for_each(|upstream| Upstream::prune(upstream));
+            policy.upstreams().for_each(|upstream| upstream.prune());
         }
     }
 }

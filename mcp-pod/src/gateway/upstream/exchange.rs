@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use ulid::Ulid;
 
 use super::connection::{Connection, HandOverError, Head};
+use super::pod::Pod;
 use super::{Upstream, UpstreamError};
 use crate::envelope::{CALL_PATH, CANCEL_PATH, EPOCH_HEADER, MEDIA_TYPE, Refusal};
 use crate::gateway::memory::{self, Account, Reservation};
@@ -43,6 +44,8 @@ const MAX_CANCEL_RETRY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Exchange {
     upstream: Arc<Upstream>,
+    /// Where the call was sent.
+    pod: Arc<Pod>,
     connection: Connection,
     answer: Answer,
     buffer: BytesMut,
@@ -52,6 +55,14 @@ pub(crate) struct Exchange {
     max_response: usize,
     /// What is reserved for an answer that is not small.
     memory: Option<Reservation>,
+}
+
+/// Why a request was not sent to a pod.
+enum SendError {
+    /// No byte of it was sent.
+    Unsent(Box<Request<Full<Bytes>>>, UpstreamError),
+    /// It may have been sent.
+    Broken(UpstreamError),
 }
 
 /// How far the answer has come.
@@ -94,56 +105,85 @@ enum WireEvent<'a> {
     Refused(Refusal),
 }
 
+/// A request before it is sent.
+fn request(method: Method, path: &'static str, body: Bytes) -> Request<Full<Bytes>> {
+    let length = body.len();
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.uri_mut() = http::Uri::from_static(path);
+    let headers = request.headers_mut();
+    headers.insert(HOST, http::HeaderValue::from_static("shim"));
+    if length > 0 {
+        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(MEDIA_TYPE));
+        headers.insert(CONTENT_LENGTH, http::HeaderValue::from(length));
+    }
+    request
+}
+
+/// A request that was handed to a connection, or the error of `hold`.
+type Sent<E> = Result<(Connection, Head), E>;
+
 impl Upstream {
-    /// Sends one request and waits for the head of its answer.
-    pub(super) async fn request(
+    /// Sends a request for the report to a pod and waits for the head of its answer.
+    pub(super) async fn ask_any(
         &self,
-        method: Method,
         path: &'static str,
-        body: Bytes,
-    ) -> Result<(Connection, Response<Incoming>), UpstreamError> {
-        let Ok((mut connection, mut head)) = self.send(method, path, body, || Ok::<_, Infallible>(())).await?;
+    ) -> Result<(&Arc<Pod>, Connection, Response<Incoming>), UpstreamError> {
+        let request = request(Method::GET, path, Bytes::new());
+        let (pod, Ok((mut connection, mut head))) = self.send(request, &|| Ok::<_, Infallible>(())).await?;
         let response = connection.head(&mut head).await?;
-        Ok((connection, response))
+        Ok((pod, connection, response))
     }
 
-    /// Hands a request to a connection, an idle one if one is still open. Never sends a request twice. Returns the error
-    /// of `hold` if it has one ([`Connection::hand_over`]).
+    /// Hands a request to a connection to one of the pods: to the next one, if a pod does not accept connections. Never
+    /// sends a request twice. Returns the error of `hold` if it has one ([`Connection::hand_over`]).
     async fn send<H, E>(
         &self,
-        method: Method,
-        path: &'static str,
-        body: Bytes,
-        hold: impl Fn() -> Result<H, E>,
-    ) -> Result<Result<(Connection, Head), E>, UpstreamError> {
-        let length = body.len();
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = method;
-        *request.uri_mut() = http::Uri::from_static(path);
-        let headers = request.headers_mut();
-        headers.insert(HOST, http::HeaderValue::from_static("shim"));
-        if length > 0 {
-            headers.insert(CONTENT_TYPE, http::HeaderValue::from_static(MEDIA_TYPE));
-            headers.insert(CONTENT_LENGTH, http::HeaderValue::from(length));
+        mut request: Request<Full<Bytes>>,
+        hold: &impl Fn() -> Result<H, E>,
+    ) -> Result<(&Arc<Pod>, Sent<E>), UpstreamError> {
+        let mut failed = UpstreamError::NoPod;
+        for pod in self.turn() {
+            match self.send_to(pod, request, hold).await {
+                Ok(sent) => return Ok((pod, sent)),
+                Err(SendError::Unsent(unsent, error @ UpstreamError::Connect(_))) => {
+                    (request, failed) = (*unsent, error);
+                }
+                Err(SendError::Unsent(_, error) | SendError::Broken(error)) => return Err(error),
+            }
         }
+        Err(failed)
+    }
+
+    /// Hands a request to a connection to that pod, an idle one if one is still open.
+    async fn send_to<H, E>(
+        &self,
+        pod: &Pod,
+        mut request: Request<Full<Bytes>>,
+        hold: &impl Fn() -> Result<H, E>,
+    ) -> Result<Sent<E>, SendError> {
         loop {
-            let idle = self.pool.take(Instant::now());
+            let idle = pod.take();
             let reused = idle.is_some();
             let mut connection = match idle {
                 Some(idle) => idle,
-                None => Connection::open(self.address, self.tls.clone(), &self.memory).await?,
+                None => match Connection::open(pod.address, self.server.tls.clone(), &self.server.memory).await {
+                    Ok(opened) => opened,
+                    Err(error) => return Err(SendError::Unsent(Box::new(request), error)),
+                },
             };
             if reused && !connection.is_usable() {
                 continue;
             }
-            match connection.hand_over(request, &hold) {
+            match connection.hand_over(request, hold) {
                 Ok(head) => return Ok(Ok((connection, head))),
                 Err(HandOverError::Refused(why)) => {
-                    self.pool.put(connection, Instant::now());
+                    pod.keep(connection);
                     return Ok(Err(why));
                 }
                 Err(HandOverError::Unsent(unsent, _)) if reused => request = *unsent,
-                Err(HandOverError::Unsent(_, error) | HandOverError::Broken(error)) => return Err(error),
+                Err(HandOverError::Unsent(unsent, error)) => return Err(SendError::Unsent(unsent, error)),
+                Err(HandOverError::Broken(error)) => return Err(SendError::Broken(error)),
             }
         }
     }
@@ -156,9 +196,10 @@ impl Upstream {
         max_response: u64,
         hold: impl Fn() -> Result<H, E>,
     ) -> Result<Result<Exchange, E>, UpstreamError> {
-        let sent = self.send(Method::POST, CALL_PATH, lines, hold).await?;
+        let (pod, sent) = self.send(request(Method::POST, CALL_PATH, lines), &hold).await?;
         Ok(sent.map(|(connection, head)| Exchange {
             upstream: Arc::clone(self),
+            pod: Arc::clone(pod),
             connection,
             answer: Answer::Head(head),
             buffer: BytesMut::new(),
@@ -170,17 +211,19 @@ impl Upstream {
 }
 
 impl Upstream {
-    /// Notifies the shim that a call is cancelled. Returns false if it cannot be notified.
-    async fn notify_cancelled(&self, call: Ulid) -> bool {
+    /// Notifies the shim in a pod that a call is cancelled. Returns false if it cannot be notified.
+    async fn notify_cancelled(&self, pod: &Pod, call: Ulid) -> bool {
         let mut pause = CANCEL_RETRY;
         loop {
-            let call = Bytes::from(call.to_string());
-            let Ok((mut connection, response)) = self.request(Method::POST, CANCEL_PATH, call).await else {
+            let request = request(Method::POST, CANCEL_PATH, Bytes::from(call.to_string()));
+            let Ok(Ok((mut connection, mut head))) = self.send_to(pod, request, &|| Ok::<_, Infallible>(())).await
+            else {
                 return false;
             };
+            let Ok(response) = connection.head(&mut head).await else { return false };
             let (head, mut body) = response.into_parts();
             if let Ok(None) = connection.next_chunk(&mut body).await {
-                self.pool.put(connection, Instant::now());
+                pod.keep(connection);
             }
             match head.status {
                 StatusCode::NO_CONTENT => return true,
@@ -201,7 +244,7 @@ impl Exchange {
             // A future that has ended must not be polled again.
             self.answer = Answer::Failed;
             let (head, body) = arrived?.into_parts();
-            self.upstream.reports.note_epoch(epoch(&head.headers));
+            self.pod.note_epoch(epoch(&head.headers));
             self.answer = Answer::Body(body);
             if head.status != StatusCode::OK {
                 return Err(UpstreamError::Status(head.status));
@@ -278,11 +321,11 @@ impl Exchange {
     pub(crate) async fn cancel(mut self, call: Ulid) {
         self.buffer = BytesMut::new();
         self.memory = None;
-        let upstream = Arc::clone(&self.upstream);
+        let (upstream, pod) = (Arc::clone(&self.upstream), Arc::clone(&self.pod));
         let notified = tokio::select! {
             biased;
             ended = self.discard() => Err(ended),
-            notified = upstream.notify_cancelled(call) => Ok(notified),
+            notified = upstream.notify_cancelled(&pod, call) => Ok(notified),
         };
         let ended = match notified {
             Err(ended) => ended,
@@ -293,7 +336,7 @@ impl Exchange {
             }
         };
         if ended.is_ok() {
-            self.upstream.pool.put(self.connection, Instant::now());
+            self.pod.keep(self.connection);
         }
     }
 
@@ -310,14 +353,14 @@ impl Exchange {
             return;
         }
         match self.next_chunk().now_or_never() {
-            Some(Ok(None)) => self.upstream.pool.put(self.connection, Instant::now()),
+            Some(Ok(None)) => self.pod.keep(self.connection),
             // Data after the last event: the connection cannot be used again.
             Some(_) => {}
             // The end of a chunked body can arrive in a separate packet.
             None => drop(tokio::spawn(async move {
                 let end = self.next_chunk();
                 if let Ok(Ok(None)) = tokio::time::timeout(BODY_END_TIMEOUT, end).await {
-                    self.upstream.pool.put(self.connection, Instant::now());
+                    self.pod.keep(self.connection);
                 }
             })),
         }

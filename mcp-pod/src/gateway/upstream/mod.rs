@@ -1,22 +1,25 @@
-//! Access to the tool servers, through their shims: one [`Upstream`] for each, with its own pool of connections.
+//! Access to the tool servers, through the shims in their pods: one [`Upstream`] for each server.
 //!
-//! Start with [`exchange`], which sends one call and reads the events of its answer. [`connection`] is one HTTP/1.1
-//! connection and [`pool`] holds idle ones. [`report`] caches how a server describes itself and its tools.
+//! Start with [`exchange`], which sends one call and reads the events of its answer. [`pod`] is one pod of a server,
+//! [`connection`] one HTTP/1.1 connection to its shim, and [`pool`] holds idle ones. [`report`] caches how a server
+//! describes itself and its tools.
 
 mod connection;
 mod exchange;
 mod health;
+mod pod;
 mod pool;
 mod report;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mcp_fleet_policy::model::Server;
+use mcp_fleet_policy::model;
 use rustls::ClientConfig;
 
 pub(crate) use exchange::{Event, Exchange};
 use health::Health;
+use pod::Pod;
 pub(crate) use report::Report;
 
 use super::memory::{Account, Memory};
@@ -31,15 +34,25 @@ pub enum Dialer {
     Plain,
 }
 
-/// One tool server, for as long as its address and identity stay the same.
+/// Pods of a server to which a request is tried to be sent at most, if they do not accept connections.
+const MAX_ATTEMPTS: usize = 3;
+
+/// One tool server, for as long as its pods stay the same.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    address: SocketAddr,
+    server: Arc<Server>,
+    pods: Box<[Arc<Pod>]>,
+    /// Position of the pod that is asked next, if there are several.
+    next: AtomicUsize,
+}
+
+/// What is known of a tool server, whichever pods it has.
+#[derive(Debug)]
+struct Server {
     identity: String,
     tls: Option<Arc<ClientConfig>>,
     /// Account for the memory of its connections.
     memory: Arc<Account>,
-    pool: pool::Pool,
     reports: report::ReportCache,
     health: Health,
 }
@@ -50,6 +63,9 @@ pub(crate) enum UpstreamError {
     /// There is no connection: the server has certainly not seen the call.
     #[error("failed to connect to the tool server")]
     Connect(#[source] std::io::Error),
+    /// No pod of the server has an address.
+    #[error("the tool server has no pod to connect to")]
+    NoPod,
     /// The connection broke: the server may have seen the call.
     #[error("failed to read the tool server's answer")]
     Broken(#[source] hyper::Error),
@@ -75,54 +91,69 @@ impl UpstreamError {
     pub(crate) const fn leaves_answer_open(&self) -> bool {
         match self {
             Self::Malformed(_) | Self::TooLarge => true,
-            Self::Connect(_) | Self::Broken(_) | Self::Paused | Self::Status(_) | Self::Ended(_) => false,
+            Self::Connect(_) | Self::NoPod | Self::Broken(_) | Self::Paused | Self::Status(_) | Self::Ended(_) => false,
         }
     }
 }
 
 impl Upstream {
-    /// Returns the upstream of a server, or `None` while the server has no address. Returns `previous` if address and
-    /// identity are unchanged, so that its connections stay open.
+    /// Returns the upstream of a server. Takes over from `previous` what has not changed: open connections to the same
+    /// pods, and, if the identity is the same, the report, so that a new pod does not change which tools are listed.
     pub(crate) fn for_server(
-        server: &Server,
+        model: &model::Server,
         dialer: &Dialer,
         memory: &Memory,
         previous: Option<&Arc<Self>>,
-    ) -> Result<Option<Arc<Self>>, TlsError> {
-        let Some(address) = server.upstream else { return Ok(None) };
+    ) -> Result<Arc<Self>, TlsError> {
+        let previous = previous.filter(|previous| previous.server.identity == model.identity);
         if let Some(previous) = previous
-            && previous.address == address
-            && previous.identity == server.identity
+            && previous.pods.iter().map(|pod| pod.address).eq(model.addresses.iter().copied())
         {
-            return Ok(Some(Arc::clone(previous)));
+            return Ok(Arc::clone(previous));
         }
-        let tls = match dialer {
-            Dialer::Mutual(identity) => Some(client_config(Arc::clone(identity), &server.identity)?),
-            Dialer::Plain => None,
+        let server = match previous {
+            Some(previous) => Arc::clone(&previous.server),
+            None => Arc::new(Server {
+                identity: model.identity.clone(),
+                tls: match dialer {
+                    Dialer::Mutual(identity) => Some(client_config(Arc::clone(identity), &model.identity)?),
+                    Dialer::Plain => None,
+                },
+                memory: Arc::clone(&memory.requests),
+                reports: report::ReportCache::default(),
+                health: Health::default(),
+            }),
         };
-        Ok(Some(Arc::new(Self {
-            address,
-            identity: server.identity.clone(),
-            tls,
-            memory: Arc::clone(&memory.requests),
-            pool: pool::Pool::default(),
-            reports: report::ReportCache::default(),
-            health: Health::default(),
-        })))
+        let known = |address| previous?.pods.iter().find(|pod| pod.address == address).cloned();
+        let pods =
+            model.addresses.iter().map(|address| known(*address).unwrap_or_else(|| Arc::new(Pod::new(*address))));
+        Ok(Arc::new(Self { server, pods: pods.collect(), next: AtomicUsize::new(0) }))
+    }
+
+    /// Returns whether the server has a pod to connect to.
+    pub(crate) fn has_pods(&self) -> bool {
+        !self.pods.is_empty()
+    }
+
+    /// Returns the pods to which the next request may be sent, in the order in which to try them. Pods take turns.
+    fn turn(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        let first = if self.pods.len() > 1 { self.next.fetch_add(1, Ordering::Relaxed) % self.pods.len() } else { 0 };
+        let (before, after) = self.pods.split_at(first);
+        after.iter().chain(before).take(MAX_ATTEMPTS)
     }
 
     /// Notes whether the server answered its last request.
     pub(crate) fn note_health(&self, up: bool) {
-        self.health.note(up);
+        self.server.health.note(up);
     }
 
-    /// Returns whether the server answered its last request, or `None` before the first.
+    /// Returns whether the server answered its last request, or `None` before the first. A server without pods is down.
     pub(crate) fn is_up(&self) -> Option<bool> {
-        self.health.is_up()
+        if self.has_pods() { self.server.health.is_up() } else { Some(false) }
     }
 
     /// Closes connections that have been idle for too long.
     pub(crate) fn prune(&self) {
-        self.pool.prune(std::time::Instant::now());
+        self.pods.iter().for_each(|pod| pod.prune());
     }
 }

@@ -1,19 +1,19 @@
 //! The report of a tool server: how it describes itself and its tools, read once for each of its starts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use bytes::{Bytes, BytesMut};
-use http::{Method, StatusCode};
+use bytes::BytesMut;
+use http::StatusCode;
 use mcp_fleet_policy::json::{Limits, Value, parse, write_str};
 use mcp_fleet_policy::list::ObservedTools;
 use mcp_fleet_policy::text::neutralise;
 use tokio::sync::Mutex;
 
 use super::exchange::epoch;
-use super::{Upstream, UpstreamError};
+use super::pod::Pod;
+use super::{Server, Upstream, UpstreamError};
 use crate::envelope::{SERVER_PATH, ServerReport, VERSION};
 
 /// How long a report is used without asking the shim again. A call's answer shows a new start of the server earlier.
@@ -47,50 +47,48 @@ pub(crate) struct About {
     pub(crate) instructions: Option<Vec<u8>>,
 }
 
-/// The last report, and the epoch in the last answer of the shim.
+/// The last report.
 #[derive(Debug, Default)]
 pub(super) struct ReportCache {
-    report: ArcSwapOption<Report>,
-    /// Milliseconds from `origin` to the last successful read.
-    read_at: AtomicU64,
-    origin: OnceLock<Instant>,
-    epoch: AtomicU64,
+    last: ArcSwapOption<Read>,
     /// Held while a report is read. Contains the time of the last read if it failed.
     failed_at: Mutex<Option<Instant>>,
 }
 
+/// A report that was read.
+#[derive(Debug)]
+struct Read {
+    report: Arc<Report>,
+    /// Where.
+    pod: Arc<Pod>,
+    at: Instant,
+}
+
 impl ReportCache {
-    /// Stores the epoch of an answer.
-    pub(super) fn note_epoch(&self, epoch: Option<u64>) {
-        if let Some(epoch) = epoch
-            && self.epoch.load(Ordering::Relaxed) != epoch
-        {
-            self.epoch.store(epoch, Ordering::Relaxed);
-        }
+    fn last(&self) -> Option<Arc<Report>> {
+        self.last.load().as_ref().map(|read| Arc::clone(&read.report))
     }
 
-    /// Returns the last report if it is fresh and from the server's current start.
-    fn fresh(&self, now: Instant) -> Option<Arc<Report>> {
-        let report = self.report.load_full()?;
-        let read_at = *self.origin.get()? + Duration::from_millis(self.read_at.load(Ordering::Relaxed));
-        let fresh = now.saturating_duration_since(read_at) < FRESH_FOR;
-        (fresh && report.epoch == self.epoch.load(Ordering::Relaxed)).then_some(report)
+    /// Returns the last report, if it is fresh and from the current start of the server in one of these pods.
+    fn fresh(&self, pods: &[Arc<Pod>], now: Instant) -> Option<Arc<Report>> {
+        let last = self.last.load();
+        let Read { report, pod, at } = &**last.as_ref()?;
+        let is_fresh = now.saturating_duration_since(*at) < FRESH_FOR
+            && report.epoch == pod.epoch()
+            && pods.iter().any(|current| Arc::ptr_eq(current, pod));
+        is_fresh.then(|| Arc::clone(report))
     }
 
     /// Stores a report that was just read. An unchanged report keeps its `Arc`, so that lists rendered from it stay
     /// valid.
-    fn store(&self, report: Report, now: Instant) -> Arc<Report> {
-        let since = now.saturating_duration_since(*self.origin.get_or_init(|| now));
-        self.read_at.store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.note_epoch(Some(report.epoch));
-        match self.report.load_full() {
+    fn store(&self, report: Report, pod: &Arc<Pod>, at: Instant) -> Arc<Report> {
+        pod.note_epoch(Some(report.epoch));
+        let report = match self.last() {
             Some(previous) if previous.epoch == report.epoch && previous.digest == report.digest => previous,
-            _ => {
-                let report = Arc::new(report);
-                self.report.store(Some(Arc::clone(&report)));
-                report
-            }
-        }
+            _ => Arc::new(report),
+        };
+        self.last.store(Some(Arc::new(Read { report: Arc::clone(&report), pod: Arc::clone(pod), at })));
+        report
     }
 }
 
@@ -98,31 +96,32 @@ impl Upstream {
     /// Returns the server's report, and asks the shim for it if the cached one may be out of date. If the shim does not
     /// answer, returns the last report: a short outage must not change which tools are listed.
     pub(crate) async fn report(&self) -> Result<Arc<Report>, UpstreamError> {
-        if let Some(report) = self.reports.fresh(Instant::now()) {
+        let Server { reports, health, .. } = &*self.server;
+        if let Some(report) = reports.fresh(&self.pods, Instant::now()) {
             return Ok(report);
         }
-        let mut failed_at = self.reports.failed_at.lock().await;
-        if let Some(report) = self.reports.fresh(Instant::now()) {
+        let mut failed_at = reports.failed_at.lock().await;
+        if let Some(report) = reports.fresh(&self.pods, Instant::now()) {
             return Ok(report);
         }
         if failed_at.is_some_and(|at| at.elapsed() < RETRY_PAUSE) {
             // Requests that waited for the lock, and clients that retry, must not each wait for a timeout in turn.
-            return self.reports.report.load_full().ok_or(UpstreamError::Paused);
+            return reports.last().ok_or(UpstreamError::Paused);
         }
         let read = tokio::time::timeout(READ_TIMEOUT, self.read_report())
             .await
             .unwrap_or_else(|_| Err(UpstreamError::Connect(std::io::ErrorKind::TimedOut.into())));
         *failed_at = read.is_err().then(Instant::now);
-        self.health.note(read.is_ok());
-        match (read, self.reports.report.load_full()) {
-            (Ok(report), _) => Ok(self.reports.store(report, Instant::now())),
+        health.note(read.is_ok());
+        match (read, reports.last()) {
+            (Ok((report, pod)), _) => Ok(reports.store(report, pod, Instant::now())),
             (Err(_), Some(previous)) => Ok(previous),
             (Err(error), None) => Err(error),
         }
     }
 
-    async fn read_report(&self) -> Result<Report, UpstreamError> {
-        let (mut connection, response) = self.request(Method::GET, SERVER_PATH, Bytes::new()).await?;
+    async fn read_report(&self) -> Result<(Report, &Arc<Pod>), UpstreamError> {
+        let (pod, mut connection, response) = self.ask_any(SERVER_PATH).await?;
         if response.status() != StatusCode::OK {
             return Err(UpstreamError::Status(response.status()));
         }
@@ -136,18 +135,19 @@ impl Upstream {
             text.extend_from_slice(&data);
         }
         drop(body);
-        self.pool.put(connection, Instant::now());
+        pod.keep(connection);
         let report: ServerReport =
             serde_json::from_slice(&text).map_err(|_| UpstreamError::Malformed("the report cannot be parsed"))?;
         if report.version != VERSION {
             return Err(UpstreamError::Malformed("the report has another version"));
         }
-        Ok(Report {
+        let report = Report {
             epoch,
             about: About::read(report.initialize.get()),
             tools: ObservedTools::new(report.tools.iter().map(|tool| tool.get())),
             digest: *blake3::hash(&text).as_bytes(),
-        })
+        };
+        Ok((report, pod))
     }
 }
 

@@ -60,7 +60,7 @@ pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
         servers: vec![Server {
             name: "files".into(),
             uid: FILES.into(),
-            upstream: Some(upstream),
+            addresses: vec![upstream],
             identity: SERVER_URI.into(),
             tools: vec![
                 tool("read", Class::Read, vec![path("/workspace"), head]),

@@ -182,6 +182,11 @@ impl Shim {
         self.shared.abandoned.load(Ordering::SeqCst)
     }
 
+    /// Sets the report, as a pod has it whose server starts for the first time.
+    pub(crate) fn set_report(&self, report: &str) {
+        report.clone_into(&mut self.shared.report.lock());
+    }
+
     /// Simulates a restart of the server, which has this report from now on.
     pub(crate) fn restart(&self, report: &str) {
         *self.shared.report.lock() = report.replace('\n', " ");

@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn known(verdict: Option<&Verdict>, state: Option<&BudgetState>) -> Outcome<Known> {
-        let entry = verdict.cloned().map(|verdict| PolicyEntry { verdict, since: 3 });
+        let entry = verdict.cloned().map(|verdict| PolicyEntry { verdict, since: 3, has_address: false });
         let enforcement = Enforcement { state: enforced(), entry, warming_up: false };
         Outcome::Applied(Known { enforcement, state: state.cloned() })
     }

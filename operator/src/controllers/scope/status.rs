@@ -67,7 +67,7 @@ mod tests {
         let gateways = vec![GatewayStatus { pod: "gateway-1".into(), policy_generation: acknowledged }];
         let state = TenantState { generation: 3, gateways, ..TenantState::default() };
         let verdict = Verdict { ok, reason, message: "because".into(), object_generation: 1 };
-        let entry = PolicyEntry { verdict, since: 3 };
+        let entry = PolicyEntry { verdict, since: 3, has_address: false };
         let outcome = Outcome::Applied(Enforcement { state, entry: Some(entry), warming_up: false });
         status(&object(), &outcome, Timestamp::UNIX_EPOCH)
     }

@@ -33,7 +33,7 @@ async fn a_scope_whose_server_is_missing_is_stalled() {
         message: "server files does not exist".into(),
         object_generation: 1,
     };
-    let entries = [((Kind::Scope, "s-1".to_owned()), PolicyEntry { verdict, since: 1 })].into();
+    let entries = [((Kind::Scope, "s-1".to_owned()), PolicyEntry { verdict, since: 1, has_address: false })].into();
     test.ctx.shared_state.set_published("u-1", 1, "digest".into(), entries);
     assert_eq!(test.reconcile::<Scopes>(&scope()).await, ["PUT mcpscopes/files-read/status"]);
     assert_eq!(

@@ -50,7 +50,11 @@ pub(crate) async fn apply(
     let mut owned = ctx.cache.owned.with_label(labels::SERVER_UID, &server.id.uid);
     // In other namespaces anybody can set our labels.
     owned.retain(|(key, _)| key.namespace == server.runtime_namespace);
-    applier.prune(owned).await?;
     let enforcement = Enforcement::read(&ctx.shared_state, &server.tenant.uid, Kind::Server, &server.id.uid);
+    // Until a policy has addresses of pods, gateways use the address of a Service that an earlier version made.
+    if !enforcement.has_address() {
+        owned.retain(|(key, _)| key.kind != "Service");
+    }
+    applier.prune(owned).await?;
     Ok(Applied { server, workload, enforcement })
 }

@@ -76,13 +76,20 @@ fn policy(server: &Server, settings: &Settings) -> Rendered {
     }))
 }
 
+/// Renders the Service for which Kubernetes maintains the addresses of the pods (EndpointSlices). It has no address of its
+/// own: the gateway connects to pods, and the API server gives out addresses one at a time, slower the more there are.
+///
+/// Earlier versions made a Service with an address, under the name of the other objects. The address of a Service cannot
+/// be removed, so this one has another name.
 fn service(server: &Server) -> Rendered {
+    let mut metadata = metadata(server);
+    metadata["name"] = json!(format!("{}-pods", server.object_name()));
     Rendered::json::<Service>(json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(server),
+        "metadata": metadata,
         "spec": {
-            "type": "ClusterIP",
+            "clusterIP": "None",
             "selector": server.selector(),
             "ports": [{"name": "https", "port": 8443, "targetPort": "https", "protocol": "TCP"}],
         },
@@ -103,6 +110,7 @@ fn workload(server: &Server, settings: &Settings) -> Rendered {
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata(server), "spec": spec,
         }));
     };
+    // Cannot be changed later; the names in DNS that a Service of this name would give to pods are not used.
     spec["serviceName"] = json!(server.object_name());
     // A pod that never became ready must not keep its successor from starting.
     spec["podManagementPolicy"] = json!("Parallel");

@@ -90,6 +90,10 @@ fn summary(server: &Server, workload: &Value, enforcement: &Enforcement, policy:
     if wanted == 0 {
         return Summary::Ready(Reason::Suspended, "replicas is 0: calls fail".into());
     }
+    if !enforcement.has_address() {
+        let message = "no EndpointSlice has an address of its pods yet";
+        return Summary::Reconciling(Reason::WorkloadUnavailable, message.into());
+    }
     Summary::Ready(Reason::Reconciled, format!("{ready} of {wanted} pods are ready"))
 }
 
@@ -121,13 +125,17 @@ mod tests {
     }
 
     fn status_with(ready: i64, verdict: &Verdict) -> MCPServerStatus {
+        status_of(ready, verdict, true)
+    }
+
+    fn status_of(ready: i64, verdict: &Verdict, has_address: bool) -> MCPServerStatus {
         let state = TenantState {
             generation: 3,
             gateways: vec![GatewayStatus { pod: "gateway-1".into(), policy_generation: 3 }],
             enforced_by_all: 3,
             ..TenantState::default()
         };
-        let entry = PolicyEntry { verdict: verdict.clone(), since: 3 };
+        let entry = PolicyEntry { verdict: verdict.clone(), since: 3, has_address };
         let enforcement = Enforcement { state, entry: Some(entry), warming_up: false };
         let applied = Applied { server: checked(), workload: workload(ready), enforcement };
         status(&server(), &Outcome::Applied(applied), "2026-11-22T12:00:00Z".parse().unwrap())
@@ -144,6 +152,13 @@ mod tests {
         assert_eq!((done.tools, done.ready_replicas), (Some(1), Some(1)));
         assert_eq!(done.url.as_deref(), Some("https://gateway.acme-mcp.svc/files/mcp"));
         assert!(!is_true(&status_with(0, &good()).conditions, ConditionType::Ready));
+    }
+
+    #[test]
+    fn a_server_whose_pods_have_no_address_in_the_policy_is_not_ready() {
+        let status = status_of(1, &good(), false);
+        let ready = find(&status.conditions, ConditionType::Ready).unwrap();
+        assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "WorkloadUnavailable"));
     }
 
     #[test]

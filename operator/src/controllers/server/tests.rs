@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mcp_fleet_crds::condition::ConditionReason as Reason;
 use mcp_fleet_crds::server::WorkspaceRetention;
 use mcp_fleet_crds::tenant::{Enforcement, Reattach};
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use super::*;
 use crate::controllers::identity::{ObjectId, Owner};
 use crate::controllers::tenant::tests::tenant;
 use crate::kubernetes::labels::FINALIZER;
+use crate::shared_state::verdict::{PolicyEntry, Verdict};
 use crate::testing::TestContext;
 
 pub(super) fn server() -> MCPServer {
@@ -96,6 +98,24 @@ async fn an_object_that_a_server_no_longer_declares_is_deleted() {
     let writes = test.reconcile::<Servers>(&server).await;
     let deleted: Vec<_> = writes.iter().filter(|write| write.starts_with("DELETE")).collect();
     assert_eq!(deleted, ["DELETE deployments/mcp-files"]);
+}
+
+#[tokio::test]
+async fn the_service_of_an_earlier_version_stays_until_gateways_have_the_addresses_of_pods() {
+    let test = with_tenant();
+    let mut server = server();
+    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    test.api.insert(SERVER, serde_json::to_value(&server).unwrap());
+    test.add_owned("Service", "acme-mcp", "mcp-files", checked().labels());
+    let deleted = |writes: Vec<String>| writes.into_iter().filter(|it| it.starts_with("DELETE")).collect::<Vec<_>>();
+    assert!(deleted(test.reconcile::<Servers>(&server).await).is_empty());
+    let verdict = Verdict { ok: true, reason: Reason::Reconciled, message: String::new(), object_generation: 1 };
+    for (has_address, expected) in [(false, vec![]), (true, vec!["DELETE services/mcp-files".to_owned()])] {
+        let entry = PolicyEntry { verdict: verdict.clone(), since: 1, has_address };
+        let entries = [((Kind::Server, "s-1".to_owned()), entry)].into();
+        test.ctx.shared_state.set_published("u-1", 1, String::new(), entries);
+        assert_eq!(deleted(test.reconcile::<Servers>(&server).await), expected);
+    }
 }
 
 const SET: &str = "/apis/apps/v1/namespaces/acme-mcp/statefulsets/mcp-files";

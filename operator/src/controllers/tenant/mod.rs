@@ -7,7 +7,7 @@ mod quota;
 mod status;
 mod teardown;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 mod validate;
 
 use std::collections::BTreeSet;

@@ -201,7 +201,7 @@ mod tests {
     /// The tenant as it is written is part of the policy since generation 3.
     fn entry() -> PolicyEntry {
         let verdict = Verdict { ok: true, reason: Reason::Reconciled, message: String::new(), object_generation: 1 };
-        PolicyEntry { verdict, since: 3 }
+        PolicyEntry { verdict, since: 3, has_address: false }
     }
 
     fn applied(gateway: &Value, quota: &Value, state: &TenantState) -> Applied {

@@ -59,7 +59,7 @@ pub(crate) async fn run(ctx: Arc<Context>) {
 async fn next_change(changes: &mut broadcast::Receiver<Change>) -> bool {
     loop {
         match changes.recv().await {
-            Ok(Change::Service(_) | Change::Namespace(_) | Change::Owned(_)) => {}
+            Ok(Change::Endpoints(_) | Change::Namespace(_) | Change::Owned(_)) => {}
             Ok(_) | Err(RecvError::Lagged(_)) => return true,
             Err(RecvError::Closed) => return false,
         }

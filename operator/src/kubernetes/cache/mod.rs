@@ -1,5 +1,5 @@
-//! The operator's cache of API objects, kept current by watches: the custom resources in full, Services for their
-//! addresses, and the metadata of every object that the operator made.
+//! The operator's cache of API objects, kept current by watches: the custom resources in full, the
+//! addresses of tool pods, and the metadata of every object that the operator made.
 //!
 //! It runs on every replica, so that a new leader starts with a full cache. A change is announced after the cache has it.
 //! Nothing here watches Secrets across the cluster.
@@ -34,7 +34,8 @@ pub(crate) use workload::Workload;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::ObjectRef;
@@ -62,8 +63,8 @@ pub(crate) enum Change {
     Principal(String, String),
     /// A budget: namespace and name.
     Budget(String, String),
-    /// The Service of a server: its labels.
-    Service(Arc<Labels>),
+    /// An EndpointSlice of a server: its labels.
+    Endpoints(Arc<Labels>),
     /// A namespace that is labelled with a tenant: its name.
     Namespace(String),
     /// An object that the operator made: its labels. If the labels changed, one change is sent for the old and one for the
@@ -81,8 +82,8 @@ pub(crate) struct Cache {
     pub scopes: Readable<MCPScope>,
     pub principals: Readable<MCPPrincipal>,
     pub budgets: Readable<MCPBudget>,
-    /// The Services of servers.
-    pub services: Table<Arc<Service>>,
+    /// The EndpointSlices of servers and gateways, reduced to what the operator reads of them.
+    pub endpoints: Table<Arc<EndpointSlice>>,
     /// Namespaces that carry the label `mcp-fleet.dev/tenant`.
     pub namespaces: Table<Arc<PartialObjectMeta<Namespace>>>,
     /// Metadata of every other object that the operator made, except Secrets.
@@ -111,7 +112,7 @@ impl std::fmt::Debug for Cache {
 impl Cache {
     fn new(
         objects: AllObjects,
-        services: Table<Arc<Service>>,
+        endpoints: Table<Arc<EndpointSlice>>,
         namespaces: Table<Arc<PartialObjectMeta<Namespace>>>,
         owned: Arc<Owned<Workload>>,
         changes: broadcast::Sender<Change>,
@@ -123,7 +124,7 @@ impl Cache {
             principals: objects.principals.readable(),
             budgets: objects.budgets.readable(),
             objects,
-            services,
+            endpoints,
             namespaces,
             owned,
             secrets: Arc::default(),
@@ -138,7 +139,7 @@ impl Cache {
             && self.objects.scopes.wait_until_filled().await
             && self.objects.principals.wait_until_filled().await
             && self.objects.budgets.wait_until_filled().await
-            && self.services.wait_until_filled().await
+            && self.endpoints.wait_until_filled().await
             && self.namespaces.wait_until_filled().await
             && self.owned.wait_until_filled().await
     }
@@ -213,6 +214,15 @@ impl Cache {
         self.objects.tenants.with_uid(uid)?.object()
     }
 
+    /// Whether an EndpointSlice in a namespace that was made for a gateway lists the gateway's pod with a UID: then there is
+    /// such a pod.
+    pub(crate) fn lists_gateway(&self, namespace: &str, pod_uid: &str) -> bool {
+        let slices = self.endpoints.in_namespace(namespace);
+        let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+        let mut uids = endpoints.filter_map(|endpoint| endpoint.target_ref.as_ref()?.uid.as_deref());
+        self.is_runtime(namespace) && uids.any(|uid| uid == pod_uid)
+    }
+
     /// Whether there is a tenant with a UID, readable or not.
     pub(crate) fn has_tenant(&self, uid: &str) -> bool {
         self.objects.tenants.with_uid(uid).is_some()
@@ -252,7 +262,7 @@ pub(crate) struct CacheWriters {
     pub scopes: ObjectWriter<MCPScope>,
     pub principals: ObjectWriter<MCPPrincipal>,
     pub budgets: ObjectWriter<MCPBudget>,
-    pub services: Table<Arc<Service>>,
+    pub endpoints: Table<Arc<EndpointSlice>>,
     pub namespaces: Table<Arc<PartialObjectMeta<Namespace>>>,
 }
 
@@ -265,20 +275,20 @@ impl Cache {
         let (scopes, scope_writer) = Objects::filled();
         let (principals, principal_writer) = Objects::filled();
         let (budgets, budget_writer) = Objects::filled();
-        let services = Table::default();
-        let service_writer = services.clone();
+        let endpoints = Table::default();
+        let endpoints_writer = endpoints.clone();
         let namespaces = Table::default();
         let namespace_writer = namespaces.clone();
         let objects = AllObjects { tenants, servers, scopes, principals, budgets };
         let (owned, changes) = (Arc::default(), broadcast::channel(4096).0);
-        let cache = Self::new(objects, services, namespaces, owned, changes);
+        let cache = Self::new(objects, endpoints, namespaces, owned, changes);
         let writers = CacheWriters {
             tenants: tenant_writer,
             servers: server_writer,
             scopes: scope_writer,
             principals: principal_writer,
             budgets: budget_writer,
-            services: service_writer,
+            endpoints: endpoints_writer,
             namespaces: namespace_writer,
         };
         (cache, writers)

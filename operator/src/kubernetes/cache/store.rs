@@ -28,11 +28,13 @@ pub(super) struct Changed {
     pub(super) labels: Labels,
 }
 
-/// Returns a table of all objects that match `config`, and the watch that fills it.
+/// Returns a table of all objects that match `config`, and the watch that fills it. `reduce` removes what the operator does
+/// not read of an object, besides its metadata.
 pub(super) fn table<K, F>(
     client: &Client,
     changes: &broadcast::Sender<Change>,
     config: watcher::Config,
+    reduce: fn(&mut K),
     change: F,
 ) -> (Table<Arc<K>>, BoxFuture<'static, ()>)
 where
@@ -42,7 +44,11 @@ where
     let (table, mut listed, mut newest_listed) = (Table::default(), HashSet::new(), 0);
     let watch = watcher(Api::<K>::all(client.clone()), config).default_backoff();
     let rows = table.clone();
-    let stream = watch.modify(|object| strip(object.meta_mut())).map_ok(move |event| {
+    let stripped = watch.modify(move |object| {
+        strip(object.meta_mut());
+        reduce(object);
+    });
+    let stream = stripped.map_ok(move |event| {
         match &event {
             Event::Init => (listed, newest_listed) = (HashSet::new(), 0),
             Event::InitApply(object) => {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use futures::{FutureExt, future};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{LimitRange, Namespace, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{LimitRange, Namespace, ObjectReference, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -36,10 +37,11 @@ pub(crate) fn start(client: &Client) -> (Cache, BoxFuture<'static, ()>) {
     let (principals, watch_principals) =
         guarded_store(client, &changes, all(), |it| Change::Principal(it.namespace, it.name));
     let (budgets, watch_budgets) = guarded_store(client, &changes, all(), |it| Change::Budget(it.namespace, it.name));
-    let (services, watch_services) =
-        table(client, &changes, labelled(labels::SERVER_UID), |it| Change::Service(Arc::new(it.labels)));
+    let (endpoints, watch_endpoints) = table(client, &changes, labelled(labels::MANAGED_SELECTOR), reduce, |it| {
+        Change::Endpoints(Arc::new(it.labels))
+    });
     let (namespaces, watch_namespaces) =
-        table(client, &changes, labelled(labels::TENANT), |it| Change::Namespace(it.name));
+        table(client, &changes, labelled(labels::TENANT), |_| {}, |it| Change::Namespace(it.name));
 
     let owned = Arc::new(Owned::default());
     let managed = || labelled(labels::MANAGED_SELECTOR);
@@ -58,16 +60,56 @@ pub(crate) fn start(client: &Client) -> (Cache, BoxFuture<'static, ()>) {
     ]);
 
     let objects = AllObjects { tenants, servers, scopes, principals, budgets };
-    let cache = Cache::new(objects, services, namespaces, owned, changes);
+    let cache = Cache::new(objects, endpoints, namespaces, owned, changes);
     let watches = future::join_all([
         watch_tenants,
         watch_servers,
         watch_scopes,
         watch_principals,
         watch_budgets,
-        watch_services,
+        watch_endpoints,
         watch_namespaces,
         watch_owned.map(|_| ()).boxed(),
     ]);
     (cache, watches.map(|_| ()).boxed())
+}
+
+/// Removes what the operator does not read of an EndpointSlice: all but the addresses of tool pods and the UIDs of gateway
+/// pods.
+fn reduce(slice: &mut EndpointSlice) {
+    let is_of_gateway = slice.metadata.labels.as_ref().is_some_and(|labels| !labels.contains_key(labels::SERVER_UID));
+    for endpoint in &mut slice.endpoints {
+        let Endpoint { addresses, conditions, target_ref, .. } = std::mem::take(endpoint);
+        *endpoint = if is_of_gateway {
+            let uid = target_ref.and_then(|target| target.uid);
+            Endpoint { target_ref: Some(ObjectReference { uid, ..ObjectReference::default() }), ..Endpoint::default() }
+        } else {
+            Endpoint { addresses, conditions, ..Endpoint::default() }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn reduced(labels: Value) -> Value {
+        let mut slice: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {"labels": labels}, "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.244.0.7"], "conditions": {"ready": true}, "nodeName": "n-1", "zone": "z",
+                "targetRef": {"kind": "Pod", "name": "mcp-files-0", "uid": "p-1"}}],
+        }))
+        .unwrap();
+        reduce(&mut slice);
+        serde_json::to_value(&slice.endpoints).unwrap()
+    }
+
+    #[test]
+    fn the_cache_holds_addresses_of_tool_pods_and_uids_of_gateway_pods() {
+        let tool = reduced(json!({labels::SERVER_UID: "s-1"}));
+        assert_eq!(tool, json!([{"addresses": ["10.244.0.7"], "conditions": {"ready": true}}]));
+        assert_eq!(reduced(json!({})), json!([{"addresses": [], "targetRef": {"uid": "p-1"}}]));
+    }
 }

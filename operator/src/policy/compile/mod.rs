@@ -51,8 +51,8 @@ pub(crate) struct TenantInputs {
     pub budgets: Vec<Arc<MCPBudget>>,
     /// Objects that cannot be read.
     pub unreadable: UnreadableInputs,
-    /// Addresses of the shims, by UID of the server.
-    pub upstreams: BTreeMap<Uid, SocketAddr>,
+    /// Addresses of the shims in the pods of servers, by UID of the server.
+    pub addresses: BTreeMap<Uid, Vec<SocketAddr>>,
     /// Keys that sign the tenant's tokens, or that signed tokens which may still be valid.
     pub keys: Vec<VerificationKey>,
     /// Key that seals session ids.

@@ -85,7 +85,7 @@ pub(crate) fn inputs() -> TenantInputs {
             "period": "Day", "amount": "5.00"}),
         )],
         unreadable: UnreadableInputs::default(),
-        upstreams: BTreeMap::from([("uid-files".to_owned(), "10.96.0.7:8443".parse().unwrap())]),
+        addresses: BTreeMap::from([("uid-files".to_owned(), vec!["10.244.0.7:8443".parse().unwrap()])]),
         keys: vec![VerificationKey { kid: "k".into(), point: vec![4; 65] }],
         session_key: vec![7; 32],
         audience: "https://gateway.acme-mcp.svc".into(),
@@ -126,7 +126,7 @@ fn consistent_objects_compile_and_every_verdict_is_ok() {
     let policy = &compiled.policy;
     assert_eq!((policy.tenant.as_str(), policy.tenant_uid.as_str(), policy.suspended), ("acme", "uid-acme", false));
     assert_eq!(policy.currency.as_ref().unwrap().as_str(), "USD");
-    assert_eq!(policy.servers[0].upstream, Some("10.96.0.7:8443".parse().unwrap()));
+    assert_eq!(policy.servers[0].addresses, ["10.244.0.7:8443".parse().unwrap()]);
     assert_eq!(policy.servers[0].identity, "spiffe://mcp-fleet.dev/tenant/uid-acme/server/uid-files");
     assert_eq!(policy.servers[0].tools[0].price, Micros::new(1000));
     let grant = grant(&compiled, "reports").unwrap();

@@ -35,7 +35,8 @@ pub(super) fn servers(compilation: &Compilation<'_>) -> Vec<Server> {
     let server = |object: &_| {
         let server_uid = uid(object);
         let previous = *compilation.before.servers.get(server_uid.as_str())?;
-        Some(Server { upstream: compilation.inputs.upstreams.get(&server_uid).copied(), ..previous.clone() })
+        let addresses = compilation.inputs.addresses.get(&server_uid).cloned().unwrap_or_default();
+        Some(Server { addresses, ..previous.clone() })
     };
     objects
         .filter_map(|object| {
@@ -252,13 +253,13 @@ mod tests {
         let source = json!({"type": "Stdio", "stdio": {"image": "mcp-fleet.local/files:dev", "command": ["files"]}});
         let mut inputs = inputs();
         inputs.servers.clear();
-        inputs.upstreams.insert("uid-files".into(), "10.96.0.8:8443".parse().unwrap());
+        inputs.addresses.insert("uid-files".into(), vec!["10.244.0.8:8443".parse().unwrap()]);
         let tools = json!([catalogue()[0], {"name": "new", "class": "Read"}]);
         let spec = json!({"source": source, "tools": tools, "replicas": -1});
         inputs.unreadable.servers.push(object("files", &spec));
         let compiled = compile(&inputs, Some(&previous()));
         let [server] = compiled.policy.servers.as_slice() else { panic!("{:?}", compiled.policy.servers) };
-        assert_eq!(server.upstream, Some("10.96.0.8:8443".parse().unwrap()));
+        assert_eq!(server.addresses, ["10.244.0.8:8443".parse().unwrap()]);
         assert_eq!(server.tools.iter().map(|tool| tool.name.as_str()).collect::<Vec<_>>(), ["read"]);
         assert!(grant(&compiled, "reports").is_some());
         inputs.unreadable.servers = vec![object("files", &json!({"source": {"type": "Odd"}}))];

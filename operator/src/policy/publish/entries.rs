@@ -27,8 +27,13 @@ pub(super) enum Known {
     },
 }
 
-/// Returns what a policy of this generation contains.
-pub(super) fn entries(verdicts: BTreeMap<(Kind, Uid), Verdict>, generation: u64, known: &Known) -> PolicyEntries {
+/// Returns what a policy of this generation contains. `addressed` are the servers that have an address in it.
+pub(super) fn entries(
+    verdicts: BTreeMap<(Kind, Uid), Verdict>,
+    generation: u64,
+    addressed: &BTreeSet<&str>,
+    known: &Known,
+) -> PolicyEntries {
     let since = |key: &(Kind, Uid), verdict: &Verdict| match known {
         Known::Enforced(enforced) if enforced.contains(key) => Some(0),
         Known::Entries { entries, changed } if !changed.contains(&key.1) => {
@@ -38,19 +43,25 @@ pub(super) fn entries(verdicts: BTreeMap<(Kind, Uid), Verdict>, generation: u64,
     };
     let entry = |(key, verdict)| {
         let since = since(&key, &verdict).unwrap_or(generation);
-        (key, PolicyEntry { verdict, since })
+        let has_address = addressed.contains(key.1.as_str());
+        (key, PolicyEntry { verdict, since, has_address })
     };
     verdicts.into_iter().map(entry).collect()
 }
 
-/// Returns the servers whose address changed and the principals whose revocation changed. Both can change while the object
+/// Returns the servers that have an address in a policy.
+pub(super) fn addressed(policy: &TenantPolicy) -> BTreeSet<&str> {
+    policy.servers.iter().filter(|server| !server.addresses.is_empty()).map(|server| server.uid.as_str()).collect()
+}
+
+/// Returns the servers whose addresses changed and the principals whose revocation changed. Both can change while the object
 /// does not.
 pub(super) fn changed(before: &TenantPolicy, after: &TenantPolicy) -> BTreeSet<Uid> {
-    let upstreams: BTreeMap<_, _> = before.servers.iter().map(|server| (&server.uid, server.upstream)).collect();
+    let addresses: BTreeMap<_, _> = before.servers.iter().map(|server| (&server.uid, &server.addresses)).collect();
     let revocations: BTreeMap<_, _> =
         before.principals.iter().map(|principal| (&principal.uid, principal.revoked_until)).collect();
     let servers =
-        after.servers.iter().filter(|it| upstreams.get(&it.uid).is_some_and(|upstream| *upstream != it.upstream));
+        after.servers.iter().filter(|it| addresses.get(&it.uid).is_some_and(|before| **before != it.addresses));
     let principals =
         after.principals.iter().filter(|it| revocations.get(&it.uid).is_some_and(|until| *until != it.revoked_until));
     servers.map(|server| server.uid.clone()).chain(principals.map(|principal| principal.uid.clone())).collect()
@@ -103,15 +114,16 @@ mod tests {
 
     #[test]
     fn only_changed_objects_are_contained_since_the_newest_generation() {
-        let first = entries(verdicts(&[("a", 1), ("b", 1), ("c", 1)]), 4, &Known::Nothing);
+        let addressed = ["c"].into();
+        let first = entries(verdicts(&[("a", 1), ("b", 1), ("c", 1)]), 4, &addressed, &Known::Nothing);
         let known = Known::Entries { entries: first, changed: [Uid::from("c")].into() };
-        let second = entries(verdicts(&[("a", 1), ("b", 2), ("c", 1), ("d", 1)]), 5, &known);
+        let second = entries(verdicts(&[("a", 1), ("b", 2), ("c", 1), ("d", 1)]), 5, &addressed, &known);
         assert_eq!(since(&second), [("a", 4), ("b", 5), ("c", 5), ("d", 5)]);
     }
 
     #[test]
     fn a_new_leader_keeps_what_statuses_say_is_enforced() {
         let known = Known::Enforced([(Kind::Scope, Uid::from("a"))].into());
-        assert_eq!(since(&entries(verdicts(&[("a", 1), ("b", 1)]), 7, &known)), [("a", 0), ("b", 7)]);
+        assert_eq!(since(&entries(verdicts(&[("a", 1), ("b", 1)]), 7, &BTreeSet::new(), &known)), [("a", 0), ("b", 7)]);
     }
 }

@@ -16,7 +16,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, WatchParams};
 use kube::core::{ObjectMeta, WatchEvent};
 use kube::{Api, Client, Resource};
@@ -66,7 +67,7 @@ pub(super) enum FreshnessError {
 pub(super) async fn prove(client: &Client, cache: &Cache) -> Result<Instant, FreshnessError> {
     let started = Instant::now();
     let all = ListParams::default();
-    let services_of_servers = ListParams::default().labels(labels::SERVER_UID);
+    let our_endpoints = ListParams::default().labels(labels::MANAGED_SELECTOR);
     let namespaces_of_tenants = ListParams::default().labels(labels::TENANT);
     let checks = async {
         tokio::try_join!(
@@ -75,7 +76,7 @@ pub(super) async fn prove(client: &Client, cache: &Cache) -> Result<Instant, Fre
             check::<MCPScope>(client, cache.objects.scopes.table(), &all),
             check::<MCPPrincipal>(client, cache.objects.principals.table(), &all),
             check::<MCPBudget>(client, cache.objects.budgets.table(), &all),
-            check::<Service>(client, &cache.services, &services_of_servers),
+            check::<EndpointSlice>(client, &cache.endpoints, &our_endpoints),
             check::<Namespace>(client, &cache.namespaces, &namespaces_of_tenants),
         )
     };

@@ -1,16 +1,16 @@
 //! Gathers the inputs of a policy from the cache.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::names::CLEAR_BREAKERS;
-use mcp_fleet_policy::model::VerificationKey;
+use mcp_fleet_policy::model::{Uid, VerificationKey};
 
 use super::restore::restored_from;
 use crate::config::gateway_origin;
@@ -52,7 +52,7 @@ pub(super) fn gather(ctx: &Context, tenant: &Entry<MCPTenant>) -> Option<TenantI
             principals: unreadable_principals,
             budgets: unreadable_budgets,
         },
-        upstreams: upstreams(&cache.services.in_namespace(&tenant.runtime_namespace()), &uid),
+        addresses: addresses(&cache.endpoints.in_namespace(&tenant.runtime_namespace()), &uid),
         keys: vec![VerificationKey { kid: keys.kid.clone(), point: keys.point.clone() }],
         session_key: keys.session.to_vec(),
         audience: gateway_origin(&tenant.runtime_namespace()),
@@ -81,18 +81,35 @@ fn in_namespace<K: GuardedKind>(
     (readable, unreadable)
 }
 
-/// Returns the addresses of the shims of a tenant's servers, by UID of the server, from the Services in its runtime
-/// namespace.
-fn upstreams(services: &[Arc<Service>], tenant_uid: &str) -> BTreeMap<String, SocketAddr> {
-    let is_upstream =
-        |service: &&Arc<Service>| service.labels().get(labels::TENANT_UID).is_some_and(|uid| uid == tenant_uid);
-    let address = |service: &Arc<Service>| {
-        let spec = service.spec.as_ref()?;
-        let ip: IpAddr = spec.cluster_ip.as_deref()?.parse().ok()?;
-        let port = u16::try_from(spec.ports.as_ref()?.first()?.port).ok()?;
-        Some((service.labels().get(labels::SERVER_UID)?.clone(), SocketAddr::new(ip, port)))
-    };
-    services.iter().filter(is_upstream).filter_map(address).collect()
+/// Returns the addresses of the shims of a tenant's servers, by UID of the server, from the EndpointSlices in its runtime
+/// namespace: those of the pods that are ready, or, if none of a server's is, of those that are not about to end. So a
+/// policy does not change whenever the only pod of a server becomes ready or stops being ready.
+fn addresses(slices: &[Arc<EndpointSlice>], tenant_uid: &str) -> BTreeMap<Uid, Vec<SocketAddr>> {
+    let mut pods: BTreeMap<Uid, [BTreeSet<SocketAddr>; 2]> = BTreeMap::new();
+    for slice in slices {
+        let label = |name| slice.labels().get(name);
+        let (Some(server), true) =
+            (label(labels::SERVER_UID), label(labels::TENANT_UID).is_some_and(|it| it == tenant_uid))
+        else {
+            continue;
+        };
+        let port = slice.ports.iter().flatten().find_map(|port| u16::try_from(port.port?).ok());
+        let Some(port) = port else { continue };
+        let [ready, starting] = pods.entry(server.clone()).or_default();
+        for endpoint in &slice.endpoints {
+            let conditions = endpoint.conditions.clone().unwrap_or_default();
+            // Absent: unknown, which is to be taken for ready (EndpointConditions of discovery.k8s.io/v1).
+            let is_ready = conditions.ready.unwrap_or(true);
+            if !is_ready && conditions.terminating.unwrap_or(false) {
+                continue;
+            }
+            let ips = endpoint.addresses.iter().filter_map(|address| address.parse::<IpAddr>().ok());
+            let found = if is_ready { &mut *ready } else { &mut *starting };
+            found.extend(ips.map(|ip| SocketAddr::new(ip, port)));
+        }
+    }
+    let used = |[ready, starting]: [BTreeSet<_>; 2]| if ready.is_empty() { starting } else { ready };
+    pods.into_iter().map(|(server, pods)| (server, used(pods).into_iter().collect())).collect()
 }
 
 /// Computes a hash that changes whenever the inputs could compile to another policy, except when a revocation becomes
@@ -124,7 +141,7 @@ pub(super) fn fingerprint(inputs: &TenantInputs) -> u64 {
     hash_objects(principals, &mut hasher);
     hash_objects(budgets, &mut hasher);
     restored_from(&inputs.tenant).hash(&mut hasher);
-    inputs.upstreams.hash(&mut hasher);
+    inputs.addresses.hash(&mut hasher);
     inputs.revocations.hash(&mut hasher);
     inputs.keys.iter().for_each(|key| (&key.kid, &key.point).hash(&mut hasher));
     (&inputs.session_key, &inputs.audience, &inputs.issuer).hash(&mut hasher);
@@ -136,21 +153,47 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn service(tenant: &str, ip: &str) -> Arc<Service> {
+    /// Returns an EndpointSlice of the server `s-1` with these pods: address, ready, terminating.
+    fn slice(tenant: &str, pods: &[(&str, Option<bool>, bool)]) -> Arc<EndpointSlice> {
+        let endpoints: Vec<_> = pods
+            .iter()
+            .map(|(ip, ready, terminating)| {
+                serde_json::json!({"addresses": [ip], "conditions": {"ready": ready, "terminating": terminating}})
+            })
+            .collect();
         let value = serde_json::json!({
-            "metadata": {"name": "mcp-files", "namespace": "acme-mcp",
+            "metadata": {"name": "mcp-files-pods-x1", "namespace": "acme-mcp",
                 "labels": {"mcp-fleet.dev/tenant-uid": tenant, "mcp-fleet.dev/server-uid": "s-1"}},
-            "spec": {"clusterIP": ip, "ports": [{"port": 8443}]},
+            "addressType": "IPv4", "ports": [{"name": "https", "port": 8443}], "endpoints": endpoints,
         });
         Arc::new(serde_json::from_value(value).unwrap())
     }
 
+    fn found(slices: &[Arc<EndpointSlice>]) -> Vec<String> {
+        let addresses = addresses(slices, "t-1");
+        assert!(addresses.keys().all(|server| server == "s-1"));
+        addresses.values().flatten().map(ToString::to_string).collect()
+    }
+
     #[test]
-    fn only_services_of_the_tenant_that_have_an_address_are_upstreams() {
-        let found = |service: Arc<Service>| upstreams(&[service], "t-1").len();
-        assert_eq!(found(service("t-1", "10.96.0.7")), 1);
-        assert_eq!(found(service("t-2", "10.96.0.7")), 0);
-        assert_eq!(found(service("t-1", "None")), 0);
+    fn the_addresses_of_a_server_are_those_of_its_ready_pods_in_all_slices() {
+        let (one, two, three) = ("10.244.0.1", "10.244.0.2", "10.244.0.3");
+        let both = [
+            slice("t-1", &[(two, Some(true), false), (one, None, false), (three, Some(false), false)]),
+            slice("t-1", &[(one, Some(true), false)]),
+        ];
+        assert_eq!(found(&both), ["10.244.0.1:8443", "10.244.0.2:8443"]);
+        assert_eq!(found(&[slice("t-1", &[("fd00::7", Some(true), false)])]), ["[fd00::7]:8443"]);
+        assert!(found(&[slice("t-2", &[(one, Some(true), false)])]).is_empty(), "another tenant's");
+        assert!(found(&[slice("t-1", &[("pod.example", Some(true), false)])]).is_empty(), "a name");
+        assert!(found(&[slice("t-1", &[])]).is_empty());
+    }
+
+    #[test]
+    fn the_only_pod_keeps_its_address_while_it_is_not_ready_unless_it_ends() {
+        let pod = |ready, terminating| found(&[slice("t-1", &[("10.244.0.1", Some(ready), terminating)])]);
+        assert_eq!(pod(false, false), pod(true, false));
+        assert!(pod(false, true).is_empty());
     }
 
     #[test]

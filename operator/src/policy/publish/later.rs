@@ -168,7 +168,7 @@ fn entries(inputs: &TenantInputs, generation: u64, enforced: &BTreeSet<(Kind, Ui
             (ConditionReason::LaterPolicy, MESSAGE, generation)
         };
         let verdict = Verdict { ok, reason, message: message.into(), object_generation };
-        ((kind, uid), PolicyEntry { verdict, since })
+        ((kind, uid), PolicyEntry { verdict, since, has_address: ok })
     };
     objects(inputs).into_iter().map(entry).collect()
 }

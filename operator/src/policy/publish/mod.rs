@@ -237,7 +237,7 @@ fn tenants_of(cache: &Cache, change: &Change) -> Vec<String> {
         | Change::Principal(namespace, _)
         | Change::Budget(namespace, _)
         | Change::Namespace(namespace) => of_namespace(namespace),
-        Change::Service(labels) => labels.get(labels::TENANT_UID).cloned().into_iter().collect(),
+        Change::Endpoints(labels) => labels.get(labels::TENANT_UID).cloned().into_iter().collect(),
         Change::Owned(_) => Vec::new(),
     }
 }

@@ -15,7 +15,7 @@ use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_policy::model::{TenantPolicy, Uid, VerificationKey};
 use tokio::sync::{Notify, watch};
 
-use super::entries::{Known, changed, enforced, entries};
+use super::entries::{Known, addressed, changed, enforced, entries};
 use super::inputs::{fingerprint, gather};
 use super::later::{LaterPolicy, MESSAGE};
 use super::rest::Rest;
@@ -303,7 +303,7 @@ impl Worker {
             (None, Some(_)) if self.trusts_statuses => Known::Enforced(enforced(inputs)),
             _ => Known::Nothing,
         };
-        let entries = entries(verdicts, generation, &known);
+        let entries = entries(verdicts, generation, &addressed(&policy), &known);
         shared.set_published(&self.uid, generation, digest, entries.clone());
         self.entries = Some(entries);
         self.previous = Some(Previous { policy, scopes });

@@ -8,6 +8,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use http::{Method, Request};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use mcp_fleet_crds::admission::Admission;
 use serde_json::{Value, json};
 
 /// Requests that are sent at a time, by the load and by the bare writes.
@@ -89,8 +90,9 @@ pub(crate) async fn server_cpu(client: &Client) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs_f64(line.context("the API server does not report its CPU time")?.trim().parse()?))
 }
 
-/// Installs the CRDs and creates the operator's namespace.
-pub(crate) async fn prepare(client: &Client, namespace: &str) -> anyhow::Result<()> {
+/// Installs the CRDs with their admission policies, the operator's namespace, and what of its chart concerns the API server:
+/// rights, admission policies and priorities.
+pub(crate) async fn prepare(client: &Client, namespace: &str, chart: &Path) -> anyhow::Result<()> {
     let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
     for definition in mcp_fleet_crds::all() {
         Write::create(definitions, &serde_json::to_value(&definition)?).send_until_accepted(client).await?;
@@ -107,5 +109,30 @@ pub(crate) async fn prepare(client: &Client, namespace: &str) -> anyhow::Result<
         }
     }
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
-    Write::create("/api/v1/namespaces", &namespace).send_until_accepted(client).await
+    Write::create("/api/v1/namespaces", &namespace).send_until_accepted(client).await?;
+    let mut objects = Vec::new();
+    for (_, Admission { policy, binding }) in mcp_fleet_crds::admission::with_crds() {
+        objects.extend([serde_json::to_value(&policy)?, serde_json::to_value(&binding)?]);
+    }
+    let chart: Vec<Value> = serde_json::from_slice(&std::fs::read(chart)?).context("failed to read the chart")?;
+    let groups = ["rbac.", "admissionregistration.", "flowcontrol."];
+    let concerns_server = |object: &Value| {
+        object["apiVersion"].as_str().is_some_and(|version| groups.iter().any(|group| version.starts_with(group)))
+    };
+    objects.extend(chart.into_iter().filter(concerns_server));
+    for object in &objects {
+        Write::create(&collection_of(object)?, object).send_until_accepted(client).await?;
+    }
+    Ok(())
+}
+
+/// Returns the path of the collection that an object belongs to.
+fn collection_of(object: &Value) -> anyhow::Result<String> {
+    let version = object["apiVersion"].as_str().context("an object has no apiVersion")?;
+    let kind = object["kind"].as_str().context("an object has no kind")?.to_lowercase();
+    let plural = kind.strip_suffix('y').map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"));
+    Ok(match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => format!("/apis/{version}/namespaces/{namespace}/{plural}"),
+        None => format!("/apis/{version}/{plural}"),
+    })
 }

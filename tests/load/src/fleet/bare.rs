@@ -84,7 +84,9 @@ fn copy(object: &Value, group: &str, plural: &str, kind: &str, version: &str, fi
     if let Some(fields) = copy.as_object_mut() {
         fields.remove("status");
     }
-    if let Some(spec) = copy["spec"].as_object_mut().filter(|_| plural == "services") {
+    // An address is given to the copy. A Service that wants none says so.
+    let has_address = plural == "services" && copy["spec"]["clusterIP"] != "None";
+    if let Some(spec) = copy["spec"].as_object_mut().filter(|_| has_address) {
         spec.retain(|key, _| !["clusterIP", "clusterIPs"].contains(&key.as_str()));
     }
     let copy: Value = serde_json::from_str(&copy.to_string().replace("bench-t", "bench-b")).ok()?;

@@ -1,5 +1,5 @@
 //! Does what a kubelet and the controllers of Kubernetes would do for the operator's objects: workloads become available
-//! at once, and quotas are counted. Nothing runs.
+//! at once, the Services of servers get EndpointSlices, and quotas are counted. Nothing runs.
 
 use futures::StreamExt as _;
 use kube::Client;
@@ -38,7 +38,7 @@ pub(crate) fn start(client: &Client, tasks: &mut JoinSet<()>) -> mpsc::Unbounded
         let handle = move |event| {
             let (WatchEvent::Added(object) | WatchEvent::Modified(object)) = event else { return None };
             let Object { metadata, spec, status } = object;
-            let Metadata { name, namespace, generation, resource_version } = metadata;
+            let Metadata { name, namespace, generation, resource_version, .. } = metadata;
             if plural == "deployments" && name == "gateway" && status["observedGeneration"].is_null() {
                 // Fails when the benchmark ends.
                 let _ = gateways.send(namespace.clone());
@@ -51,6 +51,15 @@ pub(crate) fn start(client: &Client, tasks: &mut JoinSet<()>) -> mpsc::Unbounded
         };
         tasks.spawn(watch::<Object>(client.clone(), format!("{group}/{plural}?{OURS}"), handle));
     }
+    let endpoints = move |event: WatchEvent<Object>| {
+        let (WatchEvent::Added(service) | WatchEvent::Modified(service)) = event else { return None };
+        if service.spec["clusterIP"] == "None" {
+            // Fails when the benchmark ends.
+            let _ = writes.send(endpoint_slice(&service));
+        }
+        Some(service.metadata.resource_version)
+    };
+    tasks.spawn(watch::<Object>(client.clone(), format!("/api/v1/services?{OURS}"), endpoints));
     let client = client.clone();
     tasks.spawn(async move {
         let send = async |write: Write| {
@@ -61,6 +70,21 @@ pub(crate) fn start(client: &Client, tasks: &mut JoinSet<()>) -> mpsc::Unbounded
         UnboundedReceiverStream::new(queue).for_each_concurrent(CONCURRENCY, send).await;
     });
     namespaces
+}
+
+/// Returns the EndpointSlice of a Service, with one pod that is ready.
+fn endpoint_slice(service: &Object) -> Write {
+    let Metadata { name, namespace, labels, .. } = &service.metadata;
+    let collection = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
+    Write::create(
+        &collection,
+        &json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": name, "namespace": namespace, "labels": labels},
+            "addressType": "IPv4", "ports": service.spec["ports"],
+            "endpoints": [{"addresses": ["192.0.2.7"], "conditions": {"ready": true}}],
+        }),
+    )
 }
 
 /// Returns the status that an object should have, if it has another one.

@@ -167,6 +167,16 @@ async fn create_pod(client: &Client, namespace: &str) -> anyhow::Result<String> 
         }),
     );
     let pod: Value = serde_json::from_str(&pod.send(client).await?)?;
+    let target = json!({"kind": "Pod", "namespace": namespace, "name": "gateway-1", "uid": pod["metadata"]["uid"]});
+    let slice = Write::create(
+        &format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"),
+        &json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"name": "gateway-1", "labels": deployment["metadata"]["labels"]},
+            "addressType": "IPv4", "endpoints": [{"addresses": ["192.0.2.6"], "targetRef": target}],
+        }),
+    );
+    slice.send(client).await?;
     let request = Write::create(
         &format!("{core}/serviceaccounts/gateway/token"),
         &json!({

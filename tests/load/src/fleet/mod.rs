@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// Binary of the operator.
     #[arg(long)]
     operator: PathBuf,
+    /// What the operator's chart renders, as a JSON array. The operator gets the rights that are in it.
+    #[arg(long)]
+    chart: PathBuf,
     #[command(flatten)]
     size: Size,
     /// Minutes that the fleet may take to converge. The benchmark fails if it takes longer.

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use kube::config::Kubeconfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -13,6 +14,19 @@ use crate::process::Process;
 
 /// Namespace of the operator.
 pub(crate) const NAMESPACE: &str = "mcp-fleet-system";
+
+/// Writes a kubeconfig with the rights of the operator's ServiceAccount, and returns its path. The administrator's own rights
+/// would also exempt the operator from priority and fairness.
+pub(crate) fn as_operator(kubeconfig: &Path, directory: &Path) -> anyhow::Result<PathBuf> {
+    let mut config = Kubeconfig::read_from(kubeconfig)?;
+    for user in config.auth_infos.iter_mut().filter_map(|user| user.auth_info.as_mut()) {
+        user.impersonate = Some(format!("system:serviceaccount:{NAMESPACE}:mcp-fleet-operator"));
+    }
+    let path = directory.join("operator.kubeconfig");
+    // JSON is YAML.
+    std::fs::write(&path, serde_json::to_vec(&config)?)?;
+    Ok(path)
+}
 
 /// How to start a replica.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! Watches the objects of our kinds, and records which are as they should be and how often each status was written.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub(super) struct Metadata {
     #[serde(default)]
     pub(super) generation: i64,
     pub(super) resource_version: String,
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default)]

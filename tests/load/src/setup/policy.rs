@@ -62,7 +62,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
         servers: vec![Server {
             name: SERVER.into(),
             uid: SERVER_UID.into(),
-            upstream: Some(upstream),
+            addresses: vec![upstream],
             identity: server_identity(),
             tools: vec![Tool {
                 name: TOOL.into(),
