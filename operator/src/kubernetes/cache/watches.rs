@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    fn reduced(labels: Value) -> Value {
+    fn reduced(labels: &Value) -> Value {
         let mut slice: EndpointSlice = serde_json::from_value(json!({
             "metadata": {"labels": labels}, "addressType": "IPv4",
             "endpoints": [{"addresses": ["10.244.0.7"], "conditions": {"ready": true}, "nodeName": "n-1", "zone": "z",
@@ -108,8 +108,8 @@ mod tests {
 
     #[test]
     fn the_cache_holds_addresses_of_tool_pods_and_uids_of_gateway_pods() {
-        let tool = reduced(json!({labels::SERVER_UID: "s-1"}));
+        let tool = reduced(&json!({labels::SERVER_UID: "s-1"}));
         assert_eq!(tool, json!([{"addresses": ["10.244.0.7"], "conditions": {"ready": true}}]));
-        assert_eq!(reduced(json!({})), json!([{"addresses": [], "targetRef": {"uid": "p-1"}}]));
+        assert_eq!(reduced(&json!({})), json!([{"addresses": [], "targetRef": {"uid": "p-1"}}]));
     }
 }
