@@ -70,8 +70,12 @@ fn of_objects(mut writes: BTreeMap<String, usize>) -> BTreeMap<String, usize> {
 #[tokio::test(start_paused = true)]
 async fn each_of_300_objects_becomes_ready_with_one_write() {
     let fleet = start().await;
+    fleet.api.take_events();
     apply(&fleet, 75).await;
     let mut writes = fleet.settle().await;
+    let events = fleet.api.take_events();
+    assert_eq!(events.iter().filter(|reason| *reason == "Ready").count(), 75, "one for each server");
+    assert_eq!(events.len(), 150, "and one for each credential");
     // The tenant's status shows the newest policy, but not each one.
     let of_tenant = writes.remove("mcptenants/acme").unwrap();
     assert!(of_tenant <= 2, "{of_tenant}");

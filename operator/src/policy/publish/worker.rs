@@ -185,6 +185,10 @@ impl Worker {
             self.snapshots = None;
         }
         if self.snapshots.is_none() {
+            // The API server would refuse, for a thousand new tenants with every proof. The RoleBinding wakes the worker.
+            if !ctx.cache.has_access(&tenant.runtime_namespace()) {
+                return Err(PublishError::Forbidden);
+            }
             self.read(&tenant).await?;
         }
         if (self.previous.is_some() || self.later.is_some()) && tenant.metadata.deletion_timestamp.is_none() {
