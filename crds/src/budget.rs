@@ -97,8 +97,12 @@ pub struct MCPBudgetStatus {
     /// Use of the budget in the current period.
     #[serde(flatten)]
     pub spending: Option<Spending>,
+    /// What a person added to the limits for the current period with the annotation `mcp-fleet.dev/top-up`. Included in
+    /// `remaining`. Absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_up: Option<ToppedUp>,
     /// Conditions of the budget: Ready, Reconciling, Stalled, ResolvedRefs, NearLimit, Exhausted,
-    /// Exceeded, PolicyCurrent.
+    /// Exceeded, ToppedUp, PolicyCurrent.
     #[serde(default, deserialize_with = "condition::read", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "condition::conditions_schema")]
     pub conditions: Vec<Condition>,
@@ -125,6 +129,18 @@ pub struct Spending {
     /// The same figures for calls. Absent: the budget does not limit calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls: Option<CallCounts>,
+}
+
+/// What a person added to the limits of a budget for one period.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ToppedUp {
+    /// Money, in the tenant's currency. Absent: the budget does not limit money.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<Micros>,
+    /// Number of calls. Absent: the budget does not limit calls.
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
+    pub calls: Option<u64>,
 }
 
 /// Start and end of a period.

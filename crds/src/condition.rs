@@ -57,6 +57,8 @@ names! {
         Exhausted,
         /// The budget of the current period is used up, and calls go on, because its `mode` is Monitor.
         Exceeded,
+        /// What a person added to the budget with the annotation `mcp-fleet.dev/top-up` counts in the current period.
+        ToppedUp,
         /// The gateway and the tool pods of the tenant run the operator's image of `mcp-pod`. False while a rollout has not
         /// come to this tenant.
         PodsCurrent,
@@ -146,6 +148,12 @@ names! {
         BelowWarning,
         /// As much of the budget of the current period is spent as `warnAtPercent` says.
         WarningReached,
+        /// What a person added counts in the current period.
+        TopUpApplied,
+        /// What a person added is for another period.
+        TopUpNotInPeriod,
+        /// The value of the annotation `mcp-fleet.dev/top-up` is not valid, and changes nothing.
+        InvalidTopUp,
         /// The pods run the newest image of `mcp-pod`.
         UpToDate,
         /// The pods run an older image of `mcp-pod`, because the rollout is paused or other tenants come first.

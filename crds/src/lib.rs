@@ -22,6 +22,7 @@ pub mod scope;
 pub mod server;
 pub mod tenant;
 mod time;
+pub mod top_up;
 mod union;
 
 pub use budget::{MCPBudget, MCPBudgetSpec, MCPBudgetStatus};

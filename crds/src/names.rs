@@ -24,6 +24,8 @@ pub const LABEL_SERVER_UID: &str = "mcp-fleet.dev/server-uid";
 pub const LABEL_PRINCIPAL: &str = "mcp-fleet.dev/principal";
 /// Annotation on an MCPPrincipal: an RFC 3339 time. Each new value clears the principal's breakers and what it reported.
 pub const CLEAR_BREAKERS: &str = "mcp-fleet.dev/clear-breakers";
+/// Annotation on an MCPBudget: adds to its limits for one period ([`crate::top_up`]).
+pub const TOP_UP: &str = "mcp-fleet.dev/top-up";
 /// `ServiceAccount` of the operator, in its own namespace.
 pub const OPERATOR_SERVICE_ACCOUNT: &str = "mcp-fleet-operator";
 /// `RoleBinding` that gives the operator access to a namespace of a tenant.

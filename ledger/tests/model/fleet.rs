@@ -127,6 +127,7 @@ impl Fleet {
             amount: None,
             calls: Some(limits[0]),
             mode: BudgetMode::Enforce,
+            top_up: None,
         };
         let budgets: Vec<Budget> = bounds.limits.iter().enumerate().map(budget).collect();
         let policy = policy(budgets.clone());

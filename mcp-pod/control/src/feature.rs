@@ -56,6 +56,9 @@ pub const FEATURES: &[Feature] = &[
         name: "monitor-budgets",
         used_by: |policy, _| policy.budgets.iter().any(|budget| budget.mode == BudgetMode::Monitor),
     },
+    // What people added to budgets for one period. A gateway without the feature would name the wrong limit in refusals,
+    // and would acknowledge a policy that it does not know completely.
+    Feature { name: "top-ups", used_by: |policy, _| policy.budgets.iter().any(|budget| budget.top_up.is_some()) },
     // Equal lists of arguments and equal grants are in tables.
     Feature { name: SHARED, used_by: |_, form| form == Form::Shared },
 ];

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mcp_fleet_control::convert::{ConvertError, from_wire, to_wire};
 use mcp_fleet_control::snapshot::{self, INDEX_FILE, MAX_CHUNK_BYTES, SnapshotError, SnapshotIndex, chunk_name};
 use mcp_fleet_control::{DecodeError, Digest, EncodedPolicy, Form, decode, encode, encode_as, wire};
-use mcp_fleet_policy::model::{Budget, BudgetMode, Period, Selector, StaleAfter, TenantLimits, TenantPolicy};
+use mcp_fleet_policy::model::{Budget, BudgetMode, Period, Selector, StaleAfter, TenantLimits, TenantPolicy, TopUp};
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -333,20 +333,25 @@ fn a_digest_survives_a_round_trip_through_its_text_form() {
 }
 
 #[test]
-fn a_reader_has_to_know_budgets_that_only_monitor() {
-    let requires = |mode| {
-        let budget = Budget {
-            name: "daily".into(),
-            uid: "b0".into(),
-            selector: Selector::default(),
-            period: Period::Day,
-            amount: None,
-            calls: Some(1),
-            mode,
-        };
+fn a_reader_has_to_know_what_budgets_ask_of_it() {
+    let requires = |feature: &str, budget: Budget| {
         let policy = TenantPolicy { budgets: vec![budget], ..plain() };
-        to_wire(&policy, Form::Shared).required_features.contains(&"monitor-budgets".to_owned())
+        to_wire(&policy, Form::Shared).required_features.contains(&feature.to_owned())
     };
-    assert!(requires(BudgetMode::Monitor));
-    assert!(!requires(BudgetMode::Enforce), "an older gateway refuses policies that it understands");
+    let plain = Budget {
+        name: "daily".into(),
+        uid: "b0".into(),
+        selector: Selector::default(),
+        period: Period::Day,
+        amount: None,
+        calls: Some(1),
+        mode: BudgetMode::Enforce,
+        top_up: None,
+    };
+    let topped_up = Budget { top_up: Some(TopUp { calls: 1, ..TopUp::default() }), ..plain.clone() };
+    let monitored = Budget { mode: BudgetMode::Monitor, ..plain.clone() };
+    for (feature, budget) in [("monitor-budgets", monitored), ("top-ups", topped_up)] {
+        assert!(requires(feature, budget), "{feature}");
+        assert!(!requires(feature, plain.clone()), "an older gateway refuses policies that it understands");
+    }
 }

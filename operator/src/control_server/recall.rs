@@ -64,6 +64,7 @@ mod tests {
             amount: None,
             calls: Some(calls),
             mode: BudgetMode::Enforce,
+            top_up: None,
         };
         let publish = |calls| {
             let policy = policy(vec![budget(calls)]);

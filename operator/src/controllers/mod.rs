@@ -17,6 +17,7 @@ pub(crate) mod principal;
 mod queue;
 pub(crate) mod scope;
 pub(crate) mod server;
+mod spending;
 mod status;
 mod teardown;
 pub(crate) mod tenant;

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::ReconcileError;
+use super::spending;
 use crate::context::Context;
 use crate::kubernetes::events::Events;
 use crate::shared_state::SharedState;
@@ -172,7 +173,8 @@ where
         Err(source) => return Err(ReconcileError::Api { verb: "write a status", source }),
     }
     report_readiness(&ctx.events, object, before, &after).await;
-    report_spending(&ctx.events, object, before, &after).await;
+    spending::report(&ctx.events, object, before, &after).await;
+    spending::report_top_up(&ctx.events, api, object, before, &after).await;
     Ok(None)
 }
 
@@ -184,23 +186,6 @@ fn is_premature(state: &SharedState, before: &[Condition], after: &[Condition]) 
         && condition::is_true(before, ConditionType::Ready)
         && condition::find(after, ConditionType::Ready)
             .is_some_and(|ready| unknown.iter().any(|reason| reason.as_str() == ready.reason))
-}
-
-/// Writes an Event when a budget begins to be near its limit, or goes on beyond it.
-async fn report_spending<K: Resource<DynamicType = ()>>(
-    events: &Events,
-    object: &K,
-    before: &[Condition],
-    after: &[Condition],
-) {
-    for kind in [ConditionType::NearLimit, ConditionType::Exceeded] {
-        if let Some(is) = condition::find(after, kind)
-            && condition::is_true(after, kind)
-            && !condition::is_true(before, kind)
-        {
-            events.warning(object, &is.reason, "Spend", is.message.clone()).await;
-        }
-    }
 }
 
 /// Writes an Event when an object becomes ready, or is not ready for a new reason.

@@ -46,16 +46,17 @@ impl<S: Store> Ledger<S> {
         answer.await.unwrap_or(Err(LedgerError::Contended))
     }
 
-    /// Returns what a budget allows in a period, without what earlier budgets with the same name have used. One that only
+    /// Returns what a budget allows in a period, top-up included, without what earlier budgets with the same name have used. One that only
     /// monitors allows everything.
-    fn limit(&self, budget: &Budget, span: Span) -> Limit {
+    pub(super) fn limit(&self, budget: &Budget, span: Span) -> Limit {
         if budget.mode == BudgetMode::Monitor {
             return Limit::default();
         }
         let used_before = self.used_before(&budget.uid, span.start);
+        let (amount, calls) = budget.limits_in(span.start);
         Limit {
-            micros: budget.amount.map(|amount| amount.get().saturating_sub(used_before.micros)),
-            calls: budget.calls.map(|calls| calls.saturating_sub(used_before.calls)),
+            micros: amount.map(|amount| amount.get().saturating_sub(used_before.micros)),
+            calls: calls.map(|calls| calls.saturating_sub(used_before.calls)),
         }
     }
 

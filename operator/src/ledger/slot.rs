@@ -1,6 +1,5 @@
 //! One book in memory, and the lock under which it is changed.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio::time::Instant;
 
-use super::book::{GrantedLease, Holder, Refusal, Report, ReportOutcome, ReportRejection};
+use super::book::{GrantedLease, Holder, Limit, Refusal, Report, ReportOutcome, ReportRejection};
 use super::error::LedgerError;
 use super::period::Span;
 use super::record::Owner;
@@ -26,8 +25,8 @@ const MAX_AGE_FOR_REFUSAL: Duration = Duration::from_secs(5);
 pub(super) struct Slot {
     /// The book as it was last read or written; none if it was not found. This is the only copy in memory.
     stored: RwLock<Option<Arc<StoredBook>>>,
-    /// Whether the budget refused a lease as exhausted and granted none since.
-    exhausted: AtomicBool,
+    /// The limit at which the budget refused a lease as exhausted; none if it granted one since.
+    exhausted_at: parking_lot::Mutex<Option<Limit>>,
     /// Books of the same period of earlier budgets with the same name, once a lease was requested.
     pub(super) predecessors: OnceLock<Vec<BookKey>>,
     inbox: parking_lot::Mutex<Inbox>,
@@ -126,8 +125,8 @@ impl Writer {
             |holder: &Holder| stored.as_ref().map_or_else(Vec::new, |stored| stored.book.recallable(holder));
         for (pending, result) in self.grants.drain(..).zip(results) {
             match &result {
-                Err(Refusal::Exhausted) => slot.set_exhausted(true),
-                Ok(_) => slot.set_exhausted(false),
+                Err(Refusal::Exhausted) => slot.set_exhausted(Some(pending.grant.limit)),
+                Ok(_) => slot.set_exhausted(None),
                 Err(Refusal::Held) => {}
             }
             let recall = if result.is_err() { recallable(&pending.grant.request.holder) } else { Vec::new() };
@@ -260,11 +259,12 @@ impl Slot {
         writer.synced_at = Some(Instant::now());
     }
 
-    pub(super) fn is_exhausted(&self) -> bool {
-        self.exhausted.load(Ordering::Acquire)
+    /// Returns whether a lease was refused because the budget is exhausted at this limit, and none was granted since.
+    pub(super) fn is_exhausted(&self, limit: Limit) -> bool {
+        *self.exhausted_at.lock() == Some(limit)
     }
 
-    pub(super) fn set_exhausted(&self, exhausted: bool) {
-        self.exhausted.store(exhausted, Ordering::Release);
+    fn set_exhausted(&self, at: Option<Limit>) {
+        *self.exhausted_at.lock() = at;
     }
 }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_fleet_policy::model::Budget;
+
 use super::book::{Amount, Row};
 use super::period::Span;
 use super::record::Owner;
@@ -52,10 +54,12 @@ impl<S: Store> Ledger<S> {
         self.books().into_iter().filter(|(_, stored)| same(stored)).map(|(key, _)| key).collect()
     }
 
-    /// Returns whether a lease was refused because the budget is exhausted, and none was granted since.
-    pub(crate) fn is_exhausted(&self, budget_uid: &str, start: i64) -> bool {
-        let key = BookKey { budget_uid: budget_uid.to_owned(), start };
-        self.slots.read().get(&key).is_some_and(|slot| slot.is_exhausted())
+    /// Returns whether a lease was refused because the budget is exhausted, and since then none was granted and its limit
+    /// is the same.
+    pub(crate) fn is_exhausted(&self, budget: &Budget, span: Span) -> bool {
+        let key = BookKey { budget_uid: budget.uid.clone(), start: span.start };
+        let limit = self.limit(budget, span);
+        self.slots.read().get(&key).is_some_and(|slot| slot.is_exhausted(limit))
     }
 
     /// Returns the settled money of all periods, by UID of the tenant and names of the row. It never decreases, whichever

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use mcp_fleet_crds::budget::Spending;
+use mcp_fleet_crds::budget::{Spending, ToppedUp};
 use parking_lot::RwLock;
 
 /// Spend of one budget in its current period.
@@ -12,6 +12,8 @@ pub(crate) struct BudgetState {
     pub spending: Spending,
     /// Whether nothing is left, or too little for the last call that needed a lease.
     pub exhausted: bool,
+    /// What a person added to the limits for the period.
+    pub top_up: Option<ToppedUp>,
 }
 
 /// Spend of all budgets that statuses show, by UID. Up to a minute old: the ledger writes reports in batches, and statuses

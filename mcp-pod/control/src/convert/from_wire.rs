@@ -8,7 +8,7 @@ use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
     Argument, Breaker, Budget, BudgetMode, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server,
-    ServerLimits, SlowCalls, StaleAfter, TenantLimits, TenantPolicy, Tool, Uid, VerificationKey,
+    ServerLimits, SlowCalls, StaleAfter, TenantLimits, TenantPolicy, Tool, TopUp, Uid, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 
@@ -281,7 +281,7 @@ fn class(number: i32) -> Result<Class, ConvertError> {
 }
 
 fn budget(budget: wire::Budget) -> Result<Budget, ConvertError> {
-    let wire::Budget { name, uid: id, selector, period, amount_micros, calls, monitor } = budget;
+    let wire::Budget { name, uid: id, selector, period, amount_micros, calls, monitor, top_up } = budget;
     let wire::Selector { principals, servers, classes } = selector.ok_or(ConvertError::Missing("budget.selector"))?;
     let period = match wire::Period::try_from(period) {
         Ok(wire::Period::Hour) => Period::Hour,
@@ -302,5 +302,10 @@ fn budget(budget: wire::Budget) -> Result<Budget, ConvertError> {
         amount: amount_micros.map(Micros::new),
         calls,
         mode: if monitor { BudgetMode::Monitor } else { BudgetMode::Enforce },
+        top_up: top_up.map(|wire::TopUp { period_start, amount_micros, calls }| TopUp {
+            start: period_start,
+            amount: Micros::new(amount_micros),
+            calls,
+        }),
     })
 }

@@ -8,7 +8,7 @@ use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
     Argument, ArrayRule, Breaker, Budget, BudgetMode, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits,
     Rule, Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
-    VerificationKey,
+    TopUp, VerificationKey,
 };
 
 use super::table::Table;
@@ -281,7 +281,7 @@ fn array(list: &ArrayRule) -> wire::ArrayRule {
 }
 
 fn budget(budget: &Budget) -> wire::Budget {
-    let Budget { name, uid, selector, period, amount, calls, mode } = budget;
+    let Budget { name, uid, selector, period, amount, calls, mode, top_up } = budget;
     let Selector { principals, servers, classes: kinds } = selector;
     let period = match period {
         Period::Hour => wire::Period::Hour,
@@ -302,5 +302,10 @@ fn budget(budget: &Budget) -> wire::Budget {
         amount_micros: amount.map(mcp_fleet_policy::units::Micros::get),
         calls: *calls,
         monitor: *mode == BudgetMode::Monitor,
+        top_up: top_up.map(|TopUp { start, amount, calls }| wire::TopUp {
+            period_start: start,
+            amount_micros: amount.get(),
+            calls,
+        }),
     }
 }

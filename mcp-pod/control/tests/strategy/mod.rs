@@ -9,7 +9,7 @@ use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
     Argument, ArrayRule, Breaker, Budget, BudgetMode, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits,
     Rule, Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
-    VerificationKey,
+    TopUp, VerificationKey,
 };
 use mcp_fleet_policy::units::{Bytes, Micros};
 use proptest::collection::vec;
@@ -166,8 +166,11 @@ fn budget() -> impl Strategy<Value = Budget> {
         .prop_map(|(principals, servers, classes)| Selector { principals, servers, classes });
     let period = prop::sample::select(vec![Period::Hour, Period::Day, Period::Week, Period::Month]);
     let mode = prop::sample::select(vec![BudgetMode::Enforce, BudgetMode::Monitor]);
-    (name(), uid(), selector, period, any::<Option<u64>>(), any::<Option<u64>>(), mode).prop_map(
-        |(name, uid, selector, period, amount, calls, mode)| Budget {
+    let top_up = (any::<i64>(), any::<u64>(), any::<u64>());
+    let top_up =
+        option::of(top_up.prop_map(|(start, amount, calls)| TopUp { start, amount: Micros::new(amount), calls }));
+    (name(), uid(), selector, period, any::<Option<u64>>(), any::<Option<u64>>(), mode, top_up).prop_map(
+        |(name, uid, selector, period, amount, calls, mode, top_up)| Budget {
             name,
             uid,
             selector,
@@ -175,6 +178,7 @@ fn budget() -> impl Strategy<Value = Budget> {
             amount: amount.map(Micros::new),
             calls,
             mode,
+            top_up,
         },
     )
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::items::Items;
 use super::lease::Lease;
 use super::{LeaseRequest, Spend};
@@ -31,6 +33,8 @@ pub(super) struct Account {
     calls: Option<u64>,
     /// The limit in words, such as `5 USD a day`.
     limit: String,
+    /// End of the period that a person topped up, in Unix seconds, and the limit of that period in words.
+    topped_up: Option<(i64, String)>,
     /// Numbers of the budget's leases that may still be open.
     pub(super) leases: Vec<u64>,
     pub(super) pending: Option<PendingRequest>,
@@ -66,18 +70,27 @@ struct Refusal {
 
 impl Account {
     pub(super) fn new(budget: &Budget, currency: Option<&Currency>) -> Self {
-        let Budget { name, uid: _, selector: _, period, amount, calls, mode } = budget;
+        let Budget { name, uid: _, selector: _, period, amount, calls, mode, top_up } = budget;
         let monitored = *mode == BudgetMode::Monitor;
-        let money = amount.map(|amount| format!("{amount} {}", currency.map_or("", Currency::as_str)));
-        let calls_text = calls.map(|calls| format!("{calls} calls"));
-        let parts: Vec<String> = money.into_iter().chain(calls_text).collect();
+        let in_words = |(amount, calls): (Option<Micros>, Option<u64>)| {
+            let money = amount.map(|amount| format!("{amount} {}", currency.map_or("", Currency::as_str)));
+            let calls = calls.map(|calls| format!("{calls} calls"));
+            money.into_iter().chain(calls).collect::<Vec<_>>().join(" and ")
+        };
         let article = if period.noun() == "hour" { "an" } else { "a" };
+        // For the sizes of leases, the largest limit of any period is good enough: the ledger grants less where less is left.
+        let most = top_up.map_or((*amount, *calls), |top_up| budget.limits_in(top_up.start));
+        let topped_up = top_up.and_then(|top_up| {
+            let (_, end) = period.bounds(Timestamp::from_second(top_up.start).ok()?);
+            Some((end.as_second(), format!("{} until the reset, with what was added", in_words(most))))
+        });
         Self {
             name: name.clone(),
             // The ledger does not limit the leases of a monitored budget.
-            amount: amount.filter(|_| !monitored),
-            calls: calls.filter(|_| !monitored),
-            limit: format!("{} {article} {}", parts.join(" and "), period.noun()),
+            amount: most.0.filter(|_| !monitored),
+            calls: most.1.filter(|_| !monitored),
+            limit: format!("{} {article} {}", in_words((*amount, *calls)), period.noun()),
+            topped_up,
             leases: Vec::new(),
             pending: None,
             monitored,
@@ -102,8 +115,11 @@ impl Account {
             Some(end) => Denial {
                 resets_at: Some(end),
                 retry_after: Some(Duration::from_secs(u64::try_from(end.saturating_sub(wall)).unwrap_or(0))),
-                ..Denial::new(Reason::BudgetExhausted)
-                    .with_limit(format!("the budget `{}` allows {}", self.name, self.limit))
+                ..Denial::new(Reason::BudgetExhausted).with_limit(format!(
+                    "the budget `{}` allows {}",
+                    self.name,
+                    self.limit_until(end)
+                ))
             },
             None => Denial {
                 retry_after: Some(refusal.until.since(now)),
@@ -111,6 +127,11 @@ impl Account {
                     .with_limit(format!("the ledger of the budget `{}` cannot be reached", self.name))
             },
         })
+    }
+
+    /// Returns the limit of the period with this end, in words.
+    fn limit_until(&self, end: i64) -> &str {
+        self.topped_up.as_ref().filter(|(until, _)| *until == end).map_or(&self.limit, |(_, limit)| limit)
     }
 
     /// Returns whether the ledger recently refused this need or less.

@@ -130,6 +130,7 @@ fn a_budget_selects_calls_by_principal_server_and_class() {
         amount: None,
         calls: Some(1),
         mode: BudgetMode::Enforce,
+        top_up: None,
     };
     policy.budgets = vec![
         budget("all", Selector::default()),

@@ -241,6 +241,31 @@ pub struct Budget {
     pub calls: Option<u64>,
     /// What happens to calls beyond the limits.
     pub mode: BudgetMode,
+    /// What a person added to the limits for one period.
+    pub top_up: Option<TopUp>,
+}
+
+impl Budget {
+    /// Returns the limits on money and calls in the period that starts at `start`, in Unix seconds: those of every period,
+    /// and what a person added to this one. A part without a limit stays without one.
+    pub fn limits_in(&self, start: i64) -> (Option<Micros>, Option<u64>) {
+        let top_up = self.top_up.filter(|top_up| top_up.start == start).unwrap_or_default();
+        (
+            self.amount.map(|amount| amount.saturating_add(top_up.amount)),
+            self.calls.map(|calls| calls.saturating_add(top_up.calls)),
+        )
+    }
+}
+
+/// What a person added to the limits of a budget for one period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TopUp {
+    /// Start of the period, Unix seconds.
+    pub start: i64,
+    /// Money that is added.
+    pub amount: Micros,
+    /// Calls that are added.
+    pub calls: u64,
 }
 
 /// What happens to calls that a budget has no room for.

@@ -93,6 +93,7 @@ fn budget() -> Budget {
         amount: Some(Micros::new(5_000_000)),
         calls: Some(1_000_000),
         mode: BudgetMode::Enforce,
+        top_up: None,
     }
 }
 

@@ -160,11 +160,12 @@ impl SpendMetrics {
                         gauge.with_label_values(&[policy.tenant.as_str(), name, unit]).set(value);
                     }
                 };
-                if let Some(limit) = budget.amount {
+                let (money, calls) = budget.limits_in(span.start);
+                if let Some(limit) = money {
                     let [spent, leased, forfeited] = amounts.map(|amount| units(amount.micros));
                     show(currency, [units(limit.get()), spent, leased, forfeited]);
                 }
-                if let Some(limit) = budget.calls {
+                if let Some(limit) = calls {
                     let [spent, leased, forfeited] = amounts.map(|amount| count(amount.calls));
                     show("calls", [count(limit), spent, leased, forfeited]);
                 }
@@ -331,6 +332,7 @@ mod tests {
             amount: None,
             calls: Some(10),
             mode: BudgetMode::Enforce,
+            top_up: None,
         });
         let encoded = mcp_fleet_control::encode(&policy);
         let families =

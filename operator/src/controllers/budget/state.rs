@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use mcp_fleet_crds::budget::{CallCounts, CurrentPeriod, Spending};
+use mcp_fleet_crds::budget::{CallCounts, CurrentPeriod, Spending, ToppedUp};
 use mcp_fleet_policy::model::Budget;
 use mcp_fleet_policy::units::Micros;
 
@@ -35,18 +35,19 @@ pub(super) fn budget_state(budget: &Budget, span: Span, book: Option<&Book>, ref
     let (settled, leased, forfeited) =
         book.map_or((none, none, none), |book| (book.settled(), book.leased(), book.forfeited()));
     let charged = settled.saturating_add(leased).saturating_add(forfeited);
-    let money = |micros: u64| budget.amount.map(|_| Micros::new(micros));
+    let (amount, call_limit) = budget.limits_in(span.start);
+    let money = |micros: u64| amount.map(|_| Micros::new(micros));
     let used_up = |limit: Option<u64>, charged: u64, leased: u64| {
         limit.is_some_and(|limit| limit.saturating_sub(charged) == 0 && leased == 0)
     };
-    let amount = budget.amount.map(Micros::get);
+    let amount = amount.map(Micros::get);
     let spending = Spending {
         current_period: CurrentPeriod { start: time(span.start), end: time(span.end) },
         spent: money(settled.micros),
         leased: money(leased.micros),
         forfeited: money(forfeited.micros),
         remaining: amount.map(|limit| Micros::new(limit.saturating_sub(charged.micros))),
-        calls: budget.calls.map(|limit| CallCounts {
+        calls: call_limit.map(|limit| CallCounts {
             spent: settled.calls,
             leased: leased.calls,
             forfeited: forfeited.calls,
@@ -54,8 +55,12 @@ pub(super) fn budget_state(budget: &Budget, span: Span, book: Option<&Book>, ref
         }),
     };
     let exhausted =
-        refused || used_up(amount, charged.micros, leased.micros) || used_up(budget.calls, charged.calls, leased.calls);
-    BudgetState { spending, exhausted }
+        refused || used_up(amount, charged.micros, leased.micros) || used_up(call_limit, charged.calls, leased.calls);
+    let top_up = budget.top_up.filter(|top_up| top_up.start == span.start).map(|top_up| ToppedUp {
+        amount: budget.amount.map(|_| top_up.amount),
+        calls: budget.calls.map(|_| top_up.calls),
+    });
+    BudgetState { spending, exhausted, top_up }
 }
 
 fn time(unix: i64) -> Time {
@@ -81,6 +86,7 @@ pub(super) mod tests {
             amount: amount.map(Micros::new),
             calls,
             mode: BudgetMode::Enforce,
+            top_up: None,
         }
     }
 

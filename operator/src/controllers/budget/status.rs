@@ -2,8 +2,11 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt as _;
+use mcp_fleet_crds::budget::ToppedUp;
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition, find};
-use mcp_fleet_crds::{MCPBudget, MCPBudgetSpec, MCPBudgetStatus};
+use mcp_fleet_crds::names::TOP_UP;
+use mcp_fleet_crds::{MCPBudget, MCPBudgetSpec, MCPBudgetStatus, top_up};
 use mcp_fleet_policy::model::BudgetMode;
 use mcp_fleet_policy::units::Micros;
 
@@ -17,7 +20,7 @@ use crate::shared_state::verdict::Verdict;
 pub(super) fn status(object: &MCPBudget, outcome: &Outcome<Known>, now: Timestamp) -> MCPBudgetStatus {
     let before = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
-    let (summary, others, spending) = match outcome.applied() {
+    let (summary, others, spending, top_up) = match outcome.applied() {
         Ok(Known { enforcement, state }) => {
             let mut others = vec![resolved(enforcement.verdict()), enforcement.policy_current(generation)];
             // A new leader does not know the state at once; until then the status before is kept.
@@ -29,13 +32,15 @@ pub(super) fn status(object: &MCPBudget, outcome: &Outcome<Known>, now: Timestam
                 let before = || near_limit_before(&before.conditions);
                 others.extend(state.as_ref().map_or_else(before, |it| near_limit(&object.spec, it)));
             }
+            others.extend(topped_up(object, state.as_ref(), &before.conditions, now));
             let spending = state.as_ref().map(|state| state.spending.clone());
-            (enforcement.summary(generation, "in force"), others, spending.or(before.spending))
+            let top_up = state.as_ref().map_or(before.top_up, |state| state.top_up.clone());
+            (enforcement.summary(generation, "in force"), others, spending.or(before.spending), top_up)
         }
-        Err(summary) => (summary, vec![], None),
+        Err(summary) => (summary, vec![], None, None),
     };
     let conditions = status::conditions(&before.conditions, &summary, others, generation, now);
-    MCPBudgetStatus { observed_generation: generation, spending, conditions }
+    MCPBudgetStatus { observed_generation: generation, spending, top_up, conditions }
 }
 
 fn resolved(verdict: Option<&Verdict>) -> NewCondition {
@@ -77,10 +82,16 @@ fn near_limit(spec: &MCPBudgetSpec, state: &BudgetState) -> Option<NewCondition>
     };
     let micros = |amount: Option<Micros>| amount.map_or(0, Micros::get);
     let spending = &state.spending;
-    let money =
-        spec.amount.is_some_and(|limit| reaches(limit.get(), micros(spending.spent), micros(spending.forfeited)));
+    let added = state.top_up.as_ref();
+    let money = spec.amount.is_some_and(|limit| {
+        let limit = limit.saturating_add(added.and_then(|added| added.amount).unwrap_or_default());
+        reaches(limit.get(), micros(spending.spent), micros(spending.forfeited))
+    });
     let calls = spec.calls.zip(spending.calls.as_ref());
-    let calls = calls.is_some_and(|(limit, calls)| reaches(limit, calls.spent, calls.forfeited));
+    let calls = calls.is_some_and(|(limit, calls)| {
+        let limit = limit.saturating_add(added.and_then(|added| added.calls).unwrap_or_default());
+        reaches(limit, calls.spent, calls.forfeited)
+    });
     let kind = ConditionType::NearLimit;
     if money || calls {
         let end = spending.current_period.end.0;
@@ -88,6 +99,39 @@ fn near_limit(spec: &MCPBudgetSpec, state: &BudgetState) -> Option<NewCondition>
         return Some(NewCondition::yes(kind, Reason::WarningReached, message));
     }
     Some(NewCondition::no(kind, Reason::BelowWarning, ""))
+}
+
+/// Returns the condition `ToppedUp`; none without the annotation.
+fn topped_up(
+    object: &MCPBudget,
+    state: Option<&BudgetState>,
+    before: &[Condition],
+    now: Timestamp,
+) -> Option<NewCondition> {
+    let kind = ConditionType::ToppedUp;
+    let requested = match top_up::parse(object.annotations().get(TOP_UP)?, &object.spec) {
+        Ok(requested) => requested,
+        Err(error) => return Some(NewCondition::no(kind, Reason::InvalidTopUp, error.to_string())),
+    };
+    let (start, end) = top_up::bounds(&requested, object.spec.period);
+    if now < start || end <= now {
+        let message = format!(
+            "the annotation {TOP_UP} is for the period from {start} to {end}; write a time in the current period to top it up"
+        );
+        return Some(NewCondition::no(kind, Reason::TopUpNotInPeriod, message));
+    }
+    let added = ToppedUp {
+        amount: object.spec.amount.map(|_| requested.amount),
+        calls: object.spec.calls.map(|_| requested.calls),
+    };
+    let message = format!("{} is added until {end}", top_up::describe(&added));
+    let applied = NewCondition::yes(kind, Reason::TopUpApplied, &message);
+    match state {
+        Some(state) if state.top_up.as_ref() == Some(&added) => Some(applied),
+        // A new leader does not know the state at once.
+        None if find(before, kind).is_some_and(|it| it.status == "True" && it.message == message) => Some(applied),
+        _ => Some(NewCondition::unknown(kind, Reason::Progressing, "the policy is being compiled")),
+    }
 }
 
 /// Returns the condition that tells whether a budget is used up.
@@ -110,6 +154,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use mcp_fleet_crds::condition::is_true;
     use mcp_fleet_crds::tenant::GatewayStatus;
+
+    use mcp_fleet_policy::model::{Budget, TopUp};
 
     use super::super::state::budget_state;
     use super::super::state::tests::{SPAN, book, budget};
@@ -217,6 +263,41 @@ mod tests {
         let status = status(&object, &outcome(&verdict, Some(&full)), Timestamp::UNIX_EPOCH);
         assert!(is_true(&status.conditions, ConditionType::Exhausted));
         assert_eq!(find(&status.conditions, ConditionType::Exceeded), None);
+    }
+
+    #[test]
+    fn a_top_up_counts_in_its_period_only_and_moves_the_warning() {
+        let verdict = verdict(true, Reason::Resolved, 2);
+        let mut topped_up = budget(Some(50), None);
+        let now = Timestamp::from_second(SPAN.start + 60).unwrap();
+        let condition = |value: Option<&str>, budget: Option<&Budget>, before: Option<MCPBudgetStatus>| {
+            let mut object = MCPBudget { status: before, ..object() };
+            object.spec.amount = Some(Micros::new(50));
+            object.spec.warn_at_percent = Some(60);
+            object.metadata.annotations = value.map(|value| [(TOP_UP.to_owned(), value.to_owned())].into());
+            let state = budget.map(|budget| budget_state(budget, SPAN, Some(&book()), false));
+            let status = status(&object, &outcome(&verdict, state.as_ref()), now);
+            let found = find(&status.conditions, ConditionType::ToppedUp);
+            (found.map(|it| (it.status.clone(), it.reason.clone(), it.message.clone())), status)
+        };
+        let reason = |value, budget: &Budget| condition(Some(value), Some(budget), None).0.unwrap().1;
+        let value = format!("{now} amount=0.000001");
+        assert_eq!(condition(None, Some(&topped_up), None).0, None);
+        assert_eq!(reason(&value, &topped_up), "Progressing");
+        topped_up.top_up = Some(TopUp { start: SPAN.start, amount: Micros::new(1), calls: 0 });
+        let (found, status) = condition(Some(&value), Some(&topped_up), None);
+        let (is, reason_, message) = found.clone().unwrap();
+        assert_eq!((is.as_str(), reason_.as_str()), ("True", "TopUpApplied"));
+        assert_eq!(message, "amount=0.000001 is added until 2026-11-19T00:00:00Z");
+        // 30 of 51 are spent, which is less than 60 %.
+        assert_eq!(find(&status.conditions, ConditionType::NearLimit).unwrap().reason, "BelowWarning");
+        let spending = status.spending.clone().unwrap();
+        assert_eq!(status.top_up.clone().unwrap().amount, Some(Micros::new(1)));
+        assert_eq!(spending.remaining, Some(Micros::ZERO));
+        // A new leader that has not summed up the ledger says the same.
+        assert_eq!(condition(Some(&value), None, Some(status)).0, found);
+        assert_eq!(reason("2026-11-01T00:00:00Z amount=1", &topped_up), "TopUpNotInPeriod");
+        assert_eq!(reason("today amount=1", &topped_up), "InvalidTopUp");
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(crate) fn budget_state(ctx: &Context, tenant_uid: &str, budget_uid: &str) ->
 fn compute(leader: &LeaderState, budget: &Budget, now: i64) -> Option<BudgetState> {
     let span = Span::containing(budget.period, now)?;
     let book = leader.ledger.book(&budget.uid, span.start);
-    let refused = leader.ledger.is_exhausted(&budget.uid, span.start);
+    let refused = leader.ledger.is_exhausted(budget, span);
     let state = state::budget_state(budget, span, book.as_ref().map(|stored| &stored.book), refused);
     Some(state::with_used_before(state, leader.ledger.used_before(&budget.uid, span.start)))
 }
@@ -85,7 +85,7 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    /// Returns whether to show the spend of a budget: at once if a period ends or its limit is reached, and otherwise at most
+    /// Returns whether to show the spend of a budget: at once if a period ends, its limit is reached or it is topped up, and otherwise at most
     /// once per interval.
     fn is_due(&mut self, uid: &str, shown: Option<&BudgetState>, state: &BudgetState, interval: Duration) -> bool {
         if shown == Some(state) {
@@ -93,7 +93,9 @@ impl Throttle {
         }
         let is_used_up = |state: &BudgetState| state.exhausted || state.spending.remaining == Some(Micros::ZERO);
         let is_urgent = shown.is_none_or(|shown| {
-            is_used_up(shown) != is_used_up(state) || shown.spending.current_period != state.spending.current_period
+            is_used_up(shown) != is_used_up(state)
+                || shown.spending.current_period != state.spending.current_period
+                || shown.top_up != state.top_up
         });
         let is_due = is_urgent || self.shown_at.get(uid).is_none_or(|shown_at| shown_at.elapsed() >= interval);
         if is_due {

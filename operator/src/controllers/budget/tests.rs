@@ -1,10 +1,14 @@
 //! Reconciles against a fake API server.
 
+use mcp_fleet_crds::names::TOP_UP;
+use mcp_fleet_policy::model::{Budget, TopUp};
+
 use super::*;
 
 use super::state::budget_state;
 use super::state::tests::{SPAN, book, budget as example};
 use crate::controllers::tenant::tests::tenant;
+use crate::ledger::period::Span;
 use crate::testing::TestContext;
 
 const BUDGET: &str = "/apis/mcp-fleet.dev/v1alpha1/namespaces/acme/mcpbudgets/daily";
@@ -49,4 +53,31 @@ async fn a_budget_that_comes_near_its_limit_is_announced() {
     test.reconcile::<Budgets>(&object).await;
     let events = test.api.take_events();
     assert!(events.contains(&"WarningReached".to_owned()), "{events:?}");
+}
+
+#[tokio::test]
+async fn who_topped_up_a_budget_is_announced_once() {
+    let mut test = TestContext::new();
+    test.add_tenant(&tenant());
+    let now = jiff::Timestamp::now();
+    let (start, end) = mcp_fleet_policy::model::Period::Day.bounds(now);
+    let span = Span { start: start.as_second(), end: end.as_second() };
+    let top_up = TopUp { start: span.start, amount: "2".parse().unwrap(), calls: 0 };
+    let topped_up = Budget { top_up: Some(top_up), ..example(Some(5_000_000), None) };
+    test.ctx.shared_state.budgets.set("b-1", budget_state(&topped_up, span, None, false));
+    let mut object = budget();
+    object.metadata.annotations = Some([(TOP_UP.to_owned(), format!("{now} amount=2"))].into());
+    let live = serde_json::json!({
+        "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPBudget", "spec": object.spec,
+        "metadata": {"name": "daily", "namespace": "acme", "uid": "b-1", "managedFields": [{
+            "manager": "on-call", "fieldsV1": {"f:metadata": {"f:annotations": {format!("f:{TOP_UP}"): {}}}}}]},
+    });
+    test.api.insert(BUDGET, live);
+    test.reconcile::<Budgets>(&object).await;
+    assert_eq!(test.condition(BUDGET, "ToppedUp").1, "TopUpApplied");
+    let events = test.api.take_events();
+    assert!(events.contains(&"TopUpApplied".to_owned()), "{events:?}");
+    object.status = serde_json::from_value(test.api.get(BUDGET).unwrap()["status"].clone()).unwrap();
+    test.reconcile::<Budgets>(&object).await;
+    assert!(!test.api.take_events().contains(&"TopUpApplied".to_owned()));
 }

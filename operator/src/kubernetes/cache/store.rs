@@ -10,7 +10,8 @@ use kube::core::ObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use mcp_fleet_crds::names::{CLEAR_BREAKERS, CREATED_FOR};
+use mcp_fleet_crds::names::{CLEAR_BREAKERS, CREATED_FOR, TOP_UP};
+use mcp_fleet_crds::top_up::MAX_TOP_UP;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 
@@ -101,6 +102,11 @@ const MAX_UID: usize = 64;
 fn strip(metadata: &mut ObjectMeta) {
     (metadata.managed_fields, metadata.owner_references) = (None, None);
     let is_read = |key: &String, value: &mut String| {
+        if key == TOP_UP {
+            // A longer one is not valid, and what is left of it is not either.
+            value.truncate(value.floor_char_boundary(MAX_TOP_UP + 4));
+            return true;
+        }
         [RESTORED_FROM, CREATED_FOR, CLEAR_BREAKERS].contains(&key.as_str()) && value.len() <= MAX_UID
     };
     metadata.annotations = metadata.annotations.take().and_then(|mut annotations| {
@@ -172,8 +178,8 @@ struct Version {
     generation: i64,
     is_being_deleted: bool,
     finalizers: Vec<String>,
-    /// The only annotation that is part of a policy.
-    cleared: Option<String>,
+    /// The only annotations that are part of a policy.
+    annotated: [Option<String>; 2],
 }
 
 impl Version {
@@ -183,7 +189,7 @@ impl Version {
             generation: object.meta().generation?,
             is_being_deleted: object.meta().deletion_timestamp.is_some(),
             finalizers: object.finalizers().to_vec(),
-            cleared: object.annotations().get(CLEAR_BREAKERS).cloned(),
+            annotated: [CLEAR_BREAKERS, TOP_UP].map(|name| object.annotations().get(name).cloned()),
         })
     }
 }
@@ -227,6 +233,27 @@ mod tests {
         assert_ne!(at("2026-11-22T12:00:00Z"), at("2026-11-22T12:00:01Z"));
         assert_ne!(at("2026-11-22T12:00:00Z"), principal(serde_json::json!({})));
         assert_eq!(principal(serde_json::json!({"note": "a"})), principal(serde_json::json!({"note": "b"})));
+    }
+
+    #[test]
+    fn a_top_up_is_kept_and_is_a_change_and_no_long_value_becomes_valid() {
+        let budget = |value: &str| {
+            let mut budget: mcp_fleet_crds::MCPBudget = serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "daily", "uid": "b-1", "generation": 3, "annotations": {TOP_UP: value}},
+                "spec": {"period": "Day", "calls": 5},
+            }))
+            .unwrap();
+            strip(&mut budget.metadata);
+            budget
+        };
+        let parsed = |value: &str| {
+            let budget = budget(value);
+            mcp_fleet_crds::top_up::parse(&budget.annotations()[TOP_UP], &budget.spec).is_ok()
+        };
+        let value = "2026-11-26T09:30:00Z calls=1";
+        assert!(parsed(value));
+        assert!(!parsed(&format!("{value}{} calls=2", " ".repeat(200))), "a part of the value counts");
+        assert_ne!(Version::of(&budget(value)), Version::of(&budget("2026-11-26T09:30:00Z calls=2")));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod etcd;
 pub(crate) mod fleet;
 mod restore;
 mod rounds;
+mod top_up;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -111,7 +112,7 @@ fn owner() -> Owner {
     Owner { tenant: "acme".into(), tenant_uid: "t-1".into(), budget: "daily".into(), budget_uid: "b-1".into() }
 }
 
-fn budget(calls: u64) -> Budget {
+pub(crate) fn budget(calls: u64) -> Budget {
     Budget {
         name: "daily".into(),
         uid: "b-1".into(),
@@ -120,6 +121,7 @@ fn budget(calls: u64) -> Budget {
         amount: Some(Micros::new(1_000_000)),
         calls: Some(calls),
         mode: BudgetMode::Enforce,
+        top_up: None,
     }
 }
 
@@ -311,7 +313,8 @@ async fn a_budget_that_never_granted_a_lease_leaves_memory_after_its_period() {
     let refused = ledger.grant(&owner(), &budget(0), &request("p", 1)).await.unwrap();
     assert_eq!(refused.result, Err(Refusal::Exhausted));
     ledger.expire().await;
-    assert!(ledger.is_exhausted("b-1", refused.span.start), "it is exhausted until its period ends");
+    assert!(ledger.is_exhausted(&budget(0), refused.span), "it is exhausted until its period ends");
+    assert!(!ledger.is_exhausted(&budget(1), refused.span), "nothing was refused at the raised limit");
     let later = Ledger { now_ms: || NOON + 24 * 3_600_000, ..ledger };
     later.expire().await;
     assert!(later.slots.read().is_empty());

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use mcp_fleet_crds::MCPBudget;
 use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_crds::names::TOP_UP;
 use mcp_fleet_crds::reference::Reference;
-use mcp_fleet_policy::model::{Budget, Principal, Selector, Server, Uid};
+use mcp_fleet_crds::{MCPBudget, top_up};
+use mcp_fleet_policy::model::{Budget, Principal, Selector, Server, TopUp, Uid};
 
 use super::{Compilation, Rejection, name_list, uid, unreadable};
 use crate::shared_state::verdict::Kind;
@@ -45,13 +46,19 @@ pub(super) fn compile(
         let (compiled, rejection) = from_spec(&object, servers, principals, has_currency);
         let previous = compilation
             .previous
-            .and_then(|previous| previous.policy.budgets.iter().find(|budget| budget.uid == budget_uid))
-            .filter(|_| rejection.is_some());
-        budgets.push(previous.cloned().unwrap_or(compiled));
+            .and_then(|previous| previous.policy.budgets.iter().find(|budget| budget.uid == budget_uid));
+        let in_force = previous.filter(|_| rejection.is_some()).cloned().unwrap_or(compiled);
+        budgets.push(Budget { top_up: top_up(&object, previous), ..in_force });
         compilation.set_verdict(Kind::Budget, &*object, rejection);
     }
     budgets.sort_by(|a, b| (&a.name, &a.uid).cmp(&(&b.name, &b.uid)));
     budgets
+}
+
+/// Returns what a person added to a budget with an annotation. A value that is not valid changes nothing.
+fn top_up(object: &MCPBudget, previous: Option<&Budget>) -> Option<TopUp> {
+    let value = object.annotations().get(TOP_UP)?;
+    top_up::parse(value, &object.spec).ok().or_else(|| previous?.top_up)
 }
 
 /// Returns the UIDs of the budgets that are within the limit: those that were in force before, then the oldest. Kubernetes
@@ -102,6 +109,7 @@ fn from_spec(
         amount: object.spec.amount,
         calls: object.spec.calls,
         mode: object.spec.mode,
+        top_up: None,
     };
     let rejection = if !missing_principals.is_empty() {
         Some(target_not_found(&format!("selector.principalRefs: {}", name_list(&missing_principals)), "MCPPrincipal"))
@@ -142,4 +150,49 @@ fn resolve<'a>(
     uids.sort_unstable();
     uids.dedup();
     (Some(uids), missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use mcp_fleet_policy::units::Micros;
+
+    use super::super::tests::{inputs, published};
+    use super::super::{Limit, Previous, TenantInputs, compile};
+    use super::*;
+
+    fn annotated(value: Option<&str>) -> TenantInputs {
+        let mut inputs = inputs();
+        let budget = Arc::make_mut(&mut inputs.budgets[0]);
+        budget.metadata.annotations = value.map(|value| [(TOP_UP.to_owned(), value.to_owned())].into());
+        inputs
+    }
+
+    fn top_ups(inputs: &TenantInputs, previous: Option<&Previous>) -> Vec<Option<TopUp>> {
+        compile(inputs, previous, Limit::DEFAULT).policy.budgets.iter().map(|budget| budget.top_up).collect()
+    }
+
+    #[test]
+    fn the_annotation_tops_up_its_budget_and_never_the_spend_limit() {
+        let day = 1_795_651_200; // 2026-11-26T00:00:00Z
+        let added = TopUp { start: day, amount: Micros::new(2_000_000), calls: 0 };
+        let mut inputs = annotated(Some("2026-11-26T09:30:00Z amount=2"));
+        Arc::make_mut(&mut inputs.tenant).metadata.annotations = inputs.budgets[0].metadata.annotations.clone();
+        assert_eq!(top_ups(&inputs, None), [None, Some(added)]);
+        let before = published(&compile(&inputs, None, Limit::DEFAULT));
+        // A value that is not valid changes nothing; without the annotation, the top-up is taken back.
+        assert_eq!(top_ups(&annotated(Some("more")), Some(&before)), [None, Some(added)]);
+        assert_eq!(top_ups(&annotated(Some("more")), None), [None, None]);
+        assert_eq!(top_ups(&annotated(Some("2026-11-26T09:30:00Z calls=9")), None), [None, None]);
+        assert_eq!(top_ups(&annotated(None), Some(&before)), [None, None]);
+    }
+
+    #[test]
+    fn a_budget_that_stays_as_it_was_is_topped_up_nevertheless() {
+        let before = published(&compile(&inputs(), None, Limit::DEFAULT));
+        let mut inputs = annotated(Some("2026-11-26T09:30:00Z amount=2"));
+        inputs.principals.clear();
+        let compiled = compile(&inputs, Some(&before), Limit::DEFAULT);
+        assert!(compiled.policy.budgets[1].selector == before.policy.budgets[1].selector);
+        assert!(compiled.policy.budgets[1].top_up.is_some());
+    }
 }

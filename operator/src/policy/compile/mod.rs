@@ -274,6 +274,7 @@ fn spend_limit(compilation: &mut Compilation<'_>) -> Option<(Budget, mcp_fleet_p
             amount: Some(limit.amount),
             calls: None,
             mode: BudgetMode::Enforce,
+            top_up: None,
         };
         compilation.set_verdict(Kind::Tenant, &*tenant, None);
         return Some((budget, limit.currency.clone()));

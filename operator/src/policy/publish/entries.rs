@@ -54,8 +54,8 @@ pub(super) fn addressed(policy: &TenantPolicy) -> BTreeSet<&str> {
     policy.servers.iter().filter(|server| !server.addresses.is_empty()).map(|server| server.uid.as_str()).collect()
 }
 
-/// Returns the servers whose addresses changed and the principals whose revocation changed. Both can change while the object
-/// does not.
+/// Returns the servers whose addresses changed, the principals whose revocation changed and the budgets that were topped up.
+/// All of this can change while the generation of the object does not.
 pub(super) fn changed(before: &TenantPolicy, after: &TenantPolicy) -> BTreeSet<Uid> {
     let addresses: BTreeMap<_, _> = before.servers.iter().map(|server| (&server.uid, &server.addresses)).collect();
     let revocations: BTreeMap<_, _> =
@@ -64,7 +64,10 @@ pub(super) fn changed(before: &TenantPolicy, after: &TenantPolicy) -> BTreeSet<U
         after.servers.iter().filter(|it| addresses.get(&it.uid).is_some_and(|before| **before != it.addresses));
     let principals =
         after.principals.iter().filter(|it| revocations.get(&it.uid).is_some_and(|until| *until != it.revoked_until));
-    servers.map(|server| server.uid.clone()).chain(principals.map(|principal| principal.uid.clone())).collect()
+    let top_ups: BTreeMap<_, _> = before.budgets.iter().map(|budget| (&budget.uid, budget.top_up)).collect();
+    let budgets = after.budgets.iter().filter(|it| top_ups.get(&it.uid).is_some_and(|top_up| *top_up != it.top_up));
+    let uids = servers.map(|server| &server.uid).chain(principals.map(|principal| &principal.uid));
+    uids.chain(budgets.map(|budget| &budget.uid)).cloned().collect()
 }
 
 /// Returns the objects that all gateways enforce as they are written, according to their statuses.
@@ -119,6 +122,15 @@ mod tests {
         let known = Known::Entries { entries: first, changed: [Uid::from("c")].into() };
         let second = entries(verdicts(&[("a", 1), ("b", 2), ("c", 1), ("d", 1)]), 5, &addressed, &known);
         assert_eq!(since(&second), [("a", 4), ("b", 5), ("c", 5), ("d", 5)]);
+    }
+
+    #[test]
+    fn a_budget_that_is_topped_up_has_changed() {
+        let before = crate::ledger::tests::fleet::policy(vec![crate::ledger::tests::budget(5)]);
+        let mut after = before.clone();
+        assert!(changed(&before, &after).is_empty());
+        after.budgets[0].top_up = Some(mcp_fleet_policy::model::TopUp::default());
+        assert_eq!(changed(&before, &after), ["b-1".to_owned()].into());
     }
 
     #[test]

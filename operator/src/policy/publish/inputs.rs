@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use mcp_fleet_crds::MCPTenant;
-use mcp_fleet_crds::names::CLEAR_BREAKERS;
+use mcp_fleet_crds::names::{CLEAR_BREAKERS, TOP_UP};
 use mcp_fleet_policy::model::{Uid, VerificationKey};
 
 use super::restore::restored_from;
@@ -121,8 +121,8 @@ pub(super) fn fingerprint(inputs: &TenantInputs) -> u64 {
             .map(|object| {
                 let metadata = object.meta();
                 // An annotation does not count as a new generation.
-                let cleared = object.annotations().get(CLEAR_BREAKERS);
-                (object.uid(), metadata.generation, metadata.deletion_timestamp.is_some(), cleared)
+                let annotated = [CLEAR_BREAKERS, TOP_UP].map(|name| object.annotations().get(name));
+                (object.uid(), metadata.generation, metadata.deletion_timestamp.is_some(), annotated)
             })
             .collect();
         versions.sort_unstable();
@@ -208,5 +208,14 @@ mod tests {
         assert_eq!(with(CLEAR_BREAKERS, "2026-11-22T12:00:00Z"), first);
         assert_ne!(with(CLEAR_BREAKERS, "2026-11-22T12:00:01Z"), first);
         assert_eq!(with("note", "a"), with("note", "b"), "no other annotation is part of a policy");
+    }
+
+    #[test]
+    fn a_top_up_changes_the_fingerprint() {
+        let mut inputs = crate::policy::compile::tests::inputs();
+        let before = fingerprint(&inputs);
+        let budget = Arc::make_mut(&mut inputs.budgets[0]);
+        budget.metadata.annotations = Some([(TOP_UP.to_owned(), "2026-11-26T09:30:00Z amount=1".to_owned())].into());
+        assert_ne!(fingerprint(&inputs), before);
     }
 }

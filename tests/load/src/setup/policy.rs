@@ -108,6 +108,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
             amount: Some(Micros::MAX),
             calls: Some(1_000_000_000),
             mode: BudgetMode::Enforce,
+            top_up: None,
         }],
     })
 }

@@ -2,6 +2,7 @@
 
 mod monitor;
 mod reports;
+mod top_up;
 
 use std::collections::HashMap;
 
@@ -30,6 +31,7 @@ fn budget(uid: &str, amount: Option<u64>, calls: Option<u64>) -> Budget {
         amount: amount.map(Micros::new),
         calls,
         mode: BudgetMode::Enforce,
+        top_up: None,
     }
 }
 

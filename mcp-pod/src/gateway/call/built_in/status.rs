@@ -70,12 +70,14 @@ fn budgets(context: &RequestContext<'_>, policy: &TenantPolicy) -> Vec<Value> {
         let mut shown = Map::new();
         shown.insert("name".into(), budget.name.as_str().into());
         shown.insert("period".into(), json!(budget.period));
-        shown.insert("resetsAt".into(), budget.period.bounds(now).1.to_string().into());
-        if let Some(amount) = budget.amount {
+        let (start, end) = budget.period.bounds(now);
+        shown.insert("resetsAt".into(), end.to_string().into());
+        let (amount, calls) = budget.limits_in(start.as_second());
+        if let Some(amount) = amount {
             shown.insert("amount".into(), amount.to_string().into());
             shown.insert("currency".into(), policy.currency.as_ref().map_or("", Currency::as_str).into());
         }
-        if let Some(calls) = budget.calls {
+        if let Some(calls) = calls {
             shown.insert("calls".into(), calls.into());
         }
         let state = match context.state.leases.standing(&budget.uid) {

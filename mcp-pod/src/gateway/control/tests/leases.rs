@@ -29,6 +29,7 @@ fn budget() -> Budget {
         amount: Some(Micros::new(5_000_000)),
         calls: None,
         mode: BudgetMode::Enforce,
+        top_up: None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mcp_fleet_policy::budget::{self as pool, Charge, LeasePool, PricedCall, Reservation, ReserveOutcome};
-use mcp_fleet_policy::model::Budget;
+use mcp_fleet_policy::model::{Budget, TopUp};
 use mcp_fleet_policy::tick::Tick;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -231,8 +231,9 @@ impl World {
                 let now = CLOCKS[gateway.operator]();
                 let start = Span::containing(budget.period, now.div_euclid(1000)).unwrap().start;
                 let highest = self.highest.entry(BookKey { budget_uid: budget.uid.clone(), start }).or_default();
-                highest.micros = highest.micros.max(budget.amount.map(Micros::get));
-                highest.calls = highest.calls.max(budget.calls);
+                let (amount, calls) = budget.limits_in(start);
+                highest.micros = highest.micros.max(amount.map(Micros::get));
+                highest.calls = highest.calls.max(calls);
                 let charged = to_request(&gateway.holder, &request);
                 let answer = tokio::spawn(async move { ledger.grant(&owner, &budget, &charged).await });
                 gateway.answers.push((request.request, request.budget_uid, gateway.operator, answer));
@@ -360,6 +361,9 @@ impl World {
         let [spend_limit, hourly] = &mut self.known[operator][..] else { return };
         spend_limit.amount = Some(Micros::new(self.random.u64(..50) * PRICE.get()));
         hourly.calls = Some(self.random.u64(..20));
+        // A person tops up this hour, the next one or none.
+        let start = NOW.get().div_euclid(3_600_000) * 3600 + [0, 3600][self.random.usize(..2)];
+        hourly.top_up = self.random.bool().then(|| TopUp { start, calls: self.random.u64(..20), ..TopUp::default() });
     }
 
     async fn maintain(&mut self, operator: usize) {
