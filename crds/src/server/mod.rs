@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use breaker::Breaker;
 pub use loops::Loops;
-pub use tool::{Price, Tool};
+pub use tool::{Price, ResultPrice, Tool};
 
 use crate::quantity::QuantitySchema;
 use crate::schema::{duration_within, rules, size_within};

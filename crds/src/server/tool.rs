@@ -3,6 +3,7 @@
 use mcp_fleet_policy::built_in::BuiltIn;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::loops::Polls;
+use mcp_fleet_policy::price::POINTER;
 use mcp_fleet_policy::units::Micros;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -48,8 +49,29 @@ fn not_built_in() -> (String, String) {
 /// Price of a tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    ("has(self.perCall) != has(self.fromResult)", "a price is either perCall or fromResult; set one of them and remove the other"),
+])))]
 pub struct Price {
     /// Price of one call, in the tenant's currency: a decimal string with at most six decimals, such as "0.001", up to
-    /// "1000000000".
-    pub per_call: Micros,
+    /// "1000000000". Absent: `fromResult` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_call: Option<Micros>,
+    /// A price that the result of the call states. Absent: each call costs `perCall`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_result: Option<ResultPrice>,
+}
+
+/// A price that the result of a call states.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResultPrice {
+    /// JSON Pointer (RFC 6901) to a number in the result's `structuredContent`: the price of the call, in units of the
+    /// tenant's currency, such as /usage/cost. At most 256 characters. It is charged up to `max`, and decimals after the sixth are
+    /// rounded up. A negative number counts as 0. Without a number there, the call costs `max`.
+    #[schemars(length(min = 1, max = POINTER.max_length), regex(pattern = POINTER.pattern))]
+    pub pointer: String,
+    /// The most that one call costs, in the tenant's currency, up to "1000000000". Every budget that covers the call has to have
+    /// this much left before it; what the result does not ask for is given back.
+    pub max: Micros,
 }

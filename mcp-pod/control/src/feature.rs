@@ -59,6 +59,13 @@ pub const FEATURES: &[Feature] = &[
     // What people added to budgets for one period. A gateway without the feature would name the wrong limit in refusals,
     // and would acknowledge a policy that it does not know completely.
     Feature { name: "top-ups", used_by: |policy, _| policy.budgets.iter().any(|budget| budget.top_up.is_some()) },
+    // Prices that results state. A gateway without the feature would charge the maximum.
+    Feature {
+        name: "result-prices",
+        used_by: |policy, _| {
+            policy.servers.iter().flat_map(|server| &server.tools).any(|tool| tool.result_price.is_some())
+        },
+    },
     // Equal lists of arguments and equal grants are in tables.
     Feature { name: SHARED, used_by: |_, form| form == Form::Shared },
 ];

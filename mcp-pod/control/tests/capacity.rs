@@ -44,6 +44,7 @@ fn policy() -> TenantPolicy {
         class: Class::Read,
         arguments: arguments("/workspace", 1000 + i64::try_from(number).unwrap()),
         price: Micros::ZERO,
+        result_price: None,
         polls: Polls::Limited,
     };
     let server = |number: usize| Server {

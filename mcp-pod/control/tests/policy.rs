@@ -11,6 +11,8 @@ use mcp_fleet_control::convert::{ConvertError, from_wire, to_wire};
 use mcp_fleet_control::snapshot::{self, INDEX_FILE, MAX_CHUNK_BYTES, SnapshotError, SnapshotIndex, chunk_name};
 use mcp_fleet_control::{DecodeError, Digest, EncodedPolicy, Form, decode, encode, encode_as, wire};
 use mcp_fleet_policy::model::{Budget, BudgetMode, Period, Selector, StaleAfter, TenantLimits, TenantPolicy, TopUp};
+use mcp_fleet_policy::price::{Pointer, ResultPrice};
+use mcp_fleet_policy::units::Micros;
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -354,4 +356,22 @@ fn a_reader_has_to_know_what_budgets_ask_of_it() {
         assert!(requires(feature, budget), "{feature}");
         assert!(!requires(feature, plain.clone()), "an older gateway refuses policies that it understands");
     }
+}
+
+#[test]
+fn a_reader_has_to_know_prices_that_results_state() {
+    let policy = |price: Option<ResultPrice>| {
+        let mut policy = forms::repetitive(1);
+        policy.servers[0].tools[0].price = Micros::new(7);
+        policy.servers[0].tools[0].result_price = price.map(Into::into);
+        to_wire(&policy, Form::Shared)
+    };
+    let stated = policy(Some(ResultPrice { pointer: Pointer::parse("/cost").unwrap(), minimum: Micros::ZERO }));
+    assert!(stated.required_features.contains(&"result-prices".to_owned()));
+    assert_eq!(stated.servers[0].tools[0].price_micros, 7, "read without the feature, it is not free");
+    assert!(!policy(None).required_features.contains(&"result-prices".to_owned()));
+    let mut wrong = stated;
+    wrong.servers[0].tools[0].result_price.as_mut().unwrap().pointer = "cost".into();
+    let expected = ConvertError::Invalid { field: "tool.result_price.pointer", expected: "a JSON Pointer" };
+    assert_eq!(from_wire(wrong), Err(expected));
 }

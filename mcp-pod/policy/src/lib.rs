@@ -18,6 +18,7 @@ pub mod list;
 pub mod loops;
 pub mod model;
 mod period;
+pub mod price;
 pub mod reason;
 pub mod rules;
 mod schema;

@@ -212,7 +212,14 @@ pub(crate) fn server(name: &str, tools: Vec<Tool>) -> Server {
 
 /// A tool that costs nothing.
 pub(crate) fn tool(name: &str, class: Class, arguments: Vec<Argument>) -> Tool {
-    Tool { name: name.into(), class, arguments: arguments.into(), price: Micros::ZERO, polls: Polls::Limited }
+    Tool {
+        name: name.into(),
+        class,
+        arguments: arguments.into(),
+        price: Micros::ZERO,
+        result_price: None,
+        polls: Polls::Limited,
+    }
 }
 
 /// A principal with UID `p-<name>`, without grants.

@@ -1,8 +1,10 @@
 //! Limits on rates, concurrency and money, and the limit of the audit log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use mcp_fleet_policy::price::{Pointer, ResultPrice};
 use mcp_fleet_policy::units::Micros;
 use serde_json::json;
 
@@ -110,6 +112,37 @@ async fn an_answered_call_is_charged_its_price() {
     assert_eq!(gateway.ledger.spent().await, Spent { calls: 2, amount: Micros::new(3000) });
     let labels = r#"currency="USD",principal="acme/coder",server="files",tenant="acme",tool="echo""#;
     assert!((gateway.metric("mcp_pod_spend_total", labels) - 0.003).abs() < 1e-9);
+}
+
+#[tokio::test]
+async fn a_call_whose_result_states_its_price_reserves_the_most_and_is_charged_what_it_states() {
+    let gateway = TestGateway::with(|policy| {
+        let tool = &mut policy.servers[0].tools[1];
+        tool.price = Micros::new(5000);
+        let pointer = Pointer::parse("/usage/cost").unwrap();
+        tool.result_price = Some(Arc::new(ResultPrice { pointer, minimum: Micros::ZERO }));
+    })
+    .await;
+    let mut client = gateway.client().await;
+    let mut total = 0;
+    let stated = |cost: &str| format!("{{\"result\":{{\"structuredContent\":{{\"usage\":{{\"cost\":{cost}}}}}}}}}\n");
+    let answers = [
+        (stated("0.0012345"), "0.001235", 1235),
+        (stated("-7"), "0", 0),
+        (stated("9"), "0.005", 5000),
+        (stated("\"0\""), "0.005", 5000),
+        ("{\"result\":{\"content\":[],\"isError\":true}}\n".to_owned(), "0.005", 5000),
+        ("{\"error\":{\"code\":-32000,\"message\":\"m\"}}\n".to_owned(), "0.005", 5000),
+    ];
+    for (number, (answer, cost, micros)) in answers.into_iter().enumerate() {
+        gateway.shim.answer(answer.clone().leak());
+        client.call("echo", json!({"text": number.to_string()})).await;
+        assert_eq!(gateway.audit_line(number + 1).await["cost"], cost, "{answer}");
+        total += micros;
+    }
+    assert_eq!(gateway.ledger.spent().await, Spent { calls: 6, amount: Micros::new(total) });
+    let labels = r#"currency="USD",principal="acme/coder",server="files",tenant="acme",tool="echo""#;
+    assert!((gateway.metric("mcp_pod_spend_total", labels) - 0.021_235).abs() < 1e-9);
 }
 
 #[tokio::test]

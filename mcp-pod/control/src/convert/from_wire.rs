@@ -10,6 +10,7 @@ use mcp_fleet_policy::model::{
     Argument, Breaker, Budget, BudgetMode, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server,
     ServerLimits, SlowCalls, StaleAfter, TenantLimits, TenantPolicy, Tool, TopUp, Uid, VerificationKey,
 };
+use mcp_fleet_policy::price::{Pointer, ResultPrice};
 use mcp_fleet_policy::units::{Bytes, Micros};
 
 use super::ConvertError;
@@ -142,7 +143,15 @@ impl Reader {
     }
 
     fn tool(&mut self, tool: wire::Tool) -> Result<Tool, ConvertError> {
-        let wire::Tool { name, class: kind, arguments: contained, price_micros, argument_list, polls_tolerated } = tool;
+        let wire::Tool {
+            name,
+            class: kind,
+            arguments: contained,
+            price_micros,
+            argument_list,
+            polls_tolerated,
+            result_price: stated,
+        } = tool;
         Ok(Tool {
             name: text(name, "tool.name")?,
             class: class(kind)?,
@@ -151,6 +160,7 @@ impl Reader {
                 None => self.known_lists.share(arguments(contained)?),
             },
             price: Micros::new(price_micros),
+            result_price: stated.map(result_price).transpose()?.map(Arc::new),
             polls: if polls_tolerated { Polls::Tolerated } else { Polls::Limited },
         })
     }
@@ -278,6 +288,12 @@ fn class(number: i32) -> Result<Class, ConvertError> {
         Ok(wire::Class::Destructive) => Ok(Class::Destructive),
         Ok(wire::Class::Unspecified) | Err(_) => Err(ConvertError::Missing("class")),
     }
+}
+
+fn result_price(price: wire::ResultPrice) -> Result<ResultPrice, ConvertError> {
+    let wire::ResultPrice { pointer, minimum_micros } = price;
+    let invalid = ConvertError::Invalid { field: "tool.result_price.pointer", expected: "a JSON Pointer" };
+    Ok(ResultPrice { pointer: Pointer::parse(&pointer).ok_or(invalid)?, minimum: Micros::new(minimum_micros) })
 }
 
 fn budget(budget: wire::Budget) -> Result<Budget, ConvertError> {

@@ -10,6 +10,7 @@ use mcp_fleet_policy::model::{
     Rule, Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
     TopUp, VerificationKey,
 };
+use mcp_fleet_policy::price::ResultPrice;
 
 use super::table::Table;
 use crate::form::Form;
@@ -104,7 +105,7 @@ impl Writer {
     }
 
     fn tool(&mut self, tool: &Tool) -> wire::Tool {
-        let Tool { name, class: kind, arguments: list, price, polls } = tool;
+        let Tool { name, class: kind, arguments: list, price, result_price, polls } = tool;
         let (arguments, argument_list) = match self.form {
             Form::Expanded => (arguments(list), None),
             Form::Shared if list.is_empty() => (Vec::new(), None),
@@ -116,6 +117,10 @@ impl Writer {
             arguments,
             price_micros: price.get(),
             argument_list,
+            result_price: result_price.as_deref().map(|ResultPrice { pointer, minimum }| wire::ResultPrice {
+                pointer: pointer.as_str().to_owned(),
+                minimum_micros: minimum.get(),
+            }),
             polls_tolerated: match polls {
                 Polls::Limited => false,
                 Polls::Tolerated => true,

@@ -22,7 +22,7 @@ fn path(within: &str) -> Vec<Argument> {
 
 /// A policy with two servers of equal tools, and principals that hold two scopes with equal arguments each. Nothing is
 /// shared in it.
-fn repetitive(principals: usize) -> TenantPolicy {
+pub(super) fn repetitive(principals: usize) -> TenantPolicy {
     let server = |name: &str| Server {
         name: name.into(),
         uid: format!("s-{name}"),
@@ -33,6 +33,7 @@ fn repetitive(principals: usize) -> TenantPolicy {
             class: Class::Read,
             arguments: path("/workspace").into(),
             price: Micros::ZERO,
+            result_price: None,
             polls: Polls::Limited,
         }],
         limits: ServerLimits {

@@ -11,6 +11,7 @@ use mcp_fleet_policy::model::{
     Rule, Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
     TopUp, VerificationKey,
 };
+use mcp_fleet_policy::price::{Pointer, ResultPrice};
 use mcp_fleet_policy::units::{Bytes, Micros};
 use proptest::collection::vec;
 use proptest::option;
@@ -78,14 +79,20 @@ fn breaker() -> impl Strategy<Value = Breaker> {
 
 fn server() -> impl Strategy<Value = Server> {
     let polls = prop_oneof![Just(Polls::Limited), Just(Polls::Tolerated)];
-    let tool =
-        (name(), class(), arguments(), any::<u64>(), polls).prop_map(|(name, class, arguments, price, polls)| Tool {
+    let result_price = ("(/[a-z]{0,3}(~[01])?){1,3}", any::<u64>()).prop_map(|(pointer, minimum)| {
+        let pointer = Pointer::parse(&pointer).expect("a pointer");
+        Arc::new(ResultPrice { pointer, minimum: Micros::new(minimum) })
+    });
+    let tool = (name(), class(), arguments(), any::<u64>(), option::of(result_price), polls).prop_map(
+        |(name, class, arguments, price, result_price, polls)| Tool {
             name,
             class,
             arguments: arguments.into(),
             price: Micros::new(price),
+            result_price,
             polls,
-        });
+        },
+    );
     let limits = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
         |(timeout, max_request, max_response, max_concurrent_calls)| ServerLimits {
             timeout: Duration::from_millis(timeout.into()),

@@ -111,7 +111,7 @@ impl Lease {
         if self.state == State::Ended {
             return;
         }
-        let spent = if charge == Charge::Full { reserved } else { Spend::default() };
+        let spent = charge.of(reserved);
         self.last_used = now;
         self.reserved = self.reserved.minus(reserved);
         self.spent = self.spent.plus(spent);

@@ -29,7 +29,7 @@ pub struct PricedCall<'c> {
     pub server: &'c str,
     /// Name of the tool.
     pub tool: &'c str,
-    /// Price of the call.
+    /// Price of the call; the most that it costs, if its result states the price.
     pub price: Micros,
 }
 
@@ -78,6 +78,8 @@ enum Source {
 pub enum Charge {
     /// The whole reservation: the server saw the call, or may have.
     Full,
+    /// One call, and this much of the money: the server saw the call, and its result states the price.
+    Stated(Micros),
     /// Nothing: the server certainly never saw the call.
     Nothing,
 }
@@ -115,6 +117,22 @@ impl Spend {
 
     const fn minus(self, other: Self) -> Self {
         Self { amount: self.amount.saturating_sub(other.amount), calls: self.calls.saturating_sub(other.calls) }
+    }
+}
+
+impl Charge {
+    /// Returns how much of a reservation is spent.
+    fn of(self, reserved: Spend) -> Spend {
+        match self {
+            Self::Full => reserved,
+            Self::Stated(amount) => Spend { amount: amount.min(reserved.amount), ..reserved },
+            Self::Nothing => Spend::default(),
+        }
+    }
+
+    /// Returns what a call costs for which this price was reserved.
+    pub fn cost(self, price: Micros) -> Micros {
+        self.of(Spend { amount: price, calls: 1 }).amount
     }
 }
 

@@ -155,8 +155,7 @@ impl LeasePool {
                 }
                 Source::Unleased(uid) => {
                     if let Some(account) = self.accounts.get_mut(&*uid) {
-                        let spent = if charge == Charge::Full { spend } else { Spend::default() };
-                        account.unleased.settle(item, spend, spent);
+                        account.unleased.settle(item, spend, charge.of(spend));
                     }
                 }
             }

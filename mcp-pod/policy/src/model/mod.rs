@@ -15,6 +15,7 @@ pub use rule::{Argument, ArrayRule, Decimal, PathRule, Rule, Scalar, StringRule}
 
 use crate::class::Class;
 use crate::loops::{LoopSettings, Polls};
+use crate::price::ResultPrice;
 use crate::units::{Bytes, Currency, Micros};
 
 /// UID of a Kubernetes object.
@@ -163,8 +164,10 @@ pub struct Tool {
     pub class: Class,
     /// Arguments of the tool; any other argument is refused.
     pub arguments: Arc<[Argument]>,
-    /// Price of one call.
+    /// Price of one call; the most that it costs, if the result states the price.
     pub price: Micros,
+    /// Where the result states the price; absent if each call costs the same.
+    pub result_price: Option<Arc<ResultPrice>>,
     /// How polls whose result does not change are treated.
     pub polls: Polls,
 }

@@ -6,8 +6,11 @@
 
 use bytes::Bytes;
 use http::StatusCode;
+use mcp_fleet_policy::budget::Charge;
 use mcp_fleet_policy::json::{Limits, Problem, Value, parse, parse_metered, write, write_str};
+use mcp_fleet_policy::price::ResultPrice;
 use mcp_fleet_policy::reason::Reason;
+use mcp_fleet_policy::units::Micros;
 
 use crate::gateway::request::Id;
 use crate::gateway::respond::{Failure, error_message, result_message, with_warning};
@@ -27,6 +30,8 @@ pub(super) struct Answer {
     pub(super) text: Bytes,
     /// Whether the server reported that the tool failed.
     pub(super) tool_error: bool,
+    /// What the call costs.
+    pub(super) charge: Charge,
     kind: Kind,
 }
 
@@ -66,14 +71,25 @@ fn complete_message(id: &Id, result: &[u8], mark: bool) -> Vec<u8> {
     }
 }
 
-/// Checks a result of at most `limit` bytes. `reserve` is called for memory for more than [`FREE_VALUES`] values.
+/// What a result is checked against.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected<'g> {
+    /// Largest result that is released, in bytes.
+    pub(super) limit: u64,
+    /// Whether the caller speaks a modern revision.
+    pub(super) modern: bool,
+    /// Where the result states the price, and the most that the call costs; absent if each call costs the same.
+    pub(super) price: Option<(&'g ResultPrice, Micros)>,
+}
+
+/// Checks a result. `reserve` is called for memory for more than [`FREE_VALUES`] values.
 pub(super) fn check_result(
     id: &Id,
     text: Bytes,
-    limit: u64,
-    modern: bool,
+    expected: &Expected<'_>,
     reserve: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Answer, Reason> {
+    let Expected { limit, modern, price } = *expected;
     let value = parse_within(&text, limit, &Limits::PASS_THROUGH, reserve)?;
     if value.as_object().is_none() {
         return Err(Reason::UpstreamInvalid);
@@ -91,8 +107,9 @@ pub(super) fn check_result(
         }
     }
     let tool_error = value.get("isError").and_then(Value::as_bool) == Some(true);
+    let charge = price.map_or(Charge::Full, |(price, most)| Charge::Stated(price.of(&value, most)));
     let message = complete_message(id, &text, modern && !complete);
-    Ok(Answer { message, text, tool_error, kind: Kind::Result { complete } })
+    Ok(Answer { message, text, tool_error, charge, kind: Kind::Result { complete } })
 }
 
 /// Checks a JSON-RPC error of at most `limit` bytes. The message is serialized again from the parsed error.
@@ -125,7 +142,7 @@ fn check_error_with(
     let failure =
         Failure { status: StatusCode::OK, code: released_code(code), message: &message, data: data.as_deref() };
     let message = error_message(Some(id), &failure);
-    Ok(Answer { message, text, tool_error: true, kind: Kind::Error })
+    Ok(Answer { message, text, tool_error: true, charge: Charge::Full, kind: Kind::Error })
 }
 
 /// Returns the code under which a server's error is released. Codes with a meaning between client and gateway are not
@@ -185,7 +202,8 @@ mod tests {
     }
 
     fn result(text: &str, modern: bool) -> Result<String, Reason> {
-        check_result(&id(), Bytes::copy_from_slice(text.as_bytes()), 1000, modern, &mut |_| false)
+        let expected = Expected { limit: 1000, modern, price: None };
+        check_result(&id(), Bytes::copy_from_slice(text.as_bytes()), &expected, &mut |_| false)
             .map(|answer| String::from_utf8(answer.message).unwrap())
     }
 

@@ -1,12 +1,14 @@
 //! The end of a call: checks the answer, settles the call, and writes the message that the caller gets.
 
+use std::sync::Arc;
+
 use http::Response;
 use mcp_fleet_policy::budget::Charge;
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::reason::Reason;
 use tracing::{info, warn};
 
-use super::answer::{check_error, check_result};
+use super::answer::{Expected, check_error, check_result};
 use super::outcome::Outcome;
 use super::settle::Settlement;
 use super::watch::Warning;
@@ -76,18 +78,21 @@ pub(super) fn deny_unaudited(settlement: Settlement, id: &Id) -> Response<Body> 
 /// Settles a call and returns the message that ends it. `ended` is the last event of the exchange.
 pub(super) fn finish(settlement: Settlement, id: &Id, ended: Result<Event, Failed>) -> Vec<u8> {
     let modern = !settlement.revision.is_legacy();
-    let limit = settlement.grant.max_response;
-    let mut values = settlement.grant.account.empty();
+    let grant = Arc::clone(&settlement.grant);
+    let limit = grant.max_response;
+    let expected = Expected { limit, modern, price: grant.result_price.as_deref().map(|price| (price, grant.price)) };
+    let mut values = grant.account.empty();
     let mut reserve = |more: usize| values.grow(more * VALUE, Use::Answer).is_ok();
     let checked = ended.and_then(|event| match event {
-        Event::Result(text) => check_result(id, text, limit, modern, &mut reserve).map(Ok).map_err(Failed::charged),
+        Event::Result(text) => check_result(id, text, &expected, &mut reserve).map(Ok).map_err(Failed::charged),
         Event::Error(text) => check_error(id, text, limit, &mut reserve).map(Ok).map_err(Failed::charged),
         Event::Refused(refusal) => Ok(Err(refusal)),
         Event::Progress(_) => Err(Failed::charged(Reason::UpstreamInvalid)),
     });
     let (reason, outcome) = match checked {
         Ok(Ok(answer)) => {
-            let outcome = Outcome::Answered { answer: answer.text.clone(), tool_error: answer.tool_error };
+            let (text, tool_error) = (answer.text.clone(), answer.tool_error);
+            let outcome = Outcome::Answered { answer: text, tool_error, charge: answer.charge };
             return match settlement.settle(outcome) {
                 None => answer.message,
                 Some(Warning { text, data }) => answer.warned(id, modern, &text, &data),

@@ -14,6 +14,7 @@ pub(super) enum Outcome {
         answer: Bytes,
         /// Whether the server reported that the tool failed.
         tool_error: bool,
+        charge: Charge,
     },
     /// The call was refused before the server saw it.
     Denied(Reason),

@@ -8,7 +8,6 @@ use mcp_fleet_policy::breaker::Pass;
 use mcp_fleet_policy::budget::Charge;
 use mcp_fleet_policy::governor::Permit;
 use mcp_fleet_policy::reason::Reason;
-use mcp_fleet_policy::units::Micros;
 use ulid::Ulid;
 
 use super::outcome::Outcome;
@@ -97,16 +96,16 @@ impl Settlement {
         }
         let mut result = None;
         let (decision, reason, charge, error) = match outcome {
-            Outcome::Answered { tool_error, answer } => {
+            Outcome::Answered { tool_error, answer, charge } => {
                 result = Some(answer);
-                (Decision::Allowed, None, Charge::Full, tool_error.then_some(ErrorType::Tool))
+                (Decision::Allowed, None, charge, tool_error.then_some(ErrorType::Tool))
             }
             Outcome::Denied(reason) => (Decision::Denied, Some(reason), Charge::Nothing, Some(reason.into())),
             Outcome::Failed(reason, charge) => (Decision::Failed, Some(reason), charge, Some(reason.into())),
         };
         reservation.settle(charge);
         drop(permit);
-        let cost = if charge == Charge::Full { grant.price } else { Micros::ZERO };
+        let cost = charge.cost(grant.price);
         grant.metrics.count(decision);
         grant.metrics.add_spend(cost);
         if let Some(reason) = reason {

@@ -74,7 +74,9 @@ impl Watched {
     ) -> Option<Evidence> {
         let Self { key, admitted, settings, changes, polls } = *self;
         let result = match outcome {
-            Outcome::Answered { answer, tool_error } => state.loops.fingerprint(answer, arguments, *tool_error),
+            Outcome::Answered { answer, tool_error, charge: _ } => {
+                state.loops.fingerprint(answer, arguments, *tool_error)
+            }
             // Not the caller's doing: to try again is right.
             Outcome::Denied(Reason::AuditUnavailable) | Outcome::Failed(Reason::UpstreamUnavailable, _) => return None,
             Outcome::Denied(reason) | Outcome::Failed(reason, _) => state.loops.failure(reason.as_str()),

@@ -7,6 +7,7 @@ use mcp_fleet_policy::breaker::{Breakers, CallerBreaker, ToolKey};
 use mcp_fleet_policy::budget::PricedCall;
 use mcp_fleet_policy::engine::{PrincipalRef, ToolAccess};
 use mcp_fleet_policy::model::{Budget, Server, TenantPolicy};
+use mcp_fleet_policy::price::ResultPrice;
 use mcp_fleet_policy::units::{Currency, Micros};
 
 use super::ActivePolicy;
@@ -27,8 +28,9 @@ pub(crate) struct ToolGrant {
     pub(crate) account: Arc<Account>,
     /// Largest result that is released, in bytes.
     pub(crate) max_response: u64,
-    /// Price of one call.
+    /// Price of one call; the most that it costs, if the result states the price.
     pub(crate) price: Micros,
+    pub(crate) result_price: Option<Arc<ResultPrice>>,
     /// Every budget that covers a call; each must have room.
     pub(crate) budgets: Vec<Budget>,
     pub(crate) metrics: ToolMetrics,
@@ -62,6 +64,7 @@ impl ToolGrant {
             account: Arc::clone(&policy.memory(principal).requests),
             max_response: server.limits.max_response.get(),
             price: access.price(),
+            result_price: access.tool().result_price.clone(),
             budgets: access.budgets().cloned().collect(),
             metrics: ToolMetrics::new(metrics, &subject, currency.as_ref().map(Currency::as_str)),
             upstream: Arc::clone(policy.upstream(access.server_index())),

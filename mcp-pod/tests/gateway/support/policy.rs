@@ -30,7 +30,14 @@ pub(crate) fn argument(name: &str, rule: Rule) -> Argument {
 
 /// Returns a tool that costs nothing.
 pub(crate) fn tool(name: &str, class: Class, arguments: Vec<Argument>) -> Tool {
-    Tool { name: name.to_owned(), class, arguments: arguments.into(), price: Micros::ZERO, polls: Polls::Limited }
+    Tool {
+        name: name.to_owned(),
+        class,
+        arguments: arguments.into(),
+        price: Micros::ZERO,
+        result_price: None,
+        polls: Polls::Limited,
+    }
 }
 
 /// Returns the default policy.

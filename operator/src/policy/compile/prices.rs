@@ -1,6 +1,7 @@
 //! Applies the tenant's lowest prices (`MCPTenant.spec.prices`) to the tools of its servers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::tenant::PriceFloor;
@@ -37,7 +38,7 @@ impl<'a> Floors<'a> {
     fn in_force(compilation: &Compilation<'a>) -> Self {
         let servers = compilation.previous.map_or(&[][..], |previous| &previous.policy.servers);
         let tools = servers.iter().flat_map(|server| server.tools.iter().map(|tool| (&*server.uid, tool)));
-        let in_force: HashMap<_, _> = tools.map(|(server, tool)| ((server, &*tool.name), tool.price)).collect();
+        let in_force: HashMap<_, _> = tools.map(|(server, tool)| ((server, &*tool.name), lowest(tool))).collect();
         let highest = in_force.values().copied().max().unwrap_or(Micros::ZERO);
         Self::Unreadable { in_force, highest }
     }
@@ -53,11 +54,15 @@ impl<'a> Floors<'a> {
         }
     }
 
-    /// Raises the prices of a server's tools where they are too low. Returns the names of these tools.
+    /// Raises the prices of a server's tools where they are too low. Returns the names of these tools. A price that results
+    /// state may be anything from the lowest one to the declared maximum.
     pub(super) fn raise(&self, server: &str, server_uid: &str, tools: &mut [Tool]) -> Vec<String> {
         let mut raised = Vec::new();
         for tool in tools {
             let floor = self.of(server, server_uid, &tool.name, tool.class);
+            if let Some(stated) = &mut tool.result_price {
+                Arc::make_mut(stated).minimum = floor;
+            }
             if tool.price < floor {
                 tool.price = floor;
                 raised.push(tool.name.clone());
@@ -65,6 +70,11 @@ impl<'a> Floors<'a> {
         }
         raised
     }
+}
+
+/// Returns what a call of a tool costs at least.
+fn lowest(tool: &Tool) -> Micros {
+    tool.result_price.as_ref().map_or(tool.price, |stated| stated.minimum)
 }
 
 /// Returns reason and message about tools whose prices were raised.
@@ -83,7 +93,7 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::super::tests::{catalogue, inputs, published, reason, tenant};
+    use super::super::tests::{catalogue, inputs, published, reason, server, tenant};
     use super::super::{Compiled, Kind, Limit, Previous, TenantInputs, compile};
     use super::*;
     use crate::kubernetes::cache::testing::unreadable;
@@ -158,6 +168,56 @@ mod tests {
         inputs.tenant = object.partial.clone().unwrap();
         inputs.unreadable.tenant = Some(object);
         assert_eq!(prices(&compiled(&inputs, Some(&previous))), [1000, 0, 500_000]);
+    }
+
+    /// The inputs, with a tool whose results state its price.
+    fn stated(max: &str, floors: &Value) -> TenantInputs {
+        let price = json!({"fromResult": {"pointer": "/cost", "max": max}});
+        TenantInputs {
+            servers: vec![server(&json!([{"name": "ask", "class": "Read", "price": price}]))],
+            ..with(floors)
+        }
+    }
+
+    fn limits(compiled: &Compiled) -> (u64, u64) {
+        let tool = &compiled.policy.servers[0].tools[0];
+        (tool.result_price.as_ref().unwrap().minimum.get(), tool.price.get())
+    }
+
+    #[test]
+    fn a_price_that_results_state_is_at_least_the_floor_and_at_most_what_is_declared() {
+        for (floors, expected) in [
+            (json!([]), (0, 50_000)),
+            (json!([{"perCall": "0.01"}]), (10_000, 50_000)),
+            (json!([{"perCall": "0.9"}]), (900_000, 900_000)),
+        ] {
+            assert_eq!(limits(&compiled(&stated("0.05", &floors), None)), expected, "{floors}");
+        }
+        let before = compiled(&stated("0.05", &json!([{"perCall": "0.01"}])), None);
+        // The floors change while the server is rejected.
+        let mut rejected = stated("0.05", &json!([{"perCall": "0.02"}]));
+        Arc::make_mut(&mut rejected.servers[0]).spec.source.stdio.as_mut().unwrap().image = "evil.example.com/x".into();
+        assert_eq!(limits(&compiled(&rejected, Some(&published(&before)))), (20_000, 50_000));
+        let mut unreadable_tenant = stated("0.05", &json!([]));
+        unreadable_tenant.unreadable.tenant = Some(Arc::new(unreadable(json!({
+            "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPTenant",
+            "spec": {"namespace": {"name": "acme"}, "prices": "none", "images": {"allowed": ["mcp-fleet.local/*"]}},
+            "metadata": {"name": "acme", "uid": "uid-acme", "generation": 2},
+        }))));
+        assert_eq!(limits(&compiled(&unreadable_tenant, Some(&published(&before)))), (10_000, 50_000));
+    }
+
+    #[test]
+    fn a_price_needs_a_pointer_and_exactly_one_form() {
+        for price in [
+            json!({}),
+            json!({"perCall": "1", "fromResult": {"pointer": "/cost", "max": "1"}}),
+            json!({"fromResult": {"pointer": "cost", "max": "1"}}),
+        ] {
+            let servers = vec![server(&json!([{"name": "ask", "class": "Read", "price": price}]))];
+            let compiled = compiled(&TenantInputs { servers, ..inputs() }, None);
+            assert_eq!(reason(&compiled, Kind::Server, "files"), Some(ConditionReason::InvalidSpec), "{price}");
+        }
     }
 
     #[test]

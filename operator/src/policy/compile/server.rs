@@ -5,9 +5,11 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_crds::server::Price;
 use mcp_fleet_policy::built_in::BuiltIn;
 use mcp_fleet_policy::loops::LoopSettings;
 use mcp_fleet_policy::model::{Argument, Breaker, Server, ServerLimits, Tool};
+use mcp_fleet_policy::price::{Pointer, ResultPrice};
 use mcp_fleet_policy::units::Micros;
 
 use super::prices::{self, Floors};
@@ -77,7 +79,7 @@ fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> 
     }
     let mut tools: Vec<Tool> = Vec::new();
     for tool in &object.spec.tools {
-        let price = tool.price.as_ref().map_or(Micros::ZERO, |price| price.per_call);
+        let (price, result_price) = price(tool)?;
         if tool.price.is_some() && !has_currency {
             return Err(Rejection::new(
                 ConditionReason::CurrencyMissing,
@@ -105,6 +107,7 @@ fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> 
             class: tool.class,
             arguments: arguments.into(),
             price,
+            result_price,
             polls: tool.polls,
         });
     }
@@ -117,6 +120,24 @@ fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> 
     };
     let (breaker, loops) = (Breaker::from(&object.spec.breaker), LoopSettings::from(&object.spec.loops));
     Ok(Compiled { tools, limits, breaker, loops })
+}
+
+/// Compiles the price of a tool: the most that a call costs, and where its result states less.
+fn price(tool: &mcp_fleet_crds::server::Tool) -> Result<(Micros, Option<Arc<ResultPrice>>), Rejection> {
+    let Some(Price { per_call, from_result }) = &tool.price else { return Ok((Micros::ZERO, None)) };
+    let invalid = |message: &str| {
+        let message = format!("tool {:?}, price: {message}", tool.name);
+        Rejection::new(ConditionReason::InvalidSpec, message)
+    };
+    match (per_call, from_result) {
+        (Some(per_call), None) => Ok((*per_call, None)),
+        (None, Some(stated)) => {
+            let pointer = Pointer::parse(&stated.pointer);
+            let pointer = pointer.ok_or_else(|| invalid("fromResult.pointer is not a JSON Pointer; correct it"))?;
+            Ok((stated.max, Some(Arc::new(ResultPrice { pointer, minimum: Micros::ZERO }))))
+        }
+        _ => Err(invalid("set either perCall or fromResult")),
+    }
 }
 
 /// Compiles the argument rules of one tool.

@@ -38,7 +38,7 @@ fn path(within: &str) -> Value {
     json!({"name": "path", "required": true, "type": "Path", "path": {"within": [within]}})
 }
 
-fn server(tools: &Value) -> Arc<MCPServer> {
+pub(super) fn server(tools: &Value) -> Arc<MCPServer> {
     object(
         "MCPServer",
         "files",

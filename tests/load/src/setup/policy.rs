@@ -69,6 +69,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
                 class: Class::Read,
                 arguments: catalogue.into(),
                 price: Micros::new(PRICE),
+                result_price: None,
                 polls: Polls::Limited,
             }],
             limits: ServerLimits {

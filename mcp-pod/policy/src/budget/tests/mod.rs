@@ -299,7 +299,7 @@ fn a_lost_request_is_sent_again_with_the_same_number() {
 #[derive(Clone, Debug)]
 enum Step {
     Reserve { price: u64, both: bool },
-    Settle { which: prop::sample::Index, full: bool },
+    Settle { which: prop::sample::Index, charge: Charge },
     Answer { part: u64, refuse: bool },
     Report { ack: bool },
     Reconnect,
@@ -311,7 +311,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0..3_u64, any::<bool>()).prop_map(|(price, both)| Step::Reserve { price: price * 700, both }),
-        6 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(which, full)| Step::Settle { which, full }),
+        6 => (any::<prop::sample::Index>(), charge()).prop_map(|(which, charge)| Step::Settle { which, charge }),
         6 => (1..4_u64, prop::bool::weighted(0.2)).prop_map(|(part, refuse)| Step::Answer { part, refuse }),
         4 => any::<bool>().prop_map(|ack| Step::Report { ack }),
         1 => Just(Step::Reconnect),
@@ -319,6 +319,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(|both| Step::Policy { both }),
         4 => (0..5_000_u64).prop_map(|millis| Step::Wait { millis }),
     ]
+}
+
+fn charge() -> impl Strategy<Value = Charge> {
+    let stated = (0..2_000_u64).prop_map(|amount| Charge::Stated(Micros::new(amount)));
+    prop_oneof![Just(Charge::Full), Just(Charge::Nothing), stated]
 }
 
 proptest! {
@@ -341,9 +346,9 @@ proptest! {
                         reservations.push(reservation);
                     }
                 }
-                Step::Settle { which, full } if !reservations.is_empty() => {
+                Step::Settle { which, charge } if !reservations.is_empty() => {
                     let reservation = reservations.swap_remove(which.index(reservations.len()));
-                    pool.settle(now, reservation, if full { Charge::Full } else { Charge::Nothing });
+                    pool.settle(now, reservation, charge);
                 }
                 Step::Settle { .. } => {}
                 Step::Answer { part, refuse } => {
