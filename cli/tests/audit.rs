@@ -80,3 +80,27 @@ fn what_cannot_be_read_is_an_error_that_names_it() {
     let (code, text) = verify(&["--checkpoints", wrong.to_str().unwrap()], &log);
     assert!(code == 2 && text.contains("it is a Secret, but must be a ConfigMap"), "{text}");
 }
+
+#[test]
+fn export_writes_events_and_names_broken_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gateway.log");
+    let good = r#"{"audit":1,"time":"2026-11-26T20:00:00Z","decision":"allowed","tool":"a=b","generation":1}"#;
+    std::fs::write(&path, format!("{good}\nstarted\n{{\"audit\":1}}\n{good}\n")).unwrap();
+    let export = |format: &str, log: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-fleet"));
+        let output = command.args(["audit", "export", "--format", format]).arg(log).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    let (code, events, problems) = export("cef", &path);
+    assert_eq!((code, events.lines().count(), problems.lines().count()), (1, 2, 1), "{events}{problems}");
+    assert!(events.contains(r"mcpFleetTool=a\=b"), "{events}");
+    assert!(problems.contains("gateway.log:3: an audit line cannot be exported: missing field `time`"), "{problems}");
+    std::fs::write(&path, format!("{good}\n")).unwrap();
+    let (code, events, problems) = export("ocsf", &path);
+    assert_eq!((code, problems.as_str()), (0, ""));
+    let event: serde_json::Value = serde_json::from_str(&events).unwrap();
+    assert_eq!(event["class_uid"], 6003);
+    assert_eq!(export("ocsf", &folder.path().join("missing.log")).0, 2);
+}

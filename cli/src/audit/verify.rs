@@ -1,14 +1,13 @@
 //! `mcp-fleet audit verify`
 
-use std::fs::File;
-use std::io::{BufReader, stdin};
-use std::path::{Path, PathBuf};
+use std::io::stdin;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use mcp_fleet_audit::Verifier;
 
-use super::checkpoints;
+use super::{checkpoints, open};
 
 /// `mcp-fleet audit verify …`
 #[derive(Debug, clap::Args)]
@@ -58,8 +57,4 @@ pub(crate) fn run(Arguments { logs, checkpoints, partial }: &Arguments) -> anyho
         println!("without checkpoints, nobody knows whether the end of a chain or a whole chain is missing");
     }
     Ok(ExitCode::from(u8::from(problems > 0)))
-}
-
-fn open(path: &Path) -> std::io::Result<BufReader<File>> {
-    File::open(path).map(BufReader::new)
 }

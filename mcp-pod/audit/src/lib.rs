@@ -13,4 +13,4 @@ mod verify;
 
 pub use chain::{Chain, Head};
 pub use digest::{Digest, InvalidDigest};
-pub use verify::{Checkpoint, Place, Problem, Report, Summary, Verifier};
+pub use verify::{Checkpoint, Place, Problem, Report, Summary, Verifier, without_prefix};

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mcp_fleet_policy::budget::{
-    self, BudgetStanding, Charge, LeaseAnswer, LeasePool, LeaseRequest, PricedCall, ReserveOutcome, SpendReport,
+    self, BudgetBalance, BudgetStanding, Charge, LeaseAnswer, LeasePool, LeaseRequest, PricedCall, ReserveOutcome,
+    SpendReport,
 };
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::model::{Budget, TenantPolicy};
@@ -148,6 +149,11 @@ impl Leases {
     pub fn answer(&self, answer: LeaseAnswer) {
         self.pool.lock().answer(self.now(), unix_now(), answer);
         self.answered.notify_waiters();
+    }
+
+    /// Takes note of what the ledger says about a budget.
+    pub fn note_balance(&self, balance: BudgetBalance) {
+        self.pool.lock().note_balance(self.now(), unix_now(), balance);
     }
 
     /// Marks a report as written by the ledger.

@@ -6,7 +6,7 @@
 //! - [`request`] authenticates the caller and reads one message from the HTTP request.
 //! - [`methods`] does what each MCP method asks; [`call`] is `tools/call`, from authorisation to settlement.
 //! - [`upstream`] talks to the tool servers' shims; [`respond`] writes the answers.
-//! - [`audit`] and [`metrics`] record what happened. [`memory`] bounds what clients and their calls may use.
+//! - [`audit`] and [`metrics`] record what happened, [`trace`] in which trace. [`memory`] bounds what clients and their calls may use.
 //!
 //! [`state`] is what all connections share, [`policy`] one generation of the tenant's policy prepared for calls,
 //! [`budget`] the leases that calls are paid from. [`control`] gets policies and leases from the operator. [`mod@run`]
@@ -27,6 +27,7 @@ mod request;
 mod respond;
 mod run;
 mod state;
+mod trace;
 mod upstream;
 mod workers;
 

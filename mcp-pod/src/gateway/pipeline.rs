@@ -41,6 +41,7 @@ use super::request::{
 };
 use super::respond::{Body, Rejection};
 use super::state::{RequestContext, State, Unanswered};
+use super::trace::{HeaderTrace, StateSource, TraceContext};
 
 /// Answers below this size are part of what their connection has reserved.
 const SMALL_ANSWER: usize = 1024;
@@ -51,10 +52,12 @@ const FREE_VALUES: usize = 64;
 pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
     peer.claim_input();
     let _active = state.enter();
-    let mut record = RequestRecord::new(Instant::now(), Ulid::generate(), request.uri().path());
+    let (head, body) = request.into_parts();
+    let trace = HeaderTrace::read(&head.headers);
+    let mut record = RequestRecord::new(Instant::now(), Ulid::generate(), head.uri.path(), trace.parent());
     let mut policy = state.active_policy();
     let answered = match &mut policy {
-        Some(policy) => run(&state, policy, &mut record, &peer, request).await,
+        Some(policy) => run(&state, policy, &mut record, &peer, (&head, trace), body).await,
         None => Err(Rejection::no_policy()),
     };
     let response = match answered {
@@ -80,9 +83,9 @@ async fn run(
     policy: &mut Arc<ActivePolicy>,
     record: &mut RequestRecord,
     peer: &Peer,
-    request: Request<Incoming>,
+    (head, trace): (&Parts, HeaderTrace<'_>),
+    body: Incoming,
 ) -> Result<Response<Body>, Rejection> {
-    let (head, body) = request.into_parts();
     let mut now = Moment::now();
     let mut caller = authenticate(state, policy, record, peer, &head.headers, now)?;
     let share = policy.memory(caller.principal);
@@ -91,7 +94,7 @@ async fn run(
     let mut memory = RequestMemory::admit(account, head.version == Version::HTTP_2)?;
     let within_limit = state.governor.check_request(state.tick(), &caller.principal.model().uid);
     within_limit.map_err(|denial| Rejection::too_many_requests(&denial))?;
-    let mut view = find_server(policy, record, &head, caller)?;
+    let mut view = find_server(policy, record, head, caller)?;
     let max_length = view.server().limits.max_request.get();
     let body = read_body(&head.headers, body, max_length, memory.meter(account), peer).await?;
     let headers = McpHeaders::read(&head.headers);
@@ -107,12 +110,13 @@ async fn run(
             // The allowance of the principal limits these requests, so each has its own audit line.
             caller = authenticate(state, policy, record, peer, &head.headers, now)
                 .map_err(|rejection| Rejection { flood: false, ..rejection })?;
-            view = find_server(policy, record, &head, caller)?;
+            view = find_server(policy, record, head, caller)?;
             if body.len() as u64 > view.server().limits.max_request.get() {
                 return Err(BodyError::TooLarge.into());
             }
         }
-        let (message, era) = decode(record, &headers, &body, memory.meter(&policy.memory(caller.principal).requests))?;
+        let meter = memory.meter(&policy.memory(caller.principal).requests);
+        let (message, trace_state, era) = decode(record, &headers, trace, &body, meter)?;
         let context = RequestContext {
             state,
             policy,
@@ -122,6 +126,7 @@ async fn run(
             length: body.len(),
             events: route::accepts(&head.headers, "text/event-stream"),
             session: headers.session.as_deref(),
+            trace_state,
         };
         match methods::dispatch(&context, record, era, message).await {
             Ok(response) => return Ok(response),
@@ -168,13 +173,14 @@ fn find_server<'p>(
     Ok(view)
 }
 
-/// Parses the message in the body, and detects its revision from headers and message together.
+/// Parses the message in the body, and detects its trace and its revision from headers and message together.
 fn decode<'b>(
     record: &mut RequestRecord,
     headers: &McpHeaders,
+    trace: HeaderTrace<'b>,
     body: &'b [u8],
     mut meter: Meter<'_>,
-) -> Result<(Message<'b>, Era), Rejection> {
+) -> Result<(Message<'b>, StateSource<'b>, Era), Rejection> {
     let mut full = None;
     let mut reserve = |values| meter.reserve_values(values).map_err(|error| full = Some(error)).is_ok();
     let message = read_metered_message(body, FREE_VALUES, &mut reserve);
@@ -183,8 +189,10 @@ fn decode<'b>(
     }
     let message = message?;
     record.method = known_method(&message.method).ok_or_else(|| message.method.clone());
+    let (parent, trace_state) = trace.of_message(&message.params);
+    record.trace = TraceContext::new(record.call, parent);
     let era = detect_era(headers, &message).map_err(|wrong| Rejection::wrong_revision(message.id(), &wrong))?;
-    Ok((message, era))
+    Ok((message, trace_state, era))
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! The built-in tools `fleet_status` and `fleet_report_stuck`.
 
-use mcp_fleet_policy::model::{Budget, Selector};
+use mcp_fleet_policy::budget::BudgetBalance;
+use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::model::{Budget, BudgetMode, Selector};
+use mcp_fleet_policy::units::Micros;
 use serde_json::{Value, json};
 
 use crate::support::{Behaviour, Client, OTHER, TestGateway, Token, now, tool};
@@ -58,6 +61,8 @@ async fn an_agent_sees_who_it_is_and_what_is_left() {
         (Some("5"), Some(1_000_000))
     );
     assert_eq!(shown["budgets"][0]["state"], "unknown", "nothing was leased yet");
+    assert_eq!(shown["budgets"][0]["mode"], "Enforce");
+    assert_eq!((shown["budgets"][0].get("remaining"), shown["budgets"][0].get("ledgerAgeMs")), (None, None));
     let expires: jiff::Timestamp = shown["credentialExpiresAt"].as_str().unwrap().parse().unwrap();
     assert!((1..=3600 * 24).contains(&(expires.as_second() - now())), "{shown}");
     assert!(!shown.to_string().contains("secret") && !shown.to_string().contains("other"), "{shown}");
@@ -112,6 +117,56 @@ async fn the_state_of_budgets_and_breakers_is_shown_to_those_that_they_concern()
     gateway.change_policy(|policy| policy.budgets[0].uid = "next-uid".into());
     client.call("read", json!({"path": "/workspace/a"})).await;
     assert_eq!(status(&mut client).await["budgets"][0]["state"], "exhausted");
+}
+
+#[tokio::test]
+async fn an_agent_sees_what_is_left_of_the_budgets_of_its_tools() {
+    let gateway = TestGateway::with(|policy| {
+        let daily = policy.budgets[0].clone();
+        let monitored = Selector { servers: Some(vec![policy.servers[0].uid.clone()]), ..Selector::default() };
+        let foreign = Selector { servers: Some(vec!["nothing-uid".into()]), ..Selector::default() };
+        let destructive = Selector { classes: Some(vec![Class::Destructive]), ..Selector::default() };
+        for (name, selector, mode) in [
+            ("monitored", monitored, BudgetMode::Monitor),
+            ("foreign", foreign, BudgetMode::Enforce),
+            ("destructive", destructive, BudgetMode::Enforce),
+        ] {
+            policy.budgets.push(Budget {
+                name: name.into(),
+                uid: format!("{name}-uid"),
+                selector,
+                mode,
+                ..daily.clone()
+            });
+        }
+    })
+    .await;
+    let balance = |budget: &str, left: u64| BudgetBalance {
+        budget_uid: budget.into(),
+        left_amount: Some(Micros::new(left)),
+        left_calls: Some(17),
+        spent_amount: Micros::new(250_000),
+        spent_calls: 3,
+        period_end: now() + 3600,
+        as_of: 1,
+    };
+    let mut client = gateway.client().await;
+    let leases = &gateway.ledger.leases;
+    leases.note_balance(balance("daily-uid", 4_750_000));
+    leases.note_balance(balance("monitored-uid", 0));
+    let shown = status(&mut client).await["budgets"].clone();
+    let names: Vec<&str> = shown.as_array().unwrap().iter().map(|budget| budget["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["daily", "monitored"], "budgets of tools that the caller may not call");
+    assert_eq!(shown[0]["remaining"], json!({"amount": "4.75", "calls": 17}));
+    assert_eq!(shown[0]["spent"], json!({"amount": "0.25", "calls": 3}));
+    assert!(shown[0]["ledgerAgeMs"].as_u64().unwrap() < 60_000, "{shown}");
+    assert_eq!((&shown[1]["mode"], &shown[1]["remaining"]["amount"]), (&json!("Monitor"), &json!("0")));
+    let listed = client.modern("tools/list", json!({})).await.json()["result"]["tools"].clone();
+    let schema = listed.as_array().unwrap().iter().find(|tool| tool["name"] == "fleet_status").unwrap();
+    let described = &schema["outputSchema"]["properties"]["budgets"]["items"]["properties"];
+    for (name, _) in shown[0].as_object().unwrap() {
+        assert!(described[name].is_object(), "{name} is not in the output schema");
+    }
 }
 
 #[tokio::test]
@@ -203,7 +258,7 @@ async fn built_in_tools_answer_while_every_call_hangs() {
 #[tokio::test]
 async fn built_in_tools_are_listed_and_a_servers_tool_of_their_name_does_not_exist() {
     let gateway = TestGateway::with(|policy| {
-        let trap = tool("fleet_status", mcp_fleet_policy::class::Class::Read, vec![]);
+        let trap = tool("fleet_status", Class::Read, vec![]);
         policy.servers[0].tools.push(trap);
         policy.principals[1].grants = policy.principals[0].grants.clone();
     })

@@ -30,7 +30,8 @@ async fn a_session_is_initialized_and_used() {
             json!({"jsonrpc": "2.0", "id": 1, "result": {"content": [{"type": "text", "text": "done"}]}})
         );
     }
-    assert_eq!(gateway.shim.calls()[0].line, r#"{"name":"echo","arguments":{"text":"hi"}}"#);
+    let line = &gateway.shim.calls()[0].line;
+    assert!(line.starts_with(r#"{"name":"echo","arguments":{"text":"hi"},"_meta":{"traceparent":"00-"#), "{line}");
 }
 
 #[tokio::test]

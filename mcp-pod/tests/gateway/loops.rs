@@ -7,7 +7,7 @@ use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::units::Micros;
 use serde_json::{Value, json};
 
-use crate::support::{OTHER, Spent, TestGateway, Token};
+use crate::support::{CODER, OTHER, Options, ProcessGateway, Spent, TestGateway, Token, eventually};
 
 const FAILS: &str =
     "{\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"permission denied\"}],\"isError\":true}}\n";
@@ -177,4 +177,25 @@ async fn failures_that_the_gateway_reports_count_as_well() {
         assert_eq!(answer.denial().0, "path_outside_roots");
         assert_eq!(warning(&answer.json()).is_null(), number < 3);
     }
+}
+
+#[tokio::test]
+async fn the_operator_learns_of_a_refused_loop_once_a_minute() {
+    let gateway = ProcessGateway::start(&Options::default(), judged).await;
+    gateway.shim.answer(FAILS);
+    let mut client = gateway.client(Token::default()).await;
+    let mut refused = 0;
+    while refused < 5 {
+        refused += usize::from(!denial(&client.call("echo", json!({"text": "a"})).await.json()).is_null());
+    }
+    eventually("the operator has a report", || !gateway.loops.lock().is_empty()).await;
+    // Reports are sent in the order of their calls, so a second one would be there before that of another principal.
+    let mut other = gateway.client(Token { principal: OTHER, ..Token::default() }).await;
+    while denial(&other.call("echo", json!({"text": "a"})).await.json()).is_null() {}
+    eventually("the operator has another report", || gateway.loops.lock().len() > 1).await;
+    let reports = gateway.loops.lock().clone();
+    let principals: Vec<&str> = reports.iter().map(|report| &*report.principal_uid).collect();
+    assert_eq!(principals, [CODER, OTHER]);
+    assert_eq!((&*reports[0].server, &*reports[0].tool, &*reports[0].kind), ("files", "echo", "retry"));
+    assert!(reports[0].count >= 4 && !reports[0].cool_down, "{reports:?}");
 }

@@ -29,4 +29,5 @@ mod policy_change;
 mod process;
 mod progress;
 mod support;
+mod trace;
 mod upstreams;

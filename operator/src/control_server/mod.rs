@@ -7,7 +7,9 @@
 //! [`Streams`](crate::shared_state::Streams).
 
 mod accept;
+mod alarm;
 mod auth;
+mod loops;
 mod reap;
 mod recall;
 mod spend;

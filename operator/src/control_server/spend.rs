@@ -6,14 +6,18 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{
-    FromOperator, LeaseAnswer, LeaseRecall, LeaseRequest, SpendAck, SpendItem, SpendReport, from_operator,
+    self, FromOperator, LeaseAnswer, LeaseRecall, LeaseRequest, SpendAck, SpendItem, SpendReport, from_operator,
 };
+
+use mcp_fleet_policy::budget::BudgetBalance;
+use mcp_fleet_policy::model::{Budget, TenantPolicy};
+use mcp_fleet_policy::units::Micros;
 
 use super::auth::GatewayPod;
 use crate::error;
 use crate::ledger::book::{self, Amount, Holder, Refusal, Report, ReportItem};
 use crate::ledger::record::Owner;
-use crate::ledger::{ApiStore, LeaseOutcome, Ledger, LedgerError};
+use crate::ledger::{ApiStore, LeaseOutcome, Ledger, LedgerError, period_start};
 use crate::shared_state::Published;
 use crate::shared_state::{Outbound, Streams};
 
@@ -34,9 +38,7 @@ pub(super) async fn answer_lease_request(
 ) {
     let LeaseRequest { request: number, budget_uid, amount, minimum_amount, calls, minimum_calls } = request;
     let mut answer = LeaseAnswer { request: number, budget_uid, ..LeaseAnswer::default() };
-    let budget = policy
-        .as_ref()
-        .and_then(|published| published.policy.budgets.iter().find(|budget| budget.uid == answer.budget_uid));
+    let budget = policy.as_ref().and_then(|published| budget(&published.policy, &answer.budget_uid));
     if let Some(budget) = budget {
         let owner = Owner {
             tenant: gateway.tenant,
@@ -51,7 +53,10 @@ pub(super) async fn answer_lease_request(
             minimum: Amount { micros: minimum_amount, calls: minimum_calls },
         };
         match ledger.grant(&owner, budget, &request).await {
-            Ok(granted) => fill(&mut answer, granted, others),
+            Ok(granted) => {
+                fill(&mut answer, granted, others);
+                answer.balance = ledger.balance(budget, answer.period_start).map(to_wire);
+            }
             Err(error) => {
                 tracing::warn!(
                     tenant = owner.tenant,
@@ -67,6 +72,24 @@ pub(super) async fn answer_lease_request(
     }
     // The stream may have ended. Then the gateway repeats the request, or the lease is forfeited.
     let _ = outbound.send(Ok(message(from_operator::Message::Lease(answer)))).await;
+}
+
+fn budget<'p>(policy: &'p TenantPolicy, uid: &str) -> Option<&'p Budget> {
+    policy.budgets.iter().find(|budget| budget.uid == uid)
+}
+
+/// Converts a balance to the wire format.
+fn to_wire(balance: BudgetBalance) -> wire::BudgetBalance {
+    let BudgetBalance { budget_uid, left_amount, left_calls, spent_amount, spent_calls, period_end, as_of } = balance;
+    wire::BudgetBalance {
+        budget_uid,
+        left_amount: left_amount.map(Micros::get),
+        left_calls,
+        spent_amount: spent_amount.get(),
+        spent_calls,
+        period_end,
+        as_of_ms: as_of,
+    }
 }
 
 /// Copies the outcome of a lease request to the answer, and recalls leases of other gateways if it was refused.
@@ -98,14 +121,16 @@ fn fill(answer: &mut LeaseAnswer, LeaseOutcome { result, span, recall }: LeaseOu
 /// Queues a spend report, before a later lease request of the gateway is read. Returns the future that acknowledges it
 /// once it is written.
 pub(super) fn settle_report(
-    ledger: &Ledger<ApiStore>,
+    ledger: Arc<Ledger<ApiStore>>,
     gateway: GatewayPod,
     holder: Holder,
+    policy: Option<Published>,
     report: SpendReport,
     outbound: Outbound,
 ) -> impl Future<Output = ()> + Send + use<> {
     let SpendReport { lease, budget_uid, sequence, amount, calls, r#final, items } = report;
-    let ack = SpendAck { lease: lease.clone(), sequence };
+    let start = period_start(&lease);
+    let mut ack = SpendAck { lease: lease.clone(), sequence, balance: None };
     let items = items
         .into_iter()
         .map(|SpendItem { principal, server, tool, amount, calls }| ReportItem {
@@ -141,6 +166,9 @@ pub(super) fn settle_report(
                 return;
             }
         }
+        let published = policy.as_ref().zip(start);
+        let found = published.and_then(|(published, start)| Some((budget(&published.policy, &budget_uid)?, start)));
+        ack.balance = found.and_then(|(budget, start)| ledger.balance(budget, start)).map(to_wire);
         let _ = outbound.send(Ok(message(from_operator::Message::SpendAck(ack)))).await;
     }
 }

@@ -16,9 +16,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
+use super::alarm::{Alarm, AlarmLimit};
 use super::auth::{AuthError, GatewayPod, check_again};
 use super::spend::{self, message};
-use super::stuck::StuckLimit;
 use super::switch::{freshness, to_wire};
 use crate::audit::{self, Tenant};
 use crate::context::Context;
@@ -68,7 +68,8 @@ struct ControlStream {
     work: JoinSet<()>,
     /// Reports that are not acknowledged yet.
     reports: JoinSet<()>,
-    stuck: StuckLimit,
+    stuck: AlarmLimit,
+    loops: AlarmLimit,
 }
 
 /// Runs a stream until it ends.
@@ -112,7 +113,8 @@ pub(super) async fn run(
         proved: None,
         work,
         reports,
-        stuck: StuckLimit::default(),
+        stuck: AlarmLimit::default(),
+        loops: AlarmLimit::default(),
     };
     let status = tokio::select! {
         () = ended.cancelled() => Some(not_leader()),
@@ -258,6 +260,14 @@ impl ControlStream {
         Some(())
     }
 
+    /// Writes an Event, if there is one.
+    fn publish(&mut self, alarm: Option<Alarm>) {
+        if let Some(alarm) = alarm {
+            let ctx = Arc::clone(&self.ctx);
+            self.work.spawn(async move { alarm.publish(&ctx.events).await });
+        }
+    }
+
     /// Handles a message from the gateway.
     fn receive(&mut self, received: FromGateway, policy_state: &watch::Receiver<PolicyState>) {
         let (ledger, gateway, holder) = (Arc::clone(&self.leader.ledger), self.gateway.clone(), self.holder.clone());
@@ -280,7 +290,9 @@ impl ControlStream {
                 });
             }
             Some(from_gateway::Message::Spend(report)) => {
-                self.reports.spawn(spend::settle_report(&ledger, gateway, holder, report, self.outbound.clone()));
+                let policy = policy_state.borrow().published.clone();
+                let outbound = self.outbound.clone();
+                self.reports.spawn(spend::settle_report(ledger, gateway, holder, policy, report, outbound));
             }
             Some(from_gateway::Message::AuditHead(head)) => {
                 let GatewayPod { tenant, tenant_uid, pod, .. } = &self.gateway;
@@ -290,11 +302,13 @@ impl ControlStream {
             }
             Some(from_gateway::Message::Stuck(report)) => {
                 let policy = policy_state.borrow().published.clone();
-                if let Some(event) = policy.and_then(|policy| self.stuck.event(Instant::now(), &policy.policy, report))
-                {
-                    let ctx = Arc::clone(&self.ctx);
-                    self.work.spawn(async move { event.publish(&ctx.events).await });
-                }
+                let alarm = policy.and_then(|policy| self.stuck.stuck(Instant::now(), &policy.policy, &report));
+                self.publish(alarm);
+            }
+            Some(from_gateway::Message::Loop(report)) => {
+                let policy = policy_state.borrow().published.clone();
+                let alarm = policy.and_then(|policy| self.loops.refused_loop(Instant::now(), &policy.policy, &report));
+                self.publish(alarm);
             }
             // A second hello has no effect. A message of an unknown kind belongs to a newer protocol version.
             Some(from_gateway::Message::Hello(_)) | None => {}

@@ -1,7 +1,9 @@
 //! Grants leases: a lease is charged and written before the gateway receives it.
 
 use mcp_fleet_ledger::commit::{Effect, Grant};
+use mcp_fleet_policy::budget::BudgetBalance;
 use mcp_fleet_policy::model::{Budget, BudgetMode};
+use mcp_fleet_policy::units::Micros;
 use tokio::sync::oneshot;
 use ulid::Ulid;
 
@@ -46,18 +48,38 @@ impl<S: Store> Ledger<S> {
         answer.await.unwrap_or(Err(LedgerError::Contended))
     }
 
-    /// Returns what a budget allows in a period, top-up included, without what earlier budgets with the same name have used. One that only
-    /// monitors allows everything.
+    /// Returns what a budget allows in a period, top-up included, without what earlier budgets with the same name have used.
+    /// One that only monitors allows everything.
     pub(super) fn limit(&self, budget: &Budget, span: Span) -> Limit {
-        if budget.mode == BudgetMode::Monitor {
-            return Limit::default();
-        }
+        if budget.mode == BudgetMode::Monitor { Limit::default() } else { self.written_limit(budget, span) }
+    }
+
+    /// Returns the limits of a budget in a period, top-up included, without what earlier budgets with the same name have used.
+    fn written_limit(&self, budget: &Budget, span: Span) -> Limit {
         let used_before = self.used_before(&budget.uid, span.start);
         let (amount, calls) = budget.limits_in(span.start);
         Limit {
             micros: amount.map(|amount| amount.get().saturating_sub(used_before.micros)),
             calls: calls.map(|calls| calls.saturating_sub(used_before.calls)),
         }
+    }
+
+    /// Returns what the book of the period with this start says about a budget, if it is in memory. Agents are shown it.
+    pub(crate) fn balance(&self, budget: &Budget, start: i64) -> Option<BudgetBalance> {
+        // Before the book is read, so that a newer book never has an older time.
+        let as_of = (self.now_ms)();
+        let stored = self.book(&budget.uid, start)?;
+        let limit = self.written_limit(budget, stored.book.span);
+        let (left, spent) = (limit.remaining(stored.book.charged()), stored.book.settled());
+        Some(BudgetBalance {
+            budget_uid: budget.uid.clone(),
+            left_amount: limit.micros.map(|_| Micros::new(left.micros)),
+            left_calls: limit.calls.map(|_| left.calls),
+            spent_amount: Micros::new(spent.micros),
+            spent_calls: spent.calls,
+            period_end: stored.book.span.end,
+            as_of,
+        })
     }
 
     /// Returns the open leases of a budget that have to be returned, as pairs of pod UID and lease: all of them, if more is

@@ -26,6 +26,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::Client;
 pub(crate) use mcp_fleet_ledger::{book, period};
+pub(crate) use reports::period_start;
 
 use crate::retry::{jittered, until_success};
 

@@ -29,6 +29,11 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum number of books that are flushed concurrently.
 const MAX_CONCURRENT_FLUSHES: usize = 8;
 
+/// Returns the start of the period that a lease was charged to, or `None` if this ledger did not issue the lease.
+pub(crate) fn period_start(lease: &str) -> Option<i64> {
+    lease.split_once('.').and_then(|(start, _)| start.parse().ok())
+}
+
 impl<S: Store> Ledger<S> {
     /// Queues a report: a lease that is granted from now on takes it into account. The receiver gets the result once the report is written or rejected; its sender is dropped if
     /// another report on the same lease includes this one.
@@ -39,8 +44,7 @@ impl<S: Store> Ledger<S> {
         report: Report,
     ) -> oneshot::Receiver<Result<(), LedgerError>> {
         let (done, receiver) = oneshot::channel();
-        let start = report.lease.split_once('.').and_then(|(start, _)| start.parse().ok());
-        let Some(start) = start else {
+        let Some(start) = period_start(&report.lease) else {
             // This ledger did not issue the lease, so there is nothing to settle.
             let _ = done.send(Ok(()));
             return receiver;

@@ -14,7 +14,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use mcp_fleet_control::version::AUDIENCE;
 use mcp_fleet_control::wire::lease_answer::Outcome;
-use mcp_fleet_control::wire::{LeaseRequest, SpendItem, SpendReport, from_gateway};
+use mcp_fleet_control::wire::{BudgetBalance, LeaseRequest, SpendItem, SpendReport, from_gateway};
 use mcp_fleet_control::{Form, feature, snapshot};
 use mcp_fleet_crds::condition::{ConditionType, is_true_as_of};
 use mcp_fleet_crds::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
@@ -392,6 +392,9 @@ async fn a_lease_is_charged_settled_and_shown() {
     let lease = gateway.lease().await;
     assert_eq!((lease.outcome(), lease.amount, lease.request), (Outcome::Granted, 4000, 1));
     assert!(lease.valid_ms > 60_000 && lease.period_end > lease.period_start);
+    let told =
+        |balance: Option<BudgetBalance>| balance.map(|told| (told.left_amount, told.spent_amount, told.spent_calls));
+    assert_eq!(told(lease.balance), Some((Some(6000), 0, 0)));
     let ledgers: Api<MCPLedger> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
     let selector = ListParams::default().labels(&format!("mcp-fleet.dev/budget-uid={budget}"));
     let book = ledgers.list(&selector).await.unwrap().items.remove(0);
@@ -416,7 +419,8 @@ async fn a_lease_is_charged_settled_and_shown() {
     };
     for _ in 0..2 {
         gateway.send(from_gateway::Message::Spend(report.clone())).await;
-        gateway.acknowledged(&lease.lease, 1).await;
+        let ack = gateway.acknowledged(&lease.lease, 1).await;
+        assert_eq!(told(ack.balance), Some((Some(7000), 3000, 3)));
     }
     let book = ledgers.list(&selector).await.unwrap().items.remove(0);
     assert_eq!((book.spec.settled.amount, book.spec.leases.len(), book.spec.items[0].calls), (3000, 0, 3));

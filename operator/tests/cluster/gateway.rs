@@ -10,7 +10,7 @@ use kube::{Api, Client, ResourceExt};
 use mcp_fleet_control::version::{AUDIENCE, MAX, MAX_MESSAGE, MIN};
 use mcp_fleet_control::wire::control_client::ControlClient;
 use mcp_fleet_control::wire::{
-    Freshness, FromGateway, GatewayHello, LeaseAnswer, PolicyAck, from_gateway, from_operator,
+    Freshness, FromGateway, GatewayHello, LeaseAnswer, PolicyAck, SpendAck, from_gateway, from_operator,
 };
 use mcp_fleet_control::{DecodedPolicy, Digest, Form, decode, feature};
 use mcp_fleet_policy::model::TenantPolicy;
@@ -216,12 +216,12 @@ impl Gateway {
     }
 
     /// Waits for the acknowledgement of a report.
-    pub(crate) async fn acknowledged(&mut self, lease: &str, sequence: u64) {
+    pub(crate) async fn acknowledged(&mut self, lease: &str, sequence: u64) -> SpendAck {
         loop {
             if let from_operator::Message::SpendAck(ack) = self.next().await.expect("the stream ended")
                 && (ack.lease.as_str(), ack.sequence) == (lease, sequence)
             {
-                return;
+                return ack;
             }
         }
     }

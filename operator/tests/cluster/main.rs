@@ -11,6 +11,7 @@ mod gateway;
 mod hostile;
 mod kill_switch;
 mod leader;
+mod loops;
 mod principal;
 mod server;
 mod stuck;

@@ -6,6 +6,7 @@
 
 pub mod charts;
 mod monitoring;
+mod ocsf;
 mod on_cluster;
 mod on_host;
 
@@ -37,6 +38,8 @@ pub enum Part {
     Charts,
     /// Alerts, recording rules and dashboards of the chart, with promtool and a real Prometheus.
     Monitoring,
+    /// Exported audit events, against the published schema of OCSF.
+    Ocsf,
     /// The API and the controllers, against a real API server.
     Api,
     /// The demo and then the fault tests, on a real cluster.
@@ -72,6 +75,7 @@ impl Part {
             Self::Tools => on_host::tools(),
             Self::Charts => charts::run(),
             Self::Monitoring => monitoring::run(),
+            Self::Ocsf => ocsf::run(),
             Self::Api => on_cluster::api(),
             Self::E2e => on_cluster::end_to_end(),
             Self::Upgrade => on_cluster::upgrade(),

@@ -8,6 +8,7 @@ pub mod debian;
 pub mod go;
 pub mod progress;
 pub mod prometheus;
+pub mod python;
 pub mod rust;
 
 use std::path::PathBuf;

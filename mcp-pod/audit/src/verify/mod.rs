@@ -296,7 +296,7 @@ fn check(
 }
 
 /// Removes the prefix that the container runtime writes before each line (`<time> <stream> <F or P> `).
-fn without_prefix(line: &[u8]) -> &[u8] {
+pub fn without_prefix(line: &[u8]) -> &[u8] {
     let mut rest = line;
     for _ in 0..3 {
         if rest.starts_with(b"{") {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::items::Items;
 use super::lease::Lease;
-use super::{LeaseRequest, Spend};
+use super::{BudgetBalance, LeaseRequest, Remaining, Spend};
 use crate::denial::Denial;
 use crate::model::{Budget, BudgetMode};
 use crate::reason::Reason;
@@ -47,6 +47,8 @@ pub(super) struct Account {
     unanswered: Option<u64>,
     refusal: Option<Refusal>,
     consecutive_refusals: u32,
+    /// The newest balance, and when it arrived.
+    balance: Option<(Tick, BudgetBalance)>,
 }
 
 /// A lease request that has not been answered.
@@ -98,14 +100,39 @@ impl Account {
             unanswered: None,
             refusal: None,
             consecutive_refusals: 0,
+            balance: None,
         }
     }
 
     /// Takes over the limits of a new policy. Leases and the pending request stay; the last refusal is dropped, because
-    /// the new limits may leave room.
+    /// the new limits may leave room, and so is the balance if they differ.
     pub(super) fn with_limits_of(self, newer: Self) -> Self {
         let Self { leases, pending, unanswered, unleased, .. } = self;
-        Self { leases, pending, unleased, unanswered, ..newer }
+        let balance = self.balance.filter(|_| self.limit == newer.limit);
+        Self { leases, pending, unleased, unanswered, balance, ..newer }
+    }
+
+    /// Remembers a balance, unless a newer one has overtaken it or its period is over.
+    pub(super) fn set_balance(&mut self, now: Tick, wall: i64, balance: BudgetBalance) {
+        let order = |balance: &BudgetBalance| (balance.period_end, balance.as_of);
+        let newer = self.balance.as_ref().is_none_or(|(_, known)| order(known) <= order(&balance));
+        if newer && wall < balance.period_end {
+            self.balance = Some((now, balance));
+        }
+    }
+
+    /// Returns what is left in this period: what the ledger has said, and `held`, which the open leases cover.
+    pub(super) fn remaining(&self, now: Tick, wall: i64, held: Spend) -> Option<Remaining> {
+        let (arrived, balance) = self.balance.as_ref().filter(|(_, balance)| wall < balance.period_end)?;
+        // The leases of a monitored budget have no limit.
+        let held = if self.monitored { Spend::default() } else { held };
+        Some(Remaining {
+            amount: balance.left_amount.map(|left| left.saturating_add(held.amount)),
+            calls: balance.left_calls.map(|left| left.saturating_add(held.calls)),
+            spent_amount: balance.spent_amount,
+            spent_calls: balance.spent_calls,
+            age: now.since(*arrived),
+        })
     }
 
     /// Returns the denial for this need if the ledger recently refused the same or less.

@@ -85,6 +85,12 @@ impl Lease {
         &self.budget_uid
     }
 
+    /// Returns what calls can still take from the lease; nothing once it is closed.
+    pub(super) fn left(&self, now: Tick) -> Spend {
+        let open = self.state == State::Open && now < self.close_at;
+        if open { self.granted.minus(self.reserved).minus(self.spent) } else { Spend::default() }
+    }
+
     /// Returns whether the lease can cover this need.
     pub(super) fn fits(&self, now: Tick, need: Spend) -> bool {
         let left = self.granted.minus(self.reserved).minus(self.spent);

@@ -84,9 +84,53 @@ pub enum Charge {
     Nothing,
 }
 
-/// What a gateway knows about what is left of a budget, from the leases that the ledger granted or refused.
+/// What a gateway knows about what is left of a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BudgetStanding {
+pub struct BudgetStanding {
+    /// Whether calls can be paid.
+    pub state: BudgetState,
+    /// Amounts; absent if the ledger has not sent any in this period.
+    pub remaining: Option<Remaining>,
+}
+
+/// What is left of a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remaining {
+    /// Money: what the open leases of the gateway hold now, and what was in no lease at `age`. Absent where the budget sets
+    /// no limit.
+    pub amount: Option<Micros>,
+    /// Calls, in the same way.
+    pub calls: Option<u64>,
+    /// Money that all gateways had reported as spent at `age`.
+    pub spent_amount: Micros,
+    /// Calls, in the same way.
+    pub spent_calls: u64,
+    /// How long ago the ledger has sent this.
+    pub age: Duration,
+}
+
+/// What the ledger says about a budget in one period. Agents are shown it; nothing is decided by it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BudgetBalance {
+    /// UID of the budget.
+    pub budget_uid: String,
+    /// Money that is in no lease, spent or forfeited. Absent where the budget sets no limit.
+    pub left_amount: Option<Micros>,
+    /// Calls, in the same way.
+    pub left_calls: Option<u64>,
+    /// Money that was spent, as far as it is reported.
+    pub spent_amount: Micros,
+    /// Calls that were made, as far as they are reported.
+    pub spent_calls: u64,
+    /// End of the period, in Unix seconds.
+    pub period_end: i64,
+    /// When this was true, in Unix milliseconds of the ledger's clock.
+    pub as_of: i64,
+}
+
+/// Whether calls can be paid from a budget, from the leases that the ledger granted or refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BudgetState {
     /// The gateway has a lease with room for a call.
     Available,
     /// The ledger refused a lease in the current period, and has granted none since.

@@ -7,8 +7,8 @@ use foldhash::HashMap;
 use super::account::{Account, need};
 use super::lease::Lease;
 use super::{
-    BudgetStanding, Charge, GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest, PricedCall, Reservation,
-    ReservationPart, ReserveOutcome, Source, Spend, SpendReport,
+    BudgetBalance, BudgetStanding, BudgetState, Charge, GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest,
+    PricedCall, Reservation, ReservationPart, ReserveOutcome, Source, Spend, SpendReport,
 };
 use crate::denial::Denial;
 use crate::model::{Budget, BudgetMode, TenantPolicy};
@@ -134,14 +134,24 @@ impl LeasePool {
 
     /// Returns what is known about the budget with that UID. Says nothing about who spent what.
     pub fn standing(&self, now: Tick, wall: i64, budget_uid: &str) -> BudgetStanding {
-        let Some(account) = self.accounts.get(budget_uid) else { return BudgetStanding::Unknown };
-        if account.is_exhausted(wall) {
-            return BudgetStanding::Exhausted;
+        let Some(account) = self.accounts.get(budget_uid) else {
+            return BudgetStanding { state: BudgetState::Unknown, remaining: None };
+        };
+        let leases = account.leases.iter().filter_map(|number| self.leases.get(number));
+        let held = leases.fold(Spend::default(), |sum, lease| sum.plus(lease.left(now)));
+        let state = match held.calls {
+            _ if account.is_exhausted(wall) => BudgetState::Exhausted,
+            0 => BudgetState::Unknown,
+            _ => BudgetState::Available,
+        };
+        BudgetStanding { state, remaining: account.remaining(now, wall, held) }
+    }
+
+    /// Takes note of what the ledger says about a budget. Changes nothing but [`Self::standing`].
+    pub fn note_balance(&mut self, now: Tick, wall: i64, balance: BudgetBalance) {
+        if let Some(account) = self.accounts.get_mut(&balance.budget_uid) {
+            account.set_balance(now, wall, balance);
         }
-        let one = Spend { amount: Micros::ZERO, calls: 1 };
-        let open =
-            account.leases.iter().any(|number| self.leases.get(number).is_some_and(|lease| lease.fits(now, one)));
-        if open { BudgetStanding::Available } else { BudgetStanding::Unknown }
     }
 
     /// Settles a reservation.

@@ -1,5 +1,7 @@
 //! Lookups: from a principal to its servers, and from a server to its tools.
 
+use foldhash::HashSet;
+
 use super::{Policy, PrincipalEntry, ServerEntry, ToolAccess};
 use crate::built_in::BuiltIn;
 use crate::model;
@@ -50,6 +52,15 @@ impl<'p> PrincipalRef<'p> {
         let entry = entries.get(index).ok_or(Reason::ServerUnknown)?;
         let server = self.compiled.model.servers.get(server).ok_or(Reason::ServerUnknown)?;
         Ok(ServerAccess { compiled: self.compiled, entry, server })
+    }
+
+    /// Returns the UIDs of the budgets that cover a call which the principal may make.
+    pub fn budgets(self) -> HashSet<&'p str> {
+        let servers = self.entry.servers.iter().filter_map(|entry| {
+            let server = self.compiled.model.servers.get(entry.server)?;
+            Some(ServerAccess { compiled: self.compiled, entry, server })
+        });
+        servers.flat_map(ServerAccess::tools).flat_map(ToolAccess::budgets).map(|budget| &*budget.uid).collect()
     }
 
     /// Returns the tool, if at least one grant admits a call of it.

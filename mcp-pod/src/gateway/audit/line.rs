@@ -16,6 +16,7 @@ use mcp_fleet_policy::units::Micros;
 use ulid::Ulid;
 
 use super::{Name, Subject};
+use crate::gateway::trace::TraceContext;
 
 /// Result of the evaluation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +54,8 @@ pub(crate) struct Line {
     time: Timestamp,
     /// ID of the call; the envelope to the shim carries it too. Absent if the line is about more than one request.
     call: Option<Ulid>,
+    /// Present if `call` is.
+    trace: Option<TraceContext>,
     decision: &'static str,
     /// Absent if the request was allowed.
     reason: Option<Reason>,
@@ -75,17 +78,18 @@ impl Line {
     /// Returns the line, without digests, for a decision made just now.
     pub(crate) fn new(
         call: Ulid,
+        trace: TraceContext,
         decision: Decision,
         reason: Option<Reason>,
         cost: Micros,
         duration: Duration,
     ) -> Self {
-        Self { reason, cost: Some(cost), ..Self::empty(decision.as_str()) }.of_call(call, duration)
+        Self { reason, cost: Some(cost), ..Self::empty(decision.as_str()) }.of_call(call, trace, duration)
     }
 
     /// Returns the line of a call that is about to be forwarded.
-    pub(crate) fn admitted(call: Ulid, arguments: [u8; 32], duration: Duration) -> Self {
-        Self { arguments: Some(arguments), ..Self::empty(ADMITTED) }.of_call(call, duration)
+    pub(crate) fn admitted(call: Ulid, trace: TraceContext, arguments: [u8; 32], duration: Duration) -> Self {
+        Self { arguments: Some(arguments), ..Self::empty(ADMITTED) }.of_call(call, trace, duration)
     }
 
     /// Returns the line of rejections that have no line of their own.
@@ -98,14 +102,15 @@ impl Line {
         Self::empty(CLEARED)
     }
 
-    fn of_call(self, call: Ulid, duration: Duration) -> Self {
-        Self { call: Some(call), duration: Some(duration), ..self }
+    fn of_call(self, call: Ulid, trace: TraceContext, duration: Duration) -> Self {
+        Self { call: Some(call), trace: Some(trace), duration: Some(duration), ..self }
     }
 
     fn empty(decision: &'static str) -> Self {
         Self {
             time: Timestamp::now(),
             call: None,
+            trace: None,
             decision,
             reason: None,
             cost: None,
@@ -126,6 +131,9 @@ impl Line {
         known(out, "principal", &subject.principal);
         known(out, "principalUid", &subject.principal_uid);
         known(out, "call", self.call.map_or("", |id| id.array_to_str(&mut call)));
+        if let Some(trace) = self.trace {
+            let _ = write!(out, ",\"trace_id\":\"{}\",\"span_id\":\"{}\"", trace.trace_id(), trace.span_id());
+        }
         name(out, "server", &subject.server);
         name(out, "tool", &subject.tool);
         known(out, "class", subject.class.map_or("", Class::as_str));
@@ -190,6 +198,7 @@ mod tests {
         Line {
             time: "2026-11-22T20:00:00.123456Z".parse().unwrap(),
             call: Some(Ulid::from_parts(0, 7)),
+            trace: Some(TraceContext::new(Ulid::from_parts(0, 7), None)),
             decision: Decision::Allowed.as_str(),
             reason: None,
             cost: Some(Micros::new(1000)),
@@ -239,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_documentation_lists_every_field() {
-        let table = include_str!("../../../../docs/audit.md");
+        let table = include_str!("../../../../docs/audit.md").split("## Traces").next().unwrap();
         let mut documented: Vec<_> =
             table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
         documented.sort_unstable();

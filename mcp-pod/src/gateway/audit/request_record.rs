@@ -15,6 +15,7 @@ use ulid::Ulid;
 
 use super::{Decision, Line, Name, Subject};
 use crate::gateway::request::Revision;
+use crate::gateway::trace::{TraceContext, TraceParent};
 
 /// Name of the server of the built-in tools, in audit lines and metrics. No server has a name with a dot.
 const BUILT_IN_SERVER: &str = "mcp-fleet.dev";
@@ -24,6 +25,8 @@ const BUILT_IN_SERVER: &str = "mcp-fleet.dev";
 pub(crate) struct RequestRecord {
     pub(crate) started: Instant,
     pub(crate) call: Ulid,
+    /// The span of the request, in the trace that its headers or its message name.
+    pub(crate) trace: TraceContext,
     path: String,
     /// Index of the principal, once it is authenticated.
     pub(crate) principal: Option<usize>,
@@ -43,10 +46,11 @@ pub(crate) struct RequestRecord {
 }
 
 impl RequestRecord {
-    pub(crate) fn new(started: Instant, call: Ulid, path: &str) -> Self {
+    pub(crate) fn new(started: Instant, call: Ulid, path: &str, parent: Option<TraceParent>) -> Self {
         Self {
             started,
             call,
+            trace: TraceContext::new(call, parent),
             path: escape_name(path).into_owned(),
             principal: None,
             server: None,
@@ -93,7 +97,7 @@ impl RequestRecord {
 
     /// Returns the audit line of the request, for a decision made just now.
     pub(crate) fn line(&self, decision: Decision, reason: Option<Reason>, duration: Duration) -> Line {
-        let mut line = Line::new(self.call, decision, reason, Micros::ZERO, duration);
+        let mut line = Line::new(self.call, self.trace, decision, reason, Micros::ZERO, duration);
         line.arguments = self.arguments;
         line.looping = self.looping;
         line

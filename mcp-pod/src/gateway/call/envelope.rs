@@ -8,7 +8,7 @@ use ulid::Ulid;
 use crate::envelope::{CallHeader, PathCheck, VERSION};
 use crate::gateway::memory;
 use crate::gateway::policy::ToolGrant;
-use crate::gateway::request::Trace;
+use crate::gateway::trace::{TraceContext, write_meta};
 
 /// Longest envelope whose memory is not counted. It is part of what connections have reserved.
 const UNCOUNTED: usize = 4096;
@@ -29,7 +29,9 @@ pub(super) struct Call<'a> {
     pub(super) progress: bool,
     /// Arguments as they were validated.
     pub(super) arguments: Option<&'a Value<'a>>,
-    pub(super) trace: &'a Trace<'a>,
+    /// The gateway's span, which is the parent of the server's.
+    pub(super) trace: TraceContext,
+    pub(super) trace_state: Option<&'a str>,
     /// Length of the caller's message in bytes: an estimate of the length of the envelope.
     pub(super) length: usize,
 }
@@ -45,7 +47,7 @@ pub(super) fn write_arguments(arguments: Option<&Value<'_>>, out: &mut Vec<u8>) 
 
 /// Writes the header line and the line of parameters.
 pub(super) fn write_envelope(grant: &ToolGrant, call: &Call<'_>) -> Envelope {
-    let Call { id, paths, progress, arguments, trace, length } = *call;
+    let Call { id, paths, progress, arguments, trace, trace_state, length } = *call;
     let header = CallHeader {
         version: VERSION,
         call: id.to_string(),
@@ -67,7 +69,7 @@ pub(super) fn write_envelope(grant: &ToolGrant, call: &Call<'_>) -> Envelope {
     let start = out.len();
     write_arguments(arguments, &mut out);
     let arguments = start..out.len();
-    write_trace(trace, &mut out);
+    write_meta(trace, trace_state, &mut out);
     out.extend_from_slice(b"}\n");
     let mut whole = Bytes::from(out);
     if whole.len() > UNCOUNTED {
@@ -75,19 +77,4 @@ pub(super) fn write_envelope(grant: &ToolGrant, call: &Call<'_>) -> Envelope {
         whole = memory::count(&grant.account, whole);
     }
     Envelope { arguments: whole.slice(arguments), whole }
-}
-
-fn write_trace(trace: &Trace<'_>, out: &mut Vec<u8>) {
-    let members = [("traceparent", &trace.parent), ("tracestate", &trace.state)];
-    let mut opened = false;
-    for (name, value) in members.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
-        out.extend_from_slice(if opened { b"," } else { b",\"_meta\":{" });
-        opened = true;
-        write_str(name, out);
-        out.push(b':');
-        write_str(value, out);
-    }
-    if opened {
-        out.push(b'}');
-    }
 }

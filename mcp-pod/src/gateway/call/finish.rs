@@ -100,7 +100,8 @@ pub(super) fn finish(settlement: Settlement, id: &Id, ended: Result<Event, Faile
         }
         Ok(Err(refusal)) => {
             let reason = Reason::from_name(&refusal.reason).unwrap_or(Reason::UpstreamInvalid);
-            info!(call = %settlement.call, reason = reason.as_str(), detail = refusal.detail, "the shim refused a call");
+            let (call, trace_id) = (settlement.call, settlement.trace.trace_id());
+            info!(%call, %trace_id, reason = reason.as_str(), detail = refusal.detail, "the shim refused a call");
             let outcome = match (refusal.forwarded, reason) {
                 (false, Reason::PathOutsideRoots) => Outcome::Denied(reason),
                 (false, _) => Outcome::Failed(reason, Charge::Nothing),
@@ -111,7 +112,8 @@ pub(super) fn finish(settlement: Settlement, id: &Id, ended: Result<Event, Faile
         Err(Failed { reason, charge, error }) => {
             if let Some(error) = &error {
                 let error: &dyn std::error::Error = error;
-                warn!(error, call = %settlement.call, "failed to forward a call");
+                let (call, trace_id) = (settlement.call, settlement.trace.trace_id());
+                warn!(error, %call, %trace_id, "failed to forward a call");
             }
             (reason, Outcome::Failed(reason, charge))
         }

@@ -21,7 +21,6 @@ use mcp_fleet_policy::built_in::BuiltIn;
 use mcp_fleet_policy::denial::escape_name;
 use mcp_fleet_policy::json::Members;
 use tracing::{Instrument as _, Span, debug_span};
-use ulid::Ulid;
 
 use super::audit::RequestRecord;
 use super::request::{CallParams, Id, ParamsError, Revision};
@@ -42,18 +41,20 @@ pub(crate) async fn call(
     params: Members<'_>,
     session: Option<LegacySession>,
 ) -> Result<Response<Body>, Unanswered> {
-    let params = CallParams::read(params)
+    let params = CallParams::read(params, context.trace_state)
         .map_err(|ParamsError(text)| Rejection::invalid_params(&id, &format!("Invalid params: {text}")))?;
     let (tenant, server) = (&context.policy.tenant_policy().tenant, &context.view.server().name);
-    let span = span(record.call, tenant, server, &params.name);
+    let span = span(record, tenant, server, &params.name);
     run(context, record, revision, id, params, session, span.clone()).instrument(span).await
 }
 
 /// Returns the span of one call, whose fields are on every log line about the call.
 ///
 /// At the default level INFO the span is disabled and costs nothing; lines of that level name the call themselves.
-fn span(call: Ulid, tenant: &str, server: &str, tool: &str) -> Span {
-    debug_span!("call", %call, tenant, server, tool = %escape_name(tool))
+fn span(record: &RequestRecord, tenant: &str, server: &str, tool: &str) -> Span {
+    let RequestRecord { call, trace, .. } = record;
+    let (trace_id, span_id) = (trace.trace_id(), trace.span_id());
+    debug_span!("call", %call, %trace_id, %span_id, tenant, server, tool = %escape_name(tool))
 }
 
 async fn run(
@@ -92,7 +93,8 @@ async fn run(
             paths: &paths,
             progress: progress_token.is_some(),
             arguments,
-            trace: &params.trace,
+            trace: record.trace,
+            trace_state: params.trace_state.as_deref(),
             length: context.length,
         },
     );
@@ -102,6 +104,7 @@ async fn run(
         revision,
         started: record.started,
         call: record.call,
+        trace: record.trace,
         arguments: envelope.arguments,
         digest: None,
         handed_over: None,
@@ -145,7 +148,10 @@ mod tests {
 
     use std::io::Read as _;
 
+    use std::time::Instant;
+
     use tracing::Level;
+    use ulid::Ulid;
 
     use super::*;
 
@@ -156,14 +162,16 @@ mod tests {
         let subscriber = tracing_subscriber::fmt().json().with_max_level(Level::DEBUG).with_writer(writer).finish();
         let call = Ulid::from_parts(0, 7);
         tracing::subscriber::with_default(subscriber, || {
-            span(call, "acme", "files", "read").in_scope(|| tracing::warn!("something"));
+            let record = RequestRecord::new(Instant::now(), call, "/files/mcp", None);
+            span(&record, "acme", "files", "read").in_scope(|| tracing::warn!("something"));
         });
         std::io::Seek::rewind(&mut log).unwrap();
         let mut line = String::new();
         log.read_to_string(&mut line).unwrap();
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         let fields = serde_json::json!({
-            "name": "call", "call": call.to_string(), "tenant": "acme", "server": "files", "tool": "read",
+            "name": "call", "call": call.to_string(), "trace_id": format!("{:032x}", u128::from(call)),
+            "span_id": "0000000000000007", "tenant": "acme", "server": "files", "tool": "read",
         });
         assert_eq!(line["span"], fields);
     }

@@ -18,6 +18,7 @@ use crate::gateway::metrics::ErrorType;
 use crate::gateway::policy::ToolGrant;
 use crate::gateway::request::Revision;
 use crate::gateway::state::{ActiveRequest, State};
+use crate::gateway::trace::TraceContext;
 
 /// An admitted call that is not settled yet. If it is dropped (its client went away, which cancels a modern call), the
 /// call is settled as cancelled, and charged in full if it was handed to its server.
@@ -28,6 +29,7 @@ pub(super) struct Settlement {
     pub(super) revision: Revision,
     pub(super) started: Instant,
     pub(super) call: Ulid,
+    pub(super) trace: TraceContext,
     /// Arguments as they are forwarded.
     pub(super) arguments: Bytes,
     /// Keyed digest of the arguments, once it is computed.
@@ -59,7 +61,8 @@ impl Settlement {
         let slot = self.resources.as_mut()?.slots.admission.take()?;
         let digest = self.grant.argument_key.digest(&self.arguments);
         self.digest = Some(digest);
-        Some(slot.write_now(&Line::admitted(self.call, digest, self.started.elapsed()), &self.grant.subject))
+        let line = Line::admitted(self.call, self.trace, digest, self.started.elapsed());
+        Some(slot.write_now(&line, &self.grant.subject))
     }
 
     /// Settles the call. Returns what its caller is told, if the call is part of a loop.
@@ -83,8 +86,19 @@ impl Settlement {
 
     fn end(&mut self, outcome: Outcome) -> Option<Warning> {
         let Resources { active, slots, permit, reservation, pass } = self.resources.take()?;
-        let Self { state, grant, revision, started, call, arguments, digest, handed_over, watched, resources: _ } =
-            self;
+        let Self {
+            state,
+            grant,
+            revision,
+            started,
+            call,
+            trace,
+            arguments,
+            digest,
+            handed_over,
+            watched,
+            resources: _,
+        } = self;
         let evidence = watched.as_ref().and_then(|watched| watched.settle(state, &grant.subject, arguments, &outcome));
         let duration = started.elapsed();
         if let Some(up) = outcome.is_up() {
@@ -116,7 +130,7 @@ impl Settlement {
         } else {
             state.metrics.observe_duration(&grant.subject, Some(*revision), error, duration);
         }
-        let mut line = Line::new(*call, decision, reason, cost, duration);
+        let mut line = Line::new(*call, *trace, decision, reason, cost, duration);
         line.arguments = *digest;
         line.looping = evidence.map(|evidence| evidence.kind);
         let record = CallRecord {

@@ -1,5 +1,7 @@
 //! Loop detection around a call: refuses a call that continues a loop, and warns the caller of one that begins.
 
+use std::time::Instant;
+
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::engine::ToolAccess;
@@ -11,7 +13,7 @@ use mcp_fleet_policy::tick::Tick;
 use super::outcome::Outcome;
 use crate::gateway::audit::Subject;
 use crate::gateway::metrics::LoopAction;
-use crate::gateway::state::{RequestContext, State};
+use crate::gateway::state::{LoopReport, RequestContext, State};
 
 /// A call whose result the loop detector will see.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +58,15 @@ pub(super) fn watch(
         let tenant = &context.policy.tenant_policy().tenant;
         state.metrics.count_loop(tenant, principal.label(), &server.name, settings.mode, LoopAction::Refused);
         if settings.mode == Mode::Enforce {
+            state.loop_reports.add(Instant::now(), &principal.model().uid, || LoopReport {
+                principal_uid: principal.model().uid.clone(),
+                server: server.name.clone(),
+                tool: tool.name.clone(),
+                kind: evidence.kind,
+                count: evidence.count,
+                duration: evidence.duration,
+                cool_down: evidence.refused,
+            });
             let denial = evidence.denial(&server.name, &tool.name);
             return Err(Looping { denial, kind: evidence.kind });
         }

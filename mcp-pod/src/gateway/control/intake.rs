@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::gateway::policy::InstallError;
-use crate::gateway::state::{State, StuckEvent};
+use crate::gateway::state::{LoopReport, State, StuckReport};
 
 /// Installs policies from the control stream and the mounted snapshot, and accepts proofs of freshness.
 #[derive(Debug)]
@@ -82,9 +82,14 @@ impl Intake {
         self.enforced.lock().map_or_else(|| (0, Vec::new()), |(generation, digest)| (generation, digest.to_vec()))
     }
 
-    /// Takes out the events that the operator does not have yet.
-    pub(super) fn take_stuck_events(&self) -> Vec<StuckEvent> {
-        self.state.stuck_events.take()
+    /// Takes out the reports of stuck agents that the operator does not have yet.
+    pub(super) fn take_stuck_reports(&self) -> Vec<StuckReport> {
+        self.state.stuck_reports.take()
+    }
+
+    /// Takes out the reports of refused loops that the operator does not have yet.
+    pub(super) fn take_loop_reports(&self) -> Vec<LoopReport> {
+        self.state.loop_reports.take()
     }
 
     /// Installs a pushed policy, or keeps the previous one. Returns the answer to the operator.

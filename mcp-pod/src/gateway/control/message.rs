@@ -1,4 +1,4 @@
-//! Conversion of lease requests, spend reports, lease answers, reports of stuck agents and heads of the audit log to and
+//! Conversion of lease requests, spend reports, lease answers, balances, reports of stuck agents and of loops, and heads of the audit log to and
 //! from the wire format, field by field.
 
 use std::time::Duration;
@@ -6,10 +6,12 @@ use std::time::Duration;
 use mcp_fleet_audit::Head;
 use mcp_fleet_control::wire;
 use mcp_fleet_control::wire::lease_answer::Outcome;
-use mcp_fleet_policy::budget::{GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest, SpendItem, SpendReport};
+use mcp_fleet_policy::budget::{
+    BudgetBalance, GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest, SpendItem, SpendReport,
+};
 use mcp_fleet_policy::units::Micros;
 
-use crate::gateway::state::StuckEvent;
+use crate::gateway::state::{LoopReport, StuckReport};
 
 /// Converts a lease request to the wire format.
 pub(super) fn request_to_wire(request: LeaseRequest) -> wire::LeaseRequest {
@@ -33,9 +35,16 @@ pub(super) fn report_to_wire(report: SpendReport) -> wire::SpendReport {
 }
 
 /// Converts the report of a stuck agent to the wire format.
-pub(super) fn stuck_to_wire(event: StuckEvent) -> wire::StuckReport {
-    let StuckEvent { principal_uid, server, tool, reason } = event;
+pub(super) fn stuck_to_wire(report: StuckReport) -> wire::StuckReport {
+    let StuckReport { principal_uid, server, tool, reason } = report;
     wire::StuckReport { principal_uid, server, tool, reason }
+}
+
+/// Converts the report of a refused loop to the wire format.
+pub(super) fn loop_to_wire(report: LoopReport) -> wire::LoopReport {
+    let LoopReport { principal_uid, server, tool, kind, count, duration, cool_down } = report;
+    let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    wire::LoopReport { principal_uid, server, tool, kind: kind.as_str().to_owned(), count, duration_ms, cool_down }
 }
 
 fn item_to_wire(item: SpendItem) -> wire::SpendItem {
@@ -63,6 +72,7 @@ pub(super) fn answer_from_wire(answer: wire::LeaseAnswer) -> LeaseAnswer {
         valid_ms,
         period_end,
         outcome: _,
+        balance: _,
     } = answer;
     let outcome = match wire_outcome {
         Outcome::Granted if !lease.is_empty() => LeaseOutcome::Granted(GrantedLease {
@@ -77,4 +87,19 @@ pub(super) fn answer_from_wire(answer: wire::LeaseAnswer) -> LeaseAnswer {
         Outcome::Unavailable | Outcome::Unspecified | Outcome::Granted => LeaseOutcome::Unavailable,
     };
     LeaseAnswer { request, budget_uid, outcome }
+}
+
+/// Converts a balance from the wire format.
+pub(super) fn balance_from_wire(balance: wire::BudgetBalance) -> BudgetBalance {
+    let wire::BudgetBalance { budget_uid, left_amount, left_calls, spent_amount, spent_calls, period_end, as_of_ms } =
+        balance;
+    BudgetBalance {
+        budget_uid,
+        left_amount: left_amount.map(Micros::new),
+        left_calls,
+        spent_amount: Micros::new(spent_amount),
+        spent_calls,
+        period_end,
+        as_of: as_of_ms,
+    }
 }

@@ -210,8 +210,15 @@ impl Stream<'_> {
             }
             Some(from_operator::Message::Freshness(proof)) => self.intake.handle_proof(&proof),
             Some(from_operator::Message::KillSwitch(switch)) => self.intake.handle_kill_switch(&switch),
-            Some(from_operator::Message::Lease(answer)) => self.leases.answer(message::answer_from_wire(answer)),
-            Some(from_operator::Message::SpendAck(ack)) => self.leases.acknowledge_report(&ack.lease, ack.sequence),
+            Some(from_operator::Message::Lease(mut answer)) => {
+                let balance = answer.balance.take();
+                self.leases.answer(message::answer_from_wire(answer));
+                self.note_balance(balance);
+            }
+            Some(from_operator::Message::SpendAck(wire::SpendAck { lease, sequence, balance })) => {
+                self.leases.acknowledge_report(&lease, sequence);
+                self.note_balance(balance);
+            }
             Some(from_operator::Message::Recall(recall)) => {
                 self.leases.return_lease(&recall.lease);
                 self.send_all()?;
@@ -221,6 +228,10 @@ impl Stream<'_> {
             Some(from_operator::Message::Hello(_)) | None => {}
         }
         Ok(())
+    }
+
+    fn note_balance(&self, balance: Option<wire::BudgetBalance>) {
+        balance.map(message::balance_from_wire).into_iter().for_each(|balance| self.leases.note_balance(balance));
     }
 
     /// Sends all reports, requests and events. Reports go first, because what they return can be leased again.
@@ -238,8 +249,11 @@ impl Stream<'_> {
         for request in self.leases.take_lease_requests() {
             send(&self.outbox, from_gateway::Message::LeaseRequest(message::request_to_wire(request)))?;
         }
-        for event in self.intake.take_stuck_events() {
-            send(&self.outbox, from_gateway::Message::Stuck(message::stuck_to_wire(event)))?;
+        for report in self.intake.take_stuck_reports() {
+            send(&self.outbox, from_gateway::Message::Stuck(message::stuck_to_wire(report)))?;
+        }
+        for report in self.intake.take_loop_reports() {
+            send(&self.outbox, from_gateway::Message::Loop(message::loop_to_wire(report)))?;
         }
         Ok(())
     }

@@ -88,7 +88,8 @@ pub(super) async fn report(
     context.policy.upstream(context.view.server_index()).report().await.map_err(|error| {
         let error: &dyn std::error::Error = &error;
         let server = &context.view.server().name;
-        warn!(error, call = %record.call, server, "failed to read the report of a server");
+        let (call, trace_id) = (record.call, record.trace.trace_id());
+        warn!(error, %call, %trace_id, server, "failed to read the report of a server");
         unavailable()
     })
 }

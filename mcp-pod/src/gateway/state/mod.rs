@@ -9,8 +9,8 @@ mod hand_over;
 mod kill_switch;
 mod legacy_calls;
 mod record;
+mod reports;
 mod request_context;
-mod stuck_events;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -40,8 +40,8 @@ use kill_switch::SharedKillSwitch;
 
 pub(crate) use hand_over::{Admission, Held};
 pub(crate) use legacy_calls::{Cancellable, LegacyCalls, LegacySession};
+pub(crate) use reports::{LoopReport, Reports, StuckReport};
 pub(crate) use request_context::{RequestContext, Unanswered};
-pub(crate) use stuck_events::{StuckEvent, StuckEvents};
 
 /// State that all connections of a gateway share.
 #[derive(Debug)]
@@ -63,7 +63,8 @@ pub struct State {
     pub(crate) governor: Governor,
     pub(crate) breakers: Breakers,
     pub(crate) stuck: StuckReports,
-    pub(crate) stuck_events: StuckEvents,
+    pub(crate) stuck_reports: Reports<StuckReport>,
+    pub(crate) loop_reports: Reports<LoopReport>,
     pub(crate) loops: Loops,
     pub(crate) failures: FailureLimit,
     pub(crate) legacy_calls: Arc<LegacyCalls>,
@@ -107,7 +108,8 @@ impl State {
             governor: Governor::new(),
             breakers: Breakers::default(),
             stuck: StuckReports::default(),
-            stuck_events: StuckEvents::default(),
+            stuck_reports: Reports::default(),
+            loop_reports: Reports::default(),
             loops: Loops::new(),
             failures: FailureLimit::default(),
             legacy_calls: Arc::default(),

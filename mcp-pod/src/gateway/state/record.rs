@@ -48,7 +48,10 @@ impl State {
         }
         match self.audit.reserve().await {
             Ok(slot) => slot.write(&record.line(decision, Some(reason), record.started.elapsed()), &subject),
-            Err(error) => warn!(%error, call = %record.call, "failed to audit a rejected request"),
+            Err(error) => {
+                let (call, trace_id) = (record.call, record.trace.trace_id());
+                warn!(%error, %call, %trace_id, "failed to audit a rejected request");
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use crate::gateway::clock::Moment;
 use crate::gateway::policy::ActivePolicy;
 use crate::gateway::request::{Caller, SessionOwner};
 use crate::gateway::respond::Rejection;
+use crate::gateway::trace::StateSource;
 
 /// Why a message has no answer.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub(crate) struct RequestContext<'p> {
     pub(crate) events: bool,
     /// Legacy session id in the headers.
     pub(crate) session: Option<&'p [u8]>,
+    /// Where the state of the caller's trace is.
+    pub(crate) trace_state: StateSource<'p>,
 }
 
 impl<'p> RequestContext<'p> {

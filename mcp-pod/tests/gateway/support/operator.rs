@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_control::wire::control_server::{Control, ControlServer};
@@ -10,6 +11,7 @@ use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
 use mcp_fleet_control::{EncodedPolicy, encode, version};
 use mcp_fleet_policy::model::TenantPolicy;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,22 +24,29 @@ use super::pki::now;
 /// Interval of freshness messages.
 const FRESHNESS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The reports of refused loops that an operator has received.
+pub(crate) type LoopReports = Arc<Mutex<Vec<wire::LoopReport>>>;
+
 #[derive(Clone)]
 struct Service {
     generation: u64,
     policy: EncodedPolicy,
+    loops: LoopReports,
 }
 
-/// Starts an operator with the certificate in the folder `tls`, and returns its address.
-pub(crate) async fn start_operator(tls: &Path, policy: &TenantPolicy) -> SocketAddr {
+/// Starts an operator with the certificate in the folder `tls`. Returns its address, and the reports that it will have
+/// received.
+pub(crate) async fn start_operator(tls: &Path, policy: &TenantPolicy) -> (SocketAddr, LoopReports) {
     let read = |name: &str| std::fs::read(tls.join(name)).unwrap();
     let tls = ServerTlsConfig::new().identity(Identity::from_pem(read("tls.crt"), read("tls.key")));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = ControlServer::new(Service { generation: policy.generation, policy: encode(policy) });
+    let loops = LoopReports::default();
+    let service = Service { generation: policy.generation, policy: encode(policy), loops: Arc::clone(&loops) };
+    let service = ControlServer::new(service);
     let server = Server::builder().tls_config(tls).unwrap().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-    address
+    (address, loops)
 }
 
 #[tonic::async_trait]
@@ -60,7 +69,7 @@ impl Service {
         mut inbound: Streaming<wire::FromGateway>,
         outbox: mpsc::Sender<Result<wire::FromOperator, Status>>,
     ) {
-        let Self { generation, policy: EncodedPolicy { bytes: policy, digest } } = self;
+        let Self { generation, policy: EncodedPolicy { bytes: policy, digest }, loops } = self;
         let digest = digest.to_vec();
         let mut outgoing = vec![
             from_operator::Message::Hello(wire::OperatorHello { version: version::MAX }),
@@ -77,6 +86,9 @@ impl Service {
                     outgoing.push(from_operator::Message::Freshness(wire::Freshness { generation, age_ms: 0, kill_switch: None }));
                 }
                 received = inbound.message() => match received {
+                    Ok(Some(wire::FromGateway { message: Some(from_gateway::Message::Loop(report)) })) => {
+                        loops.lock().push(report);
+                    }
                     Ok(Some(wire::FromGateway { message: Some(message) })) => outgoing.extend(answer(message)),
                     Ok(Some(wire::FromGateway { message: None })) => {}
                     Ok(None) | Err(_) => return,
@@ -88,7 +100,10 @@ impl Service {
 
 fn answer(message: from_gateway::Message) -> Option<from_operator::Message> {
     match message {
-        from_gateway::Message::Hello(_) | from_gateway::Message::AuditHead(_) | from_gateway::Message::Stuck(_) => None,
+        from_gateway::Message::Hello(_)
+        | from_gateway::Message::AuditHead(_)
+        | from_gateway::Message::Stuck(_)
+        | from_gateway::Message::Loop(_) => None,
         from_gateway::Message::Ack(ack) => {
             assert_eq!(ack.error, "", "the gateway rejected the policy");
             None
@@ -103,9 +118,12 @@ fn answer(message: from_gateway::Message) -> Option<from_operator::Message> {
             valid_ms: 120_000,
             period_end: now() + 86_400,
             outcome: Outcome::Granted.into(),
+            balance: None,
         })),
-        from_gateway::Message::Spend(report) => {
-            Some(from_operator::Message::SpendAck(wire::SpendAck { lease: report.lease, sequence: report.sequence }))
-        }
+        from_gateway::Message::Spend(report) => Some(from_operator::Message::SpendAck(wire::SpendAck {
+            lease: report.lease,
+            sequence: report.sequence,
+            balance: None,
+        })),
     }
 }

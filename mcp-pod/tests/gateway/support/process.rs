@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::operator::start_operator;
+use super::operator::{LoopReports, start_operator};
 use super::{Client, Pki, Shim, Token, policy};
 
 /// A running gateway process, killed on drop.
@@ -22,6 +22,8 @@ pub(crate) struct ProcessGateway {
     pub(crate) health: SocketAddr,
     pub(crate) audit: Lines,
     pub(crate) log: Lines,
+    /// What the operator has received about refused loops.
+    pub(crate) loops: LoopReports,
     child: Child,
 }
 
@@ -86,7 +88,7 @@ impl ProcessGateway {
         let shim = Shim::start(&pki).await;
         let mut policy = policy(&pki, shim.address);
         change(&mut policy);
-        let operator = start_operator(pki.gateway_dir(), &policy).await;
+        let (operator, loops) = start_operator(pki.gateway_dir(), &policy).await;
         let token = pki.gateway_dir().join("token");
         std::fs::write(&token, "token").unwrap();
         let (address, health) = (free_address(), free_address());
@@ -105,7 +107,7 @@ impl ProcessGateway {
             .unwrap();
         let audit = Lines::collect(child.stdout.take().unwrap());
         let log = if options.read_log { Lines::collect(child.stderr.take().unwrap()) } else { Lines::default() };
-        Self { pki, shim, address, health, audit, log, child }
+        Self { pki, shim, address, health, audit, log, loops, child }
     }
 
     /// Connects a client with this token.

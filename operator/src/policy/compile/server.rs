@@ -174,12 +174,13 @@ fn from_previous(compilation: &Compilation<'_>, object: &MCPServer) -> Option<Co
 mod tests {
     use std::time::Duration;
 
+    use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
     use mcp_fleet_policy::model::{Breaker, SlowCalls};
     use serde_json::json;
 
     use super::{ConditionReason, Kind};
-    use crate::policy::compile::tests::{compile, inputs, previous, reason};
-    use crate::policy::compile::{Previous, TenantInputs};
+    use crate::policy::compile::tests::{compile, inputs, previous, published, reason};
+    use crate::policy::compile::{Compiled, Previous, TenantInputs};
 
     #[test]
     fn a_tool_with_the_name_of_a_built_in_one_is_rejected() {
@@ -212,5 +213,41 @@ mod tests {
         spec.source.stdio.as_mut().unwrap().image = "elsewhere.example/files:1".into();
         previous.policy.servers[0].breaker = Breaker { minimum_calls: 9, ..Breaker::DEFAULT };
         assert_eq!(breaker(&inputs, &previous).minimum_calls, 9);
+    }
+
+    #[test]
+    fn settings_of_loops_survive_a_restart_and_stay_in_force_while_the_server_is_rejected() {
+        let mut inputs = inputs();
+        let defaults = &compile(&inputs, None).policy.servers[0];
+        assert_eq!((defaults.loops, defaults.tools[0].polls), (LoopSettings::DEFAULT, Polls::Limited));
+        let spec = &mut std::sync::Arc::make_mut(&mut inputs.servers[0]).spec;
+        let loops = json!({"mode": "Monitor", "window": "1h", "identicalCalls": 5, "repeatedErrors": 6,
+            "cycleRepeats": 7, "coolDown": "3m"});
+        spec.loops = serde_json::from_value(loops).unwrap();
+        spec.tools[0].polls = Polls::Tolerated;
+        let compiled = compile(&inputs, None);
+        let expected = LoopSettings {
+            mode: Mode::Monitor,
+            window: Duration::from_hours(1),
+            identical_calls: 5,
+            repeated_errors: 6,
+            cycle_repeats: 7,
+            cool_down: Duration::from_mins(3),
+        };
+        let in_force = |compiled: &Compiled| {
+            let server = &compiled.policy.servers[0];
+            (server.loops, server.tools.iter().map(|tool| tool.polls).collect::<Vec<_>>())
+        };
+        let expected = (expected, vec![Polls::Tolerated, Polls::Limited, Polls::Limited]);
+        assert_eq!(in_force(&compiled), expected);
+        // A new leader knows the snapshot and the objects.
+        let mut previous = published(&compiled);
+        previous.policy = mcp_fleet_control::decode(&mcp_fleet_control::encode(&previous.policy).bytes).unwrap().policy;
+        assert_eq!(in_force(&compile(&inputs, Some(&previous))), expected);
+        // With an image that the tenant does not allow, and settings that are not in force because of that.
+        let spec = &mut std::sync::Arc::make_mut(&mut inputs.servers[0]).spec;
+        spec.source.stdio.as_mut().unwrap().image = "elsewhere.example/files:1".into();
+        spec.loops = serde_json::from_value(json!({"mode": "Disabled"})).unwrap();
+        assert_eq!(in_force(&compile(&inputs, Some(&previous))), expected);
     }
 }

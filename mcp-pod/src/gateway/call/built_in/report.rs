@@ -10,7 +10,7 @@ use serde_json::json;
 use tracing::info;
 
 use super::Answer;
-use crate::gateway::state::{RequestContext, StuckEvent};
+use crate::gateway::state::{RequestContext, StuckReport};
 
 /// Records a report whose arguments were checked.
 pub(super) fn report(context: &RequestContext<'_>, arguments: Option<&Value<'_>>) -> Result<Answer, Denial> {
@@ -34,15 +34,12 @@ pub(super) fn report(context: &RequestContext<'_>, arguments: Option<&Value<'_>>
     let tenant = &context.policy.tenant_policy().tenant;
     state.metrics.count_stuck(tenant, principal.label(), &server.name);
     info!(tenant, principal = principal.label(), server = server.name, "an agent reported that it is stuck");
-    state.stuck_events.add(
-        Instant::now(),
-        StuckEvent {
-            principal_uid: principal.model().uid.clone(),
-            server: server.name.clone(),
-            tool: tool.unwrap_or_default().to_owned(),
-            reason: reason.to_owned(),
-        },
-    );
+    state.stuck_reports.add(Instant::now(), &principal.model().uid, || StuckReport {
+        principal_uid: principal.model().uid.clone(),
+        server: server.name.clone(),
+        tool: tool.unwrap_or_default().to_owned(),
+        reason: reason.to_owned(),
+    });
     let (what, seconds) = (
         tool.map_or_else(|| "All of your calls".into(), |tool| format!("Your calls of `{tool}`")),
         COOL_DOWN.as_secs(),

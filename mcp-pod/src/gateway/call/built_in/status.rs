@@ -1,10 +1,10 @@
 //! `fleet_status`: who the caller is, and what it may still do. Shows nothing of other principals.
 
 use jiff::Timestamp;
-use mcp_fleet_policy::budget::BudgetStanding;
+use mcp_fleet_policy::budget::{BudgetStanding, BudgetState, Remaining};
 use mcp_fleet_policy::built_in::Subject;
-use mcp_fleet_policy::model::{Budget, BudgetMode, TenantPolicy};
-use mcp_fleet_policy::units::Currency;
+use mcp_fleet_policy::model::{Budget, TenantPolicy};
+use mcp_fleet_policy::units::{Currency, Micros};
 use serde_json::{Map, Value, json};
 
 use super::Answer;
@@ -59,36 +59,47 @@ fn limits(context: &RequestContext<'_>) -> Value {
     limits
 }
 
-/// Returns the budgets that may refuse calls of the caller, with their limits and what the gateway heard from the ledger.
+/// Returns the budgets that cover calls of the caller, with their limits and what the gateway heard from the ledger.
 fn budgets(context: &RequestContext<'_>, policy: &TenantPolicy) -> Vec<Value> {
-    let uid = &context.caller.principal.model().uid;
-    let covers = |budget: &&Budget| {
-        budget.mode == BudgetMode::Enforce && budget.selector.principals.as_ref().is_none_or(|uids| uids.contains(uid))
-    };
+    let covering = context.caller.principal.budgets();
+    policy.budgets.iter().filter(|budget| covering.contains(&*budget.uid)).map(|shown| budget(context, shown)).collect()
+}
+
+fn budget(context: &RequestContext<'_>, budget: &Budget) -> Value {
+    let policy = context.policy.tenant_policy();
     let now = Timestamp::from_second(context.now.unix_seconds()).unwrap_or_default();
-    let budget = |budget: &Budget| {
-        let mut shown = Map::new();
-        shown.insert("name".into(), budget.name.as_str().into());
-        shown.insert("period".into(), json!(budget.period));
-        let (start, end) = budget.period.bounds(now);
-        shown.insert("resetsAt".into(), end.to_string().into());
-        let (amount, calls) = budget.limits_in(start.as_second());
-        if let Some(amount) = amount {
-            shown.insert("amount".into(), amount.to_string().into());
-            shown.insert("currency".into(), policy.currency.as_ref().map_or("", Currency::as_str).into());
-        }
-        if let Some(calls) = calls {
-            shown.insert("calls".into(), calls.into());
-        }
-        let state = match context.state.leases.standing(&budget.uid) {
-            BudgetStanding::Available => "available",
-            BudgetStanding::Exhausted => "exhausted",
-            BudgetStanding::Unknown => "unknown",
-        };
-        shown.insert("state".into(), state.into());
-        Value::Object(shown)
+    let mut shown = Map::new();
+    shown.insert("name".into(), budget.name.as_str().into());
+    shown.insert("mode".into(), json!(budget.mode));
+    shown.insert("period".into(), json!(budget.period));
+    let (start, end) = budget.period.bounds(now);
+    shown.insert("resetsAt".into(), end.to_string().into());
+    let (amount, calls) = budget.limits_in(start.as_second());
+    if let Some(amount) = amount {
+        shown.insert("amount".into(), amount.to_string().into());
+        shown.insert("currency".into(), policy.currency.as_ref().map_or("", Currency::as_str).into());
+    }
+    if let Some(calls) = calls {
+        shown.insert("calls".into(), calls.into());
+    }
+    let BudgetStanding { state, remaining } = context.state.leases.standing(&budget.uid);
+    let state = match state {
+        BudgetState::Available => "available",
+        BudgetState::Exhausted => "exhausted",
+        BudgetState::Unknown => "unknown",
     };
-    policy.budgets.iter().filter(covers).map(budget).collect()
+    shown.insert("state".into(), state.into());
+    if let Some(Remaining { amount, calls, spent_amount, spent_calls, age }) = remaining {
+        let amounts = |amount: Option<Micros>, calls: Option<u64>| {
+            let amount = amount.filter(|_| budget.amount.is_some()).map(|amount| ("amount", amount.to_string().into()));
+            let calls = calls.filter(|_| budget.calls.is_some()).map(|calls| ("calls", calls.into()));
+            Value::Object(amount.into_iter().chain(calls).map(|(name, value)| (name.to_owned(), value)).collect())
+        };
+        shown.insert("remaining".into(), amounts(amount, calls));
+        shown.insert("spent".into(), amounts(Some(spent_amount), Some(spent_calls)));
+        shown.insert("ledgerAgeMs".into(), u64::try_from(age.as_millis()).unwrap_or(u64::MAX).into());
+    }
+    Value::Object(shown)
 }
 
 /// Returns the tools that refuse the caller's calls at the moment, or let only a few through.

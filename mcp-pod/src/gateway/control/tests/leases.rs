@@ -12,7 +12,7 @@ use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 
 use super::operator::{ControlStream, NAME, Operator, within};
-use super::{Gateway, policy, start};
+use super::{Gateway, eventually, policy, start};
 use crate::gateway::budget::Reservation;
 
 const BUDGET: &str = "b0d6e7";
@@ -82,8 +82,20 @@ async fn next_report(stream: &mut ControlStream, wanted: impl Fn(&wire::SpendRep
 }
 
 async fn ack(stream: &ControlStream, report: &wire::SpendReport) {
-    let ack = wire::SpendAck { lease: report.lease.clone(), sequence: report.sequence };
+    let ack = wire::SpendAck { lease: report.lease.clone(), sequence: report.sequence, balance: None };
     stream.send(from_operator::Message::SpendAck(ack)).await;
+}
+
+fn balance(as_of_ms: i64, left: u64) -> wire::BudgetBalance {
+    wire::BudgetBalance {
+        budget_uid: BUDGET.to_owned(),
+        left_amount: Some(left),
+        left_calls: None,
+        spent_amount: 7 * PRICE,
+        spent_calls: 7,
+        period_end: PERIOD.1,
+        as_of_ms,
+    }
 }
 
 async fn answer(stream: &ControlStream, request: &wire::LeaseRequest, outcome: Outcome) {
@@ -98,6 +110,7 @@ async fn answer(stream: &ControlStream, request: &wire::LeaseRequest, outcome: O
         valid_ms: 60_000,
         period_end: PERIOD.1,
         outcome: outcome.into(),
+        balance: granted.then(|| balance(1, 3000)),
     };
     stream.send(from_operator::Message::Lease(answer)).await;
 }
@@ -270,4 +283,23 @@ async fn calls_of_a_budget_that_monitors_are_reported_although_they_waited_for_n
     answer(&stream, &request, Outcome::Granted).await;
     let report = next_report(&mut stream, |report| report.calls > 0).await;
     assert_eq!((report.calls, report.items.len()), (3, 1));
+}
+
+#[tokio::test]
+async fn answers_and_acknowledgements_tell_what_is_left_of_a_budget() {
+    let mut operator = Operator::start(NAME).await;
+    let (gateway, mut stream) = priced_gateway(&mut operator).await;
+    let remaining = || gateway.state.leases.standing(BUDGET).remaining;
+    assert_eq!(remaining(), None);
+    let (reserved, request) = first_call(&gateway, &mut stream).await;
+    reserved.settle(Charge::Full);
+    // The call may be settled before the balance is read, which follows the answer.
+    eventually("the balance arrives", || remaining().is_some()).await;
+    let left = |all: u64| Some((Some(Micros::new(all + request.amount - PRICE)), 7));
+    let shown = || remaining().map(|shown| (shown.amount, shown.spent_calls));
+    assert_eq!(shown(), left(3000));
+    let report = next_report(&mut stream, |report| report.calls == 1).await;
+    let ack = wire::SpendAck { lease: report.lease, sequence: report.sequence, balance: Some(balance(2, 5000)) };
+    stream.send(from_operator::Message::SpendAck(ack)).await;
+    eventually("the newer balance arrives", || shown() == left(5000)).await;
 }

@@ -1,16 +1,17 @@
 //! Tests of dialling, redialling and the end of a control stream.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mcp_fleet_control::wire::from_gateway;
 use mcp_fleet_control::{feature, version, wire};
+use mcp_fleet_policy::loops::Kind;
 use mcp_fleet_policy::reason::Reason;
 use tonic::Status;
 
 use super::operator::{NAME, Operator, within};
 use super::{Gateway, eventually, policy, start};
 use crate::gateway::audit::{Line, Name, Subject};
-use crate::gateway::state::StuckEvent;
+use crate::gateway::state::{LoopReport, StuckReport};
 
 #[tokio::test]
 async fn the_hello_of_a_gateway_describes_it() {
@@ -170,18 +171,43 @@ async fn reports_of_stuck_agents_reach_the_operator_once() {
     let gateway = start(&operator);
     let mut stream = operator.accept().await;
     assert_eq!(stream.push(&policy(3)).await.error, "");
-    let event = StuckEvent {
+    let report = StuckReport {
         principal_uid: "coder-uid".into(),
         server: "files".into(),
         tool: "read".into(),
         reason: "no progress".into(),
     };
-    gateway.state.stuck_events.add(std::time::Instant::now(), event);
+    gateway.state.stuck_reports.add(Instant::now(), "coder-uid", || report);
     let wire::StuckReport { principal_uid, server, tool, reason } = match stream.next().await {
         from_gateway::Message::Stuck(report) => report,
         other => panic!("a report was expected, not {other:?}"),
     };
     assert_eq!((&*principal_uid, &*server, &*tool, &*reason), ("coder-uid", "files", "read", "no progress"));
-    assert!(gateway.state.stuck_events.take().is_empty());
+    assert!(gateway.state.stuck_reports.take().is_empty());
     assert_eq!(stream.push(&policy(4)).await.error, "", "the stream was ended");
+}
+
+#[tokio::test]
+async fn reports_of_refused_loops_reach_the_operator_once() {
+    let mut operator = Operator::start(NAME).await;
+    let gateway = start(&operator);
+    let mut stream = operator.accept().await;
+    assert_eq!(stream.push(&policy(3)).await.error, "");
+    gateway.state.loop_reports.add(Instant::now(), "coder-uid", || LoopReport {
+        principal_uid: "coder-uid".into(),
+        server: "files".into(),
+        tool: "read".into(),
+        kind: Kind::Cycle,
+        count: 6,
+        duration: Duration::from_secs(30),
+        cool_down: true,
+    });
+    let wire::LoopReport { principal_uid, server, tool, kind, count, duration_ms, cool_down } =
+        match stream.next().await {
+            from_gateway::Message::Loop(report) => report,
+            other => panic!("a report was expected, not {other:?}"),
+        };
+    assert_eq!((&*principal_uid, &*server, &*tool, &*kind), ("coder-uid", "files", "read", "cycle"));
+    assert_eq!((count, duration_ms, cool_down), (6, 30_000, true));
+    assert!(gateway.state.loop_reports.take().is_empty());
 }

@@ -15,7 +15,7 @@ pub(crate) use era::{Era, EraError, McpHeaders, detect_era};
 pub(crate) use message::read_message;
 pub(crate) use message::{Id, IdError, InvalidMessage, Message, read_metered_message};
 pub(crate) use method::{TOOLS_CALL, known_method};
-pub(crate) use params::{CallParams, ParamsError, Trace};
+pub(crate) use params::{CallParams, ParamsError};
 pub(crate) use revision::Revision;
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{CallParams, McpHeaders, detect_era, read_message};
+use crate::gateway::trace::StateSource;
 
 /// Generates JSON that every parser reads alike.
 fn value() -> impl Strategy<Value = Value> {
@@ -29,7 +30,7 @@ fn value() -> impl Strategy<Value = Value> {
 fn decode(body: &[u8]) -> Option<Value> {
     let message = read_message(body).ok()?;
     let _ = detect_era(&McpHeaders::read(&HeaderMap::new()), &message);
-    let params = CallParams::read(message.params).ok()?;
+    let params = CallParams::read(message.params, StateSource::Meta).ok()?;
     let mut out = Vec::new();
     write(params.arguments.as_ref()?, &mut out);
     assert!(!out.contains(&b'\n'), "the arguments must fit on one line of the envelope");
