@@ -127,7 +127,7 @@ impl TestContext {
         (field("status"), field("reason"))
     }
 
-    fn add_namespace(&mut self, name: &str, labels: &Labels) {
+    pub(super) fn add_namespace(&mut self, name: &str, labels: &Labels) {
         let value = json!({"metadata": {"name": name, "labels": labels}});
         let namespace: PartialObjectMeta<Namespace> = serde_json::from_value(value).unwrap();
         self.writers.namespaces.put(Arc::new(namespace));

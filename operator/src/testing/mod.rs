@@ -1,5 +1,6 @@
 //! Support for tests that drive a whole reconcile: a fake API server, and a context whose cache the test fills.
 
+mod access;
 mod api;
 mod context;
 mod fleet;

@@ -38,7 +38,7 @@ impl Report {
              etcd, the API server, one operator and the benchmark share this machine. There is no kubelet and no \
              controller manager: the benchmark itself writes the statuses of workloads and quotas, at once, and connects \
              as the gateway of each tenant, which acknowledges policies without running them. The operator has the rights \
-             of an administrator. Load and bare writes use {CONNECTIONS} connections. An object has converged when its \
+             of its chart. Load and bare writes use {CONNECTIONS} connections. An object has converged when its \
              conditions Ready and PolicyCurrent are True as it is written.\n",
             self.small.objects + self.large.objects
         );
