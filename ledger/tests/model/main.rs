@@ -135,12 +135,16 @@ fn every_order_of_messages_and_writes_is_safe() {
     visit_all("no fault", bounds(4, 0, &[]), &[ALL_SPENT, CONFLICT]);
     visit_all("a limit that is lowered", Bounds { limits: vec![vec![2, 1]], ..bounds(4, 0, &[]) }, &[CONFLICT]);
     visit_all("a limit that is raised", Bounds { limits: vec![vec![1, 2]], ..bounds(4, 0, &[]) }, &[CONFLICT]);
+    // Leases of two calls: the first call requests the next lease.
+    visit_all("a lease ahead of need", Bounds { limits: vec![vec![5]], ..bounds(5, 0, &[]) }, &[CONFLICT]);
     visit_all("the period ends", Bounds { times: vec![0, 3], ..bounds(2, 0, &[]) }, &[FORFEITED]);
 }
 
 #[test]
 fn every_fault_is_safe() {
     visit_all("any fault, 3 attempts", bounds(3, 1, &Fault::ALL), &[FORFEITED, CONFLICT]);
+    let ahead = Bounds { limits: vec![vec![5]], ..bounds(3, 1, &Fault::ALL) };
+    visit_all("a lease ahead of need, any fault, 3 attempts", ahead, &[FORFEITED, CONFLICT]);
     for fault in [Fault::Store, Fault::Duplicate, Fault::Unsent] {
         visit_all(&format!("{fault:?}, 4 attempts"), bounds(4, 1, &[fault]), &[ALL_SPENT, CONFLICT]);
     }

@@ -77,9 +77,14 @@ impl Leases {
     }
 
     fn try_reserve(&self, call: &PricedCall<'_>, budgets: &[Budget]) -> ReserveOutcome {
-        let now = self.now();
-        let outcome = self.pool.lock().reserve(now, unix_now(), call, budgets.iter());
-        if matches!(outcome, ReserveOutcome::NeedLease) {
+        let (now, wall) = (self.now(), unix_now());
+        let (outcome, is_new) = {
+            let mut pool = self.pool.lock();
+            let outcome = pool.reserve(now, wall, call, budgets.iter());
+            (outcome, pool.has_new_request())
+        };
+        // Also if the call need not wait: the next one would have to.
+        if is_new {
             self.unsent.notify_one();
         }
         outcome

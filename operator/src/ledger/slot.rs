@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio::time::Instant;
 
-use super::book::{GrantedLease, Holder, Limit, Refusal, Report, ReportOutcome, ReportRejection};
+use super::book::{GrantedLease, Holder, LeaseRequest, Limit, Refusal, Report, ReportOutcome, ReportRejection};
 use super::error::LedgerError;
 use super::period::Span;
 use super::record::Owner;
@@ -125,6 +125,8 @@ impl Writer {
             |holder: &Holder| stored.as_ref().map_or_else(Vec::new, |stored| stored.book.recallable(holder));
         for (pending, result) in self.grants.drain(..).zip(results) {
             match &result {
+                // A gateway asks ahead of need, while it still has a lease.
+                Err(Refusal::Exhausted) if stored.as_ref().is_some_and(|stored| has_enough(stored, &pending)) => {}
                 Err(Refusal::Exhausted) => slot.set_exhausted(Some(pending.grant.limit)),
                 Ok(_) => slot.set_exhausted(None),
                 Err(Refusal::Held) => {}
@@ -140,6 +142,17 @@ impl Writer {
             let _ = pending.done.send(Err(error.clone()));
         }
     }
+}
+
+/// Returns whether the holder that requests a lease has another with enough for a call.
+fn has_enough(stored: &StoredBook, pending: &PendingGrant) -> bool {
+    let LeaseRequest { holder, minimum, .. } = &pending.grant.request;
+    let mut held = stored.book.leases.iter().filter(|lease| lease.holder == *holder);
+    held.any(|lease| {
+        let left = lease.outstanding();
+        lease.granted.micros.is_none_or(|_| left.micros >= minimum.micros)
+            && lease.granted.calls.is_none_or(|_| left.calls >= minimum.calls)
+    })
 }
 
 impl Default for Inbox {

@@ -49,6 +49,8 @@ pub(super) struct Account {
     consecutive_refusals: u32,
     /// The newest balance, and when it arrived.
     balance: Option<(Tick, BudgetBalance)>,
+    /// Until when no lease is requested ahead of need, because the last such request got none.
+    nothing_ahead_until: Tick,
 }
 
 /// A lease request that has not been answered.
@@ -57,6 +59,8 @@ pub(super) struct Account {
 pub(super) struct PendingRequest {
     pub(super) request: LeaseRequest,
     pub(super) sent: bool,
+    /// Whether the lease is requested before a call needs it.
+    pub(super) ahead: bool,
 }
 
 /// The last refusal by the ledger. Remembered for a while, so that a burst of calls does not cause a burst of requests.
@@ -101,6 +105,7 @@ impl Account {
             refusal: None,
             consecutive_refusals: 0,
             balance: None,
+            nothing_ahead_until: Tick::ZERO,
         }
     }
 
@@ -198,7 +203,7 @@ impl Account {
 
     /// Queues a request for a lease that covers this need. Returns whether the request is new: there is at most one
     /// pending request per budget.
-    pub(super) fn request_lease(&mut self, number: u64, budget_uid: &str, need: Spend) -> bool {
+    pub(super) fn request_lease(&mut self, number: u64, budget_uid: &str, need: Spend, ahead: bool) -> bool {
         if self.pending.is_some() {
             return false;
         }
@@ -217,7 +222,7 @@ impl Account {
             calls: size(need.calls, self.calls, UNLIMITED_CALLS),
             minimum_calls: need.calls,
         };
-        self.pending = Some(PendingRequest { request, sent: false });
+        self.pending = Some(PendingRequest { request, sent: false, ahead });
         true
     }
 
@@ -228,8 +233,26 @@ impl Account {
     }
 
     /// Removes and returns the pending request if it has this number.
-    pub(super) fn take_pending(&mut self, number: u64) -> Option<LeaseRequest> {
-        self.pending.take_if(|pending| pending.request.request == number).map(|pending| pending.request)
+    pub(super) fn take_pending(&mut self, number: u64) -> Option<PendingRequest> {
+        self.pending.take_if(|pending| pending.request.request == number)
+    }
+
+    /// Returns whether a lease may be requested before a call needs it: there is no other to be used after the one in use,
+    /// and none was refused recently.
+    pub(super) fn may_request_ahead(&self, now: Tick) -> bool {
+        self.leases.len() == 1 && self.pending.is_none() && self.refusal.is_none() && now >= self.nothing_ahead_until
+    }
+
+    /// Remembers that a request ahead of need got no lease. No call is refused because of it: what the lease in use still
+    /// has may be enough, together with what is left of the budget.
+    pub(super) fn nothing_ahead(&mut self, now: Tick) {
+        self.nothing_ahead_until = now.plus(MAX_BACKOFF);
+    }
+
+    /// Removes and returns the leases before this one.
+    pub(super) fn take_leases_before(&mut self, lease: u64) -> Vec<u64> {
+        let position = self.leases.iter().position(|known| *known == lease).unwrap_or(0);
+        self.leases.drain(..position).collect()
     }
 
     /// Remembers a request that the ledger could not answer.

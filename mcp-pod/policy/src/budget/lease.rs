@@ -17,6 +17,14 @@ const CLOSE_MARGIN: (u32, Duration) = (4, Duration::from_secs(2));
 /// How long before its deadline a lease ends, in the same form.
 const END_MARGIN: (u32, Duration) = (8, Duration::from_secs(1));
 
+/// How long before a lease is used up, or accepts no more calls, the next one is requested. The ledger writes a book twice a
+/// second, and a call waits at most a second for a lease.
+const AHEAD: Duration = Duration::from_secs(5);
+
+/// Mean time between the calls of a lease in heavy use. For one in lighter use, the next lease costs the ledger more than a
+/// call that waits once in two minutes.
+const HOT_INTERVAL: Duration = Duration::from_millis(500);
+
 /// State of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
@@ -39,6 +47,7 @@ pub(super) struct Lease {
     spent: Spend,
     items: Items,
     state: State,
+    granted_at: Tick,
     /// When the lease stops accepting calls.
     close_at: Tick,
     /// When the lease ends. Open reservations then count as spent, so that the last report arrives before the deadline.
@@ -66,6 +75,7 @@ impl Lease {
             spent: Spend::default(),
             items: Items::default(),
             state: State::Open,
+            granted_at: now,
             close_at: before(CLOSE_MARGIN),
             end_at: before(END_MARGIN),
             last_used: now,
@@ -95,6 +105,21 @@ impl Lease {
     pub(super) fn fits(&self, now: Tick, need: Spend) -> bool {
         let left = self.granted.minus(self.reserved).minus(self.spent);
         self.state == State::Open && now < self.close_at && left.covers(need)
+    }
+
+    /// Returns whether the lease will soon accept no more calls: it is in heavy use and its deadline is near, or half of it
+    /// is used and the rest will be soon, at the same pace. For one that is used up, the next call requests a lease.
+    pub(super) fn is_running_out(&self, now: Tick) -> bool {
+        let (age, left) = (now.since(self.granted_at), self.granted.minus(self.reserved).minus(self.spent));
+        let part = |granted: u64, left: u64| {
+            let used = granted - left;
+            left > 0 && left <= used && u128::from(left) * age.as_nanos() <= u128::from(used) * AHEAD.as_nanos()
+        };
+        let calls = self.granted.calls - left.calls;
+        let is_hot = u128::from(calls) * HOT_INTERVAL.as_nanos() >= age.as_nanos();
+        (is_hot && now.plus(AHEAD) >= self.close_at)
+            || part(self.granted.calls, left.calls)
+            || part(self.granted.amount.get(), left.amount.get())
     }
 
     /// Reserves an amount for which [`Lease::fits`] returned true. Returns the index of the call's item.

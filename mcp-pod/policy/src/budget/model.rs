@@ -19,9 +19,9 @@ impl LeasePool {
 
 impl Hash for LeasePool {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { accounts, leases, last_number, closed } = self;
+        let Self { accounts, leases, last_number, requested, closed } = self;
         accounts.iter().collect::<BTreeMap<_, _>>().hash(state);
-        (leases, last_number, closed).hash(state);
+        (leases, last_number, requested, closed).hash(state);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use foldhash::HashMap;
 
-use super::account::{Account, need};
+use super::account::{Account, PendingRequest, need};
 use super::lease::Lease;
 use super::{
     BudgetBalance, BudgetStanding, BudgetState, Charge, GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest,
@@ -26,6 +26,8 @@ pub struct LeasePool {
     pub(super) leases: BTreeMap<u64, Lease>,
     /// Last number that was assigned to a lease or a request.
     pub(super) last_number: u64,
+    /// Whether a lease was requested since the requests were last taken.
+    pub(super) requested: bool,
     pub(super) closed: bool,
 }
 
@@ -81,9 +83,10 @@ impl LeasePool {
                 return unavailable("the budget is not in the policy in force");
             };
             let fits = |number: &&u64| self.leases.get(*number).is_some_and(|lease| lease.fits(now, need));
-            match account.leases.iter().find(fits) {
-                Some(number) => plan.push((Source::Lease(*number), need)),
-                None if account.monitored => plan.push((Source::Unleased(budget.uid.as_str().into()), need)),
+            let found = account.leases.iter().position(|number| fits(&number));
+            match found.and_then(|position| Some((position, account.leases.get(position)?))) {
+                Some((position, number)) => plan.push((Source::Lease(*number), need, position > 0)),
+                None if account.monitored => plan.push((Source::Unleased(budget.uid.as_str().into()), need, false)),
                 None => match account.denial(now, wall, need) {
                     Some(denial) => return ReserveOutcome::Denied(denial),
                     None => complete = false,
@@ -97,9 +100,9 @@ impl LeasePool {
             return ReserveOutcome::NeedLease;
         }
         let mut parts = Vec::with_capacity(plan.len());
-        for (source, spend) in plan {
+        for (source, spend, is_next) in plan {
             let item = match &source {
-                Source::Lease(number) => self.leases.get_mut(number).map(|lease| lease.reserve(now, call, spend)),
+                Source::Lease(number) => self.reserve_from_lease(now, *number, call, spend, is_next),
                 Source::Unleased(uid) => {
                     self.request_lease(now, uid, spend);
                     self.accounts.get_mut(&**uid).map(|account| account.unleased.reserve(call, spend))
@@ -108,6 +111,38 @@ impl LeasePool {
             parts.extend(item.map(|item| ReservationPart { source, item, spend }));
         }
         ReserveOutcome::Reserved(Reservation { parts })
+    }
+
+    /// Reserves an amount from a lease. Requests the next one if this one is running out, and returns those before it, which
+    /// are too small, if it is itself the next one.
+    fn reserve_from_lease(
+        &mut self,
+        now: Tick,
+        number: u64,
+        call: &PricedCall<'_>,
+        need: Spend,
+        is_next: bool,
+    ) -> Option<usize> {
+        let lease = self.leases.get_mut(&number)?;
+        let item = lease.reserve(now, call, need);
+        if !is_next && !lease.is_running_out(now) {
+            return Some(item);
+        }
+        let uid = lease.budget_uid();
+        let account = self.accounts.get_mut(uid)?;
+        if !self.closed
+            && account.may_request_ahead(now)
+            && account.request_lease(self.last_number + 1, uid, need, true)
+        {
+            self.last_number += 1;
+            self.requested = true;
+        }
+        for number in account.take_leases_before(number) {
+            if let Some(lease) = self.leases.get_mut(&number) {
+                lease.drain();
+            }
+        }
+        Some(item)
     }
 
     /// Requests a lease if no open lease covers the need, and none was refused recently. Leases that are too small are
@@ -122,8 +157,9 @@ impl LeasePool {
         if account.leases.iter().any(|number| self.leases.get(number).is_some_and(|lease| lease.fits(now, need))) {
             return;
         }
-        if account.request_lease(self.last_number + 1, budget_uid, need) {
+        if account.request_lease(self.last_number + 1, budget_uid, need, false) {
             self.last_number += 1;
+            self.requested = true;
             for number in std::mem::take(&mut account.leases) {
                 if let Some(lease) = self.leases.get_mut(&number) {
                     lease.drain();
@@ -172,8 +208,14 @@ impl LeasePool {
         }
     }
 
+    /// Returns whether there is a new request to send.
+    pub const fn has_new_request(&self) -> bool {
+        self.requested
+    }
+
     /// Returns the lease requests to send now.
     pub fn take_lease_requests(&mut self, _: Tick) -> Vec<LeaseRequest> {
+        self.requested = false;
         let unsent =
             self.accounts.values_mut().filter_map(|account| account.pending.as_mut()).filter(|pending| !pending.sent);
         let mut requests: Vec<LeaseRequest> = unsent
@@ -196,7 +238,7 @@ impl LeasePool {
             }
             let pending = account.take_pending(request)?;
             if outcome == LeaseOutcome::Unavailable {
-                account.add_unanswered(pending.request);
+                account.add_unanswered(pending.request.request);
             }
             Some(pending)
         });
@@ -215,7 +257,7 @@ impl LeasePool {
         wall: i64,
         budget_uid: String,
         grant: GrantedLease,
-        request: Option<LeaseRequest>,
+        request: Option<PendingRequest>,
     ) {
         if self.leases.values().any(|lease| lease.id() == grant.lease) {
             return;
@@ -223,7 +265,7 @@ impl LeasePool {
         let size = Spend { amount: grant.amount, calls: grant.calls };
         let mut lease = Lease::new(now, budget_uid, grant);
         self.last_number += 1;
-        let useful = request.as_ref().is_some_and(|request| size.covers(minimum(request)));
+        let useful = request.as_ref().is_some_and(|request| size.covers(minimum(&request.request)));
         match self.accounts.get_mut(lease.budget_uid()) {
             Some(account) if useful && !self.closed => account.add_lease(self.last_number),
             _ => {
@@ -234,10 +276,12 @@ impl LeasePool {
         self.leases.insert(self.last_number, lease);
     }
 
-    fn refused(&mut self, now: Tick, wall: i64, request: Option<LeaseRequest>, period_end: Option<i64>) {
-        let Some(request) = request else { return };
-        if let Some(account) = self.accounts.get_mut(&request.budget_uid) {
-            account.add_refusal(now, wall, minimum(&request), period_end);
+    fn refused(&mut self, now: Tick, wall: i64, request: Option<PendingRequest>, period_end: Option<i64>) {
+        let Some(PendingRequest { request, sent: _, ahead }) = request else { return };
+        match self.accounts.get_mut(&request.budget_uid) {
+            Some(account) if ahead => account.nothing_ahead(now),
+            Some(account) => account.add_refusal(now, wall, minimum(&request), period_end),
+            None => {}
         }
     }
 

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod ahead;
 mod balance;
 mod batches;
 mod closing;

@@ -1,5 +1,6 @@
 //! Tests of the pool: every reservation is covered by a lease, and every report matches what was spent.
 
+mod ahead;
 mod balance;
 mod monitor;
 mod reports;
