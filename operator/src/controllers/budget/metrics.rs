@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use mcp_fleet_control::snapshot::MAX_COMPRESSED;
+use mcp_fleet_policy::model::BudgetMode;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{CounterVec, Gauge, GaugeVec, IntGaugeVec, Opts};
@@ -25,7 +26,10 @@ pub(crate) struct SpendMetrics {
     sizes: IntGaugeVec,
     size_limits: IntGaugeVec,
     spend: Opts,
-    budgets: [GaugeVec; 4],
+    /// Limits of budgets, with their mode.
+    limits: GaugeVec,
+    /// What is spent, leased and forfeited.
+    budgets: [GaugeVec; 3],
     /// Start and end of the current period.
     periods: [GaugeVec; 2],
     oldest_report: Gauge,
@@ -39,6 +43,7 @@ const ENCODED: &str = "encoded";
 /// A policy as it is stored in Secrets.
 const COMPRESSED: &str = "compressed";
 const BUDGET_LABELS: [&str; 3] = ["tenant", "budget", "unit"];
+const LIMIT_LABELS: [&str; 4] = ["tenant", "budget", "unit", "mode"];
 
 impl SpendMetrics {
     /// Creates the metrics of the ledger and policies in a shared state.
@@ -49,8 +54,11 @@ impl SpendMetrics {
         );
         let gauge =
             |name: &str, help: &str| GaugeVec::new(Opts::new(format!("mcp_fleet_budget_{name}"), help), &BUDGET_LABELS);
+        let limits = GaugeVec::new(
+            Opts::new("mcp_fleet_budget_limit", "The budget of the current period, in the unit of the label"),
+            &LIMIT_LABELS,
+        )?;
         let budgets = [
-            gauge("limit", "The budget of the current period, in the unit of the label")?,
             gauge("spent", "What of it is settled")?,
             gauge("leased", "What of it gateways hold to spend")?,
             gauge("forfeited", "What of it was lost with gateways that made no last report")?,
@@ -86,6 +94,7 @@ impl SpendMetrics {
         let mut desc: Vec<Desc> = counter.desc().into_iter().cloned().collect();
         desc.extend([&generation, &sizes, &size_limits].into_iter().flat_map(Collector::desc).cloned());
         desc.extend(oldest_report.desc().into_iter().chain(proof_ages.desc()).cloned());
+        desc.extend(limits.desc().into_iter().cloned());
         desc.extend(budgets.iter().chain(&periods).flat_map(Collector::desc).cloned());
         Ok(Self {
             shared_state,
@@ -93,6 +102,7 @@ impl SpendMetrics {
             sizes,
             size_limits,
             spend,
+            limits,
             budgets,
             periods,
             oldest_report,
@@ -138,6 +148,7 @@ impl SpendMetrics {
     }
 
     fn budgets(&self, ledger: &Ledger<ApiStore>, tenants: &[Published]) -> Vec<MetricFamily> {
+        self.limits.reset();
         self.budgets.iter().chain(&self.periods).for_each(GaugeVec::reset);
         let now = Timestamp::now().as_second();
         for published in tenants {
@@ -154,7 +165,12 @@ impl SpendMetrics {
                 let currency = policy.currency.as_ref().map_or("", |currency| currency.as_str());
                 let name = if budget.uid == policy.tenant_uid { SPEND_LIMIT } else { &budget.name };
                 let bounds = [span.start, span.end].map(seconds);
-                let show = |unit: &str, values: [f64; 4]| {
+                let mode = match budget.mode {
+                    BudgetMode::Enforce => "Enforce",
+                    BudgetMode::Monitor => "Monitor",
+                };
+                let show = |unit: &str, limit: f64, values: [f64; 3]| {
+                    self.limits.with_label_values(&[policy.tenant.as_str(), name, unit, mode]).set(limit);
                     let gauges = self.budgets.iter().chain(&self.periods);
                     for (gauge, value) in gauges.zip(values.into_iter().chain(bounds)) {
                         gauge.with_label_values(&[policy.tenant.as_str(), name, unit]).set(value);
@@ -163,15 +179,17 @@ impl SpendMetrics {
                 let (money, calls) = budget.limits_in(span.start);
                 if let Some(limit) = money {
                     let [spent, leased, forfeited] = amounts.map(|amount| units(amount.micros));
-                    show(currency, [units(limit.get()), spent, leased, forfeited]);
+                    show(currency, units(limit.get()), [spent, leased, forfeited]);
                 }
                 if let Some(limit) = calls {
                     let [spent, leased, forfeited] = amounts.map(|amount| count(amount.calls));
-                    show("calls", [count(limit), spent, leased, forfeited]);
+                    show("calls", count(limit), [spent, leased, forfeited]);
                 }
             }
         }
-        self.budgets.iter().chain(&self.periods).flat_map(Collector::collect).collect()
+        let mut families = self.limits.collect();
+        families.extend(self.budgets.iter().chain(&self.periods).flat_map(Collector::collect));
+        families
     }
 
     fn ages(&self, proofs: Vec<(String, Duration)>, oldest_report: Duration) -> Vec<MetricFamily> {
@@ -227,7 +245,7 @@ fn count(calls: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "what is shown has to be exact")]
-    use mcp_fleet_policy::model::{Budget, BudgetMode, Period, Selector, StaleAfter, TenantLimits, TenantPolicy};
+    use mcp_fleet_policy::model::{Budget, Period, Selector, StaleAfter, TenantLimits, TenantPolicy, TopUp};
 
     use std::time::Instant;
 
@@ -345,6 +363,33 @@ mod tests {
         let reset = value("mcp_fleet_budget_reset_timestamp_seconds");
         assert_eq!((start % 86_400.0, reset - start), (0.0, 86_400.0));
         assert_eq!(value("mcp_fleet_budget_limit"), 10.0);
+    }
+
+    #[tokio::test]
+    async fn a_limit_shows_its_mode_and_what_was_added_to_it() {
+        let ledger = crate::ledger::open(crate::testing::FakeApi::default().client(), "mcp-fleet-system").await;
+        let span = Span::containing(Period::Month, Timestamp::now().as_second()).unwrap();
+        let added = TopUp { start: span.start, calls: 5, ..TopUp::default() };
+        let budget = Budget { period: Period::Month, top_up: Some(added), ..crate::ledger::tests::budget(10) };
+        let limits = |budget: Budget| -> Vec<(String, f64)> {
+            let mut policy = TenantPolicy::clone(&tenant().policy);
+            policy.budgets.push(budget);
+            let encoded = mcp_fleet_control::encode(&policy);
+            let metrics = SpendMetrics::new(Arc::default()).unwrap();
+            let families = metrics.budgets(&ledger, &[Published::new(policy, encoded, 7)]);
+            let family = families.iter().find(|family| family.name() == "mcp_fleet_budget_limit").unwrap();
+            let label = |metric: &prometheus::proto::Metric| {
+                let labels: HashMap<_, _> = metric.get_label().iter().map(|it| (it.name(), it.value())).collect();
+                format!("{} {}", labels["unit"], labels["mode"])
+            };
+            let value = |metric: &prometheus::proto::Metric| (label(metric), metric.get_gauge().get_value());
+            let mut found: Vec<_> = family.get_metric().iter().map(value).collect();
+            found.sort_by(|(a, _), (b, _)| a.cmp(b));
+            found
+        };
+        let pairs = |mode: &str| [(format!("USD {mode}"), 1.0), (format!("calls {mode}"), 15.0)];
+        assert_eq!(limits(budget.clone()), pairs("Enforce"));
+        assert_eq!(limits(Budget { mode: BudgetMode::Monitor, ..budget }), pairs("Monitor"));
     }
 
     #[test]
