@@ -116,29 +116,35 @@ fn a_lease_that_is_refused_ahead_of_need_refuses_no_call() {
     let mut simulation = Simulation::new(1_000);
     for now in 0..30_000 {
         simulation.step(now, true);
+        let Simulation { denied, admitted, .. } = simulation;
+        assert!(denied == 0 || admitted == 1_000, "call {admitted} is refused");
     }
     assert_eq!(simulation.admitted, 1_000, "the whole budget can be used");
     assert!(simulation.denied > 0);
 }
 
 #[test]
-fn a_request_ahead_that_the_ledger_cannot_answer_is_not_repeated_at_once() {
-    let budgets = [budget("b", None, Some(100))];
-    let mut pool = pool(&budgets);
-    let reserve = |pool: &mut LeasePool, now| pool.reserve(at(now), WALL, &FREE, budgets.iter());
-    assert!(matches!(reserve(&mut pool, 0), ReserveOutcome::NeedLease));
-    for request in pool.take_lease_requests(at(0)) {
-        pool.answer(at(0), WALL, grant(&request, 0, 10));
-    }
-    for now in 1..=10 {
-        let ReserveOutcome::Reserved(reservation) = reserve(&mut pool, now) else { panic!("no lease for call {now}") };
-        pool.settle(at(now), reservation, Charge::Full);
-        assert_eq!(pool.has_new_request(), now == 5, "call {now}");
-        for request in pool.take_lease_requests(at(now)) {
-            pool.answer(at(now), WALL, answer(&request, LeaseOutcome::Unavailable));
+fn a_request_ahead_that_gets_no_lease_refuses_nothing_and_is_not_repeated_at_once() {
+    for outcome in [LeaseOutcome::Unavailable, LeaseOutcome::Exhausted { period_end: PERIOD_END }] {
+        let budgets = [budget("b", None, Some(100))];
+        let mut pool = pool(&budgets);
+        let reserve = |pool: &mut LeasePool, now| pool.reserve(at(now), WALL, &FREE, budgets.iter());
+        assert!(matches!(reserve(&mut pool, 0), ReserveOutcome::NeedLease));
+        for request in pool.take_lease_requests(at(0)) {
+            pool.answer(at(0), WALL, grant(&request, 0, 10));
         }
+        for now in 1..=10 {
+            let ReserveOutcome::Reserved(reservation) = reserve(&mut pool, now) else {
+                panic!("no lease for call {now}")
+            };
+            pool.settle(at(now), reservation, Charge::Full);
+            assert_eq!(pool.has_new_request(), now == 5, "call {now}");
+            for request in pool.take_lease_requests(at(now)) {
+                pool.answer(at(now), WALL, answer(&request, outcome.clone()));
+            }
+        }
+        // The next call needs a lease, and the ledger decides about it.
+        assert!(matches!(reserve(&mut pool, 11), ReserveOutcome::NeedLease), "{outcome:?}");
+        assert!(pool.has_new_request());
     }
-    // The next call needs a lease, and the small rest of the one before is returned.
-    assert!(matches!(reserve(&mut pool, 11), ReserveOutcome::NeedLease));
-    assert!(pool.has_new_request());
 }
