@@ -117,11 +117,10 @@ impl Account {
         Self { leases, pending, unleased, unanswered, balance, ..newer }
     }
 
-    /// Remembers a balance, unless a newer one has overtaken it or its period is over.
+    /// Remembers a balance, unless a newer one of this period has overtaken it.
     pub(super) fn set_balance(&mut self, now: Tick, wall: i64, balance: BudgetBalance) {
-        let order = |balance: &BudgetBalance| (balance.period_end, balance.as_of);
-        let newer = self.balance.as_ref().is_none_or(|(_, known)| order(known) <= order(&balance));
-        if newer && wall < balance.period_end {
+        let overtaken = |known: &BudgetBalance| wall < known.period_end && known.as_of > balance.as_of;
+        if !self.balance.as_ref().is_some_and(|(_, known)| overtaken(known)) {
             self.balance = Some((now, balance));
         }
     }

@@ -49,10 +49,11 @@ fn an_older_balance_and_one_of_another_period_are_not_shown() {
     assert_eq!(remaining(&pool, at(10)), Some((3_000, 10)), "an answer was overtaken");
     pool.note_balance(at(20), WALL, balance(5, 2_000));
     assert_eq!(remaining(&pool, at(20)), Some((2_000, 0)));
-    pool.note_balance(at(30), WALL, BudgetBalance { period_end: WALL, ..balance(9, 9_000) });
-    assert_eq!(remaining(&pool, at(30)), Some((2_000, 10)), "the balance of a period that is over");
     pool.note_balance(at(30), WALL, BudgetBalance { budget_uid: "other".into(), ..balance(9, 9_000) });
+    assert_eq!(remaining(&pool, at(30)), Some((2_000, 10)), "the balance of another budget");
     assert_eq!(pool.standing(at(40), PERIOD_END, "b").remaining, None, "the period is over");
+    pool.note_balance(at(40), PERIOD_END, balance(9, 9_000));
+    assert_eq!(pool.standing(at(40), PERIOD_END, "b").remaining, None, "a late balance of that period");
     // A new leader whose clock is behind begins the next period.
     pool.note_balance(at(50), PERIOD_END, BudgetBalance { period_end: PERIOD_END + 3600, ..balance(1, 8_000) });
     assert_eq!(pool.standing(at(50), PERIOD_END, "b").remaining.unwrap().amount, Some(Micros::new(8_000)));
