@@ -113,7 +113,7 @@ impl Account {
     /// the new limits may leave room, and so is the balance if they differ.
     pub(super) fn with_limits_of(self, newer: Self) -> Self {
         let Self { leases, pending, unanswered, unleased, .. } = self;
-        let balance = self.balance.filter(|_| self.limit == newer.limit);
+        let balance = self.balance.filter(|_| (&self.limit, &self.topped_up) == (&newer.limit, &newer.topped_up));
         Self { leases, pending, unleased, unanswered, balance, ..newer }
     }
 

@@ -1,6 +1,7 @@
 //! Tests of what callers are shown of a budget.
 
 use super::*;
+use crate::model::TopUp;
 
 fn balance(as_of: i64, left: u64) -> BudgetBalance {
     BudgetBalance {
@@ -66,8 +67,12 @@ fn new_limits_drop_the_balance_and_a_policy_with_the_same_keeps_it() {
     pool.note_balance(at(0), WALL, balance(1, 3_000));
     pool.apply(at(10), &policy(&budgets));
     assert_eq!(remaining(&pool, at(10)), Some((3_000, 10)));
-    pool.apply(at(20), &policy(&[budget("b", Some(9_000), None)]));
-    assert_eq!(remaining(&pool, at(20)), None);
+    let more = TopUp { start: PERIOD_END - 86_400, amount: Micros::new(500), calls: 0 };
+    for changed in [budget("b", Some(9_000), None), Budget { top_up: Some(more), ..budget("b", Some(9_000), None) }] {
+        pool.apply(at(20), &policy(&[changed]));
+        assert_eq!(remaining(&pool, at(20)), None);
+        pool.note_balance(at(20), WALL, balance(1, 3_000));
+    }
 }
 
 #[test]
