@@ -228,20 +228,20 @@ mod tests {
         test.ctx.cache.endpoints.put(slice("acme-mcp", "p-1"));
         // Anybody can make one in a namespace of their own.
         test.ctx.cache.endpoints.put(slice("acme", "p-2"));
-        let check = async |uid: &str| {
+        let check = async |namespace: &str, uid: &str| {
             let gateway = GatewayPod {
                 tenant: "acme".into(),
                 tenant_uid: "u-1".into(),
-                namespace: "acme-mcp".into(),
+                namespace: namespace.into(),
                 pod: "gateway-1".into(),
                 pod_uid: uid.into(),
                 token_valid_for: Duration::from_secs(60),
             };
             check_again(&test.ctx, &gateway).await
         };
-        check("p-1").await.unwrap();
-        for unlisted in ["p-2", "p-3"] {
-            assert!(matches!(check(unlisted).await, Err(AuthError::Gone(_))), "{unlisted}");
+        check("acme-mcp", "p-1").await.unwrap();
+        for (namespace, unlisted) in [("acme-mcp", "p-2"), ("acme", "p-2"), ("acme-mcp", "p-3")] {
+            assert!(matches!(check(namespace, unlisted).await, Err(AuthError::Gone(_))), "{unlisted} in {namespace}");
         }
     }
 

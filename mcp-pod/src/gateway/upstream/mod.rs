@@ -34,7 +34,7 @@ pub enum Dialer {
     Plain,
 }
 
-/// Pods of a server to which a request is tried to be sent at most, if they do not accept connections.
+/// Number of pods that are tried for a request while none accepts the connection.
 const MAX_ATTEMPTS: usize = 3;
 
 /// One tool server, for as long as its pods stay the same.

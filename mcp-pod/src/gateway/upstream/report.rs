@@ -59,7 +59,7 @@ pub(super) struct ReportCache {
 #[derive(Debug)]
 struct Read {
     report: Arc<Report>,
-    /// Where.
+    /// Pod that gave it.
     pod: Arc<Pod>,
     at: Instant,
 }
