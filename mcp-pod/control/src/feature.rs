@@ -66,6 +66,11 @@ pub const FEATURES: &[Feature] = &[
             policy.servers.iter().flat_map(|server| &server.tools).any(|tool| tool.result_price.is_some())
         },
     },
+    // Servers with the addresses of several pods.
+    Feature {
+        name: "several-addresses",
+        used_by: |policy, _| policy.servers.iter().any(|one| one.addresses.len() > 1),
+    },
     // Equal lists of arguments and equal grants are in tables.
     Feature { name: SHARED, used_by: |_, form| form == Form::Shared },
 ];

@@ -196,13 +196,21 @@ fn versions_that_know_one_address_of_a_server_understand_each_other() {
     };
     let read = |server| policy(server).servers.remove(0).addresses;
     let parsed = |addresses: &[&str]| addresses.iter().map(|address| address.parse().unwrap()).collect::<Vec<_>>();
-    // From an earlier operator.
+    // A version that knows one address reads and writes it in its own field, and refuses fields that it does not know.
+    let written = |addresses: &[&str]| {
+        let mut model = policy(server("", &[]));
+        model.servers[0].addresses = parsed(addresses);
+        let message = to_wire(&model, Form::Expanded);
+        (message.servers[0].upstream.clone(), message.servers[0].addresses.clone(), message.required_features)
+    };
     assert_eq!(read(server(one, &[])), parsed(&[one]));
     assert!(read(server("", &[])).is_empty());
-    assert_eq!(read(server(one, &[one, other])), parsed(&[one, other]));
-    // For an earlier gateway.
-    let written = to_wire(&policy(server(one, &[one, other])), Form::Expanded).servers.remove(0);
-    assert_eq!((written.upstream.as_str(), written.addresses), (one, vec![one.to_owned(), other.to_owned()]));
+    let needs = |features: &[String]| features.iter().any(|name| name == "several-addresses");
+    let (upstream, addresses, features) = written(&[one]);
+    assert_eq!((upstream.as_str(), addresses.len(), needs(&features)), (one, 0, false));
+    let (upstream, addresses, features) = written(&[one, other]);
+    assert_eq!((upstream.as_str(), needs(&features)), ("", true));
+    assert_eq!(read(server("", &[&addresses[0], &addresses[1]])), parsed(&[one, other]));
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl Writer {
         wire::Server {
             name: name.clone(),
             uid: uid.clone(),
-            upstream: addresses.first().map(ToString::to_string).unwrap_or_default(),
+            upstream: if let [only] = &addresses[..] { only.to_string() } else { String::new() },
             identity: identity.clone(),
             tools: tools.iter().map(|tool| self.tool(tool)).collect(),
             limits: Some(wire::ServerLimits {
@@ -100,7 +100,7 @@ impl Writer {
             }),
             breaker: (*breaker_settings != Breaker::DEFAULT).then(|| breaker(breaker_settings)),
             loops: loops(loop_settings),
-            addresses: addresses.iter().map(ToString::to_string).collect(),
+            addresses: addresses.iter().filter(|_| addresses.len() > 1).map(ToString::to_string).collect(),
         }
     }
 
