@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may panic")]
 
 mod access;
+mod addresses;
 mod control;
 mod gateway;
 mod hostile;

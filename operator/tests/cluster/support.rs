@@ -165,11 +165,7 @@ pub(crate) async fn prepare(client: &Client) {
         .expect("MCP_FLEET_TEST_CHART must name the rendered chart; `cargo xtask test api` sets it");
     let chart: Vec<Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     for object in &chart {
-        let version = object["apiVersion"].as_str().unwrap();
-        let groups = ["rbac.", "admissionregistration.", "flowcontrol."];
-        if groups.iter().any(|group| version.starts_with(group)) {
-            install(client, object).await;
-        }
+        install(client, object).await;
     }
     until_permitted().await;
 }

@@ -51,10 +51,19 @@ pub fn objects(chart: &str, namespace: &str, options: &[&str]) -> Result<Vec<Val
     Ok(objects)
 }
 
-/// Writes what the operator's chart renders to a file, as a JSON array. Returns the path of the file.
+/// API groups of the objects with which the operator's chart configures the API server: rights, admission policies and
+/// priorities.
+const SERVER_GROUPS: [&str; 3] = ["rbac.", "admissionregistration.", "flowcontrol."];
+
+/// Writes the objects with which the operator's chart configures the API server to a file, as a JSON array. Returns the path
+/// of the file.
 pub fn write_operator() -> Result<PathBuf> {
     let chart = repository().join("target/chart-under-test.json");
-    let objects = objects("mcp-fleet", OPERATOR_NAMESPACE, &[])?;
+    let mut objects = objects("mcp-fleet", OPERATOR_NAMESPACE, &[])?;
+    objects.retain(|object| {
+        let version = object["apiVersion"].as_str().unwrap_or_default();
+        SERVER_GROUPS.iter().any(|group| version.starts_with(group))
+    });
     fs::create_dir_all(repository().join("target"))?;
     fs::write(&chart, serde_json::to_vec(&objects)?).with_context(|| format!("failed to write {}", chart.display()))?;
     Ok(chart)

@@ -27,7 +27,7 @@ const KUBECONFIG: &str = "MCP_FLEET_TEST_KUBECONFIG";
 /// The same for the second cluster of [`api`].
 const EMPTY_KUBECONFIG: &str = "MCP_FLEET_TEST_EMPTY_KUBECONFIG";
 
-/// Environment variable in which test binaries expect the path of what the chart of the operator renders, as JSON.
+/// Environment variable in which test binaries expect the path of what [`charts::write_operator`] writes.
 const CHART: &str = "MCP_FLEET_TEST_CHART";
 
 /// Tests the API and the controllers against a real etcd and API server. The operator there has the rights of the chart.

@@ -59,6 +59,15 @@ fn with_tenant() -> TestContext {
     test
 }
 
+/// Returns a server that the API server holds, with its finalizer.
+fn stored() -> (TestContext, MCPServer) {
+    let test = with_tenant();
+    let mut server = server();
+    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    test.api.insert(SERVER, serde_json::to_value(&server).unwrap());
+    (test, server)
+}
+
 #[tokio::test]
 async fn a_server_is_applied_in_order_and_its_status_is_written_last() {
     let test = with_tenant();
@@ -87,10 +96,7 @@ async fn a_rejected_server_only_gets_a_status_and_no_finalizer() {
 
 #[tokio::test]
 async fn an_object_that_a_server_no_longer_declares_is_deleted() {
-    let test = with_tenant();
-    let mut server = server();
-    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
-    test.api.insert(SERVER, serde_json::to_value(&server).unwrap());
+    let (test, server) = stored();
     // The server had no workspace before, and ran as a Deployment.
     test.add_owned("Deployment", "acme-mcp", "mcp-files", checked().labels());
     // Someone copied our labels to an object of their own.
@@ -102,10 +108,7 @@ async fn an_object_that_a_server_no_longer_declares_is_deleted() {
 
 #[tokio::test]
 async fn the_service_of_an_earlier_version_stays_until_gateways_have_the_addresses_of_pods() {
-    let test = with_tenant();
-    let mut server = server();
-    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
-    test.api.insert(SERVER, serde_json::to_value(&server).unwrap());
+    let (test, server) = stored();
     test.add_owned("Service", "acme-mcp", "mcp-files", checked().labels());
     let deleted = |writes: Vec<String>| writes.into_iter().filter(|it| it.starts_with("DELETE")).collect::<Vec<_>>();
     assert!(deleted(test.reconcile::<Servers>(&server).await).is_empty());

@@ -67,6 +67,13 @@ pub(crate) struct TenantInputs {
     pub now: i64,
 }
 
+impl TenantInputs {
+    /// Returns the addresses of the shims in the pods of a server.
+    fn addresses_of(&self, server_uid: &str) -> Vec<SocketAddr> {
+        self.addresses.get(server_uid).cloned().unwrap_or_default()
+    }
+}
+
 /// Objects that cannot be read. What was in force of them before stays in force.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UnreadableInputs {

@@ -39,7 +39,7 @@ pub(super) fn compile(compilation: &mut Compilation<'_>, has_currency: bool) -> 
             raised = floors.raise(&object.name_any(), &server_uid, &mut tools);
             servers.push(Server {
                 name: object.name_any(),
-                addresses: compilation.inputs.addresses.get(&server_uid).cloned().unwrap_or_default(),
+                addresses: compilation.inputs.addresses_of(&server_uid),
                 identity: ca::server_identity(&tenant_uid, &server_uid),
                 uid: server_uid,
                 tools,

@@ -35,8 +35,7 @@ pub(super) fn servers(compilation: &Compilation<'_>) -> Vec<Server> {
     let server = |object: &_| {
         let server_uid = uid(object);
         let previous = *compilation.before.servers.get(server_uid.as_str())?;
-        let addresses = compilation.inputs.addresses.get(&server_uid).cloned().unwrap_or_default();
-        Some(Server { addresses, ..previous.clone() })
+        Some(Server { addresses: compilation.inputs.addresses_of(&server_uid), ..previous.clone() })
     };
     objects
         .filter_map(|object| {

@@ -115,11 +115,7 @@ pub(crate) async fn prepare(client: &Client, namespace: &str, chart: &Path) -> a
         objects.extend([serde_json::to_value(&policy)?, serde_json::to_value(&binding)?]);
     }
     let chart: Vec<Value> = serde_json::from_slice(&std::fs::read(chart)?).context("failed to read the chart")?;
-    let groups = ["rbac.", "admissionregistration.", "flowcontrol."];
-    let concerns_server = |object: &Value| {
-        object["apiVersion"].as_str().is_some_and(|version| groups.iter().any(|group| version.starts_with(group)))
-    };
-    objects.extend(chart.into_iter().filter(concerns_server));
+    objects.extend(chart);
     for object in &objects {
         Write::create(&collection_of(object)?, object).send_until_accepted(client).await?;
     }

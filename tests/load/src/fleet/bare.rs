@@ -84,7 +84,7 @@ fn copy(object: &Value, group: &str, plural: &str, kind: &str, version: &str, fi
     if let Some(fields) = copy.as_object_mut() {
         fields.remove("status");
     }
-    // An address is given to the copy. A Service that wants none says so.
+    // The copy gets an address of its own, unless the Service is headless.
     let has_address = plural == "services" && copy["spec"]["clusterIP"] != "None";
     if let Some(spec) = copy["spec"].as_object_mut().filter(|_| has_address) {
         spec.retain(|key, _| !["clusterIP", "clusterIPs"].contains(&key.as_str()));

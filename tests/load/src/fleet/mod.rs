@@ -26,7 +26,7 @@ pub(crate) struct Args {
     /// Binary of the operator.
     #[arg(long)]
     operator: PathBuf,
-    /// What the operator's chart renders, as a JSON array. The operator gets the rights that are in it.
+    /// The objects with which the operator's chart configures the API server, as a JSON array.
     #[arg(long)]
     chart: PathBuf,
     #[command(flatten)]
