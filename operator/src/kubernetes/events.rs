@@ -7,7 +7,10 @@ use kube::{Client, Resource};
 /// Writes Events, as one replica of the operator.
 #[derive(Clone)]
 pub(crate) struct Events {
-    recorder: Recorder,
+    client: Client,
+    reporter: Reporter,
+    /// Merges Events that repeat. For that it keeps each for six minutes, and goes through all of them for each new one.
+    warnings: Recorder,
 }
 
 impl std::fmt::Debug for Events {
@@ -20,7 +23,8 @@ impl Events {
     /// Writes Events as the pod `pod_name`.
     pub(crate) fn new(client: Client, pod_name: &str) -> Self {
         let reporter = Reporter { controller: "mcp-fleet.dev/operator".into(), instance: Some(pod_name.to_owned()) };
-        Self { recorder: Recorder::new(client, reporter) }
+        let warnings = Recorder::new(client.clone(), reporter.clone());
+        Self { client, reporter, warnings }
     }
 
     /// Writes an Event about something that went as intended.
@@ -54,7 +58,12 @@ impl Events {
         // The API accepts 1 kB.
         note.truncate(note.floor_char_boundary(1000));
         let event = Event { type_, reason: reason.into(), note: Some(note), action: action.into(), secondary: None };
-        if let Err(error) = self.recorder.publish(&event, about).await {
+        let written = match type_ {
+            EventType::Warning => self.warnings.publish(&event, about).await,
+            // Each reports a change, and a fleet that starts has tens of thousands of them: nothing to merge, much to keep.
+            EventType::Normal => Recorder::new(self.client.clone(), self.reporter.clone()).publish(&event, about).await,
+        };
+        if let Err(error) = written {
             tracing::debug!(error = &error as &dyn std::error::Error, reason, "failed to write an Event");
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
@@ -35,29 +36,43 @@ pub(crate) struct Token {
 /// their lists must not keep the API server from answering the renewal of its Lease.
 const MAX_STARTING: usize = 16;
 
-/// What is known of our Secrets, while this replica leads.
+/// What is known of our Secrets, by namespace, while this replica leads. A list of one namespace must not cost more with
+/// each Secret of another.
 #[derive(Debug, Default)]
-pub(crate) struct Secrets {
+pub(crate) struct Secrets(RwLock<HashMap<String, Arc<OfNamespace>>>);
+
+/// What is known of the Secrets of one namespace.
+#[derive(Debug, Default)]
+struct OfNamespace {
     owned: Owned<Token>,
-    /// Namespaces of which all Secrets are known.
-    filled: RwLock<HashSet<String>>,
+    /// Whether all Secrets of the namespace are known.
+    filled: AtomicBool,
 }
 
 impl Secrets {
     /// Returns what is known of a Secret that is wanted with a digest.
     pub(crate) fn knowledge(&self, namespace: &str, name: &str, digest: u128) -> Knowledge<Token> {
-        match self.owned.knowledge(&key(namespace, name), digest) {
-            Knowledge::Missing if !self.filled.read().contains(namespace) => Knowledge::Unknown,
+        let Some(found) = self.known(namespace) else { return Knowledge::Unknown };
+        match found.owned.knowledge(&key(namespace, name), digest) {
+            Knowledge::Missing if !found.filled.load(Ordering::Acquire) => Knowledge::Unknown,
             knowledge => knowledge,
         }
+    }
+
+    fn known(&self, namespace: &str) -> Option<Arc<OfNamespace>> {
+        self.0.read().get(namespace).cloned()
+    }
+
+    fn of(&self, namespace: &str) -> Arc<OfNamespace> {
+        self.known(namespace).unwrap_or_else(|| Arc::clone(self.0.write().entry(namespace.to_owned()).or_default()))
     }
 
     /// Records that a Secret is as wanted with a digest, and which token it has. `metadata` is that of the Secret as it was
     /// read or written.
     pub(crate) fn verify(&self, metadata: &ObjectMeta, digest: u128, token: Option<Token>) {
-        let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
-        let key = key(namespace.unwrap_or_default(), name.unwrap_or_default());
-        self.owned.verify_with(key, Self::version(metadata), digest, token);
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        let key = key(namespace, metadata.name.as_deref().unwrap_or_default());
+        self.of(namespace).owned.verify_with(key, Self::version(metadata), digest, token);
     }
 
     /// Returns the version of a Secret that was read or written.
@@ -67,12 +82,12 @@ impl Secrets {
 
     /// Whether the newest version of a Secret that the watch has delivered is this one.
     pub(crate) fn has_version(&self, namespace: &str, name: &str, version: Version) -> bool {
-        self.owned.has_version(&key(namespace, name), version)
+        self.known(namespace).is_some_and(|found| found.owned.has_version(&key(namespace, name), version))
     }
 
     /// Records that a Secret has to be read: there is one of that name, and it is not ours.
     pub(crate) fn doubt(&self, namespace: &str, name: &str) {
-        self.owned.doubt(key(namespace, name));
+        self.of(namespace).owned.doubt(key(namespace, name));
     }
 
     /// Applies an event of the watch of a namespace. `listed` has the Secrets of a full list that has not ended yet.
@@ -93,13 +108,14 @@ impl Secrets {
                 self.put(namespace, &secret)
             }
             Event::InitDone => {
-                let gone = self.owned.retain_if(|key| key.namespace != namespace || listed.contains(key));
-                self.filled.write().insert(namespace.to_owned());
+                let found = self.of(namespace);
+                let gone = found.owned.retain_if(|key| listed.contains(key));
+                found.filled.store(true, Ordering::Release);
                 gone
             }
             Event::Apply(secret) => self.put(namespace, &secret),
             Event::Delete(secret) => {
-                self.owned.remove(&key(namespace, &secret.name_any()));
+                self.of(namespace).owned.remove(&key(namespace, &secret.name_any()));
                 vec![secret.metadata.labels.as_ref().map(owner_labels).unwrap_or_default()]
             }
         }
@@ -108,14 +124,14 @@ impl Secrets {
     fn put(&self, namespace: &str, secret: &PartialObjectMeta<Secret>) -> Vec<Arc<labels::Labels>> {
         let labels = secret.metadata.labels.as_ref().map(owner_labels).unwrap_or_default();
         let meta = Meta { uid: secret.uid().unwrap_or_default(), labels: Arc::clone(&labels) };
-        self.owned.put(key(namespace, &secret.name_any()), meta, Self::version(&secret.metadata), None);
+        let key = key(namespace, &secret.name_any());
+        self.of(namespace).owned.put(key, meta, Self::version(&secret.metadata), None);
         vec![labels]
     }
 
     /// Forgets the Secrets of a namespace that is not watched any more.
     fn forget(&self, namespace: &str) {
-        self.filled.write().remove(namespace);
-        self.owned.retain_if(|key| key.namespace != namespace);
+        self.0.write().remove(namespace);
     }
 }
 
@@ -130,8 +146,7 @@ pub(crate) async fn watch_secrets(client: Client, own: String, cache: Cache) {
     let starting = Arc::new(Semaphore::new(MAX_STARTING));
     let mut watches = Watches { client, own, cache, starting, tasks: JoinSet::new(), running: HashMap::new() };
     // What is known from an earlier term is outdated.
-    watches.cache.secrets.owned.retain_if(|_| false);
-    watches.cache.secrets.filled.write().clear();
+    watches.cache.secrets.0.write().clear();
     watches.update_all();
     loop {
         match changes.recv().await {

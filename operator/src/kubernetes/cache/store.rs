@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -125,10 +126,11 @@ where
 {
     // Fails before the first subscriber.
     let send = |change: Change| drop(changes.send(change));
+    let hasher = RandomState::new();
     let describe = |object: &K| {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         let key = (namespace.clone(), name.clone());
-        (key, (Version::of(object), change(Changed { namespace, name, labels: object.labels().clone() })))
+        (key, (Version::of(object, &hasher), change(Changed { namespace, name, labels: object.labels().clone() })))
     };
     let (mut known, mut listed) = (HashMap::new(), HashMap::new());
     futures::pin_mut!(stream);
@@ -151,7 +153,7 @@ where
             }
             Ok(Event::Apply(object)) => {
                 let (key, (version, change)) = describe(&object);
-                let before = known.insert(key, (version.clone(), change.clone()));
+                let before = known.insert(key, (version, change.clone()));
                 if version.is_none() || before.is_none_or(|(before, _)| before != version) {
                     send(change);
                 }
@@ -171,26 +173,19 @@ pub(super) fn log_interruption(error: &watcher::Error, kind: &str) {
     tracing::warn!(error = error as &dyn std::error::Error, kind, "a watch was interrupted and is resumed");
 }
 
-/// The part of an object whose changes matter to others; status does not. None for kinds without generations.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Version {
-    uid: Option<String>,
-    generation: i64,
-    is_being_deleted: bool,
-    finalizers: Vec<String>,
-    /// The only annotations that are part of a policy.
-    annotated: [Option<String>; 2],
-}
+/// Hash of the part of an object whose changes matter to others; status does not. There is one for each object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version(u64);
 
 impl Version {
-    fn of<K: Resource>(object: &K) -> Option<Self> {
-        Some(Self {
-            uid: object.uid(),
-            generation: object.meta().generation?,
-            is_being_deleted: object.meta().deletion_timestamp.is_some(),
-            finalizers: object.finalizers().to_vec(),
-            annotated: [CLEAR_BREAKERS, TOP_UP].map(|name| object.annotations().get(name).cloned()),
-        })
+    /// Returns the version of an object; none for a kind without generations. `hasher` has random keys, so that nobody can
+    /// write two versions with one hash.
+    fn of<K: Resource>(object: &K, hasher: &RandomState) -> Option<Self> {
+        let generation = object.meta().generation?;
+        let is_being_deleted = object.meta().deletion_timestamp.is_some();
+        // The only annotations that are part of a policy.
+        let annotated = [CLEAR_BREAKERS, TOP_UP].map(|name| object.annotations().get(name));
+        Some(Self(hasher.hash_one((object.uid(), generation, is_being_deleted, object.finalizers(), annotated))))
     }
 }
 
@@ -221,13 +216,14 @@ mod tests {
 
     #[test]
     fn an_annotation_that_clears_breakers_is_kept_and_is_a_change() {
+        let hasher = RandomState::new();
         let principal = |annotations: serde_json::Value| {
             let mut principal: mcp_fleet_crds::MCPPrincipal = serde_json::from_value(serde_json::json!({
                 "metadata": {"name": "coder", "uid": "u-1", "generation": 3, "annotations": annotations}, "spec": {},
             }))
             .unwrap();
             strip(&mut principal.metadata);
-            Version::of(&principal)
+            Version::of(&principal, &hasher)
         };
         let at = |time: &str| principal(serde_json::json!({"mcp-fleet.dev/clear-breakers": time, "note": time}));
         assert_ne!(at("2026-11-22T12:00:00Z"), at("2026-11-22T12:00:01Z"));
@@ -253,7 +249,9 @@ mod tests {
         let value = "2026-11-26T09:30:00Z calls=1";
         assert!(parsed(value));
         assert!(!parsed(&format!("{value}{} calls=2", " ".repeat(200))), "a part of the value counts");
-        assert_ne!(Version::of(&budget(value)), Version::of(&budget("2026-11-26T09:30:00Z calls=2")));
+        let hasher = RandomState::new();
+        let version = |value: &str| Version::of(&budget(value), &hasher);
+        assert_ne!(version(value), version("2026-11-26T09:30:00Z calls=2"));
     }
 
     #[test]
