@@ -116,9 +116,9 @@ async fn measure(args: &Args, logs: &std::path::Path) -> anyhow::Result<Report> 
         operator.stop().await?;
     }
     tasks.shutdown().await;
-    let bare = bare::measure(&client, first).await?;
+    let (bare, rest) = bare::measure(&client, first).await?;
     progress("done");
-    Ok(Report { size: args.size, small, large, status_writes, memory, peak_memory, afterwards, bare })
+    Ok(Report { size: args.size, small, large, status_writes, memory, peak_memory, afterwards, bare, rest })
 }
 
 impl Testbed {

@@ -23,7 +23,9 @@ pub(crate) struct Report {
     pub(crate) memory: u64,
     pub(crate) peak_memory: u64,
     pub(crate) afterwards: Option<Afterwards>,
+    /// The bare writes of the objects, and of the statuses, EndpointSlices and Events that belong to them.
     pub(crate) bare: Bare,
+    pub(crate) rest: Bare,
 }
 
 impl Report {
@@ -52,7 +54,7 @@ impl Report {
     }
 
     fn convergence(&self, text: &mut String) {
-        let Bare { objects, took, server_cpu } = self.bare;
+        let Bare { writes, took, server_cpu } = self.bare;
         let _ = writeln!(text, "| | first tenth | the rest |\n|---|---|---|");
         let mut row = |name: &str, value: &dyn Fn(&Growth) -> String| {
             let _ = writeln!(text, "| {name} | {} | {} |", value(&self.small), value(&self.large));
@@ -67,13 +69,19 @@ impl Report {
         row("requests of the operator per object", &|it| format!("{:.1}", requests_per_object(it)));
         let _ = writeln!(
             text,
-            "\nBare writes of the {objects} objects of the rest, those of the operator included and without statuses: {}, \
-             {:.0} a second, {} CPU of the API server. Convergence of the rest took {:.2} × that time. Resident memory of \
-             the operator: {:.0} MiB, {:.0} MiB at most. Status writes: {:.2} per object, {} at most.\n",
+            "\nBare writes of the {writes} objects of the rest, those of the operator included and without statuses: {}, \
+             {:.0} a second, {} CPU of the API server. Convergence of the rest took {:.2} × that time. Bare writes of their \
+             {} statuses, EndpointSlices and Events: {}, {} CPU of the API server. Convergence took {:.2} × the time of \
+             all these. Resident memory of the operator: {:.0} MiB, {:.0} MiB at most. Status writes: {:.2} per object, {} \
+             at most.\n",
             seconds(took),
-            number(objects) / took.as_secs_f64(),
+            number(writes) / took.as_secs_f64(),
             seconds(server_cpu),
             self.ratio(),
+            self.rest.writes,
+            seconds(self.rest.took),
+            seconds(self.rest.server_cpu),
+            self.large.converged.as_secs_f64() / (took + self.rest.took).as_secs_f64(),
             mib(self.memory),
             mib(self.peak_memory),
             self.status_writes.mean,
