@@ -9,7 +9,9 @@ use std::hash::BuildHasher as _;
 use super::words::{self, Word};
 
 /// Bytes of a result whose words are read. What follows counts byte by byte.
-const READ: usize = 8 * 1024;
+const READ: usize = 4 * 1024;
+/// Bytes of the arguments whose words are read.
+const READ_OF_ARGUMENTS: usize = 1024;
 /// Distinct words of the arguments that are remembered, to find them again in an error.
 const ECHOES: usize = 32;
 
@@ -51,17 +53,16 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// Reads a result: `text` as the server wrote it, in JSON, of a call with these arguments, also in JSON.
     pub(super) fn of(hasher: &Hasher, text: &[u8], arguments: &[u8], is_error: bool) -> Self {
-        let exact = hasher.hash_one(text);
         let (head, rest) = text.split_at(text.len().min(READ));
+        let rest = if rest.is_empty() { 0 } else { hasher.hash_one(rest) };
+        let exact = mix(hasher.hash_one(head), rest);
         let mut echoes = Echoes::default();
+        let arguments = &arguments[..arguments.len().min(READ_OF_ARGUMENTS)];
         words::each(arguments, |word| echoes.add(hasher.hash_one(word.text)));
         let mut reading = Reading::default();
         words::each(head, |word| reading.add(hasher, &echoes, &word));
-        let (signs, mut shape) = reading.end(is_error);
-        if !rest.is_empty() {
-            shape = mix(shape, hasher.hash_one(rest));
-        }
-        Self { exact, shape: mix(shape, u64::from(is_error)), signs }
+        let (signs, shape) = reading.end(is_error);
+        Self { exact, shape: mix(mix(shape, rest), u64::from(is_error)), signs }
     }
 
     /// Returns the fingerprint of a call that ended without a result, for this reason.
@@ -80,6 +81,8 @@ fn mix(digest: u64, more: u64) -> u64 {
 struct Echoes {
     digests: [u64; ECHOES],
     length: usize,
+    /// A bit for each digest, by its lowest bits. Most words of a result are not among the digests.
+    bits: u64,
 }
 
 impl Echoes {
@@ -89,11 +92,16 @@ impl Echoes {
         {
             *place = digest;
             self.length += 1;
+            self.bits |= Self::bit(digest);
         }
     }
 
     fn has(&self, digest: u64) -> bool {
-        self.digests.iter().take(self.length).any(|known| *known == digest)
+        self.bits & Self::bit(digest) != 0 && self.digests.iter().take(self.length).any(|known| *known == digest)
+    }
+
+    const fn bit(digest: u64) -> u64 {
+        1 << (digest % 64)
     }
 }
 
@@ -145,7 +153,7 @@ impl Reading {
         if !volatile && kind != Word::Envelope {
             let digest = hasher.hash_one(word.text);
             self.shape = mix(self.shape, digest);
-            if !echoes.has(digest) && !words::is_id(word.text) {
+            if !echoes.has(digest) && !word.id {
                 self.bare = mix(self.bare, digest);
                 self.words += u32::from(!matches!(kind, Word::No | Word::Null | Word::Things | Word::Filler));
             }
@@ -277,5 +285,16 @@ mod tests {
             assert!(signs(text).empty, "{text}");
         }
         assert!(signs("All checks passed!").fine && !signs("3 users").fine && !signs("3 users").empty);
+    }
+
+    #[test]
+    fn what_follows_the_words_that_are_read_counts_byte_by_byte() {
+        let log = |end: &str| format!("error: {}{end}", "step ".repeat(READ / 5));
+        let (first, second) = (of(&log("at 12:30:01"), "{}", true), of(&log("at 12:30:02"), "{}", true));
+        assert_ne!((first.exact, first.shape), (second.exact, second.shape));
+        assert_eq!(of(&log(""), "{}", true), of(&log(""), "{}", true));
+        let short = |end: &str| of(&format!("error at 12:30:0{end}"), "{}", true);
+        assert_eq!(short("1").shape, short("2").shape);
+        assert_ne!(short("1").exact, short("2").exact);
     }
 }

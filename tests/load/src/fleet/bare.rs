@@ -84,14 +84,7 @@ async fn send(client: &Client, writes: &[Write]) -> anyhow::Result<Bare> {
 
 /// Returns a copy of an object of the fleet under another tenant's name, and the collection it belongs to; none for an
 /// object that does not belong to a tenant from `first` on.
-fn copy(
-    object: &Value,
-    group: &str,
-    plural: &str,
-    kind: &str,
-    version: &str,
-    first: &str,
-) -> Option<(String, Value)> {
+fn copy(object: &Value, group: &str, plural: &str, kind: &str, version: &str, first: &str) -> Option<(String, Value)> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let namespace = object["metadata"]["namespace"].as_str();
     // Keys of tenants are in the operator's namespace.
