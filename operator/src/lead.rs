@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +14,7 @@ use crate::controllers::scope::Scopes;
 use crate::controllers::server::Servers;
 use crate::controllers::tenant::Tenants;
 use crate::kubernetes::cache;
-use crate::kubernetes::leader::Candidacy;
+use crate::kubernetes::leader::{Candidacy, Term};
 use crate::policy::publish;
 use crate::retry::{Backoff, jittered, until_success};
 use crate::shared_state::Fitness;
@@ -37,13 +38,13 @@ pub(crate) async fn lead_while_elected(ctx: &Arc<Context>, candidacy: &Candidacy
     let new_pauses = || Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut pauses = new_pauses();
     loop {
-        let leads = *leadership.borrow_and_update();
-        let elected = Instant::now();
+        let term = *leadership.borrow_and_update();
+        let (leads, elected) = (term.is_some(), Instant::now());
         ctx.metrics.leader.set(i64::from(leads));
         let unfit = tokio::select! {
             () = stop.cancelled() => return,
             changed = leadership.changed() => if changed.is_err() { return } else { false },
-            () = lead(ctx), if leads => false,
+            () = lead(ctx, term.unwrap_or_default()), if leads => false,
             () = until_unfit(ctx), if leads => true,
         };
         // While another replica leads, what is known here becomes outdated.
@@ -80,9 +81,9 @@ async fn until_unfit(ctx: &Context) {
 ///
 /// If no replica can prove it, each still leads for a few seconds after every pause: what the leader repairs may be what
 /// keeps proofs from succeeding.
-async fn stand_aside(ctx: &Context, leadership: &mut tokio::sync::watch::Receiver<bool>, pause: Duration) {
+async fn stand_aside(ctx: &Context, leadership: &mut watch::Receiver<Option<Term>>, pause: Duration) {
     // An error means that the election has ended.
-    let _ = leadership.wait_for(|leads| !*leads).await;
+    let _ = leadership.wait_for(Option::is_none).await;
     tokio::time::sleep(Duration::from_secs(u64::from(ctx.config.lease_seconds))).await;
     tokio::select! {
         () = tokio::time::sleep(pause) => {}
@@ -91,7 +92,7 @@ async fn stand_aside(ctx: &Context, leadership: &mut tokio::sync::watch::Receive
 }
 
 /// Runs everything that only the leader does. Never returns; dropping it stops all of it.
-async fn lead(ctx: &Arc<Context>) {
+async fn lead(ctx: &Arc<Context>, term: Term) {
     // Before anything is compiled: a policy without a known revocation would accept revoked tokens.
     until_success("load the revocations", async || ctx.revocations.load().await).await;
     ctx.shared_state.set_warming_up(true);
@@ -112,7 +113,7 @@ async fn lead(ctx: &Arc<Context>) {
         budget::run(ctx.clone()),
         ctx.audit.keep(),
         kill_switch::watch(ctx),
-        serve_gateways(ctx),
+        serve_gateways(ctx, term),
     );
 }
 
@@ -129,9 +130,9 @@ async fn keep_revocations(ctx: &Context) {
 }
 
 /// Reads the ledger, then publishes policies and keeps the ledger up to date. Gateways are served while this runs.
-async fn serve_gateways(ctx: &Arc<Context>) {
+async fn serve_gateways(ctx: &Arc<Context>, term: Term) {
     let ledger = ledger::open(ctx.client.clone(), &ctx.config.namespace).await;
-    let _leading = ctx.shared_state.policies.start_leading(Arc::clone(&ledger));
+    let _leading = ctx.shared_state.policies.start_leading(Arc::clone(&ledger), term);
     tokio::join!(
         publish::run(ctx.clone()),
         ledger::maintain(&ledger),
@@ -146,7 +147,7 @@ mod tests {
     use crate::kubernetes::cache::testing::WatchedApi;
     use crate::kubernetes::leader::Leadership;
 
-    async fn becomes(candidacy: &mut tokio::sync::watch::Receiver<bool>, candidate: bool) {
+    async fn becomes(candidacy: &mut watch::Receiver<bool>, candidate: bool) {
         let changed = candidacy.wait_for(|now| *now == candidate);
         tokio::time::timeout(Duration::from_mins(10), changed).await.expect("the candidacy did not change").unwrap();
     }
@@ -161,7 +162,7 @@ mod tests {
         let (mut is_candidate, shared) = (candidacy.watch(), Arc::clone(&ctx.shared_state));
         let given_up = ctx.metrics.leases_given_up.clone();
         let steps = async {
-            elected.send_replace(true);
+            elected.send_replace(Some(1));
             tokio::time::sleep(Duration::from_secs(120)).await;
             assert!(*is_candidate.borrow(), "proofs succeed");
             assert!(shared.policies.leader_state().is_some());
@@ -176,7 +177,7 @@ mod tests {
             assert!(shared.policies.leader_state().is_none(), "what only a leader does goes on");
 
             // The election does this, and another replica gets its chance.
-            elected.send_replace(false);
+            elected.send_replace(None);
             api.fail_proofs(false);
             let released = Instant::now();
             becomes(&mut is_candidate, true).await;
@@ -187,9 +188,9 @@ mod tests {
             let mut pauses = Vec::new();
             for _ in 0..3 {
                 api.fail_proofs(true);
-                elected.send_replace(true);
+                elected.send_replace(Some(1));
                 becomes(&mut is_candidate, false).await;
-                elected.send_replace(false);
+                elected.send_replace(None);
                 let released = Instant::now();
                 becomes(&mut is_candidate, true).await;
                 pauses.push(released.elapsed().as_secs());

@@ -28,7 +28,7 @@ use crate::credentials::revocation::Revocations;
 use crate::credentials::tokens::KeyStore;
 use crate::kubernetes::cache;
 use crate::kubernetes::events::Events;
-use crate::kubernetes::leader::{Candidacy, Elector, Leadership};
+use crate::kubernetes::leader::{Candidacy, Elector, Leadership, Term};
 use crate::kubernetes::requests;
 use crate::lead::lead_while_elected;
 use crate::progress::Progress;
@@ -214,7 +214,7 @@ async fn serve_admin(
 /// Waits for the cache, then takes part in elections and leads whenever this replica is elected, until `stop`.
 async fn take_part(
     ctx: &Arc<Context>,
-    elected: tokio::sync::watch::Sender<bool>,
+    elected: tokio::sync::watch::Sender<Option<Term>>,
     unready: &Unready,
     stop: &CancellationToken,
 ) {

@@ -139,6 +139,8 @@ reasons! {
     /// A path is not below a granted root, either as written or because of a link.
     PathOutsideRoots = "path_outside_roots", Validate, "Use an absolute path below one of the roots that tools/list shows, without symbolic links.";
 
+    /// It is being decided which gateway may admit the principal's calls, or this gateway cannot reach the operator.
+    HomeUndecided = "home_undecided", Govern, "Try again after the given time: another gateway is taking over, or has just done so.";
     /// The principal calls too often.
     RateLimited = "rate_limited", Govern, "Slow down and try again after the given time.";
     /// The principal has too many calls in flight, over all servers or on this one.

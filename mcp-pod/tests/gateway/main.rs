@@ -16,6 +16,7 @@ mod denials;
 mod end_to_end;
 mod evidence;
 mod floods;
+mod homes;
 mod hostile;
 mod http2;
 mod kill_switch;

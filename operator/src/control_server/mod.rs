@@ -3,12 +3,13 @@
 //!
 //! [`accept`] accepts connections, [`auth`] authenticates the gateway's pod, [`stream`] runs one stream, and [`spend`]
 //! answers its lease requests and spend reports, [`stuck`] tells people about stuck agents, and [`switch`] carries the kill
-//! switch. [`reap`](reap::reap) forfeits the leases of pods that are gone. The connected gateways are registered in
+//! switch, and [`homes`] decides which gateway admits whose calls. [`reap`](reap::reap) forfeits the leases of pods that are gone. The connected gateways are registered in
 //! [`Streams`](crate::shared_state::Streams).
 
 mod accept;
 mod alarm;
 mod auth;
+mod homes;
 mod loops;
 mod reap;
 mod recall;

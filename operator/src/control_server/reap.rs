@@ -55,7 +55,7 @@ fn disconnected_holders(ctx: &Context, ledger: &Ledger<ApiStore>) -> BTreeMap<St
 
 /// Returns the UIDs of a tenant's gateway pods that may still run. A deleted tenant has none. None if the tenant cannot
 /// be read so far that its runtime namespace is known.
-async fn running_pods(ctx: &Context, tenant_uid: &str) -> Result<Option<BTreeSet<String>>, kube::Error> {
+pub(super) async fn running_pods(ctx: &Context, tenant_uid: &str) -> Result<Option<BTreeSet<String>>, kube::Error> {
     let Some(tenant) = ctx.cache.objects.tenants.with_uid(tenant_uid) else { return Ok(Some(BTreeSet::new())) };
     let Some(tenant) = tenant.object() else { return Ok(None) };
     let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &tenant.runtime_namespace());

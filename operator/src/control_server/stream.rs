@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mcp_fleet_control::version::{negotiate, not_leader};
 use mcp_fleet_control::wire::{
-    FromGateway, GatewayHello, OperatorHello, PolicyAck, PolicyPush, from_gateway, from_operator,
+    FromGateway, GatewayHello, HomeBeat, OperatorHello, PolicyAck, PolicyPush, from_gateway, from_operator,
 };
 use mcp_fleet_control::{Digest, Form};
 use mcp_fleet_crds::condition::ConditionReason;
@@ -18,11 +18,13 @@ use tonic::{Status, Streaming};
 
 use super::alarm::{Alarm, AlarmLimit};
 use super::auth::{AuthError, GatewayPod, check_again};
+use super::homes;
 use super::spend::{self, message};
 use super::switch::{freshness, to_wire};
 use crate::audit::{self, Tenant};
 use crate::context::Context;
 use crate::kill_switch::{Known, Switch};
+use crate::kubernetes::leader::Term;
 use crate::ledger::book::Holder;
 use crate::retry::jittered;
 use crate::shared_state::Outbound;
@@ -52,6 +54,8 @@ struct ControlStream {
     form: Form,
     /// Whether the gateway obeys the kill switch. An older one does not.
     obeys_kill_switch: bool,
+    /// Whether the gateway admits calls only of principals whose home it is. An older one admits all.
+    respects_homes: bool,
     /// The state of the kill switch that was sent last.
     switch: Option<Switch>,
     /// Generation of the last policy that is too large for the gateway.
@@ -83,7 +87,7 @@ pub(super) async fn run(
     let ended = leader.ended.clone();
     let hello = tokio::select! {
         () = ended.cancelled() => Err(not_leader()),
-        hello = tokio::time::timeout(HELLO_TIMEOUT, exchange_hello(&mut inbound, &outbound)) =>
+        hello = tokio::time::timeout(HELLO_TIMEOUT, exchange_hello(&mut inbound, &outbound, leader.homes.term(), &gateway)) =>
             hello.unwrap_or_else(|_| Err(Status::deadline_exceeded("no hello was received in time"))),
     };
     let hello = match hello {
@@ -105,6 +109,7 @@ pub(super) async fn run(
         outbound,
         form: Form::for_reader(&hello.features),
         obeys_kill_switch: hello.obeys_kill_switch,
+        respects_homes: hello.respects_homes,
         switch: None,
         too_large: None,
         pushed,
@@ -139,7 +144,12 @@ pub(super) async fn run(
 }
 
 /// Receives the gateway's hello, negotiates the protocol version and sends the operator's hello.
-async fn exchange_hello(inbound: &mut Streaming<FromGateway>, outbound: &Outbound) -> Result<GatewayHello, Status> {
+async fn exchange_hello(
+    inbound: &mut Streaming<FromGateway>,
+    outbound: &Outbound,
+    term: Term,
+    gateway: &GatewayPod,
+) -> Result<GatewayHello, Status> {
     let Some(FromGateway { message: Some(from_gateway::Message::Hello(hello)) }) = inbound.message().await? else {
         return Err(Status::invalid_argument("the first message must be a hello"));
     };
@@ -149,7 +159,8 @@ async fn exchange_hello(inbound: &mut Streaming<FromGateway>, outbound: &Outboun
     if hello.epoch.is_empty() || hello.epoch.len() > 128 {
         return Err(Status::invalid_argument("the epoch must have 1 to 128 bytes"));
     }
-    let answer = message(from_operator::Message::Hello(OperatorHello { version }));
+    let answer =
+        message(from_operator::Message::Hello(OperatorHello { version, term, pod_uid: gateway.pod_uid.clone() }));
     outbound.send(Ok(answer)).await.map_err(|_| Status::cancelled("the gateway disconnected"))?;
     Ok(hello)
 }
@@ -166,6 +177,9 @@ impl ControlStream {
             // The policy that the gateway already enforces need not be pushed again.
             self.pushed.push_back((hello.generation, digest));
             self.claimed = Some((hello.generation, digest));
+        }
+        if !self.respects_homes {
+            self.leader.homes.note_earlier(&self.gateway.pod_uid);
         }
         let (ledger, holder) = (Arc::clone(&self.leader.ledger), self.holder.clone());
         self.work.spawn(async move { ledger.forfeit_pod(&holder.pod_uid, Some(&holder.epoch)).await });
@@ -310,8 +324,22 @@ impl ControlStream {
                 let alarm = policy.and_then(|policy| self.loops.refused_loop(Instant::now(), &policy.policy, &report));
                 self.publish(alarm);
             }
+            Some(from_gateway::Message::HomeBeat(beat)) => {
+                self.answer_beat(beat, policy_state);
+            }
             // A second hello has no effect. A message of an unknown kind belongs to a newer protocol version.
             Some(from_gateway::Message::Hello(_)) | None => {}
+        }
+    }
+
+    /// Answers what the gateway admits calls by. Without a policy there are none.
+    fn answer_beat(&self, beat: HomeBeat, policy_state: &watch::Receiver<PolicyState>) {
+        let Some(published) = policy_state.borrow().published.clone() else { return };
+        let (homes, streams) = (&self.leader.homes, &self.ctx.shared_state.streams);
+        let look = homes::answer_beat(homes, streams, &published, &self.gateway, &self.holder, beat, &self.outbound);
+        if let Some(look) = look {
+            // Goes on if this stream ends, because other gateways wait for what it finds.
+            tokio::spawn(homes::look(Arc::clone(&self.ctx), Arc::clone(homes), self.gateway.tenant_uid.clone(), look));
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod budgets;
 mod fitness;
+mod homes;
 mod policies;
 mod streams;
 pub(crate) mod verdict;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 
 pub(crate) use budgets::{BudgetState, BudgetStates};
 pub(crate) use fitness::Fitness;
+pub(crate) use homes::{Answered, Homes, Look};
 pub(crate) use policies::{LeaderState, Policies, PolicyState, Proof, Published};
 pub(crate) use streams::{Outbound, Streams};
 

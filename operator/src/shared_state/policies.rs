@@ -12,6 +12,8 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::Homes;
+use crate::kubernetes::leader::Term;
 use crate::ledger::{ApiStore, Ledger};
 
 /// A policy that is published in its snapshot.
@@ -69,6 +71,8 @@ pub(crate) struct PolicyState {
 #[derive(Clone, Debug)]
 pub(crate) struct LeaderState {
     pub ledger: Arc<Ledger<ApiStore>>,
+    /// Which gateways are the homes of which principals.
+    pub homes: Arc<Homes>,
     /// Cancelled when this replica no longer leads.
     pub ended: CancellationToken,
 }
@@ -91,7 +95,7 @@ impl Policies {
     }
 
     /// Starts to lead. When the returned guard is dropped, all policies are removed and all streams end.
-    pub(crate) fn start_leading(&self, ledger: Arc<Ledger<ApiStore>>) -> impl Drop + use<'_> {
+    pub(crate) fn start_leading(&self, ledger: Arc<Ledger<ApiStore>>, term: Term) -> impl Drop + use<'_> {
         struct Guard<'a>(&'a Policies, CancellationToken);
         impl Drop for Guard<'_> {
             fn drop(&mut self) {
@@ -103,7 +107,7 @@ impl Policies {
             }
         }
         let ended = CancellationToken::new();
-        *self.leader.write() = Some(LeaderState { ledger, ended: ended.clone() });
+        *self.leader.write() = Some(LeaderState { ledger, homes: Arc::new(Homes::new(term)), ended: ended.clone() });
         Guard(self, ended)
     }
 
@@ -145,6 +149,13 @@ impl Policies {
     /// Sets the newest proof of a tenant.
     pub(crate) fn prove(&self, tenant_uid: &str, proof: Proof) {
         self.update(tenant_uid, |policy_state| policy_state.proof = Some(proof));
+    }
+
+    /// Forgets the homes of a tenant that was deleted. Its UID never comes back.
+    pub(crate) fn remove_homes(&self, tenant_uid: &str) {
+        if let Some(leader) = self.leader_state() {
+            leader.homes.remove(tenant_uid);
+        }
     }
 
     /// Removes a tenant, which ends its streams.

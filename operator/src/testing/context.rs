@@ -31,7 +31,7 @@ pub(crate) struct TestContext {
     pub api: FakeApi,
     pub(super) writers: CacheWriters,
     /// Makes this replica the leader.
-    pub(super) elected: watch::Sender<bool>,
+    pub(super) elected: watch::Sender<Option<u64>>,
 }
 
 impl TestContext {

@@ -50,7 +50,7 @@ impl Fleet {
     /// Starts the operator.
     pub(crate) async fn start(tenant: &MCPTenant) -> Self {
         let mut test = TestContext::new();
-        test.elected.send_replace(true);
+        test.elected.send_replace(Some(1));
         test.add_tenant(tenant);
         let TestContext { ctx, api, writers, .. } = test;
         tokio::spawn(deliver(api.watch(), ctx.cache.clone(), writers));
@@ -231,7 +231,7 @@ impl Fleet {
 
 /// Publishes policies.
 async fn publish(ctx: Arc<Context>, ledger: Arc<Ledger<ApiStore>>) {
-    let _leading = ctx.shared_state.policies.start_leading(ledger);
+    let _leading = ctx.shared_state.policies.start_leading(ledger, 1);
     publish::run_with_current_cache(ctx.clone()).await;
 }
 

@@ -10,7 +10,8 @@ use kube::{Api, Client, ResourceExt};
 use mcp_fleet_control::version::{AUDIENCE, MAX, MAX_MESSAGE, MIN};
 use mcp_fleet_control::wire::control_client::ControlClient;
 use mcp_fleet_control::wire::{
-    Freshness, FromGateway, GatewayHello, LeaseAnswer, PolicyAck, SpendAck, from_gateway, from_operator,
+    Freshness, FromGateway, GatewayHello, HomeAnswer, LeaseAnswer, OperatorHello, PolicyAck, SpendAck, from_gateway,
+    from_operator,
 };
 use mcp_fleet_control::{DecodedPolicy, Digest, Form, decode, feature};
 use mcp_fleet_policy::model::TenantPolicy;
@@ -30,6 +31,8 @@ pub(crate) struct Gateway {
     pub(crate) pod: String,
     /// The form of the last policy.
     pub(crate) form: Option<Form>,
+    /// The operator's hello.
+    pub(crate) hello: OperatorHello,
     outbound: mpsc::Sender<FromGateway>,
     inbound: Streaming<mcp_fleet_control::wire::FromOperator>,
 }
@@ -102,8 +105,8 @@ impl Gateway {
         Self::dial(client, &pod.0, &token).await.unwrap()
     }
 
-    /// Creates a pod and connects as that pod, with the features of an older gateway, which does not
-    /// obey the kill switch.
+    /// Creates a pod and connects as that pod, with the features of an older gateway, which neither
+    /// obeys the kill switch nor respects homes.
     pub(crate) async fn connect_with(client: &Client, runtime: &str, features: Vec<String>) -> Self {
         let pod = pod(client, runtime, None).await;
         let token = token(client, runtime, "gateway", &pod, AUDIENCE).await;
@@ -120,7 +123,7 @@ impl Gateway {
         pod: &str,
         token: &str,
         features: Vec<String>,
-        obeys_kill_switch: bool,
+        is_current: bool,
     ) -> Result<Self, Status> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
         let ca = wait_for(&secrets, "mcp-fleet-ca").await.data.unwrap();
@@ -147,15 +150,16 @@ impl Gateway {
                 }
                 Err(status) => return Err(status),
                 Ok((outbound, inbound)) => {
-                    let mut gateway = Self { pod: pod.to_owned(), form: None, outbound, inbound };
-                    gateway.hello(pod, features, obeys_kill_switch).await;
+                    let (pod_name, hello) = (pod.to_owned(), OperatorHello::default());
+                    let mut gateway = Self { pod: pod_name, form: None, hello, outbound, inbound };
+                    gateway.hello(pod, features, is_current).await;
                     return Ok(gateway);
                 }
             }
         }
     }
 
-    async fn hello(&mut self, epoch: &str, features: Vec<String>, obeys_kill_switch: bool) {
+    async fn hello(&mut self, epoch: &str, features: Vec<String>, is_current: bool) {
         let hello = GatewayHello {
             min_version: MIN,
             max_version: MAX,
@@ -163,10 +167,12 @@ impl Gateway {
             epoch: epoch.into(),
             generation: 0,
             digest: Vec::new(),
-            obeys_kill_switch,
+            obeys_kill_switch: is_current,
+            respects_homes: is_current,
         };
         self.send(from_gateway::Message::Hello(hello)).await;
-        assert!(matches!(self.next().await, Some(from_operator::Message::Hello(_))));
+        let Some(from_operator::Message::Hello(hello)) = self.next().await else { panic!("no hello came first") };
+        self.hello = hello;
     }
 
     pub(crate) async fn send(&self, message: from_gateway::Message) {
@@ -202,6 +208,17 @@ impl Gateway {
         loop {
             if let from_operator::Message::Freshness(fresh) = self.next().await.expect("the stream ended") {
                 return fresh;
+            }
+        }
+    }
+
+    /// Returns the next answer to a beat, or none if homes have changed before it came.
+    pub(crate) async fn home_answer(&mut self) -> Option<HomeAnswer> {
+        loop {
+            match self.next().await.expect("the stream ended") {
+                from_operator::Message::HomeAnswer(answer) => return Some(answer),
+                from_operator::Message::HomesChanged(_) => return None,
+                _ => {}
             }
         }
     }

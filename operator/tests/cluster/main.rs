@@ -9,6 +9,7 @@ mod access;
 mod addresses;
 mod control;
 mod gateway;
+mod homes;
 mod hostile;
 mod kill_switch;
 mod leader;

@@ -27,11 +27,12 @@ pub fn tools() -> Result<()> {
     Ok(())
 }
 
-/// Runs the longer runs of the ledger's model, and the ledger's random fault rounds.
+/// Runs the longer runs of the models of the ledger and of homes, and the ledger's random fault rounds.
 pub fn governors() -> Result<()> {
     let ignored = ["--", "--ignored", "--nocapture", "--test-threads", "1"];
     for tests in [
         ["test", "--package", "mcp-fleet-ledger", "--test", "model"].as_slice(),
+        ["test", "--package", "mcp-fleet-homes", "--test", "model"].as_slice(),
         ["test", "--package", "mcp-fleet-operator", "--lib", "ledger::tests::rounds"].as_slice(),
     ] {
         show(cargo(&[tests, &ignored].concat()))?;

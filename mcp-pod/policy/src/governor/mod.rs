@@ -12,6 +12,7 @@
 //! a request is read; [`Governor::admit`] gives it back if the request is an admitted call.
 
 mod bucket;
+mod elsewhere;
 mod slots;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -25,6 +26,7 @@ use crate::reason::Reason;
 use crate::tick::Tick;
 
 use bucket::{Bucket, Rate};
+pub use elsewhere::{Elsewhere, InFlight};
 use slots::{Shares, Slots};
 
 /// Retry time for concurrency limits, where the time at which a slot becomes free is unknown.

@@ -46,6 +46,11 @@ impl Slots {
             .map_err(|_| full(Reason::ServerConcurrencyLimited, format!("the server may have {max} calls in flight")))
     }
 
+    /// Takes one slot, whether there is one or not.
+    pub(super) fn occupy(&self) {
+        self.used.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Gives one slot back.
     pub(super) fn give_back(&self) {
         self.used.fetch_sub(1, Ordering::Relaxed);

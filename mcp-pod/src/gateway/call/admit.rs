@@ -57,9 +57,10 @@ pub(super) async fn admit<'p, 'v>(
 ) -> Result<Admitted<'p, 'v>, NotAdmitted> {
     let access = authorise(context, tool)?;
     let paths = access.admit(arguments)?.paths;
+    let home = context.enter_home().await?;
     let watched = watch(context, access, arguments)?;
     let (grant, resources) = govern(context, access).await?;
-    Ok(Admitted { grant, paths, resources, watched, admission: context.admission(access.class()) })
+    Ok(Admitted { grant, paths, resources, watched, admission: context.admission(access.class(), home) })
 }
 
 fn authorise<'p>(context: &RequestContext<'p>, tool: &str) -> Result<ToolAccess<'p>, NotAdmitted> {

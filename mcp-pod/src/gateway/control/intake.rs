@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use mcp_fleet_audit::Head;
 use mcp_fleet_control::codec::{DecodeError, Digest};
-use mcp_fleet_control::{DecodedPolicy, decode, wire};
+use mcp_fleet_control::{DecodedPolicy, decode, homes, wire};
+use mcp_fleet_homes::view::Member;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -80,6 +81,42 @@ impl Intake {
     /// Returns generation and identity of the enforced policy, or 0 and an empty digest without a policy.
     pub(super) fn enforced(&self) -> (u64, Vec<u8>) {
         self.enforced.lock().map_or_else(|| (0, Vec::new()), |(generation, digest)| (generation, digest.to_vec()))
+    }
+
+    /// Returns whether the gateway can be a home.
+    pub(super) fn is_ready(&self) -> bool {
+        self.state.ready()
+    }
+
+    /// Records that the gateway is connected to the leader of this term; 0 if the leader does not decide homes. Returns false
+    /// if a later leader is known.
+    pub(super) fn connect_leader(&self, term: u64, pod_uid: &str, epoch: &str) -> bool {
+        if term == 0 {
+            self.state.connect_earlier_leader();
+            return true;
+        }
+        self.state.connect_leader(term, Member { pod_uid: pod_uid.into(), epoch: epoch.into() })
+    }
+
+    /// Returns the beat to send now, if the leader decides homes.
+    pub(super) fn home_beat(&self, willing: bool) -> Option<wire::HomeBeat> {
+        self.state.home_beat(willing).map(|(beat, in_flight)| homes::beat_to_wire(&beat, in_flight))
+    }
+
+    /// Waits until the leader has to get a beat at once.
+    pub(super) async fn home_beat_due(&self) {
+        self.state.homes.beat_due().await;
+    }
+
+    /// Does what the leader answers to a beat. Returns whether it should get the next beat at once.
+    pub(super) fn handle_home_answer(&self, answer: wire::HomeAnswer) -> bool {
+        let Some((answer, others)) = homes::answer_from_wire(answer) else { return false };
+        self.state.receive_home_answer(answer, others)
+    }
+
+    /// Gives up the lease of homes, because the process ends.
+    pub(super) fn release_homes(&self) {
+        self.state.release_homes();
     }
 
     /// Takes out the reports of stuck agents that the operator does not have yet.

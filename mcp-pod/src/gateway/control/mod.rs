@@ -115,6 +115,8 @@ impl Control {
     /// Waits for the shutdown, then returns the leases and reports the last audit line.
     async fn finish(&self, intake: &Intake, shutdown: &CancellationToken) {
         shutdown.cancelled().await;
+        // The leader then need not wait for the end of the lease before it lets another gateway admit calls.
+        intake.release_homes();
         self.leases.close();
         let finished = async {
             self.leases.returned().await;

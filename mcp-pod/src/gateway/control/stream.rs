@@ -21,6 +21,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the leases are checked for reports that are due.
 const TICK_PERIOD: Duration = Duration::from_millis(500);
+/// How often the leader is told what calls are admitted by, which renews the lease.
+const BEAT_PERIOD: Duration = Duration::from_secs(1);
 /// How often the head of the audit log is sent, if there are new lines.
 const HEAD_PERIOD: Duration = Duration::from_secs(30);
 /// Longest wait for an event. A longer one shows that the process was paused, because there is a tick every
@@ -46,6 +48,11 @@ pub(super) enum StreamEnd {
         max = version::MAX
     )]
     Version(u32),
+    #[error(
+        "failed to open the stream: the operator's term {0} is earlier than one that this gateway knows; if the cluster was \
+         restored from a backup, restart the gateway"
+    )]
+    EarlierLeader(u64),
     #[error("failed to keep the stream open: no proof of freshness in time")]
     NoProof,
     #[error("failed to keep the stream open: the operator does not read its messages")]
@@ -79,7 +86,7 @@ pub(super) async fn run(
             connected();
             tracing::info!("control stream is up");
             let heads = Heads { sent: None, next: Instant::now() };
-            match (Stream { intake, leases, inbound, outbox, heads }).serve().await {
+            match (Stream { intake, leases, inbound, outbox, heads, willing: false }).serve().await {
                 Ok(()) => StreamEnd::Closed,
                 Err(end) => end,
             }
@@ -107,6 +114,7 @@ async fn open(
         generation,
         digest,
         obeys_kill_switch: true,
+        respects_homes: true,
     };
     send(&outbox, from_gateway::Message::Hello(hello))?;
     let mut request = Request::new(ReceiverStream::new(outgoing));
@@ -117,11 +125,15 @@ async fn open(
         Ok::<_, StreamEnd>((inbound, first))
     };
     let (inbound, first) = timeout(HELLO_TIMEOUT, hello).await.map_err(|_| StreamEnd::NoHello)??;
-    let Some(from_operator::Message::Hello(wire::OperatorHello { version })) = first else {
+    let Some(from_operator::Message::Hello(wire::OperatorHello { version, term, pod_uid })) = first else {
         return Err(StreamEnd::NoHello);
     };
     if !(version::MIN..=version::MAX).contains(&version) {
         return Err(StreamEnd::Version(version));
+    }
+    // Before any proof is received: without one, no call is admitted.
+    if !intake.connect_leader(term, &pod_uid, leases.epoch()) {
+        return Err(StreamEnd::EarlierLeader(term));
     }
     Ok((inbound, outbox))
 }
@@ -139,6 +151,8 @@ enum Event {
     SendNow,
     /// The leases have to be checked.
     Tick,
+    /// The lease of homes has to be renewed.
+    Beat,
 }
 
 /// An open control stream.
@@ -148,6 +162,8 @@ struct Stream<'a> {
     inbound: Streaming<wire::FromOperator>,
     outbox: Outbox,
     heads: Heads,
+    /// Whether the last beat said that the gateway can be a home.
+    willing: bool,
 }
 
 /// Which head of the audit log was sent on this stream, and when the next one is due.
@@ -172,12 +188,16 @@ impl Stream<'_> {
         self.leases.resend_unanswered();
         let mut ticks = interval(TICK_PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beats = interval(BEAT_PERIOD);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut proof_deadline = Instant::now() + PROOF_TIMEOUT;
         loop {
             let started = Instant::now();
             let event = tokio::select! {
                 received = self.inbound.message() => Event::Received(received?),
                 () = self.leases.something_to_send() => Event::SendNow,
+                () = self.intake.home_beat_due() => Event::Beat,
+                _ = beats.tick() => Event::Beat,
                 _ = ticks.tick() => Event::Tick,
                 () = tokio::time::sleep_until(proof_deadline) => return Err(StreamEnd::NoProof),
             };
@@ -198,6 +218,11 @@ impl Stream<'_> {
                     self.leases.expire_leases();
                     self.send_all()?;
                 }
+                Event::Beat => self.send_beat()?,
+            }
+            // The operator has just sent the first proof, or this gateway has become ready otherwise.
+            if self.willing != self.intake.is_ready() {
+                self.send_beat()?;
             }
         }
     }
@@ -210,6 +235,12 @@ impl Stream<'_> {
             }
             Some(from_operator::Message::Freshness(proof)) => self.intake.handle_proof(&proof),
             Some(from_operator::Message::KillSwitch(switch)) => self.intake.handle_kill_switch(&switch),
+            Some(from_operator::Message::HomeAnswer(answer)) => {
+                if self.intake.handle_home_answer(answer) {
+                    self.send_beat()?;
+                }
+            }
+            Some(from_operator::Message::HomesChanged(_)) => self.send_beat()?,
             Some(from_operator::Message::Lease(mut answer)) => {
                 let balance = answer.balance.take();
                 self.leases.answer(message::answer_from_wire(answer));
@@ -232,6 +263,15 @@ impl Stream<'_> {
 
     fn note_balance(&self, balance: Option<wire::BudgetBalance>) {
         balance.map(message::balance_from_wire).into_iter().for_each(|balance| self.leases.note_balance(balance));
+    }
+
+    /// Tells the leader what calls are admitted by, if it decides homes.
+    fn send_beat(&mut self) -> Result<(), StreamEnd> {
+        self.willing = self.intake.is_ready();
+        match self.intake.home_beat(self.willing) {
+            Some(beat) => send(&self.outbox, from_gateway::Message::HomeBeat(beat)),
+            None => Ok(()),
+        }
     }
 
     /// Sends all reports, requests and events. Reports go first, because what they return can be leased again.

@@ -5,10 +5,11 @@
 
 mod breakers;
 mod error_type;
+mod homes;
 #[cfg(test)]
 mod tests;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mcp_fleet_policy::loops::Mode;
@@ -24,9 +25,11 @@ use super::audit::{Decision, Subject};
 use super::connection::Refusal;
 use super::memory::{Memory, MemoryMetrics};
 use super::request::Revision;
+use super::state::Homes;
 use crate::logging::DroppedLines;
 pub(crate) use breakers::BreakerMetrics;
 pub(crate) use error_type::ErrorType;
+use homes::HomeMetrics;
 
 /// Bucket bounds of the OpenTelemetry histogram `mcp.server.operation.duration`, in seconds.
 const SECONDS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -52,7 +55,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Registers all metrics in a new registry.
-    pub(crate) fn new(memory: &Memory) -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(memory: &Memory, homes: &Arc<Homes>) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let calls = IntCounterVec::new(
             Opts::new("mcp_pod_calls_total", "Calls of tools by how they were decided"),
@@ -115,6 +118,7 @@ impl Metrics {
         registry.register(Box::new(kill_switch.clone()))?;
         registry.register(Box::new(refused_connections.clone()))?;
         MemoryMetrics::register(&registry, memory)?;
+        HomeMetrics::register(&registry, homes)?;
         DroppedLines::register(&registry)?;
         let breakers = BreakerMetrics::register(&registry)?;
         Ok(Self {

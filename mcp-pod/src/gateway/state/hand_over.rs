@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::homes::HomeVersion;
 use crate::gateway::workers::{MAX_WORKERS, worker_index};
 
 /// What a call was allowed by, and until when.
@@ -22,6 +23,8 @@ pub(crate) struct Admission {
     pub(crate) stale_after: Duration,
     /// Expiry of the caller's token.
     pub(crate) expires_at: Instant,
+    /// By what the principal's home was this gateway.
+    pub(crate) home: HomeVersion,
 }
 
 /// One lock per worker thread, on a cache line of its own. All threads that are not workers share the last one.

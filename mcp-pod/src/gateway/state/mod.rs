@@ -1,11 +1,12 @@
 //! State that all connections of a gateway share: the policy in force, its freshness, and what outlives a policy.
 //!
 //! [`request_context`] is one request's view of it. [`hand_over`] makes sure that no call is forwarded that a newer policy
-//! or the [`kill_switch`] forbids. [`record`] counts and audits requests, [`legacy_calls`] lets a cancellation find its
-//! call.
+//! or the [`kill_switch`] forbids, or of a principal whose home is elsewhere by now ([`homes`]). [`record`] counts and audits
+//! requests, [`legacy_calls`] lets a cancellation find its call.
 
 mod clear;
 mod hand_over;
+mod homes;
 mod kill_switch;
 mod legacy_calls;
 mod record;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use mcp_fleet_policy::breaker::Breakers;
 use mcp_fleet_policy::built_in::StuckReports;
-use mcp_fleet_policy::governor::Governor;
+use mcp_fleet_policy::governor::{Elsewhere, Governor};
 use mcp_fleet_policy::loops::Loops;
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::tick::Tick;
@@ -39,6 +40,7 @@ use hand_over::HandOver;
 use kill_switch::SharedKillSwitch;
 
 pub(crate) use hand_over::{Admission, Held};
+pub(crate) use homes::{HomeVersion, Homes};
 pub(crate) use legacy_calls::{Cancellable, LegacyCalls, LegacySession};
 pub(crate) use reports::{LoopReport, Reports, StuckReport};
 pub(crate) use request_context::{RequestContext, Unanswered};
@@ -51,6 +53,7 @@ pub struct State {
     hand_over: HandOver,
     freshness: Freshness,
     kill_switch: SharedKillSwitch,
+    pub(crate) homes: Arc<Homes>,
     dialer: Dialer,
     draining: AtomicBool,
     closing: CancellationToken,
@@ -61,6 +64,8 @@ pub struct State {
     pub(crate) metrics: Metrics,
     pub(crate) memory: Memory,
     pub(crate) governor: Governor,
+    /// Calls in flight at gateways that were homes before. Locked while an answer of the leader is put into force.
+    elsewhere: Mutex<Elsewhere>,
     pub(crate) breakers: Breakers,
     pub(crate) stuck: StuckReports,
     pub(crate) stuck_reports: Reports<StuckReport>,
@@ -90,6 +95,7 @@ impl State {
         audit: Audit,
         memory: Memory,
     ) -> Result<Arc<Self>, prometheus::Error> {
+        let homes = Arc::new(Homes::default());
         Ok(Arc::new(Self {
             policy: ArcSwapOption::empty(),
             installing: Mutex::new(()),
@@ -103,9 +109,11 @@ impl State {
             leases,
             audit,
             floods: Floods::default(),
-            metrics: Metrics::new(&memory)?,
+            metrics: Metrics::new(&memory, &homes)?,
+            homes,
             memory,
             governor: Governor::new(),
+            elsewhere: Mutex::default(),
             breakers: Breakers::default(),
             stuck: StuckReports::default(),
             stuck_reports: Reports::default(),
@@ -168,13 +176,15 @@ impl State {
     }
 
     /// Starts to hand a call to its server, if the policy that allowed it is still in force and fresh enough, the token has
-    /// not expired, and the fleet is not stopped. The first write has to be over before the result is dropped.
+    /// not expired, this is still the home of the principal, and the fleet is not stopped. The first write has to be over
+    /// before the result is dropped.
     pub(crate) fn hand_over(&self, admission: &Admission) -> Option<Held<'_>> {
-        let Admission { generation, stale_after, expires_at } = *admission;
+        let Admission { generation, stale_after, expires_at, home } = *admission;
         self.hand_over.begin(|| {
             let now = Instant::now();
             let fresh = self.freshness.age(now).is_some_and(|age| age <= stale_after);
-            fresh && now < expires_at && self.generation() == generation && !self.is_stopped()
+            let in_force = fresh && now < expires_at && self.generation() == generation;
+            in_force && self.homes.is_current(home) && !self.is_stopped()
         })
     }
 
@@ -200,6 +210,7 @@ impl State {
     /// Makes the gateway unready for good. It still serves requests.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+        self.homes.hurry();
     }
 
     /// Accepts no more requests. Connections close after their current requests.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::engine::ServerAccess;
 use mcp_fleet_policy::reason::Reason;
 
-use super::{Admission, State};
+use super::{Admission, HomeVersion, State};
 use crate::gateway::clock::Moment;
 use crate::gateway::policy::ActivePolicy;
 use crate::gateway::request::{Caller, SessionOwner};
@@ -58,17 +59,23 @@ impl<'p> RequestContext<'p> {
         self.policy.compiled.check_fresh(age, class)
     }
 
+    /// Returns by what this gateway is the home of the caller. Waits a little if it is not at the moment.
+    pub(crate) async fn enter_home(&self) -> Result<HomeVersion, Denial> {
+        self.state.homes.enter(&self.caller.principal.model().uid).await
+    }
+
     /// Returns whether the caller has to be authenticated again: there is a newer policy, or the token has expired.
     pub(crate) fn is_outdated(&self) -> bool {
         Instant::now() >= self.caller.expires_at || self.state.newer_policy(self.policy).is_some()
     }
 
     /// Returns what has to hold when a call of a tool of `class`, allowed now, is handed to its server.
-    pub(crate) fn admission(&self, class: Class) -> Admission {
+    pub(crate) fn admission(&self, class: Class, home: HomeVersion) -> Admission {
         Admission {
             generation: self.policy.tenant_policy().generation,
             stale_after: self.policy.compiled.stale_after(class),
             expires_at: self.caller.expires_at,
+            home,
         }
     }
 

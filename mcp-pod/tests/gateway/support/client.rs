@@ -130,6 +130,17 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> http::Response<Incoming> {
+        self.try_start(method, path, headers, body).await.unwrap()
+    }
+
+    /// Sends a request and returns the head of the answer, or an error if the gateway closes the connection.
+    async fn try_start(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> hyper::Result<http::Response<Incoming>> {
         let mut request = Request::builder().method(method).uri(path).header("host", "gateway.acme-mcp.svc");
         let given = |name: &str| headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
         if !given("content-type") {
@@ -145,8 +156,8 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body.into())).unwrap();
-        self.sender.ready().await.unwrap();
-        self.sender.send_request(request).await.unwrap()
+        self.sender.ready().await?;
+        self.sender.send_request(request).await
     }
 
     /// Sends a request and returns the whole answer.
@@ -173,6 +184,14 @@ impl Client {
     /// Calls a tool in 2026-07-28.
     pub(crate) async fn call(&mut self, tool: &str, arguments: Value) -> Answer {
         self.modern("tools/call", json!({"name": tool, "arguments": arguments})).await
+    }
+
+    /// Calls a tool in 2026-07-28. Fails if the gateway closes the connection.
+    pub(crate) async fn try_call(&mut self, tool: &str, arguments: Value) -> hyper::Result<Answer> {
+        let (body, headers) = modern("tools/call", json!({"name": tool, "arguments": arguments}));
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let (head, body) = self.try_start(Method::POST, "/files/mcp", &headers, body).await?.into_parts();
+        Ok(Answer { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() })
     }
 
     /// Initializes a legacy session.

@@ -204,7 +204,7 @@ impl TestGateway {
 }
 
 /// Waits until `condition` is true. `what` describes it in the failure message.
-pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..500 {
         if condition() {
             return;

@@ -1,15 +1,22 @@
-//! A fake operator for a gateway process: pushes one policy, proves that it is fresh, and grants every lease.
+//! A fake operator for gateway processes: pushes one policy, proves that it is fresh, grants every lease, and decides which
+//! gateway is the home of all principals.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_fleet_control::clock::boot_millis;
+use mcp_fleet_control::homes::{Others, answer_to_wire, beat_from_wire};
 use mcp_fleet_control::wire::control_server::{Control, ControlServer};
 use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
 use mcp_fleet_control::{EncodedPolicy, encode, version};
+use mcp_fleet_homes::leader::{Leader, Times};
+use mcp_fleet_homes::view::Member;
+use mcp_fleet_policy::governor::InFlight;
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -21,6 +28,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::pki::now;
 
+/// The term of the leader.
+const TERM: u64 = 7;
 /// Interval of freshness messages.
 const FRESHNESS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -32,18 +41,42 @@ struct Service {
     generation: u64,
     policy: EncodedPolicy,
     loops: LoopReports,
+    leader: Arc<Mutex<Homes>>,
+}
+
+/// Decides homes.
+struct Homes {
+    leader: Leader,
+    /// Calls in flight at gateways that admit none any more.
+    in_flight: HashMap<Member, Vec<InFlight>>,
+}
+
+impl Homes {
+    fn answer(&mut self, from: &Member, beat: wire::HomeBeat) -> Option<wire::HomeAnswer> {
+        let (beat, in_flight) = beat_from_wire(beat).unwrap();
+        let now = boot_millis();
+        let answer = self.leader.receive(now, from, beat)?;
+        self.in_flight.insert(from.clone(), in_flight);
+        let others = self.in_flight.iter().filter(|(member, _)| *member != from);
+        let in_flight = others.flat_map(|(_, calls)| calls.clone()).collect();
+        Some(answer_to_wire(&answer, Others { end_ms: self.leader.others_have_leases(now, from), in_flight }))
+    }
 }
 
 /// Starts an operator with the certificate in the folder `tls`. Returns its address, and the reports that it will have
-/// received.
-pub(crate) async fn start_operator(tls: &Path, policy: &TenantPolicy) -> (SocketAddr, LoopReports) {
+/// received. `lease` is how long the home of all principals goes on without the operator.
+pub(crate) async fn start_operator(tls: &Path, policy: &TenantPolicy, lease: Duration) -> (SocketAddr, LoopReports) {
     let read = |name: &str| std::fs::read(tls.join(name)).unwrap();
     let tls = ServerTlsConfig::new().identity(Identity::from_pem(read("tls.crt"), read("tls.key")));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let loops = LoopReports::default();
-    let service = Service { generation: policy.generation, policy: encode(policy), loops: Arc::clone(&loops) };
-    let service = ControlServer::new(service);
+    let sole = u64::try_from(lease.as_millis()).unwrap();
+    let mut leader = Leader::new(TERM, 0, Times { shared: 1_500, sole, earlier: sole, margin: 500 }, 1);
+    leader.no_others_run();
+    let leader = Arc::new(Mutex::new(Homes { leader, in_flight: HashMap::new() }));
+    let (generation, reported) = (policy.generation, Arc::clone(&loops));
+    let service = ControlServer::new(Service { generation, policy: encode(policy), loops: reported, leader });
     let server = Server::builder().tls_config(tls).unwrap().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     (address, loops)
@@ -58,7 +91,10 @@ impl Control for Service {
         request: Request<Streaming<wire::FromGateway>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let (outbox, outgoing) = mpsc::channel(64);
-        tokio::spawn(self.clone().serve(request.into_inner(), outbox));
+        // The token of a test is the UID of the gateway's pod.
+        let token = request.metadata().get("authorization").unwrap().to_str().unwrap();
+        let pod_uid = token.strip_prefix("Bearer ").unwrap().to_owned();
+        tokio::spawn(self.clone().serve(pod_uid, request.into_inner(), outbox));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 }
@@ -66,15 +102,21 @@ impl Control for Service {
 impl Service {
     async fn serve(
         self,
+        pod_uid: String,
         mut inbound: Streaming<wire::FromGateway>,
         outbox: mpsc::Sender<Result<wire::FromOperator, Status>>,
     ) {
-        let Self { generation, policy: EncodedPolicy { bytes: policy, digest }, loops } = self;
+        let Self { generation, policy: EncodedPolicy { bytes: policy, digest }, loops, leader } = self;
         let digest = digest.to_vec();
         let mut outgoing = vec![
-            from_operator::Message::Hello(wire::OperatorHello { version: version::MAX }),
+            from_operator::Message::Hello(wire::OperatorHello {
+                version: version::MAX,
+                term: TERM,
+                pod_uid: pod_uid.clone(),
+            }),
             from_operator::Message::Policy(wire::PolicyPush { generation, policy, digest }),
         ];
+        let mut member = Member { pod_uid: pod_uid.into(), epoch: "".into() };
         let mut freshness = tokio::time::interval(FRESHNESS_INTERVAL);
         loop {
             for message in outgoing.drain(..) {
@@ -88,6 +130,12 @@ impl Service {
                 received = inbound.message() => match received {
                     Ok(Some(wire::FromGateway { message: Some(from_gateway::Message::Loop(report)) })) => {
                         loops.lock().push(report);
+                    }
+                    Ok(Some(wire::FromGateway { message: Some(from_gateway::Message::Hello(hello)) })) => {
+                        member.epoch = hello.epoch.into();
+                    }
+                    Ok(Some(wire::FromGateway { message: Some(from_gateway::Message::HomeBeat(beat)) })) => {
+                        outgoing.extend(leader.lock().answer(&member, beat).map(from_operator::Message::HomeAnswer));
                     }
                     Ok(Some(wire::FromGateway { message: Some(message) })) => outgoing.extend(answer(message)),
                     Ok(Some(wire::FromGateway { message: None })) => {}
@@ -103,7 +151,8 @@ fn answer(message: from_gateway::Message) -> Option<from_operator::Message> {
         from_gateway::Message::Hello(_)
         | from_gateway::Message::AuditHead(_)
         | from_gateway::Message::Stuck(_)
-        | from_gateway::Message::Loop(_) => None,
+        | from_gateway::Message::Loop(_)
+        | from_gateway::Message::HomeBeat(_) => None,
         from_gateway::Message::Ack(ack) => {
             assert_eq!(ack.error, "", "the gateway rejected the policy");
             None

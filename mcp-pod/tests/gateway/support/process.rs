@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -16,8 +17,9 @@ use super::{Client, Pki, Shim, Token, policy};
 
 /// A running gateway process, killed on drop.
 pub(crate) struct ProcessGateway {
-    pub(crate) pki: Pki,
-    pub(crate) shim: Shim,
+    pub(crate) pki: Arc<Pki>,
+    pub(crate) shim: Arc<Shim>,
+    operator: SocketAddr,
     pub(crate) address: SocketAddr,
     pub(crate) health: SocketAddr,
     pub(crate) audit: Lines,
@@ -33,13 +35,15 @@ pub(crate) struct Options<'a> {
     pub(crate) arguments: &'a [&'a str],
     /// Value of `RUST_LOG`.
     pub(crate) log_level: &'a str,
+    /// How long the gateway is the home of all principals without the operator.
+    pub(crate) lease: Duration,
     /// Whether the test reads the log. Otherwise it blocks when the pipe is full.
     pub(crate) read_log: bool,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { arguments: &[], log_level: "info", read_log: true }
+        Self { arguments: &[], log_level: "info", lease: Duration::from_secs(65), read_log: true }
     }
 }
 
@@ -72,7 +76,28 @@ impl Lines {
 impl ProcessGateway {
     /// Starts a gateway with a changed default policy. Waits until it is ready.
     pub(crate) async fn start(options: &Options<'_>, change: impl FnOnce(&mut TenantPolicy)) -> Self {
-        let gateway = Self::unready(options, change).await;
+        let pki = Arc::new(Pki::new());
+        let shim = Arc::new(Shim::start(&pki).await);
+        let mut policy = policy(&pki, shim.address);
+        change(&mut policy);
+        let operator = start_operator(pki.gateway_dir(), &policy, options.lease).await;
+        Self::until_ready(pki, shim, operator, options, "pod-1").await
+    }
+
+    /// Starts another gateway of the same tenant, in the pod with this UID. Waits until it is ready.
+    pub(crate) async fn beside(&self, options: &Options<'_>, pod_uid: &str) -> Self {
+        let operator = (self.operator, Arc::clone(&self.loops));
+        Self::until_ready(Arc::clone(&self.pki), Arc::clone(&self.shim), operator, options, pod_uid).await
+    }
+
+    async fn until_ready(
+        pki: Arc<Pki>,
+        shim: Arc<Shim>,
+        operator: (SocketAddr, LoopReports),
+        options: &Options<'_>,
+        pod_uid: &str,
+    ) -> Self {
+        let gateway = Self::unready(pki, shim, operator, options, pod_uid);
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(20) {
             if get(gateway.health, "/readyz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
@@ -83,14 +108,15 @@ impl ProcessGateway {
         panic!("the gateway did not become ready: {:?}", gateway.log.json());
     }
 
-    async fn unready(options: &Options<'_>, change: impl FnOnce(&mut TenantPolicy)) -> Self {
-        let pki = Pki::new();
-        let shim = Shim::start(&pki).await;
-        let mut policy = policy(&pki, shim.address);
-        change(&mut policy);
-        let (operator, loops) = start_operator(pki.gateway_dir(), &policy).await;
-        let token = pki.gateway_dir().join("token");
-        std::fs::write(&token, "token").unwrap();
+    fn unready(
+        pki: Arc<Pki>,
+        shim: Arc<Shim>,
+        (operator, loops): (SocketAddr, LoopReports),
+        options: &Options<'_>,
+        pod_uid: &str,
+    ) -> Self {
+        let token = pki.gateway_dir().join(format!("token-{pod_uid}"));
+        std::fs::write(&token, pod_uid).unwrap();
         let (address, health) = (free_address(), free_address());
         let mut child = Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
             .args(["gateway", "--listen", &address.to_string(), "--metrics-listen", &health.to_string()])
@@ -107,7 +133,7 @@ impl ProcessGateway {
             .unwrap();
         let audit = Lines::collect(child.stdout.take().unwrap());
         let log = if options.read_log { Lines::collect(child.stderr.take().unwrap()) } else { Lines::default() };
-        Self { pki, shim, address, health, audit, log, loops, child }
+        Self { pki, shim, operator, address, health, audit, log, loops, child }
     }
 
     /// Connects a client with this token.
@@ -119,6 +145,12 @@ impl ProcessGateway {
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Sends the gateway a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// Returns whether the gateway still runs.

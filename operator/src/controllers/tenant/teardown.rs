@@ -59,6 +59,7 @@ pub(super) async fn tear_down(object: &MCPTenant, ctx: &Context) -> Result<Teard
     }
     clean_namespace(ctx, object, &tenant, &inputs, &proof).await?;
     ctx.shared_state.remove_tenant(uid);
+    ctx.shared_state.policies.remove_homes(uid);
     ctx.shared_state.request_compilation(uid);
     ctx.events.normal(object, "TornDown", "Delete", format!("the tenant {} is torn down", tenant.id.name)).await;
     Ok(Teardown::Done)

@@ -152,7 +152,7 @@ mod tests {
         let client = api.client();
         let authority = load(&client, NAMESPACE, Timestamp::now()).await.unwrap();
         let (elected, leadership) = Leadership::channel();
-        elected.send_replace(leads);
+        elected.send_replace(leads.then_some(1));
         let (events, metrics) = (Events::new(client.clone(), "operator-0"), Metrics::new().unwrap());
         let guard = Guard {
             client: &client,

@@ -10,8 +10,8 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Candidacy;
 use super::lease_action::{LeaseAction, Observed, decide};
+use super::{Candidacy, Term};
 use crate::kubernetes::FIELD_MANAGER;
 use crate::progress::ObservedLoop;
 
@@ -27,6 +27,9 @@ pub(super) enum LeaderError {
     /// The API server took longer than a renewal may take.
     #[error("the API server took too long")]
     Timeout,
+    /// Kubernetes promises that they are increasing numbers.
+    #[error("the resourceVersion of the Lease is {0:?}, not a number")]
+    Version(String),
 }
 
 /// Takes part in the election on behalf of one replica.
@@ -37,7 +40,7 @@ pub struct Elector {
     identity: String,
     duration_seconds: u32,
     renewal: Duration,
-    leading: watch::Sender<bool>,
+    leading: watch::Sender<Option<Term>>,
     candidate: watch::Receiver<bool>,
     observed: Option<Observed>,
     observed_loop: Option<ObservedLoop>,
@@ -50,7 +53,7 @@ impl Elector {
         namespace: &str,
         identity: &str,
         duration_seconds: u32,
-        leading: watch::Sender<bool>,
+        leading: watch::Sender<Option<Term>>,
         candidacy: &Candidacy,
     ) -> Self {
         Self {
@@ -84,7 +87,7 @@ impl Elector {
             } else {
                 self.step_down().await;
             }
-            let leads = *self.leading.borrow();
+            let leads = self.leading.borrow().is_some();
             // Followers check more often than leaders renew, so that a released Lease is taken soon.
             let mut pause = if leads { self.renewal } else { self.renewal / 2 };
             if leads {
@@ -109,56 +112,58 @@ impl Elector {
     async fn renew_or_take(&mut self, renewed: &mut Instant) {
         let (started, step_down_after) = (Instant::now(), self.step_down_after());
         // A renewal that succeeds after another replica could have taken the Lease is worth nothing.
-        let limit = if *self.leading.borrow() {
+        let limit = if self.leading.borrow().is_some() {
             self.renewal.min(step_down_after.saturating_sub(renewed.elapsed()))
         } else {
             self.renewal
         };
         match self.step(limit).await {
-            Ok(true) => {
+            Ok(Some(term)) => {
                 *renewed = started;
-                self.lead(true);
+                self.lead(Some(term));
             }
-            Ok(false) => self.lead(false),
+            Ok(None) => self.lead(None),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "failed to renew the Lease");
             }
         }
-        if *self.leading.borrow() && renewed.elapsed() >= step_down_after {
+        if self.leading.borrow().is_some() && renewed.elapsed() >= step_down_after {
             tracing::error!("stepping down, because the Lease could not be renewed");
-            self.lead(false);
+            self.lead(None);
         }
     }
 
     /// Stops leading, and releases the Lease. If that fails, the Lease expires.
     async fn step_down(&self) {
-        if !*self.leading.borrow() {
+        if self.leading.borrow().is_none() {
             return;
         }
-        self.lead(false);
+        self.lead(None);
         let released = tokio::time::timeout(self.renewal, self.release()).await;
         if let Err(error) = released.unwrap_or(Err(LeaderError::Timeout)) {
             tracing::warn!(error = &error as &dyn std::error::Error, "failed to release the Lease");
         }
     }
 
-    fn lead(&self, leads: bool) {
+    /// Begins or ends a term. A term that has begun keeps its number.
+    fn lead(&self, term: Option<Term>) {
         self.leading.send_if_modified(|before| {
-            let changed = *before != leads;
+            let (leads, changed) = (term.is_some(), before.is_some() != term.is_some());
             if changed {
                 tracing::info!(identity = %self.identity, leads, "leadership changed");
+                *before = term;
             }
-            *before = leads;
             changed
         });
     }
 
-    /// Reads the Lease, and writes it if it can be renewed or taken. Returns whether this replica holds it now.
-    async fn step(&mut self, limit: Duration) -> Result<bool, LeaderError> {
+    /// Reads the Lease, and writes it if it can be renewed or taken. Returns the term that would begin now
+    /// if this replica holds it.
+    async fn step(&mut self, limit: Duration) -> Result<Option<Term>, LeaderError> {
         tokio::time::timeout(limit, self.attempt()).await.map_err(|_| LeaderError::Timeout)?
     }
 
-    async fn attempt(&mut self) -> Result<bool, LeaderError> {
+    async fn attempt(&mut self) -> Result<Option<Term>, LeaderError> {
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
         let Some(lease) = self.api.get_opt(LEASE).await? else {
             let lease = Lease {
@@ -180,7 +185,7 @@ impl Elector {
         };
         self.observed = Some(observed.clone());
         match decide(&lease, &self.identity, &observed, now) {
-            LeaseAction::Wait => Ok(false),
+            LeaseAction::Wait => Ok(None),
             LeaseAction::Renew | LeaseAction::Take => {
                 let spec = self.claim(lease.spec.as_ref());
                 succeeded(self.api.replace(LEASE, &params, &Lease { spec: Some(spec), ..lease }).await)
@@ -214,11 +219,14 @@ impl Elector {
     }
 }
 
-/// Returns whether a write succeeded. A conflict is no failure: another replica was faster.
-fn succeeded(written: Result<Lease, kube::Error>) -> Result<bool, LeaderError> {
+/// Returns the version that was written, or none if the write failed because another replica was faster.
+fn succeeded(written: Result<Lease, kube::Error>) -> Result<Option<Term>, LeaderError> {
     match written {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(false),
+        Ok(lease) => {
+            let version = lease.metadata.resource_version.unwrap_or_default();
+            version.parse().map(Some).map_err(|_| LeaderError::Version(version))
+        }
+        Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -281,16 +289,17 @@ mod tests {
         }
     }
 
-    fn start(api: &LeaseApi, name: &str, candidacy: &Candidacy) -> watch::Receiver<bool> {
+    fn start(api: &LeaseApi, name: &str, candidacy: &Candidacy) -> watch::Receiver<Option<Term>> {
         let (sender, leadership) = Leadership::channel();
         let elector = Elector::new(api.client(), "default", name, 6, sender, candidacy);
         tokio::spawn(elector.run(CancellationToken::new()));
         leadership.watch()
     }
 
-    async fn becomes(leadership: &mut watch::Receiver<bool>, leads: bool) {
-        let changed = leadership.wait_for(|now| *now == leads);
-        tokio::time::timeout(Duration::from_mins(5), changed).await.expect("leadership did not change").unwrap();
+    /// Returns the term, if it leads then.
+    async fn becomes(leadership: &mut watch::Receiver<Option<Term>>, leads: bool) -> Option<Term> {
+        let changed = leadership.wait_for(|now| now.is_some() == leads);
+        *tokio::time::timeout(Duration::from_mins(5), changed).await.expect("leadership did not change").unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -298,15 +307,17 @@ mod tests {
         let api = LeaseApi::default();
         let (sick, healthy) = (Candidacy::default(), Candidacy::default());
         let mut first = start(&api, "first", &sick);
-        becomes(&mut first, true).await;
+        let first_term = becomes(&mut first, true).await;
         let mut second = start(&api, "second", &healthy);
         tokio::time::sleep(Duration::from_secs(4)).await;
-        assert!(!*second.borrow());
+        assert_eq!(*first.borrow(), first_term, "a renewal begins no term");
+        assert!(second.borrow().is_none());
 
         let withdrawn = tokio::time::Instant::now();
         sick.withdraw();
         becomes(&mut first, false).await;
-        becomes(&mut second, true).await;
+        let second_term = becomes(&mut second, true).await;
+        assert!(second_term > first_term);
         assert!(withdrawn.elapsed() <= Duration::from_secs(2), "took {:?}", withdrawn.elapsed());
         assert_eq!(api.holder().as_deref(), Some("second"));
 
@@ -315,6 +326,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(api.holder().as_deref(), Some(""), "neither is a candidate");
         sick.renew();
-        becomes(&mut first, true).await;
+        let third_term = becomes(&mut first, true).await;
+        assert!(third_term > second_term);
     }
 }

@@ -12,24 +12,28 @@ pub use elector::Elector;
 
 use tokio::sync::watch;
 
+/// Number of the time during which one replica leads. Later leaders have greater terms, also after someone has deleted the
+/// Lease: it is the `resourceVersion` that the Lease had when the replica took it.
+pub type Term = u64;
+
 /// Whether this replica leads, kept current.
 #[derive(Clone, Debug)]
-pub struct Leadership(watch::Receiver<bool>);
+pub struct Leadership(watch::Receiver<Option<Term>>);
 
 impl Leadership {
     /// Returns both ends. The replica starts as a follower.
-    pub fn channel() -> (watch::Sender<bool>, Self) {
-        let (sender, receiver) = watch::channel(false);
+    pub fn channel() -> (watch::Sender<Option<Term>>, Self) {
+        let (sender, receiver) = watch::channel(None);
         (sender, Self(receiver))
     }
 
     /// Whether this replica leads now.
     pub fn is_leader(&self) -> bool {
-        *self.0.borrow()
+        self.0.borrow().is_some()
     }
 
-    /// Returns a receiver to wait for changes.
-    pub fn watch(&self) -> watch::Receiver<bool> {
+    /// Returns a receiver to wait for changes. Its value is the term while this replica leads.
+    pub fn watch(&self) -> watch::Receiver<Option<Term>> {
         self.0.clone()
     }
 }

@@ -1,5 +1,5 @@
 //! A stand-in for a gateway: it connects as the gateway's pod and acknowledges every policy that is pushed to it, without
-//! running it.
+//! running it. It is the home of its tenant's principals.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,10 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use kube::Client;
+use mcp_fleet_control::clock::boot_millis;
+use mcp_fleet_control::homes::{answer_from_wire, beat_to_wire};
 use mcp_fleet_control::version::{AUDIENCE, MAX, MAX_MESSAGE, MIN};
 use mcp_fleet_control::wire::control_client::ControlClient;
-use mcp_fleet_control::wire::{FromGateway, GatewayHello, PolicyAck, from_gateway, from_operator};
+use mcp_fleet_control::wire::{FromGateway, GatewayHello, OperatorHello, PolicyAck, from_gateway, from_operator};
 use mcp_fleet_control::{decode, feature};
+use mcp_fleet_homes::gateway::Gateway as Homes;
+use mcp_fleet_homes::view::Member;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -19,6 +23,9 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use super::api::{Write, get};
 use super::operator::NAMESPACE;
+
+/// How often a gateway tells what it admits calls by.
+const BEAT_PERIOD: Duration = Duration::from_secs(1);
 
 /// The gateways of all tenants.
 #[derive(Clone)]
@@ -87,10 +94,34 @@ impl Gateways {
             generation: 0,
             digest: Vec::new(),
             obeys_kill_switch: true,
+            respects_homes: true,
         };
         send(from_gateway::Message::Hello(hello)).await?;
-        while let Some(message) = inbound.message().await? {
+        let mut homes = None;
+        let mut beats = tokio::time::interval(BEAT_PERIOD);
+        loop {
+            let message = tokio::select! {
+                message = inbound.message() => match message? {
+                    Some(message) => message,
+                    None => return Ok(()),
+                },
+                _ = beats.tick() => {
+                    if let Some(beat) = homes.as_mut().map(|homes: &mut Homes| homes.beat(boot_millis(), true)) {
+                        send(from_gateway::Message::HomeBeat(beat_to_wire(&beat, Vec::new()))).await?;
+                    }
+                    continue;
+                }
+            };
             match message.message {
+                Some(from_operator::Message::Hello(OperatorHello { version: _, term, pod_uid })) if term > 0 => {
+                    let member = Member { pod_uid: pod_uid.into(), epoch: "bench".into() };
+                    homes.insert(Homes::new(member)).connect(term);
+                }
+                Some(from_operator::Message::HomeAnswer(answer)) => {
+                    if let (Some(homes), Some((answer, _))) = (&mut homes, answer_from_wire(answer)) {
+                        homes.receive(boot_millis(), answer);
+                    }
+                }
                 Some(from_operator::Message::Policy(push)) => {
                     contact.send_modify(|contact| {
                         (contact.policy, contact.pushed) = (push.policy.clone(), Some(Instant::now()));
@@ -104,7 +135,6 @@ impl Gateways {
                 _ => {}
             }
         }
-        Ok(())
     }
 
     fn contact(&self, namespace: &str) -> anyhow::Result<watch::Receiver<Contact>> {

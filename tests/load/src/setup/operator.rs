@@ -87,7 +87,10 @@ impl Service {
             digest: self.policy.digest.to_vec(),
         };
         let greeting = [
-            from_operator::Message::Hello(wire::OperatorHello { version: version::MAX }),
+            from_operator::Message::Hello(wire::OperatorHello {
+                version: version::MAX,
+                ..wire::OperatorHello::default()
+            }),
             from_operator::Message::Policy(push),
         ];
         for message in greeting {
@@ -117,7 +120,8 @@ impl Service {
             from_gateway::Message::Hello(_)
             | from_gateway::Message::AuditHead(_)
             | from_gateway::Message::Stuck(_)
-            | from_gateway::Message::Loop(_) => None,
+            | from_gateway::Message::Loop(_)
+            | from_gateway::Message::HomeBeat(_) => None,
             from_gateway::Message::Ack(ack) => {
                 if !ack.error.is_empty() {
                     eprintln!("the gateway rejected the policy: {}", ack.error);

@@ -19,7 +19,7 @@ use super::reject;
 use crate::gateway::audit::{LineSlot, RequestRecord};
 use crate::gateway::request::{Id, Revision};
 use crate::gateway::respond::{Body, result};
-use crate::gateway::state::{RequestContext, Unanswered};
+use crate::gateway::state::{HomeVersion, RequestContext, Unanswered};
 
 /// The result of a built-in tool.
 #[derive(Debug)]
@@ -42,12 +42,13 @@ pub(super) async fn call(
     let mut written = Vec::new();
     write_arguments(arguments, &mut written);
     record.arguments = Some(context.policy.argument_key.digest(&written));
-    let slot = match admit(context, tool, arguments).await {
-        Ok(slot) => slot,
+    let (slot, home) = match admit(context, tool, arguments).await {
+        Ok(admitted) => admitted,
         Err(denial) => return Err(reject(NotAdmitted::Denied(denial), id, revision, tool.as_str()).into()),
     };
-    // The call may have waited for its audit line.
-    if context.is_outdated() || context.state.is_stopped() || context.check_in_force(Class::Read).is_err() {
+    // The call may have waited for its home, or for its audit line.
+    let is_home = context.state.homes.is_current(home);
+    if !is_home || context.is_outdated() || context.state.is_stopped() || context.check_in_force(Class::Read).is_err() {
         return Err(Unanswered::Outdated);
     }
     let (state, principal) = (context.state, &context.caller.principal.model().uid);
@@ -68,9 +69,15 @@ pub(super) async fn call(
 }
 
 /// Checks everything but the rates, and reserves the audit line.
-async fn admit(context: &RequestContext<'_>, tool: BuiltIn, arguments: Option<&Value<'_>>) -> Result<LineSlot, Denial> {
+async fn admit(
+    context: &RequestContext<'_>,
+    tool: BuiltIn,
+    arguments: Option<&Value<'_>>,
+) -> Result<(LineSlot, HomeVersion), Denial> {
     context.state.check_kill_switch()?;
     context.check_in_force(Class::Read).map_err(Denial::new)?;
     tool.admit(arguments)?;
-    context.state.audit.reserve().await.map_err(|_| Denial::new(Reason::AuditUnavailable))
+    let home = context.enter_home().await?;
+    let slot = context.state.audit.reserve().await.map_err(|_| Denial::new(Reason::AuditUnavailable))?;
+    Ok((slot, home))
 }

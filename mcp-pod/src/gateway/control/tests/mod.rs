@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod homes;
 mod kill_switch;
 mod leases;
 mod operator;

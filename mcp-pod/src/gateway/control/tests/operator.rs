@@ -132,17 +132,27 @@ impl Dial {
         self.accept_with(version::MAX).await
     }
 
-    /// Accepts the dial with a hello of this version.
+    /// Accepts the dial as the leader of this term, which decides homes. The gateway's pod has the UID `pod-1`.
+    pub(super) async fn accept_as(self, term: u64) -> ControlStream {
+        self.answer(wire::OperatorHello { version: version::MAX, term, pod_uid: "pod-1".into() }).await
+    }
+
+    /// Accepts the dial with a hello of this version. This operator does not decide homes.
     pub(super) async fn accept_with(self, version: u32) -> ControlStream {
+        self.answer(wire::OperatorHello { version, term: 0, pod_uid: String::new() }).await
+    }
+
+    async fn answer(self, hello: wire::OperatorHello) -> ControlStream {
         let Self { mut inbound, answer, .. } = self;
         let (outbox, outgoing) = mpsc::channel(64);
         assert!(answer.send(Ok(outgoing)).is_ok(), "the gateway waits");
-        let Some(from_gateway::Message::Hello(hello)) = within(inbound.message()).await.unwrap().unwrap().message
+        let Some(from_gateway::Message::Hello(gateway_hello)) =
+            within(inbound.message()).await.unwrap().unwrap().message
         else {
             panic!("the first message is a hello")
         };
-        let stream = ControlStream { hello, inbound, outbox };
-        stream.send(from_operator::Message::Hello(wire::OperatorHello { version })).await;
+        let stream = ControlStream { hello: gateway_hello, inbound, outbox };
+        stream.send(from_operator::Message::Hello(hello)).await;
         stream
     }
 }

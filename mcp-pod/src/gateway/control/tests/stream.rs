@@ -20,9 +20,17 @@ async fn the_hello_of_a_gateway_describes_it() {
     let dial = operator.next_dial().await;
     assert_eq!(dial.authorization, "Bearer first-token");
     let stream = dial.accept().await;
-    let wire::GatewayHello { min_version, max_version, features, epoch, generation, digest, obeys_kill_switch } =
-        stream.hello;
-    assert!(obeys_kill_switch);
+    let wire::GatewayHello {
+        min_version,
+        max_version,
+        features,
+        epoch,
+        generation,
+        digest,
+        obeys_kill_switch,
+        respects_homes,
+    } = stream.hello;
+    assert!(obeys_kill_switch && respects_homes);
     assert_eq!((min_version, max_version), (version::MIN, version::MAX));
     assert_eq!(features, feature::known());
     assert!(!epoch.is_empty());

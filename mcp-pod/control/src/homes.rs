@@ -1,0 +1,192 @@
+//! Conversion of the messages about homes to and from the wire format.
+//!
+//! What does not convert is not answered, or not obeyed: a gateway without answers has no lease soon, and admits nothing.
+
+use mcp_fleet_homes::message::{Answer, Beat, Held, Instruction};
+use mcp_fleet_homes::view::{Member, View, ViewId};
+use mcp_fleet_policy::governor::InFlight;
+
+use crate::wire;
+use crate::wire::home_answer;
+
+/// Maximum number of members of a view on the wire.
+const MAX_MEMBERS: usize = 64;
+/// Maximum number of views that a gateway prepares for, on the wire.
+const MAX_PREPARED: usize = 16;
+/// Maximum length of a pod's UID and of an epoch, in bytes.
+const MAX_ID: usize = 128;
+
+/// Maximum number of calls in flight in a message. A gateway has no memory for as many.
+const MAX_CALLS: u32 = 1 << 16;
+
+/// Converts a beat to the wire format, with the calls in flight of a gateway that admits none.
+pub fn beat_to_wire(beat: &Beat, in_flight: Vec<InFlight>) -> wire::HomeBeat {
+    let &Beat { term, number, accepted, ref held, willing } = beat;
+    let in_flight = in_flight.into_iter().map(calls_to_wire).collect();
+    wire::HomeBeat { term, number, accepted, held: held.as_ref().map(held_to_wire), willing, in_flight }
+}
+
+/// Converts a beat from the wire format, with the calls in flight. None if it is not well-formed.
+pub fn beat_from_wire(beat: wire::HomeBeat) -> Option<(Beat, Vec<InFlight>)> {
+    let wire::HomeBeat { term, number, accepted, held, willing, in_flight } = beat;
+    let held = match held {
+        Some(held) => Some(held_from_wire(held)?),
+        None => None,
+    };
+    Some((Beat { term, number, accepted, held, willing }, calls_from_wire(in_flight)?))
+}
+
+/// What the leader tells a gateway about the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Time after which all leases of other gateways have ended that were granted before, in milliseconds.
+    pub end_ms: u64,
+    /// Calls that are in flight there.
+    pub in_flight: Vec<InFlight>,
+}
+
+/// Converts an answer to the wire format.
+pub fn answer_to_wire(answer: &Answer, others: Others) -> wire::HomeAnswer {
+    let Others { end_ms: others_end_ms, in_flight } = others;
+    let elsewhere = in_flight.into_iter().map(calls_to_wire).collect();
+    let &Answer { term, number, lease_ms, ref instruction } = answer;
+    let empty = home_answer::Empty {};
+    let instruction = Some(match instruction {
+        Instruction::Wait => home_answer::Instruction::Wait(empty),
+        Instruction::Keep => home_answer::Instruction::Keep(empty),
+        Instruction::Prepare(view) => home_answer::Instruction::Prepare(view_to_wire(view)),
+        Instruction::Apply(view) => home_answer::Instruction::Apply(view_to_wire(view)),
+    });
+    wire::HomeAnswer { term, number, lease_ms, others_end_ms, elsewhere, instruction }
+}
+
+/// Converts an answer from the wire format. None if it is not well-formed, or has an instruction of a later version.
+pub fn answer_from_wire(answer: wire::HomeAnswer) -> Option<(Answer, Others)> {
+    let wire::HomeAnswer { term, number, lease_ms, others_end_ms, elsewhere, instruction } = answer;
+    let instruction = match instruction? {
+        home_answer::Instruction::Wait(_) => Instruction::Wait,
+        home_answer::Instruction::Keep(_) => Instruction::Keep,
+        home_answer::Instruction::Prepare(view) => Instruction::Prepare(view_from_wire(view)?),
+        home_answer::Instruction::Apply(view) => Instruction::Apply(view_from_wire(view)?),
+    };
+    let others = Others { end_ms: others_end_ms, in_flight: calls_from_wire(elsewhere)? };
+    Some((Answer { term, number, lease_ms, instruction }, others))
+}
+
+fn calls_to_wire(calls: InFlight) -> wire::CallsInFlight {
+    let InFlight { principal_uid, server_uid, calls } = calls;
+    wire::CallsInFlight { principal_uid, server_uid, calls }
+}
+
+fn calls_from_wire(calls: Vec<wire::CallsInFlight>) -> Option<Vec<InFlight>> {
+    let total = calls.iter().fold(0_u32, |total, calls| total.saturating_add(calls.calls.max(1)));
+    let well_formed = |calls: &wire::CallsInFlight| {
+        [&calls.principal_uid, &calls.server_uid].iter().all(|id| (1..=MAX_ID).contains(&id.len()))
+    };
+    if total > MAX_CALLS || !calls.iter().all(well_formed) {
+        return None;
+    }
+    let converted = calls.into_iter().map(|wire::CallsInFlight { principal_uid, server_uid, calls }| InFlight {
+        principal_uid,
+        server_uid,
+        calls,
+    });
+    Some(converted.collect())
+}
+
+fn held_to_wire(held: &Held) -> wire::HomeViews {
+    let Held { active, prepared } = held;
+    wire::HomeViews { active: Some(view_to_wire(active)), prepared: prepared.iter().map(view_to_wire).collect() }
+}
+
+fn held_from_wire(held: wire::HomeViews) -> Option<Held> {
+    let wire::HomeViews { active, prepared } = held;
+    if prepared.len() > MAX_PREPARED {
+        return None;
+    }
+    let prepared = prepared.into_iter().map(view_from_wire).collect::<Option<_>>()?;
+    Some(Held { active: view_from_wire(active?)?, prepared })
+}
+
+fn view_to_wire(view: &View) -> wire::HomeView {
+    let ViewId { term, number } = view.id;
+    let member = |Member { pod_uid, epoch }: &Member| wire::HomeMember {
+        pod_uid: pod_uid.as_ref().to_owned(),
+        epoch: epoch.as_ref().to_owned(),
+    };
+    wire::HomeView { term, number, members: view.members().iter().map(member).collect() }
+}
+
+fn view_from_wire(view: wire::HomeView) -> Option<View> {
+    let wire::HomeView { term, number, members } = view;
+    let is_id = |id: &str| (1..=MAX_ID).contains(&id.len());
+    let well_formed = |member: &wire::HomeMember| is_id(&member.pod_uid) && is_id(&member.epoch);
+    if members.len() > MAX_MEMBERS || !members.iter().all(well_formed) {
+        return None;
+    }
+    let member = |wire::HomeMember { pod_uid, epoch }| Member { pod_uid: pod_uid.into(), epoch: epoch.into() };
+    Some(View::new(ViewId { term, number }, members.into_iter().map(member)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn view(number: u64, pods: &[&str]) -> View {
+        let member = |pod: &&str| Member { pod_uid: (*pod).into(), epoch: "e".into() };
+        View::new(ViewId { term: 7, number }, pods.iter().map(member))
+    }
+
+    fn calls(calls: u32) -> Vec<InFlight> {
+        vec![InFlight { principal_uid: "p".into(), server_uid: "s".into(), calls }]
+    }
+
+    #[test]
+    fn beats_arrive_as_they_were_sent() {
+        let held = Held { active: view(1, &["a"]), prepared: vec![view(2, &["a", "b"]), view(3, &["b"])] };
+        for held in [None, Some(held)] {
+            let beat = Beat { term: 7, number: 3, accepted: 2, held, willing: true };
+            assert_eq!(beat_from_wire(beat_to_wire(&beat, calls(3))), Some((beat, calls(3))));
+        }
+    }
+
+    #[test]
+    fn answers_arrive_as_they_were_sent() {
+        let views = [view(1, &["a"]), view(2, &["a", "b"])];
+        let [first, second] = views;
+        for instruction in
+            [Instruction::Wait, Instruction::Keep, Instruction::Prepare(first), Instruction::Apply(second)]
+        {
+            let answer = Answer { term: 7, number: 3, lease_ms: 15_000, instruction };
+            let others = Others { end_ms: 9, in_flight: calls(2) };
+            assert_eq!(answer_from_wire(answer_to_wire(&answer, others.clone())), Some((answer, others)));
+        }
+    }
+
+    #[test]
+    fn what_is_not_well_formed_does_not_arrive() {
+        let held = |active, prepared| Some(wire::HomeViews { active, prepared });
+        let member = |pod: &str| wire::HomeMember { pod_uid: pod.into(), epoch: "e".into() };
+        let view = |members| wire::HomeView { term: 7, number: 1, members };
+        let beat = |held| wire::HomeBeat { term: 7, number: 1, accepted: 0, held, willing: true, in_flight: vec![] };
+        let good = view(vec![member("a")]);
+        assert!(beat_from_wire(beat(held(Some(good.clone()), vec![]))).is_some());
+        for bad in [
+            held(None, vec![]),
+            held(Some(view(vec![member("")])), vec![]),
+            held(Some(view(vec![member(&"a".repeat(129))])), vec![]),
+            held(Some(view(vec![member("a"); 65])), vec![]),
+            held(Some(good.clone()), vec![good; 17]),
+        ] {
+            assert_eq!(beat_from_wire(beat(bad)), None);
+        }
+        for bad in [calls(65_537), [calls(65_536), calls(0)].concat()] {
+            assert_eq!(calls_from_wire(bad.into_iter().map(calls_to_wire).collect()), None);
+        }
+        assert!(calls_from_wire(calls(65_536).into_iter().map(calls_to_wire).collect()).is_some());
+        let unknown = wire::HomeAnswer { term: 7, number: 1, lease_ms: 1, ..wire::HomeAnswer::default() };
+        assert_eq!(answer_from_wire(unknown), None);
+    }
+}

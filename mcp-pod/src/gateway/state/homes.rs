@@ -1,0 +1,275 @@
+//! Which principals' calls this gateway may admit now.
+//!
+//! The leader decides which gateway is whose home, and the control stream carries the protocol of [`mcp_fleet_homes`]. Calls
+//! read a snapshot of its state: when they are admitted ([`Homes::enter`]), and again when they are handed to their server
+//! ([`Homes::is_current`]).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use mcp_fleet_control::clock::boot_millis;
+use mcp_fleet_control::homes::Others;
+use mcp_fleet_homes::gateway::Gateway;
+use mcp_fleet_homes::message::{Answer, Beat, Held};
+use mcp_fleet_homes::view::{Member, View};
+use mcp_fleet_policy::denial::Denial;
+use mcp_fleet_policy::governor::InFlight;
+use mcp_fleet_policy::reason::Reason;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::State;
+
+/// How long a call waits for its principal to get a home. A planned change takes two beats.
+const HOME_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time after which a caller may try again if nothing is known about the leases of other gateways.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// When the lease of a gateway ends that needs none.
+const NO_END: u64 = u64::MAX;
+
+/// The homes of the tenant's principals, as this gateway knows them.
+#[derive(Debug)]
+pub(crate) struct Homes {
+    /// Absent while no leader decides homes: the operator is of an earlier version, or was not reached yet.
+    protocol: Mutex<Option<Gateway>>,
+    /// Read by every call without a lock.
+    snapshot: ArcSwap<Snapshot>,
+    /// Notifies calls that wait for a home.
+    changed: Notify,
+    /// Notifies the control stream that the leader has to learn something at once.
+    beat_due: Notify,
+}
+
+/// What calls are admitted by, until the next answer of the leader.
+#[derive(Debug)]
+struct Snapshot {
+    /// Differs from that of every snapshot by which other calls are admitted.
+    version: u64,
+    admits: Admits,
+    /// When the lease ends, on the boot clock.
+    ends: u64,
+    /// When the leases of all other gateways have ended that the leader had granted before its last answer.
+    others_end: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Admits {
+    /// There is no other gateway.
+    Everyone,
+    /// Those whose home this gateway is.
+    Some(Member, Held),
+}
+
+impl Admits {
+    fn of(member: &Member, held: &Held) -> Self {
+        let is_only = |view: &View| matches!(view.members(), [only] if only == member);
+        if held.views().all(is_only) { Self::Everyone } else { Self::Some(member.clone(), held.clone()) }
+    }
+}
+
+/// By what a call was admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HomeVersion(u64);
+
+impl Default for Homes {
+    /// Creates the homes of a gateway that has not reached a leader. Until it does, it has no fresh policy.
+    fn default() -> Self {
+        let alone = Snapshot { version: 0, admits: Admits::Everyone, ends: NO_END, others_end: 0 };
+        Self {
+            protocol: Mutex::new(None),
+            snapshot: ArcSwap::from_pointee(alone),
+            changed: Notify::new(),
+            beat_due: Notify::new(),
+        }
+    }
+}
+
+impl Homes {
+    /// Returns by what a call of a principal is admitted now. Waits a little if the principal has no home at the moment, or
+    /// another one.
+    pub(crate) async fn enter(&self, principal_uid: &str) -> Result<HomeVersion, Denial> {
+        match self.try_enter(principal_uid) {
+            Some(version) => Ok(version),
+            // Boxed because it is rare, and would make the future of every call larger.
+            None => Box::pin(self.wait(principal_uid)).await,
+        }
+    }
+
+    pub(crate) fn try_enter(&self, principal_uid: &str) -> Option<HomeVersion> {
+        let snapshot = self.snapshot.load();
+        let admitted = boot_millis() < snapshot.ends
+            && match &snapshot.admits {
+                Admits::Everyone => true,
+                Admits::Some(member, held) => held.admits(member, principal_uid),
+            };
+        admitted.then_some(HomeVersion(snapshot.version))
+    }
+
+    async fn wait(&self, principal_uid: &str) -> Result<HomeVersion, Denial> {
+        let deadline = tokio::time::Instant::from_std(Instant::now() + HOME_TIMEOUT);
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(version) = self.try_enter(principal_uid) {
+                return Ok(version);
+            }
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                let left = self.snapshot.load().others_end.saturating_sub(boot_millis());
+                let retry_after = Some(Duration::from_millis(left).max(RETRY_AFTER));
+                return Err(Denial { retry_after, ..Denial::new(Reason::HomeUndecided) });
+            }
+        }
+    }
+
+    /// Returns whether what was admitted by this version would still be.
+    pub(crate) fn is_current(&self, HomeVersion(version): HomeVersion) -> bool {
+        let snapshot = self.snapshot.load();
+        snapshot.version == version && boot_millis() < snapshot.ends
+    }
+
+    /// Returns for how long calls may be admitted if the leader is not heard of; none while no leader decides homes.
+    pub(crate) fn lease_left(&self) -> Option<Duration> {
+        let ends = self.snapshot.load().ends;
+        (ends != NO_END).then(|| Duration::from_millis(ends.saturating_sub(boot_millis())))
+    }
+
+    /// Waits until the leader has to learn something at once.
+    pub(crate) async fn beat_due(&self) {
+        self.beat_due.notified().await;
+    }
+
+    /// Has the leader told at once what changed.
+    pub(super) fn hurry(&self) {
+        self.beat_due.notify_one();
+    }
+
+    /// Records that the gateway is connected to a leader that does not decide homes.
+    pub(super) fn connect_earlier(&self) {
+        let mut protocol = self.protocol.lock();
+        *protocol = None;
+        self.publish(None, 0);
+    }
+
+    /// Records that the gateway is connected to the leader of this term. `member` is this process. Returns false if a later
+    /// leader is known.
+    pub(crate) fn connect(&self, term: u64, member: Member) -> bool {
+        let mut protocol = self.protocol.lock();
+        let gateway = match &mut *protocol {
+            Some(gateway) if *gateway.member() == member => gateway,
+            // What the gateway did before it knew homes gives it no lease.
+            protocol => protocol.insert(Gateway::new(member)),
+        };
+        let connected = gateway.connect(term);
+        self.publish(Some(gateway), 0);
+        connected
+    }
+
+    /// Returns the beat to send now, if the leader decides homes.
+    pub(super) fn beat(&self, willing: bool) -> Option<Beat> {
+        let mut protocol = self.protocol.lock();
+        Some(protocol.as_mut()?.beat(boot_millis(), willing))
+    }
+
+    /// Returns whether calls of any principal may be admitted.
+    pub(super) fn admits_any(&self) -> bool {
+        let snapshot = self.snapshot.load();
+        boot_millis() < snapshot.ends
+            && match &snapshot.admits {
+                Admits::Everyone => true,
+                Admits::Some(member, held) => held.views().all(|view| view.contains(member)),
+            }
+    }
+
+    /// Does what an answer says. `others_end_ms` is how long other gateways may have leases. Returns whether other calls are
+    /// admitted than before.
+    pub(super) fn receive(&self, answer: Answer, others_end_ms: u64) -> bool {
+        let mut protocol = self.protocol.lock();
+        let Some(gateway) = &mut *protocol else { return false };
+        let changed = gateway.receive(boot_millis(), answer);
+        self.publish(Some(gateway), others_end_ms);
+        changed
+    }
+
+    /// Gives the lease up: this gateway admits no more calls.
+    pub(super) fn release(&self) {
+        let mut protocol = self.protocol.lock();
+        if let Some(gateway) = &mut *protocol {
+            gateway.release();
+            self.publish(Some(gateway), 0);
+        }
+    }
+
+    /// Makes the state of the protocol visible to calls. Without a protocol, the gateway admits all of them.
+    fn publish(&self, gateway: Option<&Gateway>, others_end_ms: u64) {
+        let (now, before) = (boot_millis(), self.snapshot.load());
+        let (admits, ends) = match gateway {
+            None => (Some(Admits::Everyone), NO_END),
+            Some(gateway) => {
+                let admits = gateway.held(now).map(|held| Admits::of(gateway.member(), held));
+                (admits, gateway.lease_ends().unwrap_or(0))
+            }
+        };
+        let others_end = now.saturating_add(others_end_ms);
+        let next = match admits {
+            Some(admits) => {
+                // A lease that ended meanwhile may have been another gateway's.
+                let same = now < before.ends && before.admits == admits;
+                Snapshot { version: before.version + u64::from(!same), admits, ends, others_end }
+            }
+            None => Snapshot { version: before.version + 1, admits: Admits::Everyone, ends: 0, others_end },
+        };
+        self.snapshot.store(Arc::new(next));
+        self.changed.notify_waiters();
+    }
+}
+
+impl State {
+    /// Records that the control stream is connected to a leader that does not decide homes: all calls are admitted.
+    pub(crate) fn connect_earlier_leader(&self) {
+        self.homes.connect_earlier();
+    }
+
+    /// Records that the control stream is connected to the leader of this term, and that this process is `member`. From now
+    /// on only calls of principals are admitted whose home this is. Returns false if a later leader is known.
+    pub(crate) fn connect_leader(&self, term: u64, member: Member) -> bool {
+        let connected = self.homes.connect(term, member);
+        self.hand_over.wait();
+        connected
+    }
+
+    /// Does what the leader answers to a beat. When this returns, every call that is not yet handed to its server is decided
+    /// by that. Returns whether the leader should get a beat at once.
+    pub(crate) fn receive_home_answer(&self, answer: Answer, others: Others) -> bool {
+        let Others { end_ms, in_flight } = others;
+        let mut elsewhere = self.elsewhere.lock();
+        // Before the first call is admitted beside those.
+        elsewhere.set(&self.governor, in_flight);
+        let changed = self.homes.receive(answer, end_ms);
+        if changed {
+            self.hand_over.wait();
+        }
+        if !self.homes.admits_any() {
+            // What is reported from now on must not contain what others report.
+            elsewhere.set(&self.governor, Vec::new());
+        }
+        changed
+    }
+
+    /// Returns the beat to send now, if the leader decides homes, and the calls in flight of a gateway that admits none.
+    pub(crate) fn home_beat(&self, willing: bool) -> Option<(Beat, Vec<InFlight>)> {
+        // First: what it says about views must not be older than the calls.
+        let beat = self.homes.beat(willing)?;
+        let in_flight = if self.homes.admits_any() { Vec::new() } else { self.governor.in_flight() };
+        Some((beat, in_flight))
+    }
+
+    /// Gives up the lease of homes. When this returns, no call is handed to its server any more.
+    pub(crate) fn release_homes(&self) {
+        self.homes.release();
+        self.hand_over.wait();
+        self.homes.hurry();
+    }
+}
