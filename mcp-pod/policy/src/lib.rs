@@ -25,6 +25,7 @@ mod schema;
 pub mod text;
 pub mod tick;
 pub mod units;
+pub mod unreadable;
 
 #[cfg(test)]
 mod testing;

@@ -70,6 +70,18 @@ impl BuiltIn {
         }
     }
 
+    /// Removes each `null` that stands for an optional argument.
+    pub fn leave_out_nulls(self, arguments: &mut Value<'_>) {
+        if let Value::Object(members) = arguments {
+            self.arguments().leave_out_nulls(members);
+        }
+    }
+
+    /// Returns whether the tool has an argument with this name.
+    pub fn declares(self, argument: &str) -> bool {
+        self.arguments().get(argument).is_some()
+    }
+
     /// Checks the arguments of a call; `None` counts as an empty object.
     pub fn admit(self, arguments: Option<&Value<'_>>) -> Result<(), Denial> {
         const EMPTY: &Members<'static> = &Vec::new();
@@ -155,6 +167,9 @@ mod tests {
         assert_eq!(admit(FleetReportStuck, &report(500)), None);
         assert_eq!(admit(FleetReportStuck, &report(501)), Some(Reason::ArgumentOutOfRange));
         assert!(admit(FleetReportStuck, r#"{"reason":"a\u0000"}"#).is_some());
+        let mut value = crate::json::parse(br#"{"reason":"a","tool":null}"#, &crate::json::Limits::REQUEST).unwrap();
+        FleetReportStuck.leave_out_nulls(&mut value);
+        assert_eq!(FleetReportStuck.admit(Some(&value)), Ok(()));
     }
 
     #[test]

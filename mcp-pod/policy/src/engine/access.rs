@@ -97,6 +97,18 @@ impl<'p> ToolAccess<'p> {
         })
     }
 
+    /// Removes each `null` that stands for an optional argument of the catalogue.
+    pub fn leave_out_nulls(self, arguments: &mut Value<'_>) {
+        if let Value::Object(members) = arguments {
+            self.declared.leave_out_nulls(members);
+        }
+    }
+
+    /// Returns whether a grant admits an argument with this name.
+    pub fn declares(self, argument: &str) -> bool {
+        self.grants().any(|(_, arguments)| arguments.get(argument).is_some())
+    }
+
     /// Checks the arguments of a call; `None` counts as an empty object.
     pub fn admit<'v>(self, arguments: Option<&'v Value<'_>>) -> Result<AdmittedCall<'p, 'v>, Denial> {
         const EMPTY: &Members<'static> = &Vec::new();

@@ -120,6 +120,33 @@ fn an_admitted_call_carries_the_roots_of_its_grant() {
 }
 
 #[test]
+fn null_stands_for_an_optional_argument_and_for_no_other() {
+    let text = |name: &str, required| Argument { name: name.into(), required, rule: Rule::Boolean };
+    let nested =
+        Argument { name: "o".into(), required: false, rule: Rule::Object(vec![text("b", false), text("c", true)]) };
+    let mut policy = policy();
+    policy.servers[0].tools = vec![tool("t", Class::Read, vec![text("a", false), text("r", true), nested])];
+    policy.principals[0].grants = vec![Arc::new(grant("s", vec![], vec![Class::Read]))];
+    let compiled = Policy::new(policy).unwrap();
+    let access = compiled.principal("p-coder").unwrap().authorise("files", "t").unwrap();
+    let left = |text: &str| {
+        let mut value = crate::json::parse(text.as_bytes(), &crate::json::Limits::REQUEST).unwrap();
+        access.leave_out_nulls(&mut value);
+        let mut out = Vec::new();
+        crate::json::write(&value, &mut out);
+        (String::from_utf8(out).unwrap(), access.admit(Some(&value)).map(drop).map_err(|denial| denial.reason))
+    };
+    assert_eq!(left(r#"{"a":null,"r":true}"#), (r#"{"r":true}"#.into(), Ok(())));
+    assert_eq!(left(r#"{"r":true,"o":{"b":null,"c":true}}"#), (r#"{"r":true,"o":{"c":true}}"#.into(), Ok(())));
+    assert_eq!(left(r#"{"r":true,"o":null}"#), (r#"{"r":true}"#.into(), Ok(())));
+    let refused = |text: &str, reason| assert_eq!(left(text), (text.into(), Err(reason)));
+    refused(r#"{"r":null}"#, Reason::ArgumentType);
+    refused(r#"{"r":true,"x":null}"#, Reason::ArgumentUndeclared);
+    refused(r#"{"r":true,"o":{"c":null}}"#, Reason::ArgumentType);
+    refused(r#"{"r":true,"o":[null]}"#, Reason::ArgumentType);
+}
+
+#[test]
 fn a_budget_selects_calls_by_principal_server_and_class() {
     let mut policy = files(vec![grant("s", vec![], Class::ALL.to_vec())]).model;
     let budget = |name: &str, selector| Budget {

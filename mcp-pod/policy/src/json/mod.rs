@@ -7,6 +7,7 @@
 
 mod error;
 mod number;
+pub mod outline;
 mod parse;
 mod special;
 mod string;
@@ -77,6 +78,16 @@ impl<'a> Value<'a> {
     /// Returns whether the value is `null`.
     pub const fn is_null(&self) -> bool {
         matches!(self, Self::Null)
+    }
+
+    /// Returns whether the value is `null` or contains one.
+    pub fn has_null(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::Array(items) => items.iter().any(Self::has_null),
+            Self::Object(members) => members.iter().any(|(_, value)| value.has_null()),
+            Self::Bool(_) | Self::Integer(_) | Self::Number(_) | Self::String(_) => false,
+        }
     }
 }
 

@@ -103,6 +103,18 @@ impl Check {
         }
     }
 
+    fn leave_out_nulls(&self, value: &mut Value<'_>) {
+        match (self, value) {
+            (Self::Object(arguments), Value::Object(members)) => arguments.leave_out_nulls(members),
+            (Self::Array { item: Some(item), .. }, Value::Array(values)) => {
+                for value in values {
+                    item.leave_out_nulls(value);
+                }
+            }
+            _ => {}
+        }
+    }
+
     const fn type_name(&self) -> &'static str {
         match self {
             Self::Text(_) => "a string",
@@ -140,6 +152,19 @@ impl Arguments {
             }
         }
         Ok(())
+    }
+
+    /// Removes the members that are `null` and optional here: frameworks send `null` for each argument that they leave out.
+    /// No rule admits `null`, so everywhere else it stays and is refused.
+    pub(crate) fn leave_out_nulls(&self, members: &mut Members<'_>) {
+        members.retain_mut(|(name, value)| match self.get(name) {
+            Some(property) if value.is_null() => property.required,
+            Some(property) => {
+                property.check.leave_out_nulls(value);
+                true
+            }
+            None => true,
+        });
     }
 
     /// Returns how far the members are from being admitted: the number of wrong arguments.

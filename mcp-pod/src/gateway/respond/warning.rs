@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use mcp_fleet_policy::json::{Limits, parse, write_str};
+use mcp_fleet_policy::json::outline::{Member, is_name, members, trimmed};
+use mcp_fleet_policy::json::write_str;
 
 /// Returns a result with a text block at the end of `content`, and with `data` (JSON) in
 /// `_meta["mcp-fleet.dev/warning"]`. `result` is one JSON object that was parsed before.
@@ -13,27 +14,28 @@ pub(crate) fn with_warning(result: &[u8], text: &str, data: &[u8]) -> Vec<u8> {
     let mut meta = b"\"mcp-fleet.dev/warning\":".to_vec();
     meta.extend_from_slice(data);
 
-    let members = members(result);
+    let whole = trimmed(result);
+    let members: Vec<Member> = members(result, whole.start).collect();
     let find = |name: &str, open: u8| {
-        let member = members.iter().find(|(key, _)| is_name(&result[key.clone()], name))?;
-        Some(member.1.clone()).filter(|value| result.get(value.start) == Some(&open))
+        let member = members.iter().find(|member| is_name(result, &member.key, name))?;
+        Some(member.value.clone()).filter(|value| result.get(value.start) == Some(&open))
     };
-    let present = |name: &str| members.iter().any(|(key, _)| is_name(&result[key.clone()], name));
+    let present = |name: &str| members.iter().any(|member| is_name(result, &member.key, name));
     // Insertions, each with its place in the result.
     let mut added: Vec<(usize, Vec<u8>)> = Vec::new();
     match find("content", b'[') {
         Some(value) => added.push(at_the_end(result, &value, block)),
         None if present("content") => {}
-        None => added.push(at_the_end(result, &whole(result), [b"\"content\":[".as_slice(), &block, b"]"].concat())),
+        None => added.push(at_the_end(result, &whole, [b"\"content\":[".as_slice(), &block, b"]"].concat())),
     }
     match find("_meta", b'{') {
         Some(value) => added.push(at_the_end(result, &value, meta)),
         None if present("_meta") => {}
         None => {
             let member = [b"\"_meta\":{".as_slice(), &meta, b"}"].concat();
-            match added.iter_mut().find(|(place, _)| *place == whole(result).end - 1) {
+            match added.iter_mut().find(|(place, _)| *place == whole.end - 1) {
                 Some((_, before)) => before.extend([b",".as_slice(), &member].concat()),
-                None => added.push(at_the_end(result, &whole(result), member)),
+                None => added.push(at_the_end(result, &whole, member)),
             }
         }
     }
@@ -53,12 +55,6 @@ fn block_length(added: &[(usize, Vec<u8>)]) -> usize {
     added.iter().map(|(_, text)| text.len()).sum()
 }
 
-/// Returns the range of the object without the white space around it.
-fn whole(result: &[u8]) -> Range<usize> {
-    let start = result.len() - result.trim_ascii_start().len();
-    start..result.trim_ascii_end().len()
-}
-
 /// Returns where and how to add a last element or member to an array or object.
 fn at_the_end(result: &[u8], value: &Range<usize>, element: Vec<u8>) -> (usize, Vec<u8>) {
     let end = value.end - 1;
@@ -66,55 +62,10 @@ fn at_the_end(result: &[u8], value: &Range<usize>, element: Vec<u8>) -> (usize, 
     (end, if is_empty { element } else { [b",".as_slice(), &element].concat() })
 }
 
-/// Returns whether a key, with its quotes, is this name. It may be written with escapes.
-fn is_name(key: &[u8], name: &str) -> bool {
-    parse(key, &Limits::RESULT).is_ok_and(|key| key.as_str() == Some(name))
-}
-
-/// Returns the ranges of the keys and the values of a valid JSON object.
-fn members(text: &[u8]) -> Vec<(Range<usize>, Range<usize>)> {
-    let mut members = Vec::new();
-    let mut at = whole(text).start + 1;
-    loop {
-        at = skip(text, at, |byte| byte.is_ascii_whitespace() || byte == b',');
-        if text.get(at) != Some(&b'"') {
-            return members;
-        }
-        let key = at..value_end(text, at);
-        at = skip(text, key.end, |byte| byte.is_ascii_whitespace() || byte == b':');
-        let value = at..value_end(text, at);
-        at = value.end;
-        members.push((key, value));
-    }
-}
-
-fn skip(text: &[u8], from: usize, which: impl Fn(u8) -> bool) -> usize {
-    text[from..].iter().position(|byte| !which(*byte)).map_or(text.len(), |length| from + length)
-}
-
-/// Returns the end of the value that begins at `from`.
-fn value_end(text: &[u8], from: usize) -> usize {
-    let (mut depth, mut in_string, mut at) = (0_u32, false, from);
-    while let Some(byte) = text.get(at) {
-        match (in_string, byte) {
-            (true, b'\\') => at += 1,
-            (_, b'"') => in_string = !in_string,
-            (false, b'[' | b'{') => depth += 1,
-            (false, b']' | b'}' | b',') if depth == 0 => return at,
-            (false, b']' | b'}') => depth -= 1,
-            _ => {}
-        }
-        at += 1;
-        let closed = !in_string && depth == 0 && matches!(byte, b'"' | b']' | b'}');
-        if closed {
-            return at;
-        }
-    }
-    at
-}
-
 #[cfg(test)]
 mod tests {
+    use mcp_fleet_policy::json::{Limits, parse};
+
     use super::*;
 
     fn warned(result: &str) -> String {
