@@ -70,7 +70,9 @@ async fn start() -> (TestGateway, ShimProcess) {
     let process = ShimProcess { child, workspace };
     let mut client = gateway.client().await;
     for _ in 0..200 {
-        if client.modern("tools/list", json!({})).await.json().get("result").is_some() {
+        // Before that, the list has all tools of the catalogue.
+        let listed = client.modern("tools/list", json!({})).await.json()["result"]["tools"].clone();
+        if listed.as_array().is_some_and(|tools| tools.len() == 3) {
             return (gateway, process);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -7,19 +7,27 @@
 
 mod observed;
 
+use std::borrow::Cow;
+
 use crate::built_in::BuiltIn;
 use crate::class::Class;
 use crate::engine::ServerAccess;
 
+use observed::Entry;
 pub use observed::ObservedTools;
 
 /// Appends the JSON array of the tools that are both granted and observed, in the order of the catalogue, and then of the
-/// built-in tools if the tenant has them. Equal grants on the same server give equal bytes.
-pub fn render(view: ServerAccess<'_>, observed: &ObservedTools, built_in_tools: bool, out: &mut Vec<u8>) {
+/// built-in tools if the tenant has them. If nothing was observed yet, every granted tool is listed by its name alone. Equal grants on the same server give equal bytes.
+pub fn render(view: ServerAccess<'_>, observed: Option<&ObservedTools>, built_in_tools: bool, out: &mut Vec<u8>) {
     out.push(b'[');
     let mut first = true;
     for access in view.tools() {
-        let Some(entry) = observed.get(&access.tool().name) else { continue };
+        let name = &access.tool().name;
+        let entry = match observed {
+            Some(observed) => observed.get(name).map(Cow::Borrowed),
+            None => Some(Cow::Owned(Entry::of_catalogue(name))),
+        };
+        let Some(entry) = entry else { continue };
         if !std::mem::take(&mut first) {
             out.push(b',');
         }

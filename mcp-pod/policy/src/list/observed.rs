@@ -61,6 +61,11 @@ impl ObservedTools {
 }
 
 impl Entry {
+    /// Returns the entry of a tool of which only the name is known.
+    pub(super) fn of_catalogue(name: &str) -> Self {
+        Self::new(name, &Value::Object(Members::new()))
+    }
+
     fn new(name: &str, tool: &Value<'_>) -> Self {
         let mut head = b"{\"name\":".to_vec();
         write_str(name, &mut head);

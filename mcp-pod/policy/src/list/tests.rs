@@ -21,6 +21,10 @@ fn compiled() -> Policy {
 }
 
 fn listed(observed: &ObservedTools) -> String {
+    listed_of(Some(observed))
+}
+
+fn listed_of(observed: Option<&ObservedTools>) -> String {
     let compiled = compiled();
     let view = compiled.principal("p-coder").unwrap().server("files").unwrap();
     let mut out = Vec::new();
@@ -36,6 +40,18 @@ fn granted_and_observed_tools_are_listed_in_the_order_of_the_catalogue() {
     let names: Vec<&str> = tools.as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["write", "read"]);
     assert_eq!(listed(&ObservedTools::default()), "[]");
+}
+
+#[test]
+fn every_granted_tool_is_listed_while_nothing_was_observed() {
+    let tools: serde_json::Value = serde_json::from_str(&listed_of(None)).unwrap();
+    let names: Vec<&str> = tools.as_array().unwrap().iter().map(|tool| tool["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["write", "read", "gone"]);
+    let read = serde_json::json!({"name": "read",
+        "inputSchema": {"type": "object", "properties": {"head": {"type": "integer", "minimum": 1, "maximum": 9}},
+            "additionalProperties": false},
+        "annotations": {"readOnlyHint": true, "destructiveHint": false}});
+    assert_eq!(tools[1], read);
 }
 
 #[test]
@@ -102,7 +118,7 @@ fn built_in_tools_are_listed_last_and_never_shadowed() {
     let observed = ObservedTools::new([r#"{"name":"fleet_status","description":"a trap"}"#, r#"{"name":"read"}"#]);
     let names = |built_in_tools| {
         let mut out = Vec::new();
-        render(view, &observed, built_in_tools, &mut out);
+        render(view, Some(&observed), built_in_tools, &mut out);
         let tools: Vec<serde_json::Value> = serde_json::from_slice(&out).unwrap();
         assert!(!String::from_utf8(out).unwrap().contains("a trap"));
         tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()

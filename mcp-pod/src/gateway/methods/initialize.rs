@@ -7,14 +7,14 @@ use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::json::{Value, write_str};
 use mcp_fleet_policy::reason::Reason;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{record_allowed, reserve_answer};
 use crate::gateway::audit::RequestRecord;
 use crate::gateway::request::{Id, Message, Revision};
 use crate::gateway::respond::{Body, Failure, Rejection, error, result};
 use crate::gateway::state::{RequestContext, Unanswered};
-use crate::gateway::upstream::Report;
+use crate::gateway::upstream::{Report, UpstreamError};
 
 /// Capabilities of every server behind the gateway, whatever it offers itself.
 const CAPABILITIES: &[u8] = b"\"capabilities\":{\"tools\":{}}";
@@ -78,20 +78,27 @@ pub(super) async fn discover(
 }
 
 /// Returns how the server describes itself and its tools, if the policy is fresh enough for reads.
+///
+/// A server that starts, restarts or is stopped is described as it was last, or else by its catalogue alone: clients that
+/// get an error here give up for as long as they run.
 pub(super) async fn report(
     context: &RequestContext<'_>,
     record: &RequestRecord,
     id: &Id,
 ) -> Result<Arc<Report>, Rejection> {
     context.check_in_force(Class::Read).map_err(|reason| Rejection::denied(id, &Denial::new(reason)))?;
-    let unavailable = || Rejection::denied(id, &Denial::new(Reason::UpstreamUnavailable));
-    context.policy.upstream(context.view.server_index()).report().await.map_err(|error| {
-        let error: &dyn std::error::Error = &error;
+    let upstream = context.policy.upstream(context.view.server_index());
+    Ok(upstream.report().await.unwrap_or_else(|error| {
         let server = &context.view.server().name;
         let (call, trace_id) = (record.call, record.trace.trace_id());
-        warn!(error, %call, %trace_id, server, "failed to read the report of a server");
-        unavailable()
-    })
+        if matches!(error, UpstreamError::NoPod | UpstreamError::Paused) {
+            debug!(%error, %call, %trace_id, server, "a server has not given a report yet");
+        } else {
+            let error: &dyn std::error::Error = &error;
+            warn!(error, %call, %trace_id, server, "failed to read the report of a server");
+        }
+        Report::nothing()
+    }))
 }
 
 fn write_server_info(context: &RequestContext<'_>, report: &Report, out: &mut Vec<u8>) {

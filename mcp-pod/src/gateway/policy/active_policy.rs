@@ -163,7 +163,7 @@ impl ActivePolicy {
     pub(crate) fn tool_list(&self, principal: PrincipalRef<'_>, view: ServerAccess<'_>, report: &Arc<Report>) -> Bytes {
         self.tool_lists.get((principal.index(), view.server_index()), report, || {
             let mut tools = Vec::new();
-            list::render(view, &report.tools, self.tenant_policy().built_in_tools, &mut tools);
+            list::render(view, report.tools.as_ref(), self.tenant_policy().built_in_tools, &mut tools);
             tools
         })
     }

@@ -1,6 +1,6 @@
 //! The report of a tool server: how it describes itself and its tools, read once for each of its starts.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -32,10 +32,20 @@ pub(crate) struct Report {
     pub(crate) epoch: u64,
     /// `serverInfo` and `instructions` of the server, made safe to show.
     pub(crate) about: About,
-    /// The tools that the server offers.
-    pub(crate) tools: ObservedTools,
+    /// The tools that the server offers; absent if it has not reported any yet.
+    pub(crate) tools: Option<ObservedTools>,
     /// BLAKE3 of the report. The epoch alone does not identify it: a replaced pod counts its starts from one again.
     digest: [u8; 32],
+}
+
+/// Report of servers that have not given one yet, always the same so that lists made from it are cached.
+static NOTHING: LazyLock<Arc<Report>> = LazyLock::new(Arc::default);
+
+impl Report {
+    /// Returns what is known of a server that has not given a report yet: nothing beyond its catalogue.
+    pub(crate) fn nothing() -> Arc<Self> {
+        Arc::clone(&NOTHING)
+    }
 }
 
 /// What a client learns about the server itself, as JSON.
@@ -144,7 +154,7 @@ impl Upstream {
         let report = Report {
             epoch,
             about: About::read(report.initialize.get()),
-            tools: ObservedTools::new(report.tools.iter().map(|tool| tool.get())),
+            tools: Some(ObservedTools::new(report.tools.iter().map(|tool| tool.get()))),
             digest: *blake3::hash(&text).as_bytes(),
         };
         Ok((report, pod))
