@@ -19,7 +19,7 @@
 //! [`answer`] is the one place where rejections are answered, counted and audited. [`run`] holds the stages that all
 //! requests have in common and then dispatches to [`methods`]; [`super::call`] has the other stages of a tool call.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::request::Parts;
@@ -27,6 +27,7 @@ use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use mcp_fleet_policy::engine::ServerAccess;
 use mcp_fleet_policy::reason::Reason;
+use mcp_fleet_policy::unreadable::Unreadable;
 use ulid::Ulid;
 
 use super::audit::RequestRecord;
@@ -36,10 +37,10 @@ use super::memory::{self, Meter, RequestMemory};
 use super::methods;
 use super::policy::ActivePolicy;
 use super::request::{
-    BodyError, Caller, Era, McpHeaders, Message, check_token, detect_era, known_method, read_body,
-    read_metered_message, route,
+    BodyError, Caller, Era, Id, McpHeaders, Message, SetAside, check_token, detect_era, discard, known_method,
+    read_body, read_message_or_rest, route,
 };
-use super::respond::{Body, Rejection};
+use super::respond::{Body, Rejection, Trail};
 use super::state::{RequestContext, State, Unanswered};
 use super::trace::{HeaderTrace, StateSource, TraceContext};
 
@@ -52,19 +53,22 @@ const FREE_VALUES: usize = 64;
 pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
     peer.claim_input();
     let _active = state.enter();
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
     let trace = HeaderTrace::read(&head.headers);
     let mut record = RequestRecord::new(Instant::now(), Ulid::generate(), head.uri.path(), trace.parent());
     let mut policy = state.active_policy();
-    let answered = match &mut policy {
-        Some(policy) => run(&state, policy, &mut record, &peer, (&head, trace), body).await,
-        None => Err(Rejection::no_policy()),
+    let answered = match (route::check_target(&head.method, head.uri.path()), &mut policy) {
+        (Err(error), _) => Err(error.into()),
+        (Ok(()), Some(policy)) => run(&state, policy, &mut record, &peer, (&head, trace), &mut body).await,
+        (Ok(()), None) => Err(Rejection::no_policy()),
     };
     let response = match answered {
         Ok(response) => response,
-        Err(rejection) => {
-            state.record_rejected(&record, policy.as_deref(), rejection.reason, rejection.flood).await;
-            *rejection.response
+        Err(Rejection { reason, response, trail }) => {
+            state.record_rejected(&record, policy.as_deref(), reason, trail).await;
+            let subject = policy.as_deref().zip(record.principal);
+            discard(&head, &mut body, &peer, || may_discard(&state, &peer, subject)).await;
+            *response
         }
     };
     match policy.as_ref().zip(record.principal).and_then(|(policy, index)| policy.memory_at(index)) {
@@ -76,6 +80,20 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
     }
 }
 
+/// Returns whether more of the body of a refused request may be read only to drop it, and counts that as one more refused
+/// request of its principal, or as one more failure of its address.
+fn may_discard(state: &State, peer: &Peer, subject: Option<(&ActivePolicy, usize)>) -> bool {
+    match subject.and_then(|(policy, index)| policy.tenant_policy().principals.get(index)) {
+        Some(principal) => state.governor.check_request(state.tick(), &principal.uid).is_ok(),
+        None => {
+            let now = Instant::now();
+            let admitted = state.failures.admits(peer.address, now);
+            state.failures.record(peer.address, now);
+            admitted
+        }
+    }
+}
+
 /// Takes a request through its stages. `policy` is the one that was in force when the request arrived, and afterwards the
 /// one that decided, which `record` refers to.
 async fn run(
@@ -84,7 +102,7 @@ async fn run(
     record: &mut RequestRecord,
     peer: &Peer,
     (head, trace): (&Parts, HeaderTrace<'_>),
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Response<Body>, Rejection> {
     let mut now = Moment::now();
     let mut caller = authenticate(state, policy, record, peer, &head.headers, now)?;
@@ -98,6 +116,7 @@ async fn run(
     let max_length = view.server().limits.max_request.get();
     let body = read_body(&head.headers, body, max_length, memory.meter(account), peer).await?;
     let headers = McpHeaders::read(&head.headers);
+    let set_aside = OnceLock::new();
     // A body can take long to arrive, and a call can wait. Each time, what was decided before is decided again if it may
     // no longer hold.
     loop {
@@ -109,14 +128,15 @@ async fn run(
             now = Moment::now();
             // The allowance of the principal limits these requests, so each has its own audit line.
             caller = authenticate(state, policy, record, peer, &head.headers, now)
-                .map_err(|rejection| Rejection { flood: false, ..rejection })?;
+                .map_err(|rejection| Rejection { trail: Trail::Own, ..rejection })?;
             view = find_server(policy, record, head, caller)?;
             if body.len() as u64 > view.server().limits.max_request.get() {
                 return Err(BodyError::TooLarge.into());
             }
         }
         let meter = memory.meter(&policy.memory(caller.principal).requests);
-        let (message, trace_state, era) = decode(record, &headers, trace, &body, meter)?;
+        let Decoded { message, unreadable, trace_state, era } =
+            decode(record, &headers, trace, (&body, &set_aside), meter)?;
         let context = RequestContext {
             state,
             policy,
@@ -127,6 +147,7 @@ async fn run(
             events: route::accepts(&head.headers, "text/event-stream"),
             session: headers.session.as_deref(),
             trace_state,
+            unreadable,
         };
         match methods::dispatch(&context, record, era, message).await {
             Ok(response) => return Ok(response),
@@ -169,8 +190,17 @@ fn find_server<'p>(
         .and_then(|server| caller.principal.server(server))
         .map_err(|reason| Rejection::head(StatusCode::NOT_FOUND, reason))?;
     record.server = Some(view.server_index());
-    route::check_head(&head.method, &head.headers)?;
+    route::check_media_types(&head.headers)?;
     Ok(view)
+}
+
+/// A message, and what its headers and its body say together.
+struct Decoded<'b> {
+    message: Message<'b>,
+    /// What is wrong with the arguments of a call, if they are not part of the message for that.
+    unreadable: Option<&'b Unreadable>,
+    trace_state: StateSource<'b>,
+    era: Era,
 }
 
 /// Parses the message in the body, and detects its trace and its revision from headers and message together.
@@ -178,21 +208,22 @@ fn decode<'b>(
     record: &mut RequestRecord,
     headers: &McpHeaders,
     trace: HeaderTrace<'b>,
-    body: &'b [u8],
+    (body, set_aside): (&'b [u8], &'b OnceLock<SetAside>),
     mut meter: Meter<'_>,
-) -> Result<(Message<'b>, StateSource<'b>, Era), Rejection> {
+) -> Result<Decoded<'b>, Rejection> {
     let mut full = None;
     let mut reserve = |values| meter.reserve_values(values).map_err(|error| full = Some(error)).is_ok();
-    let message = read_metered_message(body, FREE_VALUES, &mut reserve);
+    let message = read_message_or_rest(body, set_aside, FREE_VALUES, &mut reserve);
     if let Some(full) = full {
-        return Err(full.into());
+        return Err(Rejection::no_memory(Id::of_rejected(body).as_ref(), full));
     }
-    let message = message?;
+    let (message, unreadable) =
+        message.map_err(|invalid| Rejection::invalid_message(&invalid, headers.are_modern()))?;
     record.method = known_method(&message.method).ok_or_else(|| message.method.clone());
     let (parent, trace_state) = trace.of_message(&message.params);
     record.trace = TraceContext::new(record.call, parent);
     let era = detect_era(headers, &message).map_err(|wrong| Rejection::wrong_revision(message.id(), &wrong))?;
-    Ok((message, trace_state, era))
+    Ok(Decoded { message, unreadable, trace_state, era })
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::support::{TestGateway, tls};
 
 #[tokio::test]
 async fn messages_that_parsers_read_differently_are_rejected() {
+    // What is wrong inside the arguments of a call is told in its result, see `forms`.
     let gateway = TestGateway::new().await;
     let mut client = gateway.client().await;
     client.initialize("2025-11-25").await;
@@ -18,32 +19,26 @@ async fn messages_that_parsers_read_differently_are_rejected() {
             r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"echo","arguments":{arguments}}}}}"#
         )
     };
-    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     for body in [
-        call(r#"{"text":"a","text":"b"}"#),
-        call(r#"{"text":"a","te\u0078t":"b"}"#),
-        call(r#"{"text":"\ud800"}"#),
-        call(r#"{"text":1e400}"#),
-        call(r#"{"text":12345678901234567890}"#),
-        call(&deep),
-        call(r#"{"text":"a"} "#) + "{}",
+        call(r#"{"text":"a"}"#) + "{}",
+        call(r#"{},"arguments":{"text":"a"}"#),
+        call(r#"{},"argument\u0073":{"text":1e400}"#),
         format!("[{}]", call("{}")),
         call("{}").replace("tools/call\"", "tools/call\",\"method\":\"ping\""),
         "\u{feff}".to_owned() + &call("{}"),
         call("{}").replace("\"id\":1", "\"id\":null"),
-        call("{\"text\":\"a\u{1}\"}"),
         "{".to_owned(),
         String::new(),
     ] {
         let answer = client.legacy(body.clone()).await;
-        assert_eq!(answer.status, 400, "{body:.100}");
+        assert_eq!(answer.status == 200, answer.json().get("id").is_some(), "{body:.100}");
         assert!(matches!(answer.error().0, -32700 | -32600), "{body:.100}");
     }
     assert_eq!(client.legacy(&b"\xff\xfe\x00"[..]).await.status, 400);
     assert!(gateway.shim.calls().is_empty());
-    assert_eq!(gateway.audit_line(16).await["reason"], "message_invalid");
+    assert_eq!(gateway.audit_line(11).await["reason"], "message_invalid");
     let labels = r#"reason="message_invalid",server="files",tenant="acme""#;
-    assert!((gateway.metric("mcp_pod_denials_total", labels) - 15.0).abs() < f64::EPSILON);
+    assert!((gateway.metric("mcp_pod_denials_total", labels) - 10.0).abs() < f64::EPSILON);
 }
 
 #[tokio::test]
@@ -148,6 +143,7 @@ async fn a_long_id_or_progress_token_is_rejected_and_not_repeated() {
     };
     let answer = client.legacy(call(&long, "t")).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["id"]), (400, &json!(null)));
+    assert!(answer.json().as_object().unwrap().get("id").is_none());
     assert_eq!(answer.error(), (-32600, "Invalid request: an id has at most 256 bytes".to_owned()));
     let answer = client.legacy(call("i", &long)).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["id"]), (200, &json!("i")));

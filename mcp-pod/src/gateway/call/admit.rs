@@ -56,6 +56,9 @@ pub(super) async fn admit<'p, 'v>(
     arguments: Option<&'v Value<'_>>,
 ) -> Result<Admitted<'p, 'v>, NotAdmitted> {
     let access = authorise(context, tool)?;
+    if let Some(unreadable) = context.unreadable {
+        return Err(unreadable.denial(|argument| access.declares(argument)).into());
+    }
     let paths = access.admit(arguments)?.paths;
     let home = context.enter_home().await?;
     let watched = watch(context, access, arguments)?;

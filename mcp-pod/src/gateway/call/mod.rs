@@ -19,7 +19,7 @@ mod watch;
 use http::{Response, StatusCode};
 use mcp_fleet_policy::built_in::BuiltIn;
 use mcp_fleet_policy::denial::escape_name;
-use mcp_fleet_policy::json::Members;
+use mcp_fleet_policy::json::{Members, Value};
 use tracing::{Instrument as _, Span, debug_span};
 
 use super::audit::RequestRecord;
@@ -62,21 +62,26 @@ async fn run(
     record: &mut RequestRecord,
     revision: Revision,
     id: Id,
-    params: CallParams<'_>,
+    mut params: CallParams<'_>,
     session: Option<LegacySession>,
     span: Span,
 ) -> Result<Response<Body>, Unanswered> {
-    let arguments = params.arguments.as_ref();
     record.built_in = BuiltIn::from_name(&params.name).filter(|_| context.policy.tenant_policy().built_in_tools);
+    if let Some(arguments) = params.arguments.as_mut().filter(|arguments| arguments.has_null()) {
+        match (record.built_in, context.view.tool(&params.name)) {
+            (Some(tool), _) => tool.leave_out_nulls(arguments),
+            (None, Ok(access)) => access.leave_out_nulls(arguments),
+            (None, Err(_)) => {}
+        }
+    }
+    let arguments = params.arguments.as_ref();
     if let Some(tool) = record.built_in {
         return built_in::call(context, record, revision, &id, tool, arguments).await;
     }
     let Admitted { grant, paths, resources, watched, admission } = match admit(context, &params.name, arguments).await {
         Ok(admitted) => admitted,
         Err(not_admitted) => {
-            let mut written = Vec::new();
-            write_arguments(arguments, &mut written);
-            record.arguments = Some(context.policy.argument_key.digest(&written));
+            record.arguments = digest(context, arguments);
             if let NotAdmitted::Looping(Looping { kind, .. }) = &not_admitted {
                 record.looping = Some(*kind);
             }
@@ -126,6 +131,16 @@ async fn run(
         settlement.withdraw();
         Unanswered::Outdated
     })
+}
+
+/// Returns the keyed digest of the arguments of a call that is not forwarded, if they can be read.
+fn digest(context: &RequestContext<'_>, arguments: Option<&Value<'_>>) -> Option<[u8; 32]> {
+    if context.unreadable.is_some() {
+        return None;
+    }
+    let mut written = Vec::new();
+    write_arguments(arguments, &mut written);
+    Some(context.policy.argument_key.digest(&written))
 }
 
 fn reject(not_admitted: NotAdmitted, id: &Id, revision: Revision, tool: &str) -> Rejection {

@@ -18,7 +18,7 @@ pub(super) async fn list(
     params: &Members<'_>,
 ) -> Result<Response<Body>, Unanswered> {
     // No answer has a cursor, so no cursor is valid.
-    if params.iter().any(|(name, _)| name == "cursor") {
+    if params.iter().any(|(name, value)| name == "cursor" && !value.is_null()) {
         return Err(Rejection::invalid_params(id, "Invalid params: unknown cursor").into());
     }
     let report = initialize::report(context, record, id).await?;

@@ -27,7 +27,7 @@ pub(crate) async fn dispatch(
 ) -> Result<Response<Body>, Unanswered> {
     match era {
         Era::Modern => modern(context, record, message).await,
-        Era::Legacy(named) => legacy(context, record, named, message).await,
+        Era::Legacy => legacy(context, record, message).await,
     }
 }
 
@@ -50,17 +50,20 @@ async fn modern(
     }
 }
 
-/// Answers a message of an earlier revision. `named` is the revision in the version header.
+/// Answers a message of an earlier revision.
 async fn legacy(
     context: &RequestContext<'_>,
     record: &mut RequestRecord,
-    named: Option<Revision>,
     message: Message<'_>,
 ) -> Result<Response<Body>, Unanswered> {
     if message.method == "initialize" {
         return initialize::initialize(context, record, &message).await;
     }
-    let (revision, session) = session::open(context, named, message.id())?;
+    if let (Some(id), "server/discover") = (&message.id, message.method.as_str()) {
+        // A client that asks which revisions there are has no session, and initializes one after this answer.
+        return Err(Rejection::unknown_method(id, StatusCode::OK).into());
+    }
+    let (revision, session) = session::open(context, message.id())?;
     record.revision = Some(revision);
     let Message { id, method, params } = message;
     let Some(id) = id else {

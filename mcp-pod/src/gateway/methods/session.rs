@@ -9,15 +9,12 @@ use crate::gateway::request::{Id, Revision};
 use crate::gateway::respond::{Rejection, denied_request};
 use crate::gateway::state::{LegacySession, RequestContext};
 
-/// Returns the session of a message and its revision. `named` is the revision in the version header.
+/// Returns the session of a message and its revision: the one that was negotiated, whichever offered revision the version
+/// header names. Some clients name one and the same in each request.
 ///
 /// A missing session id is answered with 400. One that is not or no longer the caller's is answered with 404, which
 /// makes the client initialize again.
-pub(super) fn open(
-    context: &RequestContext<'_>,
-    named: Option<Revision>,
-    id: Option<&Id>,
-) -> Result<(Revision, LegacySession), Rejection> {
+pub(super) fn open(context: &RequestContext<'_>, id: Option<&Id>) -> Result<(Revision, LegacySession), Rejection> {
     let reject = |status, reason: Reason, limit: &'static str| {
         let denial = Denial::new(reason).with_limit(limit);
         Rejection::new(reason, denied_request(id, status, &denial))
@@ -31,10 +28,6 @@ pub(super) fn open(
         let limit = "the session is not known";
         return Err(reject(StatusCode::NOT_FOUND, Reason::SessionInvalid, limit));
     };
-    if named.is_some_and(|named| named != revision) {
-        let limit = "MCP-Protocol-Version is not what the session negotiated";
-        return Err(reject(StatusCode::BAD_REQUEST, Reason::RequestInvalid, limit));
-    }
     Ok((revision, context.state.legacy_calls.session(owner.principal_uid, sealed)))
 }
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, EXPECT};
+use http::request::Parts;
+use http::{HeaderMap, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -17,10 +18,12 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Bytes for which memory is first reserved if the length of a body is not declared.
 const FIRST_RESERVED: usize = 4096;
-/// Bytes of a body that is not accepted that are read and dropped before the answer.
-const DISCARD_LIMIT: usize = 4 << 20;
-/// Longest time spent on reading and dropping them.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest time spent on reading and dropping the rest of a refused request.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest time that it waits for more of the rest.
+const DISCARD_PAUSE: Duration = Duration::from_secs(3);
+/// Bytes of the rest that cost as much as one more request; the first of them are free.
+const DISCARD_UNIT: usize = 128 * 1024;
 
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -40,30 +43,62 @@ pub(crate) enum BodyError {
 }
 
 /// Reads a body of at most `limit` bytes. Memory is reserved before the bytes are read, for the whole body if its length
-/// is declared. Keeps nothing of a body whose declared length is above the limit.
+/// is declared. Reads nothing of a body whose declared length is above the limit.
 pub(crate) async fn read_body(
     headers: &HeaderMap,
-    body: Incoming,
+    body: &mut Incoming,
     limit: u64,
     meter: Meter<'_>,
     peer: &Peer,
 ) -> Result<Bytes, BodyError> {
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let mut reader = Reader { body, limit: usize::try_from(limit).unwrap_or(usize::MAX), reserved: 0, meter, peer };
-    let read = match declared {
+    match declared {
         Some(length) if length > limit => Err(BodyError::TooLarge),
         _ => tokio::time::timeout(BODY_TIMEOUT, reader.collect(declared)).await.unwrap_or(Err(BodyError::TimedOut)),
-    };
-    if matches!(read, Err(BodyError::TooLarge | BodyError::NoMemory(_))) {
-        // A client that is still writing when the connection closes would see only the reset, not the answer.
-        let _ = tokio::time::timeout(DISCARD_TIMEOUT, reader.discard()).await;
     }
-    read
+}
+
+/// Reads and drops the rest of the body of a refused request, before its answer. Otherwise the connection would be closed
+/// while the client still writes, and it would see only that, not the answer. Ends early after [`DISCARD_TIMEOUT`], when
+/// nothing has come for [`DISCARD_PAUSE`], or when `admits` returns false, which is called for every [`DISCARD_UNIT`].
+///
+/// With HTTP/2, an answer reaches the client whatever is left of the body. A client that waits for `100 Continue` has sent
+/// nothing and must not be told to.
+pub(crate) async fn discard(head: &Parts, body: &mut Incoming, peer: &Peer, mut admits: impl FnMut() -> bool) {
+    if head.version >= Version::HTTP_2 || head.headers.contains_key(EXPECT) || body.is_end_stream() {
+        return;
+    }
+    let discard = async {
+        let mut paid = DISCARD_UNIT;
+        while let Ok(Ok(Some(data))) = tokio::time::timeout(DISCARD_PAUSE, next_chunk(body, peer)).await {
+            while paid < data.len() {
+                if !admits() {
+                    return;
+                }
+                paid += DISCARD_UNIT;
+            }
+            paid -= data.len();
+        }
+    };
+    // Whatever is left then, the answer is sent.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, discard).await;
+}
+
+/// Returns the next chunk of data, or `None` at the end of the body.
+async fn next_chunk(body: &mut Incoming, peer: &Peer) -> Result<Option<Bytes>, BodyError> {
+    while let Some(frame) = body.frame().await {
+        peer.claim_input();
+        if let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
 }
 
 /// A body that is being read.
 struct Reader<'m> {
-    body: Incoming,
+    body: &'m mut Incoming,
     /// Largest length that is accepted.
     limit: usize,
     /// Length for which memory is reserved.
@@ -75,7 +110,7 @@ struct Reader<'m> {
 impl Reader<'_> {
     async fn collect(&mut self, declared: Option<u64>) -> Result<Bytes, BodyError> {
         self.reserve(declared.and_then(|length| usize::try_from(length).ok()).unwrap_or(FIRST_RESERVED))?;
-        let Some(first) = self.next_chunk().await? else { return Ok(Bytes::new()) };
+        let Some(first) = next_chunk(self.body, self.peer).await? else { return Ok(Bytes::new()) };
         if self.body.is_end_stream() && first.len() <= self.limit {
             // A typical body arrives as one chunk, which is not copied.
             self.reserve(first.len())?;
@@ -93,7 +128,7 @@ impl Reader<'_> {
                 self.reserve(length.max(2 * self.reserved).min(self.limit))?;
             }
             collected.extend_from_slice(&data);
-            next = self.next_chunk().await?;
+            next = next_chunk(self.body, self.peer).await?;
         }
         Ok(collected.freeze())
     }
@@ -103,25 +138,5 @@ impl Reader<'_> {
         self.meter.reserve_body(length.saturating_sub(self.reserved))?;
         self.reserved = self.reserved.max(length);
         Ok(())
-    }
-
-    /// Reads and drops what is left of the body, up to [`DISCARD_LIMIT`].
-    async fn discard(&mut self) {
-        let mut remaining = DISCARD_LIMIT;
-        while let Ok(Some(data)) = self.next_chunk().await {
-            let Some(rest) = remaining.checked_sub(data.len()) else { return };
-            remaining = rest;
-        }
-    }
-
-    /// Returns the next chunk of data, or `None` at the end of the body.
-    async fn next_chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
-        while let Some(frame) = self.body.frame().await {
-            self.peer.claim_input();
-            if let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() {
-                return Ok(Some(data));
-            }
-        }
-        Ok(None)
     }
 }

@@ -3,9 +3,9 @@
 use http::header::{ACCEPT, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, Method};
 
-/// Returns the server name in `/<server>/mcp`.
+/// Returns the server name in `/<server>/mcp`. Some clients add a slash at the end.
 pub(crate) fn server_name(path: &str) -> Option<&str> {
-    let server = path.strip_prefix('/')?.strip_suffix("/mcp")?;
+    let server = path.strip_suffix('/').unwrap_or(path).strip_prefix('/')?.strip_suffix("/mcp")?;
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (!server.is_empty() && server.len() <= 63 && server.bytes().all(plain)).then_some(server)
 }
@@ -18,6 +18,8 @@ pub(crate) fn foreign_origin(headers: &HeaderMap, audience: &str) -> bool {
 /// Why the head of a request is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeadError {
+    /// The path is not an endpoint's: 404.
+    Path,
     /// Not `POST`: 405.
     Method,
     /// The body is not JSON: 415.
@@ -26,11 +28,17 @@ pub(crate) enum HeadError {
     Accept,
 }
 
-/// Checks the HTTP method, `Content-Type` and `Accept`.
-pub(crate) fn check_head(method: &Method, headers: &HeaderMap) -> Result<(), HeadError> {
-    if *method != Method::POST {
-        return Err(HeadError::Method);
+/// Checks path and HTTP method. What fails here is not a request of MCP, whoever sent it, and reveals nothing about which
+/// servers there are: clients look for documents of OAuth, or for an event stream, before they have a token.
+pub(crate) fn check_target(method: &Method, path: &str) -> Result<(), HeadError> {
+    if server_name(path).is_none() {
+        return Err(HeadError::Path);
     }
+    if *method == Method::POST { Ok(()) } else { Err(HeadError::Method) }
+}
+
+/// Checks `Content-Type` and `Accept`.
+pub(crate) fn check_media_types(headers: &HeaderMap) -> Result<(), HeadError> {
     let json = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
         let media_type = value.split(';').next().unwrap_or_default();
         media_type.trim().eq_ignore_ascii_case("application/json")
@@ -69,8 +77,19 @@ mod tests {
     #[test]
     fn a_path_names_one_server_or_none() {
         assert_eq!(server_name("/files/mcp"), Some("files"));
-        for path in ["/", "/mcp", "//mcp", "/files", "/files/mcp/", "/a/b/mcp", "/../mcp", "/Files/mcp", "/%66iles/mcp"]
-        {
+        assert_eq!(server_name("/files/mcp/"), Some("files"));
+        for path in [
+            "/",
+            "/mcp",
+            "//mcp",
+            "/files",
+            "/files/mcp//",
+            "/mcp/",
+            "/a/b/mcp",
+            "/../mcp",
+            "/Files/mcp",
+            "/%66iles/mcp",
+        ] {
             assert_eq!(server_name(path), None, "{path}");
         }
     }

@@ -11,7 +11,7 @@ mod warning;
 
 pub(crate) use body::Body;
 pub(crate) use denial::{denied_call, denied_request, unauthorised};
-pub(crate) use rejection::Rejection;
+pub(crate) use rejection::{Rejection, Trail};
 pub(crate) use rpc::{Failure, accepted, error, error_message, message, result, result_message};
 pub(crate) use sse::{event, event_stream};
 pub(crate) use warning::with_warning;

@@ -19,13 +19,23 @@ const MEMORY_RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Rejection {
     pub(crate) reason: Reason,
     pub(crate) response: Box<Response<Body>>,
-    /// Whether clients can multiply such requests at little cost. They share audit lines; all are counted.
-    pub(crate) flood: bool,
+    pub(crate) trail: Trail,
+}
+
+/// The audit lines of a rejection. All rejections are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trail {
+    /// A line of its own.
+    Own,
+    /// One line for many: clients can multiply such requests at little cost.
+    Shared,
+    /// None: the request was not meant for an endpoint, and asked for nothing.
+    Absent,
 }
 
 impl Rejection {
     pub(crate) fn new(reason: Reason, response: Response<Body>) -> Self {
-        Self { reason, response: Box::new(response), flood: false }
+        Self { reason, response: Box::new(response), trail: Trail::Own }
     }
 
     /// Rejects a request because of its head alone.
@@ -41,6 +51,19 @@ impl Rejection {
     /// Rejects a request of a principal that sends too many.
     pub(crate) fn too_many_requests(denial: &Denial) -> Self {
         Self::new(denial.reason, denied_request(None, StatusCode::TOO_MANY_REQUESTS, denial)).of_flood()
+    }
+
+    /// Rejects a request for which there is no memory.
+    pub(crate) fn no_memory(id: Option<&Id>, full: Full) -> Self {
+        let (status, denial) = match full {
+            Full::Share(limit) => {
+                let limit = format!("this principal may use {} MiB of the gateway's memory at a time", limit >> 20);
+                (StatusCode::TOO_MANY_REQUESTS, Denial::new(Reason::ConcurrencyLimited).with_limit(limit))
+            }
+            Full::Process => (StatusCode::SERVICE_UNAVAILABLE, Denial::new(Reason::GatewayBusy)),
+        };
+        let denial = Denial { retry_after: Some(MEMORY_RETRY), ..denial };
+        Self::new(denial.reason, denied_request(id, status, &denial)).of_flood()
     }
 
     /// Rejects a request that policy denies and that is not a tool call.
@@ -69,6 +92,15 @@ impl Rejection {
         Self::new(reason, error(id, &failure))
     }
 
+    /// Rejects a body that is not a valid message. In the revisions before 2026-07-28, an error with an id is a usual answer:
+    /// with another status than 200, some clients give up their connection and not only the request.
+    pub(crate) fn invalid_message(invalid: &InvalidMessage, modern: bool) -> Self {
+        let InvalidMessage { id, code, text, error: _ } = invalid;
+        let status = if id.is_some() && !modern { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+        let failure = Failure { status, code: *code, message: text, data: None };
+        Self::new(Reason::MessageInvalid, error(id.as_ref(), &failure))
+    }
+
     /// Lets the connection close after the answer. HTTP/2 has no header for that.
     pub(crate) fn and_close(mut self, version: Version) -> Self {
         if version < Version::HTTP_2 {
@@ -78,7 +110,7 @@ impl Rejection {
     }
 
     fn of_flood(self) -> Self {
-        Self { flood: true, ..self }
+        Self { trail: Trail::Shared, ..self }
     }
 
     fn with_retry_after(mut self, seconds: &'static str) -> Self {
@@ -100,21 +132,14 @@ impl From<Unauthenticated> for Rejection {
 
 impl From<Full> for Rejection {
     fn from(full: Full) -> Self {
-        let (status, denial) = match full {
-            Full::Share(limit) => {
-                let limit = format!("this principal may use {} MiB of the gateway's memory at a time", limit >> 20);
-                (StatusCode::TOO_MANY_REQUESTS, Denial::new(Reason::ConcurrencyLimited).with_limit(limit))
-            }
-            Full::Process => (StatusCode::SERVICE_UNAVAILABLE, Denial::new(Reason::GatewayBusy)),
-        };
-        let denial = Denial { retry_after: Some(MEMORY_RETRY), ..denial };
-        Self::new(denial.reason, denied_request(None, status, &denial)).of_flood()
+        Self::no_memory(None, full)
     }
 }
 
 impl From<HeadError> for Rejection {
     fn from(error: HeadError) -> Self {
         let status = match error {
+            HeadError::Path => StatusCode::NOT_FOUND,
             HeadError::Method => StatusCode::METHOD_NOT_ALLOWED,
             HeadError::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             HeadError::Accept => StatusCode::NOT_ACCEPTABLE,
@@ -122,6 +147,9 @@ impl From<HeadError> for Rejection {
         let mut rejection = Self::head(status, Reason::RequestInvalid);
         if error == HeadError::Method {
             rejection.response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        if matches!(error, HeadError::Path | HeadError::Method) {
+            rejection.trail = Trail::Absent;
         }
         rejection
     }
@@ -135,13 +163,5 @@ impl From<BodyError> for Rejection {
             BodyError::TimedOut => Self::head(StatusCode::REQUEST_TIMEOUT, Reason::RequestInvalid),
             BodyError::Broken(_) => Self::head(StatusCode::BAD_REQUEST, Reason::RequestInvalid),
         }
-    }
-}
-
-impl From<InvalidMessage> for Rejection {
-    fn from(invalid: InvalidMessage) -> Self {
-        let InvalidMessage { id, code, text } = invalid;
-        let failure = Failure { status: StatusCode::BAD_REQUEST, code, message: &text, data: None };
-        Self::new(Reason::MessageInvalid, error(id.as_ref(), &failure))
     }
 }

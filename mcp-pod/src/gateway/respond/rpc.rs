@@ -37,16 +37,20 @@ pub(crate) fn result_message(id: &Id, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// Returns the answer with an error. `id` is absent if none could be read.
+/// Returns the answer with an error.
 pub(crate) fn error(id: Option<&Id>, failure: &Failure<'_>) -> Response<Body> {
     json(failure.status, error_message(id, failure))
 }
 
-/// Writes the message with an error.
+/// Writes the message with an error. Without an id that could be read it has none: MCP has no `null` there.
 pub(crate) fn error_message(id: Option<&Id>, failure: &Failure<'_>) -> Vec<u8> {
-    let mut out = b"{\"jsonrpc\":\"2.0\",\"id\":".to_vec();
-    out.extend_from_slice(id.map_or(b"null", Id::as_json));
-    out.extend_from_slice(b",\"error\":{\"code\":");
+    let mut out = b"{\"jsonrpc\":\"2.0\",".to_vec();
+    if let Some(id) = id {
+        out.extend_from_slice(b"\"id\":");
+        out.extend_from_slice(id.as_json());
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"error\":{\"code\":");
     out.extend_from_slice(failure.code.to_string().as_bytes());
     out.extend_from_slice(b",\"message\":");
     write_str(failure.message, &mut out);

@@ -10,6 +10,7 @@ use super::State;
 use crate::gateway::audit::{Blocked, Decision, Flood, Line, LineSlot, RequestRecord, SharedLine};
 use crate::gateway::policy::ActivePolicy;
 use crate::gateway::request::TOOLS_CALL;
+use crate::gateway::respond::Trail;
 
 /// Time between two lines that the rejections of a flood share.
 const FLOOD_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,14 +27,13 @@ impl State {
         slot.write(&record.line(Decision::Allowed, None, duration), &subject);
     }
 
-    /// Counts and audits a rejected request. Requests of a `flood` share audit lines. A failure to audit it is only
-    /// logged.
+    /// Counts and audits a rejected request. A failure to audit it is only logged.
     pub(crate) async fn record_rejected(
         self: &Arc<Self>,
         record: &RequestRecord,
         policy: Option<&ActivePolicy>,
         reason: Reason,
-        flood: bool,
+        trail: Trail,
     ) {
         let subject = record.subject(policy.map(ActivePolicy::tenant_policy));
         let decision = if reason.stage() == Stage::Forward { Decision::Failed } else { Decision::Denied };
@@ -42,9 +42,13 @@ impl State {
             self.metrics.count_call(&subject, Decision::Denied);
         }
         self.metrics.observe_duration(&subject, record.revision, Some(reason.into()), record.started.elapsed());
-        if flood {
-            let Some(flood) = self.floods.count(reason, &subject) else { return };
-            tokio::spawn(Arc::clone(self).record_flood(flood));
+        match trail {
+            Trail::Own => {}
+            Trail::Shared => {
+                let Some(flood) = self.floods.count(reason, &subject) else { return };
+                tokio::spawn(Arc::clone(self).record_flood(flood));
+            }
+            Trail::Absent => return,
         }
         match self.audit.reserve().await {
             Ok(slot) => slot.write(&record.line(decision, Some(reason), record.started.elapsed()), &subject),

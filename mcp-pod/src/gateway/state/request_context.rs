@@ -7,6 +7,7 @@ use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::engine::ServerAccess;
 use mcp_fleet_policy::reason::Reason;
+use mcp_fleet_policy::unreadable::Unreadable;
 
 use super::{Admission, HomeVersion, State};
 use crate::gateway::clock::Moment;
@@ -47,6 +48,8 @@ pub(crate) struct RequestContext<'p> {
     pub(crate) session: Option<&'p [u8]>,
     /// Where the state of the caller's trace is.
     pub(crate) trace_state: StateSource<'p>,
+    /// What is wrong with the arguments of the call, which are then not part of the message.
+    pub(crate) unreadable: Option<&'p Unreadable>,
 }
 
 impl<'p> RequestContext<'p> {

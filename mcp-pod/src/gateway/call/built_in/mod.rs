@@ -14,8 +14,7 @@ use mcp_fleet_policy::json::{Value, write_str};
 use mcp_fleet_policy::reason::Reason;
 
 use super::admit::NotAdmitted;
-use super::envelope::write_arguments;
-use super::reject;
+use super::{digest, reject};
 use crate::gateway::audit::{LineSlot, RequestRecord};
 use crate::gateway::request::{Id, Revision};
 use crate::gateway::respond::{Body, result};
@@ -39,9 +38,7 @@ pub(super) async fn call(
     tool: BuiltIn,
     arguments: Option<&Value<'_>>,
 ) -> Result<Response<Body>, Unanswered> {
-    let mut written = Vec::new();
-    write_arguments(arguments, &mut written);
-    record.arguments = Some(context.policy.argument_key.digest(&written));
+    record.arguments = digest(context, arguments);
     let (slot, home) = match admit(context, tool, arguments).await {
         Ok(admitted) => admitted,
         Err(denial) => return Err(reject(NotAdmitted::Denied(denial), id, revision, tool.as_str()).into()),
@@ -76,6 +73,9 @@ async fn admit(
 ) -> Result<(LineSlot, HomeVersion), Denial> {
     context.state.check_kill_switch()?;
     context.check_in_force(Class::Read).map_err(Denial::new)?;
+    if let Some(unreadable) = context.unreadable {
+        return Err(unreadable.denial(|argument| tool.declares(argument)));
+    }
     tool.admit(arguments)?;
     let home = context.enter_home().await?;
     let slot = context.state.audit.reserve().await.map_err(|_| Denial::new(Reason::AuditUnavailable))?;

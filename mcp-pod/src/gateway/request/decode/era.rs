@@ -31,8 +31,8 @@ pub(crate) struct McpHeaders {
 pub(crate) enum Era {
     /// 2026-07-28.
     Modern,
-    /// An earlier revision: the one in the version header, if there is one.
-    Legacy(Option<Revision>),
+    /// An earlier revision: the one that its session negotiated.
+    Legacy,
 }
 
 /// Why the era of a message cannot be determined. Each is answered with HTTP 400.
@@ -50,6 +50,11 @@ pub(crate) enum EraError {
 }
 
 impl McpHeaders {
+    /// Returns whether the version header names 2026-07-28.
+    pub(crate) fn are_modern(&self) -> bool {
+        matches!(&self.version, Ok(Some(version)) if version == Revision::V2026_07_28.as_str())
+    }
+
     /// Reads the MCP headers of a request.
     pub(crate) fn read(headers: &HeaderMap) -> Self {
         Self {
@@ -86,15 +91,23 @@ pub(crate) fn detect_era(headers: &McpHeaders, message: &Message<'_>) -> Result<
         return Err(EraError::Header("MCP-Protocol-Version must be a single readable value"));
     };
     let revision = match version.as_deref() {
-        Some(name) => Some(Revision::from_name(name).ok_or_else(|| EraError::Version(truncated(name)))?),
+        Some(name) => match Revision::from_name(name) {
+            // The revision is negotiated by the body; what the client will speak is not known yet.
+            None if message.method == "initialize" => None,
+            None => return Err(EraError::Version(truncated(name))),
+            offered => offered,
+        },
         None => None,
     };
     match revision {
         Some(Revision::V2026_07_28) => {}
+        Some(legacy) if meta_version.is_some_and(|version| version.as_str() != Some(legacy.as_str())) => {
+            return Err(EraError::Header("MCP-Protocol-Version must match the version in _meta"));
+        }
         None if meta_version.is_some() || message.method == "server/discover" => {
             return Err(EraError::Header("MCP-Protocol-Version is missing"));
         }
-        legacy => return Ok(Era::Legacy(legacy)),
+        _ => return Ok(Era::Legacy),
     }
     match &headers.method {
         Ok(Some(method)) if *method == message.method => {}
@@ -227,11 +240,32 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_contradicts_the_body_is_rejected() {
+        let list = |version: &str| {
+            format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":{version}}}}}}}"#
+            )
+        };
+        let named = [("mcp-protocol-version", "2025-11-25")];
+        for version in [r#""2026-07-28""#, r#""2025-06-18""#, "7", "null"] {
+            let error = detect(&named, &list(version)).unwrap_err();
+            assert_eq!(error.code(), -32020, "{version}");
+        }
+        assert_eq!(detect(&named, &list(r#""2025-11-25""#)), Ok(Era::Legacy));
+    }
+
+    #[test]
+    fn a_client_may_name_any_revision_until_one_is_negotiated() {
+        let initialize = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-03-26"}}"#;
+        assert_eq!(detect(&[("mcp-protocol-version", "2025-03-26")], initialize), Ok(Era::Legacy));
+    }
+
+    #[test]
     fn a_request_is_legacy_unless_header_or_meta_say_otherwise() {
-        assert_eq!(detect(&[], r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#), Ok(Era::Legacy(None)));
+        assert_eq!(detect(&[], r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#), Ok(Era::Legacy));
         let named = [("mcp-protocol-version", "2025-06-18")];
         let ping = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
-        assert_eq!(detect(&named, ping), Ok(Era::Legacy(Some(Revision::V2025_06_18))));
+        assert_eq!(detect(&named, ping), Ok(Era::Legacy));
         assert!(matches!(detect(&[], MODERN), Err(EraError::Header(_))));
     }
 }

@@ -1,6 +1,6 @@
 //! The JSON-RPC envelope, read strictly as one request or one notification.
 
-use mcp_fleet_policy::json::{Limits, Members, Value, parse_metered, write_str};
+use mcp_fleet_policy::json::{Limits, Members, ParseError, Value, outline, parse, parse_metered, write_str};
 
 /// Bytes of the longest id or progress token. It is kept while its call runs, and every progress event repeats it.
 const MAX_ID_LENGTH: usize = 256;
@@ -35,6 +35,25 @@ impl Id {
         }
         Ok(Self(json))
     }
+
+    /// Returns the id of a message that cannot be parsed, if it is clear which one it is. Only a refusal repeats it.
+    pub(crate) fn of_rejected(body: &[u8]) -> Option<Self> {
+        let id = outline::find(body, outline::trimmed(body).start, "id")?;
+        let text = body.get(id)?.trim_ascii();
+        match parse(text, &Limits::REQUEST) {
+            Ok(value) => Self::from_value(&value).ok(),
+            // A whole number that is too large to be read by everyone is still told apart by its digits.
+            Err(_) => is_whole_number(text).then(|| Self(text.to_vec())),
+        }
+    }
+}
+
+fn is_whole_number(text: &[u8]) -> bool {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    text.len() <= MAX_ID_LENGTH
+        && !digits.starts_with(b"0")
+        && !digits.is_empty()
+        && digits.iter().all(u8::is_ascii_digit)
 }
 
 /// One message of a client.
@@ -56,6 +75,8 @@ pub(crate) struct InvalidMessage {
     pub(crate) code: i32,
     /// Error text for the caller. Contains nothing that the caller sent.
     pub(crate) text: String,
+    /// Why the body cannot be parsed, if it cannot.
+    pub(crate) error: Option<ParseError>,
 }
 
 /// Reads one message from a body, without a limit on memory.
@@ -71,9 +92,10 @@ pub(crate) fn read_metered_message<'a>(
     reserve: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Message<'a>, InvalidMessage> {
     let value = parse_metered(body, &Limits::REQUEST, free, reserve).map_err(|error| InvalidMessage {
-        id: None,
+        id: Id::of_rejected(body),
         code: -32700,
         text: format!("Parse error: {error}"),
+        error: Some(error),
     })?;
     let members = match value {
         Value::Object(members) => members,
@@ -110,7 +132,7 @@ pub(crate) fn read_metered_message<'a>(
         return Err(invalid(id, "a message has no members but jsonrpc, id, method and params"));
     }
     let params = match params {
-        None => Members::new(),
+        None | Some(Value::Null) => Members::new(),
         Some(Value::Object(params)) => params,
         Some(_) => return Err(invalid(id, "params must be an object")),
     };
@@ -118,7 +140,7 @@ pub(crate) fn read_metered_message<'a>(
 }
 
 fn invalid(id: Option<Id>, text: &str) -> InvalidMessage {
-    InvalidMessage { id, code: -32600, text: format!("Invalid request: {text}") }
+    InvalidMessage { id, code: -32600, text: format!("Invalid request: {text}"), error: None }
 }
 
 #[cfg(test)]
@@ -172,7 +194,6 @@ mod tests {
             r#"{"id":1,"method":"ping"}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}"#,
-            r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":null}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"ping","extra":1}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":1e400}}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":{"a":"\ud800"}}"#,
@@ -189,5 +210,21 @@ mod tests {
         let error = read_message(br#"{"jsonrpc":"1.0","id":"x","method":"ping"}"#).unwrap_err();
         assert_eq!((error.code, error.id.unwrap().as_json()), (-32600, &br#""x""#[..]));
         assert_eq!(read_message(b"{").unwrap_err().code, -32700);
+        let told = |body: &str| {
+            read_message(body.as_bytes()).unwrap_err().id.map(|id| String::from_utf8(id.as_json().to_vec()).unwrap())
+        };
+        assert_eq!(told(r#"{"params":{"a":1e400},"id":"\u0078","method":"a"}"#).as_deref(), Some(r#""x""#));
+        assert_eq!(told(r#"{"id":725653563933458432,"method":"a"}"#).as_deref(), Some("725653563933458432"));
+        assert_eq!(told(r#"{"id":7,"method":"a""#).as_deref(), Some("7"));
+        for untold in [r#"{"id":7,"id":7}"#, r#"{"id":1e400}"#, r#"{"id":[9007199254740993]}"#, r#"[{"id":1}] x"#] {
+            assert_eq!(told(untold), None, "{untold}");
+        }
+    }
+
+    #[test]
+    fn null_parameters_are_none() {
+        assert!(
+            read_message(br#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":null}"#).unwrap().params.is_empty()
+        );
     }
 }

@@ -2,21 +2,24 @@
 //!
 //! Start with [`message`], the JSON-RPC envelope. [`era`] determines from headers and `_meta` whether a message belongs
 //! to revision 2026-07-28 or to an earlier one; [`revision`] and [`method`] list what is offered; [`params`] reads the
-//! parameters of `tools/call`.
+//! parameters of `tools/call`, and [`set_aside`] separates arguments that cannot be read.
 
 mod era;
 mod message;
 mod method;
 mod params;
 mod revision;
+mod set_aside;
 
 pub(crate) use era::{Era, EraError, McpHeaders, detect_era};
 #[cfg(test)]
 pub(crate) use message::read_message;
-pub(crate) use message::{Id, IdError, InvalidMessage, Message, read_metered_message};
+use message::read_metered_message;
+pub(crate) use message::{Id, IdError, InvalidMessage, Message};
 pub(crate) use method::{TOOLS_CALL, known_method};
 pub(crate) use params::{CallParams, ParamsError};
 pub(crate) use revision::Revision;
+pub(crate) use set_aside::{SetAside, read_message_or_rest};
 
 #[cfg(test)]
 mod properties;

@@ -37,6 +37,8 @@ impl<'a> CallParams<'a> {
                     let Value::String(text) = value else { return Err(ParamsError("name must be a string")) };
                     name = Some(text);
                 }
+                // Clients send `null` for what they leave out.
+                "arguments" | "_meta" if value.is_null() => {}
                 "arguments" => {
                     if !matches!(value, Value::Object(_)) {
                         return Err(ParamsError("arguments must be an object"));
@@ -47,6 +49,7 @@ impl<'a> CallParams<'a> {
                     let Value::Object(meta) = value else { return Err(ParamsError("_meta must be an object")) };
                     for (key, value) in meta {
                         match (&*key, value) {
+                            ("progressToken", Value::Null) => {}
                             ("progressToken", token) => {
                                 progress = Some(Id::from_value(&token).map_err(|error| match error {
                                     IdError::Type => ParamsError("progressToken must be a string or a whole number"),
@@ -98,13 +101,19 @@ mod tests {
             "{}",
             r#"{"name":1}"#,
             r#"{"name":"a","arguments":[]}"#,
-            r#"{"name":"a","arguments":null}"#,
             r#"{"name":"a","_meta":[]}"#,
-            r#"{"name":"a","_meta":{"progressToken":null}}"#,
             r#"{"name":"a","_meta":{"progressToken":1.5}}"#,
         ] {
             assert!(call(params).is_err(), "{params} was accepted");
         }
+    }
+
+    #[test]
+    fn null_stands_for_an_absent_parameter() {
+        let (_, arguments, progress, _) = call(r#"{"name":"a","arguments":null,"_meta":null}"#).unwrap();
+        assert_eq!((arguments, progress), (false, None));
+        assert_eq!(call(r#"{"name":"a","_meta":{"progressToken":null}}"#).unwrap().2, None);
+        assert!(call(r#"{"name":null}"#).is_err());
     }
 
     #[test]
