@@ -23,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use mcp_fleet_policy::engine::ServerAccess;
 use mcp_fleet_policy::reason::Reason;
@@ -37,11 +37,11 @@ use super::memory::{self, Meter, RequestMemory};
 use super::methods;
 use super::policy::ActivePolicy;
 use super::request::{
-    BodyError, Caller, Era, Id, McpHeaders, Message, SetAside, check_token, detect_era, discard, known_method,
-    read_body, read_message_or_rest, route,
+    BodyError, Caller, Era, HeadError, Id, McpHeaders, Message, SessionOwner, SetAside, check_token, detect_era,
+    discard, known_method, read_body, read_message_or_rest, route,
 };
-use super::respond::{Body, Rejection, Trail};
-use super::state::{RequestContext, State, Unanswered};
+use super::respond::{Body, Rejection, Trail, event_stream};
+use super::state::{EventId, RequestContext, State, Unanswered};
 use super::trace::{HeaderTrace, StateSource, TraceContext};
 
 /// Answers below this size are part of what their connection has reserved.
@@ -57,7 +57,7 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
     let trace = HeaderTrace::read(&head.headers);
     let mut record = RequestRecord::new(Instant::now(), Ulid::generate(), head.uri.path(), trace.parent());
     let mut policy = state.active_policy();
-    let answered = match (route::check_target(&head.method, head.uri.path()), &mut policy) {
+    let answered = match (route::check_target(&head.method, head.uri.path(), &head.headers), &mut policy) {
         (Err(error), _) => Err(error.into()),
         (Ok(()), Some(policy)) => run(&state, policy, &mut record, &peer, (&head, trace), &mut body).await,
         (Ok(()), None) => Err(Rejection::no_policy()),
@@ -83,15 +83,13 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
 /// Returns whether more of the body of a refused request may be read only to drop it, and counts that as one more refused
 /// request of its principal, or as one more failure of its address.
 fn may_discard(state: &State, peer: &Peer, subject: Option<(&ActivePolicy, usize)>) -> bool {
-    match subject.and_then(|(policy, index)| policy.tenant_policy().principals.get(index)) {
-        Some(principal) => state.governor.check_request(state.tick(), &principal.uid).is_ok(),
-        None => {
-            let now = Instant::now();
-            let admitted = state.failures.admits(peer.address, now);
-            state.failures.record(peer.address, now);
-            admitted
-        }
+    if let Some(principal) = subject.and_then(|(policy, index)| policy.tenant_policy().principals.get(index)) {
+        return state.governor.check_request(state.tick(), &principal.uid).is_ok();
     }
+    let now = Instant::now();
+    let admitted = state.failures.admits(peer.address, now);
+    state.failures.record(peer.address, now);
+    admitted
 }
 
 /// Takes a request through its stages. `policy` is the one that was in force when the request arrived, and afterwards the
@@ -113,6 +111,9 @@ async fn run(
     let within_limit = state.governor.check_request(state.tick(), &caller.principal.model().uid);
     within_limit.map_err(|denial| Rejection::too_many_requests(&denial))?;
     let mut view = find_server(policy, record, head, caller)?;
+    if head.method == Method::GET {
+        return resume(state, policy, caller, view, head, now);
+    }
     let max_length = view.server().limits.max_request.get();
     let body = read_body(&head.headers, body, max_length, memory.meter(account), peer).await?;
     let headers = McpHeaders::read(&head.headers);
@@ -190,8 +191,33 @@ fn find_server<'p>(
         .and_then(|server| caller.principal.server(server))
         .map_err(|reason| Rejection::head(StatusCode::NOT_FOUND, reason))?;
     record.server = Some(view.server_index());
-    route::check_media_types(&head.headers)?;
+    route::check_media_types(&head.method, &head.headers)?;
     Ok(view)
+}
+
+/// Answers with the rest of an event stream of a legacy session. What is in it was allowed when its call was, so this
+/// decides only whether the caller may still be answered at all.
+fn resume(
+    state: &State,
+    policy: &ActivePolicy,
+    caller: Caller<'_>,
+    view: ServerAccess<'_>,
+    head: &Parts,
+    now: Moment,
+) -> Result<Response<Body>, Rejection> {
+    if let Some(reason) = caller.suspended {
+        return Err(Rejection::head(StatusCode::FORBIDDEN, reason));
+    }
+    let headers = McpHeaders::read(&head.headers);
+    let owner = SessionOwner { principal_uid: &caller.principal.model().uid, server_uid: &view.server().uid };
+    let session =
+        headers.session.as_deref().filter(|id| policy.session_sealer.open(id, owner, now.unix_seconds()).is_ok());
+    let last = head.headers.get(route::LAST_EVENT_ID).and_then(|value| EventId::parse(value.as_bytes()));
+    let rest = session
+        .zip(last)
+        .and_then(|(id, last)| state.resumable.resume(state.legacy_calls.session(owner.principal_uid, id), last));
+    // As if there were no streams to resume: a client that gets this does not try again.
+    rest.map(event_stream).ok_or(HeadError::Method.into())
 }
 
 /// A message, and what its headers and its body say together.

@@ -141,7 +141,7 @@ async fn tidy(state: Arc<State>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        state.prune_connections();
+        state.prune();
         state.sweep_breakers();
         state.watch_upstreams();
     }

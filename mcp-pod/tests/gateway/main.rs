@@ -31,6 +31,7 @@ mod policy_change;
 mod process;
 mod progress;
 mod refusals;
+mod streams;
 mod support;
 mod trace;
 mod upstreams;

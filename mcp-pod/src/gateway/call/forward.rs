@@ -14,10 +14,10 @@ use super::running::{Attended, Limits, Next, Running};
 use super::settle::Settlement;
 use crate::envelope::MAX_PROGRESS_BYTES;
 use crate::gateway::audit::PendingLine;
-use crate::gateway::memory;
-use crate::gateway::request::Id;
-use crate::gateway::respond::{Body, event, event_stream, message};
-use crate::gateway::state::{Admission, Cancellable};
+use crate::gateway::memory::{self, Account};
+use crate::gateway::request::{Id, Revision};
+use crate::gateway::respond::{Body, COMMENT, event, event_stream, message};
+use crate::gateway::state::{Admission, Cancellable, KeptStream, LegacySession};
 
 /// How much longer than the shim the gateway waits. The shim's own timeout keeps the connection usable.
 const SHIM_GRACE: Duration = Duration::from_millis(250);
@@ -30,6 +30,10 @@ pub(super) struct Forward {
     /// The two lines for the shim.
     pub(super) envelope: Bytes,
     pub(super) id: Id,
+    /// Whether the caller takes an event stream as an answer.
+    pub(super) events: bool,
+    /// The legacy session in which the caller can resume the stream.
+    pub(super) session: Option<LegacySession>,
     /// Token under which the caller wants progress.
     pub(super) progress_token: Option<Id>,
     /// Resolves on `notifications/cancelled`; legacy only.
@@ -47,16 +51,28 @@ pub(super) struct Forward {
 pub(super) struct Outdated(pub(super) Settlement);
 
 impl Forward {
-    /// Hands the call to the shim and answers: as JSON, or as an event stream if progress comes before the result.
+    /// Hands the call to the shim and answers: as JSON, or as an event stream if progress or some time comes before the
+    /// result.
     pub(super) async fn run(self) -> Result<Response<Body>, Outdated> {
-        let Self { envelope, id, progress_token, cancellable, record, admission, mut settlement, span } = self;
+        let Self {
+            envelope,
+            id,
+            events,
+            session,
+            progress_token,
+            cancellable,
+            record,
+            admission,
+            mut settlement,
+            span,
+        } = self;
         if let Some(record) = record
             && record.written().await.is_err()
         {
             return Ok(deny_unaudited(settlement, &id));
         }
         let timeout = settlement.grant.timeout.saturating_add(SHIM_GRACE);
-        let mut limits = Limits { deadline: Box::pin(tokio::time::sleep(timeout)), cancellable };
+        let mut limits = Limits::new(timeout, events, cancellable);
         let state = &settlement.state;
         let hand_over = || state.hand_over(&admission).ok_or(());
         let upstream = &settlement.grant.upstream;
@@ -73,38 +89,42 @@ impl Forward {
         let mut call = Attended::new(Running { exchange, limits, id, progress_token, progress_left, settlement, span });
         match call.next().await {
             Next::End(answer) => Ok(message(answer)),
-            Next::Progress(first) => Ok(event_stream(stream(call, &first))),
+            first => Ok(event_stream(stream(call, session, first))),
         }
     }
 }
 
 /// Continues a call whose answer is an event stream, in a task of its own: a client that stops reading its events must
 /// neither hold the call's resources nor outlast its deadline.
-fn stream(mut call: Attended, first: &[u8]) -> ReceiverStream<Bytes> {
+fn stream(mut call: Attended, session: Option<LegacySession>, first: Next) -> ReceiverStream<Bytes> {
     let (sender, events) = mpsc::channel(EVENT_QUEUE);
     let legacy = call.settlement().is_some_and(|settlement| settlement.revision.is_legacy());
-    let account = call.settlement().map(|call| Arc::clone(&call.grant.account));
     let span = call.span();
-    let count_unread = move |bytes| match &account {
-        Some(account) => memory::count(account, bytes),
-        None => bytes,
-    };
-    // The queue has room for the first event.
-    let _ = sender.try_send(count_unread(event(first)));
+    let mut writer = Writer::new(&call, session);
+    // The queue has room for the first events.
+    writer.start().into_iter().for_each(|event| drop(sender.try_send(event)));
+    let mut next = Some(first);
     let forward_events = async move {
         loop {
-            let next = tokio::select! {
-                biased;
-                // From 2026-07-28 on, closing the connection cancels the call; before, it does not.
-                () = sender.closed(), if !legacy => return,
-                next = call.next() => next,
+            let message = if let Some(first) = next.take() {
+                first
+            } else {
+                tokio::select! {
+                    biased;
+                    // From 2026-07-28 on, closing the connection cancels the call; before, it does not.
+                    () = sender.closed(), if !legacy => return,
+                    next = call.next() => next,
+                }
             };
-            match next {
-                // A slow client misses progress, but never the end.
-                Next::Progress(next) => drop(sender.try_send(count_unread(event(&next)))),
+            match message {
+                // A client that does not read misses signs of life and progress, but never the end.
+                Next::Beat => drop(sender.try_send(writer.beat())),
+                Next::Progress(progress) => drop(sender.try_send(writer.event(&progress))),
                 Next::End(answer) => {
+                    let last = writer.event(&answer);
+                    writer.end();
                     // The call is settled; the client may read the last events slowly, or be gone.
-                    drop(sender.send(count_unread(event(&answer))).await);
+                    drop(sender.send(last).await);
                     return;
                 }
             }
@@ -112,4 +132,47 @@ fn stream(mut call: Attended, first: &[u8]) -> ReceiverStream<Bytes> {
     };
     tokio::spawn(forward_events.instrument(span));
     ReceiverStream::new(events)
+}
+
+/// Writes the events of one stream.
+struct Writer {
+    account: Option<Arc<Account>>,
+    /// Present if the client can resume the stream.
+    kept: Option<Arc<KeptStream>>,
+}
+
+impl Writer {
+    /// Only revision 2025-11-25 has streams that can be resumed in the form that this gateway offers: its clients know
+    /// events without data, and later ones have no sessions.
+    fn new(call: &Attended, session: Option<LegacySession>) -> Self {
+        let Some(settlement) = call.settlement() else { return Self { account: None, kept: None } };
+        let account = &settlement.grant.account;
+        let session = session.filter(|_| settlement.revision == Revision::V2025_11_25);
+        let kept = session.and_then(|session| settlement.state.resumable.open(settlement.call, session, account));
+        Self { account: Some(Arc::clone(account)), kept }
+    }
+
+    /// Returns an event without data, whose id lets the client resume a stream that has had no message yet.
+    fn start(&mut self) -> Option<Bytes> {
+        Some(self.kept.as_ref()?.add(b"data: \n\n"))
+    }
+
+    fn event(&mut self, message: &[u8]) -> Bytes {
+        let frame = event(message);
+        let frame = self.kept.as_ref().map_or_else(|| frame.clone(), |kept| kept.add(&frame));
+        self.account.as_ref().map_or_else(|| frame.clone(), |account| memory::count(account, frame.clone()))
+    }
+
+    fn beat(&mut self) -> Bytes {
+        if let Some(kept) = &self.kept {
+            kept.beat();
+        }
+        COMMENT
+    }
+
+    fn end(&mut self) {
+        if let Some(kept) = &self.kept {
+            kept.end();
+        }
+    }
 }

@@ -120,6 +120,8 @@ async fn run(
     let forward = Forward {
         envelope: envelope.whole,
         id,
+        events: context.events,
+        session,
         progress_token,
         cancellable,
         record: settlement.record_admission(),

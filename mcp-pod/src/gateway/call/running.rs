@@ -6,12 +6,13 @@
 //! could have any amount of work done by calling and cancelling again and again.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use mcp_fleet_policy::governor::Permit;
 use mcp_fleet_policy::reason::Reason;
 use tokio::runtime::Handle;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tracing::{Instrument as _, Span};
 use ulid::Ulid;
 
@@ -36,12 +37,31 @@ pub(super) struct Running {
     pub(super) span: Span,
 }
 
-/// What ends a call before the shim does.
+/// Silence after which a client that takes events gets the head of its answer. Clients and load balancers give up on a
+/// connection without one, many of them after a minute.
+const FIRST_BEAT: Duration = Duration::from_secs(5);
+/// Time between two comments in an answer without an end.
+const BEAT: Duration = Duration::from_secs(15);
+
+/// What ends a call before the shim does, and what shows its client meanwhile that the call is still there.
 #[derive(Debug)]
 pub(super) struct Limits {
-    pub(super) deadline: Pin<Box<Sleep>>,
+    /// The next beat, or the deadline. The call has no other timer, so an idle event stream costs none of its own.
+    timer: Pin<Box<Sleep>>,
+    deadline: Instant,
+    beats: Beats,
     /// Resolves on `notifications/cancelled`; legacy only.
-    pub(super) cancellable: Option<Cancellable>,
+    cancellable: Option<Cancellable>,
+}
+
+/// Signs of life for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beats {
+    /// The client does not take events.
+    Never,
+    Waited,
+    /// One was due while nobody could take it.
+    Due,
 }
 
 /// A call at its server, on behalf of a client. Dropping it before its end shows that the client has gone, which cancels
@@ -52,6 +72,8 @@ pub(super) struct Attended(Option<Running>);
 /// The next message for the caller.
 #[derive(Debug)]
 pub(super) enum Next {
+    /// There is nothing new, and it is time to show that the call is still there.
+    Beat,
     Progress(Vec<u8>),
     /// The message that ends the call.
     End(Vec<u8>),
@@ -85,7 +107,7 @@ impl Drop for Attended {
         if running.settlement.revision.is_legacy() {
             let span = running.span.clone();
             let mut running = Some(running);
-            let run = async move { while let Next::Progress(_) = next(&mut running).await {} };
+            let run = async move { while !matches!(next(&mut running).await, Next::End(_)) {} };
             runtime.spawn(run.instrument(span));
         } else {
             running.fail(Failed::charged(Reason::Cancelled));
@@ -98,27 +120,29 @@ async fn next(running: &mut Option<Running>) -> Next {
     loop {
         let Some(call) = running else { return Next::End(Vec::new()) };
         match call.event().await {
-            Ok(Event::Progress(params)) => {
+            Ok(None) => return Next::Beat,
+            Ok(Some(Event::Progress(params))) => {
                 let token = call.progress_token.as_ref();
                 if let Some(progress) = token.and_then(|token| progress_notification(&params, token)) {
                     return Next::Progress(progress);
                 }
             }
-            Ok(event) => return Next::End(running.take().map(|call| call.end(event)).unwrap_or_default()),
+            Ok(Some(event)) => return Next::End(running.take().map(|call| call.end(event)).unwrap_or_default()),
             Err(failed) => return Next::End(running.take().map(|call| call.fail(failed)).unwrap_or_default()),
         }
     }
 }
 
 impl Running {
-    /// Reads one event of the shim's answer.
-    async fn event(&mut self) -> Result<Event, Failed> {
-        let line = self.limits.apply(self.exchange.next_line(&self.settlement.grant.account)).await?;
+    /// Reads one event of the shim's answer; `None` if it is time for a beat.
+    async fn event(&mut self) -> Result<Option<Event>, Failed> {
+        let line = self.exchange.next_line(&self.settlement.grant.account);
+        let Some(line) = self.limits.apply_until_beat(line).await? else { return Ok(None) };
         let event = Event::parse(&line)?;
         if let (Event::Progress(_), Some(_)) = (&event, &self.progress_token) {
             self.progress_left = self.progress_left.checked_sub(line.len()).ok_or(UpstreamError::TooLarge)?;
         }
-        Ok(event)
+        Ok(Some(event))
     }
 
     /// Settles the call with its last event, and returns the message that ends it.
@@ -134,7 +158,7 @@ impl Running {
         if failed.server_may_work()
             && let Some(permit) = settlement.take_permit()
         {
-            wind_down(exchange, settlement.call, permit, limits.deadline);
+            wind_down(exchange, settlement.call, permit, limits.until_deadline());
         }
         finish(settlement, &id, Err(failed))
     }
@@ -153,8 +177,43 @@ fn wind_down(exchange: Exchange, call: Ulid, permit: Permit, deadline: Pin<Box<S
 }
 
 impl Limits {
+    /// Starts the time of a call. `events` says whether its client takes events.
+    pub(super) fn new(timeout: Duration, events: bool, cancellable: Option<Cancellable>) -> Self {
+        let now = Instant::now();
+        let deadline = now + timeout;
+        let (beats, first) =
+            if events { (Beats::Waited, deadline.min(now + FIRST_BEAT)) } else { (Beats::Never, deadline) };
+        Self { timer: Box::pin(tokio::time::sleep_until(first)), deadline, beats, cancellable }
+    }
+
     /// Waits for `work`, until the call is cancelled or its time is over.
     pub(super) async fn apply<T>(&mut self, work: impl Future<Output = Result<T, UpstreamError>>) -> Result<T, Failed> {
+        let mut work = pin!(work);
+        loop {
+            match self.wait(work.as_mut()).await? {
+                Some(done) => return Ok(done),
+                None => self.beats = Beats::Due,
+            }
+        }
+    }
+
+    /// Waits for `work`, until the call is cancelled or its time is over. Returns `None` when it is time for a beat; `work`
+    /// is then dropped.
+    async fn apply_until_beat<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, UpstreamError>>,
+    ) -> Result<Option<T>, Failed> {
+        if self.beats == Beats::Due {
+            self.beats = Beats::Waited;
+            return Ok(None);
+        }
+        self.wait(pin!(work)).await
+    }
+
+    async fn wait<T>(
+        &mut self,
+        work: Pin<&mut impl Future<Output = Result<T, UpstreamError>>>,
+    ) -> Result<Option<T>, Failed> {
         let cancelled = async {
             match &mut self.cancellable {
                 Some(cancellable) => cancellable.cancelled().await,
@@ -163,9 +222,60 @@ impl Limits {
         };
         tokio::select! {
             biased;
-            done = work => done.map_err(Failed::from),
-            () = cancelled => Err(Failed::charged(Reason::Cancelled)),
-            () = self.deadline.as_mut() => Err(Failed::charged(Reason::UpstreamTimeout)),
+            done = work => return done.map(Some).map_err(Failed::from),
+            () = cancelled => return Err(Failed::charged(Reason::Cancelled)),
+            () = self.timer.as_mut() => {}
         }
+        let now = Instant::now();
+        if now >= self.deadline {
+            return Err(Failed::charged(Reason::UpstreamTimeout));
+        }
+        self.timer.as_mut().reset(self.deadline.min(now + BEAT));
+        Ok(None)
+    }
+
+    /// Returns the timer, for the deadline alone.
+    fn until_deadline(mut self) -> Pin<Box<Sleep>> {
+        self.timer.as_mut().reset(self.deadline);
+        self.timer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::pending;
+
+    use super::*;
+
+    async fn beats(mut limits: Limits) -> Vec<u64> {
+        let start = Instant::now();
+        let mut beats = Vec::new();
+        while let Ok(None) = limits.apply_until_beat(pending::<Result<(), UpstreamError>>()).await {
+            beats.push(start.elapsed().as_secs());
+        }
+        beats.push(start.elapsed().as_secs());
+        beats
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_call_gives_signs_of_life_until_its_deadline() {
+        assert_eq!(beats(Limits::new(Duration::from_secs(60), true, None)).await, [5, 20, 35, 50, 60]);
+        assert_eq!(beats(Limits::new(Duration::from_secs(60), false, None)).await, [60]);
+        assert_eq!(beats(Limits::new(Duration::from_secs(3), true, None)).await, [3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sign_of_life_that_was_due_during_the_connection_is_given_right_after_it() {
+        let mut limits = Limits::new(Duration::from_secs(60), true, None);
+        let connect = async {
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            Ok(())
+        };
+        assert!(limits.apply(connect).await.is_ok());
+        let start = Instant::now();
+        assert!(matches!(limits.apply_until_beat(pending::<Result<(), UpstreamError>>()).await, Ok(None)));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert!(matches!(limits.apply_until_beat(pending::<Result<(), UpstreamError>>()).await, Ok(None)));
+        assert_eq!(start.elapsed().as_secs(), 12);
     }
 }

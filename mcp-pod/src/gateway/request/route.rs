@@ -1,6 +1,6 @@
 //! Checks of the request head: which server the path names, the origin, and whether it can be an MCP request.
 
-use http::header::{ACCEPT, CONTENT_TYPE, ORIGIN};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, ORIGIN};
 use http::{HeaderMap, Method};
 
 /// Returns the server name in `/<server>/mcp`. Some clients add a slash at the end.
@@ -24,21 +24,28 @@ pub(crate) enum HeadError {
     Method,
     /// The body is not JSON: 415.
     ContentType,
-    /// The client does not accept JSON: 406.
+    /// The client does not accept JSON, or an event stream as the answer to GET: 406.
     Accept,
 }
 
+/// Id of the last event that a client saw of a stream that it resumes.
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
 /// Checks path and HTTP method. What fails here is not a request of MCP, whoever sent it, and reveals nothing about which
 /// servers there are: clients look for documents of OAuth, or for an event stream, before they have a token.
-pub(crate) fn check_target(method: &Method, path: &str) -> Result<(), HeadError> {
+pub(crate) fn check_target(method: &Method, path: &str, headers: &HeaderMap) -> Result<(), HeadError> {
     if server_name(path).is_none() {
         return Err(HeadError::Path);
     }
-    if *method == Method::POST { Ok(()) } else { Err(HeadError::Method) }
+    let resumes = *method == Method::GET && headers.contains_key(LAST_EVENT_ID) && headers.contains_key(AUTHORIZATION);
+    if *method == Method::POST || resumes { Ok(()) } else { Err(HeadError::Method) }
 }
 
 /// Checks `Content-Type` and `Accept`.
-pub(crate) fn check_media_types(headers: &HeaderMap) -> Result<(), HeadError> {
+pub(crate) fn check_media_types(method: &Method, headers: &HeaderMap) -> Result<(), HeadError> {
+    if *method == Method::GET {
+        return if accepts(headers, "text/event-stream") { Ok(()) } else { Err(HeadError::Accept) };
+    }
     let json = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
         let media_type = value.split(';').next().unwrap_or_default();
         media_type.trim().eq_ignore_ascii_case("application/json")

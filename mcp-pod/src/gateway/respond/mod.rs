@@ -13,5 +13,5 @@ pub(crate) use body::Body;
 pub(crate) use denial::{denied_call, denied_request, unauthorised};
 pub(crate) use rejection::{Rejection, Trail};
 pub(crate) use rpc::{Failure, accepted, error, error_message, message, result, result_message};
-pub(crate) use sse::{event, event_stream};
+pub(crate) use sse::{COMMENT, event, event_stream};
 pub(crate) use warning::with_warning;

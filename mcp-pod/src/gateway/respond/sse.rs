@@ -1,4 +1,4 @@
-//! Answers as a stream of server-sent events: progress, then the result.
+//! Answers as a stream of server-sent events: progress and comments, then the result.
 
 use bytes::Bytes;
 use futures::Stream;
@@ -17,6 +17,9 @@ pub(crate) fn event_stream(events: impl Stream<Item = Bytes> + Send + 'static) -
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
+
+/// A comment, which clients ignore. It keeps proxies and clients from giving up on a silent stream.
+pub(crate) const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 
 /// Writes a message as one event.
 pub(crate) fn event(message: &[u8]) -> Bytes {

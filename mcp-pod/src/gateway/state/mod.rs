@@ -2,7 +2,7 @@
 //!
 //! [`request_context`] is one request's view of it. [`hand_over`] makes sure that no call is forwarded that a newer policy
 //! or the [`kill_switch`] forbids, or of a principal whose home is elsewhere by now ([`homes`]). [`record`] counts and audits
-//! requests, [`legacy_calls`] lets a cancellation find its call.
+//! requests, [`legacy_calls`] lets a cancellation find its call, and [`resumable`] a client the rest of its event stream.
 
 mod clear;
 mod hand_over;
@@ -12,6 +12,7 @@ mod legacy_calls;
 mod record;
 mod reports;
 mod request_context;
+mod resumable;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -44,6 +45,7 @@ pub(crate) use homes::{HomeVersion, Homes};
 pub(crate) use legacy_calls::{Cancellable, LegacyCalls, LegacySession};
 pub(crate) use reports::{LoopReport, Reports, StuckReport};
 pub(crate) use request_context::{RequestContext, Unanswered};
+pub(crate) use resumable::{EventId, KeptStream, ResumableStreams};
 
 /// State that all connections of a gateway share.
 #[derive(Debug)]
@@ -73,6 +75,7 @@ pub struct State {
     pub(crate) loops: Loops,
     pub(crate) failures: FailureLimit,
     pub(crate) legacy_calls: Arc<LegacyCalls>,
+    pub(crate) resumable: ResumableStreams,
     /// Zero of the clock of the governor and the loop detector.
     origin: Instant,
 }
@@ -121,6 +124,7 @@ impl State {
             loops: Loops::new(),
             failures: FailureLimit::default(),
             legacy_calls: Arc::default(),
+            resumable: ResumableStreams::default(),
             origin: Instant::now(),
         }))
     }
@@ -265,8 +269,9 @@ impl State {
         }
     }
 
-    /// Closes connections to tool servers that have been idle for long.
-    pub(crate) fn prune_connections(&self) {
+    /// Closes connections to tool servers that have been idle for long, and drops event streams that ended long ago.
+    pub(crate) fn prune(&self) {
+        self.resumable.prune(Instant::now());
         if let Some(policy) = self.active_policy() {
             policy.upstreams().for_each(|upstream| upstream.prune());
         }

@@ -49,6 +49,8 @@ pub(crate) struct Exchange {
     connection: Connection,
     answer: Answer,
     buffer: BytesMut,
+    /// The last chunk, while there is no memory for it yet.
+    arrived: Option<Bytes>,
     /// Bytes that may still be read.
     remaining: u64,
     /// Limit on the bytes of the result.
@@ -203,6 +205,7 @@ impl Upstream {
             connection,
             answer: Answer::Head(head),
             buffer: BytesMut::new(),
+            arrived: None,
             remaining: max_response.saturating_add(ENVELOPE_MARGIN),
             max_response: usize::try_from(max_response).unwrap_or(usize::MAX),
             memory: None,
@@ -264,7 +267,8 @@ impl Exchange {
         }
     }
 
-    /// Returns the next line of the answer, for [`Event::parse`]. Waits for memory in the account of the caller.
+    /// Returns the next line of the answer, for [`Event::parse`]. Waits for memory in the account of the caller. Nothing is
+    /// lost if it is dropped while it waits.
     pub(crate) async fn next_line(&mut self, account: &Arc<Account>) -> Result<Bytes, UpstreamError> {
         let mut searched = 0;
         loop {
@@ -273,16 +277,20 @@ impl Exchange {
                 return Ok(line);
             }
             searched = self.buffer.len();
-            let Some(data) = self.next_chunk().await? else {
-                return Err(UpstreamError::Ended("it has no result"));
-            };
-            self.remaining = self.remaining.checked_sub(data.len() as u64).ok_or(UpstreamError::TooLarge)?;
-            if self.buffer.is_empty() && memchr(b'\n', &data).is_some_and(|end| end + 1 == data.len()) {
-                // A typical answer is one line in one chunk, which is not copied.
-                return Ok(data);
+            if self.arrived.is_none() {
+                let Some(data) = self.next_chunk().await? else {
+                    return Err(UpstreamError::Ended("it has no result"));
+                };
+                self.remaining = self.remaining.checked_sub(data.len() as u64).ok_or(UpstreamError::TooLarge)?;
+                if self.buffer.is_empty() && memchr(b'\n', &data).is_some_and(|end| end + 1 == data.len()) {
+                    // A typical answer is one line in one chunk, which is not copied.
+                    return Ok(data);
+                }
+                self.arrived = Some(data);
             }
-            self.make_room(self.buffer.len() + data.len(), account).await?;
-            self.buffer.extend_from_slice(&data);
+            let length = self.arrived.as_ref().map_or(0, Bytes::len);
+            self.make_room(self.buffer.len() + length, account).await?;
+            self.buffer.extend(self.arrived.take());
         }
     }
 

@@ -66,8 +66,10 @@ impl Answer {
     pub(crate) fn events(&self) -> Vec<Value> {
         assert_eq!(self.headers["content-type"], "text/event-stream");
         let text = std::str::from_utf8(&self.body).unwrap();
-        let data = |event: &str| event.lines().find_map(|line| line.strip_prefix("data: ").map(str::to_owned));
-        text.split_terminator("\n\n").map(|event| serde_json::from_str(&data(event).unwrap()).unwrap()).collect()
+        // Comments have no data, and the first event of a stream that can be resumed has empty data.
+        let data = |event: &'_ str| event.lines().find_map(|line| line.strip_prefix("data: ").map(str::to_owned));
+        let messages = text.split_terminator("\n\n").filter_map(data).filter(|data| !data.is_empty());
+        messages.map(|data| serde_json::from_str(&data).unwrap()).collect()
     }
 }
 

@@ -23,7 +23,7 @@ use prometheus::TextEncoder;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-pub(crate) use client::{Client, modern, tls, tls_from, tls_offering};
+pub(crate) use client::{Answer, Client, modern, tls, tls_from, tls_offering};
 pub(crate) use held::{hold_calls, release_all};
 pub(crate) use ledger::{Ledger, Spent};
 pub(crate) use pki::{GATEWAY_URI, Pki, Token, now};
