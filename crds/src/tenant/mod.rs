@@ -1,6 +1,7 @@
 //! `MCPTenant`: a tenant and the upper limits that the platform team sets for it.
 
 mod built_in;
+mod endpoint;
 mod gateway;
 mod prices;
 mod status;
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use built_in::BuiltInTools;
+pub use endpoint::Endpoint;
 pub use gateway::{Gateway, GatewayLimits, GatewayRequests, GatewayResources};
 pub use prices::PriceFloor;
 pub use status::{GatewayStatus, MCPTenantStatus};
@@ -108,6 +110,9 @@ pub struct MCPTenantSpec {
     /// The tenant's gateway.
     #[serde(default)]
     pub gateway: Gateway,
+    /// How clients reach the servers.
+    #[serde(default)]
+    pub endpoint: Endpoint,
     /// How long the gateway may rely on its policy.
     #[serde(default)]
     pub policy: PolicySettings,

@@ -77,7 +77,7 @@ async fn absent_fields_get_the_documented_defaults() {
         "gateway": {"resources": {
             "requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "256Mi"},
         }},
-        "builtInTools": "Enabled", "enforcement": "Keep", "suspend": false});
+        "endpoint": {}, "builtInTools": "Enabled", "enforcement": "Keep", "suspend": false});
     assert_eq!(tenant["spec"], expected);
 }
 

@@ -332,6 +332,7 @@ fn policy(budgets: Vec<Budget>) -> TenantPolicy {
         session_key: Vec::new(),
         traffic: TenantLimits::default(),
         built_in_tools: false,
+        allowed_origins: Vec::new(),
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: None,
         servers: Vec::new(),

@@ -42,6 +42,8 @@ pub const FEATURES: &[Feature] = &[
     Feature { name: "breaker", used_by: |policy, _| policy.servers.iter().any(|one| one.breaker != Breaker::DEFAULT) },
     // Endpoints without the built-in tools, which all others have.
     Feature { name: "without-built-in-tools", used_by: |policy, _| !policy.built_in_tools },
+    // Web pages that may call the servers. A gateway without the feature refuses what browsers send for them.
+    Feature { name: "allowed-origins", used_by: |policy, _| !policy.allowed_origins.is_empty() },
     // Breakers that a person cleared.
     Feature {
         name: "clear-breakers",

@@ -99,6 +99,7 @@ fn policy() -> TenantPolicy {
         session_key: vec![1; 32],
         traffic: TenantLimits::default(),
         built_in_tools: true,
+        allowed_origins: vec![],
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: None,
         servers: (0..50).map(server).collect(),

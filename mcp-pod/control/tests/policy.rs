@@ -28,6 +28,7 @@ fn plain() -> TenantPolicy {
         session_key: vec![1; 32],
         traffic: TenantLimits::default(),
         built_in_tools: true,
+        allowed_origins: vec![],
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: None,
         servers: vec![],
@@ -382,4 +383,13 @@ fn a_reader_has_to_know_prices_that_results_state() {
     wrong.servers[0].tools[0].result_price.as_mut().unwrap().pointer = "cost".into();
     let expected = ConvertError::Invalid { field: "tool.result_price.pointer", expected: "a JSON Pointer" };
     assert_eq!(from_wire(wrong), Err(expected));
+}
+
+#[test]
+fn a_reader_without_web_pages_does_not_get_a_policy_that_allows_some() {
+    let needs = |policy: &TenantPolicy| {
+        to_wire(policy, Form::Shared).required_features.iter().any(|name| name == "allowed-origins")
+    };
+    assert!(!needs(&plain()));
+    assert!(needs(&TenantPolicy { allowed_origins: vec!["https://app.example.com".into()], ..plain() }));
 }

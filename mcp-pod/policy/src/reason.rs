@@ -102,8 +102,8 @@ reasons! {
     /// The principal is suspended.
     PrincipalSuspended = "principal_suspended", Authenticate, "Stop: this principal is suspended. Ask its owner.";
 
-    /// The `Origin` header is not the tenant's endpoint.
-    OriginRefused = "origin_refused", Decode, "Requests from browsers on other origins are refused; call without an Origin header.";
+    /// The `Origin` header is neither the tenant's endpoint nor one of its allowed origins.
+    OriginRefused = "origin_refused", Decode, "Requests of web pages are refused unless the tenant allows their origin (endpoint.allowedOrigins); call without an Origin header.";
     /// The endpoint does not accept the HTTP method, path, content type or a header.
     RequestInvalid = "request_invalid", Decode, "Send MCP over Streamable HTTP: POST, JSON, and the headers of the protocol revision.";
     /// The body is not one well-formed JSON-RPC message of the protocol revision.

@@ -183,6 +183,7 @@ pub(crate) fn policy() -> TenantPolicy {
         session_key: vec![0; 32],
         traffic: TenantLimits::default(),
         built_in_tools: true,
+        allowed_origins: vec![],
         stale_after: StaleAfter { read: Duration::from_secs(60), write: Duration::from_secs(15) },
         currency: None,
         servers: vec![server("files", vec![])],

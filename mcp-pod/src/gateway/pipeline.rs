@@ -23,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use mcp_fleet_policy::engine::ServerAccess;
 use mcp_fleet_policy::reason::Reason;
@@ -40,7 +40,7 @@ use super::request::{
     BodyError, Caller, Era, HeadError, Id, McpHeaders, Message, SessionOwner, SetAside, check_token, detect_era,
     discard, known_method, read_body, read_message_or_rest, route,
 };
-use super::respond::{Body, Rejection, Trail, event_stream};
+use super::respond::{Body, Rejection, Trail, allow_origin, event_stream, preflight};
 use super::state::{EventId, RequestContext, State, Unanswered};
 use super::trace::{HeaderTrace, StateSource, TraceContext};
 
@@ -57,12 +57,19 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
     let trace = HeaderTrace::read(&head.headers);
     let mut record = RequestRecord::new(Instant::now(), Ulid::generate(), head.uri.path(), trace.parent());
     let mut policy = state.active_policy();
+    if let Some(origin) = allowed_origin(&head, policy.as_deref())
+        && route::is_preflight(&head.method, head.uri.path(), &head.headers)
+    {
+        let mut response = preflight();
+        allow_origin(&mut response, origin);
+        return response;
+    }
     let answered = match (route::check_target(&head.method, head.uri.path(), &head.headers), &mut policy) {
         (Err(error), _) => Err(error.into()),
         (Ok(()), Some(policy)) => run(&state, policy, &mut record, &peer, (&head, trace), &mut body).await,
         (Ok(()), None) => Err(Rejection::no_policy()),
     };
-    let response = match answered {
+    let mut response = match answered {
         Ok(response) => response,
         Err(Rejection { reason, response, trail }) => {
             state.record_rejected(&record, policy.as_deref(), reason, trail).await;
@@ -71,6 +78,9 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
             *response
         }
     };
+    if let Some(origin) = allowed_origin(&head, policy.as_deref()) {
+        allow_origin(&mut response, origin);
+    }
     match policy.as_ref().zip(record.principal).and_then(|(policy, index)| policy.memory_at(index)) {
         Some(share) => response.map(|body| match body {
             Body::Whole(bytes) if bytes.len() >= SMALL_ANSWER => Body::Whole(memory::count(&share.requests, bytes)),
@@ -78,6 +88,11 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
         }),
         None => response,
     }
+}
+
+/// Returns the origin of a request, if the policy lets its pages read the answer.
+fn allowed_origin(head: &Parts, policy: Option<&ActivePolicy>) -> Option<HeaderValue> {
+    route::allowed_origin(&head.headers, policy?.tenant_policy())
 }
 
 /// Returns whether more of the body of a refused request may be read only to drop it, and counts that as one more refused
@@ -183,7 +198,7 @@ fn find_server<'p>(
     head: &Parts,
     caller: Caller<'p>,
 ) -> Result<ServerAccess<'p>, Rejection> {
-    if route::foreign_origin(&head.headers, &policy.tenant_policy().audience) {
+    if route::foreign_origin(&head.headers, policy.tenant_policy()) {
         return Err(Rejection::head(StatusCode::FORBIDDEN, Reason::OriginRefused));
     }
     let view = route::server_name(head.uri.path())

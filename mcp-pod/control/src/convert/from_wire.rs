@@ -46,6 +46,7 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         argument_lists,
         grants,
         without_built_in_tools,
+        allowed_origins,
     } = message;
     if let Some(unknown) = required_features.into_iter().find(|name| !feature::is_known(name)) {
         return Err(ConvertError::UnknownFeature(unknown));
@@ -70,6 +71,7 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         session_key,
         traffic: TenantLimits { calls_per_minute, max_concurrent_calls },
         built_in_tools: !without_built_in_tools,
+        allowed_origins: each(allowed_origins, |origin| text(origin, "allowed_origins"))?,
         stale_after: StaleAfter { read: Duration::from_millis(read_ms), write: Duration::from_millis(write_ms) },
         currency,
         servers: each(servers, |message| reader.server(message))?,

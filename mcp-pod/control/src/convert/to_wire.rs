@@ -29,6 +29,7 @@ pub fn to_wire(policy: &TenantPolicy, form: Form) -> wire::Policy {
         session_key,
         traffic,
         built_in_tools,
+        allowed_origins,
         stale_after,
         currency,
         servers,
@@ -59,6 +60,7 @@ pub fn to_wire(policy: &TenantPolicy, form: Form) -> wire::Policy {
         argument_lists: writer.list_messages,
         grants: writer.grant_messages,
         without_built_in_tools: !built_in_tools,
+        allowed_origins: allowed_origins.clone(),
     }
 }
 

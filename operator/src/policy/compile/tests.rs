@@ -415,6 +415,14 @@ fn a_suspension_stops_everything_and_built_in_tools_can_be_disabled() {
 }
 
 #[test]
+fn the_origins_of_the_tenant_are_those_of_the_policy() {
+    let mut inputs = inputs();
+    assert!(compile(&inputs, None).policy.allowed_origins.is_empty());
+    inputs.tenant = tenant(&json!({"endpoint": {"allowedOrigins": ["https://app.example.com"]}}));
+    assert_eq!(compile(&inputs, Some(&previous())).policy.allowed_origins, ["https://app.example.com"]);
+}
+
+#[test]
 fn of_too_many_budgets_the_oldest_are_in_force() {
     let budget = |number: usize, day: usize| {
         let mut budget: Arc<MCPBudget> =

@@ -140,6 +140,7 @@ fn outline(inputs: &TenantInputs, generation: u64) -> TenantPolicy {
             max_concurrent_calls: spec.traffic.max_concurrent_calls,
         },
         built_in_tools: spec.built_in_tools == BuiltInTools::Enabled,
+        allowed_origins: spec.endpoint.allowed_origins.clone(),
         stale_after: StaleAfter {
             read: spec.policy.stale_after.read.get(),
             write: spec.policy.stale_after.write.get(),

@@ -57,6 +57,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
         session_key: vec![7; 32],
         traffic: TenantLimits { calls_per_minute: Some(CALLS_PER_MINUTE), max_concurrent_calls: Some(CONCURRENT) },
         built_in_tools: true,
+        allowed_origins: vec![],
         stale_after: StaleAfter { read: Duration::from_mins(1), write: Duration::from_secs(15) },
         currency: Some("USD".parse()?),
         servers: vec![Server {

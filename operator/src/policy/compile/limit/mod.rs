@@ -191,6 +191,7 @@ fn without_objects(policy: &TenantPolicy) -> TenantPolicy {
         session_key: policy.session_key.clone(),
         currency: policy.currency.clone(),
         budgets: policy.budgets.clone(),
+        allowed_origins: policy.allowed_origins.clone(),
         ..*policy
     }
 }
