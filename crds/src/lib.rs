@@ -15,7 +15,7 @@ mod integer;
 pub mod ledger;
 pub mod names;
 pub mod principal;
-mod quantity;
+pub mod quantity;
 pub mod reference;
 mod schema;
 pub mod scope;

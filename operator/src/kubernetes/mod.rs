@@ -11,7 +11,6 @@ pub(crate) mod events;
 pub(crate) mod labels;
 pub mod leader;
 mod managed_fields;
-pub(crate) mod quantity;
 pub(crate) mod requests;
 mod time_limit;
 pub(crate) mod timeout;

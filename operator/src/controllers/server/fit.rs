@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
+use mcp_fleet_crds::quantity::billionths;
 use mcp_fleet_crds::server::Resources;
 use mcp_fleet_crds::tenant::Enforcement;
 use mcp_fleet_crds::{MCPServer, MCPTenant};
 
 use crate::controllers::manifests::resources::{DEFAULT_LIMITS, DEFAULT_REQUESTS};
 use crate::kubernetes::cache::Cache;
-use crate::kubernetes::quantity::billionths;
 
 /// Amounts of resources under their names in a `ResourceQuota`, in billionths.
 type Amounts = BTreeMap<String, i128>;

@@ -1,11 +1,11 @@
 //! Decides whether a live object is as wanted. Pure.
 
+use mcp_fleet_crds::quantity::billionths;
 use serde_json::{Map, Value};
 
 use super::APPLIED;
 use super::rendered::Rendered;
 use crate::kubernetes::FIELD_MANAGER;
-use crate::kubernetes::quantity::billionths;
 
 /// What has to be done about one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
