@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
+use crate::control_server::Hub;
 use crate::controllers::budget::{self, Budgets};
 use crate::controllers::principal::Principals;
 use crate::controllers::scope::Scopes;
@@ -15,6 +16,7 @@ use crate::controllers::server::Servers;
 use crate::controllers::tenant::Tenants;
 use crate::kubernetes::cache;
 use crate::kubernetes::leader::{Candidacy, Term};
+use crate::ledger::AnyStore;
 use crate::policy::publish;
 use crate::retry::{Backoff, jittered, until_success};
 use crate::shared_state::Fitness;
@@ -131,13 +133,14 @@ async fn keep_revocations(ctx: &Context) {
 
 /// Reads the ledger, then publishes policies and keeps the ledger up to date. Gateways are served while this runs.
 async fn serve_gateways(ctx: &Arc<Context>, term: Term) {
-    let ledger = ledger::open(ctx.client.clone(), &ctx.config.namespace).await;
+    let ledger = ledger::open(AnyStore::api(ctx.client.clone(), &ctx.config.namespace)).await;
+    let hub = Hub::of(ctx);
     let _leading = ctx.shared_state.policies.start_leading(Arc::clone(&ledger), term);
     tokio::join!(
         publish::run(ctx.clone()),
         ledger::maintain(&ledger),
-        control_server::reap(ctx, &ledger),
-        control_server::recall(ctx, &ledger),
+        control_server::reap(&hub, &ledger),
+        control_server::recall(&ctx.shared_state, &ledger),
     );
 }
 

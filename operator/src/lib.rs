@@ -4,7 +4,8 @@
 //! declare and write their status, and `policy`, which compiles the same resources into one policy per tenant.
 //! `control_server` pushes policies to the gateways and answers their requests for budget from the `ledger`.
 //! `kill_switch` stops the calls of all tenants. `shared_state` holds the results that these parts share, `credentials` issues keys, certificates and tokens, and
-//! [`kubernetes`] is what all of them use to read and write API objects.
+//! [`kubernetes`] is what all of them use to read and write API objects. [`local`] is the
+//! operator of a fleet on one machine, without Kubernetes.
 
 mod audit;
 pub mod config;
@@ -17,6 +18,7 @@ mod kill_switch;
 pub mod kubernetes;
 mod lead;
 mod ledger;
+pub mod local;
 mod policy;
 mod progress;
 mod retry;

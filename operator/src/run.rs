@@ -6,6 +6,7 @@
 //!
 //! Without the certificate authority that the fleet trusts a replica serves nothing and is not ready.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::Checkpoints;
 use crate::config::Config;
 use crate::context::{Context, rollout};
+use crate::control_server::Hub;
 use crate::controllers::budget::SpendMetrics;
 use crate::controllers::principal::CredentialExpiry;
 use crate::controllers::unreadable::UnreadableObjects;
@@ -104,7 +106,8 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     if let Some(requests) = requests::counter() {
         ctx.metrics.registry.register(Box::new(requests))?;
     }
-    let mut control_server = tokio::spawn(control_server::serve(ctx.clone(), tls, stop.clone()));
+    let serves = serve_gateways(Arc::new(Hub::of(&ctx)), ctx.config.listen, tls, stop.clone());
+    let mut control_server = tokio::spawn(serves);
     let stopped_early = async {
         stop.cancelled().await;
         // Once the replica is ready it takes part in elections, and has to release the Lease before it ends.
@@ -137,6 +140,17 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, control_server).await;
     }
     if outdated { Err(RunError::OtherAuthority) } else { Ok(()) }
+}
+
+/// Serves control streams until `stop`.
+async fn serve_gateways(
+    hub: Arc<Hub>,
+    address: SocketAddr,
+    tls: Arc<rustls::ServerConfig>,
+    stop: CancellationToken,
+) -> Result<(), control_server::ServeError> {
+    let listener = control_server::listen(address).await?;
+    control_server::serve(hub, listener, tls, stop).await
 }
 
 /// Registers the metrics that are read at every scrape.

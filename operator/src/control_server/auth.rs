@@ -1,5 +1,5 @@
-//! Authenticates gateways: the API server reviews the pod's token, and the pod must belong to the tenant's gateway.
-//! Start at [`authenticate`].
+//! Authenticates gateways. In a cluster, the API server reviews the pod's token, and the pod must belong to the tenant's
+//! gateway. Start at [`authenticate`].
 
 use std::time::Duration;
 
@@ -11,13 +11,14 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInf
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::PostParams;
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use mcp_fleet_control::version::AUDIENCE;
 use serde::Deserialize;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-use crate::context::Context;
+use super::hub::{Gateways, Hub, Pods};
+use crate::kubernetes::cache::Cache;
 use crate::kubernetes::labels;
 use crate::kubernetes::timeout::with_timeout;
 
@@ -28,15 +29,15 @@ const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
 /// An authenticated gateway pod.
 #[derive(Clone, Debug)]
-pub(super) struct GatewayPod {
-    pub(super) tenant: String,
-    pub(super) tenant_uid: String,
+pub(crate) struct GatewayPod {
+    pub(crate) tenant: String,
+    pub(crate) tenant_uid: String,
     /// Runtime namespace of the tenant.
-    pub(super) namespace: String,
-    pub(super) pod: String,
-    pub(super) pod_uid: String,
+    pub(crate) namespace: String,
+    pub(crate) pod: String,
+    pub(crate) pod_uid: String,
     /// How long the pod's token is still valid.
-    pub(super) token_valid_for: Duration,
+    pub(crate) token_valid_for: Duration,
 }
 
 /// Why a gateway is not served.
@@ -77,15 +78,26 @@ impl AuthError {
 }
 
 /// Authenticates the gateway pod that opens a stream.
-pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Result<GatewayPod, AuthError> {
+pub(super) async fn authenticate(hub: &Hub, metadata: &MetadataMap) -> Result<GatewayPod, AuthError> {
     let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
     let token = header.and_then(|value| value.strip_prefix("Bearer ")).filter(|token| token.len() <= MAX_TOKEN_BYTES);
     let token = token.ok_or(AuthError::NoToken)?;
+    match &hub.gateways {
+        Gateways::Pods(pods) => review(&pods.client, &pods.cache, token).await,
+        Gateways::Local(gateways) => {
+            let unknown = || AuthError::NotAuthenticated("no running gateway has it".into());
+            gateways.with_token(token).ok_or_else(unknown)
+        }
+    }
+}
+
+/// Has the API server review a token, and checks the pod that it is bound to.
+async fn review(client: &Client, cache: &Cache, token: &str) -> Result<GatewayPod, AuthError> {
     let review = TokenReview {
         spec: TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) },
         ..TokenReview::default()
     };
-    let reviews: Api<TokenReview> = Api::all(ctx.client.clone());
+    let reviews: Api<TokenReview> = Api::all(client.clone());
     let review = with_timeout(reviews.create(&PostParams::default(), &review))
         .await
         .map_err(AuthError::api("review a token"))?;
@@ -95,7 +107,6 @@ pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Resul
         return Err(AuthError::NotAuthenticated(status.error.unwrap_or_else(|| "wrong audience".into())));
     }
     let bound = bound_pod(&status.user.unwrap_or_default())?;
-    let cache = &ctx.cache;
     let tenant = cache.tenant_of_runtime(&bound.namespace);
     let namespace = cache.namespaces.get("", &bound.namespace);
     let owner = namespace.as_ref().and_then(|namespace| namespace.labels().get(labels::TENANT_UID));
@@ -110,28 +121,39 @@ pub(super) async fn authenticate(ctx: &Context, metadata: &MetadataMap) -> Resul
         pod_uid: bound.pod_uid,
         token_valid_for: token_valid_for(token, Timestamp::now().as_second()).ok_or(AuthError::NotBound)?,
     };
-    check_pod(ctx, &gateway).await?;
+    check_pod(client, cache, &gateway).await?;
     Ok(gateway)
 }
 
-/// Checks that the pod still exists. Asks the API server only if no EndpointSlice lists the pod.
-pub(super) async fn check_again(ctx: &Context, gateway: &GatewayPod) -> Result<(), AuthError> {
-    if ctx.cache.lists_gateway(&gateway.namespace, &gateway.pod_uid) { Ok(()) } else { check_pod(ctx, gateway).await }
+/// Checks that the gateway still runs. Asks the API server only if no EndpointSlice lists the pod.
+pub(super) async fn check_again(hub: &Hub, gateway: &GatewayPod) -> Result<(), AuthError> {
+    match &hub.gateways {
+        Gateways::Pods(pods) => {
+            let Pods { client, cache } = &**pods;
+            if cache.lists_gateway(&gateway.namespace, &gateway.pod_uid) {
+                Ok(())
+            } else {
+                check_pod(client, cache, gateway).await
+            }
+        }
+        Gateways::Local(gateways) if gateways.runs(&gateway.pod_uid) => Ok(()),
+        Gateways::Local(_) => Err(AuthError::Gone(gateway.pod.clone())),
+    }
 }
 
 /// Checks that the pod exists and belongs to the tenant's gateway: pod ← `ReplicaSet` ← gateway Deployment.
-async fn check_pod(ctx: &Context, gateway: &GatewayPod) -> Result<(), AuthError> {
-    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &gateway.namespace);
+async fn check_pod(client: &Client, cache: &Cache, gateway: &GatewayPod) -> Result<(), AuthError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &gateway.namespace);
     let pod = with_timeout(pods.get_opt(&gateway.pod)).await.map_err(AuthError::api("read a pod"))?;
     let pod = pod.filter(|pod| pod.uid().as_deref() == Some(gateway.pod_uid.as_str()));
     let pod = pod.ok_or_else(|| AuthError::Gone(gateway.pod.clone()))?;
     let not_the_gateway = || AuthError::NotTheGateway(gateway.pod.clone());
     let set = controller(pod.owner_references(), "ReplicaSet").ok_or_else(not_the_gateway)?;
-    let sets: Api<ReplicaSet> = Api::namespaced(ctx.client.clone(), &gateway.namespace);
+    let sets: Api<ReplicaSet> = Api::namespaced(client.clone(), &gateway.namespace);
     let found = with_timeout(sets.get_metadata_opt(&set.name)).await.map_err(AuthError::api("read a ReplicaSet"))?;
     let found = found.filter(|found| found.uid().as_deref() == Some(set.uid.as_str())).ok_or_else(not_the_gateway)?;
     let deployment = controller(found.owner_references(), "Deployment").ok_or_else(not_the_gateway)?;
-    let objects = ctx.cache.owned.with_label(labels::TENANT_UID, &gateway.tenant_uid);
+    let objects = cache.owned.with_label(labels::TENANT_UID, &gateway.tenant_uid);
     let is_gateway = objects.iter().any(|(key, meta)| {
         key.kind == "Deployment"
             && key.namespace == gateway.namespace
@@ -237,7 +259,7 @@ mod tests {
                 pod_uid: uid.into(),
                 token_valid_for: Duration::from_secs(60),
             };
-            check_again(&test.ctx, &gateway).await
+            check_again(&Hub::of(&test.ctx), &gateway).await
         };
         check("acme-mcp", "p-1").await.unwrap();
         for (namespace, unlisted) in [("acme-mcp", "p-2"), ("acme", "p-2"), ("acme-mcp", "p-3")] {

@@ -8,9 +8,9 @@ use mcp_fleet_control::wire::{HomeBeat, HomesChanged, from_operator};
 use mcp_fleet_homes::view::Member;
 
 use super::auth::GatewayPod;
+use super::hub::Hub;
 use super::reap::running_pods;
 use super::spend::message;
-use crate::context::Context;
 use crate::error;
 use crate::ledger::book::Holder;
 use crate::shared_state::{Answered, Homes, Look, Outbound, Published, Streams};
@@ -37,12 +37,12 @@ pub(super) fn answer_beat(
 }
 
 /// Looks at the pods of a tenant, for gateways that have ended.
-pub(super) async fn look(ctx: Arc<Context>, homes: Arc<Homes>, tenant_uid: String, look: Look) {
-    let running = running_pods(&ctx, &tenant_uid).await.unwrap_or_else(|error| {
+pub(super) async fn look(hub: Arc<Hub>, homes: Arc<Homes>, tenant_uid: String, look: Look) {
+    let running = running_pods(&hub, &tenant_uid).await.unwrap_or_else(|error| {
         tracing::warn!(tenant_uid, error = error::chain(&error), "failed to list the pods of a gateway");
         None
     });
-    announce(&ctx.shared_state.streams, &homes.looked(&tenant_uid, &look, running.as_ref()));
+    announce(&hub.shared_state.streams, &homes.looked(&tenant_uid, &look, running.as_ref()));
 }
 
 /// Has gateways send a beat now instead of within a second.

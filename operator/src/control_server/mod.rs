@@ -1,7 +1,7 @@
 //! Serves the control streams of gateways. Gateways dial every replica; only the leader serves them. Start at
 //! [`serve`].
 //!
-//! [`accept`] accepts connections, [`auth`] authenticates the gateway's pod, [`stream`] runs one stream, and [`spend`]
+//! [`accept`] accepts connections, [`auth`] authenticates the gateway, [`hub`] is what streams share, [`stream`] runs one stream, and [`spend`]
 //! answers its lease requests and spend reports, [`stuck`] tells people about stuck agents, and [`switch`] carries the kill
 //! switch, and [`homes`] decides which gateway admits whose calls. [`reap`](reap::reap) forfeits the leases of pods that are gone. The connected gateways are registered in
 //! [`Streams`](crate::shared_state::Streams).
@@ -10,6 +10,7 @@ mod accept;
 mod alarm;
 mod auth;
 mod homes;
+mod hub;
 mod loops;
 mod reap;
 mod recall;
@@ -19,6 +20,7 @@ mod stuck;
 mod switch;
 mod tls;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mcp_fleet_control::version::{MAX_MESSAGE, not_leader};
@@ -30,12 +32,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+pub(crate) use auth::GatewayPod;
+pub(crate) use hub::{Gateways, Hub, LocalGateways};
 pub(crate) use reap::reap;
 pub(crate) use recall::recall;
 pub(crate) use tls::TlsError;
-pub(crate) use tls::server_config;
+pub(crate) use tls::{server_config, server_config_for};
 
-use crate::context::Context;
 use crate::error;
 
 /// Maximum number of streams that authenticate concurrently; more wait.
@@ -52,7 +55,7 @@ pub enum ServeError {
     #[error("failed to listen on {address}")]
     Listen {
         /// Address to listen on.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
         /// Error of the operating system.
         source: std::io::Error,
     },
@@ -61,16 +64,20 @@ pub enum ServeError {
     Serve(#[from] tonic::transport::Error),
 }
 
+/// Listens for gateways.
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
+}
+
 /// Serves control streams until `stop`. Every replica does; one that does not lead refuses them with `not_leader`.
 pub(crate) async fn serve(
-    ctx: Arc<Context>,
+    hub: Arc<Hub>,
+    listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let address = ctx.config.listen;
-    let listener = TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })?;
     let incoming = accept::accept(listener, tls, stop.clone());
-    let service = ControlServer::new(Service { ctx, authenticating: Arc::new(Semaphore::new(MAX_AUTHENTICATING)) })
+    let service = ControlServer::new(Service { hub, authenticating: Arc::new(Semaphore::new(MAX_AUTHENTICATING)) })
         .max_decoding_message_size(MAX_INBOUND_BYTES)
         .max_encoding_message_size(MAX_MESSAGE);
     tonic::transport::Server::builder()
@@ -84,7 +91,7 @@ pub(crate) async fn serve(
 }
 
 struct Service {
-    ctx: Arc<Context>,
+    hub: Arc<Hub>,
     authenticating: Arc<Semaphore>,
 }
 
@@ -93,14 +100,14 @@ impl Control for Service {
     type ConnectStream = ReceiverStream<Result<FromOperator, Status>>;
 
     async fn connect(&self, request: Request<Streaming<FromGateway>>) -> Result<Response<Self::ConnectStream>, Status> {
-        let Some(leader) = self.ctx.shared_state.policies.leader_state() else { return Err(not_leader()) };
+        let Some(leader) = self.hub.shared_state.policies.leader_state() else { return Err(not_leader()) };
         let _permit = self.authenticating.acquire().await.map_err(|_| not_leader())?;
-        let gateway = auth::authenticate(&self.ctx, request.metadata()).await.map_err(|error| {
+        let gateway = auth::authenticate(&self.hub, request.metadata()).await.map_err(|error| {
             tracing::warn!(error = error::chain(&error), "refused a control stream");
             error.status()
         })?;
         let (sender, receiver) = mpsc::channel(OUTBOUND_CAPACITY);
-        tokio::spawn(stream::run(Arc::clone(&self.ctx), leader, gateway, request.into_inner(), sender));
+        tokio::spawn(stream::run(Arc::clone(&self.hub), leader, gateway, request.into_inner(), sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }

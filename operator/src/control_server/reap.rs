@@ -8,11 +8,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
-use crate::context::Context;
+use super::hub::{Gateways, Hub};
 use crate::error;
 use crate::kubernetes::labels;
 use crate::kubernetes::timeout::with_timeout;
-use crate::ledger::{ApiStore, Ledger};
+use crate::ledger::{AnyStore, Ledger};
 use crate::retry::jittered;
 
 /// How often the pods that hold leases are checked.
@@ -20,11 +20,11 @@ const REAP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Checks periodically whether disconnected pods that hold leases still exist, and forfeits the leases of those that do
 /// not. Never returns.
-pub(crate) async fn reap(ctx: &Context, ledger: &Ledger<ApiStore>) {
+pub(crate) async fn reap(hub: &Hub, ledger: &Ledger<AnyStore>) {
     loop {
         tokio::time::sleep(jittered(REAP_INTERVAL)).await;
-        for (tenant_uid, holders) in disconnected_holders(ctx, ledger) {
-            match running_pods(ctx, &tenant_uid).await {
+        for (tenant_uid, holders) in disconnected_holders(hub, ledger) {
+            match running_pods(hub, &tenant_uid).await {
                 Ok(None) => {}
                 Ok(Some(running)) => {
                     for pod_uid in holders.difference(&running) {
@@ -41,11 +41,11 @@ pub(crate) async fn reap(ctx: &Context, ledger: &Ledger<ApiStore>) {
 }
 
 /// Returns the UIDs of pods that hold leases and are not connected, by UID of the tenant.
-fn disconnected_holders(ctx: &Context, ledger: &Ledger<ApiStore>) -> BTreeMap<String, BTreeSet<String>> {
+fn disconnected_holders(hub: &Hub, ledger: &Ledger<AnyStore>) -> BTreeMap<String, BTreeSet<String>> {
     let mut disconnected: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (_, stored) in ledger.books() {
         for lease in &stored.book.leases {
-            if !ctx.shared_state.streams.is_connected(&lease.holder.pod_uid) {
+            if !hub.shared_state.streams.is_connected(&lease.holder.pod_uid) {
                 disconnected.entry(stored.owner.tenant_uid.clone()).or_default().insert(lease.holder.pod_uid.clone());
             }
         }
@@ -53,12 +53,16 @@ fn disconnected_holders(ctx: &Context, ledger: &Ledger<ApiStore>) -> BTreeMap<St
     disconnected
 }
 
-/// Returns the UIDs of a tenant's gateway pods that may still run. A deleted tenant has none. None if the tenant cannot
+/// Returns the UIDs of a tenant's gateway pods, or processes, that may still run. A deleted tenant has none. None if the tenant cannot
 /// be read so far that its runtime namespace is known.
-pub(super) async fn running_pods(ctx: &Context, tenant_uid: &str) -> Result<Option<BTreeSet<String>>, kube::Error> {
-    let Some(tenant) = ctx.cache.objects.tenants.with_uid(tenant_uid) else { return Ok(Some(BTreeSet::new())) };
+pub(super) async fn running_pods(hub: &Hub, tenant_uid: &str) -> Result<Option<BTreeSet<String>>, kube::Error> {
+    let (client, cache) = match &hub.gateways {
+        Gateways::Pods(pods) => (&pods.client, &pods.cache),
+        Gateways::Local(gateways) => return Ok(Some(gateways.of_tenant(tenant_uid))),
+    };
+    let Some(tenant) = cache.objects.tenants.with_uid(tenant_uid) else { return Ok(Some(BTreeSet::new())) };
     let Some(tenant) = tenant.object() else { return Ok(None) };
-    let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), &tenant.runtime_namespace());
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &tenant.runtime_namespace());
     let selector = format!("{}=gateway", labels::COMPONENT);
     let found = with_timeout(pods.list(&ListParams::default().labels(&selector))).await?;
     let has_ended = |pod: &Pod| {

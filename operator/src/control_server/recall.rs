@@ -5,7 +5,6 @@ use std::time::Duration;
 use mcp_fleet_control::wire::{LeaseRecall, from_operator};
 
 use super::spend::message;
-use crate::context::Context;
 use crate::ledger::{Ledger, Store};
 use crate::shared_state::SharedState;
 
@@ -14,10 +13,10 @@ use crate::shared_state::SharedState;
 const RECALL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Recalls the leases of budgets that are charged beyond their limit. Never returns.
-pub(crate) async fn recall(ctx: &Context, ledger: &Ledger<impl Store>) {
+pub(crate) async fn recall(shared_state: &SharedState, ledger: &Ledger<impl Store>) {
     loop {
         tokio::time::sleep(RECALL_INTERVAL).await;
-        recall_over_limit(&ctx.shared_state, ledger);
+        recall_over_limit(shared_state, ledger);
     }
 }
 

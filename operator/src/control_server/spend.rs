@@ -17,7 +17,7 @@ use super::auth::GatewayPod;
 use crate::error;
 use crate::ledger::book::{self, Amount, Holder, Refusal, Report, ReportItem};
 use crate::ledger::record::Owner;
-use crate::ledger::{ApiStore, LeaseOutcome, Ledger, LedgerError, period_start};
+use crate::ledger::{AnyStore, LeaseOutcome, Ledger, LedgerError, period_start};
 use crate::shared_state::Published;
 use crate::shared_state::{Outbound, Streams};
 
@@ -28,7 +28,7 @@ pub(super) fn message(message: from_operator::Message) -> FromOperator {
 
 /// Charges a lease to the ledger, then sends the answer.
 pub(super) async fn answer_lease_request(
-    ledger: Arc<Ledger<ApiStore>>,
+    ledger: Arc<Ledger<AnyStore>>,
     gateway: GatewayPod,
     holder: Holder,
     policy: Option<Published>,
@@ -121,7 +121,7 @@ fn fill(answer: &mut LeaseAnswer, LeaseOutcome { result, span, recall }: LeaseOu
 /// Queues a spend report, before a later lease request of the gateway is read. Returns the future that acknowledges it
 /// once it is written.
 pub(super) fn settle_report(
-    ledger: Arc<Ledger<ApiStore>>,
+    ledger: Arc<Ledger<AnyStore>>,
     gateway: GatewayPod,
     holder: Holder,
     policy: Option<Published>,

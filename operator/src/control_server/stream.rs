@@ -19,10 +19,10 @@ use tonic::{Status, Streaming};
 use super::alarm::{Alarm, AlarmLimit};
 use super::auth::{AuthError, GatewayPod, check_again};
 use super::homes;
+use super::hub::Hub;
 use super::spend::{self, message};
 use super::switch::{freshness, to_wire};
 use crate::audit::{self, Tenant};
-use crate::context::Context;
 use crate::kill_switch::{Known, Switch};
 use crate::kubernetes::leader::Term;
 use crate::ledger::book::Holder;
@@ -45,7 +45,7 @@ const MAX_REPORTS: usize = 1024;
 const MAX_PUSHED: usize = 8;
 
 struct ControlStream {
-    ctx: Arc<Context>,
+    hub: Arc<Hub>,
     leader: LeaderState,
     gateway: GatewayPod,
     holder: Holder,
@@ -78,7 +78,7 @@ struct ControlStream {
 
 /// Runs a stream until it ends.
 pub(super) async fn run(
-    ctx: Arc<Context>,
+    hub: Arc<Hub>,
     leader: LeaderState,
     gateway: GatewayPod,
     mut inbound: Streaming<FromGateway>,
@@ -97,12 +97,12 @@ pub(super) async fn run(
             return;
         }
     };
-    let registration = ctx.shared_state.streams.register(&gateway.pod_uid, outbound.clone());
+    let registration = hub.shared_state.streams.register(&gateway.pod_uid, outbound.clone());
     tracing::info!(tenant = gateway.tenant, pod = gateway.pod, generation = hello.generation, "a gateway connected");
     let holder = Holder { pod_uid: gateway.pod_uid.clone(), epoch: hello.epoch.clone() };
     let (pushed, work, reports) = (VecDeque::new(), JoinSet::new(), JoinSet::new());
     let mut stream = ControlStream {
-        ctx: Arc::clone(&ctx),
+        hub: Arc::clone(&hub),
         leader,
         gateway: gateway.clone(),
         holder,
@@ -126,8 +126,8 @@ pub(super) async fn run(
         () = registration.replaced.cancelled() => Some(Status::aborted("a newer stream of this pod replaced this one")),
         status = stream.serve(&hello, &mut inbound) => status,
     };
-    if ctx.shared_state.streams.deregister(&gateway.pod_uid, registration.number) && !ended.is_cancelled() {
-        ctx.shared_state.update_tenant_state(&gateway.tenant_uid, |state| {
+    if hub.shared_state.streams.deregister(&gateway.pod_uid, registration.number) && !ended.is_cancelled() {
+        hub.shared_state.update_tenant_state(&gateway.tenant_uid, |state| {
             state.remove_gateway(&gateway.pod);
         });
     }
@@ -169,7 +169,7 @@ impl ControlStream {
     /// Serves the stream until it ends. Returns the status to end it with; none if the gateway ended it or its token
     /// expires.
     async fn serve(&mut self, hello: &GatewayHello, inbound: &mut Streaming<FromGateway>) -> Option<Status> {
-        let shared = Arc::clone(&self.ctx.shared_state);
+        let shared = Arc::clone(&self.hub.shared_state);
         if shared.policies.raise_floor(&self.gateway.tenant_uid, hello.generation) {
             shared.request_compilation(&self.gateway.tenant_uid);
         }
@@ -214,7 +214,7 @@ impl ControlStream {
                 Some(_) = self.reports.join_next() => {}
                 () = tokio::time::sleep_until(ends_at) => return None,
                 () = tokio::time::sleep_until(check) => {
-                    match check_again(&self.ctx, &self.gateway).await {
+                    match check_again(&self.hub, &self.gateway).await {
                         // If the API server cannot be reached, nothing is known about the pod.
                         Ok(()) | Err(AuthError::Api { .. }) => check = Instant::now() + jittered(POD_CHECK_INTERVAL),
                         Err(error) => return Some(error.status()),
@@ -277,8 +277,8 @@ impl ControlStream {
     /// Writes an Event, if there is one.
     fn publish(&mut self, alarm: Option<Alarm>) {
         if let Some(alarm) = alarm {
-            let ctx = Arc::clone(&self.ctx);
-            self.work.spawn(async move { alarm.publish(&ctx.events).await });
+            let hub = Arc::clone(&self.hub);
+            self.work.spawn(async move { alarm.publish(&hub.events).await });
         }
     }
 
@@ -289,7 +289,7 @@ impl ControlStream {
             Some(from_gateway::Message::Ack(ack)) => self.acknowledged(&ack),
             Some(from_gateway::Message::LeaseRequest(request)) => {
                 let policy = policy_state.borrow().published.clone();
-                let (ctx, outbound) = (Arc::clone(&self.ctx), self.outbound.clone());
+                let (hub, outbound) = (Arc::clone(&self.hub), self.outbound.clone());
                 self.work.spawn(async move {
                     spend::answer_lease_request(
                         ledger,
@@ -297,7 +297,7 @@ impl ControlStream {
                         holder,
                         policy,
                         request,
-                        &ctx.shared_state.streams,
+                        &hub.shared_state.streams,
                         outbound,
                     )
                     .await;
@@ -310,8 +310,8 @@ impl ControlStream {
             }
             Some(from_gateway::Message::AuditHead(head)) => {
                 let GatewayPod { tenant, tenant_uid, pod, .. } = &self.gateway;
-                if let Some(head) = audit::from_wire(&head) {
-                    self.ctx.audit.record(Tenant { name: tenant.clone(), uid: tenant_uid.clone() }, pod, head);
+                if let (Some(audit), Some(head)) = (&self.hub.audit, audit::from_wire(&head)) {
+                    audit.record(Tenant { name: tenant.clone(), uid: tenant_uid.clone() }, pod, head);
                 }
             }
             Some(from_gateway::Message::Stuck(report)) => {
@@ -335,11 +335,11 @@ impl ControlStream {
     /// Answers what the gateway admits calls by. Without a policy there are none.
     fn answer_beat(&self, beat: HomeBeat, policy_state: &watch::Receiver<PolicyState>) {
         let Some(published) = policy_state.borrow().published.clone() else { return };
-        let (homes, streams) = (&self.leader.homes, &self.ctx.shared_state.streams);
+        let (homes, streams) = (&self.leader.homes, &self.hub.shared_state.streams);
         let look = homes::answer_beat(homes, streams, &published, &self.gateway, &self.holder, beat, &self.outbound);
         if let Some(look) = look {
             // Goes on if this stream ends, because other gateways wait for what it finds.
-            tokio::spawn(homes::look(Arc::clone(&self.ctx), Arc::clone(homes), self.gateway.tenant_uid.clone(), look));
+            tokio::spawn(homes::look(Arc::clone(&self.hub), Arc::clone(homes), self.gateway.tenant_uid.clone(), look));
         }
     }
 
@@ -367,7 +367,7 @@ impl ControlStream {
             "a gateway refused the policy"
         );
         let text = format!("gateway {} refused the policy: {problem}", self.gateway.pod);
-        self.ctx.shared_state.update_tenant_state(&self.gateway.tenant_uid, |state| {
+        self.hub.shared_state.update_tenant_state(&self.gateway.tenant_uid, |state| {
             state.error = Some((ConditionReason::PolicyRefused, text));
         });
     }
@@ -375,7 +375,7 @@ impl ControlStream {
     /// Records in the tenant's state which generation this gateway enforces.
     fn set_enforced(&mut self, generation: u64) {
         self.enforced = generation;
-        self.ctx.shared_state.update_tenant_state(&self.gateway.tenant_uid, |state| {
+        self.hub.shared_state.update_tenant_state(&self.gateway.tenant_uid, |state| {
             state.set_enforced(&self.gateway.pod, generation);
         });
     }

@@ -29,12 +29,15 @@ pub enum TlsError {
 /// certificate: gateways authenticate by token.
 pub(crate) fn server_config(authority: &Authority, config: &Config) -> Result<Arc<rustls::ServerConfig>, TlsError> {
     let name = config.operator_name();
-    let request = LeafRequest {
-        dns: vec![name.clone(), format!("{name}.{}", config.cluster_domain)],
-        uri: None,
-        server: true,
-        client: false,
-    };
+    server_config_for(authority, vec![name.clone(), format!("{name}.{}", config.cluster_domain)])
+}
+
+/// Issues a certificate for DNS names and returns a configuration that serves HTTP/2 with it.
+pub(crate) fn server_config_for(
+    authority: &Authority,
+    dns: Vec<String>,
+) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let request = LeafRequest { dns, uri: None, server: true, client: false };
     let leaf = authority.issue_in_memory(&request, Timestamp::now())?;
     let certificate = CertificateDer::from_pem_slice(leaf.certificate_pem.as_bytes())?;
     let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes())?;

@@ -43,7 +43,7 @@ impl KnownSwitch {
     }
 
     /// Sets the state. Returns the one before.
-    pub(super) fn set(&self, new: Known) -> Option<Known> {
+    pub(crate) fn set(&self, new: Known) -> Option<Known> {
         let mut before = None;
         self.known.send_if_modified(|known| {
             let changes = known.as_ref().is_none_or(|known| known.switch != new.switch);

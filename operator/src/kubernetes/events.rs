@@ -7,6 +7,13 @@ use kube::{Client, Resource};
 /// Writes Events, as one replica of the operator.
 #[derive(Clone)]
 pub(crate) struct Events {
+    /// None without Kubernetes, where Events are log lines.
+    writer: Option<Writer>,
+}
+
+/// Writes Events to the API server.
+#[derive(Clone)]
+struct Writer {
     client: Client,
     reporter: Reporter,
     /// Merges Events that repeat. For that it keeps each for six minutes, and goes through all of them for each new one.
@@ -24,7 +31,12 @@ impl Events {
     pub(crate) fn new(client: Client, pod_name: &str) -> Self {
         let reporter = Reporter { controller: "mcp-fleet.dev/operator".into(), instance: Some(pod_name.to_owned()) };
         let warnings = Recorder::new(client.clone(), reporter.clone());
-        Self { client, reporter, warnings }
+        Self { writer: Some(Writer { client, reporter, warnings }) }
+    }
+
+    /// Logs Events, because there is no API server to write them to.
+    pub(crate) const fn logged() -> Self {
+        Self { writer: None }
     }
 
     /// Writes an Event about something that went as intended.
@@ -57,11 +69,18 @@ impl Events {
     async fn publish(&self, about: &ObjectReference, type_: EventType, reason: &str, action: &str, mut note: String) {
         // The API accepts 1 kB.
         note.truncate(note.floor_char_boundary(1000));
+        let Some(writer) = &self.writer else {
+            let (namespace, name) = (about.namespace.as_deref(), about.name.as_deref());
+            tracing::warn!(namespace, name, reason, note, "an Event");
+            return;
+        };
         let event = Event { type_, reason: reason.into(), note: Some(note), action: action.into(), secondary: None };
         let written = match type_ {
-            EventType::Warning => self.warnings.publish(&event, about).await,
+            EventType::Warning => writer.warnings.publish(&event, about).await,
             // Each reports a change, and a fleet that starts has tens of thousands of them: nothing to merge, much to keep.
-            EventType::Normal => Recorder::new(self.client.clone(), self.reporter.clone()).publish(&event, about).await,
+            EventType::Normal => {
+                Recorder::new(writer.client.clone(), writer.reporter.clone()).publish(&event, about).await
+            }
         };
         if let Err(error) = written {
             tracing::debug!(error = &error as &dyn std::error::Error, reason, "failed to write an Event");

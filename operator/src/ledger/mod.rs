@@ -1,12 +1,14 @@
 //! The ledger: how much of each budget is spent, leased and forfeited in each period.
 //!
 //! Start at [`book`], the account of one budget in one period. It, [`period`] and the commit protocol are pure, and in a
-//! crate of their own. [`record`] converts a book to and from an `MCPLedger`, and [`store`] reads and writes those. [`service`] holds the books in memory. The control
+//! crate of their own. [`record`] converts a book to and from an `MCPLedger`, and [`store`] reads and writes those; [`files`] keeps them in a folder instead. [`service`] holds the books in memory. The control
 //! server calls [`leases`], [`reports`] and [`forfeits`]; [`closing`] ends periods; [`restore`] takes over books from a backup; status and metrics read [`view`].
 
+mod any_store;
 mod change;
 mod closing;
 mod error;
+mod files;
 mod forfeits;
 mod leases;
 mod load;
@@ -24,17 +26,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::Client;
 pub(crate) use mcp_fleet_ledger::{book, period};
 pub(crate) use reports::period_start;
 
 use crate::retry::{jittered, until_success};
 
+pub(crate) use any_store::AnyStore;
 pub(crate) use error::LedgerError;
+pub(crate) use files::FileStore;
 pub(crate) use restore::Restored;
 pub(crate) use service::Ledger;
 pub(crate) use slot::LeaseOutcome;
-pub(crate) use store::{ApiStore, Store};
+pub(crate) use store::Store;
 
 /// How often pending reports are written.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
@@ -50,8 +53,7 @@ const CLOSE_INTERVAL: Duration = Duration::from_mins(1);
 const REMOVE_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Opens the ledger: reads every book, and retries until that succeeds.
-pub(crate) async fn open(client: Client, namespace: &str) -> Arc<Ledger<ApiStore>> {
-    let store = ApiStore::new(client, namespace);
+pub(crate) async fn open(store: AnyStore) -> Arc<Ledger<AnyStore>> {
     let ledger = Arc::new(Ledger::new(store, || Timestamp::now().as_millisecond(), reports::BATCH_INTERVAL));
     until_success("read the ledger", async || ledger.load().await).await;
     ledger
@@ -59,7 +61,7 @@ pub(crate) async fn open(client: Client, namespace: &str) -> Arc<Ledger<ApiStore
 
 /// Maintains the ledger: writes pending reports, forfeits overdue leases, compares the books in memory with the store, and
 /// closes and removes ended periods. Never returns.
-pub(crate) async fn maintain(ledger: &Ledger<ApiStore>) {
+pub(crate) async fn maintain(ledger: &Ledger<AnyStore>) {
     let flush = async {
         loop {
             tokio::time::sleep(FLUSH_INTERVAL).await;

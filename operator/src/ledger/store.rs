@@ -57,7 +57,7 @@ impl BookKey {
     }
 
     /// Returns the name of the `MCPLedger`; none if the UID does not have the form that Kubernetes gives UIDs.
-    fn name(&self) -> Option<String> {
+    pub(super) fn name(&self) -> Option<String> {
         let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         let valid = (1..=64).contains(&self.budget_uid.len()) && self.budget_uid.bytes().all(is_allowed);
         valid.then(|| format!("{}-{}", self.budget_uid, time_for_name(self.start)))
@@ -202,9 +202,22 @@ pub(super) fn object(
     Ok(object)
 }
 
-fn parse(object: &MCPLedger) -> Result<StoredBook, StoreError> {
+/// Reads the book of an object.
+pub(super) fn parse(object: &MCPLedger) -> Result<StoredBook, StoreError> {
     let (owner, book) = from_record(&object.spec).map_err(|error| StoreError::Unreadable(error.into()))?;
     Ok(StoredBook { owner, book, version: object.resource_version().unwrap_or_default() })
+}
+
+/// Returns what a list shows of a book; none if the name or a label of its object is invalid, because one invalid object
+/// must not block the ledger of all tenants.
+pub(super) fn listed(object: &impl ResourceExt) -> Option<Listed> {
+    let Some(key) = BookKey::from_metadata(object) else {
+        tracing::error!(ledger = object.name_any(), "skipped a ledger whose name or label is invalid");
+        return None;
+    };
+    let version = object.resource_version().unwrap_or_default();
+    let retained_until = object.labels().get(RETAINED_UNTIL).and_then(|time| time_from_name(time));
+    Some(Listed { key, version, retained_until })
 }
 
 impl Store for ApiStore {
@@ -233,16 +246,7 @@ impl Store for ApiStore {
         params.continue_token = page;
         let found = with_timeout(self.api.list_metadata(&params)).await.map_err(store_error)?;
         let mut books = Vec::with_capacity(found.items.len());
-        for object in &found.items {
-            let Some(key) = BookKey::from_metadata(object) else {
-                // One invalid object must not block the ledger of all tenants.
-                tracing::error!(ledger = object.name_any(), "skipped a ledger whose name or label is invalid");
-                continue;
-            };
-            let version = object.resource_version().unwrap_or_default();
-            let retained_until = object.labels().get(RETAINED_UNTIL).and_then(|time| time_from_name(time));
-            books.push(Listed { key, version, retained_until });
-        }
+        books.extend(found.items.iter().filter_map(listed));
         Ok(Page { books, next: found.metadata.continue_.filter(|token| !token.is_empty()) })
     }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Homes;
 use crate::kubernetes::leader::Term;
-use crate::ledger::{ApiStore, Ledger};
+use crate::ledger::{AnyStore, Ledger};
 
 /// A policy that is published in its snapshot.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ pub(crate) struct PolicyState {
 /// State that only a leader has.
 #[derive(Clone, Debug)]
 pub(crate) struct LeaderState {
-    pub ledger: Arc<Ledger<ApiStore>>,
+    pub ledger: Arc<Ledger<AnyStore>>,
     /// Which gateways are the homes of which principals.
     pub homes: Arc<Homes>,
     /// Cancelled when this replica no longer leads.
@@ -95,7 +95,7 @@ impl Policies {
     }
 
     /// Starts to lead. When the returned guard is dropped, all policies are removed and all streams end.
-    pub(crate) fn start_leading(&self, ledger: Arc<Ledger<ApiStore>>, term: Term) -> impl Drop + use<'_> {
+    pub(crate) fn start_leading(&self, ledger: Arc<Ledger<AnyStore>>, term: Term) -> impl Drop + use<'_> {
         struct Guard<'a>(&'a Policies, CancellationToken);
         impl Drop for Guard<'_> {
             fn drop(&mut self) {

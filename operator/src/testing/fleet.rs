@@ -27,7 +27,7 @@ use crate::kubernetes::cache::{Cache, CacheWriters, Change};
 use crate::kubernetes::labels;
 use crate::ledger::book::{Amount, GrantedLease, Holder, LeaseRequest, Report, ReportItem};
 use crate::ledger::record::Owner;
-use crate::ledger::{self, ApiStore, Ledger};
+use crate::ledger::{self, AnyStore, Ledger};
 use crate::policy::publish;
 
 /// UID of the tenant.
@@ -63,7 +63,7 @@ impl Fleet {
     /// Runs what only the leader does.
     async fn lead(&mut self) {
         let (ctx, leader) = (&self.ctx, &mut self.leader);
-        let ledger = ledger::open(ctx.client.clone(), &ctx.config.namespace).await;
+        let ledger = ledger::open(AnyStore::api(ctx.client.clone(), &ctx.config.namespace)).await;
         ctx.shared_state.set_warming_up(true);
         let shared = ctx.shared_state.clone();
         leader.spawn(async move {
@@ -230,7 +230,7 @@ impl Fleet {
 }
 
 /// Publishes policies.
-async fn publish(ctx: Arc<Context>, ledger: Arc<Ledger<ApiStore>>) {
+async fn publish(ctx: Arc<Context>, ledger: Arc<Ledger<AnyStore>>) {
     let _leading = ctx.shared_state.policies.start_leading(ledger, 1);
     publish::run_with_current_cache(ctx.clone()).await;
 }

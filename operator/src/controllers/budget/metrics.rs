@@ -13,7 +13,7 @@ use prometheus::{CounterVec, Gauge, GaugeVec, IntGaugeVec, Opts};
 
 use crate::ledger::book::{Amount, Row};
 use crate::ledger::period::Span;
-use crate::ledger::{ApiStore, Ledger};
+use crate::ledger::{AnyStore, Ledger};
 use crate::policy::compile::{Limit, SPEND_LIMIT};
 use crate::shared_state::{Published, SharedState};
 
@@ -147,7 +147,7 @@ impl SpendMetrics {
         counter.collect()
     }
 
-    fn budgets(&self, ledger: &Ledger<ApiStore>, tenants: &[Published]) -> Vec<MetricFamily> {
+    fn budgets(&self, ledger: &Ledger<AnyStore>, tenants: &[Published]) -> Vec<MetricFamily> {
         self.limits.reset();
         self.budgets.iter().chain(&self.periods).for_each(GaugeVec::reset);
         let now = Timestamp::now().as_second();
@@ -341,7 +341,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_budget_shows_its_period() {
-        let ledger = crate::ledger::open(crate::testing::FakeApi::default().client(), "mcp-fleet-system").await;
+        let ledger =
+            crate::ledger::open(AnyStore::api(crate::testing::FakeApi::default().client(), "mcp-fleet-system")).await;
         let mut policy = TenantPolicy::clone(&tenant().policy);
         policy.budgets.push(Budget {
             name: "research".into(),
@@ -368,7 +369,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_limit_shows_its_mode_and_what_was_added_to_it() {
-        let ledger = crate::ledger::open(crate::testing::FakeApi::default().client(), "mcp-fleet-system").await;
+        let ledger =
+            crate::ledger::open(AnyStore::api(crate::testing::FakeApi::default().client(), "mcp-fleet-system")).await;
         let span = Span::containing(Period::Month, Timestamp::now().as_second()).unwrap();
         let added = TopUp { start: span.start, calls: 5, ..TopUp::default() };
         let budget = Budget { period: Period::Month, top_up: Some(added), ..crate::ledger::tests::budget(10) };

@@ -195,6 +195,23 @@ fn remember(ctx: &Context, credential: &Credential<'_>, secret: &Secret, issued:
     }
 }
 
+/// Returns what an agent gets, by name: `url` is the gateway's, and the times are Unix seconds.
+pub(crate) fn entries(
+    ca: &str,
+    url: &str,
+    token: &str,
+    expires_at: i64,
+    rotates_at: i64,
+) -> [(&'static str, String); 5] {
+    [
+        ("token", token.to_owned()),
+        ("url", url.to_owned()),
+        ("expiresAt", rfc3339(expires_at)),
+        ("rotatesAt", rfc3339(rotates_at)),
+        ("ca.crt", ca.to_owned()),
+    ]
+}
+
 fn render(
     ca: &str,
     object: &MCPPrincipal,
@@ -203,13 +220,7 @@ fn render(
     token: &str,
     issued: Issued,
 ) -> Secret {
-    let entries = [
-        ("token", token.to_owned()),
-        ("url", principal.audience.clone()),
-        ("expiresAt", rfc3339(issued.expires_at)),
-        ("rotatesAt", rfc3339(issued.rotates_at)),
-        ("ca.crt", ca.to_owned()),
-    ];
+    let entries = entries(ca, &principal.audience, token, issued.expires_at, issued.rotates_at);
     Secret {
         metadata: ObjectMeta {
             name: Some(secret_name(&principal.id.name)),

@@ -3,7 +3,7 @@
 mod apply;
 mod dereference;
 mod metric;
-mod plan;
+pub(crate) mod plan;
 mod status;
 #[cfg(test)]
 pub(super) mod tests;
@@ -32,6 +32,7 @@ use dereference::{Inputs, dereference, digest, read};
 use plan::{Current, Plan, plan};
 use validate::{Principal, validate};
 
+pub(crate) use apply::entries;
 pub(crate) use metric::CredentialExpiry;
 
 /// The controller of `MCPPrincipal`.

@@ -6,6 +6,6 @@ mod store;
 
 pub use claims::Claims;
 pub(crate) use claims::{McpFleetClaims, TokenError, sign, verify};
-pub use keys::TenantKeys;
+pub use keys::{KeyError, TenantKeys};
 pub use store::secret_name;
 pub(crate) use store::{KeyStore, KeyStoreError};

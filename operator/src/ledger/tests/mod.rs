@@ -5,6 +5,7 @@ mod balance;
 mod batches;
 mod closing;
 mod etcd;
+mod files;
 pub(crate) mod fleet;
 mod restore;
 mod rounds;

@@ -32,6 +32,7 @@ use crate::shared_state::Fitness;
 use crate::tasks::ended;
 use freshness::FreshnessError;
 use worker::Signals;
+pub(crate) use worker::{check_enforceable, fitting};
 
 /// How often the cache is proved to be current.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);

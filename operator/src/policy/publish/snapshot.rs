@@ -32,7 +32,7 @@ const CHUNK_PREFIX: &str = "chunk-";
 
 /// Why a snapshot could not be read or written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PublishError {
+pub(crate) enum PublishError {
     /// The runtime namespace does not exist yet, or no longer.
     #[error("the runtime namespace does not exist yet")]
     NoNamespace,

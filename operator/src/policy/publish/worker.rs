@@ -361,7 +361,7 @@ impl Worker {
 }
 
 /// Compiles a policy that fits into a snapshot. How well a policy can be compressed is known only afterwards.
-fn fitting(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
+pub(crate) fn fitting(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
     let mut limit = Limit::DEFAULT;
     for _ in 0..MAX_COMPRESSIONS {
         let compiled = compile::compile(inputs, previous, limit);
@@ -375,7 +375,7 @@ fn fitting(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
 }
 
 /// Decodes and compiles the policy like a gateway, so that a policy that gateways would refuse is not published.
-fn check_enforceable(encoded: &mcp_fleet_control::EncodedPolicy) -> Result<(), PublishError> {
+pub(crate) fn check_enforceable(encoded: &mcp_fleet_control::EncodedPolicy) -> Result<(), PublishError> {
     let decoded =
         mcp_fleet_control::decode(&encoded.bytes).map_err(|error| PublishError::Unenforceable(error.into()))?;
     mcp_fleet_policy::engine::Policy::new(decoded.policy).map_err(|error| PublishError::Unenforceable(error.into()))?;
