@@ -3,11 +3,13 @@
 //! - [`gateway`]: the only entry point to a tenant's servers. Authenticates, authorises, validates, limits, forwards and
 //!   audits calls.
 //! - [`shim`]: runs in the tool pod, starts the user's server in a sandbox and talks to it over stdio.
+//! - [`command`]: the command line.
 //! - [`envelope`]: the protocol between gateway and shim.
 //! - [`tls`]: certificates, and the TLS configurations of both ends.
 //! - [`logging`]: log lines, bounded in number and without blocking.
 //! - [`install`]: copies the binary into a tool pod.
 
+pub mod command;
 pub mod envelope;
 pub mod gateway;
 pub mod install;

@@ -37,9 +37,15 @@ impl Fixture {
 
     /// Runs a command in the sandbox, with this test as its monitor.
     fn run(&self, command: &[&str]) -> Output {
+        self.run_with(&[], command)
+    }
+
+    /// Runs a command that may read only what is listed, if anything is.
+    fn run_with(&self, readable: &[PathBuf], command: &[&str]) -> Output {
         let profile = Profile {
             workspace: Some(self.path("workspace")),
             private: vec![self.path("private")],
+            readable: readable.to_vec(),
             max_processes: 1000,
         };
         let command: Vec<_> = command.iter().map(OsString::from).collect();
@@ -76,6 +82,26 @@ def call(*args):
     if libc.syscall(*args) < 0:
         raise OSError(ctypes.get_errno(), "syscall")
 "#;
+
+/// Outside a container, the root file system has files that are none of the server's business.
+#[test]
+fn a_list_of_what_is_readable_closes_everything_else() {
+    let fixture = Fixture::new();
+    let system = ["/usr", "/lib", "/lib64", "/bin"].map(PathBuf::from);
+    let read = |readable: &[PathBuf], name: &str| {
+        let output = fixture.run_with(readable, &["/usr/bin/cat", fixture.path(name).to_str().unwrap()]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(read(&system, "image.txt"), "");
+    assert_eq!(read(&system, "workspace/note.txt"), "note");
+    let with = |path: PathBuf| [&system[..], &[path]].concat();
+    assert_eq!(read(&with(fixture.path("image.txt")), "image.txt"), "image");
+    // What is private stays private, whatever is listed.
+    assert_eq!(read(&with(fixture.path("private")), "private/key"), "");
+    assert_eq!(read(&with(fixture.path("")), "private/key"), "");
+    assert_eq!(read(&with(fixture.path("")), "image.txt"), "image");
+    assert_eq!(read(&with("/proc/1".into()), "image.txt"), "");
+}
 
 #[test]
 fn the_image_is_readable_and_the_workspace_writable() {

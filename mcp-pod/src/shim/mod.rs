@@ -51,6 +51,10 @@ pub struct Args {
     /// Directories that the server must not read. --tls-dir always is one of them.
     #[arg(long = "private", value_name = "DIR", default_value = "/mcp-fleet")]
     private: Vec<PathBuf>,
+    /// Directories and files that the server may read and execute. The default is the root file system without other mounts,
+    /// which in a container is the server's image.
+    #[arg(long, value_name = "PATH")]
+    readable: Vec<PathBuf>,
     /// Processes and threads that the server may have at a time.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     max_processes: u32,
@@ -100,7 +104,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     private.push(args.tls_dir);
     let max_processes = usize::try_from(args.max_processes)?;
     let config = server::Config {
-        profile: sandbox::Profile { workspace: args.workspace, private, max_processes },
+        profile: sandbox::Profile { workspace: args.workspace, private, readable: args.readable, max_processes },
         command: args.command,
         start_timeout: Duration::from_secs(args.start_timeout),
         drain_timeout: Duration::from_secs(args.drain_timeout),

@@ -50,19 +50,30 @@ pub(super) enum FilesError {
 }
 
 /// Puts this thread and all its future children into the domain. There is no way out of it.
-pub(super) fn enter(workspace: Option<&Path>, private: &[PathBuf]) -> Result<(), FilesError> {
+///
+/// Without `readable`, the command may read the image. With it, only what is listed: on a machine that is no container, the
+/// root file system contains the files of its users.
+pub(super) fn enter(workspace: Option<&Path>, private: &[PathBuf], readable: &[PathBuf]) -> Result<(), FilesError> {
     let workspace = workspace.map(|path| check_workspace(path, private)).transpose()?;
     if let Some(path) = private.iter().find(|path| path.starts_with(TEMPORARY)) {
         return Err(FilesError::Private { path: path.clone() });
     }
 
     let mut closed: Vec<PathBuf> = SPECIAL.iter().map(PathBuf::from).collect();
-    closed.extend(mount_points()?);
+    if readable.is_empty() {
+        closed.extend(mount_points()?);
+    }
     closed.extend(private.iter().cloned());
     closed.extend(workspace.clone());
 
     let mut image = Vec::new();
-    collect_open(Path::new("/"), &closed, &mut image)?;
+    let whole = [PathBuf::from("/")];
+    for root in if readable.is_empty() { &whole[..] } else { readable } {
+        // One inside a closed path stays closed.
+        if !closed.iter().any(|closed| root.starts_with(closed)) {
+            collect_open(root, &closed, &mut image)?;
+        }
+    }
 
     let mut rules = ruleset()?;
     for path in &image {
@@ -93,6 +104,11 @@ fn ruleset() -> Result<RulesetCreated, landlock::RulesetError> {
         .handle_access(AccessNet::from_all(REQUIRED))?
         .scope(Scope::from_all(REQUIRED))?
         .create()
+}
+
+/// Fails if this kernel cannot enforce a domain.
+pub(super) fn check_kernel() -> Result<(), FilesError> {
+    Ok(ruleset().map(drop)?)
 }
 
 fn image_access() -> BitFlags<AccessFs> {

@@ -37,6 +37,9 @@ pub struct Profile {
     pub workspace: Option<PathBuf>,
     /// Directories that the command must not read, even if they are part of the image.
     pub private: Vec<PathBuf>,
+    /// Directories and files that the command may read and execute. Without any, it is the root file system without other
+    /// mounts, which in a container is the image.
+    pub readable: Vec<PathBuf>,
     /// Processes and threads that the command may have at a time, itself included.
     pub max_processes: usize,
 }
@@ -53,6 +56,9 @@ pub struct Args {
     /// Directories that the command must not read, even if they are part of the image.
     #[arg(long = "private", value_name = "DIR", default_value = "/mcp-fleet")]
     private: Vec<PathBuf>,
+    /// Directories and files that the command may read and execute, instead of the root file system without other mounts.
+    #[arg(long, value_name = "PATH")]
+    readable: Vec<PathBuf>,
     /// The command and its arguments.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -75,6 +81,11 @@ enum SandboxError {
     Syscalls(#[from] syscalls::SyscallsError),
 }
 
+/// Fails if this kernel cannot enforce the rules on files, network and signals.
+pub fn check_kernel() -> io::Result<()> {
+    files::check_kernel().map_err(io::Error::other)
+}
+
 /// Starts a command in a sandbox. `executable` is this program, and `configure` can set the standard streams.
 ///
 /// The calling process becomes the monitor of the command. It has to be the parent of the command's orphans
@@ -87,12 +98,16 @@ pub fn spawn(
 ) -> io::Result<(Child, Monitor)> {
     let (monitor, socket) = Monitor::start(profile.max_processes)?;
     let mut sandbox_exec = Command::new(executable);
+    sandbox_exec.arg0(crate::command::NAME);
     sandbox_exec.arg("sandbox-exec").arg("--monitor").arg(socket.as_raw_fd().to_string());
     if let Some(workspace) = &profile.workspace {
         sandbox_exec.arg("--workspace").arg(workspace);
     }
     for private in &profile.private {
         sandbox_exec.arg("--private").arg(private);
+    }
+    for readable in &profile.readable {
+        sandbox_exec.arg("--readable").arg(readable);
     }
     sandbox_exec.arg("--").args(command);
     configure(&mut sandbox_exec);
@@ -124,7 +139,7 @@ fn enter(args: &Args) -> Result<(), SandboxError> {
     sys::close_descriptors_on_exec().map_err(SandboxError::Descriptors)?;
     drop_privileges().map_err(SandboxError::Privileges)?;
     limits::set()?;
-    files::enter(args.workspace.as_deref(), &args.private)?;
+    files::enter(args.workspace.as_deref(), &args.private, &args.readable)?;
     // Last, because the filter also denies calls that the other steps need.
     let listener: OwnedFd = syscalls::install()?;
     monitor::send_listener(socket.as_fd(), listener.as_fd()).map_err(SandboxError::Monitor)
