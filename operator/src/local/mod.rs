@@ -16,14 +16,17 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kube::ResourceExt as _;
+use mcp_fleet_admin::Admin;
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use mcp_fleet_policy::model::Uid;
 use parking_lot::Mutex;
+use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
 
 use crate::control_server::{self, GatewayPod, Gateways, Hub, LocalGateways};
+use crate::controllers::budget::SpendMetrics;
 use crate::credentials::ca::{Authority, LeafRequest, gateway_identity, server_identity};
 use crate::credentials::tokens::TenantKeys;
 use crate::kill_switch::{Known, Switch};
@@ -66,6 +69,12 @@ pub enum LocalError {
     /// The control server cannot listen.
     #[error(transparent)]
     Control(#[from] control_server::ServeError),
+    /// The metrics cannot be served.
+    #[error("failed to serve the metrics")]
+    Metrics(#[source] std::io::Error),
+    /// Two metrics have the same name.
+    #[error("failed to register the metrics")]
+    Registry(#[from] prometheus::Error),
     /// A policy cannot be put in force.
     #[error("failed to put the policy in force")]
     Publish(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -152,6 +161,7 @@ pub struct LocalOperator {
     folder: PathBuf,
     authority: Authority,
     address: SocketAddr,
+    metrics: SocketAddr,
     shared_state: Arc<SharedState>,
     gateways: Arc<LocalGateways>,
     ledger: Arc<Ledger<AnyStore>>,
@@ -176,14 +186,20 @@ impl LocalOperator {
             events: Events::logged(),
             audit: None,
         });
+        let metrics = serve_metrics(&shared_state, stop.clone()).await?;
         tokio::spawn(serve(Arc::clone(&hub), Arc::clone(&ledger), listener, tls, (next_term(folder)?, stop)));
         let folder = folder.to_owned();
-        Ok(Self { folder, authority, address, shared_state, gateways, ledger, tenants: Mutex::default() })
+        Ok(Self { folder, authority, address, metrics, shared_state, gateways, ledger, tenants: Mutex::default() })
     }
 
     /// Returns the address of the control server, and the name in its certificate.
     pub fn control(&self) -> (SocketAddr, &'static str) {
         (self.address, OPERATOR)
+    }
+
+    /// Returns the address of the operator's metrics, which say what is spent of budgets.
+    pub fn metrics(&self) -> SocketAddr {
+        self.metrics
     }
 
     /// Returns the certificate that clients trust, PEM.
@@ -316,6 +332,17 @@ impl LocalOperator {
         let tenant = Tenant::open(&self.folder.join("tenants").join(uid))?;
         operation(tenants.entry(uid.to_owned()).or_insert(tenant))
     }
+}
+
+/// Serves the metrics about money until `stop`. Returns their address.
+async fn serve_metrics(shared_state: &Arc<SharedState>, stop: CancellationToken) -> Result<SocketAddr, LocalError> {
+    let registry = Registry::new();
+    registry.register(Box::new(SpendMetrics::new(Arc::clone(shared_state))?))?;
+    let listener = control_server::listen((Ipv4Addr::LOCALHOST, 0).into()).await?;
+    let address = listener.local_addr().map_err(LocalError::Metrics)?;
+    let admin = Admin { alive: Box::new(|| Ok(())), ready: Box::new(|| Ok(())), registry };
+    tokio::spawn(mcp_fleet_admin::serve(listener, admin, stop));
+    Ok(address)
 }
 
 /// Serves gateways and keeps the ledger up to date, until `stop`.
