@@ -1,7 +1,12 @@
 //! `mcp-fleet`: the command line of MCP Fleet. As `kubectl-mcp_fleet` on the path it is also `kubectl mcp-fleet`.
+//!
+//! `mcp-fleet try` starts this program again, as `mcp-pod` and for the steps of an enclosure.
 
 mod audit;
+mod example_server;
+mod local;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -16,18 +21,38 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the objects in YAML files on this machine, without Kubernetes.
+    Try(local::Arguments),
     /// Work with audit logs of gateways.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Keep notes in a folder, as an MCP server over stdio: the server of the example of `try`.
+    ExampleServer(example_server::Arguments),
+    #[command(hide = true, name = local::enclosure::OUTER)]
+    Enclose { plan: String },
+    #[command(hide = true, name = local::enclosure::INNER)]
+    Enclosed { plan: String },
 }
 
 fn main() -> ExitCode {
-    let Command::Audit(command) = Arguments::parse().command;
-    match audit::run(&command) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(2)
-        }
+    let name = std::env::args_os().next().unwrap_or_default();
+    if Path::new(&name).file_name().is_some_and(|name| name == mcp_pod::command::NAME) {
+        return match local::lifetime::die_with_parent() {
+            Ok(()) => mcp_pod::command::run(),
+            Err(error) => fail(&error),
+        };
     }
+    let done = match Arguments::parse().command {
+        Command::Try(arguments) => local::run(&arguments),
+        Command::Audit(command) => audit::run(&command),
+        Command::ExampleServer(arguments) => example_server::run(&arguments),
+        Command::Enclose { plan } => Ok(local::enclosure::run_outer(&plan)),
+        Command::Enclosed { plan } => Ok(local::enclosure::run_inner(&plan)),
+    };
+    done.unwrap_or_else(|error| fail(&error))
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::from(2)
 }

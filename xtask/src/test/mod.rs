@@ -40,6 +40,8 @@ pub enum Part {
     Monitoring,
     /// Exported audit events, against the published schema of OCSF.
     Ocsf,
+    /// `mcp-fleet try` with its example, in real processes on this machine.
+    Try,
     /// The API and the controllers, against a real API server.
     Api,
     /// The demo and then the fault tests, on a real cluster.
@@ -76,6 +78,7 @@ impl Part {
             Self::Charts => charts::run(),
             Self::Monitoring => monitoring::run(),
             Self::Ocsf => ocsf::run(),
+            Self::Try => on_host::fleet_on_this_machine(),
             Self::Api => on_cluster::api(),
             Self::E2e => on_cluster::end_to_end(),
             Self::Upgrade => on_cluster::upgrade(),

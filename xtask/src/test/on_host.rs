@@ -40,6 +40,11 @@ pub fn governors() -> Result<()> {
     Ok(())
 }
 
+/// Tests `mcp-fleet try` with real processes.
+pub fn fleet_on_this_machine() -> Result<()> {
+    show(cargo(&["test", "--package", "mcp-fleet", "--features", "try-tests", "--test", "local"]))
+}
+
 /// Checks bans, licences and sources of all dependencies with cargo-deny.
 pub fn supply() -> Result<()> {
     if command::run(&mut cargo(&["deny", "--version"])).is_err() {

@@ -1,0 +1,121 @@
+//! The second step: makes the file system, enters it, and becomes the shim.
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, bail};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change, mount_remount, unmount,
+};
+use rustix::process::pivot_root;
+use rustix::thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_no_new_privs};
+
+use super::Plan;
+use super::plan::{OWN_PROGRAM, SHIM, TLS};
+use crate::local::lifetime;
+
+/// Size of `/tmp`, as in a pod.
+const TEMPORARY_OPTIONS: &std::ffi::CStr = c"size=256m,mode=1777";
+const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+/// Folders that language runtimes read to find out how much CPU and memory they have.
+const SYSTEM_INFO: [&str; 2] = ["/sys/fs/cgroup", "/sys/devices/system/cpu"];
+
+pub(super) fn run(plan: &Plan) -> anyhow::Result<ExitCode> {
+    // /proc is still that of the machine, which shows the parent.
+    lifetime::die_with(plan.parent)?;
+    enter(plan)?;
+    give_up_privileges()?;
+    if plan.only_check {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut shim = Command::new(SHIM);
+    shim.arg0(mcp_pod::command::NAME).args(plan.command_line()).env_clear().envs(plan.environment.iter().cloned());
+    Err(shim.exec()).context("failed to start the shim")
+}
+
+/// Makes the file system of the plan the root of this process.
+fn enter(plan: &Plan) -> anyhow::Result<()> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .context("failed to separate the mounts from those of the machine")?;
+    let root = &plan.root;
+    let hardened = MountFlags::NOSUID | MountFlags::NODEV;
+    mount("tmpfs", root, "tmpfs", hardened, c"size=1m,mode=755").context("failed to mount a new root file system")?;
+    let temporary = folder(root, Path::new("/tmp"))?;
+    mount("tmpfs", temporary, "tmpfs", hardened, TEMPORARY_OPTIONS).context("failed to mount /tmp")?;
+    for path in plan.readable() {
+        bind_or_link(path, root)?;
+    }
+    for path in DEVICES.into_iter().chain(SYSTEM_INFO).map(Path::new).filter(|path| path.exists()) {
+        bind(path, root, path)?;
+    }
+    let executable = std::env::current_exe().context("failed to find this program")?;
+    for inside in [SHIM, OWN_PROGRAM] {
+        bind(&executable, root, Path::new(inside))?;
+    }
+    bind(&plan.tls, root, Path::new(TLS))?;
+    if let Some((outside, inside)) = &plan.workspace {
+        bind(outside, root, inside)?;
+    }
+    let processes = folder(root, Path::new("/proc"))?;
+    mount("proc", processes, "proc", hardened | MountFlags::NOEXEC, None).context(
+        "failed to mount /proc. If this is a container that hides parts of /proc, run it on the machine itself",
+    )?;
+    rustix::process::chdir(root)?;
+    pivot_root(".", ".").context("failed to enter the new root file system")?;
+    // The old root lies over the new one.
+    unmount(".", UnmountFlags::DETACH).context("failed to leave the file system of the machine")?;
+    rustix::process::chdir("/")?;
+    mount_remount("/", MountFlags::BIND | MountFlags::RDONLY | hardened, c"")
+        .context("failed to make the root file system read-only")
+}
+
+/// Returns where a path of the enclosure is while it is built.
+fn below(root: &Path, inside: &Path) -> anyhow::Result<PathBuf> {
+    let relative = inside.strip_prefix("/").context("it is not an absolute path")?;
+    if relative.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+        bail!("{} is not a plain path", inside.display());
+    }
+    Ok(root.join(relative))
+}
+
+fn folder(root: &Path, inside: &Path) -> anyhow::Result<PathBuf> {
+    let target = below(root, inside)?;
+    fs::create_dir_all(&target).with_context(|| format!("failed to create {}", inside.display()))?;
+    Ok(target)
+}
+
+/// Makes a file or folder of the machine appear in the enclosure.
+fn bind(outside: &Path, root: &Path, inside: &Path) -> anyhow::Result<()> {
+    let target = below(root, inside)?;
+    let failed = || format!("failed to bring {} into the enclosure", outside.display());
+    if outside.is_dir() {
+        fs::create_dir_all(&target).with_context(failed)?;
+    } else if !target.exists() {
+        fs::create_dir_all(target.parent().unwrap_or(root)).with_context(failed)?;
+        fs::File::create(&target).with_context(failed)?;
+    }
+    mount_bind_recursive(outside, &target).with_context(failed)
+}
+
+/// Makes a path appear as it is: a link as a link, such as `/bin` on many machines.
+fn bind_or_link(path: &Path, root: &Path) -> anyhow::Result<()> {
+    match fs::read_link(path) {
+        Ok(to) => {
+            let target = below(root, path)?;
+            fs::create_dir_all(target.parent().unwrap_or(root))?;
+            std::os::unix::fs::symlink(to, target).with_context(|| format!("failed to link {}", path.display()))
+        }
+        Err(_) => bind(path, root, path),
+    }
+}
+
+/// Gives up the capability to mount, and all ways to get one back. A process that gains capabilities with `exec`, as root
+/// does, would also be untied from its parent.
+fn give_up_privileges() -> rustix::io::Result<()> {
+    let none = CapabilitySet::empty();
+    clear_ambient_capability_set()?;
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
+    set_no_new_privs(true)
+}

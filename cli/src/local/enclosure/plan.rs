@@ -1,0 +1,84 @@
+//! What is in an enclosure.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Folders of the machine that every server may read: programs, libraries, and the little of `/etc` that they look up.
+/// What does not exist is left out.
+const SYSTEM: [&str; 20] = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/nix/store",
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/ca-certificates.conf",
+    "/etc/group",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+];
+
+/// Where this program is in an enclosure, for servers that are part of it.
+pub(crate) const OWN_PROGRAM: &str = "/opt/mcp-fleet/bin/mcp-fleet";
+/// Where the shim's binary is, as in a pod. The server may not read it.
+pub(super) const SHIM: &str = "/mcp-fleet/bin/mcp-pod";
+/// Where the shim's certificate is, as in a pod.
+pub(super) const TLS: &str = "/mcp-fleet/tls";
+
+/// What is in an enclosure, and what runs there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// Process that must live for this enclosure to live.
+    pub(crate) parent: u32,
+    /// Empty folder on which the file system is built.
+    pub(crate) root: PathBuf,
+    /// Folders and files that the user names.
+    pub(crate) readable: Vec<PathBuf>,
+    /// Folder with the shim's certificate.
+    pub(crate) tls: PathBuf,
+    /// The workspace: the folder on this machine, and where the server has it.
+    pub(crate) workspace: Option<(PathBuf, PathBuf)>,
+    /// Environment of the server.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Arguments of the shim, without the ones that follow from the rest of the plan.
+    pub(crate) shim: Vec<String>,
+    /// Program of the server, and its arguments.
+    pub(crate) command: Vec<String>,
+    /// Whether nothing runs, to find out whether this machine can have enclosures.
+    pub(crate) only_check: bool,
+}
+
+impl Plan {
+    /// Returns what the server may read, and is therefore in the enclosure.
+    pub(super) fn readable(&self) -> impl Iterator<Item = &Path> {
+        SYSTEM.iter().map(Path::new).chain(self.readable.iter().map(PathBuf::as_path)).filter(|path| path.exists())
+    }
+
+    /// Returns the command line of the shim.
+    pub(super) fn command_line(&self) -> Vec<String> {
+        let mut line = vec!["shim".to_owned(), format!("--tls-dir={TLS}")];
+        line.extend(self.shim.iter().cloned());
+        line.extend(self.workspace.iter().map(|(_, inside)| format!("--workspace={}", inside.display())));
+        line.extend(self.readable().map(|path| format!("--readable={}", path.display())));
+        line.push(format!("--readable={OWN_PROGRAM}"));
+        line.push("--".to_owned());
+        line.extend(self.command.iter().cloned());
+        line
+    }
+}
+
+/// Returns whether a program is in a folder that every server may read.
+pub(crate) fn is_in_system(path: &Path) -> bool {
+    SYSTEM.iter().any(|folder| path.starts_with(folder))
+}

@@ -1,0 +1,172 @@
+//! How a server runs on this machine: its command, what it may read, and its enclosure.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use mcp_fleet_crds::MCPServer;
+
+use super::arguments::{Arguments, SPECIAL};
+use super::enclosure::{OWN_PROGRAM, is_in_system};
+
+/// Search path of a server's process, as in a pod, and then this program's.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/mcp-fleet/bin";
+/// The program of a server that is part of this one.
+const THIS_PROGRAM: &str = "mcp-fleet";
+
+/// What runs for a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Launch {
+    /// Program and arguments.
+    pub(crate) command: Vec<String>,
+    pub(crate) environment: Vec<(String, String)>,
+    /// What the server may read, besides the system's folders.
+    pub(crate) readable: Vec<PathBuf>,
+    /// Where the server has its workspace.
+    pub(crate) workspace: Option<PathBuf>,
+}
+
+/// Returns how a server runs. Fails if it cannot run without a container, and says what to do.
+pub(crate) fn launch(server: &MCPServer, arguments: &Arguments) -> anyhow::Result<Option<Launch>> {
+    let namespace = server.metadata.namespace.as_deref().unwrap_or_default();
+    let name = server.metadata.name.as_deref().unwrap_or_default();
+    if server.spec.replicas == 0 {
+        return Ok(None);
+    }
+    let stdio = server.spec.source.stdio.as_ref().context("it has no source.stdio")?;
+    let given = arguments.commands.iter().find(|command| command.server.is(namespace, name));
+    let command = match given {
+        Some(given) => given.command.clone(),
+        None if stdio.command.first().is_some_and(|program| program == THIS_PROGRAM) => stdio.command.clone(),
+        None => bail!(
+            "its image {} cannot run without a container. Say what to run instead: --server-command '{name}={}', if that \
+             program is installed on this machine",
+            stdio.image,
+            shlex::try_join(stdio.command.iter().map(String::as_str)).unwrap_or_default()
+        ),
+    };
+    let (program, rest) = command.split_first().context("its command is empty")?;
+    let folders = arguments.folders.iter().filter(|folder| folder.server.is(namespace, name));
+    let mut readable: Vec<PathBuf> = folders.map(|folder| folder.path.clone()).collect();
+    let program = if program == THIS_PROGRAM {
+        OWN_PROGRAM.to_owned()
+    } else {
+        let program = find(program)?;
+        readable.extend(own_folder(&program, &readable)?);
+        program.to_string_lossy().into_owned()
+    };
+    Ok(Some(Launch {
+        command: [program].into_iter().chain(rest.iter().cloned()).collect(),
+        environment: environment(stdio.env.iter().map(|variable| (&variable.name, &variable.value))),
+        readable,
+        workspace: server.spec.workspace.as_ref().map(|workspace| PathBuf::from(&workspace.mount_path)),
+    }))
+}
+
+/// Returns the environment of a server: that of a pod, and what its spec sets.
+fn environment<'e>(set: impl Iterator<Item = (&'e String, &'e String)>) -> Vec<(String, String)> {
+    let mut variables: std::collections::BTreeMap<String, String> =
+        [("PATH", PATH), ("HOME", "/tmp"), ("TMPDIR", "/tmp")].map(|(name, value)| (name.into(), value.into())).into();
+    variables.extend(set.map(|(name, value)| (name.clone(), value.clone())));
+    variables.into_iter().collect()
+}
+
+/// Finds a program on this machine.
+fn find(program: &str) -> anyhow::Result<PathBuf> {
+    let absolute = |path: &Path| std::path::absolute(path).with_context(|| format!("failed to find {program}"));
+    if program.contains('/') {
+        let path = absolute(Path::new(program))?;
+        return if path.is_file() { Ok(path) } else { bail!("there is no program {program} on this machine") };
+    }
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&search).map(|folder| folder.join(program)).find(|path| path.is_file());
+    absolute(&found.with_context(|| format!("there is no program {program} on the PATH of this machine"))?)
+}
+
+/// Returns the folder of a program outside of the system's folders, which its server may read. Fails if that would show
+/// the server the files of a user.
+fn own_folder(program: &Path, readable: &[PathBuf]) -> anyhow::Result<Option<PathBuf>> {
+    let real = program.canonicalize().with_context(|| format!("failed to find {}", program.display()))?;
+    let may_read = |path: &Path| is_in_system(path) || readable.iter().any(|folder| path.starts_with(folder));
+    if may_read(program) && may_read(&real) {
+        return Ok(None);
+    }
+    let folder = program.parent().filter(|folder| real.starts_with(folder));
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let shows_home =
+        |folder: &Path| home.as_ref().is_some_and(|home| home.starts_with(folder)) || folder == Path::new("/");
+    match folder {
+        Some(folder) if !shows_home(folder) && !SPECIAL.iter().any(|special| folder.starts_with(special)) => {
+            Ok(Some(folder.to_owned()))
+        }
+        _ => bail!(
+            "its program {} is not in a folder that a server may read. Name the folder with everything that it needs: \
+             --server-folder NAME=DIR",
+            real.display()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser as _;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn arguments(line: &[&str]) -> Arguments {
+        Line::parse_from(["try", "-f", "x"].iter().chain(line)).arguments
+    }
+
+    fn server(command: &[&str], change: &Value) -> MCPServer {
+        let stdio = json!({"image": "r.example/files:1", "command": command, "env": [{"name": "HOME", "value": "/h"}]});
+        let mut spec = json!({"source": {"type": "Stdio", "stdio": stdio}, "workspace": {"mountPath": "/workspace", "storage": "1Gi"}});
+        for (key, value) in change.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        let object = json!({"apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPServer", "spec": spec,
+            "metadata": {"name": "files", "namespace": "acme"}});
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn an_image_needs_a_command_instead() {
+        let server = server(&["/usr/local/bin/files", "/work space"], &json!({}));
+        let refused = launch(&server, &arguments(&[])).unwrap_err().to_string();
+        assert!(refused.contains("--server-command 'files=/usr/local/bin/files "), "{refused}");
+        let launch = launch(&server, &arguments(&["--server-command", "files=cat -"])).unwrap().unwrap();
+        assert_eq!(launch.command[1..], ["-"]);
+        assert!(launch.command[0].ends_with("/cat") && launch.readable.is_empty());
+        assert!(launch.environment.contains(&("HOME".into(), "/h".into())));
+        assert_eq!(launch.workspace.as_deref(), Some(Path::new("/workspace")));
+    }
+
+    #[test]
+    fn a_server_of_this_program_needs_no_command() {
+        let launch = launch(&server(&["mcp-fleet", "example-server"], &json!({})), &arguments(&[])).unwrap().unwrap();
+        assert_eq!(launch.command, [OWN_PROGRAM, "example-server"]);
+    }
+
+    #[test]
+    fn a_server_without_replicas_does_not_run() {
+        assert_eq!(launch(&server(&["x"], &json!({"replicas": 0})), &arguments(&[])).unwrap(), None);
+    }
+
+    #[test]
+    fn a_program_in_the_home_folder_does_not_open_it() {
+        let home = PathBuf::from(std::env::var_os("HOME").unwrap());
+        let folder = tempfile::tempdir_in(&home).unwrap();
+        let inside = folder.path().join("server");
+        std::fs::write(&inside, "").unwrap();
+        assert_eq!(own_folder(&inside, &[]).unwrap().as_deref(), Some(folder.path()));
+        let direct = tempfile::NamedTempFile::new_in(&home).unwrap();
+        assert!(own_folder(direct.path(), &[]).is_err());
+        assert_eq!(own_folder(&inside, &[folder.path().to_owned()]).unwrap(), None);
+    }
+}

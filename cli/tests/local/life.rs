@@ -1,0 +1,123 @@
+//! How it starts and ends.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use rustix::process::{Signal, kill_process};
+use serde_json::json;
+
+use crate::support::{Trial, command, example, text, until};
+
+/// Returns all processes that descend from a process.
+fn descendants(of: i32) -> BTreeSet<i32> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap() {
+        let path = entry.unwrap().path();
+        let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse::<i32>().ok()) else { continue };
+        let status = std::fs::read_to_string(path.join("status")).unwrap_or_default();
+        let parent =
+            status.lines().find_map(|line| line.strip_prefix("PPid:")).and_then(|text| text.trim().parse().ok());
+        parents.extend(parent.map(|parent: i32| (pid, parent)));
+    }
+    let mut found = BTreeSet::from([of]);
+    loop {
+        let children: BTreeSet<i32> =
+            parents.iter().filter(|(_, parent)| found.contains(parent)).map(|(pid, _)| *pid).collect();
+        if children.iter().all(|child| !found.insert(*child)) {
+            break;
+        }
+    }
+    found.remove(&of);
+    found
+}
+
+fn runs(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name, which is in parentheses.
+    status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+#[test]
+fn nothing_outlives_a_crash() {
+    let mut trial = Trial::start(&[]);
+    let started = descendants(trial.pid().as_raw_nonzero().get());
+    // The gateway, and the two steps of an enclosure, of which the second became the shim, with the server.
+    assert!(started.len() >= 4, "{started:?}");
+    kill_process(trial.pid(), Signal::KILL).unwrap();
+    trial.wait();
+    until("all processes have ended", || started.iter().all(|pid| !runs(*pid)).then_some(()));
+    // What a crash left behind is no obstacle.
+    let trial = Trial::start_in(trial.into_folder(), &[]);
+    text(&trial.call("reader", "list_notes", &json!({})));
+}
+
+#[test]
+fn nothing_outlives_an_interrupt() {
+    let mut trial = Trial::start(&[]);
+    let started = descendants(trial.pid().as_raw_nonzero().get());
+    trial.interrupt();
+    trial.wait();
+    assert!(started.iter().all(|pid| !runs(*pid)));
+}
+
+#[test]
+fn a_killed_gateway_and_a_killed_server_are_started_again() {
+    let trial = Trial::start(&[]);
+    for name in ["gateway", "example-server"] {
+        let of_name = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == name.as_bytes())
+        };
+        let pid = descendants(trial.pid().as_raw_nonzero().get()).into_iter().rfind(of_name).unwrap();
+        kill_process(rustix::process::Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        until("calls work again", || {
+            let answered = std::panic::catch_unwind(|| trial.call("reader", "list_notes", &json!({})));
+            answered.is_ok_and(|answer| answer["result"]["isError"] == false).then_some(())
+        });
+    }
+}
+
+#[test]
+fn two_cannot_use_the_same_files() {
+    let trial = Trial::start(&[]);
+    let second = command(trial.folder(), &[]).output().unwrap();
+    let errors = String::from_utf8(second.stderr).unwrap();
+    assert!(!second.status.success());
+    assert!(errors.contains("these files are being tried already, by process"), "{errors}");
+}
+
+#[test]
+fn what_a_cluster_refuses_is_refused_before_anything_starts() {
+    let refused = |file: &str, from: &str, to: &str| {
+        let folder = example();
+        let path = folder.path().join("files").join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from));
+        std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        let output = command(folder.path(), &[]).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let errors = refused("10-tenant.yaml", "lifetime: 1h", "lifetime: 10s");
+    assert!(
+        errors.contains("10-tenant.yaml:") && errors.contains("credentials.lifetime must be between 1m and 168h"),
+        "{errors}"
+    );
+    let errors = refused("20-notes.yaml", "namespace: acme", "namespace: other");
+    assert!(errors.contains("the namespace other belongs to no MCPTenant"), "{errors}");
+    let errors = refused("20-notes.yaml", "command: [mcp-fleet, ", "command: [/usr/local/bin/notes, ");
+    assert!(errors.contains("cannot run without a container") && errors.contains("--server-command"), "{errors}");
+}
+
+#[test]
+fn the_state_is_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let trial = Trial::start(&[]);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let folder = trial.state().join("credentials/acme/reader");
+    for entry in ["token", "url", "ca.crt", "expiresAt", "rotatesAt"] {
+        assert_eq!(mode(&folder.join(entry)), 0o600, "{entry}");
+    }
+    assert_eq!((mode(&trial.state()), mode(&folder)), (0o700, 0o700));
+    assert_eq!(mode(&trial.state().join("operator/ca.key")), 0o600);
+}

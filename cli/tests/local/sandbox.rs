@@ -1,0 +1,54 @@
+//! What a server sees of this machine.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::{Trial, example, text};
+
+/// A program that writes to its log what it can do, and then is the example's server.
+fn probe(lines: &str) -> String {
+    format!("notes=/bin/sh -c '{lines}; exec /opt/mcp-fleet/bin/mcp-fleet example-server /workspace'")
+}
+
+fn log(trial: &Trial) -> String {
+    fs::read_to_string(trial.state().join("logs/server-acme-notes.log")).unwrap()
+}
+
+#[test]
+fn a_server_sees_the_system_and_its_workspace_only() {
+    let folder = example();
+    let secret = folder.path().join("secret.txt");
+    fs::write(&secret, "the-secret").unwrap();
+    let home = std::env::var("HOME").unwrap();
+    let lines = format!(
+        "ls / {home} >&2; cat {} >&2; cat /proc/*/cmdline | tr \"\\\\0\" \" \" >&2; echo x > /usr/x; \
+         echo y > /workspace/made; ls /mcp-fleet/tls >&2",
+        secret.display()
+    );
+    let trial = Trial::start_in(folder, &["--server-command", &probe(&lines)]);
+    text(&trial.call("reader", "list_notes", &json!({})));
+    let log = log(&trial);
+    assert!(log.contains(&format!("cannot access '{home}': No such file")), "{log}");
+    assert!(!log.contains("the-secret") && log.contains("secret.txt: No such file"), "{log}");
+    assert!(
+        log.contains("mcp-pod shim") && !log.contains("mcp-pod gateway"),
+        "it sees processes of this machine: {log}"
+    );
+    assert_eq!(fs::read_to_string(trial.state().join("workspaces/acme/notes/made")).unwrap(), "y\n");
+    assert!(!std::path::Path::new("/usr/x").exists());
+    assert!(!log.contains("tls.key"), "it sees the key of its shim: {log}");
+}
+
+#[test]
+fn a_folder_that_is_named_is_readable() {
+    let folder = example();
+    let own = folder.path().join("own");
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("data.txt"), "own-data").unwrap();
+    let lines = format!("cat {0}/data.txt >&2; echo x > {0}/new", own.display());
+    let named = format!("notes={}", own.display());
+    let trial = Trial::start_in(folder, &["--server-command", &probe(&lines), "--server-folder", &named]);
+    assert!(log(&trial).contains("own-data"), "{}", log(&trial));
+    assert!(!own.join("new").exists(), "it may be read, and not written");
+}
