@@ -5,10 +5,12 @@
 //! revocations and ledgers. Start at [`LocalOperator::start`].
 
 mod credential;
+mod error;
 mod files;
+mod model;
 mod tenant;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use mcp_fleet_admin::Admin;
-use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
+use mcp_fleet_crds::MCPPrincipal;
 use mcp_fleet_policy::model::Uid;
 use parking_lot::Mutex;
 use prometheus::Registry;
@@ -36,124 +38,14 @@ use crate::ledger::{self, AnyStore, FileStore, Ledger};
 use crate::shared_state::verdict::{Kind, TenantState};
 use crate::shared_state::{Proof, SharedState};
 pub use credential::Credential;
+pub use error::LocalError;
+pub use model::{Identity, Objects, Published, Ticket, Verdict};
 use tenant::Tenant;
 
 /// Name in the certificate of the control server.
 const OPERATOR: &str = "localhost";
 /// How long a gateway's token is valid: longer than any process runs.
 const TOKEN_LIFETIME: Duration = Duration::from_hours(24 * 365);
-
-/// Why a fleet on one machine does not work.
-#[derive(Debug, thiserror::Error)]
-pub enum LocalError {
-    /// A folder or a file cannot be read or written.
-    #[error("failed to use {path}")]
-    Folder {
-        /// The folder or file.
-        path: PathBuf,
-        /// Error of the operating system.
-        source: std::io::Error,
-    },
-    /// A file has been damaged.
-    #[error("{0} is damaged; restore it, or delete the state folder to begin without any keys, policies and spending")]
-    Damaged(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The certificate authority does not work.
-    #[error(transparent)]
-    Authority(#[from] crate::credentials::ca::CaError),
-    /// A tenant's keys cannot be made or read.
-    #[error(transparent)]
-    Keys(#[from] crate::credentials::tokens::KeyError),
-    /// The control server has no certificate.
-    #[error(transparent)]
-    Tls(#[from] control_server::TlsError),
-    /// The control server cannot listen.
-    #[error(transparent)]
-    Control(#[from] control_server::ServeError),
-    /// The metrics cannot be served.
-    #[error("failed to serve the metrics")]
-    Metrics(#[source] std::io::Error),
-    /// Two metrics have the same name.
-    #[error("failed to register the metrics")]
-    Registry(#[from] prometheus::Error),
-    /// A policy cannot be put in force.
-    #[error("failed to put the policy in force")]
-    Publish(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-/// The objects of one tenant, and where its processes are.
-#[derive(Clone, Debug)]
-pub struct Objects {
-    /// The tenant.
-    pub tenant: Arc<MCPTenant>,
-    /// Its servers.
-    pub servers: Vec<Arc<MCPServer>>,
-    /// Its scopes.
-    pub scopes: Vec<Arc<MCPScope>>,
-    /// Its principals.
-    pub principals: Vec<Arc<MCPPrincipal>>,
-    /// Its budgets.
-    pub budgets: Vec<Arc<MCPBudget>>,
-    /// Addresses of the shims, by UID of the server.
-    pub addresses: BTreeMap<Uid, Vec<SocketAddr>>,
-    /// URL of the gateway, which is the audience of tokens too.
-    pub url: String,
-}
-
-/// Whether an object is in force as it is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// Kind of the object.
-    pub kind: &'static str,
-    /// Name of the object.
-    pub object: String,
-    /// Whether it is in force as it is written.
-    pub is_in_force: bool,
-    /// Reason of the condition that a cluster would show.
-    pub reason: String,
-    /// Message of that condition.
-    pub message: String,
-}
-
-/// What came of the objects of a tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// Generation of the policy in force.
-    pub generation: u64,
-    /// A verdict on each object.
-    pub verdicts: Vec<Verdict>,
-}
-
-/// Certificate, key and authority of one process, PEM.
-#[derive(Clone)]
-pub struct Identity {
-    /// `tls.crt`
-    pub certificate: String,
-    /// `tls.key`
-    pub key: String,
-    /// `ca.crt`
-    pub authority: String,
-}
-
-impl std::fmt::Debug for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity").field("certificate", &self.certificate).finish_non_exhaustive()
-    }
-}
-
-/// What a gateway needs to connect.
-#[derive(Clone)]
-pub struct Ticket {
-    /// Identifies the process, as a pod's UID does in a cluster.
-    pub uid: String,
-    /// The token that it authenticates with.
-    pub token: String,
-}
-
-impl std::fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ticket").field("uid", &self.uid).finish_non_exhaustive()
-    }
-}
 
 /// The operator of a fleet on one machine.
 #[derive(Debug)]
