@@ -29,9 +29,9 @@ enum Command {
     /// Keep notes in a folder, as an MCP server over stdio: the server of the example of `try`.
     ExampleServer(example_server::Arguments),
     #[command(hide = true, name = local::enclosure::OUTER)]
-    Enclose { plan: String },
+    Enclose(local::enclosure::Arguments),
     #[command(hide = true, name = local::enclosure::INNER)]
-    Enclosed { plan: String },
+    Enclosed(local::enclosure::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,8 +46,8 @@ fn main() -> ExitCode {
         Command::Try(arguments) => local::run(&arguments),
         Command::Audit(command) => audit::run(&command),
         Command::ExampleServer(arguments) => example_server::run(&arguments),
-        Command::Enclose { plan } => Ok(local::enclosure::run_outer(&plan)),
-        Command::Enclosed { plan } => Ok(local::enclosure::run_inner(&plan)),
+        Command::Enclose(arguments) => Ok(local::enclosure::run_outer(&arguments)),
+        Command::Enclosed(arguments) => Ok(local::enclosure::run_inner(&arguments)),
     };
     done.unwrap_or_else(|error| fail(&error))
 }

@@ -32,6 +32,28 @@ pub(crate) struct Arguments {
 /// Folders that are not those of this machine for a server.
 pub(crate) const SPECIAL: [&str; 5] = ["/tmp", "/proc", "/sys", "/dev", "/mcp-fleet"];
 
+impl Arguments {
+    /// Returns what is wrong with the names on the command line, given the namespaces and names of the servers, and the names
+    /// of the tenants.
+    pub(crate) fn check_names(&self, servers: &[(String, String)], tenants: &[String]) -> Vec<String> {
+        let names = self.commands.iter().map(|it| &it.server).chain(self.folders.iter().map(|it| &it.server));
+        let is_unknown = |server: &&ServerName| !servers.iter().any(|(namespace, name)| server.is(namespace, name));
+        let mut problems: Vec<String> =
+            names.filter(is_unknown).map(|name| format!("there is no MCPServer {name}")).collect();
+        for port in &self.ports {
+            match &port.tenant {
+                Some(tenant) if !tenants.contains(tenant) => problems.push(format!("there is no MCPTenant {tenant}")),
+                None if tenants.len() > 1 => {
+                    let example = tenants.first().map(String::as_str).unwrap_or_default();
+                    problems.push(format!("--port has to name its tenant: --port {example}={}", port.port));
+                }
+                _ => {}
+            }
+        }
+        problems
+    }
+}
+
 /// A server, by the name that was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerName {
@@ -138,6 +160,27 @@ mod tests {
         for text in ["files", "files=", "=x", "files='x", "files=  "] {
             assert!(text.parse::<ServerCommand>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_that_names_nothing_is_noticed() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            arguments: Arguments,
+        }
+        let check = |line: &[&str], tenants: &[&str]| {
+            let arguments = <Line as clap::Parser>::parse_from(["try", "-f", "x"].iter().chain(line)).arguments;
+            let tenants: Vec<_> = tenants.iter().map(|name| (*name).to_owned()).collect();
+            arguments.check_names(&[("acme".into(), "files".into())], &tenants)
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(check(&["--server-command", "files=x", "--port", "8443"], &["acme"]), none);
+        assert_eq!(check(&["--server-command", "fils=x"], &["acme"]), ["there is no MCPServer fils"]);
+        assert_eq!(check(&["--server-folder", "beta/files=/usr"], &["acme"]), ["there is no MCPServer beta/files"]);
+        assert_eq!(check(&["--port", "beta=8443"], &["acme"]), ["there is no MCPTenant beta"]);
+        assert_eq!(check(&["--port", "8443"], &["acme", "beta"]), ["--port has to name its tenant: --port acme=8443"]);
+        assert_eq!(check(&["--port", "acme=8443"], &["acme", "beta"]), none);
     }
 
     #[test]

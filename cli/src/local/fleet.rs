@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use mcp_fleet_operator::local::{Identity, LocalOperator, Objects as TenantObjects, Ticket};
 
 use super::arguments::Arguments;
-use super::enclosure::{OUTER, Plan};
+use super::enclosure::{Plan, command_line};
 use super::objects::Objects;
 use super::process::{Event, Process};
 use super::server::{Launch, launch};
@@ -311,7 +311,6 @@ impl Server {
             None => None,
         };
         let plan = Plan {
-            parent: std::process::id(),
             root,
             readable: self.launch.readable.clone(),
             tls: folder.join("tls"),
@@ -327,8 +326,9 @@ impl Server {
         };
         let log = format!("logs/server-{}.log", self.name.replace('/', "-"));
         let log = (state.path(&log), state.append(&log)?);
-        let arguments = [OUTER.to_owned(), serde_json::to_string(&plan)?];
-        Process::start("mcp-fleet", &arguments, Stdio::null(), log)
+        let file = folder.join("plan.json");
+        plan.write(&file)?;
+        Process::start("mcp-fleet", &command_line(&file), Stdio::null(), log)
     }
 }
 

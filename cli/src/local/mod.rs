@@ -38,7 +38,7 @@ use objects::Objects;
 use state::State;
 
 /// How often files and processes are looked at.
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(250);
 /// How often policies are compiled and proved to be current, if nothing changes.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);
 /// File with the objects.
@@ -122,37 +122,52 @@ impl<'t> Trial<'t> {
     /// Runs until it is dropped. Fails if it cannot start.
     async fn run(&mut self) -> anyhow::Result<()> {
         let mut read = Instant::now();
-        let mut known = contents(&self.arguments.files);
-        let problems = self.apply(&known, read).await?;
+        let mut applied = contents(&self.arguments.files);
+        let mut problems = self.apply(&applied, read).await?;
+        problems.extend(self.check_names());
         if !problems.is_empty() {
             bail!("correct this first:\n{}", problems.join("\n"));
         }
         if self.tenants.is_empty() {
             bail!("there is no MCPTenant in {}", self.names());
         }
-        self.publish(read);
+        self.publish(Some(read));
         self.keep_running().await?;
-        self.introduce().await?;
+        self.introduce(&applied).await?;
+        let mut found = applied.clone();
         let mut published = Instant::now();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             read = Instant::now();
-            let found = contents(&self.arguments.files);
-            let changed = found != known;
+            let before = std::mem::replace(&mut found, contents(&self.arguments.files));
+            // Editors replace a file by removing it, or write it in parts, so a change counts once it is seen twice.
+            let changed = found != applied && found == before;
             if changed {
                 for problem in self.apply(&found, read).await? {
                     println!("not applied: {problem}");
                 }
-                known = found;
+                applied.clone_from(&found);
             }
             if changed || published.elapsed() >= PROOF_INTERVAL {
-                self.publish(read);
+                // What cannot be read may have changed.
+                let is_read = found == applied && found.values().all(Result::is_ok);
+                self.publish(is_read.then_some(read));
                 published = Instant::now();
             }
             self.keep_running().await?;
         }
+    }
+
+    /// Returns what is wrong with the names on the command line.
+    fn check_names(&self) -> Vec<String> {
+        let name = |name: &Option<String>| name.clone().unwrap_or_default();
+        let servers = self.tenants.iter().flat_map(|objects| &objects.servers);
+        let servers: Vec<_> =
+            servers.map(|server| (name(&server.metadata.namespace), name(&server.metadata.name))).collect();
+        let tenants: Vec<_> = self.tenants.iter().map(|objects| name(&objects.tenant.metadata.name)).collect();
+        self.arguments.check_names(&servers, &tenants)
     }
 
     /// Applies files. Returns what is wrong with them.
@@ -178,8 +193,9 @@ impl<'t> Trial<'t> {
         Ok(problems)
     }
 
-    /// Puts the policies in force, and says what is not in force as it is written.
-    fn publish(&mut self, read: Instant) {
+    /// Puts the policies in force, and says what is not in force as it is written. `read` is when all files were last read,
+    /// as they are in force.
+    fn publish(&mut self, read: Option<Instant>) {
         let mut reported = BTreeSet::new();
         for objects in &self.tenants {
             let tenant = objects.tenant.metadata.name.as_deref().unwrap_or_default();
@@ -199,7 +215,9 @@ impl<'t> Trial<'t> {
             println!("{line}");
         }
         self.reported = reported;
-        self.operator.prove(read);
+        if let Some(read) = read {
+            self.operator.prove(read);
+        }
     }
 
     /// Keeps credentials valid and processes running.
@@ -217,8 +235,8 @@ impl<'t> Trial<'t> {
     }
 
     /// Waits until everything runs, and says where everything is.
-    async fn introduce(&mut self) -> anyhow::Result<()> {
-        self.wait_until_ready().await?;
+    async fn introduce(&mut self, applied: &Contents) -> anyhow::Result<()> {
+        self.wait_until_ready(applied).await?;
         println!();
         for objects in &self.tenants {
             let metadata = &objects.tenant.metadata;
@@ -255,7 +273,7 @@ impl<'t> Trial<'t> {
         Ok(())
     }
 
-    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+    async fn wait_until_ready(&mut self, applied: &Contents) -> anyhow::Result<()> {
         let started = Instant::now();
         let mut proved = started;
         loop {
@@ -283,7 +301,9 @@ impl<'t> Trial<'t> {
             }
             if proved.elapsed() >= PROOF_INTERVAL {
                 proved = Instant::now();
-                self.publish(proved);
+                // A change is applied afterwards, and until then what is in force may be out of date.
+                let is_read = contents(&self.arguments.files) == *applied;
+                self.publish(is_read.then_some(proved));
             }
             self.keep_running().await?;
             tokio::time::sleep(ready::INTERVAL).await;

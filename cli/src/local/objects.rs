@@ -125,7 +125,8 @@ impl Objects {
         }
         let unreadable: BTreeSet<&PathBuf> = manifests.problems.iter().map(|problem| &problem.file).collect();
         self.stored.retain(|key, stored| {
-            let stays = declared.contains_key(key) || unreadable.contains(&stored.file);
+            let is_unknown = unreadable.iter().any(|path| stored.file.starts_with(path));
+            let stays = declared.contains_key(key) || is_unknown;
             if !stays {
                 applied.changes.push(format!("{key} deleted"));
             }

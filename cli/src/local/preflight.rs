@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use super::enclosure::{OUTER, Plan};
+use super::enclosure::{Plan, command_line};
 use super::state::State;
 
 /// Fails if a server could not be kept in its sandbox, and says what is missing.
@@ -17,7 +17,6 @@ pub(crate) fn check(state: &State) -> anyhow::Result<()> {
     let folder = state.folder("run/check")?;
     let root = state.folder("run/check/root")?;
     let plan = Plan {
-        parent: std::process::id(),
         root,
         readable: vec![],
         tls: folder,
@@ -28,7 +27,9 @@ pub(crate) fn check(state: &State) -> anyhow::Result<()> {
         only_check: true,
     };
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("mcp-fleet").arg(OUTER).arg(serde_json::to_string(&plan)?).stdin(Stdio::null());
+    let file = state.path("run/check/plan.json");
+    plan.write(&file)?;
+    command.arg0("mcp-fleet").args(command_line(&file)).stdin(Stdio::null());
     let output = command.output().context("failed to start a process")?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -59,3 +59,62 @@ fn an_edit_follows_and_a_bad_one_leaves_what_was_in_force() {
     trial.wait_for("not applied:");
     text(&list());
 }
+
+#[test]
+fn tokens_rotate_and_the_one_before_stays_valid() {
+    let trial = Trial::start(&[]);
+    let first = trial.credential("reader", "token");
+    // The next one is issued two seconds after each.
+    trial.edit("10-tenant.yaml", "lifetime: 1h, overlap: 10m", "lifetime: 1m, overlap: 58s");
+    let next = |before: &str| {
+        until("there is another token", || {
+            let token = trial.credential("reader", "token");
+            (token != before).then_some(token)
+        })
+    };
+    let second = next(&first);
+    let third = next(&second);
+    for token in [&second, &third] {
+        text(&trial.call_with(token, "list_notes", &json!({})));
+    }
+    assert!(trial.credential("reader", "expiresAt") > trial.credential("reader", "rotatesAt"));
+}
+
+#[test]
+fn the_kill_switch_stops_all_calls() {
+    let trial = Trial::start(&[]);
+    let list = || trial.call("reader", "list_notes", &json!({}));
+    text(&list());
+    let file = trial.folder().join("files/stop.yaml");
+    let switch = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: mcp-fleet-kill-switch, namespace: mcp-fleet-system}\n\
+                  data: {stop: 'true', reason: a drill}\n";
+    std::fs::write(&file, switch).unwrap();
+    let refused = until("calls are refused", || Some(list()).filter(|answer| answer["result"]["isError"] != false));
+    assert!(refused.to_string().contains("a drill"), "{refused}");
+    std::fs::remove_file(&file).unwrap();
+    until("calls are allowed", || (list()["result"]["isError"] == false).then_some(()));
+}
+
+#[test]
+fn two_tenants_share_nothing() {
+    let trial = Trial::start(&[]);
+    let text_of = |name: &str| std::fs::read_to_string(trial.folder().join("files").join(name)).unwrap();
+    let all = ["10-tenant.yaml", "20-notes.yaml", "30-principals.yaml"].map(text_of).join("---\n");
+    std::fs::write(trial.folder().join("files/beta.yaml"), all.replace("acme", "beta")).unwrap();
+    let url = trial.state().join("credentials/beta/reader/url");
+    let url = until("the other tenant has credentials", || std::fs::read_to_string(&url).ok());
+    let token = |tenant: &str| {
+        std::fs::read_to_string(trial.state().join("credentials").join(tenant).join("reader/token")).unwrap()
+    };
+    let listed =
+        until("the other tenant's gateway works", || trial.try_call_at(&url, &token("beta"), "list_notes", &json!({})));
+    text(&listed);
+    let refused = trial.try_call_at(&url, &token("acme"), "list_notes", &json!({})).unwrap();
+    assert!(refused["error"].is_object(), "{refused}");
+    // A tenant that is not declared any more is gone.
+    std::fs::remove_file(trial.folder().join("files/beta.yaml")).unwrap();
+    until("the other gateway has ended", || {
+        trial.try_call_at(&url, "none", "list_notes", &json!({})).is_none().then_some(())
+    });
+    text(&trial.call("reader", "list_notes", &json!({})));
+}

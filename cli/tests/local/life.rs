@@ -105,8 +105,54 @@ fn what_a_cluster_refuses_is_refused_before_anything_starts() {
     );
     let errors = refused("20-notes.yaml", "namespace: acme", "namespace: other");
     assert!(errors.contains("the namespace other belongs to no MCPTenant"), "{errors}");
+    let errors = refused("10-tenant.yaml", "kind: MCPTenant", "kind: MCPTenants");
+    assert!(errors.contains("10-tenant.yaml:3: no matches for kind \"MCPTenants\""), "{errors}");
     let errors = refused("20-notes.yaml", "command: [mcp-fleet, ", "command: [/usr/local/bin/notes, ");
     assert!(errors.contains("cannot run without a container") && errors.contains("--server-command"), "{errors}");
+}
+
+#[test]
+fn a_port_is_fixed_by_the_command_line() {
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = busy.local_addr().unwrap().port().to_string();
+    let folder = example();
+    let output = command(folder.path(), &["--port", &port]).output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && errors.contains(&format!("port {port} for the tenant acme is not free")),
+        "{errors}"
+    );
+    drop(busy);
+    let trial = Trial::start_in(folder, &["--port", &port]);
+    assert_eq!(trial.credential("reader", "url"), format!("https://localhost:{port}"));
+}
+
+#[test]
+fn the_audit_log_is_one_chain_for_each_start() {
+    let trial = Trial::start(&[]);
+    text(&trial.call("reader", "list_notes", &json!({})));
+    let trial = trial.restart();
+    text(&trial.call("reader", "list_notes", &json!({})));
+    until("both calls are in the log", || (trial.audit().len() >= 2).then_some(()));
+    let log = trial.state().join("audit/acme.jsonl");
+    let verified =
+        std::process::Command::new(env!("CARGO_BIN_EXE_mcp-fleet")).args(["audit", "verify"]).arg(log).output();
+    let verified = verified.unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+}
+
+#[test]
+fn without_user_namespaces_nothing_starts() {
+    let folder = example();
+    let command = command(folder.path(), &[]);
+    // In a user namespace that may have no others.
+    let mut without = std::process::Command::new("unshare");
+    without.args(["--user", "--map-root-user", "sh", "-c"]);
+    without.arg("echo 0 > /proc/sys/user/max_user_namespaces; exec \"$0\" \"$@\"");
+    let output = without.arg(command.get_program()).args(command.get_args()).output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert!(errors.contains("so nothing is started") && errors.contains("user.max_user_namespaces"), "{errors}");
 }
 
 #[test]

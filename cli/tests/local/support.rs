@@ -138,14 +138,22 @@ impl Trial {
 
     /// Calls a tool with a token.
     pub(crate) fn call_with(&self, token: &str, tool: &str, arguments: &Value) -> Value {
+        answer(&self.curl(&self.credential("reader", "url"), token, tool, arguments))
+    }
+
+    /// Calls a tool of the gateway with this URL; none if it does not answer.
+    pub(crate) fn try_call_at(&self, url: &str, token: &str, tool: &str, arguments: &Value) -> Option<Value> {
+        serde_json::from_slice(&self.curl(url, token, tool, arguments).stdout).ok()
+    }
+
+    fn curl(&self, url: &str, token: &str, tool: &str, arguments: &Value) -> Output {
         let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientCapabilities": {}});
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call",
             "params": {"name": tool, "arguments": arguments, "_meta": meta}});
-        let folder = self.state().join("credentials/acme/reader");
+        let authority = self.state().join("credentials/acme/reader/ca.crt");
         let mut curl = Command::new("curl");
-        curl.args(["-sS", "--http1.1", "--cacert"]).arg(folder.join("ca.crt"));
-        curl.arg(format!("{}/notes/mcp", self.credential("reader", "url")));
+        curl.args(["-sS", "--http1.1", "--cacert"]).arg(authority).arg(format!("{url}/notes/mcp"));
         for header in [
             format!("Authorization: Bearer {token}"),
             "Content-Type: application/json".to_owned(),
@@ -156,7 +164,7 @@ impl Trial {
         ] {
             curl.arg("-H").arg(header);
         }
-        answer(&curl.arg("-d").arg(body.to_string()).output().unwrap())
+        curl.arg("-d").arg(body.to_string()).output().unwrap()
     }
 
     /// Returns the logs of all processes.

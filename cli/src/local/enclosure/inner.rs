@@ -22,9 +22,9 @@ const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random"
 /// Folders that language runtimes read to find out how much CPU and memory they have.
 const SYSTEM_INFO: [&str; 2] = ["/sys/fs/cgroup", "/sys/devices/system/cpu"];
 
-pub(super) fn run(plan: &Plan) -> anyhow::Result<ExitCode> {
+pub(super) fn run(plan: &Plan, parent: u32) -> anyhow::Result<ExitCode> {
     // /proc is still that of the machine, which shows the parent.
-    lifetime::die_with(plan.parent)?;
+    lifetime::die_with(parent)?;
     enter(plan)?;
     give_up_privileges()?;
     if plan.only_check {

@@ -12,6 +12,7 @@ mod inner;
 mod outer;
 mod plan;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub(crate) use plan::{OWN_PROGRAM, Plan, is_in_system};
@@ -23,18 +24,28 @@ pub(crate) const INNER: &str = "try-enclosed";
 /// Exit status if the enclosure cannot be made.
 const EXIT_NO_ENCLOSURE: u8 = 125;
 
+/// Command line of both steps.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// File with the plan.
+    plan: PathBuf,
+    /// Process that must live for this one to live.
+    parent: u32,
+}
+
+/// Returns the command line of the first step, as a child of this process.
+pub(crate) fn command_line(plan: &Path) -> [String; 3] {
+    [OUTER.to_owned(), plan.to_string_lossy().into_owned(), std::process::id().to_string()]
+}
+
 /// Runs the first step. No other thread may have been started in this process.
-pub(crate) fn run_outer(plan: &str) -> ExitCode {
-    report(parse(plan).and_then(|plan| outer::run(&plan)))
+pub(crate) fn run_outer(arguments: &Arguments) -> ExitCode {
+    report(outer::run(arguments))
 }
 
 /// Runs the second step. Returns only if it failed.
-pub(crate) fn run_inner(plan: &str) -> ExitCode {
-    report(parse(plan).and_then(|plan| inner::run(&plan)))
-}
-
-fn parse(plan: &str) -> anyhow::Result<Plan> {
-    Ok(serde_json::from_str(plan)?)
+pub(crate) fn run_inner(Arguments { plan, parent }: &Arguments) -> ExitCode {
+    report(Plan::read(plan).and_then(|plan| inner::run(&plan, *parent)))
 }
 
 fn report(result: anyhow::Result<ExitCode>) -> ExitCode {

@@ -9,17 +9,16 @@ use rustix::process::{Pid, Signal, getgid, getuid, kill_process};
 use rustix::thread::{CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{INNER, Plan};
+use super::{Arguments, INNER};
 use crate::local::lifetime;
 
-pub(super) fn run(plan: &Plan) -> anyhow::Result<ExitCode> {
-    lifetime::die_with(plan.parent)?;
+pub(super) fn run(Arguments { plan, parent }: &Arguments) -> anyhow::Result<ExitCode> {
+    lifetime::die_with(*parent)?;
     leave_namespaces()?;
     // The kernel unties a process that gains capabilities, as in its own namespace.
-    lifetime::die_with(plan.parent)?;
-    let plan = serde_json::to_string(&Plan { parent: std::process::id(), ..plan.clone() })?;
+    lifetime::die_with(*parent)?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("mcp-fleet").arg(INNER).arg(plan);
+    command.arg0("mcp-fleet").arg(INNER).arg(plan).arg(std::process::id().to_string());
     // One thread, because the kernel kills the second step when the thread ends that started it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(wait(command.into()))

@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
+
 use serde::{Deserialize, Serialize};
+
+use crate::local::state::write_private;
 
 /// Folders of the machine that every server may read: programs, libraries, and the little of `/etc` that they look up.
 /// What does not exist is left out.
@@ -39,8 +43,6 @@ pub(super) const TLS: &str = "/mcp-fleet/tls";
 /// What is in an enclosure, and what runs there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    /// Process that must live for this enclosure to live.
-    pub(crate) parent: u32,
     /// Empty folder on which the file system is built.
     pub(crate) root: PathBuf,
     /// Folders and files that the user names.
@@ -60,6 +62,18 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Writes the plan to a file, which only its owner may read: the environment of a server is nobody else's business, and
+    /// everyone may read command lines.
+    pub(crate) fn write(&self, file: &Path) -> anyhow::Result<()> {
+        write_private(file, &serde_json::to_vec(self)?)
+    }
+
+    /// Reads a plan.
+    pub(super) fn read(file: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+
     /// Returns what the server may read, and is therefore in the enclosure.
     pub(super) fn readable(&self) -> impl Iterator<Item = &Path> {
         SYSTEM.iter().map(Path::new).chain(self.readable.iter().map(PathBuf::as_path)).filter(|path| path.exists())
