@@ -133,7 +133,10 @@ impl Caller {
 }
 
 fn parse(id: u64, body: &str) -> Answer {
-    let Ok(message) = serde_json::from_str::<Value>(body) else {
+    // A long call is answered as an event stream, whose last event is the answer.
+    let last_event = || body.lines().rev().find_map(|line| line.strip_prefix("data: "));
+    let message = if body.starts_with('{') { body } else { last_event().unwrap_or(body) };
+    let Ok(message) = serde_json::from_str::<Value>(message) else {
         return Answer::Error(format!("not JSON: {body}"));
     };
     if message["id"] != json!(id) {
