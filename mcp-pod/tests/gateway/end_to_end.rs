@@ -1,7 +1,5 @@
 //! A gateway and a real shim together, in front of the fixture server.
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,44 +8,18 @@ use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{Argument, PathRule, Rule};
 use serde_json::{Value, json};
 
-use crate::support::{GATEWAY_URI, TestGateway, modern, tool};
-
-/// A real shim, terminated on drop.
-struct ShimProcess {
-    child: Child,
-    workspace: tempfile::TempDir,
-}
-
-impl Drop for ShimProcess {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let _ = self.child.wait();
-    }
-}
+use crate::support::{TestGateway, ToolServer, modern, tool};
 
 fn argument(name: &str, rule: Rule) -> Argument {
     Argument { name: name.to_owned(), required: true, rule }
 }
 
 /// Starts a gateway whose only server is the fixture behind a real shim.
-async fn start() -> (TestGateway, ShimProcess) {
+async fn start() -> (TestGateway, ToolServer) {
     let gateway = TestGateway::new().await;
-    let workspace = tempfile::tempdir_in("/var/tmp").unwrap();
-    let root = workspace.path().display().to_string();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
-        .arg("shim")
-        .arg(format!("--tls-dir={}", gateway.pki.shim_dir().display()))
-        .arg(format!("--workspace={root}"))
-        .args(["--gateway-identity", GATEWAY_URI, "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--"])
-        .args(["/usr/bin/python3", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/server.py")])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-    let address = first["fields"]["calls"].as_str().unwrap().parse().unwrap();
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+    let server = ToolServer::start(&gateway.pki, concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/server.py"));
+    let root = server.workspace.path().display().to_string();
+    let address = server.address;
     let within = PathRule { within: vec![root], extensions: vec![], dotfiles: false };
     let integer = Rule::Integer { minimum: 0, maximum: 100 };
     gateway.change_policy(|policy| {
@@ -67,13 +39,12 @@ async fn start() -> (TestGateway, ShimProcess) {
             });
         }
     });
-    let process = ShimProcess { child, workspace };
     let mut client = gateway.client().await;
     for _ in 0..200 {
         // Before that, the list has all tools of the catalogue.
         let listed = client.modern("tools/list", json!({})).await.json()["result"]["tools"].clone();
         if listed.as_array().is_some_and(|tools| tools.len() == 3) {
-            return (gateway, process);
+            return (gateway, server);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -1,9 +1,12 @@
-//! The gateway process: starts without an operator, reports that it is not ready, and ends on SIGTERM.
+//! The gateway process: starts without an operator, reports that it is not ready, ends on SIGTERM, and is replaced.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Pki, free_address, get};
+use http::Method;
+use serde_json::json;
+
+use crate::support::{Options, Pki, ProcessGateway, Token, free_address, get};
 
 #[tokio::test]
 async fn the_gateway_starts_without_its_operator_and_ends_on_sigterm() {
@@ -42,4 +45,24 @@ async fn the_gateway_starts_without_its_operator_and_ends_on_sigterm() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert!(status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_outlives_a_gateway_that_is_killed() {
+    let options = Options { lease: Duration::from_secs(2), ..Options::default() };
+    let mut gateway = ProcessGateway::start(&options, |_| {}).await;
+    let mut client = gateway.client(Token::default()).await;
+    client.initialize("2025-11-25").await;
+    let session = client.session.clone();
+    gateway.restart().await;
+    let mut client = gateway.client(Token::default()).await;
+    client.session.clone_from(&session);
+    let called = client.legacy_call("echo", json!({})).await;
+    assert_eq!(called.json()["result"]["content"][0]["text"], "done", "{called:?}");
+    // A client that initializes with the session that it had gets another one.
+    let stale = session.unwrap();
+    let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}});
+    let answer = client.send(Method::POST, "/files/mcp", &[("mcp-session-id", &stale)], body.to_string()).await;
+    assert_ne!(answer.headers["mcp-session-id"].to_str().unwrap(), stale);
 }

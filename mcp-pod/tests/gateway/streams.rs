@@ -8,7 +8,9 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Behaviour, Client, OTHER, TestGateway, Token, eventually, modern};
+use crate::support::{
+    Answer, Behaviour, Client, OTHER, Options, ProcessGateway, TestGateway, Token, eventually, modern,
+};
 
 const RESULT: &[u8] = b"{\"result\":{\"content\":[]}}\n";
 
@@ -144,4 +146,40 @@ async fn only_streams_of_2025_11_25_can_be_resumed() {
     assert!(ids.is_empty(), "{text}");
     let mut client = gateway.client().await;
     assert_eq!(client.send(Method::GET, "/files/mcp", &[("accept", "text/event-stream")], "").await.status, 405);
+}
+
+/// Calls in flight whose streams are measured.
+const IDLE: usize = 200;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement, which needs a machine that starts the calls within 5 seconds: run it alone with --ignored"]
+async fn an_idle_stream_takes_at_most_4_kib_more_than_its_call() {
+    let options = Options { arguments: &["--memory-budget", "1Gi"], log_level: "warn", ..Options::default() };
+    let gateway = ProcessGateway::start(&options, |policy| {
+        policy.servers[0].limits.timeout = Duration::from_mins(5);
+        policy.servers[0].limits.max_concurrent_calls = 10_000;
+    })
+    .await;
+    gateway.shim.set_behaviour(Behaviour::Work(Bytes::from_static(RESULT)));
+    let mut clients = Vec::new();
+    for _ in 0..IDLE {
+        clients.push(gateway.client(Token::default()).await);
+    }
+    let start = |mut client: Client| async move {
+        let (body, headers) = modern("tools/call", json!({"name": "echo", "arguments": {}}));
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        (client.start(Method::POST, "/files/mcp", &headers, body).await, client)
+    };
+    let calls: Vec<_> = clients.into_iter().map(|client| tokio::spawn(start(client))).collect();
+    eventually("all calls are at the server", || gateway.shim.calls().len() == IDLE).await;
+    let before = gateway.resident_memory();
+    assert!(calls.iter().all(|call| !call.is_finished()), "the streams began before they were measured");
+    let mut streams = Vec::new();
+    for call in calls {
+        streams.push(call.await.unwrap());
+    }
+    assert!(streams.iter().all(|(response, _)| response.headers()["content-type"] == "text/event-stream"));
+    let each = gateway.resident_memory().saturating_sub(before) / IDLE;
+    println!("an idle stream takes {each} bytes");
+    assert!(each <= 4096, "an idle stream takes {each} bytes");
 }

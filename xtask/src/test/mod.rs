@@ -5,6 +5,7 @@
 //! part passed.
 
 pub mod charts;
+mod clients;
 mod monitoring;
 mod ocsf;
 mod on_cluster;
@@ -34,6 +35,8 @@ pub enum Part {
     Unit,
     /// Vet and tests of the Go programs of the local cluster.
     Tools,
+    /// Official MCP clients in Python, TypeScript, Go and Rust, against a gateway on loopback.
+    Clients,
     /// The Helm charts, linted and rendered with helm, and what they grant.
     Charts,
     /// Alerts, recording rules and dashboards of the chart, with promtool and a real Prometheus.
@@ -46,6 +49,8 @@ pub enum Part {
     Api,
     /// The demo and then the fault tests, on a real cluster.
     E2e,
+    /// Slow: calls of six minutes by the official MCP clients.
+    LongCalls,
     /// Slow: this version with the operator, the gateways and the shims of an earlier commit, on a real cluster.
     Upgrade,
     /// Slow: the longer runs of the ledger's model, and its random fault rounds in virtual time.
@@ -58,7 +63,7 @@ pub enum Part {
 
 impl Part {
     const fn is_slow(self) -> bool {
-        matches!(self, Self::Upgrade | Self::Governors | Self::Supply | Self::Bench)
+        matches!(self, Self::LongCalls | Self::Upgrade | Self::Governors | Self::Supply | Self::Bench)
     }
 
     fn name(self) -> String {
@@ -75,12 +80,14 @@ impl Part {
             Self::Lint => on_host::lint(),
             Self::Unit => on_host::unit(),
             Self::Tools => on_host::tools(),
+            Self::Clients => clients::run(),
             Self::Charts => charts::run(),
             Self::Monitoring => monitoring::run(),
             Self::Ocsf => ocsf::run(),
             Self::Try => on_host::fleet_on_this_machine(),
             Self::Api => on_cluster::api(),
             Self::E2e => on_cluster::end_to_end(),
+            Self::LongCalls => clients::long_calls(),
             Self::Upgrade => on_cluster::upgrade(),
             Self::Governors => on_host::governors(),
             Self::Supply => on_host::supply(),

@@ -8,6 +8,7 @@ mod pki;
 mod policy;
 mod process;
 mod shim;
+mod tool_server;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -26,10 +27,11 @@ use tokio::net::TcpListener;
 pub(crate) use client::{Answer, Client, modern, tls, tls_from, tls_offering};
 pub(crate) use held::{hold_calls, release_all};
 pub(crate) use ledger::{Ledger, Spent};
-pub(crate) use pki::{GATEWAY_URI, Pki, Token, now};
+pub(crate) use pki::{Pki, Token, now};
 pub(crate) use policy::{CODER, OTHER, policy, tool};
 pub(crate) use process::{Options, ProcessGateway, free_address, get};
 pub(crate) use shim::{Behaviour, Shim};
+pub(crate) use tool_server::ToolServer;
 
 /// Memory budget of gateways in tests that do not test it.
 const MEMORY: Size = Size::new(1 << 30);

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use mcp_pod::tls::Identity;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose as Eku, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose as Eku, IsCa, KeyPair,
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
 };
 use serde_json::json;
@@ -66,6 +66,8 @@ impl Pki {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // With the name of its leaves, OpenSSL would take them for self-signed.
+        params.distinguished_name.push(DnType::CommonName, "test CA");
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let (gateway_dir, gateway) = identity(&ca, GATEWAY_URI, &[Eku::ServerAuth, Eku::ClientAuth]);
         let (shim_dir, shim) = identity(&ca, SERVER_URI, &[Eku::ServerAuth]);
@@ -116,7 +118,7 @@ fn identity(ca: &Ca, uri: &str, usages: &[Eku]) -> (tempfile::TempDir, Arc<Ident
 }
 
 fn write(dir: &Path, ca: &Ca, uri: &str, usages: &[Eku]) {
-    let mut params = CertificateParams::new(vec!["gateway.acme-mcp.svc".to_owned()]).unwrap();
+    let mut params = CertificateParams::new(vec!["gateway.acme-mcp.svc".to_owned(), "localhost".to_owned()]).unwrap();
     params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
     params.extended_key_usages = usages.to_vec();
     let key = KeyPair::generate().unwrap();

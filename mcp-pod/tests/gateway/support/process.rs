@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::operator::{LoopReports, start_operator};
@@ -27,6 +27,8 @@ pub(crate) struct ProcessGateway {
     /// What the operator has received about refused loops.
     pub(crate) loops: LoopReports,
     child: Child,
+    arguments: Vec<String>,
+    log_level: String,
 }
 
 /// How a gateway process is started.
@@ -80,7 +82,17 @@ impl ProcessGateway {
         let shim = Arc::new(Shim::start(&pki).await);
         let mut policy = policy(&pki, shim.address);
         change(&mut policy);
-        let operator = start_operator(pki.gateway_dir(), &policy, options.lease).await;
+        Self::start_with(options, pki, shim, &policy).await
+    }
+
+    /// Starts a gateway with this policy. Waits until it is ready.
+    pub(crate) async fn start_with(
+        options: &Options<'_>,
+        pki: Arc<Pki>,
+        shim: Arc<Shim>,
+        policy: &TenantPolicy,
+    ) -> Self {
+        let operator = start_operator(pki.gateway_dir(), policy, options.lease).await;
         Self::until_ready(pki, shim, operator, options, "pod-1").await
     }
 
@@ -93,24 +105,6 @@ impl ProcessGateway {
     async fn until_ready(
         pki: Arc<Pki>,
         shim: Arc<Shim>,
-        operator: (SocketAddr, LoopReports),
-        options: &Options<'_>,
-        pod_uid: &str,
-    ) -> Self {
-        let gateway = Self::unready(pki, shim, operator, options, pod_uid);
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(20) {
-            if get(gateway.health, "/readyz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
-                return gateway;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("the gateway did not become ready: {:?}", gateway.log.json());
-    }
-
-    fn unready(
-        pki: Arc<Pki>,
-        shim: Arc<Shim>,
         (operator, loops): (SocketAddr, LoopReports),
         options: &Options<'_>,
         pod_uid: &str,
@@ -118,22 +112,51 @@ impl ProcessGateway {
         let token = pki.gateway_dir().join(format!("token-{pod_uid}"));
         std::fs::write(&token, pod_uid).unwrap();
         let (address, health) = (free_address(), free_address());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
-            .args(["gateway", "--listen", &address.to_string(), "--metrics-listen", &health.to_string()])
-            .args(["--operator-address", &operator.to_string(), "--operator-name", "gateway.acme-mcp.svc"])
-            .args(["--policy-dir", "/nonexistent", "--token-file"])
-            .arg(&token)
-            .arg("--tls-dir")
-            .arg(pki.gateway_dir())
-            .args(options.arguments)
-            .env("RUST_LOG", options.log_level)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let (listen, metrics, name) = (address.to_string(), health.to_string(), operator.to_string());
+        let tls = pki.gateway_dir().display().to_string();
+        let token = token.display().to_string();
+        let mut arguments = vec!["gateway", "--listen", &listen, "--metrics-listen", &metrics, "--tls-dir", &tls];
+        arguments.extend(["--operator-address", &name, "--operator-name", "gateway.acme-mcp.svc"]);
+        arguments.extend(["--policy-dir", "/nonexistent", "--token-file", &token]);
+        arguments.extend(options.arguments);
+        let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        let log_level = options.log_level.to_owned();
+        let mut child = spawn(&arguments, &log_level);
         let audit = Lines::collect(child.stdout.take().unwrap());
         let log = if options.read_log { Lines::collect(child.stderr.take().unwrap()) } else { Lines::default() };
-        Self { pki, shim, operator, address, health, audit, log, loops, child }
+        let gateway = Self { pki, shim, operator, address, health, audit, log, loops, child, arguments, log_level };
+        gateway.wait_until_ready().await;
+        gateway
+    }
+
+    async fn wait_until_ready(&self) {
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(20) {
+            if get(self.health, "/readyz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the gateway did not become ready: {:?}", self.log.json());
+    }
+
+    /// Kills the gateway and starts it again with the same addresses. Waits until it admits calls, which it does not before the
+    /// lease of the killed one has ended.
+    pub(crate) async fn restart(&mut self) {
+        self.kill();
+        self.child = spawn(&self.arguments, &self.log_level);
+        self.audit = Lines::collect(self.child.stdout.take().unwrap());
+        self.log = Lines::collect(self.child.stderr.take().unwrap());
+        self.wait_until_ready().await;
+        let mut client = self.client(Token::default()).await;
+        for _ in 0..1000 {
+            let answer = client.call("echo", json!({})).await.json();
+            if answer["result"]["_meta"]["mcp-fleet.dev/denial"]["reason"] != "home_undecided" {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the gateway did not become the home of its callers");
     }
 
     /// Connects a client with this token.
@@ -160,9 +183,18 @@ impl ProcessGateway {
 
     /// Returns the largest resident set of the process so far, in bytes.
     pub(crate) fn peak_memory(&self) -> usize {
+        self.memory("VmHWM:")
+    }
+
+    /// Returns the resident set of the process, in bytes.
+    pub(crate) fn resident_memory(&self) -> usize {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, field: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        peak.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+        let value = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        value.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
     }
 
     /// Returns the value of a metric, given its name and labels.
@@ -178,6 +210,12 @@ impl Drop for ProcessGateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(arguments: &[String], log_level: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-pod"));
+    command.args(arguments).env("RUST_LOG", log_level);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Returns a loopback address with a free port.

@@ -1,0 +1,103 @@
+//! The scenario of the client tests with the Rust SDK (tests/clients/README.md).
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rmcp::ClientHandler;
+use rmcp::model::{
+    CallToolRequest, CallToolRequestParams, CallToolResult, ClientRequest, ProgressNotificationParam, ProtocolVersion,
+};
+use rmcp::service::{
+    ClientLifecycleMode, ClientServiceExt as _, NotificationContext, PeerRequestOptions, RoleClient, RunningService,
+    ServiceError,
+};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+type Failure = Box<dyn std::error::Error>;
+
+#[derive(Clone, Default)]
+struct Handler {
+    seen: Arc<Mutex<Vec<f64>>>,
+}
+
+impl ClientHandler for Handler {
+    async fn on_progress(&self, params: ProgressNotificationParam, _context: NotificationContext<RoleClient>) {
+        self.seen.lock().unwrap().push(params.progress);
+    }
+}
+
+fn show(step: &str, mut facts: Value) {
+    facts["step"] = step.into();
+    println!("{facts}");
+}
+
+fn facts(result: &CallToolResult) -> Value {
+    let text = result.content.first().and_then(|content| content.as_text()).map(|text| text.text.clone());
+    json!({"isError": result.is_error == Some(true), "text": text})
+}
+
+fn params(name: &'static str, arguments: Value) -> CallToolRequestParams {
+    let mut params = CallToolRequestParams::new(name);
+    params.arguments = arguments.as_object().cloned();
+    params
+}
+
+type Client = RunningService<RoleClient, Handler>;
+
+async fn call(client: &Client, name: &'static str, arguments: Value) -> Result<Value, ServiceError> {
+    Ok(facts(&client.call_tool(params(name, arguments)).await?))
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Failure> {
+    let variable = |name| std::env::var(name);
+    let ca = reqwest::Certificate::from_pem(&std::fs::read(variable("MCP_CA")?)?)?;
+    let http = reqwest::Client::builder().tls_certs_only([ca]).build()?;
+    let mut config = StreamableHttpClientTransportConfig::with_uri(variable("MCP_URL")?);
+    config.auth_header = Some(variable("MCP_TOKEN")?);
+    let handler = Handler::default();
+    let transport = StreamableHttpClientTransport::with_client(http, config);
+    let lifecycle = match variable("MCP_ERA")?.as_str() {
+        "legacy" => ClientLifecycleMode::Initialize,
+        _ => ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] },
+    };
+    let client: Client = handler.clone().serve_with_lifecycle(transport, lifecycle).await?;
+    let version = client.peer_info().map(|info| info.protocol_version.to_string());
+    show("connect", json!({"version": version}));
+    if let Ok(seconds) = variable("MCP_LONG") {
+        let seconds: u64 = seconds.parse()?;
+        show("long", call(&client, "slow", json!({"seconds": seconds})).await?);
+        return Ok(());
+    }
+    let tools: Vec<_> = client.list_all_tools().await?.into_iter().map(|tool| tool.name).collect();
+    show("list", json!({"tools": tools}));
+    show("call", call(&client, "echo", json!({"text": "hello"})).await?);
+    show("null", call(&client, "echo", json!({"text": "hello", "note": null})).await?);
+    show("refused", call(&client, "echo", json!({"text": 7})).await?);
+    show("large", call(&client, "echo", json!({"text": 725_653_563_933_458_432_u64})).await?);
+    if let Err(ServiceError::McpError(error)) = call(&client, "nothing", json!({})).await {
+        show("unknown", json!({"code": error.code.0}));
+    }
+    handler.seen.lock().unwrap().clear();
+    call(&client, "progress", json!({"steps": 3})).await?;
+    show("progress", json!({"seen": *handler.seen.lock().unwrap()}));
+    let request = CallToolRequest::new(params("slow", json!({"seconds": 60})));
+    let options = PeerRequestOptions::no_options();
+    let handle = client.send_cancellable_request(ClientRequest::CallToolRequest(request), options).await?;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    handle.cancel(Some("enough".into())).await?;
+    show("cancel", json!({"isError": true, "text": "cancelled"}));
+    let mut cancelled = call(&client, "cancelled", json!({})).await?;
+    while cancelled["text"] == "0" {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cancelled = call(&client, "cancelled", json!({})).await?;
+    }
+    show("cancelled", cancelled);
+    show("restart", json!({}));
+    BufReader::new(tokio::io::stdin()).read_line(&mut String::new()).await?;
+    show("again", call(&client, "echo", json!({"text": "again"})).await?);
+    Ok(())
+}

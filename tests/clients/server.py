@@ -1,0 +1,56 @@
+"""The tool server of the client tests: tools that answer, report progress, take long, and tell what was cancelled."""
+import json
+import sys
+import threading
+import time
+
+lock = threading.Lock()
+cancelled = []
+
+
+def tool(name, **properties):
+    return {"name": name, "description": f"The tool {name}", "inputSchema": {"type": "object", "properties": properties}}
+
+
+TOOLS = [
+    tool("echo", text={"type": "string"}, note={"type": "string"}),
+    tool("progress", steps={"type": "integer"}),
+    tool("slow", seconds={"type": "integer"}),
+    tool("cancelled"),
+]
+
+
+def send(**message):
+    with lock:
+        sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+        sys.stdout.flush()
+
+
+def call(id, name, arguments, meta):
+    text = "done"
+    if name == "echo":
+        text = json.dumps(arguments, sort_keys=True)
+    elif name == "progress":
+        for step in range(arguments["steps"]):
+            send(method="notifications/progress", params={"progressToken": meta["progressToken"], "progress": step + 1})
+            time.sleep(0.05)
+    elif name == "slow":
+        time.sleep(arguments["seconds"])
+    elif name == "cancelled":
+        text = str(len(cancelled))
+    send(id=id, result={"content": [{"type": "text", "text": text}]})
+
+
+for line in sys.stdin:
+    message = json.loads(line)
+    method, id, params = message.get("method"), message.get("id"), message.get("params") or {}
+    if method == "initialize":
+        about = {"name": "clients", "version": "1"}
+        send(id=id, result={"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": about})
+    elif method == "tools/list":
+        send(id=id, result={"tools": TOOLS})
+    elif method == "notifications/cancelled":
+        cancelled.append(params["requestId"])
+    elif method == "tools/call":
+        arguments = (id, params["name"], params.get("arguments", {}), params.get("_meta", {}))
+        threading.Thread(target=call, args=arguments, daemon=True).start()
