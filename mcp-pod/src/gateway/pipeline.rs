@@ -26,7 +26,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use mcp_fleet_policy::engine::ServerAccess;
-use mcp_fleet_policy::reason::Reason;
+use mcp_fleet_policy::reason::{Reason, Stage};
 use mcp_fleet_policy::unreadable::Unreadable;
 use ulid::Ulid;
 
@@ -73,8 +73,12 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
         Ok(response) => response,
         Err(Rejection { reason, response, trail }) => {
             state.record_rejected(&record, policy.as_deref(), reason, trail).await;
-            let subject = policy.as_deref().zip(record.principal);
-            discard(&head, &mut body, &peer, || may_discard(&state, &peer, subject)).await;
+            // A refused token names a principal that it must not be able to harm.
+            let is_authenticated = reason.stage() > Stage::Authenticate;
+            let subject = policy.as_deref().zip(record.principal).filter(|_| is_authenticated);
+            if is_authenticated || state.failures.admits(peer.address, Instant::now()) {
+                discard(&head, &mut body, &peer, || may_discard(&state, &peer, subject)).await;
+            }
             *response
         }
     };
@@ -223,6 +227,9 @@ fn resume(
     if let Some(reason) = caller.suspended {
         return Err(Rejection::head(StatusCode::FORBIDDEN, reason));
     }
+    if state.is_stopped() {
+        return Err(Rejection::head(StatusCode::SERVICE_UNAVAILABLE, Reason::FleetStopped));
+    }
     let headers = McpHeaders::read(&head.headers);
     let owner = SessionOwner { principal_uid: &caller.principal.model().uid, server_uid: &view.server().uid };
     let session =
@@ -231,8 +238,9 @@ fn resume(
     let rest = session
         .zip(last)
         .and_then(|(id, last)| state.resumable.resume(state.legacy_calls.session(owner.principal_uid, id), last));
-    // As if there were no streams to resume: a client that gets this does not try again.
-    rest.map(event_stream).ok_or(HeadError::Method.into())
+    // As if there were no streams to resume: a client that gets this does not try again. Unlike other requests with GET, this
+    // one asked for something, so it is audited.
+    rest.map(event_stream).ok_or_else(|| Rejection { trail: Trail::Own, ..HeadError::Method.into() })
 }
 
 /// A message, and what its headers and its body say together.

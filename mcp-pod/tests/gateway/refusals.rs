@@ -56,11 +56,11 @@ async fn a_connection_is_used_again_after_a_refusal_whose_body_was_read() {
     assert_eq!(client.call("echo", json!({})).await.json()["result"]["content"][0]["text"], "done");
 }
 
-#[tokio::test]
-async fn a_stranger_cannot_send_a_body_without_end() {
+/// Sends a body without end with this token. Fails if it is read for longer than the allowance of an address lasts.
+async fn send_without_end(token: impl FnOnce(&TestGateway) -> String) {
     let gateway = TestGateway::new().await;
     let mut stream = tls(gateway.address, &gateway.pki).await;
-    let head = head("garbage", "/files/mcp", "transfer-encoding: chunked\r\n");
+    let head = head(&token(&gateway), "/files/mcp", "transfer-encoding: chunked\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = [b"8000\r\n".to_vec(), vec![b' '; 0x8000], b"\r\n".to_vec()].concat();
     let mut sent = 0;
@@ -70,6 +70,16 @@ async fn a_stranger_cannot_send_a_body_without_end() {
         assert!(sent < 128 << 20, "never refused");
     }
     assert!(sent > 16 << 20, "refused after {sent} bytes");
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_send_a_body_without_end() {
+    send_without_end(|_| "garbage".to_owned()).await;
+}
+
+#[tokio::test]
+async fn a_body_with_an_expired_token_takes_nothing_from_its_principal() {
+    send_without_end(|gateway| gateway.pki.token(Token { issued: -2000, expires: -1000, ..Token::default() })).await;
 }
 
 #[tokio::test]

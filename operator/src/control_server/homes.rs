@@ -15,20 +15,28 @@ use crate::error;
 use crate::ledger::book::Holder;
 use crate::shared_state::{Answered, Homes, Look, Outbound, Published, Streams};
 
+/// Where a beat comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sender<'s> {
+    pub(super) gateway: &'s GatewayPod,
+    pub(super) holder: &'s Holder,
+    /// Number of the stream.
+    pub(super) stream: u64,
+}
+
 /// Answers a beat. Returns what has to be looked at afterwards, in a task of its own.
 pub(super) fn answer_beat(
     homes: &Homes,
     streams: &Streams,
     published: &Published,
-    gateway: &GatewayPod,
-    holder: &Holder,
+    Sender { gateway, holder, stream }: Sender<'_>,
     beat: HomeBeat,
     outbound: &Outbound,
 ) -> Option<Look> {
     let beat = beat_from_wire(beat)?;
     let from = Member { pod_uid: holder.pod_uid.as_str().into(), epoch: holder.epoch.as_str().into() };
     let stale_after = published.policy.stale_after;
-    let answered = homes.receive(&gateway.tenant_uid, stale_after, &from, beat, boot_millis())?;
+    let answered = homes.receive(&gateway.tenant_uid, stale_after, (&from, stream), beat, boot_millis())?;
     let Answered { answer, others, concerned, look } = answered;
     // If the queue is full, the gateway reads no messages, and soon has no lease.
     let _ = outbound.try_send(Ok(message(from_operator::Message::HomeAnswer(answer_to_wire(&answer, others)))));

@@ -49,6 +49,8 @@ struct ControlStream {
     leader: LeaderState,
     gateway: GatewayPod,
     holder: Holder,
+    /// Number of the stream: a newer one of the same pod has a higher one.
+    number: u64,
     outbound: Outbound,
     /// The form of policies that the gateway understands.
     form: Form,
@@ -106,6 +108,7 @@ pub(super) async fn run(
         leader,
         gateway: gateway.clone(),
         holder,
+        number: registration.number,
         outbound,
         form: Form::for_reader(&hello.features),
         obeys_kill_switch: hello.obeys_kill_switch,
@@ -179,7 +182,7 @@ impl ControlStream {
             self.claimed = Some((hello.generation, digest));
         }
         if !self.respects_homes {
-            self.leader.homes.note_earlier(&self.gateway.pod_uid);
+            self.leader.homes.note_earlier(&self.gateway.tenant_uid, &self.gateway.pod_uid);
         }
         let (ledger, holder) = (Arc::clone(&self.leader.ledger), self.holder.clone());
         self.work.spawn(async move { ledger.forfeit_pod(&holder.pod_uid, Some(&holder.epoch)).await });
@@ -336,7 +339,8 @@ impl ControlStream {
     fn answer_beat(&self, beat: HomeBeat, policy_state: &watch::Receiver<PolicyState>) {
         let Some(published) = policy_state.borrow().published.clone() else { return };
         let (homes, streams) = (&self.leader.homes, &self.hub.shared_state.streams);
-        let look = homes::answer_beat(homes, streams, &published, &self.gateway, &self.holder, beat, &self.outbound);
+        let from = homes::Sender { gateway: &self.gateway, holder: &self.holder, stream: self.number };
+        let look = homes::answer_beat(homes, streams, &published, from, beat, &self.outbound);
         if let Some(look) = look {
             // Goes on if this stream ends, because other gateways wait for what it finds.
             tokio::spawn(homes::look(Arc::clone(&self.hub), Arc::clone(homes), self.gateway.tenant_uid.clone(), look));

@@ -1,7 +1,8 @@
 //! Which gateways of a tenant admit the calls of which principals, as the leader decides it: one [`Leader`] of the protocol
 //! per tenant, for one term.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_control::homes::Others;
@@ -30,8 +31,8 @@ const EARLIER_LEASE: Duration = Duration::from_mins(5);
 pub(crate) struct Homes {
     term: Term,
     tenants: Mutex<HashMap<String, Tenant>>,
-    /// UIDs of pods whose gateways are of an earlier version, and never have leases.
-    earlier: Mutex<HashSet<String>>,
+    /// Pods whose gateways are of an earlier version, and never have leases: their UIDs, and those of their tenants.
+    earlier: Mutex<HashMap<String, String>>,
 }
 
 #[derive(Debug)]
@@ -41,6 +42,9 @@ struct Tenant {
     in_flight: HashMap<Member, (u64, Vec<InFlight>)>,
     /// Whether the pods are being looked at.
     is_looking: bool,
+    /// Number of the newest stream from which a pod sent a beat, by its UID. What arrives on an older one is from a process
+    /// that has ended.
+    streams: HashMap<Arc<str>, u64>,
 }
 
 /// What follows from a beat.
@@ -71,18 +75,23 @@ impl Homes {
         self.term
     }
 
-    /// Answers a beat, which came with the calls in flight of a gateway that admits none. Returns none if the beat is out of
-    /// date. `now` is on the clock of leases.
+    /// Answers a beat, which came on this stream with the calls in flight of a gateway that admits none. Returns none if the
+    /// beat is out of date. `now` is on the clock of leases.
     pub(crate) fn receive(
         &self,
         tenant_uid: &str,
         stale_after: StaleAfter,
-        from: &Member,
+        (from, stream): (&Member, u64),
         (beat, in_flight): (Beat, Vec<InFlight>),
         now: u64,
     ) -> Option<Answered> {
         let mut tenants = self.tenants.lock();
         let tenant = self.tenant(&mut tenants, tenant_uid, stale_after, now);
+        let newest = tenant.streams.entry(Arc::clone(&from.pod_uid)).or_default();
+        if stream < *newest {
+            return None;
+        }
+        *newest = stream;
         let (before, willing) = (tenant.leader.view_ids(), beat.willing);
         // A container runs one process at a time, and this one was authenticated after the others had started.
         let predecessor = |other: &&Member| other.pod_uid == from.pod_uid && other.epoch != from.epoch;
@@ -91,6 +100,7 @@ impl Homes {
             tenant.leader.ended(member);
         }
         let answer = tenant.leader.receive(now, from, beat)?;
+        tenant.streams.retain(|pod, _| tenant.leader.gateways().any(|member| member.pod_uid == *pod));
         tenant.note_in_flight(now, from, in_flight);
         let concerned =
             if tenant.leader.view_ids() == before { Vec::new() } else { tenant.pods_other_than(&from.pod_uid) };
@@ -103,8 +113,8 @@ impl Homes {
     }
 
     /// Records that a gateway of an earlier version is connected, which has no lease and never had one.
-    pub(crate) fn note_earlier(&self, pod_uid: &str) {
-        self.earlier.lock().insert(pod_uid.to_owned());
+    pub(crate) fn note_earlier(&self, tenant_uid: &str, pod_uid: &str) {
+        self.earlier.lock().insert(pod_uid.to_owned(), tenant_uid.to_owned());
     }
 
     /// Records which pods of a tenant may still run, by their UIDs; none if that could not be found out. They were listed
@@ -120,9 +130,10 @@ impl Homes {
             tenant.leader.ended(member);
             changed = true;
         }
-        let is_known = |pod: &String| {
-            self.earlier.lock().contains(pod) || tenant.leader.gateways().any(|member| *member.pod_uid == **pod)
-        };
+        let mut earlier = self.earlier.lock();
+        earlier.retain(|pod, tenant| tenant != tenant_uid || running.contains(pod));
+        let is_known =
+            |pod: &String| earlier.contains_key(pod) || tenant.leader.gateways().any(|member| *member.pod_uid == **pod);
         if !tenant.leader.is_recovered() && running.iter().all(is_known) {
             tenant.leader.no_others_run();
             changed = true;
@@ -133,6 +144,7 @@ impl Homes {
     /// Forgets a tenant that was deleted. Its UID never comes back.
     pub(crate) fn remove(&self, tenant_uid: &str) {
         self.tenants.lock().remove(tenant_uid);
+        self.earlier.lock().retain(|_, tenant| tenant != tenant_uid);
     }
 
     fn tenant<'t>(
@@ -147,6 +159,7 @@ impl Homes {
             leader: Leader::new(self.term, now, times, PLACES),
             in_flight: HashMap::new(),
             is_looking: false,
+            streams: HashMap::new(),
         });
         tenant.leader.set_times(times);
         tenant
@@ -213,7 +226,7 @@ mod tests {
     /// Sends a beat of a gateway with this many calls in flight.
     fn beat_with(homes: &Homes, gateway: &mut Gateway, now: u64, willing: bool, calls: u32) -> Answered {
         let sent = (gateway.beat(now, willing), if calls == 0 { vec![] } else { in_flight(calls) });
-        let answered = homes.receive(TENANT, STALE_AFTER, gateway.member(), sent, now).unwrap();
+        let answered = homes.receive(TENANT, STALE_AFTER, (gateway.member(), 0), sent, now).unwrap();
         gateway.receive(now, answered.answer.clone());
         answered
     }
@@ -237,6 +250,24 @@ mod tests {
     }
 
     #[test]
+    fn a_late_beat_of_an_ended_process_takes_nothing_from_its_successor() {
+        let (homes, mut before) = with_gateway();
+        let late = before.beat(1_020, true);
+        let mut after = gateway("a", "2");
+        let from_stream = |gateway: &mut Gateway, sent, stream, now| {
+            homes.receive(TENANT, STALE_AFTER, (gateway.member(), stream), (sent, vec![]), now)
+        };
+        let sent = after.beat(1_030, true);
+        let answered = from_stream(&mut after, sent, 1, 1_030).unwrap();
+        after.receive(1_030, answered.answer);
+        assert!(from_stream(&mut before, late, 0, 1_031).is_none());
+        let sent = after.beat(1_040, true);
+        let answered = from_stream(&mut after, sent, 1, 1_040).unwrap();
+        after.receive(1_040, answered.answer);
+        assert!(after.admits(1_040, "p"));
+    }
+
+    #[test]
     fn a_first_gateway_is_home_as_soon_as_no_other_pod_runs() {
         let (homes, mut a) = (Homes::new(7), gateway("a", "1"));
         let answered = beat(&homes, &mut a, 1_000, true);
@@ -251,7 +282,7 @@ mod tests {
         let look = beat(&homes, &mut a, 1_020, true).look.unwrap();
         assert!(!a.admits(1_020, "p"));
         // That has an earlier version, which admits calls without a lease.
-        homes.note_earlier("b");
+        homes.note_earlier(TENANT, "b");
         assert_eq!(homes.looked(TENANT, &look, Some(&running(&["a", "b"]))), ["a"]);
         beat(&homes, &mut a, 1_030, true);
         assert!(a.admits(1_030, "p"));

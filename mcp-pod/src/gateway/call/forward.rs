@@ -171,8 +171,15 @@ impl Writer {
     }
 
     fn end(&mut self) {
-        if let Some(kept) = &self.kept {
+        if let Some(kept) = self.kept.take() {
             kept.end();
         }
+    }
+}
+
+impl Drop for Writer {
+    /// Ends the stream also if its call is abandoned, so that it is not kept forever.
+    fn drop(&mut self) {
+        self.end();
     }
 }

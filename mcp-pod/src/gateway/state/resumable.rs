@@ -60,6 +60,9 @@ struct Events {
     memory: Reservation,
     /// Counts the signs of life, which have no numbers.
     beats: u64,
+    /// Counts the clients that read the rest. Only the last one still does, so that a stream has one reader however often it
+    /// is resumed.
+    readers: u64,
     ended_at: Option<Instant>,
 }
 
@@ -88,7 +91,7 @@ impl ResumableStreams {
     /// Starts to keep the stream of a call. Returns `None` if there is no memory for it.
     pub(crate) fn open(&self, call: Ulid, session: LegacySession, account: &Arc<Account>) -> Option<Arc<KeptStream>> {
         let memory = account.reserve(OVERHEAD, Use::Request).ok()?;
-        let events = Events { next: 0, kept: VecDeque::new(), bytes: 0, memory, beats: 0, ended_at: None };
+        let events = Events { next: 0, kept: VecDeque::new(), bytes: 0, memory, beats: 0, readers: 0, ended_at: None };
         let stream = Arc::new(KeptStream { id: call, session, events: Mutex::new(events), news: Notify::new() });
         self.streams.lock().insert(call, Arc::clone(&stream));
         Some(stream)
@@ -101,16 +104,14 @@ impl ResumableStreams {
         last: EventId,
     ) -> Option<impl Stream<Item = Bytes> + Send + 'static> {
         let stream = self.streams.lock().get(&last.stream).filter(|stream| stream.session == session).cloned()?;
-        let (next, beats) = (last.number.checked_add(1)?, stream.events.lock().beats);
-        if !stream.keeps(next) {
-            return None;
-        }
-        Some(futures::stream::unfold((stream, next, beats), |(stream, next, beats)| async move {
+        let next = last.number.checked_add(1)?;
+        let (reader, beats) = stream.start_reading(next)?;
+        Some(futures::stream::unfold((stream, next, beats), move |(stream, next, beats)| async move {
             loop {
                 let news = stream.news.notified();
                 tokio::pin!(news);
                 news.as_mut().enable();
-                match stream.after(next, beats) {
+                match stream.after(reader, next, beats) {
                     After::Event(event) => return Some((event, (stream.clone(), next + 1, beats))),
                     After::Beat(beats) => return Some((COMMENT, (stream.clone(), next, beats))),
                     After::Wait => news.await,
@@ -120,7 +121,7 @@ impl ResumableStreams {
         }))
     }
 
-    /// Drops the streams that ended long ago, or for which there was no memory.
+    /// Drops the streams that ended long ago.
     pub(crate) fn prune(&self, now: Instant) {
         self.streams.lock().retain(|_, stream| {
             let ended_at = stream.events.lock().ended_at;
@@ -160,14 +161,25 @@ impl KeptStream {
         self.news.notify_waiters();
     }
 
-    /// Returns whether all events from this number on are kept, or yet to come.
-    fn keeps(&self, number: u64) -> bool {
-        let events = self.events.lock();
-        (events.first()..=events.next).contains(&number)
+    /// Takes the place of the client that reads the rest, if all events from this number on are kept or yet to come. Returns
+    /// the number of the client, and of the last sign of life.
+    fn start_reading(&self, number: u64) -> Option<(u64, u64)> {
+        let mut events = self.events.lock();
+        if !(events.first()..=events.next).contains(&number) {
+            return None;
+        }
+        events.readers += 1;
+        let started = (events.readers, events.beats);
+        drop(events);
+        self.news.notify_waiters();
+        Some(started)
     }
 
-    fn after(&self, number: u64, beats: u64) -> After {
+    fn after(&self, reader: u64, number: u64, beats: u64) -> After {
         let events = self.events.lock();
+        if reader != events.readers {
+            return After::End;
+        }
         let kept = number.checked_sub(events.first()).and_then(|at| events.kept.get(usize::try_from(at).ok()?));
         match kept {
             Some(event) => After::Event(event.clone()),
@@ -246,7 +258,9 @@ mod tests {
         let end = stream.add(b"data: end\n\n");
         stream.end();
         assert_eq!(resumed.next().now_or_never(), Some(Some(end.clone())));
-        assert_eq!(resumed.next().now_or_never(), Some(None));
+        let mut second = Box::pin(streams.resume(session, last_event_id(&events[1])).unwrap());
+        assert_eq!(resumed.next().now_or_never(), Some(None), "another client reads the rest");
+        assert_eq!(second.next().now_or_never(), Some(Some(events[2].clone())));
         let mut after_the_end = Box::pin(streams.resume(session, last_event_id(&end)).unwrap());
         assert_eq!(after_the_end.next().now_or_never(), Some(None));
         assert!(streams.resume(other, last_event_id(&events[0])).is_none(), "another session");
