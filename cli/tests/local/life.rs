@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
-use crate::support::{Trial, command, example, text, until};
+use crate::support::{Trial, command, example, refusal, text, until};
 
 /// Returns all processes that descend from a process.
 fn descendants(of: i32) -> BTreeSet<i32> {
@@ -80,9 +80,7 @@ fn a_killed_gateway_and_a_killed_server_are_started_again() {
 #[test]
 fn two_cannot_use_the_same_files() {
     let trial = Trial::start(&[]);
-    let second = command(trial.folder(), &[]).output().unwrap();
-    let errors = String::from_utf8(second.stderr).unwrap();
-    assert!(!second.status.success());
+    let errors = refusal(command(trial.folder(), &[]));
     assert!(errors.contains("these files are being tried already, by process"), "{errors}");
 }
 
@@ -94,9 +92,7 @@ fn what_a_cluster_refuses_is_refused_before_anything_starts() {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(from));
         std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
-        let output = command(folder.path(), &[]).output().unwrap();
-        assert!(!output.status.success());
-        String::from_utf8(output.stderr).unwrap()
+        refusal(command(folder.path(), &[]))
     };
     let errors = refused("10-tenant.yaml", "lifetime: 1h", "lifetime: 10s");
     assert!(
@@ -116,12 +112,8 @@ fn a_port_is_fixed_by_the_command_line() {
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = busy.local_addr().unwrap().port().to_string();
     let folder = example();
-    let output = command(folder.path(), &["--port", &port]).output().unwrap();
-    let errors = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        !output.status.success() && errors.contains(&format!("port {port} for the tenant acme is not free")),
-        "{errors}"
-    );
+    let errors = refusal(command(folder.path(), &["--port", &port]));
+    assert!(errors.contains(&format!("port {port} for the tenant acme is not free")), "{errors}");
     drop(busy);
     let trial = Trial::start_in(folder, &["--port", &port]);
     assert_eq!(trial.credential("reader", "url"), format!("https://localhost:{port}"));
@@ -149,9 +141,8 @@ fn without_user_namespaces_nothing_starts() {
     let mut without = std::process::Command::new("unshare");
     without.args(["--user", "--map-root-user", "sh", "-c"]);
     without.arg("echo 0 > /proc/sys/user/max_user_namespaces; exec \"$0\" \"$@\"");
-    let output = without.arg(command.get_program()).args(command.get_args()).output().unwrap();
-    let errors = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success());
+    without.arg(command.get_program()).args(command.get_args()).stderr(std::process::Stdio::piped());
+    let errors = refusal(without);
     assert!(errors.contains("so nothing is started") && errors.contains("user.max_user_namespaces"), "{errors}");
 }
 

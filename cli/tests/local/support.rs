@@ -44,6 +44,20 @@ pub(crate) fn command(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// Runs a command that has to fail soon. Returns what it says.
+pub(crate) fn refusal(mut command: Command) -> String {
+    let mut child = command.spawn().unwrap();
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() && started.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Fails if it has ended, as it should.
+    let _ = child.kill();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.code().is_some_and(|code| code != 0), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
 impl Trial {
     /// Starts the example, and waits until it is ready.
     pub(crate) fn start(arguments: &[&str]) -> Self {
