@@ -54,7 +54,11 @@ async def main():
         cancelled = types.CancelledNotification(method="notifications/cancelled", params=cancelled)
         await session.send_notification(types.ClientNotification(cancelled))
         show("cancel", **facts(await call))
-        show("cancelled", **facts(await session.call_tool("cancelled", {})))
+        count = "0"
+        while count == "0":
+            await asyncio.sleep(0.1)
+            count = (await session.call_tool("cancelled", {})).content[0].text
+        show("cancelled", isError=False, text=count)
         show("restart")
         await asyncio.to_thread(sys.stdin.readline)
         show("again", **facts(await session.call_tool("echo", {"text": "again"})))

@@ -208,6 +208,19 @@ async fn rust_modern() {
 }
 
 #[tokio::test]
+#[ignore = "one of the further clients: `cargo xtask test more-clients`"]
+async fn more_fastmcp() {
+    run("FASTMCP", &[LEGACY], "2025-11-25").await;
+    run("FASTMCP", &[MODERN], "2026-07-28").await;
+}
+
+#[tokio::test]
+#[ignore = "one of the further clients: `cargo xtask test more-clients`"]
+async fn more_langchain() {
+    run("LANGCHAIN", &[], "2025-11-25").await;
+}
+
+#[tokio::test]
 #[ignore = "takes over six minutes: `cargo xtask test long-calls`"]
 async fn calls_of_six_minutes_survive() {
     tokio::join!(

@@ -10,31 +10,57 @@ use super::on_host::{cargo, show};
 use crate::tools::cache::{self, Key};
 use crate::tools::{command, go, progress, python, repository};
 
-/// Lets every client go through its scenario.
+/// Lets the official SDKs go through the scenario.
 pub fn run() -> Result<()> {
-    test(&[])
+    show(&mut with_sdks()?)
 }
 
-/// Lets every client make one call of six minutes.
+/// Lets the official SDKs make one call of six minutes each.
 pub fn long_calls() -> Result<()> {
-    test(&["--", "--ignored"])
+    show(with_sdks()?.args(["--", "--ignored", "six_minutes"]))
 }
 
-fn test(arguments: &[&str]) -> Result<()> {
-    let folder = repository().join("tests/clients");
-    let mut tests = cargo(&["test", "--package", "mcp-pod", "--features", "client-tests", "--test", "clients"]);
+/// Lets further clients go through the scenario: frameworks that agents are built with.
+pub fn more() -> Result<()> {
+    let mut tests = tests();
+    for framework in ["fastmcp", "langchain"] {
+        python_client(&mut tests, framework)?;
+    }
+    show(tests.args(["--", "--ignored", "more_"]))
+}
+
+/// Returns the command that runs the tests.
+fn tests() -> Command {
+    cargo(&["test", "--package", "mcp-pod", "--features", "client-tests", "--test", "clients"])
+}
+
+/// Returns the command that runs the tests, with the official SDKs.
+fn with_sdks() -> Result<Command> {
+    let folder = folder();
+    let mut tests = tests();
     for version in ["1", "2"] {
-        let pins = folder.join(format!("python-{version}.txt"));
-        let pins = fs::read_to_string(&pins).with_context(|| format!("failed to read {}", pins.display()))?;
-        let packages = python::packages(&format!("mcp-{version}"), &pins.lines().collect::<Vec<_>>())?;
-        let program = folder.join(format!("client_{version}.py"));
-        tests.env(format!("MCP_PACKAGES_PYTHON_{version}"), packages);
-        tests.env(format!("MCP_CLIENT_PYTHON_{version}"), words("/usr/bin/python3", &program));
+        python_client(&mut tests, version)?;
     }
     tests.env("MCP_CLIENT_NODE", words("node", &node(&folder)?));
     tests.env("MCP_CLIENT_GO", go_client(&folder.join("go"))?);
     tests.env("MCP_CLIENT_RUST", rust_client(&folder.join("rust"))?);
-    show(tests.args(arguments))
+    Ok(tests)
+}
+
+fn folder() -> PathBuf {
+    repository().join("tests/clients")
+}
+
+/// Installs the packages of a Python client, and tells the tests about them.
+fn python_client(tests: &mut Command, name: &str) -> Result<()> {
+    let pins = folder().join(format!("python-{name}.txt"));
+    let pins = fs::read_to_string(&pins).with_context(|| format!("failed to read {}", pins.display()))?;
+    let packages = python::packages(&format!("client-{name}"), &pins.lines().collect::<Vec<_>>())?;
+    let program = folder().join(format!("client_{name}.py"));
+    let variable = if name.len() == 1 { format!("PYTHON_{name}") } else { name.to_uppercase() };
+    tests.env(format!("MCP_PACKAGES_{variable}"), packages);
+    tests.env(format!("MCP_CLIENT_{variable}"), words("/usr/bin/python3", &program));
+    Ok(())
 }
 
 /// Returns a command as the tests read it: one word a line.

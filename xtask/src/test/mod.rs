@@ -49,6 +49,8 @@ pub enum Part {
     Api,
     /// The demo and then the fault tests, on a real cluster.
     E2e,
+    /// Slow: frameworks for agents, against a gateway on loopback.
+    MoreClients,
     /// Slow: calls of six minutes by the official MCP clients.
     LongCalls,
     /// Slow: this version with the operator, the gateways and the shims of an earlier commit, on a real cluster.
@@ -63,7 +65,10 @@ pub enum Part {
 
 impl Part {
     const fn is_slow(self) -> bool {
-        matches!(self, Self::LongCalls | Self::Upgrade | Self::Governors | Self::Supply | Self::Bench)
+        matches!(
+            self,
+            Self::MoreClients | Self::LongCalls | Self::Upgrade | Self::Governors | Self::Supply | Self::Bench
+        )
     }
 
     fn name(self) -> String {
@@ -87,6 +92,7 @@ impl Part {
             Self::Try => on_host::fleet_on_this_machine(),
             Self::Api => on_cluster::api(),
             Self::E2e => on_cluster::end_to_end(),
+            Self::MoreClients => clients::more(),
             Self::LongCalls => clients::long_calls(),
             Self::Upgrade => on_cluster::upgrade(),
             Self::Governors => on_host::governors(),
