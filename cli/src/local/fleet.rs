@@ -193,12 +193,13 @@ impl Fleet {
 impl Tenant {
     /// Stops the servers that do not run any more, or differently, and adds those that are to run.
     async fn keep_servers(&mut self, mut wanted: BTreeMap<String, (String, Launch)>) -> anyhow::Result<()> {
-        for (uid, server) in &mut self.servers {
-            let is_wanted = wanted.get(uid).is_some_and(|(_, launch)| *launch == server.launch);
-            if !is_wanted && let Some(mut process) = server.process.take() {
-                process.terminate();
-                process.end(SHIM_END).await;
-            }
+        let is_wanted = |uid: &String, launch: &Launch| wanted.get(uid).is_some_and(|(_, wanted)| wanted == launch);
+        let others = self.servers.iter_mut().filter(|(uid, server)| !is_wanted(uid, &server.launch));
+        let mut ending: Vec<Process> = others.filter_map(|(_, server)| server.process.take()).collect();
+        // All at once: while this waits, nothing proves that policies are current.
+        ending.iter().for_each(Process::terminate);
+        for process in &mut ending {
+            process.end(SHIM_END).await;
         }
         self.servers.retain(|uid, _| wanted.contains_key(uid));
         for (uid, server) in &mut self.servers {
