@@ -24,9 +24,16 @@ pub(crate) struct Credentials {
 }
 
 impl Credentials {
+    /// Returns the folder, without links.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Uses a folder, which is created.
-    pub(crate) fn new(folder: PathBuf) -> anyhow::Result<Self> {
-        create_folder(&folder).with_context(|| format!("failed to create {}", folder.display()))?;
+    pub(crate) fn new(folder: &Path) -> anyhow::Result<Self> {
+        let failed = || format!("failed to create {}", folder.display());
+        create_folder(folder).with_context(failed)?;
+        let folder = folder.canonicalize().with_context(failed)?;
         Ok(Self { folder, due: BTreeMap::new() })
     }
 

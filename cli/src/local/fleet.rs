@@ -13,7 +13,7 @@ use super::arguments::Arguments;
 use super::enclosure::{Plan, command_line};
 use super::objects::Objects;
 use super::process::{Event, Process};
-use super::server::{Launch, launch};
+use super::server::{Launch, check_readable, launch};
 use super::state::{State, create_folder, write_private};
 
 /// How long a gateway may take to end its calls and to report what they cost.
@@ -65,6 +65,8 @@ pub(crate) struct Setting<'s> {
     pub(crate) state: &'s State,
     pub(crate) arguments: &'s Arguments,
     pub(crate) operator: &'s LocalOperator,
+    /// The folder with the credentials, without links.
+    pub(crate) credentials: &'s Path,
 }
 
 /// File with the ports of gateways.
@@ -110,7 +112,12 @@ impl Fleet {
             for server in &servers {
                 let server_uid = server.metadata.uid.clone().unwrap_or_default();
                 let server_name = format!("{namespace}/{}", server.metadata.name.as_deref().unwrap_or_default());
-                match launch(server, setting.arguments) {
+                let checked = launch(server, setting.arguments).and_then(|launch| {
+                    let private = [setting.state.root(), setting.credentials];
+                    launch.as_ref().map_or(Ok(()), |launch| check_readable(launch, &private))?;
+                    Ok(launch)
+                });
+                match checked {
                     Ok(Some(launch)) => drop(running.insert(server_uid, (server_name, launch))),
                     Ok(None) => {}
                     Err(error) => problems.push(format!("MCPServer {server_name}: {error:#}")),

@@ -89,7 +89,9 @@ fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
         return Ok(vec![path.to_owned()]);
     }
     let is_manifest = |path: &PathBuf| {
-        path.is_file() && path.extension().is_some_and(|it| ["yaml", "yml", "json"].iter().any(|known| it == *known))
+        // What cannot be looked at, such as a link to nothing, is reported when it is read.
+        path.metadata().map_or(true, |metadata| metadata.is_file())
+            && path.extension().is_some_and(|it| ["yaml", "yml", "json"].iter().any(|known| it == *known))
     };
     let entries = fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
     let mut files: Vec<PathBuf> = entries.into_iter().filter(is_manifest).collect();

@@ -64,7 +64,11 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     preflight::check(&state)?;
     let stop = CancellationToken::new();
     let operator = LocalOperator::start(&state.folder("operator")?, stop.clone()).await?;
-    let mut trial = Trial::open(arguments, &state, &operator)?;
+    let own = state.path("credentials");
+    let credentials = Credentials::new(arguments.credentials.as_ref().unwrap_or(&own))?;
+    let credentials_folder = credentials.folder().to_owned();
+    let setting = Setting { state: &state, arguments, operator: &operator, credentials: credentials_folder.as_path() };
+    let mut trial = Trial::open(setting, credentials)?;
     println!("mcp-fleet try: {} on this machine, without Kubernetes.\n{}\n", trial.names(), report::MISSING);
     let ran = tokio::select! {
         ran = trial.run() => ran,
@@ -82,6 +86,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// A running fleet.
 struct Trial<'t> {
+    setting: Setting<'t>,
     arguments: &'t Arguments,
     state: &'t State,
     operator: &'t LocalOperator,
@@ -90,22 +95,26 @@ struct Trial<'t> {
     fleet: Fleet,
     credentials: Credentials,
     tenants: Vec<TenantObjects>,
+    /// Whether all files could be read and parsed when they were last applied.
+    is_read: bool,
     /// What was printed as not in force, so that it is printed once.
     reported: BTreeSet<String>,
 }
 
 impl<'t> Trial<'t> {
-    fn open(arguments: &'t Arguments, state: &'t State, operator: &'t LocalOperator) -> anyhow::Result<Self> {
-        let credentials = arguments.credentials.clone().unwrap_or_else(|| state.path("credentials"));
+    fn open(setting: Setting<'t>, credentials: Credentials) -> anyhow::Result<Self> {
+        let Setting { state, arguments, operator, .. } = setting;
         Ok(Self {
+            setting,
             arguments,
             state,
             operator,
             admission: Admission::new()?,
             objects: Objects::load(&state.path(OBJECTS))?,
             fleet: Fleet::open(state),
-            credentials: Credentials::new(credentials)?,
+            credentials,
             tenants: Vec::new(),
+            is_read: false,
             reported: BTreeSet::new(),
         })
     }
@@ -113,10 +122,6 @@ impl<'t> Trial<'t> {
     fn names(&self) -> String {
         let names: Vec<_> = self.arguments.files.iter().map(|path| path.display().to_string()).collect();
         names.join(", ")
-    }
-
-    fn setting(&self) -> Setting<'t> {
-        Setting { state: self.state, arguments: self.arguments, operator: self.operator }
     }
 
     /// Runs until it is dropped. Fails if it cannot start.
@@ -152,7 +157,7 @@ impl<'t> Trial<'t> {
             }
             if changed || published.elapsed() >= PROOF_INTERVAL {
                 // What cannot be read may have changed.
-                let is_read = found == applied && found.values().all(Result::is_ok);
+                let is_read = found == applied && self.is_read;
                 self.publish(is_read.then_some(read));
                 published = Instant::now();
             }
@@ -181,10 +186,11 @@ impl<'t> Trial<'t> {
             println!("ignored: {count} × {kind}, which only a cluster has");
         }
         self.state.write(OBJECTS, &self.objects.to_text()?)?;
-        let setting = self.setting();
+        let setting = self.setting;
         let (tenants, not_running) = self.fleet.arrange(setting, &self.objects).await?;
         problems.extend(not_running);
         self.tenants = tenants;
+        self.is_read = applied.is_read;
         self.operator.set_kill_switch(applied.kill_switch.as_deref(), read);
         if let Some(reason) = &applied.kill_switch {
             println!("the kill switch is on: all tool calls are refused. Reason: {reason:?}");
@@ -201,6 +207,10 @@ impl<'t> Trial<'t> {
             let tenant = objects.tenant.metadata.name.as_deref().unwrap_or_default();
             match self.operator.publish(objects) {
                 Ok(published) => {
+                    // What is not published may be a suspension, and its absence must not be proved.
+                    if let Some(read) = read {
+                        self.operator.prove(objects.tenant.metadata.uid.as_deref().unwrap_or_default(), read);
+                    }
                     reported.extend(published.verdicts.iter().filter(|it| !it.is_in_force).map(not_in_force));
                 }
                 Err(error) => {
@@ -215,15 +225,12 @@ impl<'t> Trial<'t> {
             println!("{line}");
         }
         self.reported = reported;
-        if let Some(read) = read {
-            self.operator.prove(read);
-        }
     }
 
     /// Keeps credentials valid and processes running.
     async fn keep_running(&mut self) -> anyhow::Result<()> {
         self.credentials.keep(self.operator, &self.tenants)?;
-        let setting = self.setting();
+        let setting = self.setting;
         let Seen { ended, has_moved } = self.fleet.look(setting).await?;
         for ended in ended {
             println!("{ended}");

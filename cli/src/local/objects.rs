@@ -1,6 +1,6 @@
 //! The objects of this fleet, as an API server would store them: admitted, with UIDs and generations.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -53,6 +53,8 @@ struct Stored {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Objects {
     stored: BTreeMap<Key, Stored>,
+    /// The kill switch as it was last applied.
+    kill_switch: Option<String>,
 }
 
 /// The form in which objects are kept in a file.
@@ -76,6 +78,8 @@ pub(crate) struct Applied {
     pub(crate) ignored: BTreeMap<String, usize>,
     /// Why all calls are to be refused; none if they are not.
     pub(crate) kill_switch: Option<String>,
+    /// Whether all files could be read and parsed.
+    pub(crate) is_read: bool,
 }
 
 impl Objects {
@@ -92,7 +96,7 @@ impl Objects {
             let kind = KINDS.iter().find(|known| **known == kind)?;
             Some((Key { kind, namespace, name }, stored))
         });
-        Ok(Self { stored: known.collect() })
+        Ok(Self { stored: known.collect(), kill_switch: None })
     }
 
     /// Returns the text that [`Self::load`] reads.
@@ -104,9 +108,12 @@ impl Objects {
         Ok(serde_json::to_vec_pretty(&self.stored.iter().map(entry).collect::<Vec<_>>())?)
     }
 
-    /// Applies manifests. What is not in them any more is deleted, unless the file that it came from cannot be read.
+    /// Applies manifests. What is not in them any more is deleted. While a document is not known, because its file cannot
+    /// be parsed or it does not say correctly what it is, nothing is deleted and the kill switch stays on: the document may
+    /// be what is missing.
     pub(crate) fn apply(&mut self, admission: &Admission, manifests: &Manifests, now: Timestamp) -> Applied {
-        let mut applied = Applied { problems: manifests.problems.clone(), ..Applied::default() };
+        let is_read = manifests.problems.is_empty();
+        let mut applied = Applied { problems: manifests.problems.clone(), is_read, ..Applied::default() };
         let mut declared: BTreeMap<Key, &Document> = BTreeMap::new();
         for document in &manifests.documents {
             match identify(admission, document) {
@@ -118,15 +125,21 @@ impl Objects {
                         declared.insert(key, document);
                     }
                 }
-                Ok(Identified::KillSwitch) => applied.kill_switch = kill_switch(&document.value),
+                // If there are two, one is enough to stop all calls.
+                Ok(Identified::KillSwitch) => {
+                    applied.kill_switch = kill_switch(&document.value).or(applied.kill_switch);
+                }
                 Ok(Identified::Ignored(kind)) => *applied.ignored.entry(kind).or_default() += 1,
                 Err((path, text)) => applied.problems.push(problem(document, &path, text)),
             }
         }
-        let unreadable: BTreeSet<&PathBuf> = manifests.problems.iter().map(|problem| &problem.file).collect();
-        self.stored.retain(|key, stored| {
-            let is_unknown = unreadable.iter().any(|path| stored.file.starts_with(path));
-            let stays = declared.contains_key(key) || is_unknown;
+        let is_known = applied.problems.is_empty();
+        if !is_known && applied.kill_switch.is_none() {
+            applied.kill_switch.clone_from(&self.kill_switch);
+        }
+        self.kill_switch.clone_from(&applied.kill_switch);
+        self.stored.retain(|key, _| {
+            let stays = declared.contains_key(key) || !is_known;
             if !stays {
                 applied.changes.push(format!("{key} deleted"));
             }
@@ -265,6 +278,9 @@ fn identify(admission: &Admission, document: &Document) -> Result<Identified, (F
         return Err((FieldPath::root(), "apiVersion and kind must be set".to_owned()));
     }
     let namespace = metadata["namespace"].as_str();
+    if api_version == "v1" && kind == "List" {
+        return Err((at("kind"), "a List is not read; write its items as documents, with --- between them".to_owned()));
+    }
     if !api_version.starts_with(&format!("{GROUP}/")) {
         let is_switch = kind == "ConfigMap" && (namespace, name) == (Some(KILL_SWITCH.0), KILL_SWITCH.1);
         return Ok(if is_switch { Identified::KillSwitch } else { Identified::Ignored(kind.to_owned()) });
@@ -363,6 +379,22 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_deleted_while_a_document_is_not_known() {
+        for unknown in [
+            BUDGET.replace("v1alpha1", "v1alpha2"),
+            BUDGET.replace("MCPBudget", "MCPBudgett"),
+            BUDGET.replace("name: b, ", ""),
+            BUDGET.replace("calls: 5", "calls: ["),
+        ] {
+            let mut objects = Objects::default();
+            apply(&mut objects, &[("b.yaml", BUDGET), ("t.yaml", TENANT)]);
+            // In another file than before.
+            let applied = apply(&mut objects, &[("new.yaml", &unknown), ("t.yaml", TENANT)]);
+            assert_eq!((applied.problems.len(), applied.changes.len(), calls(&objects)), (1, 0, Some(5)), "{unknown}");
+        }
+    }
+
+    #[test]
     fn an_object_in_a_namespace_without_a_tenant_is_refused() {
         let mut objects = Objects::default();
         let problems = apply(&mut objects, &[("b.yaml", BUDGET)]).problems;
@@ -385,6 +417,17 @@ mod tests {
         assert_eq!(apply(&mut objects, &[("s.yaml", &off)]).kill_switch, None);
         let garbled = switch.replace("stop:", "halt:");
         assert!(apply(&mut objects, &[("s.yaml", &garbled)]).kill_switch.is_some());
+        assert!(
+            apply(&mut objects, &[("s.yaml", switch), ("t.yaml", &switch.replace("'true'", "'false'"))])
+                .kill_switch
+                .is_some()
+        );
+        // Nobody knows what the file says now.
+        let broken = switch.replace("leak", "'leak");
+        let applied = apply(&mut objects, &[("s.yaml", &broken)]);
+        assert_eq!((applied.kill_switch.as_deref(), applied.is_read), (Some("leak"), false));
+        assert_eq!(apply(&mut objects, &[]).kill_switch, None);
+        assert_eq!(apply(&mut objects, &[("l.yaml", "apiVersion: v1\nkind: List\nitems: []\n")]).problems.len(), 1);
         let ledger = "apiVersion: mcp-fleet.dev/v1alpha1\nkind: MCPLedger\nmetadata: {name: l}\n";
         assert_eq!(apply(&mut objects, &[("l.yaml", ledger)]).problems.len(), 1);
     }

@@ -91,9 +91,11 @@ fn own_folder(program: &Path, readable: &[PathBuf]) -> anyhow::Result<Option<Pat
         return Ok(None);
     }
     let folder = program.parent().filter(|folder| real.starts_with(folder));
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let shows_home =
-        |folder: &Path| home.as_ref().is_some_and(|home| home.starts_with(folder)) || folder == Path::new("/");
+    let shows_home = |folder: &Path| {
+        // Either may be reached through links.
+        let real = folder.canonicalize();
+        real.map_or(true, |real| homes().iter().any(|home| home.starts_with(&real)) || real == Path::new("/"))
+    };
     match folder {
         Some(folder) if !shows_home(folder) && !SPECIAL.iter().any(|special| folder.starts_with(special)) => {
             Ok(Some(folder.to_owned()))
@@ -104,6 +106,32 @@ fn own_folder(program: &Path, readable: &[PathBuf]) -> anyhow::Result<Option<Pat
             real.display()
         ),
     }
+}
+
+/// Returns the home directories of this machine's users, without links: that of the environment, and those of the accounts.
+fn homes() -> Vec<PathBuf> {
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let of_accounts = accounts.lines().filter_map(|line| line.split(':').nth(5)).map(PathBuf::from);
+    let all = std::env::var_os("HOME").map(PathBuf::from).into_iter().chain(of_accounts);
+    // Accounts of services have homes such as `/` and `/bin`, which hold no files of people.
+    let is_home = |home: &PathBuf| home.components().count() > 1 && !is_in_system(home);
+    all.filter(is_home).map(|home| home.canonicalize().unwrap_or(home)).collect()
+}
+
+/// Checks that a server can read nothing of the folders in `private`, which hold keys, credentials and other servers' files.
+pub(crate) fn check_readable(launch: &Launch, private: &[&Path]) -> anyhow::Result<()> {
+    for readable in &launch.readable {
+        let real = readable.canonicalize().with_context(|| format!("failed to find {}", readable.display()))?;
+        let overlaps = |private: &&&Path| real.starts_with(private) || private.starts_with(&real);
+        if let Some(private) = private.iter().find(overlaps) {
+            bail!(
+                "it would read {}, where keys and credentials are. Keep its program in a folder apart from that, or choose \
+                 another with --state and --credentials",
+                private.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -167,6 +195,22 @@ mod tests {
         assert_eq!(own_folder(&inside, &[]).unwrap().as_deref(), Some(folder.path()));
         let direct = tempfile::NamedTempFile::new_in(&home).unwrap();
         assert!(own_folder(direct.path(), &[]).is_err());
+        let launch = |folder: &Path| Launch {
+            command: vec![],
+            environment: vec![],
+            readable: vec![folder.to_owned()],
+            workspace: None,
+        };
+        let private = [folder.path().join("state")];
+        std::fs::create_dir_all(private[0].join("keys")).unwrap();
+        let private = [private[0].as_path()];
+        for overlapping in [folder.path().to_owned(), private[0].to_owned(), private[0].join("keys")] {
+            let refused = check_readable(&launch(&overlapping), &private).unwrap_err().to_string();
+            assert!(refused.contains("where keys and credentials are"), "{refused}");
+        }
+        let apart = folder.path().join("apart");
+        std::fs::create_dir(&apart).unwrap();
+        check_readable(&launch(&apart), &private).unwrap();
         assert_eq!(own_folder(&inside, &[folder.path().to_owned()]).unwrap(), None);
     }
 }

@@ -56,6 +56,11 @@ impl State {
         Ok(Self { folder, _lock: lock })
     }
 
+    /// Returns the folder, without links.
+    pub(crate) fn root(&self) -> &Path {
+        &self.folder
+    }
+
     /// Returns the path of a file or folder in it.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)

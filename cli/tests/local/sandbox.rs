@@ -22,7 +22,7 @@ fn a_server_sees_the_system_and_its_workspace_only() {
     fs::write(&secret, "the-secret").unwrap();
     let home = std::env::var("HOME").unwrap();
     let lines = format!(
-        "ls / {home} >&2; cat {} >&2; cat /proc/*/cmdline >&2; echo x > /usr/x; \
+        "ls / {home} >&2; cat {} >&2; cat /proc/*/cmdline >&2; echo x > /usr/x; chmod 755 /usr/bin/env >&2; echo z > /dev/tty; \
          echo y > /workspace/made; ls /mcp-fleet/tls >&2",
         secret.display()
     );
@@ -37,6 +37,8 @@ fn a_server_sees_the_system_and_its_workspace_only() {
     );
     assert_eq!(fs::read_to_string(trial.state().join("workspaces/acme/notes/made")).unwrap(), "y\n");
     assert!(!std::path::Path::new("/usr/x").exists());
+    assert!(log.contains("Read-only file system"), "it changes the mode of a program of this machine: {log}");
+    assert!(log.contains("cannot create /dev/tty") || log.contains("/dev/tty: "), "it has a terminal: {log}");
     assert!(!log.contains("tls.key"), "it sees the key of its shim: {log}");
 }
 

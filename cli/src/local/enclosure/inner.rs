@@ -1,6 +1,8 @@
 //! The second step: makes the file system, enters it, and becomes the shim.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -18,13 +20,15 @@ use crate::local::lifetime;
 
 /// Size of `/tmp`, as in a pod.
 const TEMPORARY_OPTIONS: &std::ffi::CStr = c"size=256m,mode=1777";
-const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 /// Folders that language runtimes read to find out how much CPU and memory they have.
 const SYSTEM_INFO: [&str; 2] = ["/sys/fs/cgroup", "/sys/devices/system/cpu"];
 
 pub(super) fn run(plan: &Plan, parent: u32) -> anyhow::Result<ExitCode> {
     // /proc is still that of the machine, which shows the parent.
     lifetime::die_with(parent)?;
+    // A server has no terminal, on which it could write lines like those of this program.
+    rustix::process::setsid().context("failed to leave the terminal")?;
     enter(plan)?;
     give_up_privileges()?;
     if plan.only_check {
@@ -62,6 +66,7 @@ fn enter(plan: &Plan) -> anyhow::Result<()> {
     mount("proc", processes, "proc", hardened | MountFlags::NOEXEC, None).context(
         "failed to mount /proc. If this is a container that hides parts of /proc, run it on the machine itself",
     )?;
+    close_mounts(plan)?;
     rustix::process::chdir(root)?;
     pivot_root(".", ".").context("failed to enter the new root file system")?;
     // The old root lies over the new one.
@@ -69,6 +74,49 @@ fn enter(plan: &Plan) -> anyhow::Result<()> {
     rustix::process::chdir("/")?;
     mount_remount("/", MountFlags::BIND | MountFlags::RDONLY | hardened, c"")
         .context("failed to make the root file system read-only")
+}
+
+/// Makes everything read-only that was brought in, except the workspace: neither Landlock nor the system call filter keeps a
+/// process from changing modes and attributes of files that it owns. A remount does not reach the mounts below a folder, so
+/// each of them is remounted.
+fn close_mounts(plan: &Plan) -> anyhow::Result<()> {
+    let root = plan.root.canonicalize().context("failed to find the new root file system")?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("failed to list the mounts")?;
+    for line in mounts.lines() {
+        let mut fields = line.split(' ').skip(4);
+        let (Some(path), Some(options)) = (fields.next().map(unescaped), fields.next()) else { continue };
+        let Some(inside) = Path::new(&path).strip_prefix(&root).ok().map(|inside| Path::new("/").join(inside)) else {
+            continue;
+        };
+        if ["/", "/tmp", "/proc"].iter().any(|own| inside == Path::new(own)) {
+            continue;
+        }
+        let is_workspace = plan.workspace.as_ref().is_some_and(|(_, workspace)| inside.starts_with(workspace));
+        let is_device = DEVICES.iter().any(|device| inside == Path::new(device));
+        let mut flags = MountFlags::BIND | MountFlags::NOSUID;
+        flags.set(MountFlags::RDONLY, !is_workspace || options.split(',').any(|option| option == "ro"));
+        flags.set(MountFlags::NODEV, !is_device || options.split(',').any(|option| option == "nodev"));
+        // The kernel does not let a user namespace take away what is set.
+        flags.set(MountFlags::NOEXEC, options.split(',').any(|option| option == "noexec"));
+        mount_remount(&path, flags, c"").with_context(|| format!("failed to make {} read-only", inside.display()))?;
+    }
+    Ok(())
+}
+
+/// Returns a path as `/proc/self/mountinfo` writes it, with its octal escapes replaced.
+fn unescaped(field: &str) -> PathBuf {
+    let (mut path, mut rest) = (Vec::with_capacity(field.len()), field.as_bytes());
+    while let Some((byte, after)) = rest.split_first() {
+        let escape = after.get(..3).and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        if let Some(escaped) = escape.filter(|_| *byte == b'\\') {
+            path.push(escaped);
+            rest = after.get(3..).unwrap_or_default();
+        } else {
+            path.push(*byte);
+            rest = after;
+        }
+    }
+    PathBuf::from(OsString::from_vec(path))
 }
 
 /// Returns where a path of the enclosure is while it is built.
@@ -118,4 +166,22 @@ fn give_up_privileges() -> rustix::io::Result<()> {
     clear_ambient_capability_set()?;
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
     set_no_new_privs(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_mounts_are_read_with_their_escapes() {
+        for (field, expected) in [
+            ("/usr/bin", "/usr/bin"),
+            ("/a\\040b", "/a b"),
+            ("/a\\134\\011", "/a\\\t"),
+            ("/a\\9", "/a\\9"),
+            ("/a\\04", "/a\\04"),
+        ] {
+            assert_eq!(unescaped(field), Path::new(expected));
+        }
+    }
 }
