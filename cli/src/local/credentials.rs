@@ -14,6 +14,8 @@ use super::state::{create_folder, write_private};
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// Files of a credential. The token is written last, when the rest belongs to it.
 const TOKEN: &str = "token";
+/// The files of a credential.
+const ENTRIES: [&str; 5] = [TOKEN, "url", "ca.crt", "expiresAt", "rotatesAt"];
 
 /// The credentials of all principals.
 #[derive(Debug)]
@@ -78,11 +80,27 @@ impl Credentials {
         let gone: Vec<PathBuf> = self.due.keys().filter(|folder| !wanted.contains(*folder)).cloned().collect();
         for folder in gone {
             self.due.remove(&folder);
-            if folder.exists() {
-                fs::remove_dir_all(&folder).with_context(|| format!("failed to remove {}", folder.display()))?;
-            }
+            remove(&folder).with_context(|| format!("failed to remove {}", folder.display()))?;
         }
         Ok(())
+    }
+}
+
+/// Removes a credential, and its folder unless something else is in it.
+fn remove(folder: &Path) -> std::io::Result<()> {
+    for entry in ENTRIES {
+        match fs::remove_file(folder.join(entry)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    match fs::remove_dir(folder) {
+        Err(error)
+            if ![std::io::ErrorKind::NotFound, std::io::ErrorKind::DirectoryNotEmpty].contains(&error.kind()) =>
+        {
+            Err(error)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -94,7 +94,8 @@ pub(crate) fn create_folder(path: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Replaces a file, which only its owner may read. A reader sees the file before or after.
+/// Replaces a file, which only its owner may read. A reader sees the file before or after, and when this returns, the new one
+/// survives a crash of the machine: the UIDs in it are the names of ledgers and revocations.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
@@ -102,7 +103,9 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let write = || {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(bytes)?;
-        fs::rename(&new, path)
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     };
     write().with_context(|| format!("failed to write {}", path.display()))
 }
