@@ -20,6 +20,7 @@ mod lead;
 mod ledger;
 pub mod local;
 mod policy;
+pub mod private_files;
 mod progress;
 mod retry;
 mod rollout;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use mcp_fleet_operator::local::{Credential, LocalOperator, Objects};
+use mcp_fleet_operator::private_files::create_folder;
 
-use super::state::{create_folder, write_private};
+use super::state::write_private;
 
 /// Longest time between two looks at a credential.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use mcp_fleet_operator::local::{Identity, LocalOperator, Objects as TenantObjects, Ticket};
+use mcp_fleet_operator::private_files::create_folder;
 
 use super::arguments::Arguments;
 use super::enclosure::{Plan, command_line};
 use super::objects::Objects;
 use super::process::{Event, Process};
 use super::server::{Launch, check_readable, launch};
-use super::state::{State, create_folder, write_private};
+use super::state::{State, write_private};
 
 /// How long a gateway may take to end its calls and to report what they cost.
 const GATEWAY_END: Duration = Duration::from_secs(10);

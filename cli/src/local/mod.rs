@@ -87,9 +87,6 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
 /// A running fleet.
 struct Trial<'t> {
     setting: Setting<'t>,
-    arguments: &'t Arguments,
-    state: &'t State,
-    operator: &'t LocalOperator,
     admission: Admission,
     objects: Objects,
     fleet: Fleet,
@@ -103,12 +100,9 @@ struct Trial<'t> {
 
 impl<'t> Trial<'t> {
     fn open(setting: Setting<'t>, credentials: Credentials) -> anyhow::Result<Self> {
-        let Setting { state, arguments, operator, .. } = setting;
+        let state = setting.state;
         Ok(Self {
             setting,
-            arguments,
-            state,
-            operator,
             admission: Admission::new()?,
             objects: Objects::load(&state.path(OBJECTS))?,
             fleet: Fleet::open(state),
@@ -120,14 +114,14 @@ impl<'t> Trial<'t> {
     }
 
     fn names(&self) -> String {
-        let names: Vec<_> = self.arguments.files.iter().map(|path| path.display().to_string()).collect();
+        let names: Vec<_> = self.setting.arguments.files.iter().map(|path| path.display().to_string()).collect();
         names.join(", ")
     }
 
     /// Runs until it is dropped. Fails if it cannot start.
     async fn run(&mut self) -> anyhow::Result<()> {
         let mut read = Instant::now();
-        let mut applied = contents(&self.arguments.files);
+        let mut applied = contents(&self.setting.arguments.files);
         let mut problems = self.apply(&applied, read).await?;
         problems.extend(self.check_names());
         if !problems.is_empty() {
@@ -146,7 +140,7 @@ impl<'t> Trial<'t> {
         loop {
             ticks.tick().await;
             read = Instant::now();
-            let before = std::mem::replace(&mut found, contents(&self.arguments.files));
+            let before = std::mem::replace(&mut found, contents(&self.setting.arguments.files));
             // Editors replace a file by removing it, or write it in parts, so a change counts once it is seen twice.
             let changed = found != applied && found == before;
             if changed {
@@ -172,7 +166,7 @@ impl<'t> Trial<'t> {
         let servers: Vec<_> =
             servers.map(|server| (name(&server.metadata.namespace), name(&server.metadata.name))).collect();
         let tenants: Vec<_> = self.tenants.iter().map(|objects| name(&objects.tenant.metadata.name)).collect();
-        self.arguments.check_names(&servers, &tenants)
+        self.setting.arguments.check_names(&servers, &tenants)
     }
 
     /// Applies files. Returns what is wrong with them.
@@ -185,13 +179,13 @@ impl<'t> Trial<'t> {
         for (kind, count) in &applied.ignored {
             println!("ignored: {count} × {kind}, which only a cluster has");
         }
-        self.state.write(OBJECTS, &self.objects.to_text()?)?;
+        self.setting.state.write(OBJECTS, &self.objects.to_text()?)?;
         let setting = self.setting;
         let (tenants, not_running) = self.fleet.arrange(setting, &self.objects).await?;
         problems.extend(not_running);
         self.tenants = tenants;
         self.is_read = applied.is_read;
-        self.operator.set_kill_switch(applied.kill_switch.as_deref(), read);
+        self.setting.operator.set_kill_switch(applied.kill_switch.as_deref(), read);
         if let Some(reason) = &applied.kill_switch {
             println!("the kill switch is on: all tool calls are refused. Reason: {reason:?}");
         }
@@ -205,11 +199,11 @@ impl<'t> Trial<'t> {
         let mut reported = BTreeSet::new();
         for objects in &self.tenants {
             let tenant = objects.tenant.metadata.name.as_deref().unwrap_or_default();
-            match self.operator.publish(objects) {
+            match self.setting.operator.publish(objects) {
                 Ok(published) => {
                     // What is not published may be a suspension, and its absence must not be proved.
                     if let Some(read) = read {
-                        self.operator.prove(objects.tenant.metadata.uid.as_deref().unwrap_or_default(), read);
+                        self.setting.operator.prove(objects.tenant.metadata.uid.as_deref().unwrap_or_default(), read);
                     }
                     reported.extend(published.verdicts.iter().filter(|it| !it.is_in_force).map(not_in_force));
                 }
@@ -219,7 +213,7 @@ impl<'t> Trial<'t> {
                 }
             }
             let uid = objects.tenant.metadata.uid.as_deref().unwrap_or_default();
-            reported.extend(self.operator.problem(uid));
+            reported.extend(self.setting.operator.problem(uid));
         }
         for line in reported.difference(&self.reported) {
             println!("{line}");
@@ -229,7 +223,7 @@ impl<'t> Trial<'t> {
 
     /// Keeps credentials valid and processes running.
     async fn keep_running(&mut self) -> anyhow::Result<()> {
-        self.credentials.keep(self.operator, &self.tenants)?;
+        self.credentials.keep(self.setting.operator, &self.tenants)?;
         let setting = self.setting;
         let Seen { ended, has_moved } = self.fleet.look(setting).await?;
         for ended in ended {
@@ -260,10 +254,10 @@ impl<'t> Trial<'t> {
                 let folder = self.credentials.of(namespace.unwrap_or_default(), name);
                 println!("  principal  {name}: token, url and ca.crt are in {}", folder.display());
             }
-            println!("  audit log  {}", self.state.path(&audit_file(name)).display());
+            println!("  audit log  {}", self.setting.state.path(&audit_file(name)).display());
             println!("  metrics    http://{metrics}/metrics");
         }
-        println!("money\n  metrics    http://{}/metrics", self.operator.metrics());
+        println!("money\n  metrics    http://{}/metrics", self.setting.operator.metrics());
         let example = self.tenants.iter().find_map(|objects| Some((objects, report::example(objects)?)));
         if let Some((objects, (principal, allowed, refused))) = example {
             let metadata = &principal.metadata;
@@ -303,13 +297,13 @@ impl<'t> Trial<'t> {
                 return Ok(());
             }
             if started.elapsed() > ready::PATIENCE {
-                println!("still starting: {}; see {}", waiting.join(", "), self.state.path("logs").display());
+                println!("still starting: {}; see {}", waiting.join(", "), self.setting.state.path("logs").display());
                 return Ok(());
             }
             if proved.elapsed() >= PROOF_INTERVAL {
                 proved = Instant::now();
                 // A change is applied afterwards, and until then what is in force may be out of date.
-                let is_read = contents(&self.arguments.files) == *applied;
+                let is_read = contents(&self.setting.arguments.files) == *applied;
                 self.publish(is_read.then_some(proved));
             }
             self.keep_running().await?;

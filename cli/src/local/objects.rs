@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use mcp_fleet_admission::{Admission, Path as FieldPath};
 use mcp_fleet_crds::names::{GROUP, LABEL_TENANT, LABEL_TENANT_UID, VERSION};
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
+use mcp_fleet_operator::local::LocalOperator;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -302,13 +303,9 @@ fn identify(admission: &Admission, document: &Document) -> Result<Identified, (F
     Ok(Identified::Ours(Key { kind, namespace: namespace.to_owned(), name: name.to_owned() }))
 }
 
-/// Reads the kill switch as the operator does: what is not exactly as documented stops all calls.
+/// Returns why the kill switch stops all calls; none if it does not. What is no `ConfigMap` stops them.
 fn kill_switch(object: &Value) -> Option<String> {
-    let data = object["data"].as_object().cloned().unwrap_or_default();
-    let stop = data.get("stop").and_then(Value::as_str).map(str::trim);
-    let is_known = data.keys().all(|key| key == "stop" || key == "reason");
-    let is_off = is_known && stop == Some("false");
-    (!is_off).then(|| data.get("reason").and_then(Value::as_str).unwrap_or_default().to_owned())
+    serde_json::from_value(object.clone()).map_or_else(|_| Some(String::new()), |map| LocalOperator::stop_reason(&map))
 }
 
 fn problem(document: &Document, path: &FieldPath, text: String) -> Problem {

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use mcp_fleet_operator::private_files::{self, create_folder};
 use rustix::fs::{FlockOperation, flock};
 
 /// Format of the folder. One of another version is not used.
@@ -89,25 +90,9 @@ impl State {
     }
 }
 
-/// Creates a folder that only its owner may enter, unless it exists.
-pub(crate) fn create_folder(path: &Path) -> std::io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Replaces a file, which only its owner may read. A reader sees the file before or after, and when this returns, the new one
-/// survives a crash of the machine: the UIDs in it are the names of ledgers and revocations.
+/// Replaces a file, which only its owner may read.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-    };
-    write().with_context(|| format!("failed to write {}", path.display()))
+    private_files::replace(path, bytes).with_context(|| format!("failed to write {}", path.display()))
 }
 
 /// Returns where the state of the fleet in these files is by default: below the user's state folder, under a name that is

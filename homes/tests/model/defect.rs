@@ -9,7 +9,7 @@ pub(crate) enum Defect {
     AcknowledgeBeforePreparing,
     /// A lease that has ended is continued by an answer that arrives late.
     ContinueEndedLease,
-    /// The leader takes a lease for ended when its own clock says so.
+    /// The leader considers a lease ended at the time that its own clock shows.
     NoMargin,
     /// The leader takes a lease for ended when the stream of the gateway ends.
     EndedWithTheStream,

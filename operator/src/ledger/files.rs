@@ -4,8 +4,8 @@
 //! A book is replaced by renaming a new file over it after that file is on disk, so a crash leaves the book before or after
 //! the write. Only one process may use the folder; its owner sees to that.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::book::Book;
 use super::record::Owner;
 use super::store::{BookKey, Listed, Page, Selection, Store, StoreError, StoredBook, listed, object, parse};
+use crate::private_files;
 
 const EXTENSION: &str = "json";
 
@@ -28,7 +29,7 @@ pub(crate) struct FileStore {
 impl FileStore {
     /// Opens the folder, and creates it if it does not exist.
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
+        private_files::create_folder(folder)?;
         Ok(Self { folder: Arc::new(Mutex::new(folder.to_owned())) })
     }
 
@@ -53,22 +54,9 @@ fn path(folder: &Path, key: &BookKey) -> Option<PathBuf> {
 
 /// Reads the object in a file; none if the file does not exist.
 fn read(path: &Path) -> Result<Option<MCPLedger>, StoreError> {
-    match fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| StoreError::Unreadable(error.into())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(unavailable(error)),
-    }
-}
-
-/// Replaces a file. When this returns, the new content survives a crash of the machine.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    // The name of the file is part of the folder.
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    let bytes = private_files::read(path).map_err(unavailable)?;
+    let parsed = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+    parsed.map_err(|error| StoreError::Unreadable(error.into()))
 }
 
 /// Returns the version that follows.
@@ -103,7 +91,7 @@ impl Store for FileStore {
             let written = object.metadata.resource_version.clone().unwrap_or_default();
             object.metadata.managed_fields = None;
             let bytes = serde_json::to_vec(&object).map_err(|error| StoreError::Unavailable(error.into()))?;
-            replace(&path, &bytes).map_err(unavailable)?;
+            private_files::replace(&path, &bytes).map_err(unavailable)?;
             Ok(written)
         })
         .await

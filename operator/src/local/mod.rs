@@ -6,7 +6,6 @@
 
 mod credential;
 mod error;
-mod files;
 mod model;
 mod tenant;
 
@@ -17,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
 use mcp_fleet_admin::Admin;
 use mcp_fleet_crds::MCPPrincipal;
@@ -35,6 +35,7 @@ use crate::kill_switch::{Known, Switch};
 use crate::kubernetes::events::Events;
 use crate::kubernetes::leader::Term;
 use crate::ledger::{self, AnyStore, FileStore, Ledger};
+use crate::private_files;
 use crate::shared_state::verdict::{Kind, TenantState};
 use crate::shared_state::{Proof, SharedState};
 pub use credential::Credential;
@@ -64,7 +65,7 @@ impl LocalOperator {
     /// Starts the operator of the fleet in `folder`, which only this process may use. It serves gateways until `stop`.
     pub async fn start(folder: &Path, stop: CancellationToken) -> Result<Self, LocalError> {
         let failed = |source| LocalError::Folder { path: folder.to_owned(), source };
-        files::create_folder(folder).map_err(failed)?;
+        private_files::create_folder(folder).map_err(failed)?;
         let authority = open_authority(folder)?;
         let store = FileStore::open(&folder.join("ledger")).map_err(failed)?;
         let ledger = ledger::open(AnyStore::Files(store)).await;
@@ -111,6 +112,15 @@ impl LocalOperator {
     pub fn prove(&self, tenant_uid: &str, read: Instant) {
         if let Some(published) = self.shared_state.policies.published(tenant_uid) {
             self.shared_state.policies.prove(tenant_uid, Proof { generation: published.policy.generation, read });
+        }
+    }
+
+    /// Reads the kill switch's `ConfigMap` as a replica in a cluster does. Returns why it stops all calls; none if it does
+    /// not.
+    pub fn stop_reason(config_map: &ConfigMap) -> Option<String> {
+        match Switch::of(Some(config_map)) {
+            Switch::Off => None,
+            Switch::On { reason, problem: _ } => Some(reason),
         }
     }
 
@@ -266,7 +276,7 @@ async fn serve(
 fn open_authority(folder: &Path) -> Result<Authority, LocalError> {
     let failed = |source| LocalError::Folder { path: folder.to_owned(), source };
     let [certificate, key] = ["ca.crt", "ca.key"].map(|name| folder.join(name));
-    let text = |path: &Path| match files::read(path) {
+    let text = |path: &Path| match private_files::read(path) {
         Ok(bytes) => Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) => Err(failed(error)),
     };
@@ -274,8 +284,8 @@ fn open_authority(folder: &Path) -> Result<Authority, LocalError> {
         return Ok(Authority::from_pem(&certificate, &key)?);
     }
     let (certificate_pem, key_pem) = Authority::generate(Timestamp::now())?;
-    files::replace(&key, key_pem.as_bytes()).map_err(failed)?;
-    files::replace(&certificate, certificate_pem.as_bytes()).map_err(failed)?;
+    private_files::replace(&key, key_pem.as_bytes()).map_err(failed)?;
+    private_files::replace(&certificate, certificate_pem.as_bytes()).map_err(failed)?;
     Ok(Authority::from_pem(&certificate_pem, &key_pem)?)
 }
 
@@ -284,12 +294,12 @@ fn next_term(folder: &Path) -> Result<Term, LocalError> {
     let path = folder.join("term");
     let failed = |source| LocalError::Folder { path: path.clone(), source };
     let damaged = || LocalError::Damaged(path.clone(), "it is not a number".into());
-    let last = match files::read(&path).map_err(failed)? {
+    let last = match private_files::read(&path).map_err(failed)? {
         Some(text) => std::str::from_utf8(&text).ok().and_then(|text| text.parse::<Term>().ok()).ok_or_else(damaged)?,
         None => 0,
     };
     let term = last.saturating_add(1);
-    files::replace(&path, term.to_string().as_bytes()).map_err(failed)?;
+    private_files::replace(&path, term.to_string().as_bytes()).map_err(failed)?;
     Ok(term)
 }
 

@@ -10,11 +10,12 @@ use mcp_fleet_control::snapshot;
 use mcp_fleet_crds::MCPPrincipal;
 use mcp_fleet_policy::model::{Uid, VerificationKey};
 
-use super::{LocalError, Objects, Verdict, files};
+use super::{LocalError, Objects, Verdict};
 use crate::credentials::revocation::requested;
 use crate::credentials::tokens::TenantKeys;
 use crate::policy::compile::{Compiled, Previous, TenantInputs, UnreadableInputs};
 use crate::policy::publish::{check_enforceable, fitting};
+use crate::private_files;
 use crate::shared_state::verdict::Kind;
 use crate::shared_state::{Published, SharedState};
 
@@ -38,18 +39,18 @@ impl Tenant {
     /// Reads what is kept of a tenant. Makes its keys if it is new.
     pub(super) fn open(folder: &Path) -> Result<Self, LocalError> {
         let failed = |source| LocalError::Folder { path: folder.to_owned(), source };
-        files::create_folder(folder).map_err(failed)?;
+        private_files::create_folder(folder).map_err(failed)?;
         let [key, session] = ["key.der", "session"].map(|name| folder.join(name));
-        let stored = (files::read(&key).map_err(failed)?, files::read(&session).map_err(failed)?);
+        let stored = (private_files::read(&key).map_err(failed)?, private_files::read(&session).map_err(failed)?);
         let keys = if let (Some(key), Some(session)) = &stored {
             TenantKeys::from_parts(key, session)?
         } else {
             let keys = TenantKeys::generate()?;
-            files::replace(&session, &keys.session).map_err(failed)?;
-            files::replace(&key, &keys.pkcs8).map_err(failed)?;
+            private_files::replace(&session, &keys.session).map_err(failed)?;
+            private_files::replace(&key, &keys.pkcs8).map_err(failed)?;
             keys
         };
-        let revocations = files::read(&folder.join(REVOCATIONS)).map_err(failed)?;
+        let revocations = private_files::read(&folder.join(REVOCATIONS)).map_err(failed)?;
         let revocations = revocations.map(|text| serde_json::from_slice(&text)).transpose();
         Ok(Self {
             previous: read_policy(&folder.join(POLICY))?,
@@ -140,7 +141,7 @@ impl Tenant {
         if raised != self.revocations {
             let path = self.folder.join(REVOCATIONS);
             let text = serde_json::to_vec(&raised).map_err(|error| LocalError::Damaged(path.clone(), error.into()))?;
-            files::replace(&path, &text).map_err(|source| LocalError::Folder { path, source })?;
+            private_files::replace(&path, &text).map_err(|source| LocalError::Folder { path, source })?;
             self.revocations = raised;
         }
         Ok(())
@@ -176,10 +177,10 @@ fn write_policy(
 ) -> std::io::Result<()> {
     let name = format!("{POLICY}-{generation}");
     let target = folder.join(&name);
-    files::create_folder(&target)?;
-    files::replace(&target.join(SCOPES), &serde_json::to_vec(scopes)?)?;
+    private_files::create_folder(&target)?;
+    private_files::replace(&target.join(SCOPES), &serde_json::to_vec(scopes)?)?;
     for (name, bytes) in contents {
-        files::replace(&target.join(name), bytes)?;
+        private_files::replace(&target.join(name), bytes)?;
     }
     let (link, new) = (folder.join(POLICY), folder.join(format!("{POLICY}.new")));
     let before = std::fs::read_link(&link).ok();
