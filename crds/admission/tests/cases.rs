@@ -2,31 +2,14 @@
 //! refuses is refused here, with the same message.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "../../tests/cases/mod.rs"]
+mod cases;
+
 use std::collections::BTreeMap;
 
+use cases::{Case, Table, compare, merged};
 use mcp_fleet_admission::Admission;
 use serde_json::{Value, json};
-
-/// A valid object, and variations of it.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    good: Value,
-    cases: Vec<Case>,
-}
-
-/// One variation of the valid object.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    name: String,
-    /// JSON merge patch to apply to the object before it is created.
-    patch: Option<Value>,
-    /// JSON merge patch to apply to the object after it was created.
-    change: Option<Value>,
-    /// Part of the expected message. Absent: the object is admitted.
-    refused: Option<String>,
-}
 
 macro_rules! table {
     ($name:literal) => {
@@ -42,37 +25,11 @@ fn admit(admission: &Admission, object: &Value, old: Option<&Value>) -> Result<V
     admission.admit(object, old, &of_tenant()).map_err(|refusal| refusal.to_string())
 }
 
-/// Applies a JSON merge patch (RFC 7396).
-fn merged(target: &Value, patch: &Value) -> Value {
-    let Value::Object(changes) = patch else { return patch.clone() };
-    let mut result = target.as_object().cloned().unwrap_or_default();
-    for (key, change) in changes {
-        if change.is_null() {
-            result.remove(key);
-        } else {
-            let before = result.get(key).cloned().unwrap_or_default();
-            result.insert(key.clone(), merged(&before, change));
-        }
-    }
-    Value::Object(result)
-}
-
-/// Describes how an answer differs from the expected one.
-fn difference(name: &str, answer: Result<Value, String>, refused: Option<&str>) -> Option<String> {
-    match (answer, refused) {
-        (Ok(_), None) => None,
-        (Err(message), Some(part)) if message.contains(part) => None,
-        (Err(message), None) => Some(format!("{name}: refused: {message}")),
-        (Ok(_), Some(part)) => Some(format!("{name}: admitted, but should be refused with {part:?}")),
-        (Err(message), Some(part)) => Some(format!("{name}: refused without {part:?}: {message}")),
-    }
-}
-
 fn run(table: &Table) {
     let admission = Admission::new().unwrap();
     let mut failures = Vec::new();
     let good = admit(&admission, &table.good, None);
-    failures.extend(difference("the valid object", good.clone(), None));
+    failures.extend(compare("the valid object", good.clone(), None));
     for case in &table.cases {
         let answer = match (&case.patch, &case.change) {
             (Some(patch), None) => admit(&admission, &merged(&table.good, patch), None),
@@ -82,7 +39,7 @@ fn run(table: &Table) {
             }
             _ => panic!("{}: a case must have either patch or change", case.name),
         };
-        failures.extend(difference(&case.name, answer, case.refused.as_deref()));
+        failures.extend(compare(&case.name, answer, case.refused.as_deref()));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
@@ -144,7 +101,7 @@ fn invalid_arguments_are_refused_at_every_depth() {
         for (depth, argument) in at_depths(case.patch.as_ref().unwrap()) {
             for object in with_argument(&argument) {
                 let name = format!("{} (depth {depth}, {})", case.name, object["kind"].as_str().unwrap());
-                failures.extend(difference(&name, admit(&admission, &object, None), case.refused.as_deref()));
+                failures.extend(compare(&name, admit(&admission, &object, None), case.refused.as_deref()));
             }
         }
     }

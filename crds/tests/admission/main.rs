@@ -3,15 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::needless_pass_by_value, reason = "JSON that is written where it is passed reads better by value")]
 
+#[path = "../cases/mod.rs"]
+mod cases;
 mod namespaces;
 mod operator;
 mod reserved;
 mod size;
 mod support;
 
+use cases::{Case, Table, compare, merged};
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use support::{Case, Cluster, Table};
+use support::Cluster;
 
 /// Reads a table from the folder `cases`.
 macro_rules! table {
@@ -56,7 +59,7 @@ async fn invalid_arguments_are_refused_at_every_depth() {
             for object in support::with_argument(&argument) {
                 let name = format!("{} (depth {depth}, {})", case.name, object["kind"].as_str().unwrap());
                 let answer = cluster.dry_run(&object).await;
-                failures.extend(support::compare(&name, answer, case.refused.as_deref()));
+                failures.extend(compare(&name, answer, case.refused.as_deref()));
             }
         }
     }
@@ -85,7 +88,7 @@ async fn absent_fields_get_the_documented_defaults() {
 async fn an_object_is_not_ready_before_the_operator_has_seen_it() {
     let cluster = Cluster::connect().await;
     for table in [table!("tenant"), table!("server"), table!("scope"), table!("principal"), table!("budget")] {
-        let created = cluster.create(&support::merged(&table.good, &json!({"metadata": {"name": "unseen"}}))).await;
+        let created = cluster.create(&merged(&table.good, &json!({"metadata": {"name": "unseen"}}))).await;
         let created = created.unwrap();
         let read = cluster.api(&created).get("unseen").await.unwrap();
         assert_eq!(read.data["status"], mcp_fleet_crds::condition::pending_status(), "{}", created["kind"]);
@@ -97,14 +100,14 @@ async fn an_object_is_not_ready_before_the_operator_has_seen_it() {
 async fn run(table: Table) {
     let cluster = Cluster::connect().await;
     let mut failures = Vec::new();
-    failures.extend(support::compare("the valid object", cluster.dry_run(&table.good).await, None));
+    failures.extend(compare("the valid object", cluster.dry_run(&table.good).await, None));
     for (number, case) in table.cases.iter().enumerate() {
         let answer = match (&case.patch, &case.change) {
-            (Some(patch), None) => cluster.dry_run(&support::merged(&table.good, patch)).await,
+            (Some(patch), None) => cluster.dry_run(&merged(&table.good, patch)).await,
             (None, Some(change)) => changed(&cluster, &table.good, change, number).await,
             _ => panic!("{}: a case must have either patch or change", case.name),
         };
-        failures.extend(support::compare(&case.name, answer, case.refused.as_deref()));
+        failures.extend(compare(&case.name, answer, case.refused.as_deref()));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
@@ -112,7 +115,7 @@ async fn run(table: Table) {
 /// Creates an object, changes it and returns the API server's answer to the change.
 async fn changed(cluster: &Cluster, good: &Value, change: &Value, number: usize) -> Result<Value, String> {
     let name = format!("change-{number}");
-    let first = support::merged(good, &json!({"metadata": {"name": name}}));
+    let first = merged(good, &json!({"metadata": {"name": name}}));
     let api = cluster.api(&first);
     let object = serde_json::from_value(first).unwrap();
     api.create(&PostParams::default(), &object)

@@ -59,7 +59,7 @@ async fn an_object_whose_namespace_lost_its_tenant_can_go_but_not_change() {
     ];
     let objects = objects("former", "stays");
     for object in &objects {
-        let held = crate::support::merged(object, &json!({"metadata": {"finalizers": ["test/held"]}}));
+        let held = crate::cases::merged(object, &json!({"metadata": {"finalizers": ["test/held"]}}));
         until(None, || cluster.create(&held)).await;
     }
     cluster.patch(&namespace("former"), &labels(json!({"mcp-fleet.dev/tenant": null}))).await.unwrap();
@@ -90,7 +90,7 @@ async fn only_the_platform_team_says_which_tenant_a_namespace_belongs_to() {
     for label in ["mcp-fleet.dev/tenant", "mcp-fleet.dev/tenant-uid"] {
         let forged = labels(json!({label: "acme"}));
         until(refused, || onboarding.dry_patch(namespace("plain"), &forged)).await;
-        until(refused, || onboarding.dry_run(crate::support::merged(&namespace("another"), &forged))).await;
+        until(refused, || onboarding.dry_run(crate::cases::merged(&namespace("another"), &forged))).await;
         until(None, || platform.dry_patch(namespace("plain"), &forged)).await;
     }
     let annotated = json!({"metadata": {"annotations": {"mcp-fleet.dev/created-for": "u-1"}}});

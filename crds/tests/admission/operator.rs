@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, OPERATOR_NAMESPACE, merged, of_tenant, until};
+use crate::cases::merged;
+use crate::support::{Cluster, OPERATOR_NAMESPACE, of_tenant, until};
 
 const USER: &str = "system:serviceaccount:mcp-fleet-system:mcp-fleet-operator";
 

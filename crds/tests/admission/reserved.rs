@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, merged, of_tenant, until};
+use crate::cases::merged;
+use crate::support::{Cluster, of_tenant, until};
 
 /// What the role `admin` permits in a namespace, as far as it matters here.
 fn admin() -> Value {

@@ -3,7 +3,8 @@
 use mcp_fleet_crds::admission::{MAX_SCOPE, MAX_SERVER};
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, merged, until, with_argument};
+use crate::cases::merged;
+use crate::support::{Cluster, until, with_argument};
 
 /// Returns a server and a scope with tools of a thousand bytes each, and one more whose argument is a constant of
 /// `extra` characters.
