@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
+mod money;
+mod tenant;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{Argument, Grant, Principal, Rule};
@@ -347,107 +350,4 @@ fn a_server_with_a_forbidden_image_keeps_its_old_tools_minus_removed_ones() {
     let tools: Vec<&str> = compiled.policy.servers[0].tools.iter().map(|tool| tool.name.as_str()).collect();
     assert_eq!(tools, ["read"]);
     assert_eq!(compile(&inputs, None).policy.servers, []);
-}
-
-#[test]
-fn a_price_without_a_currency_is_rejected() {
-    let mut inputs = inputs();
-    let mut without = (*inputs.tenant).clone();
-    without.spec.spend_limit = None;
-    inputs.tenant = Arc::new(without);
-    let compiled = compile(&inputs, None);
-    assert_eq!(reason(&compiled, Kind::Server, "files"), Some(ConditionReason::CurrencyMissing));
-    assert_eq!(reason(&compiled, Kind::Budget, "daily"), Some(ConditionReason::CurrencyMissing));
-    assert_eq!(compiled.policy.servers, []);
-}
-
-#[test]
-fn the_spend_limit_stays_in_force_while_tools_have_prices() {
-    let mut inputs = inputs();
-    let mut without = (*inputs.tenant).clone();
-    without.spec.spend_limit = None;
-    inputs.tenant = Arc::new(without);
-    let compiled = compile(&inputs, Some(&previous()));
-    assert_eq!(reason(&compiled, Kind::Tenant, "acme"), Some(ConditionReason::CurrencyMissing));
-    assert_eq!(compiled.policy.budgets[0], previous().policy.budgets[0]);
-    inputs.servers = vec![server(&json!([{"name": "read", "class": "Read"}]))];
-    let compiled = compile(&inputs, Some(&previous()));
-    assert_eq!((reason(&compiled, Kind::Tenant, "acme"), compiled.policy.currency), (None, None));
-}
-
-#[test]
-fn a_budget_for_a_missing_principal_still_applies_to_the_others() {
-    let mut inputs = inputs();
-    let spec = |names: &[&str], amount: &str| {
-        let refs: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
-        object("MCPBudget", "daily", &json!({"selector": {"principalRefs": refs}, "period": "Day", "amount": amount}))
-    };
-    inputs.budgets = vec![spec(&["coder", "typo"], "5.00")];
-    let compiled = compile(&inputs, None);
-    assert_eq!(reason(&compiled, Kind::Budget, "daily"), Some(ConditionReason::TargetNotFound));
-    assert_eq!(compiled.policy.budgets[1].selector.principals, Some(vec!["uid-coder".to_owned()]));
-    inputs.budgets = vec![spec(&["typo"], "900.00")];
-    assert_eq!(
-        compile(&inputs, None).policy.budgets[1].selector.principals,
-        Some(vec![]),
-        "it covers no principals, not all of them"
-    );
-    let compiled = compile(&inputs, Some(&previous()));
-    assert_eq!(compiled.policy.budgets[1], previous().policy.budgets[1], "the previous budget stays in force");
-}
-
-#[test]
-fn a_tenant_that_was_recreated_inherits_nothing() {
-    let mut inputs = inputs();
-    inputs.scopes = vec![scope("reports", &json!({"serverRef": {"name": "typo"}}))];
-    let mut previous = previous();
-    previous.policy.tenant_uid = "uid-old".into();
-    let compiled = compile(&inputs, Some(&previous));
-    assert_eq!((coder(&compiled).grants.len(), compiled.policy.generation), (0, 0));
-}
-
-#[test]
-fn a_suspension_stops_everything_and_built_in_tools_can_be_disabled() {
-    let mut inputs = inputs();
-    inputs.tenant = tenant(&json!({"suspend": true, "builtInTools": "Disabled"}));
-    let policy = compile(&inputs, Some(&previous())).policy;
-    assert!(policy.suspended && !policy.built_in_tools && previous().policy.built_in_tools);
-}
-
-#[test]
-fn the_origins_of_the_tenant_are_those_of_the_policy() {
-    let mut inputs = inputs();
-    assert!(compile(&inputs, None).policy.allowed_origins.is_empty());
-    inputs.tenant = tenant(&json!({"endpoint": {"allowedOrigins": ["https://app.example.com"]}}));
-    assert_eq!(compile(&inputs, Some(&previous())).policy.allowed_origins, ["https://app.example.com"]);
-}
-
-#[test]
-fn of_too_many_budgets_the_oldest_are_in_force() {
-    let budget = |number: usize, day: usize| {
-        let mut budget: Arc<MCPBudget> =
-            object("MCPBudget", &format!("b-{number:03}"), &json!({"period": "Day", "calls": 5}));
-        let created = format!("2026-11-{day:02}T00:00:00Z").parse().unwrap();
-        Arc::make_mut(&mut budget).metadata.creation_timestamp = Some(Time(created));
-        budget
-    };
-    let names = |compiled: &Compiled| -> Vec<String> {
-        compiled.policy.budgets.iter().skip(1).map(|budget| budget.name.clone()).collect()
-    };
-    let mut inputs = inputs();
-    // The budget whose name comes first is the youngest.
-    inputs.budgets = (0..257).map(|number| budget(number, if number == 0 { 9 } else { 1 })).collect();
-    let compiled = compile(&inputs, None);
-    assert_eq!(names(&compiled), (1..257).map(|number| format!("b-{number:03}")).collect::<Vec<_>>());
-    assert_eq!(reason(&compiled, Kind::Budget, "b-000"), Some(ConditionReason::TooManyBudgets));
-    assert_eq!(reason(&compiled, Kind::Budget, "b-001"), None);
-
-    // When one is deleted, the youngest takes its place, and keeps it, even if another is created in the same second.
-    inputs.budgets.remove(5);
-    let compiled = compile(&inputs, Some(&published(&compiled)));
-    assert!(names(&compiled).contains(&"b-000".to_owned()) && !names(&compiled).contains(&"b-005".to_owned()));
-    inputs.budgets.push(budget(5, 1));
-    let compiled = compile(&inputs, Some(&published(&compiled)));
-    assert_eq!(reason(&compiled, Kind::Budget, "b-005"), Some(ConditionReason::TooManyBudgets));
-    assert_eq!(names(&compiled).len(), 256);
 }
