@@ -92,6 +92,8 @@ impl Running {
             .env("MCP_CA", &ca)
             .env("SSL_CERT_FILE", &ca)
             .env("NODE_EXTRA_CA_CERTS", &ca)
+            // The clients' folder is part of the repository.
+            .env("PYTHONDONTWRITEBYTECODE", "1")
             .envs(more.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

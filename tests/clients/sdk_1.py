@@ -1,0 +1,44 @@
+"""What clients do with a session of the Python SDK 1.x."""
+import asyncio
+from datetime import timedelta
+
+from mcp import McpError, types
+
+
+def facts(result):
+    return {"isError": bool(result.isError), "text": result.content[0].text}
+
+
+class Session:
+    """A session as a client of the scenario."""
+
+    def __init__(self, session, version):
+        self.session, self.version = session, version
+
+    async def tools(self):
+        return [tool.name for tool in (await self.session.list_tools()).tools]
+
+    async def call(self, name, arguments):
+        return facts(await self.session.call_tool(name, arguments))
+
+    async def error_of(self, name):
+        try:
+            await self.session.call_tool(name, {})
+        except McpError as error:
+            return error.error.code
+
+    async def progress(self, callback):
+        await self.session.call_tool("progress", {"steps": 3}, progress_callback=callback)
+
+    async def cancel(self):
+        # This version does not notify the server by itself.
+        call = asyncio.create_task(self.session.call_tool("slow", {"seconds": 60}))
+        await asyncio.sleep(0.5)
+        cancelled = types.CancelledNotificationParams(requestId=self.session._request_id - 1)
+        cancelled = types.CancelledNotification(method="notifications/cancelled", params=cancelled)
+        await self.session.send_notification(types.ClientNotification(cancelled))
+        return facts(await call)
+
+    async def long(self, seconds):
+        timeout = timedelta(seconds=seconds + 60)
+        return facts(await self.session.call_tool("slow", {"seconds": seconds}, read_timeout_seconds=timeout))
