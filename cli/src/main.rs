@@ -36,7 +36,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
-    if Path::new(&name).file_name().is_some_and(|name| name == mcp_pod::command::NAME) {
+    if Path::new(&name).file_name().is_some_and(|name| name == mcp_pod::NAME) {
         return match local::lifetime::die_with_parent() {
             Ok(()) => mcp_pod::command::run(),
             Err(error) => fail(&error),

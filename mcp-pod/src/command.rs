@@ -30,9 +30,6 @@ enum Command {
     SandboxExec(shim::sandbox::Args),
 }
 
-/// Name of the program. A process that is started under this name runs this command line.
-pub const NAME: &str = "mcp-pod";
-
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
     match Cli::parse().command {

@@ -16,3 +16,6 @@ pub mod install;
 pub mod logging;
 pub mod shim;
 pub mod tls;
+
+/// Name of the program. A process that is started under this name runs the [`command`] line.
+pub const NAME: &str = "mcp-pod";

@@ -267,7 +267,7 @@ impl Tenant {
         let audit = state.append(&audit_file(&self.name))?;
         let log = format!("logs/gateway-{}.log", self.name);
         let log = (state.path(&log), state.append(&log)?);
-        Ok((Process::start(mcp_pod::command::NAME, &arguments, audit.into(), log)?, ticket))
+        Ok((Process::start(mcp_pod::NAME, &arguments, audit.into(), log)?, ticket))
     }
 
     fn look_at_servers(&mut self, setting: Setting<'_>, uid: &str, seen: &mut Seen) -> anyhow::Result<()> {

@@ -35,7 +35,7 @@ pub(super) fn run(plan: &Plan, parent: u32) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut shim = Command::new(SHIM);
-    shim.arg0(mcp_pod::command::NAME).args(plan.command_line()).env_clear().envs(plan.environment.iter().cloned());
+    shim.arg0(mcp_pod::NAME).args(plan.command_line()).env_clear().envs(plan.environment.iter().cloned());
     Err(shim.exec()).context("failed to start the shim")
 }
 

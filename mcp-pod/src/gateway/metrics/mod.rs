@@ -9,7 +9,7 @@ mod homes;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use mcp_fleet_policy::loops::Mode;
@@ -25,7 +25,6 @@ use super::audit::{Decision, Subject};
 use super::connection::Refusal;
 use super::memory::{Memory, MemoryMetrics};
 use super::request::Revision;
-use super::state::Homes;
 use crate::logging::DroppedLines;
 pub(crate) use breakers::BreakerMetrics;
 pub(crate) use error_type::ErrorType;
@@ -54,8 +53,11 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Registers all metrics in a new registry.
-    pub(crate) fn new(memory: &Memory, homes: &Arc<Homes>) -> Result<Self, prometheus::Error> {
+    /// Registers all metrics in a new registry. `lease_left` returns how long the lease of homes still lasts.
+    pub(crate) fn new(
+        memory: &Memory,
+        lease_left: impl Fn() -> Option<Duration> + Send + Sync + 'static,
+    ) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let calls = IntCounterVec::new(
             Opts::new("mcp_pod_calls_total", "Calls of tools by how they were decided"),
@@ -118,7 +120,7 @@ impl Metrics {
         registry.register(Box::new(kill_switch.clone()))?;
         registry.register(Box::new(refused_connections.clone()))?;
         MemoryMetrics::register(&registry, memory)?;
-        HomeMetrics::register(&registry, homes)?;
+        HomeMetrics::register(&registry, lease_left)?;
         DroppedLines::register(&registry)?;
         let breakers = BreakerMetrics::register(&registry)?;
         Ok(Self {

@@ -1,5 +1,7 @@
 //! The metrics of a gateway. The tests of the chart's rules and dashboards read the snapshot.
 
+use std::sync::Arc;
+
 use mcp_fleet_admin::testing::metrics_without_values;
 use mcp_fleet_homes::view::Member;
 use mcp_fleet_policy::breaker::{BreakerState, Changes};
@@ -7,12 +9,13 @@ use mcp_fleet_policy::units::Bytes as Size;
 
 use super::*;
 use crate::gateway::audit::Name;
+use crate::gateway::state::Homes;
 
 #[test]
 fn a_gateway_exports_the_metrics_that_the_chart_uses() {
     let homes = Arc::new(Homes::default());
     homes.connect(1, Member { pod_uid: "pod-1".into(), epoch: "1".into() });
-    let metrics = Metrics::new(&Memory::new(Size::new(64 << 20)), &homes).unwrap();
+    let metrics = Metrics::new(&Memory::new(Size::new(64 << 20)), move || homes.lease_left()).unwrap();
     let subject = Subject {
         tenant: "acme".into(),
         generation: 7,

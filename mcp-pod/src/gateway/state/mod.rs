@@ -99,6 +99,7 @@ impl State {
         memory: Memory,
     ) -> Result<Arc<Self>, prometheus::Error> {
         let homes = Arc::new(Homes::default());
+        let of_metrics = Arc::clone(&homes);
         Ok(Arc::new(Self {
             policy: ArcSwapOption::empty(),
             installing: Mutex::new(()),
@@ -112,7 +113,7 @@ impl State {
             leases,
             audit,
             floods: Floods::default(),
-            metrics: Metrics::new(&memory, &homes)?,
+            metrics: Metrics::new(&memory, move || of_metrics.lease_left())?,
             homes,
             memory,
             governor: Governor::new(),

@@ -98,7 +98,7 @@ pub fn spawn(
 ) -> io::Result<(Child, Monitor)> {
     let (monitor, socket) = Monitor::start(profile.max_processes)?;
     let mut sandbox_exec = Command::new(executable);
-    sandbox_exec.arg0(crate::command::NAME);
+    sandbox_exec.arg0(crate::NAME);
     sandbox_exec.arg("sandbox-exec").arg("--monitor").arg(socket.as_raw_fd().to_string());
     if let Some(workspace) = &profile.workspace {
         sandbox_exec.arg("--workspace").arg(workspace);
