@@ -11,7 +11,7 @@ use super::LocalError;
 use super::tenant::Tenant;
 use crate::controllers::principal::entries;
 use crate::controllers::principal::plan::{Current, Lifetime, Plan, TokenIdentity, plan, rotates_at};
-use crate::credentials::tokens::{Claims, McpFleetClaims, sign, verify};
+use crate::credentials::tokens::{sign, verify};
 
 /// What is to be done about a credential.
 #[derive(Debug)]
@@ -45,26 +45,14 @@ pub(super) fn decide(
         tenant: owner.uid().unwrap_or_default(),
         kid: tenant.keys.kid.clone(),
     };
-    let seconds = |window: Duration| i64::try_from(window.as_secs()).unwrap_or(i64::MAX);
-    let credentials = &owner.spec.credentials;
-    let lifetime =
-        Lifetime { lifetime: seconds(credentials.lifetime.get()), overlap: seconds(credentials.overlap.get()) };
+    let lifetime = Lifetime::of(&owner.spec.credentials);
     let current = token.and_then(|token| verify(token, &tenant.keys)).map(|(kid, claims)| Current { claims, kid });
     let revoked_until = tenant.revocations.get(&uid).copied();
     match plan(current.as_ref(), &identity, lifetime, 0, revoked_until, now) {
         Plan::Keep { rotate_in: wait } | Plan::Wait { wait } => Ok(Credential::Keep(wait)),
         Plan::Issue { serial, cause: _ } => {
-            let exp = now.saturating_add(lifetime.lifetime);
-            let TokenIdentity { issuer, audience, subject, principal, tenant: tenant_uid, kid: _ } = identity;
-            let claims = Claims {
-                iss: issuer,
-                aud: audience,
-                sub: subject,
-                jti: Ulid::generate().to_string(),
-                iat: now,
-                exp,
-                mcp_fleet: McpFleetClaims { principal, tenant: tenant_uid, serial },
-            };
+            let exp = lifetime.end(now);
+            let claims = identity.claims(serial, Ulid::generate().to_string(), (now, exp));
             let token = sign(&claims, &tenant.keys).map_err(|error| LocalError::Publish(error.into()))?;
             let rotates_at = rotates_at(exp, lifetime);
             let check_in = Duration::from_secs(u64::try_from(rotates_at.saturating_sub(now)).unwrap_or(1).max(1));

@@ -18,7 +18,7 @@ use super::validate::Principal;
 use crate::context::Context;
 use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
-use crate::credentials::tokens::{Claims, McpFleetClaims, TenantKeys, sign};
+use crate::credentials::tokens::{Claims, TenantKeys, sign};
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::cache::Token;
 use crate::retry::jittered;
@@ -125,16 +125,8 @@ async fn issue(
     credential: &Credential<'_>,
     serial: i64,
 ) -> Result<Issued, ReconcileError> {
-    let identity = principal.identity(&credential.keys.kid);
-    let claims = Claims {
-        iss: identity.issuer,
-        aud: identity.audience,
-        sub: identity.subject,
-        jti: Ulid::generate().to_string(),
-        iat: credential.now,
-        exp: credential.now.saturating_add(principal.lifetime.lifetime),
-        mcp_fleet: McpFleetClaims { principal: identity.principal, tenant: identity.tenant, serial },
-    };
+    let times = (credential.now, principal.lifetime.end(credential.now));
+    let claims = principal.identity(&credential.keys.kid).claims(serial, Ulid::generate().to_string(), times);
     let token = sign(&claims, credential.keys)?;
     let issued = Issued::of(&claims, principal);
     write(ctx, object, principal, credential, &token, issued).await?;

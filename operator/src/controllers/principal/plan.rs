@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mcp_fleet_crds::tenant::Credentials;
+
 use crate::credentials::tokens::{Claims, McpFleetClaims};
 use crate::kubernetes::cache::Token;
 
@@ -22,6 +24,15 @@ pub(crate) struct TokenIdentity {
     pub kid: String,
 }
 
+impl TokenIdentity {
+    /// Returns the claims of a token with this id that is valid from `iat` to `exp`, Unix seconds.
+    pub(crate) fn claims(self, serial: i64, jti: String, (iat, exp): (i64, i64)) -> Claims {
+        let Self { issuer, audience, subject, principal, tenant, kid: _ } = self;
+        let mcp_fleet = McpFleetClaims { principal, tenant, serial };
+        Claims { iss: issuer, aud: audience, sub: subject, jti, iat, exp, mcp_fleet }
+    }
+}
+
 /// How long a token is valid, and how long before its end the next one is issued; whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lifetime {
@@ -29,6 +40,19 @@ pub(crate) struct Lifetime {
     pub lifetime: i64,
     /// From the issue of the next token to the end of this one.
     pub overlap: i64,
+}
+
+impl Lifetime {
+    /// Returns what the tenant's spec says.
+    pub(crate) fn of(credentials: &Credentials) -> Self {
+        let seconds = |window: Duration| i64::try_from(window.as_secs()).unwrap_or(i64::MAX);
+        Self { lifetime: seconds(credentials.lifetime.get()), overlap: seconds(credentials.overlap.get()) }
+    }
+
+    /// Returns when a token that is issued at `now`, Unix seconds, expires.
+    pub(crate) fn end(self, now: i64) -> i64 {
+        now.saturating_add(self.lifetime)
+    }
 }
 
 /// The token that the Secret holds.
@@ -42,10 +66,8 @@ pub(crate) struct Current {
 impl Current {
     /// Returns a token that was issued with an identity. Nothing depends on its id.
     pub(super) fn of(token: Token, identity: &TokenIdentity) -> Self {
-        let TokenIdentity { issuer, audience, subject, principal, tenant, kid } = identity.clone();
-        let mcp_fleet = McpFleetClaims { principal, tenant, serial: token.serial };
-        let (jti, iat, exp) = (String::new(), token.iat, token.expires_at);
-        Self { claims: Claims { iss: issuer, aud: audience, sub: subject, jti, iat, exp, mcp_fleet }, kid }
+        let claims = identity.clone().claims(token.serial, String::new(), (token.iat, token.expires_at));
+        Self { claims, kid: identity.kid.clone() }
     }
 }
 

@@ -78,15 +78,10 @@ pub(crate) fn validate(object: &MCPPrincipal, inputs: &Inputs, config: &Config) 
         );
         return reject(ConditionReason::SecretNotOwned, message, Until::Changed);
     }
-    let seconds = |window: std::time::Duration| i64::try_from(window.as_secs()).unwrap_or(i64::MAX);
-    let credentials = &owner.tenant.spec.credentials;
     Ok(Principal {
         issuer: config.issuer(&owner.id.uid),
         audience: gateway_origin(&owner.tenant.runtime_namespace()),
-        lifetime: Lifetime {
-            lifetime: seconds(credentials.lifetime.get()),
-            overlap: seconds(credentials.overlap.get()),
-        },
+        lifetime: Lifetime::of(&owner.tenant.spec.credentials),
         id: inputs.id.clone(),
         namespace,
         tenant: owner.id.clone(),
