@@ -76,7 +76,6 @@ async fn the_queue_to_a_server_that_does_not_read_is_bounded() {
     for _ in 0..9 {
         connections.push(shim.connect_as("gateway").await.unwrap());
     }
-    let start = Instant::now();
     let mut first = shim.connect_as("gateway").await.unwrap();
     let deaf_header = header.clone();
     let deaf = tokio::spawn(async move { first.call(deaf_header, "deaf", json!({})).await });
@@ -95,7 +94,6 @@ async fn the_queue_to_a_server_that_does_not_read_is_bounded() {
         refusals,
         [refusal("upstream_timeout", false), refusal("upstream_timeout", true), refusal("upstream_unavailable", false)]
     );
-    assert!(start.elapsed() < Duration::from_secs(10));
 }
 
 #[tokio::test]
