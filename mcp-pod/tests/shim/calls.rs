@@ -1,6 +1,6 @@
 //! Single calls: what is passed on, what is refused, and how bad responses are handled.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mcp_pod::envelope::MAX_PROGRESS_BYTES;
 use serde_json::{Value, json};
@@ -90,12 +90,11 @@ async fn a_path_through_a_link_is_refused_before_the_server_sees_it() {
 #[tokio::test]
 async fn a_call_that_takes_too_long_is_cancelled() {
     let shim = Shim::start("").ready();
-    let start = Instant::now();
-    let events = shim.call_with(json!({"timeoutMs": 200}), "slow", json!({"seconds": 1})).await;
-    assert_eq!(refused(&events), refusal("upstream_timeout", true));
-    assert!(start.elapsed() < Duration::from_millis(900));
+    let call = shim.begin_work(json!({"timeoutMs": 4000}), "work").await;
+    assert_eq!(refused(&call.await.unwrap()), refusal("upstream_timeout", true));
     let cancelled: Value = serde_json::from_str(&text(&shim.call("cancelled", json!({})).await)).unwrap();
     assert_eq!(cancelled[0]["reason"], "timed out");
+    shim.end_work("work");
     shim.wait_until("the late answer is dropped", |shim| {
         shim.metric("mcp_pod_shim_server_output_dropped_total{kind=\"stray\"}") >= 1.0
     });
@@ -108,9 +107,9 @@ async fn a_dropped_connection_cancels_the_call() {
     let gateway = shim.connect_as("gateway").await.unwrap();
     let (mut sender, driver) = (gateway.sender, gateway.driver);
     let request = http::Request::post("/v1/call").header("host", "shim");
-    let body = envelope(json!({}), "slow", json!({"seconds": 30}));
+    let body = envelope(json!({}), "hold", json!({"path": shim.workspace().join("work")}));
     let pending = tokio::spawn(sender.send_request(request.body(body.into()).unwrap()));
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    shim.until("the server works", |shim| shim.workspace().join("work.began").exists()).await;
     driver.abort();
     let _ = tokio::join!(pending, driver);
     shim.wait_until("cancelled", |shim| shim.metric("mcp_pod_shim_calls_total{outcome=\"abandoned\"}") >= 1.0);
@@ -123,22 +122,16 @@ async fn a_cancelled_call_ends_when_the_server_answers() {
     let shim = Shim::start("").ready();
     let mut other = shim.connect_as("gateway").await.unwrap();
     for progress in [false, true] {
-        let start = Instant::now();
-        let mut gateway = shim.connect_as("gateway").await.unwrap();
-        let header = json!({"call": "01JCANCEL", "progress": progress});
-        let call = tokio::spawn(async move { gateway.call(header, "slow", json!({"seconds": 1})).await });
-        let mut cancelled = other.request("POST", "/v1/cancel", "01JCANCEL".to_owned()).await.unwrap();
-        while cancelled.0 == 409 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            cancelled = other.request("POST", "/v1/cancel", "01JCANCEL".to_owned()).await.unwrap();
-        }
+        let name = format!("work-{progress}");
+        let call = shim.begin_work(json!({"call": "01JCANCEL", "progress": progress}), &name).await;
+        let cancelled = other.request("POST", "/v1/cancel", "01JCANCEL".to_owned()).await.unwrap();
         assert_eq!((cancelled.0, cancelled.2.as_str()), (204, ""));
         let again = other.request("POST", "/v1/cancel", "01JCANCEL".to_owned()).await.unwrap();
         assert_eq!(again.0, 204, "a call can be cancelled twice");
-        let events = call.await.unwrap();
-        assert!(start.elapsed() > Duration::from_millis(900), "the call ended before the server answered");
-        // A cancellation that came before the request was written ends the call at once; it is too fast for that.
-        assert_eq!(text(&events), "done");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!call.is_finished(), "the call ended before the server answered");
+        shim.end_work(&name);
+        assert_eq!(text(&call.await.unwrap()), "done");
         assert_eq!(other.request("POST", "/v1/cancel", "01JCANCEL".to_owned()).await.unwrap().0, 409);
     }
     let cancelled: Value = serde_json::from_str(&text(&shim.call("cancelled", json!({})).await)).unwrap();
@@ -150,10 +143,7 @@ async fn a_cancelled_call_ends_when_the_server_answers() {
 #[tokio::test]
 async fn a_cancelled_call_that_is_never_answered_times_out() {
     let shim = Shim::start("").ready();
-    let mut gateway = shim.connect_as("gateway").await.unwrap();
-    let header = json!({"call": "01JCANCEL", "timeoutMs": 1000});
-    let call = tokio::spawn(async move { gateway.call(header, "slow", json!({"seconds": 30})).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let call = shim.begin_work(json!({"call": "01JCANCEL", "timeoutMs": 4000}), "work").await;
     let mut other = shim.connect_as("gateway").await.unwrap();
     assert_eq!(other.request("POST", "/v1/cancel", "01JCANCEL".to_owned()).await.unwrap().0, 204);
     assert_eq!(refused(&call.await.unwrap()), refusal("upstream_timeout", true));
@@ -182,7 +172,7 @@ async fn an_answer_above_the_limit_is_withheld_and_not_buffered() {
 #[tokio::test]
 async fn invalid_answers_fail_the_call_and_other_lines_are_ignored() {
     let shim = Shim::start("").ready();
-    let raw = |line: &str| shim.call_with(json!({"timeoutMs": 500}), "raw", json!({"line": line}));
+    let raw = |line: &str| shim.call_with(json!({"timeoutMs": 4000}), "raw", json!({"line": line}));
     for line in [
         r#"{"jsonrpc":"2.0","id":ID}"#,
         r#"{"jsonrpc":"2.0","id":ID,"result":{},"error":{}}"#,
@@ -190,13 +180,14 @@ async fn invalid_answers_fail_the_call_and_other_lines_are_ignored() {
     ] {
         assert_eq!(refused(&raw(line).await), refusal("upstream_invalid", true), "{line}");
     }
-    for line in [
+    let ignored = [
         r#"{"jsonrpc":"2.0","id":"ID","result":{}}"#,
         r#"{"jsonrpc":"2.0","id":ID,"id":ID,"result":{}}"#,
         r#"{"jsonrpc":"1.0","id":ID,"result":{}}"#,
         r#"{"jsonrpc":"2.0","id":ID,"result":{}"#,
-    ] {
-        assert_eq!(refused(&raw(line).await), refusal("upstream_timeout", true), "{line}");
+    ];
+    for (events, line) in futures::future::join_all(ignored.map(raw)).await.iter().zip(ignored) {
+        assert_eq!(refused(events), refusal("upstream_timeout", true), "{line}");
     }
     assert_eq!(text(&shim.call("garbage", json!({})).await), "still here");
     assert_eq!(text(&shim.call("twice", json!({})).await), "first");
@@ -214,7 +205,7 @@ async fn progress_is_passed_on_only_if_requested() {
     assert_eq!((events.len(), text(&events)), (4, "true".to_owned()));
     let events = shim.call("progress", json!({"steps": 3})).await;
     assert_eq!((events.len(), text(&events)), (1, "false".to_owned()));
-    let events = shim.call_with(json!({"progress": true, "timeoutMs": 200}), "slow", json!({"seconds": 5})).await;
+    let events = shim.call_with(json!({"progress": true, "timeoutMs": 4000}), "slow", json!({"seconds": 60})).await;
     assert_eq!(refused(&events), refusal("upstream_timeout", true));
 }
 

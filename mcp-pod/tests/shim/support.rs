@@ -17,8 +17,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose as Eku, IsCa, KeyPair, SanType,
 };
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
+/// How long a test waits for something that has to happen. Only a hang takes longer, however busy the machine is.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const GATEWAY: &str = "spiffe://mcp-fleet.dev/tenant/t/gateway";
 const SERVER: &str = "spiffe://mcp-fleet.dev/tenant/t/server/s";
 
@@ -78,9 +81,33 @@ impl Shim {
     pub(crate) fn wait_until(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
         let start = Instant::now();
         while !done(self) {
-            assert!(start.elapsed() < Duration::from_secs(20), "{what}: {:?}", self.log());
+            assert!(start.elapsed() < PATIENCE, "{what}: {:?}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Does the same while other tasks of the test go on.
+    pub(crate) async fn until(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
+        let start = Instant::now();
+        while !done(self) {
+            assert!(start.elapsed() < PATIENCE, "{what}: {:?}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Starts a call with header fields that override the defaults. The server works on it until [`Self::end_work`] is
+    /// called with the same name. Returns once the server has begun.
+    pub(crate) async fn begin_work(&self, header: Value, name: &str) -> JoinHandle<Vec<Value>> {
+        let mut gateway = self.connect_as("gateway").await.unwrap();
+        let path = self.workspace().join(name);
+        let arguments = json!({"path": path});
+        let call = tokio::spawn(async move { gateway.call(header, "hold", arguments).await });
+        self.until("the server works", |_| path.with_extension("began").exists()).await;
+        call
+    }
+
+    pub(crate) fn end_work(&self, name: &str) {
+        std::fs::write(self.workspace().join(name), "").unwrap();
     }
 
     pub(crate) fn workspace(&self) -> PathBuf {
@@ -162,7 +189,7 @@ impl Drop for Shim {
 /// A connection to the shim.
 pub(crate) struct Connection {
     pub(crate) sender: SendRequest<Full<Bytes>>,
-    pub(crate) driver: tokio::task::JoinHandle<std::io::Result<()>>,
+    pub(crate) driver: JoinHandle<std::io::Result<()>>,
 }
 
 impl Connection {
@@ -195,7 +222,7 @@ impl Connection {
 /// Returns the two lines of a call. `header` overrides the defaults.
 pub(crate) fn envelope(header: Value, name: &str, arguments: Value) -> String {
     let mut full = json!({
-        "version": 1, "call": "01J", "principal": "p", "timeoutMs": 10_000, "maxResponse": 1_000_000, "progress": false,
+        "version": 1, "call": "01J", "principal": "p", "timeoutMs": 60_000, "maxResponse": 1_000_000, "progress": false,
     });
     full.as_object_mut().unwrap().extend(header.as_object().unwrap().clone());
     format!("{full}\n{}\n", json!({"name": name, "arguments": arguments}))
