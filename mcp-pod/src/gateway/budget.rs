@@ -1,7 +1,7 @@
 //! The leases that calls are paid from: the lease pool of the policy engine, shared by calls and the control stream.
 //!
 //! A call that fits into the leases at hand takes one uncontended lock and waits for nothing. Otherwise the control
-//! stream requests a lease, and the call waits at most [`LEASE_TIMEOUT`] for the answer. Without a stream the call is
+//! stream requests a lease, and the call waits for the answer, but not for long. Without a stream the call is
 //! denied: money that the ledger has not charged cannot be spent.
 
 use std::sync::Arc;
@@ -18,15 +18,14 @@ use mcp_fleet_policy::tick::Tick;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// How long a call waits for a lease.
-const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// The lease pool of this process.
 #[derive(Debug)]
 pub struct Leases {
     pool: Mutex<LeasePool>,
     start: Instant,
     epoch: String,
+    /// How long a call waits for a lease.
+    timeout: Duration,
     /// Notifies the control stream that something has to be sent before its next turn.
     unsent: Notify,
     /// Notifies waiting calls of an answer, and [`Self::returned`] of an acknowledged report.
@@ -34,12 +33,13 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Returns an empty pool.
-    pub fn new() -> Arc<Self> {
+    /// Returns an empty pool, for whose leases a call waits at most this long.
+    pub fn new(timeout: Duration) -> Arc<Self> {
         Arc::new(Self {
             pool: Mutex::new(LeasePool::new()),
             start: Instant::now(),
             epoch: ulid::Ulid::generate().to_string(),
+            timeout,
             unsent: Notify::new(),
             answered: Notify::new(),
         })
@@ -95,7 +95,7 @@ impl Leases {
         call: &PricedCall<'_>,
         budgets: &[Budget],
     ) -> Result<Reservation, Denial> {
-        let deadline = tokio::time::sleep(LEASE_TIMEOUT);
+        let deadline = tokio::time::sleep(self.timeout);
         tokio::pin!(deadline);
         loop {
             // Listening before trying: an answer that comes in between is not missed.

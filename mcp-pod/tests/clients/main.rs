@@ -25,10 +25,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use support::{Options, Pki, ProcessGateway, Shim, Token, ToolServer, policy, tool};
+use support::{Options, Pki, ProcessGateway, Shim, Token, ToolServer, policy, tool, until};
 
-/// Longest time that a client may take for one step. A client that waits for an answer that never comes takes longer.
-const STEP_TIMEOUT: Duration = Duration::from_secs(40);
+/// Longest time that a client may take for one step. Only a client that waits for an answer that never comes takes longer.
+const STEP_TIMEOUT: Duration = Duration::from_secs(90);
 /// Seconds that the long call takes: longer than the timeouts of Node's fetch, and than those of most load balancers.
 const LONG_CALL: u64 = 370;
 
@@ -56,18 +56,16 @@ async fn start() -> (ProcessGateway, ToolServer) {
         });
     }
     policy.built_in_tools = false;
-    let options = Options { lease: Duration::from_secs(2), ..Options::default() };
+    let options = Options { lease: Duration::from_secs(4), ..Options::default() };
     let gateway = ProcessGateway::start_with(&options, pki, unused, &policy).await;
     // Until the server has reported, the list has no descriptions.
     let mut client = gateway.client(Token::default()).await;
-    for _ in 0..200 {
-        let listed = client.modern("tools/list", json!({})).await.json()["result"]["tools"].clone();
-        if listed[0]["description"].is_string() {
-            return (gateway, server);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the server did not report");
+    until("the server has reported", async || {
+        let listed = client.modern("tools/list", json!({})).await.json();
+        listed["result"]["tools"][0]["description"].is_string()
+    })
+    .await;
+    (gateway, server)
 }
 
 /// A running client.

@@ -12,7 +12,7 @@ const SETTINGS: Breaker = Breaker {
     error_percent: 50,
     slow_calls: None,
     minimum_calls: 4,
-    open_for: Duration::from_millis(300),
+    open_for: Duration::from_secs(5),
     half_open_calls: 2,
 };
 const DONE: &str = "{\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"done\"}]}}\n";
@@ -97,7 +97,7 @@ async fn one_principal_cannot_open_a_breaker_for_another() {
 async fn failures_of_two_principals_open_the_breaker_for_all() {
     let gateway = TestGateway::with(|policy| {
         policy.servers[0].breaker = Breaker { open_for: LONG, ..SETTINGS };
-        policy.servers[0].limits.timeout = Duration::from_millis(100);
+        policy.servers[0].limits.timeout = Duration::from_secs(2);
         policy.principals[1].grants = policy.principals[0].grants.clone();
         let third = mcp_fleet_policy::model::Principal {
             name: "third".into(),
@@ -111,8 +111,8 @@ async fn failures_of_two_principals_open_the_breaker_for_all() {
     let (mut one, mut two) = (gateway.client().await, other(&gateway).await);
     gateway.shim.set_behaviour(Behaviour::Hang);
     for _ in 0..2 {
-        assert_eq!(outcome(&mut one, "echo").await, "upstream_timeout");
-        assert_eq!(outcome(&mut two, "echo").await, "upstream_timeout");
+        let (one, two) = tokio::join!(outcome(&mut one, "echo"), outcome(&mut two, "echo"));
+        assert_eq!([one, two], ["upstream_timeout", "upstream_timeout"]);
     }
     gateway.shim.answer(DONE);
     let mut third = gateway.client_with(&gateway.pki.token(third)).await;

@@ -3,24 +3,17 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Method;
 use serde_json::json;
 
-use crate::support::{Behaviour, Client, TestGateway, eventually, modern};
+use crate::support::{Behaviour, Client, TestGateway, eventually, until};
 
 const DONE: Bytes = Bytes::from_static(b"{\"result\":{}}\n");
 
 /// Starts a call of 2026-07-28 and closes the connection once the server works on it.
 async fn call_and_hang_up(gateway: &TestGateway) {
     let calls = gateway.shim.calls().len();
-    let mut client = gateway.client().await;
-    let (body, headers) = modern("tools/call", json!({"name": "echo", "arguments": {}}));
-    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    tokio::select! {
-        _ = client.start(Method::POST, "/files/mcp", &headers, body) => panic!("the server does not answer"),
-        () = eventually("the call is in flight", || gateway.shim.calls().len() == calls + 1) => {}
-    }
-    client.disconnect();
+    let in_flight = || gateway.shim.calls().len() == calls + 1;
+    gateway.client().await.call_and_hang_up("echo", json!({}), "the call is in flight", in_flight).await;
 }
 
 /// Starts a call of 2025-11-25 and cancels it with a notification once the server works on it.
@@ -45,26 +38,14 @@ async fn try_call(client: &mut Client) -> Result<(), String> {
 
 /// Calls until a call is admitted.
 async fn eventually_admitted(client: &mut Client) {
-    for _ in 0..500 {
-        if try_call(client).await.is_ok() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("no call was admitted in time");
+    until("a call is admitted", async || try_call(client).await.is_ok()).await;
 }
 
 #[tokio::test]
 async fn disconnecting_cancels_a_modern_call() {
     let gateway = TestGateway::new().await;
     gateway.shim.set_behaviour(Behaviour::Hang);
-    let mut client = gateway.client().await;
-    let (body, headers) = modern("tools/call", json!({"name": "echo", "arguments": {}}));
-    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let _ = tokio::time::timeout(Duration::from_millis(300), client.start(Method::POST, "/files/mcp", &headers, body))
-        .await;
-    assert_eq!(gateway.shim.calls().len(), 1);
-    client.disconnect();
+    call_and_hang_up(&gateway).await;
     eventually("the shim is notified", || gateway.shim.cancelled() == 1).await;
     let line = gateway.audit_line(1).await;
     assert_eq!((line["decision"].as_str(), line["reason"].as_str()), (Some("failed"), Some("cancelled")));
@@ -77,15 +58,13 @@ async fn disconnecting_does_not_cancel_a_legacy_call() {
     let gateway = TestGateway::new().await;
     let mut client = gateway.client().await;
     client.initialize("2025-11-25").await;
-    gateway
-        .shim
-        .set_behaviour(Behaviour::Slow(vec![Bytes::from_static(b"{\"result\":{}}\n")], Duration::from_millis(600)));
+    gateway.shim.set_behaviour(Behaviour::Work(DONE));
     let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "echo"}}).to_string();
     let session = client.session.clone().unwrap();
     let headers = [("mcp-session-id", session.as_str())];
-    let _ = tokio::time::timeout(Duration::from_millis(200), client.start(Method::POST, "/files/mcp", &headers, call))
-        .await;
-    client.disconnect();
+    client.send_and_hang_up(&headers, call, "in flight", || gateway.shim.calls().len() == 1).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gateway.shim.finish_work();
     let line = gateway.audit_line(2).await;
     assert_eq!((line["decision"].as_str(), line["method"].as_str()), (Some("allowed"), Some("tools/call")));
 }
@@ -144,7 +123,7 @@ async fn a_cancelled_call_keeps_its_slots_until_the_server_has_answered() {
 async fn a_cancelled_call_keeps_its_slot_at_most_until_its_timeout() {
     let gateway = TestGateway::with(|policy| {
         policy.principals[0].limits.max_concurrent_calls = Some(1);
-        policy.servers[0].limits.timeout = Duration::from_millis(1000);
+        policy.servers[0].limits.timeout = Duration::from_secs(4);
     })
     .await;
     gateway.shim.set_behaviour(Behaviour::Hang);
@@ -153,7 +132,7 @@ async fn a_cancelled_call_keeps_its_slot_at_most_until_its_timeout() {
     gateway.shim.set_behaviour(Behaviour::Answer(DONE));
     let mut client = gateway.client().await;
     eventually_admitted(&mut client).await;
-    assert!(started.elapsed() > Duration::from_millis(1200), "{:?}", started.elapsed());
+    assert!(started.elapsed() > Duration::from_secs(4), "{:?}", started.elapsed());
     eventually("the connection is closed", || gateway.shim.abandoned() == 1).await;
 }
 
@@ -171,7 +150,7 @@ async fn a_cancellation_that_overtakes_its_call_is_sent_again() {
 async fn a_shim_without_cancellations_is_notified_by_closing_the_connection() {
     let gateway = TestGateway::with(|policy| {
         policy.principals[0].limits.max_concurrent_calls = Some(1);
-        policy.servers[0].limits.timeout = Duration::from_millis(1000);
+        policy.servers[0].limits.timeout = Duration::from_secs(4);
     })
     .await;
     gateway.shim.refuse_cancellations(&[404]);
@@ -187,12 +166,12 @@ async fn a_shim_without_cancellations_is_notified_by_closing_the_connection() {
 #[tokio::test]
 async fn a_call_with_an_unusable_answer_keeps_its_slot_until_the_shim_has_ended_it() {
     let gateway = TestGateway::with(|policy| policy.principals[0].limits.max_concurrent_calls = Some(1)).await;
-    let pieces = [Bytes::from_static(b"garbage\n"), DONE];
-    gateway.shim.set_behaviour(Behaviour::Slow(pieces.to_vec(), Duration::from_millis(500)));
+    gateway.shim.set_behaviour(Behaviour::Begin(Bytes::from_static(b"garbage\n"), DONE));
     let mut client = gateway.client().await;
     assert_eq!(try_call(&mut client).await, Err("upstream_invalid".to_owned()));
     gateway.shim.set_behaviour(Behaviour::Answer(DONE));
     assert_eq!(try_call(&mut client).await, Err("concurrency_limited".to_owned()));
+    gateway.shim.finish_work();
     eventually_admitted(&mut client).await;
 }
 

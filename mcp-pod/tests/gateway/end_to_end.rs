@@ -1,14 +1,13 @@
 //! A gateway and a real shim together, in front of the fixture server.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use http::Method;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::model::{Argument, PathRule, Rule};
 use serde_json::{Value, json};
 
-use crate::support::{TestGateway, ToolServer, modern, tool};
+use crate::support::{TestGateway, ToolServer, tool, until};
 
 fn argument(name: &str, rule: Rule) -> Argument {
     Argument { name: name.to_owned(), required: true, rule }
@@ -27,9 +26,9 @@ async fn start() -> (TestGateway, ToolServer) {
         server.addresses = vec![address];
         server.tools = vec![
             tool("tool1", Class::Read, vec![]),
-            tool("echo", Class::Read, vec![argument("path", Rule::Path(within))]),
-            tool("progress", Class::Read, vec![argument("steps", integer.clone())]),
-            tool("slow", Class::Read, vec![argument("seconds", integer)]),
+            tool("echo", Class::Read, vec![argument("path", Rule::Path(within.clone()))]),
+            tool("progress", Class::Read, vec![argument("steps", integer)]),
+            tool("hold", Class::Read, vec![argument("path", Rule::Path(within))]),
             tool("cancelled", Class::Read, vec![]),
         ];
         for principal in &mut policy.principals {
@@ -40,15 +39,13 @@ async fn start() -> (TestGateway, ToolServer) {
         }
     });
     let mut client = gateway.client().await;
-    for _ in 0..200 {
+    until("the shim is ready", async || {
         // Before that, the list has all tools of the catalogue.
         let listed = client.modern("tools/list", json!({})).await.json()["result"]["tools"].clone();
-        if listed.as_array().is_some_and(|tools| tools.len() == 3) {
-            return (gateway, server);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("the shim never became ready");
+        listed.as_array().is_some_and(|tools| tools.len() == 3)
+    })
+    .await;
+    (gateway, server)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,56 +70,39 @@ async fn calls_progress_and_cancellation_work_through_a_real_shim() {
     assert_eq!(events.len(), 4, "{events:?}");
     assert_eq!(events[1]["params"], json!({"progressToken": "mine", "progress": 1}));
 
-    let mut impatient = gateway.client().await;
-    let (body, headers) = modern("tools/call", json!({"name": "slow", "arguments": {"seconds": 30}}));
-    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let start = impatient.start(Method::POST, "/files/mcp", &headers, body);
-    assert!(tokio::time::timeout(Duration::from_millis(300), start).await.is_err());
-    impatient.disconnect();
-    let mut cancelled = Value::Null;
-    for _ in 0..100 {
+    call_and_hang_up(&gateway, &process, "held").await;
+    until("the server gets a cancellation", async || {
         let answer = client.call("cancelled", json!({})).await.json();
-        cancelled = serde_json::from_str(answer["result"]["content"][0]["text"].as_str().unwrap()).unwrap();
-        if cancelled != json!([]) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(cancelled.as_array().unwrap().len(), 1, "the server got no cancellation");
+        let cancelled = answer["result"]["content"][0]["text"].as_str().unwrap();
+        serde_json::from_str::<Vec<Value>>(cancelled).unwrap().len() == 1
+    })
+    .await;
 }
 
-/// Starts a call and closes the connection while the server works on it.
-async fn call_and_hang_up(gateway: &TestGateway, arguments: Value) {
-    let mut client = gateway.client().await;
-    let (body, headers) = modern("tools/call", json!({"name": "slow", "arguments": arguments}));
-    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let start = client.start(Method::POST, "/files/mcp", &headers, body);
-    assert!(tokio::time::timeout(Duration::from_millis(200), start).await.is_err());
-    client.disconnect();
+/// Starts a call that the server works on until there is a file `name`, and closes the connection once the server works
+/// on it.
+async fn call_and_hang_up(gateway: &TestGateway, process: &ToolServer, name: &str) {
+    let end = process.workspace.path().join(name);
+    let began = end.with_extension("began");
+    let client = gateway.client().await;
+    client.call_and_hang_up("hold", json!({"path": end}), "the server works", || began.exists()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_call_keeps_its_slot_until_the_server_has_ended_it() {
-    let (gateway, _process) = start().await;
+    let (gateway, process) = start().await;
     gateway.change_policy(|policy| policy.principals[0].limits.max_concurrent_calls = Some(2));
-    let started = Instant::now();
-    for _ in 0..2 {
-        call_and_hang_up(&gateway, json!({"seconds": 2})).await;
+    for name in ["one", "two"] {
+        call_and_hang_up(&gateway, &process, name).await;
     }
     let mut client = gateway.client().await;
-    let mut denied = 0;
-    while started.elapsed() < Duration::from_millis(1800) {
-        let answer = client.call("cancelled", json!({})).await;
-        assert_eq!(answer.denial().0, "concurrency_limited", "after {:?}", started.elapsed());
-        denied += 1;
+    for _ in 0..10 {
+        assert_eq!(client.call("cancelled", json!({})).await.denial().0, "concurrency_limited");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(denied > 3);
-    while started.elapsed() < Duration::from_secs(4) {
-        if client.call("cancelled", json!({})).await.json()["result"]["isError"] != true {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    for name in ["one", "two"] {
+        std::fs::write(process.workspace.path().join(name), "").unwrap();
     }
-    panic!("the slots are still taken after the server has answered");
+    let admitted = async || client.call("cancelled", json!({})).await.json()["result"]["isError"] != true;
+    until("the slots are free again", admitted).await;
 }

@@ -1,13 +1,14 @@
 //! Evidence: a call that may change something leaves its audit line before its server can see it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use mcp_fleet_audit::{Problem, Verifier};
 use mcp_fleet_policy::model::GrantedTool;
 use serde_json::{Value, json};
 
-use crate::support::{AuditLog, Behaviour, BlockedSink, Options, ProcessGateway, TestGateway, Token, eventually};
+use crate::support::{
+    AuditLog, Behaviour, BlockedSink, Options, ProcessGateway, TestGateway, Token, eventually, until,
+};
 
 #[tokio::test]
 async fn a_destructive_call_is_on_record_when_the_gateway_is_killed_during_it() {
@@ -67,8 +68,8 @@ async fn a_call_that_changes_something_is_not_forwarded_before_its_line_is_writt
     // A call that changes nothing does not wait for its line.
     assert_eq!(client.call("echo", json!({})).await.json()["result"]["content"][0]["text"], "done");
     sink.open();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(client.call("write", write).await.json()["result"]["content"][0]["text"], "done");
+    let done = async || client.call("write", write.clone()).await.json()["result"]["content"][0]["text"] == "done";
+    until("a call is admitted", done).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! HTTP/2: many requests on one connection.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
@@ -10,7 +8,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use mcp_fleet_policy::units::Bytes as Size;
 use serde_json::{Value, json};
 
-use crate::support::{Behaviour, TestGateway, Token, eventually, modern, tls_offering};
+use crate::support::{Behaviour, TestGateway, Token, eventually, modern, tls_offering, until};
 
 /// Opens an HTTP/2 connection.
 async fn connect(gateway: &TestGateway) -> SendRequest<Full<Bytes>> {
@@ -84,11 +82,5 @@ async fn a_client_with_unread_answers_gets_429_until_it_reads_them() {
     // The body of the 429 arrives only after the unread answers.
     let refused: Value = serde_json::from_slice(&refused.into_body().collect().await.unwrap().to_bytes()).unwrap();
     assert_eq!(refused["error"]["data"]["reason"], "concurrency_limited", "{refused}");
-    for _ in 0..500 {
-        if call().await.unwrap().status() == 200 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("answers that were read are still counted");
+    until("answers that were read are not counted", async || call().await.unwrap().status() == 200).await;
 }

@@ -37,7 +37,7 @@ async fn a_tool_is_called_without_a_session() {
     let start = r#"{"name":"read","arguments":{"head":5,"path":"/workspace/a.txt"},"_meta":{"traceparent":"00-"#;
     assert!(received.line.starts_with(start), "{}", received.line);
     let header = &received.header;
-    assert_eq!((header.version, header.timeout_ms, header.max_response), (1, 5000, 1024 * 1024));
+    assert_eq!((header.version, header.timeout_ms, header.max_response), (1, 60_000, 1024 * 1024));
     assert_eq!(
         (header.paths[0].value.as_str(), &header.paths[0].within[..]),
         ("/workspace/a.txt", &["/workspace".to_owned()][..])

@@ -1,12 +1,9 @@
 //! Servers with several pods, and pods that are replaced.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use http::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Behaviour, Shim, TestGateway, eventually, modern};
+use crate::support::{Behaviour, Shim, TestGateway, eventually, until};
 
 /// Starts more shims of the gateway's server, and adds them to the policy.
 async fn with_pods(more: usize) -> (TestGateway, Vec<Shim>) {
@@ -70,12 +67,8 @@ async fn a_call_is_cancelled_in_the_pod_that_has_it() {
     let all = || shims.iter().chain([&gateway.shim]);
     all().for_each(|shim| shim.set_behaviour(Behaviour::Hang));
     for number in 1..=3 {
-        let mut client = gateway.client().await;
-        let (body, headers) = modern("tools/call", json!({"name": "echo", "arguments": {}}));
-        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let call = client.start(Method::POST, "/files/mcp", &headers, body);
-        assert!(tokio::time::timeout(Duration::from_millis(200), call).await.is_err());
-        client.disconnect();
+        let in_flight = || all().map(|shim| shim.calls().len()).sum::<usize>() == number;
+        gateway.client().await.call_and_hang_up("echo", json!({}), "the call is in flight", in_flight).await;
         eventually("the call is cancelled", || all().map(Shim::cancelled).sum::<usize>() == number).await;
     }
     assert!(all().all(|shim| shim.calls().len() == 1 && shim.cancelled() == 1));
@@ -105,16 +98,14 @@ async fn tools_are_listed_while_a_pod_is_replaced_and_those_of_the_new_pod_after
     let described = |answer: Value| answer["result"]["tools"].to_string().contains("Reads a file");
     assert!(described(client.modern("tools/list", json!({})).await.json()));
     gateway.change_policy(|policy| policy.servers[0].addresses.clear());
-    tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(described(client.modern("tools/list", json!({})).await.json()));
     assert_eq!(client.call("echo", json!({})).await.denial().0, "upstream_unavailable");
     let new = Shim::start(&gateway.pki).await;
     // A new pod counts the starts of its server from one again.
     new.set_report(r#"{"version":1,"initialize":{},"tools":[{"name":"read","description":"Newer","inputSchema":{"type":"object"}}]}"#);
     gateway.change_policy(|policy| policy.servers[0].addresses = vec![new.address]);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let listed = client.modern("tools/list", json!({})).await.json()["result"]["tools"].to_string();
-    assert!(listed.contains("Newer"), "{listed}");
+    let newer = async || client.modern("tools/list", json!({})).await.json().to_string().contains("Newer");
+    until("the tools of the new pod are listed", newer).await;
 }
 
 #[tokio::test]

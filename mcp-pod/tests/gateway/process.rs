@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::json;
 
-use crate::support::{Options, Pki, ProcessGateway, Token, free_address, get};
+use crate::support::{FreeAddress, Options, Pki, ProcessGateway, Token, get, until};
 
 #[tokio::test]
 async fn the_gateway_starts_without_its_operator_and_ends_on_sigterm() {
     let pki = Pki::new();
-    let (listen, health) = (free_address(), free_address());
+    let free = [FreeAddress::new(), FreeAddress::new()];
+    let [listen, health] = free.each_ref().map(FreeAddress::get);
     let mut gateway = Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
         .args(["gateway", "--listen", &listen.to_string(), "--metrics-listen", &health.to_string()])
         .args(["--operator-address", "127.0.0.1:1", "--policy-dir", "/nonexistent", "--token-file", "/nonexistent"])
@@ -21,13 +22,10 @@ async fn the_gateway_starts_without_its_operator_and_ends_on_sigterm() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let started = Instant::now();
-    let mut alive = None;
-    while alive.is_none() && started.elapsed() < Duration::from_secs(20) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        alive = get(health, "/healthz").await;
-    }
-    assert!(alive.unwrap().starts_with("HTTP/1.1 200"));
+    until("the gateway is alive", async || {
+        get(health, "/healthz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    })
+    .await;
     assert!(get(health, "/readyz").await.unwrap().starts_with("HTTP/1.1 503"));
     let metrics = get(health, "/metrics").await.unwrap();
     assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("text/plain; version=0.0.4"), "{metrics}");
@@ -41,7 +39,8 @@ async fn the_gateway_starts_without_its_operator_and_ends_on_sigterm() {
         if let Some(status) = gateway.try_wait().unwrap() {
             break status;
         }
-        assert!(terminated.elapsed() < Duration::from_secs(10), "the gateway does not end");
+        // Calls in flight would have more time.
+        assert!(terminated.elapsed() < Duration::from_secs(20), "the gateway does not end");
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert!(status.success(), "{status}");
@@ -49,7 +48,7 @@ async fn the_gateway_starts_without_its_operator_and_ends_on_sigterm() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_outlives_a_gateway_that_is_killed() {
-    let options = Options { lease: Duration::from_secs(2), ..Options::default() };
+    let options = Options { lease: Duration::from_secs(4), ..Options::default() };
     let mut gateway = ProcessGateway::start(&options, |_| {}).await;
     let mut client = gateway.client(Token::default()).await;
     client.initialize("2025-11-25").await;

@@ -21,7 +21,7 @@ fn slow() -> Behaviour {
 #[tokio::test]
 async fn progress_is_sent_as_events_before_the_result() {
     let gateway = TestGateway::new().await;
-    gateway.shim.set_behaviour(slow());
+    gateway.shim.answer(&LINES.concat());
     let mut client = gateway.client().await;
     let params = json!({"name": "echo", "arguments": {}, "_meta": {"progressToken": "mine"}});
     let answer = client.modern("tools/call", params).await;
@@ -67,10 +67,7 @@ async fn a_client_that_accepts_no_events_gets_none() {
 #[tokio::test]
 async fn disconnecting_during_events_cancels_only_a_modern_call() {
     let gateway = TestGateway::new().await;
-    let mut pieces: Vec<_> = vec![Bytes::from(LINES[0])];
-    pieces.extend((0..20).map(|_| Bytes::from(LINES[0])));
-    pieces.push(Bytes::from(LINES[2]));
-    gateway.shim.set_behaviour(Behaviour::Slow(pieces, Duration::from_millis(30)));
+    gateway.shim.set_behaviour(Behaviour::Begin(LINES[0].into(), LINES[2].into()));
     let mut client = gateway.client().await;
     let (body, headers) = modern("tools/call", json!({"name": "echo", "_meta": {"progressToken": 7}}));
     let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -88,17 +85,15 @@ async fn disconnecting_during_events_cancels_only_a_modern_call() {
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     drop(response);
     client.disconnect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    gateway.shim.finish_work();
     assert_eq!(gateway.audit_line(3).await["decision"], "allowed");
     eventually("both calls end", || gateway.state.active() == 0).await;
 }
 
 #[tokio::test]
 async fn a_client_that_stops_reading_events_does_not_hold_up_the_call() {
-    let gateway = TestGateway::with(|policy| {
-        policy.servers[0].limits.timeout = Duration::from_secs(30);
-        policy.servers[0].limits.max_concurrent_calls = 1;
-    })
-    .await;
+    let gateway = TestGateway::with(|policy| policy.servers[0].limits.max_concurrent_calls = 1).await;
     let long = format!("{{\"progress\":{{\"progress\":1,\"message\":\"{}\"}}}}\n", "x".repeat(16_000));
     let mut pieces: Vec<_> = vec![Bytes::from(long); 60];
     pieces.push(Bytes::from(LINES[2]));
@@ -115,7 +110,7 @@ async fn a_client_that_stops_reading_events_does_not_hold_up_the_call() {
 
 #[tokio::test]
 async fn a_call_that_only_makes_progress_times_out() {
-    let gateway = TestGateway::with(|policy| policy.servers[0].limits.timeout = Duration::from_millis(300)).await;
+    let gateway = TestGateway::with(|policy| policy.servers[0].limits.timeout = Duration::from_secs(4)).await;
     gateway.shim.set_behaviour(Behaviour::Slow(vec![Bytes::from(LINES[0]); 1000], Duration::from_millis(20)));
     let params = json!({"name": "echo", "arguments": {}, "_meta": {"progressToken": "mine"}});
     let events = gateway.client().await.modern("tools/call", params).await.events();

@@ -9,7 +9,7 @@ use mcp_fleet_policy::units::Bytes as Size;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::support::{Behaviour, TestGateway};
+use crate::support::{Behaviour, TestGateway, eventually, until};
 
 #[tokio::test]
 async fn connections_are_reused_and_a_closed_one_is_replaced() {
@@ -28,14 +28,12 @@ async fn connections_are_reused_and_a_closed_one_is_replaced() {
 
 #[tokio::test]
 async fn a_call_to_a_server_that_hangs_times_out() {
-    let gateway = TestGateway::with(|policy| policy.servers[0].limits.timeout = Duration::from_millis(200)).await;
+    let gateway = TestGateway::with(|policy| policy.servers[0].limits.timeout = Duration::from_secs(4)).await;
     gateway.shim.set_behaviour(Behaviour::Hang);
-    let started = Instant::now();
     assert_eq!(gateway.client().await.call("echo", json!({})).await.denial().0, "upstream_timeout");
-    assert!(started.elapsed() < Duration::from_secs(2));
     assert_eq!(gateway.ledger.spent().await.calls, 1, "a call that may have taken effect is charged");
     assert_eq!(gateway.audit_line(1).await["decision"], "failed");
-    crate::support::eventually("the shim notices", || gateway.shim.abandoned() == 1).await;
+    eventually("the shim notices", || gateway.shim.abandoned() == 1).await;
 }
 
 #[tokio::test]
@@ -131,15 +129,8 @@ async fn a_client_that_comes_before_its_server_learns_what_the_catalogue_says() 
         // As soon as the server is there, it describes itself.
         let shim = gateway.shim.address;
         gateway.change_policy(|policy| policy.servers[0].addresses = vec![shim]);
-        let mut described = json!(null);
-        for _ in 0..500 {
-            described = client.legacy(list).await.json()["result"]["tools"][0]["description"].clone();
-            if described.is_string() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        assert_eq!(described, "Reads a file");
+        let mut described = async || client.legacy(list).await.json().to_string().contains("Reads a file");
+        until("the server describes its tools", &mut described).await;
         assert_eq!(client.initialize("2025-11-25").await.json()["result"]["serverInfo"]["name"], "secure-files");
     }
 }
@@ -166,18 +157,21 @@ async fn a_failing_report_is_read_at_most_once_a_second() {
             drop(stream);
         }
     });
-    let gateway = TestGateway::with(|policy| policy.servers[0].addresses = vec![address]).await;
     let started = Instant::now();
+    let gateway = TestGateway::with(|policy| policy.servers[0].addresses = vec![address]).await;
     let mut client = gateway.client().await;
     for _ in 0..10 {
         let answer = client.modern("tools/list", json!({})).await;
         assert_eq!(answer.json()["result"]["tools"][0]["name"], "read", "what the catalogue says");
     }
+    let first = reads.load(Ordering::SeqCst);
     let seconds = usize::try_from(started.elapsed().as_secs()).unwrap();
-    assert!(reads.load(Ordering::SeqCst) <= 1 + seconds, "read {} times", reads.load(Ordering::SeqCst));
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    client.modern("tools/list", json!({})).await;
-    assert!(reads.load(Ordering::SeqCst) > 1, "never read again");
+    assert!(first <= 1 + seconds, "read {first} times");
+    until("the report is read again", async || {
+        client.modern("tools/list", json!({})).await;
+        reads.load(Ordering::SeqCst) > first
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -198,7 +192,7 @@ async fn a_metric_shows_which_servers_are_up_and_notices_by_itself_that_one_is_u
     client.call("echo", json!({})).await;
     assert_eq!(series().as_deref(), Some("0"));
     // Without another call: the shim answers requests for its report.
-    crate::support::eventually("the server is up", || series().as_deref() == Some("1")).await;
+    eventually("the server is up", || series().as_deref() == Some("1")).await;
     // A tool that fails says nothing about its server.
     gateway.shim.answer("{\"result\":{\"isError\":true}}\n");
     client.call("echo", json!({})).await;

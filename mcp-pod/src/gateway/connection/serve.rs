@@ -140,7 +140,7 @@ mod tests {
     fn connect() -> (tokio::io::DuplexStream, Arc<Peer>, Memory) {
         let memory = Memory::new(Size::new(64 << 20));
         let audit = Audit::start(std::io::sink()).unwrap();
-        let state = State::new(Leases::new(), Dialer::Plain, audit, memory.clone()).unwrap();
+        let state = State::new(Leases::new(Duration::ZERO), Dialer::Plain, audit, memory.clone()).unwrap();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let peer = Places::new(memory.clone()).accept(address, StdInstant::now()).unwrap();
         let (client, gateway) = tokio::io::duplex(4096);

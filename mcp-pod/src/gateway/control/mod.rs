@@ -28,6 +28,8 @@ use dial::OperatorDialer;
 use intake::Intake;
 use redial::Redial;
 
+/// How long a call waits for a lease.
+const LEASE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest time that a gateway waits at its end for the operator to acknowledge the last spend reports.
 const FINAL_REPORT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the last message may take to be sent.
@@ -75,7 +77,7 @@ impl Control {
                 ca_file: ca_file.into(),
             },
             policy_dir,
-            leases: Leases::new(),
+            leases: Leases::new(LEASE_TIMEOUT),
         }
     }
 

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::eventually;
 use super::pki::Pki;
 
 /// A client with one HTTP/1.1 connection.
@@ -121,6 +122,34 @@ impl Client {
     /// Closes the connection at once, whatever is in flight.
     pub(crate) fn disconnect(self) {
         self.driver.abort();
+    }
+
+    /// Starts a call of 2026-07-28 that is not answered, and closes the connection once `condition` is true.
+    pub(crate) async fn call_and_hang_up(
+        self,
+        tool: &str,
+        arguments: Value,
+        what: &str,
+        condition: impl FnMut() -> bool,
+    ) {
+        let (body, headers) = modern("tools/call", json!({"name": tool, "arguments": arguments}));
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        self.send_and_hang_up(&headers, body, what, condition).await;
+    }
+
+    /// Sends a request that is not answered, and closes the connection once `condition` is true.
+    pub(crate) async fn send_and_hang_up(
+        mut self,
+        headers: &[(&str, &str)],
+        body: String,
+        what: &str,
+        condition: impl FnMut() -> bool,
+    ) {
+        tokio::select! {
+            answer = self.start(Method::POST, "/files/mcp", headers, body) => panic!("not {what}, but {answer:?}"),
+            () = eventually(what, condition) => {}
+        }
+        self.disconnect();
     }
 
     /// Sends a request with the client's token and returns the head of the answer. Adds default `Content-Type` and

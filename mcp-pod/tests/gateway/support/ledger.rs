@@ -1,12 +1,14 @@
 //! A fake ledger behind the gateway's leases: grants every lease until a test exhausts the budgets.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mcp_fleet_policy::budget::{GrantedLease, LeaseAnswer, LeaseOutcome, LeaseRequest};
 use mcp_fleet_policy::units::Micros;
 use mcp_pod::gateway::Leases;
 use parking_lot::Mutex;
+
+use super::PATIENCE;
 
 /// A fake ledger.
 pub(crate) struct Ledger {
@@ -32,7 +34,7 @@ pub(crate) struct Spent {
 
 impl Ledger {
     pub(crate) fn start() -> Self {
-        let (leases, shared) = (Leases::new(), Arc::<Shared>::default());
+        let (leases, shared) = (Leases::new(PATIENCE), Arc::<Shared>::default());
         let ledger = Self { leases: Arc::clone(&leases), shared: Arc::clone(&shared) };
         tokio::spawn(async move {
             loop {
@@ -82,7 +84,8 @@ impl Ledger {
         for lease in &open {
             self.leases.return_lease(lease);
         }
-        for _ in 0..500 {
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
             for report in self.leases.take_reports() {
                 self.leases.acknowledge_report(&report.lease, report.sequence);
                 if report.last {

@@ -4,6 +4,7 @@ mod client;
 mod held;
 mod ledger;
 mod operator;
+mod pipeline;
 mod pki;
 mod policy;
 mod process;
@@ -13,7 +14,7 @@ mod tool_server;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::units::Bytes as Size;
@@ -27,12 +28,15 @@ use tokio::net::TcpListener;
 pub(crate) use client::{Answer, Client, modern, tls, tls_from, tls_offering};
 pub(crate) use held::{hold_calls, release_all};
 pub(crate) use ledger::{Ledger, Spent};
+pub(crate) use pipeline::{call_until_limited, send_until_limited};
 pub(crate) use pki::{Pki, Token, now};
 pub(crate) use policy::{CODER, OTHER, policy, tool};
-pub(crate) use process::{Options, ProcessGateway, free_address, get};
+pub(crate) use process::{FreeAddress, Options, ProcessGateway, get};
 pub(crate) use shim::{Behaviour, Shim};
 pub(crate) use tool_server::ToolServer;
 
+/// How long a test waits for something that has to happen. Only a hang takes longer, however busy the machine is.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Memory budget of gateways in tests that do not test it.
 const MEMORY: Size = Size::new(1 << 30);
 
@@ -169,16 +173,11 @@ impl TestGateway {
 
     /// Returns the audit lines so far, once there are at least `count`.
     pub(crate) async fn audit_lines(&self, count: usize) -> Vec<Value> {
-        for _ in 0..500 {
-            let text = self.audit_text();
-            let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-            if lines.len() >= count {
-                assert!(text.lines().all(|line| line.len() <= 8192));
-                return lines;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("fewer than {count} audit lines: {}", String::from_utf8_lossy(&self.audit.0.lock()));
+        let what = format!("there are {count} audit lines");
+        eventually(&what, || self.audit_text().lines().count() >= count).await;
+        let text = self.audit_text();
+        assert!(text.lines().all(|line| line.len() <= 8192));
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Returns the text of the audit log.
@@ -207,11 +206,14 @@ impl TestGateway {
 
 /// Waits until `condition` is true. `what` describes it in the failure message.
 pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..500 {
-        if condition() {
-            return;
-        }
+    until(what, async || condition()).await;
+}
+
+/// Asks again and again until the answer is true. `what` describes it in the failure message.
+pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < PATIENCE, "did not happen in time: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("did not happen in time: {what}");
 }

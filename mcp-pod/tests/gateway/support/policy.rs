@@ -77,7 +77,8 @@ pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
                 tool("wipe", Class::Destructive, vec![]),
             ],
             limits: ServerLimits {
-                timeout: Duration::from_secs(5),
+                // Longer than any call has to wait on a busy machine.
+                timeout: Duration::from_secs(60),
                 max_request: Bytes::new(256 * 1024),
                 max_response: Bytes::new(1024 * 1024),
                 max_concurrent_calls: 64,

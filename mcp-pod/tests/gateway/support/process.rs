@@ -1,7 +1,7 @@
 //! A gateway in a process of its own, with a fake operator and a fake shim.
 
 use std::io::{BufRead as _, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,9 +11,10 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 
 use super::operator::{LoopReports, start_operator};
-use super::{Client, Pki, Shim, Token, policy};
+use super::{Client, PATIENCE, Pki, Shim, Token, policy, until};
 
 /// A running gateway process, killed on drop.
 pub(crate) struct ProcessGateway {
@@ -29,6 +30,7 @@ pub(crate) struct ProcessGateway {
     child: Child,
     arguments: Vec<String>,
     log_level: String,
+    _free: [FreeAddress; 2],
 }
 
 /// How a gateway process is started.
@@ -111,7 +113,8 @@ impl ProcessGateway {
     ) -> Self {
         let token = pki.gateway_dir().join(format!("token-{pod_uid}"));
         std::fs::write(&token, pod_uid).unwrap();
-        let (address, health) = (free_address(), free_address());
+        let free = [FreeAddress::new(), FreeAddress::new()];
+        let (address, health) = (free[0].get(), free[1].get());
         let (listen, metrics, name) = (address.to_string(), health.to_string(), operator.to_string());
         let tls = pki.gateway_dir().display().to_string();
         let token = token.display().to_string();
@@ -124,20 +127,18 @@ impl ProcessGateway {
         let mut child = spawn(&arguments, &log_level);
         let audit = Lines::collect(child.stdout.take().unwrap());
         let log = if options.read_log { Lines::collect(child.stderr.take().unwrap()) } else { Lines::default() };
-        let gateway = Self { pki, shim, operator, address, health, audit, log, loops, child, arguments, log_level };
+        let gateway =
+            Self { pki, shim, operator, address, health, audit, log, loops, child, arguments, log_level, _free: free };
         gateway.wait_until_ready().await;
         gateway
     }
 
     async fn wait_until_ready(&self) {
         let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(20) {
-            if get(self.health, "/readyz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
-                return;
-            }
+        while !get(self.health, "/readyz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            assert!(started.elapsed() < PATIENCE, "the gateway did not become ready: {:?}", self.log.json());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("the gateway did not become ready: {:?}", self.log.json());
     }
 
     /// Kills the gateway and starts it again with the same addresses. Waits until it admits calls, which it does not before the
@@ -149,14 +150,11 @@ impl ProcessGateway {
         self.log = Lines::collect(self.child.stderr.take().unwrap());
         self.wait_until_ready().await;
         let mut client = self.client(Token::default()).await;
-        for _ in 0..1000 {
+        until("the gateway is the home of its callers", async || {
             let answer = client.call("echo", json!({})).await.json();
-            if answer["result"]["_meta"]["mcp-fleet.dev/denial"]["reason"] != "home_undecided" {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("the gateway did not become the home of its callers");
+            answer["result"]["_meta"]["mcp-fleet.dev/denial"]["reason"] != "home_undecided"
+        })
+        .await;
     }
 
     /// Connects a client with this token.
@@ -218,14 +216,27 @@ fn spawn(arguments: &[String], log_level: &str) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Returns a loopback address with a free port.
-pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// A loopback address for a process that a test starts. As long as this socket has its port, the kernel gives it to nobody
+/// else who asks for a free one. A listener can still be bound to it, because this socket does not listen (socket(7),
+/// `SO_REUSEADDR`).
+pub(crate) struct FreeAddress(TcpSocket);
+
+impl FreeAddress {
+    pub(crate) fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn get(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
 }
 
 /// Returns the whole HTTP answer to a GET request, or `None` without a connection or an answer.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Option<String> {
-    tokio::time::timeout(Duration::from_secs(5), try_get(address, path)).await.ok()?
+    tokio::time::timeout(PATIENCE, try_get(address, path)).await.ok()?
 }
 
 async fn try_get(address: SocketAddr, path: &str) -> Option<String> {

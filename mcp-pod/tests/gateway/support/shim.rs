@@ -20,7 +20,7 @@ use mcp_pod::tls::server_config_mutual;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, RwLock, RwLockWriteGuard};
+use tokio::sync::{Notify, RwLock, RwLockWriteGuard, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::pki::{GATEWAY_URI, Pki};
@@ -36,6 +36,8 @@ pub(crate) enum Behaviour {
     Hang,
     /// Answers with these bytes when the test calls [`Shim::finish_work`], cancelled or not.
     Work(Bytes),
+    /// Answers with the first bytes at once, and with the others when the test calls [`Shim::finish_work`].
+    Begin(Bytes, Bytes),
     /// Closes the connection without an answer.
     Close,
     /// Closes the connection after these bytes of the answer.
@@ -69,7 +71,7 @@ struct Shared {
     /// Statuses of the answers to the next cancellations; 204 if there is none.
     cancel_statuses: Mutex<Vec<u16>>,
     /// Finishes the work on calls.
-    finishing: Notify,
+    finishing: watch::Sender<()>,
     epoch: AtomicU64,
     report: Mutex<String>,
     /// Connections wait for this lock before their handshake.
@@ -96,7 +98,7 @@ impl Shim {
             abandoned: AtomicUsize::new(0),
             cancelled: Mutex::default(),
             cancel_statuses: Mutex::default(),
-            finishing: Notify::new(),
+            finishing: watch::Sender::default(),
             epoch: AtomicU64::new(1),
             report: Mutex::new(REPORT.replace('\n', " ")),
             accepting: RwLock::new(()),
@@ -162,9 +164,9 @@ impl Shim {
         self.shared.knocking.load(Ordering::SeqCst)
     }
 
-    /// Ends the work on all calls that [`Behaviour::Work`] began.
+    /// Ends the work on all calls received so far.
     pub(crate) fn finish_work(&self) {
-        self.shared.finishing.notify_waiters();
+        self.shared.finishing.send_replace(());
     }
 
     /// Returns how many calls were cancelled without closing their connection.
@@ -229,6 +231,8 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     let line = params.strip_suffix('\n').unwrap().to_owned();
     assert!(!line.contains('\n'), "the parameters are one line");
     let header = Arc::new(serde_json::from_str(header).unwrap());
+    // Before the test can see the call, so that it cannot end the work too early.
+    let mut finished = shared.finishing.subscribe();
     shared.calls.lock().push(ReceivedCall { header, params: serde_json::from_str(&line).unwrap(), line });
     let behaviour = shared.behaviour.lock().clone();
     match behaviour {
@@ -241,8 +245,17 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
             respond(500, whole(Bytes::new()))
         }
         Behaviour::Work(bytes) => {
-            shared.finishing.notified().await;
+            finished.changed().await.unwrap();
             respond(200, whole(bytes))
+        }
+        Behaviour::Begin(first, rest) => {
+            let rest = futures::stream::once(async move {
+                // The sender is gone when the test has ended.
+                let _ = finished.changed().await;
+                Ok(Frame::data(rest))
+            });
+            let pieces = futures::stream::iter([Ok(Frame::data(first))]).chain(rest);
+            respond(200, BodyExt::boxed(StreamBody::new(SyncStream::new(pieces.boxed()))))
         }
         Behaviour::Break(bytes) => {
             let broken = Err(std::io::ErrorKind::BrokenPipe.into());

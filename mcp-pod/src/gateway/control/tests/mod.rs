@@ -10,7 +10,7 @@ mod policy;
 mod stream;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mcp_fleet_policy::model::{StaleAfter, TenantLimits, TenantPolicy};
 use mcp_fleet_policy::units::Bytes as Size;
@@ -22,7 +22,7 @@ use crate::gateway::audit::Audit;
 use crate::gateway::budget::Leases;
 use crate::gateway::memory::Memory;
 use crate::gateway::state::State;
-use operator::Operator;
+use operator::{Operator, TEST_TIMEOUT};
 
 /// A running control stream of a gateway. Ends on drop.
 struct Gateway {
@@ -34,7 +34,9 @@ struct Gateway {
 
 /// Starts the control stream of a gateway that dials `operator`.
 fn start(operator: &Operator) -> Gateway {
-    let control = Control::new(&operator.args, &operator.ca_file());
+    let mut control = Control::new(&operator.args, &operator.ca_file());
+    // On a busy machine, the operator may not answer as soon as calls need it.
+    control.leases = Leases::new(TEST_TIMEOUT);
     let state = state(control.leases());
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(control.run(state.clone(), shutdown.clone()));
@@ -68,11 +70,9 @@ fn policy(generation: u64) -> TenantPolicy {
 
 /// Waits until `condition` is true. `what` describes it in the failure message.
 async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..1500 {
-        if condition() {
-            return;
-        }
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < TEST_TIMEOUT, "did not happen in time: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("did not happen in time: {what}");
 }

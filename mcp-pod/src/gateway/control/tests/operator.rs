@@ -23,7 +23,7 @@ use crate::gateway::control::Args;
 
 pub(super) const NAME: &str = "mcp-fleet-operator.mcp-fleet-system.svc";
 /// Long enough for a busy machine. A passing test never waits this long.
-const TEST_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A fake operator: the test's end of all streams.
 pub(super) struct Operator {

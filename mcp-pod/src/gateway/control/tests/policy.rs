@@ -1,5 +1,7 @@
 //! Tests of which policies come into force.
 
+use std::time::Duration;
+
 use mcp_fleet_control::convert::to_wire;
 use mcp_fleet_control::{Digest, EncodedPolicy, Form, encode, encode_as};
 use mcp_fleet_policy::model::TenantPolicy;
@@ -143,7 +145,7 @@ async fn a_stale_leader_cannot_go_below_the_mounted_snapshot() {
 #[tokio::test]
 async fn a_snapshot_that_is_mounted_later_only_raises_the_floor() {
     let operator = Operator::start(NAME).await;
-    let state = state(Leases::new());
+    let state = state(Leases::new(Duration::ZERO));
     let intake = Intake::new(state.clone());
     mounted::load(&operator.args.policy_dir, &intake).await;
     assert_eq!((intake.floor(), state.generation()), (0, 0), "nothing is mounted yet");
