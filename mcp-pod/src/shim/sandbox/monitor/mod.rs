@@ -21,7 +21,7 @@ use rustix::net::{
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use self::forks::{Decision, ForkLimit};
 use super::super::processes;
@@ -130,6 +130,13 @@ impl Worker {
     fn run(mut self, socket: OwnedFd) -> Result<(), MonitorError> {
         let Some(listener) = receive_listener(socket.as_fd()).map_err(MonitorError::Listener)? else { return Ok(()) };
         drop(socket);
+        // Until a call is received, a signal interrupts it, and the server sees that (docs/sandbox.md). So it is received as
+        // early as the kernel can do that; an earlier kernel does less.
+        for result in [sys::wake_up_at_once(listener.as_fd()), sys::take_short_slices()] {
+            if let Err(error) = result {
+                debug!(%error, "calls that create processes are received later than they could be");
+            }
+        }
         while wait(listener.as_fd()).map_err(MonitorError::Notification)? {
             self.handle(listener.as_fd()).map_err(MonitorError::Notification)?;
         }
@@ -205,6 +212,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn a_thread_can_take_short_slices() {
+        sys::take_short_slices().unwrap();
+    }
 
     #[tokio::test]
     async fn a_monitor_that_does_not_get_a_listener_fails() {
