@@ -98,7 +98,8 @@ async fn a_fork_bomb_does_not_outlive_the_shim() {
 #[tokio::test]
 #[ignore = "a measurement: run it with --ignored, on an idle and on a busy machine"]
 async fn a_signal_seldom_interrupts_a_fork() {
-    let failed = text(&start().call("pipelines", json!({"number": 1000})).await);
+    let shim = Shim::start("").ready();
+    let failed = text(&shim.call_with(json!({"timeoutMs": 600_000}), "pipelines", json!({"number": 1000})).await);
     println!("{failed} of 1000 pipelines failed");
     assert!(failed.parse::<u32>().unwrap() < 30, "{failed} of 1000 pipelines failed");
 }

@@ -7,6 +7,7 @@
 
 pub(super) mod forks;
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -25,7 +26,7 @@ use tracing::{debug, warn};
 
 use self::forks::{Decision, ForkLimit};
 use super::super::processes;
-use super::sys::{self, Response};
+use super::sys::{self, Notification, Response};
 
 /// The calls that the filter sends to the monitor.
 pub(super) const CALLS: &[libc::c_long] = forks::CALLS;
@@ -137,40 +138,66 @@ impl Worker {
                 debug!(%error, "calls that create processes are received later than they could be");
             }
         }
-        while wait(listener.as_fd()).map_err(MonitorError::Notification)? {
-            self.handle(listener.as_fd()).map_err(MonitorError::Notification)?;
-        }
-        Ok(())
+        self.serve(listener.as_fd()).map_err(MonitorError::Notification)
     }
 
-    /// Receives one call and responds to it.
-    fn handle(&mut self, listener: BorrowedFd<'_>) -> io::Result<()> {
-        let Some(notification) = if_exists(sys::receive(listener))? else { return Ok(()) };
-        let response =
-            if forks::CALLS.contains(&notification.call) { self.fork() } else { Response::Errno(libc::ENOSYS) };
+    /// Receives calls and responds to them in their order, until no process is left in the sandbox. All calls that there are
+    /// are received before one is responded to, because a response may have to wait.
+    fn serve(&mut self, listener: BorrowedFd<'_>) -> io::Result<()> {
+        let mut calls = VecDeque::new();
+        let mut pause = None;
         loop {
-            match sys::respond(listener, notification.id, response) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return if_exists(result).map(drop),
+            match wait(listener, pause)? {
+                Wait::Ended => return Ok(()),
+                Wait::Call => {
+                    calls.extend(if_exists(sys::receive(listener))?);
+                    pause = Some(Duration::ZERO);
+                }
+                Wait::Over => pause = self.respond(listener, &mut calls)?,
             }
         }
     }
 
-    fn fork(&mut self) -> Response {
-        while !self.refuse_forks.load(Ordering::Relaxed) {
-            let mut uncounted = None;
-            let count = || count_processes().map_err(|error| uncounted = Some(error)).ok();
-            match self.limit.decide(Instant::now(), count) {
-                Decision::Allow => return Response::Continue,
-                Decision::Wait(time) => std::thread::sleep(time),
-                Decision::Refuse => {
-                    self.warn(uncounted.as_ref());
-                    break;
+    /// Responds to calls until one cannot be decided yet. Returns after which time it may be.
+    fn respond(
+        &mut self,
+        listener: BorrowedFd<'_>,
+        calls: &mut VecDeque<Notification>,
+    ) -> io::Result<Option<Duration>> {
+        while let Some(Notification { id, call }) = calls.front() {
+            let response = if forks::CALLS.contains(call) {
+                match self.fork() {
+                    Decision::Allow => Response::Continue,
+                    // As for any other limit on processes, see fork(2).
+                    Decision::Refuse => Response::Errno(libc::EAGAIN),
+                    Decision::Wait(time) => return Ok(Some(time)),
                 }
-            }
+            } else {
+                Response::Errno(libc::ENOSYS)
+            };
+            let responded = loop {
+                match sys::respond(listener, *id, response) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    result => break result,
+                }
+            };
+            if_exists(responded)?;
+            calls.pop_front();
         }
-        // As for any other limit on processes, see fork(2).
-        Response::Errno(libc::EAGAIN)
+        Ok(None)
+    }
+
+    fn fork(&mut self) -> Decision {
+        if self.refuse_forks.load(Ordering::Relaxed) {
+            return Decision::Refuse;
+        }
+        let mut uncounted = None;
+        let count = || count_processes().map_err(|error| uncounted = Some(error)).ok();
+        let decision = self.limit.decide(Instant::now(), count);
+        if decision == Decision::Refuse {
+            self.warn(uncounted.as_ref());
+        }
+        decision
     }
 
     fn warn(&mut self, uncounted: Option<&io::Error>) {
@@ -186,11 +213,26 @@ impl Worker {
     }
 }
 
-/// Waits for a notification. Returns `false` if there will be none, because no process is left in the sandbox.
-fn wait(listener: BorrowedFd<'_>) -> io::Result<bool> {
+/// How a wait for a notification ended.
+enum Wait {
+    Call,
+    /// There was none in the given time.
+    Over,
+    /// There will be none, because no process is left in the sandbox.
+    Ended,
+}
+
+/// Waits for a notification, for this time or without a limit.
+fn wait(listener: BorrowedFd<'_>, time: Option<Duration>) -> io::Result<Wait> {
+    let time = time.map(|time| time.try_into().map_err(io::Error::other)).transpose()?;
     let mut polled = [PollFd::from_borrowed_fd(listener, PollFlags::IN)];
-    rustix::io::retry_on_intr(|| poll(&mut polled, None))?;
-    Ok(polled.iter().any(|polled| polled.revents().contains(PollFlags::IN)))
+    let count = rustix::io::retry_on_intr(|| poll(&mut polled, time.as_ref()))?;
+    let is_ready = polled.iter().any(|polled| polled.revents().contains(PollFlags::IN));
+    Ok(match count {
+        0 => Wait::Over,
+        _ if is_ready => Wait::Call,
+        _ => Wait::Ended,
+    })
 }
 
 /// Returns `None` if the process that made the call has ended, or if a signal interrupted the call or this thread.
