@@ -64,7 +64,7 @@ impl Context {
         let metrics = Metrics::new().unwrap();
         let (cache, watches) = crate::kubernetes::cache::start(&client);
         let watches = tokio::spawn(watches);
-        let filled = tokio::time::timeout(std::time::Duration::from_secs(5), cache.wait_until_filled()).await;
+        let filled = tokio::time::timeout(crate::kubernetes::cache::testing::PATIENCE, cache.wait_until_filled()).await;
         assert!(filled.expect("the cache was not filled"));
         let ctx = Self {
             ca: Arc::new(Authority::from_pem(&certificate, &key).unwrap()),

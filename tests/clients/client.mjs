@@ -48,7 +48,7 @@ await call('progress', { steps: 3 }, { onprogress: ({ progress }) => seen.push(p
 show('progress', { seen });
 const controller = new AbortController();
 const aborted = call('slow', { seconds: 60 }, { signal: controller.signal }).catch((error) => String(error));
-await sleep(500);
+while ((await call('started', {})).content[0].text === '0') await sleep(100);
 controller.abort('enough');
 show('cancel', { isError: true, text: await aborted });
 let count = '0';

@@ -49,10 +49,16 @@ async def run(client):
     show("again", **await client.call("echo", {"text": "again"}))
 
 
-async def cancel_task(call):
+async def started(client):
+    """Waits until the server works on a call of the tool slow."""
+    while (await client.call("started", {}))["text"] == "0":
+        await asyncio.sleep(0.1)
+
+
+async def cancel_task(client, call):
     """Cancels a call of a client that then notifies the server by itself."""
     call = asyncio.create_task(call)
-    await asyncio.sleep(0.5)
+    await started(client)
     call.cancel()
     await asyncio.wait([call])
     return {"isError": True, "text": "cancelled"}

@@ -4,6 +4,8 @@ from datetime import timedelta
 
 from mcp import McpError, types
 
+import scenario
+
 
 def facts(result):
     return {"isError": bool(result.isError), "text": result.content[0].text}
@@ -32,9 +34,12 @@ class Session:
 
     async def cancel(self):
         # This version does not notify the server by itself.
+        number = self.session._request_id
         call = asyncio.create_task(self.session.call_tool("slow", {"seconds": 60}))
-        await asyncio.sleep(0.5)
-        cancelled = types.CancelledNotificationParams(requestId=self.session._request_id - 1)
+        # The call takes its number before the next one is made.
+        await asyncio.sleep(0)
+        await scenario.started(self)
+        cancelled = types.CancelledNotificationParams(requestId=number)
         cancelled = types.CancelledNotification(method="notifications/cancelled", params=cancelled)
         await self.session.send_notification(types.ClientNotification(cancelled))
         return facts(await call)

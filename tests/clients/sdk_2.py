@@ -28,4 +28,4 @@ class Client:
             return error.error.code
 
     async def cancel(self):
-        return await scenario.cancel_task(self.invoke("slow", {"seconds": 60}))
+        return await scenario.cancel_task(self, self.invoke("slow", {"seconds": 60}))

@@ -5,7 +5,7 @@ import threading
 import time
 
 lock = threading.Lock()
-cancelled = []
+started, cancelled = [], []
 
 
 def tool(name, **properties):
@@ -16,6 +16,7 @@ TOOLS = [
     tool("echo", text={"type": "string"}, note={"type": "string"}),
     tool("progress", steps={"type": "integer"}),
     tool("slow", seconds={"type": "integer"}),
+    tool("started"),
     tool("cancelled"),
 ]
 
@@ -35,7 +36,10 @@ def call(id, name, arguments, meta):
             send(method="notifications/progress", params={"progressToken": meta["progressToken"], "progress": step + 1})
             time.sleep(0.05)
     elif name == "slow":
+        started.append(id)
         time.sleep(arguments["seconds"])
+    elif name == "started":
+        text = str(len(started))
     elif name == "cancelled":
         text = str(len(cancelled))
     send(id=id, result={"content": [{"type": "text", "text": text}]})

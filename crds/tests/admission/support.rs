@@ -79,7 +79,7 @@ impl Cluster {
         };
         let crds: Api<CustomResourceDefinition> = Api::all(self.0.clone());
         let nested = json!({"type": "Array", "name": "a", "array": {"maxItems": 1, "items": {"type": "Enum"}}});
-        for _ in 0..200 {
+        for _ in 0..600 {
             let listed = crds.list(&kube::api::ListParams::default()).await.unwrap();
             let ours: Vec<_> = listed.iter().filter(|crd| crd.spec.group == "mcp-fleet.dev").collect();
             let ready = ours.len() == mcp_fleet_crds::all().len() && ours.into_iter().all(served);
@@ -88,7 +88,7 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("20 s after they were applied, the definitions are not served or the admission policy denies nothing");
+        panic!("60 s after they were applied, the definitions are not served or the admission policy denies nothing");
     }
 
     /// Whether the policies deny an object for its nested argument, and not for its namespace.
@@ -197,14 +197,14 @@ where
     Fut: Future<Output = Result<Value, String>>,
 {
     let mut last = None;
-    for _ in 0..200 {
+    for _ in 0..600 {
         last = compare("the request", request().await, refused);
         if last.is_none() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    panic!("after 20 s: {}", last.unwrap_or_default());
+    panic!("after 60 s: {}", last.unwrap_or_default());
 }
 
 /// Returns arguments that hold a value at depth 1 (as the argument), 2 (as an item) and 3 (as a property of an item).

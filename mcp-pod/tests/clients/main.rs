@@ -47,6 +47,7 @@ async fn start() -> (ProcessGateway, ToolServer) {
         tool("echo", Class::Read, vec![optional("text", text.clone()), optional("note", text)]),
         tool("progress", Class::Read, vec![optional("steps", integer.clone())]),
         tool("slow", Class::Read, vec![optional("seconds", integer)]),
+        tool("started", Class::Read, vec![]),
         tool("cancelled", Class::Read, vec![]),
     ];
     for principal in &mut policy.principals {
@@ -125,7 +126,10 @@ async fn run(client: &str, more: &[(&str, &str)], version: &str) {
     let (mut gateway, _server) = start().await;
     let mut running = Running::start(&gateway, client, more);
     assert_eq!(running.step("connect", STEP_TIMEOUT).await["version"], version);
-    assert_eq!(running.step("list", STEP_TIMEOUT).await["tools"], json!(["echo", "progress", "slow", "cancelled"]));
+    assert_eq!(
+        running.step("list", STEP_TIMEOUT).await["tools"],
+        json!(["echo", "progress", "slow", "started", "cancelled"])
+    );
     assert_eq!(running.result("call").await, (false, r#"{"text": "hello"}"#.to_owned()));
     assert_eq!(running.result("null").await, (false, r#"{"text": "hello"}"#.to_owned()), "null is not forwarded");
     let (refused, text) = running.result("refused").await;

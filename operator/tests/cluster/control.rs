@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 
 use crate::gateway::{Gateway, pod, token};
 use crate::support::{
-    OPERATOR_NAMESPACE, create, eventually, server, tenant, unique, wait_for, wait_for_reason, wait_until_open,
-    with_operator,
+    OPERATOR_NAMESPACE, create, eventually, server, settled, tenant, unique, wait_for, wait_for_reason,
+    wait_until_open, with_operator,
 };
 
 /// Creates a tenant with a server, a scope, a principal that holds it, and a budget. Returns name and UID of the tenant.
@@ -140,8 +140,7 @@ async fn an_edit_of_one_object_writes_no_other_objects_status() {
     wait_for_reason(&Api::<MCPPrincipal>::namespaced(client.clone(), &name), "coder", "Ready", "Reconciled").await;
     wait_for_reason(&Api::<MCPBudget>::namespaced(client.clone(), &name), "monthly", "Ready", "Reconciled").await;
     // A status is held back for two seconds at most.
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    let before = untouched(&client, &name).await;
+    let before = settled(|| untouched(&client, &name)).await;
     for classes in [json!(["Read", "Write"]), json!(["Write"]), json!(["Read"])] {
         let edit = Patch::Merge(json!({"spec": {"classes": classes}}));
         let generation = scopes.patch("files-read", &PatchParams::default(), &edit).await.unwrap().metadata.generation;

@@ -24,7 +24,7 @@ use tonic::{Request, Status, Streaming};
 use crate::support::{OPERATOR_NAMESPACE, control_port, create, unique, wait_for};
 
 /// How long to wait for a message.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connected gateway.
 pub(crate) struct Gateway {

@@ -160,9 +160,13 @@ async fn a_retained_workspace_is_marked_and_only_reattached_if_the_tenant_allows
     delete_server(&client, &name).await;
 
     let allow = Patch::Merge(json!({"spec": {"workspaces": {"reattach": "SameName"}}}));
-    Api::<MCPTenant>::all(client.clone()).patch(&name, &PatchParams::default(), &allow).await.unwrap();
-    // The operator has to know the change before the server is created.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let tenants: Api<MCPTenant> = Api::all(client.clone());
+    let allowed = tenants.patch(&name, &PatchParams::default(), &allow).await.unwrap().metadata.generation;
+    eventually("the operator knows the change", || async {
+        let conditions = tenants.get(&name).await.unwrap().status?.conditions;
+        conditions.iter().any(|condition| condition.observed_generation == allowed).then_some(())
+    })
+    .await;
     let newest = server(&client, &name, "files", workspace).await.uid().unwrap();
     assert_eq!(template(&client, &runtime).await, format!("workspace-{old}"));
     let labels = claims.get(&claim).await.unwrap().labels().clone();

@@ -297,6 +297,21 @@ where
     .await;
 }
 
+/// Asks until two answers in a row are the same, a few seconds apart, and returns them.
+pub(crate) async fn settled<T: PartialEq + Debug, Fut: Future<Output = T>>(ask: impl Fn() -> Fut) -> T {
+    let started = Instant::now();
+    let mut before = ask().await;
+    loop {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let now = ask().await;
+        if now == before {
+            return now;
+        }
+        assert!(started.elapsed() < WAIT_TIMEOUT, "not within {WAIT_TIMEOUT:?}: the same as before, {now:?}");
+        before = now;
+    }
+}
+
 /// Waits until a condition has a reason. Returns its message.
 pub(crate) async fn wait_for_reason<K>(api: &Api<K>, name: &str, kind: &str, reason: &str) -> String
 where

@@ -109,9 +109,14 @@ func main() {
 		lock.Unlock()
 	}
 	show("progress", facts{"seen": seen})
-	short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	short, cancel := context.WithCancel(ctx)
+	go func() {
+		for must("started", facts{})["text"] == "0" {
+			time.Sleep(100 * time.Millisecond)
+		}
+		cancel()
+	}()
 	_, err = call(short, &mcp.CallToolParams{Name: "slow", Arguments: facts{"seconds": 60}})
-	cancel()
 	show("cancel", facts{"isError": err != nil, "text": fmt.Sprint(err)})
 	cancelled := must("cancelled", facts{})
 	for cancelled["text"] == "0" {

@@ -1,12 +1,10 @@
 //! The cache against an API server that holds objects which cannot be read.
 
-use std::time::Duration;
-
 use kube::Client;
 use tokio::sync::broadcast;
 use tokio::task::AbortHandle;
 
-use super::testing::{WatchedApi, budget, eventually};
+use super::testing::{PATIENCE, WatchedApi, budget, eventually};
 use super::{Cache, Change, Entry};
 
 const PLURAL: &str = "mcpbudgets";
@@ -23,7 +21,7 @@ impl Drop for Watches {
 async fn filled(client: &Client) -> (Cache, Watches) {
     let (cache, watches) = super::start(client);
     let watches = Watches(tokio::spawn(watches).abort_handle());
-    let ready = tokio::time::timeout(Duration::from_secs(5), cache.wait_until_filled()).await;
+    let ready = tokio::time::timeout(PATIENCE, cache.wait_until_filled()).await;
     assert!(ready.expect("the cache was not filled"));
     (cache, watches)
 }
@@ -44,7 +42,7 @@ fn stored(cache: &Cache) -> Vec<String> {
 async fn change(changes: &mut broadcast::Receiver<Change>, name: &str) {
     let wanted = Change::Budget("acme".into(), name.into());
     let announced = async { while changes.recv().await.unwrap() != wanted {} };
-    tokio::time::timeout(Duration::from_secs(5), announced).await.expect("no change was announced");
+    tokio::time::timeout(PATIENCE, announced).await.expect("no change was announced");
 }
 
 #[tokio::test]

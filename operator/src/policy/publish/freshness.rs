@@ -202,7 +202,7 @@ fn is_as_new(listed: &[Version], listed_at: u64, cached: &[Version]) -> bool {
 mod tests {
     use super::*;
     use crate::kubernetes::cache;
-    use crate::kubernetes::cache::testing::{WatchedApi, budget, eventually};
+    use crate::kubernetes::cache::testing::{PATIENCE, WatchedApi, budget, eventually};
 
     fn versions(all: &[(&str, u64)]) -> Vec<Version> {
         all.iter().map(|(uid, version)| ((*uid).to_owned(), *version)).collect()
@@ -231,7 +231,7 @@ mod tests {
         let client = api.client();
         let (cache, watches) = cache::start(&client);
         let watches = tokio::spawn(watches);
-        let filled = tokio::time::timeout(Duration::from_secs(5), cache.wait_until_filled()).await;
+        let filled = tokio::time::timeout(PATIENCE, cache.wait_until_filled()).await;
         assert!(filled.expect("the cache was not filled"));
         prove(&client, &cache).await.unwrap();
         // Each change is proved before the next, whether the cache already has it or not.
@@ -258,7 +258,7 @@ mod tests {
         let client = api.client();
         let (cache, watches) = cache::start(&client);
         let watches = tokio::spawn(watches);
-        let filled = tokio::time::timeout(Duration::from_secs(5), cache.wait_until_filled()).await;
+        let filled = tokio::time::timeout(PATIENCE, cache.wait_until_filled()).await;
         assert!(filled.expect("the cache was not filled"));
         api.take_listed_metadata();
         (api, client, cache, watches)

@@ -87,7 +87,9 @@ async fn main() -> Result<(), Failure> {
     let request = CallToolRequest::new(params("slow", json!({"seconds": 60})));
     let options = PeerRequestOptions::no_options();
     let handle = client.send_cancellable_request(ClientRequest::CallToolRequest(request), options).await?;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    while call(&client, "started", json!({})).await?["text"] == "0" {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     handle.cancel(Some("enough".into())).await?;
     show("cancel", json!({"isError": true, "text": "cancelled"}));
     let mut cancelled = call(&client, "cancelled", json!({})).await?;
