@@ -60,7 +60,7 @@ mod tests {
     }
 
     fn policy() -> TenantPolicy {
-        previous().policy
+        TenantPolicy::clone(&previous().policy)
     }
 
     #[tokio::test]

@@ -68,7 +68,7 @@ mod tests {
         let publish = |calls| {
             let policy = policy(vec![budget(calls)]);
             let encoded = codec::encode(&policy);
-            shared_state.policies.publish(TENANT, Published::new(policy, encoded, 7));
+            shared_state.policies.publish(TENANT, Published::new(policy.into(), encoded, 7));
         };
         let ledger = Arc::new(Ledger::new(Memory::default(), || NOON, Duration::ZERO));
         let owner = Owner {

@@ -102,7 +102,7 @@ impl Tenant {
         let Compiled { policy, scopes, .. } = compiled;
         let mut policy = policy.clone();
         let floor = shared.policies.floor(uid);
-        let before = self.previous.as_ref().filter(|previous| previous.policy == policy && floor <= policy.generation);
+        let before = self.previous.as_ref().filter(|previous| *previous.policy == policy && floor <= policy.generation);
         let is_new = before.is_none();
         if is_new {
             policy.generation = policy.generation.max(floor).saturating_add(1);
@@ -121,9 +121,9 @@ impl Tenant {
             let failed = |source| LocalError::Folder { path: self.folder.clone(), source };
             write_policy(&self.folder, generation, &files, scopes).map_err(failed)?;
         }
-        let digest = encoded.digest.to_string();
-        shared.policies.publish(uid, Published::new(policy.clone(), encoded, size));
-        shared.set_published(uid, generation, digest, BTreeMap::new());
+        let (policy, digest) = (Arc::new(policy), encoded.digest.to_string());
+        shared.policies.publish(uid, Published::new(Arc::clone(&policy), encoded, size));
+        shared.set_published(uid, generation, digest, Arc::default());
         self.previous = Some(Previous { policy, scopes: scopes.clone() });
         Ok(generation)
     }
@@ -165,7 +165,7 @@ fn read_policy(folder: &Path) -> Result<Option<Previous>, LocalError> {
     let policy = snapshot::read_policy(&found).map_err(|error| damaged(error.into()))?.policy;
     let scopes = found.get(SCOPES).map(|text| serde_json::from_slice(text)).transpose();
     let scopes = scopes.map_err(|error| damaged(error.into()))?.unwrap_or_default();
-    Ok(Some(Previous { policy, scopes }))
+    Ok(Some(Previous { policy: Arc::new(policy), scopes }))
 }
 
 /// Writes a policy into a folder of its own, and then lets the link point there.

@@ -65,7 +65,8 @@ pub(crate) struct SharedState {
 #[derive(Debug, Default)]
 struct Tenant {
     state: TenantState,
-    entries: PolicyEntries,
+    /// Shared with the worker that compiled them.
+    entries: Arc<PolicyEntries>,
 }
 
 /// A change of the shared state that status depends on.
@@ -156,7 +157,7 @@ impl SharedState {
 
     /// Records what the newest published policy of a tenant contains, and notifies subscribers of the objects for which
     /// that changed.
-    pub(crate) fn set_published(&self, tenant_uid: &str, generation: u64, digest: String, entries: PolicyEntries) {
+    pub(crate) fn set_published(&self, tenant_uid: &str, generation: u64, digest: String, entries: Arc<PolicyEntries>) {
         let changes = {
             let mut tenants = self.tenants.write();
             let tenant = tenants.entry(tenant_uid.to_owned()).or_default();
@@ -285,7 +286,7 @@ mod tests {
     /// Publishes the scopes with these UIDs, each contained since a generation.
     fn publish(shared: &SharedState, generation: u64, scopes: &[(&str, u64)]) {
         let entries = scopes.iter().map(|(uid, since)| ((Kind::Scope, (*uid).to_owned()), entry(*since))).collect();
-        shared.set_published("u-1", generation, "digest".into(), entries);
+        shared.set_published("u-1", generation, "digest".into(), Arc::new(entries));
     }
 
     fn received(changes: &mut broadcast::Receiver<StateChange>) -> Vec<StateChange> {

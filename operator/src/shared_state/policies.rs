@@ -30,14 +30,14 @@ pub(crate) struct Published {
 
 impl Published {
     /// Returns a published policy. `encoded` is its shared form.
-    pub(crate) fn new(policy: TenantPolicy, encoded: EncodedPolicy, compressed_size: usize) -> Self {
-        Self { policy: Arc::new(policy), encoded: Arc::new(encoded), compressed_size, expanded: Arc::default() }
+    pub(crate) fn new(policy: Arc<TenantPolicy>, encoded: EncodedPolicy, compressed_size: usize) -> Self {
+        Self { policy, encoded: Arc::new(encoded), compressed_size, expanded: Arc::default() }
     }
 
     /// Returns a published policy that this version cannot decode, of which `policy` is only an outline. Every gateway gets it
     /// as it is.
     pub(crate) fn undecoded(policy: TenantPolicy, encoded: EncodedPolicy, compressed_size: usize) -> Self {
-        let published = Self::new(policy, encoded, compressed_size);
+        let published = Self::new(Arc::new(policy), encoded, compressed_size);
         Self { expanded: Arc::new(Some(Arc::clone(&published.encoded)).into()), ..published }
     }
 

@@ -272,7 +272,7 @@ mod tests {
             budgets: Vec::new(),
         };
         let encoded = mcp_fleet_control::encode(&policy);
-        Published::new(policy, encoded, 7)
+        Published::new(policy.into(), encoded, 7)
     }
 
     fn row(tool: &str) -> Row {
@@ -356,7 +356,7 @@ mod tests {
         });
         let encoded = mcp_fleet_control::encode(&policy);
         let families =
-            SpendMetrics::new(Arc::default()).unwrap().budgets(&ledger, &[Published::new(policy, encoded, 7)]);
+            SpendMetrics::new(Arc::default()).unwrap().budgets(&ledger, &[Published::new(policy.into(), encoded, 7)]);
         let value = |name: &str| {
             let family = families.iter().find(|family| family.name() == name).unwrap();
             family.get_metric()[0].get_gauge().get_value()
@@ -379,7 +379,7 @@ mod tests {
             policy.budgets.push(budget);
             let encoded = mcp_fleet_control::encode(&policy);
             let metrics = SpendMetrics::new(Arc::default()).unwrap();
-            let families = metrics.budgets(&ledger, &[Published::new(policy, encoded, 7)]);
+            let families = metrics.budgets(&ledger, &[Published::new(policy.into(), encoded, 7)]);
             let family = families.iter().find(|family| family.name() == "mcp_fleet_budget_limit").unwrap();
             let label = |metric: &prometheus::proto::Metric| {
                 let labels: HashMap<_, _> = metric.get_label().iter().map(|it| (it.name(), it.value())).collect();

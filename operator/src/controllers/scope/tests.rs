@@ -1,5 +1,7 @@
 //! Reconciles against a fake API server.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::controllers::tenant::tests::tenant;
 use crate::shared_state::verdict::{PolicyEntry, Verdict};
@@ -33,8 +35,9 @@ async fn a_scope_whose_server_is_missing_is_stalled() {
         message: "server files does not exist".into(),
         object_generation: 1,
     };
-    let entries = [((Kind::Scope, "s-1".to_owned()), PolicyEntry { verdict, since: 1, has_address: false })].into();
-    test.ctx.shared_state.set_published("u-1", 1, "digest".into(), entries);
+    let entry = PolicyEntry { verdict, since: 1, has_address: false };
+    let entries = BTreeMap::from([((Kind::Scope, "s-1".to_owned()), entry)]);
+    test.ctx.shared_state.set_published("u-1", 1, "digest".into(), entries.into());
     assert_eq!(test.reconcile::<Scopes>(&scope()).await, ["PUT mcpscopes/files-read/status"]);
     assert_eq!(
         (test.condition(SCOPE, "ResolvedRefs").1, test.condition(SCOPE, "Stalled").1),

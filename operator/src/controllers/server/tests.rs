@@ -1,5 +1,7 @@
 //! Examples that the tests of the steps share, and reconciles against a fake API server.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mcp_fleet_crds::condition::ConditionReason as Reason;
@@ -115,8 +117,8 @@ async fn the_service_of_an_earlier_version_stays_until_gateways_have_the_address
     let verdict = Verdict { ok: true, reason: Reason::Reconciled, message: String::new(), object_generation: 1 };
     for (has_address, expected) in [(false, vec![]), (true, vec!["DELETE services/mcp-files".to_owned()])] {
         let entry = PolicyEntry { verdict: verdict.clone(), since: 1, has_address };
-        let entries = [((Kind::Server, "s-1".to_owned()), entry)].into();
-        test.ctx.shared_state.set_published("u-1", 1, String::new(), entries);
+        let entries = BTreeMap::from([((Kind::Server, "s-1".to_owned()), entry)]);
+        test.ctx.shared_state.set_published("u-1", 1, String::new(), entries.into());
         assert_eq!(deleted(test.reconcile::<Servers>(&server).await), expected);
     }
 }

@@ -92,8 +92,8 @@ pub(crate) struct UnreadableInputs {
 /// The previously published policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Previous {
-    /// The policy.
-    pub policy: TenantPolicy,
+    /// The policy. It is shared with the control streams.
+    pub policy: Arc<TenantPolicy>,
     /// UIDs of the scopes that the policy was compiled from, by name.
     pub scopes: BTreeMap<String, Uid>,
 }
@@ -147,7 +147,7 @@ struct Before<'a> {
 
 impl<'a> Before<'a> {
     fn new(previous: &'a Previous) -> Self {
-        let TenantPolicy { servers, principals, .. } = &previous.policy;
+        let TenantPolicy { servers, principals, .. } = &*previous.policy;
         let held = principals.iter().flat_map(|principal| &principal.grants);
         Self {
             servers: servers.iter().map(|server| (server.uid.as_str(), server)).collect(),
@@ -219,7 +219,7 @@ fn compile_without(inputs: &TenantInputs, previous: Option<&Previous>, refused: 
     let mut keys = inputs.keys.clone();
     keys.sort_by(|a, b| a.kid.cmp(&b.kid));
     let spec = &inputs.tenant.spec;
-    let kept = compilation.previous.filter(|_| inputs.unreadable.tenant.is_some()).map(|previous| &previous.policy);
+    let kept = compilation.previous.filter(|_| inputs.unreadable.tenant.is_some()).map(|previous| &*previous.policy);
     let policy = TenantPolicy {
         tenant: inputs.tenant.name_any(),
         tenant_uid,

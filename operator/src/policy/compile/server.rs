@@ -172,6 +172,7 @@ fn from_previous(compilation: &Compilation<'_>, object: &MCPServer) -> Option<Co
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
@@ -186,7 +187,7 @@ mod tests {
     fn a_tool_with_the_name_of_a_built_in_one_is_rejected() {
         let mut inputs = inputs();
         let previous = previous();
-        std::sync::Arc::make_mut(&mut inputs.servers[0]).spec.tools[0].name = "fleet_status".into();
+        Arc::make_mut(&mut inputs.servers[0]).spec.tools[0].name = "fleet_status".into();
         let compiled = compile(&inputs, Some(&previous));
         assert_eq!(reason(&compiled, Kind::Server, "files"), Some(ConditionReason::InvalidSpec));
         let tools = &compiled.policy.servers[0].tools;
@@ -203,15 +204,15 @@ mod tests {
         let mut inputs = inputs();
         let mut previous = previous();
         assert_eq!(breaker(&inputs, &previous), Breaker::DEFAULT);
-        let spec = &mut std::sync::Arc::make_mut(&mut inputs.servers[0]).spec;
+        let spec = &mut Arc::make_mut(&mut inputs.servers[0]).spec;
         spec.breaker = serde_json::from_value(json!({"minimumCalls": 5, "slowCallDuration": "2s"})).unwrap();
         let slow_calls = Some(SlowCalls { percent: 100, duration: Duration::from_secs(2) });
         let changed = Breaker { minimum_calls: 5, slow_calls, ..Breaker::DEFAULT };
         assert_eq!(breaker(&inputs, &previous), changed);
         // With an image that the tenant does not allow.
-        let spec = &mut std::sync::Arc::make_mut(&mut inputs.servers[0]).spec;
+        let spec = &mut Arc::make_mut(&mut inputs.servers[0]).spec;
         spec.source.stdio.as_mut().unwrap().image = "elsewhere.example/files:1".into();
-        previous.policy.servers[0].breaker = Breaker { minimum_calls: 9, ..Breaker::DEFAULT };
+        Arc::make_mut(&mut previous.policy).servers[0].breaker = Breaker { minimum_calls: 9, ..Breaker::DEFAULT };
         assert_eq!(breaker(&inputs, &previous).minimum_calls, 9);
     }
 
@@ -220,7 +221,7 @@ mod tests {
         let mut inputs = inputs();
         let defaults = &compile(&inputs, None).policy.servers[0];
         assert_eq!((defaults.loops, defaults.tools[0].polls), (LoopSettings::DEFAULT, Polls::Limited));
-        let spec = &mut std::sync::Arc::make_mut(&mut inputs.servers[0]).spec;
+        let spec = &mut Arc::make_mut(&mut inputs.servers[0]).spec;
         let loops = json!({"mode": "Monitor", "window": "1h", "identicalCalls": 5, "repeatedErrors": 6,
             "cycleRepeats": 7, "coolDown": "3m"});
         spec.loops = serde_json::from_value(loops).unwrap();
@@ -242,10 +243,11 @@ mod tests {
         assert_eq!(in_force(&compiled), expected);
         // A new leader knows the snapshot and the objects.
         let mut previous = published(&compiled);
-        previous.policy = mcp_fleet_control::decode(&mcp_fleet_control::encode(&previous.policy).bytes).unwrap().policy;
+        previous.policy =
+            mcp_fleet_control::decode(&mcp_fleet_control::encode(&previous.policy).bytes).unwrap().policy.into();
         assert_eq!(in_force(&compile(&inputs, Some(&previous))), expected);
         // With an image that the tenant does not allow, and settings that are not in force because of that.
-        let spec = &mut std::sync::Arc::make_mut(&mut inputs.servers[0]).spec;
+        let spec = &mut Arc::make_mut(&mut inputs.servers[0]).spec;
         spec.source.stdio.as_mut().unwrap().image = "elsewhere.example/files:1".into();
         spec.loops = serde_json::from_value(json!({"mode": "Disabled"})).unwrap();
         assert_eq!(in_force(&compile(&inputs, Some(&previous))), expected);

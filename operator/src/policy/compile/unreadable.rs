@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn an_unreadable_principal_keeps_its_grants_and_limits() {
         let compiled = compile(&with_principal(&json!({"scopeRefs": [{"name": "reports"}]})), Some(&previous()));
-        assert_eq!(compiled.policy, previous().policy);
+        assert_eq!(compiled.policy, *previous().policy);
         assert!(!compiled.verdicts.contains_key(&(Kind::Principal, "uid-coder".into())));
         assert_eq!(compile(&with_principal(&json!({})), None).policy.principals, [], "it was never in force");
     }
@@ -273,7 +273,7 @@ mod tests {
         inputs.scopes.clear();
         inputs.unreadable.scopes.push(object("reports", &json!({"serverRef": {}})));
         let compiled = compile(&inputs, Some(&previous()));
-        assert_eq!(compiled.policy, previous().policy, "nothing else is known of it");
+        assert_eq!(compiled.policy, *previous().policy, "nothing else is known of it");
         for (spec, tools, classes) in [
             (json!({"tools": "none"}), 1, &[][..]),
             (json!({"tools": [], "classes": "none"}), 1, &[Class::Read]),
@@ -294,7 +294,7 @@ mod tests {
         let mut inputs = inputs();
         inputs.budgets.clear();
         inputs.unreadable.budgets.push(object("daily", &json!({"period": "Day", "amount": "9999999999"})));
-        assert_eq!(compile(&inputs, Some(&previous())).policy, previous().policy);
+        assert_eq!(compile(&inputs, Some(&previous())).policy, *previous().policy);
         assert_eq!(compile(&inputs, None).policy.budgets.len(), 1, "only the spend limit");
     }
 

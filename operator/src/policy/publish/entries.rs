@@ -4,6 +4,7 @@
 //! published because of other objects, change nothing about that.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use mcp_fleet_crds::condition::{ConditionType, is_true_as_of};
@@ -21,7 +22,7 @@ pub(super) enum Known {
     Enforced(BTreeSet<(Kind, Uid)>),
     /// What the previous policy contained.
     Entries {
-        entries: PolicyEntries,
+        entries: Arc<PolicyEntries>,
         /// UIDs of objects of which the new policy contains something else, although the objects may be unchanged.
         changed: BTreeSet<Uid>,
     },
@@ -119,7 +120,7 @@ mod tests {
     fn only_changed_objects_are_contained_since_the_newest_generation() {
         let addressed = ["c"].into();
         let first = entries(verdicts(&[("a", 1), ("b", 1), ("c", 1)]), 4, &addressed, &Known::Nothing);
-        let known = Known::Entries { entries: first, changed: [Uid::from("c")].into() };
+        let known = Known::Entries { entries: Arc::new(first), changed: [Uid::from("c")].into() };
         let second = entries(verdicts(&[("a", 1), ("b", 2), ("c", 1), ("d", 1)]), 5, &addressed, &known);
         assert_eq!(since(&second), [("a", 4), ("b", 5), ("c", 5), ("d", 5)]);
     }

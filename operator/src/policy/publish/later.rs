@@ -83,7 +83,7 @@ impl Worker {
             &self.uid,
             generation,
             later.encoded.digest.to_string(),
-            entries(inputs, generation, enforced),
+            Arc::new(entries(inputs, generation, enforced)),
         );
         self.later = Some(later);
         Ok(())

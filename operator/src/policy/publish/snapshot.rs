@@ -4,6 +4,7 @@
 //! previous index stay unchanged. So neither an old leader nor a leader that crashes leaves a torn snapshot.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -133,7 +134,8 @@ impl SnapshotSecrets {
             Ok(decoded) => {
                 // Without the UIDs, no scope inherits a previous grant, which is the safe side.
                 let scopes = files.get(SCOPES_FILE).and_then(|text| serde_json::from_slice(text).ok());
-                Ok(Found::Policy(Box::new(Previous { policy: decoded.policy, scopes: scopes.unwrap_or_default() })))
+                let policy = Arc::new(decoded.policy);
+                Ok(Found::Policy(Box::new(Previous { policy, scopes: scopes.unwrap_or_default() })))
             }
             // The digest is right, so the policy is as it was written.
             Err(SnapshotError::Policy(DecodeError::Convert(_) | DecodeError::NotUnderstood)) => {

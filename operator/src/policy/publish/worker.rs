@@ -69,7 +69,7 @@ pub(super) struct Worker {
     published_fingerprint: Option<u64>,
     recheck_at: Option<i64>,
     /// What the published policy contains of each object; none before this worker published it.
-    entries: Option<PolicyEntries>,
+    entries: Option<Arc<PolicyEntries>>,
     /// Whether statuses tell which objects the published policy contains, until this worker knows. They do not if another
     /// writer replaced the policy meanwhile.
     trusts_statuses: bool,
@@ -276,7 +276,7 @@ impl Worker {
         policy.generation = before;
         let unchanged = !self.damaged
             && floor <= before
-            && self.previous.as_ref().is_some_and(|previous| previous.policy == policy);
+            && self.previous.as_ref().is_some_and(|previous| *previous.policy == policy);
         if !unchanged {
             policy.generation = before.max(floor).saturating_add(1);
         }
@@ -295,11 +295,11 @@ impl Worker {
             tracing::info!(tenant = policy.tenant, generation = policy.generation, "published a policy");
             self.report_replaced_keys(&inputs.tenant, &policy).await;
         }
-        let shared = &self.ctx.shared_state;
+        let (shared, policy) = (&self.ctx.shared_state, Arc::new(policy));
         let (generation, digest) = (policy.generation, encoded.digest.to_string());
         let shared_generation = shared.policies.published(&self.uid).map(|published| published.policy.generation);
         if shared_generation != Some(generation) {
-            let published = Published::new(policy.clone(), encoded, compressed.size());
+            let published = Published::new(Arc::clone(&policy), encoded, compressed.size());
             shared.policies.publish(&self.uid, published);
         }
         let known = match (self.entries.take(), &self.previous) {
@@ -307,8 +307,8 @@ impl Worker {
             (None, Some(_)) if self.trusts_statuses => Known::Enforced(enforced(inputs)),
             _ => Known::Nothing,
         };
-        let entries = entries(verdicts, generation, &addressed(&policy), &known);
-        shared.set_published(&self.uid, generation, digest, entries.clone());
+        let entries = Arc::new(entries(verdicts, generation, &addressed(&policy), &known));
+        shared.set_published(&self.uid, generation, digest, Arc::clone(&entries));
         self.entries = Some(entries);
         self.previous = Some(Previous { policy, scopes });
         self.recheck_at = recheck_at;

@@ -101,7 +101,7 @@ pub(crate) fn inputs() -> TenantInputs {
 pub(super) fn published(compiled: &Compiled) -> Previous {
     let mut policy = compiled.policy.clone();
     policy.generation += 1;
-    Previous { policy, scopes: compiled.scopes.clone() }
+    Previous { policy: Arc::new(policy), scopes: compiled.scopes.clone() }
 }
 
 pub(crate) fn previous() -> Previous {

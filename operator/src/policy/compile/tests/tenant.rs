@@ -7,7 +7,7 @@ fn a_tenant_that_was_recreated_inherits_nothing() {
     let mut inputs = inputs();
     inputs.scopes = vec![scope("reports", &json!({"serverRef": {"name": "typo"}}))];
     let mut previous = previous();
-    previous.policy.tenant_uid = "uid-old".into();
+    Arc::make_mut(&mut previous.policy).tenant_uid = "uid-old".into();
     let compiled = compile(&inputs, Some(&previous));
     assert_eq!((coder(&compiled).grants.len(), compiled.policy.generation), (0, 0));
 }
