@@ -258,7 +258,7 @@ async fn deliver(mut stored: UnboundedReceiver<(String, Value)>, cache: Cache, m
             }
             Some("MCPBudget") => put(|object| writers.budgets.put(object), object, Change::Budget(namespace, name)),
             Some("EndpointSlice") => {
-                put(|object| writers.endpoints.put(Arc::new(object)), object, Change::Endpoints(labels))
+                put(|object| drop(writers.endpoints.put(Arc::new(object))), object, Change::Endpoints(labels))
             }
             _ => continue,
         };

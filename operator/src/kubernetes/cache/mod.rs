@@ -22,6 +22,7 @@ pub(crate) mod testing;
 mod watch_tests;
 mod watches;
 mod workload;
+mod writer;
 
 pub(crate) use guard::{GuardedKind, Unreadable};
 pub(crate) use kinds::resource_of;

@@ -1,20 +1,20 @@
 //! All objects of one kind: those that can be read, which controllers use, and the others.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::{PartialObjectMeta, PartialObjectMetaExt as _};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
 use kube::{Resource as _, ResourceExt};
 use parking_lot::RwLock;
 
 use super::guard::{Guarded, GuardedKind, Unreadable};
-use super::table::{Row, Table, key, version};
+use super::table::{Key, Row, Table, key};
+use super::writer::TableWriter;
 
 /// Objects that cannot be read, by namespace and name.
-type UnreadableObjects<K> = HashMap<(String, String), Arc<Unreadable<K>>>;
+type UnreadableObjects<K> = HashMap<Key, Arc<Unreadable<K>>>;
 
 /// All objects of one kind.
 #[derive(Clone, Debug)]
@@ -53,6 +53,15 @@ impl<K: GuardedKind> Entry<K> {
     }
 }
 
+impl<K> From<Guarded<K>> for Entry<K> {
+    fn from(object: Guarded<K>) -> Self {
+        match object {
+            Guarded::Readable(object) => Self::Readable(Arc::from(object)),
+            Guarded::Unreadable(object) => Self::Unreadable(Arc::from(object)),
+        }
+    }
+}
+
 impl<K: GuardedKind> Row for Entry<K> {
     fn metadata(&self) -> &ObjectMeta {
         match self {
@@ -69,8 +78,9 @@ impl<K: GuardedKind> Row for Entry<K> {
 impl<K: GuardedKind> Objects<K> {
     /// Returns an empty set, and its writer.
     pub(super) fn new() -> (Self, ObjectWriter<K>) {
-        let objects = Self { table: Table::default(), unreadable: Arc::default() };
-        (objects.clone(), ObjectWriter { objects, listed: HashSet::new(), newest_listed: 0 })
+        let (table, unreadable) = (Table::default(), Arc::default());
+        let writer = ObjectWriter { writer: TableWriter::new(table.clone()), unreadable: Arc::clone(&unreadable) };
+        (Self { table, unreadable }, writer)
     }
 
     /// Returns a set that is filled, with nothing, and its writer.
@@ -157,11 +167,8 @@ impl<K: GuardedKind> Readable<K> {
 
 /// Applies the events of a watch to the objects of one kind.
 pub(crate) struct ObjectWriter<K: GuardedKind> {
-    objects: Objects<K>,
-    /// The objects of a full list that has not ended yet.
-    listed: HashSet<(String, String)>,
-    /// The newest version in that list.
-    newest_listed: u64,
+    writer: TableWriter<Entry<K>>,
+    unreadable: Arc<RwLock<UnreadableObjects<K>>>,
 }
 
 impl<K: GuardedKind> ObjectWriter<K> {
@@ -171,64 +178,39 @@ impl<K: GuardedKind> ObjectWriter<K> {
         self.apply(Event::Apply(Guarded::Readable(Box::new(object))));
     }
 
-    /// Applies an event. Returns the same event with the metadata of the object.
-    pub(super) fn apply(&mut self, event: Event<Guarded<K>>) -> Event<PartialObjectMeta<K>> {
-        match event {
-            Event::Init => {
-                (self.listed, self.newest_listed) = (HashSet::new(), 0);
-                Event::Init
-            }
-            Event::InitApply(object) => {
-                let metadata = metadata(&object);
-                self.listed.insert(key(&metadata.metadata));
-                self.newest_listed = self.newest_listed.max(version(&metadata.metadata));
-                self.store(object);
-                Event::InitApply(metadata)
-            }
+    /// Applies an event. Returns the objects whose change matters to others, as [`TableWriter::apply`] does.
+    pub(super) fn apply(&mut self, event: Event<Guarded<K>>) -> Vec<Entry<K>> {
+        let event = match event {
+            Event::Init => Event::Init,
+            Event::InitApply(object) => Event::InitApply(self.entry(object)),
             Event::InitDone => {
-                let listed = std::mem::take(&mut self.listed);
-                self.objects.table.retain(&listed);
-                self.objects.unreadable.write().retain(|key, _| listed.contains(key));
-                // Not before: a part of a list says nothing about the rest.
-                self.objects.table.advance(self.newest_listed);
+                self.unreadable.write().retain(|key, _| self.writer.lists(key));
                 Event::InitDone
             }
-            Event::Apply(object) => {
-                let metadata = metadata(&object);
-                self.store(object);
-                self.objects.table.advance(version(&metadata.metadata));
-                Event::Apply(metadata)
-            }
+            Event::Apply(object) => Event::Apply(self.entry(object)),
             Event::Delete(object) => {
-                let metadata = metadata(&object);
-                self.objects.table.remove(&metadata.metadata);
-                self.objects.unreadable.write().remove(&key(&metadata.metadata));
-                self.objects.table.advance(version(&metadata.metadata));
-                Event::Delete(metadata)
-            }
-        }
-    }
-
-    fn store(&self, object: Guarded<K>) {
-        let key = key(object.meta());
-        let entry = match object {
-            Guarded::Readable(object) => {
-                self.objects.unreadable.write().remove(&key);
-                Entry::Readable(Arc::from(object))
-            }
-            Guarded::Unreadable(object) => {
-                self.report(&key, &object);
-                let object: Arc<Unreadable<K>> = Arc::from(object);
-                self.objects.unreadable.write().insert(key, Arc::clone(&object));
-                Entry::Unreadable(object)
+                self.unreadable.write().remove(&key(object.meta()));
+                Event::Delete(Entry::from(object))
             }
         };
-        self.objects.table.put(entry);
+        self.writer.apply(event)
+    }
+
+    /// Returns an object as it is stored. Records whether it can be read.
+    fn entry(&self, object: Guarded<K>) -> Entry<K> {
+        let (key, entry) = (key(object.meta()), Entry::from(object));
+        if let Entry::Unreadable(object) = &entry {
+            self.report(&key, object);
+            self.unreadable.write().insert(key, Arc::clone(object));
+        } else {
+            self.unreadable.write().remove(&key);
+        }
+        entry
     }
 
     /// Logs that an object cannot be read, once per version of its spec.
-    fn report(&self, key: &(String, String), object: &Unreadable<K>) {
-        let known = self.objects.unreadable.read().get(key).cloned();
+    fn report(&self, key: &Key, object: &Unreadable<K>) {
+        let known = self.unreadable.read().get(key).cloned();
         if known.is_some_and(|known| known.problem == object.problem && known.uid() == object.uid()) {
             return;
         }
@@ -236,8 +218,4 @@ impl<K: GuardedKind> ObjectWriter<K> {
         let kind = K::kind(&());
         tracing::warn!(%kind, namespace, name, problem = object.problem, "an object cannot be read");
     }
-}
-
-fn metadata<K: GuardedKind>(object: &Guarded<K>) -> PartialObjectMeta<K> {
-    object.meta().clone().into_response_partial()
 }

@@ -1,8 +1,6 @@
 //! One store of the cache: the watch that fills it, and the changes that are announced once the store has them.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -10,7 +8,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt as _};
 use kube::core::ObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource};
 use mcp_fleet_crds::names::{CLEAR_BREAKERS, CREATED_FOR, TOP_UP};
 use mcp_fleet_crds::top_up::MAX_TOP_UP;
 use serde::de::DeserializeOwned;
@@ -19,7 +17,8 @@ use tokio::sync::broadcast;
 use super::Change;
 use super::guard::{Guarded, GuardedKind};
 use super::objects::Objects;
-use super::table::{Table, key, version};
+use super::table::{Row, Table, key};
+use super::writer::TableWriter;
 use crate::kubernetes::labels::{Labels, RESTORED_FROM};
 
 /// What a change says about an object.
@@ -28,6 +27,13 @@ pub(super) struct Changed {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) labels: Labels,
+}
+
+impl Changed {
+    fn of(metadata: &ObjectMeta) -> Self {
+        let (namespace, name) = key(metadata);
+        Self { namespace, name, labels: metadata.labels.clone().unwrap_or_default() }
+    }
 }
 
 /// Returns a table of all objects that match `config`, and the watch that fills it. `reduce` removes what the operator does
@@ -43,38 +49,26 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     F: Fn(Changed) -> Change + Send + Sync + 'static,
 {
-    let (table, mut listed, mut newest_listed) = (Table::default(), HashSet::new(), 0);
+    let table = Table::default();
+    let mut writer = TableWriter::new(table.clone());
     let watch = watcher(Api::<K>::all(client.clone()), config).default_backoff();
-    let rows = table.clone();
     let stripped = watch.modify(move |object| {
         strip(object.meta_mut());
         reduce(object);
     });
-    let stream = stripped.map_ok(move |event| {
-        match &event {
-            Event::Init => (listed, newest_listed) = (HashSet::new(), 0),
-            Event::InitApply(object) => {
-                listed.insert(key(object.meta()));
-                newest_listed = newest_listed.max(version(object.meta()));
-                rows.put(Arc::new(object.clone()));
-            }
-            Event::InitDone => {
-                rows.retain(&std::mem::take(&mut listed));
-                // Not before: a part of a list says nothing about the rest.
-                rows.advance(newest_listed);
-            }
-            Event::Apply(object) => {
-                rows.put(Arc::new(object.clone()));
-                rows.advance(version(object.meta()));
-            }
-            Event::Delete(object) => {
-                rows.remove(object.meta());
-                rows.advance(version(object.meta()));
-            }
-        }
-        event
-    });
-    (table, announce(stream, changes.clone(), change).boxed())
+    let changed = stripped.map_ok(move |event| writer.apply(rows(event)));
+    (table, announce(changed, K::kind(&()).into_owned(), changes.clone(), change).boxed())
+}
+
+/// Returns an event with an object as a table holds it.
+fn rows<K>(event: Event<K>) -> Event<Arc<K>> {
+    match event {
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(Arc::new(object)),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(object) => Event::Apply(Arc::new(object)),
+        Event::Delete(object) => Event::Delete(Arc::new(object)),
+    }
 }
 
 /// Returns all objects of a kind that match `config`, whether they can be read or not, and the watch that keeps them
@@ -91,8 +85,8 @@ where
 {
     let (objects, mut writer) = Objects::new();
     let watch = watcher(Api::<Guarded<K>>::all(client.clone()), config).default_backoff();
-    let stream = watch.modify(|object| object.strip(strip)).map(move |event| event.map(|event| writer.apply(event)));
-    (objects, announce(stream, changes.clone(), change).boxed())
+    let changed = watch.modify(|object| object.strip(strip)).map_ok(move |event| writer.apply(event));
+    (objects, announce(changed, K::kind(&()).into_owned(), changes.clone(), change).boxed())
 }
 
 /// Length of a UID, and some more.
@@ -116,54 +110,19 @@ fn strip(metadata: &mut ObjectMeta) {
     });
 }
 
-/// Follows a reflector and announces each change after the store has it. After a full list these are all objects in it,
-/// and all objects that were known before and are gone.
-async fn announce<K, S, F>(stream: S, changes: broadcast::Sender<Change>, change: F)
+/// Announces the objects of a kind whose change matters to others, once the store has it.
+async fn announce<R, S, F>(changed: S, kind: String, changes: broadcast::Sender<Change>, change: F)
 where
-    K: Resource<DynamicType = ()> + 'static,
-    S: futures::Stream<Item = Result<Event<K>, watcher::Error>> + Send,
+    R: Row + Send,
+    S: futures::Stream<Item = Result<Vec<R>, watcher::Error>> + Send,
     F: Fn(Changed) -> Change + Send + Sync,
 {
-    // Fails before the first subscriber.
-    let send = |change: Change| drop(changes.send(change));
-    let hasher = RandomState::new();
-    let describe = |object: &K| {
-        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-        let key = (namespace.clone(), name.clone());
-        (key, (Version::of(object, &hasher), change(Changed { namespace, name, labels: object.labels().clone() })))
-    };
-    let (mut known, mut listed) = (HashMap::new(), HashMap::new());
-    futures::pin_mut!(stream);
-    while let Some(event) = stream.next().await {
-        match event {
-            Ok(Event::Init) => listed.clear(),
-            Ok(Event::InitApply(object)) => {
-                let (key, described) = describe(&object);
-                listed.insert(key, described);
-            }
-            Ok(Event::InitDone) => {
-                known.retain(|key, _| !listed.contains_key(key));
-                for (_, (_, gone)) in known.drain() {
-                    send(gone);
-                }
-                known = std::mem::take(&mut listed);
-                for (_, change) in known.values() {
-                    send(change.clone());
-                }
-            }
-            Ok(Event::Apply(object)) => {
-                let (key, (version, change)) = describe(&object);
-                let before = known.insert(key, (version, change.clone()));
-                if version.is_none() || before.is_none_or(|(before, _)| before != version) {
-                    send(change);
-                }
-            }
-            Ok(Event::Delete(object)) => {
-                let (key, (_, change)) = describe(&object);
-                known.remove(&key);
-                send(change);
-            }
-            Err(error) => log_interruption(&error, K::kind(&()).as_ref()),
+    futures::pin_mut!(changed);
+    while let Some(changed) = changed.next().await {
+        match changed {
+            // Fails before the first subscriber.
+            Ok(rows) => rows.iter().for_each(|row| drop(changes.send(change(Changed::of(row.metadata()))))),
+            Err(error) => log_interruption(&error, &kind),
         }
     }
 }
@@ -173,25 +132,10 @@ pub(super) fn log_interruption(error: &watcher::Error, kind: &str) {
     tracing::warn!(error = error as &dyn std::error::Error, kind, "a watch was interrupted and is resumed");
 }
 
-/// Hash of the part of an object whose changes matter to others; status does not. There is one for each object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Version(u64);
-
-impl Version {
-    /// Returns the version of an object; none for a kind without generations. `hasher` has random keys, so that nobody can
-    /// write two versions with one hash.
-    fn of<K: Resource>(object: &K, hasher: &RandomState) -> Option<Self> {
-        let generation = object.meta().generation?;
-        let is_being_deleted = object.meta().deletion_timestamp.is_some();
-        // The only annotations that are part of a policy.
-        let annotated = [CLEAR_BREAKERS, TOP_UP].map(|name| object.annotations().get(name));
-        Some(Self(hasher.hash_one((object.uid(), generation, is_being_deleted, object.finalizers(), annotated))))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Service;
+    use kube::ResourceExt as _;
 
     use super::*;
 
@@ -215,24 +159,17 @@ mod tests {
     }
 
     #[test]
-    fn an_annotation_that_clears_breakers_is_kept_and_is_a_change() {
-        let hasher = RandomState::new();
-        let principal = |annotations: serde_json::Value| {
-            let mut principal: mcp_fleet_crds::MCPPrincipal = serde_json::from_value(serde_json::json!({
-                "metadata": {"name": "coder", "uid": "u-1", "generation": 3, "annotations": annotations}, "spec": {},
-            }))
-            .unwrap();
-            strip(&mut principal.metadata);
-            Version::of(&principal, &hasher)
-        };
-        let at = |time: &str| principal(serde_json::json!({"mcp-fleet.dev/clear-breakers": time, "note": time}));
-        assert_ne!(at("2026-11-22T12:00:00Z"), at("2026-11-22T12:00:01Z"));
-        assert_ne!(at("2026-11-22T12:00:00Z"), principal(serde_json::json!({})));
-        assert_eq!(principal(serde_json::json!({"note": "a"})), principal(serde_json::json!({"note": "b"})));
+    fn an_annotation_that_clears_breakers_is_kept() {
+        let mut metadata: ObjectMeta = serde_json::from_value(
+            serde_json::json!({"annotations": {CLEAR_BREAKERS: "2026-11-22T12:00:00Z", "note": "a"}}),
+        )
+        .unwrap();
+        strip(&mut metadata);
+        assert_eq!(metadata.annotations, Some([(CLEAR_BREAKERS.to_owned(), "2026-11-22T12:00:00Z".to_owned())].into()));
     }
 
     #[test]
-    fn a_top_up_is_kept_and_is_a_change_and_no_long_value_becomes_valid() {
+    fn a_top_up_is_kept_and_no_long_value_becomes_valid() {
         let budget = |value: &str| {
             let mut budget: mcp_fleet_crds::MCPBudget = serde_json::from_value(serde_json::json!({
                 "metadata": {"name": "daily", "uid": "b-1", "generation": 3, "annotations": {TOP_UP: value}},
@@ -249,9 +186,6 @@ mod tests {
         let value = "2026-11-26T09:30:00Z calls=1";
         assert!(parsed(value));
         assert!(!parsed(&format!("{value}{} calls=2", " ".repeat(200))), "a part of the value counts");
-        let hasher = RandomState::new();
-        let version = |value: &str| Version::of(&budget(value), &hasher);
-        assert_ne!(version(value), version("2026-11-26T09:30:00Z calls=2"));
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl<K: Resource<DynamicType = ()>> Row for Arc<K> {
 }
 
 /// Namespace and name of an object. The namespace is empty if the kind has none.
-type Key = (String, String);
+pub(super) type Key = (String, String);
 
 /// Objects of one kind, shared by a writer and any number of readers.
 #[derive(Clone, Debug)]
@@ -107,11 +107,11 @@ impl<R: Row> Table<R> {
         self.0.filled.subscribe().wait_for(|filled| *filled).await.is_ok()
     }
 
-    /// Adds an object, or replaces the one of the same name.
-    pub(crate) fn put(&self, row: R) {
+    /// Adds an object, or replaces the one of the same name, which it returns.
+    pub(crate) fn put(&self, row: R) -> Option<R> {
         let mut rows = self.0.rows.write();
         let key = key(row.metadata());
-        rows.remove(&key);
+        let before = rows.remove(&key);
         if let Some(uid) = row.metadata().uid.clone() {
             rows.uids.insert(uid, row.clone());
         }
@@ -119,6 +119,7 @@ impl<R: Row> Table<R> {
             rows.claims.entry(claim).or_default().push(key.clone());
         }
         rows.namespaces.entry(key.0).or_default().insert(key.1, row);
+        before
     }
 
     /// Removes the object with the namespace and the name of `metadata`.
@@ -126,26 +127,25 @@ impl<R: Row> Table<R> {
         self.0.rows.write().remove(&key(metadata));
     }
 
-    /// Removes the objects that a full list does not contain. From then on the table is filled.
-    pub(super) fn retain(&self, listed: &HashSet<Key>) {
+    /// Removes the objects that a full list does not contain, and returns them. From then on the table is filled.
+    pub(super) fn retain(&self, listed: &HashSet<Key>) -> Vec<R> {
         let mut rows = self.0.rows.write();
         let names = rows
             .namespaces
             .iter()
             .flat_map(|(namespace, rows)| rows.keys().map(move |name| (namespace.clone(), name.clone())));
         let gone: Vec<Key> = names.filter(|key| !listed.contains(key)).collect();
-        for key in gone {
-            rows.remove(&key);
-        }
+        let gone = gone.iter().filter_map(|key| rows.remove(key)).collect();
         drop(rows);
         self.0.filled.send_replace(true);
+        gone
     }
 }
 
 impl<R: Row> Rows<R> {
-    fn remove(&mut self, key: &Key) {
-        let Some(of_namespace) = self.namespaces.get_mut(&key.0) else { return };
-        let Some(row) = of_namespace.remove(&key.1) else { return };
+    fn remove(&mut self, key: &Key) -> Option<R> {
+        let of_namespace = self.namespaces.get_mut(&key.0)?;
+        let row = of_namespace.remove(&key.1)?;
         if of_namespace.is_empty() {
             self.namespaces.remove(&key.0);
         }
@@ -160,6 +160,7 @@ impl<R: Row> Rows<R> {
                 }
             }
         }
+        Some(row)
     }
 }
 
