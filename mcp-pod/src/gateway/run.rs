@@ -24,6 +24,8 @@ use crate::tls::{Identity, server_config_plain};
 
 /// How long Services may take to remove a stopping gateway from their endpoints.
 const ENDPOINT_GRACE: Duration = Duration::from_millis(500);
+/// How long a call waits until its audit line is written, or for room for it, before it is denied.
+const AUDIT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long calls in flight may take to end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// Interval between checks of the certificate files.
@@ -71,7 +73,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let identity = Identity::load(&args.tls_dir).context("failed to load the gateway's certificate")?;
     let tls = server_config_plain(Arc::clone(&identity)).context("failed to prepare TLS")?;
     // The audit thread is the only writer of standard output, so it need not hold its lock.
-    let audit = Audit::start(std::io::stdout()).context("failed to start the audit thread")?;
+    let audit = Audit::start(std::io::stdout(), AUDIT_TIMEOUT).context("failed to start the audit thread")?;
     let control = Control::new(&args.control, &args.tls_dir.join("ca.crt"));
     let budget = args.memory_budget.unwrap_or_else(memory::default_budget);
     let dialer = Dialer::Mutual(Arc::clone(&identity));

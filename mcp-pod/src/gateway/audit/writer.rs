@@ -23,8 +23,6 @@ use super::{Line, Subject};
 
 /// Lines that may be queued or reserved at a time.
 const SLOTS: usize = 4096;
-/// How long a call waits for a slot, or until its line is written, before it is denied.
-const SLOT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the thread lets lines collect before it writes them.
 const COLLECT_TIME: Duration = Duration::from_millis(1);
 /// Size of a buffer that is written at once.
@@ -46,6 +44,7 @@ pub struct Audit {
 
 #[derive(Debug)]
 struct Shared {
+    timeout: Duration,
     slots: Semaphore,
     buffer: Mutex<Buffer>,
     filled: Condvar,
@@ -81,12 +80,14 @@ pub(crate) struct CallSlots {
 
 /// A line that the thread is about to write.
 #[derive(Debug)]
-pub(crate) struct PendingLine(oneshot::Receiver<()>);
+pub(crate) struct PendingLine(oneshot::Receiver<()>, Duration);
 
 impl Audit {
-    /// Starts the thread, which must be the only writer of the sink.
-    pub fn start(sink: impl Write + Send + 'static) -> std::io::Result<Self> {
+    /// Starts the thread, which must be the only writer of the sink. A call waits at most `timeout` for a slot, or until
+    /// its line is written, before it is denied.
+    pub fn start(sink: impl Write + Send + 'static, timeout: Duration) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
+            timeout,
             slots: Semaphore::new(SLOTS),
             buffer: Mutex::new(Buffer::default()),
             filled: Condvar::new(),
@@ -107,7 +108,7 @@ impl Audit {
         if let Ok(permit) = self.shared.slots.try_acquire() {
             permit.forget();
         } else {
-            match tokio::time::timeout(SLOT_TIMEOUT, self.shared.slots.acquire()).await {
+            match tokio::time::timeout(self.shared.timeout, self.shared.slots.acquire()).await {
                 Ok(Ok(permit)) => permit.forget(),
                 _ => return Err(Blocked),
             }
@@ -155,8 +156,9 @@ impl LineSlot {
     /// Queues the line and lets the thread write it at once.
     pub(crate) fn write_now(self, line: &Line, subject: &Subject<'_>) -> PendingLine {
         let (written, pending) = oneshot::channel();
+        let timeout = self.shared.as_ref().map_or(Duration::ZERO, |shared| shared.timeout);
         self.write_text(&text(line, subject), Some(written));
-        PendingLine(pending)
+        PendingLine(pending, timeout)
     }
 
     /// Queues a line without its closing brace. `written` is notified once the line is written, at once.
@@ -185,7 +187,7 @@ fn text(line: &Line, subject: &Subject<'_>) -> Vec<u8> {
 impl PendingLine {
     /// Waits until the sink has taken the line, for a limited time.
     pub(crate) async fn written(self) -> Result<(), Blocked> {
-        match tokio::time::timeout(SLOT_TIMEOUT, self.0).await {
+        match tokio::time::timeout(self.1, self.0).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(Blocked),
         }
@@ -254,6 +256,9 @@ mod tests {
 
     use super::*;
 
+    /// How long a call waits in tests. Only a hang takes longer, however busy the machine is.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
 
@@ -300,7 +305,7 @@ mod tests {
     #[tokio::test]
     async fn every_line_is_written_once_and_in_order() {
         let sink = Sink::default();
-        let audit = Audit::start(sink.clone()).unwrap();
+        let audit = Audit::start(sink.clone(), PATIENCE).unwrap();
         for number in 0..10_000 {
             audit.reserve().await.unwrap().write_text(format!("{{\"audit\":{number}").as_bytes(), None);
         }
@@ -319,26 +324,26 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_waits_for_its_line_goes_on_when_the_sink_has_it() {
         let sink = Sink::default();
-        let audit = Audit::start(sink.clone()).unwrap();
+        let audit = Audit::start(sink.clone(), PATIENCE).unwrap();
         let (written, pending) = oneshot::channel();
         audit.reserve().await.unwrap().write_text(b"{\"audit\":1", None);
         audit.reserve().await.unwrap().write_text(b"{\"audit\":2", Some(written));
-        PendingLine(pending).written().await.unwrap();
+        PendingLine(pending, PATIENCE).written().await.unwrap();
         assert_eq!(String::from_utf8_lossy(&sink.0.lock()).lines().count(), 2);
     }
 
     #[tokio::test]
     async fn a_call_that_waits_for_its_line_is_denied_when_the_sink_breaks() {
-        let audit = Audit::start(Broken).unwrap();
+        let audit = Audit::start(Broken, PATIENCE).unwrap();
         let (written, pending) = oneshot::channel();
         audit.reserve().await.unwrap().write_text(b"{\"audit\":1", Some(written));
-        assert_eq!(PendingLine(pending).written().await, Err(Blocked));
+        assert_eq!(PendingLine(pending, PATIENCE).written().await, Err(Blocked));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_blocked_sink_denies_until_it_is_unblocked() {
         let gate = Arc::new((Mutex::new(false), Condvar::new()));
-        let audit = Audit::start(Blocking(Arc::clone(&gate))).unwrap();
+        let audit = Audit::start(Blocking(Arc::clone(&gate)), Duration::from_secs(1)).unwrap();
         for _ in 0..SLOTS {
             audit.reserve().await.unwrap().write_text(b"{\"audit\":1", None);
         }
@@ -351,7 +356,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slot_that_is_not_used_is_free_again() {
-        let audit = Audit::start(std::io::sink()).unwrap();
+        let audit = Audit::start(std::io::sink(), PATIENCE).unwrap();
         for _ in 0..3 * SLOTS {
             drop(audit.reserve().await.unwrap());
         }
@@ -360,9 +365,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_broken_sink_denies_for_good() {
-        let audit = Audit::start(Broken).unwrap();
-        audit.reserve().await.unwrap().write_text(b"{\"audit\":1", None);
+        let audit = Audit::start(Broken, PATIENCE).unwrap();
         assert!(!audit.is_broken());
+        audit.reserve().await.unwrap().write_text(b"{\"audit\":1", None);
         audit.close();
         assert!(audit.is_broken());
         assert_eq!(audit.reserve().await.unwrap_err(), Blocked);

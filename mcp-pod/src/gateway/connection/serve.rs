@@ -139,7 +139,7 @@ mod tests {
     /// Returns the client's end of a connection, and the gateway's view of the client.
     fn connect() -> (tokio::io::DuplexStream, Arc<Peer>, Memory) {
         let memory = Memory::new(Size::new(64 << 20));
-        let audit = Audit::start(std::io::sink()).unwrap();
+        let audit = Audit::start(std::io::sink(), Duration::ZERO).unwrap();
         let state = State::new(Leases::new(Duration::ZERO), Dialer::Plain, audit, memory.clone()).unwrap();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let peer = Places::new(memory.clone()).accept(address, StdInstant::now()).unwrap();

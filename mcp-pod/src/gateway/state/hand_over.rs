@@ -77,7 +77,7 @@ mod tests {
             });
             acknowledged.recv_timeout(Duration::from_millis(100)).unwrap_err();
             drop(held);
-            acknowledged.recv_timeout(Duration::from_secs(10)).unwrap();
+            acknowledged.recv_timeout(Duration::from_secs(60)).unwrap();
         });
         assert!(hand_over.begin(|| false).is_none());
         hand_over.wait();

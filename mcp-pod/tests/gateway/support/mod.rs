@@ -37,6 +37,8 @@ pub(crate) use tool_server::ToolServer;
 
 /// How long a test waits for something that has to happen. Only a hang takes longer, however busy the machine is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a call waits for its audit line: more than a busy machine needs to write it, and less than a test has.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Memory budget of gateways in tests that do not test it.
 const MEMORY: Size = Size::new(1 << 30);
 
@@ -142,8 +144,8 @@ impl TestGateway {
         let shim = Shim::start(&pki).await;
         let ledger = Ledger::start();
         let dialer = Dialer::Mutual(Arc::clone(&pki.gateway));
-        let state =
-            State::new(Arc::clone(&ledger.leases), dialer, Audit::start(sink).unwrap(), Memory::new(budget)).unwrap();
+        let audit_writer = Audit::start(sink, AUDIT_TIMEOUT).unwrap();
+        let state = State::new(Arc::clone(&ledger.leases), dialer, audit_writer, Memory::new(budget)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = server_config_plain(Arc::clone(&pki.gateway)).unwrap();

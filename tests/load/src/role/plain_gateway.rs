@@ -1,6 +1,7 @@
 //! The product's gateway behind a listener without TLS, with an upstream without TLS.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use mcp_pod::gateway::{Audit, Control, ControlArgs, Dialer, Memory, State, Workers, default_budget, listen_plain};
@@ -25,7 +26,12 @@ pub(super) async fn serve(args: Args) -> anyhow::Result<()> {
     // The same audit sink as that of the product in the other rows.
     let sink = std::fs::OpenOptions::new().write(true).open("/dev/null").context("failed to open /dev/null")?;
     let control = Control::new(&control, &tls_dir.join("ca.crt"));
-    let state = State::new(control.leases(), Dialer::Plain, Audit::start(sink)?, Memory::new(default_budget()))?;
+    let state = State::new(
+        control.leases(),
+        Dialer::Plain,
+        Audit::start(sink, Duration::from_millis(500))?,
+        Memory::new(default_budget()),
+    )?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     announce(&listener.local_addr()?)?;
     tokio::spawn(listen_plain(listener, Workers::start()?, state.clone()));

@@ -44,7 +44,8 @@ fn start(operator: &Operator) -> Gateway {
 }
 
 fn state(leases: Arc<Leases>) -> Arc<State> {
-    State::new(leases, Dialer::Plain, Audit::start(std::io::sink()).unwrap(), Memory::new(Size::new(64 << 20))).unwrap()
+    let audit = Audit::start(std::io::sink(), TEST_TIMEOUT).unwrap();
+    State::new(leases, Dialer::Plain, audit, Memory::new(Size::new(64 << 20))).unwrap()
 }
 
 fn policy(generation: u64) -> TenantPolicy {
