@@ -1,8 +1,11 @@
 //! How it starts and ends.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
+use rustix::net::sockopt::set_socket_reuseaddr;
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
@@ -109,8 +112,13 @@ fn what_a_cluster_refuses_is_refused_before_anything_starts() {
 
 #[test]
 fn a_port_is_fixed_by_the_command_line() {
-    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = busy.local_addr().unwrap().port().to_string();
+    // Keeps its port from all others who ask for a free one, and not from a listener (socket(7), `SO_REUSEADDR`).
+    let reserved = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    set_socket_reuseaddr(&reserved, true).unwrap();
+    bind(&reserved, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address: SocketAddrV4 = getsockname(&reserved).unwrap().try_into().unwrap();
+    let port = address.port().to_string();
+    let busy = std::net::TcpListener::bind(address).unwrap();
     let folder = example();
     let errors = refusal(command(folder.path(), &["--port", &port]));
     assert!(errors.contains(&format!("port {port} for the tenant acme is not free")), "{errors}");

@@ -4,15 +4,22 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::support::{Trial, example, text};
+use crate::support::{Trial, example, text, until};
+
+/// What a probe writes to its log last, before it is the server.
+const DONE: &str = "probe-42";
 
 /// A program that writes to its log what it can do, and then is the example's server.
 fn probe(lines: &str) -> String {
-    format!("notes=/bin/sh -c '{lines}; exec /opt/mcp-fleet/bin/mcp-fleet example-server /workspace'")
+    format!(
+        "notes=/bin/sh -c '{lines}; echo probe-$((6*7)) >&2; exec /opt/mcp-fleet/bin/mcp-fleet example-server /workspace'"
+    )
 }
 
+/// Returns what was printed before the server started. It is logged a moment after it was printed.
 fn log(trial: &Trial) -> String {
-    fs::read_to_string(trial.state().join("logs/server-acme-notes.log")).unwrap()
+    let path = trial.state().join("logs/server-acme-notes.log");
+    until("the log is complete", || Some(fs::read_to_string(&path).unwrap()).filter(|log| log.contains(DONE)))
 }
 
 #[test]

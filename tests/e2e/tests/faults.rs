@@ -52,14 +52,14 @@ async fn a_misbehaving_tool_server_affects_only_its_own_calls() {
     assert_eq!(garbage.reason(), Some("upstream_invalid"), "{garbage:?}");
 
     // While a call of one principal hangs in one server, calls of another principal to another server are answered.
-    let (hang, quick) = tokio::join!(first.call_with_word("hostile", "hang", ""), async {
-        let start = Instant::now();
-        let answer = second.call_with_word("quiet", "echo", "unharmed").await;
-        (answer, start.elapsed())
-    });
+    let (hang, quick) =
+        tokio::join!(async { (first.call_with_word("hostile", "hang", "").await, Instant::now()) }, async {
+            (second.call_with_word("quiet", "echo", "unharmed").await, Instant::now())
+        },);
+    assert!(quick.1 < hang.1, "the call to the other server was delayed");
+    let (hang, quick) = (hang.0, quick.0);
     assert_eq!(hang.reason(), Some("upstream_timeout"), "{hang:?}");
-    assert!(matches!(&quick.0, Answer::Text(text) if text == "unharmed"), "{quick:?}");
-    assert!(quick.1 < Duration::from_secs(4), "the call to the other server was delayed: {quick:?}");
+    assert!(matches!(&quick, Answer::Text(text) if text == "unharmed"), "{quick:?}");
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn a_gateway_killed_during_a_call_gives_no_wrong_answer() {
     let word = unique("gateway");
     let gateway = tenant.pods(RUNTIME, "app.kubernetes.io/component=gateway").await.unwrap().remove(0).name_any();
     let (answer, ()) = tokio::join!(caller.call_with_word("hostile", "slow", &word), async {
-        until("the server to begin the call", Duration::from_secs(4), || async {
+        until("the server to begin the call", Duration::from_secs(60), || async {
             Ok((calls_begun(&word) == 1).then_some(()))
         })
         .await

@@ -28,7 +28,7 @@ function request(method, params) {
     ...(options.token ? { Authorization: `Bearer ${options.token}` } : {}),
   };
   return new Promise((resolve) => {
-    const requestOptions = { method: 'POST', headers, agent: connections, timeout: 5000 };
+    const requestOptions = { method: 'POST', headers, agent: connections, timeout: 20_000 };
     const sent = https.request(options.url, requestOptions, (response) => {
       let text = '';
       response.setEncoding('utf8');
@@ -36,7 +36,7 @@ function request(method, params) {
       response.on('error', (error) => resolve({ transportError: error.message }));
       response.on('end', () => resolve({ status: response.statusCode, ...parseReply(text) }));
     });
-    sent.on('timeout', () => sent.destroy(new Error('no response within 5 s')));
+    sent.on('timeout', () => sent.destroy(new Error('no response within 20 s')));
     sent.on('error', (error) => resolve({ transportError: error.code ?? error.message }));
     sent.end(body);
   });

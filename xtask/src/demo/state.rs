@@ -98,9 +98,9 @@ impl Demo {
         entry.1 += micros;
     }
 
-    /// Returns the newest audit line of a tenant's gateway for which `matches` is true. Waits some seconds for one.
+    /// Returns the newest audit line of a tenant's gateway for which `matches` is true. Waits for one.
     pub fn audit(&self, runtime: &str, matches: impl Fn(&Value) -> bool) -> Result<Value> {
-        until(Duration::from_secs(8), "a matching audit line", || {
+        until(Duration::from_secs(30), "a matching audit line", || {
             let logs = self.kubectl(&["logs", "-n", runtime, "deploy/gateway", "--tail=400"])?;
             let lines = logs.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             lines

@@ -60,7 +60,7 @@ pub const STUCK: Step = Step {
         let reason = json!({"reason": "I do not know which report is meant."});
         call(demo, &target, Era::Modern, "fleet_report_stuck", &reason)?.text()?;
         let refusal = convert(demo)?.expect_refusal("reported_stuck")?;
-        let event = until(Duration::from_secs(20), "the Event", || {
+        let event = until(Duration::from_secs(60), "the Event", || {
             let selector = "involvedObject.name=writer,reason=AgentStuck";
             let events = demo.kubectl_json(&["get", "events", "-n", "acme", "--field-selector", selector])?;
             let note = events["items"][0]["message"].as_str().map(str::to_owned);
@@ -69,7 +69,7 @@ pub const STUCK: Step = Step {
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let annotation = format!("mcp-fleet.dev/clear-breakers={now}");
         demo.kubectl(&["annotate", "mcpprincipal", "writer", "-n", "acme", "--overwrite", &annotation])?;
-        until(Duration::from_secs(20), "the end of the pause", || convert(demo)?.text())?;
+        until(Duration::from_secs(60), "the end of the pause", || convert(demo)?.text())?;
         demo.record_charge("acme", "writer", 2_000);
         Ok(format!("{refusal}\nEvent: {event}"))
     },

@@ -91,7 +91,7 @@ pub const REVOKED_TOKEN: Step = Step {
             if refusal["status"] != json!(401) {
                 bail!("expected status 401, got {refusal}");
             }
-            until(Duration::from_secs(20), "a new token that is accepted", || {
+            until(Duration::from_secs(60), "a new token that is accepted", || {
                 accepted(demo, &acme(demo, "writer", "clock")?)
             })?;
         }
@@ -114,7 +114,7 @@ pub const POLICY_CHANGE: Step = Step {
                 bail!("expected principal_suspended, got {refusal}");
             }
             patch_writer(demo, &json!({"spec": {"suspend": false}}))?;
-            until(Duration::from_secs(20), "the end of the suspension", || accepted(demo, &target))?;
+            until(Duration::from_secs(60), "the end of the suspension", || accepted(demo, &target))?;
         }
         times.summary()
     },

@@ -21,7 +21,7 @@ pub const NETWORK_POLICY_RESTORED: Step = Step {
         let before = demo.kubectl(&policy)?;
         demo.kubectl(&["delete", "networkpolicy", "gateway", "-n", "acme-mcp"])?;
         let start = Instant::now();
-        until(Duration::from_secs(15), "the NetworkPolicy", || {
+        until(Duration::from_secs(60), "the NetworkPolicy", || {
             let now = demo.kubectl(&policy)?;
             if now == before || now.is_empty() { Err(anyhow!("the operator has not restored it yet")) } else { Ok(()) }
         })?;

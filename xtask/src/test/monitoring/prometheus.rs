@@ -19,7 +19,7 @@ use crate::tools::{command, repository};
 const TARGETS: [(&str, &[(&str, &str)]); 3] =
     [("operator", &[]), ("gateway", &[("tenant", "acme")]), ("server", &[("tenant", "acme"), ("server", "files")])];
 /// How long Prometheus may take to start, and to have data for all recording rules.
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs all expressions. Returns those that failed, or that returned nothing.
 pub fn run(monitoring: &Monitoring, programs: &Path, folder: &Path) -> Result<Vec<String>> {
