@@ -113,11 +113,12 @@ fn two_tenants_share_nothing() {
     let text_of = |name: &str| std::fs::read_to_string(trial.folder().join("files").join(name)).unwrap();
     let all = ["10-tenant.yaml", "20-notes.yaml", "30-principals.yaml"].map(text_of).join("---\n");
     std::fs::write(trial.folder().join("files/beta.yaml"), all.replace("acme", "beta")).unwrap();
-    let url = trial.state().join("credentials/beta/reader/url");
-    let url = until("the other tenant has credentials", || std::fs::read_to_string(&url).ok());
-    let token = |tenant: &str| {
-        std::fs::read_to_string(trial.state().join("credentials").join(tenant).join("reader/token")).unwrap()
+    let entry = |tenant: &str, name: &str| {
+        std::fs::read_to_string(trial.state().join("credentials").join(tenant).join("reader").join(name)).ok()
     };
+    // The entries of a credential are written one after the other.
+    let url = until("the other tenant has a URL", || entry("beta", "url"));
+    let token = |tenant: &str| until("a tenant has a token", || entry(tenant, "token"));
     until("the other tenant's gateway works", || {
         let answer = trial.try_call_at(&url, &token("beta"), "list_notes", &json!({}))?;
         (answer["result"]["isError"] == false).then_some(())

@@ -70,6 +70,8 @@ pub(crate) fn flags(pod: &str) -> Config {
         "--monitoring-namespace=monitoring",
         "--listen=127.0.0.1:0",
         "--metrics-listen=127.0.0.1:0",
+        // On a busy machine, the operator may not renew its Lease as soon as it should, and would step down.
+        "--lease-seconds=60",
         &format!("--pod-name={pod}"),
     ])
 }
