@@ -25,7 +25,7 @@ impl ProvenUnwanted {
 
     /// Whether the labels of an object name this owner.
     fn covers(&self, meta: &Meta) -> bool {
-        [labels::TENANT_UID, labels::SERVER_UID].iter().any(|key| meta.labels.get(*key) == Some(&self.owner_uid))
+        [labels::TENANT_UID, labels::SERVER_UID].iter().any(|key| meta.labels.get(key) == Some(self.owner_uid()))
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
         let proof = state(None).gone().unwrap();
         let labelled = |key: &str, uid: &str| Meta {
             uid: "o-1".into(),
-            labels: std::sync::Arc::new([(key.to_owned(), uid.to_owned())].into()),
+            labels: std::sync::Arc::new((&labels::Labels::from([(key.to_owned(), uid.to_owned())])).into()),
         };
         assert!(proof.covers(&labelled(labels::SERVER_UID, "s-1")));
         assert!(!proof.covers(&labelled(labels::SERVER_UID, "s-2")));

@@ -31,6 +31,27 @@ pub(crate) const FINALIZER: &str = "mcp-fleet.dev/teardown";
 /// A set of labels.
 pub(crate) type Labels = BTreeMap<String, String>;
 
+/// The labels of an object that tell whose it is and what for, without those of others. The cache holds them for each object
+/// that the operator made, so they take little memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OwnerLabels(Box<[(&'static str, Box<str>)]>);
+
+impl OwnerLabels {
+    const ALL: [&str; 7] = [COMPONENT, TENANT, TENANT_UID, SERVER, SERVER_UID, PRINCIPAL, PRINCIPAL_UID];
+
+    /// Returns the value of a label.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value)
+    }
+}
+
+impl From<&Labels> for OwnerLabels {
+    fn from(labels: &Labels) -> Self {
+        let all = Self::ALL.iter();
+        Self(all.filter_map(|name| Some((*name, labels.get(*name)?.as_str().into()))).collect())
+    }
+}
+
 /// Returns the labels of every object that the operator makes.
 pub(crate) fn common(component: &str) -> Labels {
     [("app.kubernetes.io/name", "mcp-fleet"), (COMPONENT, component), ("app.kubernetes.io/managed-by", "mcp-fleet")]
@@ -72,6 +93,17 @@ mod tests {
         assert!(same_owner(Some(&want), &want));
         assert!(!same_owner(Some(&of_tenant("gateway", "acme", "u-1")), &want));
         assert!(!same_owner(None, &want));
+    }
+
+    #[test]
+    fn owner_labels_are_those_that_the_operator_reads() {
+        let mut labels = of_tenant("gateway", "acme", "u-1");
+        labels.insert("team".into(), "acme".into());
+        let owner = OwnerLabels::from(&labels);
+        let found = ["team", COMPONENT, TENANT, TENANT_UID, SERVER_UID].map(|name| owner.get(name));
+        assert_eq!(found, [None, Some("gateway"), Some("acme"), Some("u-1"), None]);
+        labels.remove("team");
+        assert_eq!(OwnerLabels::from(&labels), owner);
     }
 
     #[test]

@@ -30,7 +30,7 @@ async fn a_snapshot_is_read_once_the_operator_has_access_to_its_namespace() {
     assert_eq!(reads(), 0);
     let access = labels::of_tenant("access", "acme", "u-1");
     test.add_owned("RoleBinding", "acme-mcp", OPERATOR_BINDING, access.clone());
-    test.ctx.cache.announce(Change::Owned(Arc::new(access)));
+    test.ctx.cache.announce(Change::Owned(Arc::new((&access).into())));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(reads() > 0);
     publisher.abort();

@@ -105,11 +105,12 @@ impl TestContext {
     }
 
     /// Puts an object into the cache's index of objects that the operator made.
+    #[allow(clippy::needless_pass_by_value, reason = "callers make the labels for this call")]
     pub(crate) fn add_owned(&self, kind: &str, namespace: &str, name: &str, labels: Labels) {
         let key = Key { kind: kind.into(), namespace: namespace.into(), name: name.into() };
         let uid = format!("uid-of-{name}");
         let version = Version::of(&ObjectMeta { uid: Some(uid.clone()), ..ObjectMeta::default() }, "");
-        self.ctx.cache.owned.put(key, Meta { uid, labels: Arc::new(labels) }, version, None);
+        self.ctx.cache.owned.put(key, Meta { uid, labels: Arc::new((&labels).into()) }, version, None);
     }
 
     /// Reconciles an object. Returns what that wrote, except Events.

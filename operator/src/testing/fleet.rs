@@ -24,7 +24,7 @@ use crate::controllers::server::Servers;
 use crate::controllers::tenant::Tenants;
 use crate::credentials::tokens::KeyStore;
 use crate::kubernetes::cache::{Cache, CacheWriters, Change};
-use crate::kubernetes::labels;
+use crate::kubernetes::labels::{self, Labels};
 use crate::ledger::book::{Amount, GrantedLease, Holder, LeaseRequest, Report, ReportItem};
 use crate::ledger::record::Owner;
 use crate::ledger::{self, AnyStore, Ledger};
@@ -247,7 +247,8 @@ async fn deliver(mut stored: UnboundedReceiver<(String, Value)>, cache: Cache, m
     while let Some((path, object)) = stored.recv().await {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let (namespace, name) = (text("namespace"), text("name"));
-        let labels = Arc::new(serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default());
+        let labels: Labels = serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default();
+        let labels = Arc::new((&labels).into());
         let generation = object["metadata"]["generation"].clone();
         let change = match object["kind"].as_str() {
             Some("MCPTenant") => put(|object| writers.tenants.put(object), object, Change::Tenant(name)),

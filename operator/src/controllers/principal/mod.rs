@@ -55,7 +55,7 @@ impl Controller for Principals {
             Change::Owned(found) => match found.get(labels::PRINCIPAL_UID) {
                 Some(uid) => references(cache.principals.with_uid(uid)),
                 // Principals wait for access to their namespace.
-                None if found.get(labels::COMPONENT).is_some_and(|component| component == "access") => {
+                None if found.get(labels::COMPONENT) == Some("access") => {
                     let tenant = found.get(labels::TENANT_UID);
                     tenant.map(|uid| cache.of_tenant_with_uid(&cache.principals, uid)).unwrap_or_default()
                 }

@@ -87,7 +87,7 @@ impl Controller for Servers {
             Change::Owned(found) => match found.get(labels::SERVER_UID) {
                 Some(uid) => references(cache.server_by_uid(uid)),
                 // Servers wait for access to the runtime namespace and for its network policies.
-                None if matches!(found.get(labels::COMPONENT).map(String::as_str), Some("access" | "network")) => {
+                None if matches!(found.get(labels::COMPONENT), Some("access" | "network")) => {
                     let tenant = found.get(labels::TENANT_UID);
                     tenant.map(|uid| cache.of_tenant_with_uid(&cache.servers, uid)).unwrap_or_default()
                 }

@@ -143,7 +143,7 @@ pub(super) async fn delete_quota(ctx: &Context, tenant: &Tenant, quota: &Value) 
 fn prunable(cache: &Cache, tenant: &Tenant) -> Vec<(Key, Meta)> {
     let mut owned = cache.owned.with_label(labels::TENANT_UID, &tenant.id.uid);
     owned.retain(|(key, meta)| {
-        !meta.labels.contains_key(labels::SERVER_UID) && is_managed(key, &tenant.namespace, &tenant.runtime_namespace)
+        meta.labels.get(labels::SERVER_UID).is_none() && is_managed(key, &tenant.namespace, &tenant.runtime_namespace)
     });
     owned
 }
@@ -168,7 +168,7 @@ async fn prune_orphans(ctx: &Context, tenant: &Tenant) -> Result<(), ReconcileEr
 fn orphans(cache: &Cache, tenant: &Tenant) -> BTreeMap<(String, String), Vec<(Key, Meta)>> {
     let mut orphans: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (key, meta) in cache.owned.with_label(labels::TENANT_UID, &tenant.id.uid) {
-        let label = |name| meta.labels.get(name).cloned();
+        let label = |name| meta.labels.get(name).map(str::to_owned);
         // In other namespaces anybody can set our labels.
         if let (Some(uid), Some(name)) = (label(labels::SERVER_UID), label(labels::SERVER))
             && key.namespace == tenant.runtime_namespace

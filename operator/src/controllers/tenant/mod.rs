@@ -64,10 +64,10 @@ impl Controller for Tenants {
             Change::Owned(found) => {
                 let of_other_controller = match found.get(labels::SERVER_UID) {
                     Some(server) => cache.server_by_uid(server).is_some(),
-                    None => found.contains_key(labels::PRINCIPAL_UID),
+                    None => found.get(labels::PRINCIPAL_UID).is_some(),
                 };
                 let uid = found.get(labels::TENANT_UID).filter(|_| !of_other_controller);
-                reference_to(cache, uid.map(String::as_str))
+                reference_to(cache, uid)
             }
             _ => vec![],
         }

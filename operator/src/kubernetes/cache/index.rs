@@ -103,13 +103,12 @@ impl Follower {
             namespace: object.meta().namespace.clone().unwrap_or_default(),
             name: object.meta().name.clone().unwrap_or_default(),
         };
-        let labels_of = |object: &O| object.meta().labels.as_ref().map(owner_labels).unwrap_or_default();
         let put = |key: Key, object: &O| {
-            let (labels, uid) = (labels_of(object), object.meta().uid.clone().unwrap_or_default());
             let (version, workload) = describe(object);
             if owned.shows(&key, version, workload) {
                 return;
             }
+            let (labels, uid) = (owner_labels(object.meta()), object.meta().uid.clone().unwrap_or_default());
             let before = owned.put(key, Meta { uid, labels: labels.clone() }, version, workload);
             before.filter(|before| *before != labels).into_iter().chain([labels]).for_each(send);
         };
@@ -123,7 +122,9 @@ impl Follower {
                 }
                 Ok(Event::InitDone) => owned.retain(&kind, &std::mem::take(&mut listed)).into_iter().for_each(send),
                 Ok(Event::Apply(object)) => put(key(&object), &object),
-                Ok(Event::Delete(object)) => send(owned.remove(&key(&object)).unwrap_or_else(|| labels_of(&object))),
+                Ok(Event::Delete(object)) => {
+                    send(owned.remove(&key(&object)).unwrap_or_else(|| owner_labels(object.meta())));
+                }
                 Err(error) => log_interruption(&error, &kind),
             }
         }

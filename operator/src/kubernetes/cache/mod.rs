@@ -39,11 +39,11 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, ObjectRefExtra};
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use tokio::sync::broadcast;
 
-use crate::kubernetes::labels::{self, Labels};
+use crate::kubernetes::labels::{self, OwnerLabels};
 use claims::older_claim;
 #[cfg(test)]
 use objects::ObjectWriter;
@@ -65,12 +65,12 @@ pub(crate) enum Change {
     /// A budget: namespace and name.
     Budget(String, String),
     /// An EndpointSlice of a server: its labels.
-    Endpoints(Arc<Labels>),
+    Endpoints(Arc<OwnerLabels>),
     /// A namespace that is labelled with a tenant: its name.
     Namespace(String),
     /// An object that the operator made: its labels. If the labels changed, one change is sent for the old and one for the
     /// new.
-    Owned(Arc<Labels>),
+    Owned(Arc<OwnerLabels>),
 }
 
 /// The stores of the cache, and an index of what the operator made.
@@ -303,7 +303,13 @@ pub(crate) fn in_namespace<K: GuardedKind>(store: &Readable<K>, namespace: &str)
 
 /// Returns references to objects, as controllers queue them.
 pub(crate) fn references<K: GuardedKind>(objects: impl IntoIterator<Item = Arc<K>>) -> Vec<ObjectRef<K>> {
-    objects.into_iter().map(|object| ObjectRef::from_obj(&*object)).collect()
+    let reference = |object: Arc<K>| {
+        let mut reference = ObjectRef::from_obj(&*object);
+        // Queues would hold UID and version of each object.
+        reference.extra = ObjectRefExtra::default();
+        reference
+    };
+    objects.into_iter().map(reference).collect()
 }
 
 fn of_tenant<K: GuardedKind>(store: &Readable<K>, tenant: Option<Arc<MCPTenant>>) -> Vec<ObjectRef<K>> {

@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::kubernetes::labels::{self, Labels};
+use crate::kubernetes::labels::{self, OwnerLabels};
 
 /// Identifies an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,8 +33,7 @@ impl fmt::Display for Key {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
     pub uid: String,
-    /// The labels that name the owners and the component.
-    pub labels: Arc<Labels>,
+    pub labels: Arc<OwnerLabels>,
 }
 
 /// A version of an object. It changes with everything that the operator writes, and not with the status of an object
@@ -144,7 +143,13 @@ impl<S: Copy> Owned<S> {
     }
 
     /// Adds an object that the watch delivered. Returns the labels that it had before, if it was known.
-    pub(crate) fn put(&self, key: Key, mut meta: Meta, version: Version, new_state: Option<S>) -> Option<Arc<Labels>> {
+    pub(crate) fn put(
+        &self,
+        key: Key,
+        mut meta: Meta,
+        version: Version,
+        new_state: Option<S>,
+    ) -> Option<Arc<OwnerLabels>> {
         let mut state = self.state.write();
         if let Some(sibling) = state.sibling(&meta) {
             meta.labels = sibling;
@@ -153,7 +158,7 @@ impl<S: Copy> Owned<S> {
         let key = state.objects.get_key_value(&key).map_or_else(|| Arc::new(key), |(key, _)| Arc::clone(key));
         for owner in OWNERS {
             if let Some(uid) = meta.labels.get(owner) {
-                state.by_owner.entry((owner, uid.clone())).or_default().insert(Arc::clone(&key));
+                state.by_owner.entry((owner, uid.to_owned())).or_default().insert(Arc::clone(&key));
             }
         }
         let slot = state.objects.entry(key).or_default();
@@ -163,7 +168,7 @@ impl<S: Copy> Owned<S> {
     }
 
     /// Removes an object. Returns the labels that it had, if it was known.
-    pub(crate) fn remove(&self, key: &Key) -> Option<Arc<Labels>> {
+    pub(crate) fn remove(&self, key: &Key) -> Option<Arc<OwnerLabels>> {
         let mut state = self.state.write();
         let before = state.unindex(key);
         state.objects.remove(key);
@@ -172,14 +177,14 @@ impl<S: Copy> Owned<S> {
 
     /// Removes the objects of a kind that are not in `listed`, a full list. From then on the kind is filled. Returns the
     /// labels of the removed objects.
-    pub(crate) fn retain(&self, kind: &str, listed: &HashSet<Key>) -> Vec<Arc<Labels>> {
+    pub(crate) fn retain(&self, kind: &str, listed: &HashSet<Key>) -> Vec<Arc<OwnerLabels>> {
         let gone = self.retain_if(|key| key.kind != kind || listed.contains(key));
         self.unfilled.send_if_modified(|unfilled| unfilled.remove(kind));
         gone
     }
 
     /// Removes the objects for which a condition does not hold. Returns their labels.
-    pub(super) fn retain_if(&self, condition: impl Fn(&Key) -> bool) -> Vec<Arc<Labels>> {
+    pub(super) fn retain_if(&self, condition: impl Fn(&Key) -> bool) -> Vec<Arc<OwnerLabels>> {
         let mut state = self.state.write();
         let gone: Vec<Arc<Key>> = state.objects.keys().filter(|key| !condition(key)).cloned().collect();
         let mut labels = Vec::new();
@@ -257,11 +262,11 @@ impl<S: Copy> Owned<S> {
 
 impl<S> State<S> {
     /// Removes an object from the owners' lists. Returns its labels.
-    fn unindex(&mut self, key: &Key) -> Option<Arc<Labels>> {
+    fn unindex(&mut self, key: &Key) -> Option<Arc<OwnerLabels>> {
         let labels = self.objects.get(key)?.seen.as_ref().map(|(meta, _)| Arc::clone(&meta.labels))?;
         for owner in OWNERS {
             let Some(uid) = labels.get(owner) else { continue };
-            let entry = (owner, uid.clone());
+            let entry = (owner, uid.to_owned());
             if let Some(keys) = self.by_owner.get_mut(&entry) {
                 keys.remove(key);
                 if keys.is_empty() {
@@ -273,18 +278,17 @@ impl<S> State<S> {
     }
 
     /// Returns equal labels of another object of the same server, so that they are in memory once.
-    fn sibling(&self, meta: &Meta) -> Option<Arc<Labels>> {
+    fn sibling(&self, meta: &Meta) -> Option<Arc<OwnerLabels>> {
         let uid = meta.labels.get(labels::SERVER_UID)?;
-        let keys = self.by_owner.get(&(labels::SERVER_UID, uid.clone()))?;
+        let keys = self.by_owner.get(&(labels::SERVER_UID, uid.to_owned()))?;
         let other = &self.objects.get(keys.iter().next()?)?.seen.as_ref()?.0.labels;
         (*other == meta.labels).then(|| Arc::clone(other))
     }
 }
 
-/// Returns the labels that name the owners and the component. Users can add any others.
-pub(super) fn owner_labels(labels: &Labels) -> Arc<Labels> {
-    let is_ours = |key: &str| key.starts_with("mcp-fleet.dev/") || key == labels::COMPONENT;
-    Arc::new(labels.iter().filter(|(key, _)| is_ours(key)).map(|(key, value)| (key.clone(), value.clone())).collect())
+/// Returns the owner labels of an object.
+pub(super) fn owner_labels(metadata: &ObjectMeta) -> Arc<OwnerLabels> {
+    Arc::new(metadata.labels.as_ref().map(OwnerLabels::from).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -299,10 +303,10 @@ mod tests {
     }
 
     fn meta(tenant: &str) -> Meta {
-        Meta { uid: "o-1".into(), labels: Arc::new(labels::of_tenant("gateway", "acme", tenant)) }
+        Meta { uid: "o-1".into(), labels: Arc::new((&labels::of_tenant("gateway", "acme", tenant)).into()) }
     }
 
-    fn put(owned: &Owned<()>, key: Key, meta: Meta) -> Option<Arc<Labels>> {
+    fn put(owned: &Owned<()>, key: Key, meta: Meta) -> Option<Arc<OwnerLabels>> {
         owned.put(key, meta, Version(1), None)
     }
 
@@ -311,7 +315,7 @@ mod tests {
         let owned = Owned::<()>::default();
         put(&owned, key("Service", "gateway"), meta("u-1"));
         let before = put(&owned, key("Service", "gateway"), Meta { uid: "o-1".into(), labels: Arc::default() });
-        assert_eq!(before.unwrap()[labels::TENANT_UID], "u-1");
+        assert_eq!(before.unwrap().get(labels::TENANT_UID), Some("u-1"));
     }
 
     #[test]

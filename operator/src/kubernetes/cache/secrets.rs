@@ -19,7 +19,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::owned::{Key, Knowledge, Meta, Owned, Version, owner_labels};
 use super::{Cache, Change};
-use crate::kubernetes::labels;
+use crate::kubernetes::labels::{self, OwnerLabels};
 use crate::tasks::ended;
 
 /// The token in a Secret with a credential.
@@ -97,7 +97,7 @@ impl Secrets {
         namespace: &str,
         listed: &mut HashSet<Key>,
         event: Event<PartialObjectMeta<Secret>>,
-    ) -> Vec<Arc<labels::Labels>> {
+    ) -> Vec<Arc<OwnerLabels>> {
         match event {
             Event::Init => {
                 listed.clear();
@@ -116,13 +116,13 @@ impl Secrets {
             Event::Apply(secret) => self.put(namespace, &secret),
             Event::Delete(secret) => {
                 self.of(namespace).owned.remove(&key(namespace, &secret.name_any()));
-                vec![secret.metadata.labels.as_ref().map(owner_labels).unwrap_or_default()]
+                vec![owner_labels(&secret.metadata)]
             }
         }
     }
 
-    fn put(&self, namespace: &str, secret: &PartialObjectMeta<Secret>) -> Vec<Arc<labels::Labels>> {
-        let labels = secret.metadata.labels.as_ref().map(owner_labels).unwrap_or_default();
+    fn put(&self, namespace: &str, secret: &PartialObjectMeta<Secret>) -> Vec<Arc<OwnerLabels>> {
+        let labels = owner_labels(&secret.metadata);
         let meta = Meta { uid: secret.uid().unwrap_or_default(), labels: Arc::clone(&labels) };
         let key = key(namespace, &secret.name_any());
         self.of(namespace).owned.put(key, meta, Self::version(&secret.metadata), None);
@@ -152,8 +152,8 @@ pub(crate) async fn watch_secrets(client: Client, own: String, cache: Cache) {
         match changes.recv().await {
             Ok(Change::Namespace(namespace)) => watches.update(&namespace),
             Ok(Change::Owned(found)) => {
-                let access = found.get(labels::COMPONENT).is_some_and(|component| component == "access");
-                let tenant = found.get(labels::TENANT_UID).filter(|_| access);
+                let is_access = found.get(labels::COMPONENT) == Some("access");
+                let tenant = found.get(labels::TENANT_UID).filter(|_| is_access);
                 if let Some(tenant) = tenant.and_then(|uid| watches.cache.tenant_by_uid(uid)) {
                     watches.update(&tenant.spec.namespace.name);
                     watches.update(&tenant.runtime_namespace());

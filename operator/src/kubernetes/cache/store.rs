@@ -17,22 +17,23 @@ use tokio::sync::broadcast;
 use super::Change;
 use super::guard::{Guarded, GuardedKind};
 use super::objects::Objects;
+use super::owned::owner_labels;
 use super::table::{Row, Table, key};
 use super::writer::TableWriter;
-use crate::kubernetes::labels::{Labels, RESTORED_FROM};
+use crate::kubernetes::labels::{OwnerLabels, RESTORED_FROM};
 
 /// What a change says about an object.
 #[derive(Clone, Debug)]
 pub(super) struct Changed {
     pub(super) namespace: String,
     pub(super) name: String,
-    pub(super) labels: Labels,
+    pub(super) labels: Arc<OwnerLabels>,
 }
 
 impl Changed {
     fn of(metadata: &ObjectMeta) -> Self {
         let (namespace, name) = key(metadata);
-        Self { namespace, name, labels: metadata.labels.clone().unwrap_or_default() }
+        Self { namespace, name, labels: owner_labels(metadata) }
     }
 }
 
@@ -56,8 +57,8 @@ where
         strip(object.meta_mut());
         reduce(object);
     });
-    let changed = stripped.map_ok(move |event| writer.apply(rows(event)));
-    (table, announce(changed, K::kind(&()).into_owned(), changes.clone(), change).boxed())
+    let updates = stripped.map_ok(move |event| writer.apply(rows(event)));
+    (table, announce(updates, K::kind(&()).into_owned(), changes.clone(), change).boxed())
 }
 
 /// Returns an event with an object as a table holds it.
@@ -85,8 +86,8 @@ where
 {
     let (objects, mut writer) = Objects::new();
     let watch = watcher(Api::<Guarded<K>>::all(client.clone()), config).default_backoff();
-    let changed = watch.modify(|object| object.strip(strip)).map_ok(move |event| writer.apply(event));
-    (objects, announce(changed, K::kind(&()).into_owned(), changes.clone(), change).boxed())
+    let updates = watch.modify(|object| object.strip(strip)).map_ok(move |event| writer.apply(event));
+    (objects, announce(updates, K::kind(&()).into_owned(), changes.clone(), change).boxed())
 }
 
 /// Length of a UID, and some more.
@@ -111,15 +112,15 @@ fn strip(metadata: &mut ObjectMeta) {
 }
 
 /// Announces the objects of a kind whose change matters to others, once the store has it.
-async fn announce<R, S, F>(changed: S, kind: String, changes: broadcast::Sender<Change>, change: F)
+async fn announce<R, S, F>(updates: S, kind: String, changes: broadcast::Sender<Change>, change: F)
 where
     R: Row + Send,
     S: futures::Stream<Item = Result<Vec<R>, watcher::Error>> + Send,
     F: Fn(Changed) -> Change + Send + Sync,
 {
-    futures::pin_mut!(changed);
-    while let Some(changed) = changed.next().await {
-        match changed {
+    futures::pin_mut!(updates);
+    while let Some(update) = updates.next().await {
+        match update {
             // Fails before the first subscriber.
             Ok(rows) => rows.iter().for_each(|row| drop(changes.send(change(Changed::of(row.metadata()))))),
             Err(error) => log_interruption(&error, &kind),

@@ -37,9 +37,8 @@ pub(crate) fn start(client: &Client) -> (Cache, BoxFuture<'static, ()>) {
     let (principals, watch_principals) =
         guarded_store(client, &changes, all(), |it| Change::Principal(it.namespace, it.name));
     let (budgets, watch_budgets) = guarded_store(client, &changes, all(), |it| Change::Budget(it.namespace, it.name));
-    let (endpoints, watch_endpoints) = table(client, &changes, labelled(labels::MANAGED_SELECTOR), reduce, |it| {
-        Change::Endpoints(Arc::new(it.labels))
-    });
+    let (endpoints, watch_endpoints) =
+        table(client, &changes, labelled(labels::MANAGED_SELECTOR), reduce, |it| Change::Endpoints(it.labels));
     let (namespaces, watch_namespaces) =
         table(client, &changes, labelled(labels::TENANT), |_| {}, |it| Change::Namespace(it.name));
 

@@ -26,7 +26,7 @@ use crate::context::Context;
 use crate::error;
 use crate::kill_switch;
 use crate::kubernetes::cache::{Cache, Change, Entry};
-use crate::kubernetes::labels;
+use crate::kubernetes::labels::{self, OwnerLabels};
 use crate::retry::jittered;
 use crate::shared_state::Fitness;
 use crate::tasks::ended;
@@ -198,8 +198,8 @@ struct Wake {
     touched: Arc<AtomicBool>,
 }
 
-fn is_snapshot(labels: &labels::Labels) -> bool {
-    labels.get(labels::COMPONENT).is_some_and(|component| component == snapshot::COMPONENT)
+fn is_snapshot(labels: &OwnerLabels) -> bool {
+    labels.get(labels::COMPONENT) == Some(snapshot::COMPONENT)
 }
 
 /// Whether a change may stop calls that are allowed now. One that cannot be looked up may.
@@ -238,7 +238,7 @@ fn tenants_of(cache: &Cache, change: &Change) -> Vec<String> {
         | Change::Principal(namespace, _)
         | Change::Budget(namespace, _)
         | Change::Namespace(namespace) => of_namespace(namespace),
-        Change::Endpoints(labels) => labels.get(labels::TENANT_UID).cloned().into_iter().collect(),
+        Change::Endpoints(labels) => labels.get(labels::TENANT_UID).map(str::to_owned).into_iter().collect(),
         Change::Owned(_) => Vec::new(),
     }
 }
