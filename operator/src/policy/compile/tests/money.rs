@@ -5,9 +5,7 @@ use super::*;
 #[test]
 fn a_price_without_a_currency_is_rejected() {
     let mut inputs = inputs();
-    let mut without = (*inputs.tenant).clone();
-    without.spec.spend_limit = None;
-    inputs.tenant = Arc::new(without);
+    Arc::make_mut(&mut inputs.tenant).spec.spend_limit = None;
     let compiled = compile(&inputs, None);
     assert_eq!(reason(&compiled, Kind::Server, "files"), Some(ConditionReason::CurrencyMissing));
     assert_eq!(reason(&compiled, Kind::Budget, "daily"), Some(ConditionReason::CurrencyMissing));
@@ -17,9 +15,7 @@ fn a_price_without_a_currency_is_rejected() {
 #[test]
 fn the_spend_limit_stays_in_force_while_tools_have_prices() {
     let mut inputs = inputs();
-    let mut without = (*inputs.tenant).clone();
-    without.spec.spend_limit = None;
-    inputs.tenant = Arc::new(without);
+    Arc::make_mut(&mut inputs.tenant).spec.spend_limit = None;
     let compiled = compile(&inputs, Some(&previous()));
     assert_eq!(reason(&compiled, Kind::Tenant, "acme"), Some(ConditionReason::CurrencyMissing));
     assert_eq!(compiled.policy.budgets[0], previous().policy.budgets[0]);
