@@ -38,6 +38,9 @@ show('null', facts(await call('echo', { text: 'hello', note: null })));
 show('refused', facts(await call('echo', { text: 7 })));
 // A number that JavaScript writes as 725653563933458400: beyond what every reader reads alike.
 show('large', facts(await call('echo', { text: 725653563933458432 })));
+show('structured', facts(await call('structured', { n: 7 })));
+show('structured-refused', facts(await call('structured', { n: -1 })));
+show('structured-failed', facts(await call('structured', { n: 0 })));
 try {
   await call('nothing', {});
 } catch (error) {

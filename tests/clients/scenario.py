@@ -30,6 +30,9 @@ async def run(client):
     show("null", **await client.call("echo", {"text": "hello", "note": None}))
     show("refused", **await client.call("echo", {"text": 7}))
     show("large", **await client.call("echo", {"text": 725653563933458432}))
+    show("structured", **await client.call("structured", {"n": 7}))
+    show("structured-refused", **await client.call("structured", {"n": -1}))
+    show("structured-failed", **await client.call("structured", {"n": 0}))
     show("unknown", code=await client.error_of("nothing"))
     seen = []
 

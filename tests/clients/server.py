@@ -12,12 +12,14 @@ def tool(name, **properties):
     return {"name": name, "description": f"The tool {name}", "inputSchema": {"type": "object", "properties": properties}}
 
 
+STRUCTURED = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 TOOLS = [
     tool("echo", text={"type": "string"}, note={"type": "string"}),
     tool("progress", steps={"type": "integer"}),
     tool("slow", seconds={"type": "integer"}),
     tool("started"),
     tool("cancelled"),
+    {**tool("structured", n={"type": "integer"}), "outputSchema": STRUCTURED},
 ]
 
 
@@ -28,7 +30,7 @@ def send(**message):
 
 
 def call(id, name, arguments, meta):
-    text = "done"
+    text, more = "done", {}
     if name == "echo":
         text = json.dumps(arguments, sort_keys=True)
     elif name == "progress":
@@ -42,7 +44,12 @@ def call(id, name, arguments, meta):
         text = str(len(started))
     elif name == "cancelled":
         text = str(len(cancelled))
-    send(id=id, result={"content": [{"type": "text", "text": text}]})
+    elif name == "structured":
+        if arguments.get("n", 0) == 0:
+            text, more = "nothing to count", {"isError": True}
+        else:
+            text, more = json.dumps(arguments), {"structuredContent": arguments}
+    send(id=id, result={"content": [{"type": "text", "text": text}], **more})
 
 
 for line in sys.stdin:

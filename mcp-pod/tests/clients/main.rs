@@ -46,9 +46,10 @@ async fn start() -> (ProcessGateway, ToolServer) {
     tools.tools = vec![
         tool("echo", Class::Read, vec![optional("text", text.clone()), optional("note", text)]),
         tool("progress", Class::Read, vec![optional("steps", integer.clone())]),
-        tool("slow", Class::Read, vec![optional("seconds", integer)]),
+        tool("slow", Class::Read, vec![optional("seconds", integer.clone())]),
         tool("started", Class::Read, vec![]),
         tool("cancelled", Class::Read, vec![]),
+        tool("structured", Class::Read, vec![optional("n", integer)]),
     ];
     for principal in &mut policy.principals {
         principal.grants.retain_mut(|grant| {
@@ -128,7 +129,7 @@ async fn run(client: &str, more: &[(&str, &str)], version: &str) {
     assert_eq!(running.step("connect", STEP_TIMEOUT).await["version"], version);
     assert_eq!(
         running.step("list", STEP_TIMEOUT).await["tools"],
-        json!(["echo", "progress", "slow", "started", "cancelled"])
+        json!(["echo", "progress", "slow", "started", "cancelled", "structured"])
     );
     assert_eq!(running.result("call").await, (false, r#"{"text": "hello"}"#.to_owned()));
     assert_eq!(running.result("null").await, (false, r#"{"text": "hello"}"#.to_owned()), "null is not forwarded");
@@ -136,6 +137,11 @@ async fn run(client: &str, more: &[(&str, &str)], version: &str) {
     assert!(refused && text.contains("argument_type") && text.contains("`text`"), "{text}");
     let (refused, text) = running.result("large").await;
     assert!(refused && text.contains("argument_out_of_range") && text.contains("`text`"), "{text}");
+    assert_eq!(running.result("structured").await, (false, r#"{"n": 7}"#.to_owned()));
+    // Clients that hold results to the output schema do not hold errors to it.
+    let (refused, text) = running.result("structured-refused").await;
+    assert!(refused && text.contains("argument_out_of_range") && text.contains("`n`"), "{text}");
+    assert_eq!(running.result("structured-failed").await, (true, "nothing to count".to_owned()));
     assert_eq!(running.step("unknown", STEP_TIMEOUT).await["code"], -32602);
     let seen = running.step("progress", STEP_TIMEOUT).await["seen"].clone();
     let seen: Vec<_> = seen.as_array().unwrap().iter().map(|progress| progress.as_f64().unwrap()).collect();

@@ -92,6 +92,9 @@ func main() {
 	show("null", must("echo", facts{"text": "hello", "note": nil}))
 	show("refused", must("echo", facts{"text": 7}))
 	show("large", must("echo", facts{"text": int64(725653563933458432)}))
+	show("structured", must("structured", facts{"n": 7}))
+	show("structured-refused", must("structured", facts{"n": -1}))
+	show("structured-failed", must("structured", facts{"n": 0}))
 	_, err = call(ctx, &mcp.CallToolParams{Name: "nothing"})
 	var wire *jsonrpc.Error
 	if errors.As(err, &wire) {

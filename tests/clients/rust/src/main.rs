@@ -78,6 +78,9 @@ async fn main() -> Result<(), Failure> {
     show("null", call(&client, "echo", json!({"text": "hello", "note": null})).await?);
     show("refused", call(&client, "echo", json!({"text": 7})).await?);
     show("large", call(&client, "echo", json!({"text": 725_653_563_933_458_432_u64})).await?);
+    show("structured", call(&client, "structured", json!({"n": 7})).await?);
+    show("structured-refused", call(&client, "structured", json!({"n": -1})).await?);
+    show("structured-failed", call(&client, "structured", json!({"n": 0})).await?);
     if let Err(ServiceError::McpError(error)) = call(&client, "nothing", json!({})).await {
         show("unknown", json!({"code": error.code.0}));
     }
