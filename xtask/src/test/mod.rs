@@ -49,7 +49,7 @@ pub enum Part {
     Api,
     /// The demo and then the fault tests, on a real cluster.
     E2e,
-    /// Slow: frameworks for agents, against a gateway on loopback.
+    /// Slow: frameworks for agents, the Java SDK and the MCP Inspector, against a gateway on loopback.
     MoreClients,
     /// Slow: calls of six minutes by the official MCP clients.
     LongCalls,
