@@ -9,8 +9,10 @@
 
 mod chain;
 mod digest;
+mod log;
 mod verify;
 
 pub use chain::{Chain, Head};
 pub use digest::{Digest, InvalidDigest};
-pub use verify::{Checkpoint, Place, Problem, Report, Summary, Verifier, without_prefix};
+pub use log::{Log, LogLine, MAX_LINE};
+pub use verify::{Checkpoint, Place, Problem, Report, Summary, Verifier};

@@ -7,20 +7,17 @@ mod severity;
 #[cfg(test)]
 mod tests;
 
-use std::io::{BufRead, BufWriter, Read as _, Write, stdin, stdout};
+use std::io::{BufRead, BufWriter, Write, stdin, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use mcp_fleet_audit::without_prefix;
+use mcp_fleet_audit::{Log, LogLine};
 use serde::Deserialize;
 
 use super::open;
 use line::Line;
-
-/// Longest line of a log that is read. Audit lines have at most 8 KiB; a container log adds a short prefix.
-const MAX_LINE: u64 = 64 << 10;
 
 /// `mcp-fleet audit export …`
 #[derive(Debug, clap::Args)]
@@ -68,24 +65,15 @@ pub(crate) fn run(Arguments { logs, format }: &Arguments) -> anyhow::Result<Exit
 /// Writes the events of one log. `report` is called with the number of each audit line that cannot be read, and why. Memory
 /// is bounded by the longest line.
 fn export(
-    mut log: impl BufRead,
+    log: impl BufRead,
     format: Format,
     out: &mut impl Write,
     mut report: impl FnMut(u64, &str),
 ) -> std::io::Result<()> {
-    let mut text = Vec::new();
-    for number in 1.. {
-        text.clear();
-        if log.by_ref().take(MAX_LINE).read_until(b'\n', &mut text)? == 0 {
-            break;
-        }
-        let whole = text.ends_with(b"\n") || (text.len() as u64) < MAX_LINE;
-        if !whole {
-            skip_line(&mut log)?;
-        }
-        let line = without_prefix(text.trim_ascii_end());
-        let Some(line) = audit_line(line) else { continue };
-        let event = if whole { line } else { Err("it is too long".to_owned()) };
+    let mut log = Log::new(log);
+    while let Some(LogLine { number, text, is_cut }) = log.next_line()? {
+        let Some(line) = audit_line(text) else { continue };
+        let event = if is_cut { Err("it is too long".to_owned()) } else { line };
         match event {
             Ok(line) => {
                 match format {
@@ -112,19 +100,4 @@ fn audit_line(line: &[u8]) -> Option<Result<Line, String>> {
         return None;
     }
     Some(serde_json::from_slice(line).map_err(|error| error.to_string()))
-}
-
-/// Reads to the end of the line, and forgets it.
-fn skip_line(log: &mut impl BufRead) -> std::io::Result<()> {
-    loop {
-        let buffer = log.fill_buf()?;
-        let (length, end) = match buffer.iter().position(|byte| *byte == b'\n') {
-            Some(position) => (position + 1, true),
-            None => (buffer.len(), buffer.is_empty()),
-        };
-        log.consume(length);
-        if end {
-            return Ok(());
-        }
-    }
 }

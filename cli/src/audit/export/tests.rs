@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mcp_fleet_audit::MAX_LINE;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::loops::Kind;
 use mcp_fleet_policy::reason::Reason;
 use serde_json::{Value, json};
 
 use super::line::Decision;
-use super::{Format, MAX_LINE, export};
+use super::{Format, export};
 
 const DOCUMENTATION: &str = include_str!("../../../../docs/audit.md");
 /// Begins with the line of a call that was refused, with every field.
@@ -243,7 +244,7 @@ fn a_broken_line_is_named_and_the_others_are_exported() {
         with("added", json!(1)),
         with("time", json!("yesterday")),
         oversize,
-        format!("{{\"level\":\"{}\"}}", "x".repeat(usize::try_from(MAX_LINE).unwrap())),
+        format!("{{\"level\":\"{}\"}}", "x".repeat(MAX_LINE)),
         good.to_string(),
         cut.to_owned(),
     ]

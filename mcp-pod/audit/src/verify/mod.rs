@@ -9,6 +9,7 @@ use ulid::Ulid;
 
 use crate::chain::Head;
 use crate::digest::Digest;
+use crate::log::{Log, LogLine, MAX_LINE};
 
 /// A line of a chain that is known from elsewhere to have been written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,32 +181,31 @@ impl Verifier {
         Self::default()
     }
 
-    /// Reads a log line by line ([`Self::read`]). `file` is its index among the logs.
-    pub fn read_log(&mut self, file: usize, mut log: impl BufRead) -> io::Result<()> {
-        let mut text = Vec::new();
-        for line in 1.. {
-            text.clear();
-            if log.read_until(b'\n', &mut text)? == 0 {
-                break;
-            }
-            self.read(Place { file, line }, &text);
+    /// Reads a log. `file` is its index among the logs. Lines that are not audit lines are skipped. Memory is bounded by the
+    /// number of lines.
+    pub fn read_log(&mut self, file: usize, log: impl BufRead) -> io::Result<()> {
+        let mut log = Log::new(log);
+        while let Some(line) = log.next_line()? {
+            self.read(Place { file, line: line.number }, &line);
         }
         Ok(())
     }
 
-    /// Reads one line of a log. Lines that are not audit lines are skipped.
-    ///
-    /// A line may have the prefix of container logs (`<time> stdout F `).
-    pub fn read(&mut self, place: Place, line: &[u8]) {
-        let line = without_prefix(line.strip_suffix(b"\n").unwrap_or(line));
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+    fn read(&mut self, place: Place, line: &LogLine<'_>) {
+        let begins = line.text.starts_with(b"{\"audit\"");
+        if line.is_cut && begins {
+            let cause = format!("it is longer than {MAX_LINE} bytes");
+            self.problems.push(Problem::Unreadable { place, cause });
+            return;
+        }
+        let line = line.text;
         if !line.starts_with(b"{") {
             return;
         }
         let fields = match serde_json::from_slice::<Fields>(line) {
             Ok(fields) => fields,
             // What is not JSON at all is missing in its chain.
-            Err(error) if error.is_data() && line.starts_with(b"{\"audit\"") => {
+            Err(error) if error.is_data() && begins => {
                 self.problems.push(Problem::Unreadable { place, cause: error.to_string() });
                 return;
             }
@@ -293,19 +293,6 @@ fn check(
         }
     }
     Summary { chain, first, last, confirmed }
-}
-
-/// Removes the prefix that the container runtime writes before each line (`<time> <stream> <F or P> `).
-pub fn without_prefix(line: &[u8]) -> &[u8] {
-    let mut rest = line;
-    for _ in 0..3 {
-        if rest.starts_with(b"{") {
-            break;
-        }
-        let Some(space) = rest.iter().position(|byte| *byte == b' ') else { return line };
-        rest = rest.get(space + 1..).unwrap_or_default();
-    }
-    if rest.starts_with(b"{") { rest } else { line }
 }
 
 impl fmt::Display for Summary {

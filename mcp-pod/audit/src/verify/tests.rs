@@ -127,6 +127,18 @@ fn an_end_that_was_cut_off_is_found_by_a_checkpoint() {
 }
 
 #[test]
+fn an_audit_line_that_is_too_long_is_found() {
+    let (mut lines, _) = lines(3);
+    lines.push(format!("started {}", "x".repeat(2 * MAX_LINE)));
+    assert_eq!(problems(&lines), [], "it is not an audit line");
+    lines.push(format!("{{\"audit\":1,\"cost\":\"{}\"}}", "1".repeat(MAX_LINE)));
+    lines.push(format!("{{\"audit\":1}}{}", " ".repeat(MAX_LINE)));
+    let cause = "it is longer than 65536 bytes";
+    let unreadable = |line| Problem::Unreadable { place: place(line), cause: cause.to_owned() };
+    assert_eq!(problems(&lines), [unreadable(5), unreadable(6)]);
+}
+
+#[test]
 fn other_log_lines_and_prefixes_of_container_logs_are_skipped() {
     let (lines, _) = lines(2);
     let log = [
