@@ -1,14 +1,23 @@
-//! Helpers for the fault tests: a tenant for these tests, an MCP client, and a function that waits for a condition.
+//! Helpers for the fault tests: a tenant for these tests, an MCP client, faults, and a function that waits for a condition.
 //!
 //! `cargo xtask test e2e` runs the tests in the cluster's network, after the demo, which has installed the operator and
 //! loaded the images.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a panic fails the test"
+)]
+
 mod caller;
+pub mod faults;
 mod tenant;
 mod wait;
 
 pub use caller::{Answer, Caller};
-pub use tenant::{FaultTenant, NAMESPACE, RUNTIME};
+pub use tenant::{FaultTenant, NAMESPACE, RUNTIME, marks};
 pub use wait::until;
 
 /// Namespace of the operator.

@@ -1,5 +1,6 @@
 //! The tenant of the fault tests: two servers that can misbehave, `hostile` and `quiet`, and two principals.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -19,7 +20,7 @@ pub const NAMESPACE: &str = "faults";
 pub const RUNTIME: &str = "faults-mcp";
 
 const SCRIPT: &str = include_str!("../fixtures/hostile.py");
-const TOOLS: [&str; 9] = ["echo", "slow", "hang", "crash", "flood", "garbage", "noise", "twice", "wrong"];
+const TOOLS: [&str; 10] = ["echo", "mark", "slow", "hang", "crash", "flood", "garbage", "noise", "twice", "wrong"];
 
 /// The tenant, with servers that answer calls.
 #[allow(missing_debug_implementations, reason = "the client does not implement Debug")]
@@ -53,7 +54,7 @@ impl FaultTenant {
     }
 
     /// Like [`Self::caller`], but waits until the credential has been issued.
-    async fn wait_for_caller(&self, principal: &str) -> Result<Caller> {
+    pub async fn wait_for_caller(&self, principal: &str) -> Result<Caller> {
         until(format!("the credential of {principal}"), Duration::from_secs(60), || async {
             self.caller(principal).await.map(Some)
         })
@@ -61,7 +62,6 @@ impl FaultTenant {
     }
 
     async fn apply(&self) -> Result<()> {
-        let image = self.python_image().await?;
         self.apply_one::<MCPTenant>(
             None,
             json!({
@@ -83,15 +83,7 @@ impl FaultTenant {
         })
         .await?;
         for name in ["hostile", "quiet"] {
-            self.apply_one::<MCPServer>(Some(NAMESPACE), server(name, &image)).await?;
-            self.apply_one::<MCPScope>(
-                Some(NAMESPACE),
-                json!({
-                    "metadata": {"name": format!("{name}-all")},
-                    "spec": {"serverRef": {"name": name}, "classes": ["Read", "Write", "Destructive"]},
-                }),
-            )
-            .await?;
+            self.apply_server(name).await?;
         }
         for name in ["first", "second"] {
             self.apply_one::<MCPPrincipal>(
@@ -103,6 +95,21 @@ impl FaultTenant {
             )
             .await?;
         }
+        Ok(())
+    }
+
+    /// Applies a server that can misbehave, and the scope `<name>-all` with all its tools.
+    pub async fn apply_server(&self, name: &str) -> Result<()> {
+        let image = self.python_image().await?;
+        self.apply_one::<MCPServer>(Some(NAMESPACE), server(name, &image)).await?;
+        self.apply_one::<MCPScope>(
+            Some(NAMESPACE),
+            json!({
+                "metadata": {"name": format!("{name}-all")},
+                "spec": {"serverRef": {"name": name}, "classes": ["Read", "Write", "Destructive"]},
+            }),
+        )
+        .await?;
         Ok(())
     }
 
@@ -118,7 +125,8 @@ impl FaultTenant {
         Ok(image.to_owned())
     }
 
-    async fn apply_one<K>(&self, namespace: Option<&str>, mut object: Value) -> Result<K>
+    /// Applies an object, of which `object` has everything but version and kind.
+    pub async fn apply_one<K>(&self, namespace: Option<&str>, mut object: Value) -> Result<K>
     where
         K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Serialize,
     {
@@ -168,4 +176,18 @@ fn server(name: &str, image: &str) -> Value {
             "loops": {"mode": "Disabled"},
         },
     })
+}
+
+/// Returns the words of the calls of the tools `mark`, `slow` and `crash` that a server has begun, in their order. The
+/// server writes each word to its workspace before it does anything else. Fails while the API server does not answer.
+pub fn marks(server: &str) -> Result<Vec<String>> {
+    let read = "print(open('/workspace/marks').read())";
+    let pod = format!("mcp-{server}-0");
+    let output = Command::new("kubectl")
+        .args(["exec", "--namespace", RUNTIME, &pod, "--", "python3", "-c", read])
+        .output()
+        .context("failed to run kubectl")?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let words = String::from_utf8(output.stdout)?;
+    Ok(words.lines().filter(|word| !word.is_empty()).map(str::to_owned).collect())
 }

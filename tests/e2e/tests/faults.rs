@@ -5,31 +5,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic fails the test")]
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, ResourceExt as _};
 use mcp_fleet_crds::MCPTenant;
-use mcp_fleet_e2e::{Answer, Caller, FaultTenant, NAMESPACE, OPERATOR, RUNTIME, until};
+use mcp_fleet_e2e::faults::{freeze, kill_program, leader, unfreeze, unique};
+use mcp_fleet_e2e::{Answer, Caller, FaultTenant, NAMESPACE, OPERATOR, RUNTIME, marks, until};
 
-/// Returns how many calls with this word the tool server has begun. The server writes each word to its workspace before
-/// it does anything else.
+/// Returns how many calls with this word the server `hostile` has begun.
 fn calls_begun(word: &str) -> usize {
-    let output = Command::new("kubectl")
-        .args([
-            "exec",
-            "--namespace",
-            RUNTIME,
-            "mcp-hostile-0",
-            "--",
-            "python3",
-            "-c",
-            "print(open('/workspace/marks').read())",
-        ])
-        .output()
-        .unwrap();
-    String::from_utf8_lossy(&output.stdout).lines().filter(|line| *line == word).count()
+    marks("hostile").unwrap_or_default().iter().filter(|mark| *mark == word).count()
 }
 
 #[tokio::test]
@@ -141,14 +126,14 @@ async fn the_next_leader_finishes_what_a_killed_leader_began() {
     let before = generation(&tenant).await;
     // Kill the leader right after a change that takes several writes (policy, workload).
     set_suspended(&tenant, true).await;
-    let leader = leader(&tenant).await;
-    tenant.kill_pod(OPERATOR, &leader).await.unwrap();
+    let before_kill = leader(&tenant.client).await;
+    tenant.kill_pod(OPERATOR, &before_kill).await.unwrap();
     set_suspended(&tenant, false).await;
     until("the next leader to publish a policy", Duration::from_secs(60), || async {
         let answered = matches!(caller.call_with_word("hostile", "echo", "on").await, Answer::Text(_));
         let now = generation(&tenant).await;
         anyhow::ensure!(now >= before, "the policy went from generation {before} to {now}");
-        Ok((answered && self::leader(&tenant).await != leader).then_some(()))
+        Ok((answered && leader(&tenant.client).await != before_kill).then_some(()))
     })
     .await
     .unwrap();
@@ -160,11 +145,10 @@ async fn the_next_leader_finishes_what_a_killed_leader_began() {
 async fn a_frozen_leader_cannot_publish_after_it_resumes() {
     let tenant = FaultTenant::ready().await.unwrap();
     let caller = tenant.caller("second").await.unwrap();
-    let old = leader(&tenant).await;
-    let process = process_of(&old);
-    rustix::process::kill_process(process, rustix::process::Signal::STOP).unwrap();
+    let old = leader(&tenant.client).await;
+    let frozen = freeze(&old);
     let new = until("another operator to become leader", Duration::from_secs(60), || async {
-        let now = leader(&tenant).await;
+        let now = leader(&tenant.client).await;
         Ok((now != old).then_some(now))
     })
     .await;
@@ -180,7 +164,7 @@ async fn a_frozen_leader_cannot_publish_after_it_resumes() {
         Err(_) => Ok(()),
     };
     let published = generation(&tenant).await;
-    rustix::process::kill_process(process, rustix::process::Signal::CONT).unwrap();
+    unfreeze(frozen);
     new.unwrap();
     during.unwrap();
     for _ in 0..30 {
@@ -209,12 +193,6 @@ async fn wait_for_restart(caller: &Caller) {
     .unwrap();
 }
 
-/// Returns a word that no other test run uses.
-fn unique(what: &str) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    format!("{what}-{}", now.as_millis())
-}
-
 /// Suspends the tenant, or ends its suspension.
 async fn set_suspended(tenant: &FaultTenant, suspend: bool) {
     let tenants: Api<MCPTenant> = Api::all(tenant.client.clone());
@@ -232,39 +210,4 @@ async fn generation(tenant: &FaultTenant) -> i64 {
     let tenants: Api<MCPTenant> = Api::all(tenant.client.clone());
     let object = tenants.get(NAMESPACE).await.unwrap();
     serde_json::to_value(object).unwrap()["status"]["policyGeneration"].as_i64().unwrap()
-}
-
-/// Returns the name of the operator pod that is the leader.
-async fn leader(tenant: &FaultTenant) -> String {
-    let leases: Api<Lease> = Api::namespaced(tenant.client.clone(), OPERATOR);
-    until("an operator to become leader", Duration::from_secs(60), || async {
-        let holder = leases.get("mcp-fleet-operator").await?.spec.and_then(|spec| spec.holder_identity);
-        Ok(holder.filter(|holder| !holder.is_empty()))
-    })
-    .await
-    .unwrap()
-}
-
-/// Returns the process of an operator pod. Containers of the packaged node run on this machine, and the environment of
-/// the operator contains the name of its pod.
-fn process_of(pod: &str) -> rustix::process::Pid {
-    let variable = format!("POD_NAME={pod}");
-    let entries = std::fs::read_dir("/proc").unwrap();
-    let id = entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .find(|id| {
-            let environment = std::fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|found| found == variable.as_bytes())
-        })
-        .unwrap_or_else(|| panic!("no process of pod {pod}"));
-    rustix::process::Pid::from_raw(id).unwrap()
-}
-
-/// Kills a program of the cluster. The supervisor of the cluster restarts it.
-fn kill_program(unit: &str) {
-    let cluster = std::env::var("MCP_FLEET_TEST_CLUSTER")
-        .expect("MCP_FLEET_TEST_CLUSTER is not set: run these tests with `cargo xtask test e2e`");
-    let status =
-        Command::new("cargo").args(["xtask", "cluster", "restart", unit, "--name", &cluster]).status().unwrap();
-    assert!(status.success());
 }

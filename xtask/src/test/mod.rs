@@ -55,6 +55,8 @@ pub enum Part {
     LongCalls,
     /// Slow: this version with the operator, the gateways and the shims of an earlier commit, on a real cluster.
     Upgrade,
+    /// Slow: 200 rounds of random faults while a budget is spent, on a real cluster.
+    Rounds,
     /// Slow: the longer runs of the ledger's model, and its random fault rounds in virtual time.
     Governors,
     /// Slow: licences, sources and bans of all dependencies, checked with cargo-deny.
@@ -67,7 +69,13 @@ impl Part {
     const fn is_slow(self) -> bool {
         matches!(
             self,
-            Self::MoreClients | Self::LongCalls | Self::Upgrade | Self::Governors | Self::Supply | Self::Bench
+            Self::MoreClients
+                | Self::LongCalls
+                | Self::Upgrade
+                | Self::Rounds
+                | Self::Governors
+                | Self::Supply
+                | Self::Bench
         )
     }
 
@@ -95,6 +103,7 @@ impl Part {
             Self::MoreClients => clients::more(),
             Self::LongCalls => clients::long_calls(),
             Self::Upgrade => on_cluster::upgrade(),
+            Self::Rounds => on_cluster::rounds(),
             Self::Governors => on_host::governors(),
             Self::Supply => on_host::supply(),
             Self::Bench => on_host::bench(),

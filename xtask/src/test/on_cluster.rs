@@ -22,6 +22,9 @@ const E2E_CLUSTER: &str = "fleet-test";
 /// Name of the cluster of [`upgrade`].
 const UPGRADE_CLUSTER: &str = "fleet-test-upgrade";
 
+/// Rounds of [`rounds`].
+const LONG_ROUNDS: u32 = 200;
+
 /// Environment variable in which test binaries expect the path of the kubeconfig.
 const KUBECONFIG: &str = "MCP_FLEET_TEST_KUBECONFIG";
 /// The same for the second cluster of [`api`].
@@ -62,26 +65,30 @@ pub fn end_to_end() -> Result<()> {
         } else {
             verify::run(cluster)?;
         }
-        let xtask = env::current_exe().context("failed to find the path of this program")?;
-        let mut demo = Command::new(xtask);
-        show(demo.args(["demo", "--keep", "--name", E2E_CLUSTER]).current_dir(repository()))?;
-        // Build on the host, which can download crates, and run in the cluster's network.
-        let faults = [
-            "test",
-            "--package",
-            "mcp-fleet-e2e",
-            "--features",
-            "cluster-tests",
-            "--test",
-            "faults",
-            "--test",
-            "limits",
-        ];
-        show(cargo(&faults).arg("--no-run"))?;
-        let mut tests = cluster.command("cargo")?;
-        tests.args(faults).args(["--", "--test-threads", "1"]).current_dir(repository());
-        show(tests.env(KUBECONFIG, cluster.kubeconfig()).env("MCP_FLEET_TEST_CLUSTER", E2E_CLUSTER))
+        after_demo(cluster, &["faults", "limits", "rounds"], None)
     })
+}
+
+/// Runs many rounds of random faults on the cluster that the demo sets up.
+pub fn rounds() -> Result<()> {
+    on_own_cluster(E2E_CLUSTER, false, |cluster| after_demo(cluster, &["rounds"], Some(LONG_ROUNDS)))
+}
+
+/// Runs the demo, and then tests of faults.
+fn after_demo(cluster: &Cluster, tests: &[&str], rounds: Option<u32>) -> Result<()> {
+    let xtask = env::current_exe().context("failed to find the path of this program")?;
+    let mut demo = Command::new(xtask);
+    show(demo.args(["demo", "--keep", "--name", E2E_CLUSTER]).current_dir(repository()))?;
+    let mut arguments = vec!["test", "--package", "mcp-fleet-e2e", "--features", "cluster-tests"];
+    arguments.extend(tests.iter().flat_map(|test| ["--test", test]));
+    // Build on the host, which can download crates, and run in the cluster's network.
+    show(cargo(&arguments).arg("--no-run"))?;
+    let mut command = cluster.command("cargo")?;
+    command.args(&arguments).args(["--", "--test-threads", "1", "--nocapture"]).current_dir(repository());
+    if let Some(rounds) = rounds {
+        command.env("MCP_FLEET_FAULT_ROUNDS", rounds.to_string());
+    }
+    show(command.env(KUBECONFIG, cluster.kubeconfig()).env("MCP_FLEET_TEST_CLUSTER", E2E_CLUSTER))
 }
 
 /// Tests that this version works together with an earlier commit, while operators, gateways and shims are replaced one
