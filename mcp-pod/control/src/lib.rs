@@ -9,6 +9,7 @@
 //! - [`form`]: the two forms of a policy on the wire: with shared parts in tables, and without for older readers.
 //! - [`homes`]: converts between the messages and those of [`mcp_fleet_homes`].
 //! - [`restrict`]: stops calls in a policy of a later version, which cannot be decoded.
+//! - [`server_report`]: the form in which the operator keeps what a tool server reported about itself.
 //! - [`snapshot`]: a policy as files in Secrets, which gateways mount.
 //! - [`version`]: version negotiation, and the answer of a replica that is not the leader.
 
@@ -19,6 +20,7 @@ pub mod feature;
 pub mod form;
 pub mod homes;
 pub mod restrict;
+pub mod server_report;
 pub mod snapshot;
 pub mod version;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::json;
 
-use crate::support::{FreeAddress, Options, Pki, ProcessGateway, Token, get, until};
+use crate::support::{Client, FreeAddress, Options, Pki, ProcessGateway, Token, eventually, get, until};
 
 #[tokio::test]
 async fn the_gateway_starts_without_its_operator_and_ends_on_sigterm() {
@@ -64,4 +64,43 @@ async fn a_session_outlives_a_gateway_that_is_killed() {
         "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}});
     let answer = client.send(Method::POST, "/files/mcp", &[("mcp-session-id", &stale)], body.to_string()).await;
     assert_ne!(answer.headers["mcp-session-id"].to_str().unwrap(), stale);
+}
+
+/// Returns what clients of both eras learn about a server and its tools: lists first, then how it describes itself.
+async fn described(client: &mut Client) -> [Vec<u8>; 4] {
+    let list = client.modern("tools/list", json!({})).await;
+    let legacy_list = client.legacy(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#).await;
+    let discovered = client.modern("server/discover", json!({})).await;
+    let initialized = client.initialize("2025-11-25").await;
+    [list, legacy_list, discovered, initialized].map(|answer| answer.body.to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_clients_learn_of_a_server_outlives_a_gateway_that_is_killed_while_the_server_is_down() {
+    let options = Options { lease: Duration::from_secs(4), ..Options::default() };
+    let mut gateway = ProcessGateway::start(&options, |_| {}).await;
+    let mut client = gateway.client(Token::default()).await;
+    client.initialize("2025-11-25").await;
+    let session = client.session.clone();
+    let before = described(&mut client).await;
+    assert!(String::from_utf8_lossy(&before[0]).contains("Reads a file"), "{before:?}");
+    let received = gateway.received.server_reports.clone();
+    eventually("the operator keeps the report", || received.lock().len() == 1).await;
+
+    gateway.shim.set_starting(true);
+    gateway.restart().await;
+    let mut client = gateway.client(Token::default()).await;
+    client.session = session;
+    until("the kept report is used", async || client.modern("tools/list", json!({})).await.body == before[0]).await;
+    assert_eq!(described(&mut client).await, before);
+
+    // The server starts with the same report, and later with another one: only that is sent.
+    gateway.shim.set_starting(false);
+    assert_eq!(described(&mut client).await, before);
+    gateway.shim.restart(r#"{"version":1,"initialize":{"serverInfo":{"name":"new","version":"2"}},"tools":[]}"#);
+    until("the new report is read", async || described(&mut client).await != before).await;
+    eventually("the operator keeps the new report", || received.lock().len() > 1).await;
+    let digests: Vec<_> = received.lock().iter().map(|report| report.digest.clone()).collect();
+    assert_eq!(digests.len(), 2);
+    assert_ne!(digests[0], digests[1]);
 }

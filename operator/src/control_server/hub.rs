@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 
 use super::auth::GatewayPod;
+use super::server_reports::ServerReports;
 use crate::audit::Checkpoints;
 use crate::context::Context;
 use crate::kubernetes::cache::Cache;
@@ -22,6 +23,8 @@ pub(crate) struct Hub {
     pub events: Events,
     /// The ends of the audit logs of gateways; none if they are not kept.
     pub audit: Option<Checkpoints>,
+    /// The reports of tool servers; none if they are not kept.
+    pub reports: Option<Arc<ServerReports>>,
 }
 
 impl Hub {
@@ -32,6 +35,7 @@ impl Hub {
             gateways: Gateways::Pods(Box::new(Pods { client: ctx.client.clone(), cache: ctx.cache.clone() })),
             events: ctx.events.clone(),
             audit: Some(ctx.audit.clone()),
+            reports: Some(Arc::new(ServerReports::new(ctx.client.clone(), ctx.cache.clone()))),
         }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! [`accept`] accepts connections, [`auth`] authenticates the gateway, [`hub`] is what streams share, [`stream`] runs one stream, and [`spend`]
 //! answers its lease requests and spend reports, [`stuck`] tells people about stuck agents, and [`switch`] carries the kill
-//! switch, and [`homes`] decides which gateway admits whose calls. [`reap`](reap::reap) forfeits the leases of pods that are gone. The connected gateways are registered in
+//! switch, [`homes`] decides which gateway admits whose calls, and [`server_reports`] keeps what tool servers report about
+//! themselves. [`reap`](reap::reap) forfeits the leases of pods that are gone. The connected gateways are registered in
 //! [`Streams`](crate::shared_state::Streams).
 
 mod accept;
@@ -14,6 +15,7 @@ mod hub;
 mod loops;
 mod reap;
 mod recall;
+mod server_reports;
 mod spend;
 mod stream;
 mod stuck;

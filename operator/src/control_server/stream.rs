@@ -1,13 +1,14 @@
 //! Runs one control stream: hello messages, then policies, freshness and acknowledgements until either side ends it.
 //! Start at [`run`].
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_control::version::{negotiate, not_leader};
 use mcp_fleet_control::wire::{
-    FromGateway, GatewayHello, HomeBeat, OperatorHello, PolicyAck, PolicyPush, from_gateway, from_operator,
+    FromGateway, GatewayHello, HomeBeat, KeptServerReports, OperatorHello, PolicyAck, PolicyPush, SeenServerReport,
+    WantedServerReports, from_gateway, from_operator,
 };
 use mcp_fleet_control::{Digest, Form};
 use mcp_fleet_crds::condition::ConditionReason;
@@ -20,6 +21,7 @@ use super::alarm::{Alarm, AlarmLimit};
 use super::auth::{AuthError, GatewayPod, check_again};
 use super::homes;
 use super::hub::Hub;
+use super::server_reports;
 use super::spend::{self, message};
 use super::switch::{freshness, to_wire};
 use crate::audit::{self, Tenant};
@@ -76,6 +78,10 @@ struct ControlStream {
     reports: JoinSet<()>,
     stuck: AlarmLimit,
     loops: AlarmLimit,
+    /// Whether the gateway knows which reports of servers are kept.
+    knows_reports: bool,
+    /// UIDs of the servers whose kept reports were requested. Each is sent once.
+    requested_reports: HashSet<String>,
 }
 
 /// Runs a stream until it ends.
@@ -123,6 +129,8 @@ pub(super) async fn run(
         reports,
         stuck: AlarmLimit::default(),
         loops: AlarmLimit::default(),
+        knows_reports: false,
+        requested_reports: HashSet::new(),
     };
     let status = tokio::select! {
         () = ended.cancelled() => Some(not_leader()),
@@ -210,6 +218,11 @@ impl ControlStream {
                         return Some(if self.leader.ended.is_cancelled() { not_leader() } else { deleted });
                     }
                     self.catch_up(&mut policy_state, &switch).await?;
+                }
+                // After a policy, which tells the gateway of which servers it needs one.
+                kept = kept_reports(&self.hub, &self.gateway), if !self.knows_reports && !self.pushed.is_empty() => {
+                    self.knows_reports = true;
+                    self.outbound.send(Ok(message(from_operator::Message::KeptServerReports(kept)))).await.ok()?;
                 }
                 // The sender is never dropped.
                 Ok(()) = switch.changed() => self.send_switch(&mut switch).await?,
@@ -330,9 +343,39 @@ impl ControlStream {
             Some(from_gateway::Message::HomeBeat(beat)) => {
                 self.answer_beat(beat, policy_state);
             }
+            Some(from_gateway::Message::SeenServerReport(seen)) => self.keep_report(seen, policy_state),
+            Some(from_gateway::Message::WantedServerReports(wanted)) => self.give_reports(wanted, policy_state),
             // A second hello has no effect. A message of an unknown kind belongs to a newer protocol version.
             Some(from_gateway::Message::Hello(_)) | None => {}
         }
+    }
+
+    /// Keeps the report of a server.
+    fn keep_report(&mut self, seen: SeenServerReport, policy_state: &watch::Receiver<PolicyState>) {
+        let Some(published) = policy_state.borrow().published.clone() else { return };
+        let (hub, gateway, outbound) = (Arc::clone(&self.hub), self.gateway.clone(), self.outbound.clone());
+        self.work.spawn(async move {
+            if let Some(reports) = &hub.reports {
+                server_reports::keep(reports, gateway, published.policy, seen, outbound).await;
+            }
+        });
+    }
+
+    /// Sends the kept reports of servers of which the gateway has none.
+    fn give_reports(&mut self, wanted: WantedServerReports, policy_state: &watch::Receiver<PolicyState>) {
+        let Some(published) = policy_state.borrow().published.clone() else { return };
+        let mut wanted: HashSet<String> = wanted.server_uids.into_iter().collect();
+        let of_tenant: HashSet<&str> = published.policy.servers.iter().map(|server| server.uid.as_str()).collect();
+        wanted.retain(|uid| of_tenant.contains(uid.as_str()) && self.requested_reports.insert(uid.clone()));
+        if wanted.is_empty() {
+            return;
+        }
+        let (hub, gateway, outbound) = (Arc::clone(&self.hub), self.gateway.clone(), self.outbound.clone());
+        self.work.spawn(async move {
+            if let Some(reports) = &hub.reports {
+                server_reports::give(reports, gateway, wanted, outbound).await;
+            }
+        });
     }
 
     /// Answers what the gateway admits calls by. Without a policy there are none.
@@ -382,5 +425,13 @@ impl ControlStream {
         self.hub.shared_state.update_tenant_state(&self.gateway.tenant_uid, |state| {
             state.set_enforced(&self.gateway.pod, generation);
         });
+    }
+}
+
+/// Waits until it is known which reports of the tenant's servers are kept. Never returns if none are.
+async fn kept_reports(hub: &Hub, gateway: &GatewayPod) -> KeptServerReports {
+    match &hub.reports {
+        Some(reports) => reports.kept(gateway).await,
+        None => std::future::pending().await,
     }
 }

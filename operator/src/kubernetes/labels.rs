@@ -22,6 +22,11 @@ pub(crate) const COMPONENT: &str = "app.kubernetes.io/component";
 /// Selector of every object that the operator made.
 pub(crate) const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=mcp-fleet";
 
+/// Component of a Secret with the last report of a server.
+pub(crate) const SERVER_REPORT: &str = "server-report";
+/// Annotation of such a Secret: BLAKE3 of the report, uncompressed, in hexadecimal digits.
+pub(crate) const REPORT_DIGEST: &str = "mcp-fleet.dev/report-digest";
+
 /// Annotation of a tenant: the UID that it had in the cluster that it was restored from.
 pub(crate) const RESTORED_FROM: &str = "mcp-fleet.dev/restored-from";
 

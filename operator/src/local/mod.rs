@@ -78,6 +78,7 @@ impl LocalOperator {
             gateways: Gateways::Local(Arc::clone(&gateways)),
             events: Events::logged(),
             audit: None,
+            reports: None,
         });
         let metrics = serve_metrics(&shared_state, stop.clone()).await?;
         tokio::spawn(serve(Arc::clone(&hub), Arc::clone(&ledger), listener, tls, (next_term(folder)?, stop)));

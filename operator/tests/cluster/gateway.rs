@@ -1,5 +1,6 @@
 //! A gateway without a kubelet: a pod object that does not run, its real token, and the control stream.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -33,6 +34,8 @@ pub(crate) struct Gateway {
     pub(crate) form: Option<Form>,
     /// The operator's hello.
     pub(crate) hello: OperatorHello,
+    /// Digests of the kept reports of servers, by UID of the server; none before the operator has named them.
+    kept: Option<BTreeMap<String, Vec<u8>>>,
     outbound: mpsc::Sender<FromGateway>,
     inbound: Streaming<mcp_fleet_control::wire::FromOperator>,
 }
@@ -151,7 +154,7 @@ impl Gateway {
                 Err(status) => return Err(status),
                 Ok((outbound, inbound)) => {
                     let (pod_name, hello) = (pod.to_owned(), OperatorHello::default());
-                    let mut gateway = Self { pod: pod_name, form: None, hello, outbound, inbound };
+                    let mut gateway = Self { pod: pod_name, form: None, hello, kept: None, outbound, inbound };
                     gateway.hello(pod, features, is_current).await;
                     return Ok(gateway);
                 }
@@ -183,7 +186,19 @@ impl Gateway {
     pub(crate) async fn next(&mut self) -> Option<from_operator::Message> {
         let next =
             tokio::time::timeout(MESSAGE_TIMEOUT, self.inbound.message()).await.expect("no message came in time");
-        next.ok().flatten().and_then(|message| message.message)
+        let message = next.ok().flatten().and_then(|message| message.message)?;
+        if let from_operator::Message::KeptServerReports(reports) = &message {
+            let reports = reports.kept.iter().map(|report| (report.server_uid.clone(), report.digest.clone()));
+            self.kept.get_or_insert_default().extend(reports);
+        }
+        Some(message)
+    }
+
+    /// Waits until the operator has named kept reports of servers that satisfy a condition.
+    pub(crate) async fn kept(&mut self, wanted: impl Fn(&BTreeMap<String, Vec<u8>>) -> bool) {
+        while !self.kept.as_ref().is_some_and(&wanted) {
+            self.next().await.expect("the stream ended");
+        }
     }
 
     /// Returns the next policy that satisfies a condition. Acknowledges it and all policies before it.

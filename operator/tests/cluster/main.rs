@@ -16,6 +16,7 @@ mod leader;
 mod loops;
 mod principal;
 mod server;
+mod server_reports;
 mod stuck;
 mod support;
 mod tenant;

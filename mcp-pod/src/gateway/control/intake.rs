@@ -1,19 +1,21 @@
 //! The decision which policies come into force: only complete ones, and none below the floor.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mcp_fleet_audit::Head;
 use mcp_fleet_control::codec::{DecodeError, Digest};
 use mcp_fleet_control::{DecodedPolicy, decode, homes, wire};
 use mcp_fleet_homes::view::Member;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::gateway::policy::InstallError;
 use crate::gateway::state::{LoopReport, State, StuckReport};
+use crate::gateway::upstream::{ReportDigest, SeenReport};
 
 /// Installs policies from the control stream and the mounted snapshot, and accepts proofs of freshness.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(super) struct Intake {
     enforced: Mutex<Option<(u64, Digest)>>,
     /// Set once the last audit line of a process that ends was reported.
     reported: watch::Sender<bool>,
+    /// The turn to read a kept report: decompressed, one may have 4 MiB.
+    report_turn: Arc<Semaphore>,
 }
 
 /// Why a policy was not accepted. The text is sent to the operator.
@@ -47,7 +51,13 @@ enum PolicyRejection {
 
 impl Intake {
     pub(super) fn new(state: Arc<State>) -> Self {
-        Self { state, floor: AtomicU64::new(0), enforced: Mutex::new(None), reported: watch::Sender::new(false) }
+        Self {
+            state,
+            floor: AtomicU64::new(0),
+            enforced: Mutex::new(None),
+            reported: watch::Sender::new(false),
+            report_turn: Arc::new(Semaphore::new(1)),
+        }
     }
 
     /// Returns the last audit line that was written; none before the first.
@@ -127,6 +137,38 @@ impl Intake {
     /// Takes out the reports of refused loops that the operator does not have yet.
     pub(super) fn take_loop_reports(&self) -> Vec<LoopReport> {
         self.state.loop_reports.take()
+    }
+
+    /// Returns a report of a server that the operator should keep, with the server's UID. `kept` are the digests of those that
+    /// it keeps.
+    pub(super) fn take_report_to_keep(
+        &self,
+        kept: &HashMap<String, ReportDigest>,
+        now: Instant,
+    ) -> Option<(String, SeenReport)> {
+        self.state.take_report_to_keep(kept, now)
+    }
+
+    /// Returns the UIDs of the servers of which nothing is known beyond their catalogue.
+    pub(super) fn servers_without_report(&self) -> Vec<String> {
+        self.state.servers_without_report()
+    }
+
+    /// Uses a report that the operator kept. It is read elsewhere, because a tool server may have made that expensive.
+    pub(super) fn handle_kept_report(&self, kept: wire::KeptServerReport) {
+        let (state, turn) = (Arc::clone(&self.state), Arc::clone(&self.report_turn));
+        tokio::spawn(async move {
+            let _turn = turn.acquire_owned().await;
+            let read = tokio::task::spawn_blocking(move || {
+                let wire::KeptServerReport { server_uid, digest, report } = kept;
+                if let Err(error) = state.use_kept_report(&server_uid, &digest, &report) {
+                    tracing::warn!(server_uid, error = chain(&error), "the kept report of a server is not used");
+                }
+            });
+            if let Err(error) = read.await {
+                tracing::error!(%error, "failed to read the kept report of a server");
+            }
+        });
     }
 
     /// Installs a pushed policy, or keeps the previous one. Returns the answer to the operator.

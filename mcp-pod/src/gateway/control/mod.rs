@@ -3,13 +3,15 @@
 //! Start with [`Control::run`], which keeps one stream open while the gateway runs. [`stream`] is one stream, [`dial`]
 //! opens its connection, [`redial`] decides when to open the next. [`intake`] decides which policies come into force,
 //! and [`mounted`] reads the snapshot that no policy may fall below. The stream also carries lease requests and spend
-//! reports ([`super::budget`]), which [`message`] converts to the wire format.
+//! reports ([`super::budget`]), which [`message`] converts to the wire format, and what tool servers report about themselves
+//! ([`server_reports`]).
 
 mod dial;
 mod intake;
 mod message;
 mod mounted;
 mod redial;
+mod server_reports;
 mod stream;
 
 #[cfg(test)]

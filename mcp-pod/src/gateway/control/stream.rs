@@ -13,6 +13,7 @@ use tonic::{Request, Status, Streaming};
 use super::dial::{DialError, OperatorDialer};
 use super::intake::Intake;
 use super::message;
+use super::server_reports::ServerReports;
 use crate::gateway::budget::Leases;
 
 /// Longest time from the connection to the operator's hello. The operator first has the API server review the token.
@@ -86,7 +87,8 @@ pub(super) async fn run(
             connected();
             tracing::info!("control stream is up");
             let heads = Heads { sent: None, next: Instant::now() };
-            match (Stream { intake, leases, inbound, outbox, heads, willing: false }).serve().await {
+            let reports = ServerReports::default();
+            match (Stream { intake, leases, inbound, outbox, heads, reports, willing: false }).serve().await {
                 Ok(()) => StreamEnd::Closed,
                 Err(end) => end,
             }
@@ -162,6 +164,7 @@ struct Stream<'a> {
     inbound: Streaming<wire::FromOperator>,
     outbox: Outbox,
     heads: Heads,
+    reports: ServerReports,
     /// Whether the last beat said that the gateway can be a home.
     willing: bool,
 }
@@ -217,6 +220,7 @@ impl Stream<'_> {
                 Event::Tick => {
                     self.leases.expire_leases();
                     self.send_all()?;
+                    self.send_server_reports()?;
                 }
                 Event::Beat => self.send_beat()?,
             }
@@ -254,6 +258,11 @@ impl Stream<'_> {
                 self.leases.return_lease(&recall.lease);
                 self.send_all()?;
             }
+            Some(from_operator::Message::KeptServerReports(kept)) => {
+                self.reports.learn(kept);
+                self.send_server_reports()?;
+            }
+            Some(from_operator::Message::KeptServerReport(kept)) => self.intake.handle_kept_report(kept),
             // A second hello carries nothing new. Messages that this version does not know are ignored: whatever a
             // gateway must understand is in the policy, which lists the features that it requires.
             Some(from_operator::Message::Hello(_)) | None => {}
@@ -272,6 +281,12 @@ impl Stream<'_> {
             Some(beat) => send(&self.outbox, from_gateway::Message::HomeBeat(beat)),
             None => Ok(()),
         }
+    }
+
+    /// Sends what there is to say about the reports of tool servers, if the operator keeps them.
+    fn send_server_reports(&mut self) -> Result<(), StreamEnd> {
+        let messages = self.reports.messages(self.intake, std::time::Instant::now());
+        messages.into_iter().try_for_each(|message| send(&self.outbox, message))
     }
 
     /// Sends all reports, requests and events. Reports go first, because what they return can be leased again.

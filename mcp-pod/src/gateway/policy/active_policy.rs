@@ -131,6 +131,11 @@ impl ActivePolicy {
         self.tenant_policy().servers.iter().map(|server| server.name.as_str()).zip(&self.upstreams)
     }
 
+    /// Returns the UIDs of all servers with their upstreams.
+    pub(crate) fn upstreams_by_uid(&self) -> impl Iterator<Item = (&str, &Arc<Upstream>)> {
+        self.tenant_policy().servers.iter().map(|server| server.uid.as_str()).zip(&self.upstreams)
+    }
+
     /// Returns all upstreams.
     pub(crate) fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.iter()

@@ -3,6 +3,7 @@
 //! [`request_context`] is one request's view of it. [`hand_over`] makes sure that no call is forwarded that a newer policy
 //! or the [`kill_switch`] forbids, or of a principal whose home is elsewhere by now ([`homes`]). [`record`] counts and audits
 //! requests, [`legacy_calls`] lets a cancellation find its call, and [`resumable`] a client the rest of its event stream.
+//! [`server_reports`] are the reports of tool servers that pass between this gateway and the operator.
 
 mod clear;
 mod hand_over;
@@ -13,6 +14,7 @@ mod record;
 mod reports;
 mod request_context;
 mod resumable;
+mod server_reports;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -2,11 +2,12 @@
 //!
 //! Start with [`exchange`], which sends one call and reads the events of its answer. [`pod`] is one pod of a server,
 //! [`connection`] one HTTP/1.1 connection to its shim, and [`pool`] holds idle ones. [`report`] caches how a server
-//! describes itself and its tools.
+//! describes itself and its tools, and [`outgoing`] is the one that the operator should keep.
 
 mod connection;
 mod exchange;
 mod health;
+mod outgoing;
 mod pod;
 mod pool;
 mod report;
@@ -19,8 +20,9 @@ use rustls::ClientConfig;
 
 pub(crate) use exchange::{Event, Exchange};
 use health::Health;
+pub(crate) use outgoing::{ReportDigest, SeenReport};
 use pod::Pod;
-pub(crate) use report::Report;
+pub(crate) use report::{KeptError, Report};
 
 use super::memory::{Account, Memory};
 use crate::tls::{Identity, TlsError, client_config};

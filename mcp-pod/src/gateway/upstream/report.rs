@@ -1,4 +1,5 @@
-//! The report of a tool server: how it describes itself and its tools, read once for each of its starts.
+//! The report of a tool server: how it describes itself and its tools, read once for each of its starts. Until a server has
+//! given one to this gateway, the one that the operator keeps is used.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -6,12 +7,14 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use bytes::BytesMut;
 use http::StatusCode;
+use mcp_fleet_control::server_report::{MAX_REPORT, ReportError, decompress};
 use mcp_fleet_policy::json::{Limits, Value, parse, write_str};
 use mcp_fleet_policy::list::ObservedTools;
 use mcp_fleet_policy::text::neutralise;
 use tokio::sync::Mutex;
 
 use super::exchange::epoch;
+use super::outgoing::{Outgoing, ReportDigest, SeenReport};
 use super::pod::Pod;
 use super::{Server, Upstream, UpstreamError};
 use crate::envelope::{SERVER_PATH, ServerReport, VERSION};
@@ -22,20 +25,18 @@ const FRESH_FOR: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Longest time that the shim may take to send the report, which it has in memory.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of the largest report that is read.
-const MAX_REPORT: usize = 4 << 20;
 
 /// A parsed report.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    /// Epoch of the server when it gave this report: how often it had been started.
+    /// Epoch of the server when it gave this report: how often it had been started. 0 if the operator kept the report.
     pub(crate) epoch: u64,
     /// `serverInfo` and `instructions` of the server, made safe to show.
     pub(crate) about: About,
     /// The tools that the server offers; absent if it has not reported any yet.
     pub(crate) tools: Option<ObservedTools>,
     /// BLAKE3 of the report. The epoch alone does not identify it: a replaced pod counts its starts from one again.
-    digest: [u8; 32],
+    digest: ReportDigest,
 }
 
 /// Report of servers that have not given one yet, always the same so that lists made from it are cached.
@@ -46,6 +47,39 @@ impl Report {
     pub(crate) fn nothing() -> Arc<Self> {
         Arc::clone(&NOTHING)
     }
+
+    /// Reads a report that the operator kept, with the same checks as one from a shim.
+    pub(crate) fn from_kept(digest: &[u8], compressed: &[u8]) -> Result<Self, KeptError> {
+        let text = decompress(compressed)?;
+        let report = Self::parse(&text, 0)?;
+        if report.digest == digest { Ok(report) } else { Err(KeptError::Digest) }
+    }
+
+    /// Reads the report of a server with this epoch.
+    fn parse(text: &[u8], epoch: u64) -> Result<Self, UpstreamError> {
+        let report: ServerReport =
+            serde_json::from_slice(text).map_err(|_| UpstreamError::Malformed("the report cannot be parsed"))?;
+        if report.version != VERSION {
+            return Err(UpstreamError::Malformed("the report has another version"));
+        }
+        Ok(Self {
+            epoch,
+            about: About::read(report.initialize.get()),
+            tools: Some(ObservedTools::new(report.tools.iter().map(|tool| tool.get()))),
+            digest: *blake3::hash(text).as_bytes(),
+        })
+    }
+}
+
+/// Why a kept report is not used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeptError {
+    #[error(transparent)]
+    Compression(#[from] ReportError),
+    #[error("failed to read a kept report: it is not what the operator names by its digest")]
+    Digest,
+    #[error("failed to parse a kept report")]
+    Malformed(#[from] UpstreamError),
 }
 
 /// What a client learns about the server itself, as JSON.
@@ -61,6 +95,10 @@ pub(crate) struct About {
 #[derive(Debug, Default)]
 pub(super) struct ReportCache {
     last: ArcSwapOption<Read>,
+    /// What the operator kept, until the server has given a report to this gateway.
+    kept: ArcSwapOption<Report>,
+    /// The report that the operator should keep.
+    outgoing: Outgoing,
     /// Held while a report is read. Contains the time of the last read if it failed.
     failed_at: Mutex<Option<Instant>>,
 }
@@ -76,7 +114,8 @@ struct Read {
 
 impl ReportCache {
     fn last(&self) -> Option<Arc<Report>> {
-        self.last.load().as_ref().map(|read| Arc::clone(&read.report))
+        let read = self.last.load().as_ref().map(|read| Arc::clone(&read.report));
+        read.or_else(|| self.kept.load_full())
     }
 
     /// Returns the last report, if it is fresh and from the current start of the server in one of these pods.
@@ -98,6 +137,7 @@ impl ReportCache {
             _ => Arc::new(report),
         };
         self.last.store(Some(Arc::new(Read { report: Arc::clone(&report), pod: Arc::clone(pod), at })));
+        self.kept.store(None);
         report
     }
 }
@@ -130,6 +170,22 @@ impl Upstream {
         }
     }
 
+    /// Returns whether nothing is known of the server beyond its catalogue.
+    pub(crate) fn lacks_report(&self) -> bool {
+        self.server.reports.last().is_none()
+    }
+
+    /// Uses a report that the operator kept until the server gives one.
+    pub(crate) fn use_kept(&self, report: Report) {
+        // A report of the server comes first in every case, so this may overlap with one.
+        self.server.reports.kept.store(Some(Arc::new(report)));
+    }
+
+    /// Returns the report that the operator should keep instead of the one with the digest `kept`, if it may be sent now.
+    pub(crate) fn take_report_to_keep(&self, kept: Option<&ReportDigest>, now: Instant) -> Option<SeenReport> {
+        self.server.reports.outgoing.take_due(kept, now)
+    }
+
     async fn read_report(&self) -> Result<(Report, &Arc<Pod>), UpstreamError> {
         let (pod, mut connection, response) = self.ask_any(SERVER_PATH).await?;
         if response.status() != StatusCode::OK {
@@ -146,17 +202,11 @@ impl Upstream {
         }
         drop(body);
         pod.keep(connection);
-        let report: ServerReport =
-            serde_json::from_slice(&text).map_err(|_| UpstreamError::Malformed("the report cannot be parsed"))?;
-        if report.version != VERSION {
-            return Err(UpstreamError::Malformed("the report has another version"));
+        let report = Report::parse(&text, epoch)?;
+        if self.server.reports.outgoing.note(report.digest, &text) {
+            let (server, bytes) = (&self.server.identity, text.len());
+            tracing::warn!(server, bytes, "the operator does not keep the report of a server, because it is too large");
         }
-        let report = Report {
-            epoch,
-            about: About::read(report.initialize.get()),
-            tools: Some(ObservedTools::new(report.tools.iter().map(|tool| tool.get()))),
-            digest: *blake3::hash(&text).as_bytes(),
-        };
         Ok((report, pod))
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use mcp_fleet_control::clock::boot_millis;
 use mcp_fleet_control::homes::{Others, answer_to_wire, beat_from_wire};
 use mcp_fleet_control::wire::control_server::{Control, ControlServer};
+use mcp_fleet_control::wire::kept_server_reports::KeptDigest;
 use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
 use mcp_fleet_control::{EncodedPolicy, encode, version};
@@ -35,12 +36,21 @@ const FRESHNESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The reports of refused loops that an operator has received.
 pub(crate) type LoopReports = Arc<Mutex<Vec<wire::LoopReport>>>;
+/// The reports of servers that an operator has received, and keeps: the last of each server.
+pub(crate) type ServerReports = Arc<Mutex<Vec<wire::SeenServerReport>>>;
+
+/// What an operator has received.
+#[derive(Clone, Default)]
+pub(crate) struct Received {
+    pub(crate) loops: LoopReports,
+    pub(crate) server_reports: ServerReports,
+}
 
 #[derive(Clone)]
 struct Service {
     generation: u64,
     policy: EncodedPolicy,
-    loops: LoopReports,
+    received: Received,
     leader: Arc<Mutex<Homes>>,
 }
 
@@ -63,23 +73,22 @@ impl Homes {
     }
 }
 
-/// Starts an operator with the certificate in the folder `tls`. Returns its address, and the reports that it will have
-/// received. `lease` is how long the home of all principals goes on without the operator.
-pub(crate) async fn start_operator(tls: &Path, policy: &TenantPolicy, lease: Duration) -> (SocketAddr, LoopReports) {
+/// Starts an operator with the certificate in the folder `tls`. Returns its address, and what it will have received. `lease` is how long the home of all principals goes on without the operator.
+pub(crate) async fn start_operator(tls: &Path, policy: &TenantPolicy, lease: Duration) -> (SocketAddr, Received) {
     let read = |name: &str| std::fs::read(tls.join(name)).unwrap();
     let tls = ServerTlsConfig::new().identity(Identity::from_pem(read("tls.crt"), read("tls.key")));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let loops = LoopReports::default();
+    let received = Received::default();
     let sole = u64::try_from(lease.as_millis()).unwrap();
     let mut leader = Leader::new(TERM, 0, Times { shared: 1_500, sole, earlier: sole, margin: 500 }, 1);
     leader.no_others_run();
     let leader = Arc::new(Mutex::new(Homes { leader, in_flight: HashMap::new() }));
-    let (generation, reported) = (policy.generation, Arc::clone(&loops));
-    let service = ControlServer::new(Service { generation, policy: encode(policy), loops: reported, leader });
+    let service = Service { generation: policy.generation, policy: encode(policy), received: received.clone(), leader };
+    let service = ControlServer::new(service);
     let server = Server::builder().tls_config(tls).unwrap().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-    (address, loops)
+    (address, received)
 }
 
 #[tonic::async_trait]
@@ -106,7 +115,7 @@ impl Service {
         mut inbound: Streaming<wire::FromGateway>,
         outbox: mpsc::Sender<Result<wire::FromOperator, Status>>,
     ) {
-        let Self { generation, policy: EncodedPolicy { bytes: policy, digest }, loops, leader } = self;
+        let Self { generation, policy: EncodedPolicy { bytes: policy, digest }, received, leader } = self;
         let digest = digest.to_vec();
         let mut outgoing = vec![
             from_operator::Message::Hello(wire::OperatorHello {
@@ -115,6 +124,7 @@ impl Service {
                 pod_uid: pod_uid.clone(),
             }),
             from_operator::Message::Policy(wire::PolicyPush { generation, policy, digest }),
+            kept(&received.server_reports.lock()),
         ];
         let mut member = Member { pod_uid: pod_uid.into(), epoch: "".into() };
         let mut freshness = tokio::time::interval(FRESHNESS_INTERVAL);
@@ -127,9 +137,18 @@ impl Service {
                 _ = freshness.tick() => {
                     outgoing.push(from_operator::Message::Freshness(wire::Freshness { generation, age_ms: 0, kill_switch: None }));
                 }
-                received = inbound.message() => match received {
+                message = inbound.message() => match message {
                     Ok(Some(wire::FromGateway { message: Some(from_gateway::Message::Loop(report)) })) => {
-                        loops.lock().push(report);
+                        received.loops.lock().push(report);
+                    }
+                    Ok(Some(wire::FromGateway { message: Some(from_gateway::Message::SeenServerReport(report)) })) => {
+                        outgoing.push(kept(std::slice::from_ref(&report)));
+                        received.server_reports.lock().push(report);
+                    }
+                    Ok(Some(wire::FromGateway { message: Some(from_gateway::Message::WantedServerReports(wanted)) })) => {
+                        let reports = received.server_reports.lock();
+                        let last = |uid: &String| reports.iter().rfind(|report| report.server_uid == *uid).cloned();
+                        outgoing.extend(wanted.server_uids.iter().filter_map(last).map(give));
                     }
                     Ok(Some(wire::FromGateway { message: Some(from_gateway::Message::Hello(hello)) })) => {
                         member.epoch = hello.epoch.into();
@@ -146,13 +165,30 @@ impl Service {
     }
 }
 
+/// Says that the operator keeps these reports of servers.
+fn kept(reports: &[wire::SeenServerReport]) -> from_operator::Message {
+    let digest = |report: &wire::SeenServerReport| KeptDigest {
+        server_uid: report.server_uid.clone(),
+        digest: report.digest.clone(),
+    };
+    from_operator::Message::KeptServerReports(wire::KeptServerReports { kept: reports.iter().map(digest).collect() })
+}
+
+/// Gives a report back.
+fn give(report: wire::SeenServerReport) -> from_operator::Message {
+    let wire::SeenServerReport { server_uid, digest, report } = report;
+    from_operator::Message::KeptServerReport(wire::KeptServerReport { server_uid, digest, report })
+}
+
 fn answer(message: from_gateway::Message) -> Option<from_operator::Message> {
     match message {
         from_gateway::Message::Hello(_)
         | from_gateway::Message::AuditHead(_)
         | from_gateway::Message::Stuck(_)
         | from_gateway::Message::Loop(_)
-        | from_gateway::Message::HomeBeat(_) => None,
+        | from_gateway::Message::HomeBeat(_)
+        | from_gateway::Message::SeenServerReport(_)
+        | from_gateway::Message::WantedServerReports(_) => None,
         from_gateway::Message::Ack(ack) => {
             assert_eq!(ack.error, "", "the gateway rejected the policy");
             None

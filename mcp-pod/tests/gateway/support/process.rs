@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
-use super::operator::{LoopReports, start_operator};
+use super::operator::{Received, start_operator};
 use super::{Client, PATIENCE, Pki, Shim, Token, policy, until};
 
 /// A running gateway process, killed on drop.
@@ -25,8 +25,8 @@ pub(crate) struct ProcessGateway {
     pub(crate) health: SocketAddr,
     pub(crate) audit: Lines,
     pub(crate) log: Lines,
-    /// What the operator has received about refused loops.
-    pub(crate) loops: LoopReports,
+    /// What the operator has received.
+    pub(crate) received: Received,
     child: Child,
     arguments: Vec<String>,
     log_level: String,
@@ -100,14 +100,14 @@ impl ProcessGateway {
 
     /// Starts another gateway of the same tenant, in the pod with this UID. Waits until it is ready.
     pub(crate) async fn beside(&self, options: &Options<'_>, pod_uid: &str) -> Self {
-        let operator = (self.operator, Arc::clone(&self.loops));
+        let operator = (self.operator, self.received.clone());
         Self::until_ready(Arc::clone(&self.pki), Arc::clone(&self.shim), operator, options, pod_uid).await
     }
 
     async fn until_ready(
         pki: Arc<Pki>,
         shim: Arc<Shim>,
-        (operator, loops): (SocketAddr, LoopReports),
+        (operator, received): (SocketAddr, Received),
         options: &Options<'_>,
         pod_uid: &str,
     ) -> Self {
@@ -127,8 +127,20 @@ impl ProcessGateway {
         let mut child = spawn(&arguments, &log_level);
         let audit = Lines::collect(child.stdout.take().unwrap());
         let log = if options.read_log { Lines::collect(child.stderr.take().unwrap()) } else { Lines::default() };
-        let gateway =
-            Self { pki, shim, operator, address, health, audit, log, loops, child, arguments, log_level, _free: free };
+        let gateway = Self {
+            pki,
+            shim,
+            operator,
+            address,
+            health,
+            audit,
+            log,
+            received,
+            child,
+            arguments,
+            log_level,
+            _free: free,
+        };
         gateway.wait_until_ready().await;
         gateway
     }

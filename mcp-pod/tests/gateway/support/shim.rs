@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -74,6 +74,8 @@ struct Shared {
     finishing: watch::Sender<()>,
     epoch: AtomicU64,
     report: Mutex<String>,
+    /// Whether the shim has no report, as before its server has started.
+    starting: AtomicBool,
     /// Connections wait for this lock before their handshake.
     accepting: RwLock<()>,
     /// Connections that wait for their handshake.
@@ -101,6 +103,7 @@ impl Shim {
             finishing: watch::Sender::default(),
             epoch: AtomicU64::new(1),
             report: Mutex::new(REPORT.replace('\n', " ")),
+            starting: AtomicBool::new(false),
             accepting: RwLock::new(()),
             knocking: AtomicUsize::new(0),
             closing: Notify::new(),
@@ -189,6 +192,11 @@ impl Shim {
         report.clone_into(&mut self.shared.report.lock());
     }
 
+    /// Sets whether the server has not started yet, so that there is no report.
+    pub(crate) fn set_starting(&self, starting: bool) {
+        self.shared.starting.store(starting, Ordering::SeqCst);
+    }
+
     /// Simulates a restart of the server, which has this report from now on.
     pub(crate) fn restart(&self, report: &str) {
         *self.shared.report.lock() = report.replace('\n', " ");
@@ -212,6 +220,9 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         Ok(response.body(body).unwrap())
     };
     if request.uri().path() == SERVER_PATH {
+        if shared.starting.load(Ordering::SeqCst) {
+            return respond(503, whole(Bytes::new()));
+        }
         return respond(200, whole(Bytes::from(shared.report.lock().clone())));
     }
     if request.uri().path() == CANCEL_PATH {

@@ -8,7 +8,7 @@ mod running;
 mod status;
 mod teardown;
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;
 mod validate;
 pub(super) mod workspace;
 
@@ -34,6 +34,11 @@ use dereference::dereference;
 use desired::desired;
 use teardown::tear_down;
 use validate::{Server, validate};
+
+/// Returns the name of the Secret with the last report of a server.
+pub(crate) fn report_secret_name(server: &str) -> String {
+    format!("{}-report", validate::object_name(server))
+}
 
 /// The controller of `MCPServer`.
 #[derive(Debug)]

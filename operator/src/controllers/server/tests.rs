@@ -19,7 +19,7 @@ use crate::kubernetes::labels::FINALIZER;
 use crate::shared_state::verdict::{PolicyEntry, Verdict};
 use crate::testing::TestContext;
 
-pub(super) fn server() -> MCPServer {
+pub(crate) fn server() -> MCPServer {
     serde_json::from_value(serde_json::json!({
         "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": "MCPServer",
         "metadata": {"name": "files", "namespace": "acme", "uid": "s-1", "generation": 1},

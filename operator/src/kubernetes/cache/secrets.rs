@@ -4,7 +4,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
@@ -13,11 +12,12 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
 use parking_lot::RwLock;
-use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::owned::{Key, Knowledge, Meta, Owned, Version, owner_labels};
+use super::reports::{KeptReport, KeptReports};
 use super::{Cache, Change};
 use crate::kubernetes::labels::{self, OwnerLabels};
 use crate::tasks::ended;
@@ -45,8 +45,10 @@ pub(crate) struct Secrets(RwLock<HashMap<String, Arc<OfNamespace>>>);
 #[derive(Debug, Default)]
 struct OfNamespace {
     owned: Owned<Token>,
+    /// The reports of servers, which are not in `owned`.
+    reports: KeptReports,
     /// Whether all Secrets of the namespace are known.
-    filled: AtomicBool,
+    filled: watch::Sender<bool>,
 }
 
 impl Secrets {
@@ -54,7 +56,7 @@ impl Secrets {
     pub(crate) fn knowledge(&self, namespace: &str, name: &str, digest: u128) -> Knowledge<Token> {
         let Some(found) = self.known(namespace) else { return Knowledge::Unknown };
         match found.owned.knowledge(&key(namespace, name), digest) {
-            Knowledge::Missing if !found.filled.load(Ordering::Acquire) => Knowledge::Unknown,
+            Knowledge::Missing if !*found.filled.borrow() => Knowledge::Unknown,
             knowledge => knowledge,
         }
     }
@@ -90,6 +92,27 @@ impl Secrets {
         self.of(namespace).owned.doubt(key(namespace, name));
     }
 
+    /// Waits until the Secrets of a namespace are known, and returns the reports of servers that are kept in them.
+    pub(crate) async fn kept_reports(&self, namespace: &str) -> Vec<KeptReport> {
+        loop {
+            let mut filled = self.of(namespace).filled.subscribe();
+            // Otherwise the namespace was forgotten meanwhile.
+            if filled.wait_for(|filled| *filled).await.is_ok() {
+                return self.of(namespace).reports.all();
+            }
+        }
+    }
+
+    /// Returns the report of a server that is kept in the Secret with this name, as far as is known.
+    pub(crate) fn kept_report(&self, namespace: &str, name: &str) -> Option<KeptReport> {
+        self.known(namespace)?.reports.get(name)
+    }
+
+    /// Records that a report was written.
+    pub(crate) fn note_report(&self, namespace: &str, name: &str, report: KeptReport) {
+        self.of(namespace).reports.insert(name, report);
+    }
+
     /// Applies an event of the watch of a namespace. `listed` has the Secrets of a full list that has not ended yet.
     /// Returns the labels of the Secret that changed.
     fn apply(
@@ -109,11 +132,16 @@ impl Secrets {
             }
             Event::InitDone => {
                 let found = self.of(namespace);
+                found.reports.retain(listed);
                 let gone = found.owned.retain_if(|key| listed.contains(key));
-                found.filled.store(true, Ordering::Release);
+                found.filled.send_replace(true);
                 gone
             }
             Event::Apply(secret) => self.put(namespace, &secret),
+            Event::Delete(secret) if KeptReports::holds(&secret.metadata) => {
+                self.of(namespace).reports.remove(&secret.name_any());
+                vec![]
+            }
             Event::Delete(secret) => {
                 self.of(namespace).owned.remove(&key(namespace, &secret.name_any()));
                 vec![owner_labels(&secret.metadata)]
@@ -122,6 +150,11 @@ impl Secrets {
     }
 
     fn put(&self, namespace: &str, secret: &PartialObjectMeta<Secret>) -> Vec<Arc<OwnerLabels>> {
+        if KeptReports::holds(&secret.metadata) {
+            // No controller makes these, so none is told.
+            self.of(namespace).reports.put(&secret.name_any(), &secret.metadata);
+            return vec![];
+        }
         let labels = owner_labels(&secret.metadata);
         let meta = Meta { uid: secret.uid().unwrap_or_default(), labels: Arc::clone(&labels) };
         let key = key(namespace, &secret.name_any());
@@ -236,6 +269,8 @@ async fn watch(client: Client, namespace: String, cache: Cache, starting: Arc<Se
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
 
     fn secret(version: &str) -> PartialObjectMeta<Secret> {
@@ -267,5 +302,51 @@ mod tests {
         secrets.verify(&secret("8").metadata, 7, None);
         secrets.forget("acme-mcp");
         assert_eq!(knowledge(), Knowledge::Unknown);
+    }
+
+    fn report(digest: &str, uid: &str) -> PartialObjectMeta<Secret> {
+        serde_json::from_value(serde_json::json!({"metadata": {"name": "mcp-files-report", "namespace": "acme-mcp",
+            "labels": {labels::COMPONENT: labels::SERVER_REPORT, labels::SERVER_UID: uid},
+            "annotations": {labels::REPORT_DIGEST: digest.repeat(32)}}}))
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn kept_reports_are_known_by_their_digests_once_the_secrets_were_listed() {
+        let (secrets, mut listed) = (Secrets::default(), HashSet::new());
+        let mut apply =
+            |event| assert!(secrets.apply("acme-mcp", &mut listed, event).is_empty(), "a controller is told");
+        let kept = || secrets.kept_reports("acme-mcp").now_or_never();
+        let known = |digest, uid: &str| Some(vec![KeptReport { server_uid: uid.into(), digest: [digest; 32] }]);
+        apply(Event::Init);
+        apply(Event::InitApply(report("0a", "s-1")));
+        assert_eq!(kept(), None, "there may be more");
+        apply(Event::InitDone);
+        assert_eq!(kept(), known(10, "s-1"));
+        apply(Event::Apply(report("0b", "s-1")));
+        assert_eq!(kept(), known(11, "s-1"));
+        secrets.note_report("acme-mcp", "mcp-files-report", KeptReport { server_uid: "s-2".into(), digest: [12; 32] });
+        assert_eq!(kept(), known(12, "s-2"), "it was written here");
+        apply(Event::Apply(report("edited", "s-2")));
+        assert_eq!(kept(), Some(vec![]), "it has to be written again");
+        apply(Event::Apply(report("0c", "s-2")));
+        apply(Event::Delete(report("0c", "s-2")));
+        assert_eq!(kept(), Some(vec![]));
+        apply(Event::Apply(report("0d", "s-2")));
+        apply(Event::Init);
+        apply(Event::InitDone);
+        assert_eq!(kept(), Some(vec![]), "a full list does not have it");
+        assert_eq!(secrets.knowledge("acme-mcp", "mcp-files-report", 7), Knowledge::Missing);
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_waits_for_kept_reports_survives_that_their_namespace_is_forgotten() {
+        let (secrets, mut listed) = (Secrets::default(), HashSet::new());
+        let mut waiting = Box::pin(secrets.kept_reports("acme-mcp"));
+        assert_eq!(futures::poll!(&mut waiting), std::task::Poll::Pending);
+        secrets.forget("acme-mcp");
+        assert_eq!(futures::poll!(&mut waiting), std::task::Poll::Pending);
+        secrets.apply("acme-mcp", &mut listed, Event::InitDone);
+        assert_eq!(waiting.await, vec![]);
     }
 }

@@ -121,7 +121,9 @@ impl Service {
             | from_gateway::Message::AuditHead(_)
             | from_gateway::Message::Stuck(_)
             | from_gateway::Message::Loop(_)
-            | from_gateway::Message::HomeBeat(_) => None,
+            | from_gateway::Message::HomeBeat(_)
+            | from_gateway::Message::SeenServerReport(_)
+            | from_gateway::Message::WantedServerReports(_) => None,
             from_gateway::Message::Ack(ack) => {
                 if !ack.error.is_empty() {
                     eprintln!("the gateway rejected the policy: {}", ack.error);

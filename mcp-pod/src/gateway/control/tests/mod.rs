@@ -7,6 +7,7 @@ mod kill_switch;
 mod leases;
 mod operator;
 mod policy;
+mod server_reports;
 mod stream;
 
 use std::sync::Arc;
