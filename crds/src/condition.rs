@@ -62,6 +62,8 @@ names! {
         /// The gateway and the tool pods of the tenant run the operator's image of `mcp-pod`. False while a rollout has not
         /// come to this tenant.
         PodsCurrent,
+        /// The tenant's public name is in use, and every gateway serves its certificate. Absent without a public name.
+        EndpointReady,
     }
 }
 
@@ -158,6 +160,18 @@ names! {
         UpToDate,
         /// The pods run an older image of `mcp-pod`, because the rollout is paused or other tenants come first.
         RolloutPending,
+        /// Every gateway serves the public name.
+        Serving,
+        /// Not every gateway accepts and serves the public name yet.
+        AwaitingGateway,
+        /// The Secret with the certificate of the public name does not exist.
+        CertificateMissing,
+        /// The certificate or its key cannot be used for the public name.
+        CertificateRefused,
+        /// The public name belongs to another tenant.
+        HostnameTaken,
+        /// Too many former names are still accepted, so the public name cannot be changed yet.
+        TooManyFormerNames,
     }
 }
 

@@ -22,6 +22,7 @@ pub mod local;
 mod policy;
 pub mod private_files;
 mod progress;
+mod public_name;
 mod retry;
 mod rollout;
 pub mod run;

@@ -183,6 +183,11 @@ impl<'t> Trial<'t> {
         let setting = self.setting;
         let (tenants, not_running) = self.fleet.arrange(setting, &self.objects).await?;
         problems.extend(not_running);
+        for tenant in tenants.iter().map(|objects| &objects.tenant) {
+            if let (Some(hostname), Some(name)) = (&tenant.spec.endpoint.hostname, &tenant.metadata.name) {
+                println!("ignored: the public name {hostname} of the MCPTenant {name}, which only a cluster has");
+            }
+        }
         self.tenants = tenants;
         self.is_read = applied.is_read;
         self.setting.operator.set_kill_switch(applied.kill_switch.as_deref(), read);

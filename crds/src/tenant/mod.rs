@@ -17,10 +17,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use built_in::BuiltInTools;
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, SecretReference};
 pub use gateway::{Gateway, GatewayLimits, GatewayRequests, GatewayResources};
 pub use prices::PriceFloor;
-pub use status::{GatewayStatus, MCPTenantStatus};
+pub use status::{FormerUrl, GatewayStatus, MAX_FORMER_URLS, MCPTenantStatus};
 
 use crate::integer;
 use crate::names::{DNS_1035, DNS_1123, MAX_NAMESPACE, RUNTIME_NAMESPACE_SUFFIX};

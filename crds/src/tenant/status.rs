@@ -1,11 +1,14 @@
 //! Status of an `MCPTenant`.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::budget::Spending;
 use crate::{condition, integer};
+
+/// Most URLs of former public names.
+pub const MAX_FORMER_URLS: usize = 16;
 
 /// Status of a tenant, as observed by the operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +26,14 @@ pub struct MCPTenantStatus {
     /// Base URL of the tenant's gateway. The endpoint of a server is `<url>/<server>/mcp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// The public host name in use: every gateway serves a certificate for it, and tokens are issued for it. Differs from
+    /// `spec.endpoint.hostname` until a new name can be used. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_name: Option<String>,
+    /// URLs of public names that were in use before, while tokens for them may still be valid. At most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_FORMER_URLS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["url"]))]
+    pub former_urls: Vec<FormerUrl>,
     /// Generation of the policy that the operator published last.
     #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub policy_generation: Option<i64>,
@@ -37,7 +48,8 @@ pub struct MCPTenantStatus {
     /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spending: Option<Spending>,
-    /// Conditions of the tenant: Ready, Reconciling, Stalled, PolicyCurrent, Exhausted.
+    /// Conditions of the tenant: Ready, Reconciling, Stalled, PolicyCurrent, Exhausted,
+    /// PodsCurrent, EndpointReady.
     #[serde(default, deserialize_with = "condition::read", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "condition::conditions_schema")]
     pub conditions: Vec<Condition>,
@@ -52,4 +64,14 @@ pub struct GatewayStatus {
     /// Policy generation that the pod has acknowledged and enforces.
     #[serde(deserialize_with = "integer::required")]
     pub policy_generation: i64,
+}
+
+/// The URL of a public name that was in use before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FormerUrl {
+    /// The URL: `https://` and the host name.
+    pub url: String,
+    /// Until then, tokens that were issued for the URL are accepted. The last of them has expired by that time.
+    pub accepted_until: Time,
 }

@@ -44,6 +44,8 @@ pub const FEATURES: &[Feature] = &[
     Feature { name: "without-built-in-tools", used_by: |policy, _| !policy.built_in_tools },
     // Web pages that may call the servers. A gateway without the feature refuses what browsers send for them.
     Feature { name: "allowed-origins", used_by: |policy, _| !policy.allowed_origins.is_empty() },
+    // Public names of the endpoint. A gateway without the feature would refuse tokens for them, and serve none.
+    Feature { name: "other-audiences", used_by: |policy, _| !policy.other_audiences.is_empty() },
     // Breakers that a person cleared.
     Feature {
         name: "clear-breakers",

@@ -94,6 +94,7 @@ fn policy() -> TenantPolicy {
         generation: 7,
         suspended: false,
         audience: "https://gateway.acme-mcp.svc".into(),
+        other_audiences: vec![],
         issuer: "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/f".into(),
         keys: vec![],
         session_key: vec![1; 32],

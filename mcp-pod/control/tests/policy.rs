@@ -23,6 +23,7 @@ fn plain() -> TenantPolicy {
         generation: 7,
         suspended: false,
         audience: "https://gateway.acme-mcp.svc".into(),
+        other_audiences: vec![],
         issuer: "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/0b0e".into(),
         keys: vec![],
         session_key: vec![1; 32],
@@ -392,4 +393,18 @@ fn a_reader_without_web_pages_does_not_get_a_policy_that_allows_some() {
     };
     assert!(!needs(&plain()));
     assert!(needs(&TenantPolicy { allowed_origins: vec!["https://app.example.com".into()], ..plain() }));
+}
+
+#[test]
+fn a_reader_without_public_names_does_not_get_a_policy_that_accepts_some() {
+    let features = |policy: &TenantPolicy| to_wire(policy, Form::Shared).required_features;
+    let named = |count: usize| TenantPolicy {
+        other_audiences: (0..count).map(|number| format!("https://{number}.example.com")).collect(),
+        ..plain()
+    };
+    assert!(!features(&plain()).iter().any(|name| name == "other-audiences"));
+    assert!(features(&named(1)).iter().any(|name| name == "other-audiences"));
+    assert!(decode(&encode(&named(17)).bytes).is_ok());
+    let invalid = |count| decode(&encode(&named(count)).bytes).is_err();
+    assert!(invalid(18) && !invalid(17));
 }

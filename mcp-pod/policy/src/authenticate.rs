@@ -17,7 +17,7 @@ const CLOCK_SKEW: i64 = 60;
 pub struct Claims {
     /// Issuer: the tenant's token service.
     pub iss: String,
-    /// Audience: the origin of the tenant's endpoint. A list is refused.
+    /// Audience: an origin of the tenant's endpoint. A list is refused.
     pub aud: String,
     /// `<namespace>/<name>` of the principal.
     pub sub: String,
@@ -49,7 +49,7 @@ pub struct FleetClaims {
 pub fn authenticate<'p>(compiled: &'p Policy, claims: &Claims, now: i64) -> Result<PrincipalRef<'p>, Reason> {
     let Claims { iss, aud, sub, iat, exp, jti: _, mcp_fleet: FleetClaims { principal, tenant, serial: _ } } = claims;
     let policy = compiled.model();
-    if *aud != policy.audience || *iss != policy.issuer || *tenant != policy.tenant_uid {
+    if !policy.accepts_audience(aud) || *iss != policy.issuer || *tenant != policy.tenant_uid {
         return Err(Reason::TokenWrongAudience);
     }
     if *exp <= now {
@@ -117,6 +117,19 @@ mod tests {
         assert_eq!(check_with(|_| {}, |token| token.aud.push('/')), refused);
         assert_eq!(check_with(|_| {}, |token| token.iss = "https://elsewhere.example".into()), refused);
         assert_eq!(check_with(|_| {}, |token| token.mcp_fleet.tenant = "t-0".into()), refused);
+    }
+
+    #[test]
+    fn a_token_for_another_name_of_the_tenant_is_accepted_while_the_policy_has_it() {
+        let (named, other) = ("https://mcp.example.com", "https://old.example.com");
+        let check = |accepted: &[&str]| {
+            let accepted = accepted.iter().map(|name| (*name).to_owned()).collect();
+            check_with(|policy| policy.other_audiences = accepted, |token| token.aud = named.into())
+        };
+        assert_eq!(check(&[other, named]), Ok("acme/coder".into()));
+        assert_eq!(check(&[other]), Err(Reason::TokenWrongAudience));
+        let others = |policy: &mut crate::model::TenantPolicy| policy.other_audiences = vec![named.into()];
+        assert_eq!(check_with(others, |_| {}), Ok("acme/coder".into()), "the name in the cluster still counts");
     }
 
     #[test]

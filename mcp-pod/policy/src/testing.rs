@@ -178,6 +178,7 @@ pub(crate) fn policy() -> TenantPolicy {
         generation: 7,
         suspended: false,
         audience: "https://gateway.acme-mcp.svc".into(),
+        other_audiences: vec![],
         issuer: "https://operator.example/tenants/t-1".into(),
         keys: vec![],
         session_key: vec![0; 32],

@@ -20,7 +20,7 @@ use super::memory::{self, Memory};
 use super::state::State;
 use super::upstream::Dialer;
 use super::workers::Workers;
-use crate::tls::{Identity, server_config_plain};
+use crate::tls::{Identity, PublicNames, server_config_by_name};
 
 /// How long Services may take to remove a stopping gateway from their endpoints.
 const ENDPOINT_GRACE: Duration = Duration::from_millis(500);
@@ -45,6 +45,10 @@ pub struct Args {
     /// The mounted Secret with tls.crt, tls.key and ca.crt; read again when it changes.
     #[arg(long, default_value = "/var/run/mcp-fleet/tls")]
     pub tls_dir: PathBuf,
+    /// The mounted Secret with the tls.crt and tls.key of the tenant's public name; read again when it changes. It may be
+    /// missing.
+    #[arg(long, default_value = "/var/run/mcp-fleet/public-tls")]
+    pub public_tls_dir: PathBuf,
     /// Memory that clients and their calls may use, such as 128Mi. Connections and requests that do not fit are refused.
     /// The process needs more than this: about 20 MiB for itself, and as much again as the budget for socket buffers in
     /// the kernel and for what the allocator does not give back. The default is half of the container's memory limit, or
@@ -71,13 +75,14 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
     let identity = Identity::load(&args.tls_dir).context("failed to load the gateway's certificate")?;
-    let tls = server_config_plain(Arc::clone(&identity)).context("failed to prepare TLS")?;
+    let names = PublicNames::new(&args.public_tls_dir);
+    let tls = server_config_by_name(Arc::clone(&identity), Arc::clone(&names)).context("failed to prepare TLS")?;
     // The audit thread is the only writer of standard output, so it need not hold its lock.
     let audit = Audit::start(std::io::stdout(), AUDIT_TIMEOUT).context("failed to start the audit thread")?;
     let control = Control::new(&args.control, &args.tls_dir.join("ca.crt"));
     let budget = args.memory_budget.unwrap_or_else(memory::default_budget);
     let dialer = Dialer::Mutual(Arc::clone(&identity));
-    let state = State::new(control.leases(), dialer, audit.clone(), Memory::new(budget))
+    let state = State::new(control.leases(), dialer, audit.clone(), Memory::new(budget), Arc::clone(&names))
         .context("failed to register metrics")?;
 
     let listener =
@@ -88,6 +93,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     info!(listen = %args.listen, metrics = %args.metrics_listen, %budget, "gateway started");
 
     tokio::spawn(Arc::clone(&identity).follow(CERTIFICATE_INTERVAL));
+    tokio::spawn(names.follow(CERTIFICATE_INTERVAL));
     tokio::spawn(mcp_fleet_admin::serve(health, admin(&state), CancellationToken::new()));
     tokio::spawn(tidy(Arc::clone(&state)));
     let stop_control = CancellationToken::new();

@@ -4,20 +4,31 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 
 use super::TlsError;
 use super::identity::{Identity, provider};
+use super::public::{BySni, PublicNames};
 use super::verify::{ExpectClient, ExpectServer};
 
-/// Returns the gateway's configuration for agents: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, no client certificate.
+/// Returns the gateway's configuration for agents, like [`server_config_plain`]. The certificates of public names are
+/// served to clients that ask for these names, and `identity` to all others.
+pub fn server_config_by_name(identity: Arc<Identity>, public: Arc<PublicNames>) -> Result<Arc<ServerConfig>, TlsError> {
+    plain(Arc::new(BySni { fleet: identity, public }))
+}
+
+/// Returns the configuration of a server for agents: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, no client certificate.
 pub fn server_config_plain(identity: Arc<Identity>) -> Result<Arc<ServerConfig>, TlsError> {
+    plain(identity)
+}
+
+fn plain(resolver: Arc<dyn ResolvesServerCert>) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_cert_resolver(identity);
+        .with_cert_resolver(resolver);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

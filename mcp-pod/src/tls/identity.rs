@@ -102,9 +102,7 @@ impl ResolvesClientCert for Identity {
 
 /// Reads the three files from one version of the Secret.
 fn read(dir: &Path) -> Result<Loaded, TlsError> {
-    // The kubelet replaces the link `..data` atomically. Resolving it once makes sure that all files are of one version.
-    let versioned = dir.join("..data");
-    let dir = std::fs::canonicalize(&versioned).unwrap_or_else(|_| dir.to_owned());
+    let dir = versioned(dir);
     let file = |name: &str| {
         let path = dir.join(name);
         std::fs::read(&path).map(|bytes| (path.clone(), bytes)).map_err(|source| TlsError::Read { path, source })
@@ -123,6 +121,12 @@ fn read(dir: &Path) -> Result<Loaded, TlsError> {
     // from_der fails if the key does not belong to the certificate, so a half-written pair is never used.
     let key = CertifiedKey::from_der(chain, key, &provider())?;
     Ok(Loaded { key: Arc::new(key), roots: Arc::new(roots), ca_pem: ca_pem.into(), cert_pem })
+}
+
+/// Returns the directory of the newest version of a mounted Secret. The kubelet replaces the link `..data` atomically;
+/// resolving it once makes sure that all files are of one version.
+pub(super) fn versioned(dir: &Path) -> PathBuf {
+    std::fs::canonicalize(dir.join("..data")).unwrap_or_else(|_| dir.to_owned())
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {

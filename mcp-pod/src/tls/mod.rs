@@ -3,18 +3,21 @@
 //! - [`Identity`]: certificate, key and CA from a mounted Secret. It is reloaded when the files change, and
 //!   configurations made from it use the new files at once.
 //! - [`server_config_plain`]: for agents. They authenticate with a bearer token, not with a certificate.
+//! - [`server_config_by_name`]: the same, with the certificates of public names ([`PublicNames`]).
 //! - [`server_config_mutual`], [`client_config`]: for gateway and shim. A certificate chain to the CA is not enough: the
 //!   peer's certificate must have exactly the expected URI SAN, and the extended key usage of its role.
 
 mod config;
 mod identity;
+mod public;
 mod verify;
 
 #[cfg(test)]
 mod tests;
 
-pub use config::{client_config, peer_name, server_config_mutual, server_config_plain};
+pub use config::{client_config, peer_name, server_config_by_name, server_config_mutual, server_config_plain};
 pub use identity::Identity;
+pub use public::{PublicNames, Served};
 
 /// Why an identity could not be loaded or a configuration could not be built.
 #[derive(Debug, thiserror::Error)]

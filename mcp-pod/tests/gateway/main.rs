@@ -31,6 +31,7 @@ mod pods;
 mod policy_change;
 mod process;
 mod progress;
+mod public_names;
 mod refusals;
 mod streams;
 mod support;

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use mcp_fleet_control::version::{negotiate, not_leader};
 use mcp_fleet_control::wire::{
-    FromGateway, GatewayHello, HomeBeat, KeptServerReports, OperatorHello, PolicyAck, PolicyPush, SeenServerReport,
-    WantedServerReports, from_gateway, from_operator,
+    FromGateway, GatewayHello, HomeBeat, KeptServerReports, OperatorHello, PolicyAck, PolicyPush, PublicCertificates,
+    SeenServerReport, WantedServerReports, from_gateway, from_operator,
 };
 use mcp_fleet_control::{Digest, Form};
 use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_policy::model::MAX_OTHER_AUDIENCES;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -107,6 +108,10 @@ pub(super) async fn run(
     };
     let registration = hub.shared_state.streams.register(&gateway.pod_uid, outbound.clone());
     tracing::info!(tenant = gateway.tenant, pod = gateway.pod, generation = hello.generation, "a gateway connected");
+    // What an earlier stream of this pod has reported does not hold for this one.
+    hub.shared_state.update_tenant_state(&gateway.tenant_uid, |state| {
+        state.served.remove(&gateway.pod);
+    });
     let holder = Holder { pod_uid: gateway.pod_uid.clone(), epoch: hello.epoch.clone() };
     let (pushed, work, reports) = (VecDeque::new(), JoinSet::new(), JoinSet::new());
     let mut stream = ControlStream {
@@ -345,6 +350,7 @@ impl ControlStream {
             }
             Some(from_gateway::Message::SeenServerReport(seen)) => self.keep_report(seen, policy_state),
             Some(from_gateway::Message::WantedServerReports(wanted)) => self.give_reports(wanted, policy_state),
+            Some(from_gateway::Message::PublicCertificates(certificates)) => self.set_served(certificates),
             // A second hello has no effect. A message of an unknown kind belongs to a newer protocol version.
             Some(from_gateway::Message::Hello(_)) | None => {}
         }
@@ -375,6 +381,15 @@ impl ControlStream {
             if let Some(reports) = &hub.reports {
                 server_reports::give(reports, gateway, wanted, outbound).await;
             }
+        });
+    }
+
+    /// Records in the tenant's state which public names the gateway serves.
+    fn set_served(&self, PublicCertificates { served }: PublicCertificates) {
+        // More names than a policy can have come from no gateway of ours.
+        let served = served.into_iter().take(MAX_OTHER_AUDIENCES).map(|one| (one.hostname, one.not_after)).collect();
+        self.hub.shared_state.update_tenant_state(&self.gateway.tenant_uid, |state| {
+            state.served.insert(self.gateway.pod.clone(), served);
         });
     }
 

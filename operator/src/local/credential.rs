@@ -56,7 +56,7 @@ pub(super) fn decide(
             let token = sign(&claims, &tenant.keys).map_err(|error| LocalError::Publish(error.into()))?;
             let rotates_at = rotates_at(exp, lifetime);
             let check_in = Duration::from_secs(u64::try_from(rotates_at.saturating_sub(now)).unwrap_or(1).max(1));
-            Ok(Credential::Issue { entries: entries(ca, url, &token, exp, rotates_at).into(), check_in })
+            Ok(Credential::Issue { entries: entries(ca, (url, None), &token, exp, rotates_at), check_in })
         }
     }
 }

@@ -87,6 +87,8 @@ impl Tenant {
             keys: vec![VerificationKey { kid: self.keys.kid.clone(), point: self.keys.point.clone() }],
             session_key: self.keys.session.to_vec(),
             audience: objects.url.clone(),
+            // Clients are on this machine.
+            other_audiences: vec![],
             issuer,
             revocations: self.revocations.clone(),
             now: now.as_second(),

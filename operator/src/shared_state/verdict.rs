@@ -1,6 +1,8 @@
 //! What a tenant's published policy contains of each object, and how far gateways enforce the policy. Status is derived
 //! from both.
 
+use std::collections::BTreeMap;
+
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::tenant::GatewayStatus;
 
@@ -57,6 +59,25 @@ pub(crate) struct TenantState {
     /// Highest generation that all connected gateways ever enforced together. It stays when gateways disconnect: they
     /// never return to an older generation, and a new one is not ready before it enforces the newest.
     pub enforced_by_all: u64,
+    /// Further origins that the newest published policy accepts as `aud`, each with the first generation that has done so
+    /// without interruption, as far as this replica knows.
+    pub audiences: BTreeMap<String, u64>,
+    /// The public names that connected gateways serve, by pod, with the end of each certificate, Unix seconds. A gateway
+    /// that has reported none serves none.
+    pub served: BTreeMap<String, BTreeMap<String, i64>>,
+}
+
+/// How far the gateways are with a public name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NameState {
+    /// No gateway is connected.
+    NoGateway,
+    /// A gateway has not acknowledged a policy that accepts tokens for the name.
+    NotAccepted,
+    /// A gateway does not serve a certificate for the name.
+    NotServed,
+    /// Every gateway accepts and serves the name.
+    Served,
 }
 
 /// Maximum number of gateways in a tenant's status.
@@ -106,8 +127,37 @@ impl TenantState {
         }
     }
 
+    /// Records which further origins a published policy accepts.
+    pub(crate) fn set_audiences(&mut self, generation: u64, audiences: &[String]) {
+        let since = |origin: &String| self.audiences.get(origin).copied().unwrap_or(generation);
+        self.audiences = audiences.iter().map(|origin| (origin.clone(), since(origin))).collect();
+    }
+
+    /// Returns how far the connected gateways are with a public name. `now` is in Unix seconds.
+    pub(crate) fn name_state(&self, hostname: &str, now: i64) -> NameState {
+        if self.gateways.is_empty() {
+            return NameState::NoGateway;
+        }
+        let since = self.audiences.get(&format!("https://{hostname}"));
+        let accepts = |gateway: &GatewayStatus| {
+            since.is_some_and(|since| u64::try_from(gateway.policy_generation).is_ok_and(|enforced| enforced >= *since))
+        };
+        let serves = |gateway: &GatewayStatus| {
+            let end = self.served.get(&gateway.pod).and_then(|served| served.get(hostname));
+            end.is_some_and(|end| *end > now)
+        };
+        if !self.gateways.iter().all(accepts) {
+            NameState::NotAccepted
+        } else if !self.gateways.iter().all(serves) {
+            NameState::NotServed
+        } else {
+            NameState::Served
+        }
+    }
+
     /// Removes a gateway that has disconnected.
     pub(crate) fn remove_gateway(&mut self, pod: &str) {
+        self.served.remove(pod);
         self.gateways.retain(|connected| connected.pod != pod);
     }
 }
@@ -139,5 +189,35 @@ mod tests {
     fn a_generation_that_was_never_published_is_not_enforced() {
         let mut state = TenantState { generation: 5, ..TenantState::default() };
         assert_eq!(enforced(&mut state, &[("a", u64::MAX)]), (5, 5));
+    }
+
+    #[test]
+    fn a_name_is_served_once_every_gateway_accepts_and_serves_it() {
+        let (name, origin) = ("mcp.example.com", "https://mcp.example.com".to_owned());
+        let mut state = TenantState { generation: 5, ..TenantState::default() };
+        let at = |state: &TenantState| state.name_state(name, 100);
+        let serve = |state: &mut TenantState, pod: &str, end| {
+            state.served.insert(pod.to_owned(), BTreeMap::from([(name.to_owned(), end)]));
+        };
+        assert_eq!(at(&state), NameState::NoGateway);
+        state.set_enforced("a", 5);
+        assert_eq!(at(&state), NameState::NotAccepted, "no policy has the name");
+        state.set_audiences(6, std::slice::from_ref(&origin));
+        serve(&mut state, "a", 200);
+        assert_eq!(at(&state), NameState::NotAccepted, "the gateway has not acknowledged it");
+        state.set_enforced("a", 6);
+        assert_eq!(at(&state), NameState::Served);
+        // Later policies change nothing.
+        state.set_audiences(7, std::slice::from_ref(&origin));
+        assert_eq!(at(&state), NameState::Served);
+        state.set_enforced("b", 7);
+        assert_eq!(at(&state), NameState::NotServed, "an earlier gateway reports nothing");
+        serve(&mut state, "b", 100);
+        assert_eq!(at(&state), NameState::NotServed, "the certificate has ended");
+        state.remove_gateway("b");
+        assert_eq!((at(&state), state.served.len()), (NameState::Served, 1));
+        state.set_audiences(8, &[]);
+        state.set_audiences(9, &[origin]);
+        assert_eq!(at(&state), NameState::NotAccepted, "the name was away in between");
     }
 }

@@ -15,6 +15,7 @@ mod kill_switch;
 mod leader;
 mod loops;
 mod principal;
+mod public_name;
 mod server;
 mod server_reports;
 mod stuck;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
-    Argument, Breaker, Budget, BudgetMode, Grant, GrantedTool, Period, Principal, PrincipalLimits, Selector, Server,
-    ServerLimits, SlowCalls, StaleAfter, TenantLimits, TenantPolicy, Tool, TopUp, Uid, VerificationKey,
+    Argument, Breaker, Budget, BudgetMode, Grant, GrantedTool, MAX_OTHER_AUDIENCES, Period, Principal, PrincipalLimits,
+    Selector, Server, ServerLimits, SlowCalls, StaleAfter, TenantLimits, TenantPolicy, Tool, TopUp, Uid,
+    VerificationKey,
 };
 use mcp_fleet_policy::price::{Pointer, ResultPrice};
 use mcp_fleet_policy::units::{Bytes, Micros};
@@ -47,6 +48,7 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         grants,
         without_built_in_tools,
         allowed_origins,
+        other_audiences,
     } = message;
     if let Some(unknown) = required_features.into_iter().find(|name| !feature::is_known(name)) {
         return Err(ConvertError::UnknownFeature(unknown));
@@ -59,6 +61,7 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         "" => None,
         code => Some(code.parse().map_err(|_| invalid("currency", "an ISO 4217 code"))?),
     };
+    require(other_audiences.len() <= MAX_OTHER_AUDIENCES, "other_audiences", "a list of at most 17 origins")?;
     let mut reader = Reader::new(argument_lists, grants)?;
     Ok(TenantPolicy {
         tenant: text(tenant, "tenant")?,
@@ -66,6 +69,7 @@ pub fn from_wire(message: wire::Policy) -> Result<TenantPolicy, ConvertError> {
         generation,
         suspended,
         audience: text(audience, "audience")?,
+        other_audiences: each(other_audiences, |origin| text(origin, "other_audiences"))?,
         issuer: text(issuer, "issuer")?,
         keys: each(keys, key)?,
         session_key,

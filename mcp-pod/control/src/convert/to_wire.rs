@@ -24,6 +24,7 @@ pub fn to_wire(policy: &TenantPolicy, form: Form) -> wire::Policy {
         generation,
         suspended,
         audience,
+        other_audiences,
         issuer,
         keys,
         session_key,
@@ -61,6 +62,7 @@ pub fn to_wire(policy: &TenantPolicy, form: Form) -> wire::Policy {
         grants: writer.grant_messages,
         without_built_in_tools: !built_in_tools,
         allowed_origins: allowed_origins.clone(),
+        other_audiences: other_audiences.clone(),
     }
 }
 

@@ -194,14 +194,16 @@ fn budget() -> impl Strategy<Value = Budget> {
 pub(crate) fn policy() -> impl Strategy<Value = TenantPolicy> {
     let key = (name(), vec(any::<u8>(), 64))
         .prop_map(|(kid, rest)| VerificationKey { kid, point: std::iter::once(4).chain(rest).collect() });
-    let origins = vec("https://[a-z]{1,8}", 0..3);
+    let origins = || vec("https://[a-z]{1,8}", 0..3);
+    let origins = (origins(), origins());
     let head =
         (name(), uid(), 1..u64::MAX, any::<(bool, bool)>(), origins, "https://[a-z]{1,8}", "https://[a-z]{1,8}/t");
     let secrets = (vec(key, 0..3), vec(any::<u8>(), 32));
     let limits = (any::<Option<u32>>(), any::<Option<u32>>(), any::<u32>(), any::<u32>(), option::of("[A-Z]{3}"));
     let lists = (vec(server(), 0..3), principals(), vec(budget(), 0..3));
     (head, secrets, limits, lists).prop_map(|(head, (keys, session_key), limits, (servers, principals, budgets))| {
-        let (tenant, tenant_uid, generation, (suspended, built_in_tools), allowed_origins, audience, issuer) = head;
+        let (tenant, tenant_uid, generation, (suspended, built_in_tools), origins, audience, issuer) = head;
+        let (allowed_origins, other_audiences) = origins;
         let (calls_per_minute, max_concurrent_calls, read, write, currency) = limits;
         TenantPolicy {
             tenant,
@@ -209,6 +211,7 @@ pub(crate) fn policy() -> impl Strategy<Value = TenantPolicy> {
             generation,
             suspended,
             audience,
+            other_audiences,
             issuer,
             keys,
             session_key,

@@ -21,6 +21,9 @@ use crate::units::{Bytes, Currency, Micros};
 /// UID of a Kubernetes object.
 pub type Uid = String;
 
+/// Most names besides the one in the cluster: the one that is wanted or in use, and 16 former ones.
+pub const MAX_OTHER_AUDIENCES: usize = 17;
+
 /// Everything a gateway needs to decide the calls of one tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantPolicy {
@@ -34,6 +37,9 @@ pub struct TenantPolicy {
     pub suspended: bool,
     /// `aud` of the tenant's tokens: the origin of its endpoint, without a trailing slash.
     pub audience: String,
+    /// Further origins that are accepted as `aud`: of the public name, and of former ones while tokens for them may be valid.
+    /// At most [`MAX_OTHER_AUDIENCES`], without duplicates. The gateway also serves these host names.
+    pub other_audiences: Vec<String>,
     /// `iss` of the tenant's tokens.
     pub issuer: String,
     /// Keys that verify the tenant's tokens: the current one, and earlier ones whose tokens have not all expired.
@@ -54,6 +60,13 @@ pub struct TenantPolicy {
     pub principals: Vec<Principal>,
     /// The budgets, including the tenant's spend limit.
     pub budgets: Vec<Budget>,
+}
+
+impl TenantPolicy {
+    /// Returns whether an origin is one of this tenant's endpoint, so that tokens for it are accepted.
+    pub fn accepts_audience(&self, origin: &str) -> bool {
+        self.audience == origin || self.other_audiences.iter().any(|other| other == origin)
+    }
 }
 
 /// A public key for verifying ES256 signatures.

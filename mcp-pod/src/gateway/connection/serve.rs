@@ -123,6 +123,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::net::{IpAddr, Ipv4Addr};
+    use std::path::Path;
     use std::time::Instant as StdInstant;
 
     use mcp_fleet_policy::units::Bytes as Size;
@@ -135,12 +136,14 @@ mod tests {
     use crate::gateway::budget::Leases;
     use crate::gateway::connection::places::Places;
     use crate::gateway::memory::Memory;
+    use crate::tls::PublicNames;
 
     /// Returns the client's end of a connection, and the gateway's view of the client.
     fn connect() -> (tokio::io::DuplexStream, Arc<Peer>, Memory) {
         let memory = Memory::new(Size::new(64 << 20));
         let audit = Audit::start(std::io::sink(), Duration::ZERO).unwrap();
-        let state = State::new(Leases::new(Duration::ZERO), Dialer::Plain, audit, memory.clone()).unwrap();
+        let names = PublicNames::new(Path::new("/nonexistent"));
+        let state = State::new(Leases::new(Duration::ZERO), Dialer::Plain, audit, memory.clone(), names).unwrap();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let peer = Places::new(memory.clone()).accept(address, StdInstant::now()).unwrap();
         let (client, gateway) = tokio::io::duplex(4096);

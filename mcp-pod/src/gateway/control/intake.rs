@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::gateway::policy::InstallError;
 use crate::gateway::state::{LoopReport, State, StuckReport};
 use crate::gateway::upstream::{ReportDigest, SeenReport};
+use crate::tls::Served;
 
 /// Installs policies from the control stream and the mounted snapshot, and accepts proofs of freshness.
 #[derive(Debug)]
@@ -127,6 +128,11 @@ impl Intake {
     /// Gives up the lease of homes, because the process ends.
     pub(super) fn release_homes(&self) {
         self.state.release_homes();
+    }
+
+    /// Returns the public names that are served.
+    pub(super) fn served(&self) -> Arc<Served> {
+        self.state.names.served()
     }
 
     /// Takes out the reports of stuck agents that the operator does not have yet.

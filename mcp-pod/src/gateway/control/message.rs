@@ -1,9 +1,10 @@
-//! Conversion of lease requests, spend reports, lease answers, balances, reports of stuck agents and of loops, and heads of the audit log to and
-//! from the wire format, field by field.
+//! Conversion of lease requests, spend reports, lease answers, balances, reports of stuck agents and of loops, public names and heads of the audit log
+//! to and from the wire format, field by field.
 
 use std::time::Duration;
 
 use mcp_fleet_audit::Head;
+use mcp_fleet_certificate::Checked;
 use mcp_fleet_control::wire;
 use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_policy::budget::{
@@ -12,6 +13,7 @@ use mcp_fleet_policy::budget::{
 use mcp_fleet_policy::units::Micros;
 
 use crate::gateway::state::{LoopReport, StuckReport};
+use crate::tls::Served;
 
 /// Converts a lease request to the wire format.
 pub(super) fn request_to_wire(request: LeaseRequest) -> wire::LeaseRequest {
@@ -45,6 +47,16 @@ pub(super) fn loop_to_wire(report: LoopReport) -> wire::LoopReport {
     let LoopReport { principal_uid, server, tool, kind, count, duration, cool_down } = report;
     let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     wire::LoopReport { principal_uid, server, tool, kind: kind.as_str().to_owned(), count, duration_ms, cool_down }
+}
+
+/// Converts the public names that are served to the wire format.
+pub(super) fn served_to_wire(served: &Served) -> wire::PublicCertificates {
+    let certificate = |(name, checked): (&String, &Checked)| wire::PublicCertificate {
+        hostname: name.clone(),
+        sha256: checked.fingerprint.to_vec(),
+        not_after: checked.not_after,
+    };
+    wire::PublicCertificates { served: served.iter().map(certificate).collect() }
 }
 
 fn item_to_wire(item: SpendItem) -> wire::SpendItem {

@@ -1,5 +1,6 @@
 //! One control stream, from the dial to its end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_audit::Head;
@@ -15,6 +16,7 @@ use super::intake::Intake;
 use super::message;
 use super::server_reports::ServerReports;
 use crate::gateway::budget::Leases;
+use crate::tls::Served;
 
 /// Longest time from the connection to the operator's hello. The operator first has the API server review the token.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -88,7 +90,9 @@ pub(super) async fn run(
             tracing::info!("control stream is up");
             let heads = Heads { sent: None, next: Instant::now() };
             let reports = ServerReports::default();
-            match (Stream { intake, leases, inbound, outbox, heads, reports, willing: false }).serve().await {
+            let stream =
+                Stream { intake, leases, inbound, outbox, heads, reports, willing: false, served: Arc::default() };
+            match stream.serve().await {
                 Ok(()) => StreamEnd::Closed,
                 Err(end) => end,
             }
@@ -167,6 +171,8 @@ struct Stream<'a> {
     reports: ServerReports,
     /// Whether the last beat said that the gateway can be a home.
     willing: bool,
+    /// The public names that this stream has reported; none before the first report.
+    served: Arc<Served>,
 }
 
 /// Which head of the audit log was sent on this stream, and when the next one is due.
@@ -228,6 +234,7 @@ impl Stream<'_> {
             if self.willing != self.intake.is_ready() {
                 self.send_beat()?;
             }
+            self.send_served()?;
         }
     }
 
@@ -287,6 +294,17 @@ impl Stream<'_> {
     fn send_server_reports(&mut self) -> Result<(), StreamEnd> {
         let messages = self.reports.messages(self.intake, std::time::Instant::now());
         messages.into_iter().try_for_each(|message| send(&self.outbox, message))
+    }
+
+    /// Tells the leader which public names are served, if it does not know.
+    fn send_served(&mut self) -> Result<(), StreamEnd> {
+        let served = self.intake.served();
+        if Arc::ptr_eq(&served, &self.served) || served.is_empty() && self.served.is_empty() {
+            return Ok(());
+        }
+        send(&self.outbox, from_gateway::Message::PublicCertificates(message::served_to_wire(&served)))?;
+        self.served = served;
+        Ok(())
     }
 
     /// Sends all reports, requests and events. Reports go first, because what they return can be leased again.

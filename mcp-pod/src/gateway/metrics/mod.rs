@@ -6,10 +6,11 @@
 mod breakers;
 mod error_type;
 mod homes;
+mod public_names;
 #[cfg(test)]
 mod tests;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use mcp_fleet_policy::loops::Mode;
@@ -26,9 +27,11 @@ use super::connection::Refusal;
 use super::memory::{Memory, MemoryMetrics};
 use super::request::Revision;
 use crate::logging::DroppedLines;
+use crate::tls::PublicNames;
 pub(crate) use breakers::BreakerMetrics;
 pub(crate) use error_type::ErrorType;
 use homes::HomeMetrics;
+use public_names::PublicNameMetrics;
 
 /// Bucket bounds of the OpenTelemetry histogram `mcp.server.operation.duration`, in seconds.
 const SECONDS: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
@@ -56,6 +59,7 @@ impl Metrics {
     /// Registers all metrics in a new registry. `lease_left` returns how long the lease of homes still lasts.
     pub(crate) fn new(
         memory: &Memory,
+        names: &Arc<PublicNames>,
         lease_left: impl Fn() -> Option<Duration> + Send + Sync + 'static,
     ) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
@@ -121,6 +125,7 @@ impl Metrics {
         registry.register(Box::new(refused_connections.clone()))?;
         MemoryMetrics::register(&registry, memory)?;
         HomeMetrics::register(&registry, lease_left)?;
+        PublicNameMetrics::register(&registry, names)?;
         DroppedLines::register(&registry)?;
         let breakers = BreakerMetrics::register(&registry)?;
         Ok(Self {

@@ -14,8 +14,14 @@ use crate::gateway::state::Homes;
 #[test]
 fn a_gateway_exports_the_metrics_that_the_chart_uses() {
     let homes = Arc::new(Homes::default());
+    let dir = tempfile::tempdir().unwrap();
+    let pair = rcgen::generate_simple_self_signed(["mcp.example.com".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("tls.crt"), pair.cert.pem()).unwrap();
+    std::fs::write(dir.path().join("tls.key"), pair.signing_key.serialize_pem()).unwrap();
     homes.connect(1, Member { pod_uid: "pod-1".into(), epoch: "1".into() });
-    let metrics = Metrics::new(&Memory::new(Size::new(64 << 20)), move || homes.lease_left()).unwrap();
+    let names = PublicNames::new(dir.path());
+    names.set_names(vec!["mcp.example.com".into()]);
+    let metrics = Metrics::new(&Memory::new(Size::new(64 << 20)), &names, move || homes.lease_left()).unwrap();
     let subject = Subject {
         tenant: "acme".into(),
         generation: 7,

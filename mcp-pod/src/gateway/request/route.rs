@@ -14,7 +14,8 @@ pub(crate) fn server_name(path: &str) -> Option<&str> {
 /// Returns whether a page of an origin sent the request that is neither the endpoint's nor allowed. Browsers send `Origin`,
 /// agents do not.
 pub(crate) fn foreign_origin(headers: &HeaderMap, policy: &TenantPolicy) -> bool {
-    let known = |origin: &[u8]| origin == policy.audience.as_bytes() || is_allowed(origin, policy);
+    let is_own = |origin: &[u8]| std::str::from_utf8(origin).is_ok_and(|origin| policy.accepts_audience(origin));
+    let known = |origin: &[u8]| is_own(origin) || is_allowed(origin, policy);
     headers.get_all(ORIGIN).iter().any(|origin| !known(origin.as_bytes()))
 }
 

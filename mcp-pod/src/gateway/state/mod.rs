@@ -39,6 +39,7 @@ use super::metrics::Metrics;
 use super::policy::{ActivePolicy, Freshness, InstallError};
 use super::request::FailureLimit;
 use super::upstream::Dialer;
+use crate::tls::PublicNames;
 use hand_over::HandOver;
 use kill_switch::SharedKillSwitch;
 
@@ -58,6 +59,7 @@ pub struct State {
     freshness: Freshness,
     kill_switch: SharedKillSwitch,
     pub(crate) homes: Arc<Homes>,
+    pub(crate) names: Arc<PublicNames>,
     dialer: Dialer,
     draining: AtomicBool,
     closing: CancellationToken,
@@ -92,6 +94,11 @@ impl Drop for ActiveRequest {
     }
 }
 
+/// Returns the host name of an origin that a client reaches by TLS.
+fn hostname(origin: &str) -> Option<String> {
+    Some(origin.strip_prefix("https://")?.to_ascii_lowercase())
+}
+
 impl State {
     /// Returns the state of a gateway without a policy, which rejects every request with `policy_missing`.
     pub fn new(
@@ -99,6 +106,7 @@ impl State {
         dialer: Dialer,
         audit: Audit,
         memory: Memory,
+        names: Arc<PublicNames>,
     ) -> Result<Arc<Self>, prometheus::Error> {
         let homes = Arc::new(Homes::default());
         let of_metrics = Arc::clone(&homes);
@@ -115,8 +123,9 @@ impl State {
             leases,
             audit,
             floods: Floods::default(),
-            metrics: Metrics::new(&memory, move || of_metrics.lease_left())?,
+            metrics: Metrics::new(&memory, &names, move || of_metrics.lease_left())?,
             homes,
+            names,
             memory,
             governor: Governor::new(),
             elsewhere: Mutex::default(),
@@ -161,6 +170,8 @@ impl State {
         }
         // Between the two steps, a call that a new budget covers is denied. It is never free.
         self.leases.apply(policy);
+        // Last: who hears that a name is served may rely on its being accepted in tokens.
+        self.names.set_names(policy.other_audiences.iter().filter_map(|origin| hostname(origin)).collect());
         Ok(())
     }
 

@@ -91,10 +91,19 @@ pub(crate) async fn tls_from(
     pki: &Pki,
     protocols: &[&[u8]],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    let ca = CertificateDer::from_pem_slice(&pki.gateway.ca_pem()).unwrap();
+    tls_for("gateway.acme-mcp.svc", ca, (source, address), protocols).await
+}
+
+/// Opens a TLS connection to a name, whose certificate has to chain to `ca`.
+pub(crate) async fn tls_for(
+    name: &'static str,
+    ca: CertificateDer<'static>,
+    (source, address): (Ipv4Addr, SocketAddr),
+    protocols: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
-    for ca in CertificateDer::pem_slice_iter(&pki.gateway.ca_pem()) {
-        roots.add(ca.unwrap()).unwrap();
-    }
+    roots.add(ca).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -106,7 +115,7 @@ pub(crate) async fn tls_from(
     socket.bind((source, 0).into())?;
     let tcp = socket.connect(address).await?;
     tcp.set_nodelay(true)?;
-    let name = ServerName::try_from("gateway.acme-mcp.svc").unwrap();
+    let name = ServerName::try_from(name).unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await
 }
 

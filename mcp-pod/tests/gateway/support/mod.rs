@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_fleet_policy::units::Bytes as Size;
 use mcp_pod::gateway::{Audit, Dialer, Memory, State, Workers, listen};
-use mcp_pod::tls::server_config_plain;
+use mcp_pod::tls::{PublicNames, server_config_by_name};
 use parking_lot::{Condvar, Mutex};
 use prometheus::TextEncoder;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-pub(crate) use client::{Answer, Client, modern, tls, tls_from, tls_offering};
+pub(crate) use client::{Answer, Client, modern, tls, tls_for, tls_from, tls_offering};
 pub(crate) use held::{hold_calls, release_all};
 pub(crate) use ledger::{Ledger, Spent};
 pub(crate) use pipeline::{call_until_limited, send_until_limited};
@@ -46,6 +46,7 @@ const MEMORY: Size = Size::new(1 << 30);
 pub(crate) struct TestGateway {
     pub(crate) pki: Pki,
     pub(crate) state: Arc<State>,
+    pub(crate) names: Arc<PublicNames>,
     pub(crate) shim: Shim,
     pub(crate) ledger: Ledger,
     pub(crate) address: SocketAddr,
@@ -144,14 +145,17 @@ impl TestGateway {
         let shim = Shim::start(&pki).await;
         let ledger = Ledger::start();
         let dialer = Dialer::Mutual(Arc::clone(&pki.gateway));
+        let names = PublicNames::new(&pki.public_dir());
         let audit_writer = Audit::start(sink, AUDIT_TIMEOUT).unwrap();
-        let state = State::new(Arc::clone(&ledger.leases), dialer, audit_writer, Memory::new(budget)).unwrap();
+        let state =
+            State::new(Arc::clone(&ledger.leases), dialer, audit_writer, Memory::new(budget), Arc::clone(&names));
+        let state = state.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tls = server_config_plain(Arc::clone(&pki.gateway)).unwrap();
+        let tls = server_config_by_name(Arc::clone(&pki.gateway), Arc::clone(&names)).unwrap();
         tokio::spawn(listen(listener, tls, Workers::start().unwrap(), Arc::clone(&state)));
         let policy = Mutex::new(policy(&pki, shim.address));
-        Self { pki, state, shim, ledger, address, audit, policy }
+        Self { pki, state, names, shim, ledger, address, audit, policy }
     }
 
     /// Changes the policy and installs it as the next generation.

@@ -187,6 +187,7 @@ fn answer(message: from_gateway::Message) -> Option<from_operator::Message> {
         | from_gateway::Message::Stuck(_)
         | from_gateway::Message::Loop(_)
         | from_gateway::Message::HomeBeat(_)
+        | from_gateway::Message::PublicCertificates(_)
         | from_gateway::Message::SeenServerReport(_)
         | from_gateway::Message::WantedServerReports(_) => None,
         from_gateway::Message::Ack(ack) => {

@@ -1,6 +1,6 @@
 //! Certificates and tokens for one test.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -78,6 +78,11 @@ impl Pki {
     /// Returns the directory of the gateway's certificate.
     pub(crate) fn gateway_dir(&self) -> &Path {
         self.dirs[0].path()
+    }
+
+    /// Returns the directory of the certificate of public names, which need not exist.
+    pub(crate) fn public_dir(&self) -> PathBuf {
+        self.gateway_dir().join("public")
     }
 
     /// Returns the directory of the shim's certificate.

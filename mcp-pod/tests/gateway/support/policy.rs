@@ -57,6 +57,7 @@ pub(crate) fn policy(pki: &Pki, upstream: SocketAddr) -> TenantPolicy {
         generation: 1,
         suspended: false,
         audience: AUDIENCE.into(),
+        other_audiences: vec![],
         issuer: ISSUER.into(),
         keys: vec![VerificationKey { kid: "key-1".into(), point: pki.point() }],
         session_key: vec![9; 32],

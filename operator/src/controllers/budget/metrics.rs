@@ -259,6 +259,7 @@ mod tests {
             generation: 3,
             suspended: false,
             audience: "https://gateway.acme-mcp.svc".into(),
+            other_audiences: vec![],
             issuer: "https://issuer".into(),
             keys: Vec::new(),
             session_key: vec![0; 32],

@@ -187,21 +187,24 @@ fn remember(ctx: &Context, credential: &Credential<'_>, secret: &Secret, issued:
     }
 }
 
-/// Returns what an agent gets, by name: `url` is the gateway's, and the times are Unix seconds.
+/// Returns what an agent gets, by name. The first URL is that of the gateway in the cluster, the other one that under
+/// its public name, if there is one. The times are Unix seconds.
 pub(crate) fn entries(
     ca: &str,
-    url: &str,
+    (url, public_url): (&str, Option<&str>),
     token: &str,
     expires_at: i64,
     rotates_at: i64,
-) -> [(&'static str, String); 5] {
-    [
+) -> Vec<(&'static str, String)> {
+    let mut entries = vec![
         ("token", token.to_owned()),
         ("url", url.to_owned()),
         ("expiresAt", rfc3339(expires_at)),
         ("rotatesAt", rfc3339(rotates_at)),
         ("ca.crt", ca.to_owned()),
-    ]
+    ];
+    entries.extend(public_url.map(|url| ("publicUrl", url.to_owned())));
+    entries
 }
 
 fn render(
@@ -212,7 +215,8 @@ fn render(
     token: &str,
     issued: Issued,
 ) -> Secret {
-    let entries = entries(ca, &principal.audience, token, issued.expires_at, issued.rotates_at);
+    let entries =
+        entries(ca, (&principal.url, principal.public_url.as_deref()), token, issued.expires_at, issued.rotates_at);
     Secret {
         metadata: ObjectMeta {
             name: Some(secret_name(&principal.id.name)),
@@ -269,5 +273,10 @@ mod tests {
             ]
         );
         assert_eq!(secret.metadata.owner_references.unwrap()[0].uid, "p-1");
+        let public_url = Some("https://mcp.example.com".to_owned());
+        let named = render("CA", &principal(), &Principal { public_url, ..checked() }, None, "TOKEN", issued);
+        let value = |key: &str| String::from_utf8(named.data.as_ref().unwrap()[key].0.clone()).unwrap();
+        let urls = ["url", "publicUrl"].map(value);
+        assert_eq!(urls, ["https://gateway.acme-mcp.svc", "https://mcp.example.com"]);
     }
 }

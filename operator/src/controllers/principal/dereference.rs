@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::identity::{ObjectId, Owner};
 use crate::kubernetes::cache::{Knowledge, Token};
+use crate::public_name::Names;
 
 /// What was read for one reconcile of a principal.
 #[derive(Clone, Debug)]
@@ -54,6 +55,7 @@ pub(super) fn digest(id: &ObjectId, owner: &Owner, ctx: &Context) -> u128 {
     let (tenant, credentials) = (&owner.tenant, &owner.tenant.spec.credentials);
     let keys = ctx.keys.cached(&owner.id.uid).map(|keys| keys.kid.clone());
     (&id.name, &id.uid, &owner.id.name, &owner.id.uid, tenant.runtime_namespace()).hash(&mut hasher);
+    Names::of(tenant).in_use.hash(&mut hasher);
     (credentials.lifetime.get(), credentials.overlap.get(), keys, ctx.ca.certificate_pem()).hash(&mut hasher);
     hasher.finish().into()
 }

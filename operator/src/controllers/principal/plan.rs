@@ -12,7 +12,7 @@ use crate::kubernetes::cache::Token;
 pub(crate) struct TokenIdentity {
     /// `iss`.
     pub issuer: String,
-    /// `aud`, and the URL in the Secret.
+    /// `aud`.
     pub audience: String,
     /// `sub`: `<namespace>/<name>`.
     pub subject: String,

@@ -13,6 +13,7 @@ use crate::controllers::identity::ObjectId;
 use crate::controllers::outcome::{Rejection, Until};
 use crate::credentials::tokens::{TenantKeys, verify};
 use crate::kubernetes::labels::{self, Labels};
+use crate::public_name::{Names, origin};
 
 /// A principal that may have a credential.
 #[derive(Clone, Debug)]
@@ -23,8 +24,10 @@ pub(crate) struct Principal {
     pub tenant: ObjectId,
     /// `iss` of its tokens.
     pub issuer: String,
-    /// `aud` of its tokens, and the URL of the gateway.
-    pub audience: String,
+    /// URL of the gateway in the cluster, and `aud` of its tokens while there is no public name.
+    pub url: String,
+    /// URL of the gateway under the public name in use, and then `aud` of its tokens.
+    pub public_url: Option<String>,
     /// How long its tokens are valid.
     pub lifetime: Lifetime,
     /// Whether every call is refused.
@@ -38,7 +41,7 @@ impl Principal {
     pub(crate) fn identity(&self, kid: &str) -> TokenIdentity {
         TokenIdentity {
             issuer: self.issuer.clone(),
-            audience: self.audience.clone(),
+            audience: self.public_url.as_ref().unwrap_or(&self.url).clone(),
             subject: format!("{}/{}", self.namespace, self.id.name),
             principal: self.id.uid.clone(),
             tenant: self.tenant.uid.clone(),
@@ -80,7 +83,8 @@ pub(crate) fn validate(object: &MCPPrincipal, inputs: &Inputs, config: &Config) 
     }
     Ok(Principal {
         issuer: config.issuer(&owner.id.uid),
-        audience: gateway_origin(&owner.tenant.runtime_namespace()),
+        url: gateway_origin(&owner.tenant.runtime_namespace()),
+        public_url: Names::of(&owner.tenant).in_use.map(origin),
         lifetime: Lifetime::of(&owner.tenant.spec.credentials),
         id: inputs.id.clone(),
         namespace,
@@ -136,5 +140,22 @@ mod tests {
         assert_eq!(checked.identity("k-1").audience, "https://gateway.acme-mcp.svc");
         assert_eq!(checked.identity("k-1").subject, "acme/coder");
         assert_eq!((checked.lifetime.lifetime, checked.lifetime.overlap), (3600, 600));
+    }
+
+    #[test]
+    fn tokens_are_for_the_public_name_while_it_is_in_use() {
+        let named = |status: serde_json::Value| {
+            let mut inputs = inputs();
+            let owner = inputs.owner.as_mut().unwrap();
+            let tenant = std::sync::Arc::make_mut(&mut owner.tenant);
+            tenant.spec.endpoint.hostname = Some("new.example.com".into());
+            tenant.status = serde_json::from_value(status).unwrap();
+            let checked = validate(&principal(), &inputs, &config()).unwrap();
+            (checked.identity("k-1").audience, checked.url)
+        };
+        let url = "https://gateway.acme-mcp.svc".to_owned();
+        assert_eq!(named(serde_json::json!({})), (url.clone(), url.clone()), "it is only wanted");
+        let in_use = serde_json::json!({"publicName": "mcp.example.com"});
+        assert_eq!(named(in_use), ("https://mcp.example.com".to_owned(), url));
     }
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::dereference::{Found, Inputs};
 use super::desired::{DEPLOYMENT, Objects};
+use super::endpoint;
 use super::quota::uncounted;
 use super::validate::Tenant;
 use crate::context::Context;
@@ -42,6 +43,8 @@ pub(crate) struct Applied {
     pub enforcement: Enforcement,
     /// Spend against the tenant's `spendLimit`; none if it is not known yet.
     pub spending: Option<Spending>,
+    /// The public names.
+    pub endpoint: endpoint::Decision,
     pub pods: Pods,
 }
 
@@ -88,13 +91,16 @@ pub(crate) async fn apply(
     applier.apply_reserved_unwatched(&objects.ceilings).await?;
     applier.prune(prunable(&ctx.cache, &tenant)).await?;
     let enforcement = Enforcement::read(&ctx.shared_state, &tenant.id.uid, Kind::Tenant, &tenant.id.uid);
+    // Last, because nothing else waits for it.
+    let gateways = (&enforcement.state, enforcement.warming_up);
+    let endpoint = endpoint::apply(ctx, object, &tenant, gateways, Timestamp::now()).await?;
     let spending = budget_state(ctx, &tenant.id.uid, &tenant.id.uid).map(|state| state.spending);
     let pods = Pods {
         progress: ctx.rollout.progress(&tenant.id.uid),
         target: ctx.rollout.target().to_owned(),
         is_paused: ctx.rollout.is_paused(),
     };
-    Ok(Applied { tenant, quota, gateway, enforcement, spending, pods })
+    Ok(Applied { tenant, quota, gateway, enforcement, spending, endpoint, pods })
 }
 
 /// Creates the tenant's own namespace. It is created once, and belongs to the tenant from then on.

@@ -3,6 +3,7 @@
 mod apply;
 mod dereference;
 mod desired;
+mod endpoint;
 mod quota;
 mod status;
 mod teardown;
@@ -103,7 +104,9 @@ impl Controller for Tenants {
             };
             let held_back = status::write(ctx, &object, &outcome).await?;
             let next = match &outcome {
-                Outcome::Applied(applied) => recount_quota(ctx, applied).await?,
+                Outcome::Applied(applied) => {
+                    recount_quota(ctx, applied).await?.no_later_than(applied.endpoint.check_in)
+                }
                 _ => outcome.next()?,
             };
             Ok(next.no_later_than(held_back))

@@ -69,11 +69,14 @@ fn status(object: &MCPTenant, outcome: &Outcome<Applied>, now: Timestamp) -> MCP
     let mut others = vec![policy_current(&applied.enforcement, generation)];
     others.extend(spending.as_ref().and_then(exhausted));
     others.push(pods_current(&applied.pods));
+    others.extend(applied.endpoint.condition.clone());
     MCPTenantStatus {
         observed_generation: generation,
         namespace: Some(applied.tenant.namespace.clone()),
         runtime_namespace: Some(applied.tenant.runtime_namespace.clone()),
         url: Some(gateway_origin(&applied.tenant.runtime_namespace)),
+        public_name: applied.endpoint.public_name.clone(),
+        former_urls: applied.endpoint.former_urls.clone(),
         // A new leader does not know them at once; until then what was published last still is.
         policy_generation: published(state.generation).or(before.policy_generation),
         policy_digest: state.digest.clone().or(before.policy_digest.clone()),
@@ -181,6 +184,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::controllers::tenant::endpoint::Decision;
     use crate::controllers::tenant::tests::{checked, tenant};
     use crate::shared_state::verdict::{PolicyEntry, TenantState, Verdict};
 
@@ -212,6 +216,7 @@ mod tests {
             quota: quota.clone(),
             enforcement,
             spending: None,
+            endpoint: Decision::default(),
             pods: pods(Rollout::Updated, false),
         }
     }

@@ -370,3 +370,45 @@ async fn a_tenant_that_only_the_cache_holds_as_deleted_is_not_torn_down() {
     let writes = test.reconcile::<Tenants>(&tenant).await;
     assert!(!writes.iter().any(|write| write.starts_with("DELETE")), "{writes:?}");
 }
+
+const CERTIFICATE: &str = "/api/v1/namespaces/acme/secrets/public";
+const COPY: &str = "/api/v1/namespaces/acme-mcp/secrets/gateway-public-tls";
+
+/// Stores a certificate for this name as the tenant's people would.
+fn store_certificate(test: &TestContext, name: &str) {
+    let pair = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let bytes = |text: String| json!(k8s_openapi::ByteString(text.into_bytes()));
+    let data =
+        json!({"tls.crt": bytes(pair.cert.pem()), "tls.key": bytes(pair.signing_key.serialize_pem()), "ca.crt": ""});
+    test.api.insert(CERTIFICATE, json!({"metadata": {"name": "public"}, "type": "kubernetes.io/tls", "data": data}));
+}
+
+#[tokio::test]
+async fn a_checked_certificate_is_copied_and_one_that_is_refused_changes_nothing() {
+    let test = TestContext::new();
+    test.add_owned("RoleBinding", "acme", "mcp-fleet-operator", labels::of_tenant("access", "acme", "u-1"));
+    let mut tenant = finalized();
+    tenant.spec.endpoint =
+        serde_json::from_value(json!({"hostname": "mcp.example.com", "certificateSecretRef": {"name": "public"}}))
+            .unwrap();
+    let endpoint_ready = || test.condition(TENANT, "EndpointReady").1;
+    test.reconcile::<Tenants>(&tenant).await;
+    assert_eq!((endpoint_ready(), test.api.get(COPY)), ("CertificateMissing".into(), None));
+    tenant.status = None;
+    store_certificate(&test, "mcp.example.com");
+    test.reconcile::<Tenants>(&tenant).await;
+    assert_eq!(endpoint_ready(), "AwaitingGateway");
+    let (copy, source) = (test.api.get(COPY).unwrap(), test.api.get(CERTIFICATE).unwrap());
+    let keys: Vec<&str> = copy["data"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!((keys, &copy["data"]["tls.crt"]), (vec!["tls.crt", "tls.key"], &source["data"]["tls.crt"]));
+    assert!(!test.reconcile::<Tenants>(&tenant).await.iter().any(|write| write.contains("secrets")));
+    store_certificate(&test, "other.example.com");
+    test.reconcile::<Tenants>(&tenant).await;
+    assert_eq!(
+        (endpoint_ready(), test.api.get(COPY).unwrap()["data"].clone()),
+        ("CertificateRefused".into(), copy["data"].clone())
+    );
+    store_certificate(&test, "mcp.example.com");
+    let writes = test.reconcile::<Tenants>(&tenant).await;
+    assert!(writes.contains(&"PUT secrets/gateway-public-tls".into()), "{writes:?}");
+}

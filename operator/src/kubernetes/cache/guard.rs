@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use serde_path_to_error::Segment;
 
 use crate::kubernetes::labels::FINALIZER;
+use crate::public_name::Names;
 
 /// A kind that the operator watches with [`Guarded`].
 pub(crate) trait GuardedKind:
@@ -38,6 +39,16 @@ pub(crate) trait GuardedKind:
         Vec::new()
     }
 
+    /// Returns the host names that the object claims.
+    fn claimed_hostnames(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns what in the status matters to others.
+    fn shared_status(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Replaces defaults that are laxer than what a field that cannot be read may have said.
     fn tighten(&mut self, _dropped_fields: &[String]) {}
 }
@@ -54,6 +65,19 @@ impl GuardedKind for MCPTenant {
 
     fn claimed_namespaces(&self) -> Vec<String> {
         vec![self.spec.namespace.name.clone(), self.runtime_namespace()]
+    }
+
+    fn claimed_hostnames(&self) -> Vec<String> {
+        let Names { wanted, in_use, former } = Names::of(self);
+        let former = former.iter().map(|former| former.url.trim_start_matches("https://"));
+        wanted.into_iter().chain(in_use).chain(former).map(str::to_owned).collect()
+    }
+
+    fn shared_status(&self) -> Vec<String> {
+        // Tokens and policies follow the names that are in use and were.
+        let Names { wanted: _, in_use, former } = Names::of(self);
+        let in_use = in_use.unwrap_or_default().to_owned();
+        std::iter::once(in_use).chain(former.iter().map(|former| former.url.clone())).collect()
     }
 
     fn tighten(&mut self, dropped_fields: &[String]) {

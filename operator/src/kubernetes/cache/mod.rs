@@ -46,7 +46,7 @@ use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use tokio::sync::broadcast;
 
 use crate::kubernetes::labels::{self, OwnerLabels};
-use claims::older_claim;
+use claims::{holder_of_hostname, older_claim};
 #[cfg(test)]
 use objects::ObjectWriter;
 
@@ -170,6 +170,12 @@ impl Cache {
     /// Returns an older tenant that claims one of the namespaces of this one.
     pub(crate) fn older_claim(&self, tenant: &MCPTenant) -> Option<Arc<MCPTenant>> {
         older_claim(tenant, &self.rivals(tenant))
+    }
+
+    /// Returns another tenant that has a host name, so that this one cannot use it.
+    pub(crate) fn holder_of_hostname(&self, tenant: &MCPTenant, hostname: &str) -> Option<Arc<MCPTenant>> {
+        let all: Vec<_> = self.objects.tenants.claiming_hostname(hostname).iter().filter_map(Entry::object).collect();
+        holder_of_hostname(tenant, hostname, &all)
     }
 
     /// Returns the tenants that claim a namespace of this one, itself included.

@@ -13,6 +13,11 @@ use super::guard::{Guarded, GuardedKind, Unreadable};
 use super::table::{Key, Row, Table, key};
 use super::writer::TableWriter;
 
+/// Returns the claim on a host name, which is no name of a namespace.
+fn hostname_claim(hostname: &str) -> String {
+    format!("https://{hostname}")
+}
+
 /// Objects that cannot be read, by namespace and name.
 type UnreadableObjects<K> = HashMap<Key, Arc<Unreadable<K>>>;
 
@@ -71,7 +76,14 @@ impl<K: GuardedKind> Row for Entry<K> {
     }
 
     fn claims(&self) -> Vec<String> {
-        self.object().map(|object| object.claimed_namespaces()).unwrap_or_default()
+        let Some(object) = self.object() else { return Vec::new() };
+        let hostnames = object.claimed_hostnames().into_iter().map(|hostname| hostname_claim(&hostname));
+        object.claimed_namespaces().into_iter().chain(hostnames).collect()
+    }
+
+    fn shared_status(&self) -> Vec<String> {
+        // Not that of the `Arc`, which is a row too.
+        self.object().map(|object| K::shared_status(&object)).unwrap_or_default()
     }
 }
 
@@ -120,6 +132,11 @@ impl<K: GuardedKind> Objects<K> {
     /// Returns the objects that claim a namespace.
     pub(super) fn claiming(&self, namespace: &str) -> Vec<Entry<K>> {
         self.table.claiming(namespace)
+    }
+
+    /// Returns the objects that claim a host name.
+    pub(super) fn claiming_hostname(&self, hostname: &str) -> Vec<Entry<K>> {
+        self.table.claiming(&hostname_claim(hostname))
     }
 
     /// Returns the table of all objects.

@@ -87,6 +87,11 @@ impl Secrets {
         self.known(namespace).is_some_and(|found| found.owned.has_version(&key(namespace, name), version))
     }
 
+    /// Whether the watch shows a Secret of ours with a name.
+    pub(crate) fn shows(&self, namespace: &str, name: &str) -> bool {
+        self.known(namespace).is_some_and(|found| found.owned.has(&key(namespace, name)))
+    }
+
     /// Records that a Secret has to be read: there is one of that name, and it is not ours.
     pub(crate) fn doubt(&self, namespace: &str, name: &str) {
         self.of(namespace).owned.doubt(key(namespace, name));

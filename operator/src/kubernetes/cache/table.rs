@@ -14,8 +14,14 @@ use tokio::sync::watch;
 pub(crate) trait Row: Clone {
     fn metadata(&self) -> &ObjectMeta;
 
-    /// Returns the namespaces that the object claims, if it is of a kind that claims namespaces.
+    /// Returns the namespaces that the object claims, if it is of a kind that claims namespaces, and its other claims in a
+    /// form that is no name of a namespace.
     fn claims(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns what in the status matters to others.
+    fn shared_status(&self) -> Vec<String> {
         Vec::new()
     }
 }
@@ -75,10 +81,10 @@ impl<R: Row> Table<R> {
         rows.namespaces.get(namespace).into_iter().flat_map(HashMap::values).cloned().collect()
     }
 
-    /// Returns the objects that claim a namespace.
-    pub(crate) fn claiming(&self, namespace: &str) -> Vec<R> {
+    /// Returns the objects that make a claim, such as on a namespace.
+    pub(crate) fn claiming(&self, claim: &str) -> Vec<R> {
         let rows = self.0.rows.read();
-        let found = rows.claims.get(namespace).into_iter().flatten();
+        let found = rows.claims.get(claim).into_iter().flatten();
         found.filter_map(|(namespace, name)| rows.namespaces.get(namespace)?.get(name).cloned()).collect()
     }
 

@@ -52,7 +52,7 @@ impl<R: Row> TableWriter<R> {
             Event::Apply(row) => {
                 let before = self.table.put(row.clone());
                 self.table.advance(version(row.metadata()));
-                if before.is_some_and(|before| is_equivalent(before.metadata(), row.metadata())) {
+                if before.is_some_and(|before| is_equivalent(&before, &row)) {
                     return vec![];
                 }
                 vec![row]
@@ -66,9 +66,13 @@ impl<R: Row> TableWriter<R> {
     }
 }
 
-/// Whether two versions of an object differ only in what matters to nobody else, which is the status. Of a kind without
-/// generations, that is not known.
-fn is_equivalent(before: &ObjectMeta, after: &ObjectMeta) -> bool {
+/// Whether two versions of an object differ only in what matters to nobody else: that is the status, except a part of it
+/// that the kind names. Of a kind without generations, that is not known.
+fn is_equivalent<R: Row>(before: &R, after: &R) -> bool {
+    has_equivalent_metadata(before.metadata(), after.metadata()) && before.shared_status() == after.shared_status()
+}
+
+fn has_equivalent_metadata(before: &ObjectMeta, after: &ObjectMeta) -> bool {
     fn is_equal<T: PartialEq>(objects: [&ObjectMeta; 2], part: impl Fn(&ObjectMeta) -> T) -> bool {
         part(objects[0]) == part(objects[1])
     }
@@ -87,10 +91,12 @@ fn is_equivalent(before: &ObjectMeta, after: &ObjectMeta) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use mcp_fleet_crds::MCPPrincipal;
+    use mcp_fleet_crds::{MCPPrincipal, MCPTenant};
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::kubernetes::cache::guard::Guarded;
+    use crate::kubernetes::cache::objects::Objects;
 
     type Principal = Arc<MCPPrincipal>;
 
@@ -135,6 +141,26 @@ mod tests {
         assert!(changed(&json!({"deletionTimestamp": "2026-11-22T12:00:00Z"})));
         assert!(changed(&json!({"annotations": {CLEAR_BREAKERS: "2026-11-22T12:00:00Z"}})));
         assert!(changed(&json!({"annotations": {TOP_UP: "2026-11-26T09:30:00Z calls=1"}})));
+    }
+
+    #[test]
+    fn of_the_status_of_a_tenant_only_its_public_names_matter_to_others() {
+        let (_, mut writer) = Objects::<MCPTenant>::filled();
+        let mut changed = |status: &Value| {
+            let tenant: MCPTenant = serde_json::from_value(json!({
+                "metadata": {"name": "acme", "uid": "u-1", "generation": 1}, "spec": {"namespace": {"name": "acme"}},
+                "status": status,
+            }))
+            .unwrap();
+            !writer.apply(Event::Apply(Guarded::Readable(Box::new(tenant)))).is_empty()
+        };
+        assert!(changed(&json!({})), "it is new");
+        assert!(!changed(&json!({"policyGeneration": 7})));
+        assert!(changed(&json!({"publicName": "mcp.example.com"})));
+        assert!(!changed(&json!({"publicName": "mcp.example.com", "policyGeneration": 8})));
+        let former = json!([{"url": "https://mcp.example.com", "acceptedUntil": "2026-11-29T12:00:00Z"}]);
+        assert!(changed(&json!({"formerUrls": former})));
+        assert!(changed(&json!({})));
     }
 
     #[test]

@@ -273,6 +273,7 @@ pub(crate) fn policy(budgets: Vec<Budget>) -> TenantPolicy {
         generation: 1,
         suspended: false,
         audience: String::new(),
+        other_audiences: vec![],
         issuer: String::new(),
         keys: Vec::new(),
         session_key: Vec::new(),

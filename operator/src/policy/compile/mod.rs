@@ -59,6 +59,8 @@ pub(crate) struct TenantInputs {
     pub session_key: Vec<u8>,
     /// `aud` of the tenant's tokens.
     pub audience: String,
+    /// Further origins that tokens may be for.
+    pub other_audiences: Vec<String>,
     /// `iss` of the tenant's tokens.
     pub issuer: String,
     /// Highest revocation that was ever in force, by UID of the principal, in Unix seconds.
@@ -226,6 +228,7 @@ fn compile_without(inputs: &TenantInputs, previous: Option<&Previous>, refused: 
         generation: previous.map_or(0, |previous| previous.policy.generation),
         suspended: spec.suspend || !is_alive(&*inputs.tenant) || unreadable::is_tenant_suspended(&compilation),
         audience: inputs.audience.clone(),
+        other_audiences: kept.map_or(&inputs.other_audiences, |policy| &policy.other_audiences).clone(),
         issuer: inputs.issuer.clone(),
         keys,
         session_key: inputs.session_key.clone(),

@@ -237,6 +237,16 @@ mod tests {
     }
 
     #[test]
+    fn an_unreadable_tenant_keeps_its_names() {
+        let accepted = || vec!["https://mcp.example.com".to_owned()];
+        let with_name = TenantInputs { other_audiences: accepted(), ..inputs() };
+        let previous = published(&compile(&with_name, None));
+        let kept = compile(&with_tenant(&json!({"endpoint": "mcp.example.com"})), Some(&previous));
+        assert_eq!((kept.policy.other_audiences, previous.policy.other_audiences.clone()), (accepted(), accepted()));
+        assert!(compile(&inputs(), Some(&previous)).policy.other_audiences.is_empty());
+    }
+
+    #[test]
     fn an_unreadable_tenant_can_be_suspended_but_not_resumed() {
         for suspend in [json!(true), json!("yes")] {
             let compiled = compile(&with_tenant(&json!({"suspend": suspend})), Some(&previous()));

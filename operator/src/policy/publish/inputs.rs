@@ -18,6 +18,7 @@ use crate::context::Context;
 use crate::kubernetes::cache::{Entry, GuardedKind, Objects, Unreadable};
 use crate::kubernetes::labels;
 use crate::policy::compile::{TenantInputs, UnreadableInputs};
+use crate::public_name::Names;
 
 /// Gathers the inputs of a tenant's policy; none until its keys have been loaded.
 ///
@@ -40,6 +41,8 @@ pub(super) fn gather(ctx: &Context, tenant: &Entry<MCPTenant>) -> Option<TenantI
     let unreadable_uids = unreadable_principals.iter().filter_map(|principal| principal.uid());
     let principal_uids = principals.iter().filter_map(|principal| principal.uid()).chain(unreadable_uids);
     let revocations = principal_uids.filter_map(|uid| ctx.revocations.get(&uid).map(|until| (uid, until))).collect();
+    let wanted = tenant.spec.endpoint.hostname.as_deref();
+    let is_taken = wanted.is_some_and(|wanted| cache.holder_of_hostname(&tenant, wanted).is_some());
     Some(TenantInputs {
         servers,
         scopes,
@@ -56,6 +59,7 @@ pub(super) fn gather(ctx: &Context, tenant: &Entry<MCPTenant>) -> Option<TenantI
         keys: vec![VerificationKey { kid: keys.kid.clone(), point: keys.point.clone() }],
         session_key: keys.session.to_vec(),
         audience: gateway_origin(&tenant.runtime_namespace()),
+        other_audiences: Names::of(&tenant).accepted(is_taken),
         issuer: ctx.config.issuer(&uid),
         revocations,
         now: Timestamp::now().as_second(),
@@ -144,7 +148,7 @@ pub(super) fn fingerprint(inputs: &TenantInputs) -> u64 {
     inputs.addresses.hash(&mut hasher);
     inputs.revocations.hash(&mut hasher);
     inputs.keys.iter().for_each(|key| (&key.kid, &key.point).hash(&mut hasher));
-    (&inputs.session_key, &inputs.audience, &inputs.issuer).hash(&mut hasher);
+    (&inputs.session_key, &inputs.audience, &inputs.other_audiences, &inputs.issuer).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -208,6 +212,14 @@ mod tests {
         assert_eq!(with(CLEAR_BREAKERS, "2026-11-22T12:00:00Z"), first);
         assert_ne!(with(CLEAR_BREAKERS, "2026-11-22T12:00:01Z"), first);
         assert_eq!(with("note", "a"), with("note", "b"), "no other annotation is part of a policy");
+    }
+
+    #[test]
+    fn another_name_changes_the_fingerprint() {
+        let mut inputs = crate::policy::compile::tests::inputs();
+        let before = fingerprint(&inputs);
+        inputs.other_audiences.push("https://mcp.example.com".into());
+        assert_ne!(fingerprint(&inputs), before);
     }
 
     #[test]

@@ -132,6 +132,7 @@ fn outline(inputs: &TenantInputs, generation: u64) -> TenantPolicy {
         generation,
         suspended: spec.suspend,
         audience: inputs.audience.clone(),
+        other_audiences: inputs.other_audiences.clone(),
         issuer: inputs.issuer.clone(),
         keys: inputs.keys.clone(),
         session_key: inputs.session_key.clone(),

@@ -297,6 +297,8 @@ impl Worker {
         }
         let (shared, policy) = (&self.ctx.shared_state, Arc::new(policy));
         let (generation, digest) = (policy.generation, encoded.digest.to_string());
+        // Before a gateway can acknowledge it.
+        shared.update_tenant_state(&self.uid, |state| state.set_audiences(generation, &policy.other_audiences));
         let shared_generation = shared.policies.published(&self.uid).map(|published| published.policy.generation);
         if shared_generation != Some(generation) {
             let published = Published::new(Arc::clone(&policy), encoded, compressed.size());

@@ -1,10 +1,11 @@
 //! The product's gateway behind a listener without TLS, with an upstream without TLS.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use mcp_pod::gateway::{Audit, Control, ControlArgs, Dialer, Memory, State, Workers, default_budget, listen_plain};
+use mcp_pod::tls::PublicNames;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,7 @@ pub(super) async fn serve(args: Args) -> anyhow::Result<()> {
         Dialer::Plain,
         Audit::start(sink, Duration::from_millis(500))?,
         Memory::new(default_budget()),
+        PublicNames::new(Path::new("/nonexistent")),
     )?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     announce(&listener.local_addr()?)?;

@@ -122,6 +122,7 @@ impl Service {
             | from_gateway::Message::Stuck(_)
             | from_gateway::Message::Loop(_)
             | from_gateway::Message::HomeBeat(_)
+            | from_gateway::Message::PublicCertificates(_)
             | from_gateway::Message::SeenServerReport(_)
             | from_gateway::Message::WantedServerReports(_) => None,
             from_gateway::Message::Ack(ack) => {

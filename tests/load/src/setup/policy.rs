@@ -52,6 +52,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
         generation: 1,
         suspended: false,
         audience: AUDIENCE.into(),
+        other_audiences: vec![],
         issuer: ISSUER.into(),
         keys: vec![key],
         session_key: vec![7; 32],

@@ -5,11 +5,13 @@
 mod homes;
 mod kill_switch;
 mod leases;
+mod names;
 mod operator;
 mod policy;
 mod server_reports;
 mod stream;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,7 @@ use crate::gateway::audit::Audit;
 use crate::gateway::budget::Leases;
 use crate::gateway::memory::Memory;
 use crate::gateway::state::State;
+use crate::tls::PublicNames;
 use operator::{Operator, TEST_TIMEOUT};
 
 /// A running control stream of a gateway. Ends on drop.
@@ -35,18 +38,28 @@ struct Gateway {
 
 /// Starts the control stream of a gateway that dials `operator`.
 fn start(operator: &Operator) -> Gateway {
+    start_with(operator, Path::new("/nonexistent"))
+}
+
+/// The same, with the certificates of public names in this folder.
+fn start_with(operator: &Operator, public: &Path) -> Gateway {
     let mut control = Control::new(&operator.args, &operator.ca_file());
     // On a busy machine, the operator may not answer as soon as calls need it.
     control.leases = Leases::new(TEST_TIMEOUT);
-    let state = state(control.leases());
+    let state = state_with(control.leases(), public);
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(control.run(state.clone(), shutdown.clone()));
     Gateway { state, shutdown: shutdown.clone(), task, _end: shutdown.drop_guard() }
 }
 
 fn state(leases: Arc<Leases>) -> Arc<State> {
+    state_with(leases, Path::new("/nonexistent"))
+}
+
+fn state_with(leases: Arc<Leases>, public: &Path) -> Arc<State> {
     let audit = Audit::start(std::io::sink(), TEST_TIMEOUT).unwrap();
-    State::new(leases, Dialer::Plain, audit, Memory::new(Size::new(64 << 20))).unwrap()
+    let memory = Memory::new(Size::new(64 << 20));
+    State::new(leases, Dialer::Plain, audit, memory, PublicNames::new(public)).unwrap()
 }
 
 fn policy(generation: u64) -> TenantPolicy {
@@ -56,6 +69,7 @@ fn policy(generation: u64) -> TenantPolicy {
         generation,
         suspended: false,
         audience: "https://gateway.acme-mcp.svc".into(),
+        other_audiences: vec![],
         issuer: "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/0b0e".into(),
         keys: vec![],
         session_key: vec![1; 32],

@@ -22,7 +22,8 @@ const MAX_TOKEN_LENGTH: usize = 4096;
 /// checked on every call.
 #[derive(Debug)]
 pub(crate) struct TokenVerifier {
-    audience: String,
+    /// `aud` of the tenant's tokens.
+    audiences: Vec<String>,
     keys: Vec<(String, Vec<u8>)>,
     verified: RwLock<HashMap<TokenKey, Arc<Claims>, foldhash::fast::RandomState>>,
 }
@@ -46,10 +47,10 @@ struct AudienceClaim {
 }
 
 impl TokenVerifier {
-    /// Returns a verifier with the keys of the policy: `previous`, with its cache, if audience and keys are the same.
+    /// Returns a verifier with the keys of the policy: `previous`, with its cache, if audiences and keys are the same.
     pub(crate) fn for_policy(policy: &TenantPolicy, previous: Option<&Arc<Self>>) -> Arc<Self> {
         let new = Self {
-            audience: policy.audience.clone(),
+            audiences: std::iter::once(&policy.audience).chain(&policy.other_audiences).cloned().collect(),
             keys: policy.keys.iter().map(|key| (key.kid.clone(), key.point.clone())).collect(),
             verified: RwLock::default(),
         };
@@ -60,7 +61,7 @@ impl TokenVerifier {
     }
 
     fn has_same_keys(&self, other: &Self) -> bool {
-        self.audience == other.audience && self.keys == other.keys
+        self.audiences == other.audiences && self.keys == other.keys
     }
 
     /// Returns the claims of a token that was verified before.
@@ -116,7 +117,7 @@ impl TokenVerifier {
     /// client gets.
     fn unknown_key(&self, token: &str) -> Reason {
         match jsonwebtoken::dangerous::insecure_decode_claims::<AudienceClaim>(token) {
-            Ok(claim) if claim.aud != self.audience => Reason::TokenWrongAudience,
+            Ok(claim) if !self.audiences.contains(&claim.aud) => Reason::TokenWrongAudience,
             _ => Reason::TokenInvalid,
         }
     }

@@ -10,6 +10,7 @@ use super::metadata;
 use crate::controllers::manifests::pod::{container_security, pod_security, ports, probes};
 use crate::controllers::manifests::settings::Settings;
 use crate::controllers::manifests::tls_secret_name;
+use crate::controllers::tenant::endpoint;
 use crate::controllers::tenant::validate::Tenant;
 use crate::kubernetes::apply::Rendered;
 use crate::kubernetes::labels;
@@ -84,6 +85,7 @@ fn pod(tenant: &Tenant, settings: &Settings) -> Value {
         "securityContext": container_security(),
         "volumeMounts": [
             {"name": "tls", "mountPath": "/var/run/mcp-fleet/tls", "readOnly": true},
+            {"name": "public-tls", "mountPath": "/var/run/mcp-fleet/public-tls", "readOnly": true},
             {"name": "token", "mountPath": "/var/run/mcp-fleet/token", "readOnly": true},
             {"name": "policy", "mountPath": "/var/run/mcp-fleet/policy", "readOnly": true},
         ],
@@ -103,6 +105,8 @@ fn pod(tenant: &Tenant, settings: &Settings) -> Value {
         "containers": [container],
         "volumes": [
             {"name": "tls", "secret": {"secretName": tls_secret_name(DEPLOYMENT)}},
+            // Always mounted, so that a public name restarts no gateway.
+            {"name": "public-tls", "secret": {"secretName": endpoint::SECRET, "optional": true}},
             {"name": "token", "projected": {"sources": [token]}},
             {"name": "policy", "projected": {"sources": snapshots()}},
         ],

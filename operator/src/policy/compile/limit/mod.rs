@@ -186,6 +186,7 @@ fn without_objects(policy: &TenantPolicy) -> TenantPolicy {
         tenant: policy.tenant.clone(),
         tenant_uid: policy.tenant_uid.clone(),
         audience: policy.audience.clone(),
+        other_audiences: policy.other_audiences.clone(),
         issuer: policy.issuer.clone(),
         keys: policy.keys.clone(),
         session_key: policy.session_key.clone(),

@@ -92,6 +92,7 @@ pub(crate) fn inputs() -> TenantInputs {
         keys: vec![VerificationKey { kid: "k".into(), point: vec![4; 65] }],
         session_key: vec![7; 32],
         audience: "https://gateway.acme-mcp.svc".into(),
+        other_audiences: vec![],
         issuer: "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/uid-acme".into(),
         revocations: BTreeMap::new(),
         now: NOW,
