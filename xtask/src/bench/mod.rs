@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::cluster::{Cluster, Options};
+use crate::cluster::{Cluster, Options, Way};
 use crate::test::charts;
 use crate::tools::rust;
 
@@ -109,7 +109,7 @@ fn fleet(arguments: &Fleet) -> Result<()> {
     };
     let load = rust::static_binary("mcp-fleet-load")?;
     Cluster::down(FLEET_CLUSTER)?;
-    let cluster = Cluster::up(&Options { name: FLEET_CLUSTER.to_owned(), apiserver_only: true })?;
+    let cluster = Cluster::up(&Options { name: FLEET_CLUSTER.to_owned(), apiserver_only: true, way: Way::default() })?;
     let chart = charts::write_operator()?;
     let mut command = Command::new(load);
     command

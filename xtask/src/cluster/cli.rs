@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
-use super::{Cluster, DEFAULT_NAME, Mode, Options, verify};
+use super::{Cluster, DEFAULT_NAME, Mode, Options, Way, verify};
 use crate::tools::{go, progress};
 
 /// `cargo xtask cluster …`
@@ -26,8 +26,10 @@ enum Action {
     /// Start the cluster and wait until it can run pods.
     Up {
         /// Start only etcd and the API server, for tests of controllers.
-        #[arg(long)]
+        #[arg(long, conflicts_with_all = ["with", "kind_image"])]
         apiserver_only: bool,
+        #[command(flatten)]
+        way: Way,
     },
     /// Stop the cluster and remove everything it created, also after a crash.
     Down,
@@ -63,7 +65,7 @@ enum Action {
 pub fn run(arguments: Arguments) -> Result<()> {
     let name = arguments.name;
     match arguments.action {
-        Action::Up { apiserver_only } => up(&Options { name, apiserver_only }),
+        Action::Up { apiserver_only, way } => up(&Options { name, apiserver_only, way }),
         Action::Down => Cluster::down(&name),
         Action::Status => status(&name),
         Action::Load { archive } => Cluster::open(&name)?.load_image(&archive),

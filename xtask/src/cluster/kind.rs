@@ -7,16 +7,28 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::layout::Layout;
-use crate::tools::{command, go, progress};
+use crate::image::{self, Builder, KIND_NODE};
+use crate::tools::{command, go, progress, repository};
 
-/// Creates the cluster unless kind already has one of that name, and writes its kubeconfig.
-pub fn up(layout: &Layout) -> Result<()> {
+/// Creates the cluster unless kind already has one of that name, and writes its kubeconfig. `image` is the image of the node,
+/// if it is not that of kind's release.
+pub fn up(layout: &Layout, image: Option<&str>) -> Result<()> {
     fs::create_dir_all(&layout.state).with_context(|| format!("failed to create {}", layout.state.display()))?;
-    if exists(layout)? {
+    if exists(layout) {
         return command::run(&mut with_kubeconfig(layout, &["export", "kubeconfig"])?);
     }
+    if image == Some(KIND_NODE.reference) {
+        // docker may have another version of it, or none.
+        let archive = image::build(&KIND_NODE, Builder::Docker)?;
+        command::run(Command::new("docker").args(["load", "--quiet", "--input"]).arg(archive))?;
+    }
     progress::step(format!("creating kind cluster {}", layout.name), "1 min", || {
-        command::run(with_kubeconfig(layout, &["create", "cluster"])?.arg("--wait=120s"))
+        let mut create = with_kubeconfig(layout, &["create", "cluster"])?;
+        create.arg("--wait=180s").arg("--config").arg(repository().join("tests/cluster/kind.yaml"));
+        if let Some(image) = image {
+            create.args(["--image", image]);
+        }
+        command::run(&mut create)
     })
 }
 
@@ -33,16 +45,20 @@ pub fn import(layout: &Layout, archive: &Path) -> Result<()> {
 
 /// Kills a program inside the node. kubelet restarts it; systemd restarts kubelet itself.
 pub fn restart(layout: &Layout, unit: &str) -> Result<()> {
-    let node = format!("{}-control-plane", layout.name);
     // Match the command line, because the kernel truncates process names to 15 characters.
     let pattern = format!("^([^ ]*/)?{unit} ");
-    command::run(Command::new("docker").args(["exec", &node, "pkill", "-KILL", "-f", &pattern]))
+    command::run(Command::new("docker").args(["exec", &node(layout), "pkill", "-KILL", "-f", &pattern]))
 }
 
-/// Returns whether kind has a cluster of this name.
-pub fn exists(layout: &Layout) -> Result<bool> {
-    let clusters = command::output(Command::new(go::kind()?).args(["get", "clusters"]))?;
-    Ok(clusters.lines().any(|line| line == layout.name))
+/// Returns whether docker runs and has a node of this cluster. This asks docker and not kind, which may not be built yet.
+pub fn exists(layout: &Layout) -> bool {
+    command::on_path("docker")
+        && command::run(Command::new("docker").args(["container", "inspect", &node(layout)])).is_ok()
+}
+
+/// Returns the name of the container of the only node.
+fn node(layout: &Layout) -> String {
+    format!("{}-control-plane", layout.name)
 }
 
 fn kind(layout: &Layout, action: &[&str]) -> Result<Command> {

@@ -2,11 +2,13 @@
 //!
 //! Where docker runs, kind creates the cluster. Elsewhere the packaged node ([`node`]) does: the Kubernetes programs,
 //! built from their Go modules, with Debian's containerd. Tests of controllers can start only etcd and the API server.
+//! [`engine`] is a docker engine of the tests, with which they try kind.
 //! Other tasks use [`Cluster`]: start reading there.
 
 mod cgroups;
 pub mod cli;
 mod control_plane;
+pub mod engine;
 mod kind;
 mod layout;
 mod namespaces;
@@ -25,12 +27,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
 
 use self::layout::Layout;
 pub use self::namespaces::SUPERVISE;
 use self::plan::Plan;
-use crate::image;
-use crate::tools::{cache, command, go, progress};
+use crate::image::{self, Builder};
+use crate::tools::{cache, command, debian, go, progress};
 
 /// Name of the cluster when none is given.
 pub const DEFAULT_NAME: &str = "fleet";
@@ -56,6 +59,53 @@ impl fmt::Display for Mode {
     }
 }
 
+/// The ways to run a cluster that can run pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum With {
+    /// kind, in docker.
+    Kind,
+    /// The packaged node, as root on Debian 12.
+    Node,
+}
+
+/// How to run a cluster that can run pods.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Way {
+    /// How to run the cluster; by default with kind where docker runs, and on the packaged node elsewhere.
+    #[arg(long, value_enum)]
+    pub with: Option<With>,
+    /// The image of the kind node, which docker must have or can pull; by default that of kind's release. The one of this
+    /// repository, `mcp-fleet.local/kind-node:1`, is built first.
+    #[arg(long)]
+    pub kind_image: Option<String>,
+}
+
+impl Way {
+    /// Returns the way for tests: the packaged node where it can run, so that a docker engine that happens to run does not
+    /// change what is tested.
+    pub fn of_tests(with: Option<With>) -> Self {
+        Self {
+            with: with_of_tests(with, rustix::process::geteuid().is_root() && debian::is_bookworm()),
+            kind_image: None,
+        }
+    }
+
+    fn mode(&self) -> Result<Mode> {
+        match self.with {
+            Some(With::Node) => Ok(Mode::Node),
+            Some(With::Kind) if !image::docker_runs() => {
+                bail!("kind needs docker, which does not answer: `docker info` fails. Start it, or use `--with node`")
+            }
+            Some(With::Kind) => Ok(Mode::Kind),
+            None => Ok(if image::docker_runs() { Mode::Kind } else { Mode::Node }),
+        }
+    }
+}
+
+fn with_of_tests(chosen: Option<With>, node_can_run: bool) -> Option<With> {
+    chosen.or(node_can_run.then_some(With::Node))
+}
+
 /// Which cluster to start.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -63,6 +113,8 @@ pub struct Options {
     pub name: String,
     /// Whether to start only etcd and the API server, for tests of controllers.
     pub apiserver_only: bool,
+    /// How to run the cluster otherwise.
+    pub way: Way,
 }
 
 /// A running cluster.
@@ -77,17 +129,9 @@ impl Cluster {
     /// works. Removes what a crashed cluster left behind.
     pub fn up(options: &Options) -> Result<Self> {
         let layout = Layout::new(&options.name)?;
-        let mode = match (options.apiserver_only, image::docker_runs()) {
-            (true, _) => Mode::ApiServer,
-            (false, true) => Mode::Kind,
-            (false, false) => Mode::Node,
-        };
+        let mode = if options.apiserver_only { Mode::ApiServer } else { options.way.mode()? };
         let cluster = Self { layout, mode };
         let _lock = lock(&cluster.layout)?;
-        if mode == Mode::Kind {
-            kind::up(&cluster.layout)?;
-            return Ok(cluster);
-        }
         if mode == Mode::Node && !rustix::process::geteuid().is_root() {
             bail!(
                 "no cluster can run here: docker does not answer (`docker info` fails), and without it, root is \
@@ -96,6 +140,10 @@ impl Cluster {
             );
         }
         match running_mode(&cluster.layout)? {
+            None if mode == Mode::Kind => {
+                kind::up(&cluster.layout, options.way.kind_image.as_deref())?;
+                return Ok(cluster);
+            }
             Some(running) if running == mode => {}
             Some(running) => bail!(
                 "cluster {name} already runs in another mode ({running}). Stop it with `cargo xtask cluster down \
@@ -116,7 +164,7 @@ impl Cluster {
         let layout = Layout::new(name)?;
         match running_mode(&layout)? {
             Some(mode) => Ok(Self { layout, mode }),
-            None if image::docker_runs() && kind::exists(&layout)? => Ok(Self { layout, mode: Mode::Kind }),
+            None if kind::exists(&layout) => Ok(Self { layout, mode: Mode::Kind }),
             None => bail!("cluster {name} is not up. Start it with `cargo xtask cluster up --name {name}`"),
         }
     }
@@ -125,7 +173,7 @@ impl Cluster {
     pub fn down(name: &str) -> Result<()> {
         let layout = Layout::new(name)?;
         let _lock = lock(&layout)?;
-        if image::docker_runs() {
+        if kind::exists(&layout) {
             kind::down(&layout)?;
         }
         remove(&layout)
@@ -140,6 +188,14 @@ impl Cluster {
     /// Returns how the cluster runs.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Returns the program that builds images for this cluster.
+    pub fn builder(&self) -> Builder {
+        match self.mode {
+            Mode::Kind => Builder::Docker,
+            Mode::Node | Mode::ApiServer => Builder::Buildah,
+        }
     }
 
     /// Returns a command that runs `program` in the cluster's network, with KUBECONFIG set and this cluster's kubectl
@@ -266,4 +322,16 @@ fn remove(layout: &Layout) -> Result<()> {
         let _ = fs::remove_dir(parent);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_use_the_packaged_node_where_it_can_run_unless_another_way_is_chosen() {
+        assert_eq!(with_of_tests(None, true), Some(With::Node));
+        assert_eq!(with_of_tests(Some(With::Kind), true), Some(With::Kind));
+        assert_eq!(with_of_tests(None, false), None);
+    }
 }

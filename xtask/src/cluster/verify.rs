@@ -16,7 +16,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
             cluster.mode()
         );
     }
-    cluster.load_image(&image::build(&image::PROBE)?)?;
+    cluster.load_image(&image::build(&image::PROBE, cluster.builder())?)?;
     // Compile on the host: the cluster's network has no route to the package registries.
     let tests = go::node_tests()?;
     progress::step("checking Services, DNS and NetworkPolicies", "15 s", || {

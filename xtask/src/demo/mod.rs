@@ -14,7 +14,7 @@ use clap::Args;
 
 use self::report::Report;
 use self::state::Demo;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Way};
 use crate::tools::progress;
 
 /// `cargo xtask demo …`
@@ -35,6 +35,8 @@ pub struct Arguments {
     /// How many times to measure revocation and policy changes. The slowest measurement counts.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     trials: u32,
+    #[command(flatten)]
+    way: Way,
 }
 
 /// Runs the demo. Fails if a step failed.
@@ -44,6 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut report = Report::new(total);
     let mut demo = Demo::new(&arguments.name);
     demo.trials = arguments.trials;
+    demo.way = arguments.way.clone();
     print_introduction(arguments, total);
     if arguments.resume {
         demo.set_cluster(Cluster::open(&arguments.name)?);

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Way};
 
 /// Namespace of the operator.
 pub const OPERATOR: &str = "mcp-fleet-system";
@@ -20,6 +20,8 @@ pub struct Demo {
     pub name: String,
     /// Number of measurements in a step that measures time.
     pub trials: u32,
+    /// How to run the cluster.
+    pub way: Way,
     /// The cluster, once it is up.
     cluster: Option<Cluster>,
     /// Charges of this run, by tenant and principal: number of calls, and price in millionths.
@@ -36,6 +38,7 @@ impl Demo {
         Self {
             name: name.to_owned(),
             trials: 1,
+            way: Way::default(),
             cluster: None,
             charges: BTreeMap::new(),
             charges_before: BTreeMap::new(),

@@ -1,16 +1,20 @@
 //! A Debian base image for the examples' images. Without docker there is no registry to pull `debian:bookworm-slim`
 //! from, so this module makes an equivalent one from the Debian archive.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 
 use super::buildah::buildah;
-use crate::tools::{cache, command, progress};
+use crate::tools::{cache, command, debian, progress};
 
 /// Reference of the base image. Change its tag whenever this module changes the image; every image on it is then
 /// rebuilt.
 pub const REFERENCE: &str = "mcp-fleet.local/debian:bookworm-3";
+
+/// The default base image of the Containerfiles.
+const REGISTRY_REFERENCE: &str = "docker.io/library/debian:bookworm-slim";
 
 /// apt configuration that leaves no downloads and caches in layers, as in registry images.
 const APT_KEEP_NOTHING: &str =
@@ -34,10 +38,33 @@ pub fn arguments() -> Result<Vec<String>> {
     ])
 }
 
+/// Gives a docker engine that cannot reach a registry the image that Containerfiles start from by default. `docker` returns
+/// a docker command for that engine. The image trusts the certificates that this machine trusts, because a build cannot
+/// mount them.
+pub fn import_into_docker(docker: impl Fn() -> Command) -> Result<()> {
+    debian::require(debian::IMAGES)?;
+    progress::step("building a Debian base image for docker", "25 s", || {
+        let folder = cache::root()?.join("base-docker");
+        let archive = root(&folder, &[&format!("--customize-hook=copy-in {CERTIFICATES} /etc/ssl/certs")])?;
+        command::run(docker().arg("import").arg(&archive).arg(REGISTRY_REFERENCE))?;
+        cache::remove(&folder)
+    })
+}
+
 fn create() -> Result<()> {
     let folder = cache::root()?.join("base");
-    cache::remove(&folder)?;
-    std::fs::create_dir_all(&folder)?;
+    let archive = root(&folder, &[])?;
+    let container = command::output(buildah()?.args(["from", "scratch"]))?;
+    let container = container.trim();
+    command::run(buildah()?.args(["add", "--quiet", container]).arg(&archive))?;
+    command::run(buildah()?.args(["commit", "--quiet", "--rm", container, REFERENCE]))?;
+    cache::remove(&folder)
+}
+
+/// Makes a small Debian as a tar archive in `folder`, which is emptied before. Returns the archive.
+fn root(folder: &Path, options: &[&str]) -> Result<PathBuf> {
+    cache::remove(folder)?;
+    std::fs::create_dir_all(folder)?;
     let archive = folder.join("debian.tar");
     let mut debian = Command::new("mmdebstrap");
     // The slim images of registries leave out the same folders.
@@ -45,11 +72,7 @@ fn create() -> Result<()> {
         debian.arg(format!("--dpkgopt=path-exclude=/usr/share/{path}/*"));
     }
     debian.arg(format!("--customize-hook=printf '{APT_KEEP_NOTHING}' > $1/etc/apt/apt.conf.d/90keep-nothing"));
-    debian.arg("--customize-hook=rm -f $1/var/cache/apt/*.bin");
+    debian.arg("--customize-hook=rm -f $1/var/cache/apt/*.bin").args(options);
     command::run(debian.args(["--variant=minbase", "--include=ca-certificates", "bookworm"]).arg(&archive))?;
-    let container = command::output(buildah()?.args(["from", "scratch"]))?;
-    let container = container.trim();
-    command::run(buildah()?.args(["add", "--quiet", container]).arg(&archive))?;
-    command::run(buildah()?.args(["commit", "--quiet", "--rm", container, REFERENCE]))?;
-    cache::remove(&folder)
+    Ok(archive)
 }

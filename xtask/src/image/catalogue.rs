@@ -1,14 +1,18 @@
 //! All images that this repository builds.
 
-use super::Image;
-use crate::tools::{go, rust};
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::{Builder, Image, build};
+use crate::tools::{go, repository, rust};
 
 /// The data plane: gateway and shim.
 pub const MCP_POD: Image = Image {
     recipe: "Containerfile",
     target: Some("mcp-pod"),
     usually: "1 s",
-    inputs: || Ok(vec![rust::static_binary("mcp-pod")?]),
+    inputs: |_| Ok(vec![rust::static_binary("mcp-pod")?]),
     ..Image::local("mcp-pod", "mcp-fleet.local/mcp-pod:dev")
 };
 
@@ -17,7 +21,7 @@ pub const OPERATOR: Image = Image {
     recipe: "Containerfile",
     target: Some("operator"),
     usually: "1 s",
-    inputs: || Ok(vec![rust::static_binary("mcp-fleet-operator")?]),
+    inputs: |_| Ok(vec![rust::static_binary("mcp-fleet-operator")?]),
     ..Image::local("operator", "mcp-fleet.local/operator:dev")
 };
 
@@ -57,7 +61,7 @@ pub const PROMETHEUS: Image = Image {
 pub const PAUSE: Image = Image {
     recipe: "tests/cluster/images/pause/Containerfile",
     usually: "1 s",
-    inputs: || Ok(vec![go::pause()?]),
+    inputs: |_| Ok(vec![go::pause()?]),
     ..Image::local("pause", "mcp-fleet.local/pause:1")
 };
 
@@ -65,7 +69,7 @@ pub const PAUSE: Image = Image {
 pub const COREDNS: Image = Image {
     recipe: "tests/cluster/images/coredns/Containerfile",
     usually: "2 s",
-    inputs: || Ok(vec![go::coredns()?]),
+    inputs: |_| Ok(vec![go::coredns()?]),
     ..Image::local("coredns", "mcp-fleet.local/coredns:1")
 };
 
@@ -73,20 +77,60 @@ pub const COREDNS: Image = Image {
 pub const PROBE: Image = Image {
     recipe: "tests/cluster/images/probe/Containerfile",
     usually: "1 s",
-    inputs: || Ok(vec![go::probe()?]),
+    inputs: |_| Ok(vec![go::probe()?]),
     ..Image::local("probe", "mcp-fleet.local/probe:1")
 };
+
+/// The programs that run as pods in a kind cluster on [`KIND_NODE`].
+pub const KUBERNETES: Image = Image {
+    recipe: "tests/cluster/images/kubernetes/Containerfile",
+    usually: "30 s",
+    on_debian: true,
+    inputs: |_| Ok(vec![go::kubernetes()?.join(go::KUBERNETES_BINARY), go::local_path_provisioner()?]),
+    ..Image::local("kubernetes", "mcp-fleet.local/kubernetes:1")
+};
+
+/// A node image for kind, for machines without an image registry. Only docker can build and use it.
+pub const KIND_NODE: Image = Image {
+    recipe: "tests/cluster/images/kind-node/Containerfile",
+    usually: "1 min",
+    on_debian: true,
+    inputs: kind_node,
+    ..Image::local("kind-node", "mcp-fleet.local/kind-node:1")
+};
+
+fn kind_node(builder: Builder) -> Result<Vec<PathBuf>> {
+    let folder = repository().join("tests/cluster/images/kind-node");
+    let mut inputs: Vec<PathBuf> = [
+        "10-pods.conflist",
+        "default-cni.yaml",
+        "default-storage.yaml",
+        "load-images",
+        "netpol.path",
+        "netpol.service",
+    ]
+    .map(|file| folder.join(file))
+    .to_vec();
+    inputs.extend([go::kind_base()?, go::kubernetes()?.join(go::KUBERNETES_BINARY), go::kubeadm()?, go::netpol()?]);
+    for image in [&KUBERNETES, &COREDNS, &PAUSE] {
+        inputs.push(build(image, builder)?);
+    }
+    Ok(inputs)
+}
 
 /// Images that the demo loads.
 pub const DEMO: &[&Image] = &[&OPERATOR, &MCP_POD, &SERVER_FILESYSTEM, &SERVER_TIME, &INSPECTOR, &PROMETHEUS];
 
-/// All images, for the command line.
+/// All images that any builder can build, for the command line.
 pub const ALL: &[&Image] =
     &[&MCP_POD, &OPERATOR, &SERVER_FILESYSTEM, &SERVER_TIME, &INSPECTOR, &PROMETHEUS, &PAUSE, &COREDNS, &PROBE];
+
+/// Images for docker alone, for the command line.
+pub const DOCKER_ONLY: &[&Image] = &[&KUBERNETES, &KIND_NODE];
 
 impl Image {
     /// Returns an image with defaults for everything but its names.
     const fn local(name: &'static str, reference: &'static str) -> Self {
-        Self { name, reference, recipe: "", target: None, usually: "", inputs: || Ok(Vec::new()), on_debian: false }
+        Self { name, reference, recipe: "", target: None, usually: "", inputs: |_| Ok(Vec::new()), on_debian: false }
     }
 }

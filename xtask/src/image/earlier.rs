@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Image, builder, catalogue};
+use super::{Builder, Image, catalogue};
 use crate::tools::cache::{self, Key};
 use crate::tools::{command, progress, repository, rust};
 
@@ -29,7 +29,7 @@ pub struct Earlier {
 }
 
 /// Builds the images of [`COMMIT`], unless they are cached.
-pub fn build() -> Result<Earlier> {
+pub fn build(builder: Builder) -> Result<Earlier> {
     let key = Key::default().text(COMMIT).finish();
     let folder = cache::folder("earlier", "commit", &key, |folder| {
         let source = folder.join("source");
@@ -40,7 +40,7 @@ pub fn build() -> Result<Earlier> {
                 let context = folder.join("context");
                 std::fs::create_dir(&context)?;
                 std::fs::copy(binary, context.join(binary.file_name().context("a binary has no name")?))?;
-                builder::build(
+                builder.build(
                     image,
                     &source.join(image.recipe),
                     &context,

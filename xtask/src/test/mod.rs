@@ -16,6 +16,8 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 
+use crate::cluster::With;
+
 /// `cargo xtask test …`
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -24,6 +26,9 @@ pub struct Arguments {
     /// Also run the slow parts.
     #[arg(long, conflicts_with = "part")]
     all: bool,
+    /// How to run the clusters of the tests; by default on the packaged node where it can run.
+    #[arg(long, value_enum)]
+    with: Option<With>,
 }
 
 /// One part of the tests.
@@ -57,6 +62,8 @@ pub enum Part {
     Upgrade,
     /// Slow: 200 rounds of random faults while a budget is spent, on a real cluster.
     Rounds,
+    /// Slow: the demo on kind, with a docker engine and a node image from packages.
+    Kind,
     /// Slow: the longer runs of the ledger's model, and its random fault rounds in virtual time.
     Governors,
     /// Slow: licences, sources and bans of all dependencies, checked with cargo-deny.
@@ -73,6 +80,7 @@ impl Part {
                 | Self::LongCalls
                 | Self::Upgrade
                 | Self::Rounds
+                | Self::Kind
                 | Self::Governors
                 | Self::Supply
                 | Self::Bench
@@ -88,7 +96,7 @@ impl Part {
         self.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
     }
 
-    fn run(self) -> Result<()> {
+    fn run(self, with: Option<With>) -> Result<()> {
         match self {
             Self::Lint => on_host::lint(),
             Self::Unit => on_host::unit(),
@@ -99,11 +107,12 @@ impl Part {
             Self::Ocsf => ocsf::run(),
             Self::Try => on_host::fleet_on_this_machine(),
             Self::Api => on_cluster::api(),
-            Self::E2e => on_cluster::end_to_end(),
+            Self::E2e => on_cluster::end_to_end(with),
             Self::MoreClients => clients::more(),
             Self::LongCalls => clients::long_calls(),
-            Self::Upgrade => on_cluster::upgrade(),
-            Self::Rounds => on_cluster::rounds(),
+            Self::Upgrade => on_cluster::upgrade(with),
+            Self::Rounds => on_cluster::rounds(with),
+            Self::Kind => on_cluster::kind(),
             Self::Governors => on_host::governors(),
             Self::Supply => on_host::supply(),
             Self::Bench => on_host::bench(),
@@ -119,7 +128,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for part in chosen {
         println!("\n=== {} ===\n{}", part.name(), part.help());
         let start = Instant::now();
-        let result = part.run();
+        let result = part.run(arguments.with);
         if let Err(error) = &result {
             println!("error: {error:#}");
         }

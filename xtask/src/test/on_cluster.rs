@@ -2,13 +2,15 @@
 //! it at the end. The cluster names are reserved for tests, so that clusters of a developer are not affected.
 
 use std::env;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
 use super::charts;
 use super::on_host::{cargo, show};
-use crate::cluster::{Cluster, Mode, Options, verify};
+use crate::cluster::engine::Engine;
+use crate::cluster::{Cluster, Mode, Options, Way, With, verify};
 use crate::image;
 use crate::tools::{go, repository};
 
@@ -24,6 +26,10 @@ const UPGRADE_CLUSTER: &str = "fleet-test-upgrade";
 
 /// Rounds of [`rounds`].
 const LONG_ROUNDS: u32 = 200;
+/// Name of the cluster of [`kind`].
+const KIND_CLUSTER: &str = "fleet-test-kind";
+/// Name of the docker engine of [`kind`].
+const KIND_ENGINE: &str = "fleet-test-engine";
 
 /// Environment variable in which test binaries expect the path of the kubeconfig.
 const KUBECONFIG: &str = "MCP_FLEET_TEST_KUBECONFIG";
@@ -36,8 +42,8 @@ const CHART: &str = "MCP_FLEET_TEST_CHART";
 /// Tests the API and the controllers against a real etcd and API server. The operator there has the rights of the chart.
 pub fn api() -> Result<()> {
     let chart = charts::write_operator()?;
-    on_own_cluster(API_CLUSTER, true, |cluster| {
-        on_own_cluster(EMPTY_CLUSTER, true, |empty| {
+    on_own_cluster(API_CLUSTER, None, |cluster| {
+        on_own_cluster(EMPTY_CLUSTER, None, |empty| {
             let restore =
                 ["test", "--package", "mcp-fleet-operator", "--features", "restore-tests", "--test", "restore"];
             let mut tests = cargo(&restore);
@@ -46,7 +52,7 @@ pub fn api() -> Result<()> {
         })
     })?;
     // A new cluster: the tenant of that test would get in the way of other tests.
-    on_own_cluster(API_CLUSTER, true, |cluster| {
+    on_own_cluster(API_CLUSTER, None, |cluster| {
         let mut tests = cargo(&["test", "--package", "mcp-fleet-crds", "--package", "mcp-fleet-operator"]);
         tests.args(["--features", "mcp-fleet-crds/cluster-tests,mcp-fleet-operator/cluster-tests"]);
         tests.args(["--test", "admission", "--test", "cluster"]);
@@ -56,8 +62,8 @@ pub fn api() -> Result<()> {
 
 /// Checks the network features that the product's isolation relies on, runs the demo, and then runs the fault tests on
 /// the cluster that the demo set up.
-pub fn end_to_end() -> Result<()> {
-    on_own_cluster(E2E_CLUSTER, false, |cluster| {
+pub fn end_to_end(with: Option<With>) -> Result<()> {
+    on_own_cluster(E2E_CLUSTER, Some(Way::of_tests(with)), |cluster| {
         if cluster.mode() == Mode::Kind {
             println!(
                 "skipped the checks of Services, DNS and NetworkPolicies: they need the packaged node, and this is kind"
@@ -70,15 +76,17 @@ pub fn end_to_end() -> Result<()> {
 }
 
 /// Runs many rounds of random faults on the cluster that the demo sets up.
-pub fn rounds() -> Result<()> {
-    on_own_cluster(E2E_CLUSTER, false, |cluster| after_demo(cluster, &["rounds"], Some(LONG_ROUNDS)))
+pub fn rounds(with: Option<With>) -> Result<()> {
+    on_own_cluster(E2E_CLUSTER, Some(Way::of_tests(with)), |cluster| {
+        after_demo(cluster, &["rounds"], Some(LONG_ROUNDS))
+    })
 }
 
 /// Runs the demo, and then tests of faults.
 fn after_demo(cluster: &Cluster, tests: &[&str], rounds: Option<u32>) -> Result<()> {
-    let xtask = env::current_exe().context("failed to find the path of this program")?;
-    let mut demo = Command::new(xtask);
-    show(demo.args(["demo", "--keep", "--name", E2E_CLUSTER]).current_dir(repository()))?;
+    let with = if cluster.mode() == Mode::Kind { "kind" } else { "node" };
+    let mut demo = Command::new(xtask()?);
+    show(demo.args(["demo", "--keep", "--name", E2E_CLUSTER, "--with", with]).current_dir(repository()))?;
     let mut arguments = vec!["test", "--package", "mcp-fleet-e2e", "--features", "cluster-tests"];
     arguments.extend(tests.iter().flat_map(|test| ["--test", test]));
     // Build on the host, which can download crates, and run in the cluster's network.
@@ -93,13 +101,13 @@ fn after_demo(cluster: &Cluster, tests: &[&str], rounds: Option<u32>) -> Result<
 
 /// Tests that this version works together with an earlier commit, while operators, gateways and shims are replaced one
 /// after the other, in both directions.
-pub fn upgrade() -> Result<()> {
-    let earlier = image::earlier::build()?;
-    let mut archives = earlier.archives;
-    for image in [&image::OPERATOR, &image::MCP_POD, &image::SERVER_TIME] {
-        archives.push(image::build(image)?);
-    }
-    on_own_cluster(UPGRADE_CLUSTER, false, |cluster| {
+pub fn upgrade(with: Option<With>) -> Result<()> {
+    on_own_cluster(UPGRADE_CLUSTER, Some(Way::of_tests(with)), |cluster| {
+        let earlier = image::earlier::build(cluster.builder())?;
+        let mut archives = earlier.archives;
+        for image in [&image::OPERATOR, &image::MCP_POD, &image::SERVER_TIME] {
+            archives.push(image::build(image, cluster.builder())?);
+        }
         for archive in &archives {
             cluster.load_image(archive)?;
         }
@@ -114,10 +122,27 @@ pub fn upgrade() -> Result<()> {
     })
 }
 
-/// Runs `tests` on a new cluster, and stops the cluster afterwards.
-fn on_own_cluster(name: &str, apiserver_only: bool, tests: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
+/// Runs the demo on kind, in a docker engine of its own, with a node image from packages.
+pub fn kind() -> Result<()> {
+    let engine = Engine::up(KIND_ENGINE)?;
+    let node = image::KIND_NODE.reference;
+    let demo = ["demo", "--with", "kind", "--kind-image", node, "--name", KIND_CLUSTER];
+    let result = show(engine.command(xtask()?).args(demo).current_dir(repository()));
+    Engine::down(KIND_ENGINE)?;
+    // The demo deletes its cluster; after a crash, the node is gone with the engine, and files remain.
+    Cluster::down(KIND_CLUSTER)?;
+    result
+}
+
+fn xtask() -> Result<PathBuf> {
+    env::current_exe().context("failed to find the path of this program")
+}
+
+/// Runs `tests` on a new cluster, and stops the cluster afterwards. Without a way to run pods, it is only an API server.
+fn on_own_cluster(name: &str, way: Option<Way>, tests: impl FnOnce(&Cluster) -> Result<()>) -> Result<()> {
     Cluster::down(name)?;
-    let cluster = Cluster::up(&Options { name: name.to_owned(), apiserver_only })?;
+    let apiserver_only = way.is_none();
+    let cluster = Cluster::up(&Options { name: name.to_owned(), apiserver_only, way: way.unwrap_or_default() })?;
     let result = tests(&cluster);
     Cluster::down(name)?;
     result

@@ -37,6 +37,22 @@ pub const IMAGES: &[Package] = &[
     Package { provides: "runc", name: "runc" },
 ];
 
+/// Packages of a docker engine for tests.
+pub const DOCKER: &[Package] = &[
+    Package { provides: "/usr/sbin/dockerd", name: "docker.io" },
+    Package { provides: "iptables", name: "iptables" },
+    Package { provides: "runc", name: "runc" },
+    Package { provides: "ip", name: "iproute2" },
+];
+
+/// Returns whether this is the release of Debian that the packaged node is made for.
+pub fn is_bookworm() -> bool {
+    fs::read_to_string("/etc/os-release").is_ok_and(|text| {
+        let has = |line: &str| text.lines().any(|other| other == line);
+        has("ID=debian") && has("VERSION_ID=\"12\"")
+    })
+}
+
 /// Installs the missing ones of `packages`, and prints their names. Needs root and apt; fails with instructions
 /// otherwise.
 pub fn require(packages: &[Package]) -> Result<()> {
@@ -108,8 +124,15 @@ fn disable_services(installed: &[&str]) {
     if !Path::new("/run/systemd/system").exists() {
         return;
     }
-    for service in ["containerd", "nftables", "buildah"].iter().filter(|service| installed.contains(service)) {
+    let units = [
+        ("containerd", "containerd"),
+        ("nftables", "nftables"),
+        ("buildah", "buildah"),
+        ("docker.io", "docker.service"),
+        ("docker.io", "docker.socket"),
+    ];
+    for (_, unit) in units.iter().filter(|(package, _)| installed.contains(package)) {
         // This fails only if there is no such unit, and then there is nothing to disable.
-        let _ = command::run(Command::new("systemctl").args(["disable", "--quiet", service]));
+        let _ = command::run(Command::new("systemctl").args(["disable", "--quiet", unit]));
     }
 }

@@ -15,6 +15,7 @@ pub const KUBERNETES: &str = "v1.35.4";
 const COREDNS: &str = "v1.15.0";
 const HELM: &str = "v3.22.0";
 const KIND: &str = "v0.33.0";
+const LOCAL_PATH: &str = "v0.0.30";
 
 /// File name of the binary that contains all Kubernetes programs.
 pub const KUBERNETES_BINARY: &str = "k8s";
@@ -24,10 +25,7 @@ pub const KUBERNETES_PROGRAMS: &[&str] =
 
 /// Builds etcd, kubectl and the Kubernetes programs. Returns their folder.
 pub fn kubernetes() -> Result<PathBuf> {
-    let minor = KUBERNETES.split('.').nth(1).unwrap_or_default();
-    let version = "k8s.io/component-base/version";
-    let flags = format!("-X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor=1 -X {version}.gitMinor={minor}");
-    let folder = build_local(KUBERNETES_BINARY, &format!("Kubernetes {KUBERNETES}"), "5 min", &flags)?;
+    let folder = build_local(KUBERNETES_BINARY, &format!("Kubernetes {KUBERNETES}"), "5 min", &version_flags())?;
     for program in KUBERNETES_PROGRAMS {
         let link = folder.join(program);
         if !link.is_symlink() {
@@ -37,7 +35,43 @@ pub fn kubernetes() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Builds the NetworkPolicy enforcer. Returns its path, like the functions below.
+/// Returns linker flags that set the version that the programs report.
+fn version_flags() -> String {
+    let minor = KUBERNETES.split('.').nth(1).unwrap_or_default();
+    let version = "k8s.io/component-base/version";
+    format!("-X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor=1 -X {version}.gitMinor={minor}")
+}
+
+/// Builds kubeadm, which a kind node runs. Returns its path, like the functions below.
+pub fn kubeadm() -> Result<PathBuf> {
+    let folder = build_local("kubeadm", &format!("kubeadm {KUBERNETES}"), "1 min", &version_flags())?;
+    Ok(folder.join("kubeadm"))
+}
+
+/// Builds the provisioner of volumes that kind uses.
+pub fn local_path_provisioner() -> Result<PathBuf> {
+    build_public("local-path-provisioner", "github.com/rancher/local-path-provisioner", LOCAL_PATH, "30 s")
+}
+
+/// Returns an archive with the files of kind's own base image, from kind's Go module.
+pub fn kind_base() -> Result<PathBuf> {
+    let key = Key::default().text(KIND).finish();
+    let folder = cache::folder("tools", "kind-base", &key, |folder| {
+        let module = format!("sigs.k8s.io/kind@{KIND}");
+        let description = command::output(go()?.args(["mod", "download", "-json", &module]))?;
+        let description: serde_json::Value = serde_json::from_str(&description)?;
+        let source = description["Dir"].as_str().context("`go mod download` printed no folder")?;
+        let files = Path::new(source).join("images/base/files");
+        let mut tar = Command::new("tar");
+        // Files of modules are read-only.
+        tar.args(["--owner=0", "--group=0", "--mode=u+w,a+rX", "--create", "--file"]);
+        tar.arg(folder.join("kind-base.tar")).arg("--directory").arg(files).args(["etc", "kind", "usr"]);
+        command::run(&mut tar)
+    })?;
+    Ok(folder.join("kind-base.tar"))
+}
+
+/// Builds the NetworkPolicy enforcer.
 pub fn netpol() -> Result<PathBuf> {
     Ok(build_local("netpol", "the NetworkPolicy enforcer", "30 s", "")?.join("netpol"))
 }

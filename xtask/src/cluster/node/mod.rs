@@ -16,7 +16,7 @@ use super::layout::{API_PORT, API_SERVICE, DOMAIN, Layout, NODE_ADDRESS};
 use super::pki::Pki;
 use super::plan::Plan;
 use super::{cgroups, control_plane, programs, ready};
-use crate::image;
+use crate::image::{self, Builder};
 use crate::tools::{command, debian};
 
 /// Installs the programs and writes the configuration of a full node, and returns its plan.
@@ -42,8 +42,8 @@ pub fn prepare(layout: &Layout) -> Result<Plan> {
 
 /// Loads the node's own images, installs DNS and volumes, and waits until pods can run. Needs a ready API server.
 pub fn finish(layout: &Layout, kubectl: &dyn Fn() -> Result<Command>) -> Result<()> {
-    import(layout, &image::build(&image::PAUSE)?)?;
-    import(layout, &image::build(&image::COREDNS)?)?;
+    import(layout, &image::build(&image::PAUSE, Builder::Buildah)?)?;
+    import(layout, &image::build(&image::COREDNS, Builder::Buildah)?)?;
     let manifests = [addons::dns(), volumes::manifests(layout)?].concat();
     command::output_with_input(
         kubectl()?.args(["apply", "--server-side", "--force-conflicts", "-f", "-"]),

@@ -18,7 +18,7 @@ pub const CLUSTER: Step = Step {
     action: "Start a new Kubernetes cluster on this machine, and remove one that an earlier run left behind.",
     purpose: "Everything that follows runs on real Kubernetes components, not on mocks.",
     run: |demo| {
-        let options = Options { name: demo.name.clone(), apiserver_only: false };
+        let options = Options { name: demo.name.clone(), apiserver_only: false, way: demo.way.clone() };
         Cluster::down(&options.name)?;
         demo.set_cluster(Cluster::up(&options)?);
         let version = demo.kubectl_json(&["version"])?["serverVersion"]["gitVersion"].clone();
@@ -35,7 +35,7 @@ pub const IMAGES: Step = Step {
     run: |demo| {
         let mut loaded = Vec::new();
         for image in image::DEMO {
-            let archive = image::build(image)?;
+            let archive = image::build(image, demo.cluster()?.builder())?;
             demo.cluster()?.load_image(&archive)?;
             let size = archive.metadata()?.len() / 1_000_000;
             progress::note(format!("loaded {} ({size} MB)", image.reference));
