@@ -45,27 +45,34 @@ pub struct Caller {
 impl Caller {
     /// Returns a caller with the current credential of a principal, from its Secret.
     pub async fn new(client: &Client, namespace: &str, runtime: &str, principal: &str) -> Result<Self> {
-        let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-        let secret = secrets.get(&format!("{principal}-mcp-credential")).await?;
-        let data = secret.data.unwrap_or_default();
-        let text = |key: &str| -> Result<String> {
-            let bytes = data.get(key).with_context(|| format!("the credential has no {key}"))?;
-            Ok(String::from_utf8(bytes.0.clone())?)
-        };
+        let credential = credential(client, namespace, principal).await?;
+        let value = |key: &str| credential.get(key).with_context(|| format!("the credential has no {key}"));
+        Self::with(client, runtime, value("url")?, value("ca.crt")?, value("token")?).await
+    }
+
+    /// Returns a caller with a token, of a URL of the gateway whose certificate is from an authority in PEM.
+    pub async fn with(client: &Client, runtime: &str, url: &str, ca: &str, token: &str) -> Result<Self> {
         let services: Api<Service> = Api::namespaced(client.clone(), runtime);
         let service = services.get("gateway").await?;
         let address =
             service.spec.and_then(|spec| spec.cluster_ip).context("the Service of the gateway has no cluster IP")?;
-        let url = text("url")?;
         let host = url.trim_start_matches("https://").to_owned();
         let http = reqwest::Client::builder()
-            .tls_certs_only([reqwest::Certificate::from_pem(text("ca.crt")?.as_bytes())?])
+            .tls_certs_only([reqwest::Certificate::from_pem(ca.as_bytes())?])
+            .tls_info(true)
             // The tests run outside pods, where cluster DNS does not resolve names. No proxy can reach the gateway.
             .resolve(&host, SocketAddr::new(address.parse()?, 443))
             .no_proxy()
             .timeout(Duration::from_secs(40))
             .build()?;
-        Ok(Self { http, url, token: text("token")?, next_id: AtomicU64::new(1) })
+        Ok(Self { http, url: url.to_owned(), token: token.to_owned(), next_id: AtomicU64::new(1) })
+    }
+
+    /// Opens a connection, and returns the certificate that the gateway serves on it, in DER.
+    pub async fn certificate(&self) -> Result<Vec<u8>> {
+        let answer = self.http.get(&self.url).header("connection", "close").send().await?;
+        let info = answer.extensions().get::<reqwest::tls::TlsInfo>().context("the connection has no TLS")?;
+        Ok(info.peer_certificate().context("the gateway has no certificate")?.to_vec())
     }
 
     /// Calls a tool with string arguments.
@@ -130,6 +137,14 @@ impl Caller {
     pub async fn call_with_word(&self, server: &str, tool: &str, word: &str) -> Answer {
         self.call(server, tool, &BTreeMap::from([("word", word)])).await
     }
+}
+
+/// Returns what is in the Secret with the credential of a principal.
+pub async fn credential(client: &Client, namespace: &str, principal: &str) -> Result<BTreeMap<String, String>> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secret = secrets.get(&format!("{principal}-mcp-credential")).await?;
+    let data = secret.data.unwrap_or_default().into_iter();
+    data.map(|(key, value)| Ok((key, String::from_utf8(value.0)?))).collect()
 }
 
 fn parse(id: u64, body: &str) -> Answer {

@@ -16,7 +16,7 @@ pub mod faults;
 mod tenant;
 mod wait;
 
-pub use caller::{Answer, Caller};
+pub use caller::{Answer, Caller, credential};
 pub use tenant::{FaultTenant, NAMESPACE, RUNTIME, marks};
 pub use wait::until;
 
