@@ -52,10 +52,10 @@ impl<'a> Names<'a> {
         self.in_use.is_none() || self.former.len() - usize::from(returns) < MAX_FORMER_URLS
     }
 
-    /// Returns the origins that the policy accepts as `aud` besides the one in the cluster. `is_taken` says whether the
-    /// wanted name is another tenant's.
-    pub(crate) fn accepted(&self, is_taken: bool) -> Vec<String> {
-        let wanted = self.wanted.filter(|wanted| self.holds(wanted) || !is_taken && self.has_room(Some(wanted)));
+    /// Returns the origins that the policy accepts as `aud` besides the one in the cluster. `is_free` says whether the
+    /// wanted name may be added: it is no other tenant's, and every gateway understands it.
+    pub(crate) fn accepted(&self, is_free: bool) -> Vec<String> {
+        let wanted = self.wanted.filter(|wanted| self.holds(wanted) || is_free && self.has_room(Some(wanted)));
         let former = self.former.iter().map(|former| former.url.clone());
         let all: BTreeSet<String> = wanted.into_iter().chain(self.in_use).map(origin).chain(former).collect();
         all.into_iter().collect()
@@ -83,13 +83,13 @@ mod tests {
         let names = Names { wanted: Some("1.example.com"), in_use: Some("mcp.example.com"), former: &former };
         let expected = ["https://0.example.com", "https://1.example.com", "https://mcp.example.com"];
         assert_eq!(
-            (names.accepted(false), names.accepted(true)),
+            (names.accepted(true), names.accepted(false)),
             (expected.map(str::to_owned).into(), expected.map(str::to_owned).into())
         );
         let none = Names { wanted: None, in_use: None, former: &[] };
-        assert!(none.accepted(false).is_empty());
+        assert!(none.accepted(true).is_empty());
         let new = Names { wanted: Some("new.example.com"), ..none };
-        assert_eq!((new.accepted(false).len(), new.accepted(true).len()), (1, 0), "another tenant's");
+        assert_eq!((new.accepted(true).len(), new.accepted(false).len()), (1, 0), "another tenant's");
     }
 
     #[test]
@@ -99,14 +99,14 @@ mod tests {
             for wanted in [None, Some("new.example.com"), Some("0.example.com"), Some("mcp.example.com")] {
                 for in_use in [None, Some("mcp.example.com")] {
                     let names = Names { wanted, in_use, former: &former };
-                    assert!(names.accepted(false).len() <= MAX_OTHER_AUDIENCES, "{names:?}");
+                    assert!(names.accepted(true).len() <= MAX_OTHER_AUDIENCES, "{names:?}");
                 }
             }
         }
         let full = former(MAX_FORMER_URLS);
         let names = Names { wanted: Some("new.example.com"), in_use: Some("mcp.example.com"), former: &full };
         assert!(!names.has_room(names.wanted) && !names.has_room(None) && names.has_room(Some("0.example.com")));
-        assert!(!names.accepted(false).contains(&origin("new.example.com")));
+        assert!(!names.accepted(true).contains(&origin("new.example.com")));
         assert!(Names { in_use: None, ..names }.has_room(names.wanted));
     }
 }

@@ -23,6 +23,9 @@ pub struct Feature {
 /// Name of the feature of policies in the shared form.
 pub(crate) const SHARED: &str = "shared";
 
+/// Name of the feature of policies that accept tokens for several origins.
+pub const OTHER_AUDIENCES: &str = "other-audiences";
+
 /// The features that this version knows, in the order of their names on the wire.
 pub const FEATURES: &[Feature] = &[
     // Tenants, servers, catalogues, principals, grants, traffic limits and staleness limits of the first version.
@@ -45,7 +48,7 @@ pub const FEATURES: &[Feature] = &[
     // Web pages that may call the servers. A gateway without the feature refuses what browsers send for them.
     Feature { name: "allowed-origins", used_by: |policy, _| !policy.allowed_origins.is_empty() },
     // Public names of the endpoint. A gateway without the feature would refuse tokens for them, and serve none.
-    Feature { name: "other-audiences", used_by: |policy, _| !policy.other_audiences.is_empty() },
+    Feature { name: OTHER_AUDIENCES, used_by: |policy, _| !policy.other_audiences.is_empty() },
     // Breakers that a person cleared.
     Feature {
         name: "clear-breakers",

@@ -38,6 +38,15 @@ struct Wanted {
     names: Vec<String>,
     /// What was logged last, by name, so that it is logged once.
     logged: BTreeMap<String, String>,
+    /// Validity of the certificate that is, or was last served for each name, so that an end that has passed can be seen.
+    validity: BTreeMap<String, Validity>,
+}
+
+/// Begin and end of a certificate, in Unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Validity {
+    pub(crate) not_before: i64,
+    pub(crate) not_after: i64,
 }
 
 impl PublicNames {
@@ -79,6 +88,11 @@ impl PublicNames {
         self.served.load_full()
     }
 
+    /// Returns the validity of the certificate of each name of the policy that is served, or was until it ended.
+    pub(crate) fn validity(&self) -> BTreeMap<String, Validity> {
+        self.wanted.lock().validity.clone()
+    }
+
     fn update(&self, wanted: &mut Wanted, now: i64) {
         let files = read(&self.dir);
         let before = self.served.load_full();
@@ -101,6 +115,9 @@ impl PublicNames {
             warn!(name, problem, is_served, "the mounted certificate is not used for a public name");
         }
         wanted.logged = problems;
+        let of = |checked: &Checked| Validity { not_before: checked.not_before, not_after: checked.not_after };
+        wanted.validity.extend(served.iter().map(|(name, checked)| (name.clone(), of(checked))));
+        wanted.validity.retain(|name, _| wanted.names.contains(name));
         if !is_equal(&before, &served) {
             info!(names = ?served.keys(), "serving public names");
             self.served.store(Arc::new(served));
@@ -157,5 +174,29 @@ impl ResolvesServerCert for BySni {
             served.get(&name.to_ascii_lowercase()).map(|checked| Arc::clone(&checked.key))
         });
         public.or_else(|| self.fleet.resolve(hello))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_certificate_is_known_after_it_has_passed() {
+        let (dir, name) = (tempfile::tempdir().unwrap(), "mcp.example.com".to_owned());
+        let pair = rcgen::generate_simple_self_signed([name.clone()]).unwrap();
+        std::fs::write(dir.path().join("tls.crt"), pair.cert.pem()).unwrap();
+        std::fs::write(dir.path().join("tls.key"), pair.signing_key.serialize_pem()).unwrap();
+        let names = PublicNames::new(dir.path());
+        names.set_names(vec![name.clone(), "other.example.com".to_owned()]);
+        let validity = names.validity();
+        assert_eq!(validity.keys().collect::<Vec<_>>(), [&name], "the other was never served");
+        names.update(&mut names.wanted.lock(), validity[&name].not_after + 1);
+        assert!(names.served().is_empty());
+        assert_eq!(names.validity(), validity);
+        names.set_names(vec![]);
+        assert!(names.validity().is_empty());
     }
 }

@@ -33,8 +33,10 @@ use crate::shared_state::Outbound;
 
 /// Key of the report in its Secret.
 const FILE: &str = "report.json.gz";
-/// Shortest time between two writes for one server, whatever its gateways send.
+/// Shortest time between two writes for one server, whatever its gateways send. It doubles with each write that comes as soon
+/// as it may, up to the longest: a server that always reports something else must not fill etcd.
 const INTERVAL: Duration = Duration::from_mins(1);
+const LONGEST_INTERVAL: Duration = Duration::from_hours(1);
 /// Requests with reports that run at a time, and Secrets in the answer to one. They bound the memory that reports take.
 const MAX_REQUESTS: usize = 4;
 const PAGE_SIZE: u32 = 4;
@@ -56,8 +58,16 @@ pub(crate) struct ServerReports {
     cache: Cache,
     /// The turns of requests with reports.
     turns: Semaphore,
-    /// When a report was last written, by UID of the server; only those of the last [`INTERVAL`] matter.
-    written: Mutex<HashMap<String, Instant>>,
+    /// The last write of a report by UID of the server, as long as it matters.
+    written: Mutex<HashMap<String, Written>>,
+}
+
+/// A write of a server's report.
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    at: Instant,
+    /// How long no other report of the server is written.
+    interval: Duration,
 }
 
 impl fmt::Debug for ServerReports {
@@ -120,11 +130,14 @@ impl ServerReports {
     /// Whether a report of a server may be written now.
     fn admits(&self, server_uid: &str, now: Instant) -> bool {
         let mut written = self.written.lock();
-        written.retain(|_, at| now.saturating_duration_since(*at) < INTERVAL);
-        if written.contains_key(server_uid) {
-            return false;
-        }
-        written.insert(server_uid.to_owned(), now);
+        // A server that was quiet for as long again begins anew.
+        written.retain(|_, last| now.saturating_duration_since(last.at) < last.interval * 2);
+        let interval = match written.get(server_uid) {
+            Some(last) if now.saturating_duration_since(last.at) < last.interval => return false,
+            Some(last) => (last.interval * 2).min(LONGEST_INTERVAL),
+            None => INTERVAL,
+        };
+        written.insert(server_uid.to_owned(), Written { at: now, interval });
         true
     }
 
@@ -293,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_report_is_written_when_it_changes_and_at_most_once_a_minute() {
+    async fn a_report_is_written_when_it_changes_and_less_often_if_it_always_changes() {
         let (test, reports, policy) = with_server(false);
         let start = Instant::now();
         let keep = async |digest, after| {
@@ -312,6 +325,14 @@ mod tests {
         assert_eq!(keep(2, INTERVAL).await, Some(2));
         assert_eq!(writes(&test), ["PUT secrets/mcp-files-report"]);
         assert!(test.api.take_reads().is_empty());
+        // It changes as often as it may, so it is written less and less often.
+        assert_eq!(keep(3, INTERVAL * 2).await, None);
+        assert_eq!(keep(3, INTERVAL * 3).await, Some(3));
+        assert_eq!(keep(4, INTERVAL * 6).await, None);
+        assert_eq!(keep(4, INTERVAL * 7).await, Some(4));
+        // After it was quiet for twice as long, it begins anew.
+        assert_eq!(keep(5, INTERVAL * 24).await, Some(5));
+        assert_eq!(keep(6, INTERVAL * 25).await, Some(6));
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_fleet_control::feature::OTHER_AUDIENCES;
 use mcp_fleet_control::version::{negotiate, not_leader};
 use mcp_fleet_control::wire::{
     FromGateway, GatewayHello, HomeBeat, KeptServerReports, OperatorHello, PolicyAck, PolicyPush, PublicCertificates,
@@ -108,9 +109,9 @@ pub(super) async fn run(
     };
     let registration = hub.shared_state.streams.register(&gateway.pod_uid, outbound.clone());
     tracing::info!(tenant = gateway.tenant, pod = gateway.pod, generation = hello.generation, "a gateway connected");
-    // What an earlier stream of this pod has reported does not hold for this one.
+    let knows_names = hello.features.iter().any(|feature| feature == OTHER_AUDIENCES);
     hub.shared_state.update_tenant_state(&gateway.tenant_uid, |state| {
-        state.served.remove(&gateway.pod);
+        state.connect_gateway(&gateway.pod, &hello.epoch, knows_names);
     });
     let holder = Holder { pod_uid: gateway.pod_uid.clone(), epoch: hello.epoch.clone() };
     let (pushed, work, reports) = (VecDeque::new(), JoinSet::new(), JoinSet::new());
@@ -389,7 +390,7 @@ impl ControlStream {
         // More names than a policy can have come from no gateway of ours.
         let served = served.into_iter().take(MAX_OTHER_AUDIENCES).map(|one| (one.hostname, one.not_after)).collect();
         self.hub.shared_state.update_tenant_state(&self.gateway.tenant_uid, |state| {
-            state.served.insert(self.gateway.pod.clone(), served);
+            state.set_served(&self.gateway.pod, served);
         });
     }
 

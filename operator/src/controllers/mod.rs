@@ -35,6 +35,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 pub(crate) use apply::Declared;
+pub(crate) use manifests::PUBLIC_TLS;
 pub(crate) use tenant::gateway_deployment;
 
 use crate::context::Context;

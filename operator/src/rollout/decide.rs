@@ -52,6 +52,9 @@ pub(crate) struct TenantPods {
     pub name: String,
     /// Image that the tenant's pods have to run.
     pub image: String,
+    /// Whether the gateway mounts the certificate of a public name. Those of earlier versions do not, until they get another
+    /// image: a change of the template alone would restart the gateways of all tenants at once.
+    pub mounts_public_tls: bool,
     /// Whether the gateway is available, with all of its pods as they have to be.
     pub gateway: bool,
     /// The same of each server that was reconciled, by UID.
@@ -74,6 +77,7 @@ impl TenantPods {
     /// Begins to update the tenant. What was not available before is not waited for: a tenant can break its own servers.
     pub(crate) fn begin(&mut self, image: &str, now: Instant) {
         image.clone_into(&mut self.image);
+        self.mounts_public_tls = true;
         let servers = self.servers.iter().filter(|(_, available)| **available).map(|(uid, _)| uid.clone()).collect();
         self.update = Some(Update { since: now, gateway: self.gateway, servers });
         // Until they are reconciled with the new image.
@@ -137,6 +141,7 @@ mod tests {
         let pods = |number| TenantPods {
             name: format!("tenant-{number}"),
             image: "old".into(),
+            mounts_public_tls: false,
             gateway: true,
             servers: [("good".to_owned(), true), ("broken".to_owned(), false)].into(),
             update: None,
@@ -151,6 +156,14 @@ mod tests {
             tenants.get_mut(uid).unwrap().begin("new", now);
         }
         next
+    }
+
+    #[test]
+    fn only_an_updated_gateway_mounts_what_earlier_versions_did_not() {
+        let (mut tenants, now) = (tenants(2), Instant::now());
+        step(&mut tenants, MaxUnavailable::Tenants(1), now);
+        let mounts = |uid: &str| tenants[uid].mounts_public_tls;
+        assert_eq!(["u-9", "u-8"].map(mounts), [true, false]);
     }
 
     fn set(tenants: &mut BTreeMap<String, TenantPods>, uid: &str, gateway: bool, server: bool) {

@@ -1,7 +1,7 @@
 //! Rolls a new image of `mcp-pod` out tenant by tenant. The gateway and the tool pods of one tenant are updated together;
 //! then the next tenants follow.
 //!
-//! Controllers ask [`Rollout::image`] which image the pods of a tenant have to run, and report whether they are available.
+//! Controllers ask [`Rollout::pods`] which pods a tenant has to have, and report whether they are available.
 //! Which tenants were updated is not stored anywhere: the live Deployment of each gateway tells.
 
 mod decide;
@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::PodSpec;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use mcp_fleet_crds::MCPTenant;
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 pub use decide::MaxUnavailable;
 
 use crate::context::Context;
-use crate::controllers::gateway_deployment;
+use crate::controllers::{PUBLIC_TLS, gateway_deployment};
 use crate::kubernetes::cache::Key;
 use decide::{Next, TenantPods, next};
 
@@ -60,11 +61,13 @@ impl Rollout {
         Ok(Self { target, max_unavailable, paused, tenants, by_state, is_stopped })
     }
 
-    /// Returns the image that the pods of a tenant have to run. A new tenant gets the newest at once.
-    pub(crate) async fn image(&self, ctx: &Context, tenant: &MCPTenant) -> Result<String, kube::Error> {
+    /// Returns the image that the pods of a tenant have to run, and whether its gateway mounts the certificate of a public
+    /// name. A new tenant gets the newest at once.
+    pub(crate) async fn pods(&self, ctx: &Context, tenant: &MCPTenant) -> Result<(String, bool), kube::Error> {
         let uid = tenant.uid().unwrap_or_default();
+        let wanted = |pods: &TenantPods| (pods.image.clone(), pods.mounts_public_tls);
         if let Some(pods) = self.tenants.lock().get(&uid) {
-            return Ok(pods.image.clone());
+            return Ok(wanted(pods));
         }
         let runtime = tenant.runtime_namespace();
         let key = Key { kind: "Deployment".into(), namespace: runtime.clone(), name: gateway_deployment().into() };
@@ -74,11 +77,12 @@ impl Rollout {
         } else {
             None
         };
-        let containers = live.and_then(|live| Some(live.spec?.template.spec?.containers)).into_iter().flatten();
-        let live = containers.into_iter().find_map(|container| container.image);
+        let pod = live.and_then(|live| live.spec?.template.spec);
+        let mounts_public_tls = pod.as_ref().is_none_or(mounts_public_tls);
+        let live = pod.into_iter().flat_map(|pod| pod.containers).find_map(|container| container.image);
         let image = live.unwrap_or_else(|| self.target.clone());
-        let new = TenantPods { name: tenant.name_any(), image, ..TenantPods::default() };
-        Ok(self.tenants.lock().entry(uid).or_insert(new).image.clone())
+        let new = TenantPods { name: tenant.name_any(), image, mounts_public_tls, ..TenantPods::default() };
+        Ok(wanted(self.tenants.lock().entry(uid).or_insert(new)))
     }
 
     /// Records whether the gateway of a tenant is available, with pods that run this image.
@@ -156,6 +160,10 @@ impl Rollout {
         }
         (decided, changed)
     }
+}
+
+fn mounts_public_tls(pod: &PodSpec) -> bool {
+    pod.volumes.iter().flatten().any(|volume| volume.name == PUBLIC_TLS)
 }
 
 /// Whether nothing is made for a tenant as it is written, so that it has no pods to update.

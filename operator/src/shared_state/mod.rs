@@ -196,6 +196,11 @@ impl SharedState {
         self.notify(changes);
     }
 
+    /// Returns whether the policy of a tenant may accept another public name ([`TenantState::may_accept`]).
+    pub(crate) fn may_accept_name(&self, tenant_uid: &str, hostname: &str) -> bool {
+        self.tenants.read().get(tenant_uid).is_some_and(|tenant| tenant.state.may_accept(hostname))
+    }
+
     /// Removes the state of a deleted tenant.
     pub(crate) fn remove_tenant(&self, uid: &str) {
         self.tenants.write().remove(uid);

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::tenant::GatewayStatus;
 
+use crate::public_name::origin;
+
 /// Kinds of objects that are compiled into a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -62,9 +64,19 @@ pub(crate) struct TenantState {
     /// Further origins that the newest published policy accepts as `aud`, each with the first generation that has done so
     /// without interruption, as far as this replica knows.
     pub audiences: BTreeMap<String, u64>,
-    /// The public names that connected gateways serve, by pod, with the end of each certificate, Unix seconds. A gateway
-    /// that has reported none serves none.
-    pub served: BTreeMap<String, BTreeMap<String, i64>>,
+    /// What connected gateways have said about public names, by pod.
+    pub names: BTreeMap<String, GatewayNames>,
+}
+
+/// What a gateway has said about public names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GatewayNames {
+    /// Epoch of its process.
+    epoch: String,
+    /// Whether it understands a policy with such names.
+    is_capable: bool,
+    /// The names that it serves, with the end of each certificate, Unix seconds. One that has reported none serves none.
+    served: BTreeMap<String, i64>,
 }
 
 /// How far the gateways are with a public name.
@@ -131,6 +143,32 @@ impl TenantState {
     pub(crate) fn set_audiences(&mut self, generation: u64, audiences: &[String]) {
         let since = |origin: &String| self.audiences.get(origin).copied().unwrap_or(generation);
         self.audiences = audiences.iter().map(|origin| (origin.clone(), since(origin))).collect();
+        for gateway in self.names.values_mut() {
+            // A gateway is silent about a name that it may not serve any more.
+            gateway.served.retain(|hostname, _| self.audiences.contains_key(&origin(hostname)));
+        }
+    }
+
+    /// Records that a gateway has connected, and whether it understands a policy with public names. What the same process
+    /// has reported before still holds.
+    pub(crate) fn connect_gateway(&mut self, pod: &str, epoch: &str, is_capable: bool) {
+        let before = self.names.remove(pod).filter(|before| before.epoch == *epoch);
+        let served = before.map(|before| before.served).unwrap_or_default();
+        self.names.insert(pod.to_owned(), GatewayNames { epoch: epoch.to_owned(), is_capable, served });
+    }
+
+    /// Records the public names that a gateway serves, with the end of each certificate, Unix seconds.
+    pub(crate) fn set_served(&mut self, pod: &str, served: BTreeMap<String, i64>) {
+        if let Some(gateway) = self.names.get_mut(pod) {
+            gateway.served = served;
+        }
+    }
+
+    /// Whether a policy may accept another public name. A gateway that does not understand it would refuse the whole policy,
+    /// and then all calls. What a policy accepts already stays while no gateway is connected.
+    pub(crate) fn may_accept(&self, hostname: &str) -> bool {
+        let is_accepted = || self.audiences.contains_key(&origin(hostname));
+        self.names.values().all(|gateway| gateway.is_capable) && (!self.names.is_empty() || is_accepted())
     }
 
     /// Returns how far the connected gateways are with a public name. `now` is in Unix seconds.
@@ -138,12 +176,12 @@ impl TenantState {
         if self.gateways.is_empty() {
             return NameState::NoGateway;
         }
-        let since = self.audiences.get(&format!("https://{hostname}"));
+        let since = self.audiences.get(&origin(hostname));
         let accepts = |gateway: &GatewayStatus| {
             since.is_some_and(|since| u64::try_from(gateway.policy_generation).is_ok_and(|enforced| enforced >= *since))
         };
         let serves = |gateway: &GatewayStatus| {
-            let end = self.served.get(&gateway.pod).and_then(|served| served.get(hostname));
+            let end = self.names.get(&gateway.pod).and_then(|names| names.served.get(hostname));
             end.is_some_and(|end| *end > now)
         };
         if !self.gateways.iter().all(accepts) {
@@ -157,7 +195,7 @@ impl TenantState {
 
     /// Removes a gateway that has disconnected.
     pub(crate) fn remove_gateway(&mut self, pod: &str) {
-        self.served.remove(pod);
+        self.names.remove(pod);
         self.gateways.retain(|connected| connected.pod != pod);
     }
 }
@@ -197,7 +235,8 @@ mod tests {
         let mut state = TenantState { generation: 5, ..TenantState::default() };
         let at = |state: &TenantState| state.name_state(name, 100);
         let serve = |state: &mut TenantState, pod: &str, end| {
-            state.served.insert(pod.to_owned(), BTreeMap::from([(name.to_owned(), end)]));
+            state.connect_gateway(pod, "1", true);
+            state.set_served(pod, BTreeMap::from([(name.to_owned(), end)]));
         };
         assert_eq!(at(&state), NameState::NoGateway);
         state.set_enforced("a", 5);
@@ -215,9 +254,31 @@ mod tests {
         serve(&mut state, "b", 100);
         assert_eq!(at(&state), NameState::NotServed, "the certificate has ended");
         state.remove_gateway("b");
-        assert_eq!((at(&state), state.served.len()), (NameState::Served, 1));
+        assert_eq!((at(&state), state.names.len()), (NameState::Served, 1));
+        state.connect_gateway("a", "1", true);
+        assert_eq!(at(&state), NameState::Served, "the same process connects again");
+        state.connect_gateway("a", "2", true);
+        assert_eq!(at(&state), NameState::NotServed, "another process has to say it itself");
+        serve(&mut state, "a", 200);
         state.set_audiences(8, &[]);
         state.set_audiences(9, &[origin]);
         assert_eq!(at(&state), NameState::NotAccepted, "the name was away in between");
+        state.set_enforced("a", 9);
+        assert_eq!(at(&state), NameState::NotServed, "the gateway has to report it again");
+    }
+
+    #[test]
+    fn a_policy_gets_a_name_only_if_every_gateway_understands_it() {
+        let (name, origin) = ("mcp.example.com", "https://mcp.example.com".to_owned());
+        let mut state = TenantState::default();
+        assert!(!state.may_accept(name), "no gateway is connected");
+        state.connect_gateway("a", "1", true);
+        assert!(state.may_accept(name));
+        state.connect_gateway("b", "1", false);
+        assert!(!state.may_accept(name), "one has an earlier version");
+        state.remove_gateway("b");
+        state.set_audiences(3, &[origin]);
+        state.remove_gateway("a");
+        assert!(state.may_accept(name), "a policy has it");
     }
 }

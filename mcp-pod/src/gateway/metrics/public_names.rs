@@ -9,7 +9,7 @@ use prometheus::{IntGaugeVec, Opts, Registry};
 use crate::tls::PublicNames;
 
 /// The metrics `mcp_pod_public_certificate_expiry_timestamp_seconds` and `mcp_pod_public_certificate_validity_seconds`. A
-/// name that is not served has no series.
+/// name that was never served has no series. One whose certificate has ended keeps it, or the alert would be resolved then.
 #[derive(Debug)]
 pub(super) struct PublicNameMetrics {
     names: Arc<PublicNames>,
@@ -41,9 +41,9 @@ impl Collector for PublicNameMetrics {
     fn collect(&self) -> Vec<MetricFamily> {
         self.expiry.reset();
         self.validity.reset();
-        for (name, checked) in &*self.names.served() {
-            self.expiry.with_label_values(&[name]).set(checked.not_after);
-            self.validity.with_label_values(&[name]).set(checked.not_after.saturating_sub(checked.not_before));
+        for (name, validity) in self.names.validity() {
+            self.expiry.with_label_values(&[&name]).set(validity.not_after);
+            self.validity.with_label_values(&[&name]).set(validity.not_after.saturating_sub(validity.not_before));
         }
         let families = self.expiry.collect().into_iter().chain(self.validity.collect());
         families.filter(|family| !family.get_metric().is_empty()).collect()

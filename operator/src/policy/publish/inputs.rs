@@ -42,7 +42,9 @@ pub(super) fn gather(ctx: &Context, tenant: &Entry<MCPTenant>) -> Option<TenantI
     let principal_uids = principals.iter().filter_map(|principal| principal.uid()).chain(unreadable_uids);
     let revocations = principal_uids.filter_map(|uid| ctx.revocations.get(&uid).map(|until| (uid, until))).collect();
     let wanted = tenant.spec.endpoint.hostname.as_deref();
-    let is_taken = wanted.is_some_and(|wanted| cache.holder_of_hostname(&tenant, wanted).is_some());
+    let is_free = wanted.is_some_and(|wanted| {
+        cache.holder_of_hostname(&tenant, wanted).is_none() && ctx.shared_state.may_accept_name(&uid, wanted)
+    });
     Some(TenantInputs {
         servers,
         scopes,
@@ -59,7 +61,7 @@ pub(super) fn gather(ctx: &Context, tenant: &Entry<MCPTenant>) -> Option<TenantI
         keys: vec![VerificationKey { kid: keys.kid.clone(), point: keys.point.clone() }],
         session_key: keys.session.to_vec(),
         audience: gateway_origin(&tenant.runtime_namespace()),
-        other_audiences: Names::of(&tenant).accepted(is_taken),
+        other_audiences: Names::of(&tenant).accepted(is_free),
         issuer: ctx.config.issuer(&uid),
         revocations,
         now: Timestamp::now().as_second(),

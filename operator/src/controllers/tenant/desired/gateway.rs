@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::metadata;
 use crate::controllers::manifests::pod::{container_security, pod_security, ports, probes};
 use crate::controllers::manifests::settings::Settings;
-use crate::controllers::manifests::tls_secret_name;
+use crate::controllers::manifests::{PUBLIC_TLS, tls_secret_name};
 use crate::controllers::tenant::endpoint;
 use crate::controllers::tenant::validate::Tenant;
 use crate::kubernetes::apply::Rendered;
@@ -83,19 +83,24 @@ fn pod(tenant: &Tenant, settings: &Settings) -> Value {
         // The gateway derives from the memory limit how much connections and requests may use.
         "resources": tenant.gateway_resources,
         "securityContext": container_security(),
-        "volumeMounts": [
-            {"name": "tls", "mountPath": "/var/run/mcp-fleet/tls", "readOnly": true},
-            {"name": "public-tls", "mountPath": "/var/run/mcp-fleet/public-tls", "readOnly": true},
-            {"name": "token", "mountPath": "/var/run/mcp-fleet/token", "readOnly": true},
-            {"name": "policy", "mountPath": "/var/run/mcp-fleet/policy", "readOnly": true},
-        ],
     });
+    let mut volumes = vec![
+        json!({"name": "tls", "secret": {"secretName": tls_secret_name(DEPLOYMENT)}}),
+        json!({"name": "token", "projected": {"sources": [token()]}}),
+        json!({"name": "policy", "projected": {"sources": snapshots()}}),
+    ];
+    // Also without a public name, so that setting one restarts no gateway.
+    if settings.mounts_public_tls {
+        volumes.push(json!({"name": PUBLIC_TLS, "secret": {"secretName": endpoint::SECRET, "optional": true}}));
+    }
+    let mounts = volumes.iter().map(|volume| {
+        let name = volume["name"].as_str().unwrap_or_default();
+        json!({"name": name, "mountPath": format!("/var/run/mcp-fleet/{name}"), "readOnly": true})
+    });
+    container["volumeMounts"] = mounts.collect();
     for (name, probe) in probes() {
         container[name] = probe;
     }
-    let token = json!({"serviceAccountToken": {
-        "audience": AUDIENCE, "expirationSeconds": 3600, "path": "token",
-    }});
     json!({
         "serviceAccountName": DEPLOYMENT,
         "automountServiceAccountToken": false,
@@ -103,14 +108,13 @@ fn pod(tenant: &Tenant, settings: &Settings) -> Value {
         "terminationGracePeriodSeconds": 30,
         "securityContext": pod_security(settings),
         "containers": [container],
-        "volumes": [
-            {"name": "tls", "secret": {"secretName": tls_secret_name(DEPLOYMENT)}},
-            // Always mounted, so that a public name restarts no gateway.
-            {"name": "public-tls", "secret": {"secretName": endpoint::SECRET, "optional": true}},
-            {"name": "token", "projected": {"sources": [token]}},
-            {"name": "policy", "projected": {"sources": snapshots()}},
-        ],
+        "volumes": volumes,
     })
+}
+
+/// Returns the source of the token with which the gateway authenticates to the operator.
+fn token() -> Value {
+    json!({"serviceAccountToken": {"audience": AUDIENCE, "expirationSeconds": 3600, "path": "token"}})
 }
 
 /// Returns the volume sources of the policy snapshot. They are optional: a gateway starts before its first policy is

@@ -142,6 +142,12 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_gateway_of_an_earlier_version_mounts_no_public_certificate() {
+        let earlier = Settings { mounts_public_tls: false, ..Settings::example() };
+        assert!(!gateway(&earlier).contains("public-tls"));
+    }
+
+    #[test]
     fn every_object_names_its_tenant_by_uid() {
         for object in all(&render(&Settings::example())) {
             assert_eq!(object.value["metadata"]["labels"][labels::TENANT_UID], "u-1", "{object}");

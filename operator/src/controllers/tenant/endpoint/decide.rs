@@ -136,7 +136,10 @@ fn obstacle(situation: &Situation<'_>, wanted: &str) -> Option<Problem> {
         // A new leader keeps what the one before it saw.
         None if is_in_use && *was_ready => return None,
         None | Some(NameState::NoGateway) => "no gateway is connected",
-        Some(NameState::NotAccepted) => "a gateway has not acknowledged a policy that accepts tokens for the name yet",
+        Some(NameState::NotAccepted) => {
+            "a gateway has not acknowledged a policy that accepts tokens for the name yet, or has an earlier version, which \
+             cannot"
+        }
         Some(NameState::NotServed) => {
             "a gateway does not serve the certificate yet; its pod mounts it within about a minute"
         }

@@ -38,31 +38,28 @@ pub(super) async fn apply(
 ) -> Result<Decision, ReconcileError> {
     let names = Names::of(object);
     let holder = names.wanted.and_then(|wanted| ctx.cache.holder_of_hostname(object, wanted));
-    let certificate = match names.wanted {
-        Some(hostname) => Some(certificate::read(ctx, object, hostname, now).await),
-        None => None,
-    };
     let gateways = names.wanted.map(|wanted| state.name_state(wanted, now.as_second()));
     let was_ready =
         object.status.as_ref().is_some_and(|status| is_true(&status.conditions, ConditionType::EndpointReady));
     let mut situation = Situation {
         names,
         holder: holder.map(|holder| holder.name_any()),
-        problem: certificate.as_ref().and_then(|found| found.as_ref().err()).cloned(),
+        problem: None,
         gateways: gateways.filter(|_| !warming_up),
         was_ready,
         now,
     };
     if let Some(wanted) = names.wanted.filter(|_| situation.can_use_wanted()) {
-        if let Some(Ok(pair)) = &certificate {
-            match copy::write(ctx, tenant, pair).await {
+        match certificate::read(ctx, object, wanted, now).await {
+            Err(problem) => situation.problem = Some(problem),
+            Ok(pair) => match copy::write(ctx, tenant, &pair).await {
                 Err(error) if error.is_conflict() => return Err(error),
                 // Calls do not depend on the public name, so it alone is not ready.
                 Err(error) => {
                     situation.problem = Some(Problem { reason: Reason::Failed, message: error.chain() });
                 }
                 Ok(()) => {}
-            }
+            },
         }
         if !state.audiences.contains_key(&origin(wanted)) {
             // Another tenant may have given the name up, which does not change this one.
