@@ -84,8 +84,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn gateway(Gateway { quick, rounds, out }: &Gateway) -> Result<()> {
-    let gateway = rust::static_binary("mcp-pod")?;
-    let load = rust::static_binary("mcp-fleet-load")?;
+    let gateway = rust::static_binary("mcp-pod", rust::Profile::Release)?;
+    let load = rust::static_binary("mcp-fleet-load", rust::Profile::Release)?;
     let mut command = Command::new(load);
     command.args(["gateway", "--mcp-pod"]).arg(gateway);
     if *quick {
@@ -105,9 +105,9 @@ fn fleet(arguments: &Fleet) -> Result<()> {
     let Fleet { tenants, servers, scopes, principals, limit, converge_only, operator, out } = arguments;
     let operator = match operator {
         Some(operator) => operator.clone(),
-        None => rust::static_binary("mcp-fleet-operator")?,
+        None => rust::static_binary("mcp-fleet-operator", rust::Profile::Release)?,
     };
-    let load = rust::static_binary("mcp-fleet-load")?;
+    let load = rust::static_binary("mcp-fleet-load", rust::Profile::Release)?;
     Cluster::down(FLEET_CLUSTER)?;
     let cluster = Cluster::up(&Options { name: FLEET_CLUSTER.to_owned(), apiserver_only: true, way: Way::default() })?;
     let chart = charts::write_operator()?;

@@ -49,6 +49,15 @@ pub enum Mode {
     ApiServer,
 }
 
+impl Mode {
+    fn builder(self) -> Builder {
+        match self {
+            Self::Kind => Builder::Docker,
+            Self::Node | Self::ApiServer => Builder::Buildah,
+        }
+    }
+}
+
 impl fmt::Display for Mode {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
@@ -88,6 +97,11 @@ impl Way {
             with: with_of_tests(with, rustix::process::geteuid().is_root() && debian::is_bookworm()),
             kind_image: None,
         }
+    }
+
+    /// Returns the program that builds images for a cluster that runs this way.
+    pub fn builder(&self) -> Result<Builder> {
+        Ok(self.mode()?.builder())
     }
 
     fn mode(&self) -> Result<Mode> {
@@ -192,10 +206,7 @@ impl Cluster {
 
     /// Returns the program that builds images for this cluster.
     pub fn builder(&self) -> Builder {
-        match self.mode {
-            Mode::Kind => Builder::Docker,
-            Mode::Node | Mode::ApiServer => Builder::Buildah,
-        }
+        self.mode.builder()
     }
 
     /// Returns a command that runs `program` in the cluster's network, with KUBECONFIG set and this cluster's kubectl

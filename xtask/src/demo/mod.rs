@@ -8,6 +8,7 @@ mod state;
 mod steps;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -35,6 +36,9 @@ pub struct Arguments {
     /// How many times to measure revocation and policy changes. The slowest measurement counts.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     trials: u32,
+    /// Use the product as it is released. By default it is built with less optimisation, in a fraction of the time.
+    #[arg(long)]
+    release: bool,
     #[command(flatten)]
     way: Way,
 }
@@ -47,10 +51,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut demo = Demo::new(&arguments.name);
     demo.trials = arguments.trials;
     demo.way = arguments.way.clone();
+    demo.release = arguments.release;
     print_introduction(arguments, total);
     if arguments.resume {
         demo.set_cluster(Cluster::open(&arguments.name)?);
     }
+    let start = Instant::now();
+    let mut first_call = None;
     let mut is_set_up = true;
     for step in setup {
         if is_set_up {
@@ -61,12 +68,19 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     for step in steps::CHECKS {
         if is_set_up {
-            report.run(step, &mut demo);
+            if report.run(step, &mut demo) {
+                first_call.get_or_insert_with(|| start.elapsed());
+            }
         } else {
             report.skip(step, NOT_SET_UP);
         }
     }
+    // A failed start of the cluster leaves the build running.
+    let _ = demo.finish_images();
     report.print_summary();
+    if let Some(after) = first_call {
+        println!("the first request of an agent was answered {:.0} s after the start", after.as_secs_f32());
+    }
     if let Some(path) = &arguments.json {
         report.write(path)?;
     }

@@ -1,7 +1,9 @@
 //! State that the steps share: the cluster, the charges so far, and a token saved for later.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::Command;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -10,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Way};
+use crate::image::{self, Image};
 
 /// Namespace of the operator.
 pub const OPERATOR: &str = "mcp-fleet-system";
@@ -22,6 +25,10 @@ pub struct Demo {
     pub trials: u32,
     /// How to run the cluster.
     pub way: Way,
+    /// Whether to build the product as it is released.
+    pub release: bool,
+    /// Builds the images while the cluster starts.
+    images: Option<JoinHandle<Result<Vec<PathBuf>>>>,
     /// The cluster, once it is up.
     cluster: Option<Cluster>,
     /// Charges of this run, by tenant and principal: number of calls, and price in millionths.
@@ -39,11 +46,31 @@ impl Demo {
             name: name.to_owned(),
             trials: 1,
             way: Way::default(),
+            release: false,
+            images: None,
             cluster: None,
             charges: BTreeMap::new(),
             charges_before: BTreeMap::new(),
             early_token: None,
         }
+    }
+
+    /// Returns the images of the demo.
+    pub fn image_list(&self) -> &'static [&'static Image] {
+        if self.release { image::DEMO_RELEASED } else { image::DEMO }
+    }
+
+    /// Starts to build the images. The cluster starts meanwhile, and both wait for downloads at times.
+    pub fn start_images(&mut self) -> Result<()> {
+        let (images, builder) = (self.image_list(), self.way.builder()?);
+        self.images = Some(thread::spawn(move || images.iter().map(|one| image::build(one, builder)).collect()));
+        Ok(())
+    }
+
+    /// Waits until the images are built, and returns their archives in the order of [`Self::image_list`].
+    pub fn finish_images(&mut self) -> Result<Vec<PathBuf>> {
+        let build = self.images.take().context("the images are not being built")?;
+        build.join().map_err(|_| anyhow!("the build of the images crashed"))?
     }
 
     /// Sets the cluster, once it is up.
@@ -140,7 +167,7 @@ pub fn until<T>(limit: Duration, what: &str, mut attempt: impl FnMut() -> Result
             Err(error) if start.elapsed() >= limit => {
                 return Err(error.context(format!("gave up waiting for {what} after {} s", limit.as_secs())));
             }
-            Err(_) => std::thread::sleep(Duration::from_millis(250)),
+            Err(_) => thread::sleep(Duration::from_millis(250)),
         }
     }
 }

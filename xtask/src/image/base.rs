@@ -1,13 +1,15 @@
 //! A Debian base image for the examples' images. Without docker there is no registry to pull `debian:bookworm-slim`
 //! from, so this module makes an equivalent one from the Debian archive.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
 
 use super::buildah::buildah;
-use crate::tools::{cache, command, debian, progress};
+use crate::tools::cache::{self, Key};
+use crate::tools::{command, debian, progress};
 
 /// Reference of the base image. Change its tag whenever this module changes the image; every image on it is then
 /// rebuilt.
@@ -15,6 +17,9 @@ pub const REFERENCE: &str = "mcp-fleet.local/debian:bookworm-3";
 
 /// The default base image of the Containerfiles.
 const REGISTRY_REFERENCE: &str = "docker.io/library/debian:bookworm-slim";
+
+/// File name of the archive of a base image.
+const ARCHIVE: &str = "debian.tar";
 
 /// apt configuration that leaves no downloads and caches in layers, as in registry images.
 const APT_KEEP_NOTHING: &str =
@@ -43,16 +48,19 @@ pub fn arguments() -> Result<Vec<String>> {
 /// mount them.
 pub fn import_into_docker(docker: impl Fn() -> Command) -> Result<()> {
     debian::require(debian::IMAGES)?;
-    progress::step("building a Debian base image for docker", "25 s", || {
-        let folder = cache::root()?.join("base-docker");
-        let archive = root(&folder, &[&format!("--customize-hook=copy-in {CERTIFICATES} /etc/ssl/certs")])?;
-        command::run(docker().arg("import").arg(&archive).arg(REGISTRY_REFERENCE))?;
-        cache::remove(&folder)
-    })
+    let key = Key::default().text(REFERENCE).path(Path::new(CERTIFICATES))?.finish();
+    let folder = cache::folder("base", "debian-docker", &key, |folder| {
+        progress::step("building a Debian base image for docker", "25 s", || {
+            root(folder, &[&format!("--customize-hook=copy-in {CERTIFICATES} /etc/ssl/certs")]).map(drop)
+        })
+    })?;
+    command::run(docker().arg("import").arg(folder.join(ARCHIVE)).arg(REGISTRY_REFERENCE))
 }
 
 fn create() -> Result<()> {
-    let folder = cache::root()?.join("base");
+    let folder = cache::root()?.join("base-buildah");
+    cache::remove(&folder)?;
+    fs::create_dir_all(&folder)?;
     let archive = root(&folder, &[])?;
     let container = command::output(buildah()?.args(["from", "scratch"]))?;
     let container = container.trim();
@@ -61,11 +69,9 @@ fn create() -> Result<()> {
     cache::remove(&folder)
 }
 
-/// Makes a small Debian as a tar archive in `folder`, which is emptied before. Returns the archive.
+/// Makes a small Debian as a tar archive in `folder`. Returns the archive.
 fn root(folder: &Path, options: &[&str]) -> Result<PathBuf> {
-    cache::remove(folder)?;
-    std::fs::create_dir_all(folder)?;
-    let archive = folder.join("debian.tar");
+    let archive = folder.join(ARCHIVE);
     let mut debian = Command::new("mmdebstrap");
     // The slim images of registries leave out the same folders.
     for path in ["doc", "man", "info", "locale"] {

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use super::{Builder, Image, build};
-use crate::tools::{go, repository, rust};
+use crate::tools::rust::{self, Profile};
+use crate::tools::{go, repository};
 
 /// The data plane: gateway and shim.
 pub const MCP_POD: Image = Image {
     recipe: "Containerfile",
     target: Some("mcp-pod"),
     usually: "1 s",
-    inputs: |_| Ok(vec![rust::static_binary("mcp-pod")?]),
+    inputs: |_| Ok(vec![rust::static_binary("mcp-pod", Profile::Release)?]),
     ..Image::local("mcp-pod", "mcp-fleet.local/mcp-pod:dev")
 };
 
@@ -21,8 +22,19 @@ pub const OPERATOR: Image = Image {
     recipe: "Containerfile",
     target: Some("operator"),
     usually: "1 s",
-    inputs: |_| Ok(vec![rust::static_binary("mcp-fleet-operator")?]),
+    inputs: |_| Ok(vec![rust::static_binary("mcp-fleet-operator", Profile::Release)?]),
     ..Image::local("operator", "mcp-fleet.local/operator:dev")
+};
+
+/// The data plane for the demo, under the reference of [`MCP_POD`].
+const MCP_POD_QUICK: Image =
+    Image { name: "mcp-pod-quick", inputs: |_| Ok(vec![rust::static_binary("mcp-pod", Profile::Demo)?]), ..MCP_POD };
+
+/// The operator for the demo, under the reference of [`OPERATOR`].
+const OPERATOR_QUICK: Image = Image {
+    name: "operator-quick",
+    inputs: |_| Ok(vec![rust::static_binary("mcp-fleet-operator", Profile::Demo)?]),
+    ..OPERATOR
 };
 
 /// The file server of the quickstart.
@@ -119,7 +131,11 @@ fn kind_node(builder: Builder) -> Result<Vec<PathBuf>> {
 }
 
 /// Images that the demo loads.
-pub const DEMO: &[&Image] = &[&OPERATOR, &MCP_POD, &SERVER_FILESYSTEM, &SERVER_TIME, &INSPECTOR, &PROMETHEUS];
+pub const DEMO: &[&Image] =
+    &[&OPERATOR_QUICK, &MCP_POD_QUICK, &SERVER_FILESYSTEM, &SERVER_TIME, &INSPECTOR, &PROMETHEUS];
+
+/// The same, with the product as released.
+pub const DEMO_RELEASED: &[&Image] = &[&OPERATOR, &MCP_POD, &SERVER_FILESYSTEM, &SERVER_TIME, &INSPECTOR, &PROMETHEUS];
 
 /// All images that any builder can build, for the command line.
 pub const ALL: &[&Image] =

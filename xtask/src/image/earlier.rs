@@ -34,7 +34,12 @@ pub fn build(builder: Builder) -> Result<Earlier> {
     let folder = cache::folder("earlier", "commit", &key, |folder| {
         let source = folder.join("source");
         extract(&source)?;
-        let binaries = rust::static_binaries_in(&source, &folder.join("target"), &["mcp-pod", "mcp-fleet-operator"])?;
+        let binaries = rust::static_binaries_in(
+            &source,
+            &folder.join("target"),
+            &["mcp-pod", "mcp-fleet-operator"],
+            rust::Profile::Release,
+        )?;
         for (image, binary) in IMAGES.iter().zip(&binaries) {
             progress::step(format!("building image {}", image.reference), image.usually, || {
                 let context = folder.join("context");

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result};
 
 pub use self::base::import_into_docker;
 pub use self::builder::{ARGUMENTS as DOCKER_BUILD_ARGUMENTS, Builder, docker_runs};
-pub use self::catalogue::{COREDNS, DEMO, KIND_NODE, MCP_POD, OPERATOR, PAUSE, PROBE, SERVER_TIME};
+pub use self::catalogue::{COREDNS, DEMO, DEMO_RELEASED, KIND_NODE, MCP_POD, OPERATOR, PAUSE, PROBE, SERVER_TIME};
 use crate::tools::cache::{self, Key};
 use crate::tools::{progress, repository};
 

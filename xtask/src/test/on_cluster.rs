@@ -86,7 +86,7 @@ pub fn rounds(with: Option<With>) -> Result<()> {
 fn after_demo(cluster: &Cluster, tests: &[&str], rounds: Option<u32>) -> Result<()> {
     let with = if cluster.mode() == Mode::Kind { "kind" } else { "node" };
     let mut demo = Command::new(xtask()?);
-    show(demo.args(["demo", "--keep", "--name", E2E_CLUSTER, "--with", with]).current_dir(repository()))?;
+    show(demo.args(["demo", "--keep", "--release", "--name", E2E_CLUSTER, "--with", with]).current_dir(repository()))?;
     let mut arguments = vec!["test", "--package", "mcp-fleet-e2e", "--features", "cluster-tests"];
     arguments.extend(tests.iter().flat_map(|test| ["--test", test]));
     // Build on the host, which can download crates, and run in the cluster's network.

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -56,6 +57,9 @@ pub fn is_bookworm() -> bool {
 /// Installs the missing ones of `packages`, and prints their names. Needs root and apt; fails with instructions
 /// otherwise.
 pub fn require(packages: &[Package]) -> Result<()> {
+    // apt refuses to run twice at the same time.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let missing: Vec<&Package> = packages.iter().filter(|package| !package.is_installed()).collect();
     if missing.is_empty() {
         return Ok(());

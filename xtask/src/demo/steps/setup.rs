@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, Options};
 use crate::demo::report::Step;
 use crate::demo::state::{Demo, OPERATOR, until};
-use crate::image;
 use crate::test::charts;
 use crate::tools::{command, go, progress, repository};
 
@@ -19,6 +18,7 @@ pub const CLUSTER: Step = Step {
     purpose: "Everything that follows runs on real Kubernetes components, not on mocks.",
     run: |demo| {
         let options = Options { name: demo.name.clone(), apiserver_only: false, way: demo.way.clone() };
+        demo.start_images()?;
         Cluster::down(&options.name)?;
         demo.set_cluster(Cluster::up(&options)?);
         let version = demo.kubectl_json(&["version"])?["serverVersion"]["gitVersion"].clone();
@@ -34,8 +34,8 @@ pub const IMAGES: Step = Step {
     purpose: "The MCP servers are published packages. They know nothing of MCP Fleet and run unmodified.",
     run: |demo| {
         let mut loaded = Vec::new();
-        for image in image::DEMO {
-            let archive = image::build(image, demo.cluster()?.builder())?;
+        let archives = demo.finish_images()?;
+        for (image, archive) in demo.image_list().iter().zip(archives) {
             demo.cluster()?.load_image(&archive)?;
             let size = archive.metadata()?.len() / 1_000_000;
             progress::note(format!("loaded {} ({size} MB)", image.reference));
