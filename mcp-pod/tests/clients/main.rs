@@ -28,7 +28,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use support::{Options, Pki, ProcessGateway, Shim, Token, ToolServer, policy, tool, until};
 
 /// Longest time that a client may take for one step. Only a client that waits for an answer that never comes takes longer.
-const STEP_TIMEOUT: Duration = Duration::from_secs(90);
+const STEP_TIMEOUT: Duration = Duration::from_mins(5);
 /// Seconds that the long call takes: longer than the timeouts of Node's fetch, and than those of most load balancers.
 const LONG_CALL: u64 = 370;
 

@@ -1,6 +1,7 @@
 // The scenario of the client tests with the command line of the MCP Inspector (tests/clients/README.md), one process for
 // each step. It calls only tools that it has listed and shows no progress, so the steps `unknown` and `progress` are left
-// out. Interrupting it cancels its call only since revision 2026-07-28, so before, `cancel` and `cancelled` are left out too.
+// out. Interrupting it cancels its call only since revision 2026-07-28, so before, `cancel` and `cancelled` are left out
+// too.
 import { execFile } from 'node:child_process';
 import readline from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -9,13 +10,15 @@ const { MCP_URL: url, MCP_TOKEN: token, MCP_ERA: era } = process.env;
 const inspector = fileURLToPath(new URL('node_modules/.bin/mcp-inspector', import.meta.url));
 const show = (step, facts = {}) => console.log(JSON.stringify({ step, ...facts }));
 
-// Runs the Inspector, which `signal` interrupts. A refused call is a result too, with another exit code.
+// Runs the Inspector, which `signal` interrupts. A refused call is a result too, with another exit code. By default it
+// gives up connecting after 15 seconds, which a busy machine can take.
 function inspect(method, more, signal) {
   const server = ['--transport', 'http', '--server-url', url, '--header', `Authorization: Bearer ${token}`];
-  const how = ['--protocol-era', era, '--stored-auth-only', '--format', 'json', '--quiet', '--method', method];
+  const how = ['--protocol-era', era, '--stored-auth-only', '--connect-timeout', '0', '--format', 'json', '--quiet'];
   const options = { signal, killSignal: 'SIGINT' };
   return new Promise((resolve, reject) => {
-    execFile(process.execPath, [inspector, '--cli', ...server, ...how, ...more], options, (error, stdout, stderr) => {
+    const words = [inspector, '--cli', ...server, ...how, '--method', method, ...more];
+    execFile(process.execPath, words, options, (error, stdout, stderr) => {
       try {
         resolve(JSON.parse(stdout).result);
       } catch {

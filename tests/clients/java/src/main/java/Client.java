@@ -52,7 +52,9 @@ public final class Client {
         client = McpClient.async(transport)
                 // With it, results are held to the output schemas.
                 .enableCallToolSchemaCaching(true)
-                .requestTimeout(Duration.ofSeconds(80))
+                // A busy machine can take longer than the 20 seconds that are the default.
+                .initializationTimeout(Duration.ofMinutes(4))
+                .requestTimeout(Duration.ofMinutes(4))
                 .progressConsumer(progress -> Mono.fromRunnable(() -> seen.add(progress.progress())))
                 .build();
     }
