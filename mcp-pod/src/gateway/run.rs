@@ -20,7 +20,7 @@ use super::memory::{self, Memory};
 use super::state::State;
 use super::upstream::Dialer;
 use super::workers::Workers;
-use crate::tls::{Identity, server_config_plain};
+use crate::tls::{Identity, server_config_mutual, server_config_plain};
 
 /// How long Services may take to remove a stopping gateway from their endpoints.
 const ENDPOINT_GRACE: Duration = Duration::from_millis(500);
@@ -39,6 +39,10 @@ pub struct Args {
     /// Address for agents, with TLS.
     #[arg(long, default_value = "0.0.0.0:8443")]
     pub listen: SocketAddr,
+    /// Address for other gateways of the tenant, with mutual TLS: they forward the requests of principals whose home this
+    /// gateway is.
+    #[arg(long, default_value = "0.0.0.0:8444")]
+    pub peer_listen: SocketAddr,
     /// Address for health probes and metrics, without TLS.
     #[arg(long, default_value = "0.0.0.0:9090")]
     pub metrics_listen: SocketAddr,
@@ -72,6 +76,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
     let identity = Identity::load(&args.tls_dir).context("failed to load the gateway's certificate")?;
     let tls = server_config_plain(Arc::clone(&identity)).context("failed to prepare TLS")?;
+    // Only a gateway of the same tenant has the same name.
+    let name = identity.uri().context("failed to find the name of this gateway")?;
+    let peer_tls =
+        server_config_mutual(Arc::clone(&identity), &name).context("failed to prepare TLS for other gateways")?;
     // The audit thread is the only writer of standard output, so it need not hold its lock.
     let audit = Audit::start(std::io::stdout(), AUDIT_TIMEOUT).context("failed to start the audit thread")?;
     let control = Control::new(&args.control, &args.tls_dir.join("ca.crt"));
@@ -82,10 +90,13 @@ async fn serve(args: Args) -> anyhow::Result<()> {
 
     let listener =
         TcpListener::bind(args.listen).await.with_context(|| format!("failed to listen on {}", args.listen))?;
+    let peer_listener = TcpListener::bind(args.peer_listen)
+        .await
+        .with_context(|| format!("failed to listen on {}", args.peer_listen))?;
     let health = TcpListener::bind(args.metrics_listen)
         .await
         .with_context(|| format!("failed to listen on {}", args.metrics_listen))?;
-    info!(listen = %args.listen, metrics = %args.metrics_listen, %budget, "gateway started");
+    info!(listen = %args.listen, peers = %args.peer_listen, metrics = %args.metrics_listen, %budget, "gateway started");
 
     tokio::spawn(Arc::clone(&identity).follow(CERTIFICATE_INTERVAL));
     tokio::spawn(mcp_fleet_admin::serve(health, admin(&state), CancellationToken::new()));
@@ -93,7 +104,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let stop_control = CancellationToken::new();
     let control_task = tokio::spawn(control.run(Arc::clone(&state), stop_control.clone()));
     let workers = Workers::start().context("failed to start the threads that serve calls")?;
-    tokio::spawn(connection::listen(listener, tls, workers, Arc::clone(&state)));
+    tokio::spawn(connection::listen(listener, tls, workers.clone(), Arc::clone(&state)));
+    tokio::spawn(connection::listen_peers(peer_listener, peer_tls, workers, Arc::clone(&state)));
 
     tokio::select! {
         _ = terminate.recv() => {}

@@ -18,6 +18,8 @@ mod end_to_end;
 mod evidence;
 mod floods;
 mod forms;
+mod forwarding;
+mod forwarding_attacks;
 mod homes;
 mod hostile;
 mod http2;

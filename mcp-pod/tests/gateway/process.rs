@@ -11,10 +11,11 @@ use crate::support::{FreeAddress, Options, Pki, ProcessGateway, Token, get, unti
 #[tokio::test]
 async fn the_gateway_starts_without_its_operator_and_ends_on_sigterm() {
     let pki = Pki::new();
-    let free = [FreeAddress::new(), FreeAddress::new()];
-    let [listen, health] = free.each_ref().map(FreeAddress::get);
+    let free = [FreeAddress::new(), FreeAddress::new(), FreeAddress::new()];
+    let [listen, health, peers] = free.each_ref().map(FreeAddress::get);
     let mut gateway = Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
         .args(["gateway", "--listen", &listen.to_string(), "--metrics-listen", &health.to_string()])
+        .args(["--peer-listen", &peers.to_string()])
         .args(["--operator-address", "127.0.0.1:1", "--policy-dir", "/nonexistent", "--token-file", "/nonexistent"])
         .arg("--tls-dir")
         .arg(pki.gateway_dir())

@@ -1,4 +1,4 @@
-//! The gateway's listening socket: accepts connections, does the TLS handshake, and bounds how many there are.
+//! The gateway's listening sockets: accept connections, do the TLS handshake, and bound how many there are.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::address_limit::{AddressLimit, AddressSlot};
 use super::metered::Metered;
 use super::places::Places;
 use super::serve::{serve_connection, serve_h2};
-use super::{Peer, Refusal};
+use super::{Client, Refusal};
 use crate::gateway::state::State;
 use crate::gateway::workers::Workers;
 
@@ -24,21 +24,39 @@ const MAX_HANDSHAKES_PER_ADDRESS: u32 = 64;
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time that a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the kernel probes a silent connection between two gateways.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// Bytes that the kernel may hold for one connection in each direction (socket(7); the kernel doubles the number for its
 /// own data). They count against the memory limit of the container, and by default can be several megabytes.
 const SOCKET_BUFFER: usize = 64 * 1024;
 
 /// Accepts connections until the gateway closes. Open connections then end by themselves.
 pub async fn listen(listener: TcpListener, tls: Arc<ServerConfig>, workers: Workers, state: Arc<State>) {
-    accept(listener, Some(TlsAcceptor::from(tls)), workers, state).await;
+    accept(listener, Security::Agents(TlsAcceptor::from(tls)), workers, state).await;
+}
+
+/// Accepts connections of other gateways of the tenant until the gateway closes. `tls` must accept nobody else
+/// ([`crate::tls::server_config_mutual`]): what is received on these connections is taken for what that gateway has received.
+pub async fn listen_peers(listener: TcpListener, tls: Arc<ServerConfig>, workers: Workers, state: Arc<State>) {
+    accept(listener, Security::Peers(TlsAcceptor::from(tls)), workers, state).await;
 }
 
 /// Accepts connections without TLS: for the load test only, which compares with gateways that have none.
 pub async fn listen_plain(listener: TcpListener, workers: Workers, state: Arc<State>) {
-    accept(listener, None, workers, state).await;
+    accept(listener, Security::None, workers, state).await;
 }
 
-async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, workers: Workers, state: Arc<State>) {
+/// Who connects, and how that is secured.
+#[derive(Clone)]
+enum Security {
+    /// Agents, which authenticate each request with a token.
+    Agents(TlsAcceptor),
+    /// Other gateways of the tenant, which have a certificate.
+    Peers(TlsAcceptor),
+    None,
+}
+
+async fn accept(listener: TcpListener, security: Security, workers: Workers, state: Arc<State>) {
     let places = Places::new(state.memory.clone());
     let handshakes = AddressLimit::new(MAX_HANDSHAKES_PER_ADDRESS);
     let closing = state.closing();
@@ -62,8 +80,8 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, workers: W
         };
         // Refused connections are closed at once, so that those of clients with a place need not wait for one.
         let admitted = places.accept(address, Instant::now());
-        let admitted = admitted.and_then(|peer| Ok((peer, handshakes.take(address).ok_or(Refusal::Handshakes)?)));
-        let (peer, handshake) = match admitted {
+        let admitted = admitted.and_then(|client| Ok((client, handshakes.take(address).ok_or(Refusal::Handshakes)?)));
+        let (client, handshake) = match admitted {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 debug!(%address, reason = refusal.as_str(), "refused a connection");
@@ -71,10 +89,10 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, workers: W
                 continue;
             }
         };
-        let (acceptor, state) = (acceptor.clone(), Arc::clone(&state));
+        let (security, state) = (security.clone(), Arc::clone(&state));
         workers.spawn(move || async move {
             match TcpStream::from_std(stream) {
-                Ok(stream) => serve(stream, peer, acceptor, handshake, state).await,
+                Ok(stream) => serve(stream, client, security, handshake, state).await,
                 Err(error) => warn!(%error, "failed to hand a connection to its worker thread"),
             }
         });
@@ -87,40 +105,57 @@ fn bound_buffers(listener: &TcpListener) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Has the kernel probe a silent connection (tcp(7), `TCP_KEEPIDLE`), which ends it when its timeout for unacknowledged data has
+/// passed.
+pub(crate) fn keep_alive(stream: &TcpStream) -> std::io::Result<()> {
+    rustix::net::sockopt::set_socket_keepalive(stream, true)?;
+    rustix::net::sockopt::set_tcp_keepidle(stream, PROBE_INTERVAL)?;
+    rustix::net::sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
+    Ok(())
+}
+
 /// Accepts the next connection and detaches its socket from this runtime.
 async fn accept_next(listener: &TcpListener) -> std::io::Result<(std::net::TcpStream, IpAddr)> {
-    let (stream, peer) = listener.accept().await?;
+    let (stream, client) = listener.accept().await?;
     stream.set_nodelay(true)?;
     let send_timeout = u32::try_from(SEND_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(&stream, send_timeout)?;
-    Ok((stream.into_std()?, peer.ip()))
+    Ok((stream.into_std()?, client.ip()))
 }
 
-async fn serve(
-    stream: TcpStream,
-    peer: Arc<Peer>,
-    acceptor: Option<TlsAcceptor>,
-    handshake: AddressSlot,
-    state: Arc<State>,
-) {
-    let stream = Metered::new(stream, Arc::clone(&peer));
-    let Some(acceptor) = acceptor else {
-        drop(handshake);
-        return serve_connection(stream, peer, state).await;
+async fn serve(stream: TcpStream, client: Arc<Client>, security: Security, handshake: AddressSlot, state: Arc<State>) {
+    let stream = Metered::new(stream, Arc::clone(&client));
+    let (acceptor, is_peer) = match security {
+        Security::Agents(acceptor) => (acceptor, false),
+        Security::Peers(acceptor) => {
+            if let Err(error) = keep_alive(stream.get_ref()) {
+                warn!(%error, "failed to have the connection of a gateway probed");
+            }
+            (acceptor, true)
+        }
+        Security::None => {
+            drop(handshake);
+            return serve_connection(stream, client, state).await;
+        }
     };
     let secured = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
     drop(handshake);
-    peer.claim_input();
+    client.claim_input();
+    let admitted = if is_peer && matches!(secured, Ok(Ok(_))) { client.note_peer() } else { Ok(()) };
+    if let Err(full) = admitted {
+        debug!(%full, client = %client.address, "refused the connection of a gateway");
+        return state.metrics.count_refused_connection(full.into());
+    }
     match secured {
-        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => match peer.upgrade_to_http2() {
-            Ok(()) => serve_h2(stream, peer, state).await,
+        Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => match client.upgrade_to_http2() {
+            Ok(()) => serve_h2(stream, client, state).await,
             Err(full) => {
-                debug!(%full, peer = %peer.address, "refused an HTTP/2 connection");
+                debug!(%full, client = %client.address, "refused an HTTP/2 connection");
                 state.metrics.count_refused_connection(full.into());
             }
         },
-        Ok(Ok(stream)) => serve_connection(stream, peer, state).await,
-        Ok(Err(error)) => debug!(%error, peer = %peer.address, "a TLS handshake failed"),
-        Err(_) => debug!(peer = %peer.address, "a TLS handshake took too long"),
+        Ok(Ok(stream)) => serve_connection(stream, client, state).await,
+        Ok(Err(error)) => debug!(%error, client = %client.address, "a TLS handshake failed"),
+        Err(_) => debug!(client = %client.address, "a TLS handshake took too long"),
     }
 }

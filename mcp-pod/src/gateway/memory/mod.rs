@@ -30,6 +30,8 @@ const REQUEST_SHARE: usize = 4;
 const CONNECTION_SHARE: usize = 3;
 /// Part of the memory for connections that one address may use: not all that strangers may use.
 const ADDRESS_SHARE: usize = 4;
+/// Part of the memory for connections that the other gateways of the tenant may use together.
+const PEER_SHARE: usize = 2;
 /// Part of the memory for connections that clients may use which are not known.
 const STRANGERS: usize = 3;
 
@@ -40,6 +42,8 @@ pub struct Memory {
     pub(crate) connections: Arc<Account>,
     /// What the connections of clients use that are not known. Part of `connections`.
     pub(crate) strangers: Arc<Account>,
+    /// What the connections of other gateways of the tenant use. Part of `connections`.
+    pub(crate) peers: Arc<Account>,
     /// What requests and answers use.
     pub(crate) requests: Arc<Account>,
 }
@@ -57,11 +61,13 @@ impl Memory {
     /// Returns a budget of this size, all of it free.
     pub fn new(budget: Size) -> Self {
         let budget = usize::try_from(budget.get()).unwrap_or(usize::MAX);
-        let connections = budget / 3;
+        let requests = budget - budget / 3;
+        let connections = Account::new(budget / 3);
         Self {
-            connections: Account::new(connections),
-            strangers: Account::new(connections / STRANGERS),
-            requests: Account::new(budget - connections),
+            strangers: Account::new(connections.limit() / STRANGERS),
+            peers: Account::share(&connections, connections.limit() / PEER_SHARE),
+            requests: Account::new(requests),
+            connections,
         }
     }
 

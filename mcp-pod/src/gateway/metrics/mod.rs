@@ -5,6 +5,7 @@
 
 mod breakers;
 mod error_type;
+mod forwarded;
 mod homes;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,8 @@ use super::request::Revision;
 use crate::logging::DroppedLines;
 pub(crate) use breakers::BreakerMetrics;
 pub(crate) use error_type::ErrorType;
+use forwarded::ForwardMetrics;
+pub(crate) use forwarded::ForwardOutcome;
 use homes::HomeMetrics;
 
 /// Bucket bounds of the OpenTelemetry histogram `mcp.server.operation.duration`, in seconds.
@@ -50,6 +53,7 @@ pub(crate) struct Metrics {
     /// Names of the servers that have a series.
     servers: Mutex<Vec<String>>,
     pub(crate) breakers: BreakerMetrics,
+    pub(crate) forwarded: ForwardMetrics,
 }
 
 impl Metrics {
@@ -123,6 +127,7 @@ impl Metrics {
         HomeMetrics::register(&registry, lease_left)?;
         DroppedLines::register(&registry)?;
         let breakers = BreakerMetrics::register(&registry)?;
+        let forwarded = ForwardMetrics::register(&registry)?;
         Ok(Self {
             registry,
             calls,
@@ -137,6 +142,7 @@ impl Metrics {
             upstream_up,
             servers: Mutex::default(),
             breakers,
+            forwarded,
         })
     }
 

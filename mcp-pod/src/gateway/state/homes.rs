@@ -52,6 +52,8 @@ struct Snapshot {
     ends: u64,
     /// When the leases of all other gateways have ended that the leader had granted before its last answer.
     others_end: u64,
+    /// The newest view that this gateway was told of, while it has no lease: it may be leaving, and its clients are not.
+    last: Option<(Member, View)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -69,6 +71,40 @@ impl Admits {
     }
 }
 
+/// Where the home of a principal is, as far as this gateway knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Here,
+    /// In the pod with this UID.
+    At(Arc<str>),
+    /// It is being decided, or this gateway has not been told.
+    Undecided,
+}
+
+impl Snapshot {
+    fn find(&self, principal_uid: &str) -> Place {
+        if boot_millis() >= self.ends {
+            let last = self.last.as_ref().and_then(|(member, view)| Some((member, view.home(principal_uid)?)));
+            return match last {
+                Some((member, home)) if home != member => Place::At(Arc::clone(&home.pod_uid)),
+                _ => Place::Undecided,
+            };
+        }
+        let Admits::Some(member, held) = &self.admits else { return Place::Here };
+        let mut homes = held.views().map(|view| view.home(principal_uid));
+        match homes.next().flatten() {
+            Some(home) if homes.all(|other| other == Some(home)) => {
+                if home == member {
+                    Place::Here
+                } else {
+                    Place::At(Arc::clone(&home.pod_uid))
+                }
+            }
+            _ => Place::Undecided,
+        }
+    }
+}
+
 /// By what a call was admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HomeVersion(u64);
@@ -76,7 +112,7 @@ pub(crate) struct HomeVersion(u64);
 impl Default for Homes {
     /// Creates the homes of a gateway that has not reached a leader. Until it does, it has no fresh policy.
     fn default() -> Self {
-        let alone = Snapshot { version: 0, admits: Admits::Everyone, ends: NO_END, others_end: 0 };
+        let alone = Snapshot { version: 0, admits: Admits::Everyone, ends: NO_END, others_end: 0, last: None };
         Self {
             protocol: Mutex::new(None),
             snapshot: ArcSwap::from_pointee(alone),
@@ -117,11 +153,30 @@ impl Homes {
                 return Ok(version);
             }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                let left = self.snapshot.load().others_end.saturating_sub(boot_millis());
-                let retry_after = Some(Duration::from_millis(left).max(RETRY_AFTER));
-                return Err(Denial { retry_after, ..Denial::new(Reason::HomeUndecided) });
+                return Err(self.denial());
             }
         }
+    }
+
+    /// Returns where the home of a principal is. Waits a little while that is being decided.
+    pub(crate) async fn find(&self, principal_uid: &str) -> Place {
+        let deadline = tokio::time::Instant::from_std(Instant::now() + HOME_TIMEOUT);
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let place = self.snapshot.load().find(principal_uid);
+            if place != Place::Undecided || tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return place;
+            }
+        }
+    }
+
+    /// Returns the denial of a principal whose home is not here, and cannot be asked.
+    pub(crate) fn denial(&self) -> Denial {
+        let left = self.snapshot.load().others_end.saturating_sub(boot_millis());
+        let retry_after = Some(Duration::from_millis(left).max(RETRY_AFTER));
+        Denial { retry_after, ..Denial::new(Reason::HomeUndecided) }
     }
 
     /// Returns whether what was admitted by this version would still be.
@@ -213,13 +268,16 @@ impl Homes {
             }
         };
         let others_end = now.saturating_add(others_end_ms);
-        let next = match admits {
-            Some(admits) => {
-                // A lease that ended meanwhile may have been another gateway's.
-                let same = now < before.ends && before.admits == admits;
-                Snapshot { version: before.version + u64::from(!same), admits, ends, others_end }
-            }
-            None => Snapshot { version: before.version + 1, admits: Admits::Everyone, ends: 0, others_end },
+        let next = if let Some(admits) = admits {
+            // A lease that ended meanwhile may have been another gateway's.
+            let same = now < before.ends && before.admits == admits;
+            Snapshot { version: before.version + u64::from(!same), admits, ends, others_end, last: None }
+        } else {
+            let last = match &before.admits {
+                Admits::Some(member, held) => held.views().last().map(|view| (member.clone(), view.clone())),
+                Admits::Everyone => before.last.clone(),
+            };
+            Snapshot { version: before.version + 1, admits: Admits::Everyone, ends: 0, others_end, last }
         };
         self.snapshot.store(Arc::new(next));
         self.changed.notify_waiters();
@@ -243,7 +301,9 @@ impl State {
     /// Does what the leader answers to a beat. When this returns, every call that is not yet handed to its server is decided
     /// by that. Returns whether the leader should get a beat at once.
     pub(crate) fn receive_home_answer(&self, answer: Answer, others: Others) -> bool {
-        let Others { end_ms, in_flight } = others;
+        let Others { end_ms, in_flight, peers } = others;
+        // Before a view is applied by which requests are forwarded to them.
+        self.peers.set(peers);
         let mut elsewhere = self.elsewhere.lock();
         // Before the first call is admitted beside those.
         elsewhere.set(&self.governor, in_flight);
@@ -271,5 +331,54 @@ impl State {
         self.homes.release();
         self.hand_over.wait();
         self.homes.hurry();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use mcp_fleet_homes::message::Instruction;
+    use mcp_fleet_homes::view::ViewId;
+
+    use super::*;
+
+    fn member(pod: &str) -> Member {
+        Member { pod_uid: pod.into(), epoch: "1".into() }
+    }
+
+    fn view(number: u64, pods: &[&str]) -> View {
+        View::new(ViewId { term: 7, number }, pods.iter().map(|pod| member(pod)))
+    }
+
+    /// Sends a beat, and lets the leader answer it with this.
+    fn instruct(homes: &Homes, instruction: Instruction) {
+        let Beat { term, number, .. } = homes.beat(true).unwrap();
+        homes.receive(Answer { term, number, lease_ms: 60_000, instruction }, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_leaves_knows_where_its_principals_go() {
+        let homes = Homes::default();
+        assert_eq!(homes.find("p").await, Place::Here, "nobody decides homes");
+        homes.connect(7, member("a"));
+        assert_eq!(homes.find("p").await, Place::Undecided);
+        let both = view(1, &["a", "b"]);
+        instruct(&homes, Instruction::Apply(both.clone()));
+        let of = |pod: &str| {
+            let mut principals = (0..100).map(|number| format!("p-{number}"));
+            principals.find(|principal| *both.home(principal).unwrap().pod_uid == *pod).unwrap()
+        };
+        let (ours, theirs) = (of("a"), of("b"));
+        let at_b = Place::At("b".into());
+        assert_eq!((homes.find(&ours).await, homes.find(&theirs).await), (Place::Here, at_b.clone()));
+        // Whoever moves has no home until the view is applied.
+        instruct(&homes, Instruction::Prepare(view(2, &["b"])));
+        assert_eq!((homes.find(&ours).await, homes.find(&theirs).await), (Place::Undecided, at_b.clone()));
+        for _ in 0..2 {
+            instruct(&homes, Instruction::Wait);
+            assert_eq!((homes.find(&ours).await, homes.find(&theirs).await), (at_b.clone(), at_b.clone()));
+        }
+        assert!(homes.try_enter(&ours).is_none());
     }
 }

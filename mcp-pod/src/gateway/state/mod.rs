@@ -32,6 +32,7 @@ use tracing::info;
 
 use super::audit::{Audit, Floods};
 use super::budget::Leases;
+use super::edge::Peers;
 use super::memory::Memory;
 use super::metrics::Metrics;
 use super::policy::{ActivePolicy, Freshness, InstallError};
@@ -41,7 +42,7 @@ use hand_over::HandOver;
 use kill_switch::SharedKillSwitch;
 
 pub(crate) use hand_over::{Admission, Held};
-pub(crate) use homes::{HomeVersion, Homes};
+pub(crate) use homes::{HomeVersion, Homes, Place};
 pub(crate) use legacy_calls::{Cancellable, LegacyCalls, LegacySession};
 pub(crate) use reports::{LoopReport, Reports, StuckReport};
 pub(crate) use request_context::{RequestContext, Unanswered};
@@ -56,6 +57,7 @@ pub struct State {
     freshness: Freshness,
     kill_switch: SharedKillSwitch,
     pub(crate) homes: Arc<Homes>,
+    pub(crate) peers: Peers,
     dialer: Dialer,
     draining: AtomicBool,
     closing: CancellationToken,
@@ -84,6 +86,13 @@ pub struct State {
 #[derive(Debug)]
 pub(crate) struct ActiveRequest(Arc<State>);
 
+impl ActiveRequest {
+    /// Returns the state of the gateway that the request is in.
+    pub(crate) fn state(&self) -> &State {
+        &self.0
+    }
+}
+
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::AcqRel);
@@ -106,6 +115,7 @@ impl State {
             hand_over: HandOver::default(),
             freshness: Freshness::new(),
             kill_switch: SharedKillSwitch::default(),
+            peers: Peers::new(&dialer, &memory),
             dialer,
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
@@ -270,9 +280,10 @@ impl State {
         }
     }
 
-    /// Closes connections to tool servers that have been idle for long, and drops event streams that ended long ago.
+    /// Closes connections to tool servers and other gateways that have been idle for long, and drops event streams that ended long ago.
     pub(crate) fn prune(&self) {
         self.resumable.prune(Instant::now());
+        self.peers.prune();
         if let Some(policy) = self.active_policy() {
             policy.upstreams().for_each(|upstream| upstream.prune());
         }

@@ -31,7 +31,7 @@ async fn answer(stream: &ControlStream, to: &Beat, lease_ms: u64, instruction: I
     stream
         .send(from_operator::Message::HomeAnswer(answer_to_wire(
             &answer,
-            Others { end_ms: 9_000, in_flight: Vec::new() },
+            Others { end_ms: 9_000, ..Others::default() },
         )))
         .await;
 }

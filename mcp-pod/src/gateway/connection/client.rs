@@ -25,7 +25,7 @@ const MAX_INPUT: usize = 40 * 1024;
 
 /// The client at the other end of one connection, and what the connection has reserved.
 #[derive(Debug)]
-pub(crate) struct Peer {
+pub(crate) struct Client {
     pub(crate) address: IpAddr,
     places: Arc<Places>,
     share: AddressShare,
@@ -35,12 +35,14 @@ pub(crate) struct Peer {
     provisional: Mutex<Option<Reservation>>,
     /// The principal of the first authenticated request: its account, and what this connection uses of it.
     principal: OnceLock<(Arc<Account>, Option<Reservation>)>,
+    /// Whether this is another gateway of the tenant, whose requests are its clients'.
+    is_peer: OnceLock<()>,
     /// Bytes received that are not part of a request yet, and their limit. Only the connection's thread changes them.
     input: AtomicUsize,
     max_input: AtomicUsize,
 }
 
-impl Peer {
+impl Client {
     pub(super) fn new(
         address: IpAddr,
         places: Arc<Places>,
@@ -55,6 +57,7 @@ impl Peer {
             connection,
             provisional: Mutex::new(Some(provisional)),
             principal: OnceLock::new(),
+            is_peer: OnceLock::new(),
             input: AtomicUsize::new(0),
             max_input: AtomicUsize::new(MAX_INPUT),
         })
@@ -83,9 +86,24 @@ impl Peer {
         Ok(())
     }
 
-    /// Returns whether a request of this client was authenticated.
+    /// Notes that this is another gateway of the tenant, which has proved that by its certificate. Its connections count
+    /// neither for its address nor among those of strangers, and what they carry is counted for its principal
+    /// ([`reserve_forwarded`]).
+    pub(super) fn note_peer(&self) -> Result<(), Full> {
+        *self.connection.lock() = self.places.peers().reserve(CONNECTION, Use::Connection)?;
+        *self.provisional.lock() = None;
+        let _ = self.is_peer.set(());
+        Ok(())
+    }
+
+    /// Returns whether this is another gateway of the tenant.
+    pub(crate) fn is_peer(&self) -> bool {
+        self.is_peer.get().is_some()
+    }
+
+    /// Returns whether a request of this client was authenticated, or the client itself.
     pub(super) fn is_authenticated(&self) -> bool {
-        self.principal.get().is_some()
+        self.is_peer() || self.principal.get().is_some()
     }
 
     /// Reserves what an HTTP/2 connection needs. Its own limits and windows then bound its input.
@@ -110,9 +128,18 @@ impl Peer {
     /// Reserves what waits for a client that does not read, in the share of its address and that of its principal.
     pub(super) fn reserve_unread(&self) -> Result<[Option<Reservation>; 2], Full> {
         let reserve = |account: &Arc<Account>| account.reserve(UNREAD_OUTPUT, Use::Connection);
+        if self.is_peer() {
+            return Ok([Some(reserve(self.places.peers())?), None]);
+        }
         Ok([
             Some(reserve(self.share.account())?),
             self.principal.get().map(|(account, _)| reserve(account)).transpose()?,
         ])
     }
+}
+
+/// Reserves what a forwarded request needs until its answer has been sent, in the account of its principal's connections:
+/// the connection that brought it carries nothing else meanwhile.
+pub(crate) fn reserve_forwarded(account: &Arc<Account>) -> Result<Reservation, Full> {
+    account.reserve(CONNECTION, Use::Connection)
 }
