@@ -67,12 +67,13 @@ pub struct Cut(());
 impl Cut {
     /// Cuts an address off from all of `others`. Packets of open connections are lost as well.
     pub fn between(address: IpAddr, others: &[IpAddr]) -> Self {
-        let rule = |from: IpAddr, to: IpAddr| format!("ip saddr {from} ip daddr {to} drop");
+        let rule = |from: IpAddr, to: IpAddr| format!("add rule inet {TABLE} cut ip saddr {from} ip daddr {to} drop");
         let rules = others.iter().flat_map(|other| [rule(address, *other), rule(*other, address)]);
         let rules = rules.collect::<Vec<_>>().join("\n");
+        // The table of an earlier run may be left.
         nft(&format!(
-            "table inet {TABLE} {{}}\ndelete table inet {TABLE}\n\
-             table inet {TABLE} {{ chain cut {{ type filter hook forward priority -300;\n{rules}\n}} }}"
+            "add table inet {TABLE}\ndelete table inet {TABLE}\nadd table inet {TABLE}\n\
+             add chain inet {TABLE} cut {{ type filter hook forward priority -300; }}\n{rules}"
         ));
         Self(())
     }
