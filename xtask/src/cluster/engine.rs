@@ -142,10 +142,11 @@ fn runtime_script(capabilities: u64) -> String {
     r#"#!/bin/sh
 set -eu
 previous=
+drop() { sed -i -e 's/"CAP_SYS_RESOURCE",//g' -e 's/,\?"CAP_SYS_RESOURCE"//g' "$1"; }
 for argument; do
     case $previous in
-    --bundle) sed -i 's/"CAP_SYS_RESOURCE",\?//g' "$argument/config.json" ;;
-    --process) sed -i 's/"CAP_SYS_RESOURCE",\?//g' "$argument" ;;
+    --bundle) drop "$argument/config.json" ;;
+    --process) drop "$argument" ;;
     esac
     previous=$argument
 done
