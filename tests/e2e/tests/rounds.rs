@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt as _};
 use mcp_fleet_crds::condition::{ConditionType, is_true};
 use mcp_fleet_crds::{MCPBudget, MCPLedger, MCPPrincipal};
@@ -118,6 +118,7 @@ async fn no_fault_makes_a_budget_pay_for_more_calls_than_its_limit() {
 
     // The budget is lowered below what the rounds left of it, and runs out.
     let before = budget.check(&tenant).await;
+    spenders.iter().for_each(Spender::expect_exhaustion);
     budget.set_limit(&tenant, before.charged() + 50).await;
     for spender in spenders {
         spender.until_exhausted().await;
@@ -151,10 +152,12 @@ impl State {
 
 impl Budget {
     async fn create(tenant: &FaultTenant, limit: u64) -> Self {
+        let budgets: Api<MCPBudget> = Api::namespaced(tenant.client.clone(), NAMESPACE);
+        // That of an earlier run on this cluster is exhausted.
+        budgets.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
         let budget = Self { name: unique("rounds"), limit };
         budget.apply(tenant, limit).await;
         // Calls that the gateway admits before it knows the budget are not charged to it.
-        let budgets: Api<MCPBudget> = Api::namespaced(tenant.client.clone(), NAMESPACE);
         until("the budget to be enforced", Duration::from_secs(60), || async {
             let status = budgets.get(&budget.name).await?.status.unwrap_or_default();
             Ok(is_true(&status.conditions, ConditionType::Ready).then_some(()))
@@ -249,8 +252,12 @@ impl Spender {
         .unwrap();
     }
 
-    async fn until_exhausted(self) {
+    /// From now on, the budget may be exhausted.
+    fn expect_exhaustion(&self) {
         self.may_be_exhausted.store(true, Ordering::Relaxed);
+    }
+
+    async fn until_exhausted(self) {
         tokio::time::timeout(Duration::from_secs(300), self.calls).await.expect("the budget does not run out").unwrap();
     }
 }
