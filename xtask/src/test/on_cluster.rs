@@ -144,6 +144,34 @@ fn on_own_cluster(name: &str, way: Option<Way>, tests: impl FnOnce(&Cluster) -> 
     let apiserver_only = way.is_none();
     let cluster = Cluster::up(&Options { name: name.to_owned(), apiserver_only, way: way.unwrap_or_default() })?;
     let result = tests(&cluster);
+    if result.is_err() {
+        print_state(&cluster);
+    }
     Cluster::down(name)?;
     result
+}
+
+/// Prints what a cluster knows of its nodes and pods, which is gone with it. An API server alone has neither.
+fn print_state(cluster: &Cluster) {
+    if cluster.mode() == Mode::ApiServer {
+        return;
+    }
+    let conditions =
+        "jsonpath={range .items[*].status.conditions[*]}{.type}={.status} {.reason}: {.message}{\"\\n\"}{end}";
+    for arguments in [
+        &["get", "nodes", "--output", conditions][..],
+        &["get", "pods", "--all-namespaces", "--output=wide"],
+        &["get", "events", "--all-namespaces", "--field-selector=type=Warning", "--sort-by=.lastTimestamp"],
+    ] {
+        println!("--- kubectl {} {}", arguments[0], arguments[1]);
+        match cluster.kubectl(arguments) {
+            Ok(output) => println!("{}", last_lines(&output, 40)),
+            Err(error) => println!("failed: {error:#}"),
+        }
+    }
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::super::layout::{DNS_SERVICE, DOMAIN, Layout, NODE_ADDRESS};
 use super::super::plan::Unit;
+use super::disk;
 
 /// Writes kubelet's configuration.
 pub fn configure(layout: &Layout) -> Result<()> {
@@ -43,7 +44,12 @@ pub fn configure(layout: &Layout) -> Result<()> {
         "eventRecordQPS": 0,
         "serializeImagePulls": false,
         "imageGCHighThresholdPercent": 100,
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "nodefs.inodesFree": "1%", "imagefs.available": "1%"},
+        "evictionHard": {
+            "memory.available": "100Mi",
+            "nodefs.available": disk::EVICTION,
+            "nodefs.inodesFree": "1%",
+            "imagefs.available": disk::EVICTION,
+        },
     });
     fs::write(layout.path("kubelet.json"), serde_json::to_vec_pretty(&configuration)?)?;
     Ok(())

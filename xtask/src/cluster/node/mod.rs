@@ -2,6 +2,7 @@
 
 mod addons;
 mod containerd;
+mod disk;
 mod kubelet;
 mod network;
 mod volumes;
@@ -21,6 +22,7 @@ use crate::tools::{command, debian};
 
 /// Installs the programs and writes the configuration of a full node, and returns its plan.
 pub fn prepare(layout: &Layout) -> Result<Plan> {
+    disk::require(&layout.state)?;
     debian::require(debian::NODE)?;
     programs::install_kubernetes(layout)?;
     programs::install_netpol(layout)?;
