@@ -27,7 +27,7 @@ pub mod version;
 /// Messages and services that prost and tonic generate from `proto/`.
 #[allow(clippy::pedantic, missing_debug_implementations, unreachable_pub, unused_qualifications)]
 pub mod wire {
-    tonic::include_proto!("mcpfleet.control.v1");
+    include!("generated/mcpfleet.control.v1.rs");
 }
 
 pub use codec::{DecodeError, DecodedPolicy, Digest, EncodedPolicy, decode, encode, encode_as, encoded_size};
