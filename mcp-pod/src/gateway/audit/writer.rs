@@ -4,6 +4,9 @@
 //! lines, and a call waits only if the pipe has been full for long. A line that must be written before its call goes on
 //! ([`LineSlot::write_now`]) is not collected: the thread writes the buffer at once and then notifies the call.
 //!
+//! Waking a thread is a system call. So while lines keep coming, the thread looks by itself whether there are any, and a call
+//! wakes it only after a pause.
+//!
 //! The thread also links the lines to a chain, in the order in which it writes them.
 
 use std::io::Write;
@@ -14,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use mcp_fleet_audit::{Chain, Head};
 use mcp_fleet_policy::class::Class;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::{Semaphore, oneshot};
 use tracing::error;
 use ulid::Ulid;
@@ -23,8 +26,9 @@ use super::{Line, Subject};
 
 /// Lines that may be queued or reserved at a time.
 const SLOTS: usize = 4096;
-/// How long the thread lets lines collect before it writes them.
-const COLLECT_TIME: Duration = Duration::from_millis(1);
+/// How long the thread lets lines collect before it writes them. Those lines are lost if the process is killed meanwhile,
+/// like calls in flight; a call that may change something has left its first line before.
+const COLLECT_TIME: Duration = Duration::from_millis(4);
 /// Size of a buffer that is written at once.
 const FULL_BUFFER: usize = 64 * 1024;
 /// Bytes reserved for the text of a line; a typical line is shorter.
@@ -60,6 +64,8 @@ struct Buffer {
     lines: usize,
     /// Calls that wait until their line is written.
     waiting: Vec<oneshot::Sender<()>>,
+    /// The thread waits until it is woken.
+    idle: bool,
     closed: bool,
 }
 
@@ -165,7 +171,8 @@ impl LineSlot {
     fn write_text(mut self, line: &[u8], written: Option<oneshot::Sender<()>>) {
         let Some(shared) = self.shared.take() else { return };
         let mut buffer = shared.buffer.lock();
-        let notify = buffer.bytes.is_empty() || written.is_some();
+        let full = buffer.bytes.len() + line.len() >= FULL_BUFFER;
+        let notify = std::mem::take(&mut buffer.idle) || written.is_some() || full;
         buffer.bytes.extend_from_slice(line);
         buffer.bytes.push(b'\n');
         buffer.lines += 1;
@@ -202,23 +209,31 @@ impl Drop for LineSlot {
     }
 }
 
+/// Lets lines collect, until one of them must be written at once.
+fn collect(shared: &Shared, buffer: &mut MutexGuard<'_, Buffer>) {
+    let collected = Instant::now() + COLLECT_TIME;
+    while buffer.bytes.len() < FULL_BUFFER && buffer.waiting.is_empty() && !buffer.closed {
+        if shared.filled.wait_until(buffer, collected).timed_out() {
+            break;
+        }
+    }
+}
+
 fn write_lines(shared: &Shared, mut sink: impl Write) {
     let (mut taken, mut linked) = (Vec::with_capacity(FULL_BUFFER), Vec::with_capacity(FULL_BUFFER));
     let mut chain = Chain::new(Ulid::generate());
     loop {
         let mut buffer = shared.buffer.lock();
-        while buffer.bytes.is_empty() && !buffer.closed {
-            shared.filled.wait(&mut buffer);
-        }
-        let collected = Instant::now() + COLLECT_TIME;
-        while buffer.bytes.len() < FULL_BUFFER && buffer.waiting.is_empty() && !buffer.closed {
-            if shared.filled.wait_until(&mut buffer, collected).timed_out() {
-                break;
+        collect(shared, &mut buffer);
+        while buffer.bytes.is_empty() {
+            if buffer.closed {
+                return;
             }
+            buffer.idle = true;
+            shared.filled.wait(&mut buffer);
+            collect(shared, &mut buffer);
         }
-        if buffer.bytes.is_empty() && buffer.closed {
-            return;
-        }
+        buffer.idle = false;
         std::mem::swap(&mut buffer.bytes, &mut taken);
         let lines = std::mem::take(&mut buffer.lines);
         let waiting = std::mem::take(&mut buffer.waiting);
