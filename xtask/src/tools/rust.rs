@@ -26,11 +26,16 @@ impl Profile {
     }
 }
 
+/// The packages of the product. They are always built together: each alone would get other features of the crates that
+/// both depend on, which would then be built twice.
+const PRODUCT: &[&str] = &["mcp-fleet-operator", "mcp-pod"];
+
 /// Builds the binary of a package, which has the name of the package. Returns its path.
 pub fn static_binary(package: &str, profile: Profile) -> Result<PathBuf> {
     let repository = repository();
-    let binaries = static_binaries_in(&repository, &repository.join("target"), &[package], profile)?;
-    binaries.into_iter().next().context("cargo built nothing")
+    let packages = if PRODUCT.contains(&package) { PRODUCT } else { &[package] };
+    let binaries = static_binaries_in(&repository, &repository.join("target"), packages, profile)?;
+    binaries.into_iter().find(|binary| binary.ends_with(package)).context("cargo built nothing")
 }
 
 /// Builds the binaries of packages in a folder with the sources of this workspace, also of another commit. Returns their
@@ -46,7 +51,7 @@ pub fn static_binaries_in(
     let target = format!("{architecture}-unknown-linux-gnu");
     let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
     let name = profile.name();
-    progress::step(format!("building {} ({name})", packages.join(" and ")), "3 min the first time", || {
+    progress::step(format!("building {} ({name})", packages.join(" and ")), "5 min the first time", || {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(source).args(["build", "--profile", name, "--target", &target]);
         cargo.arg("--target-dir").arg(target_folder);
