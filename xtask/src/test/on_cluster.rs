@@ -71,7 +71,7 @@ pub fn end_to_end(with: Option<With>) -> Result<()> {
         } else {
             verify::run(cluster)?;
         }
-        after_demo(cluster, &["faults", "limits", "public_name"], None)
+        after_demo(cluster, &["faults", "limits", "public_name", "rounds"], None)
     })
 }
 
