@@ -77,7 +77,8 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
             let is_authenticated = reason.stage() > Stage::Authenticate;
             let subject = policy.as_deref().zip(record.principal).filter(|_| is_authenticated);
             if is_authenticated || state.failures.admits(peer.address, Instant::now()) {
-                discard(&head, &mut body, &peer, || may_discard(&state, &peer, subject)).await;
+                let free = || subject.map_or(0, |(policy, _)| largest_request(policy));
+                discard(&head, &mut body, &peer, free, || may_discard(&state, &peer, subject)).await;
             }
             *response
         }
@@ -97,6 +98,13 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
 /// Returns the origin of a request, if the policy lets its pages read the answer.
 fn allowed_origin(head: &Parts, policy: Option<&ActivePolicy>) -> Option<HeaderValue> {
     route::allowed_origin(&head.headers, policy?.tenant_policy())
+}
+
+/// Returns the length of the largest request that a server of the tenant takes. One that is not longer gets its answer also
+/// from a principal that has used up its allowance.
+fn largest_request(policy: &ActivePolicy) -> usize {
+    let lengths = policy.tenant_policy().servers.iter().map(|server| server.limits.max_request.get());
+    lengths.max().map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX))
 }
 
 /// Returns whether more of the body of a refused request may be read only to drop it, and counts that as one more refused

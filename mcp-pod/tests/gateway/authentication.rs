@@ -97,13 +97,20 @@ async fn every_answer_to_a_suspended_caller_names_the_suspension() {
     gateway.change_policy(|policy| policy.principals[0].suspended = true);
     assert_eq!(client.call("echo", json!({})).await.denial().0, "principal_suspended");
     assert_eq!(client.call("no such tool", json!({})).await.denial().0, "principal_suspended");
-    assert_eq!(client.modern("tools/list", json!({})).await.json()["error"]["data"]["reason"], "principal_suspended");
+    for method in ["tools/list", "server/discover"] {
+        assert_eq!(client.modern(method, json!({})).await.json()["error"]["data"]["reason"], "principal_suspended");
+    }
     gateway.change_policy(|policy| {
         policy.principals[0].suspended = false;
         policy.suspended = true;
     });
     assert_eq!(client.call("echo", json!({})).await.denial().0, "tenant_suspended");
     gateway.change_policy(|policy| policy.suspended = false);
+    // A client that tries again on the same connection recovers.
+    assert_eq!(
+        client.modern("server/discover", json!({})).await.json()["result"]["capabilities"],
+        json!({"tools": {}})
+    );
     assert_eq!(client.call("echo", json!({})).await.json()["result"]["content"][0]["text"], "done");
 }
 

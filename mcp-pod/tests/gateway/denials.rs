@@ -35,6 +35,7 @@ async fn every_argument_outside_its_rule_is_denied_with_its_reason() {
         ("read", json!({}), "argument_missing"),
         ("read", json!({"path": 7}), "argument_type"),
         ("read", json!({"path": path, "head": "5"}), "argument_type"),
+        ("read", json!({"path": path, "head": "[5]"}), "argument_type"),
         ("read", json!({"path": path, "head": 101}), "argument_out_of_range"),
         ("read", json!({"path": "/etc/passwd"}), "path_outside_roots"),
         ("read", json!({"path": "/workspace/../etc/passwd"}), "path_outside_roots"),
@@ -44,12 +45,14 @@ async fn every_argument_outside_its_rule_is_denied_with_its_reason() {
         assert_eq!(given, reason, "{arguments}");
     }
     assert!(gateway.shim.calls().is_empty());
-    let line = gateway.audit_line(8).await;
+    let line = gateway.audit_line(9).await;
     assert_eq!(
         (line["decision"].as_str(), line["class"].as_str(), line["tool"].as_str()),
         (Some("denied"), Some("Read"), Some("echo"))
     );
     assert!(line["arguments"].as_str().unwrap().starts_with("blake3-keyed:"));
+    let (_, text) = client.call("read", json!({"path": path, "head": "5"})).await.denial();
+    assert!(text.contains("`head` must be a whole number"), "{text}");
     assert!(!gateway.ledger.has_granted(), "a denied call took a lease");
 }
 
@@ -106,11 +109,17 @@ async fn a_request_from_another_origin_is_rejected() {
     let gateway = TestGateway::new().await;
     let mut client = gateway.client().await;
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
-    let answer = client.send(http::Method::POST, "/files/mcp", &[("origin", "https://evil.example")], body).await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.json()["error"]["data"]["reason"].as_str()),
-        (403, Some("origin_refused"))
-    );
+    for origin in ["https://evil.example", "app://x", "null"] {
+        let answer = client.send(http::Method::POST, "/files/mcp", &[("origin", origin)], body).await;
+        let data = answer.json()["error"]["data"].clone();
+        assert_eq!((answer.status.as_u16(), data["reason"].as_str()), (403, Some("origin_refused")), "{origin}");
+        assert!(!data["hint"].as_str().unwrap().is_empty(), "{data}");
+    }
+    // Other headers of browsers say nothing that matters here.
+    client.initialize("2025-11-25").await;
+    let session = client.session.clone().unwrap();
+    let headers = [("sec-fetch-site", "cross-site"), ("mcp-session-id", &session)];
+    assert_eq!(client.send(http::Method::POST, "/files/mcp", &headers, body).await.status, 200);
 }
 
 #[tokio::test]

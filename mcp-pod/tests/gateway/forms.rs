@@ -1,7 +1,7 @@
 //! Forms of messages that clients in use send, and refusals in a form that they survive.
 
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{Client, TestGateway, modern};
 
@@ -33,6 +33,33 @@ async fn null_stands_for_parameters_that_are_left_out() {
 }
 
 #[tokio::test]
+async fn a_tool_without_arguments_takes_none_null_and_an_empty_object() {
+    let gateway = TestGateway::with(|policy| policy.servers[0].tools[1].arguments = vec![].into()).await;
+    let mut client = legacy_client(&gateway).await;
+    for arguments in ["", r#","arguments":null"#, r#","arguments":{}"#] {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"echo"{arguments}}}}}"#);
+        assert_eq!(client.legacy(body).await.json()["result"]["content"][0]["text"], "done", "{arguments}");
+    }
+    assert!(gateway.shim.calls().iter().all(|call| call.params["arguments"] == json!({})));
+    // PHP writes an empty object like this.
+    let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":[]}}"#;
+    let (code, text) = client.legacy(list).await.error();
+    assert!(code == -32602 && text.contains("must be an object"), "{text}");
+}
+
+#[tokio::test]
+async fn a_whole_number_may_be_written_with_a_fraction() {
+    let gateway = TestGateway::new().await;
+    let mut client = legacy_client(&gateway).await;
+    for (head, forwarded) in [("10.0", json!(10)), ("1e1", json!(10))] {
+        let answer = client.legacy(call(&format!(r#"{{"path":"/workspace/a","head":{head}}}"#))).await;
+        assert_eq!(answer.json()["result"]["content"][0]["text"], "done", "{head}");
+        assert_eq!(gateway.shim.calls().pop().unwrap().params["arguments"]["head"], forwarded, "{head}");
+    }
+    assert_eq!(client.legacy(call(r#"{"path":"/workspace/a","head":10.5}"#)).await.denial().0, "argument_type");
+}
+
+#[tokio::test]
 async fn null_for_an_optional_argument_is_not_forwarded() {
     let gateway = TestGateway::new().await;
     let mut client = legacy_client(&gateway).await;
@@ -58,6 +85,10 @@ async fn a_slash_after_the_path_is_ignored() {
     let answer = gateway.client().await.send(Method::POST, "/files/mcp/", &headers, body).await;
     assert_eq!(answer.json()["result"]["tools"].as_array().unwrap().len(), 4);
     assert_eq!(gateway.audit_line(1).await["server"], "files");
+    let mut legacy = legacy_client(&gateway).await;
+    let session = legacy.session.clone().unwrap();
+    let answer = legacy.send(Method::POST, "/files/mcp/", &[("mcp-session-id", &session)], call("{}")).await;
+    assert_eq!(answer.denial().0, "argument_missing");
 }
 
 #[tokio::test]
@@ -164,6 +195,37 @@ async fn an_error_carries_the_id_if_there_is_one_and_never_null() {
     let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let answer = client.send(Method::POST, "/files/mcp", &headers, body.replace("\"a\":1", "\"a\":1e400")).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["id"]), (400, &json!(1)));
-    let absent = Value::Null;
-    assert_eq!(client.send(Method::POST, "/nothing/mcp", &[], "{}").await.json()["id"], absent);
+}
+
+#[tokio::test]
+async fn an_error_that_is_answered_from_the_head_has_no_member_id() {
+    let gateway = TestGateway::new().await;
+    let without_policy = TestGateway::without_policy().await;
+    let (body, headers) = modern("tools/list", json!({}));
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let foreign = [&headers[..], &[("origin", "https://evil.example")]].concat();
+    let large = vec![b' '; 512 * 1024];
+    let mut stranger = gateway.client_with("garbage").await;
+    let mut client = gateway.client().await;
+    for (status, answer) in [
+        (401, stranger.send(Method::POST, "/files/mcp", &headers, body.clone()).await),
+        (403, client.send(Method::POST, "/files/mcp", &foreign, body.clone()).await),
+        (404, client.send(Method::POST, "/nothing/mcp", &headers, body.clone()).await),
+        (413, client.send(Method::POST, "/files/mcp", &headers, large).await),
+        (503, without_policy.client().await.send(Method::POST, "/files/mcp", &headers, body.clone()).await),
+    ] {
+        assert_eq!(answer.status, status);
+        let message = answer.json();
+        assert!(message["error"]["code"].is_i64() && !message.as_object().unwrap().contains_key("id"), "{message}");
+    }
+    // The allowance of a stranger's address is 200 failures at once.
+    let mut limited = stranger.send(Method::POST, "/files/mcp", &headers, body.clone()).await;
+    for _ in 0..2000 {
+        if limited.status == 429 {
+            break;
+        }
+        limited = stranger.send(Method::POST, "/files/mcp", &headers, body.clone()).await;
+    }
+    assert_eq!(limited.status, 429);
+    assert!(!limited.json().as_object().unwrap().contains_key("id"), "{limited:?}");
 }

@@ -85,6 +85,26 @@ async fn the_version_header_may_name_another_offered_revision() {
     assert_eq!(with("2025-06-18").await, 200);
     assert_eq!(with("2024-11-05").await, 400);
     assert_eq!(with("banana").await, 400);
+    // This revision has no sessions, and other headers.
+    assert_eq!(with("2026-07-28").await, 400);
+    client.initialize("2025-06-18").await;
+    let session = client.session.clone().unwrap();
+    let headers = [("mcp-session-id", session.as_str()), ("mcp-protocol-version", "2025-11-25")];
+    let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    let answer = client.send(Method::POST, "/files/mcp", &headers, list).await;
+    assert_eq!(answer.json()["result"]["tools"].as_array().unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn what_the_gateway_does_not_offer_is_not_found_and_takes_nothing_from_the_rate_of_calls() {
+    let gateway = TestGateway::with(|policy| policy.principals[0].limits.calls_per_minute = Some(1)).await;
+    let mut client = gateway.client().await;
+    client.initialize("2025-11-25").await;
+    for method in ["prompts/list", "resources/list", "resources/templates/list", "logging/setLevel"] {
+        let answer = client.legacy(json!({"jsonrpc": "2.0", "id": 1, "method": method}).to_string()).await;
+        assert_eq!((answer.status.as_u16(), answer.error().0), (200, -32601), "{method}");
+    }
+    assert_eq!(client.legacy_call("echo", json!({})).await.json()["result"]["content"][0]["text"], "done");
 }
 
 #[tokio::test]
@@ -104,7 +124,7 @@ async fn ids_are_repeated_exactly() {
 async fn only_post_is_allowed() {
     let gateway = TestGateway::new().await;
     let mut client = gateway.client().await;
-    for method in [Method::GET, Method::DELETE, Method::PUT, Method::OPTIONS] {
+    for method in [Method::GET, Method::HEAD, Method::DELETE, Method::PUT, Method::OPTIONS] {
         let answer = client.send(method, "/files/mcp", &[], "").await;
         assert_eq!((answer.status.as_u16(), answer.headers["allow"].to_str().unwrap()), (405, "POST"));
     }

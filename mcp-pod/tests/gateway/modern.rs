@@ -50,6 +50,18 @@ async fn a_tool_is_called_without_a_session() {
 }
 
 #[tokio::test]
+async fn a_tool_with_dots_and_slashes_in_its_name_is_called_in_both_eras() {
+    for name in ["a.b", "a/b", "a-b_c.d/e"] {
+        let gateway = TestGateway::with(|policy| policy.servers[0].tools[1].name = name.into()).await;
+        let mut client = gateway.client().await;
+        assert_eq!(client.call(name, json!({})).await.json()["result"]["content"][0]["text"], "done", "{name}");
+        client.initialize("2025-11-25").await;
+        assert_eq!(client.legacy_call(name, json!({})).await.json()["result"]["content"][0]["text"], "done", "{name}");
+        assert!(gateway.shim.calls().iter().all(|call| call.params["name"] == name));
+    }
+}
+
+#[tokio::test]
 async fn the_tool_list_is_private_and_not_cached() {
     let gateway = TestGateway::new().await;
     let result = gateway.client().await.modern("tools/list", json!({})).await.json()["result"].clone();
@@ -103,11 +115,19 @@ async fn headers_and_meta_are_required_and_have_to_match() {
 async fn methods_of_other_revisions_are_not_found() {
     let gateway = TestGateway::new().await;
     let mut client = gateway.client().await;
-    for method in ["ping", "initialize", "resources/list", "tools/execute", "logging/setLevel"] {
+    for method in [
+        "ping",
+        "initialize",
+        "resources/list",
+        "tools/execute",
+        "logging/setLevel",
+        "prompts/list",
+        "resources/templates/list",
+    ] {
         let answer = client.modern(method, json!({})).await;
         assert_eq!((answer.status.as_u16(), answer.error().0), (404, -32601), "{method}");
     }
-    let lines = gateway.audit_lines(5).await;
+    let lines = gateway.audit_lines(7).await;
     assert_eq!(
         (lines[2]["method"].as_str(), lines[2]["reason"].as_str()),
         (Some("resources/list"), Some("method_unknown"))

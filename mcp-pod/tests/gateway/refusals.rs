@@ -2,12 +2,13 @@
 
 use http::Method;
 use http::header::WWW_AUTHENTICATE;
+use mcp_fleet_policy::units::Bytes as Size;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::support::{TestGateway, Token, modern, tls};
+use crate::support::{TestGateway, Token, call_until_limited, modern, tls};
 
 /// A body that is larger than everything that the gateway and the kernel buffer, and than any server's limit.
 const LARGE: usize = 10_000_000;
@@ -45,6 +46,23 @@ async fn a_client_that_reads_only_after_it_has_sent_everything_sees_the_refusal(
             stream.flush().await.unwrap();
             assert_eq!(status(&mut stream).await, expected, "{length}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_principal_that_sends_too_much_sees_the_refusal_of_a_request_that_is_not_too_large() {
+    let gateway = TestGateway::with(|policy| policy.servers[0].limits.max_request = Size::new(LARGE as u64)).await;
+    let token = gateway.pki.token(Token::default());
+    let headers = format!("content-length: {LARGE}\r\nmcp-protocol-version: 2026-07-28\r\n");
+    let mut seen = Vec::new();
+    // The allowance grows again at once, so this can take more than one attempt.
+    while !seen.contains(&"429".to_owned()) {
+        let mut stream = tls(gateway.address, &gateway.pki).await;
+        assert!(call_until_limited(&gateway, 1).await.contains(&429));
+        stream.write_all(head(&token, "/files/mcp", &headers).as_bytes()).await.unwrap();
+        stream.write_all(&vec![b' '; LARGE]).await.unwrap();
+        seen.push(status(&mut stream).await);
+        assert!(seen.len() < 100 && seen.iter().all(|status| ["400", "429"].contains(&status.as_str())), "{seen:?}");
     }
 }
 

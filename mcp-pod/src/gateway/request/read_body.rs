@@ -61,16 +61,23 @@ pub(crate) async fn read_body(
 
 /// Reads and drops the rest of the body of a refused request, before its answer. Otherwise the connection would be closed
 /// while the client still writes, and it would see only that, not the answer. Ends early after [`DISCARD_TIMEOUT`], when
-/// nothing has come for [`DISCARD_PAUSE`], or when `admits` returns false, which is called for every [`DISCARD_UNIT`].
+/// nothing has come for [`DISCARD_PAUSE`], or when `admits` returns false, which is called for every [`DISCARD_UNIT`] after
+/// the first `free` bytes, at least one unit.
 ///
 /// With HTTP/2, an answer reaches the client whatever is left of the body. A client that waits for `100 Continue` has sent
 /// nothing and must not be told to.
-pub(crate) async fn discard(head: &Parts, body: &mut Incoming, peer: &Peer, mut admits: impl FnMut() -> bool) {
+pub(crate) async fn discard(
+    head: &Parts,
+    body: &mut Incoming,
+    peer: &Peer,
+    free: impl FnOnce() -> usize,
+    mut admits: impl FnMut() -> bool,
+) {
     if head.version >= Version::HTTP_2 || head.headers.contains_key(EXPECT) || body.is_end_stream() {
         return;
     }
     let discard = async {
-        let mut paid = DISCARD_UNIT;
+        let mut paid = free().max(DISCARD_UNIT);
         while let Ok(Ok(Some(data))) = tokio::time::timeout(DISCARD_PAUSE, next_chunk(body, peer)).await {
             while paid < data.len() {
                 if !admits() {
