@@ -37,8 +37,8 @@ use super::memory::{self, Meter, RequestMemory};
 use super::methods;
 use super::policy::ActivePolicy;
 use super::request::{
-    BodyError, Caller, Era, HeadError, Id, McpHeaders, Message, SessionOwner, SetAside, check_token, detect_era,
-    discard, known_method, read_body, read_message_or_rest, route,
+    BodyError, Caller, Era, HeadError, Id, IdScan, McpHeaders, Message, SessionOwner, SetAside, check_token,
+    detect_era, discard, is_unread, known_method, read_body, read_message_or_rest, route,
 };
 use super::respond::{Body, Rejection, Trail, allow_origin, event_stream, preflight};
 use super::state::{EventId, RequestContext, State, Unanswered};
@@ -71,14 +71,19 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
     };
     let mut response = match answered {
         Ok(response) => response,
-        Err(Rejection { reason, response, trail }) => {
+        Err(Rejection { reason, mut response, trail }) => {
             state.record_rejected(&record, policy.as_deref(), reason, trail).await;
             // A refused token names a principal that it must not be able to harm.
             let is_authenticated = reason.stage() > Stage::Authenticate;
             let subject = policy.as_deref().zip(record.principal).filter(|_| is_authenticated);
             if is_authenticated || state.failures.admits(peer.address, Instant::now()) {
+                let mut scan = too_large_before_modern(reason, &head, &body).then(IdScan::default);
                 let free = || subject.map_or(0, |(policy, _)| largest_request(policy));
-                discard(&head, &mut body, &peer, free, || may_discard(&state, &peer, subject)).await;
+                let admits = || may_discard(&state, &peer, subject);
+                let read = discard(&head, &mut body, &peer, scan.as_mut(), free, admits).await;
+                if let Some(id) = scan.filter(|_| read).and_then(IdScan::end) {
+                    response = Rejection::too_large(&id).response;
+                }
             }
             *response
         }
@@ -98,6 +103,12 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
 /// Returns the origin of a request, if the policy lets its pages read the answer.
 fn allowed_origin(head: &Parts, policy: Option<&ActivePolicy>) -> Option<HeaderValue> {
     route::allowed_origin(&head.headers, policy?.tenant_policy())
+}
+
+/// Returns whether the answer to a request that is too large should carry its id, which has not been read. In the revisions
+/// before 2026-07-28, some clients give up their connection on an answer that is not one to a request.
+fn too_large_before_modern(reason: Reason, head: &Parts, body: &Incoming) -> bool {
+    reason == Reason::RequestTooLarge && is_unread(&head.headers, body) && !McpHeaders::read(&head.headers).are_modern()
 }
 
 /// Returns the length of the largest request that a server of the tenant takes. One that is not longer gets its answer also

@@ -67,6 +67,30 @@ async fn a_principal_that_sends_too_much_sees_the_refusal_of_a_request_that_is_n
 }
 
 #[tokio::test]
+async fn a_call_that_is_too_large_ends_alone_in_a_session() {
+    let gateway = TestGateway::new().await;
+    let mut client = gateway.client().await;
+    client.initialize("2025-11-25").await;
+    let text = "x".repeat(LARGE);
+    // Some clients write the id last.
+    for (before, after, id) in [(r#""id":"a","#, "", json!("a")), ("", r#","id":7"#, json!(7))] {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0",{before}"method":"tools/call","params":{{"name":"echo","arguments":{{"text":"{text}","id":1}}}}{after}}}"#
+        );
+        let answer = client.legacy(body).await;
+        let message = answer.json();
+        assert_eq!((answer.status.as_u16(), &message["id"]), (200, &id));
+        assert_eq!(message["error"]["data"]["reason"], "request_too_large");
+        assert_eq!(client.legacy_call("echo", json!({})).await.json()["result"]["content"][0]["text"], "done");
+    }
+    // Without an id, or in 2026-07-28, the status says it.
+    let notification = format!(r#"{{"jsonrpc":"2.0","method":"notifications/x","params":{{"a":"{text}"}}}}"#);
+    assert_eq!(client.legacy(notification).await.status, 413);
+    assert_eq!(client.call("echo", json!({"text": text})).await.status, 413);
+    assert_eq!(gateway.audit_lines(7).await.iter().filter(|line| line["reason"] == "request_too_large").count(), 4);
+}
+
+#[tokio::test]
 async fn a_connection_is_used_again_after_a_refusal_whose_body_was_read() {
     let gateway = TestGateway::new().await;
     let mut client = gateway.client().await;

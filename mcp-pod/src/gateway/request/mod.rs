@@ -14,9 +14,9 @@ pub(crate) use authenticate::{Caller, FailureLimit, TokenVerifier, Unauthenticat
 #[cfg(test)]
 pub(crate) use decode::read_message;
 pub(crate) use decode::{
-    CallParams, Era, EraError, Id, InvalidMessage, McpHeaders, Message, ParamsError, Revision, SetAside, TOOLS_CALL,
-    detect_era, known_method, read_message_or_rest,
+    CallParams, Era, EraError, Id, IdScan, InvalidMessage, McpHeaders, Message, ParamsError, Revision, SetAside,
+    TOOLS_CALL, detect_era, known_method, read_message_or_rest,
 };
-pub(crate) use read_body::{BodyError, discard, read_body};
+pub(crate) use read_body::{BodyError, discard, is_unread, read_body};
 pub(crate) use route::HeadError;
 pub(crate) use session_id::{SealError, SessionOwner, SessionSealer};

@@ -10,6 +10,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::IdScan;
 use crate::gateway::connection::Peer;
 use crate::gateway::memory::{Full, Meter};
 
@@ -59,37 +60,54 @@ pub(crate) async fn read_body(
     }
 }
 
+/// Returns whether nothing was read of the body of a request that was refused as too large.
+pub(crate) fn is_unread(headers: &HeaderMap, body: &Incoming) -> bool {
+    headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(EXPECT) && !body.is_end_stream()
+}
+
 /// Reads and drops the rest of the body of a refused request, before its answer. Otherwise the connection would be closed
 /// while the client still writes, and it would see only that, not the answer. Ends early after [`DISCARD_TIMEOUT`], when
 /// nothing has come for [`DISCARD_PAUSE`], or when `admits` returns false, which is called for every [`DISCARD_UNIT`] after
-/// the first `free` bytes, at least one unit.
+/// the first `free` bytes, at least one unit. Returns whether the body was read to its end.
 ///
-/// With HTTP/2, an answer reaches the client whatever is left of the body. A client that waits for `100 Continue` has sent
-/// nothing and must not be told to.
+/// `scan` sees what is dropped. Without one, nothing is read with HTTP/2, where an answer reaches the client whatever is left of
+/// the body. A client that waits for `100 Continue` has sent nothing and must not be told to.
 pub(crate) async fn discard(
     head: &Parts,
     body: &mut Incoming,
     peer: &Peer,
+    scan: Option<&mut IdScan>,
     free: impl FnOnce() -> usize,
     mut admits: impl FnMut() -> bool,
-) {
-    if head.version >= Version::HTTP_2 || head.headers.contains_key(EXPECT) || body.is_end_stream() {
-        return;
+) -> bool {
+    let unneeded = head.version >= Version::HTTP_2 && scan.is_none();
+    if unneeded || head.headers.contains_key(EXPECT) || body.is_end_stream() {
+        return false;
     }
+    let mut scan = scan;
     let discard = async {
         let mut paid = free().max(DISCARD_UNIT);
-        while let Ok(Ok(Some(data))) = tokio::time::timeout(DISCARD_PAUSE, next_chunk(body, peer)).await {
-            while paid < data.len() {
-                if !admits() {
-                    return;
+        loop {
+            match tokio::time::timeout(DISCARD_PAUSE, next_chunk(body, peer)).await {
+                Ok(Ok(Some(data))) => {
+                    while paid < data.len() {
+                        if !admits() {
+                            return false;
+                        }
+                        paid += DISCARD_UNIT;
+                    }
+                    paid -= data.len();
+                    if let Some(scan) = &mut scan {
+                        scan.read(&data);
+                    }
                 }
-                paid += DISCARD_UNIT;
+                Ok(Ok(None)) => return true,
+                _ => return false,
             }
-            paid -= data.len();
         }
     };
     // Whatever is left then, the answer is sent.
-    let _ = tokio::time::timeout(DISCARD_TIMEOUT, discard).await;
+    tokio::time::timeout(DISCARD_TIMEOUT, discard).await.unwrap_or(false)
 }
 
 /// Returns the next chunk of data, or `None` at the end of the body.

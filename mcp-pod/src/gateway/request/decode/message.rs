@@ -3,7 +3,7 @@
 use mcp_fleet_policy::json::{Limits, Members, ParseError, Value, outline, parse, parse_metered, write_str};
 
 /// Bytes of the longest id or progress token. It is kept while its call runs, and every progress event repeats it.
-const MAX_ID_LENGTH: usize = 256;
+pub(super) const MAX_ID_LENGTH: usize = 256;
 
 /// The id of a request, a string or an integer, stored as JSON so that the answer repeats it exactly.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
