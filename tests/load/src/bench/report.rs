@@ -64,11 +64,12 @@ pub(crate) fn render(report: &Report) -> String {
     );
     table(&mut text, &report.table);
     let mib = |bytes: u64| bytes_to_mib(bytes);
-    let Memory { idle, after } = report.memory;
+    let Memory { idle, after, stream } = report.memory;
     let _ = writeln!(
         text,
         "\nMemory of a new gateway: {:.1} MiB when ready, {:.1} MiB after 10,000 calls in 1,000 sessions on 32 \
-         connections. Time from exec until ready: median {:.0} ms, longest {:.0} ms of {starts} starts, with a \
+         connections. A call that waits for a silent server costs {stream} bytes more if its client takes \
+         events. Time from exec until ready: median {:.0} ms, longest {:.0} ms of {starts} starts, with a \
          mounted policy and an operator on loopback. Binary: {:.1} MB. Money: {} millionths spent, equal to \
          calls × price.\n",
         mib(idle),
@@ -143,6 +144,7 @@ fn targets(text: &mut String, report: &Report) {
         line(&format!("added p99, with TLS, 1 connection, {bytes}"), 400.0, gateway.p99 - direct.p99, "µs");
     }
     line("resident after 10,000 calls in 1,000 sessions", 20.0, bytes_to_mib(report.memory.after), "MiB");
+    line("idle event stream, beyond its call", 4.0, stream_kib(report.memory.stream), "KiB");
     line("ready after exec", 100.0, millis(median(&report.ready)), "ms");
 }
 
@@ -174,6 +176,11 @@ fn millis(duration: Duration) -> f64 {
 #[allow(clippy::cast_precision_loss, reason = "sizes of processes and files are far below 2^52 bytes")]
 fn bytes_to_mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "sizes of processes are far below 2^52 bytes")]
+fn stream_kib(bytes: i64) -> f64 {
+    bytes as f64 / 1024.0
 }
 
 /// Returns the number of cores and the model of the processor.

@@ -99,6 +99,17 @@ impl Client {
         Ok(body)
     }
 
+    /// Makes the following calls as a client that takes answers in JSON only.
+    pub(crate) fn take_no_events(&mut self) {
+        self.headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    }
+
+    /// Makes a call and reads what comes of its answer, until it ends.
+    pub(crate) async fn wait(&mut self, body: Bytes) -> anyhow::Result<(StatusCode, Bytes)> {
+        let response = self.send(body).await?;
+        read_body(response).await
+    }
+
     async fn send(&mut self, body: Bytes) -> anyhow::Result<Response<Incoming>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;

@@ -1,6 +1,6 @@
 //! The messages of a call and of its answer.
 
-use super::LARGE;
+use super::{LARGE, SMALL};
 
 /// Path of the server at the gateway. The upstream uses the same one for direct calls.
 pub(crate) const PATH: &str = "/echo/mcp";
@@ -11,6 +11,14 @@ pub(crate) fn call(size: usize) -> String {
     format!(
         r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"echo","arguments":{{"text":"{text}","mode":"plain","count":7}}}}}}"#
     )
+}
+
+/// Part of a call that the tool server never answers.
+pub(crate) const SILENT: &[u8] = br#""mode":"silent""#;
+
+/// Returns a `tools/call` that the tool server never answers.
+pub(crate) fn silent_call() -> String {
+    call(SMALL).replace(r#""mode":"plain""#, r#""mode":"silent""#)
 }
 
 /// Returns the result of the call, with `size` bytes of text.
@@ -45,7 +53,6 @@ fn text(size: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::SMALL;
 
     #[test]
     fn calls_and_results_are_json_of_the_requested_size() {

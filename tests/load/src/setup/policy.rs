@@ -43,7 +43,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
     // The scope is narrower than the catalogue, so that the gateway checks both.
     let granted = vec![
         argument("text", true, text(70_000)),
-        argument("mode", true, Rule::Enum(vec!["plain".into()])),
+        argument("mode", true, Rule::Enum(vec!["plain".into(), "silent".into()])),
         argument("count", false, Rule::Integer { minimum: 1, maximum: 100 }),
     ];
     Ok(TenantPolicy {
