@@ -8,7 +8,7 @@ use mcp_fleet_control::wire::{HomeBeat, HomesChanged, from_operator};
 use mcp_fleet_homes::view::Member;
 
 use super::auth::GatewayPod;
-use super::hub::Hub;
+use super::hub::{Gateways, Hub};
 use super::reap::running_pods;
 use super::spend::message;
 use crate::error;
@@ -32,11 +32,13 @@ pub(super) fn answer_beat(
     Sender { gateway, holder, stream }: Sender<'_>,
     beat: HomeBeat,
     outbound: &Outbound,
+    gateways: &Gateways,
 ) -> Option<Look> {
     let beat = beat_from_wire(beat)?;
     let from = Member { pod_uid: holder.pod_uid.as_str().into(), epoch: holder.epoch.as_str().into() };
     let stale_after = published.policy.stale_after;
-    let answered = homes.receive(&gateway.tenant_uid, stale_after, (&from, stream), beat, boot_millis())?;
+    let address = |pod_uid: &str| gateways.address(&gateway.namespace, pod_uid);
+    let answered = homes.receive(&gateway.tenant_uid, stale_after, (&from, stream), beat, address, boot_millis())?;
     let Answered { answer, others, concerned, look } = answered;
     // If the queue is full, the gateway reads no messages, and soon has no lease.
     let _ = outbound.try_send(Ok(message(from_operator::Message::HomeAnswer(answer_to_wire(&answer, others)))));

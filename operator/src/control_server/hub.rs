@@ -1,6 +1,7 @@
 //! What control streams need of the process that serves them, which is a replica of the operator or a fleet on one machine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use kube::Client;
@@ -47,6 +48,17 @@ pub(crate) enum Gateways {
     Pods(Box<Pods>),
     /// Processes that this one has started.
     Local(Arc<LocalGateways>),
+}
+
+impl Gateways {
+    /// Returns the address of a gateway's pod, if it is known.
+    pub(super) fn address(&self, namespace: &str, pod_uid: &str) -> Option<IpAddr> {
+        match self {
+            Self::Pods(pods) => pods.cache.gateway_address(namespace, pod_uid),
+            // There is one gateway of a tenant at a time.
+            Self::Local(_) => None,
+        }
+    }
 }
 
 /// What is asked about pods.

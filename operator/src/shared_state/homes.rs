@@ -2,10 +2,11 @@
 //! per tenant, for one term.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_fleet_control::homes::Others;
+use mcp_fleet_control::homes::{Others, Peer};
 use mcp_fleet_homes::leader::{Leader, Times};
 use mcp_fleet_homes::message::{Answer, Beat, Instruction};
 use mcp_fleet_homes::view::Member;
@@ -17,6 +18,8 @@ use crate::kubernetes::leader::Term;
 
 /// Number of gateways of a tenant that are homes at the same time. Others wait until one of them leaves.
 const PLACES: usize = 1;
+/// Port at which gateways accept requests that other gateways of their tenant forward.
+const PEER_PORT: u16 = 8444;
 /// The lease of a gateway that is one of several.
 const SHARED_LEASE: Duration = Duration::from_secs(15);
 /// How much longer the lease of an only gateway lasts than its policy stays fresh: the policy may be proved again just
@@ -30,6 +33,8 @@ const EARLIER_LEASE: Duration = Duration::from_mins(5);
 #[derive(Debug)]
 pub(crate) struct Homes {
     term: Term,
+    /// Number of gateways of a tenant that are homes at the same time.
+    places: usize,
     tenants: Mutex<HashMap<String, Tenant>>,
     /// Pods whose gateways are of an earlier version, and never have leases: their UIDs, and those of their tenants.
     earlier: Mutex<HashMap<String, String>>,
@@ -67,7 +72,11 @@ pub(crate) struct Look(Vec<Member>);
 impl Homes {
     /// Returns the homes at the start of a term.
     pub(crate) fn new(term: Term) -> Self {
-        Self { term, tenants: Mutex::default(), earlier: Mutex::default() }
+        Self::with_places(term, PLACES)
+    }
+
+    fn with_places(term: Term, places: usize) -> Self {
+        Self { term, places, tenants: Mutex::default(), earlier: Mutex::default() }
     }
 
     /// Returns the term.
@@ -76,13 +85,14 @@ impl Homes {
     }
 
     /// Answers a beat, which came on this stream with the calls in flight of a gateway that admits none. Returns none if the
-    /// beat is out of date. `now` is on the clock of leases.
+    /// beat is out of date. `address` returns the address of a gateway's pod. `now` is on the clock of leases.
     pub(crate) fn receive(
         &self,
         tenant_uid: &str,
         stale_after: StaleAfter,
         (from, stream): (&Member, u64),
         (beat, in_flight): (Beat, Vec<InFlight>),
+        address: impl Fn(&str) -> Option<IpAddr>,
         now: u64,
     ) -> Option<Answered> {
         let mut tenants = self.tenants.lock();
@@ -109,7 +119,9 @@ impl Homes {
         tenant.is_looking |= look.is_some();
         let end_ms = tenant.leader.others_have_leases(now, from);
         let in_flight = tenant.in_flight_elsewhere(from);
-        Some(Answered { answer, others: Others { end_ms, in_flight }, concerned, look })
+        // As long as a view has one member, there is nobody to forward to.
+        let peers = if self.places > 1 { tenant.peers(from, address) } else { Vec::new() };
+        Some(Answered { answer, others: Others { end_ms, in_flight, peers }, concerned, look })
     }
 
     /// Records that a gateway of an earlier version is connected, which has no lease and never had one.
@@ -156,7 +168,7 @@ impl Homes {
     ) -> &'t mut Tenant {
         let times = times(stale_after);
         let tenant = tenants.entry(uid.to_owned()).or_insert_with(|| Tenant {
-            leader: Leader::new(self.term, now, times, PLACES),
+            leader: Leader::new(self.term, now, times, self.places),
             in_flight: HashMap::new(),
             is_looking: false,
             streams: HashMap::new(),
@@ -181,6 +193,17 @@ impl Tenant {
     fn in_flight_elsewhere(&self, gateway: &Member) -> Vec<InFlight> {
         let others = self.in_flight.iter().filter(|(member, _)| *member != gateway);
         others.flat_map(|(_, (_, in_flight))| in_flight.clone()).collect()
+    }
+
+    /// Returns the other members of the views of which a gateway may know, with the addresses of their pods. An earlier process
+    /// of the gateway's own pod is none of them.
+    fn peers(&self, gateway: &Member, address: impl Fn(&str) -> Option<IpAddr>) -> Vec<Peer> {
+        let others = self.leader.members().into_iter().filter(|member| member.pod_uid != gateway.pod_uid);
+        let peer = |member: &Member| {
+            let address = SocketAddr::new(address(&member.pod_uid)?, PEER_PORT);
+            Some(Peer { pod_uid: member.pod_uid.as_ref().to_owned(), address })
+        };
+        others.filter_map(peer).collect()
     }
 
     fn pods_other_than(&self, pod_uid: &str) -> Vec<String> {
@@ -226,9 +249,14 @@ mod tests {
     /// Sends a beat of a gateway with this many calls in flight.
     fn beat_with(homes: &Homes, gateway: &mut Gateway, now: u64, willing: bool, calls: u32) -> Answered {
         let sent = (gateway.beat(now, willing), if calls == 0 { vec![] } else { in_flight(calls) });
-        let answered = homes.receive(TENANT, STALE_AFTER, (gateway.member(), 0), sent, now).unwrap();
+        let answered = homes.receive(TENANT, STALE_AFTER, (gateway.member(), 0), sent, address, now).unwrap();
         gateway.receive(now, answered.answer.clone());
         answered
+    }
+
+    /// Returns the address of a pod: that of `a` is 10.0.0.97.
+    fn address(pod: &str) -> Option<IpAddr> {
+        pod.bytes().next().filter(|pod| *pod != b'z').map(|pod| [10, 0, 0, pod].into())
     }
 
     fn in_flight(calls: u32) -> Vec<InFlight> {
@@ -255,7 +283,7 @@ mod tests {
         let late = before.beat(1_020, true);
         let mut after = gateway("a", "2");
         let from_stream = |gateway: &mut Gateway, sent, stream, now| {
-            homes.receive(TENANT, STALE_AFTER, (gateway.member(), stream), (sent, vec![]), now)
+            homes.receive(TENANT, STALE_AFTER, (gateway.member(), stream), (sent, vec![]), address, now)
         };
         let sent = after.beat(1_030, true);
         let answered = from_stream(&mut after, sent, 1, 1_030).unwrap();
@@ -365,6 +393,37 @@ mod tests {
         let mut restarted = gateway("a", "2");
         beat(&homes, &mut restarted, 2_000, true);
         assert!(restarted.admits(2_000, "p"), "the process before it has ended: {a:?}");
+    }
+
+    #[test]
+    fn gateways_that_share_the_principals_learn_where_the_others_are() {
+        let (homes, mut a, mut b, mut z) =
+            (Homes::with_places(7, 3), gateway("a", "1"), gateway("b", "1"), gateway("z", "1"));
+        let look = beat(&homes, &mut a, 1_000, true).look.unwrap();
+        homes.looked(TENANT, &look, Some(&running(&["a"])));
+        for now in [1_010, 1_020, 1_030] {
+            for gateway in [&mut a, &mut b, &mut z] {
+                beat(&homes, gateway, now, true);
+            }
+        }
+        let peers = |answered: Answered| {
+            let peers = answered.others.peers.iter();
+            peers.map(|peer| (peer.pod_uid.clone(), peer.address.to_string())).collect::<Vec<_>>()
+        };
+        let (at_a, at_b) =
+            (("a".to_owned(), "10.0.0.97:8444".to_owned()), ("b".to_owned(), "10.0.0.98:8444".to_owned()));
+        assert_eq!(peers(beat(&homes, &mut a, 1_040, true)), std::slice::from_ref(&at_b), "z has no address");
+        assert_eq!(peers(beat(&homes, &mut z, 1_040, true)), [at_a.clone(), at_b.clone()]);
+        // The process before one in the same pod is still a member.
+        let mut restarted = gateway("a", "2");
+        assert_eq!(peers(beat(&homes, &mut restarted, 1_045, true)), std::slice::from_ref(&at_b));
+        // One that drains still has to know where its principals go.
+        beat(&homes, &mut b, 1_050, false);
+        assert_eq!(peers(beat(&homes, &mut b, 1_060, false)), [at_a]);
+        // One place: nobody forwards.
+        let (homes, mut a) = with_gateway();
+        assert!(peers(beat(&homes, &mut gateway("b", "1"), 2_000, true)).is_empty());
+        assert!(peers(beat(&homes, &mut a, 2_000, true)).is_empty());
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub(super) async fn call(
     });
     let Answer { text, data } =
         answered.map_err(|denial| reject(NotAdmitted::Denied(denial), id, revision, tool.as_str()))?;
+    record.admitted = true;
     state.record_allowed(record, context.policy, slot);
     let mut rest = Vec::new();
     write_str(&text, &mut rest);
