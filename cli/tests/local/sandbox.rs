@@ -51,13 +51,13 @@ fn a_server_sees_the_system_and_its_workspace_only() {
 
 #[test]
 fn a_folder_that_is_named_is_readable() {
-    let folder = example();
-    let own = folder.path().join("own");
-    fs::create_dir(&own).unwrap();
+    // Not in the folder of the example, which is in the checkout: that can be below /tmp, and a server has its own.
+    let own = tempfile::tempdir_in("/var/tmp").unwrap();
+    let own = own.path();
     fs::write(own.join("data.txt"), "own-data").unwrap();
     let lines = format!("cat {0}/data.txt >&2; echo x > {0}/new", own.display());
     let named = format!("notes={}", own.display());
-    let trial = Trial::start_in(folder, &["--server-command", &probe(&lines), "--server-folder", &named]);
+    let trial = Trial::start(&["--server-command", &probe(&lines), "--server-folder", &named]);
     assert!(log(&trial).contains("own-data"), "{}", log(&trial));
     assert!(!own.join("new").exists(), "it may be read, and not written");
 }
