@@ -22,6 +22,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -38,7 +39,7 @@ use super::methods;
 use super::policy::ActivePolicy;
 use super::request::{
     BodyError, Caller, Era, HeadError, Id, IdScan, McpHeaders, Message, SessionOwner, SetAside, check_token,
-    detect_era, discard, is_unread, known_method, read_body, read_message_or_rest, route,
+    detect_era, discard, known_method, read_body, read_message_or_rest, route,
 };
 use super::respond::{Body, Rejection, Trail, allow_origin, event_stream, preflight};
 use super::state::{EventId, RequestContext, State, Unanswered};
@@ -77,7 +78,7 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
             let is_authenticated = reason.stage() > Stage::Authenticate;
             let subject = policy.as_deref().zip(record.principal).filter(|_| is_authenticated);
             if is_authenticated || state.failures.admits(peer.address, Instant::now()) {
-                let mut scan = too_large_before_modern(reason, &head, &body).then(IdScan::default);
+                let mut scan = too_large_before_modern(reason, &head.headers).then(IdScan::default);
                 let free = || subject.map_or(0, |(policy, _)| largest_request(policy));
                 let admits = || may_discard(&state, &peer, subject);
                 let read = discard(&head, &mut body, &peer, scan.as_mut(), free, admits).await;
@@ -105,10 +106,11 @@ fn allowed_origin(head: &Parts, policy: Option<&ActivePolicy>) -> Option<HeaderV
     route::allowed_origin(&head.headers, policy?.tenant_policy())
 }
 
-/// Returns whether the answer to a request that is too large should carry its id, which has not been read. In the revisions
-/// before 2026-07-28, some clients give up their connection on an answer that is not one to a request.
-fn too_large_before_modern(reason: Reason, head: &Parts, body: &Incoming) -> bool {
-    reason == Reason::RequestTooLarge && is_unread(&head.headers, body) && !McpHeaders::read(&head.headers).are_modern()
+/// Returns whether the answer to a request should carry its id, which is in the body: it is too large according to its declared
+/// length, so that nothing of the body was read. In the revisions before 2026-07-28, some clients give up their connection on
+/// an answer that is not one to a request.
+fn too_large_before_modern(reason: Reason, headers: &HeaderMap) -> bool {
+    reason == Reason::RequestTooLarge && headers.contains_key(CONTENT_LENGTH) && !McpHeaders::read(headers).are_modern()
 }
 
 /// Returns the length of the largest request that a server of the tenant takes. One that is not longer gets its answer also

@@ -60,11 +60,6 @@ pub(crate) async fn read_body(
     }
 }
 
-/// Returns whether nothing was read of the body of a request that was refused as too large.
-pub(crate) fn is_unread(headers: &HeaderMap, body: &Incoming) -> bool {
-    headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(EXPECT) && !body.is_end_stream()
-}
-
 /// Reads and drops the rest of the body of a refused request, before its answer. Otherwise the connection would be closed
 /// while the client still writes, and it would see only that, not the answer. Ends early after [`DISCARD_TIMEOUT`], when
 /// nothing has come for [`DISCARD_PAUSE`], or when `admits` returns false, which is called for every [`DISCARD_UNIT`] after
@@ -76,7 +71,7 @@ pub(crate) async fn discard(
     head: &Parts,
     body: &mut Incoming,
     peer: &Peer,
-    scan: Option<&mut IdScan>,
+    mut scan: Option<&mut IdScan>,
     free: impl FnOnce() -> usize,
     mut admits: impl FnMut() -> bool,
 ) -> bool {
@@ -84,7 +79,6 @@ pub(crate) async fn discard(
     if unneeded || head.headers.contains_key(EXPECT) || body.is_end_stream() {
         return false;
     }
-    let mut scan = scan;
     let discard = async {
         let mut paid = free().max(DISCARD_UNIT);
         loop {

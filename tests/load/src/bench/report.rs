@@ -64,12 +64,11 @@ pub(crate) fn render(report: &Report) -> String {
     );
     table(&mut text, &report.table);
     let mib = |bytes: u64| bytes_to_mib(bytes);
-    let Memory { idle, after, stream } = report.memory;
+    let Memory { idle, after, stream: _ } = report.memory;
     let _ = writeln!(
         text,
         "\nMemory of a new gateway: {:.1} MiB when ready, {:.1} MiB after 10,000 calls in 1,000 sessions on 32 \
-         connections. A call that waits for a silent server costs {stream} bytes more if its client takes \
-         events. Time from exec until ready: median {:.0} ms, longest {:.0} ms of {starts} starts, with a \
+         connections. Time from exec until ready: median {:.0} ms, longest {:.0} ms of {starts} starts, with a \
          mounted policy and an operator on loopback. Binary: {:.1} MB. Money: {} millionths spent, equal to \
          calls × price.\n",
         mib(idle),
