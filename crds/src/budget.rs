@@ -148,8 +148,10 @@ pub struct ToppedUp {
 #[serde(rename_all = "camelCase")]
 pub struct CurrentPeriod {
     /// Start of the period.
+    #[schemars(schema_with = "crate::time::schema")]
     pub start: Time,
     /// End of the period, when the budget resets.
+    #[schemars(schema_with = "crate::time::schema")]
     pub end: Time,
 }
 

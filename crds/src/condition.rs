@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use schemars::{Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
@@ -268,17 +268,26 @@ fn truncated(message: &str) -> String {
     cut
 }
 
-/// The fields of a [`Condition`], whose own deserialization does not read every integer that the API server admits.
-#[derive(Deserialize)]
+/// One aspect of the state of the object.
+// The fields of a [`Condition`], which has no schema, and whose own deserialization does not read every integer that the API
+// server admits.
+#[derive(Deserialize, JsonSchema)]
 #[serde(remote = "Condition", rename_all = "camelCase")]
 struct ConditionFields {
+    /// Which aspect: a name in CamelCase.
     #[serde(rename = "type")]
     type_: String,
+    /// Whether it holds: True, False or Unknown.
     status: String,
+    /// Why it has this status, in one word, for programs.
     reason: String,
+    /// Why it has this status, for people.
     message: String,
+    /// The `metadata.generation` that the condition is about.
     #[serde(default, deserialize_with = "integer::optional")]
     observed_generation: Option<i64>,
+    /// When the status changed last.
+    #[schemars(schema_with = "crate::time::schema")]
     last_transition_time: Time,
 }
 
@@ -291,7 +300,7 @@ pub(crate) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Con
 
 /// Returns the schema of a list of conditions: a map list keyed by type.
 pub(crate) fn conditions_schema(generator: &mut SchemaGenerator) -> Schema {
-    let mut schema = generator.subschema_for::<Vec<Condition>>();
+    let mut schema = generator.subschema_for::<Vec<ConditionFields>>();
     schema.insert("x-kubernetes-list-type".to_owned(), json!("map"));
     schema.insert("x-kubernetes-list-map-keys".to_owned(), json!(["type"]));
     schema.insert("maxItems".to_owned(), json!(32));

@@ -38,8 +38,10 @@ pub struct MCPLedgerSpec {
     /// The budget. For the tenant's spend limit, the name is `spendLimit` and the UID is the tenant's.
     pub budget: LedgerOwner,
     /// Start of the period.
+    #[schemars(schema_with = "crate::time::schema")]
     pub start: Time,
     /// End of the period.
+    #[schemars(schema_with = "crate::time::schema")]
     pub end: Time,
     /// Spend that gateways have reported: the sum of `items` and `closed`.
     #[serde(default)]
@@ -121,6 +123,7 @@ pub struct LedgerLease {
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub entries: Vec<LedgerEntry>,
     /// Deadline after which the holder must not spend the lease.
+    #[schemars(schema_with = "crate::time::schema")]
     pub expires_at: Time,
 }
 
@@ -176,6 +179,7 @@ pub struct LedgerLoss {
     /// The lease, in its last known state.
     pub lease: LedgerLease,
     /// Time at which the lease was forfeited.
+    #[schemars(schema_with = "crate::time::schema")]
     pub at: Time,
 }
 
@@ -185,6 +189,7 @@ pub struct LedgerLoss {
 #[serde(rename_all = "camelCase")]
 pub struct ClosedPeriod {
     /// Start of the period.
+    #[schemars(schema_with = "crate::time::schema")]
     pub start: Time,
     /// Settled spend of the period when its items were added.
     pub settled: Tally,

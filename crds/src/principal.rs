@@ -49,6 +49,7 @@ pub struct MCPPrincipalSpec {
     /// or setting an earlier time does not make a revoked token valid again. A time in the future is applied when it
     /// comes. In the form of RFC 3339 with capital letters, such as 2026-11-22T12:00:00Z, in the years 1000 to 2999.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::time::schema")]
     pub revoke_issued_before: Option<Time>,
 }
 
@@ -122,9 +123,12 @@ pub struct Credential {
     #[serde(deserialize_with = "integer::required")]
     pub serial: i64,
     /// Time at which the token was issued.
+    #[schemars(schema_with = "crate::time::schema")]
     pub issued_at: Time,
     /// Time at which the next token will be issued. From then until `expiresAt` both tokens are valid.
+    #[schemars(schema_with = "crate::time::schema")]
     pub rotates_at: Time,
     /// Time at which the token expires.
+    #[schemars(schema_with = "crate::time::schema")]
     pub expires_at: Time,
 }

@@ -6,6 +6,7 @@
 //! every offset stays within four digits.
 
 use mcp_fleet_policy::units::TextForm;
+use schemars::{Schema, SchemaGenerator, json_schema};
 
 /// Form of a time, such as `2026-11-22T12:00:00Z` or `2026-11-22T13:00:00.5+01:00`. The format checks that the date exists.
 pub(crate) static TIME: TextForm = TextForm::new(
@@ -13,6 +14,11 @@ pub(crate) static TIME: TextForm = TextForm::new(
      (Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$",
     35,
 );
+
+/// Returns the schema of a time, which Kubernetes' type has not. The pattern is added to every time at the end.
+pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time"})
+}
 
 #[cfg(test)]
 mod tests {

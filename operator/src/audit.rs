@@ -13,7 +13,9 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use mcp_fleet_audit::{Digest, Head};
-use mcp_fleet_control::wire::AuditHead;
+use mcp_fleet_core::control_server::{AuditHeads, GatewayPod};
+use mcp_fleet_core::labels;
+use mcp_fleet_core::retry::jittered;
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, Opts, Registry};
 use serde::{Deserialize, Serialize};
@@ -21,9 +23,7 @@ use ulid::Ulid;
 
 use crate::error;
 use crate::kubernetes::FIELD_MANAGER;
-use crate::kubernetes::labels;
 use crate::kubernetes::timeout::with_timeout;
-use crate::retry::jittered;
 
 const COMPONENT: &str = "audit-checkpoints";
 /// How often new checkpoints are stored.
@@ -60,13 +60,6 @@ pub(crate) struct Checkpoints {
     writes: IntCounterVec,
 }
 
-/// Reads the last line of a log, as a gateway reports it; none if it is invalid.
-pub(crate) fn from_wire(head: &AuditHead) -> Option<Head> {
-    let AuditHead { chain, sequence, digest } = head;
-    let (chain, digest) = (chain.parse().ok()?, Digest::from_slice(digest)?);
-    (*sequence > 0).then_some(Head { chain, sequence: *sequence, digest })
-}
-
 impl Checkpoints {
     /// Creates a store in `namespace`, the operator's namespace, and registers its metric.
     pub(crate) fn new(client: Client, namespace: &str, registry: &Registry) -> prometheus::Result<Self> {
@@ -79,7 +72,7 @@ impl Checkpoints {
     }
 
     /// Records the last line of the log of a pod. It is stored later.
-    pub(crate) fn record(&self, tenant: Tenant, pod: &str, head: Head) {
+    pub(crate) fn note(&self, tenant: Tenant, pod: &str, head: Head) {
         let mut waiting = self.waiting.lock();
         let entries = waiting.entry(tenant).or_default();
         if entries.len() >= MAX_WAITING && !entries.contains_key(&head.chain) {
@@ -146,6 +139,13 @@ impl Checkpoints {
     }
 }
 
+impl AuditHeads for Checkpoints {
+    fn record(&self, gateway: &GatewayPod, head: Head) {
+        let GatewayPod { tenant, tenant_uid, pod, .. } = gateway;
+        self.note(Tenant { name: tenant.clone(), uid: tenant_uid.clone() }, pod, head);
+    }
+}
+
 /// Adds entries, and keeps the later one of each chain.
 fn merge(entries: &mut Entries, new: impl IntoIterator<Item = (Ulid, Entry)>) {
     for (chain, entry) in new {
@@ -209,7 +209,7 @@ mod tests {
         for (chain, pod, sequence) in
             [(1, "gateway-1", 5), (1, "gateway-1", 9), (1, "gateway-1", 7), (2, "gateway-2", 1)]
         {
-            checkpoints.record(tenant(), pod, head(chain, sequence));
+            checkpoints.note(tenant(), pod, head(chain, sequence));
         }
         checkpoints.store_all().await;
         let expected = |first| BTreeMap::from([(1, ("gateway-1".into(), first)), (2, ("gateway-2".into(), 1))]);
@@ -220,10 +220,10 @@ mod tests {
 
         // Another leader knows only what is stored.
         let successor = Checkpoints::new(api.client(), "mcp-fleet-system", &Registry::new()).unwrap();
-        successor.record(tenant(), "gateway-1", head(1, 12));
+        successor.note(tenant(), "gateway-1", head(1, 12));
         successor.store_all().await;
         assert_eq!(stored(&api), expected(12));
-        checkpoints.record(tenant(), "gateway-1", head(1, 10));
+        checkpoints.note(tenant(), "gateway-1", head(1, 10));
         checkpoints.store_all().await;
         assert_eq!(stored(&api), expected(12), "a late report moves nothing back");
     }
@@ -234,7 +234,7 @@ mod tests {
         let (good, bad) = (api.client(), unreachable());
         for (client, outcome) in [(good, "ok"), (bad, "error")] {
             let checkpoints = Checkpoints::new(client, "mcp-fleet-system", &Registry::new()).unwrap();
-            checkpoints.record(tenant(), "gateway-1", head(1, 5));
+            checkpoints.note(tenant(), "gateway-1", head(1, 5));
             checkpoints.store_all().await;
             let counted = ["ok", "error"].map(|outcome| checkpoints.writes.with_label_values(&["acme", outcome]).get());
             assert_eq!(counted, ["ok", "error"].map(|one| u64::from(one == outcome)));
@@ -254,16 +254,5 @@ mod tests {
         assert_eq!(entries.keys().last().unwrap().timestamp_ms(), 999);
         let size: usize = entries.values().map(|entry| serde_json::to_string(entry).unwrap().len() + 64).sum();
         assert!(size < 500 * 1024, "a ConfigMap holds 1 MiB: {size} bytes");
-    }
-
-    #[test]
-    fn a_report_that_names_no_line_is_ignored() {
-        let wire =
-            |chain: &str, sequence, digest: &[u8]| AuditHead { chain: chain.into(), sequence, digest: digest.into() };
-        let chain = Ulid::from_parts(1, 0).to_string();
-        assert!(from_wire(&wire(&chain, 1, &[7; 32])).is_some());
-        for invalid in [wire("x", 1, &[7; 32]), wire(&chain, 0, &[7; 32]), wire(&chain, 1, &[7; 31])] {
-            assert_eq!(from_wire(&invalid), None);
-        }
     }
 }

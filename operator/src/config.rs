@@ -85,6 +85,12 @@ impl Config {
         format!("{}.{}.svc", self.service_name, self.namespace)
     }
 
+    /// Returns the DNS names of the control server.
+    pub(crate) fn control_names(&self) -> Vec<String> {
+        let name = self.operator_name();
+        vec![name.clone(), format!("{name}.{}", self.cluster_domain)]
+    }
+
     /// Returns `iss` of a tenant's tokens.
     pub fn issuer(&self, tenant_uid: &str) -> String {
         format!("https://{}/tenants/{tenant_uid}", self.operator_name())

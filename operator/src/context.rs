@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use kube::Client;
+use mcp_fleet_core::control_server::Hub;
+use mcp_fleet_core::credentials::ca::Authority;
+use mcp_fleet_core::shared_state::SharedState;
 
 use crate::audit::Checkpoints;
 use crate::config::Config;
 use crate::controllers::Declared;
-use crate::credentials::ca::Authority;
 use crate::credentials::revocation::Revocations;
 use crate::credentials::tokens::KeyStore;
+use crate::gateways::Pods;
 use crate::kubernetes::cache::Cache;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::leader::Leadership;
 use crate::rollout::Rollout;
-use crate::shared_state::SharedState;
+use crate::server_reports::ServerReports;
 use crate::telemetry::Metrics;
 
 /// Clients, caches and state that the controllers, the policy publisher and the control server of one replica share.
@@ -46,6 +49,19 @@ pub(crate) struct Context {
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Context").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// Returns what control streams need of this replica.
+    pub(crate) fn hub(&self) -> Hub {
+        Hub {
+            shared_state: Arc::clone(&self.shared_state),
+            gateways: Arc::new(Pods { client: self.client.clone(), cache: self.cache.clone() }),
+            alarms: Arc::new(self.events.clone()),
+            audit: Some(Arc::new(self.audit.clone())),
+            reports: Some(Arc::new(ServerReports::new(self.client.clone(), self.cache.clone()))),
+        }
     }
 }
 

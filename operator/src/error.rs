@@ -1,21 +1,20 @@
 //! The text of an error with its causes.
 
+use std::error::Error;
+
+use mcp_fleet_core::error::{BoxError, chain_until};
+
 /// Returns an error with all its causes, in one line. A message of the API server ends the line: it is complete.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        if let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() {
-            text.push_str(&status.message);
-            break;
-        }
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    chain_until(error, |cause| match cause.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) => Some(status.message.clone()),
+        _ => None,
+    })
+}
+
+/// Returns an error of the API server's client as one without a type, for parts that do not know that client.
+pub(crate) fn boxed(error: &kube::Error) -> BoxError {
+    chain(error).into()
 }
 
 #[cfg(test)]
@@ -26,10 +25,14 @@ mod tests {
     #[error("failed to list the pods")]
     struct ListError(#[source] kube::Error);
 
+    fn forbidden() -> kube::Error {
+        let status = kube::core::Status { message: "pods is forbidden".into(), code: 403, ..Default::default() };
+        kube::Error::Api(Box::new(status))
+    }
+
     #[test]
     fn the_message_of_the_api_server_appears_once() {
-        let status = kube::core::Status { message: "pods is forbidden".into(), code: 403, ..Default::default() };
-        let error = ListError(kube::Error::Api(Box::new(status)));
-        assert_eq!(chain(&error), "failed to list the pods: pods is forbidden");
+        assert_eq!(chain(&ListError(forbidden())), "failed to list the pods: pods is forbidden");
+        assert_eq!(boxed(&forbidden()).to_string(), "pods is forbidden");
     }
 }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_fleet_core::control_server;
+use mcp_fleet_core::ledger::maintain;
+use mcp_fleet_core::retry::{Backoff, jittered};
+use mcp_fleet_core::shared_state::Fitness;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::control_server::Hub;
 use crate::controllers::budget::{self, Budgets};
 use crate::controllers::principal::Principals;
 use crate::controllers::scope::Scopes;
@@ -16,11 +19,9 @@ use crate::controllers::server::Servers;
 use crate::controllers::tenant::Tenants;
 use crate::kubernetes::cache;
 use crate::kubernetes::leader::{Candidacy, Term};
-use crate::ledger::AnyStore;
 use crate::policy::publish;
-use crate::retry::{Backoff, jittered, until_success};
-use crate::shared_state::Fitness;
-use crate::{control_server, controllers, error, kill_switch, ledger, rollout};
+use crate::retry::until_success;
+use crate::{controllers, error, kill_switch, ledger, rollout};
 
 /// How long gateways may take to find a new leader before their absence is reported in status.
 pub(crate) const WARM_UP_TIME: Duration = Duration::from_secs(8);
@@ -133,12 +134,12 @@ async fn keep_revocations(ctx: &Context) {
 
 /// Reads the ledger, then publishes policies and keeps the ledger up to date. Gateways are served while this runs.
 async fn serve_gateways(ctx: &Arc<Context>, term: Term) {
-    let ledger = ledger::open(AnyStore::api(ctx.client.clone(), &ctx.config.namespace)).await;
-    let hub = Hub::of(ctx);
+    let ledger = ledger::open(ctx.client.clone(), &ctx.config.namespace).await;
+    let hub = ctx.hub();
     let _leading = ctx.shared_state.policies.start_leading(Arc::clone(&ledger), term);
     tokio::join!(
         publish::run(ctx.clone()),
-        ledger::maintain(&ledger),
+        maintain(&ledger),
         control_server::reap(&hub, &ledger),
         control_server::recall(&ctx.shared_state, &ledger),
     );

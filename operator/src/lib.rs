@@ -10,23 +10,19 @@
 mod audit;
 pub mod config;
 mod context;
-mod control_server;
 mod controllers;
 pub mod credentials;
 mod error;
+mod gateways;
 mod kill_switch;
 pub mod kubernetes;
 mod lead;
 mod ledger;
-pub mod local;
 mod policy;
-pub mod private_files;
-mod progress;
-mod public_name;
 mod retry;
 mod rollout;
 pub mod run;
-mod shared_state;
+mod server_reports;
 mod tasks;
 pub mod telemetry;
 #[cfg(test)]

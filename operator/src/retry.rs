@@ -1,32 +1,11 @@
-//! Pauses between attempts and between periodic passes. All are jittered: what failed or started together is not tried
-//! again together.
+//! Repeats an operation until it succeeds.
 
 use std::error::Error;
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use mcp_fleet_core::retry::Backoff;
 
 use crate::error::chain;
-
-/// The growing pauses of one operation that keeps failing.
-#[derive(Debug)]
-pub(crate) struct Backoff {
-    pauses: ExponentialBackoff,
-    longest: Duration,
-}
-
-impl Backoff {
-    /// Starts at `first` and doubles up to `longest`. Jitter adds up to as much again to each pause.
-    pub(crate) fn new(first: Duration, longest: Duration) -> Self {
-        let builder = ExponentialBuilder::new().with_min_delay(first).with_max_delay(longest);
-        Self { pauses: builder.without_max_times().with_jitter().build(), longest }
-    }
-
-    /// Returns the pause before the next attempt.
-    pub(crate) fn next_pause(&mut self) -> Duration {
-        self.pauses.next().unwrap_or(self.longest)
-    }
-}
 
 /// Calls `attempt` until it succeeds, and logs each failure as "failed to {what}".
 pub(crate) async fn until_success<T, E: Error + 'static>(what: &str, attempt: impl AsyncFn() -> Result<T, E>) -> T {
@@ -40,31 +19,9 @@ pub(crate) async fn until_success<T, E: Error + 'static>(what: &str, attempt: im
     }
 }
 
-/// Returns a random duration within a quarter of `pause`, for work that is done periodically.
-pub(crate) fn jittered(pause: Duration) -> Duration {
-    pause.saturating_mul(768 + fastrand::u32(..512)) / 1024
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn jitter_stays_within_a_quarter() {
-        for _ in 0..100 {
-            let pause = jittered(Duration::from_secs(4));
-            assert!((3.0..=5.0).contains(&pause.as_secs_f64()), "{pause:?}");
-        }
-        assert!(jittered(Duration::MAX) > Duration::ZERO);
-    }
-
-    #[test]
-    fn pauses_grow_up_to_the_longest() {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
-        let pauses: Vec<_> = (0..20).map(|_| backoff.next_pause()).collect();
-        assert!((0.1..0.2).contains(&pauses[0].as_secs_f64()), "{pauses:?}");
-        assert!(pauses[19] >= Duration::from_secs(3) && pauses.iter().all(|pause| pause.as_secs_f64() <= 6.0));
-    }
 
     #[tokio::test(start_paused = true)]
     async fn an_operation_is_tried_until_it_succeeds() {

@@ -13,6 +13,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::Client;
 use mcp_fleet_admin::Admin;
+use mcp_fleet_core::control_server::{self, Alarms as _, Hub};
+use mcp_fleet_core::credentials::ca::Authority;
+use mcp_fleet_core::metrics::SpendMetrics;
+use mcp_fleet_core::progress::Progress;
+use mcp_fleet_core::retry::Backoff;
+use mcp_fleet_core::shared_state::SharedState;
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -21,24 +27,19 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::Checkpoints;
 use crate::config::Config;
 use crate::context::{Context, rollout};
-use crate::control_server::Hub;
-use crate::controllers::budget::SpendMetrics;
 use crate::controllers::principal::CredentialExpiry;
 use crate::controllers::unreadable::UnreadableObjects;
-use crate::credentials::ca::{self, Authority};
+use crate::credentials::ca;
 use crate::credentials::revocation::Revocations;
 use crate::credentials::tokens::KeyStore;
+use crate::error;
 use crate::kubernetes::cache;
 use crate::kubernetes::events::Events;
 use crate::kubernetes::leader::{Candidacy, Elector, Leadership, Term};
 use crate::kubernetes::requests;
 use crate::lead::lead_while_elected;
-use crate::progress::Progress;
-use crate::retry::Backoff;
-use crate::shared_state::SharedState;
 use crate::tasks::ended;
 use crate::telemetry::Metrics;
-use crate::{control_server, error};
 
 /// How long open control streams may take to end at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -83,7 +84,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         () = stop.cancelled() => return Ok(()),
     };
     *unready.lock() = Some("the cache is not filled yet".into());
-    let tls = control_server::server_config(&authority, &config)?;
+    let tls = control_server::server_config(&authority, config.control_names())?;
     let (cache, watches) = cache::start(&client);
     let watches = tokio::spawn(watches);
     let (elected, leadership) = Leadership::channel();
@@ -106,7 +107,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
     if let Some(requests) = requests::counter() {
         ctx.metrics.registry.register(Box::new(requests))?;
     }
-    let serves = serve_gateways(Arc::new(Hub::of(&ctx)), ctx.config.listen, tls, stop.clone());
+    let serves = serve_gateways(Arc::new(ctx.hub()), ctx.config.listen, tls, stop.clone());
     let mut control_server = tokio::spawn(serves);
     let stopped_early = async {
         stop.cancelled().await;

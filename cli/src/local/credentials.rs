@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use mcp_fleet_operator::local::{Credential, LocalOperator, Objects};
-use mcp_fleet_operator::private_files::create_folder;
+use mcp_fleet_core::local::{Credential, LocalOperator, Objects};
+use mcp_fleet_core::private_files::create_folder;
 
 use super::state::write_private;
 

@@ -7,8 +7,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mcp_fleet_operator::local::{Identity, LocalOperator, Objects as TenantObjects, Ticket};
-use mcp_fleet_operator::private_files::create_folder;
+use mcp_fleet_core::local::{Identity, LocalOperator, Objects as TenantObjects, Ticket};
+use mcp_fleet_core::private_files::create_folder;
 
 use super::arguments::Arguments;
 use super::enclosure::{Plan, command_line};

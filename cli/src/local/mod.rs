@@ -1,7 +1,7 @@
 //! `mcp-fleet try`: a fleet on one machine, without Kubernetes.
 //!
 //! It reads the same YAML as a cluster and admits it by the same definitions ([`manifest`], [`objects`]), has the operator's
-//! own code compile policies and account for money ([`mcp_fleet_operator::local`]), and runs the same gateway and shims as
+//! own code compile policies and account for money ([`mcp_fleet_core::local`]), and runs the same gateway and shims as
 //! processes of this machine ([`fleet`]). A shim and its server are in an [`enclosure`]. What a cluster keeps in etcd is in
 //! a [`state`] folder. Start at [`run`].
 
@@ -24,18 +24,17 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use jiff::Timestamp;
-use mcp_fleet_admission::Admission;
-use mcp_fleet_operator::local::{LocalOperator, Objects as TenantObjects, Verdict};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-
 pub(crate) use arguments::Arguments;
 use credentials::Credentials;
 use fleet::{Fleet, Seen, Setting, audit_file};
+use jiff::Timestamp;
 use manifest::{Contents, Problem, contents, parse};
+use mcp_fleet_admission::Admission;
+use mcp_fleet_core::local::{LocalOperator, Objects as TenantObjects, Verdict};
 use objects::Objects;
 use state::State;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// How often files and processes are looked at.
 const TICK: Duration = Duration::from_millis(250);

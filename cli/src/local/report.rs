@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use mcp_fleet_core::local::Objects;
 use mcp_fleet_crds::{MCPPrincipal, MCPServer};
-use mcp_fleet_operator::local::Objects;
 use serde_json::{Value, json};
 
 /// What only a cluster gives.

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use mcp_fleet_operator::private_files::{self, create_folder};
+use mcp_fleet_core::private_files::{self, create_folder};
 use rustix::fs::{FlockOperation, flock};
 
 /// Format of the folder. One of another version is not used.

@@ -73,5 +73,6 @@ pub struct FormerUrl {
     /// The URL: `https://` and the host name.
     pub url: String,
     /// Until then, tokens that were issued for the URL are accepted. The last of them has expired by that time.
+    #[schemars(schema_with = "crate::time::schema")]
     pub accepted_until: Time,
 }

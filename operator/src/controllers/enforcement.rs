@@ -1,10 +1,10 @@
 //! What the published policy contains of an object, and how far gateways enforce that.
 
+use mcp_fleet_core::shared_state::SharedState;
+use mcp_fleet_core::shared_state::verdict::{Kind, PolicyEntry, TenantState, Verdict};
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition};
 
 use super::status::{Progress, Summary};
-use crate::shared_state::SharedState;
-use crate::shared_state::verdict::{Kind, PolicyEntry, TenantState, Verdict};
 
 /// What the published policy contains of an object, and how far gateways enforce that.
 ///

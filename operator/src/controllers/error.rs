@@ -1,8 +1,10 @@
 //! Errors of a reconcile.
 
+use mcp_fleet_core::credentials::tokens::TokenError;
+
 use crate::credentials::ca::SecretError;
 use crate::credentials::revocation::RevocationError;
-use crate::credentials::tokens::{KeyStoreError, TokenError};
+use crate::credentials::tokens::KeyStoreError;
 use crate::kubernetes::apply::ApplyError;
 
 /// Why a reconcile failed. It is retried.

@@ -9,12 +9,12 @@ use kube::Api;
 use kube::Resource;
 use kube::runtime::controller;
 use kube::runtime::finalizer::{self, Event};
+use mcp_fleet_core::labels::FINALIZER;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::action::Action;
 use super::error::ReconcileError;
-use crate::kubernetes::labels::FINALIZER;
 
 /// How far the teardown of an object has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

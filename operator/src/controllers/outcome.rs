@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use mcp_fleet_core::retry::jittered;
 use mcp_fleet_crds::condition::ConditionReason as Reason;
 
 use super::action::Action;
 use super::error::ReconcileError;
 use super::status::Summary;
 use super::{requeue_after, resync};
-use crate::retry::jittered;
 
 /// How soon a rejected object is validated again where no watch reports the change that it waits for.
 const RECHECK_PAUSE: Duration = Duration::from_secs(30);

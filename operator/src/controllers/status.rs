@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::PostParams;
 use kube::core::object::HasStatus;
 use kube::{Api, Resource, ResourceExt};
+use mcp_fleet_core::shared_state::SharedState;
 use mcp_fleet_crds::condition::{self, ConditionReason as Reason, ConditionType, NewCondition};
 use mcp_fleet_crds::{MCPBudgetStatus, MCPPrincipalStatus, MCPScopeStatus, MCPServerStatus, MCPTenantStatus};
 use serde::Serialize;
@@ -18,7 +19,6 @@ use super::error::ReconcileError;
 use super::spending;
 use crate::context::Context;
 use crate::kubernetes::events::Events;
-use crate::shared_state::SharedState;
 
 /// The state of an object, from which the three conditions follow that every tool understands (kstatus).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
+use mcp_fleet_core::retry::jittered;
 use serde_json::{Value, json};
 
 use super::error::ReconcileError;
@@ -14,7 +15,6 @@ use crate::context::Context;
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::cache::{Key, Meta, resource_of};
 use crate::kubernetes::deletion::{ProvenUnwanted, delete};
-use crate::retry::jittered;
 
 /// Pauses between checks whether the pods have ended, at first and at most. Pods are not watched.
 const CHECK_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));

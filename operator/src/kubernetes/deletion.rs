@@ -6,10 +6,10 @@
 
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Preconditions};
 use kube::{Api, Client, Resource};
+use mcp_fleet_core::labels;
 
 use super::apply::ApplyError;
 use super::cache::{Key, Meta, resource_of};
-use super::labels;
 
 /// Proof, from a consistent read, that an owner does not want some of the objects that were made for it.
 #[derive(Debug)]

@@ -3,17 +3,11 @@
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
+use mcp_fleet_core::control_server::Alarms;
 
 /// Writes Events, as one replica of the operator.
 #[derive(Clone)]
 pub(crate) struct Events {
-    /// None without Kubernetes, where Events are log lines.
-    writer: Option<Writer>,
-}
-
-/// Writes Events to the API server.
-#[derive(Clone)]
-struct Writer {
     client: Client,
     reporter: Reporter,
     /// Merges Events that repeat. For that it keeps each for six minutes, and goes through all of them for each new one.
@@ -31,12 +25,7 @@ impl Events {
     pub(crate) fn new(client: Client, pod_name: &str) -> Self {
         let reporter = Reporter { controller: "mcp-fleet.dev/operator".into(), instance: Some(pod_name.to_owned()) };
         let warnings = Recorder::new(client.clone(), reporter.clone());
-        Self { writer: Some(Writer { client, reporter, warnings }) }
-    }
-
-    /// Logs Events, because there is no API server to write them to.
-    pub(crate) const fn logged() -> Self {
-        Self { writer: None }
+        Self { client, reporter, warnings }
     }
 
     /// Writes an Event about something that went as intended.
@@ -61,29 +50,24 @@ impl Events {
         self.publish(&about.object_ref(&()), EventType::Warning, reason, action, note).await;
     }
 
-    /// Writes an Event about an object that may not exist any more, which a person has to look at.
-    pub(crate) async fn alarm(&self, about: &ObjectReference, reason: &str, action: &str, note: String) {
-        self.publish(about, EventType::Warning, reason, action, note).await;
-    }
-
     async fn publish(&self, about: &ObjectReference, type_: EventType, reason: &str, action: &str, mut note: String) {
         // The API accepts 1 kB.
         note.truncate(note.floor_char_boundary(1000));
-        let Some(writer) = &self.writer else {
-            let (namespace, name) = (about.namespace.as_deref(), about.name.as_deref());
-            tracing::warn!(namespace, name, reason, note, "an Event");
-            return;
-        };
         let event = Event { type_, reason: reason.into(), note: Some(note), action: action.into(), secondary: None };
         let written = match type_ {
-            EventType::Warning => writer.warnings.publish(&event, about).await,
+            EventType::Warning => self.warnings.publish(&event, about).await,
             // Each reports a change, and a fleet that starts has tens of thousands of them: nothing to merge, much to keep.
-            EventType::Normal => {
-                Recorder::new(writer.client.clone(), writer.reporter.clone()).publish(&event, about).await
-            }
+            EventType::Normal => Recorder::new(self.client.clone(), self.reporter.clone()).publish(&event, about).await,
         };
         if let Err(error) = written {
             tracing::debug!(error = &error as &dyn std::error::Error, reason, "failed to write an Event");
         }
+    }
+}
+
+#[tonic::async_trait]
+impl Alarms for Events {
+    async fn alarm(&self, about: &ObjectReference, reason: &str, action: &str, note: String) {
+        self.publish(about, EventType::Warning, reason, action, note).await;
     }
 }

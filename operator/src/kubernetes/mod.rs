@@ -1,6 +1,6 @@
 //! Access to the Kubernetes API that is independent of the operator's own kinds: [`client`] connects to it, `apply`
 //! writes objects, `cache` holds them in memory, `deletion` deletes objects that are proven to be unwanted, [`leader`]
-//! elects one replica, `events` reports to people, and `labels` marks and selects objects.
+//! elects one replica, and `events` reports to people.
 
 pub(crate) mod apply;
 pub(crate) mod cache;
@@ -8,7 +8,6 @@ pub mod client;
 mod connections;
 pub(crate) mod deletion;
 pub(crate) mod events;
-pub(crate) mod labels;
 pub mod leader;
 mod managed_fields;
 pub(crate) mod requests;

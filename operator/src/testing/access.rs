@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_fleet_core::labels;
+
 use super::TestContext;
 use crate::controllers::tenant::tests::tenant;
 use crate::kubernetes::cache::{Change, OPERATOR_BINDING};
-use crate::kubernetes::labels;
-use crate::ledger::{self, AnyStore};
+use crate::ledger;
 use crate::policy::publish;
 
 #[tokio::test(start_paused = true)]
@@ -18,7 +19,7 @@ async fn a_snapshot_is_read_once_the_operator_has_access_to_its_namespace() {
     let of_tenant = labels::of_tenant("runtime", "acme", "u-1");
     test.add_namespace("acme-mcp", &of_tenant);
     test.writers.tenants.put(tenant());
-    let ledger = ledger::open(AnyStore::api(test.ctx.client.clone(), &test.ctx.config.namespace)).await;
+    let ledger = ledger::open(test.ctx.client.clone(), &test.ctx.config.namespace).await;
     let _leading = test.ctx.shared_state.policies.start_leading(ledger, 1);
     let publisher = tokio::spawn(publish::run_with_current_cache(test.ctx.clone()));
     let reads = || test.api.take_reads().into_iter().filter(|path| path.contains("/acme-mcp/secrets")).count();

@@ -6,6 +6,9 @@ use clap::Parser as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::{ObjectMeta, PartialObjectMeta};
+use mcp_fleet_core::credentials::ca::Authority;
+use mcp_fleet_core::labels::{self, Labels};
+use mcp_fleet_core::shared_state::SharedState;
 use mcp_fleet_crds::{MCPServer, MCPTenant};
 use serde_json::json;
 use tokio::sync::watch;
@@ -15,14 +18,11 @@ use crate::audit::Checkpoints;
 use crate::config::Config;
 use crate::context::{Context, rollout};
 use crate::controllers::Controller;
-use crate::credentials::ca::Authority;
 use crate::credentials::revocation::Revocations;
 use crate::credentials::tokens::KeyStore;
 use crate::kubernetes::cache::{Cache, CacheWriters, Key, Meta, OPERATOR_BINDING, Version};
 use crate::kubernetes::events::Events;
-use crate::kubernetes::labels::{self, Labels};
 use crate::kubernetes::leader::Leadership;
-use crate::shared_state::SharedState;
 use crate::telemetry::Metrics;
 
 /// A context for reconciles, its fake API server, and the writers of its cache.

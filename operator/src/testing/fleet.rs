@@ -6,6 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_control::EncodedPolicy;
+use mcp_fleet_core::labels::{self, Labels};
+use mcp_fleet_core::ledger::book::{Amount, GrantedLease, Holder, LeaseRequest, Report, ReportItem};
+use mcp_fleet_core::ledger::record::Owner;
+use mcp_fleet_core::ledger::{AnyStore, Ledger, maintain};
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::condition::ConditionReason;
 use serde::de::DeserializeOwned;
@@ -24,10 +28,7 @@ use crate::controllers::server::Servers;
 use crate::controllers::tenant::Tenants;
 use crate::credentials::tokens::KeyStore;
 use crate::kubernetes::cache::{Cache, CacheWriters, Change};
-use crate::kubernetes::labels::{self, Labels};
-use crate::ledger::book::{Amount, GrantedLease, Holder, LeaseRequest, Report, ReportItem};
-use crate::ledger::record::Owner;
-use crate::ledger::{self, AnyStore, Ledger};
+use crate::ledger;
 use crate::policy::publish;
 
 /// UID of the tenant.
@@ -63,7 +64,7 @@ impl Fleet {
     /// Runs what only the leader does.
     async fn lead(&mut self) {
         let (ctx, leader) = (&self.ctx, &mut self.leader);
-        let ledger = ledger::open(AnyStore::api(ctx.client.clone(), &ctx.config.namespace)).await;
+        let ledger = ledger::open(ctx.client.clone(), &ctx.config.namespace).await;
         ctx.shared_state.set_warming_up(true);
         let shared = ctx.shared_state.clone();
         leader.spawn(async move {
@@ -162,7 +163,7 @@ impl Fleet {
         let written = tokio::time::timeout(Duration::from_mins(1), async {
             tokio::select! {
                 result = reported => result.unwrap().unwrap(),
-                () = ledger::maintain(&ledger) => {}
+                () = maintain(&ledger) => {}
             }
         });
         written.await.expect("the report was not written");

@@ -20,7 +20,7 @@ async fn a_leader_exports_the_metrics_that_the_chart_uses() {
     let ctx = fleet.context();
     register_collectors(ctx).unwrap();
     let head = Head { chain: Ulid::from_parts(1, 0), sequence: 1, digest: Digest::of(b"line") };
-    ctx.audit.record(Tenant { name: "acme".into(), uid: TENANT_UID.into() }, "gateway-1", head);
+    ctx.audit.note(Tenant { name: "acme".into(), uid: TENANT_UID.into() }, "gateway-1", head);
     let leads = async { tokio::join!(rollout::run(ctx), ctx.audit.keep()) };
     let ended = tokio::time::timeout(Duration::from_mins(5), leads).await;
     assert!(ended.is_err(), "what a leader does never ends");

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use mcp_fleet_core::labels::FINALIZER;
 use mcp_fleet_crds::MCPTenant;
 use serde_json::{Value, json};
 
 use super::fleet::{Fleet, TENANT_UID};
-use crate::kubernetes::labels::FINALIZER;
 
 fn tenant() -> MCPTenant {
     serde_json::from_value(json!({

@@ -1,7 +1,6 @@
 //! The controller of `MCPBudget`. A budget is compiled into the policy, so nothing is applied for it: only its status is
 //! written. The ledger is authoritative; [`summary`] sums it up for status every few seconds.
 
-mod metrics;
 mod state;
 mod status;
 mod summary;
@@ -12,8 +11,11 @@ use std::sync::Arc;
 
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
+use mcp_fleet_core::shared_state::verdict::Kind;
+use mcp_fleet_core::shared_state::{BudgetState, StateChange};
 use mcp_fleet_crds::MCPBudget;
 use mcp_fleet_crds::condition::ConditionReason;
+pub(crate) use summary::{budget_state, run};
 
 use super::action::Action;
 use super::enforcement::Enforcement;
@@ -24,11 +26,6 @@ use super::status::Progress;
 use super::{Controller, affected_by_policy};
 use crate::context::Context;
 use crate::kubernetes::cache::{Cache, Change, Readable, in_namespace, references};
-use crate::shared_state::verdict::Kind;
-use crate::shared_state::{BudgetState, StateChange};
-
-pub(crate) use metrics::SpendMetrics;
-pub(crate) use summary::{budget_state, run};
 
 /// The controller of `MCPBudget`.
 #[derive(Debug)]

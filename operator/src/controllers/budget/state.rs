@@ -2,13 +2,12 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mcp_fleet_core::ledger::book::{Amount, Book};
+use mcp_fleet_core::ledger::period::Span;
+use mcp_fleet_core::shared_state::BudgetState;
 use mcp_fleet_crds::budget::{CallCounts, CurrentPeriod, Spending, ToppedUp};
 use mcp_fleet_policy::model::Budget;
 use mcp_fleet_policy::units::Micros;
-
-use crate::ledger::book::{Amount, Book};
-use crate::ledger::period::Span;
-use crate::shared_state::BudgetState;
 
 /// Adds what earlier budgets with the same name have used of the period.
 pub(super) fn with_used_before(mut state: BudgetState, used: Amount) -> BudgetState {
@@ -70,10 +69,10 @@ fn time(unix: i64) -> Time {
 #[cfg(test)]
 pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
+    use mcp_fleet_core::ledger::book::{Holder, LeaseRequest, Limit, Report, ReportItem};
     use mcp_fleet_policy::model::{BudgetMode, Period, Selector};
 
     use super::*;
-    use crate::ledger::book::{Holder, LeaseRequest, Limit, Report, ReportItem};
 
     pub(crate) const SPAN: Span = Span { start: 1_794_960_000, end: 1_795_046_400 };
 

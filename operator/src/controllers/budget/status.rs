@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
+use mcp_fleet_core::shared_state::BudgetState;
+use mcp_fleet_core::shared_state::verdict::Verdict;
 use mcp_fleet_crds::budget::ToppedUp;
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition, find};
 use mcp_fleet_crds::names::TOP_UP;
@@ -13,8 +15,6 @@ use mcp_fleet_policy::units::Micros;
 use super::Known;
 use crate::controllers::outcome::Outcome;
 use crate::controllers::status;
-use crate::shared_state::BudgetState;
-use crate::shared_state::verdict::Verdict;
 
 /// Returns the status that follows from the outcome of a reconcile.
 pub(super) fn status(object: &MCPBudget, outcome: &Outcome<Known>, now: Timestamp) -> MCPBudgetStatus {
@@ -152,9 +152,9 @@ fn is_used_up(kind: ConditionType, state: &BudgetState) -> NewCondition {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use mcp_fleet_core::shared_state::verdict::{PolicyEntry, TenantState};
     use mcp_fleet_crds::condition::is_true;
     use mcp_fleet_crds::tenant::GatewayStatus;
-
     use mcp_fleet_policy::model::{Budget, TopUp};
 
     use super::super::state::budget_state;
@@ -162,7 +162,6 @@ mod tests {
     use super::*;
     use crate::controllers::enforcement::Enforcement;
     use crate::controllers::outcome::{Rejection, Until};
-    use crate::shared_state::verdict::{PolicyEntry, TenantState};
 
     fn object() -> MCPBudget {
         serde_json::from_value(serde_json::json!({

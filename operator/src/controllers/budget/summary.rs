@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use mcp_fleet_core::ledger::period::Span;
+use mcp_fleet_core::shared_state::{BudgetState, LeaderState};
 use mcp_fleet_policy::model::Budget;
 use mcp_fleet_policy::units::Micros;
 use tokio::time::Instant;
 
 use super::state;
 use crate::context::Context;
-use crate::ledger::period::Span;
-use crate::shared_state::{BudgetState, LeaderState};
 
 /// How often the ledger is summed up. A summary costs no I/O, and a status is written only where something changed.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(5);

@@ -1,14 +1,13 @@
 //! Reconciles against a fake API server.
 
+use mcp_fleet_core::ledger::period::Span;
 use mcp_fleet_crds::names::TOP_UP;
 use mcp_fleet_policy::model::{Budget, TopUp};
 
-use super::*;
-
 use super::state::budget_state;
 use super::state::tests::{SPAN, book, budget as example};
+use super::*;
 use crate::controllers::tenant::tests::tenant;
-use crate::ledger::period::Span;
 use crate::testing::TestContext;
 
 const BUDGET: &str = "/apis/mcp-fleet.dev/v1alpha1/namespaces/acme/mcpbudgets/daily";

@@ -4,25 +4,24 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Resource};
+use mcp_fleet_core::credentials::tokens::plan::Token;
+use mcp_fleet_core::credentials::tokens::plan::{Cause, Current, Plan, rotates_at};
+use mcp_fleet_core::credentials::tokens::{Claims, TenantKeys, entries, sign};
+use mcp_fleet_core::retry::jittered;
+use mcp_fleet_core::shared_state::verdict::Kind;
 use mcp_fleet_crds::MCPPrincipal;
 use ulid::Ulid;
 
 use super::dereference::secret_name;
-use super::plan::{Cause, Current, Plan, rotates_at};
 use super::validate::Principal;
 use crate::context::Context;
 use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
-use crate::credentials::tokens::{Claims, TenantKeys, sign};
 use crate::kubernetes::FIELD_MANAGER;
-use crate::kubernetes::cache::Token;
-use crate::retry::jittered;
-use crate::shared_state::verdict::Kind;
 
 /// What is known of a principal after the apply step.
 #[derive(Clone, Debug)]
@@ -187,26 +186,6 @@ fn remember(ctx: &Context, credential: &Credential<'_>, secret: &Secret, issued:
     }
 }
 
-/// Returns what an agent gets, by name. The first URL is that of the gateway in the cluster, the other one that under
-/// its public name, if there is one. The times are Unix seconds.
-pub(crate) fn entries(
-    ca: &str,
-    (url, public_url): (&str, Option<&str>),
-    token: &str,
-    expires_at: i64,
-    rotates_at: i64,
-) -> Vec<(&'static str, String)> {
-    let mut entries = vec![
-        ("token", token.to_owned()),
-        ("url", url.to_owned()),
-        ("expiresAt", rfc3339(expires_at)),
-        ("rotatesAt", rfc3339(rotates_at)),
-        ("ca.crt", ca.to_owned()),
-    ];
-    entries.extend(public_url.map(|url| ("publicUrl", url.to_owned())));
-    entries
-}
-
 fn render(
     ca: &str,
     object: &MCPPrincipal,
@@ -236,11 +215,6 @@ fn render(
         ),
         ..Secret::default()
     }
-}
-
-/// Formats a Unix second as RFC 3339, in UTC.
-fn rfc3339(second: i64) -> String {
-    Timestamp::from_second(second).map(|time| time.to_string()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt};
+use mcp_fleet_core::credentials::tokens::plan::Token;
+use mcp_fleet_core::public_name::Names;
 use mcp_fleet_crds::MCPPrincipal;
 
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::identity::{ObjectId, Owner};
-use crate::kubernetes::cache::{Knowledge, Token};
-use crate::public_name::Names;
+use crate::kubernetes::cache::Knowledge;
 
 /// What was read for one reconcile of a principal.
 #[derive(Clone, Debug)]

@@ -3,7 +3,6 @@
 mod apply;
 mod dereference;
 mod metric;
-pub(crate) mod plan;
 mod status;
 #[cfg(test)]
 pub(super) mod tests;
@@ -12,9 +11,18 @@ mod validate;
 use std::sync::Arc;
 use std::time::Duration;
 
+use apply::{Applied, Credential, apply};
+use dereference::{Inputs, dereference, digest, read};
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
+use mcp_fleet_core::credentials::revocation;
+use mcp_fleet_core::credentials::tokens::plan::{Current, Plan, plan};
+use mcp_fleet_core::labels;
+use mcp_fleet_core::shared_state::StateChange;
+use mcp_fleet_core::shared_state::verdict::Kind;
 use mcp_fleet_crds::MCPPrincipal;
+pub(crate) use metric::CredentialExpiry;
+use validate::{Principal, validate};
 
 use super::action::Action;
 use super::error::ReconcileError;
@@ -22,18 +30,8 @@ use super::identity::{ObjectId, Owner};
 use super::outcome::Outcome;
 use super::{Controller, affected_by_policy, requeue_after};
 use crate::context::Context;
-use crate::credentials::revocation::{self, Revoked};
+use crate::credentials::revocation::Revoked;
 use crate::kubernetes::cache::{Cache, Change, Readable, in_namespace, references};
-use crate::kubernetes::labels;
-use crate::shared_state::StateChange;
-use crate::shared_state::verdict::Kind;
-use apply::{Applied, Credential, apply};
-use dereference::{Inputs, dereference, digest, read};
-use plan::{Current, Plan, plan};
-use validate::{Principal, validate};
-
-pub(crate) use apply::entries;
-pub(crate) use metric::CredentialExpiry;
 
 /// The controller of `MCPPrincipal`.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Api, ResourceExt};
+use mcp_fleet_core::shared_state::verdict::Verdict;
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition};
 use mcp_fleet_crds::principal::Credential;
 use mcp_fleet_crds::{MCPPrincipal, MCPPrincipalStatus};
@@ -15,7 +16,6 @@ use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::outcome::{Outcome, Rejection, Until};
 use crate::controllers::status::{self, Progress, Summary};
-use crate::shared_state::verdict::Verdict;
 
 /// Writes the status of a principal after a reconcile. Returns when to reconcile again, if the status is held back.
 pub(super) async fn write(

@@ -3,17 +3,17 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use mcp_fleet_core::credentials::tokens::plan::{Current, Lifetime, TokenIdentity};
+use mcp_fleet_core::credentials::tokens::{TenantKeys, verify};
+use mcp_fleet_core::labels::{self, Labels};
+use mcp_fleet_core::public_name::{Names, origin};
 use mcp_fleet_crds::MCPPrincipal;
 use mcp_fleet_crds::condition::ConditionReason;
 
 use super::dereference::{Inputs, secret_name};
-use super::plan::{Current, Lifetime, TokenIdentity};
 use crate::config::{Config, gateway_origin};
 use crate::controllers::identity::ObjectId;
 use crate::controllers::outcome::{Rejection, Until};
-use crate::credentials::tokens::{TenantKeys, verify};
-use crate::kubernetes::labels::{self, Labels};
-use crate::public_name::{Names, origin};
 
 /// A principal that may have a credential.
 #[derive(Clone, Debug)]

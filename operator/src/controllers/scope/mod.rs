@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
+use mcp_fleet_core::shared_state::StateChange;
+use mcp_fleet_core::shared_state::verdict::Kind;
 use mcp_fleet_crds::MCPScope;
 use mcp_fleet_crds::condition::ConditionReason;
 
@@ -21,8 +23,6 @@ use super::status::Progress;
 use super::{Controller, affected_by_policy};
 use crate::context::Context;
 use crate::kubernetes::cache::{Cache, Change, Readable, in_namespace};
-use crate::shared_state::StateChange;
-use crate::shared_state::verdict::Kind;
 
 /// The controller of `MCPScope`.
 #[derive(Debug)]

@@ -1,13 +1,13 @@
 //! The status of a scope. Pure.
 
 use jiff::Timestamp;
+use mcp_fleet_core::shared_state::verdict::Verdict;
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition};
 use mcp_fleet_crds::{MCPScope, MCPScopeStatus};
 
 use crate::controllers::enforcement::Enforcement;
 use crate::controllers::outcome::Outcome;
 use crate::controllers::status;
-use crate::shared_state::verdict::Verdict;
 
 /// Returns the status that follows from the outcome of a reconcile.
 pub(super) fn status(object: &MCPScope, outcome: &Outcome<Enforcement>, now: Timestamp) -> MCPScopeStatus {
@@ -48,11 +48,11 @@ fn compiled(verdict: Option<&Verdict>) -> [NewCondition; 2] {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use mcp_fleet_core::shared_state::verdict::{PolicyEntry, TenantState};
     use mcp_fleet_crds::condition::{find, is_true};
     use mcp_fleet_crds::tenant::GatewayStatus;
 
     use super::*;
-    use crate::shared_state::verdict::{PolicyEntry, TenantState};
 
     fn object() -> MCPScope {
         serde_json::from_value(serde_json::json!({

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use mcp_fleet_core::shared_state::verdict::{PolicyEntry, Verdict};
+
 use super::*;
 use crate::controllers::tenant::tests::tenant;
-use crate::shared_state::verdict::{PolicyEntry, Verdict};
 use crate::testing::TestContext;
 
 const SCOPE: &str = "/apis/mcp-fleet.dev/v1alpha1/namespaces/acme/mcpscopes/files-read";

@@ -1,6 +1,8 @@
 //! Step four: applies what runs for a server.
 
 use jiff::Timestamp;
+use mcp_fleet_core::labels;
+use mcp_fleet_core::shared_state::verdict::Kind;
 use mcp_fleet_crds::MCPServer;
 use serde_json::Value;
 
@@ -13,8 +15,6 @@ use crate::controllers::enforcement::Enforcement;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::manifests::tls_secret_name;
 use crate::credentials::ca::{TlsSecret, ensure_tls};
-use crate::kubernetes::labels;
-use crate::shared_state::verdict::Kind;
 
 /// What is known of a server after the apply step.
 #[derive(Clone, Debug)]

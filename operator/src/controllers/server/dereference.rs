@@ -2,6 +2,7 @@
 //! workspace.
 
 use kube::ResourceExt;
+use mcp_fleet_core::labels;
 use mcp_fleet_crds::{MCPServer, MCPTenant};
 
 use super::fit::missing_resource;
@@ -11,7 +12,6 @@ use crate::controllers::error::ReconcileError;
 use crate::controllers::identity::{ObjectId, Owner};
 use crate::controllers::manifests::network::DEFAULT_DENY;
 use crate::kubernetes::cache::{Cache, Key};
-use crate::kubernetes::labels;
 
 /// What was read for one reconcile of a server.
 #[derive(Clone, Debug)]

@@ -6,6 +6,8 @@
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use mcp_fleet_core::credentials::ca::{LeafRequest, gateway_identity, server_identity};
+use mcp_fleet_core::labels;
 use mcp_fleet_crds::server::EnvVar;
 use serde_json::{Value, json};
 
@@ -15,9 +17,7 @@ use crate::controllers::manifests::pod::{container_security, pod_security, ports
 use crate::controllers::manifests::settings::Settings;
 use crate::controllers::manifests::tls_secret_name;
 use crate::controllers::teardown::claim_retention;
-use crate::credentials::ca::{LeafRequest, gateway_identity, server_identity};
 use crate::kubernetes::apply::Rendered;
-use crate::kubernetes::labels;
 
 /// Search path of the tool server's process, as in Debian and Alpine.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

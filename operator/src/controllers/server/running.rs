@@ -6,6 +6,8 @@
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject};
+use mcp_fleet_core::labels;
+use mcp_fleet_core::policy::images::AllowedImages;
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::tenant::Enforcement;
@@ -19,8 +21,6 @@ use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::outcome::Rejection;
 use crate::kubernetes::apply::{ApplyError, is_foreign};
-use crate::kubernetes::labels;
-use crate::policy::images::AllowedImages;
 
 /// Decides what is done for a rejected server. If it was rejected because of its image, what runs for it is maintained, and
 /// the rejection says what happens to that.

@@ -111,13 +111,13 @@ fn number(value: &Value, pointer: &str) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use mcp_fleet_core::shared_state::verdict::{PolicyEntry, TenantState, Verdict};
     use mcp_fleet_crds::condition::{find, is_true};
     use mcp_fleet_crds::tenant::GatewayStatus;
     use serde_json::json;
 
     use super::*;
     use crate::controllers::server::tests::{checked, server};
-    use crate::shared_state::verdict::{PolicyEntry, TenantState, Verdict};
 
     fn workload(ready: i64) -> Value {
         json!({"metadata": {"generation": 1}, "spec": {"replicas": 1},

@@ -2,6 +2,7 @@
 //! with goes, and their network policy last.
 
 use jiff::Timestamp;
+use mcp_fleet_core::labels;
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::server::WorkspaceRetention;
 
@@ -14,7 +15,6 @@ use crate::controllers::outcome::Outcome;
 use crate::controllers::teardown::{delete_secrets, has_pods, pause, scale_to_zero};
 use crate::kubernetes::cache::{Cache, Key, Meta};
 use crate::kubernetes::deletion::{OwnerState, ProvenUnwanted, delete_owned};
-use crate::kubernetes::labels;
 
 /// Continues the teardown of a server.
 pub(super) async fn tear_down(object: &MCPServer, ctx: &Context) -> Result<Teardown, ReconcileError> {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mcp_fleet_core::labels::FINALIZER;
+use mcp_fleet_core::shared_state::verdict::{PolicyEntry, Verdict};
 use mcp_fleet_crds::condition::ConditionReason as Reason;
 use mcp_fleet_crds::server::WorkspaceRetention;
 use mcp_fleet_crds::tenant::{Enforcement, Reattach};
@@ -15,8 +17,6 @@ use super::workspace::Found;
 use super::*;
 use crate::controllers::identity::{ObjectId, Owner};
 use crate::controllers::tenant::tests::tenant;
-use crate::kubernetes::labels::FINALIZER;
-use crate::shared_state::verdict::{PolicyEntry, Verdict};
 use crate::testing::TestContext;
 
 pub(crate) fn server() -> MCPServer {

@@ -1,5 +1,7 @@
 //! Step two: turns an `MCPServer` and its tenant into a server that may run, or rejects it. Pure.
 
+use mcp_fleet_core::labels::{self, Labels};
+use mcp_fleet_core::policy::images::AllowedImages;
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::server::{EnvVar, Resources};
@@ -8,8 +10,6 @@ use super::dereference::Inputs;
 use super::workspace::{Volume, choose};
 use crate::controllers::identity::ObjectId;
 use crate::controllers::outcome::{Rejection, Until};
-use crate::kubernetes::labels::{self, Labels};
-use crate::policy::images::AllowedImages;
 
 /// A server that may run.
 #[derive(Clone, Debug)]

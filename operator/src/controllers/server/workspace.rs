@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{ApiResource, ListParams, Patch, PatchParams};
+use mcp_fleet_core::labels;
 use mcp_fleet_crds::tenant::Reattach;
 use serde_json::{Value, json};
 
@@ -20,7 +21,6 @@ use crate::controllers::error::ReconcileError;
 use crate::controllers::identity::ObjectId;
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::deletion::{ProvenUnwanted, delete};
-use crate::kubernetes::labels;
 
 /// What exists for the workspace of a server.
 #[derive(Clone, Debug, Default)]

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, ResourceQuota};
 use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
+use mcp_fleet_core::labels;
+use mcp_fleet_core::shared_state::verdict::Kind;
 use mcp_fleet_crds::budget::Spending;
 use mcp_fleet_crds::names::CREATED_FOR;
 use mcp_fleet_crds::{MCPServer, MCPTenant};
@@ -28,9 +30,7 @@ use crate::credentials::ca::{TlsSecret, ensure_tls};
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::cache::{Cache, Key, Meta};
 use crate::kubernetes::deletion::{OwnerState, delete_owned};
-use crate::kubernetes::labels;
 use crate::rollout::Progress;
-use crate::shared_state::verdict::Kind;
 
 /// What is known of a tenant after the apply step.
 #[derive(Clone, Debug)]

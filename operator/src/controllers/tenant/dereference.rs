@@ -2,12 +2,12 @@
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt};
+use mcp_fleet_core::labels::Labels;
 use mcp_fleet_crds::MCPTenant;
 
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::identity::ObjectId;
-use crate::kubernetes::labels::Labels;
 
 /// What was read for one reconcile of a tenant.
 #[derive(Clone, Debug)]

@@ -179,6 +179,7 @@ pub(super) fn is_available(deployment: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use mcp_fleet_core::shared_state::verdict::{PolicyEntry, TenantState, Verdict};
     use mcp_fleet_crds::condition::{find, is_true};
     use mcp_fleet_crds::tenant::GatewayStatus;
     use serde_json::json;
@@ -186,7 +187,6 @@ mod tests {
     use super::*;
     use crate::controllers::tenant::endpoint::Decision;
     use crate::controllers::tenant::tests::{checked, tenant};
-    use crate::shared_state::verdict::{PolicyEntry, TenantState, Verdict};
 
     fn available() -> Value {
         json!({"metadata": {"generation": 2}, "spec": {"replicas": 1},

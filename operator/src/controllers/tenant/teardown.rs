@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::Api;
 use kube::api::ApiResource;
+use mcp_fleet_core::labels;
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::names::CEILINGS;
 
@@ -24,7 +25,6 @@ use crate::controllers::teardown::{delete_secrets, has_pods, pause, scale_to_zer
 use crate::kubernetes::apply::{Rendered, apply_reserved};
 use crate::kubernetes::cache::OPERATOR_BINDING;
 use crate::kubernetes::deletion::{OwnerState, ProvenUnwanted, delete, delete_owned};
-use crate::kubernetes::labels;
 
 /// Continues the teardown of a tenant.
 pub(super) async fn tear_down(object: &MCPTenant, ctx: &Context) -> Result<Teardown, ReconcileError> {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mcp_fleet_core::labels::{FINALIZER, Labels};
 use mcp_fleet_crds::MCPTenantStatus;
 use mcp_fleet_crds::condition::{ConditionReason, ConditionType, NewCondition, merge};
 use serde_json::json;
@@ -13,7 +14,6 @@ use super::validate::Tenant;
 use super::*;
 use crate::controllers::finalizer::Teardown;
 use crate::controllers::identity::ObjectId;
-use crate::kubernetes::labels::{FINALIZER, Labels};
 use crate::rollout::Progress;
 use crate::testing::TestContext;
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use mcp_fleet_core::labels;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::names::CREATED_FOR;
 use mcp_fleet_crds::tenant::{AdoptionPolicy, Client, DEFAULT_COUNTS, DeletionPolicy, GatewayResources, PodSecurity};
@@ -11,7 +12,6 @@ use mcp_fleet_crds::{MCPTenant, MCPTenantSpec};
 use super::dereference::{Found, Inputs};
 use crate::controllers::identity::ObjectId;
 use crate::controllers::outcome::{Rejection, Until};
-use crate::kubernetes::labels;
 
 /// A tenant whose claims hold.
 #[derive(Clone, Debug)]
@@ -149,9 +149,10 @@ fn counts_our_kinds(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use mcp_fleet_core::labels::Labels;
+
     use super::*;
     use crate::controllers::tenant::tests::{inputs, tenant};
-    use crate::kubernetes::labels::Labels;
 
     fn there(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Found {
         let map = |pairs: &[(&str, &str)]| -> Labels {

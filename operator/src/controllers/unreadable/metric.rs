@@ -1,10 +1,11 @@
 //! The metric of objects that cannot be read, counted at every scrape.
 
+use mcp_fleet_core::guard::GuardedKind;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Opts};
 
-use crate::kubernetes::cache::{Cache, GuardedKind, Objects};
+use crate::kubernetes::cache::{Cache, Objects};
 
 /// `mcp_fleet_unreadable_objects`.
 #[derive(Debug)]

@@ -13,21 +13,21 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, ResourceExt};
+use mcp_fleet_core::guard::{GuardedKind, Unreadable};
+use mcp_fleet_core::labels::FINALIZER;
+use mcp_fleet_core::retry::Backoff;
 use mcp_fleet_crds::condition::{self, ConditionReason};
+pub(crate) use metric::UnreadableObjects;
 use serde_json::json;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-
-pub(crate) use metric::UnreadableObjects;
 
 use super::principal::revoke;
 use super::status::Summary;
 use crate::context::Context;
 use crate::error;
 use crate::kubernetes::FIELD_MANAGER;
-use crate::kubernetes::cache::{Change, GuardedKind, Objects, Unreadable};
-use crate::kubernetes::labels::FINALIZER;
-use crate::retry::Backoff;
+use crate::kubernetes::cache::{Change, Objects};
 
 /// The first pause after a report that failed, and the longest; jitter at most doubles them.
 const FAILURE_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
@@ -198,12 +198,13 @@ async fn store_revocations(ctx: &Context) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use mcp_fleet_core::testing::unreadable;
     use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPTenant};
     use prometheus::core::Collector as _;
     use serde_json::Value;
 
     use super::*;
-    use crate::kubernetes::cache::testing::{WatchedApi, budget, eventually, unreadable};
+    use crate::kubernetes::cache::testing::{WatchedApi, budget, eventually};
 
     fn reason_and_status(object: &Value, kind: &str) -> (String, String) {
         let conditions = object["status"]["conditions"].as_array().unwrap();

@@ -7,10 +7,10 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ListParams, ObjectMeta};
 use kube::{Api, Client, ResourceExt};
+use mcp_fleet_core::labels;
 use mcp_fleet_crds::MCPTenant;
 
 use super::CA_NAME;
-use crate::kubernetes::labels;
 use crate::kubernetes::timeout::with_timeout;
 
 /// Annotation of the record. If its value is the fingerprint in the record, another authority may replace that one.

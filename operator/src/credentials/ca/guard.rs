@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
 use kube::{Api, Client};
+use mcp_fleet_core::control_server::Alarms as _;
+use mcp_fleet_core::credentials::ca::Authority;
+use mcp_fleet_core::retry::jittered;
 
-use super::authority::Authority;
 use super::fleet::{Decision, decide, read_record, write_record};
 use super::secret::{authority_secret, post, read_authority};
 use super::{ACCEPT, CA_NAME};
 use crate::kubernetes::events::Events;
 use crate::kubernetes::leader::Leadership;
 use crate::kubernetes::timeout::with_timeout;
-use crate::retry::jittered;
 use crate::telemetry::Metrics;
 
 /// How often the Secret is checked.

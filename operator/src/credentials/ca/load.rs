@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
+use mcp_fleet_core::credentials::ca::Authority;
 
-use super::authority::Authority;
 use super::fleet::{Decision, Record, UNKNOWN, decide, is_in_use, read_record, write_record};
 use super::secret::{SecretError, authority_secret, post, read_authority};
 use super::{ACCEPT, CA_NAME};

@@ -9,10 +9,9 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
+use mcp_fleet_core::credentials::ca::{Authority, CaError, LeafRequest, RenewalReason, leaf_renewal_reason};
 
 use super::CA_NAME;
-use super::authority::{Authority, CaError, LeafRequest};
-use super::leaf::{RenewalReason, leaf_renewal_reason};
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::cache::{Knowledge, Secrets};
 
@@ -53,7 +52,7 @@ pub(super) fn authority_secret(namespace: &str, authority: &Authority) -> Secret
         metadata: ObjectMeta {
             name: Some(CA_NAME.into()),
             namespace: Some(namespace.into()),
-            labels: Some(crate::kubernetes::labels::common("operator")),
+            labels: Some(mcp_fleet_core::labels::common("operator")),
             ..ObjectMeta::default()
         },
         type_: Some("kubernetes.io/tls".into()),
@@ -154,7 +153,7 @@ async fn read_or_write(
         let secret = render(want, authority, now, None)?;
         return Ok(api.create(&post(), &secret).await.map_err(failed)?.metadata);
     };
-    if !crate::kubernetes::labels::same_owner(found.metadata.labels.as_ref(), &want.labels) {
+    if !mcp_fleet_core::labels::same_owner(found.metadata.labels.as_ref(), &want.labels) {
         return Err(SecretError::NotOurs { name: want.name.into() });
     }
     let Some(reason) = renewal_reason(&found, authority, want, now) else { return Ok(found.metadata) };

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
 use kube::{Api, Client};
+use mcp_fleet_core::labels;
 use parking_lot::RwLock;
 
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::deletion::ProvenUnwanted;
-use crate::kubernetes::labels;
 
 const COMPONENT: &str = "revocations";
 

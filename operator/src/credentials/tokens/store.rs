@@ -10,9 +10,9 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 use kube::{Api, Client};
+use mcp_fleet_core::credentials::tokens::{KeyError, TenantKeys};
 use parking_lot::RwLock;
 
-use super::keys::{KeyError, TenantKeys};
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::cache::{Knowledge, Secrets};
 use crate::kubernetes::deletion::ProvenUnwanted;
@@ -131,7 +131,7 @@ impl KeyStore {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
                 namespace: Some(self.namespace.clone()),
-                labels: Some(crate::kubernetes::labels::of_tenant("signing", tenant, tenant_uid)),
+                labels: Some(mcp_fleet_core::labels::of_tenant("signing", tenant, tenant_uid)),
                 ..ObjectMeta::default()
             },
             type_: Some("Opaque".into()),

@@ -12,10 +12,9 @@ mod compare;
 mod rendered;
 
 pub(crate) use compare::{Action, can_become, decide, is_foreign};
-pub(crate) use rendered::Rendered;
-
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
+pub(crate) use rendered::Rendered;
 use serde_json::{Value, json};
 
 use crate::kubernetes::FIELD_MANAGER;

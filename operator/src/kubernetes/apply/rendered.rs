@@ -4,12 +4,12 @@ use std::fmt;
 
 use kube::Resource;
 use kube::api::ApiResource;
+use mcp_fleet_core::labels::{self, Labels};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::APPLIED;
 use crate::kubernetes::cache::Key;
-use crate::kubernetes::labels::{self, Labels};
 
 /// An object as it is declared, before it is applied.
 #[derive(Clone, Debug)]

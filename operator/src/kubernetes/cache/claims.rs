@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use mcp_fleet_core::public_name::Names;
 use mcp_fleet_crds::MCPTenant;
-
-use crate::public_name::Names;
 
 /// Returns creation time and UID of a tenant.
 fn age(tenant: &MCPTenant) -> (Option<Timestamp>, Option<String>) {

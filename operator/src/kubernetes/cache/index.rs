@@ -133,10 +133,10 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
+    use mcp_fleet_core::labels;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::kubernetes::labels;
 
     fn quota(version: &str, hard: &str, used: &Value) -> DynamicObject {
         serde_json::from_value(json!({

@@ -8,7 +8,6 @@
 //! [`Cache::objects`], with its metadata and the fields that can be read.
 
 mod claims;
-mod guard;
 mod index;
 mod kinds;
 mod objects;
@@ -25,30 +24,28 @@ mod watches;
 mod workload;
 mod writer;
 
-pub(crate) use guard::{GuardedKind, Unreadable};
-pub(crate) use kinds::resource_of;
-pub(crate) use objects::{Entry, Objects, Readable};
-pub(crate) use owned::{Key, Knowledge, Meta, Owned, Version};
-pub(crate) use reports::{KeptReport, digest_text, report_digest};
-pub(crate) use secrets::{Secrets, Token, watch_secrets};
-pub(crate) use table::{Row, Table, version};
-pub(crate) use watches::start;
-pub(crate) use workload::Workload;
-
 use std::sync::Arc;
 
+use claims::{holder_of_hostname, older_claim};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+pub(crate) use kinds::resource_of;
 use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, ObjectRefExtra};
+use mcp_fleet_core::guard::GuardedKind;
+use mcp_fleet_core::labels::{self, OwnerLabels};
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
-use tokio::sync::broadcast;
-
-use crate::kubernetes::labels::{self, OwnerLabels};
-use claims::{holder_of_hostname, older_claim};
 #[cfg(test)]
 use objects::ObjectWriter;
+pub(crate) use objects::{Entry, Objects, Readable};
+pub(crate) use owned::{Key, Knowledge, Meta, Owned, Version};
+pub(crate) use reports::{KeptReport, digest_text, report_digest};
+pub(crate) use secrets::{Secrets, watch_secrets};
+pub(crate) use table::{Row, Table, version};
+use tokio::sync::broadcast;
+pub(crate) use watches::start;
+pub(crate) use workload::Workload;
 
 /// Name of the `RoleBinding` that gives the operator access to a namespace of a tenant.
 pub(crate) const OPERATOR_BINDING: &str = mcp_fleet_crds::names::OPERATOR_BINDING;

@@ -7,9 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
 use kube::{Resource as _, ResourceExt};
+use mcp_fleet_core::guard::{Guarded, GuardedKind, Unreadable};
 use parking_lot::RwLock;
 
-use super::guard::{Guarded, GuardedKind, Unreadable};
 use super::table::{Key, Row, Table, key};
 use super::writer::TableWriter;
 

@@ -8,11 +8,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mcp_fleet_core::labels::{self, OwnerLabels};
 use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::sync::watch;
-
-use crate::kubernetes::labels::{self, OwnerLabels};
 
 /// Identifies an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -294,9 +293,9 @@ pub(super) fn owner_labels(metadata: &ObjectMeta) -> Arc<OwnerLabels> {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt as _;
+    use mcp_fleet_core::labels;
 
     use super::*;
-    use crate::kubernetes::labels;
 
     fn key(kind: &str, name: &str) -> Key {
         Key { kind: kind.into(), namespace: "acme-mcp".into(), name: name.into() }

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 use kube::core::ObjectMeta;
 use mcp_fleet_control::Digest;
 use mcp_fleet_control::server_report::DIGEST_BYTES;
+use mcp_fleet_core::labels;
 use parking_lot::RwLock;
 
 use super::owned::Key;
-use crate::kubernetes::labels;
 
 /// A report that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,6 +11,8 @@ use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt};
+use mcp_fleet_core::credentials::tokens::plan::Token;
+use mcp_fleet_core::labels::{self, OwnerLabels};
 use parking_lot::RwLock;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Semaphore, watch};
@@ -19,18 +21,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::owned::{Key, Knowledge, Meta, Owned, Version, owner_labels};
 use super::reports::{KeptReport, KeptReports};
 use super::{Cache, Change};
-use crate::kubernetes::labels::{self, OwnerLabels};
 use crate::tasks::ended;
-
-/// The token in a Secret with a credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Token {
-    pub serial: i64,
-    /// `iat`, Unix seconds.
-    pub iat: i64,
-    /// `exp`, Unix seconds.
-    pub expires_at: i64,
-}
 
 /// Number of watches that read their first list at a time. A new leader of a large fleet starts thousands of watches, and
 /// their lists must not keep the API server from answering the renewal of its Lease.

@@ -9,18 +9,18 @@ use kube::core::ObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
+use mcp_fleet_core::guard::{Guarded, GuardedKind};
+use mcp_fleet_core::labels::{OwnerLabels, RESTORED_FROM};
 use mcp_fleet_crds::names::{CLEAR_BREAKERS, CREATED_FOR, TOP_UP};
 use mcp_fleet_crds::top_up::MAX_TOP_UP;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 
 use super::Change;
-use super::guard::{Guarded, GuardedKind};
 use super::objects::Objects;
 use super::owned::owner_labels;
 use super::table::{Row, Table, key};
 use super::writer::TableWriter;
-use crate::kubernetes::labels::{OwnerLabels, RESTORED_FROM};
 
 /// What a change says about an object.
 #[derive(Clone, Debug)]

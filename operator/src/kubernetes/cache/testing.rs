@@ -17,8 +17,6 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::guard::{Guarded, GuardedKind, Unreadable};
-
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// An API server that serves lists and watches from memory, and records writes. It knows no schemas.
@@ -264,14 +262,6 @@ pub(crate) async fn eventually<T>(what: &str, check: impl Fn() -> Option<T>) -> 
         }
         assert!(started.elapsed() < PATIENCE, "not seen in time: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// Decodes an object that cannot be read.
-pub(crate) fn unreadable<K: GuardedKind>(object: Value) -> Unreadable<K> {
-    match serde_json::from_value(object).unwrap() {
-        Guarded::Unreadable(unreadable) => *unreadable,
-        Guarded::Readable(object) => panic!("{object:?} can be read"),
     }
 }
 

@@ -12,13 +12,13 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Client;
 use kube::runtime::watcher;
+use mcp_fleet_core::labels;
 use tokio::sync::broadcast;
 
 use super::index::{index, index_quotas, index_workloads};
 use super::owned::Owned;
 use super::store::{guarded_store, table};
 use super::{AllObjects, Cache, Change};
-use crate::kubernetes::labels;
 
 /// Objects that are listed at a time: a page of large ones has to fit into memory.
 const PAGE_SIZE: u32 = 50;

@@ -91,11 +91,11 @@ fn has_equivalent_metadata(before: &ObjectMeta, after: &ObjectMeta) -> bool {
 mod tests {
     use std::sync::Arc;
 
+    use mcp_fleet_core::guard::Guarded;
     use mcp_fleet_crds::{MCPPrincipal, MCPTenant};
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::kubernetes::cache::guard::Guarded;
     use crate::kubernetes::cache::objects::Objects;
 
     type Principal = Arc<MCPPrincipal>;

@@ -13,13 +13,13 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 use kube::api::{ListParams, WatchEvent, WatchParams};
+use mcp_fleet_core::credentials::ca::{Authority, LeafRequest};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::credentials::ca::{Authority, LeafRequest};
 use crate::kubernetes::client::from_config;
 
 /// Requests by path, with the number of the connection on which each arrived.

@@ -7,13 +7,13 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
+use mcp_fleet_core::progress::ObservedLoop;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::lease_action::{LeaseAction, Observed, decide};
 use super::{Candidacy, Term};
 use crate::kubernetes::FIELD_MANAGER;
-use crate::progress::ObservedLoop;
 
 /// Name of the Lease.
 const LEASE: &str = "mcp-fleet-operator";
@@ -170,7 +170,7 @@ impl Elector {
                 metadata: ObjectMeta {
                     name: Some(LEASE.into()),
                     namespace: Some(self.namespace.clone()),
-                    labels: Some(crate::kubernetes::labels::common("operator")),
+                    labels: Some(mcp_fleet_core::labels::common("operator")),
                     ..ObjectMeta::default()
                 },
                 spec: Some(self.claim(None)),

@@ -9,12 +9,10 @@ mod elector;
 mod lease_action;
 
 pub use elector::Elector;
-
+/// Also after someone has deleted the Lease, later leaders have greater terms: a term is the `resourceVersion` that the Lease had
+/// when the replica took it.
+pub use mcp_fleet_core::shared_state::Term;
 use tokio::sync::watch;
-
-/// Number of the time during which one replica leads. Later leaders have greater terms, also after someone has deleted the
-/// Lease: it is the `resourceVersion` that the Lease had when the replica took it.
-pub type Term = u64;
 
 /// Whether this replica leads, kept current.
 #[derive(Clone, Debug)]

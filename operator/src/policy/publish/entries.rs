@@ -7,12 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use mcp_fleet_core::policy::compile::TenantInputs;
+use mcp_fleet_core::shared_state::PolicyEntries;
+use mcp_fleet_core::shared_state::verdict::{Kind, PolicyEntry, Verdict};
 use mcp_fleet_crds::condition::{ConditionType, is_true_as_of};
 use mcp_fleet_policy::model::{TenantPolicy, Uid};
-
-use crate::policy::compile::TenantInputs;
-use crate::shared_state::PolicyEntries;
-use crate::shared_state::verdict::{Kind, PolicyEntry, Verdict};
 
 /// What is known of the objects before a policy is published.
 pub(super) enum Known {
@@ -127,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_budget_that_is_topped_up_has_changed() {
-        let before = crate::ledger::tests::fleet::policy(vec![crate::ledger::tests::budget(5)]);
+        let before = mcp_fleet_core::testing::policy(vec![mcp_fleet_core::testing::budget(5)]);
         let mut after = before.clone();
         assert!(changed(&before, &after).is_empty());
         after.budgets[0].top_up = Some(mcp_fleet_policy::model::TopUp::default());

@@ -21,11 +21,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, WatchParams};
 use kube::core::{ObjectMeta, WatchEvent};
 use kube::{Api, Client, Resource};
+use mcp_fleet_core::labels;
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use serde::de::DeserializeOwned;
 
 use crate::kubernetes::cache::{Cache, Row, Table, version};
-use crate::kubernetes::labels;
 use crate::kubernetes::timeout::with_timeout;
 
 /// Number of objects per page: a page of large objects must fit into memory.

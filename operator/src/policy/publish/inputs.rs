@@ -8,6 +8,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
+use mcp_fleet_core::guard::{GuardedKind, Unreadable};
+use mcp_fleet_core::labels;
+use mcp_fleet_core::policy::compile::{TenantInputs, UnreadableInputs};
+use mcp_fleet_core::public_name::Names;
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::names::{CLEAR_BREAKERS, TOP_UP};
 use mcp_fleet_policy::model::{Uid, VerificationKey};
@@ -15,10 +19,7 @@ use mcp_fleet_policy::model::{Uid, VerificationKey};
 use super::restore::restored_from;
 use crate::config::gateway_origin;
 use crate::context::Context;
-use crate::kubernetes::cache::{Entry, GuardedKind, Objects, Unreadable};
-use crate::kubernetes::labels;
-use crate::policy::compile::{TenantInputs, UnreadableInputs};
-use crate::public_name::Names;
+use crate::kubernetes::cache::{Entry, Objects};
 
 /// Gathers the inputs of a tenant's policy; none until its keys have been loaded.
 ///
@@ -204,7 +205,7 @@ mod tests {
 
     #[test]
     fn an_annotation_that_clears_breakers_changes_the_fingerprint() {
-        let mut inputs = crate::policy::compile::tests::inputs();
+        let mut inputs = mcp_fleet_core::testing::inputs();
         let mut with = |key: &str, value: &str| {
             let principal = Arc::make_mut(&mut inputs.principals[0]);
             principal.metadata.annotations = Some([(key.to_owned(), value.to_owned())].into());
@@ -218,7 +219,7 @@ mod tests {
 
     #[test]
     fn another_name_changes_the_fingerprint() {
-        let mut inputs = crate::policy::compile::tests::inputs();
+        let mut inputs = mcp_fleet_core::testing::inputs();
         let before = fingerprint(&inputs);
         inputs.other_audiences.push("https://mcp.example.com".into());
         assert_ne!(fingerprint(&inputs), before);
@@ -226,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_top_up_changes_the_fingerprint() {
-        let mut inputs = crate::policy::compile::tests::inputs();
+        let mut inputs = mcp_fleet_core::testing::inputs();
         let before = fingerprint(&inputs);
         let budget = Arc::make_mut(&mut inputs.budgets[0]);
         budget.metadata.annotations = Some([(TOP_UP.to_owned(), "2026-11-26T09:30:00Z amount=1".to_owned())].into());

@@ -12,6 +12,10 @@ use kube::ResourceExt;
 use mcp_fleet_control::EncodedPolicy;
 use mcp_fleet_control::restrict::{Restriction, restrict};
 use mcp_fleet_control::snapshot::CompressedPolicy;
+use mcp_fleet_core::credentials::revocation;
+use mcp_fleet_core::policy::compile::TenantInputs;
+use mcp_fleet_core::shared_state::verdict::{Kind, PolicyEntry, Verdict};
+use mcp_fleet_core::shared_state::{PolicyEntries, Published};
 use mcp_fleet_crds::MCPPrincipal;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::tenant::BuiltInTools;
@@ -20,10 +24,6 @@ use mcp_fleet_policy::model::{StaleAfter, TenantLimits, TenantPolicy, Uid};
 use super::entries::enforced;
 use super::snapshot::PublishError;
 use super::worker::Worker;
-use crate::credentials::revocation;
-use crate::policy::compile::TenantInputs;
-use crate::shared_state::verdict::{Kind, PolicyEntry, Verdict};
-use crate::shared_state::{PolicyEntries, Published};
 
 /// What conditions say while a later version's policy is in force.
 pub(super) const MESSAGE: &str = "a later version of the operator compiled the policy in force, which this version cannot \

@@ -1,5 +1,5 @@
 //! Publishes the policies of all tenants. A policy is recompiled within milliseconds of a change, written by
-//! compare-and-swap, handed to the control streams through [`Policies`](crate::shared_state::Policies), and proved to
+//! compare-and-swap, handed to the control streams through [`Policies`](mcp_fleet_core::shared_state::Policies), and proved to
 //! be current every two to four seconds. Start at [`run`]; each tenant has a [`worker`].
 
 mod entries;
@@ -16,23 +16,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use freshness::FreshnessError;
 use kube::ResourceExt;
+use mcp_fleet_core::labels::{self, OwnerLabels};
+use mcp_fleet_core::retry::jittered;
+use mcp_fleet_core::shared_state::Fitness;
 use mcp_fleet_crds::MCPTenant;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use worker::Signals;
 
 use crate::context::Context;
 use crate::error;
 use crate::kill_switch;
 use crate::kubernetes::cache::{Cache, Change, Entry};
-use crate::kubernetes::labels::{self, OwnerLabels};
-use crate::retry::jittered;
-use crate::shared_state::Fitness;
 use crate::tasks::ended;
-use freshness::FreshnessError;
-use worker::Signals;
-pub(crate) use worker::{check_enforceable, fitting};
 
 /// How often the cache is proved to be current.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);

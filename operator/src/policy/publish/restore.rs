@@ -5,14 +5,14 @@
 //! before the policy is published: until then nobody can spend anything.
 
 use kube::{Resource as _, ResourceExt};
+use mcp_fleet_core::labels::RESTORED_FROM;
+use mcp_fleet_core::ledger::Restored;
+use mcp_fleet_core::policy::compile::TenantInputs;
 use mcp_fleet_crds::MCPTenant;
 
 use super::snapshot::PublishError;
 use super::worker::Worker;
 use crate::credentials::revocation::Revoked;
-use crate::kubernetes::labels::RESTORED_FROM;
-use crate::ledger::Restored;
-use crate::policy::compile::TenantInputs;
 
 /// Returns the UID that the tenant had in the backup; none if it was not restored.
 pub(super) fn restored_from(tenant: &MCPTenant) -> Option<&str> {

@@ -14,13 +14,13 @@ use mcp_fleet_control::snapshot::{
     self, CHUNK_SLOTS, CompressedPolicy, INDEX_FILE, SnapshotError, SnapshotIndex, chunk_name, secret_name,
 };
 use mcp_fleet_control::{DecodeError, restrict};
+use mcp_fleet_core::labels::Labels;
+use mcp_fleet_core::policy::compile::Previous;
 
 use super::later::LaterPolicy;
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::cache::{Secrets, Version};
-use crate::kubernetes::labels::Labels;
 use crate::kubernetes::timeout::with_timeout;
-use crate::policy::compile::Previous;
 
 /// Component label of the Secrets.
 pub(super) const COMPONENT: &str = "gateway-policy";

@@ -10,6 +10,12 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use mcp_fleet_control::codec::expanded;
 use mcp_fleet_control::snapshot::{CompressedPolicy, SnapshotError};
+use mcp_fleet_core::labels;
+use mcp_fleet_core::policy::compile::{Compiled, Previous, TenantInputs};
+use mcp_fleet_core::policy::fit::{check_enforceable, fitting};
+use mcp_fleet_core::retry::Backoff;
+use mcp_fleet_core::shared_state::verdict::Kind;
+use mcp_fleet_core::shared_state::{PolicyEntries, Proof, Published};
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_policy::model::{TenantPolicy, Uid, VerificationKey};
@@ -22,11 +28,6 @@ use super::rest::Rest;
 use super::snapshot::{COMPONENT, Found, PublishError, SnapshotSecrets};
 use crate::context::Context;
 use crate::error;
-use crate::kubernetes::labels;
-use crate::policy::compile::{self, Compiled, Limit, Previous, TenantInputs};
-use crate::retry::Backoff;
-use crate::shared_state::verdict::Kind;
-use crate::shared_state::{PolicyEntries, Proof, Published};
 
 /// How long changes are collected before they are compiled.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -50,9 +51,6 @@ pub(super) struct Signals {
     /// When this replica began to lead.
     pub(super) since: Instant,
 }
-
-/// How often a policy is compressed to find out how much of it fits.
-const MAX_COMPRESSIONS: usize = 3;
 
 /// State of one tenant's worker.
 pub(super) struct Worker {
@@ -283,7 +281,7 @@ impl Worker {
         let encoded = mcp_fleet_control::encode(&policy);
         let compressed = CompressedPolicy::new(&encoded).map_err(PublishError::TooLarge)?;
         if !unchanged {
-            check_enforceable(&encoded)?;
+            check_enforceable(&encoded).map_err(PublishError::Unenforceable)?;
             let Some(snapshots) = &mut self.snapshots else { return Ok(()) };
             // In the form that the previous version of the operator reads, if it could have written this policy at all.
             let expanded = expanded(&policy).and_then(|expanded| CompressedPolicy::new(&expanded).ok());
@@ -360,26 +358,4 @@ impl Worker {
         shared.policies.remove(&self.uid);
         shared.remove_tenant(&self.uid);
     }
-}
-
-/// Compiles a policy that fits into a snapshot. How well a policy can be compressed is known only afterwards.
-pub(crate) fn fitting(inputs: &TenantInputs, previous: Option<&Previous>) -> Compiled {
-    let mut limit = Limit::DEFAULT;
-    for _ in 0..MAX_COMPRESSIONS {
-        let compiled = compile::compile(inputs, previous, limit);
-        let encoded = mcp_fleet_control::encode(&compiled.policy);
-        match CompressedPolicy::new(&encoded) {
-            Err(SnapshotError::TooLarge(compressed)) => limit = limit.scaled(encoded.bytes.len(), compressed),
-            _ => return compiled,
-        }
-    }
-    compile::compile(inputs, previous, Limit::INCOMPRESSIBLE)
-}
-
-/// Decodes and compiles the policy like a gateway, so that a policy that gateways would refuse is not published.
-pub(crate) fn check_enforceable(encoded: &mcp_fleet_control::EncodedPolicy) -> Result<(), PublishError> {
-    let decoded =
-        mcp_fleet_control::decode(&encoded.bytes).map_err(|error| PublishError::Unenforceable(error.into()))?;
-    mcp_fleet_policy::engine::Policy::new(decoded.policy).map_err(|error| PublishError::Unenforceable(error.into()))?;
-    Ok(())
 }

@@ -4,6 +4,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use mcp_fleet_control::snapshot::{CHUNK_SLOTS, secret_name};
+use mcp_fleet_control::version::AUDIENCE;
+use mcp_fleet_core::labels;
 use serde_json::{Value, json};
 
 use super::metadata;
@@ -13,8 +15,6 @@ use crate::controllers::manifests::{PUBLIC_TLS, tls_secret_name};
 use crate::controllers::tenant::endpoint;
 use crate::controllers::tenant::validate::Tenant;
 use crate::kubernetes::apply::Rendered;
-use crate::kubernetes::labels;
-use mcp_fleet_control::version::AUDIENCE;
 
 /// Name of the Deployment, the Service and the `ServiceAccount`.
 pub(crate) const DEPLOYMENT: &str = "gateway";

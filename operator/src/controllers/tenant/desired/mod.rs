@@ -6,15 +6,14 @@ mod gateway;
 mod namespaces;
 mod policies;
 
+pub(crate) use gateway::DEPLOYMENT;
+use mcp_fleet_core::credentials::ca::{LeafRequest, gateway_identity};
+use mcp_fleet_core::labels;
 use serde_json::{Value, json};
 
 use super::validate::Tenant;
 use crate::controllers::manifests::settings::Settings;
-use crate::credentials::ca::{LeafRequest, gateway_identity};
 use crate::kubernetes::apply::Rendered;
-use crate::kubernetes::labels;
-
-pub(crate) use gateway::DEPLOYMENT;
 
 /// The objects of a tenant, in the order in which they are applied: restrictions before the pods that they restrict, and
 /// the runtime namespace before the tenant's own, so that nothing that its members do there delays what restricts them.

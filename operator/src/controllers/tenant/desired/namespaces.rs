@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{LimitRange, Namespace, ResourceQuota};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use mcp_fleet_core::labels;
 use mcp_fleet_crds::tenant::PodSecurity;
 use serde_json::json;
 
@@ -11,7 +12,6 @@ use super::metadata;
 use crate::controllers::manifests::resources::{DEFAULT_LIMITS, DEFAULT_REQUESTS};
 use crate::controllers::tenant::validate::Tenant;
 use crate::kubernetes::apply::Rendered;
-use crate::kubernetes::labels;
 
 /// Name of the quota and of the limits, in each namespace.
 const NAME: &str = "mcp-fleet";

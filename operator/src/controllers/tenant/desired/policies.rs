@@ -5,6 +5,7 @@
 //! Each server has a policy of its own, rendered by the server controller.
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use mcp_fleet_core::labels;
 use serde_json::{Value, json};
 
 use super::metadata;
@@ -12,7 +13,6 @@ use crate::controllers::manifests::network::{DEFAULT_DENY, namespace_by_name, sc
 use crate::controllers::manifests::settings::Settings;
 use crate::controllers::tenant::validate::Tenant;
 use crate::kubernetes::apply::Rendered;
-use crate::kubernetes::labels;
 
 pub(super) fn render(tenant: &Tenant, settings: &Settings) -> [Rendered; 2] {
     let deny = policy(tenant, DEFAULT_DENY, &json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}));

@@ -4,12 +4,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use mcp_fleet_certificate::check;
+use mcp_fleet_core::labels;
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_crds::condition::ConditionReason as Reason;
 
 use crate::context::Context;
 use crate::error;
-use crate::kubernetes::labels;
 
 /// The type that Kubernetes and cert-manager give such Secrets.
 const TYPE: &str = "kubernetes.io/tls";

@@ -7,6 +7,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use mcp_fleet_core::labels;
 
 use super::certificate::Pair;
 use crate::context::Context;
@@ -15,7 +16,6 @@ use crate::controllers::tenant::validate::Tenant;
 use crate::credentials::ca::SecretError;
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::cache::Knowledge;
-use crate::kubernetes::labels;
 
 /// Name of the Secret.
 pub(in crate::controllers::tenant) const SECRET: &str = "gateway-public-tls";

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use mcp_fleet_core::public_name::{Names, origin};
+use mcp_fleet_core::shared_state::verdict::NameState;
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition};
 use mcp_fleet_crds::tenant::FormerUrl;
 use mcp_fleet_policy::units::limits;
 
 use super::certificate::Problem;
 use super::{READ_INTERVAL, RETRY_INTERVAL};
-use crate::public_name::{Names, origin};
-use crate::shared_state::verdict::NameState;
 
 /// How long a former name is accepted beyond the life of its last token: for clocks that differ, and until the principals'
 /// controller has seen that the name is not in use any more.

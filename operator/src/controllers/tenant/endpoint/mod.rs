@@ -7,21 +7,20 @@ mod decide;
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use kube::ResourceExt as _;
-use mcp_fleet_crds::MCPTenant;
-use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, is_true};
-
+use certificate::Problem;
 pub(super) use copy::SECRET;
 pub(super) use decide::Decision;
+use decide::{Situation, decide};
+use jiff::Timestamp;
+use kube::ResourceExt as _;
+use mcp_fleet_core::public_name::{Names, origin};
+use mcp_fleet_core::shared_state::verdict::TenantState;
+use mcp_fleet_crds::MCPTenant;
+use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, is_true};
 
 use super::validate::Tenant;
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
-use crate::public_name::{Names, origin};
-use crate::shared_state::verdict::TenantState;
-use certificate::Problem;
-use decide::{Situation, decide};
 
 /// How often the certificate is read again while the name is in use.
 const READ_INTERVAL: Duration = Duration::from_secs(60);

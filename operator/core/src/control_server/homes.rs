@@ -1,0 +1,60 @@
+//! Answers the beats of gateways, which say whose calls they admit.
+
+use std::sync::Arc;
+
+use mcp_fleet_control::clock::boot_millis;
+use mcp_fleet_control::homes::{answer_to_wire, beat_from_wire};
+use mcp_fleet_control::wire::{HomeBeat, HomesChanged, from_operator};
+use mcp_fleet_homes::view::Member;
+
+use super::auth::GatewayPod;
+use super::hub::Hub;
+use super::spend::message;
+use crate::error;
+use crate::ledger::book::Holder;
+use crate::shared_state::{Answered, Homes, Look, Outbound, Published, Streams};
+
+/// Where a beat comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sender<'s> {
+    pub(super) gateway: &'s GatewayPod,
+    pub(super) holder: &'s Holder,
+    /// Number of the stream.
+    pub(super) stream: u64,
+}
+
+/// Answers a beat. Returns what has to be looked at afterwards, in a task of its own.
+pub(super) fn answer_beat(
+    homes: &Homes,
+    streams: &Streams,
+    published: &Published,
+    Sender { gateway, holder, stream }: Sender<'_>,
+    beat: HomeBeat,
+    outbound: &Outbound,
+) -> Option<Look> {
+    let beat = beat_from_wire(beat)?;
+    let from = Member { pod_uid: holder.pod_uid.as_str().into(), epoch: holder.epoch.as_str().into() };
+    let stale_after = published.policy.stale_after;
+    let answered = homes.receive(&gateway.tenant_uid, stale_after, (&from, stream), beat, boot_millis())?;
+    let Answered { answer, others, concerned, look } = answered;
+    // If the queue is full, the gateway reads no messages, and soon has no lease.
+    let _ = outbound.try_send(Ok(message(from_operator::Message::HomeAnswer(answer_to_wire(&answer, others)))));
+    announce(streams, &concerned);
+    look
+}
+
+/// Looks at the pods of a tenant, for gateways that have ended.
+pub(super) async fn look(hub: Arc<Hub>, homes: Arc<Homes>, tenant_uid: String, look: Look) {
+    let running = hub.gateways.running(&tenant_uid).await.unwrap_or_else(|error| {
+        tracing::warn!(tenant_uid, error = error::chain(&*error), "failed to list the pods of a gateway");
+        None
+    });
+    announce(&hub.shared_state.streams, &homes.looked(&tenant_uid, &look, running.as_ref()));
+}
+
+/// Has gateways send a beat now instead of within a second.
+fn announce(streams: &Streams, pod_uids: &[String]) {
+    for pod_uid in pod_uids {
+        streams.send(pod_uid, message(from_operator::Message::HomesChanged(HomesChanged {})));
+    }
+}

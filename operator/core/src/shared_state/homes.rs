@@ -1,0 +1,377 @@
+//! Which gateways of a tenant admit the calls of which principals, as the leader decides it: one [`Leader`] of the protocol
+//! per tenant, for one term.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_fleet_control::homes::Others;
+use mcp_fleet_homes::leader::{Leader, Times};
+use mcp_fleet_homes::message::{Answer, Beat, Instruction};
+use mcp_fleet_homes::view::Member;
+use mcp_fleet_policy::governor::InFlight;
+use mcp_fleet_policy::model::StaleAfter;
+use parking_lot::Mutex;
+
+use super::Term;
+
+/// Number of gateways of a tenant that are homes at the same time. Others wait until one of them leaves.
+const PLACES: usize = 1;
+/// The lease of a gateway that is one of several.
+const SHARED_LEASE: Duration = Duration::from_secs(15);
+/// How much longer the lease of an only gateway lasts than its policy stays fresh: the policy may be proved again just
+/// before the gateway is cut off.
+const BEYOND_FRESHNESS: Duration = Duration::from_secs(5);
+/// Longest lease that an earlier leader is expected to have granted, unless the policy allows a longer one. Kubernetes
+/// replaces the pods of a lost node after a longer time.
+const EARLIER_LEASE: Duration = Duration::from_mins(5);
+
+/// The homes of all tenants, by UID, in one term.
+#[derive(Debug)]
+pub struct Homes {
+    term: Term,
+    tenants: Mutex<HashMap<String, Tenant>>,
+    /// Pods whose gateways are of an earlier version, and never have leases: their UIDs, and those of their tenants.
+    earlier: Mutex<HashMap<String, String>>,
+}
+
+#[derive(Debug)]
+struct Tenant {
+    leader: Leader,
+    /// Calls in flight at gateways that admit none any more, and when they were reported.
+    in_flight: HashMap<Member, (u64, Vec<InFlight>)>,
+    /// Whether the pods are being looked at.
+    is_looking: bool,
+    /// Number of the newest stream from which a pod sent a beat, by its UID. What arrives on an older one is from a process
+    /// that has ended.
+    streams: HashMap<Arc<str>, u64>,
+}
+
+/// What follows from a beat.
+#[derive(Debug)]
+pub struct Answered {
+    pub answer: Answer,
+    /// What the gateway is told about the others.
+    pub others: Others,
+    /// UIDs of the pods whose gateways should send a beat now.
+    pub concerned: Vec<String>,
+    /// Whether a gateway waits that could be a home if it turned out that others have ended. The caller then has to look at
+    /// the pods of the tenant, and to call [`Homes::looked`].
+    pub look: Option<Look>,
+}
+
+/// The gateways whose pods are to be looked at.
+#[derive(Debug)]
+pub struct Look(Vec<Member>);
+
+impl Homes {
+    /// Returns the homes at the start of a term.
+    pub fn new(term: Term) -> Self {
+        Self { term, tenants: Mutex::default(), earlier: Mutex::default() }
+    }
+
+    /// Returns the term.
+    pub const fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Answers a beat, which came on this stream with the calls in flight of a gateway that admits none. Returns none if the
+    /// beat is out of date. `now` is on the clock of leases.
+    pub fn receive(
+        &self,
+        tenant_uid: &str,
+        stale_after: StaleAfter,
+        (from, stream): (&Member, u64),
+        (beat, in_flight): (Beat, Vec<InFlight>),
+        now: u64,
+    ) -> Option<Answered> {
+        let mut tenants = self.tenants.lock();
+        let tenant = self.tenant(&mut tenants, tenant_uid, stale_after, now);
+        let newest = tenant.streams.entry(Arc::clone(&from.pod_uid)).or_default();
+        if stream < *newest {
+            return None;
+        }
+        *newest = stream;
+        let (before, willing) = (tenant.leader.view_ids(), beat.willing);
+        // A container runs one process at a time, and this one was authenticated after the others had started.
+        let predecessor = |other: &&Member| other.pod_uid == from.pod_uid && other.epoch != from.epoch;
+        let ended: Vec<Member> = tenant.leader.gateways().filter(predecessor).cloned().collect();
+        for member in &ended {
+            tenant.leader.ended(member);
+        }
+        let answer = tenant.leader.receive(now, from, beat)?;
+        tenant.streams.retain(|pod, _| tenant.leader.gateways().any(|member| member.pod_uid == *pod));
+        tenant.note_in_flight(now, from, in_flight);
+        let concerned =
+            if tenant.leader.view_ids() == before { Vec::new() } else { tenant.pods_other_than(&from.pod_uid) };
+        let waits = willing && answer.instruction == Instruction::Wait;
+        let look = (waits && !tenant.is_looking).then(|| Look(tenant.leader.gateways().cloned().collect()));
+        tenant.is_looking |= look.is_some();
+        let end_ms = tenant.leader.others_have_leases(now, from);
+        let in_flight = tenant.in_flight_elsewhere(from);
+        Some(Answered { answer, others: Others { end_ms, in_flight }, concerned, look })
+    }
+
+    /// Records that a gateway of an earlier version is connected, which has no lease and never had one.
+    pub fn note_earlier(&self, tenant_uid: &str, pod_uid: &str) {
+        self.earlier.lock().insert(pod_uid.to_owned(), tenant_uid.to_owned());
+    }
+
+    /// Records which pods of a tenant may still run, by their UIDs; none if that could not be found out. They were listed
+    /// after the look began. Returns the UIDs of the pods whose gateways should send a beat now.
+    pub fn looked(&self, tenant_uid: &str, look: &Look, running: Option<&BTreeSet<String>>) -> Vec<String> {
+        let mut tenants = self.tenants.lock();
+        let Some(tenant) = tenants.get_mut(tenant_uid) else { return Vec::new() };
+        tenant.is_looking = false;
+        let Some(running) = running else { return Vec::new() };
+        let mut changed = false;
+        // A gateway that connected after the look began may be in a pod that is newer than the list.
+        for member in look.0.iter().filter(|member| !running.contains(&*member.pod_uid)) {
+            tenant.leader.ended(member);
+            changed = true;
+        }
+        let mut earlier = self.earlier.lock();
+        earlier.retain(|pod, tenant| tenant != tenant_uid || running.contains(pod));
+        let is_known =
+            |pod: &String| earlier.contains_key(pod) || tenant.leader.gateways().any(|member| *member.pod_uid == **pod);
+        if !tenant.leader.is_recovered() && running.iter().all(is_known) {
+            tenant.leader.no_others_run();
+            changed = true;
+        }
+        if changed { tenant.pods_other_than("") } else { Vec::new() }
+    }
+
+    /// Forgets a tenant that was deleted. Its UID never comes back.
+    pub fn remove(&self, tenant_uid: &str) {
+        self.tenants.lock().remove(tenant_uid);
+        self.earlier.lock().retain(|_, tenant| tenant != tenant_uid);
+    }
+
+    fn tenant<'t>(
+        &self,
+        tenants: &'t mut HashMap<String, Tenant>,
+        uid: &str,
+        stale_after: StaleAfter,
+        now: u64,
+    ) -> &'t mut Tenant {
+        let times = times(stale_after);
+        let tenant = tenants.entry(uid.to_owned()).or_insert_with(|| Tenant {
+            leader: Leader::new(self.term, now, times, PLACES),
+            in_flight: HashMap::new(),
+            is_looking: false,
+            streams: HashMap::new(),
+        });
+        tenant.leader.set_times(times);
+        tenant
+    }
+}
+
+impl Tenant {
+    /// Records the calls in flight of a gateway. Forgets those of gateways that are not heard of any more: whether they have
+    /// ended is not known.
+    fn note_in_flight(&mut self, now: u64, from: &Member, in_flight: Vec<InFlight>) {
+        self.in_flight.retain(|_, (reported, _)| reported.saturating_add(millis(SHARED_LEASE)) > now);
+        if in_flight.is_empty() {
+            self.in_flight.remove(from);
+        } else {
+            self.in_flight.insert(from.clone(), (now, in_flight));
+        }
+    }
+
+    fn in_flight_elsewhere(&self, gateway: &Member) -> Vec<InFlight> {
+        let others = self.in_flight.iter().filter(|(member, _)| *member != gateway);
+        others.flat_map(|(_, (_, in_flight))| in_flight.clone()).collect()
+    }
+
+    fn pods_other_than(&self, pod_uid: &str) -> Vec<String> {
+        let others = self.leader.gateways().filter(|member| *member.pod_uid != *pod_uid);
+        others.map(|member| member.pod_uid.as_ref().to_owned()).collect()
+    }
+}
+
+/// Returns how long leases last with this policy.
+fn times(StaleAfter { read, write }: StaleAfter) -> Times {
+    let sole = read.max(write) + BEYOND_FRESHNESS;
+    let earlier = sole.max(EARLIER_LEASE);
+    // No clock of a machine in a cluster is wrong by as much as 1%. That of a short lease is read in coarse steps.
+    let margin = Duration::from_millis(500) + earlier / 100;
+    Times { shared: millis(SHARED_LEASE), sole: millis(sole), earlier: millis(earlier), margin: millis(margin) }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use mcp_fleet_homes::gateway::Gateway;
+
+    use super::*;
+
+    const STALE_AFTER: StaleAfter = StaleAfter { read: Duration::from_secs(60), write: Duration::from_secs(15) };
+    const TENANT: &str = "u-1";
+
+    fn gateway(pod: &str, epoch: &str) -> Gateway {
+        let mut gateway = Gateway::new(Member { pod_uid: pod.into(), epoch: epoch.into() });
+        gateway.connect(7);
+        gateway
+    }
+
+    fn beat(homes: &Homes, gateway: &mut Gateway, now: u64, willing: bool) -> Answered {
+        beat_with(homes, gateway, now, willing, 0)
+    }
+
+    /// Sends a beat of a gateway with this many calls in flight.
+    fn beat_with(homes: &Homes, gateway: &mut Gateway, now: u64, willing: bool, calls: u32) -> Answered {
+        let sent = (gateway.beat(now, willing), if calls == 0 { vec![] } else { in_flight(calls) });
+        let answered = homes.receive(TENANT, STALE_AFTER, (gateway.member(), 0), sent, now).unwrap();
+        gateway.receive(now, answered.answer.clone());
+        answered
+    }
+
+    fn in_flight(calls: u32) -> Vec<InFlight> {
+        vec![InFlight { principal_uid: "p".into(), server_uid: "s".into(), calls }]
+    }
+
+    fn running(pods: &[&str]) -> BTreeSet<String> {
+        pods.iter().map(|&pod| pod.to_owned()).collect()
+    }
+
+    /// Returns the homes of a tenant whose only gateway is in the pod `a`.
+    fn with_gateway() -> (Homes, Gateway) {
+        let (homes, mut a) = (Homes::new(7), gateway("a", "1"));
+        let look = beat(&homes, &mut a, 1_000, true).look.unwrap();
+        assert_eq!(homes.looked(TENANT, &look, Some(&running(&["a"]))), ["a"]);
+        beat(&homes, &mut a, 1_010, true);
+        assert!(a.admits(1_010, "p"));
+        (homes, a)
+    }
+
+    #[test]
+    fn a_late_beat_of_an_ended_process_takes_nothing_from_its_successor() {
+        let (homes, mut before) = with_gateway();
+        let late = before.beat(1_020, true);
+        let mut after = gateway("a", "2");
+        let from_stream = |gateway: &mut Gateway, sent, stream, now| {
+            homes.receive(TENANT, STALE_AFTER, (gateway.member(), stream), (sent, vec![]), now)
+        };
+        let sent = after.beat(1_030, true);
+        let answered = from_stream(&mut after, sent, 1, 1_030).unwrap();
+        after.receive(1_030, answered.answer);
+        assert!(from_stream(&mut before, late, 0, 1_031).is_none());
+        let sent = after.beat(1_040, true);
+        let answered = from_stream(&mut after, sent, 1, 1_040).unwrap();
+        after.receive(1_040, answered.answer);
+        assert!(after.admits(1_040, "p"));
+    }
+
+    #[test]
+    fn a_first_gateway_is_home_as_soon_as_no_other_pod_runs() {
+        let (homes, mut a) = (Homes::new(7), gateway("a", "1"));
+        let answered = beat(&homes, &mut a, 1_000, true);
+        assert!(!a.admits(1_000, "p"));
+        assert!(answered.others.end_ms >= 300_000, "an earlier leader may have granted a lease");
+        let look = answered.look.unwrap();
+        assert!(beat(&homes, &mut a, 1_005, true).look.is_none(), "the pods are looked at once at a time");
+        // The list failed. Then a pod runs that was not heard of.
+        assert!(homes.looked(TENANT, &look, None).is_empty());
+        let look = beat(&homes, &mut a, 1_010, true).look.unwrap();
+        assert!(homes.looked(TENANT, &look, Some(&running(&["a", "b"]))).is_empty());
+        let look = beat(&homes, &mut a, 1_020, true).look.unwrap();
+        assert!(!a.admits(1_020, "p"));
+        // That has an earlier version, which admits calls without a lease.
+        homes.note_earlier(TENANT, "b");
+        assert_eq!(homes.looked(TENANT, &look, Some(&running(&["a", "b"]))), ["a"]);
+        beat(&homes, &mut a, 1_030, true);
+        assert!(a.admits(1_030, "p"));
+    }
+
+    #[test]
+    fn a_gateway_with_a_lease_makes_a_new_leader_look_at_no_pods() {
+        let (_, mut a) = with_gateway();
+        let homes = Homes::new(8);
+        a.connect(8);
+        for now in [2_000, 2_010, 2_020] {
+            assert!(beat(&homes, &mut a, now, true).look.is_none());
+            assert!(a.admits(now, "p"));
+        }
+    }
+
+    #[test]
+    fn a_second_gateway_takes_over_when_the_first_drains() {
+        let (homes, mut a) = with_gateway();
+        let mut b = gateway("b", "1");
+        beat(&homes, &mut b, 2_000, true);
+        assert!(a.admits(2_000, "p") && !b.admits(2_000, "p"));
+        assert_eq!(beat(&homes, &mut a, 2_010, false).concerned, ["b"], "there is a view to prepare");
+        assert!(!a.admits(2_010, "p"));
+        assert_eq!(beat(&homes, &mut a, 2_020, false).concerned, ["b"], "there is a view to apply");
+        beat(&homes, &mut b, 2_030, true);
+        assert!(b.admits(2_030, "p"));
+    }
+
+    #[test]
+    fn a_gateway_that_takes_over_is_told_first_what_calls_the_other_one_has_in_flight() {
+        let (homes, mut a) = with_gateway();
+        let mut b = gateway("b", "1");
+        beat(&homes, &mut b, 2_000, true);
+        beat(&homes, &mut a, 2_010, false);
+        beat_with(&homes, &mut a, 2_020, false, 2);
+        let answered = beat(&homes, &mut b, 2_030, true);
+        assert!(b.admits(2_030, "p"));
+        assert_eq!(answered.others.in_flight, in_flight(2));
+        // They end one after the other. What a gateway reports is not told to itself.
+        assert!(beat_with(&homes, &mut a, 3_000, false, 1).others.in_flight.is_empty());
+        assert_eq!(beat(&homes, &mut b, 3_010, true).others.in_flight, in_flight(1));
+        beat(&homes, &mut a, 4_000, false);
+        assert!(beat(&homes, &mut b, 4_010, true).others.in_flight.is_empty());
+        // Whether the calls of a gateway that says nothing any more have ended is not known.
+        beat_with(&homes, &mut a, 5_000, false, 1);
+        assert_eq!(beat(&homes, &mut b, 19_999, true).others.in_flight, in_flight(1));
+        assert!(beat(&homes, &mut b, 20_000, true).others.in_flight.is_empty());
+    }
+
+    #[test]
+    fn a_gateway_whose_pod_is_gone_is_not_waited_for() {
+        let (homes, a) = with_gateway();
+        let mut b = gateway("b", "1");
+        // The first gateway was not heard of for longer than a shared lease, but its own goes on.
+        let answered = beat(&homes, &mut b, 20_000, true);
+        assert!(a.admits(20_000, "p") && !b.admits(20_000, "p"));
+        assert!((45_000..60_000).contains(&answered.others.end_ms), "{}", answered.others.end_ms);
+        let look = answered.look.unwrap();
+        assert!(homes.looked(TENANT, &look, Some(&running(&["a", "b"]))).is_empty());
+        let look = beat(&homes, &mut b, 20_010, true).look.unwrap();
+        assert_eq!(homes.looked(TENANT, &look, Some(&running(&["b"]))), ["b"]);
+        beat(&homes, &mut b, 20_020, true);
+        assert!(b.admits(20_020, "p"));
+    }
+
+    #[test]
+    fn a_gateway_that_connected_after_the_look_began_is_kept() {
+        let (homes, _) = with_gateway();
+        let mut b = gateway("b", "1");
+        let look = beat(&homes, &mut b, 20_000, true).look.unwrap();
+        let mut c = gateway("c", "1");
+        beat(&homes, &mut c, 20_010, true);
+        assert_eq!(homes.looked(TENANT, &look, Some(&running(&["b"]))), ["b", "c"]);
+    }
+
+    #[test]
+    fn a_restarted_process_replaces_the_one_before_it() {
+        let (homes, a) = with_gateway();
+        let mut restarted = gateway("a", "2");
+        beat(&homes, &mut restarted, 2_000, true);
+        assert!(restarted.admits(2_000, "p"), "the process before it has ended: {a:?}");
+    }
+
+    #[test]
+    fn a_lease_lasts_longer_than_the_policy_stays_fresh() {
+        let (_, a) = with_gateway();
+        assert!(a.admits(1_010 + 64_000, "p") && !a.admits(1_010 + 65_000, "p"));
+        let Times { sole, earlier, margin, .. } = times(StaleAfter { read: Duration::from_secs(3600), ..STALE_AFTER });
+        assert_eq!((sole, earlier, margin), (3_605_000, 3_605_000, 36_550));
+    }
+}
