@@ -1,11 +1,10 @@
 //! The operator of MCP Fleet: it turns custom resources into isolated tenants.
 //!
 //! Start at [`run`]: one replica, from start to end. The leader runs the `controllers`, which apply what the resources
-//! declare and write their status, and `policy`, which compiles the same resources into one policy per tenant.
-//! `control_server` pushes policies to the gateways and answers their requests for budget from the `ledger`.
-//! `kill_switch` stops the calls of all tenants. `shared_state` holds the results that these parts share, `credentials` issues keys, certificates and tokens, and
-//! [`kubernetes`] is what all of them use to read and write API objects. [`local`] is the
-//! operator of a fleet on one machine, without Kubernetes.
+//! declare and write their status, and `policy`, which publishes what the same resources are compiled into. `kill_switch`
+//! stops the calls of all tenants. `gateways`, `server_reports`, `audit` and `ledger` are what the control server and the
+//! ledger of [`mcp_fleet_core`] need of a cluster, and `credentials` keeps keys, certificates and tokens in Secrets. All of
+//! them use [`kubernetes`] to read and write API objects.
 
 mod audit;
 pub mod config;
