@@ -53,9 +53,9 @@ pub enum RunError {
     /// Two metrics have the same name.
     #[error("failed to register the metrics")]
     Metrics(#[from] prometheus::Error),
-    /// The control port is not served.
+    /// Nothing listens on the control port.
     #[error(transparent)]
-    Control(control_server::ServeError),
+    Control(control_server::ListenError),
     /// The port for health and metrics is not served.
     #[error("failed to serve health and metrics")]
     Admin(#[source] std::io::Error),
@@ -149,9 +149,10 @@ async fn serve_gateways(
     address: SocketAddr,
     tls: Arc<rustls::ServerConfig>,
     stop: CancellationToken,
-) -> Result<(), control_server::ServeError> {
+) -> Result<(), control_server::ListenError> {
     let listener = control_server::listen(address).await?;
-    control_server::serve(hub, listener, tls, stop).await
+    control_server::serve(hub, listener, tls, stop).await;
+    Ok(())
 }
 
 /// Registers the metrics that are read at every scrape.

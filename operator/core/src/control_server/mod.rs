@@ -50,46 +50,28 @@ const OUTBOUND_CAPACITY: usize = 64;
 /// Maximum size of a message from a gateway, in bytes. The largest is a report with many items.
 const MAX_INBOUND_BYTES: usize = 1024 * 1024;
 
-/// Why control streams cannot be served.
+/// The port is in use, or the process may not listen on it.
 #[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The port is in use, or the operator may not listen on it.
-    #[error("failed to listen on {address}")]
-    Listen {
-        /// Address to listen on.
-        address: SocketAddr,
-        /// Error of the operating system.
-        source: std::io::Error,
-    },
-    /// The gRPC server failed.
-    #[error("failed to serve control streams")]
-    Serve(#[from] tonic::transport::Error),
+#[error("failed to listen on {address}")]
+pub struct ListenError {
+    /// Address to listen on.
+    address: SocketAddr,
+    /// Error of the operating system.
+    source: std::io::Error,
 }
 
 /// Listens for gateways.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError { address, source })
 }
 
-/// Serves control streams until `stop`. Every replica does; one that does not lead refuses them with `not_leader`.
-pub async fn serve(
-    hub: Arc<Hub>,
-    listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
-    stop: CancellationToken,
-) -> Result<(), ServeError> {
-    let incoming = accept::accept(listener, tls, stop.clone());
+/// Serves control streams until `stop`, and returns when they have ended. Every replica does; one that does not lead refuses
+/// them with `not_leader`.
+pub async fn serve(hub: Arc<Hub>, listener: TcpListener, tls: Arc<rustls::ServerConfig>, stop: CancellationToken) {
     let service = ControlServer::new(Service { hub, authenticating: Arc::new(Semaphore::new(MAX_AUTHENTICATING)) })
         .max_decoding_message_size(MAX_INBOUND_BYTES)
         .max_encoding_message_size(MAX_MESSAGE);
-    tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(accept::KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(accept::KEEP_ALIVE))
-        .tcp_nodelay(true)
-        .add_service(service)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await?;
-    Ok(())
+    accept::serve(listener, tls, service, stop).await;
 }
 
 struct Service {

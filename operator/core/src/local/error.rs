@@ -32,7 +32,7 @@ pub enum LocalError {
     Tls(#[from] control_server::TlsError),
     /// The control server cannot listen.
     #[error(transparent)]
-    Control(#[from] control_server::ServeError),
+    Control(#[from] control_server::ListenError),
     /// The metrics cannot be served.
     #[error("failed to serve the metrics")]
     Metrics(#[source] std::io::Error),

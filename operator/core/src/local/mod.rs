@@ -280,9 +280,7 @@ async fn serve(
     let served = control_server::serve(Arc::clone(&hub), listener, tls, stop);
     tokio::select! {
         () = maintained => {}
-        served = served => if let Err(error) = served {
-            tracing::error!(error = crate::error::chain(&error), "the control server failed");
-        },
+        () = served => {}
     }
 }
 
