@@ -64,17 +64,22 @@ impl ApiStore {
     }
 }
 
-fn store_error(error: kube::Error) -> StoreError {
-    match &error {
+fn store_error(error: &kube::Error) -> StoreError {
+    match error {
         kube::Error::Api(status) if status.code == 409 => StoreError::Conflict,
-        _ => StoreError::Unavailable(boxed(&error)),
+        _ => StoreError::Unavailable(boxed(error)),
     }
 }
 
 impl Store for ApiStore {
     async fn read(&self, key: &BookKey) -> Result<Option<StoredBook>, StoreError> {
         let Some(name) = key.name() else { return Ok(None) };
-        with_timeout(self.api.get_opt(&name)).await.map_err(store_error)?.as_ref().map(parse).transpose()
+        with_timeout(self.api.get_opt(&name))
+            .await
+            .map_err(|error| store_error(&error))?
+            .as_ref()
+            .map(parse)
+            .transpose()
     }
 
     async fn write(
@@ -85,7 +90,11 @@ impl Store for ApiStore {
         version: Option<&str>,
     ) -> Result<String, StoreError> {
         let object = object(key, owner, book, version)?;
-        Ok(with_timeout(self.put(&object)).await.map_err(store_error)?.resource_version().unwrap_or_default())
+        Ok(with_timeout(self.put(&object))
+            .await
+            .map_err(|error| store_error(&error))?
+            .resource_version()
+            .unwrap_or_default())
     }
 
     async fn list(&self, selection: Selection, page: Option<String>) -> Result<Page, StoreError> {
@@ -95,7 +104,7 @@ impl Store for ApiStore {
         };
         let mut params = ListParams::default().labels(&selector).limit(PAGE_SIZE);
         params.continue_token = page;
-        let found = with_timeout(self.api.list_metadata(&params)).await.map_err(store_error)?;
+        let found = with_timeout(self.api.list_metadata(&params)).await.map_err(|error| store_error(&error))?;
         let mut books = Vec::with_capacity(found.items.len());
         books.extend(found.items.iter().filter_map(listed));
         Ok(Page { books, next: found.metadata.continue_.filter(|token| !token.is_empty()) })
@@ -108,7 +117,7 @@ impl Store for ApiStore {
         match with_timeout(self.api.delete(&name, &params)).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(error) => Err(store_error(error)),
+            Err(error) => Err(store_error(&error)),
         }
     }
 }

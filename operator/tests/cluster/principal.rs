@@ -10,8 +10,9 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
+use mcp_fleet_core::credentials::tokens::{Claims, TenantKeys};
 use mcp_fleet_crds::MCPPrincipal;
-use mcp_fleet_operator::credentials::tokens::{Claims, TenantKeys, secret_name};
+use mcp_fleet_operator::credentials::tokens::secret_name;
 use serde_json::{Value, json};
 
 use crate::support::{

@@ -115,7 +115,7 @@ impl Tenant {
             return Ok(generation);
         }
         let encoded = mcp_fleet_control::encode(&policy);
-        check_enforceable(&encoded).map_err(|error| LocalError::Publish(error.into()))?;
+        check_enforceable(&encoded).map_err(LocalError::Publish)?;
         let files =
             snapshot::write_files(generation, &encoded, None).map_err(|error| LocalError::Publish(error.into()))?;
         let size = files.values().map(Vec::len).sum();

@@ -51,6 +51,7 @@ impl Limit {
     }
 
     /// Returns a lower limit, after a policy of a size was larger than a snapshot when it was compressed.
+    #[must_use]
     pub fn scaled(self, size: usize, compressed: usize) -> Self {
         // A tenth less than would fit if the rest can be compressed as well.
         let fits = (size / 1024).saturating_mul(MAX_COMPRESSED).saturating_mul(9) / compressed.max(1) * 1024 / 10;
