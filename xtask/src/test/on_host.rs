@@ -6,11 +6,22 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::tools::{command, go, repository};
 
-/// Checks formatting, clippy and generated files.
+/// Checks formatting, clippy, generated files, and what `mcp-fleet try` is built from.
 pub fn lint() -> Result<()> {
     show(cargo(&["fmt", "--all", "--check"]))?;
     show(cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"]))?;
-    show(cargo(&["xtask", "crds", "--check"]))
+    show(cargo(&["xtask", "crds", "--check"]))?;
+    without_api_client()
+}
+
+/// Checks that the command line is built without the client of the API server, which is a quarter of a newcomer's first build.
+fn without_api_client() -> Result<()> {
+    let mut tree = cargo(&["tree", "--package", "mcp-fleet", "--edges", "normal,build", "--prefix", "none"]);
+    let tree = command::output(&mut tree)?;
+    match tree.lines().find(|line| line.starts_with("kube-client ")) {
+        Some(line) => bail!("mcp-fleet depends on {line}: `cargo tree --package mcp-fleet --invert kube-client` says how"),
+        None => Ok(()),
+    }
 }
 
 /// Runs every `cargo test` that needs no cluster.
@@ -33,7 +44,7 @@ pub fn governors() -> Result<()> {
     for tests in [
         ["test", "--package", "mcp-fleet-ledger", "--test", "model"].as_slice(),
         ["test", "--package", "mcp-fleet-homes", "--test", "model"].as_slice(),
-        ["test", "--package", "mcp-fleet-operator", "--lib", "ledger::tests::rounds"].as_slice(),
+        ["test", "--package", "mcp-fleet-core", "--lib", "ledger::tests::rounds"].as_slice(),
     ] {
         show(cargo(&[tests, &ignored].concat()))?;
     }
