@@ -1,5 +1,6 @@
-"""The scenario of the client tests with the Python SDK 1.x (tests/clients/README.md)."""
+"""The scenarios of the client tests with the Python SDK 1.x (tests/clients/README.md)."""
 import asyncio
+import contextlib
 import ssl
 
 import httpx
@@ -10,15 +11,15 @@ import scenario
 import sdk_1
 
 
-async def main():
+@contextlib.asynccontextmanager
+async def connect(auth):
     verify = ssl.create_default_context(cafile=scenario.CA)
-    http = httpx.AsyncClient(headers=scenario.HEADERS, verify=verify, timeout=httpx.Timeout(30, read=900))
     async with (
-        http,
+        httpx.AsyncClient(auth=auth, verify=verify, timeout=30) as http,
         streamable_http_client(scenario.URL, http_client=http) as (read, write, _),
         ClientSession(read, write) as session,
     ):
-        await scenario.run(sdk_1.Session(session, (await session.initialize()).protocolVersion))
+        yield sdk_1.Session(session, (await session.initialize()).protocolVersion)
 
 
-asyncio.run(main())
+asyncio.run(scenario.main(connect))

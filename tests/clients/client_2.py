@@ -1,5 +1,6 @@
-"""The scenario of the client tests with the Python SDK 2.x, in the era that `MCP_ERA` names (tests/clients/README.md)."""
+"""The scenarios of the client tests with the Python SDK 2.x, in the era that `MCP_ERA` names (tests/clients/README.md)."""
 import asyncio
+import contextlib
 import ssl
 
 import httpx2
@@ -21,16 +22,18 @@ class Client(sdk_2.Client):
     async def progress(self, callback):
         await self.invoke("progress", {"steps": 3}, progress_callback=callback)
 
-    async def long(self, seconds):
-        return sdk_2.facts(await self.invoke("slow", {"seconds": seconds}, read_timeout_seconds=seconds + 60))
+    async def long(self, seconds, progress):
+        call = self.invoke("slow", {"seconds": seconds}, read_timeout_seconds=seconds + 60, progress_callback=progress)
+        return sdk_2.facts(await call)
 
 
-async def main():
-    verify, timeout = ssl.create_default_context(cafile=scenario.CA), httpx2.Timeout(30, read=900)
-    async with httpx2.AsyncClient(headers=scenario.HEADERS, verify=verify, timeout=timeout) as http:
+@contextlib.asynccontextmanager
+async def connect(auth):
+    verify = ssl.create_default_context(cafile=scenario.CA)
+    async with httpx2.AsyncClient(auth=auth, verify=verify, timeout=30) as http:
         transport = streamable_http_client(scenario.URL, http_client=http)
         async with mcp.Client(transport, mode=sdk_2.MODE) as client:
-            await scenario.run(Client(client))
+            yield Client(client)
 
 
-asyncio.run(main())
+asyncio.run(scenario.main(connect))

@@ -6,12 +6,18 @@
 - `error_of(name)`: the code of the error that calling an unknown tool ends with,
 - `progress(callback)`: a call of the tool `progress` whose progress goes to `callback(done, total, message)`,
 - `cancel()`: `isError` and text of a call of the tool `slow` that is cancelled after half a second,
-- `long(seconds)`: a call of the tool `slow` that takes this long, if the client is tested with one.
+- `long(seconds, progress)`: a call of the tool `slow` that takes this long, whose progress goes to a callback if there is one;
+  if the client is tested with one.
 """
 import asyncio
 import json
 import os
 import sys
+
+try:
+    from httpx2 import Auth as AUTH
+except ImportError:
+    from httpx import Auth as AUTH
 
 URL, TOKEN, CA = (os.environ[name] for name in ("MCP_URL", "MCP_TOKEN", "MCP_CA"))
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
@@ -21,10 +27,15 @@ def show(step, **facts):
     print(json.dumps({"step": step, **facts}), flush=True)
 
 
+async def ignore(done, total, message):
+    pass
+
+
 async def run(client):
     show("connect", version=client.version)
     if seconds := os.environ.get("MCP_LONG"):
-        return show("long", **await client.long(int(seconds)))
+        progress = ignore if "MCP_LONG_PROGRESS" in os.environ else None
+        return show("long", **await client.long(int(seconds), progress))
     show("list", tools=await client.tools())
     show("call", **await client.call("echo", {"text": "hello"}))
     show("null", **await client.call("echo", {"text": "hello", "note": None}))
@@ -65,3 +76,103 @@ async def cancel_task(client, call):
     call.cancel()
     await asyncio.wait([call])
     return {"isError": True, "text": "cancelled"}
+
+
+async def failure(call):
+    """Returns what a call ends with that fails or is refused. None if it succeeds."""
+    try:
+        result = await call
+        return result["text"] if result["isError"] else None
+    except Exception as error:
+        return repr(error)
+
+
+async def said():
+    """Waits for a line of the test."""
+    await asyncio.to_thread(sys.stdin.readline)
+
+
+async def connected(connect, use):
+    """Uses a new client. Returns what connecting, or ending the connection, fails with."""
+    try:
+        async with connect as client:
+            await use(client)
+    except Exception as error:
+        return repr(error)
+
+
+async def refusals(connect):
+    """The scenario of refusals that the gateway gives from the headers alone. `connect(auth)` connects a client whose requests
+    are authorised by `auth`."""
+
+    async def echo(client, text):
+        return await client.call("echo", {"text": text})
+
+    async def too_large(client):
+        show("too-large", error=await failure(echo(client, "x" * 1_000_000)))
+        show("after-too-large", **await echo(client, "after"))
+
+    async def flooded(client):
+        show("ready")
+        await said()
+        error = None
+        while error is None:
+            error = await failure(echo(client, "flooded"))
+        show("flooded", error=error)
+        await said()
+        show("after-flooded", **await echo(client, "after"))
+
+    async def again(client):
+        show("read-again", **await echo(client, "after"))
+
+    await connected(connect(Header()), too_large)
+    await connected(connect(Header()), flooded)
+
+    async def expired(client):
+        pass
+
+    show("expired", error=await connected(connect(Header(os.environ["MCP_EXPIRED"])), expired))
+    auth = File(os.environ["MCP_TOKEN_FILE"])
+    show("token-read")
+    await said()
+    await connected(connect(auth), again)
+
+
+class Header(AUTH):
+    """Authorises each request with the same token."""
+
+    def __init__(self, token=TOKEN):
+        self.token = token
+
+    def auth_flow(self, request):
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        yield request
+
+
+class File(AUTH):
+    """Authorises each request with the token in a file, which is read again if it is refused. What is answered with 401 has not
+    been done, so repeating it is safe."""
+
+    def __init__(self, path):
+        self.path = path
+        self.token = self.read()
+
+    def read(self):
+        with open(self.path) as file:
+            return file.read()
+
+    def auth_flow(self, request):
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        response = yield request
+        if response.status_code == 401:
+            self.token = self.read()
+            request.headers["Authorization"] = f"Bearer {self.token}"
+            yield request
+
+
+async def main(connect):
+    """Goes through the scenario that the test asks for. `connect(auth)` is as for `refusals`."""
+    if "MCP_REFUSALS" in os.environ:
+        return await refusals(connect)
+    async with connect(Header()) as client:
+        await run(client)

@@ -44,6 +44,6 @@ class Session:
         await self.session.send_notification(types.ClientNotification(cancelled))
         return facts(await call)
 
-    async def long(self, seconds):
-        timeout = timedelta(seconds=seconds + 60)
-        return facts(await self.session.call_tool("slow", {"seconds": seconds}, read_timeout_seconds=timeout))
+    async def long(self, seconds, progress):
+        options = {"read_timeout_seconds": timedelta(seconds=seconds + 60), "progress_callback": progress}
+        return facts(await self.session.call_tool("slow", {"seconds": seconds}, **options))

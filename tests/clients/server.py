@@ -39,7 +39,12 @@ def call(id, name, arguments, meta):
             time.sleep(0.05)
     elif name == "slow":
         started.append(id)
-        time.sleep(arguments["seconds"])
+        seconds, early = arguments["seconds"], 10
+        if seconds > early and "progressToken" in meta:
+            time.sleep(early)
+            send(method="notifications/progress", params={"progressToken": meta["progressToken"], "progress": 1})
+            seconds -= early
+        time.sleep(seconds)
     elif name == "started":
         text = str(len(started))
     elif name == "cancelled":

@@ -25,6 +25,7 @@ use std::time::Instant;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use mcp_fleet_policy::engine::ServerAccess;
 use mcp_fleet_policy::reason::{Reason, Stage};
@@ -41,7 +42,7 @@ use super::request::{
     BodyError, Caller, Era, HeadError, Id, IdScan, McpHeaders, Message, SessionOwner, SetAside, check_token,
     detect_era, discard, known_method, read_body, read_message_or_rest, route,
 };
-use super::respond::{Body, Rejection, Trail, allow_origin, event_stream, preflight};
+use super::respond::{Body, Rejection, Trail, add_id, allow_origin, event_stream, preflight};
 use super::state::{EventId, RequestContext, State, Unanswered};
 use super::trace::{HeaderTrace, StateSource, TraceContext};
 
@@ -78,12 +79,14 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
             let is_authenticated = reason.stage() > Stage::Authenticate;
             let subject = policy.as_deref().zip(record.principal).filter(|_| is_authenticated);
             if is_authenticated || state.failures.admits(peer.address, Instant::now()) {
-                let mut scan = too_large_before_modern(reason, &head.headers).then(IdScan::default);
+                // Whose token is refused gets a status that every client understands, and no more work is done for it.
+                let scans = reason.stage() != Stage::Authenticate && is_unread(&head.headers, &body);
+                let mut scan = scans.then(IdScan::default);
                 let free = || subject.map_or(0, |(policy, _)| largest_request(policy));
                 let admits = || may_discard(&state, &peer, subject);
                 let read = discard(&head, &mut body, &peer, scan.as_mut(), free, admits).await;
                 if let Some(id) = scan.filter(|_| read).and_then(IdScan::end) {
-                    response = Rejection::too_large(&id).response;
+                    add_id(&mut response, &id, McpHeaders::read(&head.headers).are_modern());
                 }
             }
             *response
@@ -106,11 +109,11 @@ fn allowed_origin(head: &Parts, policy: Option<&ActivePolicy>) -> Option<HeaderV
     route::allowed_origin(&head.headers, policy?.tenant_policy())
 }
 
-/// Returns whether the answer to a request should carry its id, which is in the body: it is too large according to its declared
-/// length, so that nothing of the body was read. In the revisions before 2026-07-28, some clients give up their connection on
-/// an answer that is not one to a request.
-fn too_large_before_modern(reason: Reason, headers: &HeaderMap) -> bool {
-    reason == Reason::RequestTooLarge && headers.contains_key(CONTENT_LENGTH) && !McpHeaders::read(headers).are_modern()
+/// Returns whether nothing was read of the body, which then still has the id that the answer should carry: some clients wait for
+/// ever for an answer with their id, and others give up their connection on one without it.
+fn is_unread(headers: &HeaderMap, body: &Incoming) -> bool {
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    declared.is_some_and(|length: u64| length > 0 && body.size_hint().exact() == Some(length))
 }
 
 /// Returns the length of the largest request that a server of the tenant takes. One that is not longer gets its answer also

@@ -12,9 +12,12 @@
     unused_imports
 )]
 
+mod long;
+mod refused;
 #[path = "../gateway/support/mod.rs"]
 mod support;
 
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +32,6 @@ use support::{Options, Pki, ProcessGateway, Shim, Token, ToolServer, policy, too
 
 /// Longest time that a client may take for one step. Only a client that waits for an answer that never comes takes longer.
 const STEP_TIMEOUT: Duration = Duration::from_mins(5);
-/// Seconds that the long call takes: longer than the timeouts of Node's fetch, and than those of most load balancers.
-const LONG_CALL: u64 = 370;
 
 /// Starts a gateway in front of the tool server of the client tests.
 async fn start() -> (ProcessGateway, ToolServer) {
@@ -79,6 +80,11 @@ struct Running {
 impl Running {
     /// Starts a client. Its program comes from the environment, as `cargo xtask test clients` prepares it.
     fn start(gateway: &ProcessGateway, client: &str, more: &[(&str, &str)]) -> Self {
+        Self::start_at(gateway, gateway.address, client, more)
+    }
+
+    /// Starts a client that connects to this address.
+    fn start_at(gateway: &ProcessGateway, address: SocketAddr, client: &str, more: &[(&str, &str)]) -> Self {
         let command = std::env::var(format!("MCP_CLIENT_{client}"));
         let command = command.expect("the clients are prepared by `cargo xtask test clients`");
         let ca = gateway.pki.gateway_dir().join("ca.crt");
@@ -87,7 +93,7 @@ impl Running {
         let mut process = Command::new(words.next().unwrap());
         process
             .args(words)
-            .env("MCP_URL", format!("https://localhost:{}/files/mcp", gateway.address.port()))
+            .env("MCP_URL", format!("https://localhost:{}/files/mcp", address.port()))
             .env("MCP_TOKEN", gateway.pki.token(Token::default()))
             .env("MCP_CA", &ca)
             .env("SSL_CERT_FILE", &ca)
@@ -164,16 +170,6 @@ async fn run_without(client: &str, more: &[(&str, &str)], version: &str, left_ou
     gateway.restart().await;
     running.child.stdin.as_mut().unwrap().write_all(b"go on\n").await.unwrap();
     assert_eq!(running.result("again").await, (false, r#"{"text": "again"}"#.to_owned()));
-}
-
-/// Lets a client make one call that takes longer than its own and other's timeouts on silence.
-async fn run_long(client: &str, more: &[(&str, &str)]) {
-    let (gateway, _server) = start().await;
-    let seconds = LONG_CALL.to_string();
-    let mut running = Running::start(&gateway, client, &[more, &[("MCP_LONG", &seconds)]].concat());
-    running.step("connect", STEP_TIMEOUT).await;
-    let facts = running.step("long", Duration::from_secs(LONG_CALL) + STEP_TIMEOUT).await;
-    assert_eq!((&facts["isError"], &facts["text"]), (&json!(false), &json!("done")));
 }
 
 const LEGACY: (&str, &str) = ("MCP_ERA", "legacy");
@@ -257,17 +253,4 @@ const NOT_BY_INSPECTOR: &[&str] = &["unknown", "progress", "cancel"];
 async fn more_inspector() {
     run_without("INSPECTOR", &[LEGACY], "2025-11-25", NOT_BY_INSPECTOR).await;
     run_without("INSPECTOR", &[MODERN], "2026-07-28", &["unknown", "progress"]).await;
-}
-
-#[tokio::test]
-#[ignore = "takes over six minutes: `cargo xtask test long-calls`"]
-async fn calls_of_six_minutes_survive() {
-    tokio::join!(
-        run_long("PYTHON_1", &[]),
-        run_long("PYTHON_2", &[MODERN]),
-        run_long("NODE", &[("MCP_SDK", "1")]),
-        run_long("NODE", &[("MCP_SDK", "2"), MODERN]),
-        run_long("GO", &[MODERN]),
-        run_long("RUST", &[LEGACY]),
-    );
 }

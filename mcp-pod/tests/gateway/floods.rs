@@ -83,7 +83,7 @@ async fn requests_beyond_an_allowance_share_lines() {
     let gateway = TestGateway::new().await;
     flood(&mut gateway.client().await, 1).await;
     let started = Instant::now();
-    let statuses = call_until_limited(&gateway, 50).await;
+    let statuses = call_until_limited((gateway.address, &gateway.pki), 50).await;
     let limited = statuses.iter().filter(|status| **status == 429).count() as u64;
     let lines = accounted(&gateway, started, "rate_limited", limited).await;
     assert!(lines.iter().all(|line| line["principal"] == "acme/coder"), "{lines:?}");

@@ -198,13 +198,13 @@ async fn an_error_carries_the_id_if_there_is_one_and_never_null() {
 }
 
 #[tokio::test]
-async fn an_error_that_is_answered_from_the_head_has_no_member_id() {
+async fn an_error_that_is_answered_from_the_head_has_the_id_of_the_request_unless_the_token_is_refused() {
     let gateway = TestGateway::new().await;
     let without_policy = TestGateway::without_policy().await;
     let (body, headers) = modern("tools/list", json!({}));
     let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let foreign = [&headers[..], &[("origin", "https://evil.example")]].concat();
-    let large = vec![b' '; 512 * 1024];
+    let large = " ".repeat(512 * 1024) + &body;
     let mut stranger = gateway.client_with("garbage").await;
     let mut client = gateway.client().await;
     for (status, answer) in [
@@ -216,7 +216,16 @@ async fn an_error_that_is_answered_from_the_head_has_no_member_id() {
     ] {
         assert_eq!(answer.status, status);
         let message = answer.json();
-        assert!(message["error"]["code"].is_i64() && !message.as_object().unwrap().contains_key("id"), "{message}");
+        let id = (status != 401).then(|| json!(1));
+        assert!(message["error"]["code"].is_i64() && message.get("id").cloned() == id, "{message}");
+    }
+    // A body that is no message has no id.
+    let answer = client.send(Method::POST, "/nothing/mcp", &headers, "[]").await;
+    assert!(!answer.json().as_object().unwrap().contains_key("id"), "{answer:?}");
+    // In a session, an answer with an id has the status 200, unless there is no such endpoint or session.
+    for (status, client) in [(404, &mut client), (200, &mut without_policy.client().await)] {
+        let answer = client.send(Method::POST, "/nothing/mcp", &[], body.clone()).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["id"]), (status, &json!(1)), "{answer:?}");
     }
     // The allowance of a stranger's address is 200 failures at once.
     let mut limited = stranger.send(Method::POST, "/files/mcp", &headers, body.clone()).await;

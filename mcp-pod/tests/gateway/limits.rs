@@ -27,13 +27,13 @@ async fn a_principal_that_calls_too_often_gets_a_retry_time() {
 #[tokio::test]
 async fn a_principal_that_keeps_sending_denied_requests_gets_429() {
     let gateway = TestGateway::new().await;
-    let statuses = call_until_limited(&gateway, 1).await;
+    let statuses = call_until_limited((gateway.address, &gateway.pki), 1).await;
     let denied = statuses.iter().position(|status| *status == 429).unwrap();
     assert!(denied >= 3000, "limited after {denied} requests");
     // The limit also applies to notifications, which have no answer and so are not calls, whatever their method.
     let headers = [("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call")];
     let body = r#"{"jsonrpc":"2.0","method":"tools/call"}"#;
-    let statuses = send_until_limited(&gateway, &headers, body, 1).await;
+    let statuses = send_until_limited((gateway.address, &gateway.pki), &headers, body, 1).await;
     assert!(statuses.iter().all(|status| [202, 429].contains(status)), "{statuses:?}");
     let refused = gateway.audit_lines(1).await.into_iter().find(|line| line["reason"] == "rate_limited");
     assert_eq!(refused.unwrap()["decision"], "denied");

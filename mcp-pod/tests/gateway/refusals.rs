@@ -58,7 +58,7 @@ async fn a_principal_that_sends_too_much_sees_the_refusal_of_a_request_that_is_n
     // The allowance grows again at once, so this can take more than one attempt.
     while !seen.contains(&"429".to_owned()) {
         let mut stream = tls(gateway.address, &gateway.pki).await;
-        assert!(call_until_limited(&gateway, 1).await.contains(&429));
+        assert!(call_until_limited((gateway.address, &gateway.pki), 1).await.contains(&429));
         stream.write_all(head(&token, "/files/mcp", &headers).as_bytes()).await.unwrap();
         stream.write_all(&vec![b' '; LARGE]).await.unwrap();
         seen.push(status(&mut stream).await);
@@ -83,10 +83,11 @@ async fn a_call_that_is_too_large_ends_alone_in_a_session() {
         assert_eq!(message["error"]["data"]["reason"], "request_too_large");
         assert_eq!(client.legacy_call("echo", json!({})).await.json()["result"]["content"][0]["text"], "done");
     }
-    // Without an id, or in 2026-07-28, the status says it.
+    // Without an id, or in 2026-07-28, the status says it too.
     let notification = format!(r#"{{"jsonrpc":"2.0","method":"notifications/x","params":{{"a":"{text}"}}}}"#);
     assert_eq!(client.legacy(notification).await.status, 413);
-    assert_eq!(client.call("echo", json!({"text": text})).await.status, 413);
+    let answer = client.call("echo", json!({"text": text})).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["id"]), (413, &json!(1)));
     assert_eq!(gateway.audit_lines(7).await.iter().filter(|line| line["reason"] == "request_too_large").count(), 4);
 }
 

@@ -1,4 +1,4 @@
-// The scenario of the client tests with the Go SDK (tests/clients/README.md).
+// The scenarios of the client tests with the Go SDK (tests/clients/README.md).
 package main
 
 import (
@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +38,118 @@ func (a authorised) RoundTrip(request *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(request)
 }
 
+// fromFile sends each request with the token in a file, which is read again if it is refused. What is answered with 401 has not
+// been done, so repeating it is safe.
+type fromFile struct {
+	path  string
+	lock  sync.Mutex
+	token string
+}
+
+func (f *fromFile) read() error {
+	token, err := os.ReadFile(f.path)
+	f.lock.Lock()
+	defer f.lock.Unlock()
+	f.token = string(token)
+	return err
+}
+
+func (f *fromFile) current() authorised {
+	f.lock.Lock()
+	defer f.lock.Unlock()
+	return authorised{f.token}
+}
+
+func (f *fromFile) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := f.current().RoundTrip(request)
+	if err != nil || response.StatusCode != http.StatusUnauthorized {
+		return response, err
+	}
+	response.Body.Close()
+	if err := f.read(); err != nil {
+		return nil, err
+	}
+	again := request.Clone(request.Context())
+	if request.GetBody != nil {
+		if again.Body, err = request.GetBody(); err != nil {
+			return nil, err
+		}
+	}
+	return f.current().RoundTrip(again)
+}
+
+func connect(client *mcp.Client, transport http.RoundTripper) (*mcp.ClientSession, error) {
+	options := &mcp.ClientSessionOptions{}
+	if os.Getenv("MCP_ERA") == "legacy" {
+		options.ProtocolVersion = "2025-11-25"
+	}
+	return client.Connect(context.Background(), &mcp.StreamableClientTransport{
+		Endpoint:   os.Getenv("MCP_URL"),
+		HTTPClient: &http.Client{Transport: transport},
+	}, options)
+}
+
+func echo(session *mcp.ClientSession, text string) (facts, error) {
+	params := &mcp.CallToolParams{Name: "echo", Arguments: facts{"text": text}}
+	result, err := session.CallTool(context.Background(), params)
+	if err != nil {
+		return nil, err
+	}
+	return facts{"isError": result.IsError, "text": result.Content[0].(*mcp.TextContent).Text}, nil
+}
+
+// failure returns what a call ends with that fails or is refused; nil if it succeeds.
+func failure(result facts, err error) any {
+	if err != nil {
+		return err.Error()
+	}
+	if result["isError"] == true {
+		return result["text"]
+	}
+	return nil
+}
+
+// refusals is the scenario of refusals that the gateway gives from the headers alone.
+func refusals(client *mcp.Client) {
+	input := bufio.NewReader(os.Stdin)
+	good := authorised{os.Getenv("MCP_TOKEN")}
+	after := func(step string, session *mcp.ClientSession, err error) {
+		if err != nil {
+			log.Fatalf("failed to connect for the step %s: %v", step, err)
+		}
+		result, err := echo(session, "after")
+		if err != nil {
+			log.Fatalf("failed to call in the step %s: %v", step, err)
+		}
+		show(step, result)
+	}
+	session, err := connect(client, good)
+	if err != nil {
+		log.Fatalf("failed to connect: %v", err)
+	}
+	show("too-large", facts{"error": failure(echo(session, strings.Repeat("x", 1_000_000)))})
+	after("after-too-large", session, nil)
+	show("ready", nil)
+	input.ReadString('\n')
+	var refused any
+	for refused == nil {
+		refused = failure(echo(session, "flooded"))
+	}
+	show("flooded", facts{"error": refused})
+	input.ReadString('\n')
+	after("after-flooded", session, nil)
+	_, err = connect(client, authorised{os.Getenv("MCP_EXPIRED")})
+	show("expired", facts{"error": fmt.Sprint(err)})
+	file := &fromFile{path: os.Getenv("MCP_TOKEN_FILE")}
+	if err := file.read(); err != nil {
+		log.Fatalf("failed to read the token: %v", err)
+	}
+	show("token-read", nil)
+	input.ReadString('\n')
+	session, err = connect(client, file)
+	after("read-again", session, err)
+}
+
 func main() {
 	ctx := context.Background()
 	var lock sync.Mutex
@@ -48,15 +161,11 @@ func main() {
 			seen = append(seen, request.Params.Progress)
 		},
 	})
-	transport := &mcp.StreamableClientTransport{
-		Endpoint:   os.Getenv("MCP_URL"),
-		HTTPClient: &http.Client{Transport: authorised{os.Getenv("MCP_TOKEN")}},
+	if os.Getenv("MCP_REFUSALS") != "" {
+		refusals(client)
+		return
 	}
-	options := &mcp.ClientSessionOptions{}
-	if os.Getenv("MCP_ERA") == "legacy" {
-		options.ProtocolVersion = "2025-11-25"
-	}
-	session, err := client.Connect(ctx, transport, options)
+	session, err := connect(client, authorised{os.Getenv("MCP_TOKEN")})
 	if err != nil {
 		log.Fatalf("failed to connect: %v", err)
 	}
@@ -76,7 +185,15 @@ func main() {
 		return result
 	}
 	if seconds, err := strconv.Atoi(os.Getenv("MCP_LONG")); err == nil {
-		show("long", must("slow", facts{"seconds": seconds}))
+		params := &mcp.CallToolParams{Name: "slow", Arguments: facts{"seconds": seconds}}
+		if os.Getenv("MCP_LONG_PROGRESS") != "" {
+			params.SetProgressToken("p")
+		}
+		result, err := call(ctx, params)
+		if err != nil {
+			log.Fatalf("failed to make a long call: %v", err)
+		}
+		show("long", result)
 		return
 	}
 	list, err := session.ListTools(ctx, nil)

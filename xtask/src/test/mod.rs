@@ -56,7 +56,7 @@ pub enum Part {
     E2e,
     /// Slow: frameworks for agents, the Java SDK and the MCP Inspector, against a gateway on loopback.
     MoreClients,
-    /// Slow: calls of six minutes by the official MCP clients.
+    /// Slow: calls of ten minutes by the official MCP clients, directly and through HAProxy.
     LongCalls,
     /// Slow: this version with the operator, the gateways and the shims of an earlier commit, on a real cluster.
     Upgrade,

@@ -19,7 +19,9 @@ fn without_api_client() -> Result<()> {
     let mut tree = cargo(&["tree", "--package", "mcp-fleet", "--edges", "normal,build", "--prefix", "none"]);
     let tree = command::output(&mut tree)?;
     match tree.lines().find(|line| line.starts_with("kube-client ")) {
-        Some(line) => bail!("mcp-fleet depends on {line}: `cargo tree --package mcp-fleet --invert kube-client` says how"),
+        Some(line) => {
+            bail!("mcp-fleet depends on {line}: `cargo tree --package mcp-fleet --invert kube-client` says how")
+        }
         None => Ok(()),
     }
 }

@@ -15,6 +15,6 @@ pub(crate) use body::Body;
 pub(crate) use cors::{allow_origin, preflight};
 pub(crate) use denial::{denied_call, denied_request, unauthorised};
 pub(crate) use rejection::{Rejection, Trail};
-pub(crate) use rpc::{Failure, accepted, error, error_message, message, result, result_message};
+pub(crate) use rpc::{Failure, accepted, add_id, error, error_message, message, result, result_message};
 pub(crate) use sse::{COMMENT, event, event_stream};
 pub(crate) use warning::with_warning;

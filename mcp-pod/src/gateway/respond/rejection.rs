@@ -66,11 +66,6 @@ impl Rejection {
         Self::new(denial.reason, denied_request(id, status, &denial)).of_flood()
     }
 
-    /// Rejects a request that is too large, of which only the id was read.
-    pub(crate) fn too_large(id: &Id) -> Self {
-        Self::denied(id, &Denial::new(Reason::RequestTooLarge))
-    }
-
     /// Rejects a request that policy denies and that is not a tool call.
     pub(crate) fn denied(id: &Id, denial: &Denial) -> Self {
         Self::new(denial.reason, denied_request(Some(id), StatusCode::OK, denial))

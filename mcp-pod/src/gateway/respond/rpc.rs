@@ -8,6 +8,9 @@ use mcp_fleet_policy::json::write_str;
 use super::Body;
 use crate::gateway::request::Id;
 
+/// Start of every message.
+const START: &[u8] = b"{\"jsonrpc\":\"2.0\",";
+
 /// A JSON-RPC error and its HTTP status.
 #[derive(Debug)]
 pub(crate) struct Failure<'a> {
@@ -44,11 +47,9 @@ pub(crate) fn error(id: Option<&Id>, failure: &Failure<'_>) -> Response<Body> {
 
 /// Writes the message with an error. Without an id that could be read it has none: MCP has no `null` there.
 pub(crate) fn error_message(id: Option<&Id>, failure: &Failure<'_>) -> Vec<u8> {
-    let mut out = b"{\"jsonrpc\":\"2.0\",".to_vec();
+    let mut out = START.to_vec();
     if let Some(id) = id {
-        out.extend_from_slice(b"\"id\":");
-        out.extend_from_slice(id.as_json());
-        out.push(b',');
+        write_id(id, &mut out);
     }
     out.extend_from_slice(b"\"error\":{\"code\":");
     out.extend_from_slice(failure.code.to_string().as_bytes());
@@ -60,6 +61,28 @@ pub(crate) fn error_message(id: Option<&Id>, failure: &Failure<'_>) -> Vec<u8> {
     }
     out.extend_from_slice(b"}}");
     out
+}
+
+fn write_id(id: &Id, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\"id\":");
+    out.extend_from_slice(id.as_json());
+    out.push(b',');
+}
+
+/// Adds the id of the request to an error without one, which was made from the head of the request alone. In sessions (before
+/// 2026-07-28), it then is an answer like others, with the status 200, unless it says that the endpoint or the session is not
+/// known.
+pub(crate) fn add_id(response: &mut Response<Body>, id: &Id, is_modern: bool) {
+    let Body::Whole(bytes) = response.body() else { return };
+    let Some(rest) = bytes.strip_prefix(START).filter(|rest| rest.starts_with(b"\"error\"")) else { return };
+    let mut out = START.to_vec();
+    write_id(id, &mut out);
+    out.extend_from_slice(rest);
+    *response.body_mut() = Body::Whole(out.into());
+    let refused = [StatusCode::PAYLOAD_TOO_LARGE, StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+    if !is_modern && refused.contains(&response.status()) {
+        *response.status_mut() = StatusCode::OK;
+    }
 }
 
 /// Returns the answer to a notification.

@@ -229,6 +229,11 @@ impl Client {
     /// Calls a tool in 2026-07-28. Fails if the gateway closes the connection.
     pub(crate) async fn try_call(&mut self, tool: &str, arguments: Value) -> hyper::Result<Answer> {
         let (body, headers) = modern("tools/call", json!({"name": tool, "arguments": arguments}));
+        self.try_send(&headers, body).await
+    }
+
+    /// Sends a message. Fails if the connection is closed before the end of the answer.
+    pub(crate) async fn try_send(&mut self, headers: &[(&str, String)], body: String) -> hyper::Result<Answer> {
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let (head, body) = self.try_start(Method::POST, "/files/mcp", &headers, body).await?.into_parts();
         Ok(Answer { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() })

@@ -1,4 +1,4 @@
-//! The scenario of the client tests with the Rust SDK (tests/clients/README.md).
+//! The scenarios of the client tests with the Rust SDK (tests/clients/README.md).
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -51,20 +51,64 @@ async fn call(client: &Client, name: &'static str, arguments: Value) -> Result<V
     Ok(facts(&client.call_tool(params(name, arguments)).await?))
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Failure> {
-    let variable = |name| std::env::var(name);
+/// Connects with a token.
+async fn connect(token: String, handler: Handler) -> Result<Client, Failure> {
     let ca = reqwest::Certificate::from_pem(&std::fs::read(variable("MCP_CA")?)?)?;
     let http = reqwest::Client::builder().tls_certs_only([ca]).build()?;
     let mut config = StreamableHttpClientTransportConfig::with_uri(variable("MCP_URL")?);
-    config.auth_header = Some(variable("MCP_TOKEN")?);
-    let handler = Handler::default();
+    config.auth_header = Some(token);
     let transport = StreamableHttpClientTransport::with_client(http, config);
     let lifecycle = match variable("MCP_ERA")?.as_str() {
         "legacy" => ClientLifecycleMode::Initialize,
         _ => ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] },
     };
-    let client: Client = handler.clone().serve_with_lifecycle(transport, lifecycle).await?;
+    Ok(handler.serve_with_lifecycle(transport, lifecycle).await?)
+}
+
+fn variable(name: &str) -> Result<String, std::env::VarError> {
+    std::env::var(name)
+}
+
+/// Waits for a line of the test.
+async fn said() -> std::io::Result<usize> {
+    BufReader::new(tokio::io::stdin()).read_line(&mut String::new()).await
+}
+
+/// Returns what a call of `echo` ends with that fails or is refused; none if it succeeds.
+async fn failure(client: &Client, text: &str) -> Option<Value> {
+    match call(client, "echo", json!({"text": text})).await {
+        Ok(result) => (result["isError"] == true).then(|| result["text"].clone()),
+        Err(error) => Some(error.to_string().into()),
+    }
+}
+
+/// The scenario of refusals that the gateway gives from the headers alone.
+async fn refusals() -> Result<(), Failure> {
+    let token = variable("MCP_TOKEN")?;
+    let client = connect(token, Handler::default()).await?;
+    show("too-large", json!({"error": failure(&client, &"x".repeat(1_000_000)).await}));
+    show("after-too-large", call(&client, "echo", json!({"text": "after"})).await?);
+    show("ready", json!({}));
+    said().await?;
+    let mut error = None;
+    while error.is_none() {
+        error = failure(&client, "flooded").await;
+    }
+    show("flooded", json!({"error": error}));
+    said().await?;
+    show("after-flooded", call(&client, "echo", json!({"text": "after"})).await?);
+    let refused = connect(variable("MCP_EXPIRED")?, Handler::default()).await.err();
+    show("expired", json!({"error": refused.map(|error| format!("{error:?}"))}));
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Failure> {
+    if variable("MCP_REFUSALS").is_ok() {
+        return refusals().await;
+    }
+    let handler = Handler::default();
+    let client = connect(variable("MCP_TOKEN")?, handler.clone()).await?;
     let version = client.peer_info().map(|info| info.protocol_version.to_string());
     show("connect", json!({"version": version}));
     if let Ok(seconds) = variable("MCP_LONG") {
@@ -102,7 +146,7 @@ async fn main() -> Result<(), Failure> {
     }
     show("cancelled", cancelled);
     show("restart", json!({}));
-    BufReader::new(tokio::io::stdin()).read_line(&mut String::new()).await?;
+    said().await?;
     show("again", call(&client, "echo", json!({"text": "again"})).await?);
     Ok(())
 }

@@ -1,0 +1,99 @@
+//! Refusals that the gateway gives from the headers alone, some of them while the body is still sent: what the official clients make
+//! of them.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+
+use super::support::{Token, call_until_limited, until};
+use super::{LEGACY, MODERN, Running, STEP_TIMEOUT, start};
+
+impl Running {
+    async fn go_on(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"go on\n").await.unwrap();
+    }
+
+    /// Returns the error of the next step, which has to be this one. A call that succeeds has none.
+    async fn error(&mut self, step: &str) -> String {
+        let facts = self.step(step, STEP_TIMEOUT).await;
+        facts["error"].as_str().unwrap_or_else(|| panic!("{facts}")).to_owned()
+    }
+}
+
+/// Lets a client go through the scenario. `reads_again`: it has a place where a token can be read again.
+async fn refused(client: &str, more: &[(&str, &str)], reads_again: bool) {
+    let (gateway, _server) = start().await;
+    let expired = gateway.pki.token(Token { issued: -100, expires: -60, ..Token::default() });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, &expired).unwrap();
+    let file_name = file.to_string_lossy().into_owned();
+    let more = [more, &[("MCP_REFUSALS", "1"), ("MCP_EXPIRED", &expired), ("MCP_TOKEN_FILE", &file_name)]].concat();
+    let mut running = Running::start(&gateway, client, &more);
+    let after = (false, r#"{"text": "after"}"#.to_owned());
+
+    assert!(running.error("too-large").await.contains("request_too_large"));
+    assert_eq!(running.result("after-too-large").await, after);
+
+    running.step("ready", STEP_TIMEOUT).await;
+    let (address, pki) = (gateway.address, gateway.pki.clone());
+    let flood = tokio::spawn(async move {
+        loop {
+            call_until_limited((address, &pki), 1).await;
+        }
+    });
+    running.go_on().await;
+    running.error("flooded").await;
+    flood.abort();
+    let _ = flood.await;
+    // What is left of the flood is answered, and the allowance gets room for a connection: it refills with 100 requests a second.
+    let mut own = gateway.client(Token::default()).await;
+    until("the principal is served", async || own.call("started", json!({})).await.status == 200).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    running.go_on().await;
+    assert_eq!(running.result("after-flooded").await, after);
+
+    running.error("expired").await;
+    if reads_again {
+        running.step("token-read", STEP_TIMEOUT).await;
+        std::fs::write(&file, gateway.pki.token(Token::default())).unwrap();
+        running.go_on().await;
+        assert_eq!(running.result("read-again").await, after);
+        assert!(gateway.audit.count("token_expired") > 0, "the first token was not refused");
+    }
+}
+
+#[tokio::test]
+async fn python_1_survives_refusals() {
+    refused("PYTHON_1", &[], true).await;
+}
+
+#[tokio::test]
+async fn python_2_survives_refusals() {
+    refused("PYTHON_2", &[LEGACY], true).await;
+    refused("PYTHON_2", &[MODERN], true).await;
+}
+
+#[tokio::test]
+async fn typescript_1_survives_refusals() {
+    refused("NODE", &[("MCP_SDK", "1")], true).await;
+}
+
+#[tokio::test]
+async fn typescript_2_survives_refusals() {
+    refused("NODE", &[("MCP_SDK", "2"), LEGACY], true).await;
+    refused("NODE", &[("MCP_SDK", "2"), MODERN], true).await;
+}
+
+#[tokio::test]
+async fn go_survives_refusals() {
+    refused("GO", &[LEGACY], true).await;
+    refused("GO", &[MODERN], true).await;
+}
+
+#[tokio::test]
+async fn rust_survives_refusals() {
+    refused("RUST", &[LEGACY], false).await;
+    refused("RUST", &[MODERN], false).await;
+}
