@@ -1,7 +1,9 @@
 //! Limits on rates, concurrency and money, and the limit of the audit log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::join_all;
 use mcp_fleet_policy::price::{Pointer, ResultPrice};
 use mcp_fleet_policy::units::Micros;
 use serde_json::json;
@@ -22,6 +24,36 @@ async fn a_principal_that_calls_too_often_gets_a_retry_time() {
     let data = &answer.json()["result"]["_meta"]["mcp-fleet.dev/denial"];
     assert!(data["retryAfterMs"].as_i64().unwrap() > 10_000 && text.contains("Try again in"), "{text}");
     assert_eq!(gateway.shim.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn ten_calls_at_once_right_after_a_start_are_done_when_they_are_repeated_as_told() {
+    let gateway = TestGateway::with(|policy| {
+        policy.principals[0].limits.calls_per_minute = Some(600);
+        policy.principals[0].limits.burst = Some(60);
+    })
+    .await;
+    // Every rate limit starts with one call, whatever the burst.
+    let calls = (0..10).map(|_| async {
+        let mut client = gateway.client().await;
+        let mut refused = 0;
+        loop {
+            let result = &client.call("echo", json!({})).await.json()["result"];
+            let denial = &result["_meta"]["mcp-fleet.dev/denial"];
+            if denial.is_null() {
+                assert_eq!(result["content"][0]["text"], "done");
+                return refused;
+            }
+            assert_eq!(denial["reason"], "rate_limited");
+            let retry_after = denial["retryAfterMs"].as_u64().unwrap();
+            assert!(retry_after <= 100, "ten calls a second are allowed: {retry_after} ms");
+            refused += 1;
+            tokio::time::sleep(Duration::from_millis(retry_after)).await;
+        }
+    });
+    let refused: usize = join_all(calls).await.into_iter().sum();
+    assert!(refused > 0, "the calls were not made at once");
+    assert_eq!(gateway.shim.calls().len(), 10, "each call is made once");
 }
 
 #[tokio::test]

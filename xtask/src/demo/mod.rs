@@ -108,7 +108,8 @@ fn print_introduction(arguments: &Arguments, steps: usize) {
     );
     if !arguments.resume {
         println!(
-            "The first run builds Kubernetes and all images, which takes about ten minutes. Later runs reuse them."
+            "The first run builds Kubernetes and all images, which takes ten to thirty minutes, depending on the machine. Later\n\
+             runs reuse them."
         );
     }
 }
