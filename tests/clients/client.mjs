@@ -85,8 +85,10 @@ const call = (name, args, options) =>
     : client.callTool({ name, arguments: args }, options);
 show('connect', { version: client.getNegotiatedProtocolVersion?.() ?? client.transport.protocolVersion });
 if (long) {
-  const onprogress = process.env.MCP_LONG_PROGRESS && (() => {});
-  show('long', facts(await call('slow', { seconds: Number(long) }, { timeout: (Number(long) + 60) * 1000, onprogress })));
+  let seen = 0;
+  const onprogress = process.env.MCP_LONG_PROGRESS && (() => seen++);
+  const result = await call('slow', { seconds: Number(long) }, { timeout: (Number(long) + 60) * 1000, onprogress });
+  show('long', { ...facts(result), seen });
   process.exit(0);
 }
 show('list', { tools: (await client.listTools()).tools.map((tool) => tool.name) });

@@ -27,15 +27,16 @@ def show(step, **facts):
     print(json.dumps({"step": step, **facts}), flush=True)
 
 
-async def ignore(done, total, message):
-    pass
-
-
 async def run(client):
     show("connect", version=client.version)
     if seconds := os.environ.get("MCP_LONG"):
-        progress = ignore if "MCP_LONG_PROGRESS" in os.environ else None
-        return show("long", **await client.long(int(seconds), progress))
+        seen = []
+
+        async def progress(done, total, message):
+            seen.append(done)
+
+        result = await client.long(int(seconds), progress if "MCP_LONG_PROGRESS" in os.environ else None)
+        return show("long", **result, seen=len(seen))
     show("list", tools=await client.tools())
     show("call", **await client.call("echo", {"text": "hello"}))
     show("null", **await client.call("echo", {"text": "hello", "note": None}))

@@ -193,6 +193,9 @@ func main() {
 		if err != nil {
 			log.Fatalf("failed to make a long call: %v", err)
 		}
+		lock.Lock()
+		defer lock.Unlock()
+		result["seen"] = len(seen)
 		show("long", result)
 		return
 	}

@@ -113,7 +113,9 @@ async fn main() -> Result<(), Failure> {
     show("connect", json!({"version": version}));
     if let Ok(seconds) = variable("MCP_LONG") {
         let seconds: u64 = seconds.parse()?;
-        show("long", call(&client, "slow", json!({"seconds": seconds})).await?);
+        let mut result = call(&client, "slow", json!({"seconds": seconds})).await?;
+        result["seen"] = handler.seen.lock().unwrap().len().into();
+        show("long", result);
         return Ok(());
     }
     let tools: Vec<_> = client.list_all_tools().await?.into_iter().map(|tool| tool.name).collect();
