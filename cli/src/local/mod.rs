@@ -24,17 +24,19 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-pub(crate) use arguments::Arguments;
-use credentials::Credentials;
-use fleet::{Fleet, Seen, Setting, audit_file};
 use jiff::Timestamp;
-use manifest::{Contents, Problem, contents, parse};
 use mcp_fleet_admission::Admission;
 use mcp_fleet_core::local::{LocalOperator, Objects as TenantObjects, Verdict};
-use objects::Objects;
-use state::State;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use credentials::Credentials;
+use fleet::{Fleet, Seen, Setting, audit_file};
+use manifest::{Contents, Problem, contents, parse};
+use objects::Objects;
+use state::State;
+
+pub(crate) use arguments::Arguments;
 
 /// How often files and processes are looked at.
 const TICK: Duration = Duration::from_millis(250);

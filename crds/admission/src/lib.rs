@@ -18,12 +18,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use mcp_fleet_crds::admission;
-use policy::{Policy, Request};
-use schema::Node;
 use serde_json::{Value, json};
-pub use violation::{Path, Refusal, Segment, Violation};
 
 use crate::cel::Engine;
+
+use policy::{Policy, Request};
+use schema::Node;
+
+pub use violation::{Path, Refusal, Segment, Violation};
 
 /// Namespace of the operator, which some policies name.
 const OPERATOR_NAMESPACE: &str = "mcp-fleet-system";

@@ -17,9 +17,10 @@ use k8s_openapi::api::admissionregistration::v1::{
     Variable,
 };
 use kube::core::ObjectMeta;
-pub use size::{MAX_SCOPE, MAX_SERVER};
 
 use crate::names::{GROUP, LABEL_TENANT, LABEL_TENANT_UID, OPERATOR_SERVICE_ACCOUNT, VERSION};
+
+pub use size::{MAX_SCOPE, MAX_SERVER};
 
 /// A policy, and the binding that denies what it does not admit.
 #[derive(Clone, Debug)]

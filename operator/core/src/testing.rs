@@ -22,6 +22,7 @@ pub const NOW: i64 = 1_795_000_000;
 /// UID of the tenant of [`policy`].
 pub const TENANT: &str = "7b1f4c1e-55a0-4f0e-9a0b-0d9d3c5c2f11";
 
+/// Returns an object of the namespace `acme`, whose UID is `uid-<name>`.
 pub fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, spec: &Value) -> Arc<T> {
     let value = json!({
         "apiVersion": "mcp-fleet.dev/v1alpha1", "kind": kind, "spec": spec,
@@ -30,6 +31,7 @@ pub fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, spec: &Val
     Arc::new(serde_json::from_value(value).unwrap())
 }
 
+/// Returns the tenant `acme`, with these fields of its spec.
 pub fn tenant(spec: &Value) -> Arc<MCPTenant> {
     let mut whole = json!({
         "namespace": {"name": "acme"},
@@ -42,10 +44,12 @@ pub fn tenant(spec: &Value) -> Arc<MCPTenant> {
     object("MCPTenant", "acme", &whole)
 }
 
+/// Returns a required argument `path` of a tool, within a folder.
 pub fn path(within: &str) -> Value {
     json!({"name": "path", "required": true, "type": "Path", "path": {"within": [within]}})
 }
 
+/// Returns the server `files` with these tools.
 pub fn server(tools: &Value) -> Arc<MCPServer> {
     object(
         "MCPServer",
@@ -57,6 +61,7 @@ pub fn server(tools: &Value) -> Arc<MCPServer> {
     )
 }
 
+/// Returns the tools `read`, `list` and `write`.
 pub fn catalogue() -> Value {
     json!([
         {"name": "read", "class": "Read", "arguments": [path("/workspace")], "price": {"perCall": "0.001"}},
@@ -66,6 +71,7 @@ pub fn catalogue() -> Value {
     ])
 }
 
+/// Returns a scope.
 pub fn scope(name: &str, spec: &Value) -> Arc<MCPScope> {
     object("MCPScope", name, spec)
 }
@@ -75,10 +81,12 @@ fn reports() -> Arc<MCPScope> {
     scope("reports", &json!({"serverRef": {"name": "files"}, "tools": tools, "classes": ["Read"]}))
 }
 
+/// Returns the principal `coder`.
 pub fn principal(spec: &Value) -> Arc<MCPPrincipal> {
     object("MCPPrincipal", "coder", spec)
 }
 
+/// Returns objects of one tenant that compile.
 pub fn inputs() -> TenantInputs {
     TenantInputs {
         tenant: tenant(&json!({})),
@@ -104,12 +112,14 @@ pub fn inputs() -> TenantInputs {
     }
 }
 
+/// Returns a compiled policy as it is after its publication.
 pub fn published(compiled: &Compiled) -> Previous {
     let mut policy = compiled.policy.clone();
     policy.generation += 1;
     Previous { policy: Arc::new(policy), scopes: compiled.scopes.clone() }
 }
 
+/// Returns the published policy of [`inputs`].
 pub fn previous() -> Previous {
     published(&compile(&inputs(), None, Limit::DEFAULT))
 }
@@ -122,6 +132,7 @@ pub fn unreadable<K: GuardedKind>(object: Value) -> Unreadable<K> {
     }
 }
 
+/// Returns a budget of this many calls, and of one unit of money, a day.
 pub fn budget(calls: u64) -> Budget {
     Budget {
         name: "daily".into(),
@@ -135,6 +146,7 @@ pub fn budget(calls: u64) -> Budget {
     }
 }
 
+/// Returns a policy with these budgets and nothing else.
 pub fn policy(budgets: Vec<Budget>) -> TenantPolicy {
     TenantPolicy {
         tenant: "acme".into(),

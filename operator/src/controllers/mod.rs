@@ -27,18 +27,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use action::Action;
-pub(crate) use apply::Declared;
-use error::ReconcileError;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
-pub(crate) use manifests::PUBLIC_TLS;
 use mcp_fleet_core::guard::GuardedKind;
 use mcp_fleet_core::retry::{Backoff, jittered};
 use mcp_fleet_core::shared_state::StateChange;
 use mcp_fleet_core::shared_state::verdict::Kind;
-use queue::{FairQueue, Item};
-pub(crate) use tenant::gateway_deployment;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -47,6 +41,14 @@ use tracing::Instrument as _;
 use crate::context::Context;
 use crate::kubernetes::cache::{Cache, Change, Readable, references};
 use crate::tasks::ended;
+
+use action::Action;
+use error::ReconcileError;
+use queue::{FairQueue, Item};
+
+pub(crate) use apply::Declared;
+pub(crate) use manifests::PUBLIC_TLS;
+pub(crate) use tenant::gateway_deployment;
 
 /// Objects of a kind that are reconciled at a time.
 const CONCURRENCY: usize = 16;

@@ -9,8 +9,6 @@ mod decide;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub use decide::MaxUnavailable;
-use decide::{Next, TenantPods, next};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::PodSpec;
 use kube::runtime::reflector::ObjectRef;
@@ -23,6 +21,10 @@ use tokio::time::Instant;
 use crate::context::Context;
 use crate::controllers::{PUBLIC_TLS, gateway_deployment};
 use crate::kubernetes::cache::Key;
+
+use decide::{Next, TenantPods, next};
+
+pub use decide::MaxUnavailable;
 
 /// How often the rollout is looked at. This costs no requests.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -15,7 +15,6 @@ mod support;
 use std::fmt::Debug;
 use std::thread::JoinHandle;
 
-use gateway::Gateway;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
@@ -27,11 +26,13 @@ use mcp_fleet_crds::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPServer, MC
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use gateway::Gateway;
 use support::{
     OPERATOR_NAMESPACE, client, client_of, control_port, create, eventually, flags, namespace, prepare, server, tenant,
     wait_for, wait_for_reason,
 };
-use tokio_util::sync::CancellationToken;
 
 /// Returns a new client of the second cluster, which is empty.
 async fn empty_cluster() -> Client {

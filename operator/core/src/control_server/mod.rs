@@ -3,7 +3,7 @@
 //!
 //! [`accept`] accepts connections, [`auth`] authenticates the gateway, [`hub`] is what streams share, [`stream`] runs one stream, and [`spend`]
 //! answers its lease requests and spend reports, [`stuck`] tells people about stuck agents, and [`switch`] carries the kill
-//! switch, [`homes`] decides which gateway admits whose calls, and [`server_reports`] keeps what tool servers report about
+//! switch, [`homes`] decides which gateway admits whose calls, and [`server_reports`] carries what tool servers report about
 //! themselves. [`reap`](reap::reap) forfeits the leases of pods that are gone. The connected gateways are registered in
 //! [`Streams`](crate::shared_state::Streams).
 
@@ -25,16 +25,9 @@ mod tls;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use auth::{AuthError, GatewayPod};
-pub use hub::{Alarms, AuditHeads, Gateways, Hub, ServerReports};
 use mcp_fleet_control::version::{MAX_MESSAGE, not_leader};
 use mcp_fleet_control::wire::control_server::{Control, ControlServer};
 use mcp_fleet_control::wire::{FromGateway, FromOperator};
-pub use reap::reap;
-pub use recall::recall;
-pub use spend::message;
-pub use tls::TlsError;
-pub use tls::server_config;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -42,6 +35,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error;
+
+pub use auth::{AuthError, GatewayPod};
+pub use hub::{Alarms, AuditHeads, Gateways, Hub, ServerReports};
+pub use reap::reap;
+pub use recall::recall;
+pub use spend::message;
+pub use tls::{TlsError, server_config};
 
 /// Maximum number of streams that authenticate concurrently; more wait.
 const MAX_AUTHENTICATING: usize = 16;

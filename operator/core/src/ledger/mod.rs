@@ -24,17 +24,18 @@ mod view;
 
 use std::time::Duration;
 
+pub use mcp_fleet_ledger::{book, period};
+
+use crate::retry::jittered;
+
 pub use any_store::AnyStore;
 pub use error::LedgerError;
 pub use files::FileStore;
-pub use mcp_fleet_ledger::{book, period};
 pub use reports::period_start;
 pub use restore::Restored;
 pub use service::Ledger;
 pub use slot::LeaseOutcome;
 pub use store::Store;
-
-use crate::retry::jittered;
 
 /// How often pending reports are written.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);

@@ -16,19 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use credential::Credential;
-pub use error::LocalError;
-use gateways::LocalGateways;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use kube::ResourceExt as _;
 use mcp_fleet_admin::Admin;
 use mcp_fleet_crds::MCPPrincipal;
 use mcp_fleet_policy::model::Uid;
-pub use model::{Identity, Objects, Published, Ticket, Verdict};
 use parking_lot::Mutex;
 use prometheus::Registry;
-use tenant::Tenant;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use ulid::Ulid;
@@ -42,6 +37,13 @@ use crate::metrics::SpendMetrics;
 use crate::private_files;
 use crate::shared_state::verdict::{Kind, TenantState};
 use crate::shared_state::{Proof, SharedState, Term};
+
+use gateways::LocalGateways;
+use tenant::Tenant;
+
+pub use credential::Credential;
+pub use error::LocalError;
+pub use model::{Identity, Objects, Published, Ticket, Verdict};
 
 /// Name in the certificate of the control server.
 const OPERATOR: &str = "localhost";

@@ -15,7 +15,6 @@ use mcp_fleet_core::shared_state::verdict::Kind;
 use mcp_fleet_core::shared_state::{BudgetState, StateChange};
 use mcp_fleet_crds::MCPBudget;
 use mcp_fleet_crds::condition::ConditionReason;
-pub(crate) use summary::{budget_state, run};
 
 use super::action::Action;
 use super::enforcement::Enforcement;
@@ -26,6 +25,8 @@ use super::status::Progress;
 use super::{Controller, affected_by_policy};
 use crate::context::Context;
 use crate::kubernetes::cache::{Cache, Change, Readable, in_namespace, references};
+
+pub(crate) use summary::{budget_state, run};
 
 /// The controller of `MCPBudget`.
 #[derive(Debug)]

@@ -11,8 +11,6 @@ mod validate;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apply::{Applied, Credential, apply};
-use dereference::{Inputs, dereference, digest, read};
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use mcp_fleet_core::credentials::revocation;
@@ -21,8 +19,6 @@ use mcp_fleet_core::labels;
 use mcp_fleet_core::shared_state::StateChange;
 use mcp_fleet_core::shared_state::verdict::Kind;
 use mcp_fleet_crds::MCPPrincipal;
-pub(crate) use metric::CredentialExpiry;
-use validate::{Principal, validate};
 
 use super::action::Action;
 use super::error::ReconcileError;
@@ -32,6 +28,12 @@ use super::{Controller, affected_by_policy, requeue_after};
 use crate::context::Context;
 use crate::credentials::revocation::Revoked;
 use crate::kubernetes::cache::{Cache, Change, Readable, in_namespace, references};
+
+use apply::{Applied, Credential, apply};
+use dereference::{Inputs, dereference, digest, read};
+use validate::{Principal, validate};
+
+pub(crate) use metric::CredentialExpiry;
 
 /// The controller of `MCPPrincipal`.
 #[derive(Debug)]

@@ -14,17 +14,12 @@ pub(super) mod workspace;
 
 use std::sync::Arc;
 
-use apply::{Applied, apply};
-use dereference::dereference;
-use desired::desired;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use mcp_fleet_core::labels;
 use mcp_fleet_core::shared_state::StateChange;
 use mcp_fleet_core::shared_state::verdict::Kind;
 use mcp_fleet_crds::MCPServer;
-use teardown::tear_down;
-use validate::{Server, validate};
 
 use super::action::Action;
 use super::error::ReconcileError;
@@ -34,6 +29,12 @@ use super::outcome::{Outcome, Rejection};
 use super::{Controller, affected_by_policy};
 use crate::context::Context;
 use crate::kubernetes::cache::{Cache, Change, Readable, in_namespace, references};
+
+use apply::{Applied, apply};
+use dereference::dereference;
+use desired::desired;
+use teardown::tear_down;
+use validate::{Server, validate};
 
 /// Returns the name of the Secret with the last report of a server.
 pub(crate) fn report_secret_name(server: &str) -> String {

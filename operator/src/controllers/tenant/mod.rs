@@ -14,9 +14,6 @@ mod validate;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use apply::{Applied, apply};
-use dereference::dereference;
-use desired::desired;
 use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
@@ -24,8 +21,6 @@ use mcp_fleet_core::labels;
 use mcp_fleet_core::shared_state::StateChange;
 use mcp_fleet_core::shared_state::verdict::Kind;
 use mcp_fleet_crds::MCPTenant;
-use teardown::tear_down;
-use validate::validate;
 
 use super::action::Action;
 use super::error::ReconcileError;
@@ -35,6 +30,12 @@ use super::outcome::Outcome;
 use super::{Controller, requeue_after, resync};
 use crate::context::Context;
 use crate::kubernetes::cache::{Cache, Change, Readable, references};
+
+use apply::{Applied, apply};
+use dereference::dereference;
+use desired::desired;
+use teardown::tear_down;
+use validate::validate;
 
 /// Returns the name of the Deployment of a gateway.
 pub(crate) const fn gateway_deployment() -> &'static str {

@@ -17,7 +17,6 @@ use mcp_fleet_core::guard::{GuardedKind, Unreadable};
 use mcp_fleet_core::labels::FINALIZER;
 use mcp_fleet_core::retry::Backoff;
 use mcp_fleet_crds::condition::{self, ConditionReason};
-pub(crate) use metric::UnreadableObjects;
 use serde_json::json;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -28,6 +27,8 @@ use crate::context::Context;
 use crate::error;
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::cache::{Change, Objects};
+
+pub(crate) use metric::UnreadableObjects;
 
 /// The first pause after a report that failed, and the longest; jitter at most doubles them.
 const FAILURE_PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));

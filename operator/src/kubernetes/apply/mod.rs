@@ -11,14 +11,15 @@
 mod compare;
 mod rendered;
 
-pub(crate) use compare::{Action, can_become, decide, is_foreign};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
-pub(crate) use rendered::Rendered;
 use serde_json::{Value, json};
 
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::cache::{Knowledge, Owned, Version, Workload};
+
+pub(crate) use compare::{Action, can_become, decide, is_foreign};
+pub(crate) use rendered::Rendered;
 
 /// Annotation with the digest of the object that was applied last.
 pub(crate) const APPLIED: &str = "mcp-fleet.dev/applied";

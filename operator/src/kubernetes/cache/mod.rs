@@ -26,24 +26,26 @@ mod writer;
 
 use std::sync::Arc;
 
-use claims::{holder_of_hostname, older_claim};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-pub(crate) use kinds::resource_of;
 use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, ObjectRefExtra};
 use mcp_fleet_core::guard::GuardedKind;
 use mcp_fleet_core::labels::{self, OwnerLabels};
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
+use tokio::sync::broadcast;
+
+use claims::{holder_of_hostname, older_claim};
 #[cfg(test)]
 use objects::ObjectWriter;
+
+pub(crate) use kinds::resource_of;
 pub(crate) use objects::{Entry, Objects, Readable};
 pub(crate) use owned::{Key, Knowledge, Meta, Owned, Version};
 pub(crate) use reports::{KeptReport, digest_text, report_digest};
 pub(crate) use secrets::{Secrets, watch_secrets};
 pub(crate) use table::{Row, Table, version};
-use tokio::sync::broadcast;
 pub(crate) use watches::start;
 pub(crate) use workload::Workload;
 

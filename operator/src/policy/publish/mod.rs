@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use freshness::FreshnessError;
 use kube::ResourceExt;
 use mcp_fleet_core::labels::{self, OwnerLabels};
 use mcp_fleet_core::retry::jittered;
@@ -25,13 +24,15 @@ use mcp_fleet_crds::MCPTenant;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use worker::Signals;
 
 use crate::context::Context;
 use crate::error;
 use crate::kill_switch;
 use crate::kubernetes::cache::{Cache, Change, Entry};
 use crate::tasks::ended;
+
+use freshness::FreshnessError;
+use worker::Signals;
 
 /// How often the cache is proved to be current.
 const PROOF_INTERVAL: Duration = Duration::from_secs(2);

@@ -20,8 +20,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kube::ResourceExt;
-pub use limit::Limit;
-use limit::Refused;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::tenant::BuiltInTools;
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
@@ -32,6 +30,10 @@ use mcp_fleet_policy::model::{
 
 use crate::guard::Unreadable;
 use crate::shared_state::verdict::{Kind, Verdict};
+
+use limit::Refused;
+
+pub use limit::Limit;
 
 /// Name of the budget that enforces the tenant's `spendLimit`.
 pub const SPEND_LIMIT: &str = "spendLimit";

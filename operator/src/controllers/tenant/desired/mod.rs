@@ -6,7 +6,6 @@ mod gateway;
 mod namespaces;
 mod policies;
 
-pub(crate) use gateway::DEPLOYMENT;
 use mcp_fleet_core::credentials::ca::{LeafRequest, gateway_identity};
 use mcp_fleet_core::labels;
 use serde_json::{Value, json};
@@ -14,6 +13,8 @@ use serde_json::{Value, json};
 use super::validate::Tenant;
 use crate::controllers::manifests::settings::Settings;
 use crate::kubernetes::apply::Rendered;
+
+pub(crate) use gateway::DEPLOYMENT;
 
 /// The objects of a tenant, in the order in which they are applied: restrictions before the pods that they restrict, and
 /// the runtime namespace before the tenant's own, so that nothing that its members do there delays what restricts them.

@@ -7,10 +7,6 @@ mod decide;
 
 use std::time::Duration;
 
-use certificate::Problem;
-pub(super) use copy::SECRET;
-pub(super) use decide::Decision;
-use decide::{Situation, decide};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use mcp_fleet_core::public_name::{Names, origin};
@@ -21,6 +17,12 @@ use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, is_tru
 use super::validate::Tenant;
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
+
+use certificate::Problem;
+use decide::{Situation, decide};
+
+pub(super) use copy::SECRET;
+pub(super) use decide::Decision;
 
 /// How often the certificate is read again while the name is in use.
 const READ_INTERVAL: Duration = Duration::from_secs(60);
