@@ -15,7 +15,7 @@ pub(crate) static TIME: TextForm = TextForm::new(
     35,
 );
 
-/// Returns the schema of a time, which Kubernetes' type has not. The pattern is added to every time at the end.
+/// Returns the schema of a time. Kubernetes' own type has none. The pattern is added to every time at the end.
 pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time"})
 }

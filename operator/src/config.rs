@@ -114,6 +114,13 @@ mod tests {
     }
 
     #[test]
+    fn the_control_server_has_the_names_of_its_service() {
+        let config = Config::parse_from(["operator", "--mcp-pod-image", "mcp-pod:dev"]);
+        let name = "mcp-fleet-operator.mcp-fleet-system.svc";
+        assert_eq!(config.control_names(), [name.to_owned(), format!("{name}.cluster.local")]);
+    }
+
+    #[test]
     fn a_tenants_issuer_is_its_future_token_service() {
         let config = Config::parse_from(["operator", "--mcp-pod-image", "mcp-pod:dev"]);
         assert_eq!(config.issuer("u-1"), "https://mcp-fleet-operator.mcp-fleet-system.svc/tenants/u-1");

@@ -12,8 +12,8 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     })
 }
 
-/// Returns an error of the API server's client as one without a type, for parts that do not know that client.
-pub(crate) fn boxed(error: &kube::Error) -> BoxError {
+/// Returns an error as its text, for parts that do not know the client of the API server.
+pub(crate) fn boxed(error: &(dyn Error + 'static)) -> BoxError {
     chain(error).into()
 }
 

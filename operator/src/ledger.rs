@@ -28,7 +28,7 @@ const METADATA_ONLY: &str = "application/json;as=PartialObjectMetadata;g=meta.k8
 
 /// Opens the ledger in `namespace`, the operator's namespace: reads every book, and retries until that succeeds.
 pub(crate) async fn open(client: Client, namespace: &str) -> Arc<Ledger<AnyStore>> {
-    let ledger = Arc::new(Ledger::open(AnyStore::new(ApiStore::new(client, namespace))));
+    let ledger = Arc::new(Ledger::unread(AnyStore::new(ApiStore::new(client, namespace))));
     until_success("read the ledger", async || ledger.load().await).await;
     ledger
 }

@@ -41,9 +41,6 @@ use crate::lead::lead_while_elected;
 use crate::tasks::ended;
 use crate::telemetry::Metrics;
 
-/// How long open control streams may take to end at shutdown.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Pauses between attempts to load the authority; jitter at most doubles them.
 const LOAD_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
@@ -136,9 +133,9 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> Res
         error = control_server_failed => return Err(RunError::Control(error)),
     }
     watches.abort();
-    // It drains its streams, since `stop` is cancelled. Streams that take longer are cut off.
+    // It drains its streams for a moment, since `stop` is cancelled.
     if !control_server.is_finished() {
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, control_server).await;
+        let _ = control_server.await;
     }
     if outdated { Err(RunError::OtherAuthority) } else { Ok(()) }
 }

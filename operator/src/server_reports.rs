@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::controllers::server::report_secret_name;
-use crate::error::chain;
+use crate::error::boxed;
 use crate::kubernetes::FIELD_MANAGER;
 use crate::kubernetes::cache::{Cache, KeptReport, digest_text, report_digest};
 use crate::kubernetes::timeout::with_timeout;
@@ -211,11 +211,11 @@ impl control_server::ServerReports for ServerReports {
         policy: &TenantPolicy,
         seen: SeenServerReport,
     ) -> Result<Option<KeptServerReports>, BoxError> {
-        self.keep_at(gateway, policy, seen, Instant::now()).await.map_err(|error| chain(&error).into())
+        self.keep_at(gateway, policy, seen, Instant::now()).await.map_err(|error| boxed(&error))
     }
 
     async fn give(&self, gateway: &GatewayPod, wanted: &HashSet<String>, outbound: &Outbound) -> Result<(), BoxError> {
-        self.send(gateway, wanted, outbound).await.map_err(|error| chain(&error).into())
+        self.send(gateway, wanted, outbound).await.map_err(|error| boxed(&error))
     }
 }
 

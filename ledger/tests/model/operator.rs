@@ -1,4 +1,4 @@
-//! An operator of the model: the reads and writes that `operator/src/ledger/change.rs` makes, one at a time, around the
+//! An operator of the model: the reads and writes that `operator/core/src/ledger/change.rs` makes, one at a time, around the
 //! real books and the real commit protocol.
 
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-/// What a part needs of its surroundings can fail in ways that it does not know.
+/// An error of the process around this crate, of a type that is not known here.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Returns an error with all its causes, in one line.

@@ -343,7 +343,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_budget_shows_its_period() {
-        let ledger = Ledger::open(AnyStore::new(Memory::default()));
+        let ledger = Ledger::unread(AnyStore::new(Memory::default()));
         let mut policy = TenantPolicy::clone(&tenant().policy);
         policy.budgets.push(Budget {
             name: "research".into(),
@@ -370,7 +370,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_limit_shows_its_mode_and_what_was_added_to_it() {
-        let ledger = Ledger::open(AnyStore::new(Memory::default()));
+        let ledger = Ledger::unread(AnyStore::new(Memory::default()));
         let span = Span::containing(Period::Month, Timestamp::now().as_second()).unwrap();
         let added = TopUp { start: span.start, calls: 5, ..TopUp::default() };
         let budget = Budget { period: Period::Month, top_up: Some(added), ..crate::testing::budget(10) };

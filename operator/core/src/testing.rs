@@ -6,15 +6,29 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use mcp_fleet_crds::{MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use mcp_fleet_policy::model::{
     Budget, BudgetMode, Period, Selector, StaleAfter, TenantLimits, TenantPolicy, VerificationKey,
 };
 use mcp_fleet_policy::units::Micros;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::control_server::Alarms;
 use crate::guard::{Guarded, GuardedKind, Unreadable};
 use crate::policy::compile::{Compiled, Limit, Previous, TenantInputs, UnreadableInputs, compile};
+
+/// Keeps what people are told: the name of the object, and the reason.
+#[derive(Debug, Default)]
+pub struct RecordedAlarms(pub Mutex<Vec<(Option<String>, String)>>);
+
+#[tonic::async_trait]
+impl Alarms for RecordedAlarms {
+    async fn alarm(&self, about: &ObjectReference, reason: &str, _action: &str, _note: String) {
+        self.0.lock().push((about.name.clone(), reason.to_owned()));
+    }
+}
 
 /// The time of [`inputs`], Unix seconds.
 pub const NOW: i64 = 1_795_000_000;

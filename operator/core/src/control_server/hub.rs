@@ -14,7 +14,7 @@ use crate::error::BoxError;
 use crate::shared_state::{Outbound, SharedState};
 
 /// What all control streams share.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Hub {
     pub shared_state: Arc<SharedState>,
     pub gateways: Arc<dyn Gateways>,

@@ -43,7 +43,7 @@ impl AlarmLimit {
 mod tests {
     use super::super::alarm::{INTERVAL, MAX_EVENTS};
     use super::*;
-    use crate::testing::previous;
+    use crate::testing::{RecordedAlarms, previous};
 
     fn report() -> LoopReport {
         LoopReport {
@@ -61,8 +61,8 @@ mod tests {
         TenantPolicy::clone(&previous().policy)
     }
 
-    #[test]
-    fn a_refused_loop_becomes_an_event_on_the_principal() {
+    #[tokio::test]
+    async fn a_refused_loop_becomes_an_event_on_the_principal() {
         let alarm = AlarmLimit::default().refused_loop(Instant::now(), &policy(), &report()).unwrap();
         assert!(
             alarm.note.starts_with(
@@ -72,7 +72,9 @@ mod tests {
             alarm.note
         );
         assert_eq!(alarm.principal.name.as_deref(), Some("coder"));
-        assert_eq!(alarm.reason, "LoopDetected");
+        let told = RecordedAlarms::default();
+        alarm.publish(&told).await;
+        assert_eq!(*told.0.lock(), [(Some("coder".to_owned()), "LoopDetected".to_owned())]);
         let early = LoopReport { cool_down: false, ..report() };
         let alarm = AlarmLimit::default().refused_loop(Instant::now(), &policy(), &early).unwrap();
         assert!(alarm.note.contains("before the end of the pause"), "{}", alarm.note);

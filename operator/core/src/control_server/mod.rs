@@ -50,7 +50,7 @@ const OUTBOUND_CAPACITY: usize = 64;
 /// Maximum size of a message from a gateway, in bytes. The largest is a report with many items.
 const MAX_INBOUND_BYTES: usize = 1024 * 1024;
 
-/// The port is in use, or the process may not listen on it.
+/// Why the process cannot listen for gateways.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to listen on {address}")]
 pub struct ListenError {

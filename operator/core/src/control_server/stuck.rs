@@ -55,7 +55,7 @@ fn harmless(words: &str) -> String {
 mod tests {
     use super::super::alarm::{INTERVAL, MAX_EVENTS, PERIOD};
     use super::*;
-    use crate::testing::previous;
+    use crate::testing::{RecordedAlarms, previous};
 
     fn report(reason: &str) -> StuckReport {
         StuckReport {
@@ -70,8 +70,8 @@ mod tests {
         TenantPolicy::clone(&previous().policy)
     }
 
-    #[test]
-    fn a_report_becomes_an_event_on_the_principal() {
+    #[tokio::test]
+    async fn a_report_becomes_an_event_on_the_principal() {
         let event = AlarmLimit::default().stuck(Instant::now(), &policy(), &report("no progress")).unwrap();
         assert!(
             event.note.starts_with("the agent reported on the server files that it is stuck, and"),
@@ -82,7 +82,9 @@ mod tests {
         assert!(event.note.len() < 1000);
         assert_eq!(event.principal.name.as_deref(), Some("coder"));
         assert_eq!(event.principal.uid.as_deref(), Some("uid-coder"));
-        assert_eq!(event.reason, "AgentStuck");
+        let told = RecordedAlarms::default();
+        event.publish(&told).await;
+        assert_eq!(*told.0.lock(), [(Some("coder".to_owned()), "AgentStuck".to_owned())]);
     }
 
     #[test]

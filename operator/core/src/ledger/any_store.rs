@@ -26,7 +26,7 @@ impl fmt::Debug for AnyStore {
     }
 }
 
-/// [`Store`] with futures in boxes, which take little beside the access to a store that they stand for.
+/// [`Store`] with futures in boxes. An allocation is nothing beside an access to a store.
 trait DynStore: Send + Sync {
     fn read<'a>(&'a self, key: &'a BookKey) -> BoxFuture<'a, Result<Option<StoredBook>, StoreError>>;
     fn write<'a>(

@@ -35,8 +35,9 @@ impl<S> std::fmt::Debug for Ledger<S> {
 }
 
 impl<S: Store> Ledger<S> {
-    /// Creates the ledger of a process, by the system's clock. It has no books in memory until [`Self::load`].
-    pub fn open(store: S) -> Self {
+    /// Creates a ledger that goes by the system's clock. It has no books in memory: nothing may be asked of it before
+    /// [`Self::load`].
+    pub fn unread(store: S) -> Self {
         Self::new(store, || Timestamp::now().as_millisecond(), BATCH_INTERVAL)
     }
 

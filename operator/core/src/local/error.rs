@@ -24,9 +24,6 @@ pub enum LocalError {
     /// A tenant's keys cannot be made or read.
     #[error(transparent)]
     Keys(#[from] crate::credentials::tokens::KeyError),
-    /// The ledger cannot be read.
-    #[error("failed to read the ledger")]
-    Ledger(#[from] crate::ledger::LedgerError),
     /// The control server has no certificate.
     #[error(transparent)]
     Tls(#[from] control_server::TlsError),

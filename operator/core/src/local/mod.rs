@@ -11,6 +11,7 @@ mod model;
 mod tenant;
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,9 +70,10 @@ impl LocalOperator {
         let failed = |source| LocalError::Folder { path: folder.to_owned(), source };
         private_files::create_folder(folder).map_err(failed)?;
         let authority = open_authority(folder)?;
-        let store = FileStore::open(&folder.join("ledger")).map_err(failed)?;
-        let ledger = Arc::new(Ledger::open(AnyStore::new(store)));
-        ledger.load().await?;
+        let books = folder.join("ledger");
+        let store = FileStore::open(&books).map_err(failed)?;
+        let ledger = Arc::new(Ledger::unread(AnyStore::new(store)));
+        ledger.load().await.map_err(|error| LocalError::Folder { path: books, source: io::Error::other(error) })?;
         let (shared_state, gateways) = (Arc::<SharedState>::default(), Arc::<LocalGateways>::default());
         let tls = control_server::server_config(&authority, vec![OPERATOR.to_owned()])?;
         let listener = control_server::listen((Ipv4Addr::LOCALHOST, 0).into()).await?;
@@ -320,4 +322,19 @@ fn next_term(folder: &Path) -> Result<Term, LocalError> {
 /// Returns `iss` of a tenant's tokens.
 fn issuer(tenant_uid: &str) -> String {
     format!("https://{OPERATOR}/tenants/{tenant_uid}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_ledger_that_cannot_be_read_ends_the_start_and_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let book = folder.path().join("ledger/7b1f4c1e-55a0-4f0e-9a0b-0d9d3c5c2f11-20261101t000000z.json");
+        std::fs::create_dir_all(book).unwrap();
+        let error = LocalOperator::start(folder.path(), CancellationToken::new()).await.unwrap_err();
+        let text = crate::error::chain(&error);
+        assert!(text.contains(&folder.path().join("ledger").display().to_string()), "{text}");
+    }
 }

@@ -17,9 +17,6 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, broadcast};
 use tokio::time::Instant;
 
-/// Number of the time during which one replica leads. Later leaders have greater terms.
-pub type Term = u64;
-
 pub use budgets::{BudgetState, BudgetStates};
 pub use fitness::Fitness;
 pub use homes::{Answered, Homes, Look};
@@ -29,6 +26,9 @@ pub use streams::{Outbound, Streams};
 use crate::kill_switch::KnownSwitch;
 use crate::progress::Progress;
 use crate::shared_state::verdict::{Kind, PolicyEntry, TenantState};
+
+/// Number of the time during which one replica leads. Later leaders have greater terms.
+pub type Term = u64;
 
 /// Number of published policies that are read at a time.
 const MAX_SNAPSHOT_READS: usize = 16;

@@ -12,8 +12,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Homes;
-use super::Term;
+use super::{Homes, Term};
 use crate::ledger::{AnyStore, Ledger};
 
 /// A policy that is published in its snapshot.

@@ -9,8 +9,7 @@ mod elector;
 mod lease_action;
 
 pub use elector::Elector;
-/// Also after someone has deleted the Lease, later leaders have greater terms: a term is the `resourceVersion` that the Lease had
-/// when the replica took it.
+/// A term is the `resourceVersion` that the Lease had when the replica took it, so terms grow even if someone deletes the Lease.
 pub use mcp_fleet_core::shared_state::Term;
 use tokio::sync::watch;
 
