@@ -79,9 +79,13 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
             let is_authenticated = reason.stage() > Stage::Authenticate;
             let subject = policy.as_deref().zip(record.principal).filter(|_| is_authenticated);
             if is_authenticated || state.failures.admits(peer.address, Instant::now()) {
+                let account = subject.and_then(|(policy, index)| policy.memory_at(index)).map(|share| &share.requests);
+                // One of many requests on a connection needs memory of its own while it waits for the rest of its body.
+                let is_alone = head.version < Version::HTTP_2;
+                let memory = account.filter(|_| !is_alone).and_then(|account| RequestMemory::admit(account, true).ok());
                 // Whose token is refused gets a status that every client understands, and no more work is done for it.
                 let scans = reason.stage() != Stage::Authenticate && is_unread(&head.headers, &body);
-                let mut scan = scans.then(IdScan::default);
+                let mut scan = (scans && (is_alone || memory.is_some())).then(IdScan::default);
                 let free = || subject.map_or(0, |(policy, _)| largest_request(policy));
                 let admits = || may_discard(&state, &peer, subject);
                 let read = discard(&head, &mut body, &peer, scan.as_mut(), free, admits).await;

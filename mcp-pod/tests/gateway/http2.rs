@@ -98,5 +98,6 @@ async fn a_client_with_unread_answers_gets_429_until_it_reads_them() {
     // The body of the 429 arrives only after the unread answers.
     let refused: Value = serde_json::from_slice(&refused.into_body().collect().await.unwrap().to_bytes()).unwrap();
     assert_eq!(refused["error"]["data"]["reason"], "concurrency_limited", "{refused}");
+    assert!(refused.get("id").is_none(), "its body was waited for without memory: {refused}");
     until("answers that were read are not counted", async || call().await.unwrap().status() == 200).await;
 }
