@@ -65,6 +65,7 @@ async function refusals() {
   while (error === null) error = await failure(echo('flooded'));
   show('flooded', { error });
   await said();
+  while ((await failure(echo('flooded'))) !== null) await sleep(100);
   show('after-flooded', facts(await echo('after')));
   const headers = { Authorization: `Bearer ${process.env.MCP_EXPIRED}` };
   show('expired', { error: await connect({ requestInit: { headers } }).then(() => null, String) });

@@ -121,6 +121,8 @@ async def refusals(connect):
             error = await failure(echo(client, "flooded"))
         show("flooded", error=error)
         await said()
+        while await failure(echo(client, "flooded")) is not None:
+            await asyncio.sleep(0.1)
         show("after-flooded", **await echo(client, "after"))
 
     async def again(client):

@@ -137,6 +137,9 @@ func refusals(client *mcp.Client) {
 	}
 	show("flooded", facts{"error": refused})
 	input.ReadString('\n')
+	for failure(echo(session, "flooded")) != nil {
+		time.Sleep(100 * time.Millisecond)
+	}
 	after("after-flooded", session, nil)
 	_, err = connect(client, authorised{os.Getenv("MCP_EXPIRED")})
 	show("expired", facts{"error": fmt.Sprint(err)})

@@ -96,6 +96,9 @@ async fn refusals() -> Result<(), Failure> {
     }
     show("flooded", json!({"error": error}));
     said().await?;
+    while failure(&client, "flooded").await.is_some() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     show("after-flooded", call(&client, "echo", json!({"text": "after"})).await?);
     let refused = connect(variable("MCP_EXPIRED")?, Handler::default()).await.err();
     show("expired", json!({"error": refused.map(|error| format!("{error:?}"))}));
