@@ -22,10 +22,10 @@ async fn connect(gateway: &TestGateway) -> SendRequest<Full<Bytes>> {
 
 /// Returns a request with a call.
 fn request(token: &str) -> Request<Full<Bytes>> {
-    request_with(token, json!({}))
+    request_with(token, &json!({}))
 }
 
-fn request_with(token: &str, arguments: Value) -> Request<Full<Bytes>> {
+fn request_with(token: &str, arguments: &Value) -> Request<Full<Bytes>> {
     let (body, headers) = modern("tools/call", json!({"name": "echo", "arguments": arguments}));
     let mut request = Request::post("https://gateway.acme-mcp.svc/files/mcp")
         .header("content-type", "application/json")
@@ -63,7 +63,7 @@ async fn a_call_that_is_too_large_is_refused_with_its_id() {
     let gateway = TestGateway::new().await;
     let mut sender = connect(&gateway).await;
     let token = gateway.pki.token(Token::default());
-    let large = request_with(&token, json!({"text": "x".repeat(10_000_000)}));
+    let large = request_with(&token, &json!({"text": "x".repeat(10_000_000)}));
     let (head, body) = sender.send_request(large).await.unwrap().into_parts();
     let message: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
     assert_eq!((head.status.as_u16(), &message["id"]), (413, &json!(1)));

@@ -81,8 +81,9 @@ async fn legacy(
 }
 
 /// Reserves memory for an answer that contains this many bytes of a server's report, until the answer is written.
-fn reserve_answer(context: &RequestContext<'_>, bytes: usize) -> Result<Reservation, Rejection> {
-    Ok(context.policy.memory(context.caller.principal).requests.reserve(bytes, Use::Answer)?)
+fn reserve_answer(context: &RequestContext<'_>, bytes: usize, id: &Id) -> Result<Reservation, Rejection> {
+    let account = &context.policy.memory(context.caller.principal).requests;
+    account.reserve(bytes, Use::Answer).map_err(|full| Rejection::no_memory(Some(id), full))
 }
 
 /// Counts and audits a request that is not a call, before it is answered.

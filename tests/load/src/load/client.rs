@@ -92,8 +92,10 @@ impl Client {
     pub(crate) async fn call(&mut self, body: Bytes) -> anyhow::Result<Bytes> {
         let response = self.send(body).await?;
         let (status, body) = read_body(response).await?;
-        // A refusal is short, so longer bodies need not be searched for `isError`.
-        if status != StatusCode::OK || body.len() < 1024 && body.windows(14).any(|part| part == b"\"isError\":true") {
+        // A refusal is short, so longer bodies need not be searched for one.
+        let has = |text: &[u8]| body.windows(text.len()).any(|part| part == text);
+        let is_refused = body.len() < 1024 && (has(b"\"isError\":true") || has(b"\"error\":{\"code\""));
+        if status != StatusCode::OK || is_refused {
             bail!("a call failed: {status} {}", String::from_utf8_lossy(&body));
         }
         Ok(body)
