@@ -93,52 +93,32 @@ async def said():
     await asyncio.to_thread(sys.stdin.readline)
 
 
-async def connected(connect, use):
-    """Uses a new client. Returns what connecting, or ending the connection, fails with."""
-    try:
-        async with connect as client:
-            await use(client)
-    except Exception as error:
-        return repr(error)
-
-
 async def refusals(connect):
     """The scenario of refusals that the gateway gives from the headers alone. `connect(auth)` connects a client whose requests
     are authorised by `auth`."""
-
-    async def echo(client, text):
-        return await client.call("echo", {"text": text})
-
-    async def too_large(client):
-        show("too-large", error=await failure(echo(client, "x" * 1_000_000)))
-        show("after-too-large", **await echo(client, "after"))
-
-    async def flooded(client):
+    async with connect(Header()) as client:
+        show("too-large", error=await failure(client.call("echo", {"text": "x" * 1_000_000})))
+        show("after-too-large", **await client.call("echo", {"text": "after"}))
         show("ready")
         await said()
         error = None
         while error is None:
-            error = await failure(echo(client, "flooded"))
+            error = await failure(client.call("echo", {"text": "flooded"}))
         show("flooded", error=error)
         await said()
-        while await failure(echo(client, "flooded")) is not None:
+        while await failure(client.call("echo", {"text": "flooded"})) is not None:
             await asyncio.sleep(0.1)
-        show("after-flooded", **await echo(client, "after"))
-
-    async def again(client):
-        show("read-again", **await echo(client, "after"))
-
-    await connected(connect(Header()), too_large)
-    await connected(connect(Header()), flooded)
-
-    async def expired(client):
-        pass
-
-    show("expired", error=await connected(connect(Header(os.environ["MCP_EXPIRED"])), expired))
+        show("after-flooded", **await client.call("echo", {"text": "after"}))
+    try:
+        async with connect(Header(os.environ["MCP_EXPIRED"])):
+            show("expired", error=None)
+    except Exception as error:
+        show("expired", error=repr(error))
     auth = File(os.environ["MCP_TOKEN_FILE"])
     show("token-read")
     await said()
-    await connected(connect(auth), again)
+    async with connect(auth) as client:
+        show("read-again", **await client.call("echo", {"text": "after"}))
 
 
 class Header(AUTH):
