@@ -71,7 +71,8 @@ async fn a_call_that_is_too_large_ends_alone_in_a_session() {
     let gateway = TestGateway::new().await;
     let mut client = gateway.client().await;
     client.initialize("2025-11-25").await;
-    let text = "x".repeat(LARGE);
+    // More than the server takes, and less than what costs the principal more than one request.
+    let text = "x".repeat(300_000);
     // Some clients write the id last.
     for (before, after, id) in [(r#""id":"a","#, "", json!("a")), ("", r#","id":7"#, json!(7))] {
         let body = format!(
@@ -100,10 +101,9 @@ async fn a_connection_is_used_again_after_a_refusal_whose_body_was_read() {
 }
 
 /// Sends a body without end with this token. Fails if it is read for longer than the allowance of an address lasts.
-async fn send_without_end(token: impl FnOnce(&TestGateway) -> String) {
-    let gateway = TestGateway::new().await;
+async fn send_without_end(gateway: &TestGateway, token: &str) {
     let mut stream = tls(gateway.address, &gateway.pki).await;
-    let head = head(&token(&gateway), "/files/mcp", "transfer-encoding: chunked\r\n");
+    let head = head(token, "/files/mcp", "transfer-encoding: chunked\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = [b"8000\r\n".to_vec(), vec![b' '; 0x8000], b"\r\n".to_vec()].concat();
     let mut sent = 0;
@@ -112,17 +112,19 @@ async fn send_without_end(token: impl FnOnce(&TestGateway) -> String) {
         // 200 failures at once and 20 a second, of 128 KiB each.
         assert!(sent < 128 << 20, "never refused");
     }
-    assert!(sent > 16 << 20, "refused after {sent} bytes");
 }
 
 #[tokio::test]
 async fn a_stranger_cannot_send_a_body_without_end() {
-    send_without_end(|_| "garbage".to_owned()).await;
+    send_without_end(&TestGateway::new().await, "garbage").await;
 }
 
 #[tokio::test]
 async fn a_body_with_an_expired_token_takes_nothing_from_its_principal() {
-    send_without_end(|gateway| gateway.pki.token(Token { issued: -2000, expires: -1000, ..Token::default() })).await;
+    let gateway = TestGateway::new().await;
+    let expired = gateway.pki.token(Token { issued: -2000, expires: -1000, ..Token::default() });
+    send_without_end(&gateway, &expired).await;
+    // The allowance of a principal would last for more.
 }
 
 #[tokio::test]

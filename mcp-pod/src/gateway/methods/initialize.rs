@@ -43,7 +43,7 @@ pub(super) async fn initialize(
         let failure = Failure { status: StatusCode::OK, code: -32603, message: "Internal error", data: None };
         return Err(Rejection::new(Reason::SessionInvalid, error(Some(id), &failure)).into());
     };
-    let _memory = reserve_answer(context, report.about.length(), id)?;
+    let _memory = reserve_answer(context, report.about.length(), id, revision)?;
     record_allowed(context, record, id).await?;
 
     let version = format!("{{\"protocolVersion\":\"{}\",", revision.as_str());
@@ -65,7 +65,7 @@ pub(super) async fn discover(
     id: &Id,
 ) -> Result<Response<Body>, Unanswered> {
     let report = report(context, record, id).await?;
-    let _memory = reserve_answer(context, report.about.length(), id)?;
+    let _memory = reserve_answer(context, report.about.length(), id, Revision::V2026_07_28)?;
     record_allowed(context, record, id).await?;
     let versions = Revision::OFFERED.map(|revision| format!("\"{}\"", revision.as_str())).join(",");
     let start = format!("{{\"resultType\":\"complete\",\"supportedVersions\":[{versions}],");

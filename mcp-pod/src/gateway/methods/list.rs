@@ -23,7 +23,7 @@ pub(super) async fn list(
     }
     let report = initialize::report(context, record, id).await?;
     let tools = context.policy.tool_list(context.caller.principal, context.view, &report);
-    let _memory = reserve_answer(context, tools.len(), id)?;
+    let _memory = reserve_answer(context, tools.len(), id, revision)?;
     record_allowed(context, record, id).await?;
     if revision.is_legacy() {
         return Ok(result(id, &[b"{\"tools\":", &tools, b"}"]));

@@ -81,9 +81,14 @@ async fn legacy(
 }
 
 /// Reserves memory for an answer that contains this many bytes of a server's report, until the answer is written.
-fn reserve_answer(context: &RequestContext<'_>, bytes: usize, id: &Id) -> Result<Reservation, Rejection> {
+fn reserve_answer(
+    context: &RequestContext<'_>,
+    bytes: usize,
+    id: &Id,
+    revision: Revision,
+) -> Result<Reservation, Rejection> {
     let account = &context.policy.memory(context.caller.principal).requests;
-    account.reserve(bytes, Use::Answer).map_err(|full| Rejection::no_memory(Some(id), full))
+    account.reserve(bytes, Use::Answer).map_err(|full| Rejection::from(full).with_id(id, !revision.is_legacy()))
 }
 
 /// Counts and audits a request that is not a call, before it is answered.

@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
-use http::header::{ALLOW, CONNECTION, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION};
 use http::{HeaderValue, Response, StatusCode, Version};
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::reason::Reason;
 
-use super::{Body, Failure, denied_request, error, unauthorised};
+use super::{Body, Failure, add_id, denied_request, error, unauthorised};
 use crate::gateway::memory::Full;
 use crate::gateway::request::{BodyError, EraError, HeadError, Id, InvalidMessage, Unauthenticated};
 
 /// Retry time if there is no memory, because it is unknown when there will be.
 const MEMORY_RETRY: Duration = Duration::from_secs(1);
+/// Retry time if there is no policy yet.
+const POLICY_RETRY: Duration = Duration::from_secs(1);
+/// Retry time for an address with too many failures.
+const FAILURES_RETRY: Duration = Duration::from_secs(5);
 
 /// Why a request ends, and its answer.
 #[derive(Debug)]
@@ -43,18 +47,24 @@ impl Rejection {
         Self::new(reason, denied_request(None, status, &Denial::new(reason)))
     }
 
+    /// Rejects a request because of its head alone, for some time.
+    fn head_for_now(status: StatusCode, denial: &Denial) -> Self {
+        Self::new(denial.reason, denied_request(None, status, denial)).of_flood()
+    }
+
     /// Rejects every request while there is no policy to authenticate it with.
     pub(crate) fn no_policy() -> Self {
-        Self::head(StatusCode::SERVICE_UNAVAILABLE, Reason::PolicyMissing).with_retry_after("1").of_flood()
+        let denial = Denial { retry_after: Some(POLICY_RETRY), ..Denial::new(Reason::PolicyMissing) };
+        Self::head_for_now(StatusCode::SERVICE_UNAVAILABLE, &denial)
     }
 
     /// Rejects a request of a principal that sends too many.
     pub(crate) fn too_many_requests(denial: &Denial) -> Self {
-        Self::new(denial.reason, denied_request(None, StatusCode::TOO_MANY_REQUESTS, denial)).of_flood()
+        Self::head_for_now(StatusCode::TOO_MANY_REQUESTS, denial)
     }
 
     /// Rejects a request for which there is no memory.
-    pub(crate) fn no_memory(id: Option<&Id>, full: Full) -> Self {
+    fn no_memory(full: Full) -> Self {
         let (status, denial) = match full {
             Full::Share(limit) => {
                 let limit = format!("this principal may use {} MiB of the gateway's memory at a time", limit >> 20);
@@ -62,8 +72,7 @@ impl Rejection {
             }
             Full::Process => (StatusCode::SERVICE_UNAVAILABLE, Denial::new(Reason::GatewayBusy)),
         };
-        let denial = Denial { retry_after: Some(MEMORY_RETRY), ..denial };
-        Self::new(denial.reason, denied_request(id, status, &denial)).of_flood()
+        Self::head_for_now(status, &Denial { retry_after: Some(MEMORY_RETRY), ..denial })
     }
 
     /// Rejects a request that policy denies and that is not a tool call.
@@ -109,13 +118,14 @@ impl Rejection {
         self
     }
 
-    fn of_flood(self) -> Self {
-        Self { trail: Trail::Shared, ..self }
+    /// Adds the id of the request to an answer without one: see [`add_id`].
+    pub(crate) fn with_id(mut self, id: &Id, is_modern: bool) -> Self {
+        add_id(&mut self.response, id, is_modern);
+        self
     }
 
-    fn with_retry_after(mut self, seconds: &'static str) -> Self {
-        self.response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
-        self
+    fn of_flood(self) -> Self {
+        Self { trail: Trail::Shared, ..self }
     }
 }
 
@@ -124,7 +134,8 @@ impl From<Unauthenticated> for Rejection {
         match why {
             Unauthenticated::Rejected { reason, principal: _ } => Self::new(reason, unauthorised(reason)).of_flood(),
             Unauthenticated::TooManyFailures => {
-                Self::head(StatusCode::TOO_MANY_REQUESTS, Reason::TokenInvalid).with_retry_after("5").of_flood()
+                let denial = Denial { retry_after: Some(FAILURES_RETRY), ..Denial::new(Reason::TokenInvalid) };
+                Self::head_for_now(StatusCode::TOO_MANY_REQUESTS, &denial)
             }
         }
     }
@@ -132,7 +143,7 @@ impl From<Unauthenticated> for Rejection {
 
 impl From<Full> for Rejection {
     fn from(full: Full) -> Self {
-        Self::no_memory(None, full)
+        Self::no_memory(full)
     }
 }
 

@@ -4,8 +4,8 @@ use memchr::memchr2;
 
 use super::message::{Id, MAX_ID_LENGTH};
 
-/// Longest text of a member's name or of an id that is kept: an id with each character escaped.
-const KEPT: usize = 6 * MAX_ID_LENGTH + 2;
+/// Longest text of a member's name or of an id that is kept, one more than that of an id with each character escaped.
+const KEPT: usize = 6 * MAX_ID_LENGTH + 3;
 
 /// What is known of a message so far. It decides nothing: whatever is found is only repeated to the client that sent it.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ enum Found {
     #[default]
     Nothing,
     Text(Vec<u8>),
-    /// More than one id, or no object.
+    /// More than one id, one that is too long, or no object.
     Unclear,
 }
 
@@ -76,6 +76,9 @@ impl IdScan {
                     if depth == 1 {
                         self.end_member();
                     }
+                    if depth <= 1 && byte == b']' {
+                        self.found = Found::Unclear;
+                    }
                     self.depth = depth.saturating_sub(1);
                 }
                 (b':', 1) => {
@@ -83,7 +86,8 @@ impl IdScan {
                     self.text.clear();
                 }
                 (b',', 1) => self.end_member(),
-                (byte, _) if !byte.is_ascii_whitespace() => self.keep(byte),
+                // White space in an id is wrong, unless it is before or after it.
+                (byte, _) if !byte.is_ascii_whitespace() || self.part == Part::Id => self.keep(byte),
                 _ => {}
             }
         }
@@ -112,7 +116,8 @@ impl IdScan {
     fn end_member(&mut self) {
         if self.part == Part::Id {
             let text = std::mem::take(&mut self.text);
-            self.found = if matches!(self.found, Found::Nothing) { Found::Text(text) } else { Found::Unclear };
+            let is_clear = matches!(self.found, Found::Nothing) && text.len() < KEPT;
+            self.found = if is_clear { Found::Text(text) } else { Found::Unclear };
         }
         self.part = Part::Name;
         self.text.clear();
@@ -147,6 +152,9 @@ mod tests {
             (r#"{"id":1"#, None),
             (r#"{"a":"{\"id\":1}"}"#, None),
             (r#"{"id":1}{"id":2}"#, None),
+            (r#"{"id": 1 , "method":"x"}"#, Some("1")),
+            (r#"{"id":1 2}"#, None),
+            (r#"{"id":1]"#, None),
             ("id", None),
         ] {
             for at in 0..=message.len() {
@@ -166,5 +174,7 @@ mod tests {
         assert!(scan.text.len() <= KEPT);
         scan.read(b"\"}");
         assert_eq!(scan.end(), None, "an id that is too long");
+        let cut = format!(r#"{{"id":{}12}}"#, " ".repeat(KEPT - 1));
+        assert_eq!(self::scan(&[&cut]), None, "the end of the id is not kept");
     }
 }
