@@ -1,7 +1,8 @@
 //! Writes the JSON Schema (2020-12) of the arguments that grants admit. Equal grants give equal bytes.
 //!
-//! The schema is a plain object (`type`, `properties`, `required`, `additionalProperties: false`), which every client
-//! accepts. A single grant is written exactly. The schema of several grants has the properties of all of them; each
+//! The schema is a plain object (`type`, `properties`, `required`, `additionalProperties: false`), without the keywords that APIs
+//! of model providers refuse, such as `allOf`. A single grant is written exactly, except that of several patterns of a string
+//! all but one are written in words. The schema of several grants has the properties of all of them; each
 //! property may match any grant that has it, and is required only if all grants require it. So the schema is never
 //! narrower than what is admitted and shows nothing that no grant has. It can be wider, because a call has to satisfy
 //! one whole grant; the denial then says what is wrong.
@@ -77,9 +78,6 @@ fn union<'a>(grants: &[&Arc<Arguments>]) -> Members<'a> {
 fn schema<'a>(check: &Check) -> Value<'a> {
     Value::Object(match check {
         Check::Text(text) => self::text(text),
-        Check::Integer { minimum, maximum } if minimum == maximum => {
-            vec![field("type", string("integer")), field("const", Value::Integer(*minimum))]
-        }
         Check::Integer { minimum, maximum } => vec![
             field("type", string("integer")),
             field("minimum", Value::Integer(*minimum)),
@@ -109,31 +107,30 @@ fn schema<'a>(check: &Check) -> Value<'a> {
 fn text<'a>(text: &Text) -> Members<'a> {
     let mut members = vec![field("type", string("string"))];
     if let Some(values) = &text.one_of {
-        members.push(match values.as_slice() {
-            [one] => field("const", string(&**one)),
-            several => field("enum", Value::Array(several.iter().map(|value| string(&**value)).collect())),
-        });
+        members.push(field("enum", Value::Array(values.iter().map(|value| string(&**value)).collect())));
         return members;
     }
     members.extend(text.max_length.map(|length| field("maxLength", Value::Integer(length.into()))));
+    // The pattern of the narrowest rule is the first one.
     let mut patterns: Vec<String> = text.patterns.iter().map(crate::rules::Pattern::anchored).collect();
-    if text.no_option {
-        // Written without look-ahead, which not every validator supports.
-        patterns.push("^(?:$|[^-])".to_owned());
-    }
+    let mut words = Vec::new();
     if let Some(path) = &text.path {
-        patterns.push(below(&path.within));
+        patterns.insert(0, below(&path.within));
+        words.push(path.in_words());
     }
-    match patterns.as_slice() {
-        [] => {}
-        [one] => members.push(field("pattern", string(&**one))),
-        several => {
-            let all = several.iter().map(|pattern| Value::Object(vec![field("pattern", string(&**pattern))]));
-            members.push(field("allOf", Value::Array(all.collect())));
+    if text.no_option {
+        if patterns.is_empty() {
+            // Written without look-ahead, which not every validator supports.
+            patterns.push("^(?:$|[^-])".to_owned());
+        } else {
+            words.push("Must not begin with `-`".to_owned());
         }
     }
-    if let Some(path) = &text.path {
-        members.push(field("description", string(path.in_words())));
+    let mut patterns = patterns.into_iter();
+    members.extend(patterns.next().map(|shown| field("pattern", string(shown))));
+    words.extend(patterns.map(|pattern| format!("Must also match `{pattern}`")));
+    if !words.is_empty() {
+        members.push(field("description", string(words.join(". "))));
     }
     members
 }
