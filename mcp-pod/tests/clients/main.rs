@@ -12,8 +12,10 @@
     unused_imports
 )]
 
+mod cut;
 mod long;
 mod refused;
+mod schemas;
 #[path = "../gateway/support/mod.rs"]
 mod support;
 
@@ -71,6 +73,21 @@ async fn start() -> (ProcessGateway, ToolServer) {
     (gateway, server)
 }
 
+/// Returns the command of a client, which comes from the environment, as `cargo xtask test clients` prepares it.
+fn client(name: &str) -> Command {
+    let command = std::env::var(format!("MCP_CLIENT_{name}"));
+    let command = command.expect("the clients are prepared by `cargo xtask test clients`");
+    // One word a line, because paths may have spaces.
+    let mut words = command.lines();
+    let mut process = Command::new(words.next().unwrap());
+    // The clients' folder is part of the repository.
+    process.args(words).env("PYTHONDONTWRITEBYTECODE", "1");
+    if let Ok(packages) = std::env::var(format!("MCP_PACKAGES_{name}")) {
+        process.env("PYTHONPATH", packages);
+    }
+    process
+}
+
 /// A running client.
 struct Running {
     child: Child,
@@ -78,35 +95,25 @@ struct Running {
 }
 
 impl Running {
-    /// Starts a client. Its program comes from the environment, as `cargo xtask test clients` prepares it.
+    /// Starts a client.
     fn start(gateway: &ProcessGateway, client: &str, more: &[(&str, &str)]) -> Self {
         Self::start_at(gateway, gateway.address, client, more)
     }
 
     /// Starts a client that connects to this address.
     fn start_at(gateway: &ProcessGateway, address: SocketAddr, client: &str, more: &[(&str, &str)]) -> Self {
-        let command = std::env::var(format!("MCP_CLIENT_{client}"));
-        let command = command.expect("the clients are prepared by `cargo xtask test clients`");
         let ca = gateway.pki.gateway_dir().join("ca.crt");
-        // One word a line, because paths may have spaces.
-        let mut words = command.lines();
-        let mut process = Command::new(words.next().unwrap());
+        let mut process = self::client(client);
         process
-            .args(words)
             .env("MCP_URL", format!("https://localhost:{}/files/mcp", address.port()))
             .env("MCP_TOKEN", gateway.pki.token(Token::default()))
             .env("MCP_CA", &ca)
             .env("SSL_CERT_FILE", &ca)
             .env("NODE_EXTRA_CA_CERTS", &ca)
-            // The clients' folder is part of the repository.
-            .env("PYTHONDONTWRITEBYTECODE", "1")
             .envs(more.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
-        if let Ok(packages) = std::env::var(format!("MCP_PACKAGES_{client}")) {
-            process.env("PYTHONPATH", packages);
-        }
         let mut child = process.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }

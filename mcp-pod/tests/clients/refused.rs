@@ -3,7 +3,7 @@
 
 use tokio::io::AsyncWriteExt as _;
 
-use super::support::{Token, call_until_limited};
+use super::support::{ProcessGateway, Token, call_until_limited};
 use super::{LEGACY, MODERN, Running, STEP_TIMEOUT, start};
 
 impl Running {
@@ -18,9 +18,19 @@ impl Running {
     }
 }
 
+/// Lets a client connect to a server that does not exist, which it has to give up.
+async fn finds_no_server(gateway: &ProcessGateway, client: &str, more: &[(&str, &str)]) {
+    let url = format!("https://localhost:{}/nothing/mcp", gateway.address.port());
+    let mut running = Running::start(gateway, client, &[more, &[("MCP_URL", &url)]].concat());
+    let ended = tokio::time::timeout(STEP_TIMEOUT, running.child.wait()).await;
+    let ended = ended.unwrap_or_else(|_| panic!("{client} {more:?} waits for a server that does not exist")).unwrap();
+    assert!(!ended.success(), "{client} {more:?} found a server that does not exist");
+}
+
 /// Lets a client go through the scenario. `reads_again`: it has a place where a token can be read again.
 async fn refused(client: &str, more: &[(&str, &str)], reads_again: bool) {
     let (gateway, _server) = start().await;
+    finds_no_server(&gateway, client, more).await;
     let expired = gateway.pki.token(Token { issued: -100, expires: -60, ..Token::default() });
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");

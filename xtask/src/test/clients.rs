@@ -30,7 +30,7 @@ pub fn long_calls() -> Result<()> {
 }
 
 /// Lets further clients go through the scenario: frameworks that agents are built with, the Java SDK, and the command line
-/// of the Inspector.
+/// of the Inspector. Packages of model providers convert a list of tools.
 pub fn more() -> Result<()> {
     let mut tests = tests();
     tests.env("MCP_CLIENT_JAVA", java_client(&folder().join("java"))?);
@@ -38,6 +38,7 @@ pub fn more() -> Result<()> {
     for framework in ["fastmcp", "langchain"] {
         python_client(&mut tests, framework)?;
     }
+    python_program(&mut tests, "schemas", "SCHEMAS", "schemas.py")?;
     show(tests.args(["--", "--ignored", "more_"]))
 }
 
@@ -65,11 +66,16 @@ fn folder() -> PathBuf {
 
 /// Installs the packages of a Python client, and tells the tests about them.
 fn python_client(tests: &mut Command, name: &str) -> Result<()> {
+    let variable = if name.len() == 1 { format!("PYTHON_{name}") } else { name.to_uppercase() };
+    python_program(tests, name, &variable, &format!("client_{name}.py"))
+}
+
+/// Installs the packages of a Python program, and tells the tests about them in variables with this name.
+fn python_program(tests: &mut Command, name: &str, variable: &str, program: &str) -> Result<()> {
     let pins = folder().join(format!("python-{name}.txt"));
     let pins = fs::read_to_string(&pins).with_context(|| format!("failed to read {}", pins.display()))?;
     let packages = python::packages(&format!("client-{name}"), &pins.lines().collect::<Vec<_>>())?;
-    let program = folder().join(format!("client_{name}.py"));
-    let variable = if name.len() == 1 { format!("PYTHON_{name}") } else { name.to_uppercase() };
+    let program = folder().join(program);
     tests.env(format!("MCP_PACKAGES_{variable}"), packages);
     tests.env(format!("MCP_CLIENT_{variable}"), words("/usr/bin/python3", &program));
     Ok(())
