@@ -12,8 +12,8 @@ use super::{command, progress, repository};
 
 /// Kubernetes version, as `tests/cluster/go.mod` pins it. The API server reports this version.
 pub const KUBERNETES: &str = "v1.35.4";
-const COREDNS: &str = "v1.15.0";
-const HELM: &str = "v3.22.0";
+/// helm's version, as `tests/cluster/go.mod` pins it.
+const HELM: &str = "v3.20.2";
 const KIND: &str = "v0.33.0";
 const LOCAL_PATH: &str = "v0.0.30";
 
@@ -88,46 +88,51 @@ pub fn probe() -> Result<PathBuf> {
 
 /// Builds the checks of the node as one program.
 pub fn node_tests() -> Result<PathBuf> {
-    Ok(compile("nodetest", "the checks of the node", "30 s", &["test", "-c"], "-s -w")?.join("nodetest"))
+    let how = (&["test", "-c"][..], "./nodetest");
+    Ok(compile("nodetest", "the checks of the node", "30 s", how, "-s -w")?.join("nodetest"))
 }
 
-/// Builds CoreDNS.
+/// Builds CoreDNS with the plugins that a cluster needs.
 pub fn coredns() -> Result<PathBuf> {
-    build_public("coredns", "github.com/coredns/coredns", COREDNS, "2 min")
+    Ok(build_local("coredns", "CoreDNS", "20 s", "")?.join("coredns"))
 }
 
-/// Returns helm: the one on PATH, or one built from its module.
+/// Returns helm: the one on PATH, or one built from its module, with the libraries of Kubernetes in `tests/cluster`.
 pub fn helm() -> Result<PathBuf> {
-    installed_or_built("helm", "helm.sh/helm/v3/cmd/helm", HELM, "1 min")
+    if command::on_path("helm") {
+        return Ok(PathBuf::from("helm"));
+    }
+    let flags = format!("-s -w -X helm.sh/helm/v3/internal/version.version={HELM}");
+    let folder = compile("helm", &format!("helm {HELM}"), "40 s", (&["build"], "helm.sh/helm/v3/cmd/helm"), &flags)?;
+    Ok(folder.join("helm"))
 }
 
 /// Returns kind: the one on PATH, or one built from its module.
 pub fn kind() -> Result<PathBuf> {
-    installed_or_built("kind", "sigs.k8s.io/kind", KIND, "30 s")
-}
-
-fn installed_or_built(program: &str, module: &str, version: &str, usually: &str) -> Result<PathBuf> {
-    if command::on_path(program) { Ok(PathBuf::from(program)) } else { build_public(program, module, version, usually) }
+    if command::on_path("kind") {
+        return Ok(PathBuf::from("kind"));
+    }
+    build_public("kind", "sigs.k8s.io/kind", KIND, "30 s")
 }
 
 /// Builds a package of the Go module `tests/cluster`. Returns the folder of the program.
 fn build_local(package: &str, what: &str, usually: &str, flags: &str) -> Result<PathBuf> {
-    compile(package, what, usually, &["build"], &format!("-s -w {flags}"))
+    compile(package, what, usually, (&["build"], &format!("./{package}")), &format!("-s -w {flags}"))
 }
 
-fn compile(package: &str, what: &str, usually: &str, how: &[&str], flags: &str) -> Result<PathBuf> {
+/// Builds a package with the versions that the Go module `tests/cluster` pins, so that all programs share the libraries that were
+/// compiled once. Returns the folder of the program.
+fn compile(name: &str, what: &str, usually: &str, (how, package): (&[&str], &str), flags: &str) -> Result<PathBuf> {
     let module = repository().join("tests/cluster");
-    let key = Key::default()
-        .text(flags)
-        .path(&module.join("go.mod"))?
-        .path(&module.join("go.sum"))?
-        .path(&module.join(package))?
-        .finish();
-    cache::folder("tools", package, &key, |folder| {
+    let mut key = Key::default().text(flags).path(&module.join("go.mod"))?.path(&module.join("go.sum"))?;
+    if let Some(folder) = package.strip_prefix("./") {
+        key = key.path(&module.join(folder))?;
+    }
+    cache::folder("tools", name, &key.finish(), |folder| {
         progress::step(format!("building {what}"), usually, || {
             let mut build = go()?;
             build.current_dir(&module).args(how).args(["-trimpath", "-buildvcs=false", "-ldflags", flags, "-o"]);
-            build.arg(folder.join(package)).arg(format!("./{package}"));
+            build.arg(folder.join(name)).arg(package);
             command::run(&mut build)
         })
     })
