@@ -77,8 +77,8 @@ impl Caller {
 
     /// Calls a tool with string arguments.
     pub async fn call(&self, server: &str, tool: &str, arguments: &BTreeMap<&str, &str>) -> Answer {
-        let (id, message) = self.message(tool, arguments);
-        match self.request(server, tool).json(&message).send().await {
+        let (id, message) = self.message("tools/call", json!({"name": tool, "arguments": arguments}));
+        match self.request(server, "tools/call").header("mcp-name", tool).json(&message).send().await {
             Err(error) => Answer::TransportError(format!("{error:?}")),
             Ok(response) => {
                 let status = response.status();
@@ -91,47 +91,50 @@ impl Caller {
         }
     }
 
+    /// Returns the names of the tools that are listed.
+    pub async fn tools(&self, server: &str) -> Result<Vec<String>> {
+        let (_, message) = self.message("tools/list", json!({}));
+        let answer = self.request(server, "tools/list").json(&message).send().await?;
+        let listed: Value = serde_json::from_str(&answer.error_for_status()?.text().await?)?;
+        let tools = listed["result"]["tools"].as_array().with_context(|| format!("no tools are listed: {listed}"))?;
+        Ok(tools.iter().filter_map(|tool| tool["name"].as_str().map(str::to_owned)).collect())
+    }
+
     /// Sends a call on a connection of its own, without the last byte of a body of `length` bytes. Returns when the
     /// gateway has refused it.
     pub async fn call_without_last_byte(&self, server: &str, tool: &str, length: usize) {
-        let (_, message) = self.message(tool, &BTreeMap::new());
+        let (_, message) = self.message("tools/call", json!({"name": tool, "arguments": {}}));
         // White space after the message is part of the body.
         let mut body = message.to_string().into_bytes();
         assert!(body.len() < length);
         body.resize(length - 1, b' ');
         let sent = futures::stream::once(async { Ok::<_, std::convert::Infallible>(body) });
-        let request = self.request(server, tool).header("content-type", "application/json");
+        let request = self.request(server, "tools/call").header("mcp-name", tool);
+        let request = request.header("content-type", "application/json");
         let request = request.header("content-length", length);
         let endless = reqwest::Body::wrap_stream(futures::StreamExt::chain(sent, futures::stream::pending()));
         drop(request.body(endless).send().await);
     }
 
-    /// Returns a message that calls a tool, and its id.
-    fn message(&self, tool: &str, arguments: &BTreeMap<&str, &str>) -> (u64, Value) {
+    /// Returns a message and its id.
+    fn message(&self, method: &str, mut params: Value) -> (u64, Value) {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let message = json!({
-            "jsonrpc": "2.0", "id": id, "method": "tools/call",
-            "params": {
-                "name": tool, "arguments": arguments,
-                "_meta": {
-                    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-                    "io.modelcontextprotocol/clientCapabilities": {},
-                    "io.modelcontextprotocol/clientInfo": {"name": "fault-tests", "version": "1"},
-                },
-            },
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientInfo": {"name": "fault-tests", "version": "1"},
         });
-        (id, message)
+        (id, json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
     }
 
-    /// Returns a request that calls a tool, without its body.
-    fn request(&self, server: &str, tool: &str) -> reqwest::RequestBuilder {
+    /// Returns a request without its body.
+    fn request(&self, server: &str, method: &str) -> reqwest::RequestBuilder {
         self.http
             .post(format!("{}/{server}/mcp", self.url))
             .bearer_auth(&self.token)
             .header("accept", "application/json, text/event-stream")
             .header("mcp-protocol-version", "2026-07-28")
-            .header("mcp-method", "tools/call")
-            .header("mcp-name", tool)
+            .header("mcp-method", method)
     }
 
     /// Calls a tool with the argument `word`.

@@ -60,6 +60,8 @@ async fn servers_whose_image_is_no_longer_allowed_are_stopped_if_the_tenant_says
     let caller = tenant.caller("second").await.unwrap();
     let pods = async || tenant.pods(RUNTIME, "app.kubernetes.io/component=server").await.unwrap().len();
     let running = pods().await;
+    let listed = caller.tools("quiet").await.unwrap();
+    assert!(listed.iter().any(|tool| tool == "echo"), "{listed:?}");
     patch(&tenant, &json!({"images": {"allowed": []}})).await;
     until("the servers to be rejected", Duration::from_secs(30), || async {
         reason_is(&tenant, "ImageNotAllowed").await
@@ -77,6 +79,7 @@ async fn servers_whose_image_is_no_longer_allowed_are_stopped_if_the_tenant_says
         .unwrap();
     let answer = caller.call_with_word("quiet", "echo", "gone").await;
     assert_eq!(answer.reason(), Some("upstream_unavailable"), "{answer:?}");
+    assert_eq!(caller.tools("quiet").await.unwrap(), listed, "an agent that connects now finds other tools");
 
     patch(&tenant, &json!({"images": {"allowed": ["**"]}, "enforcement": "Keep"})).await;
     until("the servers to answer again", Duration::from_secs(120), || async {

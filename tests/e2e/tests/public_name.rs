@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -38,6 +40,12 @@ async fn store(tenant: &FaultTenant, ca: &Ca) -> Vec<u8> {
     let secrets: Api<Secret> = Api::namespaced(tenant.client.clone(), NAMESPACE);
     secrets.patch("public", &PatchParams::apply("fault-tests").force(), &Patch::Apply(&secret)).await.unwrap();
     certificate.der().to_vec()
+}
+
+/// Returns the audience that a token names.
+fn audience(token: &str) -> Value {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&claims).unwrap()["aud"].take()
 }
 
 async fn set_endpoint(tenant: &FaultTenant, endpoint: Value) {
@@ -76,7 +84,8 @@ async fn a_public_name_is_taken_into_use_renewed_and_given_up() {
     .await
     .unwrap();
     assert_eq!((named["publicUrl"].as_str(), &named["url"]), (URL, &before["url"]));
-    assert_ne!(named["token"], before["token"]);
+    assert_ne!(audience(&before["token"]), json!(URL));
+    assert_eq!(audience(&named["token"]), json!(URL));
     // Each token is accepted under each name.
     for token in [&before["token"], &named["token"]] {
         call(&tenant, URL, &ca.pem(), token).await;
