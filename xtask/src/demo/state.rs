@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Way};
 use crate::image::{self, Image};
+use crate::tools::go;
 
 /// Namespace of the operator.
 pub const OPERATOR: &str = "mcp-fleet-system";
@@ -60,10 +61,15 @@ impl Demo {
         if self.release { image::DEMO_RELEASED } else { image::DEMO }
     }
 
-    /// Starts to build the images. The cluster starts meanwhile, and both wait for downloads at times.
+    /// Starts to build the images, and then helm, which needs libraries of Kubernetes. The cluster starts meanwhile, and both wait
+    /// for downloads at times.
     pub fn start_images(&mut self) -> Result<()> {
         let (images, builder) = (self.image_list(), self.way.builder()?);
-        self.images = Some(thread::spawn(move || images.iter().map(|one| image::build(one, builder)).collect()));
+        self.images = Some(thread::spawn(move || {
+            let archives = images.iter().map(|one| image::build(one, builder)).collect::<Result<_>>()?;
+            go::helm()?;
+            Ok(archives)
+        }));
         Ok(())
     }
 

@@ -141,9 +141,8 @@ fn java_client(source: &Path) -> Result<String> {
 fn go_client(source: &Path) -> Result<PathBuf> {
     let key = Key::default().path(source)?.finish();
     let folder = cache::folder("clients", "go", &key, |folder| {
-        let mut build = Command::new(go::program()?);
-        build.args(["build", "-trimpath", "-o"]).arg(folder.join("client")).arg(".");
-        build.current_dir(source).env("CGO_ENABLED", "0");
+        let mut build = go::go()?;
+        build.args(["build", "-o"]).arg(folder.join("client")).arg(".").current_dir(source);
         progress::step("building the Go client", "20 s", || command::run(&mut build))
     })?;
     Ok(folder.join("client"))

@@ -35,7 +35,7 @@ pub fn unit() -> Result<()> {
 pub fn tools() -> Result<()> {
     let module = repository().join("tests/cluster");
     for task in ["vet", "test"] {
-        show(Command::new(go::program()?).args([task, "./netpol/..."]).current_dir(&module).env("CGO_ENABLED", "0"))?;
+        show(go::go()?.args([task, "./netpol/..."]).current_dir(&module))?;
     }
     Ok(())
 }
