@@ -1,5 +1,5 @@
 """Turns a list of MCP tools, on standard input, into what the APIs of model providers take, with the providers' own packages. Prints
-the names of the tools that each takes, and fails if one loses a keyword that it is not known to leave out."""
+the names of the tools that each takes."""
 import json
 import sys
 from types import SimpleNamespace

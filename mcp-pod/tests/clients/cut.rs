@@ -74,7 +74,7 @@ async fn relay(stream: TcpStream, acceptor: TlsAcceptor, gateway: SocketAddr, pk
     }
 }
 
-/// Copies until the end, or until `ends` says so of what has been copied since it last was empty.
+/// Copies until the end, or until `ends` says so of a piece. The gateway writes an event at once, so no piece has only a part.
 async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut ends: impl FnMut(&[u8]) -> bool) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
 use super::support::{TestGateway, tool};
-use super::{Running, STEP_TIMEOUT};
+use super::STEP_TIMEOUT;
 
 fn argument(name: &str, rule: Rule) -> Argument {
     Argument { name: name.to_owned(), required: name == "text", rule }
