@@ -1,6 +1,9 @@
 //! Refusals that the gateway gives from the headers alone, some of them while the body is still sent: what the official clients make
 //! of them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::io::AsyncWriteExt as _;
 
 use super::support::{ProcessGateway, Token, call_until_limited};
@@ -45,16 +48,19 @@ async fn refused(client: &str, more: &[(&str, &str)], reads_again: bool) {
 
     running.step("ready", STEP_TIMEOUT).await;
     let (address, pki) = (gateway.address, gateway.pki.clone());
+    let floods = Arc::new(AtomicBool::new(true));
+    let goes_on = Arc::clone(&floods);
     let flood = tokio::spawn(async move {
-        loop {
+        while goes_on.load(Ordering::Relaxed) {
             call_until_limited((address, &pki), 1).await;
         }
     });
     running.go_on().await;
     let error = running.error("flooded").await;
     assert!(["rate_limited", "429", "Too Many Requests"].iter().any(|text| error.contains(text)), "{error}");
-    flood.abort();
-    let _ = flood.await;
+    // Not in the middle: what has been sent would still be refused, in the place of the client's calls.
+    floods.store(false, Ordering::Relaxed);
+    flood.await.unwrap();
     running.go_on().await;
     assert_eq!(running.result("after-flooded").await, after);
 

@@ -8,8 +8,8 @@ use mcp_fleet_policy::model::{Argument, ArrayRule, Grant, GrantedTool, PathRule,
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
-use super::support::{TestGateway, tool};
 use super::STEP_TIMEOUT;
+use super::support::{TestGateway, tool};
 
 fn argument(name: &str, rule: Rule) -> Argument {
     Argument { name: name.to_owned(), required: name == "text", rule }
