@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use mcp_fleet_policy::class::Class;
-use mcp_fleet_policy::model::{ArrayRule, Argument, Grant, GrantedTool, PathRule, Rule, Scalar, StringRule};
+use mcp_fleet_policy::model::{Argument, ArrayRule, Grant, GrantedTool, PathRule, Rule, Scalar, StringRule};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
@@ -58,9 +58,15 @@ async fn more_schemas() {
         let grants = &mut policy.principals[0].grants;
         let of = |tool: &str, scope: &str, arguments: Option<Vec<Argument>>| {
             let tools = vec![GrantedTool { name: tool.to_owned(), arguments: arguments.map(Arc::from) }];
-            Arc::new(Grant { scope: scope.to_owned(), server_uid: grants[0].server_uid.clone(), tools, classes: vec![] })
+            Arc::new(Grant {
+                scope: scope.to_owned(),
+                server_uid: grants[0].server_uid.clone(),
+                tools,
+                classes: vec![],
+            })
         };
-        let other = vec![argument("text", string("b.*")), argument("integer", Rule::Integer { minimum: 2, maximum: 3 })];
+        let other =
+            vec![argument("text", string("b.*")), argument("integer", Rule::Integer { minimum: 2, maximum: 3 })];
         let all = [
             of("whole", "whole", None),
             of("narrow", "narrow", Some(narrower())),
@@ -69,8 +75,7 @@ async fn more_schemas() {
             of("none", "none", None),
         ];
         *grants = all.to_vec();
-        policy.servers[0].tools =
-            ["whole", "narrow", "both"].map(|name| tool(name, Class::Read, arguments())).to_vec();
+        policy.servers[0].tools = ["whole", "narrow", "both"].map(|name| tool(name, Class::Read, arguments())).to_vec();
         policy.servers[0].tools.push(tool("none", Class::Read, vec![]));
     })
     .await;

@@ -143,9 +143,8 @@ fn the_schema_of_several_grants_has_no_top_level_union() {
 
 #[test]
 fn of_several_patterns_one_is_written_in_a_schema_and_the_others_in_words() {
-    let rule = |pattern: &str| {
-        Rule::String(StringRule { max_length: 9, pattern: Some(pattern.into()), leading_dash: false })
-    };
+    let rule =
+        |pattern: &str| Rule::String(StringRule { max_length: 9, pattern: Some(pattern.into()), leading_dash: false });
     let tool = tool("t", Class::Read, vec![argument("name", true, rule("[a-z-]+"))]);
     let narrower = narrowed(vec![argument("name", true, rule("a.*"))]);
     let schema: Json = serde_json::from_str(&schema(&tool, &[narrower])).unwrap();
