@@ -164,10 +164,6 @@ async fn run(
     let max_length = view.server().limits.max_request.get();
     let body = read_body(&head.headers, body, max_length, memory.meter(account), peer).await?;
     let headers = McpHeaders::read(&head.headers);
-    let identify = |rejection: Rejection| match Id::of_rejected(&body) {
-        Some(id) => rejection.with_id(&id, headers.are_modern()),
-        None => rejection,
-    };
     let set_aside = OnceLock::new();
     // A body can take long to arrive, and a call can wait. Each time, what was decided before is decided again if it may
     // no longer hold.
@@ -181,14 +177,15 @@ async fn run(
             // The allowance of the principal limits these requests, so each has its own audit line.
             caller = authenticate(state, policy, record, peer, &head.headers, now)
                 .map_err(|rejection| Rejection { trail: Trail::Own, ..rejection })?;
-            view = find_server(policy, record, head, caller).map_err(identify)?;
+            view =
+                find_server(policy, record, head, caller).map_err(|rejection| identify(rejection, &headers, &body))?;
             if body.len() as u64 > view.server().limits.max_request.get() {
-                return Err(identify(BodyError::TooLarge.into()));
+                return Err(identify(BodyError::TooLarge.into(), &headers, &body));
             }
         }
         let meter = memory.meter(&policy.memory(caller.principal).requests);
         let Decoded { message, unreadable, trace_state, era } =
-            decode(record, &headers, trace, (&body, &set_aside), meter).map_err(identify)?;
+            decode(record, &headers, trace, (&body, &set_aside), meter)?;
         let context = RequestContext {
             state,
             policy,
@@ -275,6 +272,14 @@ fn resume(
     rest.map(event_stream).ok_or_else(|| Rejection { trail: Trail::Own, ..HeadError::Method.into() })
 }
 
+/// Adds the id of a request whose body was read to a rejection that was made without it.
+fn identify(rejection: Rejection, headers: &McpHeaders, body: &[u8]) -> Rejection {
+    match Id::of_rejected(body) {
+        Some(id) => rejection.with_id(&id, headers.are_modern()),
+        None => rejection,
+    }
+}
+
 /// A message, and what its headers and its body say together.
 struct Decoded<'b> {
     message: Message<'b>,
@@ -296,7 +301,7 @@ fn decode<'b>(
     let mut reserve = |values| meter.reserve_values(values).map_err(|error| full = Some(error)).is_ok();
     let message = read_message_or_rest(body, set_aside, FREE_VALUES, &mut reserve);
     if let Some(full) = full {
-        return Err(full.into());
+        return Err(identify(full.into(), headers, body));
     }
     let (message, unreadable) =
         message.map_err(|invalid| Rejection::invalid_message(&invalid, headers.are_modern()))?;
