@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::future::join_all;
+use mcp_pod::tls::server_config_plain;
 use memchr::memmem::find;
 use rustls::ServerConfig;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,12 +33,9 @@ struct Seen {
 
 impl Cutter {
     async fn start(gateway: SocketAddr, pki: Arc<Pki>) -> Self {
-        let read = |file: &str| std::fs::read(pki.gateway_dir().join(file)).unwrap();
-        let chain = CertificateDer::pem_slice_iter(&read("tls.crt")).collect::<Result<_, _>>().unwrap();
-        let key = PrivateKeyDer::from_pem_slice(&read("tls.key")).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap()));
+        let mut config = ServerConfig::clone(&server_config_plain(Arc::clone(&pki.gateway)).unwrap());
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let (address, seen) = (listener.local_addr().unwrap(), Arc::new(Seen::default()));
         let mut connections = JoinSet::new();
@@ -74,7 +70,8 @@ async fn relay(stream: TcpStream, acceptor: TlsAcceptor, gateway: SocketAddr, pk
     }
 }
 
-/// Copies until the end, or until `ends` says so of a piece. The gateway writes an event at once, so no piece has only a part.
+/// Copies until the end, or until `ends` returns true for the bytes that were just copied. The gateway writes an event at once, so
+/// they have all of it.
 async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut ends: impl FnMut(&[u8]) -> bool) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {

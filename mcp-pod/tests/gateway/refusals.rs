@@ -101,9 +101,10 @@ async fn a_connection_is_used_again_after_a_refusal_whose_body_was_read() {
 }
 
 /// Sends a body without end with this token. Fails if it is read for longer than the allowance of an address lasts.
-async fn send_without_end(gateway: &TestGateway, token: &str) {
+async fn send_without_end(token: impl FnOnce(&TestGateway) -> String) {
+    let gateway = TestGateway::new().await;
     let mut stream = tls(gateway.address, &gateway.pki).await;
-    let head = head(token, "/files/mcp", "transfer-encoding: chunked\r\n");
+    let head = head(&token(&gateway), "/files/mcp", "transfer-encoding: chunked\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let chunk = [b"8000\r\n".to_vec(), vec![b' '; 0x8000], b"\r\n".to_vec()].concat();
     let mut sent = 0;
@@ -112,19 +113,17 @@ async fn send_without_end(gateway: &TestGateway, token: &str) {
         // 200 failures at once and 20 a second, of 128 KiB each.
         assert!(sent < 128 << 20, "never refused");
     }
+    assert!(sent > LARGE, "refused after {sent} bytes");
 }
 
 #[tokio::test]
 async fn a_stranger_cannot_send_a_body_without_end() {
-    send_without_end(&TestGateway::new().await, "garbage").await;
+    send_without_end(|_| "garbage".to_owned()).await;
 }
 
 #[tokio::test]
 async fn a_body_with_an_expired_token_takes_nothing_from_its_principal() {
-    let gateway = TestGateway::new().await;
-    let expired = gateway.pki.token(Token { issued: -2000, expires: -1000, ..Token::default() });
-    send_without_end(&gateway, &expired).await;
-    // The allowance of a principal would last for more.
+    send_without_end(|gateway| gateway.pki.token(Token { issued: -2000, expires: -1000, ..Token::default() })).await;
 }
 
 #[tokio::test]
