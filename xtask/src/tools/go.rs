@@ -12,8 +12,6 @@ use super::{command, progress, repository};
 
 /// Kubernetes version, as `tests/cluster/go.mod` pins it. The API server reports this version.
 pub const KUBERNETES: &str = "v1.35.4";
-/// helm's version, as `tests/cluster/go.mod` pins it.
-const HELM: &str = "v3.20.2";
 const KIND: &str = "v0.33.0";
 const LOCAL_PATH: &str = "v0.0.30";
 
@@ -88,8 +86,7 @@ pub fn probe() -> Result<PathBuf> {
 
 /// Builds the checks of the node as one program.
 pub fn node_tests() -> Result<PathBuf> {
-    let how = (&["test", "-c"][..], "./nodetest");
-    Ok(compile("nodetest", "the checks of the node", "30 s", how, "-s -w")?.join("nodetest"))
+    Ok(compile("./nodetest", "the checks of the node", "30 s", &["test", "-c"], "-s -w")?.join("nodetest"))
 }
 
 /// Builds CoreDNS with the plugins that a cluster needs.
@@ -99,30 +96,27 @@ pub fn coredns() -> Result<PathBuf> {
 
 /// Returns helm: the one on PATH, or one built from its module, with the libraries of Kubernetes in `tests/cluster`.
 pub fn helm() -> Result<PathBuf> {
-    if command::on_path("helm") {
-        return Ok(PathBuf::from("helm"));
-    }
-    let flags = format!("-s -w -X helm.sh/helm/v3/internal/version.version={HELM}");
-    let folder = compile("helm", &format!("helm {HELM}"), "40 s", (&["build"], "helm.sh/helm/v3/cmd/helm"), &flags)?;
-    Ok(folder.join("helm"))
+    installed_or("helm", || Ok(compile("helm.sh/helm/v3/cmd/helm", "helm", "40 s", &["build"], "-s -w")?.join("helm")))
 }
 
 /// Returns kind: the one on PATH, or one built from its module.
 pub fn kind() -> Result<PathBuf> {
-    if command::on_path("kind") {
-        return Ok(PathBuf::from("kind"));
-    }
-    build_public("kind", "sigs.k8s.io/kind", KIND, "30 s")
+    installed_or("kind", || build_public("kind", "sigs.k8s.io/kind", KIND, "30 s"))
+}
+
+fn installed_or(program: &str, build: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
+    if command::on_path(program) { Ok(PathBuf::from(program)) } else { build() }
 }
 
 /// Builds a package of the Go module `tests/cluster`. Returns the folder of the program.
 fn build_local(package: &str, what: &str, usually: &str, flags: &str) -> Result<PathBuf> {
-    compile(package, what, usually, (&["build"], &format!("./{package}")), &format!("-s -w {flags}"))
+    compile(&format!("./{package}"), what, usually, &["build"], &format!("-s -w {flags}"))
 }
 
 /// Builds a package with the versions that the Go module `tests/cluster` pins, so that all programs share the libraries that were
-/// compiled once. Returns the folder of the program.
-fn compile(name: &str, what: &str, usually: &str, (how, package): (&[&str], &str), flags: &str) -> Result<PathBuf> {
+/// compiled once. Returns the folder of the program, which has the last name of the package.
+fn compile(package: &str, what: &str, usually: &str, how: &[&str], flags: &str) -> Result<PathBuf> {
+    let name = package.rsplit('/').next().unwrap_or(package);
     let module = repository().join("tests/cluster");
     let mut key = Key::default().text(flags).path(&module.join("go.mod"))?.path(&module.join("go.sum"))?;
     if let Some(folder) = package.strip_prefix("./") {
