@@ -66,17 +66,7 @@ impl Gateway {
     /// be told at once.
     pub fn receive(&mut self, now: u64, answer: Answer) -> bool {
         self.end_lease(now);
-        // An earlier answer than one that was accepted is out of date.
-        if answer.term != self.term || answer.number <= self.accepted {
-            return false;
-        }
-        let Some(&(_, sent)) = self.awaited.iter().find(|(number, _)| *number == answer.number) else { return false };
-        // The leader counts from when it received the beat. That was later, so it does not take the lease for ended while
-        // it lasts, however long the answer took.
-        let ends = sent.saturating_add(answer.lease_ms);
-        if ends <= now {
-            return false;
-        }
+        let Some(ends) = self.lease_of(now, &answer) else { return false };
         self.accepted = answer.number;
         self.awaited.retain(|(number, _)| *number > answer.number);
         let before = self.lease.take();
@@ -97,6 +87,24 @@ impl Gateway {
         // The lease may become shorter. The leader counts on that once it is told that the answer was accepted.
         self.lease = held.map(|held| Lease { held, ends });
         changed
+    }
+
+    /// Returns whether [`Self::receive`] would do what an answer says now. Other answers are out of date.
+    pub fn accepts(&self, now: u64, answer: &Answer) -> bool {
+        self.lease_of(now, answer).is_some()
+    }
+
+    /// Returns when the lease of an answer ends; none if the answer is out of date.
+    fn lease_of(&self, now: u64, answer: &Answer) -> Option<u64> {
+        // An earlier answer than one that was accepted is out of date.
+        if answer.term != self.term || answer.number <= self.accepted {
+            return None;
+        }
+        let (_, sent) = self.awaited.iter().find(|(number, _)| *number == answer.number)?;
+        // The leader counts from when it received the beat. That was later, so it does not take the lease for ended while
+        // it lasts, however long the answer took.
+        let ends = sent.saturating_add(answer.lease_ms);
+        (now < ends).then_some(ends)
     }
 
     /// Gives the lease up. The next beat tells the leader, which then need not wait for its end.

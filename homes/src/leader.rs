@@ -4,7 +4,7 @@
 //! of the views that were ever applied, each gateway with a lease respects the last one. So it admits calls only of
 //! principals whose home it is in that view, and no principal has two homes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::message::{Answer, Beat, Held, Instruction};
 use crate::view::{Member, View, ViewId};
@@ -97,6 +97,13 @@ impl Leader {
         [&self.current, &self.next].map(|view| view.as_ref().map(|view| view.id))
     }
 
+    /// Returns the members of all views by which a gateway may act: those that may be applied, those that are being prepared, and
+    /// those that gateways have of an earlier leader.
+    pub fn members(&self) -> BTreeSet<&Member> {
+        let held = self.gateways.values().filter_map(|known| known.held.as_ref()).flat_map(Held::views);
+        self.current.iter().chain(&self.next).chain(held).flat_map(View::members).collect()
+    }
+
     /// Changes how long the leases last that are granted from now on.
     pub const fn set_times(&mut self, times: Times) {
         self.times = times;
@@ -174,7 +181,7 @@ impl Leader {
             return;
         }
         if self.next.is_none() {
-            let members = self.members(now);
+            let members = self.wanted_members(now);
             let differs = self.current.as_ref().is_none_or(|current| current.members() != members);
             // The last gateway goes on until there is another one, even if it drains.
             if differs && !members.is_empty() {
@@ -192,7 +199,7 @@ impl Leader {
     }
 
     /// Returns the gateways that should be members, in order.
-    fn members(&self, now: u64) -> Vec<Member> {
+    fn wanted_members(&self, now: u64) -> Vec<Member> {
         let is_seen = |known: &Known| known.seen.saturating_add(self.times.shared) > now;
         let willing = || self.gateways.iter().filter(|(_, known)| known.willing);
         let seen = || willing().filter(|(_, known)| is_seen(known));

@@ -2,6 +2,7 @@
 //! gateway. Start at [`Pods`].
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -51,6 +52,10 @@ impl Gateways for Pods {
             return Ok(());
         }
         check_pod(&self.client, &self.cache, gateway).await
+    }
+
+    fn address(&self, namespace: &str, pod_uid: &str) -> Option<IpAddr> {
+        self.cache.gateway_address(namespace, pod_uid)
     }
 
     async fn running(&self, tenant_uid: &str) -> Result<Option<BTreeSet<String>>, BoxError> {
@@ -206,13 +211,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pod_that_no_endpoint_slice_lists_is_looked_up() {
+    async fn only_endpoint_slices_of_the_runtime_namespace_say_which_pods_there_are_and_where() {
         let mut test = TestContext::new();
         test.add_tenant(&tenant());
         let slice = |namespace: &str, uid: &str| {
             let slice = serde_json::from_value::<EndpointSlice>(serde_json::json!({
                 "metadata": {"name": "gateway-x1", "namespace": namespace, "uid": uid},
-                "addressType": "IPv4", "endpoints": [{"addresses": [], "targetRef": {"uid": uid}}],
+                "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.7"], "targetRef": {"uid": uid}}],
             }));
             Arc::new(slice.unwrap())
         };
@@ -234,6 +239,10 @@ mod tests {
         for (namespace, unlisted) in [("acme-mcp", "p-2"), ("acme", "p-2"), ("acme-mcp", "p-3")] {
             assert!(matches!(check(namespace, unlisted).await, Err(AuthError::Gone(_))), "{unlisted} in {namespace}");
         }
+        let cache = &test.ctx.cache;
+        assert_eq!(cache.gateway_address("acme-mcp", "p-1"), Some([10, 0, 0, 7].into()));
+        assert_eq!(cache.gateway_address("acme-mcp", "p-2"), None);
+        assert_eq!(cache.gateway_address("acme", "p-2"), None, "a namespace of the tenant");
     }
 
     #[test]

@@ -257,6 +257,8 @@ impl Tenant {
         let arguments = [
             "gateway".to_owned(),
             format!("--listen={}", self.address),
+            // There is one gateway of a tenant at a time.
+            "--peer-listen=127.0.0.1:0".to_owned(),
             format!("--metrics-listen={}", self.metrics),
             format!("--tls-dir={}", folder.join("tls").display()),
             format!("--token-file={}", folder.join("token").display()),

@@ -2,6 +2,8 @@
 //!
 //! What does not convert is not answered, or not obeyed: a gateway without answers has no lease soon, and admits nothing.
 
+use std::net::SocketAddr;
+
 use mcp_fleet_homes::message::{Answer, Beat, Held, Instruction};
 use mcp_fleet_homes::view::{Member, View, ViewId};
 use mcp_fleet_policy::governor::InFlight;
@@ -43,12 +45,25 @@ pub struct Others {
     pub end_ms: u64,
     /// Calls that are in flight there.
     pub in_flight: Vec<InFlight>,
+    /// Those that can be reached.
+    pub peers: Vec<Peer>,
+}
+
+/// Another gateway of the same tenant, to which requests can be forwarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// UID of its pod.
+    pub pod_uid: String,
+    /// Where it accepts forwarded requests.
+    pub address: SocketAddr,
 }
 
 /// Converts an answer to the wire format.
 pub fn answer_to_wire(answer: &Answer, others: Others) -> wire::HomeAnswer {
-    let Others { end_ms: others_end_ms, in_flight } = others;
+    let Others { end_ms: others_end_ms, in_flight, peers } = others;
     let elsewhere = in_flight.into_iter().map(calls_to_wire).collect();
+    let peer_to_wire = |Peer { pod_uid, address }| wire::HomePeer { pod_uid, address: address.to_string() };
+    let peers = peers.into_iter().map(peer_to_wire).collect();
     let &Answer { term, number, lease_ms, ref instruction } = answer;
     let empty = home_answer::Empty {};
     let instruction = Some(match instruction {
@@ -57,20 +72,32 @@ pub fn answer_to_wire(answer: &Answer, others: Others) -> wire::HomeAnswer {
         Instruction::Prepare(view) => home_answer::Instruction::Prepare(view_to_wire(view)),
         Instruction::Apply(view) => home_answer::Instruction::Apply(view_to_wire(view)),
     });
-    wire::HomeAnswer { term, number, lease_ms, others_end_ms, elsewhere, instruction }
+    wire::HomeAnswer { term, number, lease_ms, others_end_ms, elsewhere, peers, instruction }
 }
 
 /// Converts an answer from the wire format. None if it is not well-formed, or has an instruction of a later version.
 pub fn answer_from_wire(answer: wire::HomeAnswer) -> Option<(Answer, Others)> {
-    let wire::HomeAnswer { term, number, lease_ms, others_end_ms, elsewhere, instruction } = answer;
+    let wire::HomeAnswer { term, number, lease_ms, others_end_ms, elsewhere, peers, instruction } = answer;
     let instruction = match instruction? {
         home_answer::Instruction::Wait(_) => Instruction::Wait,
         home_answer::Instruction::Keep(_) => Instruction::Keep,
         home_answer::Instruction::Prepare(view) => Instruction::Prepare(view_from_wire(view)?),
         home_answer::Instruction::Apply(view) => Instruction::Apply(view_from_wire(view)?),
     };
-    let others = Others { end_ms: others_end_ms, in_flight: calls_from_wire(elsewhere)? };
+    // A peer without a usable address is one that cannot be reached.
+    let peers = peers.into_iter().take(MAX_MEMBERS).filter_map(peer_from_wire).collect();
+    let others = Others { end_ms: others_end_ms, in_flight: calls_from_wire(elsewhere)?, peers };
     Some((Answer { term, number, lease_ms, instruction }, others))
+}
+
+fn peer_from_wire(peer: wire::HomePeer) -> Option<Peer> {
+    let wire::HomePeer { pod_uid, address } = peer;
+    is_id(&pod_uid).then_some(())?;
+    Some(Peer { pod_uid, address: address.parse().ok()? })
+}
+
+fn is_id(id: &str) -> bool {
+    (1..=MAX_ID).contains(&id.len())
 }
 
 fn calls_to_wire(calls: InFlight) -> wire::CallsInFlight {
@@ -80,9 +107,7 @@ fn calls_to_wire(calls: InFlight) -> wire::CallsInFlight {
 
 fn calls_from_wire(calls: Vec<wire::CallsInFlight>) -> Option<Vec<InFlight>> {
     let total = calls.iter().fold(0_u32, |total, calls| total.saturating_add(calls.calls.max(1)));
-    let well_formed = |calls: &wire::CallsInFlight| {
-        [&calls.principal_uid, &calls.server_uid].iter().all(|id| (1..=MAX_ID).contains(&id.len()))
-    };
+    let well_formed = |calls: &wire::CallsInFlight| is_id(&calls.principal_uid) && is_id(&calls.server_uid);
     if total > MAX_CALLS || !calls.iter().all(well_formed) {
         return None;
     }
@@ -119,7 +144,6 @@ fn view_to_wire(view: &View) -> wire::HomeView {
 
 fn view_from_wire(view: wire::HomeView) -> Option<View> {
     let wire::HomeView { term, number, members } = view;
-    let is_id = |id: &str| (1..=MAX_ID).contains(&id.len());
     let well_formed = |member: &wire::HomeMember| is_id(&member.pod_uid) && is_id(&member.epoch);
     if members.len() > MAX_MEMBERS || !members.iter().all(well_formed) {
         return None;
@@ -160,9 +184,21 @@ mod tests {
             [Instruction::Wait, Instruction::Keep, Instruction::Prepare(first), Instruction::Apply(second)]
         {
             let answer = Answer { term: 7, number: 3, lease_ms: 15_000, instruction };
-            let others = Others { end_ms: 9, in_flight: calls(2) };
+            let peer = Peer { pod_uid: "b".into(), address: "[2001:db8::1]:8444".parse().unwrap() };
+            let others = Others { end_ms: 9, in_flight: calls(2), peers: vec![peer] };
             assert_eq!(answer_from_wire(answer_to_wire(&answer, others.clone())), Some((answer, others)));
         }
+    }
+
+    #[test]
+    fn a_peer_without_a_usable_address_is_left_out() {
+        let answer = Answer { term: 7, number: 3, lease_ms: 15_000, instruction: Instruction::Keep };
+        let mut sent = answer_to_wire(&answer, Others::default());
+        let peer = |pod: &str, address: &str| wire::HomePeer { pod_uid: pod.into(), address: address.into() };
+        sent.peers =
+            vec![peer("a", "10.0.0.1"), peer("", "10.0.0.1:8444"), peer("b", "name:1"), peer("c", "10.0.0.3:1")];
+        let (_, others) = answer_from_wire(sent).unwrap();
+        assert_eq!(others.peers, [Peer { pod_uid: "c".into(), address: "10.0.0.3:1".parse().unwrap() }]);
     }
 
     #[test]

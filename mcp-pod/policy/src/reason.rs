@@ -166,6 +166,8 @@ reasons! {
     /// The tool has a price, and neither a budget nor the tenant's spend limit covers it.
     PriceUncovered = "price_uncovered", Govern, "Ask the platform team for a budget that covers this tool.";
 
+    /// The gateway that is the home of the principal was lost while it had the request. The call may have been made.
+    HomeLost = "home_lost", Forward, "The connection to the gateway that handles your calls was lost. The call may or may not have taken effect; check before trying again.";
     /// The server cannot be reached or broke the connection. The call may have been made.
     UpstreamUnavailable = "upstream_unavailable", Forward, "The tool server is not available. The call may or may not have taken effect; check before trying again.";
     /// The server did not answer within `limits.timeout`. The call may have been made.

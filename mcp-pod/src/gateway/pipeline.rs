@@ -19,10 +19,11 @@
 //! [`answer`] is the one place where rejections are answered, counted and audited. [`run`] holds the stages that all
 //! requests have in common and then dispatches to [`methods`]; [`super::call`] has the other stages of a tool call.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, EXPECT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
@@ -34,8 +35,9 @@ use ulid::Ulid;
 
 use super::audit::RequestRecord;
 use super::clock::Moment;
-use super::connection::Peer;
-use super::memory::{self, Meter, RequestMemory};
+use super::connection::{Client, PeerRequest};
+use super::edge::{self, EdgeRequest, Forwarded};
+use super::memory::{self, Full, Meter, PrincipalMemory, RequestMemory};
 use super::methods;
 use super::policy::ActivePolicy;
 use super::request::{
@@ -43,7 +45,7 @@ use super::request::{
     detect_era, discard, known_method, read_body, read_message_or_rest, route,
 };
 use super::respond::{Body, Rejection, Trail, add_id, allow_origin, event_stream, preflight};
-use super::state::{EventId, RequestContext, State, Unanswered};
+use super::state::{EventId, Place, RequestContext, State, Unanswered};
 use super::trace::{HeaderTrace, StateSource, TraceContext};
 
 /// Answers below this size are part of what their connection has reserved.
@@ -52,10 +54,11 @@ const SMALL_ANSWER: usize = 1024;
 const FREE_VALUES: usize = 64;
 
 /// Answers one request.
-pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<Incoming>) -> Response<Body> {
-    peer.claim_input();
+pub(crate) async fn answer(state: Arc<State>, client: Arc<Client>, request: Request<Incoming>) -> Response<Body> {
+    client.claim_input();
     let _active = state.enter();
     let (head, mut body) = request.into_parts();
+    let Some(mut origin) = Origin::of(&client, &head.headers) else { return edge::not_home() };
     let trace = HeaderTrace::read(&head.headers);
     let mut record = RequestRecord::new(Instant::now(), Ulid::generate(), head.uri.path(), trace.parent());
     let mut policy = state.active_policy();
@@ -68,17 +71,26 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
     }
     let answered = match (route::check_target(&head.method, head.uri.path(), &head.headers), &mut policy) {
         (Err(error), _) => Err(error.into()),
-        (Ok(()), Some(policy)) => run(&state, policy, &mut record, &peer, (&head, trace), &mut body).await,
+        (Ok(()), Some(policy)) => run(&state, policy, &mut record, &mut origin, (&head, trace), &mut body).await,
         (Ok(()), None) => Err(Rejection::no_policy()),
     };
     let mut response = match answered {
-        Ok(response) => response,
+        Ok(response) => {
+            if let Body::Forwarded(_) = response.body() {
+                // The home may answer before it has the whole body.
+                let subject = policy.as_deref().zip(record.principal);
+                let free = || subject.map_or(0, |(policy, _)| largest_request(policy));
+                let admits = || may_discard(&state, origin.address(), subject);
+                Box::pin(discard(head.version, waits(&head), &mut body, &client, None, free, admits)).await;
+            }
+            response
+        }
         Err(Rejection { reason, mut response, trail }) => {
             state.record_rejected(&record, policy.as_deref(), reason, trail).await;
             // A refused token names a principal that it must not be able to harm.
             let is_authenticated = reason.stage() > Stage::Authenticate;
             let subject = policy.as_deref().zip(record.principal).filter(|_| is_authenticated);
-            if is_authenticated || state.failures.admits(peer.address, Instant::now()) {
+            if is_authenticated || state.failures.admits(origin.address(), Instant::now()) {
                 let account = subject.and_then(|(policy, index)| policy.memory_at(index)).map(|share| &share.requests);
                 // One of many requests on a connection needs memory of its own while it waits for the rest of its body.
                 let is_alone = head.version < Version::HTTP_2;
@@ -87,8 +99,10 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
                 let scans = reason.stage() != Stage::Authenticate && is_unread(&head.headers, &body);
                 let mut scan = (scans && (is_alone || memory.is_some())).then(IdScan::default);
                 let free = || subject.map_or(0, |(policy, _)| largest_request(policy));
-                let admits = || may_discard(&state, &peer, subject);
-                let read = discard(&head, &mut body, &peer, scan.as_mut(), free, admits).await;
+                let admits = || may_discard(&state, origin.address(), subject);
+                // Another gateway always waits. Its client does not, and the other gateway asks it for the body.
+                let waits = waits(&head) && !origin.is_forwarded();
+                let read = discard(head.version, waits, &mut body, &client, scan.as_mut(), free, admits).await;
                 if let Some(id) = scan.filter(|_| read).and_then(IdScan::end) {
                     add_id(&mut response, &id, McpHeaders::read(&head.headers).are_modern());
                 }
@@ -96,15 +110,69 @@ pub(crate) async fn answer(state: Arc<State>, peer: Arc<Peer>, request: Request<
             *response
         }
     };
-    if let Some(origin) = allowed_origin(&head, policy.as_deref()) {
-        allow_origin(&mut response, origin);
+    // The edge says this to the client.
+    if let Some(page) = allowed_origin(&head, policy.as_deref()).filter(|_| !origin.is_forwarded()) {
+        allow_origin(&mut response, page);
     }
-    match policy.as_ref().zip(record.principal).and_then(|(policy, index)| policy.memory_at(index)) {
+    let response = match policy.as_ref().zip(record.principal).and_then(|(policy, index)| policy.memory_at(index)) {
         Some(share) => response.map(|body| match body {
             Body::Whole(bytes) if bytes.len() >= SMALL_ANSWER => Body::Whole(memory::count(&share.requests, bytes)),
             body => body,
         }),
         None => response,
+    };
+    match origin.forwarded {
+        Some(forwarded) => {
+            let mut response = response.map(|body| Body::Held { body: Box::new(body), _forwarded: forwarded });
+            if record.admitted {
+                edge::mark_admitted(response.headers_mut());
+            }
+            response
+        }
+        None => response,
+    }
+}
+
+/// Returns whether the client sends the body only after `100 Continue`.
+fn waits(head: &Parts) -> bool {
+    head.headers.contains_key(EXPECT)
+}
+
+/// Where a request comes from.
+struct Origin<'c> {
+    /// The other end of the connection.
+    client: &'c Client,
+    /// Present if another gateway forwards the request, with the address of its client. Boxed, because it would make the
+    /// future of every request larger.
+    forwarded: Option<Box<(IpAddr, PeerRequest)>>,
+}
+
+impl<'c> Origin<'c> {
+    /// Reads the origin of a request. What a client says about itself counts only if another gateway says it. None if that
+    /// gateway says it in another way.
+    fn of(client: &'c Arc<Client>, headers: &HeaderMap) -> Option<Self> {
+        let forwarded = match PeerRequest::begin(client) {
+            Some(request) => Some(Box::new((edge::read_client(headers)?, request))),
+            None => None,
+        };
+        Some(Self { client, forwarded })
+    }
+
+    /// Returns the address of the client.
+    fn address(&self) -> IpAddr {
+        self.forwarded.as_ref().map_or(self.client.address, |forwarded| forwarded.0)
+    }
+
+    const fn is_forwarded(&self) -> bool {
+        self.forwarded.is_some()
+    }
+
+    /// Counts the request for its principal.
+    fn note_authenticated(&mut self, memory: &PrincipalMemory) -> Result<(), Full> {
+        match &mut self.forwarded {
+            None => self.client.note_authenticated(&memory.connections),
+            Some(forwarded) => forwarded.1.note_authenticated(memory),
+        }
     }
 }
 
@@ -129,13 +197,13 @@ fn largest_request(policy: &ActivePolicy) -> usize {
 
 /// Returns whether more of the body of a refused request may be read only to drop it, and counts that as one more refused
 /// request of its principal, or as one more failure of its address.
-fn may_discard(state: &State, peer: &Peer, subject: Option<(&ActivePolicy, usize)>) -> bool {
+fn may_discard(state: &State, address: IpAddr, subject: Option<(&ActivePolicy, usize)>) -> bool {
     if let Some(principal) = subject.and_then(|(policy, index)| policy.tenant_policy().principals.get(index)) {
         return state.governor.check_request(state.tick(), &principal.uid).is_ok();
     }
     let now = Instant::now();
-    let admitted = state.failures.admits(peer.address, now);
-    state.failures.record(peer.address, now);
+    let admitted = state.failures.admits(address, now);
+    state.failures.record(address, now);
     admitted
 }
 
@@ -145,24 +213,37 @@ async fn run(
     state: &Arc<State>,
     policy: &mut Arc<ActivePolicy>,
     record: &mut RequestRecord,
-    peer: &Peer,
+    origin: &mut Origin<'_>,
     (head, trace): (&Parts, HeaderTrace<'_>),
     body: &mut Incoming,
 ) -> Result<Response<Body>, Rejection> {
     let mut now = Moment::now();
-    let mut caller = authenticate(state, policy, record, peer, &head.headers, now)?;
+    let mut caller = authenticate(state, policy, record, origin.address(), &head.headers, now)?;
     let share = policy.memory(caller.principal);
-    peer.note_authenticated(&share.connections).map_err(|full| Rejection::from(full).and_close(head.version))?;
+    origin.note_authenticated(share).map_err(|full| Rejection::from(full).and_close(head.version))?;
     let account = &share.requests;
     let mut memory = RequestMemory::admit(account, head.version == Version::HTTP_2)?;
     let within_limit = state.governor.check_request(state.tick(), &caller.principal.model().uid);
     within_limit.map_err(|denial| Rejection::too_many_requests(&denial))?;
     let mut view = find_server(policy, record, head, caller)?;
+    if origin.is_forwarded() {
+        if state.homes.find(&caller.principal.model().uid).await != Place::Here {
+            return Ok(edge::not_home());
+        }
+    } else if state.peers.any() && !state.homes.is_here(&caller.principal.model().uid) {
+        let principal_uid = &caller.principal.model().uid;
+        let timeout = view.server().limits.timeout;
+        let request = EdgeRequest { state, principal_uid, account, head, client: origin.client, timeout };
+        // Boxed, because it would make the future of every request larger.
+        if let Forwarded::Answered(response) = Box::pin(edge::forward(request, body)).await? {
+            return Ok(response);
+        }
+    }
     if head.method == Method::GET {
         return resume(state, policy, caller, view, head, now);
     }
     let max_length = view.server().limits.max_request.get();
-    let body = read_body(&head.headers, body, max_length, memory.meter(account), peer).await?;
+    let body = read_body(&head.headers, body, max_length, memory.meter(account), origin.client).await?;
     let headers = McpHeaders::read(&head.headers);
     let set_aside = OnceLock::new();
     // A body can take long to arrive, and a call can wait. Each time, what was decided before is decided again if it may
@@ -175,7 +256,7 @@ async fn run(
             }
             now = Moment::now();
             // The allowance of the principal limits these requests, so each has its own audit line.
-            caller = authenticate(state, policy, record, peer, &head.headers, now)
+            caller = authenticate(state, policy, record, origin.address(), &head.headers, now)
                 .map_err(|rejection| Rejection { trail: Trail::Own, ..rejection })?;
             view =
                 find_server(policy, record, head, caller).map_err(|rejection| identify(rejection, &headers, &body))?;
@@ -212,13 +293,13 @@ fn authenticate<'p>(
     state: &State,
     policy: &'p ActivePolicy,
     record: &mut RequestRecord,
-    peer: &Peer,
+    address: IpAddr,
     headers: &HeaderMap,
     now: Moment,
 ) -> Result<Caller<'p>, Rejection> {
     // Indices of another policy would name other objects.
     (record.principal, record.server) = (None, None);
-    let caller = check_token(&policy.compiled, &policy.token_verifier, &state.failures, peer.address, headers, now)
+    let caller = check_token(&policy.compiled, &policy.token_verifier, &state.failures, address, headers, now)
         .inspect_err(|failure| record.principal = failure.principal())?;
     record.principal = Some(caller.principal.index());
     Ok(caller)

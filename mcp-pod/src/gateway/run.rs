@@ -20,7 +20,7 @@ use super::memory::{self, Memory};
 use super::state::State;
 use super::upstream::Dialer;
 use super::workers::Workers;
-use crate::tls::{Identity, PublicNames, server_config_by_name};
+use crate::tls::{Identity, PublicNames, server_config_by_name, server_config_mutual};
 
 /// How long Services may take to remove a stopping gateway from their endpoints.
 const ENDPOINT_GRACE: Duration = Duration::from_millis(500);
@@ -30,6 +30,8 @@ const AUDIT_TIMEOUT: Duration = Duration::from_millis(500);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// Interval between checks of the certificate files.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(30);
+/// Interval between attempts to listen for other gateways.
+const BIND_INTERVAL: Duration = Duration::from_secs(5);
 /// Interval between checks for idle connections to tool servers.
 const TIDY_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -39,6 +41,10 @@ pub struct Args {
     /// Address for agents, with TLS.
     #[arg(long, default_value = "0.0.0.0:8443")]
     pub listen: SocketAddr,
+    /// Address for other gateways of the tenant, with mutual TLS: they forward the requests of principals whose home this
+    /// gateway is.
+    #[arg(long, default_value = "0.0.0.0:8444")]
+    pub peer_listen: SocketAddr,
     /// Address for health probes and metrics, without TLS.
     #[arg(long, default_value = "0.0.0.0:9090")]
     pub metrics_listen: SocketAddr,
@@ -90,7 +96,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let health = TcpListener::bind(args.metrics_listen)
         .await
         .with_context(|| format!("failed to listen on {}", args.metrics_listen))?;
-    info!(listen = %args.listen, metrics = %args.metrics_listen, %budget, "gateway started");
+    info!(listen = %args.listen, peers = %args.peer_listen, metrics = %args.metrics_listen, %budget, "gateway started");
 
     tokio::spawn(Arc::clone(&identity).follow(CERTIFICATE_INTERVAL));
     tokio::spawn(names.follow(CERTIFICATE_INTERVAL));
@@ -99,7 +105,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let stop_control = CancellationToken::new();
     let control_task = tokio::spawn(control.run(Arc::clone(&state), stop_control.clone()));
     let workers = Workers::start().context("failed to start the threads that serve calls")?;
-    tokio::spawn(connection::listen(listener, tls, workers, Arc::clone(&state)));
+    tokio::spawn(connection::listen(listener, tls, workers.clone(), Arc::clone(&state)));
+    tokio::spawn(serve_peers(args.peer_listen, identity, workers, Arc::clone(&state)));
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -124,6 +131,35 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     tokio::task::spawn_blocking(move || audit.close()).await.context("failed to write the last audit lines")?;
     info!("gateway ended");
     Ok(())
+}
+
+/// Serves requests that other gateways forward, once there are others. A gateway that cannot do that serves its own clients.
+async fn serve_peers(address: SocketAddr, identity: Arc<Identity>, workers: Workers, state: Arc<State>) {
+    // Only a gateway of the same tenant has the same name.
+    let tls = match identity.uri().and_then(|name| server_config_mutual(Arc::clone(&identity), &name)) {
+        Ok(tls) => tls,
+        Err(error) => {
+            let error: &dyn std::error::Error = &error;
+            warn!(error, "other gateways cannot forward requests to this one: it has no name");
+            return;
+        }
+    };
+    state.peers.wait().await;
+    let mut is_first = true;
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) if is_first => {
+                warn!(%error, %address, "other gateways cannot forward requests to this one while its port is not free");
+            }
+            Err(_) => {}
+        }
+        is_first = false;
+        tokio::time::sleep(BIND_INTERVAL).await;
+    };
+    state.metrics.forwarded.set_listener_up(true);
+    connection::listen_peers(listener, tls, workers, Arc::clone(&state)).await;
+    state.metrics.forwarded.set_listener_up(false);
 }
 
 /// Returns the probes and metrics of the gateway.

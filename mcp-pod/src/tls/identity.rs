@@ -15,6 +15,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::{info, warn};
 
 use super::TlsError;
+use super::verify::only_uri;
 
 /// Returns the crypto provider that the whole process shares.
 pub(super) fn provider() -> Arc<CryptoProvider> {
@@ -77,6 +78,21 @@ impl Identity {
     /// Returns the CA certificates as PEM.
     pub fn ca_pem(&self) -> Arc<[u8]> {
         Arc::clone(&self.loaded.load().ca_pem)
+    }
+
+    /// Returns the name of this process: the only URI SAN of its certificate. It does not change when the certificate is
+    /// renewed.
+    pub fn uri(&self) -> Result<String, TlsError> {
+        let key = Arc::clone(&self.loaded.load().key);
+        let leaf = key.end_entity_cert()?;
+        let uri = x509_parser::parse_x509_certificate(leaf).ok().and_then(|(_, leaf)| {
+            let uri = only_uri(&leaf).ok().flatten()?;
+            Some(uri.to_owned())
+        });
+        uri.ok_or_else(|| TlsError::Parse {
+            path: self.dir.join("tls.crt"),
+            detail: "the certificate does not have exactly one URI".to_owned(),
+        })
     }
 
     pub(super) fn current(&self) -> arc_swap::Guard<Arc<Loaded>> {

@@ -1,11 +1,12 @@
-//! TLS between gateway and shim, and between agents and gateway.
+//! TLS between gateway and shim, between gateways of one tenant, and between agents and gateway.
 //!
 //! - [`Identity`]: certificate, key and CA from a mounted Secret. It is reloaded when the files change, and
 //!   configurations made from it use the new files at once.
 //! - [`server_config_plain`]: for agents. They authenticate with a bearer token, not with a certificate.
 //! - [`server_config_by_name`]: the same, with the certificates of public names ([`PublicNames`]).
-//! - [`server_config_mutual`], [`client_config`]: for gateway and shim. A certificate chain to the CA is not enough: the
-//!   peer's certificate must have exactly the expected URI SAN, and the extended key usage of its role.
+//! - [`server_config_mutual`], [`client_config`]: for gateway and shim, and between gateways of one tenant. A certificate
+//!   chain to the CA is not enough: the peer's certificate must have exactly the expected URI SAN, and the extended key
+//!   usage of its role.
 
 mod config;
 mod identity;

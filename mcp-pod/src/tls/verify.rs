@@ -9,6 +9,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::error::X509Error;
 use x509_parser::extensions::GeneralName;
 
 use super::identity::{Identity, provider};
@@ -53,15 +55,20 @@ fn check_name_and_usage(certificate: &[u8], expected: &Arc<str>, role: Role) -> 
     if !usable || usage.any {
         return Err(PeerRejection::KeyUsage);
     }
-    let names = parsed.subject_alternative_name().map_err(|_| PeerRejection::Unreadable)?;
+    match only_uri(&parsed).map_err(|_| PeerRejection::Unreadable)? {
+        Some(uri) if uri == &**expected => Ok(()),
+        _ => Err(PeerRejection::OtherName { expected: Arc::clone(expected) }),
+    }
+}
+
+/// Returns the URI SAN of a certificate that has exactly one.
+pub(super) fn only_uri<'a>(certificate: &X509Certificate<'a>) -> Result<Option<&'a str>, X509Error> {
+    let names = certificate.subject_alternative_name()?;
     let mut uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
         GeneralName::URI(uri) => Some(*uri),
         _ => None,
     });
-    match (uris.next(), uris.next()) {
-        (Some(uri), None) if uri == &**expected => Ok(()),
-        _ => Err(PeerRejection::OtherName { expected: Arc::clone(expected) }),
-    }
+    Ok(uris.next().filter(|_| uris.next().is_none()))
 }
 
 /// Accepts one client.

@@ -10,8 +10,14 @@ use crate::support::{Behaviour, Client, Options, ProcessGateway, Token, eventual
 
 const DONE: Bytes = Bytes::from_static(b"{\"result\":{\"content\":[{\"type\":\"text\",\"text\":\"done\"}]}}\n");
 /// Long enough to notice that a gateway does not wait for its end, and short enough to wait for it.
-const SHORT: Options<'static> =
-    Options { arguments: &[], log_level: "info", lease: Duration::from_secs(8), read_log: true };
+const SHORT: Options<'static> = Options {
+    arguments: &[],
+    log_level: "info",
+    lease: Duration::from_secs(8),
+    places: 1,
+    peer_listen: None,
+    read_log: true,
+};
 
 /// Calls a tool with an argument that shows where and when the call was made.
 async fn call(client: &mut Client, text: &str) -> Result<(), Value> {

@@ -188,12 +188,12 @@ async fn the_operator_learns_of_a_refused_loop_once_a_minute() {
     while refused < 5 {
         refused += usize::from(!denial(&client.call("echo", json!({"text": "a"})).await.json()).is_null());
     }
-    eventually("the operator has a report", || !gateway.received.loops.lock().is_empty()).await;
+    eventually("the operator has a report", || !gateway.operator.received.loops.lock().is_empty()).await;
     // Reports are sent in the order of their calls, so a second one would be there before that of another principal.
     let mut other = gateway.client(Token { principal: OTHER, ..Token::default() }).await;
     while denial(&other.call("echo", json!({"text": "a"})).await.json()).is_null() {}
-    eventually("the operator has another report", || gateway.received.loops.lock().len() > 1).await;
-    let reports = gateway.received.loops.lock().clone();
+    eventually("the operator has another report", || gateway.operator.received.loops.lock().len() > 1).await;
+    let reports = gateway.operator.received.loops.lock().clone();
     let principals: Vec<&str> = reports.iter().map(|report| &*report.principal_uid).collect();
     assert_eq!(principals, [CODER, OTHER]);
     assert_eq!((&*reports[0].server, &*reports[0].tool, &*reports[0].kind), ("files", "echo", "retry"));

@@ -11,10 +11,11 @@ use crate::support::{Client, FreeAddress, Options, Pki, ProcessGateway, Token, e
 #[tokio::test]
 async fn the_gateway_starts_without_its_operator_and_ends_on_sigterm() {
     let pki = Pki::new();
-    let free = [FreeAddress::new(), FreeAddress::new()];
-    let [listen, health] = free.each_ref().map(FreeAddress::get);
+    let free = [FreeAddress::new(), FreeAddress::new(), FreeAddress::new()];
+    let [listen, health, peers] = free.each_ref().map(FreeAddress::get);
     let mut gateway = Command::new(env!("CARGO_BIN_EXE_mcp-pod"))
         .args(["gateway", "--listen", &listen.to_string(), "--metrics-listen", &health.to_string()])
+        .args(["--peer-listen", &peers.to_string()])
         .args(["--operator-address", "127.0.0.1:1", "--policy-dir", "/nonexistent", "--token-file", "/nonexistent"])
         .arg("--tls-dir")
         .arg(pki.gateway_dir())
@@ -84,7 +85,7 @@ async fn what_clients_learn_of_a_server_outlives_a_gateway_that_is_killed_while_
     let session = client.session.clone();
     let before = described(&mut client).await;
     assert!(String::from_utf8_lossy(&before[0]).contains("Reads a file"), "{before:?}");
-    let received = gateway.received.server_reports.clone();
+    let received = gateway.operator.received.server_reports.clone();
     eventually("the operator keeps the report", || received.lock().len() == 1).await;
 
     gateway.shim.set_starting(true);

@@ -406,6 +406,10 @@ pub struct HomeAnswer {
     /// Calls that are in flight at other gateways.
     #[prost(message, repeated, tag = "9")]
     pub elsewhere: ::prost::alloc::vec::Vec<CallsInFlight>,
+    /// Where the other members of the views accept requests that are forwarded to them. A gateway that does not know it ignores it,
+    /// and refuses calls of principals whose home is elsewhere.
+    #[prost(message, repeated, tag = "10")]
+    pub peers: ::prost::alloc::vec::Vec<HomePeer>,
     #[prost(oneof = "home_answer::Instruction", tags = "5, 6, 7, 8")]
     pub instruction: ::core::option::Option<home_answer::Instruction>,
 }
@@ -428,6 +432,15 @@ pub mod home_answer {
         #[prost(message, tag = "8")]
         Apply(super::HomeView),
     }
+}
+/// Another gateway of the same tenant.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HomePeer {
+    #[prost(string, tag = "1")]
+    pub pod_uid: ::prost::alloc::string::String,
+    /// IP address and port.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
 }
 /// There may be something new for the gateway in the answer to its next beat, which it should send now.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -9,7 +9,8 @@
 //!
 //! Requests that are refused, aborted or not calls take nothing from these limits but still cost the gateway resources.
 //! Each principal has a fixed allowance of them. [`Governor::check_request`] takes one request from it before any part of
-//! a request is read; [`Governor::admit`] gives it back if the request is an admitted call.
+//! a request is read; [`Governor::admit`] gives it back if the request is an admitted call, and
+//! [`Governor::give_back_request`] if another gateway has admitted it.
 
 mod bucket;
 mod elsewhere;
@@ -144,6 +145,16 @@ impl Governor {
         }
         bucket.take();
         Ok(())
+    }
+
+    /// Gives back what [`Self::check_request`] took for a request of this principal (by UID), which is an admitted call at
+    /// another gateway.
+    pub fn give_back_request(&self, principal: &str) {
+        if let Some(principal) = self.principal(principal)
+            && let Some(other_requests) = &mut principal.lock().other_requests
+        {
+            other_requests.give_back();
+        }
     }
 
     /// Admits a call of a built-in tool by a principal, by UID. It takes from the rates like any call, but is never in

@@ -252,6 +252,12 @@ fn requests_that_are_not_admitted_calls_have_their_own_allowance() {
     assert_eq!(governor.check_request(seconds(1), other), Ok(()));
     // A caller that waits for the given time is read again.
     assert_eq!(governor.check_request(seconds(1).plus(Duration::from_millis(10)), one), Ok(()));
+    // A call that another gateway has admitted.
+    governor.give_back_request(one);
+    governor.give_back_request(other);
+    let soon = seconds(1).plus(Duration::from_millis(10));
+    assert_eq!(governor.check_request(soon, one), Ok(()));
+    assert!(governor.check_request(soon, one).is_err(), "it gave back more than was taken");
     // A call that is refused for its budget does not count as admitted.
     let later = seconds(1).plus(Duration::from_millis(20));
     assert_eq!(governor.check_request(later, one), Ok(()));

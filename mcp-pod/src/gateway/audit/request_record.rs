@@ -43,6 +43,8 @@ pub(crate) struct RequestRecord {
     pub(crate) arguments: Option<[u8; 32]>,
     /// The kind of loop that the call continues.
     pub(crate) looping: Option<Kind>,
+    /// Whether the request is a call that took from the limits on calls.
+    pub(crate) admitted: bool,
 }
 
 impl RequestRecord {
@@ -60,6 +62,7 @@ impl RequestRecord {
             tool: None,
             arguments: None,
             looping: None,
+            admitted: false,
         }
     }
 

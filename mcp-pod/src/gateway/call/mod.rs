@@ -129,7 +129,9 @@ async fn run(
         settlement,
         span,
     };
+    record.admitted = true;
     forward.run().await.map_err(|Outdated(settlement)| {
+        record.admitted = false;
         settlement.withdraw();
         Unanswered::Outdated
     })

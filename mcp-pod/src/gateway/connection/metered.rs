@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Peer;
+use super::Client;
 use crate::gateway::memory::Reservation;
 
 /// A stream that counts input which is not part of a request yet, and reserves memory while its client does not read.
@@ -15,19 +15,24 @@ use crate::gateway::memory::Reservation;
 #[derive(Debug)]
 pub(super) struct Metered<S> {
     stream: S,
-    peer: Arc<Peer>,
+    client: Arc<Client>,
     /// Present while the kernel takes no output.
     unread: Option<[Option<Reservation>; 2]>,
 }
 
 impl<S> Metered<S> {
-    pub(super) const fn new(stream: S, peer: Arc<Peer>) -> Self {
-        Self { stream, peer, unread: None }
+    pub(super) const fn new(stream: S, client: Arc<Client>) -> Self {
+        Self { stream, client, unread: None }
+    }
+
+    /// Returns the stream below.
+    pub(super) const fn get_ref(&self) -> &S {
+        &self.stream
     }
 
     fn written<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match (&written, &self.unread) {
-            (Poll::Pending, None) => match self.peer.reserve_unread() {
+            (Poll::Pending, None) => match self.client.reserve_unread() {
                 Ok(unread) => self.unread = Some(unread),
                 Err(full) => return Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, full))),
             },
@@ -42,7 +47,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if self.peer.add_input(buf.filled().len() - before) {
+        if self.client.add_input(buf.filled().len() - before) {
             return Poll::Ready(Ok(()));
         }
         Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the input is too long and no request")))

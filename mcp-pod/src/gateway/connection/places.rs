@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::peer::{CONNECTION, Peer};
+use super::client::{CONNECTION, Client};
 use crate::gateway::memory::{Account, Full, Memory, Use};
 
 /// How long an address is known after the first authenticated request of a connection from it.
@@ -28,12 +28,14 @@ pub(crate) enum Refusal {
     Handshakes,
     /// Clients that are not known have used up their part.
     Strangers,
+    /// Other gateways of the tenant have used up their part.
+    Peers,
     /// All memory for connections is used up.
     Process,
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 4] = [Self::Address, Self::Handshakes, Self::Strangers, Self::Process];
+    pub(crate) const ALL: [Self; 5] = [Self::Address, Self::Handshakes, Self::Strangers, Self::Peers, Self::Process];
 
     /// Returns the name in metric labels.
     pub(crate) const fn as_str(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Refusal {
             Self::Address => "address",
             Self::Handshakes => "handshakes",
             Self::Strangers => "strangers",
+            Self::Peers => "peers",
             Self::Process => "process",
         }
     }
@@ -87,7 +90,7 @@ impl Places {
     }
 
     /// Accepts a connection from the address, if there is room.
-    pub(super) fn accept(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Arc<Peer>, Refusal> {
+    pub(super) fn accept(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Arc<Client>, Refusal> {
         let of_principal = self.known_account(address, now).map(|account| account.reserve(CONNECTION, Use::Connection));
         let provisional = if let Some(Ok(place)) = of_principal {
             place
@@ -96,8 +99,8 @@ impl Places {
             let place = self.memory.strangers.reserve(CONNECTION, Use::Connection);
             place.map_err(|_| Refusal::Strangers)?
         };
-        let peer = Peer::new(address, Arc::clone(self), self.share(address), provisional);
-        Ok(peer.map(Arc::new)?)
+        let client = Client::new(address, Arc::clone(self), self.share(address), provisional);
+        Ok(client.map(Arc::new)?)
     }
 
     fn share(self: &Arc<Self>, address: IpAddr) -> AddressShare {
@@ -167,12 +170,12 @@ mod tests {
     }
 
     /// Accepts connections from an address until one is refused.
-    fn fill(places: &Arc<Places>, address: IpAddr) -> (Vec<Arc<Peer>>, Refusal) {
-        let mut peers = Vec::new();
+    fn fill(places: &Arc<Places>, address: IpAddr) -> (Vec<Arc<Client>>, Refusal) {
+        let mut clients = Vec::new();
         loop {
             match places.accept(address, Instant::now()) {
-                Ok(peer) => peers.push(peer),
-                Err(refusal) => return (peers, refusal),
+                Ok(client) => clients.push(client),
+                Err(refusal) => return (clients, refusal),
             }
         }
     }
@@ -181,10 +184,10 @@ mod tests {
     fn an_address_gets_its_share_and_no_more() {
         // 24 MiB for connections: 6 MiB for each address.
         let places = Places::new(memory());
-        let (peers, refusal) = fill(&places, address(1));
-        assert_eq!((peers.len(), refusal), (96, Refusal::Address));
+        let (clients, refusal) = fill(&places, address(1));
+        assert_eq!((clients.len(), refusal), (96, Refusal::Address));
         assert!(places.accept(address(2), Instant::now()).is_ok());
-        drop(peers);
+        drop(clients);
         assert!(places.accept(address(1), Instant::now()).is_ok());
         assert!(places.shares.lock().is_empty(), "addresses without connections are removed");
     }
@@ -195,7 +198,7 @@ mod tests {
         let principal = memory().of_principal().connections;
         places.accept(address(1), Instant::now()).unwrap().note_authenticated(&principal).unwrap();
         let strangers: Vec<_> = (2..10).map(|number| fill(&places, address(number))).collect();
-        let accepted: usize = strangers.iter().map(|(peers, _)| peers.len()).sum();
+        let accepted: usize = strangers.iter().map(|(clients, _)| clients.len()).sum();
         assert_eq!((accepted, strangers[7].1), (128, Refusal::Strangers), "a third of the memory");
         let (known, refusal) = fill(&places, address(1));
         assert_eq!((known.len(), refusal), (96, Refusal::Address));
@@ -211,25 +214,25 @@ mod tests {
     fn a_principal_gets_its_share_of_the_connections_and_no_more() {
         let places = Places::new(memory());
         let principal = memory().of_principal().connections;
-        let peers: Vec<_> = (1..=128).map(|number| places.accept(address(number), Instant::now()).unwrap()).collect();
-        assert!(peers[..100].iter().all(|peer| peer.note_authenticated(&principal).is_ok()));
+        let clients: Vec<_> = (1..=128).map(|number| places.accept(address(number), Instant::now()).unwrap()).collect();
+        assert!(clients[..100].iter().all(|client| client.note_authenticated(&principal).is_ok()));
         // Connections from its addresses are its own before they have a request.
         let idle: Vec<_> = (1..=28).map(|number| places.accept(address(number), Instant::now()).unwrap()).collect();
-        assert!(peers[127].note_authenticated(&principal).is_err() && !peers[127].is_authenticated());
-        assert!(idle.iter().all(|peer| peer.note_authenticated(&principal).is_ok()));
-        assert!(peers[0].note_authenticated(&principal).is_ok(), "a later request of an admitted connection");
-        drop((peers, idle));
+        assert!(clients[127].note_authenticated(&principal).is_err() && !clients[127].is_authenticated());
+        assert!(idle.iter().all(|client| client.note_authenticated(&principal).is_ok()));
+        assert!(clients[0].note_authenticated(&principal).is_ok(), "a later request of an admitted connection");
+        drop((clients, idle));
         assert_eq!(principal.used(), 0);
     }
 
     #[test]
     fn input_is_bounded_until_it_is_part_of_a_request() {
-        let peer = Places::new(memory()).accept(address(1), Instant::now()).unwrap();
-        assert!(peer.add_input(20 * 1024) && peer.add_input(20 * 1024) && !peer.add_input(1));
-        peer.claim_input();
-        assert!(peer.add_input(40 * 1024));
-        peer.upgrade_to_http2().unwrap();
-        assert!(peer.add_input(1 << 30), "HTTP/2 has limits of its own");
+        let client = Places::new(memory()).accept(address(1), Instant::now()).unwrap();
+        assert!(client.add_input(20 * 1024) && client.add_input(20 * 1024) && !client.add_input(1));
+        client.claim_input();
+        assert!(client.add_input(40 * 1024));
+        client.upgrade_to_http2().unwrap();
+        assert!(client.add_input(1 << 30), "HTTP/2 has limits of its own");
     }
 
     #[test]

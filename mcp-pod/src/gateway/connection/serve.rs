@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::Peer;
+use super::Client;
+use super::peer::PeerPlace;
 use crate::gateway::pipeline;
 use crate::gateway::state::State;
 
@@ -25,6 +26,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of the largest head of a request. A token has at most 4 KiB.
 const MAX_HEAD: usize = 16 * 1024;
+/// Bytes of what another gateway adds to a head that it forwards.
+const FORWARDED_HEAD: usize = 1024;
 /// Bytes that HTTP/1.1 reads at a time: one TLS record.
 const READ_BUFFER: usize = 16 * 1024;
 /// Headers of one HTTP/1.1 request.
@@ -43,36 +46,37 @@ const SEND_BUFFER: usize = 64 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Serves HTTP/1.1 on a stream until it ends.
-pub(super) async fn serve_connection<S>(stream: S, peer: Arc<Peer>, state: Arc<State>)
+pub(super) async fn serve_connection<S>(stream: S, client: Arc<Client>, state: Arc<State>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let client = Arc::clone(&peer);
-    let closing = state.closing();
+    let driven = Arc::clone(&client);
+    let closing = client.as_peer().map_or_else(|| state.closing(), PeerPlace::closing);
+    let max_head = if client.as_peer().is_some() { MAX_HEAD + FORWARDED_HEAD } else { MAX_HEAD };
     let service = service_fn(move |request: Request<Incoming>| {
-        let (state, peer) = (Arc::clone(&state), Arc::clone(&peer));
-        async move { Ok::<_, Infallible>(pipeline::answer(state, peer, request).await) }
+        let (state, client) = (Arc::clone(&state), Arc::clone(&client));
+        async move { Ok::<_, Infallible>(pipeline::answer(state, client, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(READ_BUFFER)
-        .max_header_size(MAX_HEAD)
+        .max_header_size(max_head)
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service);
-    drive(connection, http1::Connection::graceful_shutdown, &client, closing).await;
+    drive(connection, http1::Connection::graceful_shutdown, &driven, closing).await;
 }
 
 /// Serves HTTP/2 on a stream until it ends.
-pub(super) async fn serve_h2<S>(stream: S, peer: Arc<Peer>, state: Arc<State>)
+pub(super) async fn serve_h2<S>(stream: S, client: Arc<Client>, state: Arc<State>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let client = Arc::clone(&peer);
+    let driven = Arc::clone(&client);
     let closing = state.closing();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (state, peer) = (Arc::clone(&state), Arc::clone(&peer));
-        async move { Ok::<_, Infallible>(pipeline::answer(state, peer, request).await) }
+        let (state, client) = (Arc::clone(&state), Arc::clone(&client));
+        async move { Ok::<_, Infallible>(pipeline::answer(state, client, request).await) }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -85,11 +89,11 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .serve_connection(TokioIo::new(stream), service);
-    drive(connection, http2::Connection::graceful_shutdown, &client, closing).await;
+    drive(connection, http2::Connection::graceful_shutdown, &driven, closing).await;
 }
 
 /// Drives a connection until it ends, the gateway closes, or it turns out that the client does not use it.
-async fn drive<C>(connection: C, shut_down: fn(Pin<&mut C>), peer: &Peer, closing: CancellationToken)
+async fn drive<C>(connection: C, shut_down: fn(Pin<&mut C>), client: &Client, closing: CancellationToken)
 where
     C: Future<Output = hyper::Result<()>>,
 {
@@ -100,20 +104,20 @@ where
             shut_down(connection.as_mut());
             connection.await
         }
-        () = unused(peer) => {
-            debug!(peer = %peer.address, "closed a connection without an authenticated request");
+        () = unused(client) => {
+            debug!(client = %client.address, "closed a connection without an authenticated request");
             return;
         }
     };
     if let Err(error) = ended {
-        debug!(%error, peer = %peer.address, "a connection ended early");
+        debug!(%error, client = %client.address, "a connection ended early");
     }
 }
 
 /// Waits until the time for the first authenticated request is over; forever if there was one.
-async fn unused(peer: &Peer) {
+async fn unused(client: &Client) {
     tokio::time::sleep(FIRST_REQUEST_TIMEOUT).await;
-    if peer.is_authenticated() {
+    if client.is_authenticated() {
         std::future::pending::<()>().await;
     }
 }
@@ -139,40 +143,40 @@ mod tests {
     use crate::tls::PublicNames;
 
     /// Returns the client's end of a connection, and the gateway's view of the client.
-    fn connect() -> (tokio::io::DuplexStream, Arc<Peer>, Memory) {
+    fn connect() -> (tokio::io::DuplexStream, Arc<Client>, Memory) {
         let memory = Memory::new(Size::new(64 << 20));
         let audit = Audit::start(std::io::sink(), Duration::ZERO).unwrap();
         let names = PublicNames::new(Path::new("/nonexistent"));
         let state = State::new(Leases::new(Duration::ZERO), Dialer::Plain, audit, memory.clone(), names).unwrap();
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let peer = Places::new(memory.clone()).accept(address, StdInstant::now()).unwrap();
-        let (client, gateway) = tokio::io::duplex(4096);
-        tokio::spawn(serve_connection(gateway, Arc::clone(&peer), state));
-        (client, peer, memory)
+        let client = Places::new(memory.clone()).accept(address, StdInstant::now()).unwrap();
+        let (remote, gateway) = tokio::io::duplex(4096);
+        tokio::spawn(serve_connection(gateway, Arc::clone(&client), state));
+        (remote, client, memory)
     }
 
     /// Returns how long the gateway keeps the connection open, in seconds.
-    async fn closed_after(client: &mut tokio::io::DuplexStream) -> u64 {
+    async fn closed_after(remote: &mut tokio::io::DuplexStream) -> u64 {
         let start = Instant::now();
-        let _ = client.read_to_end(&mut Vec::new()).await;
+        let _ = remote.read_to_end(&mut Vec::new()).await;
         start.elapsed().as_secs()
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_an_authenticated_request_ends_soon() {
-        let (mut client, _, memory) = connect();
-        assert_eq!(closed_after(&mut client).await, 30, "idle");
+        let (mut remote, _, memory) = connect();
+        assert_eq!(closed_after(&mut remote).await, 30, "idle");
         tokio::task::yield_now().await;
         assert_eq!(memory.connections.used(), 0, "its memory is still reserved");
-        let (mut client, ..) = connect();
-        client.write_all(b"POST /files/mcp HTTP/1.1\r\nhost: a\r\n").await.unwrap();
-        assert_eq!(closed_after(&mut client).await, 30, "with an unfinished head");
+        let (mut remote, ..) = connect();
+        remote.write_all(b"POST /files/mcp HTTP/1.1\r\nhost: a\r\n").await.unwrap();
+        assert_eq!(closed_after(&mut remote).await, 30, "with an unfinished head");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_with_an_authenticated_request_may_be_idle() {
-        let (mut client, peer, memory) = connect();
-        peer.note_authenticated(&memory.of_principal().connections).unwrap();
-        assert_eq!(closed_after(&mut client).await, 75);
+        let (mut remote, client, memory) = connect();
+        client.note_authenticated(&memory.of_principal().connections).unwrap();
+        assert_eq!(closed_after(&mut remote).await, 75);
     }
 }

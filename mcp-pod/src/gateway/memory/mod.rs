@@ -30,6 +30,12 @@ const REQUEST_SHARE: usize = 4;
 const CONNECTION_SHARE: usize = 3;
 /// Part of the memory for connections that one address may use: not all that strangers may use.
 const ADDRESS_SHARE: usize = 4;
+/// Part of the memory for connections that the other gateways of the tenant may use together.
+const PEER_SHARE: usize = 2;
+/// Part of that which the requests of one principal may use.
+const PEER_PRINCIPAL_SHARE: usize = 3;
+/// Part of the memory for connections that unknown addresses may use which connect as other gateways do.
+const PEER_STRANGERS: usize = 8;
 /// Part of the memory for connections that clients may use which are not known.
 const STRANGERS: usize = 3;
 
@@ -40,6 +46,10 @@ pub struct Memory {
     pub(crate) connections: Arc<Account>,
     /// What the connections of clients use that are not known. Part of `connections`.
     pub(crate) strangers: Arc<Account>,
+    /// What the connections of other gateways of the tenant use. Part of `connections`.
+    pub(crate) peers: Arc<Account>,
+    /// What connections use that may turn out to be those of other gateways. Part of `connections`.
+    pub(crate) peer_strangers: Arc<Account>,
     /// What requests and answers use.
     pub(crate) requests: Arc<Account>,
 }
@@ -49,6 +59,8 @@ pub struct Memory {
 pub(crate) struct PrincipalMemory {
     /// What its connections use. The shares of their addresses count it as part of the whole.
     pub(crate) connections: Arc<Account>,
+    /// What the connections of other gateways use that carry its requests. Their share counts it as part of the whole.
+    pub(crate) peers: Arc<Account>,
     /// What its requests and answers use.
     pub(crate) requests: Arc<Account>,
 }
@@ -57,11 +69,14 @@ impl Memory {
     /// Returns a budget of this size, all of it free.
     pub fn new(budget: Size) -> Self {
         let budget = usize::try_from(budget.get()).unwrap_or(usize::MAX);
-        let connections = budget / 3;
+        let requests = budget - budget / 3;
+        let connections = Account::new(budget / 3);
         Self {
-            connections: Account::new(connections),
-            strangers: Account::new(connections / STRANGERS),
-            requests: Account::new(budget - connections),
+            strangers: Account::new(connections.limit() / STRANGERS),
+            peers: Account::share(&connections, connections.limit() / PEER_SHARE),
+            peer_strangers: Account::share(&connections, connections.limit() / PEER_STRANGERS),
+            requests: Account::new(requests),
+            connections,
         }
     }
 
@@ -74,6 +89,7 @@ impl Memory {
     pub(crate) fn of_principal(&self) -> PrincipalMemory {
         PrincipalMemory {
             connections: Account::new(self.connections.limit() / CONNECTION_SHARE),
+            peers: Account::new(self.peers.limit() / PEER_PRINCIPAL_SHARE),
             requests: Account::share(&self.requests, self.requests.limit() / REQUEST_SHARE),
         }
     }

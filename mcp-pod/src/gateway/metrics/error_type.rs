@@ -9,7 +9,7 @@ pub(crate) enum ErrorType {
     Refused,
     /// The server did not answer in time.
     Timeout,
-    /// The server could not be reached, broke the connection, or did not answer with MCP.
+    /// The server could not be reached, broke the connection, or did not answer with MCP; or the home of the caller was lost.
     Transport,
     /// The server reported that the tool failed.
     Tool,
@@ -34,7 +34,7 @@ impl From<Reason> for ErrorType {
     fn from(reason: Reason) -> Self {
         match reason {
             Reason::UpstreamTimeout => Self::Timeout,
-            Reason::UpstreamUnavailable | Reason::UpstreamInvalid => Self::Transport,
+            Reason::HomeLost | Reason::UpstreamUnavailable | Reason::UpstreamInvalid => Self::Transport,
             Reason::Cancelled => Self::Cancelled,
             _ => Self::Refused,
         }

@@ -5,6 +5,7 @@
 
 mod breakers;
 mod error_type;
+mod forwarded;
 mod homes;
 mod public_names;
 #[cfg(test)]
@@ -30,6 +31,8 @@ use crate::logging::DroppedLines;
 use crate::tls::PublicNames;
 pub(crate) use breakers::BreakerMetrics;
 pub(crate) use error_type::ErrorType;
+use forwarded::ForwardMetrics;
+pub(crate) use forwarded::ForwardOutcome;
 use homes::HomeMetrics;
 use public_names::PublicNameMetrics;
 
@@ -53,6 +56,7 @@ pub(crate) struct Metrics {
     /// Names of the servers that have a series.
     servers: Mutex<Vec<String>>,
     pub(crate) breakers: BreakerMetrics,
+    pub(crate) forwarded: ForwardMetrics,
 }
 
 impl Metrics {
@@ -128,6 +132,7 @@ impl Metrics {
         PublicNameMetrics::register(&registry, names)?;
         DroppedLines::register(&registry)?;
         let breakers = BreakerMetrics::register(&registry)?;
+        let forwarded = ForwardMetrics::register(&registry)?;
         Ok(Self {
             registry,
             calls,
@@ -142,6 +147,7 @@ impl Metrics {
             upstream_up,
             servers: Mutex::default(),
             breakers,
+            forwarded,
         })
     }
 

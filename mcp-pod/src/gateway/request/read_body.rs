@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, EXPECT};
-use http::request::Parts;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::IdScan;
-use crate::gateway::connection::Peer;
+use crate::gateway::connection::Client;
 use crate::gateway::memory::{Full, Meter};
 
 /// Longest time that a body may take to arrive.
@@ -50,10 +49,10 @@ pub(crate) async fn read_body(
     body: &mut Incoming,
     limit: u64,
     meter: Meter<'_>,
-    peer: &Peer,
+    client: &Client,
 ) -> Result<Bytes, BodyError> {
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let mut reader = Reader { body, limit: usize::try_from(limit).unwrap_or(usize::MAX), reserved: 0, meter, peer };
+    let mut reader = Reader { body, limit: usize::try_from(limit).unwrap_or(usize::MAX), reserved: 0, meter, client };
     match declared {
         Some(length) if length > limit => Err(BodyError::TooLarge),
         _ => tokio::time::timeout(BODY_TIMEOUT, reader.collect(declared)).await.unwrap_or(Err(BodyError::TimedOut)),
@@ -66,23 +65,24 @@ pub(crate) async fn read_body(
 /// the first `free` bytes, at least one unit. Returns whether the body was read to its end.
 ///
 /// `scan` sees what is dropped. Without one, nothing is read with HTTP/2, where an answer reaches the client whatever is left of
-/// the body. A client that waits for `100 Continue` has sent nothing and must not be told to.
+/// the body. A client that waits for `100 Continue` has sent nothing and must not be told to (`waits`).
 pub(crate) async fn discard(
-    head: &Parts,
+    version: Version,
+    waits: bool,
     body: &mut Incoming,
-    peer: &Peer,
+    client: &Client,
     mut scan: Option<&mut IdScan>,
     free: impl FnOnce() -> usize,
     mut admits: impl FnMut() -> bool,
 ) -> bool {
-    let unneeded = head.version >= Version::HTTP_2 && scan.is_none();
-    if unneeded || head.headers.contains_key(EXPECT) || body.is_end_stream() {
+    let unneeded = version >= Version::HTTP_2 && scan.is_none();
+    if unneeded || waits || body.is_end_stream() {
         return false;
     }
     let discard = async {
         let mut paid = free().max(DISCARD_UNIT);
         loop {
-            match tokio::time::timeout(DISCARD_PAUSE, next_chunk(body, peer)).await {
+            match tokio::time::timeout(DISCARD_PAUSE, next_chunk(body, client)).await {
                 Ok(Ok(Some(data))) => {
                     while paid < data.len() {
                         if !admits() {
@@ -105,9 +105,9 @@ pub(crate) async fn discard(
 }
 
 /// Returns the next chunk of data, or `None` at the end of the body.
-async fn next_chunk(body: &mut Incoming, peer: &Peer) -> Result<Option<Bytes>, BodyError> {
+pub(crate) async fn next_chunk(body: &mut Incoming, client: &Client) -> Result<Option<Bytes>, BodyError> {
     while let Some(frame) = body.frame().await {
-        peer.claim_input();
+        client.claim_input();
         if let Ok(data) = frame.map_err(BodyError::Broken)?.into_data() {
             return Ok(Some(data));
         }
@@ -123,13 +123,13 @@ struct Reader<'m> {
     /// Length for which memory is reserved.
     reserved: usize,
     meter: Meter<'m>,
-    peer: &'m Peer,
+    client: &'m Client,
 }
 
 impl Reader<'_> {
     async fn collect(&mut self, declared: Option<u64>) -> Result<Bytes, BodyError> {
         self.reserve(declared.and_then(|length| usize::try_from(length).ok()).unwrap_or(FIRST_RESERVED))?;
-        let Some(first) = next_chunk(self.body, self.peer).await? else { return Ok(Bytes::new()) };
+        let Some(first) = next_chunk(self.body, self.client).await? else { return Ok(Bytes::new()) };
         if self.body.is_end_stream() && first.len() <= self.limit {
             // A typical body arrives as one chunk, which is not copied.
             self.reserve(first.len())?;
@@ -147,7 +147,7 @@ impl Reader<'_> {
                 self.reserve(length.max(2 * self.reserved).min(self.limit))?;
             }
             collected.extend_from_slice(&data);
-            next = next_chunk(self.body, self.peer).await?;
+            next = next_chunk(self.body, self.client).await?;
         }
         Ok(collected.freeze())
     }

@@ -1,12 +1,15 @@
 //! The body of an answer.
 
-use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::Stream;
 use http_body::{Frame, SizeHint};
+
+use crate::gateway::connection::PeerRequest;
+use crate::gateway::edge::{ForwardedBody, HomeLost};
 
 /// Body of an answer.
 pub(crate) enum Body {
@@ -16,6 +19,10 @@ pub(crate) enum Body {
     Whole(Bytes),
     /// Events as they come.
     Stream(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+    /// What another gateway sends.
+    Forwarded(Box<ForwardedBody>),
+    /// The answer to a request that another gateway forwards.
+    Held { body: Box<Self>, _forwarded: Box<(IpAddr, PeerRequest)> },
 }
 
 impl std::fmt::Debug for Body {
@@ -24,15 +31,17 @@ impl std::fmt::Debug for Body {
             Self::Empty => f.write_str("Empty"),
             Self::Whole(bytes) => write!(f, "Whole({} bytes)", bytes.len()),
             Self::Stream(_) => f.write_str("Stream"),
+            Self::Forwarded(_) => f.write_str("Forwarded"),
+            Self::Held { body, .. } => body.fmt(f),
         }
     }
 }
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = HomeLost;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, HomeLost>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Whole(bytes) => {
@@ -43,11 +52,18 @@ impl http_body::Body for Body {
             Self::Stream(stream) => {
                 stream.as_mut().poll_next(cx).map(|event| event.map(|bytes| Ok(Frame::data(bytes))))
             }
+            Self::Forwarded(body) => Pin::new(body).poll_frame(cx),
+            Self::Held { body, .. } => Pin::new(body).poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Empty)
+        match self {
+            Self::Empty => true,
+            Self::Whole(_) | Self::Stream(_) => false,
+            Self::Forwarded(body) => body.is_end_stream(),
+            Self::Held { body, .. } => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -55,6 +71,8 @@ impl http_body::Body for Body {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream(_) => SizeHint::default(),
+            Self::Forwarded(body) => body.size_hint(),
+            Self::Held { body, .. } => body.size_hint(),
         }
     }
 }

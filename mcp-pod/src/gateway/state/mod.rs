@@ -34,6 +34,7 @@ use tracing::info;
 
 use super::audit::{Audit, Floods};
 use super::budget::Leases;
+use super::edge::Peers;
 use super::memory::Memory;
 use super::metrics::Metrics;
 use super::policy::{ActivePolicy, Freshness, InstallError};
@@ -44,7 +45,7 @@ use hand_over::HandOver;
 use kill_switch::SharedKillSwitch;
 
 pub(crate) use hand_over::{Admission, Held};
-pub(crate) use homes::{HomeVersion, Homes};
+pub(crate) use homes::{HomeVersion, Homes, Place};
 pub(crate) use legacy_calls::{Cancellable, LegacyCalls, LegacySession};
 pub(crate) use reports::{LoopReport, Reports, StuckReport};
 pub(crate) use request_context::{RequestContext, Unanswered};
@@ -60,6 +61,7 @@ pub struct State {
     kill_switch: SharedKillSwitch,
     pub(crate) homes: Arc<Homes>,
     pub(crate) names: Arc<PublicNames>,
+    pub(crate) peers: Peers,
     dialer: Dialer,
     draining: AtomicBool,
     closing: CancellationToken,
@@ -87,6 +89,13 @@ pub struct State {
 /// A request in flight, for which a closing gateway waits.
 #[derive(Debug)]
 pub(crate) struct ActiveRequest(Arc<State>);
+
+impl ActiveRequest {
+    /// Returns the state of the gateway that the request is in.
+    pub(crate) fn state(&self) -> &State {
+        &self.0
+    }
+}
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
@@ -116,6 +125,7 @@ impl State {
             hand_over: HandOver::default(),
             freshness: Freshness::new(),
             kill_switch: SharedKillSwitch::default(),
+            peers: Peers::new(&dialer, &memory),
             dialer,
             draining: AtomicBool::new(false),
             closing: CancellationToken::new(),
@@ -283,9 +293,11 @@ impl State {
         }
     }
 
-    /// Closes connections to tool servers that have been idle for long, and drops event streams that ended long ago.
+    /// Closes connections to tool servers and other gateways that have been idle for long, and drops event streams that
+    /// ended long ago.
     pub(crate) fn prune(&self) {
         self.resumable.prune(Instant::now());
+        self.peers.prune();
         if let Some(policy) = self.active_policy() {
             policy.upstreams().for_each(|upstream| upstream.prune());
         }

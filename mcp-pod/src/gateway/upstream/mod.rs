@@ -1,7 +1,7 @@
 //! Access to the tool servers, through the shims in their pods: one [`Upstream`] for each server.
 //!
 //! Start with [`exchange`], which sends one call and reads the events of its answer. [`pod`] is one pod of a server,
-//! [`connection`] one HTTP/1.1 connection to its shim, and [`pool`] holds idle ones. [`report`] caches how a server
+//! [`connection`] one HTTP/1.1 connection to its shim. [`report`] caches how a server
 //! describes itself and its tools, and [`outgoing`] is the one that the operator should keep.
 
 mod connection;
@@ -9,7 +9,6 @@ mod exchange;
 mod health;
 mod outgoing;
 mod pod;
-mod pool;
 mod report;
 
 use std::sync::Arc;

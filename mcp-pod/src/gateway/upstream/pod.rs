@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::connection::Connection;
-use super::pool::Pool;
+use crate::gateway::pool::Pool;
 
 /// One pod of a tool server, for as long as its address is in the policy.
 #[derive(Debug)]
 pub(super) struct Pod {
     pub(super) address: SocketAddr,
-    pool: Pool,
+    pool: Pool<Connection>,
     /// Epoch in the last answer of the shim: how often it had started the tool server.
     epoch: AtomicU64,
 }

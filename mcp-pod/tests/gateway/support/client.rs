@@ -239,6 +239,15 @@ impl Client {
         Ok(Answer { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() })
     }
 
+    /// Makes calls one after the other. Returns their answers.
+    pub(crate) async fn calls(mut self, count: usize) -> (Self, Vec<Answer>) {
+        let mut answers = Vec::with_capacity(count);
+        for _ in 0..count {
+            answers.push(self.call("echo", json!({})).await);
+        }
+        (self, answers)
+    }
+
     /// Initializes a legacy session.
     pub(crate) async fn initialize(&mut self, version: &str) -> Answer {
         let body = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {

@@ -1,9 +1,11 @@
 //! The gateway under test and everything around it: PKI, policy, ledger, shim and clients.
 
 mod client;
+mod fake_home;
 mod held;
 mod ledger;
 mod operator;
+mod pair;
 mod pipeline;
 mod pki;
 mod policy;
@@ -26,10 +28,12 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 
 pub(crate) use client::{Answer, Client, modern, tls, tls_for, tls_from, tls_offering};
+pub(crate) use fake_home::{FakeHome, Misdeed};
 pub(crate) use held::{hold_calls, release_all};
 pub(crate) use ledger::{Ledger, Spent};
+pub(crate) use pair::{Pair, home_of_coder, refusal};
 pub(crate) use pipeline::{call_until_limited, send_until_limited};
-pub(crate) use pki::{Pki, Token, now};
+pub(crate) use pki::{GATEWAY_URI, Pki, SERVER_URI, Token, now};
 pub(crate) use policy::{CODER, OTHER, policy, tool};
 pub(crate) use process::{FreeAddress, Options, ProcessGateway, get};
 pub(crate) use shim::{Behaviour, Shim};

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mcp_fleet_control::clock::boot_millis;
-use mcp_fleet_control::homes::{Others, answer_to_wire, beat_from_wire};
+use mcp_fleet_control::homes::{Others, Peer, answer_to_wire, beat_from_wire};
 use mcp_fleet_control::wire::control_server::{Control, ControlServer};
 use mcp_fleet_control::wire::kept_server_reports::KeptDigest;
 use mcp_fleet_control::wire::lease_answer::Outcome;
@@ -20,7 +21,7 @@ use mcp_fleet_homes::view::Member;
 use mcp_fleet_policy::governor::InFlight;
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::TcpIncoming;
@@ -46,12 +47,47 @@ pub(crate) struct Received {
     pub(crate) server_reports: ServerReports,
 }
 
+/// Addresses at which gateways accept forwarded requests, by the UIDs of their pods.
+pub(crate) type PeerAddresses = Arc<Mutex<HashMap<String, SocketAddr>>>;
+
+/// A running operator.
+#[derive(Clone)]
+pub(crate) struct Operator {
+    pub(crate) address: SocketAddr,
+    pub(crate) received: Received,
+    /// What it tells gateways about each other.
+    pub(crate) peers: PeerAddresses,
+    policy: watch::Sender<TenantPolicy>,
+    hides_peers: Arc<AtomicBool>,
+    stops: Arc<AtomicBool>,
+}
+
+impl Operator {
+    /// Stops all calls from the next proof of freshness on, as the fleet's kill switch.
+    pub(crate) fn stop_calls(&self) {
+        self.stops.store(true, Ordering::SeqCst);
+    }
+
+    /// Tells gateways nothing about each other, as an operator of an earlier version.
+    pub(crate) fn hide_peers(&self) {
+        self.hides_peers.store(true, Ordering::SeqCst);
+    }
+
+    /// Changes the policy, and pushes it as the next generation.
+    pub(crate) fn change_policy(&self, change: impl FnOnce(&mut TenantPolicy)) {
+        self.policy.send_modify(|policy| {
+            change(policy);
+            policy.generation += 1;
+        });
+    }
+}
+
 #[derive(Clone)]
 struct Service {
-    generation: u64,
-    policy: EncodedPolicy,
+    policy: watch::Receiver<TenantPolicy>,
     received: Received,
     leader: Arc<Mutex<Homes>>,
+    stops: Arc<AtomicBool>,
 }
 
 /// Decides homes.
@@ -59,6 +95,8 @@ struct Homes {
     leader: Leader,
     /// Calls in flight at gateways that admit none any more.
     in_flight: HashMap<Member, Vec<InFlight>>,
+    peers: PeerAddresses,
+    hides_peers: Arc<AtomicBool>,
 }
 
 impl Homes {
@@ -69,26 +107,43 @@ impl Homes {
         self.in_flight.insert(from.clone(), in_flight);
         let others = self.in_flight.iter().filter(|(member, _)| *member != from);
         let in_flight = others.flat_map(|(_, calls)| calls.clone()).collect();
-        Some(answer_to_wire(&answer, Others { end_ms: self.leader.others_have_leases(now, from), in_flight }))
+        let members = self.leader.members().into_iter().filter(|member| member.pod_uid != from.pod_uid);
+        let addresses = self.peers.lock();
+        let peer = |member: &Member| {
+            let pod_uid = member.pod_uid.to_string();
+            addresses.get(&pod_uid).map(|address| Peer { pod_uid, address: *address })
+        };
+        let hidden = self.hides_peers.load(Ordering::SeqCst);
+        let peers = members.filter(|_| !hidden).filter_map(peer).collect();
+        Some(answer_to_wire(&answer, Others { end_ms: self.leader.others_have_leases(now, from), in_flight, peers }))
     }
 }
 
-/// Starts an operator with the certificate in the folder `tls`. Returns its address, and what it will have received. `lease` is how long the home of all principals goes on without the operator.
-pub(crate) async fn start_operator(tls: &Path, policy: &TenantPolicy, lease: Duration) -> (SocketAddr, Received) {
+/// Starts an operator with the certificate in the folder `tls`. `lease` is how long gateways are homes without the operator,
+/// and `places` how many of them share the principals.
+pub(crate) async fn start_operator(tls: &Path, policy: &TenantPolicy, lease: Duration, places: usize) -> Operator {
     let read = |name: &str| std::fs::read(tls.join(name)).unwrap();
     let tls = ServerTlsConfig::new().identity(Identity::from_pem(read("tls.crt"), read("tls.key")));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let received = Received::default();
+    let (received, peers) = (Received::default(), PeerAddresses::default());
+    // As the operator: with one place there is nobody to forward to.
+    let hides_peers = Arc::new(AtomicBool::new(places == 1));
     let sole = u64::try_from(lease.as_millis()).unwrap();
-    let mut leader = Leader::new(TERM, 0, Times { shared: 1_500, sole, earlier: sole, margin: 500 }, 1);
+    // A gateway that is one of several must not lose its lease because the machine is busy.
+    let shared = if places > 1 { sole } else { 1_500 };
+    let mut leader = Leader::new(TERM, 0, Times { shared, sole, earlier: sole, margin: 500 }, places);
     leader.no_others_run();
-    let leader = Arc::new(Mutex::new(Homes { leader, in_flight: HashMap::new() }));
-    let service = Service { generation: policy.generation, policy: encode(policy), received: received.clone(), leader };
+    let (addresses, hides) = (Arc::clone(&peers), Arc::clone(&hides_peers));
+    let homes = Homes { leader, in_flight: HashMap::new(), peers: addresses, hides_peers: hides };
+    let leader = Arc::new(Mutex::new(homes));
+    let (policy, published) = watch::channel(policy.clone());
+    let stops = Arc::<AtomicBool>::default();
+    let service = Service { policy: published, received: received.clone(), leader, stops: Arc::clone(&stops) };
     let service = ControlServer::new(service);
     let server = Server::builder().tls_config(tls).unwrap().add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-    (address, received)
+    Operator { address, received, peers, policy, hides_peers, stops }
 }
 
 #[tonic::async_trait]
@@ -115,15 +170,15 @@ impl Service {
         mut inbound: Streaming<wire::FromGateway>,
         outbox: mpsc::Sender<Result<wire::FromOperator, Status>>,
     ) {
-        let Self { generation, policy: EncodedPolicy { bytes: policy, digest }, received, leader } = self;
-        let digest = digest.to_vec();
+        let Self { mut policy, received, leader, stops } = self;
+        let mut generation = policy.borrow_and_update().generation;
         let mut outgoing = vec![
             from_operator::Message::Hello(wire::OperatorHello {
                 version: version::MAX,
                 term: TERM,
                 pod_uid: pod_uid.clone(),
             }),
-            from_operator::Message::Policy(wire::PolicyPush { generation, policy, digest }),
+            push(&policy.borrow()),
             kept(&received.server_reports.lock()),
         ];
         let mut member = Member { pod_uid: pod_uid.into(), epoch: "".into() };
@@ -134,8 +189,15 @@ impl Service {
                 let _ = outbox.send(Ok(wire::FromOperator { message: Some(message) })).await;
             }
             tokio::select! {
+                Ok(()) = policy.changed() => {
+                    let changed = policy.borrow_and_update();
+                    generation = changed.generation;
+                    outgoing.push(push(&changed));
+                }
                 _ = freshness.tick() => {
-                    outgoing.push(from_operator::Message::Freshness(wire::Freshness { generation, age_ms: 0, kill_switch: None }));
+                    let stop = stops.load(Ordering::SeqCst);
+                    let kill_switch = stop.then(|| wire::KillSwitch { stop, reason: "a test".to_owned(), age_ms: 0 });
+                    outgoing.push(from_operator::Message::Freshness(wire::Freshness { generation, age_ms: 0, kill_switch }));
                 }
                 message = inbound.message() => match message {
                     Ok(Some(wire::FromGateway { message: Some(from_gateway::Message::Loop(report)) })) => {
@@ -178,6 +240,12 @@ fn kept(reports: &[wire::SeenServerReport]) -> from_operator::Message {
 fn give(report: wire::SeenServerReport) -> from_operator::Message {
     let wire::SeenServerReport { server_uid, digest, report } = report;
     from_operator::Message::KeptServerReport(wire::KeptServerReport { server_uid, digest, report })
+}
+
+fn push(policy: &TenantPolicy) -> from_operator::Message {
+    let EncodedPolicy { bytes, digest } = encode(policy);
+    let (generation, digest) = (policy.generation, digest.to_vec());
+    from_operator::Message::Policy(wire::PolicyPush { generation, policy: bytes, digest })
 }
 
 fn answer(message: from_gateway::Message) -> Option<from_operator::Message> {

@@ -23,6 +23,7 @@ type Ca = CertifiedIssuer<'static, KeyPair>;
 pub(crate) struct Pki {
     pub(crate) gateway: Arc<Identity>,
     pub(crate) shim: Arc<Identity>,
+    ca: Ca,
     signing: KeyPair,
     dirs: [tempfile::TempDir; 2],
 }
@@ -72,7 +73,12 @@ impl Pki {
         let (gateway_dir, gateway) = identity(&ca, GATEWAY_URI, &[Eku::ServerAuth, Eku::ClientAuth]);
         let (shim_dir, shim) = identity(&ca, SERVER_URI, &[Eku::ServerAuth]);
         let signing = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        Self { gateway, shim, signing, dirs: [gateway_dir, shim_dir] }
+        Self { gateway, shim, ca, signing, dirs: [gateway_dir, shim_dir] }
+    }
+
+    /// Returns an identity with this name, which can be a client and a server.
+    pub(crate) fn identity(&self, uri: &str) -> Arc<Identity> {
+        identity(&self.ca, uri, &[Eku::ServerAuth, Eku::ClientAuth]).1
     }
 
     /// Returns the directory of the gateway's certificate.

@@ -13,24 +13,25 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpSocket;
 
-use super::operator::{Received, start_operator};
+use super::operator::{Operator, start_operator};
 use super::{Client, PATIENCE, Pki, Shim, Token, policy, until};
 
 /// A running gateway process, killed on drop.
 pub(crate) struct ProcessGateway {
     pub(crate) pki: Arc<Pki>,
     pub(crate) shim: Arc<Shim>,
-    operator: SocketAddr,
+    pub(crate) operator: Operator,
     pub(crate) address: SocketAddr,
+    /// Where it accepts forwarded requests.
+    pub(crate) peer_address: SocketAddr,
+    pub(crate) pod_uid: String,
     pub(crate) health: SocketAddr,
     pub(crate) audit: Lines,
     pub(crate) log: Lines,
-    /// What the operator has received.
-    pub(crate) received: Received,
     child: Child,
     arguments: Vec<String>,
     log_level: String,
-    _free: [FreeAddress; 2],
+    _free: [FreeAddress; 3],
 }
 
 /// How a gateway process is started.
@@ -41,13 +42,24 @@ pub(crate) struct Options<'a> {
     pub(crate) log_level: &'a str,
     /// How long the gateway is the home of all principals without the operator.
     pub(crate) lease: Duration,
+    /// How many gateways share the principals.
+    pub(crate) places: usize,
+    /// Where the gateway accepts forwarded requests, if not at a free address.
+    pub(crate) peer_listen: Option<SocketAddr>,
     /// Whether the test reads the log. Otherwise it blocks when the pipe is full.
     pub(crate) read_log: bool,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { arguments: &[], log_level: "info", lease: Duration::from_secs(65), read_log: true }
+        Self {
+            arguments: &[],
+            log_level: "info",
+            lease: Duration::from_secs(65),
+            places: 1,
+            peer_listen: None,
+            read_log: true,
+        }
     }
 }
 
@@ -94,31 +106,35 @@ impl ProcessGateway {
         shim: Arc<Shim>,
         policy: &TenantPolicy,
     ) -> Self {
-        let operator = start_operator(pki.gateway_dir(), policy, options.lease).await;
+        let operator = start_operator(pki.gateway_dir(), policy, options.lease, options.places).await;
         Self::until_ready(pki, shim, operator, options, "pod-1").await
     }
 
     /// Starts another gateway of the same tenant, in the pod with this UID. Waits until it is ready.
     pub(crate) async fn beside(&self, options: &Options<'_>, pod_uid: &str) -> Self {
-        let operator = (self.operator, self.received.clone());
-        Self::until_ready(Arc::clone(&self.pki), Arc::clone(&self.shim), operator, options, pod_uid).await
+        let (pki, shim) = (Arc::clone(&self.pki), Arc::clone(&self.shim));
+        Self::until_ready(pki, shim, self.operator.clone(), options, pod_uid).await
     }
 
     async fn until_ready(
         pki: Arc<Pki>,
         shim: Arc<Shim>,
-        (operator, received): (SocketAddr, Received),
+        operator: Operator,
         options: &Options<'_>,
         pod_uid: &str,
     ) -> Self {
         let token = pki.gateway_dir().join(format!("token-{pod_uid}"));
         std::fs::write(&token, pod_uid).unwrap();
-        let free = [FreeAddress::new(), FreeAddress::new()];
-        let (address, health) = (free[0].get(), free[1].get());
-        let (listen, metrics, name) = (address.to_string(), health.to_string(), operator.to_string());
+        let free = [FreeAddress::new(), FreeAddress::new(), FreeAddress::new()];
+        let [address, health, peer_address] = free.each_ref().map(FreeAddress::get);
+        let peer_address = options.peer_listen.unwrap_or(peer_address);
+        operator.peers.lock().insert(pod_uid.to_owned(), peer_address);
+        let (listen, metrics, peers) = (address.to_string(), health.to_string(), peer_address.to_string());
+        let name = operator.address.to_string();
         let tls = pki.gateway_dir().display().to_string();
         let token = token.display().to_string();
         let mut arguments = vec!["gateway", "--listen", &listen, "--metrics-listen", &metrics, "--tls-dir", &tls];
+        arguments.extend(["--peer-listen", &peers]);
         arguments.extend(["--operator-address", &name, "--operator-name", "gateway.acme-mcp.svc"]);
         arguments.extend(["--policy-dir", "/nonexistent", "--token-file", &token]);
         arguments.extend(options.arguments);
@@ -132,10 +148,11 @@ impl ProcessGateway {
             shim,
             operator,
             address,
+            peer_address,
+            pod_uid: pod_uid.to_owned(),
             health,
             audit,
             log,
-            received,
             child,
             arguments,
             log_level,

@@ -1,18 +1,22 @@
 //! Answers the beats of gateways, which say whose calls they admit.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mcp_fleet_control::clock::boot_millis;
-use mcp_fleet_control::homes::{answer_to_wire, beat_from_wire};
+use mcp_fleet_control::homes::{Peer, answer_to_wire, beat_from_wire};
 use mcp_fleet_control::wire::{HomeBeat, HomesChanged, from_operator};
 use mcp_fleet_homes::view::Member;
 
 use super::auth::GatewayPod;
-use super::hub::Hub;
+use super::hub::{Gateways, Hub};
 use super::spend::message;
 use crate::error;
 use crate::ledger::book::Holder;
 use crate::shared_state::{Answered, Homes, Look, Outbound, Published, Streams};
+
+/// Port at which gateways accept requests that other gateways of their tenant forward.
+const PEER_PORT: u16 = 8444;
 
 /// Where a beat comes from.
 #[derive(Clone, Copy, Debug)]
@@ -31,12 +35,18 @@ pub(super) fn answer_beat(
     Sender { gateway, holder, stream }: Sender<'_>,
     beat: HomeBeat,
     outbound: &Outbound,
+    gateways: &dyn Gateways,
 ) -> Option<Look> {
     let beat = beat_from_wire(beat)?;
     let from = Member { pod_uid: holder.pod_uid.as_str().into(), epoch: holder.epoch.as_str().into() };
     let stale_after = published.policy.stale_after;
     let answered = homes.receive(&gateway.tenant_uid, stale_after, (&from, stream), beat, boot_millis())?;
-    let Answered { answer, others, concerned, look } = answered;
+    let Answered { answer, mut others, peers, concerned, look } = answered;
+    let peer = |pod_uid: Arc<str>| {
+        let address = SocketAddr::new(gateways.address(&gateway.namespace, &pod_uid)?, PEER_PORT);
+        Some(Peer { pod_uid: pod_uid.as_ref().to_owned(), address })
+    };
+    others.peers = peers.into_iter().filter_map(peer).collect();
     // If the queue is full, the gateway reads no messages, and soon has no lease.
     let _ = outbound.try_send(Ok(message(from_operator::Message::HomeAnswer(answer_to_wire(&answer, others)))));
     announce(streams, &concerned);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::Debug;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -33,6 +34,9 @@ pub trait Gateways: Debug + Send + Sync {
 
     /// Checks that a gateway still runs.
     async fn check_again(&self, gateway: &GatewayPod) -> Result<(), AuthError>;
+
+    /// Returns the address of the pod of a gateway in this namespace, if it is known. Elsewhere, a tenant has one gateway.
+    fn address(&self, namespace: &str, pod_uid: &str) -> Option<IpAddr>;
 
     /// Returns the UIDs of a tenant's gateways that may still run. A deleted tenant has none. None if it is not known
     /// where they would be.

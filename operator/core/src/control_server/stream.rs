@@ -397,7 +397,7 @@ impl ControlStream {
         let Some(published) = policy_state.borrow().published.clone() else { return };
         let (homes, streams) = (&self.leader.homes, &self.hub.shared_state.streams);
         let from = homes::Sender { gateway: &self.gateway, holder: &self.holder, stream: self.number };
-        let look = homes::answer_beat(homes, streams, &published, from, beat, &self.outbound);
+        let look = homes::answer_beat(homes, streams, &published, from, beat, &self.outbound, &*self.hub.gateways);
         if let Some(look) = look {
             // Goes on if this stream ends, because other gateways wait for what it finds.
             tokio::spawn(homes::look(Arc::clone(&self.hub), Arc::clone(homes), self.gateway.tenant_uid.clone(), look));

@@ -1,6 +1,7 @@
 //! The gateways of a fleet on one machine, which are processes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
@@ -49,6 +50,11 @@ impl Gateways for LocalGateways {
 
     async fn check_again(&self, gateway: &GatewayPod) -> Result<(), AuthError> {
         if self.runs(&gateway.pod_uid) { Ok(()) } else { Err(AuthError::Gone(gateway.pod.clone())) }
+    }
+
+    fn address(&self, _: &str, _: &str) -> Option<IpAddr> {
+        // There is one gateway of a tenant at a time.
+        None
     }
 
     async fn running(&self, tenant_uid: &str) -> Result<Option<BTreeSet<String>>, BoxError> {

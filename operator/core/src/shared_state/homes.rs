@@ -30,6 +30,8 @@ const EARLIER_LEASE: Duration = Duration::from_mins(5);
 #[derive(Debug)]
 pub struct Homes {
     term: Term,
+    /// Number of gateways of a tenant that are homes at the same time.
+    places: usize,
     tenants: Mutex<HashMap<String, Tenant>>,
     /// Pods whose gateways are of an earlier version, and never have leases: their UIDs, and those of their tenants.
     earlier: Mutex<HashMap<String, String>>,
@@ -51,8 +53,10 @@ struct Tenant {
 #[derive(Debug)]
 pub struct Answered {
     pub answer: Answer,
-    /// What the gateway is told about the others.
+    /// What the gateway is told about the others, without the addresses of peers.
     pub others: Others,
+    /// UIDs of the pods of the other gateways to which the gateway may forward.
+    pub peers: Vec<Arc<str>>,
     /// UIDs of the pods whose gateways should send a beat now.
     pub concerned: Vec<String>,
     /// Whether a gateway waits that could be a home if it turned out that others have ended. The caller then has to look at
@@ -67,7 +71,11 @@ pub struct Look(Vec<Member>);
 impl Homes {
     /// Returns the homes at the start of a term.
     pub fn new(term: Term) -> Self {
-        Self { term, tenants: Mutex::default(), earlier: Mutex::default() }
+        Self::with_places(term, PLACES)
+    }
+
+    fn with_places(term: Term, places: usize) -> Self {
+        Self { term, places, tenants: Mutex::default(), earlier: Mutex::default() }
     }
 
     /// Returns the term.
@@ -109,7 +117,10 @@ impl Homes {
         tenant.is_looking |= look.is_some();
         let end_ms = tenant.leader.others_have_leases(now, from);
         let in_flight = tenant.in_flight_elsewhere(from);
-        Some(Answered { answer, others: Others { end_ms, in_flight }, concerned, look })
+        // As long as a view has one member, there is nobody to forward to.
+        let peers = if self.places > 1 { tenant.peers(from) } else { Vec::new() };
+        let others = Others { end_ms, in_flight, peers: Vec::new() };
+        Some(Answered { answer, others, peers, concerned, look })
     }
 
     /// Records that a gateway of an earlier version is connected, which has no lease and never had one.
@@ -156,7 +167,7 @@ impl Homes {
     ) -> &'t mut Tenant {
         let times = times(stale_after);
         let tenant = tenants.entry(uid.to_owned()).or_insert_with(|| Tenant {
-            leader: Leader::new(self.term, now, times, PLACES),
+            leader: Leader::new(self.term, now, times, self.places),
             in_flight: HashMap::new(),
             is_looking: false,
             streams: HashMap::new(),
@@ -181,6 +192,15 @@ impl Tenant {
     fn in_flight_elsewhere(&self, gateway: &Member) -> Vec<InFlight> {
         let others = self.in_flight.iter().filter(|(member, _)| *member != gateway);
         others.flat_map(|(_, (_, in_flight))| in_flight.clone()).collect()
+    }
+
+    /// Returns the pods of the other members of the views of which a gateway may know, by UID. An earlier process of the gateway's
+    /// own pod is none of them.
+    fn peers(&self, gateway: &Member) -> Vec<Arc<str>> {
+        let mut pods: Vec<_> = self.leader.members().into_iter().map(|member| Arc::clone(&member.pod_uid)).collect();
+        pods.dedup();
+        pods.retain(|pod_uid| *pod_uid != gateway.pod_uid);
+        pods
     }
 
     fn pods_other_than(&self, pod_uid: &str) -> Vec<String> {
@@ -365,6 +385,35 @@ mod tests {
         let mut restarted = gateway("a", "2");
         beat(&homes, &mut restarted, 2_000, true);
         assert!(restarted.admits(2_000, "p"), "the process before it has ended: {a:?}");
+    }
+
+    #[test]
+    fn gateways_that_share_the_principals_learn_which_others_there_are() {
+        let (homes, mut a, mut b, mut z) =
+            (Homes::with_places(7, 3), gateway("a", "1"), gateway("b", "1"), gateway("z", "1"));
+        let look = beat(&homes, &mut a, 1_000, true).look.unwrap();
+        homes.looked(TENANT, &look, Some(&running(&["a"])));
+        for now in [1_010, 1_020, 1_030] {
+            for gateway in [&mut a, &mut b, &mut z] {
+                beat(&homes, gateway, now, true);
+            }
+        }
+        let peers = |answered: Answered| answered.peers.iter().map(|pod| pod.to_string()).collect::<Vec<_>>();
+        assert_eq!(peers(beat(&homes, &mut a, 1_040, true)), ["b", "z"]);
+        assert_eq!(peers(beat(&homes, &mut z, 1_040, true)), ["a", "b"]);
+        // The process before one in the same pod is still a member.
+        assert_eq!(peers(beat(&homes, &mut gateway("a", "2"), 1_045, true)), ["b", "z"]);
+        // One that drains still has to know where its principals go.
+        beat(&homes, &mut b, 1_050, false);
+        assert_eq!(peers(beat(&homes, &mut b, 1_060, false)), ["a", "z"]);
+        // A new leader hears from the first gateway which others there may be, of which one may have been lost with the old one.
+        let next = Homes::with_places(8, 3);
+        a.connect(8);
+        assert_eq!(peers(beat(&next, &mut a, 1_070, true)), ["b", "z"]);
+        // One place: nobody forwards.
+        let (homes, mut a) = with_gateway();
+        assert!(peers(beat(&homes, &mut gateway("b", "1"), 2_000, true)).is_empty());
+        assert!(peers(beat(&homes, &mut a, 2_000, true)).is_empty());
     }
 
     #[test]

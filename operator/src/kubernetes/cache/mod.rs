@@ -24,10 +24,11 @@ mod watches;
 mod workload;
 mod writer;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, ObjectRefExtra};
@@ -229,6 +230,17 @@ impl Cache {
         let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
         let mut uids = endpoints.filter_map(|endpoint| endpoint.target_ref.as_ref()?.uid.as_deref());
         self.is_runtime(namespace) && uids.any(|uid| uid == pod_uid)
+    }
+
+    /// Returns the address that an EndpointSlice in a namespace that was made for a gateway lists for the gateway's pod with a
+    /// UID.
+    pub(crate) fn gateway_address(&self, namespace: &str, pod_uid: &str) -> Option<IpAddr> {
+        let slices = self.endpoints.in_namespace(namespace);
+        let mut endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+        let of_pod =
+            |endpoint: &&Endpoint| endpoint.target_ref.as_ref().and_then(|pod| pod.uid.as_deref()) == Some(pod_uid);
+        let endpoint = endpoints.find(of_pod).filter(|_| self.is_runtime(namespace))?;
+        endpoint.addresses.first()?.parse().ok()
     }
 
     /// Whether there is a tenant with a UID, readable or not.

@@ -134,6 +134,7 @@ async fn start_gateway(mcp_pod: &Path, dir: &Path, pki: &Pki, policy: &TenantPol
     command.arg("--tls-dir").arg(&pki.gateway).arg("--token-file").arg(dir.join("token"));
     command.arg("--policy-dir").arg(dir.join("policy"));
     command.args(["--listen", &address.to_string(), "--metrics-listen", &health.to_string()]);
+    command.args(["--peer-listen", "127.0.0.1:0"]);
     command.env("RUST_LOG", "warn");
     let process = Process::quiet(&mut command)?;
     Ok(Gateway { process, address, health: Some(health), operator })

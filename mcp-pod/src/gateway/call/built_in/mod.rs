@@ -49,7 +49,9 @@ pub(super) async fn call(
         return Err(Unanswered::Outdated);
     }
     let (state, principal) = (context.state, &context.caller.principal.model().uid);
-    let answered = state.governor.admit_built_in(state.tick(), principal).and_then(|()| match tool {
+    let admitted = state.governor.admit_built_in(state.tick(), principal);
+    record.admitted = admitted.is_ok();
+    let answered = admitted.and_then(|()| match tool {
         BuiltIn::FleetStatus => Ok(status::status(context)),
         BuiltIn::FleetReportStuck => report::report(context, arguments),
     });

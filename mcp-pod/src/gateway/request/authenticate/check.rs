@@ -67,15 +67,15 @@ pub(crate) fn check_token<'p>(
     policy: &'p Policy,
     verifier: &TokenVerifier,
     failures: &FailureLimit,
-    peer: IpAddr,
+    address: IpAddr,
     headers: &HeaderMap,
     now: Moment,
 ) -> Result<Caller<'p>, Unauthenticated> {
     let reject = |reason| {
-        failures.record(peer, Instant::now());
+        failures.record(address, Instant::now());
         Err(Unauthenticated::Rejected { reason, principal: None })
     };
-    let within_limit = || failures.admits(peer, Instant::now());
+    let within_limit = || failures.admits(address, Instant::now());
     let unix = now.unix_seconds();
     let token = match bearer(headers) {
         Ok(token) => token,

@@ -52,6 +52,8 @@ struct Snapshot {
     ends: u64,
     /// When the leases of all other gateways have ended that the leader had granted before its last answer.
     others_end: u64,
+    /// The newest view that this gateway was told of, while it has no lease: it may be leaving, and its clients are not.
+    last: Option<(Member, View)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -69,6 +71,46 @@ impl Admits {
     }
 }
 
+/// Where the home of a principal is, as far as this gateway knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Here,
+    /// In the pod with this UID.
+    At(Arc<str>),
+    /// It is being decided, or this gateway has not been told.
+    Undecided,
+}
+
+impl Snapshot {
+    fn find(&self, principal_uid: &str) -> Place {
+        if boot_millis() >= self.ends {
+            let last = self.last.as_ref().and_then(|(member, view)| Some((member, view.home(principal_uid)?)));
+            return match last.map(|(member, home)| Self::place(member, home)) {
+                None | Some(Place::Here) => Place::Undecided,
+                Some(place) => place,
+            };
+        }
+        let Admits::Some(member, held) = &self.admits else { return Place::Here };
+        let mut homes = held.views().map(|view| view.home(principal_uid));
+        match homes.next().flatten() {
+            Some(home) if homes.all(|other| other == Some(home)) => Self::place(member, home),
+            _ => Place::Undecided,
+        }
+    }
+
+    /// Returns where the calls of principals are admitted whose home this is. `member` is this process.
+    fn place(member: &Member, home: &Member) -> Place {
+        if home == member {
+            Place::Here
+        } else if home.pod_uid == member.pod_uid {
+            // The process before this one in the same pod, which has ended.
+            Place::Undecided
+        } else {
+            Place::At(Arc::clone(&home.pod_uid))
+        }
+    }
+}
+
 /// By what a call was admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HomeVersion(u64);
@@ -76,7 +118,7 @@ pub(crate) struct HomeVersion(u64);
 impl Default for Homes {
     /// Creates the homes of a gateway that has not reached a leader. Until it does, it has no fresh policy.
     fn default() -> Self {
-        let alone = Snapshot { version: 0, admits: Admits::Everyone, ends: NO_END, others_end: 0 };
+        let alone = Snapshot { version: 0, admits: Admits::Everyone, ends: NO_END, others_end: 0, last: None };
         Self {
             protocol: Mutex::new(None),
             snapshot: ArcSwap::from_pointee(alone),
@@ -117,11 +159,47 @@ impl Homes {
                 return Ok(version);
             }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                let left = self.snapshot.load().others_end.saturating_sub(boot_millis());
-                let retry_after = Some(Duration::from_millis(left).max(RETRY_AFTER));
-                return Err(Denial { retry_after, ..Denial::new(Reason::HomeUndecided) });
+                return Err(self.denial());
             }
         }
+    }
+
+    /// Returns whether the home of a principal is here, now.
+    pub(crate) fn is_here(&self, principal_uid: &str) -> bool {
+        self.snapshot.load().find(principal_uid) == Place::Here
+    }
+
+    /// Returns where the home of a principal is. Waits a little while that is being decided.
+    pub(crate) async fn find(&self, principal_uid: &str) -> Place {
+        let place = self.snapshot.load().find(principal_uid);
+        match place {
+            // Boxed because it is rare, and would make the future of every request larger.
+            Place::Undecided => Box::pin(self.find_elsewhere(principal_uid, None, Instant::now() + HOME_TIMEOUT)).await,
+            place => place,
+        }
+    }
+
+    /// Returns where the home of a principal is. Waits until the deadline while that is being decided, or while it is still
+    /// where it was before.
+    pub(crate) async fn find_elsewhere(&self, principal_uid: &str, before: Option<&Place>, deadline: Instant) -> Place {
+        let deadline = tokio::time::Instant::from_std(deadline);
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let place = self.snapshot.load().find(principal_uid);
+            let is_found = place != Place::Undecided && Some(&place) != before;
+            if is_found || tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return place;
+            }
+        }
+    }
+
+    /// Returns the denial of a principal whose home is not here, and cannot be asked.
+    pub(crate) fn denial(&self) -> Denial {
+        let left = self.snapshot.load().others_end.saturating_sub(boot_millis());
+        let retry_after = Some(Duration::from_millis(left).max(RETRY_AFTER));
+        Denial { retry_after, ..Denial::new(Reason::HomeUndecided) }
     }
 
     /// Returns whether what was admitted by this version would still be.
@@ -183,12 +261,18 @@ impl Homes {
             }
     }
 
-    /// Does what an answer says. `others_end_ms` is how long other gateways may have leases. Returns whether other calls are
+    /// Does what an answer says, unless it is out of date. `others_end_ms` is how long other gateways may have leases.
+    /// `before` is called before calls are admitted by the answer, in the order of answers. Returns whether other calls are
     /// admitted than before.
-    pub(super) fn receive(&self, answer: Answer, others_end_ms: u64) -> bool {
+    pub(super) fn receive(&self, answer: Answer, others_end_ms: u64, before: impl FnOnce()) -> bool {
         let mut protocol = self.protocol.lock();
         let Some(gateway) = &mut *protocol else { return false };
-        let changed = gateway.receive(boot_millis(), answer);
+        let now = boot_millis();
+        if !gateway.accepts(now, &answer) {
+            return false;
+        }
+        before();
+        let changed = gateway.receive(now, answer);
         self.publish(Some(gateway), others_end_ms);
         changed
     }
@@ -213,13 +297,16 @@ impl Homes {
             }
         };
         let others_end = now.saturating_add(others_end_ms);
-        let next = match admits {
-            Some(admits) => {
-                // A lease that ended meanwhile may have been another gateway's.
-                let same = now < before.ends && before.admits == admits;
-                Snapshot { version: before.version + u64::from(!same), admits, ends, others_end }
-            }
-            None => Snapshot { version: before.version + 1, admits: Admits::Everyone, ends: 0, others_end },
+        let next = if let Some(admits) = admits {
+            // A lease that ended meanwhile may have been another gateway's.
+            let same = now < before.ends && before.admits == admits;
+            Snapshot { version: before.version + u64::from(!same), admits, ends, others_end, last: None }
+        } else {
+            let last = match &before.admits {
+                Admits::Some(member, held) => held.views().last().map(|view| (member.clone(), view.clone())),
+                Admits::Everyone => before.last.clone(),
+            };
+            Snapshot { version: before.version + 1, admits: Admits::Everyone, ends: 0, others_end, last }
         };
         self.snapshot.store(Arc::new(next));
         self.changed.notify_waiters();
@@ -243,11 +330,14 @@ impl State {
     /// Does what the leader answers to a beat. When this returns, every call that is not yet handed to its server is decided
     /// by that. Returns whether the leader should get a beat at once.
     pub(crate) fn receive_home_answer(&self, answer: Answer, others: Others) -> bool {
-        let Others { end_ms, in_flight } = others;
+        let Others { end_ms, in_flight, peers } = others;
         let mut elsewhere = self.elsewhere.lock();
-        // Before the first call is admitted beside those.
-        elsewhere.set(&self.governor, in_flight);
-        let changed = self.homes.receive(answer, end_ms);
+        let changed = self.homes.receive(answer, end_ms, || {
+            // Before a view is applied by which requests are forwarded to them.
+            self.peers.set(peers);
+            // Before the first call is admitted beside those.
+            elsewhere.set(&self.governor, in_flight);
+        });
         if changed {
             self.hand_over.wait();
         }
@@ -273,3 +363,6 @@ impl State {
         self.homes.hurry();
     }
 }
+
+#[cfg(test)]
+mod tests;

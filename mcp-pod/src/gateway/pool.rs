@@ -1,33 +1,38 @@
-//! Idle connections to one shim, newest first.
+//! Idle connections to one shim or one other gateway, newest first.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::connection::Connection;
-use crate::gateway::workers::{MAX_WORKERS, worker_index};
+use super::workers::{MAX_WORKERS, worker_index};
 
-/// Longest time that a connection stays idle. Shims keep idle connections longer, so no call is written to a connection
-/// that is about to close.
+/// Longest time that a connection stays idle. The other end keeps idle connections longer, so no call is written to a
+/// connection that is about to close.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Idle connections per thread. The governor bounds the ones in use.
+/// Idle connections per thread. The governor and the memory of principals bound the ones in use.
 const MAX_IDLE: usize = 256;
 
 /// Idle connections, by the worker thread whose runtime owns their sockets.
-#[derive(Debug, Default)]
-pub(super) struct Pool {
-    by_worker: [Mutex<Vec<(Connection, Instant)>>; MAX_WORKERS + 1],
+#[derive(Debug)]
+pub(crate) struct Pool<C> {
+    by_worker: [Mutex<Vec<(C, Instant)>>; MAX_WORKERS + 1],
 }
 
-impl Pool {
+impl<C> Default for Pool<C> {
+    fn default() -> Self {
+        Self { by_worker: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+impl<C> Pool<C> {
     /// Returns the connections of the calling thread. All threads that are not workers share the last set.
-    fn of_this_thread(&self) -> &Mutex<Vec<(Connection, Instant)>> {
+    fn of_this_thread(&self) -> &Mutex<Vec<(C, Instant)>> {
         let [.., last] = &self.by_worker;
         self.by_worker.get(worker_index()).unwrap_or(last)
     }
 
     /// Takes out the connection that this thread used last, unless all have been idle for too long.
-    pub(super) fn take(&self, now: Instant) -> Option<Connection> {
+    pub(crate) fn take(&self, now: Instant) -> Option<C> {
         let mut idle = self.of_this_thread().lock();
         let (connection, since) = idle.pop()?;
         if now.saturating_duration_since(since) < IDLE_TIMEOUT {
@@ -41,7 +46,7 @@ impl Pool {
     }
 
     /// Stores a connection for this thread's next call, or closes it if there are too many.
-    pub(super) fn put(&self, connection: Connection, now: Instant) {
+    pub(crate) fn put(&self, connection: C, now: Instant) {
         let mut idle = self.of_this_thread().lock();
         if idle.len() < MAX_IDLE {
             idle.push((connection, now));
@@ -49,7 +54,7 @@ impl Pool {
     }
 
     /// Closes connections that have been idle for too long.
-    pub(super) fn prune(&self, now: Instant) {
+    pub(crate) fn prune(&self, now: Instant) {
         for connections in &self.by_worker {
             let mut idle = connections.lock();
             let first_fresh = idle.partition_point(|(_, since)| now.saturating_duration_since(*since) >= IDLE_TIMEOUT);
