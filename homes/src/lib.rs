@@ -8,4 +8,5 @@
 pub mod gateway;
 pub mod leader;
 pub mod message;
+pub mod shares;
 pub mod view;

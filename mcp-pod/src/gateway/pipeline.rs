@@ -397,6 +397,17 @@ fn decode<'b>(
 mod tests {
     use super::*;
 
+    /// Returns the size of the future of a function.
+    fn size_of_future<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_is_rare_does_not_make_the_future_of_every_request_larger() {
+        let size = size_of_future(answer);
+        assert!(size <= 12 * 1024, "{size} bytes");
+    }
+
     #[test]
     fn the_documented_stages_are_those_of_the_reasons() {
         let documented: Vec<_> = include_str!("pipeline.rs")
