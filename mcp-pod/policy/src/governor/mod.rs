@@ -13,6 +13,7 @@
 //! [`Governor::give_back_request`] if another gateway has admitted it.
 
 mod bucket;
+mod division;
 mod elsewhere;
 mod slots;
 
@@ -27,6 +28,7 @@ use crate::reason::Reason;
 use crate::tick::Tick;
 
 use bucket::{Bucket, Rate};
+pub use division::{Demand, Division, SharedLimit};
 pub use elsewhere::{Elsewhere, InFlight};
 use slots::{Shares, Slots};
 
@@ -41,6 +43,8 @@ pub struct Governor {
     tenant: Arc<Limiter>,
     principals: RwLock<HashMap<String, Arc<Limiter>>>,
     servers: RwLock<HashMap<String, Arc<Slots>>>,
+    /// The shares of limits that this gateway applies; none if it is the only one.
+    division: Mutex<Option<Division>>,
 }
 
 /// Limits and usage of one principal or of the tenant.
@@ -52,9 +56,17 @@ struct Limiter {
 #[derive(Debug, Default)]
 struct State {
     /// `None` if the rate is not limited.
+    rate: Option<Rate>,
+    /// Of the share of the rate.
     bucket: Option<Bucket>,
     max_in_flight: Option<u32>,
     in_flight: u32,
+    /// Shares of these limits; none if all of it.
+    share_of_burst: Option<u32>,
+    share_in_flight: Option<u32>,
+    /// Calls that were asked for, and those refused for want of a place in flight, since the last report.
+    asked: u32,
+    refused: u32,
     /// The same by server; only counted for principals.
     shares: Shares,
     /// Allowance of requests that are not admitted calls; `None` until the first request.
@@ -101,7 +113,8 @@ impl Default for Governor {
 impl Governor {
     /// Creates a governor without a policy. It knows no principal, so it refuses every call.
     pub fn new() -> Self {
-        Self { tenant: Limiter::new(), principals: RwLock::default(), servers: RwLock::default() }
+        let tenant = Limiter::new();
+        Self { tenant, principals: RwLock::default(), servers: RwLock::default(), division: Mutex::default() }
     }
 
     /// Applies the limits of a policy. Usage is kept; principals and servers that are not in the policy are removed.
@@ -119,6 +132,8 @@ impl Governor {
         }
         drop(principals);
 
+        // Locked in this order by all.
+        let division = self.division.lock().unwrap_or_else(PoisonError::into_inner);
         let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
         let known = std::mem::take(&mut *servers);
         let holders = holders(policy);
@@ -126,6 +141,8 @@ impl Governor {
             let ServerLimits { max_concurrent_calls, timeout: _, max_request: _, max_response: _ } = server.limits;
             let slots = known.get(&server.uid).cloned().unwrap_or_default();
             slots.set_limits(max_concurrent_calls, holders.get(server.uid.as_str()).copied().unwrap_or(0));
+            let share = |division: &Division| division.share(&SharedLimit::ServerConcurrency(server.uid.clone()));
+            slots.divide(division.as_ref().map(share));
             servers.insert(server.uid.clone(), slots);
         }
     }
@@ -283,10 +300,8 @@ impl Limiter {
     fn set_limits(&self, now: Tick, rate: Option<Rate>, max_in_flight: Option<u32>) {
         let mut state = self.lock();
         state.max_in_flight = max_in_flight;
-        state.bucket = rate.map(|rate| match state.bucket.take() {
-            Some(bucket) => bucket.with_rate(now, rate),
-            None => Bucket::new(now, rate),
-        });
+        state.rate = rate;
+        state.apply_rate(now);
     }
 }
 
@@ -294,20 +309,26 @@ impl State {
     /// Checks whether one more call fits, without taking anything.
     fn check(&mut self, now: Tick, owner: &Owner) -> Result<(), Denial> {
         self.check_rate(now, owner)?;
-        match self.max_in_flight {
-            Some(max) if self.in_flight >= max => Err(Denial {
-                retry_after: Some(SLOT_RETRY),
-                ..Denial::new(owner.concurrency).with_limit(format!("{} may have {max} calls in flight", owner.name))
-            }),
+        match (self.may_be_in_flight(), self.max_in_flight) {
+            (Some(share), Some(max)) if self.in_flight >= share => {
+                self.refused = self.refused.saturating_add(1);
+                Err(Denial {
+                    retry_after: Some(SLOT_RETRY),
+                    ..Denial::new(owner.concurrency)
+                        .with_limit(format!("{} may have {max} calls in flight", owner.name))
+                })
+            }
             _ => Ok(()),
         }
     }
 
     fn check_rate(&mut self, now: Tick, owner: &Owner) -> Result<(), Denial> {
-        let Some(bucket) = &mut self.bucket else { return Ok(()) };
+        let (Some(bucket), Some(rate)) = (&mut self.bucket, self.rate) else { return Ok(()) };
+        self.asked = self.asked.saturating_add(1);
         bucket.check(now).map_err(|wait| Denial {
-            retry_after: wait,
-            ..Denial::new(owner.rate).with_limit(format!("{} may make {}", owner.name, bucket.rate()))
+            // What is refused for want of a share can pass once there is one.
+            retry_after: wait.or_else(|| (rate.per_minute > 0).then_some(SLOT_RETRY)),
+            ..Denial::new(owner.rate).with_limit(format!("{} may make {rate}", owner.name))
         })
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::SLOT_RETRY;
+use super::division::{Demand, Part};
 use crate::denial::Denial;
 use crate::reason::Reason;
 
@@ -11,9 +12,13 @@ use crate::reason::Reason;
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     max: AtomicU32,
+    /// The part of `max` that this gateway may use.
+    part: AtomicU32,
     /// Calls that one principal may have in flight.
     share: AtomicU32,
     used: AtomicU32,
+    /// Calls refused for want of a slot since the last report.
+    refused: AtomicU32,
 }
 
 /// Calls in flight of one principal, by server. Servers without any have no entry.
@@ -28,6 +33,20 @@ impl Slots {
         self.share.store(share, Ordering::Relaxed);
     }
 
+    /// Sets the share of the limit that this gateway may use; all of it if none is given.
+    pub(super) fn divide(&self, share: Option<u32>) {
+        let Part { limit: _, share } = Part::new(self.max.load(Ordering::Relaxed), share);
+        self.part.store(share, Ordering::Relaxed);
+    }
+
+    /// Returns how much of the limit this gateway could use.
+    pub(super) fn demand(&self) -> Demand {
+        let (limit, share) = (self.max.load(Ordering::Relaxed), self.part.load(Ordering::Relaxed));
+        let used = self.used.load(Ordering::Relaxed);
+        let wanted = used.saturating_add(self.refused.swap(0, Ordering::Relaxed)).min(limit);
+        Demand { limit, share, used, wanted }
+    }
+
     /// Takes one slot for a principal that has `own` calls in flight on this server.
     pub(super) fn take(&self, own: u32) -> Result<(), Denial> {
         let (max, share) = (self.max.load(Ordering::Relaxed), self.share.load(Ordering::Relaxed));
@@ -39,11 +58,12 @@ impl Slots {
             );
             return Err(full(Reason::ConcurrencyLimited, limit));
         }
-        let one_more = |used: u32| (used < max).then_some(used + 1);
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
-            .map(drop)
-            .map_err(|_| full(Reason::ServerConcurrencyLimited, format!("the server may have {max} calls in flight")))
+        let part = self.part.load(Ordering::Relaxed);
+        let one_more = |used: u32| (used < part).then_some(used + 1);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map(drop).map_err(|_| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            full(Reason::ServerConcurrencyLimited, format!("the server may have {max} calls in flight"))
+        })
     }
 
     /// Takes one slot, whether there is one or not.
