@@ -119,6 +119,11 @@ impl Leader {
         self.gateways.keys()
     }
 
+    /// Returns whether a gateway may have a lease, by which it admits calls.
+    pub fn may_admit(&self, gateway: &Member, now: u64) -> bool {
+        self.gateways.get(gateway).is_some_and(|known| known.lease_ended() > now)
+    }
+
     /// Returns for how long, at most, gateways other than this one may have leases that were granted so far.
     pub fn others_have_leases(&self, now: u64, gateway: &Member) -> u64 {
         let others = self.gateways.iter().filter(|(other, _)| *other != gateway);

@@ -5,28 +5,81 @@
 //! accepted less, or have no lease any more. What gateways want decides how the limit is divided; what nobody wants is divided
 //! equally, so that a gateway can serve a first call at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::leader::Leader;
 use crate::view::Member;
 
 /// Part of a limit, as one in so many, that gateways keep which want nothing.
-const IDLE_PART: u64 = 10;
+const IDLE_PART: u32 = 10;
 
 /// What a gateway says about one limit in a beat. Units are those of the limit, such as calls in flight, or calls a minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Demand {
+    /// The limit, as the gateway's policy has it.
+    pub limit: u32,
     /// The share by which the gateway acts.
-    pub share: u64,
+    pub share: u32,
     /// How much of the limit is in use, which can be more than a share that has become smaller.
-    pub used: u64,
+    pub used: u32,
     /// How much the gateway could use.
-    pub wanted: u64,
+    pub wanted: u32,
+}
+
+/// All limits that the gateways of a tenant share, as the leader of one term knows them. `K` names a limit.
+#[derive(Clone, Debug)]
+pub struct Limits<K> {
+    limits: BTreeMap<K, Shares>,
+    /// The gateways that act by shares. Others act by all of each limit, as long as they have a lease.
+    divided: BTreeSet<Member>,
+}
+
+impl<K> Default for Limits<K> {
+    fn default() -> Self {
+        Self { limits: BTreeMap::new(), divided: BTreeSet::new() }
+    }
+}
+
+impl<K: Clone + Ord> Limits<K> {
+    /// Divides the limits. Returns the shares of a gateway that the answer to its beat gives to it; none if it acts by all of
+    /// each limit. `numbers` are those of the beat, and of the last one whose answer the gateway has accepted; `demands` is what
+    /// the beat says. To be called after the leader has received the beat.
+    pub fn divide(
+        &mut self,
+        leader: &Leader,
+        now: u64,
+        from: &Member,
+        numbers: (u64, u64),
+        demands: Vec<(K, Demand)>,
+    ) -> Option<Vec<(K, u32)>> {
+        self.divided.retain(|member| leader.may_admit(member, now));
+        self.limits.retain(|_, shares| {
+            shares.gateways.retain(|member, _| leader.may_admit(member, now));
+            !shares.gateways.is_empty()
+        });
+        let others = || leader.gateways().filter(|other| *other != from && leader.may_admit(other, now));
+        if demands.is_empty() {
+            // It does not know yet that there are others. If it has acted by all of each limit so far, it goes on until it does.
+            let acts_by_all = leader.may_admit(from, now) && !self.divided.contains(from) && numbers.1 > 0;
+            return (others().next().is_some() && !acts_by_all).then(Vec::new);
+        }
+        if !leader.may_admit(from, now) {
+            return Some(Vec::new());
+        }
+        let knows_all = leader.is_recovered() && others().all(|other| self.divided.contains(other));
+        self.divided.insert(from.clone());
+        let mut given = Vec::with_capacity(demands.len());
+        for (limit, demand) in demands {
+            let shares = self.limits.entry(limit.clone()).or_default();
+            given.push((limit, shares.receive(from, numbers, demand, knows_all)));
+        }
+        Some(given)
+    }
 }
 
 /// The shares of one limit, as the leader of one term knows them.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Shares {
-    limit: u64,
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Shares {
     gateways: BTreeMap<Member, Given>,
 }
 
@@ -35,31 +88,27 @@ pub struct Shares {
 struct Given {
     demand: Demand,
     /// Shares by number of the beat that they answered: that of the last answer that the gateway has accepted, and later ones.
-    shares: Vec<(u64, u64)>,
+    shares: Vec<(u64, u32)>,
 }
 
 impl Given {
     /// Returns the most that the gateway may use now.
-    fn most(&self) -> u64 {
-        self.shares.iter().map(|(_, share)| *share).fold(self.demand.used, u64::max)
+    fn most(&self) -> u32 {
+        self.shares.iter().map(|(_, share)| *share).fold(self.demand.used, u32::max)
     }
 }
 
 impl Shares {
-    /// Returns the shares of a limit that no gateway has any of, as far as is known.
-    pub const fn new(limit: u64) -> Self {
-        Self { limit, gateways: BTreeMap::new() }
-    }
-
-    /// Changes the limit. A lower one comes into force as gateways hear of it; no gateway gets more until all fit into it.
-    pub const fn set_limit(&mut self, limit: u64) {
-        self.limit = limit;
+    /// Returns the limit: the lowest that a gateway has. Policies arrive at different times; after a lower one, no gateway gets more
+    /// until all fit into it.
+    fn limit(&self) -> u32 {
+        self.gateways.values().map(|given| given.demand.limit).min().unwrap_or(0)
     }
 
     /// Returns the share that the answer to a beat gives to a gateway, whose demand the beat contains. `accepted` is the number
     /// of the last beat whose answer the gateway has accepted. `knows_all` is whether all gateways are known that may act by a
     /// share: if not, none gets more than it has.
-    pub fn receive(&mut self, from: &Member, (number, accepted): (u64, u64), demand: Demand, knows_all: bool) -> u64 {
+    fn receive(&mut self, from: &Member, (number, accepted): (u64, u64), demand: Demand, knows_all: bool) -> u32 {
         let given = self.gateways.entry(from.clone()).or_default();
         given.demand = demand;
         given.shares.retain(|(answered, _)| *answered >= accepted);
@@ -68,8 +117,10 @@ impl Shares {
             given.shares.push((accepted, demand.share));
         }
         let has = given.most();
-        let others: u64 = self.gateways.iter().filter(|(other, _)| *other != from).map(|(_, given)| given.most()).sum();
-        let free = if knows_all { self.limit.saturating_sub(others) } else { has.min(self.limit) };
+        let limit = self.limit();
+        let others = self.gateways.iter().filter(|(other, _)| *other != from);
+        let others = others.map(|(_, given)| given.most()).fold(0, u32::saturating_add);
+        let free = if knows_all { limit.saturating_sub(others) } else { has.min(limit) };
         let share = self.target(from).min(free);
         if let Some(given) = self.gateways.get_mut(from) {
             given.shares.push((number, share));
@@ -77,29 +128,18 @@ impl Shares {
         share
     }
 
-    /// Records that a gateway has no lease: it admits no calls.
-    pub fn ended(&mut self, member: &Member) {
-        self.gateways.remove(member);
-    }
-
-    /// Returns the gateways that have more than they should: others wait for some of it.
-    pub fn should_shrink(&self) -> impl Iterator<Item = &Member> {
-        let has_more = |(member, given): &(&Member, &Given)| given.most() > self.target(member);
-        self.gateways.iter().filter(has_more).map(|(member, _)| member)
-    }
-
     /// Returns how much a gateway should have: what it wants, as far as others that want less leave it, and its part of what
     /// nobody wants.
-    fn target(&self, of: &Member) -> u64 {
-        let count = self.gateways.len() as u64;
-        let idle = self.gateways.values().filter(|given| given.demand.wanted == 0).count() as u64;
-        let kept = if idle == 0 { 0 } else { self.limit / IDLE_PART / idle };
+    fn target(&self, of: &Member) -> u32 {
+        let (limit, count) = (self.limit(), number_of(self.gateways.len()));
+        let idle = number_of(self.gateways.values().filter(|given| given.demand.wanted == 0).count());
+        let kept = if idle == 0 { 0 } else { limit / IDLE_PART / idle };
         let wanted = |given: &Given| given.demand.wanted.max(kept);
         // Those that want least get that, and the others divide the rest equally.
-        let mut all: Vec<(u64, &Member)> =
+        let mut all: Vec<(u32, &Member)> =
             self.gateways.iter().map(|(member, given)| (wanted(given), member)).collect();
         all.sort();
-        let (mut left, mut more, mut target) = (self.limit, count, 0);
+        let (mut left, mut more, mut target) = (limit, count, 0);
         for (wanted, member) in all {
             // What cannot be divided goes to those that come last.
             let part = wanted.min(left / more.max(1));
@@ -110,10 +150,15 @@ impl Shares {
             more -= 1;
         }
         // What nobody wants.
-        let position = self.gateways.keys().position(|member| member == of).unwrap_or(0) as u64;
-        let extra = u64::from(position < left.checked_rem(count).unwrap_or(0));
+        let position = self.gateways.keys().position(|member| member == of).unwrap_or(0);
+        let extra = u32::from(number_of(position) < left.checked_rem(count).unwrap_or(0));
         target + left.checked_div(count).unwrap_or(0) + extra
     }
+}
+
+/// Returns a number of gateways.
+fn number_of(gateways: usize) -> u32 {
+    u32::try_from(gateways).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -131,21 +176,22 @@ mod tests {
     /// Gateways as they act by what the leader gives them.
     struct World {
         shares: Shares,
+        limit: u32,
         /// Of each gateway: its share, what it uses, the number of its last beat and of the last whose answer it has accepted.
-        gateways: Vec<(u64, u64, u64, u64)>,
+        gateways: Vec<(u32, u32, u64, u64)>,
         /// Answers under way: gateway, number and share.
-        answers: Vec<(usize, u64, u64)>,
+        answers: Vec<(usize, u64, u32)>,
     }
 
     impl World {
-        fn new(limit: u64, gateways: usize) -> Self {
-            Self { shares: Shares::new(limit), gateways: vec![(0, 0, 0, 0); gateways], answers: Vec::new() }
+        fn new(limit: u32, gateways: usize) -> Self {
+            Self { shares: Shares::default(), limit, gateways: vec![(0, 0, 0, 0); gateways], answers: Vec::new() }
         }
 
-        fn beat(&mut self, number: usize, wanted: u64) {
+        fn beat(&mut self, number: usize, wanted: u32) {
             let (share, used, beat, accepted) = &mut self.gateways[number];
             *beat += 1;
-            let demand = Demand { share: *share, used: *used, wanted };
+            let demand = Demand { limit: self.limit, share: *share, used: *used, wanted };
             let given = self.shares.receive(&member(number), (*beat, *accepted), demand, true);
             self.answers.push((number, *beat, given));
         }
@@ -159,7 +205,7 @@ mod tests {
         }
 
         /// Lets each gateway send a beat and accept the answer, so many times.
-        fn settle(&mut self, wanted: &[u64], rounds: usize) {
+        fn settle(&mut self, wanted: &[u32], rounds: usize) {
             for _ in 0..rounds {
                 for (number, wanted) in wanted.iter().enumerate() {
                     self.beat(number, *wanted);
@@ -168,7 +214,7 @@ mod tests {
             }
         }
 
-        fn given(&self) -> Vec<u64> {
+        fn given(&self) -> Vec<u32> {
             self.gateways.iter().map(|(share, ..)| *share).collect()
         }
     }
@@ -211,8 +257,8 @@ mod tests {
 
     #[test]
     fn a_new_leader_gives_nothing_until_it_knows_all() {
-        let mut shares = Shares::new(10);
-        let demand = Demand { share: 3, used: 0, wanted: 10 };
+        let mut shares = Shares::default();
+        let demand = Demand { limit: 10, share: 3, used: 0, wanted: 10 };
         assert_eq!(shares.receive(&member(0), (8, 7), demand, false), 3);
         assert_eq!(shares.receive(&member(0), (9, 8), demand, true), 10);
     }
@@ -221,41 +267,40 @@ mod tests {
     fn a_lower_limit_is_respected_before_anybody_gets_more() {
         let mut world = World::new(100, 2);
         world.settle(&[100, 100], 4);
-        world.shares.set_limit(10);
+        world.limit = 10;
         world.beat(0, 100);
         world.accept(0);
         assert_eq!(world.given(), [0, 50], "the other may still use more than all of it");
-        assert!(world.shares.should_shrink().any(|gateway| *gateway == member(1)));
         world.settle(&[100, 100], 4);
         assert_eq!(world.given(), [5, 5]);
     }
 
     #[derive(Clone, Debug)]
     enum Step {
-        Beat(usize, u64),
+        Beat(usize, u32),
         /// Answers arrive late, in any order, or not at all.
         Accept(usize),
         Lose(usize),
-        Begin(usize, u64),
-        End(usize, u64),
+        Begin(usize, u32),
+        End(usize, u32),
         Crash(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         let gateway = 0..3_usize;
         prop_oneof![
-            4 => (gateway.clone(), 0..30_u64).prop_map(|(gateway, wanted)| Step::Beat(gateway, wanted)),
+            4 => (gateway.clone(), 0..30_u32).prop_map(|(gateway, wanted)| Step::Beat(gateway, wanted)),
             4 => (0..8_usize).prop_map(Step::Accept),
             1 => (0..8_usize).prop_map(Step::Lose),
-            2 => (gateway.clone(), 1..10_u64).prop_map(|(gateway, calls)| Step::Begin(gateway, calls)),
-            2 => (gateway.clone(), 1..10_u64).prop_map(|(gateway, calls)| Step::End(gateway, calls)),
+            2 => (gateway.clone(), 1..10_u32).prop_map(|(gateway, calls)| Step::Begin(gateway, calls)),
+            2 => (gateway.clone(), 1..10_u32).prop_map(|(gateway, calls)| Step::End(gateway, calls)),
             1 => gateway.prop_map(Step::Crash),
         ]
     }
 
     proptest! {
         #[test]
-        fn what_gateways_use_never_exceeds_the_limit(limit in 1..40_u64, steps in prop::collection::vec(step(), 0..120)) {
+        fn what_gateways_use_never_exceeds_the_limit(limit in 1..40_u32, steps in prop::collection::vec(step(), 0..120)) {
             let mut world = World::new(limit, 3);
             for step in steps {
                 match step {
@@ -272,13 +317,13 @@ mod tests {
                         *used = used.saturating_sub(calls);
                     }
                     Step::Crash(gateway) => {
-                        world.shares.ended(&member(gateway));
+                        drop(world.shares.gateways.remove(&member(gateway)));
                         world.answers.retain(|(of, ..)| *of != gateway);
                         world.gateways[gateway] = (0, 0, 0, 0);
                     }
                     Step::Accept(_) | Step::Lose(_) => {}
                 }
-                let used: u64 = world.gateways.iter().map(|(_, used, ..)| used).sum();
+                let used: u32 = world.gateways.iter().map(|(_, used, ..)| used).sum();
                 prop_assert!(used <= limit, "{used} of {limit}");
             }
             // Whoever wants all of it gets it, within few beats.

@@ -5,11 +5,12 @@
 use std::net::SocketAddr;
 
 use mcp_fleet_homes::message::{Answer, Beat, Held, Instruction};
+use mcp_fleet_homes::shares::Demand;
 use mcp_fleet_homes::view::{Member, View, ViewId};
-use mcp_fleet_policy::governor::InFlight;
+use mcp_fleet_policy::governor::{InFlight, SharedLimit};
 
 use crate::wire;
-use crate::wire::home_answer;
+use crate::wire::{home_answer, shared_limit};
 
 /// Maximum number of members of a view on the wire.
 const MAX_MEMBERS: usize = 64;
@@ -18,24 +19,43 @@ const MAX_PREPARED: usize = 16;
 /// Maximum length of a pod's UID and of an epoch, in bytes.
 const MAX_ID: usize = 128;
 
+/// Maximum number of limits in a message: more than a tenant has servers.
+const MAX_LIMITS: usize = 1 << 16;
 /// Maximum number of calls in flight in a message. A gateway has no memory for as many.
 const MAX_CALLS: u32 = 1 << 16;
 
-/// Converts a beat to the wire format, with the calls in flight of a gateway that admits none.
-pub fn beat_to_wire(beat: &Beat, in_flight: Vec<InFlight>) -> wire::HomeBeat {
-    let &Beat { term, number, accepted, ref held, willing } = beat;
-    let in_flight = in_flight.into_iter().map(calls_to_wire).collect();
-    wire::HomeBeat { term, number, accepted, held: held.as_ref().map(held_to_wire), willing, in_flight }
+/// What a gateway says about its calls in a beat.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The calls in flight of a gateway that admits none.
+    pub in_flight: Vec<InFlight>,
+    /// What the gateway could use of the limits that it shares with others. Empty if it knows no shares.
+    pub demands: Vec<(SharedLimit, Demand)>,
 }
 
-/// Converts a beat from the wire format, with the calls in flight. None if it is not well-formed.
-pub fn beat_from_wire(beat: wire::HomeBeat) -> Option<(Beat, Vec<InFlight>)> {
-    let wire::HomeBeat { term, number, accepted, held, willing, in_flight } = beat;
+/// Converts a beat to the wire format.
+pub fn beat_to_wire(beat: &Beat, usage: Usage) -> wire::HomeBeat {
+    let &Beat { term, number, accepted, ref held, willing } = beat;
+    let Usage { in_flight, demands } = usage;
+    let in_flight = in_flight.into_iter().map(calls_to_wire).collect();
+    let demands = demands.into_iter().map(demand_to_wire).collect();
+    wire::HomeBeat { term, number, accepted, held: held.as_ref().map(held_to_wire), willing, in_flight, demands }
+}
+
+/// Converts a beat from the wire format. None if it is not well-formed.
+pub fn beat_from_wire(beat: wire::HomeBeat) -> Option<(Beat, Usage)> {
+    let wire::HomeBeat { term, number, accepted, held, willing, in_flight, demands } = beat;
     let held = match held {
         Some(held) => Some(held_from_wire(held)?),
         None => None,
     };
-    Some((Beat { term, number, accepted, held, willing }, calls_from_wire(in_flight)?))
+    if demands.len() > MAX_LIMITS {
+        return None;
+    }
+    // Limits of a later version do not concern this one.
+    let demands = demands.into_iter().filter_map(demand_from_wire).collect();
+    let usage = Usage { in_flight: calls_from_wire(in_flight)?, demands };
+    Some((Beat { term, number, accepted, held, willing }, usage))
 }
 
 /// What the leader tells a gateway about the others.
@@ -47,6 +67,8 @@ pub struct Others {
     pub in_flight: Vec<InFlight>,
     /// Those that can be reached.
     pub peers: Vec<Peer>,
+    /// The shares of limits that the gateway applies; none if it applies each as a whole.
+    pub division: Option<Vec<(SharedLimit, u32)>>,
 }
 
 /// Another gateway of the same tenant, to which requests can be forwarded.
@@ -60,7 +82,7 @@ pub struct Peer {
 
 /// Converts an answer to the wire format.
 pub fn answer_to_wire(answer: &Answer, others: Others) -> wire::HomeAnswer {
-    let Others { end_ms: others_end_ms, in_flight, peers } = others;
+    let Others { end_ms: others_end_ms, in_flight, peers, division } = others;
     let elsewhere = in_flight.into_iter().map(calls_to_wire).collect();
     let peer_to_wire = |Peer { pod_uid, address }| wire::HomePeer { pod_uid, address: address.to_string() };
     let peers = peers.into_iter().map(peer_to_wire).collect();
@@ -72,12 +94,14 @@ pub fn answer_to_wire(answer: &Answer, others: Others) -> wire::HomeAnswer {
         Instruction::Prepare(view) => home_answer::Instruction::Prepare(view_to_wire(view)),
         Instruction::Apply(view) => home_answer::Instruction::Apply(view_to_wire(view)),
     });
-    wire::HomeAnswer { term, number, lease_ms, others_end_ms, elsewhere, peers, instruction }
+    let share_to_wire = |(limit, share)| wire::LimitShare { limit: Some(limit_to_wire(limit)), share };
+    let division = division.map(|shares| wire::Division { shares: shares.into_iter().map(share_to_wire).collect() });
+    wire::HomeAnswer { term, number, lease_ms, others_end_ms, elsewhere, peers, division, instruction }
 }
 
 /// Converts an answer from the wire format. None if it is not well-formed, or has an instruction of a later version.
 pub fn answer_from_wire(answer: wire::HomeAnswer) -> Option<(Answer, Others)> {
-    let wire::HomeAnswer { term, number, lease_ms, others_end_ms, elsewhere, peers, instruction } = answer;
+    let wire::HomeAnswer { term, number, lease_ms, others_end_ms, elsewhere, peers, division, instruction } = answer;
     let instruction = match instruction? {
         home_answer::Instruction::Wait(_) => Instruction::Wait,
         home_answer::Instruction::Keep(_) => Instruction::Keep,
@@ -86,7 +110,11 @@ pub fn answer_from_wire(answer: wire::HomeAnswer) -> Option<(Answer, Others)> {
     };
     // A peer without a usable address is one that cannot be reached.
     let peers = peers.into_iter().take(MAX_MEMBERS).filter_map(peer_from_wire).collect();
-    let others = Others { end_ms: others_end_ms, in_flight: calls_from_wire(elsewhere)?, peers };
+    let division = match division {
+        Some(division) => Some(division_from_wire(division)?),
+        None => None,
+    };
+    let others = Others { end_ms: others_end_ms, in_flight: calls_from_wire(elsewhere)?, peers, division };
     Some((Answer { term, number, lease_ms, instruction }, others))
 }
 
@@ -94,6 +122,47 @@ fn peer_from_wire(peer: wire::HomePeer) -> Option<Peer> {
     let wire::HomePeer { pod_uid, address } = peer;
     is_id(&pod_uid).then_some(())?;
     Some(Peer { pod_uid, address: address.parse().ok()? })
+}
+
+fn limit_to_wire(limit: SharedLimit) -> wire::SharedLimit {
+    let empty = shared_limit::Empty {};
+    wire::SharedLimit {
+        limit: Some(match limit {
+            SharedLimit::TenantRate => shared_limit::Limit::TenantRate(empty),
+            SharedLimit::TenantConcurrency => shared_limit::Limit::TenantConcurrency(empty),
+            SharedLimit::ServerConcurrency(uid) => shared_limit::Limit::ServerConcurrency(uid),
+        }),
+    }
+}
+
+fn limit_from_wire(limit: Option<wire::SharedLimit>) -> Option<SharedLimit> {
+    Some(match limit?.limit? {
+        shared_limit::Limit::TenantRate(_) => SharedLimit::TenantRate,
+        shared_limit::Limit::TenantConcurrency(_) => SharedLimit::TenantConcurrency,
+        shared_limit::Limit::ServerConcurrency(uid) => {
+            SharedLimit::ServerConcurrency(Some(uid).filter(|uid| is_id(uid))?)
+        }
+    })
+}
+
+fn demand_to_wire((limit, demand): (SharedLimit, Demand)) -> wire::LimitDemand {
+    let Demand { limit: value, share, used, wanted } = demand;
+    wire::LimitDemand { limit: Some(limit_to_wire(limit)), value, share, used, wanted }
+}
+
+fn demand_from_wire(demand: wire::LimitDemand) -> Option<(SharedLimit, Demand)> {
+    let wire::LimitDemand { limit, value, share, used, wanted } = demand;
+    Some((limit_from_wire(limit)?, Demand { limit: value, share, used, wanted }))
+}
+
+/// Shares of limits of a later version do not concern this one.
+fn division_from_wire(division: wire::Division) -> Option<Vec<(SharedLimit, u32)>> {
+    let wire::Division { shares } = division;
+    if shares.len() > MAX_LIMITS {
+        return None;
+    }
+    let share = |wire::LimitShare { limit, share }| Some((limit_from_wire(limit)?, share));
+    Some(shares.into_iter().filter_map(share).collect())
 }
 
 fn is_id(id: &str) -> bool {
@@ -172,7 +241,12 @@ mod tests {
         let held = Held { active: view(1, &["a"]), prepared: vec![view(2, &["a", "b"]), view(3, &["b"])] };
         for held in [None, Some(held)] {
             let beat = Beat { term: 7, number: 3, accepted: 2, held, willing: true };
-            assert_eq!(beat_from_wire(beat_to_wire(&beat, calls(3))), Some((beat, calls(3))));
+            let demand = Demand { limit: 16, share: 4, used: 3, wanted: 9 };
+            let limits =
+                [SharedLimit::TenantRate, SharedLimit::TenantConcurrency, SharedLimit::ServerConcurrency("s".into())];
+            let demands = limits.map(|limit| (limit, demand)).to_vec();
+            let usage = Usage { in_flight: calls(3), demands };
+            assert_eq!(beat_from_wire(beat_to_wire(&beat, usage.clone())), Some((beat, usage)));
         }
     }
 
@@ -185,7 +259,8 @@ mod tests {
         {
             let answer = Answer { term: 7, number: 3, lease_ms: 15_000, instruction };
             let peer = Peer { pod_uid: "b".into(), address: "[2001:db8::1]:8444".parse().unwrap() };
-            let others = Others { end_ms: 9, in_flight: calls(2), peers: vec![peer] };
+            let division = Some(vec![(SharedLimit::TenantRate, 3), (SharedLimit::ServerConcurrency("s".into()), 0)]);
+            let others = Others { end_ms: 9, in_flight: calls(2), peers: vec![peer], division };
             assert_eq!(answer_from_wire(answer_to_wire(&answer, others.clone())), Some((answer, others)));
         }
     }
@@ -206,7 +281,8 @@ mod tests {
         let held = |active, prepared| Some(wire::HomeViews { active, prepared });
         let member = |pod: &str| wire::HomeMember { pod_uid: pod.into(), epoch: "e".into() };
         let view = |members| wire::HomeView { term: 7, number: 1, members };
-        let beat = |held| wire::HomeBeat { term: 7, number: 1, accepted: 0, held, willing: true, in_flight: vec![] };
+        let beat =
+            |held| wire::HomeBeat { term: 7, number: 1, accepted: 0, held, willing: true, ..wire::HomeBeat::default() };
         let good = view(vec![member("a")]);
         assert!(beat_from_wire(beat(held(Some(good.clone()), vec![]))).is_some());
         for bad in [

@@ -13,8 +13,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::{
-    FakeHome, GATEWAY_URI, Misdeed, Options, Pair, ProcessGateway, SERVER_URI, TestGateway, Token, eventually, modern,
-    now, refusal, tls, until,
+    FakeHome, GATEWAY_URI, Misdeed, Pair, SERVER_URI, TestGateway, Token, eventually, modern, now, refusal, tls, until,
 };
 
 fn unlimited(policy: &mut TenantPolicy) {

@@ -37,6 +37,7 @@ mod process;
 mod progress;
 mod public_names;
 mod refusals;
+mod shares;
 mod streams;
 mod support;
 mod trace;

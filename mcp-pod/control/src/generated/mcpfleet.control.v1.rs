@@ -333,6 +333,63 @@ pub struct HomeBeat {
     /// Calls in flight of a gateway that admits none any more. They count at the home of their principals until they end.
     #[prost(message, repeated, tag = "6")]
     pub in_flight: ::prost::alloc::vec::Vec<CallsInFlight>,
+    /// What the gateway could use of the limits that it shares with others. A gateway that does not know shares sends none, and
+    /// applies every limit as a whole.
+    #[prost(message, repeated, tag = "7")]
+    pub demands: ::prost::alloc::vec::Vec<LimitDemand>,
+}
+/// A limit that gateways share.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SharedLimit {
+    #[prost(oneof = "shared_limit::Limit", tags = "1, 2, 3")]
+    pub limit: ::core::option::Option<shared_limit::Limit>,
+}
+/// Nested message and enum types in `SharedLimit`.
+pub mod shared_limit {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Empty {}
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Limit {
+        /// Calls at once of the tenant, as which its rate is divided.
+        #[prost(message, tag = "1")]
+        TenantRate(Empty),
+        /// Calls in flight of the tenant.
+        #[prost(message, tag = "2")]
+        TenantConcurrency(Empty),
+        /// Calls in flight of the server with this UID.
+        #[prost(string, tag = "3")]
+        ServerConcurrency(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitDemand {
+    #[prost(message, optional, tag = "1")]
+    pub limit: ::core::option::Option<SharedLimit>,
+    /// The limit, as the policy has it.
+    #[prost(uint32, tag = "5")]
+    pub value: u32,
+    /// The share by which the gateway acts.
+    #[prost(uint32, tag = "2")]
+    pub share: u32,
+    /// How much is in use.
+    #[prost(uint32, tag = "3")]
+    pub used: u32,
+    /// How much could be used.
+    #[prost(uint32, tag = "4")]
+    pub wanted: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LimitShare {
+    #[prost(message, optional, tag = "1")]
+    pub limit: ::core::option::Option<SharedLimit>,
+    #[prost(uint32, tag = "2")]
+    pub share: u32,
+}
+/// Shares of limits. A limit that is not in it has a share of zero.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Division {
+    #[prost(message, repeated, tag = "1")]
+    pub shares: ::prost::alloc::vec::Vec<LimitShare>,
 }
 /// All public names that the gateway serves with a certificate of their own. Sent whenever that changes; until the first
 /// one, the gateway serves none. It accepts tokens for each of them.
@@ -410,6 +467,9 @@ pub struct HomeAnswer {
     /// and refuses calls of principals whose home is elsewhere.
     #[prost(message, repeated, tag = "10")]
     pub peers: ::prost::alloc::vec::Vec<HomePeer>,
+    /// The shares of limits that the gateway applies from now on. Absent if it applies every limit as a whole.
+    #[prost(message, optional, tag = "11")]
+    pub division: ::core::option::Option<Division>,
     #[prost(oneof = "home_answer::Instruction", tags = "5, 6, 7, 8")]
     pub instruction: ::core::option::Option<home_answer::Instruction>,
 }

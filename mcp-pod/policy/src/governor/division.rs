@@ -34,6 +34,16 @@ pub struct Demand {
     pub wanted: u32,
 }
 
+/// Shortest time over which demands are counted. What was asked for in less says little.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// What was last counted.
+#[derive(Debug, Default)]
+pub(super) struct Reported {
+    at: Option<Tick>,
+    wanted: HashMap<SharedLimit, u32>,
+}
+
 /// Shares of limits. A limit that is not in it has a share of zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Division(HashMap<SharedLimit, u32>);
@@ -75,11 +85,11 @@ impl Rate {
 
 impl Governor {
     /// Applies these shares of the limits of the tenant and its servers from now on; all of each limit if none are given. What
-    /// is in use stays so.
-    pub fn divide(&self, now: Tick, division: Option<Division>) {
+    /// is in use stays so. Returns whether these are other shares than before.
+    pub fn divide(&self, now: Tick, division: Option<Division>) -> bool {
         let mut current = self.division.lock().unwrap_or_else(PoisonError::into_inner);
         if *current == division {
-            return;
+            return false;
         }
         *current = division;
         let division = current.as_ref();
@@ -87,16 +97,46 @@ impl Governor {
         for (uid, slots) in &*self.servers.read().unwrap_or_else(PoisonError::into_inner) {
             slots.divide(division.map(|division| division.share(&SharedLimit::ServerConcurrency(uid.clone()))));
         }
+        true
     }
 
-    /// Returns what this gateway could use of each limit that gateways share. `since` is how long ago this was asked before: what
-    /// was asked for since then counts.
-    pub fn demands(&self, since: Duration) -> Vec<(SharedLimit, Demand)> {
-        let mut demands = self.tenant.demands(since);
+    /// Returns what this gateway could use of each limit that gateways share: what was asked for in the last second or longer
+    /// counts.
+    pub fn demands(&self, now: Tick) -> Vec<(SharedLimit, Demand)> {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = reported.at.map_or(WINDOW, |at| now.since(at));
+        let window = (since >= WINDOW).then_some(since);
+        let mut demands = self.tenant.demands(window);
         for (uid, slots) in &*self.servers.read().unwrap_or_else(PoisonError::into_inner) {
-            demands.push((SharedLimit::ServerConcurrency(uid.clone()), slots.demand()));
+            demands.push((SharedLimit::ServerConcurrency(uid.clone()), slots.demand(window.is_some())));
+        }
+        if window.is_some() {
+            let wanted = demands.iter().map(|(limit, demand)| (limit.clone(), demand.wanted)).collect();
+            *reported = Reported { at: Some(now), wanted };
+        } else {
+            for (limit, demand) in &mut demands {
+                let before = reported.wanted.get(limit).copied().unwrap_or(0);
+                demand.wanted = demand.wanted.max(before).min(demand.limit);
+            }
         }
         demands
+    }
+
+    /// Returns whether this gateway acts by shares.
+    pub fn is_divided(&self) -> bool {
+        self.division.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Returns whether this gateway has no part of a limit that a call on a server, by UID, takes from. Then another gateway has
+    /// all of it, and this one may get some soon.
+    pub fn lacks_share(&self, server_uid: &str) -> bool {
+        let division = self.division.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(division) = &*division else { return false };
+        let lacks = |limit: &SharedLimit| division.share(limit) == 0;
+        let tenant = self.tenant.lock();
+        (tenant.rate.is_some_and(|rate| rate.per_minute > 0) && lacks(&SharedLimit::TenantRate))
+            || (tenant.max_in_flight.is_some_and(|max| max > 0) && lacks(&SharedLimit::TenantConcurrency))
+            || lacks(&SharedLimit::ServerConcurrency(server_uid.to_owned()))
     }
 }
 
@@ -110,13 +150,18 @@ impl Limiter {
         state.apply_rate(now);
     }
 
-    fn demands(&self, since: Duration) -> Vec<(SharedLimit, Demand)> {
+    /// Returns the demands of this time; if none is given, what is in use alone.
+    fn demands(&self, window: Option<Duration>) -> Vec<(SharedLimit, Demand)> {
         let mut state = self.lock();
-        let (asked, refused) = (std::mem::take(&mut state.asked), std::mem::take(&mut state.refused));
+        let (asked, refused) = match window {
+            Some(_) => (std::mem::take(&mut state.asked), std::mem::take(&mut state.refused)),
+            None => (0, 0),
+        };
+        let window = window.unwrap_or(WINDOW);
         let mut demands = Vec::new();
         if let Some(rate) = state.rate {
             let Part { limit, share } = Part::new(rate.burst, state.share_of_burst);
-            let a_minute = u128::from(asked) * 60_000 / since.as_millis().max(1);
+            let a_minute = u128::from(asked) * 60_000 / window.as_millis().max(1);
             let wanted = (a_minute * u128::from(limit)).div_ceil(u128::from(rate.per_minute.max(1)));
             let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(limit);
             demands.push((SharedLimit::TenantRate, Demand { limit, share, used: 0, wanted }));
@@ -173,7 +218,11 @@ mod tests {
     }
 
     fn demand(governor: &Governor, limit: &SharedLimit) -> Demand {
-        governor.demands(SECOND).into_iter().find(|(known, _)| known == limit).unwrap().1
+        demand_at(governor, limit, Tick::ZERO)
+    }
+
+    fn demand_at(governor: &Governor, limit: &SharedLimit, now: Tick) -> Demand {
+        governor.demands(now).into_iter().find(|(known, _)| known == limit).unwrap().1
     }
 
     fn admit_all(governor: &Governor, now: Tick) -> (Vec<super::super::Permit>, Reason) {
@@ -211,8 +260,10 @@ mod tests {
             assert_eq!(demand(&governor, &limit).used, 3);
             drop(permits);
             assert_eq!(admit_all(&governor, Tick::ZERO).0.len(), 1);
+            assert!(!governor.lacks_share("s-files"));
             governor.divide(Tick::ZERO, Some(with(0)));
             assert_eq!(admit_all(&governor, Tick::ZERO).0.len(), 0);
+            assert!(governor.lacks_share("s-files"));
             governor.divide(Tick::ZERO, None);
             assert_eq!(admit_all(&governor, Tick::ZERO).0.len(), 12);
         }
@@ -248,8 +299,10 @@ mod tests {
         for _ in 0..5 {
             let _ = governor.admit(Tick::ZERO, "p-coder", "s-files");
         }
-        assert_eq!(demand(&governor, &SharedLimit::TenantRate).wanted, 50, "half of the rate");
-        assert_eq!(demand(&governor, &SharedLimit::TenantRate).wanted, 0, "it was said");
+        let wanted = |now| demand_at(&governor, &SharedLimit::TenantRate, now).wanted;
+        assert_eq!(wanted(Tick::ZERO), 50, "half of the rate");
+        assert_eq!(wanted(Tick::ZERO.plus(SECOND / 2)), 50, "too short a time to count");
+        assert_eq!(wanted(Tick::ZERO.plus(SECOND)), 0);
     }
 
     #[test]

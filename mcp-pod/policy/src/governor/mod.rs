@@ -28,6 +28,7 @@ use crate::reason::Reason;
 use crate::tick::Tick;
 
 use bucket::{Bucket, Rate};
+use division::Reported;
 pub use division::{Demand, Division, SharedLimit};
 pub use elsewhere::{Elsewhere, InFlight};
 use slots::{Shares, Slots};
@@ -45,6 +46,7 @@ pub struct Governor {
     servers: RwLock<HashMap<String, Arc<Slots>>>,
     /// The shares of limits that this gateway applies; none if it is the only one.
     division: Mutex<Option<Division>>,
+    reported: Mutex<Reported>,
 }
 
 /// Limits and usage of one principal or of the tenant.
@@ -114,7 +116,8 @@ impl Governor {
     /// Creates a governor without a policy. It knows no principal, so it refuses every call.
     pub fn new() -> Self {
         let tenant = Limiter::new();
-        Self { tenant, principals: RwLock::default(), servers: RwLock::default(), division: Mutex::default() }
+        let (principals, servers) = (RwLock::default(), RwLock::default());
+        Self { tenant, principals, servers, division: Mutex::default(), reported: Mutex::default() }
     }
 
     /// Applies the limits of a policy. Usage is kept; principals and servers that are not in the policy are removed.

@@ -88,7 +88,14 @@ async fn govern(
     let principal = context.caller.principal;
     let (uid, server) = (&principal.model().uid, access.server());
     state.stuck.check(state.tick(), uid, &server.uid, &access.tool().name)?;
-    let permit = state.governor.admit(state.tick(), uid, &server.uid)?;
+    let permit = match state.governor.admit(state.tick(), uid, &server.uid) {
+        Err(_) if state.governor.lacks_share(&server.uid) => {
+            // Boxed because it is rare, and would make the future of every call larger.
+            Box::pin(state.wait_for_share(&server.uid)).await;
+            state.governor.admit(state.tick(), uid, &server.uid)?
+        }
+        admitted => admitted?,
+    };
     let grant = context.policy.tool_grant(&state.metrics, &state.breakers, principal, access);
     let (pass, changes) = grant.breaker.admit(state.tick());
     state.metrics.breakers.count(&grant.subject, changes);

@@ -111,7 +111,7 @@ impl Intake {
 
     /// Returns the beat to send now, if the leader decides homes.
     pub(super) fn home_beat(&self, willing: bool) -> Option<wire::HomeBeat> {
-        self.state.home_beat(willing).map(|(beat, in_flight)| homes::beat_to_wire(&beat, in_flight))
+        self.state.home_beat(willing).map(|(beat, usage)| homes::beat_to_wire(&beat, usage))
     }
 
     /// Waits until the leader has to get a beat at once.

@@ -10,15 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mcp_fleet_control::clock::boot_millis;
-use mcp_fleet_control::homes::{Others, Peer, answer_to_wire, beat_from_wire};
+use mcp_fleet_control::homes::{Others, Peer, Usage, answer_to_wire, beat_from_wire};
 use mcp_fleet_control::wire::control_server::{Control, ControlServer};
 use mcp_fleet_control::wire::kept_server_reports::KeptDigest;
 use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
 use mcp_fleet_control::{EncodedPolicy, encode, version};
 use mcp_fleet_homes::leader::{Leader, Times};
+use mcp_fleet_homes::shares::Limits;
 use mcp_fleet_homes::view::Member;
-use mcp_fleet_policy::governor::InFlight;
+use mcp_fleet_policy::governor::{InFlight, SharedLimit};
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -97,13 +98,15 @@ struct Homes {
     in_flight: HashMap<Member, Vec<InFlight>>,
     peers: PeerAddresses,
     hides_peers: Arc<AtomicBool>,
+    limits: Limits<SharedLimit>,
 }
 
 impl Homes {
     fn answer(&mut self, from: &Member, beat: wire::HomeBeat) -> Option<wire::HomeAnswer> {
-        let (beat, in_flight) = beat_from_wire(beat).unwrap();
-        let now = boot_millis();
+        let (beat, Usage { in_flight, demands }) = beat_from_wire(beat).unwrap();
+        let (now, numbers) = (boot_millis(), (beat.number, beat.accepted));
         let answer = self.leader.receive(now, from, beat)?;
+        let division = self.limits.divide(&self.leader, now, from, numbers, demands);
         self.in_flight.insert(from.clone(), in_flight);
         let others = self.in_flight.iter().filter(|(member, _)| *member != from);
         let in_flight = others.flat_map(|(_, calls)| calls.clone()).collect();
@@ -115,7 +118,10 @@ impl Homes {
         };
         let hidden = self.hides_peers.load(Ordering::SeqCst);
         let peers = members.filter(|_| !hidden).filter_map(peer).collect();
-        Some(answer_to_wire(&answer, Others { end_ms: self.leader.others_have_leases(now, from), in_flight, peers }))
+        Some(answer_to_wire(
+            &answer,
+            Others { end_ms: self.leader.others_have_leases(now, from), in_flight, peers, division },
+        ))
     }
 }
 
@@ -135,7 +141,8 @@ pub(crate) async fn start_operator(tls: &Path, policy: &TenantPolicy, lease: Dur
     let mut leader = Leader::new(TERM, 0, Times { shared, sole, earlier: sole, margin: 500 }, places);
     leader.no_others_run();
     let (addresses, hides) = (Arc::clone(&peers), Arc::clone(&hides_peers));
-    let homes = Homes { leader, in_flight: HashMap::new(), peers: addresses, hides_peers: hides };
+    let homes =
+        Homes { leader, in_flight: HashMap::new(), peers: addresses, hides_peers: hides, limits: Limits::default() };
     let leader = Arc::new(Mutex::new(homes));
     let (policy, published) = watch::channel(policy.clone());
     let stops = Arc::<AtomicBool>::default();

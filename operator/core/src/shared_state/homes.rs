@@ -5,11 +5,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_fleet_control::homes::Others;
+use mcp_fleet_control::homes::{Others, Usage};
 use mcp_fleet_homes::leader::{Leader, Times};
 use mcp_fleet_homes::message::{Answer, Beat, Instruction};
+use mcp_fleet_homes::shares::Limits;
 use mcp_fleet_homes::view::Member;
-use mcp_fleet_policy::governor::InFlight;
+use mcp_fleet_policy::governor::{InFlight, SharedLimit};
 use mcp_fleet_policy::model::StaleAfter;
 use parking_lot::Mutex;
 
@@ -47,6 +48,8 @@ struct Tenant {
     /// Number of the newest stream from which a pod sent a beat, by its UID. What arrives on an older one is from a process
     /// that has ended.
     streams: HashMap<Arc<str>, u64>,
+    /// The limits that gateways share.
+    limits: Limits<SharedLimit>,
 }
 
 /// What follows from a beat.
@@ -90,7 +93,7 @@ impl Homes {
         tenant_uid: &str,
         stale_after: StaleAfter,
         (from, stream): (&Member, u64),
-        (beat, in_flight): (Beat, Vec<InFlight>),
+        (beat, usage): (Beat, Usage),
         now: u64,
     ) -> Option<Answered> {
         let mut tenants = self.tenants.lock();
@@ -100,7 +103,8 @@ impl Homes {
             return None;
         }
         *newest = stream;
-        let (before, willing) = (tenant.leader.view_ids(), beat.willing);
+        let (before, willing, numbers) = (tenant.leader.view_ids(), beat.willing, (beat.number, beat.accepted));
+        let Usage { in_flight, demands } = usage;
         // A container runs one process at a time, and this one was authenticated after the others had started.
         let predecessor = |other: &&Member| other.pod_uid == from.pod_uid && other.epoch != from.epoch;
         let ended: Vec<Member> = tenant.leader.gateways().filter(predecessor).cloned().collect();
@@ -119,7 +123,10 @@ impl Homes {
         let in_flight = tenant.in_flight_elsewhere(from);
         // As long as a view has one member, there is nobody to forward to.
         let peers = if self.places > 1 { tenant.peers(from) } else { Vec::new() };
-        let others = Others { end_ms, in_flight, peers: Vec::new() };
+        let Tenant { leader, limits, .. } = tenant;
+        // One gateway has all of each limit.
+        let division = if self.places > 1 { limits.divide(leader, now, from, numbers, demands) } else { None };
+        let others = Others { end_ms, in_flight, peers: Vec::new(), division };
         Some(Answered { answer, others, peers, concerned, look })
     }
 
@@ -171,6 +178,7 @@ impl Homes {
             in_flight: HashMap::new(),
             is_looking: false,
             streams: HashMap::new(),
+            limits: Limits::default(),
         });
         tenant.leader.set_times(times);
         tenant
@@ -245,7 +253,8 @@ mod tests {
 
     /// Sends a beat of a gateway with this many calls in flight.
     fn beat_with(homes: &Homes, gateway: &mut Gateway, now: u64, willing: bool, calls: u32) -> Answered {
-        let sent = (gateway.beat(now, willing), if calls == 0 { vec![] } else { in_flight(calls) });
+        let in_flight = if calls == 0 { vec![] } else { in_flight(calls) };
+        let sent = (gateway.beat(now, willing), Usage { in_flight, demands: vec![] });
         let answered = homes.receive(TENANT, STALE_AFTER, (gateway.member(), 0), sent, now).unwrap();
         gateway.receive(now, answered.answer.clone());
         answered
@@ -275,7 +284,7 @@ mod tests {
         let late = before.beat(1_020, true);
         let mut after = gateway("a", "2");
         let from_stream = |gateway: &mut Gateway, sent, stream, now| {
-            homes.receive(TENANT, STALE_AFTER, (gateway.member(), stream), (sent, vec![]), now)
+            homes.receive(TENANT, STALE_AFTER, (gateway.member(), stream), (sent, Usage::default()), now)
         };
         let sent = after.beat(1_030, true);
         let answered = from_stream(&mut after, sent, 1, 1_030).unwrap();

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use mcp_fleet_control::clock::boot_millis;
-use mcp_fleet_control::homes::Others;
+use mcp_fleet_control::homes::{Others, Usage};
 use mcp_fleet_homes::gateway::Gateway;
 use mcp_fleet_homes::message::{Answer, Beat, Held};
+use mcp_fleet_homes::shares;
 use mcp_fleet_homes::view::{Member, View};
 use mcp_fleet_policy::denial::Denial;
-use mcp_fleet_policy::governor::InFlight;
+use mcp_fleet_policy::governor::{Demand, Division};
 use mcp_fleet_policy::reason::Reason;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -219,6 +220,11 @@ impl Homes {
         self.beat_due.notified().await;
     }
 
+    /// Wakes calls that wait for a home or for a share.
+    fn notify(&self) {
+        self.changed.notify_waiters();
+    }
+
     /// Has the leader told at once what changed.
     pub(super) fn hurry(&self) {
         self.beat_due.notify_one();
@@ -317,6 +323,7 @@ impl State {
     /// Records that the control stream is connected to a leader that does not decide homes: all calls are admitted.
     pub(crate) fn connect_earlier_leader(&self) {
         self.homes.connect_earlier();
+        self.governor.divide(self.tick(), None);
     }
 
     /// Records that the control stream is connected to the leader of this term, and that this process is `member`. From now
@@ -330,14 +337,19 @@ impl State {
     /// Does what the leader answers to a beat. When this returns, every call that is not yet handed to its server is decided
     /// by that. Returns whether the leader should get a beat at once.
     pub(crate) fn receive_home_answer(&self, answer: Answer, others: Others) -> bool {
-        let Others { end_ms, in_flight, peers } = others;
+        let Others { end_ms, in_flight, peers, division } = others;
         let mut elsewhere = self.elsewhere.lock();
+        let mut divided = false;
         let changed = self.homes.receive(answer, end_ms, || {
             // Before a view is applied by which requests are forwarded to them.
             self.peers.set(peers);
             // Before the first call is admitted beside those.
             elsewhere.set(&self.governor, in_flight);
+            divided = self.governor.divide(self.tick(), division.map(Division::from_iter));
         });
+        if divided {
+            self.homes.notify();
+        }
         if changed {
             self.hand_over.wait();
         }
@@ -345,15 +357,34 @@ impl State {
             // What is reported from now on must not contain what others report.
             elsewhere.set(&self.governor, Vec::new());
         }
-        changed
+        // Others wait for what this gateway has less of.
+        changed || divided
     }
 
-    /// Returns the beat to send now, if the leader decides homes, and the calls in flight of a gateway that admits none.
-    pub(crate) fn home_beat(&self, willing: bool) -> Option<(Beat, Vec<InFlight>)> {
-        // First: what it says about views must not be older than the calls.
+    /// Returns the beat to send now, if the leader decides homes, and what it says about calls.
+    pub(crate) fn home_beat(&self, willing: bool) -> Option<(Beat, Usage)> {
+        // First: what it says about views and shares must not be older than the calls.
         let beat = self.homes.beat(willing)?;
         let in_flight = if self.homes.admits_any() { Vec::new() } else { self.governor.in_flight() };
-        Some((beat, in_flight))
+        let shares = self.peers.any() || self.governor.is_divided();
+        let demands = if shares { self.governor.demands(self.tick()) } else { Vec::new() };
+        let demand =
+            |(name, Demand { limit, share, used, wanted })| (name, shares::Demand { limit, share, used, wanted });
+        Some((beat, Usage { in_flight, demands: demands.into_iter().map(demand).collect() }))
+    }
+
+    /// Waits a little until this gateway has a part of every limit that calls on a server, by UID, take from.
+    pub(crate) async fn wait_for_share(&self, server_uid: &str) {
+        let deadline = tokio::time::Instant::from_std(Instant::now() + HOME_TIMEOUT);
+        self.homes.hurry();
+        loop {
+            let changed = self.homes.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if !self.governor.lacks_share(server_uid) || tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Gives up the lease of homes. When this returns, no call is handed to its server any more.
