@@ -37,7 +37,7 @@ impl Times {
 pub struct Leader {
     term: u64,
     times: Times,
-    /// The most members that a view has.
+    /// The most members that a view gets. One that has more keeps them until they leave.
     places: usize,
     gateways: BTreeMap<Member, Known>,
     /// Whether all gateways that may be homes by an earlier leader are in `gateways`.
@@ -107,6 +107,12 @@ impl Leader {
     /// Changes how long the leases last that are granted from now on.
     pub const fn set_times(&mut self, times: Times) {
         self.times = times;
+    }
+
+    /// Changes how many members a view gets at most. Gateways that are homes stay so: it is not the leader who ends those that are
+    /// too many, and a principal should move only once, when its home leaves.
+    pub const fn set_places(&mut self, places: usize) {
+        self.places = places;
     }
 
     /// Returns whether every gateway is known that may be a home by an earlier leader.
@@ -215,7 +221,8 @@ impl Leader {
         let mut members: Vec<_> = if any_seen { seen().map(member).collect() } else { willing().map(member).collect() };
         // Those that are homes stay so: a gateway that is one too many waits until one of them leaves.
         members.sort_by_key(|member| !is_member(member));
-        members.truncate(self.places);
+        let staying = members.iter().take_while(|member| is_member(member)).count();
+        members.truncate(self.places.max(staying));
         members.sort();
         members
     }

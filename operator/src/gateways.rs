@@ -54,6 +54,11 @@ impl Gateways for Pods {
         check_pod(&self.client, &self.cache, gateway).await
     }
 
+    fn places(&self, tenant_uid: &str) -> Option<usize> {
+        let tenant = self.cache.tenant_by_uid(tenant_uid)?;
+        usize::try_from(tenant.spec.gateway.replicas).ok()
+    }
+
     fn address(&self, namespace: &str, pod_uid: &str) -> Option<IpAddr> {
         self.cache.gateway_address(namespace, pod_uid)
     }

@@ -5,16 +5,32 @@ use mcp_fleet_policy::units::{Bytes, limits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::integer;
 use crate::quantity::QuantitySchema;
 use crate::schema::{cel, rules, size_within};
 
 /// Settings of the tenant's gateway.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Gateway {
+    /// Number of gateway pods, 1 to 16. The limits of principals, servers and the tenant hold for all of them together. With
+    /// more than one, calls go on while a pod is replaced or lost. `kubectl scale` changes it too. Default: 1.
+    #[serde(default = "default_replicas", deserialize_with = "integer::required")]
+    #[schemars(range(min = 1, max = 16))]
+    pub replicas: u32,
     /// Compute resources of each gateway pod.
     #[serde(default)]
     pub resources: GatewayResources,
+}
+
+const fn default_replicas() -> u32 {
+    1
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self { replicas: default_replicas(), resources: GatewayResources::default() }
+    }
 }
 
 /// Compute resources of a gateway pod.

@@ -39,6 +39,7 @@ use crate::schema::{cel, duration_at_least, duration_within, rules};
     shortname = "mcpt",
     category = "mcp",
     status = "MCPTenantStatus",
+    scale(spec_replicas_path = ".spec.gateway.replicas", status_replicas_path = ".status.gatewayReplicas"),
     derive = "PartialEq",
     printcolumn = r#"{"name":"Namespace","type":"string","jsonPath":".spec.namespace.name"}"#,
     printcolumn = r#"{"name":"URL","type":"string","jsonPath":".status.url"}"#,

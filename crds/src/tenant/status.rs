@@ -40,6 +40,9 @@ pub struct MCPTenantStatus {
     /// SHA-256 digest of that policy, in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_digest: Option<String>,
+    /// Number of gateway pods that exist, ready or not.
+    #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
+    pub gateway_replicas: Option<i32>,
     /// Gateway pods, with the policy generation that each enforces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["pod"]))]

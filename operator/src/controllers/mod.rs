@@ -47,7 +47,7 @@ use error::ReconcileError;
 use queue::{FairQueue, Item};
 
 pub(crate) use apply::Declared;
-pub(crate) use manifests::PUBLIC_TLS;
+pub(crate) use manifests::PEER_PORT_NAME;
 pub(crate) use tenant::gateway_deployment;
 
 /// Objects of a kind that are reconciled at a time.

@@ -52,9 +52,10 @@ pub(crate) struct TenantPods {
     pub name: String,
     /// Image that the tenant's pods have to run.
     pub image: String,
-    /// Whether the gateway mounts the certificate of a public name. Those of earlier versions do not, until they get another
-    /// image: a change of the template alone would restart the gateways of all tenants at once.
-    pub mounts_public_tls: bool,
+    /// Whether the gateway's pods have all that they have in this version: the certificate of a public name, and the port for other
+    /// gateways. Those of earlier versions lack it, until they get another image: a change of the template alone would restart
+    /// the gateways of all tenants at once.
+    pub has_newest_form: bool,
     /// Whether the gateway is available, with all of its pods as they have to be.
     pub gateway: bool,
     /// The same of each server that was reconciled, by UID.
@@ -77,7 +78,7 @@ impl TenantPods {
     /// Begins to update the tenant. What was not available before is not waited for: a tenant can break its own servers.
     pub(crate) fn begin(&mut self, image: &str, now: Instant) {
         image.clone_into(&mut self.image);
-        self.mounts_public_tls = true;
+        self.has_newest_form = true;
         let servers = self.servers.iter().filter(|(_, available)| **available).map(|(uid, _)| uid.clone()).collect();
         self.update = Some(Update { since: now, gateway: self.gateway, servers });
         // Until they are reconciled with the new image.
@@ -141,7 +142,7 @@ mod tests {
         let pods = |number| TenantPods {
             name: format!("tenant-{number}"),
             image: "old".into(),
-            mounts_public_tls: false,
+            has_newest_form: false,
             gateway: true,
             servers: [("good".to_owned(), true), ("broken".to_owned(), false)].into(),
             update: None,
@@ -159,11 +160,11 @@ mod tests {
     }
 
     #[test]
-    fn only_an_updated_gateway_mounts_what_earlier_versions_did_not() {
+    fn only_an_updated_gateway_has_what_earlier_versions_had_not() {
         let (mut tenants, now) = (tenants(2), Instant::now());
         step(&mut tenants, MaxUnavailable::Tenants(1), now);
-        let mounts = |uid: &str| tenants[uid].mounts_public_tls;
-        assert_eq!(["u-9", "u-8"].map(mounts), [true, false]);
+        let has_newest_form = |uid: &str| tenants[uid].has_newest_form;
+        assert_eq!(["u-9", "u-8"].map(has_newest_form), [true, false]);
     }
 
     fn set(tenants: &mut BTreeMap<String, TenantPods>, uid: &str, gateway: bool, server: bool) {

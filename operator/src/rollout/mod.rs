@@ -19,7 +19,7 @@ use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 use tokio::time::Instant;
 
 use crate::context::Context;
-use crate::controllers::{PUBLIC_TLS, gateway_deployment};
+use crate::controllers::{PEER_PORT_NAME, gateway_deployment};
 use crate::kubernetes::cache::Key;
 
 use decide::{Next, TenantPods, next};
@@ -62,11 +62,10 @@ impl Rollout {
         Ok(Self { target, max_unavailable, paused, tenants, by_state, is_stopped })
     }
 
-    /// Returns the image that the pods of a tenant have to run, and whether its gateway mounts the certificate of a public
-    /// name. A new tenant gets the newest at once.
+    /// Returns the image that the pods of a tenant have to run, and whether its gateway's pods have the newest form. A new tenant gets the newest at once.
     pub(crate) async fn pods(&self, ctx: &Context, tenant: &MCPTenant) -> Result<(String, bool), kube::Error> {
         let uid = tenant.uid().unwrap_or_default();
-        let wanted = |pods: &TenantPods| (pods.image.clone(), pods.mounts_public_tls);
+        let wanted = |pods: &TenantPods| (pods.image.clone(), pods.has_newest_form);
         if let Some(pods) = self.tenants.lock().get(&uid) {
             return Ok(wanted(pods));
         }
@@ -79,10 +78,10 @@ impl Rollout {
             None
         };
         let pod = live.and_then(|live| live.spec?.template.spec);
-        let mounts_public_tls = pod.as_ref().is_none_or(mounts_public_tls);
+        let has_newest_form = pod.as_ref().is_none_or(has_newest_form);
         let live = pod.into_iter().flat_map(|pod| pod.containers).find_map(|container| container.image);
         let image = live.unwrap_or_else(|| self.target.clone());
-        let new = TenantPods { name: tenant.name_any(), image, mounts_public_tls, ..TenantPods::default() };
+        let new = TenantPods { name: tenant.name_any(), image, has_newest_form, ..TenantPods::default() };
         Ok(wanted(self.tenants.lock().entry(uid).or_insert(new)))
     }
 
@@ -163,8 +162,10 @@ impl Rollout {
     }
 }
 
-fn mounts_public_tls(pod: &PodSpec) -> bool {
-    pod.volumes.iter().flatten().any(|volume| volume.name == PUBLIC_TLS)
+/// Whether the pods of a gateway have all that they have in this version. The port for other gateways came last.
+fn has_newest_form(pod: &PodSpec) -> bool {
+    let mut ports = pod.containers.iter().flat_map(|container| container.ports.iter().flatten());
+    ports.any(|port| port.name.as_deref() == Some(PEER_PORT_NAME))
 }
 
 /// Whether nothing is made for a tenant as it is written, so that it has no pods to update.

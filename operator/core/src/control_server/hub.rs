@@ -35,6 +35,9 @@ pub trait Gateways: Debug + Send + Sync {
     /// Checks that a gateway still runs.
     async fn check_again(&self, gateway: &GatewayPod) -> Result<(), AuthError>;
 
+    /// Returns how many gateways a tenant has if all that are declared run. None if that cannot be read.
+    fn places(&self, tenant_uid: &str) -> Option<usize>;
+
     /// Returns the address of the pod of a gateway in this namespace, if it is known. Elsewhere, a tenant has one gateway.
     fn address(&self, namespace: &str, pod_uid: &str) -> Option<IpAddr>;
 

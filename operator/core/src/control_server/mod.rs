@@ -37,6 +37,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::error;
 
 pub use auth::{AuthError, GatewayPod};
+pub use homes::PEER_PORT;
 pub use hub::{Alarms, AuditHeads, Gateways, Hub, ServerReports};
 pub use reap::reap;
 pub use recall::recall;

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::Term;
 
-/// Number of gateways of a tenant that are homes at the same time. Others wait until one of them leaves.
+/// Number of homes of a tenant of which it is not known how many gateways it has.
 const PLACES: usize = 1;
 /// The lease of a gateway that is one of several.
 const SHARED_LEASE: Duration = Duration::from_secs(15);
@@ -31,8 +31,6 @@ const EARLIER_LEASE: Duration = Duration::from_mins(5);
 #[derive(Debug)]
 pub struct Homes {
     term: Term,
-    /// Number of gateways of a tenant that are homes at the same time.
-    places: usize,
     tenants: Mutex<HashMap<String, Tenant>>,
     /// Pods whose gateways are of an earlier version, and never have leases: their UIDs, and those of their tenants.
     earlier: Mutex<HashMap<String, String>>,
@@ -50,6 +48,15 @@ struct Tenant {
     streams: HashMap<Arc<str>, u64>,
     /// The limits that gateways share.
     limits: Limits<SharedLimit>,
+}
+
+/// What the leader has to know of a tenant.
+#[derive(Clone, Copy, Debug)]
+pub struct HomesSettings {
+    pub stale_after: StaleAfter,
+    /// Number of gateways that are homes at the same time. Others wait until one of them leaves. None if it is not known, and stays as
+    /// it is.
+    pub places: Option<usize>,
 }
 
 /// What follows from a beat.
@@ -74,11 +81,7 @@ pub struct Look(Vec<Member>);
 impl Homes {
     /// Returns the homes at the start of a term.
     pub fn new(term: Term) -> Self {
-        Self::with_places(term, PLACES)
-    }
-
-    fn with_places(term: Term, places: usize) -> Self {
-        Self { term, places, tenants: Mutex::default(), earlier: Mutex::default() }
+        Self { term, tenants: Mutex::default(), earlier: Mutex::default() }
     }
 
     /// Returns the term.
@@ -91,13 +94,13 @@ impl Homes {
     pub fn receive(
         &self,
         tenant_uid: &str,
-        stale_after: StaleAfter,
+        settings: HomesSettings,
         (from, stream): (&Member, u64),
         (beat, usage): (Beat, Usage),
         now: u64,
     ) -> Option<Answered> {
         let mut tenants = self.tenants.lock();
-        let tenant = self.tenant(&mut tenants, tenant_uid, stale_after, now);
+        let tenant = self.tenant(&mut tenants, tenant_uid, settings, now);
         let newest = tenant.streams.entry(Arc::clone(&from.pod_uid)).or_default();
         if stream < *newest {
             return None;
@@ -121,11 +124,9 @@ impl Homes {
         tenant.is_looking |= look.is_some();
         let end_ms = tenant.leader.others_have_leases(now, from);
         let in_flight = tenant.in_flight_elsewhere(from);
-        // As long as a view has one member, there is nobody to forward to.
-        let peers = if self.places > 1 { tenant.peers(from) } else { Vec::new() };
+        let peers = tenant.peers(from);
         let Tenant { leader, limits, .. } = tenant;
-        // One gateway has all of each limit.
-        let division = if self.places > 1 { limits.divide(leader, now, from, numbers, demands) } else { None };
+        let division = limits.divide(leader, now, from, numbers, demands);
         let others = Others { end_ms, in_flight, peers: Vec::new(), division };
         Some(Answered { answer, others, peers, concerned, look })
     }
@@ -169,18 +170,21 @@ impl Homes {
         &self,
         tenants: &'t mut HashMap<String, Tenant>,
         uid: &str,
-        stale_after: StaleAfter,
+        HomesSettings { stale_after, places }: HomesSettings,
         now: u64,
     ) -> &'t mut Tenant {
         let times = times(stale_after);
         let tenant = tenants.entry(uid.to_owned()).or_insert_with(|| Tenant {
-            leader: Leader::new(self.term, now, times, self.places),
+            leader: Leader::new(self.term, now, times, PLACES),
             in_flight: HashMap::new(),
             is_looking: false,
             streams: HashMap::new(),
             limits: Limits::default(),
         });
         tenant.leader.set_times(times);
+        if let Some(places) = places {
+            tenant.leader.set_places(places);
+        }
         tenant
     }
 }
@@ -239,7 +243,14 @@ mod tests {
     use super::*;
 
     const STALE_AFTER: StaleAfter = StaleAfter { read: Duration::from_secs(60), write: Duration::from_secs(15) };
+    const SETTINGS: HomesSettings = HomesSettings { stale_after: STALE_AFTER, places: None };
     const TENANT: &str = "u-1";
+
+    fn with_places(term: Term, places: usize) -> Homes {
+        let homes = Homes::new(term);
+        homes.tenant(&mut homes.tenants.lock(), TENANT, HomesSettings { places: Some(places), ..SETTINGS }, 1_000);
+        homes
+    }
 
     fn gateway(pod: &str, epoch: &str) -> Gateway {
         let mut gateway = Gateway::new(Member { pod_uid: pod.into(), epoch: epoch.into() });
@@ -255,7 +266,7 @@ mod tests {
     fn beat_with(homes: &Homes, gateway: &mut Gateway, now: u64, willing: bool, calls: u32) -> Answered {
         let in_flight = if calls == 0 { vec![] } else { in_flight(calls) };
         let sent = (gateway.beat(now, willing), Usage { in_flight, demands: vec![] });
-        let answered = homes.receive(TENANT, STALE_AFTER, (gateway.member(), 0), sent, now).unwrap();
+        let answered = homes.receive(TENANT, SETTINGS, (gateway.member(), 0), sent, now).unwrap();
         gateway.receive(now, answered.answer.clone());
         answered
     }
@@ -284,7 +295,7 @@ mod tests {
         let late = before.beat(1_020, true);
         let mut after = gateway("a", "2");
         let from_stream = |gateway: &mut Gateway, sent, stream, now| {
-            homes.receive(TENANT, STALE_AFTER, (gateway.member(), stream), (sent, Usage::default()), now)
+            homes.receive(TENANT, SETTINGS, (gateway.member(), stream), (sent, Usage::default()), now)
         };
         let sent = after.beat(1_030, true);
         let answered = from_stream(&mut after, sent, 1, 1_030).unwrap();
@@ -398,8 +409,7 @@ mod tests {
 
     #[test]
     fn gateways_that_share_the_principals_learn_which_others_there_are() {
-        let (homes, mut a, mut b, mut z) =
-            (Homes::with_places(7, 3), gateway("a", "1"), gateway("b", "1"), gateway("z", "1"));
+        let (homes, mut a, mut b, mut z) = (with_places(7, 3), gateway("a", "1"), gateway("b", "1"), gateway("z", "1"));
         let look = beat(&homes, &mut a, 1_000, true).look.unwrap();
         homes.looked(TENANT, &look, Some(&running(&["a"])));
         for now in [1_010, 1_020, 1_030] {
@@ -416,13 +426,40 @@ mod tests {
         beat(&homes, &mut b, 1_050, false);
         assert_eq!(peers(beat(&homes, &mut b, 1_060, false)), ["a", "z"]);
         // A new leader hears from the first gateway which others there may be, of which one may have been lost with the old one.
-        let next = Homes::with_places(8, 3);
+        let next = with_places(8, 3);
         a.connect(8);
         assert_eq!(peers(beat(&next, &mut a, 1_070, true)), ["b", "z"]);
-        // One place: nobody forwards.
+        // One place: the gateway that has it forwards to nobody.
         let (homes, mut a) = with_gateway();
-        assert!(peers(beat(&homes, &mut gateway("b", "1"), 2_000, true)).is_empty());
+        beat(&homes, &mut gateway("b", "1"), 2_000, true);
         assert!(peers(beat(&homes, &mut a, 2_000, true)).is_empty());
+    }
+
+    #[test]
+    fn gateways_that_are_too_many_stay_homes_until_they_leave() {
+        let (homes, mut a, mut b) = (with_places(7, 2), gateway("a", "1"), gateway("b", "1"));
+        let look = beat(&homes, &mut a, 1_000, true).look.unwrap();
+        homes.looked(TENANT, &look, Some(&running(&["a"])));
+        let now = [1_010, 1_020, 1_030];
+        let round = |homes: &Homes, a: &mut Gateway, b: &mut Gateway, now: u64, b_is_willing: bool| {
+            beat(homes, a, now, true);
+            beat(homes, b, now, b_is_willing);
+        };
+        now.iter().for_each(|now| round(&homes, &mut a, &mut b, *now, true));
+        let admit = |a: &Gateway, b: &Gateway, now: u64| {
+            let of = |gateway: &Gateway| (0..64).filter(|n| gateway.admits(now, &n.to_string())).count();
+            (of(a), of(b))
+        };
+        let (of_a, of_b) = admit(&a, &b, 1_030);
+        assert!(of_a > 0 && of_b > 0 && of_a + of_b == 64, "{of_a} {of_b}");
+        homes.tenant(&mut homes.tenants.lock(), TENANT, HomesSettings { places: Some(1), ..SETTINGS }, 1_030);
+        (2..5).for_each(|n| round(&homes, &mut a, &mut b, 1_030 + n, true));
+        assert_eq!(admit(&a, &b, 1_034), (of_a, of_b), "somebody moved");
+        (5..8).for_each(|n| round(&homes, &mut a, &mut b, 1_030 + n, false));
+        assert_eq!(admit(&a, &b, 1_037), (64, 0));
+        // It does not come back.
+        (8..11).for_each(|n| round(&homes, &mut a, &mut b, 1_030 + n, true));
+        assert_eq!(admit(&a, &b, 1_040), (64, 0));
     }
 
     #[test]

@@ -5,8 +5,8 @@ pub(crate) mod pod;
 pub(crate) mod resources;
 pub(crate) mod settings;
 
-/// Name of the gateway's volume with the certificate of a public name.
-pub(crate) const PUBLIC_TLS: &str = "public-tls";
+/// Name of the gateway's port for other gateways of the tenant.
+pub(crate) const PEER_PORT_NAME: &str = "peers";
 
 /// Returns the name of the Secret with the certificate and key of a workload.
 pub(crate) fn tls_secret_name(workload: &str) -> String {

@@ -41,9 +41,11 @@ pub(crate) fn probes() -> [(&'static str, Value); 3] {
 }
 
 /// Returns the ports of gateways and shims.
-pub(crate) fn ports() -> Value {
-    json!([
-        {"name": "https", "containerPort": 8443, "protocol": "TCP"},
-        {"name": "metrics", "containerPort": 9090, "protocol": "TCP"},
-    ])
+pub(crate) fn ports() -> [Value; 2] {
+    [port("https", 8443), port("metrics", 9090)]
+}
+
+/// Returns a port of a container.
+pub(crate) fn port(name: &str, number: u16) -> Value {
+    json!({"name": name, "containerPort": number, "protocol": "TCP"})
 }

@@ -22,8 +22,8 @@ pub(crate) struct Settings {
     pub operator_name: String,
     /// Image of `mcp-pod`.
     pub image: String,
-    /// Whether the gateway mounts the certificate of a public name.
-    pub mounts_public_tls: bool,
+    /// Whether the gateway's pods have all that they have in this version. Those of an earlier image do not.
+    pub has_newest_form: bool,
     /// Pull policy of that image.
     pub pull_policy: String,
     /// DNS domain of the cluster.
@@ -42,9 +42,9 @@ impl Settings {
     /// Reads the address of the operator's Service and the image that the tenant's pods have to run, and combines both with
     /// the flags.
     pub(crate) async fn load(ctx: &Context, tenant: &MCPTenant) -> Result<Self, ReconcileError> {
-        let (image, mounts_public_tls) =
+        let (image, has_newest_form) =
             ctx.rollout.pods(ctx, tenant).await.map_err(ReconcileError::api("read the gateway's Deployment"))?;
-        Ok(Self { image, mounts_public_tls, ..Self::new(&ctx.config, operator_address(ctx).await?) })
+        Ok(Self { image, has_newest_form, ..Self::new(&ctx.config, operator_address(ctx).await?) })
     }
 
     /// Combines the flags with the address to which gateways connect.
@@ -55,7 +55,7 @@ impl Settings {
             operator_address,
             operator_name: config.operator_name(),
             image: config.mcp_pod_image.clone(),
-            mounts_public_tls: true,
+            has_newest_form: true,
             pull_policy: config.image_pull_policy.clone(),
             cluster_domain: config.cluster_domain.clone(),
             monitoring_namespace: config.monitoring_namespace.clone(),

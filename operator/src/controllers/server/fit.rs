@@ -33,7 +33,11 @@ pub(super) fn missing_resource(
     if left.is_empty() {
         return None;
     }
-    take(&mut left, &of_gateway(tenant));
+    // Of several gateways, as many come first as fit.
+    let gateway = of_gateway(tenant);
+    for _ in 0..tenant.spec.gateway.replicas {
+        take(&mut left, &gateway);
+    }
     let mut oldest_first = servers();
     oldest_first.retain(|server| server.metadata.deletion_timestamp.is_none());
     oldest_first
@@ -88,6 +92,7 @@ fn canonical(name: &str) -> Option<String> {
     known.then(|| name.to_owned())
 }
 
+/// Returns what one gateway pod uses.
 fn of_gateway(tenant: &MCPTenant) -> Amounts {
     let resources = &tenant.spec.gateway.resources;
     let memory = |bytes: mcp_fleet_policy::units::Bytes| Quantity(bytes.to_string());
@@ -200,6 +205,19 @@ mod tests {
             stopped(&tenant(ScaleToZero, &json!({"limits.cpu": "3999m"})), &servers),
             pairs(&[("2", "limits.cpu")])
         );
+    }
+
+    #[test]
+    fn all_gateways_that_fit_come_before_the_servers() {
+        let mut tenant = tenant(ScaleToZero, &json!({"pods": "4"}));
+        let servers = [server(1, 1, &json!(null)), server(2, 1, &json!(null))];
+        let mut with = |replicas| {
+            tenant.spec.gateway.replicas = replicas;
+            stopped(&tenant, &servers)
+        };
+        assert_eq!(with(2), []);
+        assert_eq!(with(3), pairs(&[("2", "pods")]));
+        assert_eq!(with(9), pairs(&[("1", "pods"), ("2", "pods")]));
     }
 
     #[test]

@@ -46,6 +46,7 @@ fn differs_in_policy_only(object: &MCPTenant, next: &MCPTenantStatus) -> bool {
     let with_policy_before = MCPTenantStatus {
         policy_generation: before.policy_generation,
         policy_digest: before.policy_digest.clone(),
+        gateway_replicas: before.gateway_replicas,
         gateways: before.gateways.clone(),
         ..next.clone()
     };
@@ -80,6 +81,7 @@ fn status(object: &MCPTenant, outcome: &Outcome<Applied>, now: Timestamp) -> MCP
         // A new leader does not know them at once; until then what was published last still is.
         policy_generation: published(state.generation).or(before.policy_generation),
         policy_digest: state.digest.clone().or(before.policy_digest.clone()),
+        gateway_replicas: i32::try_from(number(&applied.gateway, "/status/replicas")).ok(),
         gateways: if applied.enforcement.warming_up && state.gateways.is_empty() {
             before.gateways
         } else {
@@ -115,9 +117,10 @@ fn summary(applied: &Applied, generation: Option<i64>) -> Summary {
     if let Some(verdict) = enforcement.rejected() {
         return Summary::Stalled(verdict.reason, verdict.message.clone());
     }
+    let pods = ready_pods(gateway);
     if !is_available(gateway) {
-        let message = "the gateway's pod is not ready yet; see the Deployment gateway in the runtime namespace";
-        return Summary::Reconciling(Reason::GatewayUnavailable, message.into());
+        let message = format!("{pods}; see the Deployment gateway in the namespace {}", tenant.runtime_namespace);
+        return Summary::Reconciling(Reason::GatewayUnavailable, message);
     }
     let state = &enforcement.state;
     let has_gateway = state.has_gateway() || enforcement.warming_up;
@@ -140,7 +143,12 @@ fn summary(applied: &Applied, generation: Option<i64>) -> Summary {
     if tenant.suspended {
         return Summary::Ready(Reason::Suspended, "suspended: every call is refused".into());
     }
-    Summary::Ready(Reason::Reconciled, "the gateway enforces the tenant's policy".into())
+    Summary::Ready(Reason::Reconciled, format!("the gateway enforces the tenant's policy; {pods}"))
+}
+
+fn ready_pods(gateway: &Value) -> String {
+    let (ready, wanted) = (number(gateway, "/status/readyReplicas"), number(gateway, "/spec/replicas"));
+    format!("{ready} of {wanted} gateway pods are ready")
 }
 
 fn pods_current(pods: &Pods) -> NewCondition {
@@ -169,12 +177,17 @@ fn exhausted(spending: &Spending) -> Option<NewCondition> {
     })
 }
 
-/// Whether a Deployment has been rolled out as it is written, and at least one pod is available.
+/// Whether a Deployment has been rolled out as it is written, and as many pods are available as while one of several is
+/// replaced.
 pub(super) fn is_available(deployment: &Value) -> bool {
-    let number = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
-    number("/status/observedGeneration") >= number("/metadata/generation")
-        && number("/status/updatedReplicas") >= number("/spec/replicas")
-        && number("/status/availableReplicas") >= 1
+    let wanted = number(deployment, "/spec/replicas");
+    number(deployment, "/status/observedGeneration") >= number(deployment, "/metadata/generation")
+        && number(deployment, "/status/updatedReplicas") >= wanted
+        && number(deployment, "/status/availableReplicas") >= (wanted - 1).max(1)
+}
+
+fn number(deployment: &Value, pointer: &str) -> i64 {
+    deployment.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -190,7 +203,8 @@ mod tests {
 
     fn available() -> Value {
         json!({"metadata": {"generation": 2}, "spec": {"replicas": 1},
-               "status": {"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 1}})
+               "status": {"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1,
+                          "availableReplicas": 1}})
     }
 
     fn state(published: u64, acknowledged: i64) -> TenantState {
@@ -279,6 +293,22 @@ mod tests {
         let mut gateway = available();
         gateway["metadata"]["generation"] = json!(3);
         assert!(!is_true(&with_gateway(&gateway, &state(3, 3)).conditions, ConditionType::Ready));
+    }
+
+    #[test]
+    fn of_several_gateways_one_may_be_missing() {
+        let several = |available: i64| {
+            json!({"metadata": {"generation": 2}, "spec": {"replicas": 3}, "status": {"observedGeneration": 2,
+                "replicas": 3, "updatedReplicas": 3, "readyReplicas": available, "availableReplicas": available}})
+        };
+        let status = |available| with_gateway(&several(available), &state(3, 3));
+        let message =
+            |status: &MCPTenantStatus| find(&status.conditions, ConditionType::Ready).unwrap().message.clone();
+        let (most, few) = (status(2), status(1));
+        assert!(is_true(&most.conditions, ConditionType::Ready) && !is_true(&few.conditions, ConditionType::Ready));
+        assert!(message(&most).ends_with("2 of 3 gateway pods are ready"), "{}", message(&most));
+        assert!(message(&few).starts_with("1 of 3 gateway pods are ready"), "{}", message(&few));
+        assert_eq!(most.gateway_replicas, Some(3));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(crate) struct Tenant {
     pub quota: BTreeMap<String, Quantity>,
     /// Who may open connections to the gateway, besides pods of the tenant's namespace.
     pub clients: Vec<Client>,
+    /// Number of gateway pods.
+    pub gateway_replicas: u32,
     /// Compute resources of a gateway pod.
     pub gateway_resources: GatewayResources,
     /// Whether every call is refused.
@@ -128,6 +130,7 @@ impl Tenant {
             quota,
             // One that the schema would refuse was admitted by an earlier version of it, and opens nothing.
             clients: object.spec.clients.iter().filter(|client| client.names_a_label()).cloned().collect(),
+            gateway_replicas: object.spec.gateway.replicas,
             gateway_resources: object.spec.gateway.resources.clone(),
             suspended: object.spec.suspend,
             // Every value of the type can be written as YAML.

@@ -8,6 +8,8 @@ pub(crate) struct Workload {
     generation: i64,
     replicas: i64,
     observed_generation: i64,
+    /// Number of pods that exist.
+    existing_replicas: i64,
     updated_replicas: i64,
     ready_replicas: i64,
     available_replicas: i64,
@@ -21,6 +23,7 @@ impl Workload {
             generation: number("/metadata/generation"),
             replicas: number("/spec/replicas"),
             observed_generation: number("/status/observedGeneration"),
+            existing_replicas: number("/status/replicas"),
             updated_replicas: number("/status/updatedReplicas"),
             ready_replicas: number("/status/readyReplicas"),
             available_replicas: number("/status/availableReplicas"),
@@ -34,6 +37,7 @@ impl Workload {
             "spec": {"replicas": self.replicas},
             "status": {
                 "observedGeneration": self.observed_generation,
+                "replicas": self.existing_replicas,
                 "updatedReplicas": self.updated_replicas,
                 "readyReplicas": self.ready_replicas,
                 "availableReplicas": self.available_replicas,
@@ -49,7 +53,7 @@ mod tests {
     #[test]
     fn a_workload_is_shown_as_it_is() {
         let live = json!({"metadata": {"generation": 2}, "spec": {"replicas": 3}, "status": {"observedGeneration": 2,
-            "updatedReplicas": 1, "readyReplicas": 2, "availableReplicas": 2}});
+            "replicas": 4, "updatedReplicas": 1, "readyReplicas": 2, "availableReplicas": 2}});
         assert_eq!(Workload::of("Deployment", &live).unwrap().live(), live);
         assert_eq!(Workload::of("Service", &live), None);
     }

@@ -5,13 +5,14 @@ use k8s_openapi::api::core::v1::{Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use mcp_fleet_control::snapshot::{CHUNK_SLOTS, secret_name};
 use mcp_fleet_control::version::AUDIENCE;
+use mcp_fleet_core::control_server::PEER_PORT;
 use mcp_fleet_core::labels;
 use serde_json::{Value, json};
 
 use super::metadata;
-use crate::controllers::manifests::pod::{container_security, pod_security, ports, probes};
+use crate::controllers::manifests::pod::{container_security, pod_security, port, ports, probes};
 use crate::controllers::manifests::settings::Settings;
-use crate::controllers::manifests::{PUBLIC_TLS, tls_secret_name};
+use crate::controllers::manifests::{PEER_PORT_NAME, tls_secret_name};
 use crate::controllers::tenant::endpoint;
 use crate::controllers::tenant::validate::Tenant;
 use crate::kubernetes::apply::Rendered;
@@ -51,14 +52,15 @@ pub(super) fn render(tenant: &Tenant) -> [Rendered; 3] {
 /// Renders the Deployment.
 pub(super) fn deployment(tenant: &Tenant, settings: &Settings) -> Rendered {
     let selector = labels::selector("gateway");
+    // Gateways of earlier versions do not forward requests to each other.
+    let replicas = if settings.has_newest_form { tenant.gateway_replicas } else { 1 };
     Rendered::json::<Deployment>(json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata(tenant, "gateway", &tenant.runtime_namespace, DEPLOYMENT),
         "spec": {
-            "replicas": 1,
-            // Each replica has rate limits of its own: two at a time would together allow twice the calls.
-            "strategy": {"type": "Recreate"},
+            "replicas": replicas,
+            "strategy": strategy(replicas),
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": selector},
             "template": {
@@ -67,6 +69,15 @@ pub(super) fn deployment(tenant: &Tenant, settings: &Settings) -> Rendered {
             },
         },
     }))
+}
+
+/// Returns how pods are replaced. There are never more than `replicas`, because the tenant's quota may have no room for one
+/// more, and one that is not needed has no place among the homes of principals.
+fn strategy(replicas: u32) -> Value {
+    match replicas {
+        0 | 1 => json!({"type": "Recreate"}),
+        _ => json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}),
+    }
 }
 
 fn pod(tenant: &Tenant, settings: &Settings) -> Value {
@@ -79,7 +90,6 @@ fn pod(tenant: &Tenant, settings: &Settings) -> Value {
             format!("--operator-address={}", std::net::SocketAddr::new(settings.operator_address, 8443)),
             format!("--operator-name={}", settings.operator_name),
         ],
-        "ports": ports(),
         // The gateway derives from the memory limit how much connections and requests may use.
         "resources": tenant.gateway_resources,
         "securityContext": container_security(),
@@ -89,10 +99,13 @@ fn pod(tenant: &Tenant, settings: &Settings) -> Value {
         json!({"name": "token", "projected": {"sources": [token()]}}),
         json!({"name": "policy", "projected": {"sources": snapshots()}}),
     ];
-    // Also without a public name, so that setting one restarts no gateway.
-    if settings.mounts_public_tls {
-        volumes.push(json!({"name": PUBLIC_TLS, "secret": {"secretName": endpoint::SECRET, "optional": true}}));
+    let mut ports = ports().to_vec();
+    // Also without a public name and for a single pod, so that no gateway is restarted when that changes.
+    if settings.has_newest_form {
+        volumes.push(json!({"name": "public-tls", "secret": {"secretName": endpoint::SECRET, "optional": true}}));
+        ports.push(port(PEER_PORT_NAME, PEER_PORT));
     }
+    container["ports"] = Value::Array(ports);
     let mounts = volumes.iter().map(|volume| {
         let name = volume["name"].as_str().unwrap_or_default();
         json!({"name": name, "mountPath": format!("/var/run/mcp-fleet/{name}"), "readOnly": true})
@@ -101,7 +114,7 @@ fn pod(tenant: &Tenant, settings: &Settings) -> Value {
     for (name, probe) in probes() {
         container[name] = probe;
     }
-    json!({
+    let mut pod = json!({
         "serviceAccountName": DEPLOYMENT,
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
@@ -109,6 +122,22 @@ fn pod(tenant: &Tenant, settings: &Settings) -> Value {
         "securityContext": pod_security(settings),
         "containers": [container],
         "volumes": volumes,
+    });
+    if settings.has_newest_form {
+        pod["topologySpreadConstraints"] = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"].map(spread).into();
+    }
+    pod
+}
+
+/// Returns the wish that pods are spread over the nodes or zones with this label. It keeps no pod from starting.
+fn spread(topology_key: &str) -> Value {
+    json!({
+        "topologyKey": topology_key,
+        "maxSkew": 1,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": labels::selector("gateway")},
+        // Those of the former template are about to go.
+        "matchLabelKeys": ["pod-template-hash"],
     })
 }
 

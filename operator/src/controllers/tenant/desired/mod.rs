@@ -142,9 +142,25 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_gateway_of_an_earlier_version_mounts_no_public_certificate() {
-        let earlier = Settings { mounts_public_tls: false, ..Settings::example() };
-        assert!(!gateway(&earlier).contains("public-tls"));
+    fn a_gateway_of_an_earlier_version_gets_nothing_that_it_does_not_know() {
+        let earlier = Settings { has_newest_form: false, ..Settings::example() };
+        let text = gateway(&earlier);
+        assert!(!["public-tls", "peers", "topologySpread"].iter().any(|newer| text.contains(newer)), "{text}");
+        let several = Tenant { gateway_replicas: 3, ..checked() };
+        assert_eq!(desired(&several, &earlier).deployment.value["spec"]["replicas"], 1);
+    }
+
+    #[test]
+    fn several_gateways_are_replaced_one_by_one_and_have_the_pods_of_a_single_one() {
+        let spec = |gateway_replicas| {
+            let tenant = Tenant { gateway_replicas, ..checked() };
+            desired(&tenant, &Settings::example()).deployment.value["spec"].clone()
+        };
+        let (one, three) = (spec(1), spec(3));
+        assert_eq!((&one["replicas"], &one["strategy"]), (&json!(1), &json!({"type": "Recreate"})));
+        let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}});
+        assert_eq!((&three["replicas"], &three["strategy"]), (&json!(3), &rolling));
+        assert_eq!(one["template"], three["template"], "scaling would restart the gateways");
     }
 
     #[test]
