@@ -1,7 +1,7 @@
 //! An MCP client for revision 2026-07-28 that distinguishes every kind of answer.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -38,6 +38,7 @@ impl Answer {
 pub struct Caller {
     http: reqwest::Client,
     url: String,
+    ca: String,
     token: String,
     next_id: AtomicU64,
 }
@@ -56,16 +57,29 @@ impl Caller {
         let service = services.get("gateway").await?;
         let address =
             service.spec.and_then(|spec| spec.cluster_ip).context("the Service of the gateway has no cluster IP")?;
-        let host = url.trim_start_matches("https://").to_owned();
+        Self::at(address.parse()?, url, ca, token)
+    }
+
+    /// Returns a caller of the same principal that connects to one pod of the gateway.
+    pub fn through(&self, pod: IpAddr) -> Result<Self> {
+        let host = self.url.trim_start_matches("https://").split(':').next().unwrap_or_default();
+        Self::at(pod, &format!("https://{host}:8443"), &self.ca, &self.token)
+    }
+
+    /// Returns a caller that connects to an address.
+    fn at(address: IpAddr, url: &str, ca: &str, token: &str) -> Result<Self> {
+        let host = url.trim_start_matches("https://").split(':').next().unwrap_or_default();
         let http = reqwest::Client::builder()
             .tls_certs_only([reqwest::Certificate::from_pem(ca.as_bytes())?])
             .tls_info(true)
             // The tests run outside pods, where cluster DNS does not resolve names. No proxy can reach the gateway.
-            .resolve(&host, SocketAddr::new(address.parse()?, 443))
+            // The port is that of the URL.
+            .resolve(host, SocketAddr::new(address, 0))
             .no_proxy()
             .timeout(Duration::from_secs(40))
             .build()?;
-        Ok(Self { http, url: url.to_owned(), token: token.to_owned(), next_id: AtomicU64::new(1) })
+        let (url, ca, token) = (url.to_owned(), ca.to_owned(), token.to_owned());
+        Ok(Self { http, url, ca, token, next_id: AtomicU64::new(1) })
     }
 
     /// Opens a connection, and returns the certificate that the gateway serves on it, in DER.

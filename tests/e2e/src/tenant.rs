@@ -98,6 +98,14 @@ impl FaultTenant {
         Ok(())
     }
 
+    /// Sets the number of gateways, as `kubectl scale` does.
+    pub async fn scale(&self, replicas: usize) -> Result<()> {
+        let tenants: Api<MCPTenant> = Api::all(self.client.clone());
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        tenants.patch_scale(NAMESPACE, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
     /// Applies a server that can misbehave, and the scope `<name>-all` with all its tools.
     pub async fn apply_server(&self, name: &str) -> Result<()> {
         let image = self.python_image().await?;

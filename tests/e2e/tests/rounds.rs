@@ -1,4 +1,4 @@
-//! Rounds of random faults on a real cluster, while two principals call a tool that a budget limits. Whatever is killed,
+//! Rounds of random faults on a real cluster, while two principals call a tool that a budget limits, through two gateways. Whatever is killed,
 //! frozen or cut off, no more calls are made than the ledger has charged, and it charges no more than the limit.
 //!
 //! `cargo xtask test e2e` runs 20 rounds, `cargo xtask test rounds` 200.
@@ -24,6 +24,8 @@ use tokio::task::JoinHandle;
 const ROUNDS: u32 = 20;
 /// Calls that the budget allows for each round. A gateway that is killed takes what it had leased with it.
 const CALLS_PER_ROUND: u64 = 200;
+/// Gateways of the tenant.
+const GATEWAYS: usize = 2;
 const GATEWAY: &str = "app.kubernetes.io/component=gateway";
 const OPERATORS: &str = "app.kubernetes.io/component=operator";
 /// Server that the budget covers, and nothing else uses.
@@ -32,8 +34,10 @@ const SERVER: &str = "counted";
 /// What happens in a round.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// The gateway's process ends without a report.
+    /// The process of one gateway ends without a report.
     GatewayKilled,
+    /// Those of all gateways do.
+    GatewaysKilled,
     /// The leader's process ends, maybe between a write and its answer.
     LeaderKilled,
     /// Nothing leads for a while.
@@ -42,24 +46,36 @@ enum Fault {
     LeaderFrozen,
     /// The ledger cannot be written.
     ApiServerKilled,
-    /// The gateway gets no leases and its reports are lost, on connections that look open.
+    /// A gateway gets no leases and its reports are lost, on connections that look open.
     GatewayCutOff,
+    /// A gateway cannot forward requests to others, nor they to it.
+    GatewaysCutFromEachOther,
 }
 
 impl Fault {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::GatewayKilled,
+        Self::GatewaysKilled,
         Self::LeaderKilled,
         Self::OperatorsKilled,
         Self::LeaderFrozen,
         Self::ApiServerKilled,
         Self::GatewayCutOff,
+        Self::GatewaysCutFromEachOther,
     ];
 
     /// Causes the fault, and ends it.
-    async fn happen(self, tenant: &FaultTenant) {
+    async fn happen(self, tenant: &FaultTenant, random: &mut fastrand::Rng) {
         match self {
-            Self::GatewayKilled => kill_pods(tenant, RUNTIME, GATEWAY).await,
+            Self::GatewayKilled => {
+                let gateways = until("the gateways", Duration::from_secs(60), || async {
+                    tenant.pods(RUNTIME, GATEWAY).await.map(Some)
+                });
+                if let Some(gateway) = random.choice(gateways.await.unwrap()) {
+                    kill(tenant, RUNTIME, &gateway.name_any()).await;
+                }
+            }
+            Self::GatewaysKilled => kill_pods(tenant, RUNTIME, GATEWAY).await,
             Self::LeaderKilled => kill(tenant, OPERATOR, &living_leader(tenant).await).await,
             Self::OperatorsKilled => kill_pods(tenant, OPERATOR, OPERATORS).await,
             Self::LeaderFrozen => {
@@ -75,9 +91,16 @@ impl Fault {
             Self::ApiServerKilled => kill_program("kube-apiserver"),
             Self::GatewayCutOff => {
                 let operators = addresses(tenant, OPERATOR, OPERATORS).await;
-                let gateways = addresses(tenant, RUNTIME, GATEWAY).await;
-                let cut = Cut::between(gateways[0], &operators);
+                let gateway = random.choice(addresses(tenant, RUNTIME, GATEWAY).await).unwrap();
+                let cut = Cut::between(gateway, &operators);
                 // Longer than a gateway may be without a proof that its policy is current, which it needs for a Write.
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                drop(cut);
+            }
+            Self::GatewaysCutFromEachOther => {
+                let mut gateways = addresses(tenant, RUNTIME, GATEWAY).await;
+                random.shuffle(&mut gateways);
+                let cut = Cut::between(gateways[0], &gateways[1..]);
                 tokio::time::sleep(Duration::from_secs(4)).await;
                 drop(cut);
             }
@@ -92,6 +115,7 @@ async fn no_fault_makes_a_budget_pay_for_more_calls_than_its_limit() {
     println!("{rounds} rounds with MCP_FLEET_FAULT_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let tenant = FaultTenant::ready().await.unwrap();
+    tenant.scale(GATEWAYS).await.unwrap();
     tenant.apply_server(SERVER).await.unwrap();
     let budget = Budget::create(&tenant, u64::from(rounds) * CALLS_PER_ROUND).await;
     let spenders = [
@@ -108,7 +132,7 @@ async fn no_fault_makes_a_budget_pay_for_more_calls_than_its_limit() {
         }
         let fault = faults.pop().unwrap();
         tokio::time::sleep(Duration::from_millis(random.u64(200..1500))).await;
-        fault.happen(&tenant).await;
+        fault.happen(&tenant, &mut random).await;
         for spender in &spenders {
             spender.wait_for_answer(fault).await;
         }

@@ -141,6 +141,9 @@ pub const DEMO_RELEASED: &[&Image] = &[&OPERATOR, &MCP_POD, &SERVER_FILESYSTEM, 
 pub const ALL: &[&Image] =
     &[&MCP_POD, &OPERATOR, &SERVER_FILESYSTEM, &SERVER_TIME, &INSPECTOR, &PROMETHEUS, &PAUSE, &COREDNS, &PROBE];
 
+/// The product without optimisation, for the command line.
+pub const QUICK: &[&Image] = &[&MCP_POD_QUICK, &OPERATOR_QUICK];
+
 /// Images for docker alone, for the command line.
 pub const DOCKER_ONLY: &[&Image] = &[&KUBERNETES, &KIND_NODE];
 

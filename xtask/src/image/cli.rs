@@ -32,7 +32,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Image>> {
 }
 
 fn find(name: &str) -> Result<&'static Image> {
-    let all = || catalogue::ALL.iter().chain(catalogue::DOCKER_ONLY);
+    let all = || catalogue::ALL.iter().chain(catalogue::DOCKER_ONLY).chain(catalogue::QUICK);
     if let Some(image) = all().find(|image| image.name == name) {
         return Ok(image);
     }

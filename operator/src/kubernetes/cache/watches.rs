@@ -73,15 +73,16 @@ pub(crate) fn start(client: &Client) -> (Cache, BoxFuture<'static, ()>) {
     (cache, watches.map(|_| ()).boxed())
 }
 
-/// Removes what the operator does not read of an EndpointSlice: all but the addresses of tool pods and the UIDs of gateway
-/// pods.
+/// Removes what the operator does not read of an EndpointSlice: all but the addresses of pods, the state of tool pods, and the UIDs
+/// of gateway pods.
 fn reduce(slice: &mut EndpointSlice) {
     let is_of_gateway = slice.metadata.labels.as_ref().is_some_and(|labels| !labels.contains_key(labels::SERVER_UID));
     for endpoint in &mut slice.endpoints {
         let Endpoint { addresses, conditions, target_ref, .. } = std::mem::take(endpoint);
         *endpoint = if is_of_gateway {
             let uid = target_ref.and_then(|target| target.uid);
-            Endpoint { target_ref: Some(ObjectReference { uid, ..ObjectReference::default() }), ..Endpoint::default() }
+            let target_ref = Some(ObjectReference { uid, ..ObjectReference::default() });
+            Endpoint { addresses, target_ref, ..Endpoint::default() }
         } else {
             Endpoint { addresses, conditions, ..Endpoint::default() }
         };
@@ -109,9 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_holds_addresses_of_tool_pods_and_uids_of_gateway_pods() {
+    fn the_cache_holds_addresses_of_pods_and_uids_of_gateway_pods() {
         let tool = reduced(&json!({labels::SERVER_UID: "s-1"}));
         assert_eq!(tool, json!([{"addresses": ["10.244.0.7"], "conditions": {"ready": true}}]));
-        assert_eq!(reduced(&json!({})), json!([{"addresses": [], "targetRef": {"uid": "p-1"}}]));
+        assert_eq!(reduced(&json!({})), json!([{"addresses": ["10.244.0.7"], "targetRef": {"uid": "p-1"}}]));
     }
 }
