@@ -115,6 +115,11 @@ impl Leader {
         self.places = places;
     }
 
+    /// Returns how many members a view gets at most.
+    pub const fn places(&self) -> usize {
+        self.places
+    }
+
     /// Returns whether every gateway is known that may be a home by an earlier leader.
     pub fn is_recovered(&self) -> bool {
         self.recovery == Recovery::Done

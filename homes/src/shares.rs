@@ -133,7 +133,7 @@ impl Shares {
     fn target(&self, of: &Member) -> u32 {
         let (limit, count) = (self.limit(), number_of(self.gateways.len()));
         let idle = number_of(self.gateways.values().filter(|given| given.demand.wanted == 0).count());
-        let kept = if idle == 0 { 0 } else { limit / IDLE_PART / idle };
+        let kept = (limit / IDLE_PART).checked_div(idle).unwrap_or(0);
         let wanted = |given: &Given| given.demand.wanted.max(kept);
         // Those that want least get that, and the others divide the rest equally.
         let mut all: Vec<(u32, &Member)> =

@@ -97,10 +97,10 @@ async fn until_answered(caller: &Caller, what: &str) {
 }
 
 /// Returns the sum of a metric of a gateway over all series with this label.
-async fn metric(gateway: &Gateway, name: &str, label: &str) -> f64 {
+async fn metric(gateway: &Gateway, name: &str, label: &str) -> usize {
     let text = reqwest::get(format!("http://{}:9090/metrics", gateway.address)).await.unwrap().text().await.unwrap();
     let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
-    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,7 +115,7 @@ async fn gateways_can_be_scaled_while_agents_call() {
         }
     }
     // From now on, nobody is refused: all gateways know the homes.
-    let mut forwarded = 0.0;
+    let mut forwarded = 0;
     for gateway in &three {
         let before = metric(gateway, "mcp_pod_forwarded_requests_total", "answered").await;
         for caller in &callers {
@@ -123,11 +123,11 @@ async fn gateways_can_be_scaled_while_agents_call() {
             assert!(matches!(&answer, Answer::Text(text) if text == "all"), "{answer:?}");
         }
         let after = metric(gateway, "mcp_pod_forwarded_requests_total", "answered").await;
-        assert!(after > before && after < before + 1.5 * PRINCIPALS as f64, "{before} to {after} by {gateway:?}");
+        assert!(after > before, "{gateway:?} is the home of all");
         forwarded += after - before;
     }
     // Each principal has one home, and two gateways forward.
-    assert_eq!(forwarded, 2.0 * PRINCIPALS as f64);
+    assert_eq!(forwarded, 2 * PRINCIPALS);
 
     // Fewer again: a client that has connections to those that end is answered at once by the one that stays.
     let agents: Vec<_> = callers.into_iter().enumerate().map(|(number, caller)| Agent::start(caller, number)).collect();
@@ -139,8 +139,7 @@ async fn gateways_can_be_scaled_while_agents_call() {
         let done = agent.stop().await;
         println!("while two of three gateways were drained: {done}");
         // A connection may be closed in the moment in which a request is sent on it.
-        assert!(done.answered > 20 && done.longest_gap < Duration::from_secs(5), "{done}");
-        assert!(done.refused.keys().all(|reason| reason == "home_undecided"), "{done}");
+        assert!(done.answered > 20 && done.longest_gap < Duration::from_secs(2) && done.refused.is_empty(), "{done}");
         words.extend(done.words);
     }
     assert_eq!(one.len(), 1);
@@ -232,13 +231,14 @@ async fn calls_go_on_when_gateways_are_killed_drained_and_cut_off() {
             let done = agent.stop().await;
             println!("{fault}: {done}");
             let most = match fault {
-                "drained" => 5,
+                "drained" => 2,
                 // Until the pod is gone from the API server, or its lease has ended.
                 "killed" | "cut off from the operator" => 25,
                 // Its agents are refused while it cannot reach their homes.
                 _ => 40,
             };
             assert!(done.answered > 10 && done.longest_gap < Duration::from_secs(most), "{fault}: {done}");
+            assert!(fault != "drained" || done.refused.is_empty(), "{done}");
             words.extend(done.words);
         }
         made_once(&words);
@@ -283,7 +283,10 @@ struct Done {
 impl std::fmt::Display for Done {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { answered, longest_gap, refused, broken, .. } = self;
-        write!(f, "{answered} answered, {broken} broken, refused {refused:?}, at most {longest_gap:.1?} without an answer")
+        write!(
+            f,
+            "{answered} answered, {broken} broken, refused {refused:?}, at most {longest_gap:.1?} without an answer"
+        )
     }
 }
 

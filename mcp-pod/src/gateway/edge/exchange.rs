@@ -117,18 +117,17 @@ async fn send_head(request: &EdgeRequest<'_>, peer: &Peer, deadline: Instant, bo
     let started = Mutex::new(None);
     let send = async {
         loop {
-            let (connection, reused) = match peer.take() {
-                Some(idle) => (idle, true),
-                None => {
-                    *started.lock() = None;
-                    let turn = peer.turn().await.ok()?;
-                    *started.lock() = Some(Instant::now());
-                    match peer.open(turn).await {
-                        Ok(opened) => (opened, false),
-                        Err(error) => {
-                            debug!(%error, peer = %peer.address(), "failed to connect to another gateway");
-                            return None;
-                        }
+            let (connection, reused) = if let Some(idle) = peer.take() {
+                (idle, true)
+            } else {
+                *started.lock() = None;
+                let turn = peer.turn().await.ok()?;
+                *started.lock() = Some(Instant::now());
+                match peer.open(turn).await {
+                    Ok(opened) => (opened, false),
+                    Err(error) => {
+                        debug!(%error, peer = %peer.address(), "failed to connect to another gateway");
+                        return None;
                     }
                 }
             };

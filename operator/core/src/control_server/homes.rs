@@ -13,7 +13,7 @@ use super::hub::{Gateways, Hub};
 use super::spend::message;
 use crate::error;
 use crate::ledger::book::Holder;
-use crate::shared_state::{Answered, Homes, HomesSettings, Look, Outbound, Published, Streams};
+use crate::shared_state::{Answered, BeatContext, Homes, Look, Outbound, Published, Streams};
 
 /// Port at which gateways accept requests that other gateways of their tenant forward.
 pub const PEER_PORT: u16 = 8444;
@@ -39,10 +39,12 @@ pub(super) fn answer_beat(
 ) -> Option<Look> {
     let beat = beat_from_wire(beat)?;
     let from = Member { pod_uid: holder.pod_uid.as_str().into(), epoch: holder.epoch.as_str().into() };
-    let stale_after = published.policy.stale_after;
-    let places = gateways.places(&gateway.tenant_uid);
-    let settings = HomesSettings { stale_after, places };
-    let answered = homes.receive(&gateway.tenant_uid, settings, (&from, stream), beat, boot_millis())?;
+    let context = BeatContext {
+        is_reachable: gateways.address(&gateway.namespace, &holder.pod_uid).is_some(),
+        stale_after: published.policy.stale_after,
+        places: gateways.places(&gateway.tenant_uid),
+    };
+    let answered = homes.receive(&gateway.tenant_uid, context, (&from, stream), beat, boot_millis())?;
     let Answered { answer, mut others, peers, concerned, look } = answered;
     let peer = |pod_uid: Arc<str>| {
         let address = SocketAddr::new(gateways.address(&gateway.namespace, &pod_uid)?, PEER_PORT);

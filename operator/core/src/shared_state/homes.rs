@@ -50,9 +50,11 @@ struct Tenant {
     limits: Limits<SharedLimit>,
 }
 
-/// What the leader has to know of a tenant.
+/// What the leader has to know besides a beat.
 #[derive(Clone, Copy, Debug)]
-pub struct HomesSettings {
+pub struct BeatContext {
+    /// Whether other gateways can connect to the one that sent the beat: its address is known.
+    pub is_reachable: bool,
     pub stale_after: StaleAfter,
     /// Number of gateways that are homes at the same time. Others wait until one of them leaves. None if it is not known, and stays as
     /// it is.
@@ -94,13 +96,15 @@ impl Homes {
     pub fn receive(
         &self,
         tenant_uid: &str,
-        settings: HomesSettings,
+        context: BeatContext,
         (from, stream): (&Member, u64),
-        (beat, usage): (Beat, Usage),
+        (mut beat, usage): (Beat, Usage),
         now: u64,
     ) -> Option<Answered> {
         let mut tenants = self.tenants.lock();
-        let tenant = self.tenant(&mut tenants, tenant_uid, settings, now);
+        let tenant = self.tenant(&mut tenants, tenant_uid, context, now);
+        // It would be the home of principals whose requests nobody could forward to it. One that is a home stays so.
+        beat.willing &= context.is_reachable || beat.held.is_some() || !tenant.forwards_to(from, now);
         let newest = tenant.streams.entry(Arc::clone(&from.pod_uid)).or_default();
         if stream < *newest {
             return None;
@@ -170,7 +174,7 @@ impl Homes {
         &self,
         tenants: &'t mut HashMap<String, Tenant>,
         uid: &str,
-        HomesSettings { stale_after, places }: HomesSettings,
+        BeatContext { stale_after, places, .. }: BeatContext,
         now: u64,
     ) -> &'t mut Tenant {
         let times = times(stale_after);
@@ -215,6 +219,12 @@ impl Tenant {
         pods
     }
 
+    /// Returns whether a gateway that becomes a home would get requests from others.
+    fn forwards_to(&self, gateway: &Member, now: u64) -> bool {
+        let mut others = self.leader.gateways().filter(|other| *other != gateway);
+        self.leader.places() > 1 && others.any(|other| self.leader.may_admit(other, now))
+    }
+
     fn pods_other_than(&self, pod_uid: &str) -> Vec<String> {
         let others = self.leader.gateways().filter(|member| *member.pod_uid != *pod_uid);
         others.map(|member| member.pod_uid.as_ref().to_owned()).collect()
@@ -243,12 +253,12 @@ mod tests {
     use super::*;
 
     const STALE_AFTER: StaleAfter = StaleAfter { read: Duration::from_secs(60), write: Duration::from_secs(15) };
-    const SETTINGS: HomesSettings = HomesSettings { stale_after: STALE_AFTER, places: None };
+    const CONTEXT: BeatContext = BeatContext { is_reachable: true, stale_after: STALE_AFTER, places: None };
     const TENANT: &str = "u-1";
 
     fn with_places(term: Term, places: usize) -> Homes {
         let homes = Homes::new(term);
-        homes.tenant(&mut homes.tenants.lock(), TENANT, HomesSettings { places: Some(places), ..SETTINGS }, 1_000);
+        homes.tenant(&mut homes.tenants.lock(), TENANT, BeatContext { places: Some(places), ..CONTEXT }, 1_000);
         homes
     }
 
@@ -266,7 +276,7 @@ mod tests {
     fn beat_with(homes: &Homes, gateway: &mut Gateway, now: u64, willing: bool, calls: u32) -> Answered {
         let in_flight = if calls == 0 { vec![] } else { in_flight(calls) };
         let sent = (gateway.beat(now, willing), Usage { in_flight, demands: vec![] });
-        let answered = homes.receive(TENANT, SETTINGS, (gateway.member(), 0), sent, now).unwrap();
+        let answered = homes.receive(TENANT, CONTEXT, (gateway.member(), 0), sent, now).unwrap();
         gateway.receive(now, answered.answer.clone());
         answered
     }
@@ -295,7 +305,7 @@ mod tests {
         let late = before.beat(1_020, true);
         let mut after = gateway("a", "2");
         let from_stream = |gateway: &mut Gateway, sent, stream, now| {
-            homes.receive(TENANT, SETTINGS, (gateway.member(), stream), (sent, Usage::default()), now)
+            homes.receive(TENANT, CONTEXT, (gateway.member(), stream), (sent, Usage::default()), now)
         };
         let sent = after.beat(1_030, true);
         let answered = from_stream(&mut after, sent, 1, 1_030).unwrap();
@@ -417,7 +427,7 @@ mod tests {
                 beat(&homes, gateway, now, true);
             }
         }
-        let peers = |answered: Answered| answered.peers.iter().map(|pod| pod.to_string()).collect::<Vec<_>>();
+        let peers = |answered: Answered| answered.peers.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(peers(beat(&homes, &mut a, 1_040, true)), ["b", "z"]);
         assert_eq!(peers(beat(&homes, &mut z, 1_040, true)), ["a", "b"]);
         // The process before one in the same pod is still a member.
@@ -436,30 +446,58 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_that_others_cannot_reach_becomes_no_home_beside_them() {
+        let (homes, mut a, mut b) = (with_places(7, 2), gateway("a", "1"), gateway("b", "1"));
+        let unreachable = |gateway: &mut Gateway, now: u64| {
+            let context = BeatContext { is_reachable: false, ..CONTEXT };
+            let sent = (gateway.beat(now, true), Usage::default());
+            let answered = homes.receive(TENANT, context, (gateway.member(), 0), sent, now).unwrap();
+            gateway.receive(now, answered.answer);
+            answered.look
+        };
+        // There is no other.
+        let look = unreachable(&mut a, 1_000).unwrap();
+        homes.looked(TENANT, &look, Some(&running(&["a"])));
+        unreachable(&mut a, 1_010);
+        assert!(a.admits(1_010, "p"));
+        for now in 1_020..1_030 {
+            unreachable(&mut b, now);
+            unreachable(&mut a, now);
+        }
+        assert!(["p", "q", "r", "s"].iter().all(|principal| a.admits(1_030, principal)));
+        for now in 1_030..1_040 {
+            beat(&homes, &mut b, now, true);
+            beat(&homes, &mut a, now, true);
+        }
+        let of_b = (0..64).filter(|number| b.admits(1_040, &number.to_string())).count();
+        assert!(of_b > 0);
+        // It stays a home when its address is not known for a while.
+        unreachable(&mut b, 1_050);
+        beat(&homes, &mut a, 1_051, true);
+        unreachable(&mut b, 1_052);
+        assert_eq!((0..64).filter(|number| b.admits(1_052, &number.to_string())).count(), of_b);
+    }
+
+    #[test]
     fn gateways_that_are_too_many_stay_homes_until_they_leave() {
         let (homes, mut a, mut b) = (with_places(7, 2), gateway("a", "1"), gateway("b", "1"));
         let look = beat(&homes, &mut a, 1_000, true).look.unwrap();
         homes.looked(TENANT, &look, Some(&running(&["a"])));
-        let now = [1_010, 1_020, 1_030];
-        let round = |homes: &Homes, a: &mut Gateway, b: &mut Gateway, now: u64, b_is_willing: bool| {
-            beat(homes, a, now, true);
-            beat(homes, b, now, b_is_willing);
+        // Lets both send three beats, and returns of how many principals each is the home.
+        let mut rounds = |now: u64, b_is_willing: bool| {
+            for now in now..now + 3 {
+                beat(&homes, &mut a, now, true);
+                beat(&homes, &mut b, now, b_is_willing);
+            }
+            let of = |gateway: &Gateway| (0..64).filter(|n| gateway.admits(now + 3, &n.to_string())).count();
+            (of(&a), of(&b))
         };
-        now.iter().for_each(|now| round(&homes, &mut a, &mut b, *now, true));
-        let admit = |a: &Gateway, b: &Gateway, now: u64| {
-            let of = |gateway: &Gateway| (0..64).filter(|n| gateway.admits(now, &n.to_string())).count();
-            (of(a), of(b))
-        };
-        let (of_a, of_b) = admit(&a, &b, 1_030);
-        assert!(of_a > 0 && of_b > 0 && of_a + of_b == 64, "{of_a} {of_b}");
-        homes.tenant(&mut homes.tenants.lock(), TENANT, HomesSettings { places: Some(1), ..SETTINGS }, 1_030);
-        (2..5).for_each(|n| round(&homes, &mut a, &mut b, 1_030 + n, true));
-        assert_eq!(admit(&a, &b, 1_034), (of_a, of_b), "somebody moved");
-        (5..8).for_each(|n| round(&homes, &mut a, &mut b, 1_030 + n, false));
-        assert_eq!(admit(&a, &b, 1_037), (64, 0));
-        // It does not come back.
-        (8..11).for_each(|n| round(&homes, &mut a, &mut b, 1_030 + n, true));
-        assert_eq!(admit(&a, &b, 1_040), (64, 0));
+        let before = rounds(1_010, true);
+        assert!(before.0 > 0 && before.1 > 0 && before.0 + before.1 == 64, "{before:?}");
+        homes.tenant(&mut homes.tenants.lock(), TENANT, BeatContext { places: Some(1), ..CONTEXT }, 1_020);
+        assert_eq!(rounds(1_020, true), before, "somebody moved");
+        assert_eq!(rounds(1_030, false), (64, 0));
+        assert_eq!(rounds(1_040, true), (64, 0), "it came back");
     }
 
     #[test]

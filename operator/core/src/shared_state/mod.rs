@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 pub use budgets::{BudgetState, BudgetStates};
 pub use fitness::Fitness;
-pub use homes::{Answered, Homes, HomesSettings, Look};
+pub use homes::{Answered, BeatContext, Homes, Look};
 pub use policies::{LeaderState, Policies, PolicyState, Proof, Published};
 pub use streams::{Outbound, Streams};
 

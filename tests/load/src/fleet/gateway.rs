@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use kube::Client;
 use mcp_fleet_control::clock::boot_millis;
-use mcp_fleet_control::homes::{answer_from_wire, beat_to_wire};
+use mcp_fleet_control::homes::{Usage, answer_from_wire, beat_to_wire};
 use mcp_fleet_control::version::{AUDIENCE, MAX, MAX_MESSAGE, MIN};
 use mcp_fleet_control::wire::control_client::ControlClient;
 use mcp_fleet_control::wire::{FromGateway, GatewayHello, OperatorHello, PolicyAck, from_gateway, from_operator};
@@ -107,7 +107,7 @@ impl Gateways {
                 },
                 _ = beats.tick() => {
                     if let Some(beat) = homes.as_mut().map(|homes: &mut Homes| homes.beat(boot_millis(), true)) {
-                        send(from_gateway::Message::HomeBeat(beat_to_wire(&beat, Vec::new()))).await?;
+                        send(from_gateway::Message::HomeBeat(beat_to_wire(&beat, Usage::default()))).await?;
                     }
                     continue;
                 }
