@@ -1,14 +1,18 @@
 //! Limits of a tenant and of its servers, which two gateways apply together.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mcp_fleet_policy::model::TenantPolicy;
+use mcp_fleet_policy::model::{Principal, TenantPolicy};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{Behaviour, Client, OTHER, Pair, Shim, Token, eventually, refusal};
+use crate::support::{Behaviour, CODER, Client, OTHER, Pair, Shim, Token, eventually, home_of, refusal, until};
 
+/// The principals. Each gateway is the home of two.
+const PRINCIPALS: [&str; 4] = [CODER, OTHER, "third-uid", "fourth-uid"];
 const RESULT: &[u8] = b"{\"result\":{\"content\":[]}}\n";
 
 fn unlimited(policy: &mut TenantPolicy) {
@@ -16,6 +20,12 @@ fn unlimited(policy: &mut TenantPolicy) {
     policy.principals[0].limits.max_concurrent_calls = None;
     policy.servers[0].limits.max_concurrent_calls = 1000;
     policy.principals[1].grants = policy.principals[0].grants.clone();
+    for uid in &PRINCIPALS[2..] {
+        let name = uid.trim_end_matches("-uid").to_owned();
+        policy.principals.push(Principal { name, uid: (*uid).into(), ..policy.principals[1].clone() });
+    }
+    let homes = PRINCIPALS.map(|principal| home_of(principal, &["pod-1", "pod-2"]));
+    assert_eq!(homes.iter().filter(|home| **home == "pod-1").count(), 2, "{homes:?}");
 }
 
 /// Calls until a call is admitted, and waits for its answer. A principal may have half of a server's calls.
@@ -67,8 +77,8 @@ async fn calls_in_flight_of_a_tenant_are_limited_over_both_gateways() {
     .await;
     let reason = "tenant_concurrency_limited";
     // One principal gets nearly all, and then has to share it.
-    fill(&pair, &[Token::default().principal], 9, 10, reason).await;
-    fill(&pair, &[Token::default().principal, OTHER], 10, 10, reason).await;
+    fill(&pair, &[CODER], 9, 10, reason).await;
+    fill(&pair, &PRINCIPALS, 10, 10, reason).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,5 +88,61 @@ async fn calls_in_flight_of_a_server_are_limited_over_both_gateways() {
         policy.servers[0].limits.max_concurrent_calls = 10;
     })
     .await;
-    fill(&pair, &[Token::default().principal, OTHER], 9, 10, "server_concurrency_limited").await;
+    fill(&pair, &PRINCIPALS, 10, 10, "server_concurrency_limited").await;
+}
+
+/// Calls again and again, and counts the calls that are admitted.
+async fn keep_calling(mut client: Client, admitted: Arc<AtomicU32>) {
+    loop {
+        let refused = refusal(&client.call("echo", json!({})).await);
+        if refused.is_null() {
+            admitted.fetch_add(1, Ordering::Relaxed);
+        } else {
+            assert_eq!(refused, "tenant_rate_limited");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rate_of_a_tenant_is_limited_over_both_gateways() {
+    const A_SECOND: f64 = 20.0;
+    let started = Instant::now();
+    let pair = Pair::start(|policy| {
+        unlimited(policy);
+        policy.traffic.calls_per_minute = Some(1200);
+    })
+    .await;
+    let admitted = Arc::new(AtomicU32::new(0));
+    let start = async |callers: &mut JoinSet<()>, principals: &[&'static str]| {
+        for principal in principals {
+            for gateway in [&pair.home, &pair.edge] {
+                let client = gateway.client(Token { principal, ..Token::default() }).await;
+                callers.spawn(keep_calling(client, Arc::clone(&admitted)));
+            }
+        }
+    };
+    let now = || f64::from(admitted.load(Ordering::Relaxed));
+    // One principal, whose calls one gateway admits, gets nearly all; then all have to share it, and it goes.
+    let mut first = JoinSet::new();
+    start(&mut first, &[CODER]).await;
+    for step in ["one principal", "all", "the others"] {
+        let mut others = JoinSet::new();
+        if step != "one principal" {
+            start(&mut others, &PRINCIPALS[1..]).await;
+        }
+        if step == "the others" {
+            first.shutdown().await;
+        }
+        until(&format!("{step} to get the rate"), async || {
+            let (before, began) = (now(), Instant::now());
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            // Buckets begin with one token.
+            let most = 2.0 + A_SECOND * started.elapsed().as_secs_f64();
+            assert!(now() <= most, "{} calls of {most}", now());
+            assert!(others.try_join_next().is_none(), "a caller has failed");
+            now() - before >= 0.8 * A_SECOND * began.elapsed().as_secs_f64()
+        })
+        .await;
+    }
 }

@@ -245,6 +245,28 @@ async fn calls_go_on_when_gateways_are_killed_drained_and_cut_off() {
     }
 }
 
+#[tokio::test]
+async fn only_gateways_reach_the_port_of_gateways() {
+    let tenant = FaultTenant::ready().await.unwrap();
+    let gateway = scale(&tenant, 2).await.remove(0);
+    // The node may connect, so there is something to reach.
+    until("the gateway to listen for others", Duration::from_secs(30), || async {
+        Ok(Some(tokio::net::TcpStream::connect((gateway.address, 8444)).await?))
+    })
+    .await
+    .unwrap();
+    for port in [8443, 8444] {
+        let script = format!("import socket; socket.create_connection(('{}', {port}), 3)", gateway.address);
+        // Run as an administrator, because the sandbox of a tool server has no network at all.
+        let output = std::process::Command::new("kubectl")
+            .args(["exec", "--namespace", RUNTIME, "mcp-quiet-0", "--", "python3", "-c", &script])
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("timed out") || error.contains("refused"), "a tool server to port {port}: {output:?}");
+    }
+}
+
 /// Deletes a pod with its grace period, as an eviction does.
 async fn delete(tenant: &FaultTenant, pod: &str) {
     let pods: Api<Pod> = Api::namespaced(tenant.client.clone(), RUNTIME);

@@ -31,7 +31,7 @@ pub(crate) use client::{Answer, Client, modern, tls, tls_for, tls_from, tls_offe
 pub(crate) use fake_home::{FakeHome, Misdeed};
 pub(crate) use held::{hold_calls, release_all};
 pub(crate) use ledger::{Ledger, Spent};
-pub(crate) use pair::{Pair, home_of_coder, refusal};
+pub(crate) use pair::{Pair, home_of, home_of_coder, refusal};
 pub(crate) use pipeline::{call_until_limited, send_until_limited};
 pub(crate) use pki::{GATEWAY_URI, Pki, SERVER_URI, Token, now};
 pub(crate) use policy::{CODER, OTHER, policy, tool};

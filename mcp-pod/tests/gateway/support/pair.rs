@@ -19,9 +19,14 @@ pub(crate) struct Pair {
 
 /// Returns the home of the default principal among gateways in these pods.
 pub(crate) fn home_of_coder<'p>(pods: &[&'p str]) -> &'p str {
+    home_of(CODER, pods)
+}
+
+/// Returns the home of a principal among gateways in these pods.
+pub(crate) fn home_of<'p>(principal: &str, pods: &[&'p str]) -> &'p str {
     let member = |pod: &&str| Member { pod_uid: (*pod).into(), epoch: "e".into() };
     let view = View::new(ViewId { term: 1, number: 1 }, pods.iter().map(member));
-    let home = view.home(CODER).unwrap();
+    let home = view.home(principal).unwrap();
     pods.iter().find(|pod| ***pod == *home.pod_uid).unwrap()
 }
 
