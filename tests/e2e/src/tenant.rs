@@ -122,7 +122,7 @@ impl FaultTenant {
     }
 
     /// Returns the image of the demo's time server, because it contains a Python interpreter.
-    async fn python_image(&self) -> Result<String> {
+    pub async fn python_image(&self) -> Result<String> {
         let servers: Api<MCPServer> = Api::all(self.client.clone());
         let clock =
             servers.list(&ListParams::default()).await?.items.into_iter().find(|server| server.name_any() == "clock");

@@ -5,13 +5,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use mcp_fleet_crds::condition::{ConditionType, is_true};
 use mcp_fleet_crds::{MCPPrincipal, MCPTenant};
-use mcp_fleet_e2e::faults::{Cut, unique};
+use mcp_fleet_e2e::faults::{Cut, leader, unique};
 use mcp_fleet_e2e::{Answer, Caller, FaultTenant, NAMESPACE, OPERATOR, RUNTIME, marks, until};
 use serde_json::{Value, json};
 
@@ -245,25 +248,118 @@ async fn calls_go_on_when_gateways_are_killed_drained_and_cut_off() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rate_of_a_tenant_holds_while_its_leader_and_gateways_are_killed() {
+    const A_SECOND: f64 = 10.0;
+    // A sixth of the calls of a minute may be made at once.
+    const AT_ONCE: f64 = 100.0;
+    let tenant = FaultTenant::ready().await.unwrap();
+    let callers = principals(&tenant).await;
+    scale(&tenant, 3).await;
+    set_rate(&tenant, &json!(600)).await;
+    let limited = tenant.wait_for_caller("homed-0").await.unwrap();
+    until("the rate to be enforced", Duration::from_secs(30), || async {
+        let refused = limited.call_with_word("quiet", "echo", "").await;
+        Ok((refused.reason() == Some("tenant_rate_limited")).then_some(()))
+    })
+    .await
+    .unwrap();
+    let (admitted, began) = (Arc::new(AtomicU32::new(0)), Instant::now());
+    let refused = Arc::new(Mutex::new(BTreeMap::<String, u32>::new()));
+    let mut storm = tokio::task::JoinSet::new();
+    for caller in callers {
+        let (admitted, refused) = (Arc::clone(&admitted), Arc::clone(&refused));
+        storm.spawn(async move {
+            loop {
+                let answer = caller.call_with_word("quiet", "echo", "word").await;
+                if let Answer::Text(_) = answer {
+                    admitted.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    let why = answer.reason().map_or_else(|| format!("{answer:?}"), str::to_owned);
+                    *refused.lock().unwrap().entry(why.chars().take(100).collect()).or_default() += 1;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        });
+    }
+    let check = |after: &str| {
+        let (done, most) =
+            (f64::from(admitted.load(Ordering::Relaxed)), AT_ONCE + 10.0 + A_SECOND * began.elapsed().as_secs_f64());
+        let refused = std::mem::take(&mut *refused.lock().unwrap());
+        println!("after {after}: {done} calls of at most {most:.0}; refused: {refused:?}");
+        assert!(done <= most, "{done} calls of {most} after {after}");
+        done
+    };
+    for fault in ["nothing", "the leader was killed", "a gateway was killed", "all were killed"] {
+        let three = tenant.pods(RUNTIME, GATEWAY).await.unwrap();
+        match fault {
+            "nothing" => {}
+            "the leader was killed" => tenant.kill_pod(OPERATOR, &leader(&tenant.client).await).await.unwrap(),
+            "a gateway was killed" => tenant.kill_pod(RUNTIME, &three[0].name_any()).await.unwrap(),
+            _ => {
+                for gateway in &three {
+                    tenant.kill_pod(RUNTIME, &gateway.name_any()).await.unwrap();
+                }
+                tenant.kill_pod(OPERATOR, &leader(&tenant.client).await).await.unwrap();
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        // Most of the rate is used again, and never more.
+        until(format!("the rate to be used after {fault}"), Duration::from_secs(60), || async {
+            let (before, at) = (check(fault), Instant::now());
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            Ok((check(fault) - before >= 0.8 * A_SECOND * at.elapsed().as_secs_f64()).then_some(()))
+        })
+        .await
+        .unwrap();
+        assert!(storm.try_join_next().is_none(), "a caller has ended");
+    }
+    storm.shutdown().await;
+    set_rate(&tenant, &Value::Null).await;
+}
+
+/// Sets the calls per minute of the tenant.
+async fn set_rate(tenant: &FaultTenant, calls_per_minute: &Value) {
+    let tenants: Api<MCPTenant> = Api::all(tenant.client.clone());
+    let patch = Patch::Merge(json!({"spec": {"traffic": {"callsPerMinute": calls_per_minute}}}));
+    tenants.patch(NAMESPACE, &PatchParams::default(), &patch).await.unwrap();
+}
+
 #[tokio::test]
 async fn only_gateways_reach_the_port_of_gateways() {
     let tenant = FaultTenant::ready().await.unwrap();
     let gateway = scale(&tenant, 2).await.remove(0);
-    // The node may connect, so there is something to reach.
+    // A client of the tenant, which may connect to the port of clients.
+    let image = tenant.python_image().await.unwrap();
+    let container =
+        json!({"name": "client", "image": image, "command": ["python3", "-c", "import time; time.sleep(600)"]});
+    let spec = json!({"containers": [container], "terminationGracePeriodSeconds": 0});
+    let client = json!({"metadata": {"name": "client"}, "spec": spec});
+    tenant.apply_one::<Pod>(Some(NAMESPACE), client).await.unwrap();
+    // The node may connect, so that there is something to reach.
     until("the gateway to listen for others", Duration::from_secs(30), || async {
         Ok(Some(tokio::net::TcpStream::connect((gateway.address, 8444)).await?))
     })
     .await
     .unwrap();
-    for port in [8443, 8444] {
+    let connect = async |namespace: &str, pod: &str, port: u16| {
         let script = format!("import socket; socket.create_connection(('{}', {port}), 3)", gateway.address);
         // Run as an administrator, because the sandbox of a tool server has no network at all.
-        let output = std::process::Command::new("kubectl")
-            .args(["exec", "--namespace", RUNTIME, "mcp-quiet-0", "--", "python3", "-c", &script])
-            .output()
-            .unwrap();
+        let arguments = ["exec", "--namespace", namespace, pod, "--", "python3", "-c", &script];
+        let output = std::process::Command::new("kubectl").args(arguments).output()?;
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(error.contains("timed out") || error.contains("refused"), "a tool server to port {port}: {output:?}");
+        let blocked = error.contains("timed out") || error.contains("refused");
+        anyhow::ensure!(output.status.success() || blocked, "{pod} to port {port}: {output:?}");
+        Ok(output.status.success())
+    };
+    until("the client to connect", Duration::from_secs(60), || async {
+        Ok(connect(NAMESPACE, "client", 8443).await?.then_some(()))
+    })
+    .await
+    .unwrap();
+    assert!(!connect(NAMESPACE, "client", 8444).await.unwrap(), "a client reaches the port of gateways");
+    for port in [8443, 8444] {
+        assert!(!connect(RUNTIME, "mcp-quiet-0", port).await.unwrap(), "a tool server reaches port {port}");
     }
 }
 
