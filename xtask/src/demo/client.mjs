@@ -91,6 +91,7 @@ const tasks = {
   // Calls convert_time without pause and checks every answer. Prints a message at the start, and the counts at the end.
   async callInLoop() {
     const counts = { results: 0, refusals: 0, transportErrors: 0, wrong: 0 };
+    const reasons = {};
     const samples = [];
     const deadline = now() + options.durationMs;
     let minute = 0;
@@ -106,6 +107,9 @@ const tasks = {
         await sleep(20);
       } else if (answer.reply?.result?.isError || answer.reply?.error || answer.status !== 200) {
         counts.refusals += 1;
+        const denial = answer.reply?.result?._meta?.['mcp-fleet.dev/denial'] ?? answer.reply?.error?.data;
+        const reason = denial?.reason ?? `status ${answer.status}`;
+        reasons[reason] = (reasons[reason] ?? 0) + 1;
         if (samples.length < 3) samples.push(answer);
         await sleep(20);
       } else if (answer.reply?.id === id && text.includes(`T${clock((minute + 540) % 1440)}:00+09:00`)) {
@@ -115,7 +119,7 @@ const tasks = {
         samples.push(answer);
       }
     }
-    print({ ...counts, requests: id, samples });
+    print({ ...counts, reasons, requests: id, samples });
   },
 
   // Opens a TCP connection, and prints whether that worked.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde_json::json;
 
 use super::acme;
@@ -69,6 +69,43 @@ pub const GATEWAY_DELETED: Step = Step {
              so far; afterwards: {}",
             counts["refusals"],
             one_line(&afterwards)
+        ))
+    },
+};
+
+/// Gives a tenant a second gateway, and deletes one of the two during calls.
+pub const GATEWAY_DRAINED: Step = Step {
+    name: "gateway drained",
+    action: "Scale acme to two gateways, and delete one of the two pods while acme's reader calls without pause.",
+    purpose: "With two gateways, calls go on while a node is drained, and both together keep to every limit.",
+    run: |demo| {
+        demo.kubectl(&["scale", "mcptenant", "acme", "--replicas", "2"])?;
+        let gateway = ["-n", "acme-mcp", "-l", "app.kubernetes.io/component=gateway"];
+        let pods = until(Duration::from_secs(60), "two gateways", || {
+            let deployment =
+                ["-n", "acme-mcp", "get", "deployment", "gateway", "-o", "jsonpath={.status.readyReplicas}"];
+            let ready = demo.kubectl(&deployment)?;
+            if ready != "2" {
+                bail!("{ready} are ready");
+            }
+            demo.kubectl(&[&["get", "pods", "-o", "name"], &gateway[..]].concat())
+        })?;
+        let target = acme(demo, "reader", "clock")?;
+        let mut client =
+            Client::start(demo, target.from, Some(&target), json!({"task": "callInLoop", "durationMs": 20_000}))?;
+        client.next_message()?;
+        std::thread::sleep(Duration::from_secs(2));
+        let drained = pods.lines().next().context("there is no gateway")?;
+        demo.kubectl(&["delete", "-n", "acme-mcp", drained, "--wait=false"])?;
+        let counts = client.next_message()?;
+        let reasons = counts["reasons"].as_object().into_iter().flatten();
+        let unexpected: Vec<_> = reasons.filter(|(reason, _)| *reason != "rate_limited").collect();
+        if counts["wrong"] != json!(0) || counts["results"] == json!(0) || !unexpected.is_empty() {
+            bail!("some calls were not answered: {counts}");
+        }
+        Ok(format!(
+            "{} results, {} times over the principal's own rate, no other refusal, {} transport errors",
+            counts["results"], counts["refusals"], counts["transportErrors"]
         ))
     },
 };

@@ -63,6 +63,7 @@ pub const CHECKS: &[Step] = &[
     credentials::POLICY_CHANGE,
     faults::NETWORK_POLICY_RESTORED,
     faults::GATEWAY_DELETED,
+    faults::GATEWAY_DRAINED,
 ];
 
 /// Returns a server of acme as target, called from acme's agent pod with the token of one of acme's principals.
