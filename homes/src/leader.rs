@@ -21,13 +21,26 @@ pub struct Times {
     pub sole: u64,
     /// The longest lease that an earlier leader may have granted.
     pub earlier: u64,
-    /// How much later than a gateway the leader takes its lease for ended, because no two clocks run equally fast.
+    /// How much later than a gateway the leader takes its lease for ended, besides a hundredth of the lease: clocks of machines are
+    /// read in coarse steps, and no two run equally fast.
     pub margin: u64,
 }
 
 impl Times {
+    /// Returns after which time a lease has certainly ended.
+    pub const fn ended_after(&self, lease: u64) -> u64 {
+        lease.saturating_add(lease / 100).saturating_add(self.margin)
+    }
+
+    /// Returns after which time the lease of an earlier leader has certainly ended, of a gateway that respects these views: if they all
+    /// have several members, it is that of one of several.
+    fn earlier_ended_after(&self, held: &Held) -> u64 {
+        let is_shared = held.views().all(|view| view.members().len() > 1);
+        if is_shared { self.ended_after(self.shared) } else { self.longest() }
+    }
+
     fn longest(&self) -> u64 {
-        self.shared.max(self.sole).max(self.earlier).saturating_add(self.margin)
+        self.ended_after(self.shared.max(self.sole).max(self.earlier))
     }
 }
 
@@ -52,8 +65,8 @@ pub struct Leader {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Recovery {
-    /// Ends at this time at the latest, because all earlier leases have ended then.
-    Until(u64),
+    /// Began at this time. No earlier leader has granted a lease since.
+    Since(u64),
     Done,
 }
 
@@ -78,7 +91,7 @@ struct Known {
 impl Leader {
     /// Creates the state of a leader whose term begins now. No earlier leader has made a decision after `now`.
     pub fn new(term: u64, now: u64, times: Times, places: usize) -> Self {
-        let recovery = Recovery::Until(now.saturating_add(times.longest()));
+        let recovery = Recovery::Since(now);
         Self { term, times, places, gateways: BTreeMap::new(), recovery, current: None, next: None, number: 0 }
     }
 
@@ -95,6 +108,13 @@ impl Leader {
     /// Returns which views may be applied, and are being prepared. When they change, the other gateways should hear of it.
     pub fn view_ids(&self) -> [Option<ViewId>; 2] {
         [&self.current, &self.next].map(|view| view.as_ref().map(|view| view.id))
+    }
+
+    /// Returns whether a gateway is the home of a principal in a view that may be applied or is being prepared, or may be because there is
+    /// none yet.
+    pub fn may_be_home(&self, gateway: &Member, principal_uid: &str) -> bool {
+        let mut views = self.current.iter().chain(&self.next).peekable();
+        views.peek().is_none() || views.any(|view| view.home(principal_uid) == Some(gateway))
     }
 
     /// Returns the members of all views by which a gateway may act: those that may be applied, those that are being prepared, and
@@ -139,7 +159,7 @@ impl Leader {
     pub fn others_have_leases(&self, now: u64, gateway: &Member) -> u64 {
         let others = self.gateways.iter().filter(|(other, _)| *other != gateway);
         let earlier = match self.recovery {
-            Recovery::Until(end) => end,
+            Recovery::Since(start) => self.earlier_leases_end(start),
             Recovery::Done => 0,
         };
         others.map(|(_, known)| known.lease_ended()).fold(earlier, u64::max).saturating_sub(now)
@@ -156,7 +176,9 @@ impl Leader {
         granted.retain(|(_, ended)| *ended > now);
         match &held {
             // An earlier leader granted the lease.
-            Some(_) if known.beat == 0 => granted.push((accepted, now.saturating_add(self.times.longest()))),
+            Some(held) if known.beat == 0 => {
+                granted.push((accepted, now.saturating_add(self.times.earlier_ended_after(held))));
+            }
             // Its lease is that of the last answer that it has accepted, or of a later one.
             Some(_) => granted.retain(|(number, _)| *number >= accepted),
             // The gateway may still receive an earlier answer, and have a lease then.
@@ -170,7 +192,7 @@ impl Leader {
         let (instruction, lease_ms) = (self.instruct(from, known), self.lease_ms(known));
         let known = self.gateways.get_mut(from)?;
         if instruction != Instruction::Wait {
-            known.grant(number, now.saturating_add(lease_ms).saturating_add(self.times.margin));
+            known.grant(number, now.saturating_add(self.times.ended_after(lease_ms)));
         }
         if let Instruction::Apply(_) = instruction {
             known.told_to_apply = number;
@@ -234,7 +256,8 @@ impl Leader {
 
     /// Returns whether every gateway is known that may be a home by an earlier leader.
     fn has_recovered(&mut self, now: u64) -> bool {
-        let Recovery::Until(end) = self.recovery else { return true };
+        let Recovery::Since(start) = self.recovery else { return true };
+        let end = self.earlier_leases_end(start);
         // A gateway with a lease respects the last view that was applied. So the homes are members of one of its views.
         let knows_all =
             |held: &Held| held.views().flat_map(View::members).all(|member| self.gateways.contains_key(member));
@@ -242,6 +265,16 @@ impl Leader {
             self.recovery = Recovery::Done;
         }
         self.recovery == Recovery::Done
+    }
+
+    /// Returns when all leases that earlier leaders granted have ended. The last was granted at `start` at the latest.
+    ///
+    /// Every gateway with a lease has prepared for the last view that was applied. If all views that one of them respects have several
+    /// members, that view has, and since every gateway was prepared for it, each has got the lease of one of several.
+    fn earlier_leases_end(&self, start: u64) -> u64 {
+        let held = self.gateways.values().filter_map(|known| known.held.as_ref());
+        let longest = held.map(|held| self.times.earlier_ended_after(held)).min();
+        start.saturating_add(longest.unwrap_or_else(|| self.times.longest()))
     }
 
     /// Returns what a gateway has to do.

@@ -107,7 +107,7 @@ fn a_gateway_that_gives_its_lease_up_is_not_waited_for() {
     let mut leader = first_leader();
     let (mut a, mut b) = (gateway("a", "1", &leader), gateway("b", "1", &leader));
     settle(&mut leader, &mut [&mut a], 0);
-    assert_eq!(leader.others_have_leases(0, b.member()), TIMES.sole + TIMES.margin);
+    assert_eq!(leader.others_have_leases(0, b.member()), TIMES.ended_after(TIMES.sole));
     a.release();
     assert_eq!(at_home(&a, 0), 0);
     beat(&mut leader, &mut a, 10, false);
@@ -138,7 +138,7 @@ fn the_principals_of_a_lost_gateway_wait_for_the_end_of_its_lease() {
     let mut leader = first_leader();
     let (mut a, mut b) = (gateway("a", "1", &leader), gateway("b", "1", &leader));
     settle(&mut leader, &mut [&mut a, &mut b], 0);
-    let end = TIMES.shared + TIMES.margin;
+    let end = TIMES.ended_after(TIMES.shared);
     for now in (1_000..=end).step_by(1_000) {
         beat(&mut leader, &mut b, now, true);
         assert!(now == end || at_home(&b, now) < 100);
@@ -165,7 +165,7 @@ fn a_gateway_that_ends_without_a_trace_is_waited_for() {
     let mut before = gateway("a", "1", &leader);
     beat(&mut leader, &mut before, 0, true);
     let mut after = gateway("b", "1", &leader);
-    let end = TIMES.sole + TIMES.margin;
+    let end = TIMES.ended_after(TIMES.sole);
     beat(&mut leader, &mut after, end - 1, true);
     assert_eq!((at_home(&before, TIMES.sole - 1), at_home(&after, end - 1)), (100, 0));
     beat(&mut leader, &mut after, end, true);
@@ -190,10 +190,27 @@ fn a_change_of_the_leader_interrupts_no_gateway() {
 }
 
 #[test]
+fn a_gateway_that_is_lost_with_the_leader_is_waited_for_as_long_as_with_a_leader() {
+    let mut leader = first_leader();
+    let (mut a, mut b) = (gateway("a", "1", &leader), gateway("b", "1", &leader));
+    settle(&mut leader, &mut [&mut a, &mut b], 0);
+    let start = 5_000;
+    let mut leader = Leader::new(2, start, TIMES, 3);
+    b.connect(2);
+    let end = start + TIMES.ended_after(TIMES.shared);
+    for now in (start..end).step_by(1_000) {
+        beat(&mut leader, &mut b, now, true);
+        assert!(at_home(&b, now) < 100);
+    }
+    settle(&mut leader, &mut [&mut b], end);
+    assert_eq!((at_home(&a, end), at_home(&b, end)), (0, 100));
+}
+
+#[test]
 fn a_gateway_without_a_lease_waits_for_a_new_leader_to_know_all_homes() {
     let mut leader = Leader::new(2, 0, TIMES, 3);
     let mut new = gateway("b", "1", &leader);
-    let end = TIMES.sole + TIMES.margin;
+    let end = TIMES.ended_after(TIMES.sole);
     assert_eq!(beat(&mut leader, &mut new, end - 1, true), Instruction::Wait);
     assert!(matches!(beat(&mut leader, &mut new, end, true), Instruction::Apply(_)));
 }

@@ -56,6 +56,9 @@ pub(crate) struct TenantPods {
     /// gateways. Those of earlier versions lack it, until they get another image: a change of the template alone would restart
     /// the gateways of all tenants at once.
     pub has_newest_form: bool,
+    /// Whether there may be several gateways: those that run can forward requests to each other. Kubernetes scales the pods that there
+    /// are before it replaces them.
+    pub may_scale: bool,
     /// Whether the gateway is available, with all of its pods as they have to be.
     pub gateway: bool,
     /// The same of each server that was reconciled, by UID.
@@ -94,6 +97,7 @@ impl TenantPods {
         };
         if self.update.as_ref().is_some_and(is_back) {
             self.update = None;
+            self.may_scale = self.has_newest_form;
         }
     }
 }
@@ -143,6 +147,7 @@ mod tests {
             name: format!("tenant-{number}"),
             image: "old".into(),
             has_newest_form: false,
+            may_scale: false,
             gateway: true,
             servers: [("good".to_owned(), true), ("broken".to_owned(), false)].into(),
             update: None,
@@ -165,6 +170,15 @@ mod tests {
         step(&mut tenants, MaxUnavailable::Tenants(1), now);
         let has_newest_form = |uid: &str| tenants[uid].has_newest_form;
         assert_eq!(["u-9", "u-8"].map(has_newest_form), [true, false]);
+    }
+
+    #[test]
+    fn there_are_several_gateways_once_all_that_run_are_updated() {
+        let (mut tenants, now) = (tenants(1), Instant::now());
+        step(&mut tenants, MaxUnavailable::Tenants(1), now);
+        assert!(!tenants["u-9"].may_scale);
+        set(&mut tenants, "u-9", true, true);
+        assert!(tenants["u-9"].update.is_none() && tenants["u-9"].may_scale);
     }
 
     fn set(tenants: &mut BTreeMap<String, TenantPods>, uid: &str, gateway: bool, server: bool) {

@@ -62,10 +62,13 @@ impl Rollout {
         Ok(Self { target, max_unavailable, paused, tenants, by_state, is_stopped })
     }
 
-    /// Returns the image that the pods of a tenant have to run, and whether its gateway's pods have the newest form. A new tenant gets the newest at once.
-    pub(crate) async fn pods(&self, ctx: &Context, tenant: &MCPTenant) -> Result<(String, bool), kube::Error> {
+    /// Returns what the pods of a tenant have to be. A new tenant gets the newest at once.
+    pub(crate) async fn pods(&self, ctx: &Context, tenant: &MCPTenant) -> Result<WantedPods, kube::Error> {
         let uid = tenant.uid().unwrap_or_default();
-        let wanted = |pods: &TenantPods| (pods.image.clone(), pods.has_newest_form);
+        let wanted = |pods: &TenantPods| {
+            let TenantPods { image, has_newest_form, may_scale, .. } = pods;
+            WantedPods { image: image.clone(), has_newest_form: *has_newest_form, may_scale: *may_scale }
+        };
         if let Some(pods) = self.tenants.lock().get(&uid) {
             return Ok(wanted(pods));
         }
@@ -81,7 +84,8 @@ impl Rollout {
         let has_newest_form = pod.as_ref().is_none_or(has_newest_form);
         let live = pod.into_iter().flat_map(|pod| pod.containers).find_map(|container| container.image);
         let image = live.unwrap_or_else(|| self.target.clone());
-        let new = TenantPods { name: tenant.name_any(), image, has_newest_form, ..TenantPods::default() };
+        let may_scale = has_newest_form;
+        let new = TenantPods { name: tenant.name_any(), image, has_newest_form, may_scale, ..TenantPods::default() };
         Ok(wanted(self.tenants.lock().entry(uid).or_insert(new)))
     }
 
@@ -160,6 +164,16 @@ impl Rollout {
         }
         (decided, changed)
     }
+}
+
+/// What the pods of a tenant have to be.
+#[derive(Clone, Debug)]
+pub(crate) struct WantedPods {
+    pub image: String,
+    /// Whether the gateway's pods have all that they have in this version.
+    pub has_newest_form: bool,
+    /// Whether there may be several gateways.
+    pub may_scale: bool,
 }
 
 /// Whether the pods of a gateway have all that they have in this version. The port for other gateways came last.

@@ -201,7 +201,7 @@ fn run(object: &mut Value, number: u32) -> Option<Value> {
     let replicas = object["spec"]["replicas"].clone();
     match object["kind"].as_str() {
         Some("Deployment" | "StatefulSet") => {
-            object["status"] = json!({"observedGeneration": 1, "updatedReplicas": replicas, "readyReplicas": replicas,
+            object["status"] = json!({"observedGeneration": 1, "replicas": replicas, "updatedReplicas": replicas, "readyReplicas": replicas,
                 "availableReplicas": replicas});
         }
         Some("ResourceQuota") => {

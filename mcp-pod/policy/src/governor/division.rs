@@ -34,8 +34,12 @@ pub struct Demand {
     pub wanted: u32,
 }
 
-/// Shortest time over which demands are counted. What was asked for in less says little.
-const WINDOW: Duration = Duration::from_secs(1);
+/// Shortest time over which demands are counted. What was asked for in less says little. Somewhat less than the time between two
+/// beats, which is not always the same.
+const WINDOW: Duration = Duration::from_millis(900);
+
+/// Time between two beats, for which what is asked for counts if the time that has passed says too little.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// What was last counted.
 #[derive(Debug, Default)]
@@ -54,7 +58,21 @@ impl FromIterator<(SharedLimit, u32)> for Division {
     }
 }
 
+/// How shares differ from those before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redivided {
+    /// One of them is smaller, and another gateway may wait for that.
+    Less,
+    /// None of them is smaller.
+    More,
+}
+
 impl Division {
+    /// Returns whether a share is smaller than before.
+    fn is_less(&self, before: &Self) -> bool {
+        before.0.iter().any(|(limit, share)| self.share(limit) < *share)
+    }
+
     /// Returns the share of a limit.
     pub(super) fn share(&self, limit: &SharedLimit) -> u32 {
         self.0.get(limit).copied().unwrap_or(0)
@@ -85,26 +103,27 @@ impl Rate {
 
 impl Governor {
     /// Applies these shares of the limits of the tenant and its servers from now on; all of each limit if none are given. What
-    /// is in use stays so. Returns whether these are other shares than before.
-    pub fn divide(&self, now: Tick, division: Option<Division>) -> bool {
+    /// is in use stays so. Returns how these shares differ from those before; none if they do not.
+    pub fn divide(&self, now: Tick, division: Option<Division>) -> Option<Redivided> {
         let mut current = self.division.lock().unwrap_or_else(PoisonError::into_inner);
         if *current == division {
-            return false;
+            return None;
         }
+        let is_less = division.as_ref().is_some_and(|next| current.as_ref().is_none_or(|before| next.is_less(before)));
         *current = division;
         let division = current.as_ref();
         self.tenant.divide(now, division);
         for (uid, slots) in &*self.servers.read().unwrap_or_else(PoisonError::into_inner) {
             slots.divide(division.map(|division| division.share(&SharedLimit::ServerConcurrency(uid.clone()))));
         }
-        true
+        Some(if is_less { Redivided::Less } else { Redivided::More })
     }
 
     /// Returns what this gateway could use of each limit that gateways share: what was asked for in the last second or longer
     /// counts.
     pub fn demands(&self, now: Tick) -> Vec<(SharedLimit, Demand)> {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = reported.at.map_or(WINDOW, |at| now.since(at));
+        let since = reported.at.map_or(BEAT, |at| now.since(at));
         let window = (since >= WINDOW).then_some(since);
         let mut demands = self.tenant.demands(window);
         for (uid, slots) in &*self.servers.read().unwrap_or_else(PoisonError::into_inner) {
@@ -150,14 +169,15 @@ impl Limiter {
         state.apply_rate(now);
     }
 
-    /// Returns the demands of this time; if none is given, what is in use alone.
+    /// Returns the demands of this time; if none is given, of the time so far.
     fn demands(&self, window: Option<Duration>) -> Vec<(SharedLimit, Demand)> {
         let mut state = self.lock();
         let (asked, refused) = match window {
             Some(_) => (std::mem::take(&mut state.asked), std::mem::take(&mut state.refused)),
-            None => (0, 0),
+            // It is counted again when the time is over.
+            None => (state.asked, state.refused),
         };
-        let window = window.unwrap_or(WINDOW);
+        let window = window.unwrap_or(BEAT);
         let mut demands = Vec::new();
         if let Some(rate) = state.rate {
             let Part { limit, share } = Part::new(rate.burst, state.share_of_burst);
@@ -303,6 +323,32 @@ mod tests {
         assert_eq!(wanted(Tick::ZERO), 50, "half of the rate");
         assert_eq!(wanted(Tick::ZERO.plus(SECOND / 2)), 50, "too short a time to count");
         assert_eq!(wanted(Tick::ZERO.plus(SECOND)), 0);
+    }
+
+    #[test]
+    fn what_was_asked_for_a_moment_ago_is_wanted_at_once() {
+        let governor = governor(|policy| policy.traffic.calls_per_minute = Some(600));
+        governor.divide(Tick::ZERO, Some(Division::default()));
+        let wanted = |now, limit: &SharedLimit| demand_at(&governor, limit, now).wanted;
+        assert_eq!(wanted(Tick::ZERO, &SharedLimit::TenantRate), 0);
+        let _ = governor.admit(Tick::ZERO, "p-coder", "s-files");
+        for now in [Tick::ZERO, Tick::ZERO.plus(SECOND / 2), Tick::ZERO.plus(SECOND)] {
+            assert_eq!(wanted(now, &SharedLimit::TenantRate), 10, "a call a second is a tenth of the rate");
+        }
+        assert_eq!(wanted(Tick::ZERO.plus(2 * SECOND), &SharedLimit::TenantRate), 0);
+    }
+
+    #[test]
+    fn only_a_smaller_share_is_less() {
+        let governor = governor(|_| {});
+        let divide =
+            |shares: &[(SharedLimit, u32)]| governor.divide(Tick::ZERO, Some(shares.iter().cloned().collect()));
+        assert_eq!(divide(&[(server(), 2)]), Some(Redivided::Less), "of all");
+        assert_eq!(divide(&[(server(), 2)]), None);
+        assert_eq!(divide(&[(server(), 3)]), Some(Redivided::More));
+        assert_eq!(divide(&[(server(), 1), (SharedLimit::TenantRate, 5)]), Some(Redivided::Less));
+        assert_eq!(divide(&[]), Some(Redivided::Less));
+        assert_eq!(governor.divide(Tick::ZERO, None), Some(Redivided::More));
     }
 
     #[test]

@@ -38,6 +38,16 @@ impl Elsewhere {
             self.0.insert(key, occupied);
         }
     }
+
+    /// Returns the calls that are in flight here, of those that take places here.
+    pub fn take_from(&self, mut in_flight: Vec<InFlight>) -> Vec<InFlight> {
+        for InFlight { principal_uid, server_uid, calls } in &mut in_flight {
+            let elsewhere = self.0.get(&(principal_uid.clone(), server_uid.clone())).map_or(0, Vec::len);
+            *calls = calls.saturating_sub(u32::try_from(elsewhere).unwrap_or(u32::MAX));
+        }
+        in_flight.retain(|one| one.calls > 0);
+        in_flight
+    }
 }
 
 /// Takes or gives back places until there are `calls`.
@@ -185,5 +195,17 @@ mod tests {
         };
         Elsewhere::default().set(&governor, vec![unknown("p-none", "s-files"), unknown("p-coder", "s-none")]);
         assert_eq!(governor.in_flight(), []);
+    }
+
+    #[test]
+    fn what_is_in_flight_here_is_told_from_what_is_elsewhere() {
+        let governor = governor(|_| {});
+        let mut elsewhere = Elsewhere::default();
+        let calls = |calls| InFlight { principal_uid: "p-coder".into(), server_uid: "s-files".into(), calls };
+        elsewhere.set(&governor, vec![calls(2)]);
+        assert_eq!(governor.in_flight(), [calls(2)]);
+        assert_eq!(elsewhere.take_from(governor.in_flight()), []);
+        let _permit = governor.admit(Tick::ZERO, "p-coder", "s-files").unwrap();
+        assert_eq!(elsewhere.take_from(governor.in_flight()), [calls(1)]);
     }
 }

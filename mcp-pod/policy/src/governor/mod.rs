@@ -29,7 +29,7 @@ use crate::tick::Tick;
 
 use bucket::{Bucket, Rate};
 use division::Reported;
-pub use division::{Demand, Division, SharedLimit};
+pub use division::{Demand, Division, Redivided, SharedLimit};
 pub use elsewhere::{Elsewhere, InFlight};
 use slots::{Shares, Slots};
 

@@ -39,11 +39,12 @@ impl Slots {
         self.part.store(share, Ordering::Relaxed);
     }
 
-    /// Returns how much of the limit this gateway could use. `counts` is whether what was refused since the last time counts.
-    pub(super) fn demand(&self, counts: bool) -> Demand {
+    /// Returns how much of the limit this gateway could use: what is in use, and what was refused since the last time. `ends` is
+    /// whether another time begins.
+    pub(super) fn demand(&self, ends: bool) -> Demand {
         let (limit, share) = (self.max.load(Ordering::Relaxed), self.part.load(Ordering::Relaxed));
         let used = self.used.load(Ordering::Relaxed);
-        let refused = if counts { self.refused.swap(0, Ordering::Relaxed) } else { 0 };
+        let refused = if ends { self.refused.swap(0, Ordering::Relaxed) } else { self.refused.load(Ordering::Relaxed) };
         let wanted = used.saturating_add(refused).min(limit);
         Demand { limit, share, used, wanted }
     }

@@ -77,6 +77,16 @@ fn authorise<'p>(context: &RequestContext<'p>, tool: &str) -> Result<ToolAccess<
     Ok(access)
 }
 
+/// Returns whether another gateway may have what a call was refused for.
+const fn is_shared(reason: Reason) -> bool {
+    use Reason::{ConcurrencyLimited, ServerConcurrencyLimited, TenantConcurrencyLimited, TenantRateLimited};
+    matches!(
+        reason,
+        // The last one also for a principal's part of a server.
+        TenantRateLimited | TenantConcurrencyLimited | ServerConcurrencyLimited | ConcurrencyLimited
+    )
+}
+
 /// Reserves audit lines, room among the calls in flight, and the price.
 async fn govern(
     context: &RequestContext<'_>,
@@ -89,7 +99,7 @@ async fn govern(
     let (uid, server) = (&principal.model().uid, access.server());
     state.stuck.check(state.tick(), uid, &server.uid, &access.tool().name)?;
     let permit = match state.governor.admit(state.tick(), uid, &server.uid) {
-        Err(_) if state.governor.lacks_share(&server.uid) => {
+        Err(denial) if is_shared(denial.reason) && state.governor.lacks_share(&server.uid) => {
             // Boxed because it is rare, and would make the future of every call larger.
             Box::pin(state.wait_for_share(&server.uid)).await;
             state.governor.admit(state.tick(), uid, &server.uid)?

@@ -106,7 +106,7 @@ impl Homes {
         let (beat, Usage { in_flight, demands }) = beat_from_wire(beat).unwrap();
         let (now, numbers) = (boot_millis(), (beat.number, beat.accepted));
         let answer = self.leader.receive(now, from, beat)?;
-        let division = self.limits.divide(&self.leader, now, from, numbers, demands);
+        let division = self.limits.divide(&self.leader, now, from, numbers, demands).shares;
         self.in_flight.insert(from.clone(), in_flight);
         let others = self.in_flight.iter().filter(|(member, _)| *member != from);
         let in_flight = others.flat_map(|(_, calls)| calls.clone()).collect();

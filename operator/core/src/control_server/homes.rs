@@ -1,5 +1,6 @@
 //! Answers the beats of gateways, which say whose calls they admit.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use mcp_fleet_control::clock::boot_millis;
 use mcp_fleet_control::homes::{Peer, answer_to_wire, beat_from_wire};
 use mcp_fleet_control::wire::{HomeBeat, HomesChanged, from_operator};
 use mcp_fleet_homes::view::Member;
+use mcp_fleet_policy::governor::SharedLimit;
 
 use super::auth::GatewayPod;
 use super::hub::{Gateways, Hub};
@@ -37,14 +39,20 @@ pub(super) fn answer_beat(
     outbound: &Outbound,
     gateways: &dyn Gateways,
 ) -> Option<Look> {
-    let beat = beat_from_wire(beat)?;
+    let (beat, mut usage) = beat_from_wire(beat)?;
+    // What is remembered of a limit takes memory, so there is none that the tenant does not have.
+    let servers: HashSet<&str> = published.policy.servers.iter().map(|server| server.uid.as_str()).collect();
+    usage.demands.retain(|(limit, _)| match limit {
+        SharedLimit::TenantRate | SharedLimit::TenantConcurrency => true,
+        SharedLimit::ServerConcurrency(uid) => servers.contains(uid.as_str()),
+    });
     let from = Member { pod_uid: holder.pod_uid.as_str().into(), epoch: holder.epoch.as_str().into() };
     let context = BeatContext {
         is_reachable: gateways.address(&gateway.namespace, &holder.pod_uid).is_some(),
         stale_after: published.policy.stale_after,
         places: gateways.places(&gateway.tenant_uid),
     };
-    let answered = homes.receive(&gateway.tenant_uid, context, (&from, stream), beat, boot_millis())?;
+    let answered = homes.receive(&gateway.tenant_uid, context, (&from, stream), (beat, usage), boot_millis())?;
     let Answered { answer, mut others, peers, concerned, look } = answered;
     let peer = |pod_uid: Arc<str>| {
         let address = SocketAddr::new(gateways.address(&gateway.namespace, &pod_uid)?, PEER_PORT);

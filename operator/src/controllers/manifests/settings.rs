@@ -9,6 +9,7 @@ use mcp_fleet_crds::MCPTenant;
 use crate::config::Config;
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
+use crate::rollout::WantedPods;
 
 /// Settings of this installation that manifests depend on.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct Settings {
     pub image: String,
     /// Whether the gateway's pods have all that they have in this version. Those of an earlier image do not.
     pub has_newest_form: bool,
+    /// Whether there may be several gateways. Those of earlier versions do not forward requests to each other.
+    pub may_scale: bool,
     /// Pull policy of that image.
     pub pull_policy: String,
     /// DNS domain of the cluster.
@@ -42,9 +45,9 @@ impl Settings {
     /// Reads the address of the operator's Service and the image that the tenant's pods have to run, and combines both with
     /// the flags.
     pub(crate) async fn load(ctx: &Context, tenant: &MCPTenant) -> Result<Self, ReconcileError> {
-        let (image, has_newest_form) =
-            ctx.rollout.pods(ctx, tenant).await.map_err(ReconcileError::api("read the gateway's Deployment"))?;
-        Ok(Self { image, has_newest_form, ..Self::new(&ctx.config, operator_address(ctx).await?) })
+        let pods = ctx.rollout.pods(ctx, tenant).await.map_err(ReconcileError::api("read the gateway's Deployment"))?;
+        let WantedPods { image, has_newest_form, may_scale } = pods;
+        Ok(Self { image, has_newest_form, may_scale, ..Self::new(&ctx.config, operator_address(ctx).await?) })
     }
 
     /// Combines the flags with the address to which gateways connect.
@@ -56,6 +59,7 @@ impl Settings {
             operator_name: config.operator_name(),
             image: config.mcp_pod_image.clone(),
             has_newest_form: true,
+            may_scale: true,
             pull_policy: config.image_pull_policy.clone(),
             cluster_domain: config.cluster_domain.clone(),
             monitoring_namespace: config.monitoring_namespace.clone(),

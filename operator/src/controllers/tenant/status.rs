@@ -117,7 +117,7 @@ fn summary(applied: &Applied, generation: Option<i64>) -> Summary {
     if let Some(verdict) = enforcement.rejected() {
         return Summary::Stalled(verdict.reason, verdict.message.clone());
     }
-    let pods = ready_pods(gateway);
+    let pods = ready_pods(tenant.gateway_replicas, gateway);
     if !is_available(gateway) {
         let message = format!("{pods}; see the Deployment gateway in the namespace {}", tenant.runtime_namespace);
         return Summary::Reconciling(Reason::GatewayUnavailable, message);
@@ -146,9 +146,10 @@ fn summary(applied: &Applied, generation: Option<i64>) -> Summary {
     Summary::Ready(Reason::Reconciled, format!("the gateway enforces the tenant's policy; {pods}"))
 }
 
-fn ready_pods(gateway: &Value) -> String {
+fn ready_pods(declared: u32, gateway: &Value) -> String {
     let (ready, wanted) = (number(gateway, "/status/readyReplicas"), number(gateway, "/spec/replicas"));
-    format!("{ready} of {wanted} gateway pods are ready")
+    let waits = if wanted < i64::from(declared) { "; there is one until the pods run the newest image" } else { "" };
+    format!("{ready} of {declared} gateway pods are ready{waits}")
 }
 
 fn pods_current(pods: &Pods) -> NewCondition {
@@ -182,7 +183,9 @@ fn exhausted(spending: &Spending) -> Option<NewCondition> {
 pub(super) fn is_available(deployment: &Value) -> bool {
     let wanted = number(deployment, "/spec/replicas");
     number(deployment, "/status/observedGeneration") >= number(deployment, "/metadata/generation")
-        && number(deployment, "/status/updatedReplicas") >= wanted
+        // One that cannot be created, for want of quota, is missing in both.
+        && number(deployment, "/status/updatedReplicas") >= number(deployment, "/status/replicas")
+        && number(deployment, "/status/updatedReplicas") >= (wanted - 1).max(1)
         && number(deployment, "/status/availableReplicas") >= (wanted - 1).max(1)
 }
 
@@ -301,7 +304,11 @@ mod tests {
             json!({"metadata": {"generation": 2}, "spec": {"replicas": 3}, "status": {"observedGeneration": 2,
                 "replicas": 3, "updatedReplicas": 3, "readyReplicas": available, "availableReplicas": available}})
         };
-        let status = |available| with_gateway(&several(available), &state(3, 3));
+        let status = |available| {
+            let mut applied = applied(&several(available), &Value::Null, &state(3, 3));
+            applied.tenant.gateway_replicas = 3;
+            status_from(&tenant(), applied)
+        };
         let message =
             |status: &MCPTenantStatus| find(&status.conditions, ConditionType::Ready).unwrap().message.clone();
         let (most, few) = (status(2), status(1));

@@ -15,7 +15,7 @@ use mcp_fleet_homes::message::{Answer, Beat, Held};
 use mcp_fleet_homes::shares;
 use mcp_fleet_homes::view::{Member, View};
 use mcp_fleet_policy::denial::Denial;
-use mcp_fleet_policy::governor::{Demand, Division};
+use mcp_fleet_policy::governor::{Demand, Division, Redivided};
 use mcp_fleet_policy::reason::Reason;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -257,14 +257,10 @@ impl Homes {
         Some(protocol.as_mut()?.beat(boot_millis(), willing))
     }
 
-    /// Returns whether calls of any principal may be admitted.
-    pub(super) fn admits_any(&self) -> bool {
+    /// Returns whether calls of every principal may be admitted.
+    fn admits_all(&self) -> bool {
         let snapshot = self.snapshot.load();
-        boot_millis() < snapshot.ends
-            && match &snapshot.admits {
-                Admits::Everyone => true,
-                Admits::Some(member, held) => held.views().all(|view| view.contains(member)),
-            }
+        boot_millis() < snapshot.ends && snapshot.admits == Admits::Everyone
     }
 
     /// Does what an answer says, unless it is out of date. `others_end_ms` is how long other gateways may have leases.
@@ -339,7 +335,7 @@ impl State {
     pub(crate) fn receive_home_answer(&self, answer: Answer, others: Others) -> bool {
         let Others { end_ms, in_flight, peers, division } = others;
         let mut elsewhere = self.elsewhere.lock();
-        let mut divided = false;
+        let mut divided = None;
         let changed = self.homes.receive(answer, end_ms, || {
             // Before a view is applied by which requests are forwarded to them.
             self.peers.set(peers);
@@ -347,25 +343,31 @@ impl State {
             elsewhere.set(&self.governor, in_flight);
             divided = self.governor.divide(self.tick(), division.map(Division::from_iter));
         });
-        if divided {
+        if divided.is_some() {
             self.homes.notify();
         }
         if changed {
             self.hand_over.wait();
         }
-        if !self.homes.admits_any() {
-            // What is reported from now on must not contain what others report.
-            elsewhere.set(&self.governor, Vec::new());
-        }
+        drop(elsewhere);
         // Others wait for what this gateway has less of.
-        changed || divided
+        changed || divided == Some(Redivided::Less)
     }
 
     /// Returns the beat to send now, if the leader decides homes, and what it says about calls.
     pub(crate) fn home_beat(&self, willing: bool) -> Option<(Beat, Usage)> {
         // First: what it says about views and shares must not be older than the calls.
         let beat = self.homes.beat(willing)?;
-        let in_flight = if self.homes.admits_any() { Vec::new() } else { self.governor.in_flight() };
+        // Of principals that have another home now, or soon.
+        let in_flight = if self.homes.admits_all() {
+            Vec::new()
+        } else {
+            // Under the lock, so that they are those that the governor counts.
+            let elsewhere = self.elsewhere.lock();
+            let mut in_flight = elsewhere.take_from(self.governor.in_flight());
+            in_flight.retain(|calls| self.homes.try_enter(&calls.principal_uid).is_none());
+            in_flight
+        };
         let shares = self.peers.any() || self.governor.is_divided();
         let demands = if shares { self.governor.demands(self.tick()) } else { Vec::new() };
         let demand =

@@ -52,8 +52,7 @@ pub(super) fn render(tenant: &Tenant) -> [Rendered; 3] {
 /// Renders the Deployment.
 pub(super) fn deployment(tenant: &Tenant, settings: &Settings) -> Rendered {
     let selector = labels::selector("gateway");
-    // Gateways of earlier versions do not forward requests to each other.
-    let replicas = if settings.has_newest_form { tenant.gateway_replicas } else { 1 };
+    let replicas = if settings.may_scale { tenant.gateway_replicas } else { 1 };
     Rendered::json::<Deployment>(json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",

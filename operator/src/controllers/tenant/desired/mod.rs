@@ -143,7 +143,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_gateway_of_an_earlier_version_gets_nothing_that_it_does_not_know() {
-        let earlier = Settings { has_newest_form: false, ..Settings::example() };
+        let earlier = Settings { has_newest_form: false, may_scale: false, ..Settings::example() };
         let text = gateway(&earlier);
         assert!(!["public-tls", "peers", "topologySpread"].iter().any(|newer| text.contains(newer)), "{text}");
         let several = Tenant { gateway_replicas: 3, ..checked() };
