@@ -37,7 +37,7 @@ pub const GATEWAY_DELETED: Step = Step {
     run: |demo| {
         let target = acme(demo, "reader", "clock")?;
         let before = calls_in_ledgers(demo, "acme/reader")?;
-        let task = json!({"task": "callInLoop", "durationMs": 25_000});
+        let task = json!({"task": "callInLoop", "durationMs": 25_000, "firstMinute": 0});
         let mut client = Client::start(demo, target.from, Some(&target), task)?;
         client.next_message()?;
         std::thread::sleep(Duration::from_secs(2));
@@ -91,8 +91,9 @@ pub const GATEWAY_DRAINED: Step = Step {
             demo.kubectl(&[&["get", "pods", "-o", "name"], &gateway[..]].concat())
         })?;
         let target = acme(demo, "reader", "clock")?;
-        let mut client =
-            Client::start(demo, target.from, Some(&target), json!({"task": "callInLoop", "durationMs": 20_000}))?;
+        // Other calls than in the step before.
+        let task = json!({"task": "callInLoop", "durationMs": 20_000, "firstMinute": 3});
+        let mut client = Client::start(demo, target.from, Some(&target), task)?;
         client.next_message()?;
         std::thread::sleep(Duration::from_secs(2));
         let drained = pods.lines().next().context("there is no gateway")?;
