@@ -91,11 +91,9 @@ const tasks = {
   // Calls convert_time without pause and checks every answer. Prints a message at the start, and the counts at the end.
   async callInLoop() {
     const counts = { results: 0, refusals: 0, transportErrors: 0, wrong: 0 };
-    const reasons = {};
     const samples = [];
     const deadline = now() + options.durationMs;
-    // Each call asks something else, so that the agent is in no loop.
-    let minute = options.firstMinute;
+    let minute = 0;
     print({ ready: true });
     while (now() < deadline) {
       minute = (minute + 7) % 1440;
@@ -108,9 +106,6 @@ const tasks = {
         await sleep(20);
       } else if (answer.reply?.result?.isError || answer.reply?.error || answer.status !== 200) {
         counts.refusals += 1;
-        const denial = answer.reply?.result?._meta?.['mcp-fleet.dev/denial'] ?? answer.reply?.error?.data;
-        const reason = denial?.reason ?? `status ${answer.status}`;
-        reasons[reason] = (reasons[reason] ?? 0) + 1;
         if (samples.length < 3) samples.push(answer);
         await sleep(20);
       } else if (answer.reply?.id === id && text.includes(`T${clock((minute + 540) % 1440)}:00+09:00`)) {
@@ -120,7 +115,32 @@ const tasks = {
         samples.push(answer);
       }
     }
-    print({ ...counts, reasons, requests: id, samples });
+    print({ ...counts, requests: id, samples });
+  },
+
+  // Asks for its own limits five times a second, as an agent that stays within its rate. Prints a message at the start, and the
+  // counts and the longest time without an answer at the end.
+  async statusInLoop() {
+    const counts = { results: 0, refusals: 0, transportErrors: 0, longestGapMs: 0 };
+    const samples = [];
+    const deadline = now() + options.durationMs;
+    let last = now();
+    print({ ready: true });
+    while (now() < deadline) {
+      const answer = await request('tools/call', { name: 'fleet_status', arguments: {} });
+      if (answer.transportError) {
+        counts.transportErrors += 1;
+      } else if (accepted(answer) && !answer.reply.result?.isError) {
+        counts.results += 1;
+        counts.longestGapMs = Math.max(counts.longestGapMs, Math.round(now() - last));
+        last = now();
+      } else {
+        counts.refusals += 1;
+        if (samples.length < 3) samples.push(answer);
+      }
+      await sleep(200);
+    }
+    print({ ...counts, samples });
   },
 
   // Opens a TCP connection, and prints whether that worked.
