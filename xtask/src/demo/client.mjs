@@ -121,7 +121,7 @@ const tasks = {
   // Asks for its own limits five times a second, as an agent that stays within its rate. Prints a message at the start, and the
   // counts and the longest time without an answer at the end.
   async statusInLoop() {
-    const counts = { results: 0, refusals: 0, undecided: 0, transportErrors: 0, longestGapMs: 0 };
+    const counts = { results: 0, refusals: 0, transportErrors: 0, longestGapMs: 0 };
     const samples = [];
     const deadline = now() + options.durationMs;
     let last = now();
@@ -136,8 +136,6 @@ const tasks = {
         last = now();
       } else {
         counts.refusals += 1;
-        const denial = answer.reply?.result?._meta?.['mcp-fleet.dev/denial'];
-        if (denial?.reason === 'home_undecided') counts.undecided += 1;
         if (samples.length < 3) samples.push(answer);
       }
       await sleep(200);

@@ -73,6 +73,9 @@ pub const GATEWAY_DELETED: Step = Step {
     },
 };
 
+/// Longest time without an answer while one of two gateways is drained.
+const LONGEST_GAP: Duration = Duration::from_secs(5);
+
 /// Gives a tenant a second gateway, and deletes one of the two during calls.
 pub const GATEWAY_DRAINED: Step = Step {
     name: "gateway drained",
@@ -98,10 +101,11 @@ pub const GATEWAY_DRAINED: Step = Step {
         let drained = pods.lines().next().context("there is no gateway")?;
         demo.kubectl(&["delete", "-n", "acme-mcp", drained, "--wait=false"])?;
         let counts = client.next_message()?;
-        // A call that has reached a gateway which hands over in that moment is refused, and was not made.
-        let count = |name: &str| counts[name].as_u64().unwrap_or(0);
-        if count("results") == 0 || count("refusals") != count("undecided") || count("undecided") > 1 {
-            bail!("some calls were refused: {counts}");
+        // A gateway that has just started may refuse for a moment, until it has its share of the tenant's rate. So may one that hands
+        // over, calls that have just reached it.
+        let most = u64::try_from(LONGEST_GAP.as_millis())?;
+        if counts["results"] == json!(0) || counts["longestGapMs"].as_u64().is_none_or(|gap| gap > most) {
+            bail!("calls were not answered for a while: {counts}");
         }
         Ok(format!(
             "{} calls were answered, at most {} ms apart, and {} refused; {} connections broke",
