@@ -140,6 +140,7 @@ const tasks = {
       }
       await sleep(200);
     }
+    counts.longestGapMs = Math.max(counts.longestGapMs, Math.round(now() - last));
     print({ ...counts, samples });
   },
 
