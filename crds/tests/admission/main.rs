@@ -77,7 +77,7 @@ async fn absent_fields_get_the_documented_defaults() {
     let expected = json!({"namespace": {"name": "acme", "adoptionPolicy": "Labelled", "deletionPolicy": "Retain"},
         "podSecurity": "Restricted", "traffic": {}, "images": {"referencePolicy": "Digest"}, "workspaces": {"reattach": "Never"},
         "credentials": {"lifetime": "1h", "overlap": "10m"}, "policy": {"staleAfter": {"read": "1m", "write": "15s"}},
-        "gateway": {"resources": {
+        "gateway": {"replicas": 1, "resources": {
             "requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "256Mi"},
         }},
         "endpoint": {}, "builtInTools": "Enabled", "enforcement": "Keep", "suspend": false});
