@@ -1,21 +1,18 @@
 //! One gateway of a tenant admits calls, and another one takes over.
 
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::DeleteParams;
 use mcp_fleet_control::clock::boot_millis;
 use mcp_fleet_control::homes::{Usage, answer_from_wire, beat_to_wire};
 use mcp_fleet_control::wire::from_gateway;
-use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_homes::gateway::Gateway as Homes;
 use mcp_fleet_homes::message::Instruction;
 use mcp_fleet_homes::view::Member;
-use serde_json::json;
 
 use crate::control::tenant_with_policy;
 use crate::gateway::Gateway;
-use crate::support::{eventually, with_operator};
+use crate::support::with_operator;
 
 /// Connects a gateway, and waits for its policy.
 async fn connect(client: &kube::Client, runtime: &str) -> (Gateway, Homes) {
@@ -81,30 +78,4 @@ async fn one_gateway_is_home_until_it_hands_over_or_its_pod_is_gone() {
         beat(&mut third, &mut third_homes, true).await;
         assert!(second_homes.admits(boot_millis(), "p"), "the test shows nothing: the lease has ended");
     }
-}
-
-#[tokio::test]
-async fn a_second_gateway_is_a_home_too_once_the_tenant_is_scaled() {
-    let client = with_operator().await;
-    let (name, _) = tenant_with_policy(&client).await;
-    let runtime = format!("{name}-mcp");
-    let (mut first, mut first_homes) = connect(&client, &runtime).await;
-    becomes_home(&mut first, &mut first_homes).await;
-    let (mut second, mut second_homes) = connect(&client, &runtime).await;
-    assert_eq!(beat(&mut second, &mut second_homes, true).await.0, Instruction::Wait);
-    let tenants: Api<MCPTenant> = Api::all(client.clone());
-    let replicas = Patch::Merge(json!({"spec": {"replicas": 2}}));
-    tenants.patch_scale(&name, &PatchParams::default(), &replicas).await.unwrap();
-    let deployments: Api<Deployment> = Api::namespaced(client, &runtime);
-    eventually("two gateway pods", || async {
-        (deployments.get("gateway").await.unwrap().spec.unwrap().replicas == Some(2)).then_some(())
-    })
-    .await;
-    let of = |homes: &Homes| (0..64).filter(|number| homes.admits(boot_millis(), &number.to_string())).count();
-    while of(&second_homes) == 0 || of(&first_homes) == 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        beat(&mut first, &mut first_homes, true).await;
-        beat(&mut second, &mut second_homes, true).await;
-    }
-    assert_eq!(of(&first_homes) + of(&second_homes), 64);
 }
