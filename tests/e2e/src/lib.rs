@@ -17,11 +17,16 @@ mod tenant;
 mod wait;
 
 pub use caller::{Answer, Caller, credential};
-pub use tenant::{FaultTenant, NAMESPACE, RUNTIME, marks};
+pub use tenant::{FaultTenant, NAMESPACE, RUNTIME, address, marks};
 pub use wait::until;
 
 /// Namespace of the operator.
 pub const OPERATOR: &str = "mcp-fleet-system";
+
+/// Label selector of the pods of gateways.
+pub const GATEWAYS: &str = "app.kubernetes.io/component=gateway";
+/// Label selector of the pods of the operator.
+pub const OPERATORS: &str = "app.kubernetes.io/component=operator";
 
 /// Returns a client with the administrator's kubeconfig, whose path `cargo xtask test` sets in the environment.
 pub async fn client() -> anyhow::Result<kube::Client> {

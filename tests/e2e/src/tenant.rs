@@ -1,5 +1,6 @@
 //! The tenant of the fault tests: two servers that can misbehave, `hostile` and `quiet`, and two principals.
 
+use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -157,12 +158,31 @@ impl FaultTenant {
         Ok(pods.list(&ListParams::default().labels(selector)).await?.items)
     }
 
+    /// Returns the addresses of pods of a namespace that match a label selector, once there is one.
+    ///
+    /// # Panics
+    /// If there is none within a minute.
+    pub async fn addresses(&self, namespace: &str, selector: &str) -> Vec<IpAddr> {
+        until(format!("pods with addresses in {namespace}"), Duration::from_secs(60), || async {
+            let pods = self.pods(namespace, selector).await?;
+            let addresses: Vec<IpAddr> = pods.iter().filter_map(address).collect();
+            Ok((!addresses.is_empty()).then_some(addresses))
+        })
+        .await
+        .unwrap()
+    }
+
     /// Deletes a pod without a grace period, as in a crash.
     pub async fn kill_pod(&self, namespace: &str, name: &str) -> Result<()> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         pods.delete(name, &kube::api::DeleteParams::default().grace_period(0)).await?;
         Ok(())
     }
+}
+
+/// Returns the address of a pod, if it has one.
+pub fn address(pod: &Pod) -> Option<IpAddr> {
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }
 
 fn server(name: &str, image: &str) -> Value {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use kube::{Api, ResourceExt as _};
 use mcp_fleet_crds::MCPTenant;
 use mcp_fleet_e2e::faults::{freeze, kill_program, leader, unfreeze, unique};
-use mcp_fleet_e2e::{Answer, Caller, FaultTenant, NAMESPACE, OPERATOR, RUNTIME, marks, until};
+use mcp_fleet_e2e::{Answer, Caller, FaultTenant, GATEWAYS, NAMESPACE, OPERATOR, RUNTIME, marks, until};
 
 /// Returns how many calls with this word the server `hostile` has begun.
 fn calls_begun(word: &str) -> usize {
@@ -72,7 +72,7 @@ async fn a_gateway_killed_during_a_call_gives_no_wrong_answer() {
     let tenant = FaultTenant::ready().await.unwrap();
     let caller = tenant.caller("first").await.unwrap();
     let word = unique("gateway");
-    let gateway = tenant.pods(RUNTIME, "app.kubernetes.io/component=gateway").await.unwrap().remove(0).name_any();
+    let gateway = tenant.pods(RUNTIME, GATEWAYS).await.unwrap().remove(0).name_any();
     let (answer, ()) = tokio::join!(caller.call_with_word("hostile", "slow", &word), async {
         until("the server to begin the call", Duration::from_secs(60), || async {
             Ok((calls_begun(&word) == 1).then_some(()))
@@ -137,7 +137,7 @@ async fn the_next_leader_finishes_what_a_killed_leader_began() {
     })
     .await
     .unwrap();
-    let gateways = tenant.pods(RUNTIME, "app.kubernetes.io/component=gateway").await.unwrap();
+    let gateways = tenant.pods(RUNTIME, GATEWAYS).await.unwrap();
     assert_eq!(gateways.len(), 1);
 }
 

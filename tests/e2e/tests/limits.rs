@@ -8,16 +8,15 @@ use std::time::Duration;
 use kube::{Api, ResourceExt as _};
 use mcp_fleet_crds::condition::{ConditionType, find};
 use mcp_fleet_crds::{MCPServer, MCPTenant};
-use mcp_fleet_e2e::{Answer, FaultTenant, NAMESPACE, RUNTIME, until};
+use mcp_fleet_e2e::{Answer, FaultTenant, GATEWAYS, NAMESPACE, RUNTIME, until};
 use serde_json::{Value, json};
 
-const GATEWAY: &str = "app.kubernetes.io/component=gateway";
 /// Connections of a flood: as many as once killed a gateway with a memory limit of 256 MiB.
 const CONNECTIONS: usize = 684;
 
 /// Returns the pods of the gateway, with the number of restarts of each.
 async fn gateways(tenant: &FaultTenant) -> Vec<(String, i32)> {
-    let pods = tenant.pods(RUNTIME, GATEWAY).await.unwrap();
+    let pods = tenant.pods(RUNTIME, GATEWAYS).await.unwrap();
     let restarts = |pod: &k8s_openapi::api::core::v1::Pod| {
         let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
         Some(statuses.iter().map(|status| status.restart_count).sum())

@@ -15,11 +15,11 @@ use kube::{Api, ResourceExt as _};
 use mcp_fleet_crds::condition::{ConditionType, is_true};
 use mcp_fleet_crds::{MCPPrincipal, MCPTenant};
 use mcp_fleet_e2e::faults::{Cut, leader, unique};
-use mcp_fleet_e2e::{Answer, Caller, FaultTenant, NAMESPACE, OPERATOR, RUNTIME, marks, until};
+use mcp_fleet_e2e::{
+    Answer, Caller, FaultTenant, GATEWAYS, NAMESPACE, OPERATOR, OPERATORS, RUNTIME, address, marks, until,
+};
 use serde_json::{Value, json};
 
-const GATEWAY: &str = "app.kubernetes.io/component=gateway";
-const OPERATORS: &str = "app.kubernetes.io/component=operator";
 /// Principals, so many that each of three gateways is the home of some.
 const PRINCIPALS: usize = 8;
 
@@ -36,19 +36,16 @@ struct Gateway {
     address: IpAddr,
 }
 
-/// Returns the gateways, once there are so many, each of them ready, and the tenant says so.
+/// Waits until a tenant has this many gateways, all of them ready, and its status lists them. Returns them.
 async fn gateways(tenant: &FaultTenant, replicas: usize) -> Vec<Gateway> {
     let tenants: Api<MCPTenant> = Api::all(tenant.client.clone());
     until(format!("{replicas} gateways"), Duration::from_secs(120), || async {
-        let pods = tenant.pods(RUNTIME, GATEWAY).await?;
+        let pods = tenant.pods(RUNTIME, GATEWAYS).await?;
         let scale = tenants.get_scale(NAMESPACE).await?;
         let status = tenants.get(NAMESPACE).await?.status.unwrap_or_default();
         let counted = scale.status.map(|status| status.replicas) == i32::try_from(replicas).ok();
         let ready = pods.len() == replicas && pods.iter().all(is_ready) && status.gateways.len() == replicas;
-        let all = pods.iter().filter_map(|pod| {
-            let address = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
-            Some(Gateway { name: pod.name_any(), address })
-        });
+        let all = pods.iter().filter_map(|pod| Some(Gateway { name: pod.name_any(), address: address(pod)? }));
         let all: Vec<_> = all.collect();
         Ok((ready && counted && is_true(&status.conditions, ConditionType::Ready)).then_some(all))
     })
@@ -217,9 +214,8 @@ async fn calls_go_on_when_gateways_are_killed_drained_and_cut_off() {
             "drained" => delete(&tenant, &victim.name).await,
             "killed" => tenant.kill_pod(RUNTIME, &victim.name).await.unwrap(),
             _ => {
-                let others: Vec<IpAddr> = if fault.ends_with("operator") {
-                    let pods = tenant.pods(OPERATOR, OPERATORS).await.unwrap();
-                    pods.iter().filter_map(|pod| pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()).collect()
+                let others = if fault.ends_with("operator") {
+                    tenant.addresses(OPERATOR, OPERATORS).await
                 } else {
                     three[1..].iter().map(|gateway| gateway.address).collect()
                 };
@@ -292,7 +288,7 @@ async fn the_rate_of_a_tenant_holds_while_its_leader_and_gateways_are_killed() {
         done
     };
     for fault in ["nothing", "the leader was killed", "a gateway was killed", "all were killed"] {
-        let three = tenant.pods(RUNTIME, GATEWAY).await.unwrap();
+        let three = tenant.pods(RUNTIME, GATEWAYS).await.unwrap();
         match fault {
             "nothing" => {}
             "the leader was killed" => tenant.kill_pod(OPERATOR, &leader(&tenant.client).await).await.unwrap(),

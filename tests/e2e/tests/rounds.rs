@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a panic fails the test")]
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use kube::{Api, ResourceExt as _};
 use mcp_fleet_crds::condition::{ConditionType, is_true};
 use mcp_fleet_crds::{MCPBudget, MCPLedger, MCPPrincipal};
 use mcp_fleet_e2e::faults::{Cut, freeze, kill_program, leader, unfreeze, unique};
-use mcp_fleet_e2e::{Answer, Caller, FaultTenant, NAMESPACE, OPERATOR, RUNTIME, marks, until};
+use mcp_fleet_e2e::{Answer, Caller, FaultTenant, GATEWAYS, NAMESPACE, OPERATOR, OPERATORS, RUNTIME, marks, until};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -25,9 +24,7 @@ const ROUNDS: u32 = 20;
 /// Calls that the budget allows for each round. A gateway that is killed takes what it had leased with it.
 const CALLS_PER_ROUND: u64 = 200;
 /// Gateways of the tenant.
-const GATEWAYS: usize = 2;
-const GATEWAY: &str = "app.kubernetes.io/component=gateway";
-const OPERATORS: &str = "app.kubernetes.io/component=operator";
+const REPLICAS: usize = 2;
 /// Server that the budget covers, and nothing else uses.
 const SERVER: &str = "counted";
 
@@ -69,13 +66,13 @@ impl Fault {
         match self {
             Self::GatewayKilled => {
                 let gateways = until("the gateways", Duration::from_secs(60), || async {
-                    tenant.pods(RUNTIME, GATEWAY).await.map(Some)
+                    tenant.pods(RUNTIME, GATEWAYS).await.map(Some)
                 });
                 if let Some(gateway) = random.choice(gateways.await.unwrap()) {
                     kill(tenant, RUNTIME, &gateway.name_any()).await;
                 }
             }
-            Self::GatewaysKilled => kill_pods(tenant, RUNTIME, GATEWAY).await,
+            Self::GatewaysKilled => kill_pods(tenant, RUNTIME, GATEWAYS).await,
             Self::LeaderKilled => kill(tenant, OPERATOR, &living_leader(tenant).await).await,
             Self::OperatorsKilled => kill_pods(tenant, OPERATOR, OPERATORS).await,
             Self::LeaderFrozen => {
@@ -90,15 +87,15 @@ impl Fault {
             }
             Self::ApiServerKilled => kill_program("kube-apiserver"),
             Self::GatewayCutOff => {
-                let operators = addresses(tenant, OPERATOR, OPERATORS).await;
-                let gateway = random.choice(addresses(tenant, RUNTIME, GATEWAY).await).unwrap();
+                let operators = tenant.addresses(OPERATOR, OPERATORS).await;
+                let gateway = random.choice(tenant.addresses(RUNTIME, GATEWAYS).await).unwrap();
                 let cut = Cut::between(gateway, &operators);
                 // Longer than a gateway may be without a proof that its policy is current, which it needs for a Write.
                 tokio::time::sleep(Duration::from_secs(4)).await;
                 drop(cut);
             }
             Self::GatewaysCutFromEachOther => {
-                let mut gateways = addresses(tenant, RUNTIME, GATEWAY).await;
+                let mut gateways = tenant.addresses(RUNTIME, GATEWAYS).await;
                 random.shuffle(&mut gateways);
                 let cut = Cut::between(gateways[0], &gateways[1..]);
                 tokio::time::sleep(Duration::from_secs(4)).await;
@@ -115,7 +112,7 @@ async fn no_fault_makes_a_budget_pay_for_more_calls_than_its_limit() {
     println!("{rounds} rounds with MCP_FLEET_FAULT_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let tenant = FaultTenant::ready().await.unwrap();
-    tenant.scale(GATEWAYS).await.unwrap();
+    tenant.scale(REPLICAS).await.unwrap();
     tenant.apply_server(SERVER).await.unwrap();
     let budget = Budget::create(&tenant, u64::from(rounds) * CALLS_PER_ROUND).await;
     let spenders = [
@@ -338,16 +335,4 @@ async fn kill_pods(tenant: &FaultTenant, namespace: &str, selector: &str) {
     for pod in pods.await.unwrap() {
         kill(tenant, namespace, &pod.name_any()).await;
     }
-}
-
-/// Returns the addresses of pods, once there is one.
-async fn addresses(tenant: &FaultTenant, namespace: &str, selector: &str) -> Vec<IpAddr> {
-    until(format!("pods with addresses in {namespace}"), Duration::from_secs(60), || async {
-        let pods = tenant.pods(namespace, selector).await?;
-        let addresses: Vec<IpAddr> =
-            pods.iter().filter_map(|pod| pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()).collect();
-        Ok((!addresses.is_empty()).then_some(addresses))
-    })
-    .await
-    .unwrap()
 }

@@ -80,11 +80,8 @@ fn authorise<'p>(context: &RequestContext<'p>, tool: &str) -> Result<ToolAccess<
 /// Returns whether another gateway may have what a call was refused for.
 const fn is_shared(reason: Reason) -> bool {
     use Reason::{ConcurrencyLimited, ServerConcurrencyLimited, TenantConcurrencyLimited, TenantRateLimited};
-    matches!(
-        reason,
-        // The last one also for a principal's part of a server.
-        TenantRateLimited | TenantConcurrencyLimited | ServerConcurrencyLimited | ConcurrencyLimited
-    )
+    // A principal's part of the calls of a server is a concurrency limit too.
+    matches!(reason, TenantRateLimited | TenantConcurrencyLimited | ServerConcurrencyLimited | ConcurrencyLimited)
 }
 
 /// Reserves audit lines, room among the calls in flight, and the price.

@@ -27,7 +27,8 @@ const CHUNKS: usize = 32 * 1024;
 /// A peer that has said nothing for this long cannot be reached. It says something within two seconds, the time in which it
 /// learns whether it is the home.
 const SILENCE: Duration = Duration::from_secs(3);
-/// Longest time that a body may take. The home has a shorter limit and says so; this is for one that hangs.
+/// Longest time that a body may take. The home has a shorter limit of its own, and refuses the request when it is over; this one is for
+/// a home that hangs.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Why there is no answer of the home.
