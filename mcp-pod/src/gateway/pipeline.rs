@@ -36,13 +36,13 @@ use ulid::Ulid;
 use super::audit::RequestRecord;
 use super::clock::Moment;
 use super::connection::{Client, PeerRequest};
-use super::edge::{self, EdgeRequest, Forwarded};
+use super::edge::{self, Content, EdgeRequest, Forwarded};
 use super::memory::{self, Full, Meter, PrincipalMemory, RequestMemory};
 use super::methods;
 use super::policy::ActivePolicy;
 use super::request::{
-    BodyError, Caller, Era, HeadError, Id, IdScan, McpHeaders, Message, SessionOwner, SetAside, check_token,
-    detect_era, discard, known_method, read_body, read_message_or_rest, route,
+    BodyError, Caller, Era, HeadError, Id, IdScan, McpHeaders, Message, SessionOwner, SetAside, check_body,
+    check_token, detect_era, discard, known_method, read_body, read_message_or_rest, route,
 };
 use super::respond::{Body, Rejection, Trail, add_id, allow_origin, event_stream, preflight};
 use super::state::{EventId, Place, RequestContext, State, Unanswered};
@@ -226,24 +226,29 @@ async fn run(
     let within_limit = state.governor.check_request(state.tick(), &caller.principal.model().uid);
     within_limit.map_err(|denial| Rejection::too_many_requests(&denial))?;
     let mut view = find_server(policy, record, head, caller)?;
+    let mut content = Content::unread(body);
+    let mut may_leave = if origin.is_forwarded() { edge::may_leave(&head.headers) } else { state.peers.any() };
     if origin.is_forwarded() {
         if state.homes.find(&caller.principal.model().uid).await != Place::Here {
             return Ok(edge::not_home());
         }
-    } else if state.peers.any() && !state.homes.is_here(&caller.principal.model().uid) {
-        let principal_uid = &caller.principal.model().uid;
-        let timeout = view.server().limits.timeout;
-        let request = EdgeRequest { state, principal_uid, account, head, client: origin.client, timeout };
+    } else if may_leave && !state.homes.is_here(&caller.principal.model().uid) {
         // Boxed, because it would make the future of every request larger.
-        if let Forwarded::Answered(response) = Box::pin(edge::forward(request, body)).await? {
+        let forwarded = Box::pin(forward(state, policy, (caller, view), head, origin.client, &mut content));
+        if let Forwarded::Answered(response) = forwarded.await? {
             return Ok(response);
         }
+        may_leave = false;
     }
     if head.method == Method::GET {
         return resume(state, policy, caller, view, head, now);
     }
     let max_length = view.server().limits.max_request.get();
-    let body = read_body(&head.headers, body, max_length, memory.meter(account), origin.client).await?;
+    let meter = memory.meter(account);
+    let body = match content.into_read() {
+        Some(body) => check_body(&body, max_length, meter).map(|()| body),
+        None => read_body(&head.headers, body, max_length, meter, origin.client).await,
+    }?;
     let headers = McpHeaders::read(&head.headers);
     let set_aside = OnceLock::new();
     // A body can take long to arrive, and a call can wait. Each time, what was decided before is decided again if it may
@@ -276,16 +281,41 @@ async fn run(
             length: body.len(),
             events: route::accepts(&head.headers, "text/event-stream"),
             session: headers.session.as_deref(),
+            may_leave,
             trace_state,
             unreadable,
         };
         match methods::dispatch(&context, record, era, message).await {
             Ok(response) => return Ok(response),
+            Err(Unanswered::Elsewhere) if origin.is_forwarded() => return Ok(edge::not_home()),
+            Err(Unanswered::Elsewhere) => {
+                let mut content = Content::read(body.clone());
+                let forwarded = Box::pin(forward(state, policy, (caller, view), head, origin.client, &mut content));
+                if let Forwarded::Answered(response) = forwarded.await? {
+                    return Ok(response);
+                }
+                may_leave = false;
+            }
             // What is rejected after a wait may be rejected for another reason by now.
             Err(Unanswered::Rejected(rejection)) if !context.is_outdated() => return Err(rejection),
             Err(_) => {}
         }
     }
+}
+
+/// Forwards a request to the home of its caller.
+async fn forward(
+    state: &Arc<State>,
+    policy: &ActivePolicy,
+    (caller, view): (Caller<'_>, ServerAccess<'_>),
+    head: &Parts,
+    client: &Client,
+    content: &mut Content<'_>,
+) -> Result<Forwarded, Rejection> {
+    let principal_uid = &caller.principal.model().uid;
+    let account = &policy.memory(caller.principal).requests;
+    let timeout = view.server().limits.timeout;
+    edge::forward(EdgeRequest { state, principal_uid, account, head, client, timeout }, content).await
 }
 
 /// Identifies the caller.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::Method;
 use mcp_fleet_policy::model::TenantPolicy;
 use mcp_pod::tls::{Identity, client_config, peer_name};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -13,7 +14,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::{
-    FakeHome, GATEWAY_URI, Misdeed, Pair, SERVER_URI, TestGateway, Token, eventually, modern, now, refusal, tls, until,
+    FakeHome, GATEWAY_URI, Misdeed, Pair, ProcessGateway, SERVER_URI, TestGateway, Token, eventually, modern, now,
+    refusal, tls, until,
 };
 
 fn unlimited(policy: &mut TenantPolicy) {
@@ -199,33 +201,71 @@ async fn a_shim_at_the_address_of_a_gateway_gets_no_token() {
     assert_eq!(fake.requests(), 0);
 }
 
-/// A call through the edge that is complete but for its last byte.
+/// How the end of a body is known.
+#[derive(Clone, Copy)]
+enum Framing {
+    Chunked,
+    Declared,
+}
+
+impl Framing {
+    fn header(self, body: &str) -> String {
+        match self {
+            Self::Chunked => "transfer-encoding: chunked\r\n".to_owned(),
+            Self::Declared => format!("content-length: {}\r\n", body.len()),
+        }
+    }
+
+    fn chunk(self, data: &str) -> String {
+        match self {
+            Self::Chunked => format!("{:x}\r\n{data}\r\n", data.len()),
+            Self::Declared => data.to_owned(),
+        }
+    }
+
+    const fn end(self) -> &'static str {
+        match self {
+            Self::Chunked => "0\r\n\r\n",
+            Self::Declared => "",
+        }
+    }
+}
+
+/// A call that is complete but for its last byte.
 struct HeldBack {
     stream: TlsStream<TcpStream>,
+    framing: Framing,
     last: String,
 }
 
 impl HeldBack {
-    /// Sends a call, and waits until the home has asked for its body.
+    /// Sends a call through the edge, and waits until the home has asked for its body.
     async fn send(pair: &Pair, token: Token) -> Self {
-        let token = pair.edge.pki.token(token);
-        let (head, body) = raw_call(&token, "expect: 100-continue\r\ntransfer-encoding: chunked\r\n");
+        Self::send_to(&pair.edge, token, Framing::Chunked).await
+    }
+
+    /// Sends a call to a gateway, and waits until the home has asked for its body.
+    async fn send_to(gateway: &ProcessGateway, token: Token, framing: Framing) -> Self {
+        let token = gateway.pki.token(token);
+        let (_, body) = raw_call(&token, "");
+        let (head, _) = raw_call(&token, &format!("expect: 100-continue\r\n{}", framing.header(&body)));
         let (most, last) = body.split_at(body.len() - 1);
-        let mut stream = tls(pair.edge.address, &pair.edge.pki).await;
+        let mut stream = tls(gateway.address, &gateway.pki).await;
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
         // The home has authenticated the caller, and asks for the body.
         let mut asked = [0; 25];
         stream.read_exact(&mut asked).await.unwrap();
         assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
-        stream.write_all(format!("{:x}\r\n{most}\r\n", most.len()).as_bytes()).await.unwrap();
+        stream.write_all(framing.chunk(most).as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
-        Self { stream, last: last.to_owned() }
+        Self { stream, framing, last: last.to_owned() }
     }
 
     /// Sends the last byte. Returns the answer.
     async fn release(mut self) -> String {
-        self.stream.write_all(format!("1\r\n{}\r\n0\r\n\r\n", self.last).as_bytes()).await.unwrap();
+        let rest = self.framing.chunk(&self.last) + self.framing.end();
+        self.stream.write_all(rest.as_bytes()).await.unwrap();
         self.stream.flush().await.unwrap();
         read_all(&mut self.stream).await
     }
@@ -269,6 +309,32 @@ async fn what_is_forbidden_while_a_body_arrives_is_refused_through_the_edge() {
     }
     assert_eq!(pair.home.shim.calls().len(), 1);
     assert!(Pair::reasons(&pair.edge).is_empty(), "only the home audits");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_whose_home_moves_while_its_body_arrives_reaches_the_next_home() {
+    let pair = Pair::start(unlimited).await;
+    let at_home = HeldBack::send_to(&pair.home, Token::default(), Framing::Chunked).await;
+    let at_edge = HeldBack::send_to(&pair.edge, Token::default(), Framing::Declared).await;
+    // The edge does not keep a body whose length it does not know.
+    let not_kept = HeldBack::send_to(&pair.edge, Token::default(), Framing::Chunked).await;
+    pair.home.signal(Signal::TERM);
+    let mut client = pair.edge.client(Token::default()).await;
+    until("the edge is the home", async || {
+        assert!(refusal(&client.call("echo", json!({"text": "probe"})).await).is_null());
+        pair.edge.audit.count("\"echo\"") > 0
+    })
+    .await;
+    let (made, audited) = (pair.home.shim.calls().len(), pair.edge.audit.count("\"echo\""));
+    for held in [at_home, at_edge] {
+        let answer = held.release().await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("done"), "{answer}");
+    }
+    let refused = not_kept.release().await;
+    assert!(refused.contains("home_undecided"), "{refused}");
+    assert_eq!(pair.home.shim.calls().len(), made + 2);
+    eventually("the edge has audited both", || pair.edge.audit.count("\"echo\"") >= audited + 2).await;
+    eventually("the home audits what it refused", || Pair::reasons(&pair.home) == ["home_undecided"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -97,9 +97,8 @@ async fn calls_through_the_edge_wait_for_the_gateway_that_follows_their_home() {
     for caller in callers {
         outcomes.extend(caller.await.unwrap());
     }
-    // Those that the home had taken when it gave its principals up.
     let refused: Vec<_> = outcomes.iter().filter(|(_, outcome)| outcome.is_some()).collect();
-    assert!(check(&outcomes, &pair.edge.shim) >= 897, "{refused:?}");
+    assert_eq!(check(&outcomes, &pair.edge.shim), 900, "{refused:?}");
     eventually("the home has ended", || !pair.home.is_running()).await;
 }
 

@@ -9,7 +9,9 @@ use mcp_fleet_policy::model::{Principal, TenantPolicy};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::{Behaviour, CODER, Client, OTHER, Pair, Shim, Token, eventually, home_of, refusal, until};
+use crate::support::{
+    Behaviour, CODER, Client, OTHER, Options, Pair, ProcessGateway, Shim, Token, eventually, home_of, refusal, until,
+};
 
 /// The principals. Each gateway is the home of two.
 const PRINCIPALS: [&str; 4] = [CODER, OTHER, "third-uid", "fourth-uid"];
@@ -145,4 +147,34 @@ async fn a_rate_of_a_tenant_is_limited_over_both_gateways() {
         })
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_wait_for_the_first_share_of_a_gateway_that_joins() {
+    let options = Options { places: 2, ..Options::default() };
+    let first = ProcessGateway::start(&options, |policy| {
+        unlimited(policy);
+        policy.traffic.calls_per_minute = Some(6000);
+    })
+    .await;
+    let moves = |principal: &&str| home_of(principal, &["pod-1", "pod-2"]) == "pod-2";
+    let moving: Vec<_> = PRINCIPALS.into_iter().filter(moves).collect();
+    // Its bucket begins with one token.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut callers = JoinSet::new();
+    for (principal, tool) in [(moving[0], "fleet_status"), (moving[1], "echo")] {
+        let mut client = first.client(Token { principal, ..Token::default() }).await;
+        callers.spawn(async move {
+            for _ in 0..120 {
+                assert_eq!(refusal(&client.call(tool, json!({})).await), json!(null), "{tool}");
+                tokio::time::sleep(Duration::from_millis(40)).await;
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let second = first.beside(&options, "pod-2").await;
+    while let Some(finished) = callers.join_next().await {
+        finished.unwrap();
+    }
+    eventually("the second gateway has admitted calls", || second.audit.count("\"fleet_status\"") > 30).await;
 }

@@ -146,16 +146,27 @@ impl Governor {
         self.division.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Returns whether this gateway has no part of a limit that a call on a server, by UID, takes from. Then another gateway has
-    /// all of it, and this one may get some soon.
-    pub fn lacks_share(&self, server_uid: &str) -> bool {
+    /// Returns whether this gateway has less than the equal part of one of so many gateways of a limit that a call takes from: on a
+    /// server, by UID, or of a built-in tool, which takes from rates only. It gets that soon after it has asked for it.
+    pub fn lacks_share(&self, server_uid: Option<&str>, gateways: u32) -> bool {
         let division = self.division.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(division) = &*division else { return false };
-        let lacks = |limit: &SharedLimit| division.share(limit) == 0;
+        let lacks = |limit: &SharedLimit, all: u32| {
+            let part = all.checked_div(gateways).unwrap_or(0).max(1);
+            all > 0 && division.share(limit) < part
+        };
         let tenant = self.tenant.lock();
-        (tenant.rate.is_some_and(|rate| rate.per_minute > 0) && lacks(&SharedLimit::TenantRate))
-            || (tenant.max_in_flight.is_some_and(|max| max > 0) && lacks(&SharedLimit::TenantConcurrency))
-            || lacks(&SharedLimit::ServerConcurrency(server_uid.to_owned()))
+        // Without calls per minute, there is no burst either.
+        let burst = tenant.rate.filter(|rate| rate.per_minute > 0).map(|rate| rate.burst);
+        let in_flight = tenant.max_in_flight.filter(|_| server_uid.is_some());
+        drop(tenant);
+        let slots = server_uid.and_then(|uid| {
+            let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+            Some((SharedLimit::ServerConcurrency(uid.to_owned()), servers.get(uid)?.limit()))
+        });
+        burst.is_some_and(|burst| lacks(&SharedLimit::TenantRate, burst))
+            || in_flight.is_some_and(|max| lacks(&SharedLimit::TenantConcurrency, max))
+            || slots.is_some_and(|(limit, max)| lacks(&limit, max))
     }
 }
 

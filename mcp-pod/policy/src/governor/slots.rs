@@ -33,6 +33,11 @@ impl Slots {
         self.share.store(share, Ordering::Relaxed);
     }
 
+    /// Returns the limit.
+    pub(super) fn limit(&self) -> u32 {
+        self.max.load(Ordering::Relaxed)
+    }
+
     /// Sets the share of the limit that this gateway may use; all of it if none is given.
     pub(super) fn divide(&self, share: Option<u32>) {
         let Part { limit: _, share } = Part::new(self.max.load(Ordering::Relaxed), share);

@@ -11,7 +11,7 @@ use mcp_fleet_policy::rules::PathArgument;
 use super::settle::Resources;
 use super::watch::{Looping, Watched, watch};
 use crate::gateway::policy::ToolGrant;
-use crate::gateway::state::{Admission, RequestContext};
+use crate::gateway::state::{Admission, NoHome, RequestContext};
 
 /// Why a call is not forwarded.
 #[derive(Debug)]
@@ -22,11 +22,22 @@ pub(super) enum NotAdmitted {
     Denied(Denial),
     /// Denied because the call continues a loop.
     Looping(Looping),
+    /// Another gateway has to decide.
+    Elsewhere,
 }
 
 impl From<Denial> for NotAdmitted {
     fn from(denial: Denial) -> Self {
         Self::Denied(denial)
+    }
+}
+
+impl From<NoHome> for NotAdmitted {
+    fn from(no_home: NoHome) -> Self {
+        match no_home {
+            NoHome::Elsewhere => Self::Elsewhere,
+            NoHome::Denied(denial) => Self::Denied(denial),
+        }
     }
 }
 
@@ -77,13 +88,6 @@ fn authorise<'p>(context: &RequestContext<'p>, tool: &str) -> Result<ToolAccess<
     Ok(access)
 }
 
-/// Returns whether another gateway may have what a call was refused for.
-const fn is_shared(reason: Reason) -> bool {
-    use Reason::{ConcurrencyLimited, ServerConcurrencyLimited, TenantConcurrencyLimited, TenantRateLimited};
-    // A principal's part of the calls of a server is a concurrency limit too.
-    matches!(reason, TenantRateLimited | TenantConcurrencyLimited | ServerConcurrencyLimited | ConcurrencyLimited)
-}
-
 /// Reserves audit lines, room among the calls in flight, and the price.
 async fn govern(
     context: &RequestContext<'_>,
@@ -95,14 +99,8 @@ async fn govern(
     let principal = context.caller.principal;
     let (uid, server) = (&principal.model().uid, access.server());
     state.stuck.check(state.tick(), uid, &server.uid, &access.tool().name)?;
-    let permit = match state.governor.admit(state.tick(), uid, &server.uid) {
-        Err(denial) if is_shared(denial.reason) && state.governor.lacks_share(&server.uid) => {
-            // Boxed because it is rare, and would make the future of every call larger.
-            Box::pin(state.wait_for_share(&server.uid)).await;
-            state.governor.admit(state.tick(), uid, &server.uid)?
-        }
-        admitted => admitted?,
-    };
+    let admit = || state.governor.admit(state.tick(), uid, &server.uid);
+    let permit = state.take_shared(Some(&server.uid), admit).await?;
     let grant = context.policy.tool_grant(&state.metrics, &state.breakers, principal, access);
     let (pass, changes) = grant.breaker.admit(state.tick());
     state.metrics.breakers.count(&grant.subject, changes);

@@ -85,9 +85,9 @@ async fn run(
             if let NotAdmitted::Looping(Looping { kind, .. }) = &not_admitted {
                 record.looping = Some(*kind);
             }
-            let rejection = reject(not_admitted, &id, revision, &params.name);
+            let unanswered = reject(not_admitted, &id, revision, &params.name);
             record.tool = Some(params.name.into_owned());
-            return Err(rejection.into());
+            return Err(unanswered);
         }
     };
     let progress_token = params.progress.filter(|_| context.events);
@@ -147,8 +147,8 @@ fn digest(context: &RequestContext<'_>, arguments: Option<&Value<'_>>) -> Option
     Some(context.policy.argument_key.digest(&written))
 }
 
-fn reject(not_admitted: NotAdmitted, id: &Id, revision: Revision, tool: &str) -> Rejection {
-    match not_admitted {
+fn reject(not_admitted: NotAdmitted, id: &Id, revision: Revision, tool: &str) -> Unanswered {
+    let rejection = match not_admitted {
         NotAdmitted::UnknownTool(reason) => {
             let text = format!("Unknown tool: {}", escape_name(tool));
             let failure = Failure { status: StatusCode::OK, code: -32602, message: &text, data: None };
@@ -158,7 +158,9 @@ fn reject(not_admitted: NotAdmitted, id: &Id, revision: Revision, tool: &str) ->
             let response = result(id, &[&denied_call(&denial, !revision.is_legacy())]);
             Rejection::new(denial.reason, response)
         }
-    }
+        NotAdmitted::Elsewhere => return Unanswered::Elsewhere,
+    };
+    rejection.into()
 }
 
 #[cfg(test)]

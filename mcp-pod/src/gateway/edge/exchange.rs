@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
-use http_body::Body as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -14,12 +13,12 @@ use tracing::debug;
 
 use super::answer::{ForwardedBody, Held, Ticket};
 use super::peer::{CONNECTION, Connection, Peer};
-use super::upload::{Chunk, Chunks, Upload};
+use super::upload::{Chunks, Content, KEPT, Upload};
 use super::{EdgeRequest, home_lost, protocol};
 use crate::gateway::connection::Client;
 use crate::gateway::memory::Use;
 use crate::gateway::metrics::ForwardOutcome;
-use crate::gateway::request::{BodyError, next_chunk};
+use crate::gateway::request::BodyError;
 use crate::gateway::respond::{Body, Rejection};
 
 /// Bytes of a request besides its connection: the chunks that are under way in both directions.
@@ -34,7 +33,7 @@ const UPLOAD_TIMEOUT: Duration = Duration::from_secs(40);
 /// Why there is no answer of the home.
 #[derive(Debug)]
 pub(super) enum Failed {
-    /// The home has seen nothing of the body, so it has done nothing.
+    /// The home has done nothing, and the whole body can be sent to another one.
     Unsent,
     /// The request ends with this.
     Rejected(Box<Rejection>),
@@ -71,10 +70,10 @@ pub(super) async fn exchange(
     request: &EdgeRequest<'_>,
     peer: &Arc<Peer>,
     deadline: Instant,
-    body: &mut Incoming,
+    body: &mut Content<'_>,
 ) -> Result<Response<Body>, Failed> {
     let EdgeRequest { state, principal_uid, account, client, .. } = *request;
-    let memory = account.reserve(CONNECTION + CHUNKS, Use::Request).map_err(Rejection::from)?;
+    let memory = account.reserve(CONNECTION + CHUNKS + KEPT, Use::Request).map_err(Rejection::from)?;
     let mut ticket = Ticket::new(state);
     let Some(Sent { connection, chunks, decision }) = send_head(request, peer, deadline, body).await else {
         ticket.outcome = ForwardOutcome::Unreachable;
@@ -95,8 +94,12 @@ pub(super) async fn exchange(
             Err(error) => return Err(Rejection::from(error).into()),
         },
     };
-    let answer = answer.filter(|answer| !protocol::is_not_home(answer.headers()));
-    let Some(answer) = answer else {
+    let left = answer.as_ref().is_some_and(|answer| protocol::is_not_home(answer.headers()));
+    if left && body.is_read() {
+        ticket.outcome = ForwardOutcome::NotHome;
+        return Err(Failed::Unsent);
+    }
+    let Some(answer) = answer.filter(|_| !left) else {
         ticket.outcome = ForwardOutcome::Lost;
         return Err(home_lost().into());
     };
@@ -113,7 +116,7 @@ pub(super) async fn exchange(
 /// Sends the head of a request, and waits for what the home says to it. None if it says nothing.
 ///
 /// The home may have closed an idle connection. Then the head is sent once more on a new one.
-async fn send_head(request: &EdgeRequest<'_>, peer: &Peer, deadline: Instant, body: &Incoming) -> Option<Sent> {
+async fn send_head(request: &EdgeRequest<'_>, peer: &Peer, deadline: Instant, body: &Content<'_>) -> Option<Sent> {
     // When the peer began to be waited for: a wait for a turn says nothing of it.
     let started = Mutex::new(None);
     let send = async {
@@ -156,16 +159,16 @@ async fn send_head(request: &EdgeRequest<'_>, peer: &Peer, deadline: Instant, bo
 async fn send_head_on(
     mut connection: Connection,
     request: &EdgeRequest<'_>,
-    body: &Incoming,
+    body: &Content<'_>,
 ) -> Result<Sent, Box<dyn std::error::Error + Send + Sync>> {
     connection.sender.ready().await?;
-    let (chunks, upload) = if body.is_end_stream() {
+    let (chunks, upload) = if body.is_empty() {
         (None, Upload::empty())
     } else {
-        let (chunks, upload) = Upload::channel(body.size_hint().exact());
+        let (chunks, upload) = Upload::channel(body.length());
         (Some(chunks), upload)
     };
-    let mut forwarded = protocol::request(request.head, request.client.address, upload)?;
+    let mut forwarded = protocol::request(request.head, request.client.address, upload, body.is_kept())?;
     let wanted = Arc::new(Notify::new());
     let notify = Arc::clone(&wanted);
     hyper::ext::on_informational(&mut forwarded, move |head| {
@@ -187,19 +190,14 @@ async fn send_head_on(
 async fn send_body(
     answer: &mut Head,
     chunks: Option<&Chunks>,
-    body: &mut Incoming,
+    body: &mut Content<'_>,
     client: &Client,
 ) -> Result<(Option<Response<Incoming>>, bool), BodyError> {
     let upload = async {
-        let Some(chunks) = chunks else { return Ok(()) };
-        while let Some(data) = next_chunk(body, client).await? {
-            if chunks.send(Chunk::Data(data)).await.is_err() {
-                // The connection has ended, or the home has answered.
-                std::future::pending::<()>().await;
-            }
+        match chunks {
+            Some(chunks) => body.send(chunks, client).await,
+            None => Ok(()),
         }
-        let _ = chunks.send(Chunk::End).await;
-        Ok(())
     };
     let upload = async { tokio::time::timeout(UPLOAD_TIMEOUT, upload).await.unwrap_or(Err(BodyError::TimedOut)) };
     let mut upload = pin!(upload);

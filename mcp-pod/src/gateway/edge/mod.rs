@@ -3,8 +3,9 @@
 //!
 //! The edge has authenticated the request from its head alone when it calls [`forward`]; of the body it has read nothing. It
 //! sends the head to the home, and the body once the home asks for it with `100 Continue` (RFC 9110, 10.1.1). Before that the
-//! home cannot have made a call, so the request may be sent to another gateway, or be decided here. Afterwards it is never sent
-//! again.
+//! home cannot have made a call, so the request may be sent to another gateway, or be decided here. Afterwards it is sent again
+//! only if the home says that it has done nothing, because another gateway became the home, and if the whole body is still here:
+//! small ones are kept.
 //!
 //! The home treats what it gets from a peer as if the client had sent it: it authenticates the caller again, applies all
 //! limits, and alone audits. It forwards nothing that was forwarded to it ([`protocol`]).
@@ -25,7 +26,6 @@ use std::time::{Duration, Instant};
 use http::Response;
 use http::StatusCode;
 use http::request::Parts;
-use hyper::body::Incoming;
 use mcp_fleet_policy::reason::Reason;
 
 use super::connection::Client;
@@ -35,7 +35,8 @@ use super::state::{Place, State};
 pub(crate) use answer::{ForwardedBody, HomeLost};
 use exchange::{Failed, exchange};
 pub(crate) use peers::Peers;
-pub(crate) use protocol::{mark_admitted, not_home, read_client};
+pub(crate) use protocol::{mark_admitted, may_leave, not_home, read_client};
+pub(crate) use upload::Content;
 
 /// Longest time until a home asks for the body of a request, or answers it: with all attempts, and waiting for another home. A
 /// home may itself wait two seconds to learn that it is the home.
@@ -49,7 +50,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 pub(crate) enum Forwarded {
     /// The request has its answer.
     Answered(Response<Body>),
-    /// It has to be decided here. Nothing of its body was read.
+    /// It has to be decided here. No gateway has done anything with it.
     Undelivered,
 }
 
@@ -71,9 +72,9 @@ pub(crate) struct EdgeRequest<'r> {
 /// reached is asked again, unless there is another home meanwhile, for [`DELIVERY_TIMEOUT`] or as long as a call may take.
 ///
 /// What cannot be delivered is decided here: calls are refused, and the rest is answered as by any gateway.
-pub(crate) async fn forward(request: EdgeRequest<'_>, body: &mut Incoming) -> Result<Forwarded, Rejection> {
+pub(crate) async fn forward(request: EdgeRequest<'_>, body: &mut Content<'_>) -> Result<Forwarded, Rejection> {
     let EdgeRequest { state, principal_uid, head, timeout, .. } = request;
-    let deadline = Instant::now() + DELIVERY_TIMEOUT.min(timeout);
+    let mut deadline = Instant::now() + DELIVERY_TIMEOUT.min(timeout);
     let mut place = state.homes.find_elsewhere(principal_uid, None, deadline).await;
     loop {
         let peer = match &place {
@@ -83,9 +84,14 @@ pub(crate) async fn forward(request: EdgeRequest<'_>, body: &mut Incoming) -> Re
         };
         let Some(peer) = peer else { break };
         if peer.rests(Instant::now()).is_none() {
+            let was_read = body.is_read();
             match exchange(&request, &peer, deadline, body).await {
                 Ok(response) => return Ok(Forwarded::Answered(response)),
                 Err(Failed::Rejected(rejection)) => return Err(*rejection),
+                // That the body came slowly leaves the next home no less time.
+                Err(Failed::Unsent) if body.is_read() && !was_read => {
+                    deadline = Instant::now() + DELIVERY_TIMEOUT.min(timeout);
+                }
                 Err(Failed::Unsent) => {}
             }
         }

@@ -76,6 +76,11 @@ impl Peers {
         }
     }
 
+    /// Returns how many there are.
+    pub(crate) fn count(&self) -> u32 {
+        u32::try_from(self.known.load().len()).unwrap_or(u32::MAX)
+    }
+
     /// Returns whether there are any.
     pub(crate) fn any(&self) -> bool {
         self.any.load(Ordering::Acquire)

@@ -17,7 +17,9 @@ const FORWARDED: HeaderName = HeaderName::from_static("mcp-fleet-forwarded");
 const VERSION: HeaderValue = HeaderValue::from_static("1");
 /// IP address of the client, on every request.
 const CLIENT: HeaderName = HeaderName::from_static("mcp-fleet-client");
-/// On answers of a gateway that is not the home, and has not asked for the body.
+/// On requests whose body the edge keeps: the home may still say that it is not the home when it has it.
+const MAY_LEAVE: HeaderName = HeaderName::from_static("mcp-fleet-may-leave");
+/// On answers of a gateway that is not the home. It has not asked for the body, unless the edge keeps that.
 const NOT_HOME: HeaderName = HeaderName::from_static("mcp-fleet-not-home");
 
 /// On answers to calls that the home has admitted, which its limits on calls count.
@@ -51,8 +53,13 @@ const OF_CONNECTION: [HeaderName; 8] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Returns the request that is sent to the home for that of a client.
-pub(super) fn request(head: &Parts, client: IpAddr, body: Upload) -> Result<Request<Upload>, http::Error> {
+/// Returns the request that is sent to the home for that of a client. `may_leave` says that the edge keeps the body.
+pub(super) fn request(
+    head: &Parts,
+    client: IpAddr,
+    body: Upload,
+    may_leave: bool,
+) -> Result<Request<Upload>, http::Error> {
     let expects_continue = !body.is_end_stream();
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
@@ -64,6 +71,9 @@ pub(super) fn request(head: &Parts, client: IpAddr, body: Upload) -> Result<Requ
     headers.insert(CLIENT, HeaderValue::try_from(client.to_string())?);
     if expects_continue {
         headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
+    }
+    if may_leave {
+        headers.insert(MAY_LEAVE, VERSION);
     }
     for name in READ {
         for value in head.headers.get_all(&name) {
@@ -77,6 +87,11 @@ pub(super) fn request(head: &Parts, client: IpAddr, body: Upload) -> Result<Requ
 pub(crate) fn read_client(headers: &HeaderMap) -> Option<IpAddr> {
     headers.get(FORWARDED).filter(|version| **version == VERSION)?;
     headers.get(CLIENT)?.to_str().ok()?.parse().ok()
+}
+
+/// Returns whether the gateway that forwards a request keeps its body, for another home.
+pub(crate) fn may_leave(headers: &HeaderMap) -> bool {
+    headers.contains_key(MAY_LEAVE)
 }
 
 /// Returns the answer of a gateway that is not the home of the caller. Nothing has been done with the request.
@@ -125,7 +140,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let request = super::request(&head, Ipv4Addr::LOCALHOST.into(), Upload::channel(Some(3)).1).unwrap();
+        let request = super::request(&head, Ipv4Addr::LOCALHOST.into(), Upload::channel(Some(3)).1, true).unwrap();
         assert_eq!(request.uri(), "/files/mcp");
         request.headers().clone()
     }
@@ -155,6 +170,7 @@ mod tests {
             "host: gateway",
             "mcp-fleet-client: 127.0.0.1",
             "mcp-fleet-forwarded: 1",
+            "mcp-fleet-may-leave: 1",
             "mcp-session-id: s",
         ];
         assert_eq!(sent, expected);

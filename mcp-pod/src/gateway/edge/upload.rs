@@ -1,11 +1,98 @@
 //! The body of a forwarded request: chunks as the client sends them, one at a time.
+//!
+//! A small one is kept until the home answers, because the caller may get another home before the first one has decided.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use tokio::sync::mpsc;
+
+use crate::gateway::connection::Client;
+use crate::gateway::request::{BodyError, next_chunk};
+
+/// Longest body that is kept while it is sent.
+pub(super) const KEPT: usize = 16 * 1024;
+
+/// The body of a request, as the edge has it.
+#[derive(Debug)]
+pub(crate) struct Content<'b> {
+    /// Absent if the body was read before it is forwarded.
+    unread: Option<&'b mut Incoming>,
+    /// The whole body, once it was read and is kept.
+    read: Option<Bytes>,
+}
+
+impl<'b> Content<'b> {
+    /// Returns a body of which nothing was read.
+    pub(crate) const fn unread(body: &'b mut Incoming) -> Self {
+        Self { unread: Some(body), read: None }
+    }
+
+    /// Returns a body that was read.
+    pub(crate) const fn read(body: Bytes) -> Self {
+        Self { unread: None, read: Some(body) }
+    }
+
+    /// Returns the whole body, if it was read.
+    pub(crate) fn into_read(self) -> Option<Bytes> {
+        self.read
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.length() == Some(0)
+    }
+
+    /// Returns the length, if it is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        match (&self.read, &self.unread) {
+            (Some(read), _) => Some(read.len() as u64),
+            (None, Some(body)) if body.is_end_stream() => Some(0),
+            (None, body) => body.as_ref()?.size_hint().exact(),
+        }
+    }
+
+    /// Returns whether another gateway can get the whole body after one has got it.
+    pub(super) fn is_kept(&self) -> bool {
+        self.is_read() || self.length().is_some_and(|length| length <= KEPT as u64)
+    }
+
+    /// Returns whether the whole body was read, and is kept.
+    pub(super) const fn is_read(&self) -> bool {
+        self.read.is_some()
+    }
+
+    /// Sends the whole body, unless its receiver ends first: then this waits for ever.
+    pub(super) async fn send(&mut self, chunks: &Chunks, client: &Client) -> Result<(), BodyError> {
+        let send = async |chunk| {
+            if chunks.send(chunk).await.is_err() {
+                // The connection has ended, or the home has answered.
+                std::future::pending::<()>().await;
+            }
+        };
+        let kept = self.is_kept().then(|| self.length()).flatten();
+        let Self { unread, read } = self;
+        if let Some(read) = read {
+            send(Chunk::Data(read.clone())).await;
+        } else if let Some(body) = unread {
+            let mut collected = BytesMut::new();
+            while let Some(data) = next_chunk(body, client).await? {
+                if let Some(length) = kept {
+                    collected.extend_from_slice(&data);
+                    if collected.len() as u64 == length {
+                        // The home may answer as soon as it has this, before the end is read here.
+                        *read = Some(std::mem::take(&mut collected).freeze());
+                    }
+                }
+                send(Chunk::Data(data)).await;
+            }
+        }
+        let _ = chunks.send(Chunk::End).await;
+        Ok(())
+    }
+}
 
 /// The body ended without its end, which its receiver must not take for one.
 #[derive(Debug, thiserror::Error)]

@@ -17,6 +17,6 @@ pub(crate) use decode::{
     CallParams, Era, EraError, Id, IdScan, InvalidMessage, McpHeaders, Message, ParamsError, Revision, SetAside,
     TOOLS_CALL, detect_era, known_method, read_message_or_rest,
 };
-pub(crate) use read_body::{BodyError, discard, next_chunk, read_body};
+pub(crate) use read_body::{BodyError, check_body, discard, next_chunk, read_body};
 pub(crate) use route::HeadError;
 pub(crate) use session_id::{SealError, SessionOwner, SessionSealer};

@@ -59,6 +59,14 @@ pub(crate) async fn read_body(
     }
 }
 
+/// Checks a body that was read before it was known that it is needed here.
+pub(crate) fn check_body(body: &Bytes, limit: u64, mut meter: Meter<'_>) -> Result<(), BodyError> {
+    if body.len() as u64 > limit {
+        return Err(BodyError::TooLarge);
+    }
+    Ok(meter.reserve_body(body.len())?)
+}
+
 /// Reads and drops the rest of the body of a refused request, before its answer. Otherwise the connection would be closed
 /// while the client still writes, and it would see only that, not the answer. Ends early after [`DISCARD_TIMEOUT`], when
 /// nothing has come for [`DISCARD_PAUSE`], or when `admits` returns false, which is called for every [`DISCARD_UNIT`] after

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_fleet_policy::class::Class;
-use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::engine::ServerAccess;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::unreadable::Unreadable;
 
-use super::{Admission, HomeVersion, State};
+use super::{Admission, HomeVersion, NoHome, State};
 use crate::gateway::clock::Moment;
 use crate::gateway::policy::ActivePolicy;
 use crate::gateway::request::{Caller, SessionOwner};
@@ -23,6 +22,8 @@ pub(crate) enum Unanswered {
     /// While the message waited, a newer policy came into force, the policy became stale, or the token expired. The
     /// message has to be decided again from the start; nothing is left of the first attempt.
     Outdated,
+    /// While the message waited, another gateway became the home of the caller. Nothing has been done with it.
+    Elsewhere,
 }
 
 impl From<Rejection> for Unanswered {
@@ -46,6 +47,8 @@ pub(crate) struct RequestContext<'p> {
     pub(crate) events: bool,
     /// Legacy session id in the headers.
     pub(crate) session: Option<&'p [u8]>,
+    /// Whether another gateway can get the message whole if that becomes the home of the caller.
+    pub(crate) may_leave: bool,
     /// Where the state of the caller's trace is.
     pub(crate) trace_state: StateSource<'p>,
     /// What is wrong with the arguments of the call, which are then not part of the message.
@@ -63,8 +66,8 @@ impl<'p> RequestContext<'p> {
     }
 
     /// Returns by what this gateway is the home of the caller. Waits a little if it is not at the moment.
-    pub(crate) async fn enter_home(&self) -> Result<HomeVersion, Denial> {
-        self.state.homes.enter(&self.caller.principal.model().uid).await
+    pub(crate) async fn enter_home(&self) -> Result<HomeVersion, NoHome> {
+        self.state.homes.enter(&self.caller.principal.model().uid, self.may_leave).await
     }
 
     /// Returns whether the caller has to be authenticated again: there is a newer policy, or the token has expired.

@@ -41,15 +41,21 @@ pub(super) async fn call(
     record.arguments = digest(context, arguments);
     let (slot, home) = match admit(context, tool, arguments).await {
         Ok(admitted) => admitted,
-        Err(denial) => return Err(reject(NotAdmitted::Denied(denial), id, revision, tool.as_str()).into()),
+        Err(not_admitted) => return Err(reject(not_admitted, id, revision, tool.as_str())),
     };
-    // The call may have waited for its home, or for its audit line.
-    let is_home = context.state.homes.is_current(home);
-    if !is_home || context.is_outdated() || context.state.is_stopped() || context.check_in_force(Class::Read).is_err() {
-        return Err(Unanswered::Outdated);
-    }
     let (state, principal) = (context.state, &context.caller.principal.model().uid);
-    let admitted = state.governor.admit_built_in(state.tick(), principal);
+    let take = || {
+        // The call may have waited for its home, for its audit line, or for a share of the tenant's rate.
+        let is_home = state.homes.is_current(home);
+        if !is_home || context.is_outdated() || state.is_stopped() || context.check_in_force(Class::Read).is_err() {
+            return Ok(Err(Unanswered::Outdated));
+        }
+        state.governor.admit_built_in(state.tick(), principal).map(Ok)
+    };
+    let admitted = match state.take_shared(None, take).await {
+        Ok(taken) => Ok(taken?),
+        Err(denial) => Err(denial),
+    };
     record.admitted = admitted.is_ok();
     let answered = admitted.and_then(|()| match tool {
         BuiltIn::FleetStatus => Ok(status::status(context)),
@@ -72,11 +78,11 @@ async fn admit(
     context: &RequestContext<'_>,
     tool: BuiltIn,
     arguments: Option<&Value<'_>>,
-) -> Result<(LineSlot, HomeVersion), Denial> {
+) -> Result<(LineSlot, HomeVersion), NotAdmitted> {
     context.state.check_kill_switch()?;
     context.check_in_force(Class::Read).map_err(Denial::new)?;
     if let Some(unreadable) = context.unreadable {
-        return Err(unreadable.denial(|argument| tool.declares(argument)));
+        return Err(unreadable.denial(|argument| tool.declares(argument)).into());
     }
     tool.admit(arguments)?;
     let home = context.enter_home().await?;

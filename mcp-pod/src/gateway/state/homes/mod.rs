@@ -4,6 +4,8 @@
 //! read a snapshot of its state: when they are admitted ([`Homes::enter`]), and again when they are handed to their server
 //! ([`Homes::is_current`]).
 
+mod take_shared;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -116,6 +118,14 @@ impl Snapshot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HomeVersion(u64);
 
+/// Why a call is not admitted by a gateway.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NoHome {
+    /// The home of the caller is another gateway, which has to decide. Nothing has been done with the call.
+    Elsewhere,
+    Denied(Denial),
+}
+
 impl Default for Homes {
     /// Creates the homes of a gateway that has not reached a leader. Until it does, it has no fresh policy.
     fn default() -> Self {
@@ -131,12 +141,12 @@ impl Default for Homes {
 
 impl Homes {
     /// Returns by what a call of a principal is admitted now. Waits a little if the principal has no home at the moment, or
-    /// another one.
-    pub(crate) async fn enter(&self, principal_uid: &str) -> Result<HomeVersion, Denial> {
+    /// another one. If the call `may_leave`, it does not wait for a home that is known to be another gateway.
+    pub(crate) async fn enter(&self, principal_uid: &str, may_leave: bool) -> Result<HomeVersion, NoHome> {
         match self.try_enter(principal_uid) {
             Some(version) => Ok(version),
             // Boxed because it is rare, and would make the future of every call larger.
-            None => Box::pin(self.wait(principal_uid)).await,
+            None => Box::pin(self.wait(principal_uid, may_leave)).await,
         }
     }
 
@@ -150,8 +160,8 @@ impl Homes {
         admitted.then_some(HomeVersion(snapshot.version))
     }
 
-    async fn wait(&self, principal_uid: &str) -> Result<HomeVersion, Denial> {
-        let deadline = tokio::time::Instant::from_std(Instant::now() + HOME_TIMEOUT);
+    async fn wait(&self, principal_uid: &str, may_leave: bool) -> Result<HomeVersion, NoHome> {
+        let deadline = tokio::time::Instant::now() + HOME_TIMEOUT;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -159,8 +169,11 @@ impl Homes {
             if let Some(version) = self.try_enter(principal_uid) {
                 return Ok(version);
             }
+            if may_leave && matches!(self.snapshot.load().find(principal_uid), Place::At(_)) {
+                return Err(NoHome::Elsewhere);
+            }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return Err(self.denial());
+                return Err(NoHome::Denied(self.denial()));
             }
         }
     }
@@ -373,20 +386,6 @@ impl State {
         let demand =
             |(name, Demand { limit, share, used, wanted })| (name, shares::Demand { limit, share, used, wanted });
         Some((beat, Usage { in_flight, demands: demands.into_iter().map(demand).collect() }))
-    }
-
-    /// Waits a little until this gateway has a part of every limit that calls on a server, by UID, take from.
-    pub(crate) async fn wait_for_share(&self, server_uid: &str) {
-        let deadline = tokio::time::Instant::from_std(Instant::now() + HOME_TIMEOUT);
-        self.homes.hurry();
-        loop {
-            let changed = self.homes.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if !self.governor.lacks_share(server_uid) || tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return;
-            }
-        }
     }
 
     /// Gives up the lease of homes. When this returns, no call is handed to its server any more.

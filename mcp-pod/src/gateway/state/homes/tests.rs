@@ -96,4 +96,9 @@ async fn a_gateway_that_leaves_knows_where_its_principals_go() {
         assert_eq!((homes.find(&ours).await, homes.find(&theirs).await), (at_b.clone(), at_b.clone()));
     }
     assert!(homes.try_enter(&ours).is_none());
+    let before = tokio::time::Instant::now();
+    assert_eq!(homes.enter(&ours, true).await, Err(NoHome::Elsewhere));
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    assert!(matches!(homes.enter(&ours, false).await, Err(NoHome::Denied(_))));
+    assert!(before.elapsed() > Duration::from_secs(1), "it might come back");
 }

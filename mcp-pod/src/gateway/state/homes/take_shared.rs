@@ -1,0 +1,57 @@
+//! Calls that take from a limit of which this gateway has only a share.
+
+use tokio::time::{Instant, timeout_at};
+
+use mcp_fleet_policy::denial::Denial;
+use mcp_fleet_policy::reason::Reason;
+
+use super::HOME_TIMEOUT;
+use crate::gateway::state::State;
+
+/// Returns whether another gateway may have what a call was refused for.
+const fn is_shared(reason: Reason) -> bool {
+    use Reason::{ConcurrencyLimited, ServerConcurrencyLimited, TenantConcurrencyLimited, TenantRateLimited};
+    // A principal's part of the calls of a server is a concurrency limit too.
+    matches!(reason, TenantRateLimited | TenantConcurrencyLimited | ServerConcurrencyLimited | ConcurrencyLimited)
+}
+
+impl State {
+    /// Takes what a call needs of the limits that gateways share: on a server, by UID, or of a built-in tool. If `take` is
+    /// refused while this gateway has less than an equal part, the call waits a little for more: it is not known yet how much is
+    /// wanted here.
+    pub(crate) async fn take_shared<T>(
+        &self,
+        server_uid: Option<&str>,
+        take: impl Fn() -> Result<T, Denial>,
+    ) -> Result<T, Denial> {
+        match take() {
+            Err(denial)
+                if is_shared(denial.reason) && self.governor.lacks_share(server_uid, self.peers.count() + 1) =>
+            {
+                // Boxed because it is rare, and would make the future of every call larger.
+                Box::pin(self.wait_for_share(take)).await
+            }
+            taken => taken,
+        }
+    }
+
+    async fn wait_for_share<T>(&self, take: impl Fn() -> Result<T, Denial>) -> Result<T, Denial> {
+        let deadline = Instant::now() + HOME_TIMEOUT;
+        self.homes.hurry();
+        loop {
+            let changed = self.homes.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let denial = match take() {
+                Err(denial) if is_shared(denial.reason) => denial,
+                taken => return taken,
+            };
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(denial);
+            }
+            let again = denial.retry_after.map_or(deadline, |retry_after| deadline.min(now + retry_after));
+            let _ = timeout_at(again, changed).await;
+        }
+    }
+}
