@@ -96,6 +96,10 @@ names! {
         ImageNotAllowed,
         /// The tenant's `images.referencePolicy` requires a digest.
         ImageNotPinned,
+        /// A Secret or `ConfigMap` that the server's program is configured with does not exist, or lacks a key.
+        ConfigNotFound,
+        /// A Secret or `ConfigMap` that the server's program is configured with may not be used, or not in that way.
+        ConfigRefused,
         /// The server's pods do not fit in the tenant's `hard`, and the tenant's `enforcement` stops such servers.
         QuotaExceeded,
         /// A tool has a price or a budget has an amount, but the tenant has no `spendLimit` to set the currency.

@@ -22,6 +22,8 @@ pub const LABEL_SERVER: &str = "mcp-fleet.dev/server";
 pub const LABEL_SERVER_UID: &str = "mcp-fleet.dev/server-uid";
 /// Label: name of the principal.
 pub const LABEL_PRINCIPAL: &str = "mcp-fleet.dev/principal";
+/// Prefix of the label of a Secret by which a server may have it; the rest is the name of the server.
+const SERVER_SECRET_PREFIX: &str = "mcp-fleet.dev/server.";
 /// Annotation on an MCPPrincipal: an RFC 3339 time. Each new value clears the principal's breakers and what it reported.
 pub const CLEAR_BREAKERS: &str = "mcp-fleet.dev/clear-breakers";
 /// Annotation on an MCPBudget: adds to its limits for one period ([`crate::top_up`]).
@@ -48,3 +50,8 @@ pub static TOOL_NAME: TextForm = TextForm::new("^[A-Za-z0-9_./-]+$", 128);
 pub const DNS_1035: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
 /// Pattern of an RFC 1123 label: a valid name of a namespace.
 pub const DNS_1123: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+
+/// Returns the label of a Secret by which the server of this name may have it.
+pub fn server_secret_label(server: &str) -> String {
+    format!("{SERVER_SECRET_PREFIX}{server}")
+}

@@ -5,11 +5,12 @@
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use mcp_pod::shim::sandbox::{Profile, spawn};
+use mcp_pod::shim::sandbox::{Mounts, Profile, spawn};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -25,6 +26,11 @@ impl Fixture {
         let root = tempfile::tempdir_in("/var/tmp").unwrap();
         std::fs::create_dir(root.path().join("workspace")).unwrap();
         std::fs::create_dir(root.path().join("private")).unwrap();
+        for mounted in ["files", "scratch", "executable"] {
+            std::fs::create_dir(root.path().join(mounted)).unwrap();
+        }
+        std::fs::write(root.path().join("files/settings"), "#!/bin/sh\necho ran\n").unwrap();
+        std::fs::set_permissions(root.path().join("files/settings"), PermissionsExt::from_mode(0o755)).unwrap();
         std::fs::write(root.path().join("private/key"), "secret").unwrap();
         std::fs::write(root.path().join("image.txt"), "image").unwrap();
         std::fs::write(root.path().join("workspace/note.txt"), "note").unwrap();
@@ -44,6 +50,11 @@ impl Fixture {
     fn run_with(&self, readable: &[PathBuf], command: &[&str]) -> Output {
         let profile = Profile {
             workspace: Some(self.path("workspace")),
+            mounts: Mounts {
+                files: vec![self.path("files")],
+                scratch: vec![self.path("scratch")],
+                executable_scratch: vec![self.path("executable")],
+            },
             private: vec![self.path("private")],
             readable: readable.to_vec(),
             max_processes: 1000,
@@ -101,6 +112,29 @@ fn a_list_of_what_is_readable_closes_everything_else() {
     assert_eq!(read(&with(fixture.path("")), "private/key"), "");
     assert_eq!(read(&with(fixture.path("")), "image.txt"), "image");
     assert_eq!(read(&with("/proc/1".into()), "image.txt"), "");
+}
+
+#[test]
+fn mounted_directories_can_be_used_as_declared() {
+    let seen = Fixture::new().python(
+        r##"
+import subprocess
+def run(path):
+    attempt(lambda: subprocess.run([path], check=True, stdout=sys.stderr))
+print(open(root + "/files/settings").read().split()[-1])
+attempt(lambda: open(root + "/files/settings", "a"))
+attempt(lambda: open(root + "/files/new", "w"))
+run(root + "/files/settings")
+for scratch in ["scratch", "executable"]:
+    path = root + "/" + scratch + "/made"
+    with open(path, "w") as made:
+        made.write("#!/bin/sh\nexit 0\n")
+    os.chmod(path, 0o755)
+    run(path)
+    attempt(lambda: os.symlink("/etc/passwd", root + "/" + scratch + "/link"))
+"##,
+    );
+    assert_eq!(seen, "ran\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nok\nEACCES");
 }
 
 #[test]

@@ -113,7 +113,7 @@ impl Fleet {
             for server in &servers {
                 let server_uid = server.metadata.uid.clone().unwrap_or_default();
                 let server_name = format!("{namespace}/{}", server.metadata.name.as_deref().unwrap_or_default());
-                let checked = launch(server, setting.arguments).and_then(|launch| {
+                let checked = launch(server, setting.arguments, objects.sources()).and_then(|launch| {
                     let private = [setting.state.root(), setting.credentials];
                     launch.as_ref().map_or(Ok(()), |launch| check_readable(launch, &private))?;
                     Ok(launch)
@@ -201,7 +201,7 @@ impl Fleet {
 impl Tenant {
     /// Stops the servers that do not run any more, or differently, and adds those that are to run.
     async fn keep_servers(&mut self, mut wanted: BTreeMap<String, (String, Launch)>) -> anyhow::Result<()> {
-        let is_wanted = |uid: &String, launch: &Launch| wanted.get(uid).is_some_and(|(_, wanted)| wanted == launch);
+        let is_wanted = |uid: &String, launch: &Launch| wanted.get(uid).is_some_and(|(_, wanted)| wanted.is_as(launch));
         let others = self.servers.iter_mut().filter(|(uid, server)| !is_wanted(uid, &server.launch));
         let mut ending: Vec<Process> = others.filter_map(|(_, server)| server.process.take()).collect();
         // All at once: while this waits, nothing proves that policies are current.
@@ -326,12 +326,18 @@ impl Server {
             readable: self.launch.readable.clone(),
             tls: folder.join("tls"),
             workspace,
+            files: self.launch.files.clone(),
+            scratch: self.launch.scratch.clone(),
+            working_dir: self.launch.working_dir(),
             environment: self.launch.environment.clone(),
-            shim: vec![
+            shim: [
                 format!("--gateway-identity={}", LocalOperator::gateway_name(tenant_uid)),
                 format!("--listen={}", self.address),
                 format!("--metrics-listen={}", self.metrics),
-            ],
+            ]
+            .into_iter()
+            .chain(self.launch.times())
+            .collect(),
             command: self.launch.command.clone(),
             only_check: false,
         };

@@ -17,6 +17,7 @@ mod process;
 mod ready;
 mod report;
 mod server;
+mod sources;
 mod state;
 
 use std::collections::BTreeSet;

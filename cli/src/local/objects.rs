@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use ulid::Ulid;
 
 use super::manifest::{Document, Manifests, Problem};
+use super::sources::Sources;
 
 /// Kinds, in the order in which they are admitted: tenants say which namespaces there are.
 const KINDS: [&str; 5] = ["MCPTenant", "MCPServer", "MCPScope", "MCPPrincipal", "MCPBudget"];
@@ -54,6 +55,8 @@ struct Stored {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Objects {
     stored: BTreeMap<Key, Stored>,
+    /// What servers are configured with, as it was last read.
+    sources: Sources,
     /// The kill switch as it was last applied.
     kill_switch: Option<String>,
 }
@@ -97,7 +100,7 @@ impl Objects {
             let kind = KINDS.iter().find(|known| **known == kind)?;
             Some((Key { kind, namespace, name }, stored))
         });
-        Ok(Self { stored: known.collect(), kill_switch: None })
+        Ok(Self { stored: known.collect(), ..Self::default() })
     }
 
     /// Returns the text that [`Self::load`] reads.
@@ -116,6 +119,7 @@ impl Objects {
         let is_read = manifests.problems.is_empty();
         let mut applied = Applied { problems: manifests.problems.clone(), is_read, ..Applied::default() };
         let mut declared: BTreeMap<Key, &Document> = BTreeMap::new();
+        let mut sources = Sources::default();
         for document in &manifests.documents {
             match identify(admission, document) {
                 Ok(Identified::Ours(key)) => {
@@ -130,6 +134,12 @@ impl Objects {
                 Ok(Identified::KillSwitch) => {
                     applied.kill_switch = kill_switch(&document.value).or(applied.kill_switch);
                 }
+                Ok(Identified::Source { kind, namespace, name }) => {
+                    if let Err(why) = sources.insert(kind, &namespace, &name, &document.value) {
+                        let text = format!("{kind} {namespace}/{name}: {why}");
+                        applied.problems.push(problem(document, &FieldPath::root(), text));
+                    }
+                }
                 Ok(Identified::Ignored(kind)) => *applied.ignored.entry(kind).or_default() += 1,
                 Err((path, text)) => applied.problems.push(problem(document, &path, text)),
             }
@@ -139,6 +149,9 @@ impl Objects {
             applied.kill_switch.clone_from(&self.kill_switch);
         }
         self.kill_switch.clone_from(&applied.kill_switch);
+        if is_known {
+            self.sources = sources;
+        }
         self.stored.retain(|key, _| {
             let stays = declared.contains_key(key) || !is_known;
             if !stays {
@@ -216,6 +229,11 @@ impl Objects {
         labels
     }
 
+    /// Returns the Secrets and ConfigMaps.
+    pub(crate) const fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
     /// Returns the tenants, the oldest first.
     pub(crate) fn tenants(&self) -> Vec<Arc<MCPTenant>> {
         let mut tenants: Vec<Arc<MCPTenant>> = self.of_kind("MCPTenant", "");
@@ -264,6 +282,12 @@ impl Stored {
 enum Identified {
     Ours(Key),
     KillSwitch,
+    /// A Secret or ConfigMap.
+    Source {
+        kind: &'static str,
+        namespace: String,
+        name: String,
+    },
     /// A kind that only a cluster has.
     Ignored(String),
 }
@@ -284,7 +308,16 @@ fn identify(admission: &Admission, document: &Document) -> Result<Identified, (F
     }
     if !api_version.starts_with(&format!("{GROUP}/")) {
         let is_switch = kind == "ConfigMap" && (namespace, name) == (Some(KILL_SWITCH.0), KILL_SWITCH.1);
-        return Ok(if is_switch { Identified::KillSwitch } else { Identified::Ignored(kind.to_owned()) });
+        if is_switch {
+            return Ok(Identified::KillSwitch);
+        }
+        let source = ["Secret", "ConfigMap"].into_iter().find(|known| api_version == "v1" && *known == kind);
+        let Some(kind) = source else { return Ok(Identified::Ignored(kind.to_owned())) };
+        if name.is_empty() {
+            return Err((at("metadata"), "metadata.name must be set".to_owned()));
+        }
+        let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE).to_owned();
+        return Ok(Identified::Source { kind, namespace, name: name.to_owned() });
     }
     if api_version != format!("{GROUP}/{VERSION}") {
         return Err((at("apiVersion"), format!("no matches for kind {kind:?} in version {api_version:?}")));

@@ -1,32 +1,77 @@
 //! How a server runs on this machine: its command, what it may read, and its enclosure.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use mcp_fleet_crds::MCPServer;
+use mcp_fleet_crds::quantity::billionths;
+use mcp_fleet_crds::server::{Execution, OnChange, Stdio};
+use mcp_fleet_policy::units::Window;
 
 use super::arguments::{Arguments, SPECIAL};
-use super::enclosure::{OWN_PROGRAM, is_in_system};
+use super::enclosure::{Files, OWN_PROGRAM, Scratch, is_in_system};
+use super::sources::Sources;
 
-/// Search path of a server's process, as in a pod, and then this program's.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/mcp-fleet/bin";
+/// Variables of a server's process, as in a pod. This program's folder is in the search path as well.
+const DEFAULTS: [(&str, &str); 3] = [
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/mcp-fleet/bin"),
+    ("HOME", "/tmp"),
+    ("TMPDIR", "/tmp"),
+];
 /// The program of a server that is part of this one.
 const THIS_PROGRAM: &str = "mcp-fleet";
 
 /// What runs for a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct Launch {
+    /// As it is declared.
+    declared: Stdio,
     /// Program and arguments.
     pub(crate) command: Vec<String>,
+    /// May contain secrets, as the files may.
     pub(crate) environment: Vec<(String, String)>,
     /// What the server may read, besides the system's folders.
     pub(crate) readable: Vec<PathBuf>,
     /// Where the server has its workspace.
     pub(crate) workspace: Option<PathBuf>,
+    pub(crate) files: Vec<Files>,
+    pub(crate) scratch: Vec<Scratch>,
+}
+
+/// Values are nobody's business.
+impl fmt::Debug for Launch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Launch").field("declared", &self.declared).finish_non_exhaustive()
+    }
+}
+
+impl Launch {
+    /// Returns whether what runs need not be replaced by this.
+    pub(crate) fn is_as(&self, running: &Self) -> bool {
+        let is_configured_as = self.environment == running.environment && self.files == running.files;
+        self.declared == running.declared
+            && self.command == running.command
+            && self.readable == running.readable
+            && self.workspace == running.workspace
+            && (is_configured_as || self.declared.on_change == OnChange::Ignore)
+    }
+
+    /// Returns the directory in which the program starts.
+    pub(crate) fn working_dir(&self) -> Option<PathBuf> {
+        self.declared.working_dir.as_ref().map(PathBuf::from)
+    }
+
+    /// Returns the options of the shim for times.
+    pub(crate) fn times(&self) -> [String; 2] {
+        let seconds = |duration: Window| duration.get().as_millis().div_ceil(1000);
+        let Stdio { start_timeout, stop_grace, .. } = &self.declared;
+        [format!("--start-timeout={}", seconds(*start_timeout)), format!("--stop-grace={}", seconds(*stop_grace))]
+    }
 }
 
 /// Returns how a server runs. Fails if it cannot run without a container, and says what to do.
-pub(crate) fn launch(server: &MCPServer, arguments: &Arguments) -> anyhow::Result<Option<Launch>> {
+pub(crate) fn launch(server: &MCPServer, arguments: &Arguments, sources: &Sources) -> anyhow::Result<Option<Launch>> {
     let namespace = server.metadata.namespace.as_deref().unwrap_or_default();
     let name = server.metadata.name.as_deref().unwrap_or_default();
     if server.spec.replicas == 0 {
@@ -44,6 +89,8 @@ pub(crate) fn launch(server: &MCPServer, arguments: &Arguments) -> anyhow::Resul
             shlex::try_join(stdio.command.iter().map(String::as_str)).unwrap_or_default()
         ),
     };
+    let mut configuration = sources.read(namespace, name, stdio)?;
+    let command: Vec<String> = command.into_iter().chain(stdio.args.iter().cloned()).collect();
     let (program, rest) = command.split_first().context("its command is empty")?;
     let folders = arguments.folders.iter().filter(|folder| folder.server.is(namespace, name));
     let mut readable: Vec<PathBuf> = folders.map(|folder| folder.path.clone()).collect();
@@ -54,20 +101,30 @@ pub(crate) fn launch(server: &MCPServer, arguments: &Arguments) -> anyhow::Resul
         readable.extend(own_folder(&program, &readable)?);
         program.to_string_lossy().into_owned()
     };
+    let mut environment = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    configuration.add_variables(&mut environment);
     Ok(Some(Launch {
+        declared: stdio.clone(),
         command: [program].into_iter().chain(rest.iter().cloned()).collect(),
-        environment: environment(stdio.env.iter().map(|variable| (&variable.name, &variable.value))),
+        environment: environment.into_iter().collect(),
         readable,
         workspace: server.spec.workspace.as_ref().map(|workspace| PathBuf::from(&workspace.mount_path)),
+        files: std::mem::take(&mut configuration.files),
+        scratch: scratch(stdio)?,
     }))
 }
 
-/// Returns the environment of a server: that of a pod, and what its spec sets.
-fn environment<'e>(set: impl Iterator<Item = (&'e String, &'e String)>) -> Vec<(String, String)> {
-    let mut variables: std::collections::BTreeMap<String, String> =
-        [("PATH", PATH), ("HOME", "/tmp"), ("TMPDIR", "/tmp")].map(|(name, value)| (name.into(), value.into())).into();
-    variables.extend(set.map(|(name, value)| (name.clone(), value.clone())));
-    variables.into_iter().collect()
+/// Returns the directories for temporary data of a program.
+fn scratch(stdio: &Stdio) -> anyhow::Result<Vec<Scratch>> {
+    let of = |declared: &mcp_fleet_crds::server::Scratch| {
+        let size = billionths(&declared.size_limit.0).map(|size| size / 1_000_000_000);
+        Ok(Scratch {
+            path: PathBuf::from(&declared.mount_path),
+            bytes: size.and_then(|size| u64::try_from(size).ok()).context("a sizeLimit of its scratch is too large")?,
+            may_execute: declared.execute == Execution::Allow,
+        })
+    };
+    stdio.scratch.iter().map(of).collect()
 }
 
 /// Finds a program on this machine.
@@ -166,9 +223,10 @@ mod tests {
     #[test]
     fn an_image_needs_a_command_instead() {
         let server = server(&["/usr/local/bin/files", "/work space"], &json!({}));
-        let refused = launch(&server, &arguments(&[])).unwrap_err().to_string();
+        let refused = launch(&server, &arguments(&[]), &Sources::default()).unwrap_err().to_string();
         assert!(refused.contains("--server-command 'files=/usr/local/bin/files "), "{refused}");
-        let launch = launch(&server, &arguments(&["--server-command", "files=cat -"])).unwrap().unwrap();
+        let launch =
+            launch(&server, &arguments(&["--server-command", "files=cat -"]), &Sources::default()).unwrap().unwrap();
         assert_eq!(launch.command[1..], ["-"]);
         assert!(launch.command[0].ends_with("/cat") && launch.readable.is_empty());
         assert!(launch.environment.contains(&("HOME".into(), "/h".into())));
@@ -177,13 +235,18 @@ mod tests {
 
     #[test]
     fn a_server_of_this_program_needs_no_command() {
-        let launch = launch(&server(&["mcp-fleet", "example-server"], &json!({})), &arguments(&[])).unwrap().unwrap();
+        let launch =
+            launch(&server(&["mcp-fleet", "example-server"], &json!({})), &arguments(&[]), &Sources::default())
+                .unwrap()
+                .unwrap();
         assert_eq!(launch.command, [OWN_PROGRAM, "example-server"]);
     }
 
     #[test]
     fn a_server_without_replicas_does_not_run() {
-        assert_eq!(launch(&server(&["x"], &json!({"replicas": 0})), &arguments(&[])).unwrap(), None);
+        assert!(
+            launch(&server(&["x"], &json!({"replicas": 0})), &arguments(&[]), &Sources::default()).unwrap().is_none()
+        );
     }
 
     #[test]
@@ -195,11 +258,10 @@ mod tests {
         assert_eq!(own_folder(&inside, &[]).unwrap().as_deref(), Some(folder.path()));
         let direct = tempfile::NamedTempFile::new_in(&home).unwrap();
         assert!(own_folder(direct.path(), &[]).is_err());
+        let program = server(&["mcp-fleet"], &json!({}));
         let launch = |folder: &Path| Launch {
-            command: vec![],
-            environment: vec![],
             readable: vec![folder.to_owned()],
-            workspace: None,
+            ..launch(&program, &arguments(&[]), &Sources::default()).unwrap().unwrap()
         };
         let private = [folder.path().join("state")];
         std::fs::create_dir_all(private[0].join("keys")).unwrap();

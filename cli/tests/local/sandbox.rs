@@ -61,3 +61,52 @@ fn a_folder_that_is_named_is_readable() {
     assert!(log(&trial).contains("own-data"), "{}", log(&trial));
     assert!(!own.join("new").exists(), "it may be read, and not written");
 }
+
+#[test]
+fn a_server_is_configured_with_secrets_files_and_scratch() {
+    let folder = example();
+    let config = "apiVersion: v1\nkind: Secret\nmetadata: {name: api, namespace: acme, labels: {mcp-fleet.dev/server.notes: ''}}\n\
+                  stringData: {token: token-1}\n---\n\
+                  apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, namespace: acme}\n\
+                  data: {a.toml: setting-1}\n";
+    fs::write(folder.path().join("files/25-config.yaml"), config).unwrap();
+    let lines = "pwd >&2; echo \"$TOKEN and $1\" >&2; cat /etc/notes/a.toml >&2; echo x > /etc/notes/a.toml; \
+                 printf \"#!/bin/sh\\necho it-ran >&2\\n\" > /var/cache/x; chmod 755 /var/cache/x; /var/cache/x; \
+                 printf \"#!/bin/sh\\necho it-ran-too >&2\\n\" > /tmp/x; chmod 755 /tmp/x; /tmp/x; df -k /var/cache >&2";
+    let start = |lines: &str| {
+        format!(
+            "notes=/bin/sh -c '{lines}; echo probe-$((6*7)) >&2; exec /opt/mcp-fleet/bin/mcp-fleet example-server /workspace' sh"
+        )
+    };
+    let path = folder.path().join("files/20-notes.yaml");
+    let stdio = "      args: [argument-1]\n\
+                 \x20     env: [{name: TOKEN, valueFrom: {secretKeyRef: {name: api, key: token}}}]\n\
+                 \x20     files: [{mountPath: /etc/notes, configMapRef: {name: settings}}]\n\
+                 \x20     scratch: [{mountPath: /var/cache, sizeLimit: 3Mi, execute: Allow}]\n\
+                 \x20     workingDir: /var/cache\n      command:";
+    fs::write(&path, fs::read_to_string(&path).unwrap().replacen("      command:", stdio, 1)).unwrap();
+    let trial = Trial::start_in(folder, &["--server-command", &start(lines)]);
+    text(&trial.call("reader", "list_notes", &json!({})));
+    let seen = log(&trial);
+    for expected in ["/var/cache", "token-1 and argument-1", "setting-1", "it-ran", "3072"] {
+        assert!(seen.contains(expected), "{expected}: {seen}");
+    }
+    assert!(!seen.contains("it-ran-too") && seen.contains("/tmp/x: Permission denied"), "{seen}");
+    assert!(seen.contains("cannot create /etc/notes/a.toml"), "{seen}");
+    // No file of the state names it, and no command line.
+    let objects = fs::read_to_string(trial.state().join("objects.json")).unwrap();
+    assert!(!objects.contains("token-1") && !trial.output().contains("token-1"));
+    let restarted = |text: &str| until(text, || log_now(&trial).contains(text).then_some(()));
+    trial.edit("25-config.yaml", "token-1", "token-2");
+    restarted("token-2 and argument-1");
+    trial.edit("20-notes.yaml", "      args: [argument-1]", "      onChange: Ignore\n      args: [argument-2]");
+    restarted("token-2 and argument-2");
+    trial.edit("25-config.yaml", "token-2", "token-3");
+    trial.edit("20-notes.yaml", "argument-2", "argument-3");
+    restarted("token-3 and argument-3");
+    assert!(!log_now(&trial).contains("token-3 and argument-2"), "it was started again for that");
+}
+
+fn log_now(trial: &Trial) -> String {
+    fs::read_to_string(trial.state().join("logs/server-acme-notes.log")).unwrap()
+}

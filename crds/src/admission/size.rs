@@ -81,16 +81,30 @@ fn value() -> String {
     .join(" + ")
 }
 
-/// Returns a CEL expression for the size of the command and the environment of a server's program.
+/// Returns a CEL expression for the size of what a server's program is configured with.
 fn program() -> String {
     let stdio = "dyn(object.spec).source.stdio";
-    format!(
-        "object.kind == 'MCPServer' && has({stdio}) ? {command} + (has({stdio}.env) ? {stdio}.env.map(e, 32 + {name} + \
-         {value}).sum() : 0) : 0",
-        command = bytes(&format!("{stdio}.command.join(',,,')")),
-        name = bytes("e.name"),
-        value = bytes("e.value"),
-    )
+    let texts = |field: &str| {
+        let joined = bytes(&format!("{stdio}.{field}.join(',,,')"));
+        format!("(has({stdio}.{field}) ? {joined} : 0)")
+    };
+    // Of a reference, its names; of a directory, its path and its files.
+    let list = |field: &str, size: String| format!("(has({stdio}.{field}) ? {stdio}.{field}.map(e, {size}).sum() : 0)");
+    let variable = format!("32 + {} + (has(e.value) ? {} : {FRAME} + 381)", bytes("e.name"), bytes("e.value"));
+    let files = format!(
+        "{FRAME} + 384 + (has(e.items) ? e.items.map(i, 32 + {} + {}).sum() : 0)",
+        bytes("i.key"),
+        bytes("i.path")
+    );
+    let parts = [
+        texts("command"),
+        texts("args"),
+        list("env", variable),
+        list("envFrom", format!("{FRAME} + 192")),
+        list("files", files),
+        list("scratch", format!("{FRAME} + 256")),
+    ];
+    format!("object.kind == 'MCPServer' && has({stdio}) ? {} : 0", parts.join(" + "))
 }
 
 /// Returns a CEL expression for the length of a text in UTF-8.

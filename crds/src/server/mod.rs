@@ -2,20 +2,21 @@
 
 mod breaker;
 mod loops;
+mod stdio;
 mod tool;
-
-use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
-use mcp_fleet_policy::rules::forms::VALUE;
 use mcp_fleet_policy::units::{Bytes, Window, limits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use breaker::Breaker;
 pub use loops::Loops;
+pub use stdio::{
+    EnvFrom, EnvSource, EnvVar, Execution, Files, KeyRef, KeyToPath, OnChange, Resources, Scratch, SourceRef, Stdio,
+};
 pub use tool::{Price, ResultPrice, Tool};
 
 use crate::quantity::QuantitySchema;
@@ -100,53 +101,6 @@ pub struct Source {
 pub enum SourceType {
     /// A program in a container image that speaks MCP over standard input and output.
     Stdio,
-}
-
-/// A program that speaks MCP over standard input and output.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Stdio {
-    /// Container image of the program. The tenant's `images` must allow it.
-    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._:/@\-]*$"))]
-    pub image: String,
-    /// The program and its arguments, at most 64 strings. Required, because the image's entrypoint is not used. No
-    /// shell runs, and `$(NAME)` is not expanded. Each string has at most 4096 characters and no U+0000.
-    #[schemars(length(min = 1, max = 64), inner(length(max = 4096), regex(pattern = VALUE.pattern)), extend("x-kubernetes-list-type" = "atomic"))]
-    pub command: Vec<String>,
-    /// Environment variables of the program, at most 64. They override the defaults of PATH, HOME (/tmp) and TMPDIR
-    /// (/tmp). Do not put secrets here: everyone who can read this object can read them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    pub env: Vec<EnvVar>,
-    /// Compute resources of the container that runs the program. Absent: the defaults of the runtime namespace apply.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resources: Option<Resources>,
-}
-
-/// An environment variable.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EnvVar {
-    /// Name of the variable: letters, digits and underscores, not beginning with a digit. At most 128 characters.
-    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"))]
-    pub name: String,
-    /// Value of the variable, at most 4096 characters, without U+0000.
-    #[schemars(length(max = 4096), regex(pattern = VALUE.pattern))]
-    pub value: String,
-}
-
-/// Compute resources of a container.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Resources {
-    /// Upper limits of the container's resources, at most 8: `cpu`, `memory`, `ephemeral-storage`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(with = "BTreeMap<String, QuantitySchema>", extend("maxProperties" = 8))]
-    pub limits: BTreeMap<String, Quantity>,
-    /// Resources that the scheduler reserves for the container, at most 8. Default: the same as limits.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(with = "BTreeMap<String, QuantitySchema>", extend("maxProperties" = 8))]
-    pub requests: BTreeMap<String, Quantity>,
 }
 
 /// A persistent directory.

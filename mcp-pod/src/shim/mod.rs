@@ -48,6 +48,8 @@ pub struct Args {
     /// Directory that the server may read and write, in addition to /tmp.
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
+    #[command(flatten)]
+    mounts: sandbox::Mounts,
     /// Directories that the server must not read. --tls-dir always is one of them.
     #[arg(long = "private", value_name = "DIR", default_value = "/mcp-fleet")]
     private: Vec<PathBuf>,
@@ -67,6 +69,9 @@ pub struct Args {
     /// Time for the server to start and list its tools.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     start_timeout: u64,
+    /// Time for the server to end by itself when its input is closed. Then it gets SIGTERM, and two seconds later it is killed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    stop_grace: u64,
     /// Time for calls in flight to end when the shim stops.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     drain_timeout: u64,
@@ -104,9 +109,16 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     private.push(args.tls_dir);
     let max_processes = usize::try_from(args.max_processes)?;
     let config = server::Config {
-        profile: sandbox::Profile { workspace: args.workspace, private, readable: args.readable, max_processes },
+        profile: sandbox::Profile {
+            workspace: args.workspace,
+            mounts: args.mounts,
+            private,
+            readable: args.readable,
+            max_processes,
+        },
         command: args.command,
         start_timeout: Duration::from_secs(args.start_timeout),
+        stop_grace: Duration::from_secs(args.stop_grace),
         drain_timeout: Duration::from_secs(args.drain_timeout),
     };
     let supervisor = Supervisor::new(config, Arc::clone(&metrics));

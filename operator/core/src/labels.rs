@@ -80,6 +80,12 @@ pub fn of_tenant(component: &str, tenant: &str, tenant_uid: &str) -> Labels {
     labels
 }
 
+/// Whether these are labels of an object that the operator made.
+pub fn are_ours(labels: &Labels) -> bool {
+    let (key, value) = MANAGED_SELECTOR.split_once('=').unwrap_or_default();
+    labels.get(key).is_some_and(|found| found == value)
+}
+
 /// Whether the labels `found` name the same owners by UID as `wanted`.
 pub fn same_owner(found: Option<&Labels>, wanted: &Labels) -> bool {
     [TENANT_UID, SERVER_UID, PRINCIPAL_UID]

@@ -24,6 +24,7 @@ pub mod private_files;
 pub mod progress;
 pub mod public_name;
 pub mod retry;
+pub mod server_config;
 pub mod shared_state;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -146,17 +146,26 @@ where
     /// Deletes those of the owned objects that were not applied, if the owner is still as it was reconciled. If it
     /// changed, its next reconcile deletes them.
     pub(crate) async fn prune(self, owned: impl IntoIterator<Item = (Key, Meta)>) -> Result<(), ReconcileError> {
-        let undeclared: Vec<_> = owned.into_iter().filter(|(key, _)| !self.applied.contains(key)).collect();
-        if undeclared.is_empty() {
-            return Ok(());
-        }
-        let (client, metadata) = (&self.ctx.client, self.owner.meta());
-        let ObjectId { name, uid } = ObjectId::of(metadata)?;
-        let state = OwnerState::read::<K>(client, metadata.namespace.as_deref(), &name, &uid).await?;
-        let Some(proof) = state.not_declared(metadata.generation) else {
-            tracing::info!("the cache lags behind, so nothing is deleted in this reconcile");
-            return Ok(());
-        };
-        Ok(delete_owned(client, &proof, undeclared).await?)
+        let undeclared = owned.into_iter().filter(|(key, _)| !self.applied.contains(key)).collect();
+        delete_undeclared(self.ctx, self.owner, undeclared).await
     }
+}
+
+/// Deletes objects that their owner does not declare, if the owner is still as it was reconciled.
+pub(crate) async fn delete_undeclared<K: Resource<DynamicType = ()>>(
+    ctx: &Context,
+    owner: &K,
+    undeclared: Vec<(Key, Meta)>,
+) -> Result<(), ReconcileError> {
+    if undeclared.is_empty() {
+        return Ok(());
+    }
+    let (client, metadata) = (&ctx.client, owner.meta());
+    let ObjectId { name, uid } = ObjectId::of(metadata)?;
+    let state = OwnerState::read::<K>(client, metadata.namespace.as_deref(), &name, &uid).await?;
+    let Some(proof) = state.not_declared(metadata.generation) else {
+        tracing::info!("the cache lags behind, so nothing is deleted in this reconcile");
+        return Ok(());
+    };
+    Ok(delete_owned(client, &proof, undeclared).await?)
 }

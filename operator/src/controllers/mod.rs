@@ -16,6 +16,7 @@ mod outcome;
 pub(crate) mod principal;
 mod queue;
 pub(crate) mod scope;
+mod secret_copy;
 pub(crate) mod server;
 mod spending;
 mod status;

@@ -113,6 +113,13 @@ impl TestContext {
         self.ctx.cache.owned.put(key, Meta { uid, labels: Arc::new((&labels).into()) }, version, None);
     }
 
+    /// Has the watch show one of the Secrets that the API server holds.
+    pub(crate) fn show_secret(&self, path: &str) {
+        let secret = self.api.get(path).expect("there is no such Secret");
+        let namespace = secret["metadata"]["namespace"].as_str().unwrap().to_owned();
+        self.ctx.cache.secrets.show(&namespace, &serde_json::from_value(secret).unwrap());
+    }
+
     /// Reconciles an object. Returns what that wrote, except Events.
     pub(crate) async fn reconcile<C: Controller>(&self, object: &C::Kind) -> Vec<String> {
         C::reconcile(Arc::new(object.clone()), self.ctx.clone()).await.unwrap();

@@ -1,6 +1,6 @@
 //! The second step: makes the file system, enters it, and becomes the shim.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -15,11 +15,11 @@ use rustix::process::pivot_root;
 use rustix::thread::{CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_no_new_privs};
 
 use super::Plan;
-use super::plan::{OWN_PROGRAM, SHIM, TLS};
+use super::plan::{OWN_PROGRAM, SHIM, Scratch, TEMPORARY, TLS};
 use crate::local::lifetime;
 
-/// Size of `/tmp`, as in a pod.
-const TEMPORARY_OPTIONS: &std::ffi::CStr = c"size=256m,mode=1777";
+/// Size of `/tmp` in bytes, as in a pod.
+const TEMPORARY_SIZE: u64 = 256 << 20;
 const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
 /// Folders that language runtimes read to find out how much CPU and memory they have.
 const SYSTEM_INFO: [&str; 2] = ["/sys/fs/cgroup", "/sys/devices/system/cpu"];
@@ -34,6 +34,9 @@ pub(super) fn run(plan: &Plan, parent: u32) -> anyhow::Result<ExitCode> {
     if plan.only_check {
         return Ok(ExitCode::SUCCESS);
     }
+    let working_dir = plan.working_dir.as_deref().unwrap_or(Path::new("/"));
+    rustix::process::chdir(working_dir)
+        .with_context(|| format!("failed to enter workingDir {}: is it on this machine?", working_dir.display()))?;
     let mut shim = Command::new(SHIM);
     shim.arg0(mcp_pod::NAME).args(plan.command_line()).env_clear().envs(plan.environment.iter().cloned());
     Err(shim.exec()).context("failed to start the shim")
@@ -46,8 +49,9 @@ fn enter(plan: &Plan) -> anyhow::Result<()> {
     let root = &plan.root;
     let hardened = MountFlags::NOSUID | MountFlags::NODEV;
     mount("tmpfs", root, "tmpfs", hardened, c"size=1m,mode=755").context("failed to mount a new root file system")?;
-    let temporary = folder(root, Path::new("/tmp"))?;
-    mount("tmpfs", temporary, "tmpfs", hardened, TEMPORARY_OPTIONS).context("failed to mount /tmp")?;
+    let temporary = Scratch { path: TEMPORARY.into(), bytes: TEMPORARY_SIZE, may_execute: false };
+    let declared = plan.scratch.iter().find(|scratch| scratch.path == temporary.path);
+    mount_scratch(root, declared.unwrap_or(&temporary))?;
     for path in plan.readable() {
         bind_or_link(path, root)?;
     }
@@ -61,6 +65,17 @@ fn enter(plan: &Plan) -> anyhow::Result<()> {
     bind(&plan.tls, root, Path::new(TLS))?;
     if let Some((outside, inside)) = &plan.workspace {
         bind(outside, root, inside)?;
+    }
+    for scratch in plan.scratch.iter().filter(|scratch| scratch.path != temporary.path) {
+        mount_scratch(root, scratch)?;
+    }
+    for files in &plan.files {
+        let target = folder(root, &files.path)?;
+        let failed = || format!("failed to write the files in {}", files.path.display());
+        mount("tmpfs", &target, "tmpfs", hardened, c"mode=755").with_context(failed)?;
+        for (name, contents) in &files.named {
+            fs::write(target.join(name), contents).with_context(failed)?;
+        }
     }
     let processes = folder(root, Path::new("/proc"))?;
     mount("proc", processes, "proc", hardened | MountFlags::NOEXEC, None).context(
@@ -76,7 +91,16 @@ fn enter(plan: &Plan) -> anyhow::Result<()> {
         .context("failed to make the root file system read-only")
 }
 
-/// Makes everything read-only that was brought in, except the workspace: neither Landlock nor the system call filter keeps a
+/// Mounts a directory for temporary data.
+fn mount_scratch(root: &Path, Scratch { path, bytes, .. }: &Scratch) -> anyhow::Result<()> {
+    let target = folder(root, path)?;
+    let options = CString::new(format!("size={bytes},mode=1777"))?;
+    let hardened = MountFlags::NOSUID | MountFlags::NODEV;
+    mount("tmpfs", target, "tmpfs", hardened, options.as_c_str())
+        .with_context(|| format!("failed to mount {}", path.display()))
+}
+
+/// Makes everything read-only that was brought in, except the workspace and what is for temporary data: neither Landlock nor the system call filter keeps a
 /// process from changing modes and attributes of files that it owns. A remount does not reach the mounts below a folder, so
 /// each of them is remounted.
 fn close_mounts(plan: &Plan) -> anyhow::Result<()> {
@@ -89,6 +113,9 @@ fn close_mounts(plan: &Plan) -> anyhow::Result<()> {
             continue;
         };
         if ["/", "/tmp", "/proc"].iter().any(|own| inside == Path::new(own)) {
+            continue;
+        }
+        if plan.scratch.iter().any(|scratch| inside == scratch.path) {
             continue;
         }
         let is_workspace = plan.workspace.as_ref().is_some_and(|(_, workspace)| inside.starts_with(workspace));

@@ -15,7 +15,7 @@ mod plan;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-pub(crate) use plan::{OWN_PROGRAM, Plan, is_in_system};
+pub(crate) use plan::{Files, OWN_PROGRAM, Plan, Scratch, is_in_system};
 
 /// Name of the first step on the command line.
 pub(crate) const OUTER: &str = "try-enclose";

@@ -1,5 +1,6 @@
 //! What is in an enclosure.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -37,11 +38,29 @@ const SYSTEM: [&str; 20] = [
 pub(crate) const OWN_PROGRAM: &str = "/opt/mcp-fleet/bin/mcp-fleet";
 /// Where the shim's binary is, as in a pod. The server may not read it.
 pub(super) const SHIM: &str = "/mcp-fleet/bin/mcp-pod";
+/// The directory for temporary data that every server has.
+pub(super) const TEMPORARY: &str = "/tmp";
 /// Where the shim's certificate is, as in a pod.
 pub(super) const TLS: &str = "/mcp-fleet/tls";
 
-/// What is in an enclosure, and what runs there.
+/// A directory with files, which may be secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Files {
+    pub(crate) path: PathBuf,
+    /// Contents by name.
+    pub(crate) named: BTreeMap<String, Vec<u8>>,
+}
+
+/// A directory for temporary data, in memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Scratch {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+    pub(crate) may_execute: bool,
+}
+
+/// What is in an enclosure, and what runs there.
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// Empty folder on which the file system is built.
     pub(crate) root: PathBuf,
@@ -51,6 +70,12 @@ pub(crate) struct Plan {
     pub(crate) tls: PathBuf,
     /// The workspace: the folder on this machine, and where the server has it.
     pub(crate) workspace: Option<(PathBuf, PathBuf)>,
+    /// Directories with files of their own.
+    pub(crate) files: Vec<Files>,
+    /// Directories for temporary data.
+    pub(crate) scratch: Vec<Scratch>,
+    /// Where the server starts.
+    pub(crate) working_dir: Option<PathBuf>,
     /// Environment of the server.
     pub(crate) environment: Vec<(String, String)>,
     /// Arguments of the shim, without the ones that follow from the rest of the plan.
@@ -84,6 +109,14 @@ impl Plan {
         let mut line = vec!["shim".to_owned(), format!("--tls-dir={TLS}")];
         line.extend(self.shim.iter().cloned());
         line.extend(self.workspace.iter().map(|(_, inside)| format!("--workspace={}", inside.display())));
+        line.extend(self.files.iter().map(|files| format!("--files={}", files.path.display())));
+        for Scratch { path, may_execute, .. } in &self.scratch {
+            match may_execute {
+                true => line.push(format!("--executable-scratch={}", path.display())),
+                false if path == Path::new(TEMPORARY) => {}
+                false => line.push(format!("--scratch={}", path.display())),
+            }
+        }
         line.extend(self.readable().map(|path| format!("--readable={}", path.display())));
         line.push(format!("--readable={OWN_PROGRAM}"));
         line.push("--".to_owned());

@@ -13,6 +13,10 @@ pub struct Limits<T> {
 
 /// Time that a gateway waits for the result of a call.
 pub const CALL_TIMEOUT: Limits<Window> = Limits { min: Window::from_millis(100), max: Window::from_secs(3600) };
+/// Time that a server may take to start.
+pub const START_TIMEOUT: Limits<Window> = Limits { min: Window::from_secs(1), max: Window::from_secs(600) };
+/// Time that a server may take to end.
+pub const STOP_GRACE: Limits<Window> = Limits { min: Window::from_secs(1), max: Window::from_secs(300) };
 /// Time at the server from which on a call is slow.
 pub const SLOW_CALL: Limits<Window> = Limits { min: Window::from_millis(10), max: Window::from_secs(3600) };
 /// Time for which a breaker refuses calls.

@@ -20,6 +20,8 @@ use landlock::{
 };
 use rustix::fs::{FileType, Mode, OFlags};
 
+use super::Mounts;
+
 /// The first ABI that covers signals and abstract sockets (Linux 6.12). Nothing newer is needed.
 const REQUIRED: ABI = ABI::V6;
 
@@ -42,9 +44,9 @@ pub(super) enum FilesError {
     #[error("failed to inspect {path}")]
     Inspect { path: PathBuf, source: io::Error },
     #[error(
-        "{path} cannot be the workspace: it has to be an absolute directory that does not overlap /proc, /sys, /dev, /tmp or a private directory"
+        "{path} cannot be the workspace or mounted: it has to be an absolute directory that overlaps none of /proc, /sys, /dev, /tmp, the private directories and the other mounts"
     )]
-    Workspace { path: PathBuf },
+    Mount { path: PathBuf },
     #[error("{path} cannot be private: it is in /tmp, where the command may write")]
     Private { path: PathBuf },
 }
@@ -53,8 +55,17 @@ pub(super) enum FilesError {
 ///
 /// Without `readable`, the command may read the image. With it, only what is listed: on a machine that is no container, the
 /// root file system contains the files of its users.
-pub(super) fn enter(workspace: Option<&Path>, private: &[PathBuf], readable: &[PathBuf]) -> Result<(), FilesError> {
-    let workspace = workspace.map(|path| check_workspace(path, private)).transpose()?;
+pub(super) fn enter(
+    workspace: Option<&Path>,
+    mounts: &Mounts,
+    private: &[PathBuf],
+    readable: &[PathBuf],
+) -> Result<(), FilesError> {
+    let mounted: Vec<&Path> = workspace
+        .into_iter()
+        .chain(mounts.all().map(PathBuf::as_path).filter(|path| *path != Path::new(TEMPORARY)))
+        .collect();
+    check_mounts(&mounted, private)?;
     if let Some(path) = private.iter().find(|path| path.starts_with(TEMPORARY)) {
         return Err(FilesError::Private { path: path.clone() });
     }
@@ -64,7 +75,7 @@ pub(super) fn enter(workspace: Option<&Path>, private: &[PathBuf], readable: &[P
         closed.extend(mount_points()?);
     }
     closed.extend(private.iter().cloned());
-    closed.extend(workspace.clone());
+    closed.extend(mounted.iter().map(|path| path.to_path_buf()));
 
     let mut image = Vec::new();
     let whole = [PathBuf::from("/")];
@@ -85,8 +96,15 @@ pub(super) fn enter(workspace: Option<&Path>, private: &[PathBuf], readable: &[P
     for path in DEVICES {
         rules = allow(rules, Path::new(path), AccessFs::ReadFile | AccessFs::WriteFile)?;
     }
-    for path in workspace.iter().map(PathBuf::as_path).chain([Path::new(TEMPORARY)]) {
+    for path in &mounts.files {
+        rules = allow(rules, path, AccessFs::ReadFile | AccessFs::ReadDir)?;
+    }
+    let scratch = mounts.scratch.iter().map(PathBuf::as_path);
+    for path in workspace.into_iter().chain(scratch).chain([Path::new(TEMPORARY)]) {
         rules = allow(rules, path, writable_access())?;
+    }
+    for path in &mounts.executable_scratch {
+        rules = allow(rules, path, writable_access() | AccessFs::Execute)?;
     }
     let status = rules.restrict_self()?;
     if status.ruleset == RulesetStatus::FullyEnforced && status.no_new_privs {
@@ -175,14 +193,21 @@ fn collect_open(path: &Path, closed: &[PathBuf], open: &mut Vec<PathBuf>) -> Res
     Ok(())
 }
 
-fn check_workspace(path: &Path, private: &[PathBuf]) -> Result<PathBuf, FilesError> {
-    let real = fs::canonicalize(path).map_err(|source| FilesError::Inspect { path: path.to_owned(), source })?;
-    let apart = |other: &Path| !real.starts_with(other) && !other.starts_with(&real);
-    let usable = real == path
-        && real.is_dir()
-        && SPECIAL.iter().all(|special| apart(Path::new(special)))
-        && private.iter().all(|private| apart(private));
-    if usable { Ok(real) } else { Err(FilesError::Workspace { path: path.to_owned() }) }
+/// Checks that all of these are directories which overlap neither each other nor anything that is closed.
+fn check_mounts(mounted: &[&Path], private: &[PathBuf]) -> Result<(), FilesError> {
+    for (index, path) in mounted.iter().enumerate() {
+        let real = fs::canonicalize(path).map_err(|source| FilesError::Inspect { path: path.into(), source })?;
+        let apart = |other: &Path| !real.starts_with(other) && !other.starts_with(&real);
+        let usable = real == *path
+            && real.is_dir()
+            && SPECIAL.iter().all(|special| apart(Path::new(special)))
+            && private.iter().all(|private| apart(private))
+            && mounted.iter().take(index).all(|other| apart(other));
+        if !usable {
+            return Err(FilesError::Mount { path: path.into() });
+        }
+    }
+    Ok(())
 }
 
 /// Returns all mount points except the image's and the harmless ones (proc(5), `/proc/pid/mountinfo`, fifth field).
@@ -243,15 +268,18 @@ mod tests {
     }
 
     #[test]
-    fn a_workspace_must_not_overlap_a_closed_path() {
+    fn a_mount_must_not_overlap_a_closed_path_or_another() {
         let root = tempfile::tempdir_in("/var/tmp").unwrap();
         let private = root.path().join("private");
         fs::create_dir_all(private.join("below")).unwrap();
         fs::create_dir_all(root.path().join("apart")).unwrap();
         for refused in [Path::new("/"), Path::new("/tmp"), Path::new("/proc/self"), root.path(), &private.join("below")]
         {
-            assert!(check_workspace(refused, std::slice::from_ref(&private)).is_err(), "{}", refused.display());
+            assert!(check_mounts(&[refused], std::slice::from_ref(&private)).is_err(), "{}", refused.display());
         }
-        check_workspace(&root.path().join("apart"), &[private]).unwrap();
+        let (apart, inside) = (root.path().join("apart"), root.path().join("apart/inside"));
+        fs::create_dir(&inside).unwrap();
+        check_mounts(&[&apart], std::slice::from_ref(&private)).unwrap();
+        assert!(check_mounts(&[&apart, &inside], &[]).is_err() && check_mounts(&[&inside, &apart], &[]).is_err());
     }
 }

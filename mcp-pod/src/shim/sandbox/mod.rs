@@ -11,6 +11,7 @@ mod deny;
 mod files;
 mod limits;
 mod monitor;
+mod mounts;
 mod sys;
 mod syscalls;
 
@@ -24,6 +25,7 @@ use std::process::{Child, Command, ExitCode};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 pub use monitor::{Monitor, MonitorError};
+pub use mounts::Mounts;
 
 /// Exit status if the sandbox could not be set up.
 pub(super) const EXIT_NO_SANDBOX: u8 = 125;
@@ -35,6 +37,8 @@ const EXIT_NO_COMMAND: u8 = 127;
 pub struct Profile {
     /// Directory that the command may read and write, in addition to /tmp.
     pub workspace: Option<PathBuf>,
+    /// Directories that the command may use besides.
+    pub mounts: Mounts,
     /// Directories that the command must not read, even if they are part of the image.
     pub private: Vec<PathBuf>,
     /// Directories and files that the command may read and execute. Without any, it is the root file system without other
@@ -53,6 +57,8 @@ pub struct Args {
     /// Directory that the command may read and write, in addition to /tmp.
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
+    #[command(flatten)]
+    mounts: Mounts,
     /// Directories that the command must not read, even if they are part of the image.
     #[arg(long = "private", value_name = "DIR", default_value = "/mcp-fleet")]
     private: Vec<PathBuf>,
@@ -103,6 +109,7 @@ pub fn spawn(
     if let Some(workspace) = &profile.workspace {
         sandbox_exec.arg("--workspace").arg(workspace);
     }
+    sandbox_exec.args(profile.mounts.arguments());
     for private in &profile.private {
         sandbox_exec.arg("--private").arg(private);
     }
@@ -139,7 +146,7 @@ fn enter(args: &Args) -> Result<(), SandboxError> {
     sys::close_descriptors_on_exec().map_err(SandboxError::Descriptors)?;
     drop_privileges().map_err(SandboxError::Privileges)?;
     limits::set()?;
-    files::enter(args.workspace.as_deref(), &args.private, &args.readable)?;
+    files::enter(args.workspace.as_deref(), &args.mounts, &args.private, &args.readable)?;
     // Last, because the filter also denies calls that the other steps need.
     let listener: OwnedFd = syscalls::install()?;
     monitor::send_listener(socket.as_fd(), listener.as_fd()).map_err(SandboxError::Monitor)

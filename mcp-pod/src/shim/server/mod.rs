@@ -42,6 +42,8 @@ pub(super) struct Config {
     pub(super) command: Vec<OsString>,
     /// Time from the start of the process to the end of the tool list.
     pub(super) start_timeout: Duration,
+    /// Time for the process to end after its input was closed.
+    pub(super) stop_grace: Duration,
     /// Time for calls in flight to end when the shim stops.
     pub(super) drain_timeout: Duration,
 }
@@ -179,7 +181,7 @@ impl Supervisor {
         };
         client.close();
         while pipes.join_next().await.is_some() {}
-        process::stop(process.pid, process.ended, &process.monitor).await;
+        process::stop(process.pid, process.ended, &process.monitor, self.config.stop_grace).await;
         // The last lines usually say what went wrong. All processes that could hold the pipe open are dead by now.
         let _ = timeout(Duration::from_secs(1), log).await;
         end

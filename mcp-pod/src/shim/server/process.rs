@@ -14,7 +14,7 @@ use super::super::sandbox::{self, Monitor};
 use super::Config;
 use super::reaper::{Reaper, kill_remaining};
 
-/// How long the server may take to end after its input was closed, and again after SIGTERM.
+/// How long the server may take to end after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A running server and its pipes.
@@ -52,8 +52,8 @@ impl Process {
 }
 
 /// Stops a server whose input is closed: waits for it to end, then sends SIGTERM, then kills what is left.
-pub(super) async fn stop(pid: Pid, mut ended: oneshot::Receiver<WaitStatus>, monitor: &Monitor) {
-    if !ended.is_terminated() && timeout(STOP_TIMEOUT, &mut ended).await.is_err() {
+pub(super) async fn stop(pid: Pid, mut ended: oneshot::Receiver<WaitStatus>, monitor: &Monitor, grace: Duration) {
+    if !ended.is_terminated() && timeout(grace, &mut ended).await.is_err() {
         // This fails if the server has just ended.
         let _ = kill_process_group(pid, Signal::TERM);
         let _ = timeout(STOP_TIMEOUT, &mut ended).await;

@@ -1,16 +1,19 @@
-//! Step one: reads which tenant a server belongs to, whether its runtime namespace is prepared, and what exists for its
-//! workspace.
+//! Step one: reads which tenant a server belongs to, whether its runtime namespace is prepared, what exists for its
+//! workspace, and what its program is configured with.
 
 use kube::ResourceExt;
 use mcp_fleet_core::labels;
+use mcp_fleet_core::server_config::{Found, References};
 use mcp_fleet_crds::{MCPServer, MCPTenant};
 
+use super::config;
 use super::fit::missing_resource;
 use super::workspace;
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::identity::{ObjectId, Owner};
 use crate::controllers::manifests::network::DEFAULT_DENY;
+use crate::controllers::outcome::Rejection;
 use crate::kubernetes::cache::{Cache, Key};
 
 /// What was read for one reconcile of a server.
@@ -23,6 +26,8 @@ pub(crate) struct Inputs {
     pub prepared: bool,
     /// What exists for its workspace; empty if it has none.
     pub workspace: workspace::Found,
+    /// What its program is configured with, or why it cannot be.
+    pub config: Result<Found, Rejection>,
     /// The resource of the tenant's quota in which its pods do not fit, if the tenant stops such servers.
     pub missing_resource: Option<String>,
 }
@@ -42,7 +47,15 @@ pub(crate) async fn dereference(object: &MCPServer, ctx: &Context) -> Result<Inp
         let servers = || ctx.cache.servers.in_namespace(namespace);
         missing_resource(&owner.tenant, servers, &id.uid)
     });
-    Ok(Inputs { id, owner, prepared, workspace, missing_resource })
+    let stdio = object.spec.source.stdio.as_ref().filter(|_| prepared && object.metadata.deletion_timestamp.is_none());
+    let config = match (&owner, stdio) {
+        (Some(owner), Some(stdio)) => {
+            let namespace = &owner.tenant.spec.namespace.name;
+            config::read(ctx, namespace, &id.name, &References::of(stdio)).await?
+        }
+        _ => Ok(Found::default()),
+    };
+    Ok(Inputs { id, owner, prepared, workspace, config, missing_resource })
 }
 
 fn is_prepared(cache: &Cache, tenant: &MCPTenant) -> bool {

@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use mcp_fleet_core::credentials::ca::{LeafRequest, gateway_identity, server_identity};
 use mcp_fleet_core::labels;
-use mcp_fleet_crds::server::EnvVar;
 use serde_json::{Value, json};
 
 use super::validate::Server;
@@ -18,9 +17,6 @@ use crate::controllers::manifests::settings::Settings;
 use crate::controllers::manifests::tls_secret_name;
 use crate::controllers::teardown::claim_retention;
 use crate::kubernetes::apply::Rendered;
-
-/// Search path of the tool server's process, as in Debian and Alpine.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Name of the container that runs the user's program.
 pub(super) const TOOL: &str = "tool";
@@ -99,11 +95,15 @@ fn service(server: &Server) -> Rendered {
 /// Renders a `StatefulSet` if the server has a workspace, so that no two pods mount it at the same time, or else a
 /// Deployment.
 fn workload(server: &Server, settings: &Settings) -> Rendered {
+    let mut template = json!({"metadata": {"labels": server.labels()}, "spec": pod(server, settings)});
+    if let Some(annotations) = server.program.annotations() {
+        template["metadata"]["annotations"] = annotations;
+    }
     let mut spec = json!({
         "replicas": server.replicas,
         "revisionHistoryLimit": 2,
         "selector": {"matchLabels": server.selector()},
-        "template": {"metadata": {"labels": server.labels()}, "spec": pod(server, settings)},
+        "template": template,
     });
     let Some(workspace) = &server.workspace else {
         return Rendered::json::<Deployment>(json!({
@@ -140,19 +140,19 @@ fn pod(server: &Server, settings: &Settings) -> Value {
         "securityContext": container_security(),
         "volumeMounts": [{"name": "bin", "mountPath": "/mcp-fleet/bin"}],
     });
-    json!({
+    let mut pod = json!({
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
-        "terminationGracePeriodSeconds": 30,
         "securityContext": pod_security(settings),
         "initContainers": [install],
         "containers": [tool(server)],
         "volumes": [
             {"name": "bin", "emptyDir": {"sizeLimit": "64Mi"}},
-            {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
             {"name": "tls", "secret": {"secretName": tls_secret_name(&server.object_name())}},
         ],
-    })
+    });
+    server.program.configure_pod(&mut pod);
+    pod
 }
 
 fn tool(server: &Server) -> Value {
@@ -166,16 +166,12 @@ fn tool(server: &Server) -> Value {
     }
     let mut container = json!({
         "name": TOOL,
-        "image": server.image,
         "command": command(server),
-        "env": environment(server),
         "ports": ports(),
         "securityContext": container_security(),
         "volumeMounts": mounts,
     });
-    if let Some(resources) = &server.resources {
-        container["resources"] = json!(resources);
-    }
+    server.program.configure_container(&mut container);
     for (name, probe) in probes() {
         container[name] = probe;
     }
@@ -190,43 +186,10 @@ fn command(server: &Server) -> Vec<String> {
         format!("--gateway-identity={}", gateway_identity(&server.tenant.uid)),
     ];
     command.extend(server.workspace.iter().map(|workspace| format!("--workspace={}", workspace.mount_path)));
+    command.extend(server.program.options.iter().cloned());
     command.push("--".to_owned());
-    command.extend(server.command.iter().map(|part| literal(part)));
+    command.extend(server.program.literal_command());
     command
-}
-
-fn environment(server: &Server) -> Vec<Value> {
-    let defaults = [("PATH", PATH), ("HOME", "/tmp"), ("TMPDIR", "/tmp")];
-    let given = |name: &str| server.env.iter().any(|variable| variable.name == name);
-    defaults
-        .into_iter()
-        .filter(|(name, _)| !given(name))
-        .map(|(name, value)| json!({"name": name, "value": value}))
-        .chain(server.env.iter().map(|variable| json!({"name": variable.name, "value": literal(&variable.value)})))
-        .collect()
-}
-
-/// Escapes dollars. Kubernetes expands `$(NAME)` in commands and values and reads `$$` as one dollar, but the user's text
-/// is literal.
-fn literal(text: &str) -> String {
-    text.replace('$', "$$")
-}
-
-/// Returns the program and its arguments for which a tool container was rendered.
-pub(super) fn declared_command(tool: &Value) -> Option<Vec<String>> {
-    let command = tool["command"].as_array()?;
-    let program = command.iter().skip_while(|part| *part != "--").skip(1);
-    program.map(|part| Some(part.as_str()?.replace("$$", "$"))).collect()
-}
-
-/// Returns the environment with which a tool container was rendered, with the defaults.
-pub(super) fn declared_environment(tool: &Value) -> Option<Vec<EnvVar>> {
-    let variables = tool["env"].as_array()?;
-    let text = |value: &Value| value.as_str().unwrap_or_default().replace("$$", "$");
-    variables
-        .iter()
-        .map(|entry| Some(EnvVar { name: entry["name"].as_str()?.into(), value: text(&entry["value"]) }))
-        .collect()
 }
 
 #[cfg(test)]
@@ -269,20 +232,6 @@ mod tests {
         let server = Server { workspace: None, replicas: 3, ..checked() };
         let objects = desired(&server, &Settings::example());
         insta::assert_snapshot!("without_workspace", yaml([&objects.workload]));
-    }
-
-    #[test]
-    fn dollars_in_a_command_stay_dollars() {
-        let server = Server { command: vec!["sh".into(), "$(HOME)".into()], ..checked() };
-        assert_eq!(command(&server).last().unwrap(), "$$(HOME)");
-    }
-
-    #[test]
-    fn a_server_may_set_its_own_path() {
-        let mut server = checked();
-        server.env.push(EnvVar { name: "PATH".into(), value: "/opt/bin".into() });
-        let names: Vec<_> = environment(&server).iter().map(|entry| entry["name"].clone()).collect();
-        assert_eq!(names.iter().filter(|name| *name == "PATH").count(), 1);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The controller of `MCPServer`: the user's program under our shim, behind a Service that only the gateway reaches.
 
 mod apply;
+mod config;
 mod dereference;
 mod desired;
 mod fit;
+mod program;
 mod running;
 mod status;
 mod teardown;
@@ -13,19 +15,23 @@ mod validate;
 pub(super) mod workspace;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use mcp_fleet_core::labels;
+use mcp_fleet_core::retry::jittered;
+use mcp_fleet_core::server_config::References;
 use mcp_fleet_core::shared_state::StateChange;
 use mcp_fleet_core::shared_state::verdict::Kind;
 use mcp_fleet_crds::MCPServer;
+use mcp_fleet_crds::condition::ConditionReason;
 
 use super::action::Action;
 use super::error::ReconcileError;
 use super::finalizer::with_finalizer;
 use super::manifests::settings::Settings;
-use super::outcome::{Outcome, Rejection};
+use super::outcome::{Outcome, Rejection, Until};
 use super::{Controller, affected_by_policy};
 use crate::context::Context;
 use crate::kubernetes::cache::{Cache, Change, Readable, in_namespace, references};
@@ -40,6 +46,9 @@ use validate::{Server, validate};
 pub(crate) fn report_secret_name(server: &str) -> String {
     format!("{}-report", validate::object_name(server))
 }
+
+/// How often what a program is configured with is read again: nothing else tells that somebody changed it.
+const READ_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The controller of `MCPServer`.
 #[derive(Debug)]
@@ -56,14 +65,32 @@ enum Decision {
 }
 
 /// Applies the objects of a server.
-async fn apply_server(ctx: &Context, object: &MCPServer, server: Server) -> Result<Outcome<Applied>, ReconcileError> {
+async fn apply_server(
+    ctx: &Context,
+    object: &MCPServer,
+    mut server: Server,
+) -> Result<Outcome<Applied>, ReconcileError> {
     let tenant = ctx.cache.tenant_by_uid(&server.tenant.uid);
     let tenant = tenant.ok_or(ReconcileError::Incomplete("the tenant"))?;
     let settings = Settings::load(ctx, &tenant).await?;
+    if !server.program.options.is_empty() && !settings.has_newest_image {
+        let message = "the pods of the tenant get a later image of mcp-pod first, which this server needs".to_owned();
+        let rejection = Rejection { reason: ConditionReason::Progressing, message, until: Until::Prepared };
+        return Ok(Outcome::Rejected(rejection));
+    }
+    if let Some(found) = &server.config {
+        match config::apply(ctx, &server, found).await {
+            Ok(version) => server.program.set_config_version(version),
+            Err(error) => return Outcome::of(Err(error)),
+        }
+    }
     let objects = desired(&server, &settings);
     let outcome = Outcome::of(apply(ctx, object, server, &objects).await)?;
     if let Outcome::Applied(Applied { server, workload, .. }) = &outcome {
         let available = status::is_available(workload);
+        if let Some(found) = server.config.as_ref().filter(|_| available) {
+            config::prune(ctx, object, server, found).await?;
+        }
         ctx.rollout.report_server(&server.tenant.uid, &server.id.uid, &settings.image, available);
     }
     Ok(outcome)
@@ -119,6 +146,9 @@ impl Controller for Servers {
             Err(rejection) => running::decide(ctx, &object, &inputs, rejection).await?,
         };
         // Nothing was made for a server that was never accepted, so it needs no finalizer.
+        let stdio = object.spec.source.stdio.as_ref();
+        let is_configured = stdio.is_some_and(|stdio| !References::of(stdio).is_empty());
+        let reads_again = is_configured.then(|| jittered(READ_INTERVAL));
         let needs_finalizer = !matches!(decision, Decision::Reject(_)) || object.metadata.deletion_timestamp.is_some();
         let reconcile = |object: Arc<MCPServer>| async move {
             let outcome = match decision {
@@ -130,7 +160,7 @@ impl Controller for Servers {
                 Decision::Reject(rejection) => Outcome::Rejected(rejection),
             };
             let held_back = status::write(ctx, &object, &outcome).await?;
-            Ok(outcome.next()?.no_later_than(held_back))
+            Ok(outcome.next()?.no_later_than(held_back).no_later_than(reads_again))
         };
         if needs_finalizer {
             with_finalizer(&api, object, reconcile, |object| async move { tear_down(&object, ctx).await }).await

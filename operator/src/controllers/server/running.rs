@@ -1,4 +1,5 @@
-//! What runs for a server whose image the tenant does not allow any more, or not yet.
+//! What runs for a server whose image the tenant does not allow any more, or not yet, or whose program lacks something that it is
+//! configured with.
 //!
 //! It is read back from the workload, so that certificate, network policy and shim are maintained while no change of the
 //! server is applied. The tenant's `enforcement` decides whether it goes on running.
@@ -15,23 +16,24 @@ use serde_json::Value;
 
 use super::Decision;
 use super::dereference::Inputs;
-use super::desired::{TOOL, declared_command, declared_environment};
+use super::desired::TOOL;
+use super::program::Program;
 use super::validate::{Server, object_name, volume};
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::outcome::Rejection;
 use crate::kubernetes::apply::{ApplyError, is_foreign};
 
-/// Decides what is done for a rejected server. If it was rejected because of its image, what runs for it is maintained, and
-/// the rejection says what happens to that.
+/// Decides what is done for a rejected server. If it was rejected because of its image or its configuration, what runs for it is
+/// maintained, and the rejection says what happens to that.
 pub(super) async fn decide(
     ctx: &Context,
     object: &MCPServer,
     inputs: &Inputs,
     mut rejection: Rejection,
 ) -> Result<Decision, ReconcileError> {
-    let by_image = matches!(rejection.reason, ConditionReason::ImageNotAllowed | ConditionReason::ImageNotPinned);
-    if by_image
+    use ConditionReason::{ConfigNotFound, ConfigRefused, ImageNotAllowed, ImageNotPinned};
+    if matches!(rejection.reason, ImageNotAllowed | ImageNotPinned | ConfigNotFound | ConfigRefused)
         && inputs.prepared
         && object.metadata.deletion_timestamp.is_none()
         && let Some(live) = workload(ctx, object, inputs).await?
@@ -66,11 +68,11 @@ fn maintained(live: &Value, object: &MCPServer, inputs: &Inputs) -> Option<(Serv
     }
     let containers = live.pointer("/spec/template/spec/containers")?.as_array()?;
     let tool = containers.iter().find(|container| container["name"] == TOOL)?;
-    let image = tool["image"].as_str()?.to_owned();
+    let program = Program::read(live.pointer("/spec/template")?, tool)?;
     let replicas = u32::try_from(live["spec"]["replicas"].as_u64()?).ok()?;
     let spec = &owner.tenant.spec;
     let is_stopped =
-        spec.enforcement == Enforcement::ScaleToZero && AllowedImages::new(&spec.images).check(&image).is_err();
+        spec.enforcement == Enforcement::ScaleToZero && AllowedImages::new(&spec.images).check(&program.image).is_err();
     let note = if is_stopped {
         "; its pods are stopped, because the tenant's enforcement is ScaleToZero"
     } else if replicas == 0 {
@@ -82,10 +84,8 @@ fn maintained(live: &Value, object: &MCPServer, inputs: &Inputs) -> Option<(Serv
         id: inputs.id.clone(),
         tenant: owner.id.clone(),
         runtime_namespace: owner.tenant.runtime_namespace(),
-        image,
-        command: declared_command(tool)?,
-        env: declared_environment(tool)?,
-        resources: serde_json::from_value(tool["resources"].clone()).ok(),
+        program,
+        config: None,
         workspace: volume(object, inputs),
         // It can be stopped and made smaller, but not started or made larger.
         replicas: if is_stopped { 0 } else { replicas.min(object.spec.replicas) },

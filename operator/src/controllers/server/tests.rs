@@ -45,6 +45,7 @@ pub(super) fn inputs() -> Inputs {
         owner: Some(owner),
         prepared: true,
         workspace: Found::default(),
+        config: Ok(mcp_fleet_core::server_config::Found::default()),
         missing_resource: None,
     }
 }
@@ -53,9 +54,9 @@ pub(super) fn checked() -> Server {
     validate(&server(), &inputs()).unwrap()
 }
 
-const SERVER: &str = "/apis/mcp-fleet.dev/v1alpha1/namespaces/acme/mcpservers/files";
+pub(super) const SERVER: &str = "/apis/mcp-fleet.dev/v1alpha1/namespaces/acme/mcpservers/files";
 
-fn with_tenant() -> TestContext {
+pub(super) fn with_tenant() -> TestContext {
     let mut test = TestContext::new();
     test.add_tenant(&tenant());
     test
@@ -123,7 +124,7 @@ async fn the_service_of_an_earlier_version_stays_until_gateways_have_the_address
     }
 }
 
-const SET: &str = "/apis/apps/v1/namespaces/acme-mcp/statefulsets/mcp-files";
+pub(super) const SET: &str = "/apis/apps/v1/namespaces/acme-mcp/statefulsets/mcp-files";
 const CLAIM: &str = "/api/v1/namespaces/acme-mcp/persistentvolumeclaims/workspace-s-1-mcp-files-0";
 
 /// A server that is being deleted, with a workspace and what was made for it.
@@ -352,7 +353,7 @@ async fn a_change_of_one_server_affects_the_others_only_where_servers_are_stoppe
     assert_eq!(Servers::affected_by_change(&test.ctx.cache, &change).len(), 2);
 }
 
-fn message_of(test: &TestContext, condition: &str) -> String {
+pub(super) fn message_of(test: &TestContext, condition: &str) -> String {
     let object = test.api.get(SERVER).unwrap();
     let conditions = object["status"]["conditions"].as_array().unwrap();
     conditions.iter().find(|it| it["type"] == condition).unwrap()["message"].as_str().unwrap().to_owned()

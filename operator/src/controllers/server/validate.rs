@@ -1,12 +1,16 @@
 //! Step two: turns an `MCPServer` and its tenant into a server that may run, or rejects it. Pure.
 
+use std::path::Path;
+
 use mcp_fleet_core::labels::{self, Labels};
 use mcp_fleet_core::policy::images::AllowedImages;
+use mcp_fleet_core::server_config::Found;
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::condition::ConditionReason;
-use mcp_fleet_crds::server::{EnvVar, Resources};
+use mcp_fleet_crds::server::Stdio;
 
 use super::dereference::Inputs;
+use super::program::Program;
 use super::workspace::{Volume, choose};
 use crate::controllers::identity::ObjectId;
 use crate::controllers::outcome::{Rejection, Until};
@@ -18,12 +22,9 @@ pub(crate) struct Server {
     /// The tenant that owns the server's namespace.
     pub tenant: ObjectId,
     pub runtime_namespace: String,
-    /// Image of the tool server.
-    pub image: String,
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    pub env: Vec<EnvVar>,
-    pub resources: Option<Resources>,
+    pub program: Program,
+    /// What its program is configured with; none if what ran before is maintained.
+    pub config: Option<Found>,
     pub workspace: Option<Volume>,
     /// Number of pods; 0 if it is stopped.
     pub replicas: u32,
@@ -80,14 +81,14 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
         let message = format!("the runtime namespace of the tenant {} is not prepared yet", owner.id.name);
         return reject(ConditionReason::TenantNotReady, message, Until::Prepared);
     }
+    check_mounts(object, stdio)?;
+    let config = inputs.config.clone()?;
     Ok(Server {
         id: inputs.id.clone(),
         tenant: owner.id.clone(),
         runtime_namespace: owner.tenant.runtime_namespace(),
-        image: stdio.image.clone(),
-        command: stdio.command.clone(),
-        env: stdio.env.clone(),
-        resources: stdio.resources.clone(),
+        program: Program::new(&inputs.id.name, stdio, &config),
+        config: Some(config),
         workspace: volume(object, inputs),
         replicas: if inputs.missing_resource.is_some() { 0 } else { object.spec.replicas },
         stopped: inputs.missing_resource.as_deref().map(|resource| {
@@ -98,6 +99,26 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
             (ConditionReason::QuotaExceeded, message)
         }),
     })
+}
+
+/// Checks that no directory of a program is in another one.
+fn check_mounts(object: &MCPServer, stdio: &Stdio) -> Result<(), Rejection> {
+    let workspace = object.spec.workspace.iter().map(|workspace| &workspace.mount_path);
+    let files = stdio.files.iter().map(|files| &files.mount_path);
+    let scratch = stdio.scratch.iter().map(|scratch| &scratch.mount_path);
+    let all: Vec<&Path> = workspace.chain(files).chain(scratch).map(Path::new).collect();
+    for (index, path) in all.iter().enumerate() {
+        let overlaps = |other: &&&Path| path.starts_with(other) || other.starts_with(path);
+        if let Some(other) = all.iter().take(index).find(overlaps) {
+            let message = format!(
+                "the directories {} and {} of the program overlap; choose paths of which none is in another one",
+                other.display(),
+                path.display()
+            );
+            return Err(Rejection { reason: ConditionReason::InvalidSpec, message, until: Until::Changed });
+        }
+    }
+    Ok(())
 }
 
 /// Returns the volume of the server's workspace.

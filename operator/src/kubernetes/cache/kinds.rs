@@ -8,6 +8,7 @@ pub(crate) fn resource_of(kind: &str) -> Option<ApiResource> {
     Some(match kind {
         "Deployment" => ApiResource::erase::<apps::v1::Deployment>(&()),
         "StatefulSet" => ApiResource::erase::<apps::v1::StatefulSet>(&()),
+        "Secret" => ApiResource::erase::<core::v1::Secret>(&()),
         "Service" => ApiResource::erase::<core::v1::Service>(&()),
         "ServiceAccount" => ApiResource::erase::<core::v1::ServiceAccount>(&()),
         "NetworkPolicy" => ApiResource::erase::<networking::v1::NetworkPolicy>(&()),

@@ -83,6 +83,11 @@ impl Secrets {
         self.known(namespace).is_some_and(|found| found.owned.has(&key(namespace, name)))
     }
 
+    /// Returns the Secrets of ours in a namespace that have a label with a UID.
+    pub(crate) fn with_label(&self, namespace: &str, label: &'static str, uid: &str) -> Vec<(Key, Meta)> {
+        self.known(namespace).map(|found| found.owned.with_label(label, uid)).unwrap_or_default()
+    }
+
     /// Records that a Secret has to be read: there is one of that name, and it is not ours.
     pub(crate) fn doubt(&self, namespace: &str, name: &str) {
         self.of(namespace).owned.doubt(key(namespace, name));
@@ -156,6 +161,12 @@ impl Secrets {
         let key = key(namespace, &secret.name_any());
         self.of(namespace).owned.put(key, meta, Self::version(&secret.metadata), None);
         vec![labels]
+    }
+
+    /// Applies an event of the watch that there is a Secret.
+    #[cfg(test)]
+    pub(crate) fn show(&self, namespace: &str, secret: &PartialObjectMeta<Secret>) {
+        self.put(namespace, secret);
     }
 
     /// Forgets the Secrets of a namespace that is not watched any more.

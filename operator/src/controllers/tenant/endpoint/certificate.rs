@@ -60,11 +60,7 @@ pub(super) async fn read(ctx: &Context, object: &MCPTenant, hostname: &str, now:
 fn inspect(secret: &Secret, hostname: &str, now: Timestamp) -> Result<Pair, Problem> {
     let name = secret.metadata.name.as_deref().unwrap_or_default();
     let refused = |why: &str| problem(Reason::CertificateRefused, format!("the Secret {name} is not used: {why}"));
-    let is_ours = |labels: &labels::Labels| {
-        let (key, value) = labels::MANAGED_SELECTOR.split_once('=').unwrap_or_default();
-        labels.get(key).is_some_and(|found| found == value)
-    };
-    if secret.metadata.labels.as_ref().is_some_and(is_ours) {
+    if secret.metadata.labels.as_ref().is_some_and(labels::are_ours) {
         return Err(refused("MCP Fleet made it for something else; name another one"));
     }
     if secret.type_.as_deref() != Some(TYPE) {

@@ -1,0 +1,11 @@
+//! The Secrets and `ConfigMap`s that a server's program is configured with: which its spec refers to, and what it may have of
+//! them. Pure.
+//!
+//! A reference must not be a way to a Secret that its author may not read: a Secret counts only if it names the server with a
+//! label, which only somebody who may write the Secret can set.
+
+mod references;
+mod sources;
+
+pub use references::{Keys, References, Source};
+pub use sources::{Found, Problem, check_count, of_config_map, of_secret};

@@ -1,0 +1,112 @@
+//! What a spec refers to. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use mcp_fleet_crds::server::{EnvFrom, EnvSource, Files, KeyRef, SourceRef, Stdio};
+
+/// A Secret or `ConfigMap` in the tenant's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    Secret(String),
+    ConfigMap(String),
+}
+
+impl Source {
+    /// Returns the source that is named; none if neither or both are, which admission refuses.
+    pub fn named(secret: Option<&SourceRef>, config_map: Option<&SourceRef>) -> Option<Self> {
+        match (secret, config_map) {
+            (Some(secret), None) => Some(Self::Secret(secret.name.clone())),
+            (None, Some(config_map)) => Some(Self::ConfigMap(config_map.name.clone())),
+            _ => None,
+        }
+    }
+
+    /// Returns the source and the key that a variable is from.
+    pub fn of_variable(from: &EnvSource) -> Option<(Self, &str)> {
+        let named = |it: &KeyRef| SourceRef { name: it.name.clone() };
+        let source = Self::named(
+            from.secret_key_ref.as_ref().map(named).as_ref(),
+            from.config_map_key_ref.as_ref().map(named).as_ref(),
+        )?;
+        let key = from.secret_key_ref.as_ref().or(from.config_map_key_ref.as_ref())?;
+        Some((source, &key.key))
+    }
+
+    pub fn of_env_from(from: &EnvFrom) -> Option<Self> {
+        Self::named(from.secret_ref.as_ref(), from.config_map_ref.as_ref())
+    }
+
+    pub fn of_files(files: &Files) -> Option<Self> {
+        Self::named(files.secret_ref.as_ref(), files.config_map_ref.as_ref())
+    }
+
+    /// Returns the name of the copy for a server. Names of servers have no dots, so no two copies have the same name.
+    pub fn copy_name(&self, server: &str) -> String {
+        match self {
+            Self::Secret(name) => format!("mcp-{server}.secret.{name}"),
+            Self::ConfigMap(name) => format!("mcp-{server}.configmap.{name}"),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret(name) => write!(f, "Secret {name}"),
+            Self::ConfigMap(name) => write!(f, "ConfigMap {name}"),
+        }
+    }
+}
+
+/// The keys of one source that are used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// Whether all of them are, whatever they are called.
+    pub all: bool,
+    /// Those that are values of variables.
+    pub variables: BTreeSet<String>,
+    /// What the names of variables begin with that all keys become.
+    pub prefixes: BTreeSet<String>,
+    /// Those that are files.
+    pub files: BTreeSet<String>,
+}
+
+impl Keys {
+    /// Returns the keys that must exist.
+    pub fn required(&self) -> impl Iterator<Item = &String> {
+        self.variables.iter().chain(&self.files)
+    }
+}
+
+/// All that a program's configuration refers to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct References(pub BTreeMap<Source, Keys>);
+
+impl References {
+    /// Returns the references of a program.
+    pub fn of(stdio: &Stdio) -> Self {
+        let mut references = Self::default();
+        for (source, key) in stdio.env.iter().filter_map(|variable| Source::of_variable(variable.value_from.as_ref()?))
+        {
+            references.0.entry(source).or_default().variables.insert(key.to_owned());
+        }
+        for from in &stdio.env_from {
+            let Some(source) = Source::of_env_from(from) else { continue };
+            let keys = references.0.entry(source).or_default();
+            keys.all = true;
+            keys.prefixes.insert(from.prefix.clone());
+        }
+        for files in &stdio.files {
+            let Some(source) = Source::of_files(files) else { continue };
+            let keys = references.0.entry(source).or_default();
+            keys.all |= files.items.is_empty();
+            keys.files.extend(files.items.iter().map(|item| item.key.clone()));
+        }
+        references
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

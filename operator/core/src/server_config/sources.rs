@@ -1,0 +1,219 @@
+//! Checks of what was read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use mcp_fleet_crds::condition::ConditionReason as Reason;
+use mcp_fleet_crds::names::server_secret_label;
+
+use super::references::{Keys, References, Source};
+use crate::labels;
+
+/// Most Secrets and `ConfigMap`s of one server. Each is read about once a minute.
+const MAX_SOURCES: usize = 16;
+/// Longest variable, with its name: Linux starts no program with a longer one (execve(2), `MAX_ARG_STRLEN`).
+const MAX_VARIABLE: usize = (128 << 10) - 2;
+/// Longest name of a variable that a spec names.
+const MAX_NAME: usize = 128;
+
+/// Why a program cannot be configured as its spec says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Reason of the conditions.
+    pub reason: Reason,
+    /// What is wrong and what to do. Contains no value.
+    pub message: String,
+}
+
+/// What a program needs of each source.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Found(pub BTreeMap<Source, BTreeMap<String, ByteString>>);
+
+/// Values are nobody's business.
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Checks that a program does not refer to more than is read.
+pub fn check_count(references: &References) -> Result<(), Problem> {
+    let count = references.0.len();
+    if count <= MAX_SOURCES {
+        return Ok(());
+    }
+    let message = format!(
+        "source.stdio refers to {count} different Secrets and ConfigMaps, and at most {MAX_SOURCES} are read; put several \
+         keys into one"
+    );
+    Err(Problem { reason: Reason::InvalidSpec, message })
+}
+
+/// Returns what is needed of a Secret of the server's namespace, if the server may have it.
+pub fn of_secret(
+    name: &str,
+    secret: Option<Secret>,
+    server: &str,
+    keys: &Keys,
+) -> Result<BTreeMap<String, ByteString>, Problem> {
+    let source = Source::Secret(name.to_owned());
+    let Some(Secret { metadata: ObjectMeta { labels, .. }, data, string_data, .. }) = secret else {
+        return Err(missing(&source));
+    };
+    let labels = labels.unwrap_or_default();
+    if labels::are_ours(&labels) {
+        return Err(refused(&source, "MCP Fleet made it for something else; name another one"));
+    }
+    let label = server_secret_label(server);
+    if !labels.contains_key(&label) {
+        let why = format!("it does not say that this server may have it; give it the label {label}=\"\"");
+        return Err(refused(&source, &why));
+    }
+    // An API server has merged these.
+    let text = string_data.unwrap_or_default().into_iter().map(|(key, text)| (key, ByteString(text.into_bytes())));
+    needed(&source, keys, data.unwrap_or_default().into_iter().chain(text).collect())
+}
+
+/// Returns what is needed of a `ConfigMap` of the server's namespace.
+pub fn of_config_map(
+    name: &str,
+    object: Option<ConfigMap>,
+    keys: &Keys,
+) -> Result<BTreeMap<String, ByteString>, Problem> {
+    let source = Source::ConfigMap(name.to_owned());
+    let Some(ConfigMap { data, binary_data, .. }) = object else { return Err(missing(&source)) };
+    let text = data.unwrap_or_default().into_iter().map(|(key, text)| (key, ByteString(text.into_bytes())));
+    needed(&source, keys, text.chain(binary_data.unwrap_or_default()).collect())
+}
+
+fn refused(source: &Source, why: &str) -> Problem {
+    Problem { reason: Reason::ConfigRefused, message: format!("the {source} is not used: {why}") }
+}
+
+fn missing(source: &Source) -> Problem {
+    let message = format!("the {source} does not exist in the server's namespace; create it there");
+    Problem { reason: Reason::ConfigNotFound, message }
+}
+
+/// Returns the part of a source that is needed. Never says what a value is.
+fn needed(
+    source: &Source,
+    keys: &Keys,
+    mut all: BTreeMap<String, ByteString>,
+) -> Result<BTreeMap<String, ByteString>, Problem> {
+    if let Some(key) = keys.required().find(|key| !all.contains_key(*key)) {
+        let message = format!("the {source} has no key {key}; add it, or refer to another one");
+        return Err(Problem { reason: Reason::ConfigNotFound, message });
+    }
+    for (key, value) in &all {
+        let mut lengths = keys.prefixes.iter().map(|prefix| prefix.len() + key.len());
+        let is_variable = keys.variables.contains(key) || lengths.len() > 0;
+        if let Some(prefix) = keys.prefixes.iter().find(|prefix| !is_name(&format!("{prefix}{key}"))) {
+            let why = format!(
+                "its key {key} cannot be a variable, because {prefix}{key} has other characters than letters, digits and \
+                 underscores; name the keys under env instead of envFrom"
+            );
+            return Err(refused(source, &why));
+        }
+        let longest = lengths.by_ref().max().unwrap_or(MAX_NAME);
+        if is_variable && (value.0.contains(&0) || std::str::from_utf8(&value.0).is_err()) {
+            let why = format!("the value of its key {key} is not UTF-8 text without U+0000; use it as a file");
+            return Err(refused(source, &why));
+        }
+        if is_variable && longest + value.0.len() > MAX_VARIABLE {
+            let why = format!("the value of its key {key} is too long for a variable; use it as a file");
+            return Err(refused(source, &why));
+        }
+    }
+    if !keys.all {
+        all.retain(|key, _| keys.required().any(|required| required == key));
+    }
+    Ok(all)
+}
+
+/// Whether a variable can have a name.
+fn is_name(name: &str) -> bool {
+    name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn keys(change: impl FnOnce(&mut Keys)) -> Keys {
+        let mut keys = Keys::default();
+        change(&mut keys);
+        keys
+    }
+
+    fn read(keys: &Keys, data: &[(&str, &[u8])]) -> Result<Vec<String>, (Reason, String)> {
+        let all = data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.to_vec()))).collect();
+        let found = needed(&Source::Secret("api".into()), keys, all);
+        found.map(|it| it.into_keys().collect()).map_err(|it| (it.reason, it.message))
+    }
+
+    #[test]
+    fn only_what_is_named_is_copied() {
+        let data: [(&str, &[u8]); 3] = [("token", b"t"), ("ca.pem", b"c"), ("other", b"o")];
+        let named = keys(|it| {
+            it.variables.insert("token".into());
+            it.files.insert("ca.pem".into());
+        });
+        assert_eq!(read(&named, &data).unwrap(), ["ca.pem", "token"]);
+        assert_eq!(read(&keys(|it| it.all = true), &data).unwrap().len(), 3);
+        let (reason, message) = read(&named, &data[1..]).unwrap_err();
+        assert_eq!((reason, message.contains("no key token")), (Reason::ConfigNotFound, true), "{message}");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_a_variable_is_refused_without_being_shown() {
+        let token = keys(|it| it.variables = ["token".to_owned()].into());
+        let long = vec![b'a'; 128 << 10];
+        for value in [&b"secret\0"[..], b"secret\xff", &long] {
+            let (reason, message) = read(&token, &[("token", value)]).unwrap_err();
+            assert_eq!(reason, Reason::ConfigRefused);
+            assert!(message.contains("use it as a file") && !message.contains("secret\u{0}") && message.len() < 200);
+            let file = keys(|it| it.files = ["token".to_owned()].into());
+            assert!(read(&file, &[("token", value)]).is_ok());
+        }
+        let all = |prefix: &str| {
+            keys(|it| {
+                it.all = true;
+                it.prefixes.insert(prefix.into());
+            })
+        };
+        assert!(read(&all(""), &[("ca.pem", b"c")]).unwrap_err().1.contains("envFrom"));
+        assert!(read(&all(""), &[("1st", b"c")]).is_err());
+        assert!(read(&all("THE_"), &[("1st", b"c")]).is_ok());
+    }
+
+    #[test]
+    fn a_secret_belongs_to_the_servers_that_it_names() {
+        let secret = |labels: serde_json::Value| -> Secret {
+            serde_json::from_value(json!({"metadata": {"name": "api", "labels": labels}, "data": {"token": "dA=="}}))
+                .unwrap()
+        };
+        let all = keys(|it| it.all = true);
+        let both = json!({"mcp-fleet.dev/server.files": "", "mcp-fleet.dev/server.mail": ""});
+        for server in ["files", "mail"] {
+            assert_eq!(of_secret("api", Some(secret(both.clone())), server, &all).unwrap()["token"].0, b"t");
+        }
+        let message = of_secret("api", Some(secret(both)), "web", &all).unwrap_err().message;
+        assert!(message.contains(r#"mcp-fleet.dev/server.web="""#), "{message}");
+        let mut ours = labels::common("credential");
+        ours.insert("mcp-fleet.dev/server.files".into(), String::new());
+        assert!(
+            of_secret("api", Some(secret(json!(ours))), "files", &all)
+                .unwrap_err()
+                .message
+                .contains("MCP Fleet made it")
+        );
+    }
+}

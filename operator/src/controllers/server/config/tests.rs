@@ -1,0 +1,141 @@
+//! Reconciles of servers that are configured with Secrets and `ConfigMap`s, against a fake API server.
+
+use mcp_fleet_core::labels::FINALIZER;
+use mcp_fleet_crds::MCPServer;
+use serde_json::{Value, json};
+
+use crate::controllers::server::Servers;
+use crate::controllers::server::tests::{SERVER, SET, message_of, server, with_tenant};
+use crate::kubernetes::cache::Key;
+use crate::testing::TestContext;
+
+const SECRET: &str = "/api/v1/namespaces/acme/secrets/api";
+const CONFIG_MAP: &str = "/api/v1/namespaces/acme/configmaps/settings";
+const COPY: &str = "/api/v1/namespaces/acme-mcp/secrets/mcp-files.secret.api";
+const COPY_OF_MAP: &str = "/api/v1/namespaces/acme-mcp/secrets/mcp-files.configmap.settings";
+
+/// A server with a variable from a Secret and files from a `ConfigMap`.
+fn configured() -> MCPServer {
+    let mut server = server();
+    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    let stdio = server.spec.source.stdio.as_mut().unwrap();
+    let token = json!({"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "api", "key": "token"}}});
+    stdio.env.push(serde_json::from_value(token).unwrap());
+    let files = json!({"mountPath": "/etc/files", "configMapRef": {"name": "settings"}});
+    stdio.files.push(serde_json::from_value(files).unwrap());
+    server
+}
+
+fn secret(token: &str) -> Value {
+    json!({
+        "metadata": {"name": "api", "namespace": "acme", "labels": {"mcp-fleet.dev/server.files": ""}},
+        "data": {"token": token, "other": "b3RoZXI="},
+    })
+}
+
+fn with_sources() -> TestContext {
+    let test = with_tenant();
+    test.api.insert(SECRET, secret("b25l"));
+    let map = json!({"metadata": {"name": "settings", "namespace": "acme"}, "data": {"a.toml": "a = 1"}});
+    test.api.insert(CONFIG_MAP, map);
+    test
+}
+
+fn version(test: &TestContext) -> Value {
+    let set = test.api.get(SET).unwrap();
+    set["spec"]["template"]["metadata"]["annotations"]["mcp-fleet.dev/config-version"].clone()
+}
+
+#[tokio::test]
+async fn what_is_referred_to_is_copied_before_the_pods_are_made() {
+    let test = with_sources();
+    let writes = test.reconcile::<Servers>(&configured()).await;
+    let expected =
+        ["POST secrets", "POST secrets", "POST secrets", "POST networkpolicies", "POST services", "POST statefulsets"];
+    assert_eq!(writes[..6], expected);
+    let copy = test.api.get(COPY).unwrap();
+    assert_eq!(copy["data"], json!({"token": "b25l"}), "nothing else of it");
+    assert_eq!(copy["metadata"]["labels"]["app.kubernetes.io/component"], "server-config");
+    assert_eq!(test.api.get(COPY_OF_MAP).unwrap()["data"], json!({"a.toml": "YSA9IDE="}));
+    assert!(version(&test).is_string());
+    assert!(!test.api.get(SET).unwrap().to_string().contains("b25l"));
+}
+
+#[tokio::test]
+async fn new_contents_are_copied_and_make_new_pods_unless_that_is_ignored() {
+    for (on_change, makes_new) in [("Restart", true), ("Ignore", false)] {
+        let (test, mut server) = (with_sources(), configured());
+        server.spec.source.stdio.as_mut().unwrap().on_change = serde_json::from_value(json!(on_change)).unwrap();
+        test.reconcile::<Servers>(&server).await;
+        let before = version(&test);
+        test.reconcile::<Servers>(&server).await;
+        assert_eq!(version(&test), before);
+        // Its metadata alone is nobody's configuration.
+        let mut annotated = secret("b25l");
+        annotated["metadata"]["annotations"] = json!({"refreshed": "now"});
+        test.api.insert(SECRET, annotated);
+        test.reconcile::<Servers>(&server).await;
+        assert_eq!(version(&test), before);
+        test.api.insert(SECRET, secret("dHdv"));
+        let writes = test.reconcile::<Servers>(&server).await;
+        assert!(writes.contains(&"PUT secrets/mcp-files.secret.api".to_owned()), "{writes:?}");
+        assert_eq!(version(&test) != before, makes_new, "{on_change}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_configuration_is_missing_says_so_and_what_runs_goes_on() {
+    let (test, mut server) = (with_sources(), configured());
+    test.api.remove(SECRET);
+    assert_eq!(test.reconcile::<Servers>(&server).await, ["PUT mcpservers/files/status"]);
+    assert_eq!(test.condition(SERVER, "Accepted"), ("False".into(), "ConfigNotFound".into()));
+    assert_eq!(
+        message_of(&test, "Stalled"),
+        "the Secret api does not exist in the server's namespace; create it there"
+    );
+    test.api.insert(SECRET, secret("b25l"));
+    test.reconcile::<Servers>(&server).await;
+    let before = test.api.get(SET).unwrap();
+    test.api.remove(SECRET);
+    // Its certificate is renewed all the same.
+    test.api.remove("/api/v1/namespaces/acme-mcp/secrets/mcp-files-tls");
+    test.ctx.cache.secrets.doubt("acme-mcp", "mcp-files-tls");
+    server.spec.source.stdio.as_mut().unwrap().args = vec!["--other".into()];
+    let writes = test.reconcile::<Servers>(&server).await;
+    assert_eq!(writes, ["POST secrets", "PUT mcpservers/files/status"]);
+    assert_eq!(test.api.get(SET).unwrap()["spec"]["template"], before["spec"]["template"]);
+    assert!(message_of(&test, "Stalled").ends_with("; what was accepted before goes on running"));
+}
+
+#[tokio::test]
+async fn a_secret_that_does_not_name_the_server_is_refused() {
+    let test = with_sources();
+    let mut secret = secret("b25l");
+    secret["metadata"]["labels"] = json!({"mcp-fleet.dev/server.mail": ""});
+    test.api.insert(SECRET, secret);
+    test.reconcile::<Servers>(&configured()).await;
+    assert_eq!(test.condition(SERVER, "Ready"), ("False".into(), "ConfigRefused".into()));
+    assert!(test.api.get(COPY).is_none());
+}
+
+#[tokio::test]
+async fn copies_that_are_not_needed_any_more_are_deleted_once_the_pods_are_replaced() {
+    let (test, mut server) = (with_sources(), configured());
+    test.api.insert(SERVER, serde_json::to_value(&server).unwrap());
+    test.reconcile::<Servers>(&server).await;
+    server.spec.source.stdio.as_mut().unwrap().env.clear();
+    test.reconcile::<Servers>(&server).await;
+    assert!(test.api.get(COPY).is_some(), "an old pod may need it");
+    let mut set = test.api.get(SET).unwrap();
+    let generation = set["metadata"]["generation"].as_i64().unwrap_or(0);
+    set["status"] = json!({"observedGeneration": generation, "updatedReplicas": 1, "readyReplicas": 1});
+    test.api.insert(SET, set);
+    let (kind, namespace, name) = ("StatefulSet".into(), "acme-mcp".into(), "mcp-files".into());
+    test.ctx.cache.owned.remove(&Key { kind, namespace, name });
+    for path in [COPY, COPY_OF_MAP, "/api/v1/namespaces/acme-mcp/secrets/mcp-files-tls"] {
+        test.show_secret(path);
+    }
+    let writes = test.reconcile::<Servers>(&server).await;
+    assert!(writes.contains(&"DELETE secrets/mcp-files.secret.api".to_owned()), "{writes:?}");
+    assert!(test.api.get(COPY_OF_MAP).is_some());
+}

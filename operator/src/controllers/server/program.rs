@@ -1,0 +1,336 @@
+//! The user's program as a pod runs it: rendered from a spec, or read back from what runs. Pure.
+
+use mcp_fleet_core::server_config::{Found, Source};
+use mcp_fleet_crds::server::{Execution, OnChange, Resources, Stdio};
+use mcp_fleet_policy::units::Window;
+use serde_json::{Value, json};
+
+/// Search path of the tool server's process, as in Debian and Alpine.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Size of /tmp, unless the spec has another.
+const TMP_SIZE: &str = "256Mi";
+/// What the names of the volumes that a spec declares begin with.
+const VOLUMES: [&str; 2] = ["files-", "scratch-"];
+/// Options of the shim that a spec causes.
+const OPTIONS: [&str; 5] = ["--files=", "--scratch=", "--executable-scratch=", "--start-timeout=", "--stop-grace="];
+/// Seconds that a pod has for everything but `stopGrace`: the calls in flight may end, and the program is killed.
+const SHUTDOWN_SECONDS: u64 = 28;
+/// Annotation of pods: the versions of what their program is configured with.
+const CONFIG_VERSION: &str = "mcp-fleet.dev/config-version";
+
+/// A program as a pod runs it.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    pub image: String,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Options of the shim.
+    pub options: Vec<String>,
+    /// Variables, as in a container.
+    env: Value,
+    env_from: Value,
+    working_dir: Option<String>,
+    resources: Option<Resources>,
+    /// Mounts and volumes that the spec declares, as in a pod.
+    mounts: Vec<Value>,
+    volumes: Vec<Value>,
+    tmp_size: Value,
+    grace_seconds: u64,
+    /// What happens when configuration changes.
+    on_change: OnChange,
+    config_version: Option<String>,
+}
+
+impl Program {
+    /// Renders the program of a server.
+    pub(crate) fn new(server: &str, stdio: &Stdio, found: &Found) -> Self {
+        let mut options = Vec::new();
+        let (mut mounts, mut volumes) = (Vec::new(), Vec::new());
+        for (index, files) in stdio.files.iter().enumerate() {
+            let Some(source) = Source::of_files(files) else { continue };
+            let name = format!("files-{index}");
+            let mut secret = json!({"secretName": source.copy_name(server)});
+            if !files.items.is_empty() {
+                secret["items"] = json!(files.items);
+            }
+            volumes.push(json!({"name": name, "secret": secret}));
+            mounts.push(json!({"name": name, "mountPath": files.mount_path, "readOnly": true}));
+            options.push(format!("--files={}", files.mount_path));
+        }
+        let mut tmp_size = json!(TMP_SIZE);
+        for (index, scratch) in stdio.scratch.iter().enumerate() {
+            let is_tmp = scratch.mount_path == "/tmp";
+            if is_tmp {
+                tmp_size = json!(scratch.size_limit);
+            } else {
+                let name = format!("scratch-{index}");
+                volumes.push(json!({"name": name, "emptyDir": {"sizeLimit": scratch.size_limit}}));
+                mounts.push(json!({"name": name, "mountPath": scratch.mount_path}));
+            }
+            match scratch.execute {
+                Execution::Allow => options.push(format!("--executable-scratch={}", scratch.mount_path)),
+                Execution::Deny if is_tmp => {}
+                Execution::Deny => options.push(format!("--scratch={}", scratch.mount_path)),
+            }
+        }
+        options.extend(seconds("--start-timeout", stdio.start_timeout, 60));
+        options.extend(seconds("--stop-grace", stdio.stop_grace, 2));
+        Self {
+            image: stdio.image.clone(),
+            command: stdio.command.iter().chain(&stdio.args).cloned().collect(),
+            options,
+            env: environment(server, stdio, found),
+            env_from: env_from(server, stdio),
+            working_dir: stdio.working_dir.clone(),
+            resources: stdio.resources.clone(),
+            mounts,
+            volumes,
+            tmp_size,
+            grace_seconds: SHUTDOWN_SECONDS + whole_seconds(stdio.stop_grace),
+            on_change: stdio.on_change,
+            config_version: None,
+        }
+    }
+
+    /// Sets the versions of what the program is configured with. Unless their changes are ignored, new pods are made when
+    /// they change.
+    pub(crate) fn set_config_version(&mut self, version: Option<String>) {
+        self.config_version = version.filter(|_| self.on_change == OnChange::Restart);
+    }
+
+    /// Reads the program back from the template of a workload and its tool container.
+    pub(crate) fn read(template: &Value, tool: &Value) -> Option<Self> {
+        let parts: Vec<String> =
+            tool["command"].as_array()?.iter().map(|part| Some(part.as_str()?.to_owned())).collect::<Option<_>>()?;
+        let end = parts.iter().position(|part| part == "--")?;
+        let (options, command) = parts.split_at(end);
+        let is_option = |part: &&String| OPTIONS.iter().any(|option| part.starts_with(option));
+        let is_declared = |entry: &&Value| {
+            let name = entry["name"].as_str().unwrap_or_default();
+            VOLUMES.iter().any(|prefix| name.starts_with(prefix))
+        };
+        let declared = |list: &Value| list.as_array().into_iter().flatten().filter(is_declared).cloned().collect();
+        let volumes = &template["spec"]["volumes"];
+        let tmp = volumes.as_array()?.iter().find(|volume| volume["name"] == "tmp")?;
+        Some(Self {
+            image: tool["image"].as_str()?.to_owned(),
+            command: command.iter().skip(1).map(|part| part.replace("$$", "$")).collect(),
+            options: options.iter().filter(is_option).cloned().collect(),
+            env: tool["env"].clone(),
+            env_from: tool["envFrom"].clone(),
+            working_dir: tool["workingDir"].as_str().map(str::to_owned),
+            resources: serde_json::from_value(tool["resources"].clone()).ok(),
+            mounts: declared(&tool["volumeMounts"]),
+            volumes: declared(volumes),
+            tmp_size: tmp["emptyDir"]["sizeLimit"].clone(),
+            grace_seconds: template["spec"]["terminationGracePeriodSeconds"].as_u64()?,
+            on_change: OnChange::Restart,
+            config_version: template["metadata"]["annotations"][CONFIG_VERSION].as_str().map(str::to_owned),
+        })
+    }
+
+    /// Adds to a tool container what the program needs.
+    pub(super) fn configure_container(&self, container: &mut Value) {
+        container["image"] = json!(self.image);
+        container["env"] = self.env.clone();
+        if !self.env_from.is_null() {
+            container["envFrom"] = self.env_from.clone();
+        }
+        if let Some(directory) = &self.working_dir {
+            container["workingDir"] = json!(directory);
+        }
+        if let Some(resources) = &self.resources {
+            container["resources"] = json!(resources);
+        }
+        if let Some(mounts) = container["volumeMounts"].as_array_mut() {
+            mounts.extend(self.mounts.iter().cloned());
+        }
+    }
+
+    /// Adds to a pod what the program needs.
+    pub(super) fn configure_pod(&self, pod: &mut Value) {
+        pod["terminationGracePeriodSeconds"] = json!(self.grace_seconds);
+        if let Some(volumes) = pod["volumes"].as_array_mut() {
+            volumes.insert(1, json!({"name": "tmp", "emptyDir": {"sizeLimit": self.tmp_size}}));
+            volumes.extend(self.volumes.iter().cloned());
+        }
+    }
+
+    /// Returns the annotations of pods; none if there are none.
+    pub(super) fn annotations(&self) -> Option<Value> {
+        self.config_version.as_ref().map(|version| json!({CONFIG_VERSION: version}))
+    }
+
+    /// Returns the command of the program, as in a container.
+    pub(super) fn literal_command(&self) -> impl Iterator<Item = String> {
+        self.command.iter().map(|part| literal(part))
+    }
+}
+
+fn whole_seconds(duration: Window) -> u64 {
+    duration.get().as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
+}
+
+/// Returns an option of the shim in seconds; none if it is the default.
+fn seconds(option: &str, duration: Window, default: u64) -> Option<String> {
+    let seconds = whole_seconds(duration);
+    (seconds != default).then(|| format!("{option}={seconds}"))
+}
+
+fn environment(server: &str, stdio: &Stdio, found: &Found) -> Value {
+    let from_source = |name: &str| {
+        stdio.env_from.iter().any(|from| {
+            let keys = Source::of_env_from(from).and_then(|source| found.0.get(&source));
+            keys.into_iter().flatten().any(|(key, _)| name.strip_prefix(&from.prefix) == Some(key))
+        })
+    };
+    let given = |name: &str| stdio.env.iter().any(|variable| variable.name == name) || from_source(name);
+    let defaults = [("PATH", PATH), ("HOME", "/tmp"), ("TMPDIR", "/tmp")];
+    let defaults = defaults.into_iter().filter(|(name, _)| !given(name));
+    let declared = stdio.env.iter().map(|variable| {
+        let name = &variable.name;
+        match variable.value_from.as_ref().and_then(Source::of_variable) {
+            Some((source, key)) => {
+                let reference = json!({"name": source.copy_name(server), "key": key});
+                json!({"name": name, "valueFrom": {"secretKeyRef": reference}})
+            }
+            None => json!({"name": name, "value": literal(variable.value.as_deref().unwrap_or_default())}),
+        }
+    });
+    defaults.map(|(name, value)| json!({"name": name, "value": value})).chain(declared).collect()
+}
+
+/// Returns the sources of variables; null if there are none.
+fn env_from(server: &str, stdio: &Stdio) -> Value {
+    let sources = stdio.env_from.iter().filter_map(|from| {
+        let mut entry = json!({"secretRef": {"name": Source::of_env_from(from)?.copy_name(server)}});
+        if !from.prefix.is_empty() {
+            entry["prefix"] = json!(from.prefix);
+        }
+        Some(entry)
+    });
+    let sources: Vec<_> = sources.collect();
+    if sources.is_empty() { Value::Null } else { json!(sources) }
+}
+
+/// Escapes dollars. Kubernetes expands `$(NAME)` in commands and values and reads `$$` as one dollar, but the user's text
+/// is literal.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::ByteString;
+    use k8s_openapi::api::apps::v1::StatefulSet;
+
+    use super::*;
+    use crate::controllers::manifests::settings::Settings;
+    use crate::controllers::server::desired::desired;
+    use crate::controllers::server::tests::{checked, server};
+    use crate::controllers::server::validate::Server;
+
+    fn stdio(change: &Value) -> Stdio {
+        let mut stdio = json!({"image": "r.example/files:1", "command": ["sh", "$(HOME)"]});
+        for (key, value) in change.as_object().unwrap() {
+            stdio[key] = value.clone();
+        }
+        serde_json::from_value(stdio).unwrap()
+    }
+
+    /// Everything that a program can be configured with.
+    fn everything() -> Stdio {
+        stdio(&json!({
+            "args": ["--verbose"],
+            "env": [
+                {"name": "LEVEL", "value": "$5"},
+                {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "api", "key": "token"}}},
+                {"name": "URL", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "url"}}},
+            ],
+            "envFrom": [{"prefix": "A_", "secretRef": {"name": "api"}}, {"configMapRef": {"name": "settings"}}],
+            "files": [
+                {"mountPath": "/etc/files", "configMapRef": {"name": "settings"}},
+                {"mountPath": "/etc/keys", "secretRef": {"name": "api"}, "items": [{"key": "token", "path": "t.txt"}]},
+            ],
+            "scratch": [
+                {"mountPath": "/var/cache/files", "sizeLimit": "1Gi"},
+                {"mountPath": "/home/files/.cache", "sizeLimit": "2Gi", "execute": "Allow"},
+                {"mountPath": "/tmp", "sizeLimit": "3Gi"},
+            ],
+            "workingDir": "/srv",
+            "startTimeout": "90500ms",
+            "stopGrace": "10s",
+            "resources": {"limits": {"memory": "1Gi"}},
+        }))
+    }
+
+    fn found(data: &[(Source, &str)]) -> Found {
+        let of = |(source, key): &(Source, &str)| {
+            (source.clone(), BTreeMap::from([((*key).to_owned(), ByteString(b"secret".to_vec()))]))
+        };
+        Found(data.iter().map(of).collect())
+    }
+
+    fn with(program: Program) -> Server {
+        Server { program, ..checked() }
+    }
+
+    fn workload(server: &Server) -> Value {
+        desired(server, &Settings::example()).workload.value
+    }
+
+    #[test]
+    fn a_program_with_all_that_can_be_configured() {
+        let mut program = Program::new("files", &everything(), &Found::default());
+        program.set_config_version(Some("7-8".into()));
+        let template = workload(&with(program))["spec"]["template"].clone();
+        insta::assert_snapshot!("configured", serde_yaml_ng::to_string(&template).unwrap());
+    }
+
+    #[test]
+    fn what_runs_is_read_back_as_it_was_rendered() {
+        for stdio in [everything(), stdio(&json!({})), server().spec.source.stdio.unwrap()] {
+            let mut program = Program::new("files", &stdio, &Found::default());
+            program.set_config_version(Some("7-8".into()));
+            let rendered = workload(&with(program));
+            // As the API server holds it, with the fields that it knows.
+            let typed: StatefulSet = serde_json::from_value(rendered.clone()).unwrap();
+            let live = serde_json::to_value(typed).unwrap();
+            let template = &live["spec"]["template"];
+            let read = Program::read(template, &template["spec"]["containers"][0]).unwrap();
+            assert_eq!(workload(&with(read)), rendered);
+        }
+    }
+
+    #[test]
+    fn changes_can_be_ignored() {
+        for (on_change, annotated) in [("Restart", true), ("Ignore", false)] {
+            let mut program = Program::new("files", &stdio(&json!({"onChange": on_change})), &Found::default());
+            program.set_config_version(Some("7".into()));
+            assert_eq!(program.annotations().is_some(), annotated);
+        }
+    }
+
+    #[test]
+    fn dollars_stay_dollars() {
+        let program = Program::new("files", &everything(), &Found::default());
+        assert_eq!(program.literal_command().collect::<Vec<_>>(), ["sh", "$$(HOME)", "--verbose"]);
+        assert_eq!(program.env[3], json!({"name": "LEVEL", "value": "$$5"}));
+    }
+
+    #[test]
+    fn a_server_may_set_the_defaults_itself() {
+        let names = |stdio: &Stdio, found: &Found| {
+            let program = Program::new("files", stdio, found);
+            program.env.as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let own = stdio(&json!({"env": [{"name": "PATH", "value": "/opt/bin"}]}));
+        assert_eq!(names(&own, &Found::default()), ["HOME", "TMPDIR", "PATH"]);
+        let from = stdio(&json!({"envFrom": [{"prefix": "HO", "secretRef": {"name": "api"}}]}));
+        let found = found(&[(Source::Secret("api".into()), "ME")]);
+        assert_eq!(names(&from, &found), ["PATH", "TMPDIR"]);
+        assert!(!format!("{found:?}").contains("secret"), "{found:?}");
+    }
+}
