@@ -71,7 +71,7 @@ pub fn end_to_end(with: Option<With>) -> Result<()> {
         } else {
             verify::run(cluster)?;
         }
-        after_demo(cluster, &["faults", "limits", "public_name", "replicas", "rounds"], None)
+        after_demo(cluster, &["configuration", "faults", "limits", "public_name", "replicas", "rounds"], None)
     })
 }
 
