@@ -71,7 +71,7 @@ impl Sources {
                 Source::Secret(name) => of_secret(name, self.secrets.get(&key(name)).cloned(), server, keys),
                 Source::ConfigMap(name) => of_config_map(name, self.config_maps.get(&key(name)).cloned(), keys),
             };
-            found.0.insert(source.clone(), data.map_err(problem)?);
+            found.insert(source.clone(), data.map_err(problem)?).map_err(problem)?;
         }
         Ok(Configuration { variables: variables(stdio, &found)?, files: files(stdio, &found)? })
     }

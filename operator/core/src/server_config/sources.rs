@@ -14,6 +14,8 @@ use crate::labels;
 
 /// Most Secrets and `ConfigMap`s of one server. Each is read about once a minute.
 const MAX_SOURCES: usize = 16;
+/// Most bytes of all that one server uses.
+const MAX_BYTES: usize = 1 << 20;
 /// Longest variable, with its name: Linux starts no program with a longer one (execve(2), `MAX_ARG_STRLEN`).
 const MAX_VARIABLE: usize = (128 << 10) - 2;
 /// Longest name of a variable that a spec names.
@@ -36,6 +38,25 @@ pub struct Found(pub BTreeMap<Source, BTreeMap<String, ByteString>>);
 impl fmt::Debug for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Found {
+    /// Adds what is needed of a source, unless it is too much.
+    pub fn insert(&mut self, source: Source, data: BTreeMap<String, ByteString>) -> Result<(), Problem> {
+        let size = |data: &BTreeMap<String, ByteString>| {
+            data.iter().map(|(key, value)| key.len() + value.0.len()).sum::<usize>()
+        };
+        let before: usize = self.0.values().map(size).sum();
+        if before + size(&data) > MAX_BYTES {
+            let message =
+                "the Secrets and ConfigMaps of source.stdio have more than 1 MiB that the program uses; name the \
+                           keys that it needs"
+                    .to_owned();
+            return Err(Problem { reason: Reason::ConfigRefused, message });
+        }
+        self.0.insert(source, data);
+        Ok(())
     }
 }
 
@@ -192,6 +213,15 @@ mod tests {
         assert!(read(&all(""), &[("ca.pem", b"c")]).unwrap_err().1.contains("envFrom"));
         assert!(read(&all(""), &[("1st", b"c")]).is_err());
         assert!(read(&all("THE_"), &[("1st", b"c")]).is_ok());
+    }
+
+    #[test]
+    fn all_together_is_not_too_much() {
+        let mut found = Found::default();
+        let large = || BTreeMap::from([("a".to_owned(), ByteString(vec![0; 600 << 10]))]);
+        found.insert(Source::Secret("a".into()), large()).unwrap();
+        let refused = found.insert(Source::ConfigMap("a".into()), large()).unwrap_err();
+        assert_eq!((refused.reason, found.0.len()), (Reason::ConfigRefused, 1));
     }
 
     #[test]

@@ -64,6 +64,21 @@ enum Decision {
     Reject(Rejection),
 }
 
+/// Returns a server whose program needs nothing that the tenant's image of `mcp-pod` does not know.
+async fn has_image_for(ctx: &Context, server: Server) -> Result<Result<Server, Rejection>, ReconcileError> {
+    if server.program.options.is_empty() {
+        return Ok(Ok(server));
+    }
+    let tenant = ctx.cache.tenant_by_uid(&server.tenant.uid);
+    let tenant = tenant.ok_or(ReconcileError::Incomplete("the tenant"))?;
+    let pods = ctx.rollout.pods(ctx, &tenant).await.map_err(ReconcileError::api("read the gateway's Deployment"))?;
+    if pods.image == ctx.config.mcp_pod_image {
+        return Ok(Ok(server));
+    }
+    let message = "the pods of the tenant get a later image of mcp-pod first, which this server needs".to_owned();
+    Ok(Err(Rejection { reason: ConditionReason::Progressing, message, until: Until::Prepared }))
+}
+
 /// Applies the objects of a server.
 async fn apply_server(
     ctx: &Context,
@@ -73,11 +88,6 @@ async fn apply_server(
     let tenant = ctx.cache.tenant_by_uid(&server.tenant.uid);
     let tenant = tenant.ok_or(ReconcileError::Incomplete("the tenant"))?;
     let settings = Settings::load(ctx, &tenant).await?;
-    if !server.program.options.is_empty() && !settings.has_newest_image {
-        let message = "the pods of the tenant get a later image of mcp-pod first, which this server needs".to_owned();
-        let rejection = Rejection { reason: ConditionReason::Progressing, message, until: Until::Prepared };
-        return Ok(Outcome::Rejected(rejection));
-    }
     if let Some(found) = &server.config {
         match config::apply(ctx, &server, found).await {
             Ok(version) => server.program.set_config_version(version),
@@ -141,7 +151,11 @@ impl Controller for Servers {
         let ctx = &*ctx;
         let api: Api<MCPServer> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
         let inputs = dereference(&object, ctx).await?;
-        let decision = match validate(&object, &inputs) {
+        let validated = match validate(&object, &inputs) {
+            Ok(server) => has_image_for(ctx, server).await?,
+            rejected => rejected,
+        };
+        let decision = match validated {
             Ok(server) => Decision::Run(server),
             Err(rejection) => running::decide(ctx, &object, &inputs, rejection).await?,
         };

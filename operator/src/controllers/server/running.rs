@@ -1,5 +1,5 @@
-//! What runs for a server whose image the tenant does not allow any more, or not yet, or whose program lacks something that it is
-//! configured with.
+//! What runs for a server whose program cannot be what its spec says: the tenant does not allow its image, or something is missing
+//! that it is configured with.
 //!
 //! It is read back from the workload, so that certificate, network policy and shim are maintained while no change of the
 //! server is applied. The tenant's `enforcement` decides whether it goes on running.
@@ -24,16 +24,15 @@ use crate::controllers::error::ReconcileError;
 use crate::controllers::outcome::Rejection;
 use crate::kubernetes::apply::{ApplyError, is_foreign};
 
-/// Decides what is done for a rejected server. If it was rejected because of its image or its configuration, what runs for it is
-/// maintained, and the rejection says what happens to that.
+/// Decides what is done for a rejected server. If it was rejected because of its program, what runs for it is maintained, and the
+/// rejection says what happens to that.
 pub(super) async fn decide(
     ctx: &Context,
     object: &MCPServer,
     inputs: &Inputs,
     mut rejection: Rejection,
 ) -> Result<Decision, ReconcileError> {
-    use ConditionReason::{ConfigNotFound, ConfigRefused, ImageNotAllowed, ImageNotPinned};
-    if matches!(rejection.reason, ImageNotAllowed | ImageNotPinned | ConfigNotFound | ConfigRefused)
+    if is_about_program(rejection.reason)
         && inputs.prepared
         && object.metadata.deletion_timestamp.is_none()
         && let Some(live) = workload(ctx, object, inputs).await?
@@ -43,6 +42,12 @@ pub(super) async fn decide(
         return Ok(Decision::Maintain(server, rejection));
     }
     Ok(Decision::Reject(rejection))
+}
+
+/// Whether a server was rejected because of what its program is, and could be again what it was.
+const fn is_about_program(reason: ConditionReason) -> bool {
+    use ConditionReason::{ConfigNotFound, ConfigRefused, ImageNotAllowed, ImageNotPinned, InvalidSpec, Progressing};
+    matches!(reason, ImageNotAllowed | ImageNotPinned | ConfigNotFound | ConfigRefused | InvalidSpec | Progressing)
 }
 
 /// Reads the workload of a server.

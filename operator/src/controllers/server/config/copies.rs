@@ -4,6 +4,7 @@ use mcp_fleet_core::labels::{self, Labels};
 use mcp_fleet_core::server_config::Found;
 use mcp_fleet_crds::MCPServer;
 
+use super::read::turn;
 use crate::context::Context;
 use crate::controllers::apply::delete_undeclared;
 use crate::controllers::error::ReconcileError;
@@ -15,6 +16,7 @@ const COMPONENT: &str = "server-config";
 
 /// Writes the copies of a server. Returns their versions in one text, which is another one after each change.
 pub(crate) async fn apply(ctx: &Context, server: &Server, found: &Found) -> Result<Option<String>, ReconcileError> {
+    let _turn = if found.0.is_empty() { None } else { turn().await };
     let mut versions = Vec::with_capacity(found.0.len());
     for (source, data) in &found.0 {
         let copy = SecretCopy {

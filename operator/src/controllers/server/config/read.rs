@@ -4,10 +4,18 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 use mcp_fleet_core::server_config::{Found, Problem, References, Source, check_count, of_config_map, of_secret};
 use mcp_fleet_crds::condition::ConditionReason as Reason;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::outcome::{Rejection, Until};
+
+/// Waits for a turn to handle the contents of Secrets and `ConfigMap`s, each of which can have a megabyte.
+pub(super) async fn turn() -> Option<SemaphorePermit<'static>> {
+    static TURNS: Semaphore = Semaphore::const_new(4);
+    // It is never closed.
+    TURNS.acquire().await.ok()
+}
 
 /// Reads what a program refers to. Sends no request for one that refers to nothing.
 pub(crate) async fn read(
@@ -27,6 +35,7 @@ pub(crate) async fn read(
         let message = format!("the operator's access to the namespace {namespace} is being prepared");
         return Ok(Err(Rejection { reason: Reason::Progressing, message, until: Until::Prepared }));
     }
+    let _turn = turn().await;
     for (source, keys) in &references.0 {
         let data = match source {
             Source::Secret(name) => {
@@ -40,10 +49,9 @@ pub(crate) async fn read(
                 of_config_map(name, object, keys)
             }
         };
-        match data {
-            Ok(data) => found.0.insert(source.clone(), data),
-            Err(problem) => return Ok(Err(rejection(problem))),
-        };
+        if let Err(problem) = data.and_then(|data| found.insert(source.clone(), data)) {
+            return Ok(Err(rejection(problem)));
+        }
     }
     Ok(Ok(found))
 }

@@ -1,6 +1,6 @@
 //! Reconciles of servers that are configured with Secrets and `ConfigMap`s, against a fake API server.
 
-use mcp_fleet_core::labels::FINALIZER;
+use mcp_fleet_core::labels::{self, FINALIZER};
 use mcp_fleet_crds::MCPServer;
 use serde_json::{Value, json};
 
@@ -138,4 +138,35 @@ async fn copies_that_are_not_needed_any_more_are_deleted_once_the_pods_are_repla
     let writes = test.reconcile::<Servers>(&server).await;
     assert!(writes.contains(&"DELETE secrets/mcp-files.secret.api".to_owned()), "{writes:?}");
     assert!(test.api.get(COPY_OF_MAP).is_some());
+}
+
+#[tokio::test]
+async fn a_server_with_overlapping_directories_is_rejected_and_what_runs_is_maintained() {
+    let (test, mut server) = (with_sources(), configured());
+    test.reconcile::<Servers>(&server).await;
+    let scratch = json!({"mountPath": "/workspace/cache", "sizeLimit": "1Gi"});
+    server.spec.source.stdio.as_mut().unwrap().scratch = vec![serde_json::from_value(scratch).unwrap()];
+    test.api.remove("/api/v1/namespaces/acme-mcp/secrets/mcp-files-tls");
+    test.ctx.cache.secrets.doubt("acme-mcp", "mcp-files-tls");
+    assert_eq!(test.reconcile::<Servers>(&server).await, ["POST secrets", "PUT mcpservers/files/status"]);
+    assert_eq!(test.condition(SERVER, "Accepted"), ("False".into(), "InvalidSpec".into()));
+    assert!(message_of(&test, "Stalled").contains("/workspace and /workspace/cache"));
+}
+
+#[tokio::test]
+async fn what_the_tenants_image_does_not_know_is_not_used_yet() {
+    let (test, mut server) = (with_sources(), configured());
+    server.spec.source.stdio.as_mut().unwrap().files.clear();
+    test.reconcile::<Servers>(&server).await;
+    let gateway = json!({"metadata": {"name": "gateway", "namespace": "acme-mcp"}, "spec": {"selector": {}, "template": {"spec": {
+        "containers": [{"name": "gateway", "image": "mcp-fleet.local/mcp-pod:dev"}],
+    }}}});
+    test.api.insert("/apis/apps/v1/namespaces/acme-mcp/deployments/gateway", gateway);
+    test.add_owned("Deployment", "acme-mcp", "gateway", labels::of_tenant("gateway", "acme", "u-1"));
+    let test = test.upgraded("mcp-fleet.local/mcp-pod:later");
+    let scratch = json!({"mountPath": "/var/cache", "sizeLimit": "1Gi"});
+    server.spec.source.stdio.as_mut().unwrap().scratch = vec![serde_json::from_value(scratch).unwrap()];
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(test.condition(SERVER, "Ready"), ("False".into(), "Progressing".into()));
+    assert!(!test.api.get(SET).unwrap().to_string().contains("--scratch"));
 }
