@@ -100,7 +100,8 @@ names! {
         ConfigNotFound,
         /// A Secret or `ConfigMap` that the server's program is configured with may not be used, or not in that way.
         ConfigRefused,
-        /// The server's pods do not fit in the tenant's `hard`, and the tenant's `enforcement` stops such servers.
+        /// The server's pods do not fit in the tenant's `hard`: the tenant's `enforcement` stops such servers, or Kubernetes
+        /// creates no more pods.
         QuotaExceeded,
         /// A tool has a price or a budget has an amount, but the tenant has no `spendLimit` to set the currency.
         CurrencyMissing,
@@ -110,6 +111,14 @@ names! {
         QuotaNotCounted,
         /// Too few pods of the server are ready.
         WorkloadUnavailable,
+        /// The image of a pod of the server cannot be pulled.
+        ImageNotPulled,
+        /// No node takes a pod of the server.
+        Unschedulable,
+        /// Kubernetes refuses to create a pod of the server.
+        PodRefused,
+        /// The server's program cannot be started, or ends when it is, or does not speak MCP in time.
+        StartFailed,
         /// Prices of the tenant apply instead of lower ones that the server declares.
         PricesRaised,
         /// All referenced objects exist.

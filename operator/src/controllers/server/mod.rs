@@ -4,6 +4,7 @@ mod apply;
 mod config;
 mod dereference;
 mod desired;
+mod diagnosis;
 mod fit;
 mod program;
 mod running;
@@ -17,6 +18,7 @@ pub(super) mod workspace;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use mcp_fleet_core::labels;
@@ -39,6 +41,7 @@ use crate::kubernetes::cache::{Cache, Change, Readable, in_namespace, references
 use apply::{Applied, apply};
 use dereference::dereference;
 use desired::desired;
+use diagnosis::Diagnosis;
 use teardown::tear_down;
 use validate::{Server, validate};
 
@@ -62,6 +65,22 @@ enum Decision {
     Maintain(Server, Rejection),
     /// It is rejected, and nothing is applied for it.
     Reject(Rejection),
+}
+
+/// Asks why a server is not available, if it is not for some time. Returns when to ask again as well.
+async fn diagnose(
+    ctx: &Context,
+    object: &MCPServer,
+    outcome: &Outcome<Applied>,
+) -> Result<(Option<Duration>, Option<Diagnosis>), ReconcileError> {
+    let applied = match outcome {
+        Outcome::Applied(applied) if status::waits_for_pods(applied) => applied,
+        _ => return Ok((None, None)),
+    };
+    let now = Timestamp::now();
+    let (again, is_due) = diagnosis::when(status::unavailable_since(object, now), now);
+    let diagnosis = if is_due { diagnosis::diagnose(ctx, &applied.server).await? } else { None };
+    Ok((Some(jittered(again)), diagnosis))
 }
 
 /// Returns a server whose program needs nothing that the tenant's image of `mcp-pod` does not know.
@@ -173,8 +192,10 @@ impl Controller for Servers {
                 },
                 Decision::Reject(rejection) => Outcome::Rejected(rejection),
             };
-            let held_back = status::write(ctx, &object, &outcome).await?;
-            Ok(outcome.next()?.no_later_than(held_back).no_later_than(reads_again))
+            let (asks_again, diagnosis) = diagnose(ctx, &object, &outcome).await?;
+            let held_back = status::write(ctx, &object, &outcome, diagnosis.as_ref()).await?;
+            let next = outcome.next()?.no_later_than(held_back);
+            Ok(next.no_later_than(reads_again).no_later_than(asks_again))
         };
         if needs_finalizer {
             with_finalizer(&api, object, reconcile, |object| async move { tear_down(&object, ctx).await }).await

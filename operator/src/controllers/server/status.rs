@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
-use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition};
+use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition, find};
 use mcp_fleet_crds::{MCPServer, MCPServerStatus};
 use serde_json::Value;
 
 use super::apply::Applied;
-use super::validate::Server;
+use super::diagnosis::Diagnosis;
 use crate::config::gateway_origin;
 use crate::context::Context;
 use crate::controllers::enforcement::Enforcement;
@@ -22,6 +22,7 @@ pub(super) async fn write(
     ctx: &Context,
     object: &MCPServer,
     outcome: &Outcome<Applied>,
+    diagnosis: Option<&Diagnosis>,
 ) -> Result<Option<Duration>, ReconcileError> {
     let api: Api<MCPServer> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
     let progress = match outcome {
@@ -29,15 +30,20 @@ pub(super) async fn write(
         Outcome::Rejected(rejection) if rejection.until == Until::Prepared => Progress::Pending,
         _ => Progress::Settled,
     };
-    status::write(ctx, &api, object, status(object, outcome, Timestamp::now()), progress).await
+    status::write(ctx, &api, object, status(object, outcome, diagnosis, Timestamp::now()), progress).await
 }
 
 /// Returns the status that follows from the outcome of a reconcile. Pure.
-fn status(object: &MCPServer, outcome: &Outcome<Applied>, now: Timestamp) -> MCPServerStatus {
+fn status(
+    object: &MCPServer,
+    outcome: &Outcome<Applied>,
+    diagnosis: Option<&Diagnosis>,
+    now: Timestamp,
+) -> MCPServerStatus {
     let before = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation;
     let conditions = |summary, others| status::conditions(&before.conditions, &summary, others, generation, now);
-    let Applied { server, workload, enforcement } = match outcome.applied() {
+    let applied = match outcome.applied() {
         Ok(applied) => applied,
         Err(summary) => {
             let rejection = outcome.rejection();
@@ -46,8 +52,9 @@ fn status(object: &MCPServer, outcome: &Outcome<Applied>, now: Timestamp) -> MCP
             return MCPServerStatus { observed_generation: generation, conditions, ..before };
         }
     };
+    let Applied { server, workload, enforcement } = applied;
     let policy = enforcement.policy_current(generation);
-    let summary = summary(server, workload, enforcement, &policy);
+    let summary = summary(applied, diagnosis, &policy);
     let mut next = MCPServerStatus {
         observed_generation: generation,
         url: Some(format!("{}/{}/mcp", gateway_origin(&server.runtime_namespace), server.id.name)),
@@ -71,7 +78,8 @@ fn accepted(enforcement: &Enforcement) -> NewCondition {
     }
 }
 
-fn summary(server: &Server, workload: &Value, enforcement: &Enforcement, policy: &NewCondition) -> Summary {
+fn summary(applied: &Applied, diagnosis: Option<&Diagnosis>, policy: &NewCondition) -> Summary {
+    let Applied { server, workload, enforcement } = applied;
     if let Some(verdict) = enforcement.rejected() {
         return Summary::Stalled(verdict.reason, verdict.message.clone());
     }
@@ -81,8 +89,15 @@ fn summary(server: &Server, workload: &Value, enforcement: &Enforcement, policy:
     let wanted = number(workload, "/spec/replicas");
     let ready = number(workload, "/status/readyReplicas");
     if !is_available(workload) {
-        let message = format!("{ready} of {wanted} pods are ready");
-        return Summary::Reconciling(Reason::WorkloadUnavailable, message);
+        let state = if number(workload, "/status/replicas") > number(workload, "/status/updatedReplicas") && ready > 0 {
+            "what ran before goes on until new pods are ready".to_owned()
+        } else {
+            format!("{ready} of {wanted} pods are ready")
+        };
+        return match diagnosis {
+            Some(Diagnosis { reason, message }) => Summary::Reconciling(*reason, format!("{state}: {message}")),
+            None => Summary::Reconciling(Reason::WorkloadUnavailable, state),
+        };
     }
     if policy.status != Some(true) {
         return Summary::Reconciling(policy.reason, policy.message.clone());
@@ -97,11 +112,34 @@ fn summary(server: &Server, workload: &Value, enforcement: &Enforcement, policy:
     Summary::Ready(Reason::Reconciled, format!("{ready} of {wanted} pods are ready"))
 }
 
-/// Whether a workload has been rolled out as it is written, and all its pods are ready.
+/// Whether a server is only not ready because of its pods.
+pub(super) fn waits_for_pods(Applied { server, workload, enforcement }: &Applied) -> bool {
+    enforcement.rejected().is_none()
+        && server.stopped.is_none()
+        && number(workload, "/spec/replicas") > 0
+        && !is_available(workload)
+}
+
+/// Returns since when a server is not ready, or since when it exists.
+pub(super) fn unavailable_since(object: &MCPServer, now: Timestamp) -> Timestamp {
+    let conditions = object.status.as_ref().map(|status| &*status.conditions).unwrap_or_default();
+    let created = || object.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    match find(conditions, ConditionType::Ready) {
+        Some(ready) if ready.status == "True" => now,
+        Some(ready) => {
+            created().map_or(ready.last_transition_time.0, |created| created.max(ready.last_transition_time.0))
+        }
+        None => created().unwrap_or(now),
+    }
+}
+
+/// Whether a workload has been rolled out as it is written: all its pods are ready, and no earlier ones are left.
 pub(super) fn is_available(workload: &Value) -> bool {
     let wanted = number(workload, "/spec/replicas");
-    number(workload, "/status/observedGeneration") >= number(workload, "/metadata/generation")
-        && number(workload, "/status/updatedReplicas") >= wanted
+    let updated = number(workload, "/status/updatedReplicas");
+    updated >= number(workload, "/status/replicas")
+        && number(workload, "/status/observedGeneration") >= number(workload, "/metadata/generation")
+        && updated >= wanted
         && number(workload, "/status/readyReplicas") >= wanted
 }
 
@@ -112,7 +150,7 @@ fn number(value: &Value, pointer: &str) -> i64 {
 #[cfg(test)]
 mod tests {
     use mcp_fleet_core::shared_state::verdict::{PolicyEntry, TenantState, Verdict};
-    use mcp_fleet_crds::condition::{find, is_true};
+    use mcp_fleet_crds::condition::is_true;
     use mcp_fleet_crds::tenant::GatewayStatus;
     use serde_json::json;
 
@@ -138,7 +176,7 @@ mod tests {
         let entry = PolicyEntry { verdict: verdict.clone(), since: 3, has_address };
         let enforcement = Enforcement { state, entry: Some(entry), warming_up: false };
         let applied = Applied { server: checked(), workload: workload(ready), enforcement };
-        status(&server(), &Outcome::Applied(applied), "2026-11-22T12:00:00Z".parse().unwrap())
+        status(&server(), &Outcome::Applied(applied), None, "2026-11-22T12:00:00Z".parse().unwrap())
     }
 
     fn good() -> Verdict {

@@ -26,7 +26,7 @@ pub(super) async fn tear_down(object: &MCPServer, ctx: &Context) -> Result<Teard
     let Some(runtime) = runtime_namespace(object, &owned, &ctx.cache) else { return Ok(Teardown::Done) };
     scale_to_zero(ctx, &owned).await?;
     if has_pods(ctx, &runtime, &format!("{}={uid}", labels::SERVER_UID)).await? {
-        status::write(ctx, object, &Outcome::Deleting("waiting for the pods to end")).await?;
+        status::write(ctx, object, &Outcome::Deleting("waiting for the pods to end"), None).await?;
         return Ok(Teardown::Unfinished(pause(&object.metadata, Timestamp::now())));
     }
     let state = OwnerState::read::<MCPServer>(&ctx.client, object.metadata.namespace.as_deref(), &name, &uid).await?;
