@@ -3,9 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
+use mcp_fleet_core::server_config::check_directories;
 use mcp_fleet_crds::MCPServer;
-use mcp_fleet_crds::quantity::billionths;
 use mcp_fleet_crds::server::{Execution, OnChange, Stdio};
 use mcp_fleet_policy::units::Window;
 
@@ -19,6 +19,8 @@ const DEFAULTS: [(&str, &str); 3] = [
     ("HOME", "/tmp"),
     ("TMPDIR", "/tmp"),
 ];
+/// Longest time that a program has to end by itself.
+const MAX_STOP_GRACE: Window = Window::from_secs(3);
 /// The program of a server that is part of this one.
 const THIS_PROGRAM: &str = "mcp-fleet";
 
@@ -62,10 +64,11 @@ impl Launch {
         self.declared.working_dir.as_ref().map(PathBuf::from)
     }
 
-    /// Returns the options of the shim for times.
+    /// Returns the options of the shim for times. Whoever stops a fleet waits for all of its servers, so none may take long to end.
     pub(crate) fn times(&self) -> [String; 2] {
         let seconds = |duration: Window| duration.get().as_millis().div_ceil(1000);
         let Stdio { start_timeout, stop_grace, .. } = &self.declared;
+        let stop_grace = stop_grace.min(&MAX_STOP_GRACE);
         [format!("--start-timeout={}", seconds(*start_timeout)), format!("--stop-grace={}", seconds(*stop_grace))]
     }
 }
@@ -89,6 +92,8 @@ pub(crate) fn launch(server: &MCPServer, arguments: &Arguments, sources: &Source
             shlex::try_join(stdio.command.iter().map(String::as_str)).unwrap_or_default()
         ),
     };
+    let workspace = server.spec.workspace.as_ref().map(|workspace| &*workspace.mount_path);
+    check_directories(workspace, stdio).map_err(|problem| anyhow!(problem.message))?;
     let mut configuration = sources.read(namespace, name, stdio)?;
     let command: Vec<String> = command.into_iter().chain(stdio.args.iter().cloned()).collect();
     let (program, rest) = command.split_first().context("its command is empty")?;
@@ -101,6 +106,7 @@ pub(crate) fn launch(server: &MCPServer, arguments: &Arguments, sources: &Source
         readable.extend(own_folder(&program, &readable)?);
         program.to_string_lossy().into_owned()
     };
+    check_apart(stdio, &readable)?;
     let mut environment = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     configuration.add_variables(&mut environment);
     Ok(Some(Launch {
@@ -110,21 +116,34 @@ pub(crate) fn launch(server: &MCPServer, arguments: &Arguments, sources: &Source
         readable,
         workspace: server.spec.workspace.as_ref().map(|workspace| PathBuf::from(&workspace.mount_path)),
         files: std::mem::take(&mut configuration.files),
-        scratch: scratch(stdio)?,
+        scratch: scratch(stdio),
     }))
 }
 
 /// Returns the directories for temporary data of a program.
-fn scratch(stdio: &Stdio) -> anyhow::Result<Vec<Scratch>> {
-    let of = |declared: &mcp_fleet_crds::server::Scratch| {
-        let size = billionths(&declared.size_limit.0).map(|size| size / 1_000_000_000);
-        Ok(Scratch {
-            path: PathBuf::from(&declared.mount_path),
-            bytes: size.and_then(|size| u64::try_from(size).ok()).context("a sizeLimit of its scratch is too large")?,
-            may_execute: declared.execute == Execution::Allow,
-        })
+fn scratch(stdio: &Stdio) -> Vec<Scratch> {
+    let of = |declared: &mcp_fleet_crds::server::Scratch| Scratch {
+        path: PathBuf::from(&declared.mount_path),
+        bytes: declared.size_limit.get(),
+        may_execute: declared.execute == Execution::Allow,
     };
     stdio.scratch.iter().map(of).collect()
+}
+
+/// Checks that no directory that is made for a program would be made in a folder of this machine.
+fn check_apart(stdio: &Stdio, readable: &[PathBuf]) -> anyhow::Result<()> {
+    let files = stdio.files.iter().map(|files| &files.mount_path);
+    for path in files.chain(stdio.scratch.iter().map(|scratch| &scratch.mount_path)).map(Path::new) {
+        let overlaps = |folder: &&PathBuf| path.starts_with(folder) || folder.starts_with(path);
+        if is_in_system(path) || readable.iter().any(|folder| overlaps(&folder)) {
+            bail!(
+                "its {} is or contains a folder of this machine, or is in one that the server may read. In a cluster that is the \
+                 image; choose another mountPath to try it here",
+                path.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Finds a program on this machine.
@@ -240,6 +259,25 @@ mod tests {
                 .unwrap()
                 .unwrap();
         assert_eq!(launch.command, [OWN_PROGRAM, "example-server"]);
+    }
+
+    #[test]
+    fn no_directory_is_made_in_a_folder_of_this_machine() {
+        let with = |files: &str, scratch: &str| {
+            let mut server = server(&["mcp-fleet"], &json!({}));
+            let stdio = server.spec.source.stdio.as_mut().unwrap();
+            stdio.files = serde_json::from_value(json!([{"mountPath": files, "configMapRef": {"name": "x"}}])).unwrap();
+            stdio.scratch = serde_json::from_value(json!([{"mountPath": scratch, "sizeLimit": "1Mi"}])).unwrap();
+            let mut sources = Sources::default();
+            sources.insert("ConfigMap", "acme", "x", &json!({})).unwrap();
+            let arguments = arguments(&["--server-folder", "files=/var/tmp"]);
+            launch(&server, &arguments, &sources).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(with("/etc/x", "/cache"), Ok(()));
+        assert!(with("/usr/share/x", "/cache").unwrap_err().contains("/usr/share/x"));
+        assert!(with("/etc/x", "/var/tmp/cache").unwrap_err().contains("/var/tmp/cache"));
+        assert!(with("/etc/x", "/var").unwrap_err().contains("/var "));
+        assert!(with("/cache/x", "/cache").unwrap_err().contains("overlap"));
     }
 
     #[test]

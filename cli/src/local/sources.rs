@@ -7,13 +7,16 @@ use std::path::PathBuf;
 use anyhow::{anyhow, bail};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use mcp_fleet_core::server_config::{Found, Problem, References, Source, check_count, of_config_map, of_secret};
+use mcp_fleet_core::server_config::{
+    Found, Problem, References, Source, check_count, check_environment, of_config_map, of_secret,
+};
 use mcp_fleet_crds::server::Stdio;
 use serde_json::Value;
 
 use super::enclosure::Files;
 
-/// The Secrets and `ConfigMap`s, by namespace and name. They are never written to a file.
+/// The Secrets and `ConfigMap`s, by namespace and name. They are kept in no file but the plan of an enclosure, which is deleted when
+/// it is read.
 #[derive(Clone, Default)]
 pub(crate) struct Sources {
     secrets: BTreeMap<(String, String), Secret>,
@@ -73,6 +76,7 @@ impl Sources {
             };
             found.insert(source.clone(), data.map_err(problem)?).map_err(problem)?;
         }
+        check_environment(stdio, &found).map_err(problem)?;
         Ok(Configuration { variables: variables(stdio, &found)?, files: files(stdio, &found)? })
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mcp_fleet_policy::rules::forms::VALUE;
-use mcp_fleet_policy::units::{Window, limits};
+use mcp_fleet_policy::units::{Bytes, Window, limits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::QuantitySchema;
-use crate::schema::{cel, duration_within, rules};
+use crate::schema::{cel, duration_within, rules, size_within};
 
 /// Pattern of an environment variable's name.
 const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
@@ -17,8 +17,8 @@ const VARIABLE: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 const SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Pattern of a key in a Secret or `ConfigMap`.
 const KEY: &str = "^[-._a-zA-Z0-9]+$";
-/// Pattern of an absolute path below the root directory.
-const PATH: &str = "^/[^:\\x00]+$";
+/// Pattern of an absolute path below the root directory, of which no part means anything to Kubernetes or a shell.
+const PATH: &str = "^/[A-Za-z0-9._/@+-]+$";
 
 /// A program that speaks MCP over standard input and output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -41,7 +41,7 @@ pub struct Stdio {
     #[schemars(length(max = 64), inner(length(max = 4096), regex(pattern = VALUE.pattern)), extend("x-kubernetes-list-type" = "atomic"))]
     pub args: Vec<String>,
     /// Environment variables of the program, at most 64. They override those of `envFrom`, and the defaults of PATH, HOME
-    /// (/tmp) and TMPDIR (/tmp).
+    /// (/tmp) and TMPDIR (/tmp), which `envFrom` does not override.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
@@ -68,7 +68,7 @@ pub struct Stdio {
     #[schemars(length(min = 1, max = 256), regex(pattern = "^/[^:\\x00]*$"))]
     pub working_dir: Option<String>,
     /// Longest time that the program may take to answer `initialize` and to list its tools: a duration from 1s to 10m. One that
-    /// takes longer is stopped and started again. Default: 60s.
+    /// takes longer is stopped and started again. Default: 1m.
     #[serde(default = "default_start_timeout")]
     pub start_timeout: Window,
     /// Time that the program has to end by itself once its standard input is closed: a duration from 1s to 5m. Then it gets
@@ -217,6 +217,7 @@ pub enum OnChange {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     normalised("scratch"),
+    size_within("scratch.sizeLimit", limits::SCRATCH_SIZE),
     cel("self.mountPath == '/tmp' || !['/mcp-fleet', '/proc', '/sys', '/dev', '/etc', '/tmp', '/var/run', '/run', '/bin', '/sbin', '/lib', '/lib64', '/usr'].exists(p, self.mountPath == p || self.mountPath.startsWith(p + '/'))",
      "scratch.mountPath must be /tmp itself, or not be in a system directory or in /mcp-fleet; use a separate directory such as /var/cache/my-server"),
 ])))]
@@ -225,10 +226,9 @@ pub struct Scratch {
     /// `scratch`, or the workspace. /tmp, which every program has with 256Mi, can be listed to give it another size.
     #[schemars(length(min = 2, max = 256), regex(pattern = PATH))]
     pub mount_path: String,
-    /// How much data it may hold: a quantity such as 1Gi. A pod that has more is evicted and replaced. It counts as
-    /// ephemeral storage of the node.
-    #[schemars(with = "QuantitySchema")]
-    pub size_limit: Quantity,
+    /// How much data it may hold: a whole number of bytes from 1Mi to 1Ti. A pod that has more is evicted and replaced. Without
+    /// `resources.limits` on `ephemeral-storage`, the container may have as much more of that.
+    pub size_limit: Bytes,
     /// Whether the program may execute files that it wrote there. Default: Deny.
     #[serde(default)]
     pub execute: Execution,

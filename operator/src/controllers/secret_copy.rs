@@ -22,6 +22,7 @@ pub(super) struct SecretCopy<'a> {
     pub(super) namespace: &'a str,
     pub(super) name: &'a str,
     pub(super) labels: Labels,
+    pub(super) annotations: Labels,
     /// Type of the Secret.
     pub(super) kind: &'static str,
     pub(super) data: BTreeMap<String, ByteString>,
@@ -38,32 +39,56 @@ impl SecretCopy<'_> {
         for (key, value) in &self.data {
             (key, &value.0).hash(&mut hasher);
         }
-        (self.kind, &self.labels).hash(&mut hasher);
+        (self.kind, &self.labels, &self.annotations).hash(&mut hasher);
         hasher.finish().into()
     }
 
-    /// Creates or replaces the Secret, if it differs. Returns its metadata.
-    pub(super) async fn apply(&self, ctx: &Context) -> Result<ObjectMeta, ReconcileError> {
-        let api: Api<Secret> = Api::namespaced(ctx.client.clone(), self.namespace);
-        let failed = |source| SecretError::Api { name: self.name.to_owned(), source };
+    fn api(&self, ctx: &Context) -> Api<Secret> {
+        Api::namespaced(ctx.client.clone(), self.namespace)
+    }
+
+    fn failed(&self, source: kube::Error) -> SecretError {
+        SecretError::Api { name: self.name.to_owned(), source }
+    }
+
+    /// Reads the Secret, if there is one. Fails if it is not ours.
+    pub(super) async fn read(&self, ctx: &Context) -> Result<Option<Secret>, ReconcileError> {
+        let found = self.api(ctx).get_opt(self.name).await.map_err(|source| self.failed(source))?;
+        match &found {
+            Some(found) if !labels::same_owner(found.metadata.labels.as_ref(), &self.labels) => {
+                Err(SecretError::NotOurs { name: self.name.to_owned() }.into())
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// Creates or replaces the Secret, if it differs.
+    pub(super) async fn apply(&self, ctx: &Context) -> Result<(), ReconcileError> {
+        let found = self.read(ctx).await?;
+        self.apply_over(ctx, found).await
+    }
+
+    /// Creates the Secret or replaces the one that was read, if it differs.
+    pub(super) async fn apply_over(&self, ctx: &Context, found: Option<Secret>) -> Result<(), ReconcileError> {
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
         let mut wanted = self.render();
-        let metadata = match api.get_opt(self.name).await.map_err(failed)? {
-            None => api.create(&params, &wanted).await.map_err(failed)?.metadata,
+        let is_same = |found: &Secret| {
+            let annotations = found.metadata.annotations.clone().unwrap_or_default();
+            found.data.clone().unwrap_or_default() == self.data
+                && found.metadata.labels == wanted.metadata.labels
+                && self.annotations.iter().all(|(name, value)| annotations.get(name) == Some(value))
+        };
+        let metadata = match found {
+            None => self.api(ctx).create(&params, &wanted).await.map_err(|source| self.failed(source))?.metadata,
+            Some(found) if is_same(&found) => found.metadata,
             Some(found) => {
-                if !labels::same_owner(found.metadata.labels.as_ref(), &self.labels) {
-                    return Err(SecretError::NotOurs { name: self.name.to_owned() }.into());
-                }
-                if found.data.unwrap_or_default() == self.data && found.metadata.labels == wanted.metadata.labels {
-                    found.metadata
-                } else {
-                    wanted.metadata.resource_version = found.metadata.resource_version;
-                    api.replace(self.name, &params, &wanted).await.map_err(failed)?.metadata
-                }
+                wanted.metadata.resource_version = found.metadata.resource_version;
+                let replaced = self.api(ctx).replace(self.name, &params, &wanted).await;
+                replaced.map_err(|source| self.failed(source))?.metadata
             }
         };
         ctx.cache.secrets.verify(&metadata, self.digest(), None);
-        Ok(metadata)
+        Ok(())
     }
 
     fn render(&self) -> Secret {
@@ -72,6 +97,7 @@ impl SecretCopy<'_> {
                 name: Some(self.name.to_owned()),
                 namespace: Some(self.namespace.to_owned()),
                 labels: Some(self.labels.clone()),
+                annotations: (!self.annotations.is_empty()).then(|| self.annotations.clone()),
                 ..ObjectMeta::default()
             },
             type_: Some(self.kind.to_owned()),

@@ -188,6 +188,16 @@ fn is_premature(state: &SharedState, before: &[Condition], after: &[Condition]) 
             .is_some_and(|ready| unknown.iter().any(|reason| reason.as_str() == ready.reason))
 }
 
+/// Reasons for which something is tried again, and that people should see.
+const FAILURES: [Reason; 6] = [
+    Reason::Failed,
+    Reason::ImageNotPulled,
+    Reason::Unschedulable,
+    Reason::PodRefused,
+    Reason::QuotaExceeded,
+    Reason::StartFailed,
+];
+
 /// Writes an Event when an object becomes ready, or is not ready for a new reason.
 ///
 /// Scopes, principals and budgets become ready within a second of their creation, and a fleet has tens of thousands of them:
@@ -204,7 +214,8 @@ async fn report_readiness<K: Resource<DynamicType = ()>>(
         return;
     }
     let is_stuck = |conditions: &[Condition], ready: &Condition| {
-        condition::is_true(conditions, ConditionType::Stalled) || ready.reason == Reason::Failed.as_str()
+        condition::is_true(conditions, ConditionType::Stalled)
+            || FAILURES.iter().any(|reason| ready.reason == reason.as_str())
     };
     let runs_pods = ["MCPTenant", "MCPServer"].contains(&&*K::kind(&()));
     if is.status == "True" {

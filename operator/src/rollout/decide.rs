@@ -56,6 +56,8 @@ pub(crate) struct TenantPods {
     /// gateways. Those of earlier versions lack it, until they get another image: a change of the template alone would restart
     /// the gateways of all tenants at once.
     pub has_newest_form: bool,
+    /// Whether the image has all options of the shim that this version uses.
+    pub has_newest_options: bool,
     /// Whether there may be several gateways: those that run can forward requests to each other. Kubernetes scales the pods that there
     /// are before it replaces them.
     pub may_scale: bool,
@@ -82,6 +84,7 @@ impl TenantPods {
     pub(crate) fn begin(&mut self, image: &str, now: Instant) {
         image.clone_into(&mut self.image);
         self.has_newest_form = true;
+        self.has_newest_options = true;
         let servers = self.servers.iter().filter(|(_, available)| **available).map(|(uid, _)| uid.clone()).collect();
         self.update = Some(Update { since: now, gateway: self.gateway, servers });
         // Until they are reconciled with the new image.
@@ -147,6 +150,7 @@ mod tests {
             name: format!("tenant-{number}"),
             image: "old".into(),
             has_newest_form: false,
+            has_newest_options: false,
             may_scale: false,
             gateway: true,
             servers: [("good".to_owned(), true), ("broken".to_owned(), false)].into(),

@@ -26,6 +26,10 @@ use decide::{Next, TenantPods, next};
 
 pub use decide::MaxUnavailable;
 
+/// Annotation of a gateway's Deployment, and its value: which options the shim has in the tenant's image. An operator of a later
+/// version leaves it until it replaces the image.
+pub(crate) const OPTIONS: (&str, &str) = ("mcp-fleet.dev/shim-options", "1");
+
 /// How often the rollout is looked at. This costs no requests.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -66,8 +70,13 @@ impl Rollout {
     pub(crate) async fn pods(&self, ctx: &Context, tenant: &MCPTenant) -> Result<WantedPods, kube::Error> {
         let uid = tenant.uid().unwrap_or_default();
         let wanted = |pods: &TenantPods| {
-            let TenantPods { image, has_newest_form, may_scale, .. } = pods;
-            WantedPods { image: image.clone(), has_newest_form: *has_newest_form, may_scale: *may_scale }
+            let TenantPods { image, has_newest_form, has_newest_options, may_scale, .. } = pods;
+            WantedPods {
+                image: image.clone(),
+                has_newest_form: *has_newest_form,
+                has_newest_options: *has_newest_options,
+                may_scale: *may_scale,
+            }
         };
         if let Some(pods) = self.tenants.lock().get(&uid) {
             return Ok(wanted(pods));
@@ -80,12 +89,16 @@ impl Rollout {
         } else {
             None
         };
+        let annotations = live.as_ref().map(|live| live.annotations().clone());
         let pod = live.and_then(|live| live.spec?.template.spec);
         let has_newest_form = pod.as_ref().is_none_or(has_newest_form);
         let live = pod.into_iter().flat_map(|pod| pod.containers).find_map(|container| container.image);
         let image = live.unwrap_or_else(|| self.target.clone());
         let may_scale = has_newest_form;
-        let new = TenantPods { name: tenant.name_any(), image, has_newest_form, may_scale, ..TenantPods::default() };
+        let has_marker = |annotations: BTreeMap<_, _>| annotations.get(OPTIONS.0).is_some_and(|it| it == OPTIONS.1);
+        let has_newest_options = image == self.target || annotations.is_none_or(has_marker);
+        let name = tenant.name_any();
+        let new = TenantPods { name, image, has_newest_form, has_newest_options, may_scale, ..TenantPods::default() };
         Ok(wanted(self.tenants.lock().entry(uid).or_insert(new)))
     }
 
@@ -172,6 +185,8 @@ pub(crate) struct WantedPods {
     pub image: String,
     /// Whether the gateway's pods have all that they have in this version.
     pub has_newest_form: bool,
+    /// Whether the image has all options of the shim that this version uses.
+    pub has_newest_options: bool,
     /// Whether there may be several gateways.
     pub may_scale: bool,
 }

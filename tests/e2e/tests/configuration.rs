@@ -199,3 +199,99 @@ async fn nothing_shows(tenant: &FaultTenant, value: &str) {
     let found: Vec<_> = texts.iter().filter(|text| text.contains(value)).collect();
     assert!(found.is_empty(), "{found:?}");
 }
+
+/// Returns a server without tools whose program is this.
+fn broken(name: &str, image: &str, stdio: &Value, replicas: u32) -> Value {
+    let mut source = json!({"image": image, "command": ["python3", "-c", "import time; time.sleep(1000)"]});
+    source.as_object_mut().unwrap().extend(stdio.as_object().unwrap().clone());
+    json!({
+        "metadata": {"name": name},
+        "spec": {"source": {"type": "Stdio", "stdio": source}, "replicas": replicas, "tools": [{"name": "look", "class": "Read"}]},
+    })
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_ready_says_why() {
+    let tenant = FaultTenant::ready().await.unwrap();
+    let image = tenant.python_image().await.unwrap();
+    let failing = "import os, sys; print('no such account:', os.environ['WORD'], file=sys.stderr); sys.exit(3)";
+    let word = json!({"metadata": {"name": "word"}, "data": {"word": "open-sesame"}});
+    tenant.apply_one::<ConfigMap>(Some(NAMESPACE), word).await.unwrap();
+    let variable = json!([{"name": "WORD", "valueFrom": {"configMapKeyRef": {"name": "word", "key": "word"}}}]);
+    let large = json!({"limits": {"cpu": "1000", "memory": "64Mi"}});
+    let cases = [
+        ("no-image", "localhost/no-such-image:1", json!({}), "ImageNotPulled", "its image cannot be pulled: "),
+        ("no-node", &image, json!({"resources": large}), "Unschedulable", "Insufficient cpu"),
+        (
+            "no-program",
+            &image,
+            json!({"command": ["/no/such/program"]}),
+            "StartFailed",
+            "failed to execute /no/such/program",
+        ),
+        (
+            "ends",
+            &image,
+            json!({"command": ["python3", "-c", failing], "env": variable}),
+            "StartFailed",
+            "status 3; it wrote last: no such account: open-sesame",
+        ),
+        ("silent", &image, json!({"startTimeout": "10s"}), "StartFailed", "the server did not start within 10 s"),
+    ];
+    for (name, image, stdio, ..) in &cases {
+        tenant.apply_one::<MCPServer>(Some(NAMESPACE), broken(name, image, stdio, 1)).await.unwrap();
+    }
+    let servers: Api<MCPServer> = Api::namespaced(tenant.client.clone(), NAMESPACE);
+    let seen = async |name: &str| {
+        let status = servers.get(name).await?.status.unwrap_or_default();
+        let ready = find(&status.conditions, ConditionType::Ready);
+        anyhow::Ok(ready.map(|ready| (ready.reason.clone(), ready.message.clone())).unwrap_or_default())
+    };
+    for (name, _, _, reason, text) in &cases {
+        until(format!("{name} to say {reason}"), Duration::from_secs(90), || async {
+            let (seen_reason, message) = seen(name).await?;
+            if seen_reason == *reason && message.contains(text) {
+                return Ok(Some(()));
+            }
+            anyhow::bail!("{seen_reason}: {message}")
+        })
+        .await
+        .unwrap();
+    }
+    // A reason is one Event, however often it is tried again.
+    let events: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(tenant.client.clone(), NAMESPACE);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let of_server = |event: &k8s_openapi::api::events::v1::Event| {
+        event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some("ends")
+    };
+    let all = events.list(&ListParams::default()).await.unwrap().into_iter().filter(of_server);
+    let reasons: Vec<_> = all.filter_map(|event| event.reason).collect();
+    assert_eq!(reasons.iter().filter(|reason| *reason == "StartFailed").count(), 1, "{reasons:?}");
+
+    // An update that does not start leaves what runs, and says so.
+    let caller = tenant.caller("first").await.unwrap();
+    let good = servers.get("quiet").await.unwrap();
+    let stuck = json!({"spec": {"source": {"stdio": {"image": "localhost/no-such-image:1"}}}});
+    servers.patch("quiet", &PatchParams::default(), &Patch::Merge(stuck)).await.unwrap();
+    let is_said = || async {
+        let (reason, message) = seen("quiet").await?;
+        if reason == "ImageNotPulled" {
+            return Ok(Some(()));
+        }
+        anyhow::bail!("{reason}: {message}")
+    };
+    until("the update to fail", Duration::from_secs(90), is_said).await.unwrap();
+    let image = json!({"spec": {"source": {"stdio": {"image": good.spec.source.stdio.unwrap().image}}}});
+    servers.patch("quiet", &PatchParams::default(), &Patch::Merge(image)).await.unwrap();
+    until("the server to answer", Duration::from_secs(120), || async {
+        match caller.call_with_word("quiet", "echo", "back").await {
+            Answer::Text(text) if text == "back" => Ok(Some(())),
+            other => anyhow::bail!("{other:?}"),
+        }
+    })
+    .await
+    .unwrap();
+    for (name, ..) in &cases {
+        servers.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+}

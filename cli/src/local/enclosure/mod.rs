@@ -45,7 +45,7 @@ pub(crate) fn run_outer(arguments: &Arguments) -> ExitCode {
 
 /// Runs the second step. Returns only if it failed.
 pub(crate) fn run_inner(Arguments { plan, parent }: &Arguments) -> ExitCode {
-    report(Plan::read(plan).and_then(|plan| inner::run(&plan, *parent)))
+    report(Plan::take(plan).and_then(|plan| inner::run(&plan, *parent)))
 }
 
 fn report(result: anyhow::Result<ExitCode>) -> ExitCode {

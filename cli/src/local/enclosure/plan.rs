@@ -93,6 +93,13 @@ impl Plan {
         write_private(file, &serde_json::to_vec(self)?)
     }
 
+    /// Reads a plan and deletes its file, which may contain secrets.
+    pub(super) fn take(file: &Path) -> anyhow::Result<Self> {
+        let plan = Self::read(file)?;
+        std::fs::remove_file(file).with_context(|| format!("failed to delete {}", file.display()))?;
+        Ok(plan)
+    }
+
     /// Reads a plan.
     pub(super) fn read(file: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;

@@ -227,6 +227,7 @@ impl super::State {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::Counts;
     use super::*;
     use crate::model::TenantPolicy;
     use crate::reason::Reason;
@@ -291,13 +292,28 @@ mod tests {
             assert_eq!(demand(&governor, &limit).used, 3);
             drop(permits);
             assert_eq!(admit_all(&governor, Tick::ZERO).0.len(), 1);
-            assert!(!governor.lacks_share("s-files"));
+            // One of twelve is an equal part for twelve gateways, and not for eleven, whatever is left of it.
+            assert!(!governor.lacks_share(Some("s-files"), 12));
+            assert_eq!(governor.lacks_share(None, 6), limit == SharedLimit::TenantRate);
             governor.divide(Tick::ZERO, Some(with(0)));
             assert_eq!(admit_all(&governor, Tick::ZERO).0.len(), 0);
-            assert!(governor.lacks_share("s-files"));
+            assert!(governor.lacks_share(Some("s-files"), 100));
             governor.divide(Tick::ZERO, None);
+            assert!(!governor.lacks_share(Some("s-files"), 1));
             assert_eq!(admit_all(&governor, Tick::ZERO).0.len(), 12);
         }
+    }
+
+    #[test]
+    fn a_call_that_asks_again_is_one_call() {
+        let governor = governor(|policy| policy.traffic.max_concurrent_calls = Some(10));
+        let none = [(SharedLimit::TenantConcurrency, 0), (server(), 10)];
+        governor.divide(Tick::ZERO, Some(Division::from_iter(none)));
+        for counts in [Counts::Once, Counts::Already, Counts::Already] {
+            let refused = governor.admit_as(Tick::ZERO, "p-coder", "s-files", counts).unwrap_err();
+            assert_eq!(refused.reason, Reason::TenantConcurrencyLimited);
+        }
+        assert_eq!(demand(&governor, &SharedLimit::TenantConcurrency).wanted, 1);
     }
 
     #[test]

@@ -38,6 +38,15 @@ const SLOT_RETRY: Duration = Duration::from_secs(1);
 /// Allowance of a principal for requests that are not admitted calls: more than clients need that list the tools
 /// before each call and open a thousand sessions at once, and few enough to read and audit.
 const OTHER_REQUESTS: Rate = Rate::new(6000, Some(3000));
+/// Whether what is asked for counts as demand: a call that waits asks again and again, and is one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// It is asked for the first time.
+    Once,
+    /// It was counted.
+    Already,
+}
+
 /// Limits and usage of a tenant, its principals and its servers; shared by all connections.
 #[derive(Debug)]
 pub struct Governor {
@@ -104,6 +113,15 @@ pub struct Permit {
     principal: Arc<Limiter>,
     tenant: Arc<Limiter>,
     server: Arc<Slots>,
+}
+
+impl Counts {
+    const fn number(self) -> u32 {
+        match self {
+            Self::Once => 1,
+            Self::Already => 0,
+        }
+    }
 }
 
 impl Default for Governor {
@@ -180,11 +198,16 @@ impl Governor {
     /// Admits a call of a built-in tool by a principal, by UID. It takes from the rates like any call, but is never in
     /// flight: an agent whose calls all hang can still see that.
     pub fn admit_built_in(&self, now: Tick, principal: &str) -> Result<(), Denial> {
+        self.admit_built_in_as(now, principal, Counts::Once)
+    }
+
+    /// Admits a call of a built-in tool that may have been refused before.
+    pub fn admit_built_in_as(&self, now: Tick, principal: &str, counts: Counts) -> Result<(), Denial> {
         let principal = self.principal(principal).ok_or(Denial::new(Reason::PrincipalUnknown))?;
         let mut principal_state = principal.lock();
-        principal_state.check_rate(now, &PRINCIPAL)?;
+        principal_state.check_rate(now, &PRINCIPAL, counts)?;
         let mut tenant_state = self.tenant.lock();
-        tenant_state.check_rate(now, &TENANT)?;
+        tenant_state.check_rate(now, &TENANT, counts)?;
         for state in [&mut principal_state, &mut tenant_state] {
             if let Some(bucket) = &mut state.bucket {
                 bucket.take();
@@ -217,6 +240,11 @@ impl Governor {
 
     /// Admits a call of a principal on a server (both by UID), or returns the denial.
     pub fn admit(&self, now: Tick, principal: &str, server: &str) -> Result<Permit, Denial> {
+        self.admit_as(now, principal, server, Counts::Once)
+    }
+
+    /// Admits a call that may have been refused before.
+    pub fn admit_as(&self, now: Tick, principal: &str, server: &str, counts: Counts) -> Result<Permit, Denial> {
         let principal = self.principal(principal).ok_or(Denial::new(Reason::PrincipalUnknown))?;
         let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
         let server = servers.get(server).cloned().ok_or(Denial::new(Reason::ServerUnknown))?;
@@ -224,10 +252,10 @@ impl Governor {
 
         // Always locked in this order, and held until all three checks have passed.
         let mut principal_state = principal.lock();
-        principal_state.check(now, &PRINCIPAL)?;
+        principal_state.check(now, &PRINCIPAL, counts)?;
         let mut tenant_state = self.tenant.lock();
-        tenant_state.check(now, &TENANT)?;
-        server.take(principal_state.shares.on(&server))?;
+        tenant_state.check(now, &TENANT, counts)?;
+        server.take(principal_state.shares.on(&server), counts)?;
         principal_state.take();
         principal_state.shares.add(&server);
         tenant_state.take();
@@ -310,11 +338,11 @@ impl Limiter {
 
 impl State {
     /// Checks whether one more call fits, without taking anything.
-    fn check(&mut self, now: Tick, owner: &Owner) -> Result<(), Denial> {
-        self.check_rate(now, owner)?;
+    fn check(&mut self, now: Tick, owner: &Owner, counts: Counts) -> Result<(), Denial> {
+        self.check_rate(now, owner, counts)?;
         match (self.may_be_in_flight(), self.max_in_flight) {
             (Some(share), Some(max)) if self.in_flight >= share => {
-                self.refused = self.refused.saturating_add(1);
+                self.refused = self.refused.saturating_add(counts.number());
                 Err(Denial {
                     retry_after: Some(SLOT_RETRY),
                     ..Denial::new(owner.concurrency)
@@ -325,9 +353,9 @@ impl State {
         }
     }
 
-    fn check_rate(&mut self, now: Tick, owner: &Owner) -> Result<(), Denial> {
+    fn check_rate(&mut self, now: Tick, owner: &Owner, counts: Counts) -> Result<(), Denial> {
         let (Some(bucket), Some(rate)) = (&mut self.bucket, self.rate) else { return Ok(()) };
-        self.asked = self.asked.saturating_add(1);
+        self.asked = self.asked.saturating_add(counts.number());
         bucket.check(now).map_err(|wait| Denial {
             // What is refused for want of a share can pass once there is one.
             retry_after: wait.or_else(|| (rate.per_minute > 0).then_some(SLOT_RETRY)),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::SLOT_RETRY;
 use super::division::{Demand, Part};
+use super::{Counts, SLOT_RETRY};
 use crate::denial::Denial;
 use crate::reason::Reason;
 
@@ -55,7 +55,7 @@ impl Slots {
     }
 
     /// Takes one slot for a principal that has `own` calls in flight on this server.
-    pub(super) fn take(&self, own: u32) -> Result<(), Denial> {
+    pub(super) fn take(&self, own: u32, counts: Counts) -> Result<(), Denial> {
         let (max, share) = (self.max.load(Ordering::Relaxed), self.share.load(Ordering::Relaxed));
         let full = |reason, limit| Denial { retry_after: Some(SLOT_RETRY), ..Denial::new(reason).with_limit(limit) };
         if own >= share && share < max {
@@ -68,7 +68,7 @@ impl Slots {
         let part = self.part.load(Ordering::Relaxed);
         let one_more = |used: u32| (used < part).then_some(used + 1);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map(drop).map_err(|_| {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+            self.refused.fetch_add(counts.number(), Ordering::Relaxed);
             full(Reason::ServerConcurrencyLimited, format!("the server may have {max} calls in flight"))
         })
     }

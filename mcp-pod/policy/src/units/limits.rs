@@ -17,6 +17,8 @@ pub const CALL_TIMEOUT: Limits<Window> = Limits { min: Window::from_millis(100),
 pub const START_TIMEOUT: Limits<Window> = Limits { min: Window::from_secs(1), max: Window::from_secs(600) };
 /// Time that a server may take to end.
 pub const STOP_GRACE: Limits<Window> = Limits { min: Window::from_secs(1), max: Window::from_secs(300) };
+/// Data in a directory for temporary data.
+pub const SCRATCH_SIZE: Limits<Bytes> = Limits { min: Bytes::new(1 << 20), max: Bytes::new(1 << 40) };
 /// Time at the server from which on a call is slow.
 pub const SLOW_CALL: Limits<Window> = Limits { min: Window::from_millis(10), max: Window::from_secs(3600) };
 /// Time for which a breaker refuses calls.

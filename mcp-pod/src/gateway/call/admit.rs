@@ -94,13 +94,16 @@ async fn govern(
     access: ToolAccess<'_>,
 ) -> Result<(Arc<ToolGrant>, Resources), NotAdmitted> {
     let state = context.state;
-    let slots = state.audit.reserve_call(access.class()).await;
-    let slots = slots.map_err(|_| Denial::new(Reason::AuditUnavailable))?;
     let principal = context.caller.principal;
     let (uid, server) = (&principal.model().uid, access.server());
     state.stuck.check(state.tick(), uid, &server.uid, &access.tool().name)?;
-    let admit = || state.governor.admit(state.tick(), uid, &server.uid);
+    let admit = |counts| state.governor.admit_as(state.tick(), uid, &server.uid, counts);
     let permit = state.take_shared(Some(&server.uid), admit).await?;
+    // After the wait for a share, in which nothing that others need may be held.
+    let Ok(slots) = state.audit.reserve_call(access.class()).await else {
+        permit.refund();
+        return Err(Denial::new(Reason::AuditUnavailable).into());
+    };
     let grant = context.policy.tool_grant(&state.metrics, &state.breakers, principal, access);
     let (pass, changes) = grant.breaker.admit(state.tick());
     state.metrics.breakers.count(&grant.subject, changes);

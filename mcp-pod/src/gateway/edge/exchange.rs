@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::answer::{ForwardedBody, Held, Ticket};
 use super::peer::{CONNECTION, Connection, Peer};
-use super::upload::{Chunks, Content, KEPT, Upload};
+use super::upload::{Chunks, Content, Upload};
 use super::{EdgeRequest, home_lost, protocol};
 use crate::gateway::connection::Client;
 use crate::gateway::memory::Use;
@@ -73,7 +73,8 @@ pub(super) async fn exchange(
     body: &mut Content<'_>,
 ) -> Result<Response<Body>, Failed> {
     let EdgeRequest { state, principal_uid, account, client, .. } = *request;
-    let memory = account.reserve(CONNECTION + CHUNKS + KEPT, Use::Request).map_err(Rejection::from)?;
+    let memory = account.reserve(CONNECTION + CHUNKS, Use::Request).map_err(Rejection::from)?;
+    body.reserve(account).map_err(Rejection::from)?;
     let mut ticket = Ticket::new(state);
     let Some(Sent { connection, chunks, decision }) = send_head(request, peer, deadline, body).await else {
         ticket.outcome = ForwardOutcome::Unreachable;

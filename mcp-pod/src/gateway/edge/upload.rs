@@ -3,6 +3,7 @@
 //! A small one is kept until the home answers, because the caller may get another home before the first one has decided.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -11,10 +12,11 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use crate::gateway::connection::Client;
+use crate::gateway::memory::{Account, Full, Reservation, Use};
 use crate::gateway::request::{BodyError, next_chunk};
 
 /// Longest body that is kept while it is sent.
-pub(super) const KEPT: usize = 16 * 1024;
+const KEPT: usize = 16 * 1024;
 
 /// The body of a request, as the edge has it.
 #[derive(Debug)]
@@ -23,17 +25,28 @@ pub(crate) struct Content<'b> {
     unread: Option<&'b mut Incoming>,
     /// The whole body, once it was read and is kept.
     read: Option<Bytes>,
+    /// Memory for what is kept.
+    memory: Option<Reservation>,
 }
 
 impl<'b> Content<'b> {
     /// Returns a body of which nothing was read.
     pub(crate) const fn unread(body: &'b mut Incoming) -> Self {
-        Self { unread: Some(body), read: None }
+        Self { unread: Some(body), read: None, memory: None }
     }
 
-    /// Returns a body that was read.
+    /// Returns a body that was read, and whose memory is accounted for.
     pub(crate) const fn read(body: Bytes) -> Self {
-        Self { unread: None, read: Some(body) }
+        Self { unread: None, read: Some(body), memory: None }
+    }
+
+    /// Reserves memory for what will be kept.
+    pub(super) fn reserve(&mut self, account: &Arc<Account>) -> Result<(), Full> {
+        let length = self.length().and_then(|length| usize::try_from(length).ok());
+        if let Some(length) = length.filter(|_| self.is_kept() && !self.is_read() && self.memory.is_none()) {
+            self.memory = Some(account.reserve(length, Use::Request)?);
+        }
+        Ok(())
     }
 
     /// Returns the whole body, if it was read.
@@ -73,11 +86,12 @@ impl<'b> Content<'b> {
             }
         };
         let kept = self.is_kept().then(|| self.length()).flatten();
-        let Self { unread, read } = self;
+        let Self { unread, read, memory: _ } = self;
         if let Some(read) = read {
             send(Chunk::Data(read.clone())).await;
         } else if let Some(body) = unread {
-            let mut collected = BytesMut::new();
+            let length = kept.and_then(|length| usize::try_from(length).ok());
+            let mut collected = BytesMut::with_capacity(length.unwrap_or(0));
             while let Some(data) = next_chunk(body, client).await? {
                 if let Some(length) = kept {
                     collected.extend_from_slice(&data);

@@ -8,4 +8,4 @@ mod references;
 mod sources;
 
 pub use references::{Keys, References, Source};
-pub use sources::{Found, Problem, check_count, of_config_map, of_secret};
+pub use sources::{Found, Problem, check_count, check_directories, check_environment, of_config_map, of_secret};

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mcp_fleet_crds::condition::ConditionReason as Reason;
 use mcp_fleet_crds::names::server_secret_label;
+use mcp_fleet_crds::server::Stdio;
 
 use super::references::{Keys, References, Source};
 use crate::labels;
@@ -18,6 +20,8 @@ const MAX_SOURCES: usize = 16;
 const MAX_BYTES: usize = 1 << 20;
 /// Longest variable, with its name: Linux starts no program with a longer one (execve(2), `MAX_ARG_STRLEN`).
 const MAX_VARIABLE: usize = (128 << 10) - 2;
+/// Types of Secrets that Kubernetes itself fills or uses.
+const OF_THE_CLUSTER: [&str; 2] = ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token"];
 /// Longest name of a variable that a spec names.
 const MAX_NAME: usize = 128;
 
@@ -60,6 +64,48 @@ impl Found {
     }
 }
 
+/// Checks that Linux starts a program with all of its variables: there is a limit on all of them together, which no machine has below
+/// 1.5 MiB (execve(2)).
+pub fn check_environment(stdio: &Stdio, found: &Found) -> Result<(), Problem> {
+    let value = |source: &Source, key: &str| Some(found.0.get(source)?.get(key)?.0.len());
+    let named = stdio.env.iter().map(|variable| {
+        let from = variable.value_from.as_ref().and_then(Source::of_variable);
+        let length = from.and_then(|(source, key)| value(&source, key));
+        variable.name.len() + length.or(variable.value.as_ref().map(String::len)).unwrap_or(0)
+    });
+    let all = stdio.env_from.iter().map(|from| {
+        let data = Source::of_env_from(from).and_then(|source| found.0.get(&source));
+        let variables = data.into_iter().flatten();
+        variables.map(|(key, value)| from.prefix.len() + key.len() + value.0.len() + 2).sum()
+    });
+    let arguments = stdio.command.iter().chain(&stdio.args).map(|part| part.len() + 1);
+    if named.chain(all).chain(arguments).sum::<usize>() <= MAX_BYTES {
+        return Ok(());
+    }
+    let message =
+        "the variables and arguments of source.stdio have more than 1 MiB together; use files instead".to_owned();
+    Err(Problem { reason: Reason::ConfigRefused, message })
+}
+
+/// Checks that no directory of a program is in another one.
+pub fn check_directories(workspace: Option<&str>, stdio: &Stdio) -> Result<(), Problem> {
+    let files = stdio.files.iter().map(|files| &*files.mount_path);
+    let scratch = stdio.scratch.iter().map(|scratch| &*scratch.mount_path);
+    let all: Vec<&Path> = workspace.into_iter().chain(files).chain(scratch).map(Path::new).collect();
+    for (index, path) in all.iter().enumerate() {
+        let overlaps = |other: &&&Path| path.starts_with(other) || other.starts_with(path);
+        if let Some(other) = all.iter().take(index).find(overlaps) {
+            let message = format!(
+                "the directories {} and {} of the program overlap; choose paths of which none is in another one",
+                other.display(),
+                path.display()
+            );
+            return Err(Problem { reason: Reason::InvalidSpec, message });
+        }
+    }
+    Ok(())
+}
+
 /// Checks that a program does not refer to more than is read.
 pub fn check_count(references: &References) -> Result<(), Problem> {
     let count = references.0.len();
@@ -81,12 +127,16 @@ pub fn of_secret(
     keys: &Keys,
 ) -> Result<BTreeMap<String, ByteString>, Problem> {
     let source = Source::Secret(name.to_owned());
-    let Some(Secret { metadata: ObjectMeta { labels, .. }, data, string_data, .. }) = secret else {
+    let Some(Secret { metadata: ObjectMeta { labels, .. }, data, string_data, type_, .. }) = secret else {
         return Err(missing(&source));
     };
     let labels = labels.unwrap_or_default();
     if labels::are_ours(&labels) {
         return Err(refused(&source, "MCP Fleet made it for something else; name another one"));
+    }
+    // Whoever may create a Secret of these types gets what the cluster puts into it.
+    if type_.as_deref().is_some_and(|kind| OF_THE_CLUSTER.contains(&kind)) {
+        return Err(refused(&source, "it is a credential of the cluster itself; name a Secret of another type"));
     }
     let label = server_secret_label(server);
     if !labels.contains_key(&label) {
@@ -139,7 +189,8 @@ fn needed(
             );
             return Err(refused(source, &why));
         }
-        let longest = lengths.by_ref().max().unwrap_or(MAX_NAME);
+        let named = if keys.variables.contains(key) { MAX_NAME } else { 0 };
+        let longest = lengths.by_ref().max().unwrap_or(0).max(named);
         if is_variable && (value.0.contains(&0) || std::str::from_utf8(&value.0).is_err()) {
             let why = format!("the value of its key {key} is not UTF-8 text without U+0000; use it as a file");
             return Err(refused(source, &why));
@@ -225,6 +276,21 @@ mod tests {
     }
 
     #[test]
+    fn variables_that_no_program_can_have_are_refused() {
+        let data = BTreeMap::from([("A".to_owned(), ByteString(vec![b'a'; 100 << 10]))]);
+        let found = Found([(Source::ConfigMap("large".into()), data)].into());
+        let check = |count: usize| {
+            let from: Vec<_> = (0..count)
+                .map(|number| json!({"prefix": format!("P{number}"), "configMapRef": {"name": "large"}}))
+                .collect();
+            let stdio = json!({"image": "i", "command": ["x"], "envFrom": from});
+            check_environment(&serde_json::from_value(stdio).unwrap(), &found)
+        };
+        assert_eq!(check(8), Ok(()));
+        assert_eq!(check(11).unwrap_err().reason, Reason::ConfigRefused);
+    }
+
+    #[test]
     fn a_secret_belongs_to_the_servers_that_it_names() {
         let secret = |labels: serde_json::Value| -> Secret {
             serde_json::from_value(json!({"metadata": {"name": "api", "labels": labels}, "data": {"token": "dA=="}}))
@@ -237,6 +303,9 @@ mod tests {
         }
         let message = of_secret("api", Some(secret(both)), "web", &all).unwrap_err().message;
         assert!(message.contains(r#"mcp-fleet.dev/server.web="""#), "{message}");
+        let mut token = secret(json!({"mcp-fleet.dev/server.files": ""}));
+        token.type_ = Some("kubernetes.io/service-account-token".into());
+        assert!(of_secret("api", Some(token), "files", &all).unwrap_err().message.contains("of the cluster itself"));
         let mut ours = labels::common("credential");
         ours.insert("mcp-fleet.dev/server.files".into(), String::new());
         assert!(

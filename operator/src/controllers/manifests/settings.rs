@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub image: String,
     /// Whether the gateway's pods have all that they have in this version. Those of an earlier image do not.
     pub has_newest_form: bool,
+    /// Whether the image has all options of the shim that this version uses.
+    pub has_newest_options: bool,
     /// Whether there may be several gateways. Those of earlier versions do not forward requests to each other.
     pub may_scale: bool,
     /// Pull policy of that image.
@@ -46,8 +48,9 @@ impl Settings {
     /// the flags.
     pub(crate) async fn load(ctx: &Context, tenant: &MCPTenant) -> Result<Self, ReconcileError> {
         let pods = ctx.rollout.pods(ctx, tenant).await.map_err(ReconcileError::api("read the gateway's Deployment"))?;
-        let WantedPods { image, has_newest_form, may_scale } = pods;
-        Ok(Self { image, has_newest_form, may_scale, ..Self::new(&ctx.config, operator_address(ctx).await?) })
+        let WantedPods { image, has_newest_form, has_newest_options, may_scale } = pods;
+        let new = Self::new(&ctx.config, operator_address(ctx).await?);
+        Ok(Self { image, has_newest_form, has_newest_options, may_scale, ..new })
     }
 
     /// Combines the flags with the address to which gateways connect.
@@ -59,6 +62,7 @@ impl Settings {
             operator_name: config.operator_name(),
             image: config.mcp_pod_image.clone(),
             has_newest_form: true,
+            has_newest_options: true,
             may_scale: true,
             pull_policy: config.image_pull_policy.clone(),
             cluster_domain: config.cluster_domain.clone(),

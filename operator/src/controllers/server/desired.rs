@@ -10,6 +10,7 @@ use mcp_fleet_core::credentials::ca::{LeafRequest, gateway_identity, server_iden
 use mcp_fleet_core::labels;
 use serde_json::{Value, json};
 
+use super::program::literal;
 use super::validate::Server;
 use crate::controllers::manifests::network::{scrape, tcp};
 use crate::controllers::manifests::pod::{container_security, pod_security, ports, probes};
@@ -185,7 +186,8 @@ fn command(server: &Server) -> Vec<String> {
         "--tls-dir=/mcp-fleet/tls".to_owned(),
         format!("--gateway-identity={}", gateway_identity(&server.tenant.uid)),
     ];
-    command.extend(server.workspace.iter().map(|workspace| format!("--workspace={}", workspace.mount_path)));
+    let workspace = server.workspace.iter();
+    command.extend(workspace.map(|workspace| format!("--workspace={}", literal(&workspace.mount_path))));
     command.extend(server.program.options.iter().cloned());
     command.push("--".to_owned());
     command.extend(server.program.literal_command());
@@ -232,6 +234,13 @@ mod tests {
         let server = Server { workspace: None, replicas: 3, ..checked() };
         let objects = desired(&server, &Settings::example());
         insta::assert_snapshot!("without_workspace", yaml([&objects.workload]));
+    }
+
+    #[test]
+    fn a_path_of_a_workspace_is_not_expanded() {
+        let mut server = checked();
+        server.workspace.as_mut().unwrap().mount_path = "/data/$(TOKEN)".into();
+        assert!(command(&server).contains(&"--workspace=/data/$$(TOKEN)".to_owned()));
     }
 
     #[test]

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{ListParams, LogParams};
 use kube::{Api, ResourceExt};
 use mcp_fleet_core::labels;
-use mcp_fleet_core::server_config::Found;
-use mcp_fleet_crds::condition::ConditionReason as Reason;
+use mcp_fleet_core::server_config::Source;
+use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, find};
 use serde_json::Value;
 
 use super::desired::TOOL;
@@ -29,18 +30,26 @@ const LONG: Duration = Duration::from_secs(120);
 /// Longest text of others in a message, in characters.
 const MAX_TEXT: usize = 400;
 /// Lines and bytes of a log that are read.
-const LOG_LINES: i64 = 60;
-const LOG_BYTES: i64 = 32 << 10;
+const LOG_LINES: i64 = 200;
+const LOG_BYTES: i64 = 64 << 10;
 /// Lines of the server's standard error in a message.
 const OUTPUT_LINES: usize = 3;
-/// A value of fewer bytes could be part of any text.
-const MIN_SECRET: usize = 4;
 
 /// Why pods are not ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Diagnosis {
     pub reason: Reason,
     pub message: String,
+}
+
+impl Diagnosis {
+    /// Returns what a status says that was written for this generation.
+    pub(super) fn before(conditions: &[Condition], generation: Option<i64>) -> Option<Self> {
+        let ready = find(conditions, ConditionType::Ready).filter(|ready| ready.observed_generation == generation)?;
+        let known = [Reason::ImageNotPulled, Reason::Unschedulable, Reason::PodRefused, Reason::StartFailed];
+        let reason = known.into_iter().find(|reason| reason.as_str() == ready.reason)?;
+        Some(Self { reason, message: ready.message.split_once(": ")?.1.to_owned() })
+    }
 }
 
 /// What is known of pods without their logs.
@@ -80,7 +89,7 @@ pub(super) async fn diagnose(ctx: &Context, server: &Server) -> Result<Option<Di
                 ..LogParams::default()
             };
             match api.logs(&pod, &params).await {
-                Ok(log) => Ok(of_log(&log, server.config.as_ref())),
+                Ok(log) => Ok(Some(of_log(&log, may_know_secrets(server)))),
                 // The pod may have ended meanwhile.
                 Err(kube::Error::Api(_)) => Ok(None),
                 Err(source) => Err(ReconcileError::Api { verb: "read the log of a pod", source }),
@@ -94,6 +103,11 @@ pub(super) async fn diagnose(ctx: &Context, server: &Server) -> Result<Option<Di
             Ok(of_events(&events.items, &server.object_name()))
         }
     }
+}
+
+/// Whether the program of a server gets anything of a Secret, as far as is known.
+fn may_know_secrets(server: &Server) -> bool {
+    server.config.as_ref().is_none_or(|found| found.0.keys().any(|source| matches!(source, Source::Secret(_))))
 }
 
 /// Returns what the newest pod that is not ready waits for.
@@ -177,37 +191,31 @@ fn of_events(events: &[Event], workload: &str) -> Option<Diagnosis> {
     Some(Diagnosis { reason, message: format!("Kubernetes does not create its pod: {}", text(why)) })
 }
 
-/// Returns why a program takes no calls, from the log of the shim. Without `config`, it is not known which values must not be
-/// shown, so nothing is that the program wrote.
-fn of_log(log: &str, config: Option<&Found>) -> Option<Diagnosis> {
+/// Returns why a program takes no calls, from the log of the shim. Nothing that the program wrote is shown if it `may_know_secrets`:
+/// more people may read statuses than logs.
+fn of_log(log: &str, may_know_secrets: bool) -> Diagnosis {
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let end = lines.iter().rposition(|line| line["fields"]["message"] == "the server is not running");
     let Some((index, end)) = end.and_then(|index| Some((index, lines.get(index)?))) else {
         let message = "its program was started, and has not listed its tools yet".to_owned();
-        return Some(Diagnosis { reason: Reason::WorkloadUnavailable, message });
+        return Diagnosis { reason: Reason::WorkloadUnavailable, message };
     };
     let why = end["fields"]["error"].as_str().unwrap_or_default();
-    let mut message = format!("its program does not start: {}", text(&hidden(why, config)));
+    // What follows may be of an answer of the program.
+    let why = if may_know_secrets { why.split(": ").next().unwrap_or_default() } else { why };
+    let mut message = format!("its program does not start: {}", text(why));
     let written =
         lines.iter().take(index).rev().take_while(|line| line["fields"]["message"] != "the server is not running");
     let mut output: Vec<&str> = written.filter_map(|line| line["fields"]["stderr"].as_str()).collect();
     output.retain(|line| !line.trim().is_empty());
     output.truncate(OUTPUT_LINES);
     output.reverse();
-    if config.is_some() && !output.is_empty() {
-        let _ = write!(message, "; it wrote last: {}", text(&hidden(&output.join(" ⏎ "), config)));
+    if may_know_secrets {
+        message.push_str("; the log of its pod says more");
+    } else if !output.is_empty() {
+        let _ = write!(message, "; it wrote last: {}", text(&output.join(" ⏎ ")));
     }
-    Some(Diagnosis { reason: Reason::StartFailed, message })
-}
-
-/// Returns a text without the values that a program is configured with.
-fn hidden(text: &str, config: Option<&Found>) -> String {
-    let values = config.into_iter().flat_map(|found| found.0.values()).flat_map(|data| data.values());
-    let mut values: Vec<&str> = values.filter_map(|value| std::str::from_utf8(&value.0).ok()).map(str::trim).collect();
-    values.retain(|value| value.len() >= MIN_SECRET);
-    // One may contain another.
-    values.sort_by_key(|value| std::cmp::Reverse(value.len()));
-    values.into_iter().fold(text.to_owned(), |text, value| text.replace(value, "[hidden]"))
+    Diagnosis { reason: Reason::StartFailed, message }
 }
 
 /// Returns a text of others as part of a message: one line, without what a terminal would act on, and not too long.
@@ -226,10 +234,6 @@ fn text(original: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use k8s_openapi::ByteString;
-    use mcp_fleet_core::server_config::Source;
     use serde_json::json;
 
     use super::*;
@@ -307,13 +311,8 @@ mod tests {
         assert_eq!(of_events(&events, "mcp"), None);
     }
 
-    fn config(value: &str) -> Found {
-        let data = BTreeMap::from([("token".to_owned(), ByteString(value.as_bytes().to_vec()))]);
-        Found([(Source::Secret("api".into()), data)].into())
-    }
-
     #[test]
-    fn a_program_that_ends_says_why_without_its_secrets() {
+    fn a_program_that_ends_says_why_unless_it_has_secrets() {
         let line = |fields: Value| json!({"level": "INFO", "fields": fields}).to_string();
         let log = [
             line(json!({"stderr": "of the run before"})),
@@ -328,16 +327,19 @@ mod tests {
             line(json!({"stderr": "of the next run"})),
         ]
         .join("\n");
-        let found = of_log(&log, Some(&config("s3cret\n"))).unwrap();
+        let found = of_log(&log, false);
         assert_eq!(found.reason, Reason::StartFailed);
         assert_eq!(
             found.message,
             "its program does not start: the server ended with exit status: 2; it wrote last: [31mcannot log in ⏎ with the \
-             token [hidden] and more ⏎ last"
+             token s3cret and more ⏎ last"
         );
-        let unknown = of_log(&log, None).unwrap().message;
-        assert_eq!(unknown, "its program does not start: the server ended with exit status: 2");
-        assert_eq!(of_log("", Some(&config("x"))).unwrap().reason, Reason::WorkloadUnavailable);
+        let silent = of_log(&log, true).message;
+        assert_eq!(
+            silent,
+            "its program does not start: the server ended with exit status; the log of its pod says more"
+        );
+        assert_eq!(of_log("", false).reason, Reason::WorkloadUnavailable);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use mcp_fleet_crds::server::Resources;
 use mcp_fleet_crds::tenant::Enforcement;
 use mcp_fleet_crds::{MCPServer, MCPTenant};
 
+use super::program::resources;
 use crate::controllers::manifests::resources::{DEFAULT_LIMITS, DEFAULT_REQUESTS};
 use crate::kubernetes::cache::Cache;
 
@@ -107,7 +108,7 @@ fn of_gateway(tenant: &MCPTenant) -> Amounts {
 }
 
 fn of_server(server: &MCPServer) -> Amounts {
-    let declared = server.spec.source.stdio.as_ref().and_then(|stdio| stdio.resources.clone());
+    let declared = server.spec.source.stdio.as_ref().and_then(resources);
     pods(server.spec.replicas, &declared.unwrap_or_default())
 }
 

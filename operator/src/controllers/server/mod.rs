@@ -91,7 +91,7 @@ async fn has_image_for(ctx: &Context, server: Server) -> Result<Result<Server, R
     let tenant = ctx.cache.tenant_by_uid(&server.tenant.uid);
     let tenant = tenant.ok_or(ReconcileError::Incomplete("the tenant"))?;
     let pods = ctx.rollout.pods(ctx, &tenant).await.map_err(ReconcileError::api("read the gateway's Deployment"))?;
-    if pods.image == ctx.config.mcp_pod_image {
+    if pods.has_newest_options {
         return Ok(Ok(server));
     }
     let message = "the pods of the tenant get a later image of mcp-pod first, which this server needs".to_owned();
@@ -107,18 +107,22 @@ async fn apply_server(
     let tenant = ctx.cache.tenant_by_uid(&server.tenant.uid);
     let tenant = tenant.ok_or(ReconcileError::Incomplete("the tenant"))?;
     let settings = Settings::load(ctx, &tenant).await?;
+    let mut copied = config::Copied::default();
     if let Some(found) = &server.config {
         match config::apply(ctx, &server, found).await {
-            Ok(version) => server.program.set_config_version(version),
+            Ok(done) => copied = done,
             Err(error) => return Outcome::of(Err(error)),
         }
+    }
+    if server.config.is_some() {
+        server.program.set_config_version(copied.version.clone());
     }
     let objects = desired(&server, &settings);
     let outcome = Outcome::of(apply(ctx, object, server, &objects).await)?;
     if let Outcome::Applied(Applied { server, workload, .. }) = &outcome {
         let available = status::is_available(workload);
         if let Some(found) = server.config.as_ref().filter(|_| available) {
-            config::prune(ctx, object, server, found).await?;
+            config::prune(ctx, object, server, (found, &copied)).await?;
         }
         ctx.rollout.report_server(&server.tenant.uid, &server.id.uid, &settings.image, available);
     }

@@ -1,9 +1,14 @@
 //! The user's program as a pod runs it: rendered from a spec, or read back from what runs. Pure.
 
-use mcp_fleet_core::server_config::{Found, Source};
+use std::str::FromStr as _;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use mcp_fleet_core::server_config::Source;
 use mcp_fleet_crds::server::{Execution, OnChange, Resources, Stdio};
-use mcp_fleet_policy::units::Window;
+use mcp_fleet_policy::units::{Bytes, Window};
 use serde_json::{Value, json};
+
+use crate::controllers::manifests::resources::{DEFAULT_LIMITS, DEFAULT_REQUESTS};
 
 /// Search path of the tool server's process, as in Debian and Alpine.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -24,7 +29,7 @@ pub(crate) struct Program {
     pub image: String,
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// Options of the shim.
+    /// Options of the shim, as in a container.
     pub options: Vec<String>,
     /// Variables, as in a container.
     env: Value,
@@ -43,7 +48,7 @@ pub(crate) struct Program {
 
 impl Program {
     /// Renders the program of a server.
-    pub(crate) fn new(server: &str, stdio: &Stdio, found: &Found) -> Self {
+    pub(crate) fn new(server: &str, stdio: &Stdio) -> Self {
         let mut options = Vec::new();
         let (mut mounts, mut volumes) = (Vec::new(), Vec::new());
         for (index, files) in stdio.files.iter().enumerate() {
@@ -55,7 +60,7 @@ impl Program {
             }
             volumes.push(json!({"name": name, "secret": secret}));
             mounts.push(json!({"name": name, "mountPath": files.mount_path, "readOnly": true}));
-            options.push(format!("--files={}", files.mount_path));
+            options.push(format!("--files={}", literal(&files.mount_path)));
         }
         let mut tmp_size = json!(TMP_SIZE);
         for (index, scratch) in stdio.scratch.iter().enumerate() {
@@ -68,9 +73,9 @@ impl Program {
                 mounts.push(json!({"name": name, "mountPath": scratch.mount_path}));
             }
             match scratch.execute {
-                Execution::Allow => options.push(format!("--executable-scratch={}", scratch.mount_path)),
+                Execution::Allow => options.push(format!("--executable-scratch={}", literal(&scratch.mount_path))),
                 Execution::Deny if is_tmp => {}
-                Execution::Deny => options.push(format!("--scratch={}", scratch.mount_path)),
+                Execution::Deny => options.push(format!("--scratch={}", literal(&scratch.mount_path))),
             }
         }
         options.extend(seconds("--start-timeout", stdio.start_timeout, 60));
@@ -79,10 +84,10 @@ impl Program {
             image: stdio.image.clone(),
             command: stdio.command.iter().chain(&stdio.args).cloned().collect(),
             options,
-            env: environment(server, stdio, found),
+            env: environment(server, stdio),
             env_from: env_from(server, stdio),
             working_dir: stdio.working_dir.clone(),
-            resources: stdio.resources.clone(),
+            resources: resources(stdio),
             mounts,
             volumes,
             tmp_size,
@@ -177,14 +182,25 @@ fn seconds(option: &str, duration: Window, default: u64) -> Option<String> {
     (seconds != default).then(|| format!("{option}={seconds}"))
 }
 
-fn environment(server: &str, stdio: &Stdio, found: &Found) -> Value {
-    let from_source = |name: &str| {
-        stdio.env_from.iter().any(|from| {
-            let keys = Source::of_env_from(from).and_then(|source| found.0.get(&source));
-            keys.into_iter().flatten().any(|(key, _)| name.strip_prefix(&from.prefix) == Some(key))
-        })
-    };
-    let given = |name: &str| stdio.env.iter().any(|variable| variable.name == name) || from_source(name);
+/// Returns the resources of the container. Kubernetes counts what is in scratch as local disk of the pod, so without a limit of
+/// its own a container gets as much more as its scratch may hold.
+pub(super) fn resources(stdio: &Stdio) -> Option<Resources> {
+    const DISK: &str = "ephemeral-storage";
+    let mut resources = stdio.resources.clone();
+    if !stdio.scratch.is_empty() && !resources.as_ref().is_some_and(|it| it.limits.contains_key(DISK)) {
+        let default = Bytes::from_str(DEFAULT_LIMITS.ephemeral_storage).map_or(0, Bytes::get);
+        let all = stdio.scratch.iter().fold(default, |sum, scratch| sum.saturating_add(scratch.size_limit.get()));
+        let resources = resources.get_or_insert_default();
+        resources.limits.insert(DISK.into(), Quantity(all.to_string()));
+        let request = || Quantity(DEFAULT_REQUESTS.ephemeral_storage.into());
+        resources.requests.entry(DISK.into()).or_insert_with(request);
+    }
+    resources
+}
+
+/// Returns the variables. They do not depend on what sources contain, so that a change of that alone replaces no pods.
+fn environment(server: &str, stdio: &Stdio) -> Value {
+    let given = |name: &str| stdio.env.iter().any(|variable| variable.name == name);
     let defaults = [("PATH", PATH), ("HOME", "/tmp"), ("TMPDIR", "/tmp")];
     let defaults = defaults.into_iter().filter(|(name, _)| !given(name));
     let declared = stdio.env.iter().map(|variable| {
@@ -215,15 +231,12 @@ fn env_from(server: &str, stdio: &Stdio) -> Value {
 
 /// Escapes dollars. Kubernetes expands `$(NAME)` in commands and values and reads `$$` as one dollar, but the user's text
 /// is literal.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     text.replace('$', "$$")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use k8s_openapi::ByteString;
     use k8s_openapi::api::apps::v1::StatefulSet;
 
     use super::*;
@@ -255,7 +268,7 @@ mod tests {
                 {"mountPath": "/etc/keys", "secretRef": {"name": "api"}, "items": [{"key": "token", "path": "t.txt"}]},
             ],
             "scratch": [
-                {"mountPath": "/var/cache/files", "sizeLimit": "1Gi"},
+                {"mountPath": "/var/cache/files@1", "sizeLimit": "1Gi"},
                 {"mountPath": "/home/files/.cache", "sizeLimit": "2Gi", "execute": "Allow"},
                 {"mountPath": "/tmp", "sizeLimit": "3Gi"},
             ],
@@ -264,13 +277,6 @@ mod tests {
             "stopGrace": "10s",
             "resources": {"limits": {"memory": "1Gi"}},
         }))
-    }
-
-    fn found(data: &[(Source, &str)]) -> Found {
-        let of = |(source, key): &(Source, &str)| {
-            (source.clone(), BTreeMap::from([((*key).to_owned(), ByteString(b"secret".to_vec()))]))
-        };
-        Found(data.iter().map(of).collect())
     }
 
     fn with(program: Program) -> Server {
@@ -283,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_program_with_all_that_can_be_configured() {
-        let mut program = Program::new("files", &everything(), &Found::default());
+        let mut program = Program::new("files", &everything());
         program.set_config_version(Some("7-8".into()));
         let template = workload(&with(program))["spec"]["template"].clone();
         insta::assert_snapshot!("configured", serde_yaml_ng::to_string(&template).unwrap());
@@ -292,7 +298,7 @@ mod tests {
     #[test]
     fn what_runs_is_read_back_as_it_was_rendered() {
         for stdio in [everything(), stdio(&json!({})), server().spec.source.stdio.unwrap()] {
-            let mut program = Program::new("files", &stdio, &Found::default());
+            let mut program = Program::new("files", &stdio);
             program.set_config_version(Some("7-8".into()));
             let rendered = workload(&with(program));
             // As the API server holds it, with the fields that it knows.
@@ -307,7 +313,7 @@ mod tests {
     #[test]
     fn changes_can_be_ignored() {
         for (on_change, annotated) in [("Restart", true), ("Ignore", false)] {
-            let mut program = Program::new("files", &stdio(&json!({"onChange": on_change})), &Found::default());
+            let mut program = Program::new("files", &stdio(&json!({"onChange": on_change})));
             program.set_config_version(Some("7".into()));
             assert_eq!(program.annotations().is_some(), annotated);
         }
@@ -315,22 +321,16 @@ mod tests {
 
     #[test]
     fn dollars_stay_dollars() {
-        let program = Program::new("files", &everything(), &Found::default());
+        let program = Program::new("files", &everything());
         assert_eq!(program.literal_command().collect::<Vec<_>>(), ["sh", "$$(HOME)", "--verbose"]);
         assert_eq!(program.env[3], json!({"name": "LEVEL", "value": "$$5"}));
     }
 
     #[test]
     fn a_server_may_set_the_defaults_itself() {
-        let names = |stdio: &Stdio, found: &Found| {
-            let program = Program::new("files", stdio, found);
-            program.env.as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
-        };
         let own = stdio(&json!({"env": [{"name": "PATH", "value": "/opt/bin"}]}));
-        assert_eq!(names(&own, &Found::default()), ["HOME", "TMPDIR", "PATH"]);
-        let from = stdio(&json!({"envFrom": [{"prefix": "HO", "secretRef": {"name": "api"}}]}));
-        let found = found(&[(Source::Secret("api".into()), "ME")]);
-        assert_eq!(names(&from, &found), ["PATH", "TMPDIR"]);
-        assert!(!format!("{found:?}").contains("secret"), "{found:?}");
+        let program = Program::new("files", &own);
+        let names: Vec<_> = program.env.as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
+        assert_eq!(names, ["HOME", "TMPDIR", "PATH"]);
     }
 }

@@ -76,8 +76,8 @@ fn maintained(live: &Value, object: &MCPServer, inputs: &Inputs) -> Option<(Serv
     let program = Program::read(live.pointer("/spec/template")?, tool)?;
     let replicas = u32::try_from(live["spec"]["replicas"].as_u64()?).ok()?;
     let spec = &owner.tenant.spec;
-    let is_stopped =
-        spec.enforcement == Enforcement::ScaleToZero && AllowedImages::new(&spec.images).check(&program.image).is_err();
+    let is_stopped = spec.enforcement == Enforcement::ScaleToZero
+        && (inputs.missing_resource.is_some() || AllowedImages::new(&spec.images).check(&program.image).is_err());
     let note = if is_stopped {
         "; its pods are stopped, because the tenant's enforcement is ScaleToZero"
     } else if replicas == 0 {

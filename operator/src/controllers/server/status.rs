@@ -54,7 +54,9 @@ fn status(
     };
     let Applied { server, workload, enforcement } = applied;
     let policy = enforcement.policy_current(generation);
-    let summary = summary(applied, diagnosis, &policy);
+    // What is not known at the moment is most likely as it was.
+    let diagnosis = diagnosis.cloned().or_else(|| Diagnosis::before(&before.conditions, generation));
+    let summary = summary(applied, diagnosis.as_ref(), &policy);
     let mut next = MCPServerStatus {
         observed_generation: generation,
         url: Some(format!("{}/{}/mcp", gateway_origin(&server.runtime_namespace), server.id.name)),

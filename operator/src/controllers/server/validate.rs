@@ -1,14 +1,12 @@
 //! Step two: turns an `MCPServer` and its tenant into a server that may run, or rejects it. Pure.
 
-use std::path::Path;
-
 use mcp_fleet_core::labels::{self, Labels};
 use mcp_fleet_core::policy::images::AllowedImages;
-use mcp_fleet_core::server_config::Found;
+use mcp_fleet_core::server_config::{Found, check_directories, check_environment};
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::condition::ConditionReason;
-use mcp_fleet_crds::server::Stdio;
 
+use super::config::rejection;
 use super::dereference::Inputs;
 use super::program::Program;
 use super::workspace::{Volume, choose};
@@ -81,13 +79,15 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
         let message = format!("the runtime namespace of the tenant {} is not prepared yet", owner.id.name);
         return reject(ConditionReason::TenantNotReady, message, Until::Prepared);
     }
-    check_mounts(object, stdio)?;
+    let workspace = object.spec.workspace.as_ref().map(|workspace| &*workspace.mount_path);
+    check_directories(workspace, stdio).map_err(rejection)?;
     let config = inputs.config.clone()?;
+    check_environment(stdio, &config).map_err(rejection)?;
     Ok(Server {
         id: inputs.id.clone(),
         tenant: owner.id.clone(),
         runtime_namespace: owner.tenant.runtime_namespace(),
-        program: Program::new(&inputs.id.name, stdio, &config),
+        program: Program::new(&inputs.id.name, stdio),
         config: Some(config),
         workspace: volume(object, inputs),
         replicas: if inputs.missing_resource.is_some() { 0 } else { object.spec.replicas },
@@ -99,26 +99,6 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
             (ConditionReason::QuotaExceeded, message)
         }),
     })
-}
-
-/// Checks that no directory of a program is in another one.
-fn check_mounts(object: &MCPServer, stdio: &Stdio) -> Result<(), Rejection> {
-    let workspace = object.spec.workspace.iter().map(|workspace| &workspace.mount_path);
-    let files = stdio.files.iter().map(|files| &files.mount_path);
-    let scratch = stdio.scratch.iter().map(|scratch| &scratch.mount_path);
-    let all: Vec<&Path> = workspace.chain(files).chain(scratch).map(Path::new).collect();
-    for (index, path) in all.iter().enumerate() {
-        let overlaps = |other: &&&Path| path.starts_with(other) || other.starts_with(path);
-        if let Some(other) = all.iter().take(index).find(overlaps) {
-            let message = format!(
-                "the directories {} and {} of the program overlap; choose paths of which none is in another one",
-                other.display(),
-                path.display()
-            );
-            return Err(Rejection { reason: ConditionReason::InvalidSpec, message, until: Until::Changed });
-        }
-    }
-    Ok(())
 }
 
 /// Returns the volume of the server's workspace.

@@ -3,6 +3,7 @@
 mod agents;
 mod alerts;
 mod calls;
+mod configuration;
 mod credentials;
 mod evidence;
 mod faults;
@@ -61,6 +62,7 @@ pub const CHECKS: &[Step] = &[
     credentials::EXPIRED_TOKEN,
     credentials::REVOKED_TOKEN,
     credentials::POLICY_CHANGE,
+    configuration::SECRET,
     faults::NETWORK_POLICY_RESTORED,
     faults::GATEWAY_DELETED,
     faults::GATEWAY_DRAINED,

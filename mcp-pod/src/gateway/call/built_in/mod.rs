@@ -44,13 +44,13 @@ pub(super) async fn call(
         Err(not_admitted) => return Err(reject(not_admitted, id, revision, tool.as_str())),
     };
     let (state, principal) = (context.state, &context.caller.principal.model().uid);
-    let take = || {
+    let take = |counts| {
         // The call may have waited for its home, for its audit line, or for a share of the tenant's rate.
         let is_home = state.homes.is_current(home);
         if !is_home || context.is_outdated() || state.is_stopped() || context.check_in_force(Class::Read).is_err() {
             return Ok(Err(Unanswered::Outdated));
         }
-        state.governor.admit_built_in(state.tick(), principal).map(Ok)
+        state.governor.admit_built_in_as(state.tick(), principal, counts).map(Ok)
     };
     let admitted = match state.take_shared(None, take).await {
         Ok(taken) => Ok(taken?),

@@ -3,6 +3,7 @@
 use tokio::time::{Instant, timeout_at};
 
 use mcp_fleet_policy::denial::Denial;
+use mcp_fleet_policy::governor::Counts;
 use mcp_fleet_policy::reason::Reason;
 
 use super::HOME_TIMEOUT;
@@ -10,21 +11,21 @@ use crate::gateway::state::State;
 
 /// Returns whether another gateway may have what a call was refused for.
 const fn is_shared(reason: Reason) -> bool {
-    use Reason::{ConcurrencyLimited, ServerConcurrencyLimited, TenantConcurrencyLimited, TenantRateLimited};
-    // A principal's part of the calls of a server is a concurrency limit too.
-    matches!(reason, TenantRateLimited | TenantConcurrencyLimited | ServerConcurrencyLimited | ConcurrencyLimited)
+    use Reason::{ServerConcurrencyLimited, TenantConcurrencyLimited, TenantRateLimited};
+    matches!(reason, TenantRateLimited | TenantConcurrencyLimited | ServerConcurrencyLimited)
 }
 
 impl State {
-    /// Takes what a call needs of the limits that gateways share: on a server, by UID, or of a built-in tool. If `take` is
+    /// Takes what a call needs of the limits that gateways share: on a server, by UID, or of a built-in tool. `take` is told
+    /// whether the call was counted before. If `take` is
     /// refused while this gateway has less than an equal part, the call waits a little for more: it is not known yet how much is
     /// wanted here.
     pub(crate) async fn take_shared<T>(
         &self,
         server_uid: Option<&str>,
-        take: impl Fn() -> Result<T, Denial>,
+        take: impl Fn(Counts) -> Result<T, Denial>,
     ) -> Result<T, Denial> {
-        match take() {
+        match take(Counts::Once) {
             Err(denial)
                 if is_shared(denial.reason) && self.governor.lacks_share(server_uid, self.peers.count() + 1) =>
             {
@@ -35,14 +36,14 @@ impl State {
         }
     }
 
-    async fn wait_for_share<T>(&self, take: impl Fn() -> Result<T, Denial>) -> Result<T, Denial> {
+    async fn wait_for_share<T>(&self, take: impl Fn(Counts) -> Result<T, Denial>) -> Result<T, Denial> {
         let deadline = Instant::now() + HOME_TIMEOUT;
         self.homes.hurry();
         loop {
             let changed = self.homes.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let denial = match take() {
+            let denial = match take(Counts::Already) {
                 Err(denial) if is_shared(denial.reason) => denial,
                 taken => return taken,
             };

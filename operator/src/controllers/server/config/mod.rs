@@ -6,5 +6,5 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-pub(super) use copies::{apply, prune};
-pub(super) use read::read;
+pub(super) use copies::{Copied, apply, prune};
+pub(super) use read::{read, rejection};

@@ -56,6 +56,7 @@ pub(crate) async fn read(
     Ok(Ok(found))
 }
 
-fn rejection(Problem { reason, message }: Problem) -> Rejection {
+/// Returns the rejection of a server whose program cannot be configured.
+pub(crate) fn rejection(Problem { reason, message }: Problem) -> Rejection {
     Rejection { reason, message, until: Until::UnwatchedChanged }
 }

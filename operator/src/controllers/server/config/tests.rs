@@ -2,10 +2,12 @@
 
 use mcp_fleet_core::labels::{self, FINALIZER};
 use mcp_fleet_crds::MCPServer;
+use mcp_fleet_crds::tenant::Enforcement;
 use serde_json::{Value, json};
 
 use crate::controllers::server::Servers;
 use crate::controllers::server::tests::{SERVER, SET, message_of, server, with_tenant};
+use crate::controllers::tenant::tests::tenant;
 use crate::kubernetes::cache::Key;
 use crate::testing::TestContext;
 
@@ -126,18 +128,55 @@ async fn copies_that_are_not_needed_any_more_are_deleted_once_the_pods_are_repla
     server.spec.source.stdio.as_mut().unwrap().env.clear();
     test.reconcile::<Servers>(&server).await;
     assert!(test.api.get(COPY).is_some(), "an old pod may need it");
-    let mut set = test.api.get(SET).unwrap();
-    let generation = set["metadata"]["generation"].as_i64().unwrap_or(0);
-    set["status"] = json!({"observedGeneration": generation, "updatedReplicas": 1, "readyReplicas": 1});
-    test.api.insert(SET, set);
-    let (kind, namespace, name) = ("StatefulSet".into(), "acme-mcp".into(), "mcp-files".into());
-    test.ctx.cache.owned.remove(&Key { kind, namespace, name });
+    make_available(&test);
     for path in [COPY, COPY_OF_MAP, "/api/v1/namespaces/acme-mcp/secrets/mcp-files-tls"] {
         test.show_secret(path);
     }
     let writes = test.reconcile::<Servers>(&server).await;
     assert!(writes.contains(&"DELETE secrets/mcp-files.secret.api".to_owned()), "{writes:?}");
     assert!(test.api.get(COPY_OF_MAP).is_some());
+}
+
+/// Has the API server say that all pods are as they are declared.
+fn make_available(test: &TestContext) {
+    let mut set = test.api.get(SET).unwrap();
+    let generation = set["metadata"]["generation"].as_i64().unwrap_or(0);
+    set["status"] = json!({"observedGeneration": generation, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1});
+    test.api.insert(SET, set);
+    let (kind, namespace, name) = ("StatefulSet".into(), "acme-mcp".into(), "mcp-files".into());
+    test.ctx.cache.owned.remove(&Key { kind, namespace, name });
+}
+
+#[tokio::test]
+async fn a_key_stays_in_a_copy_until_no_pod_needs_it() {
+    let (test, mut server) = (with_sources(), configured());
+    test.reconcile::<Servers>(&server).await;
+    let other = json!({"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "api", "key": "other"}}});
+    server.spec.source.stdio.as_mut().unwrap().env = vec![serde_json::from_value(other).unwrap()];
+    test.reconcile::<Servers>(&server).await;
+    let keys = || test.api.get(COPY).unwrap()["data"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(), ["other", "token"]);
+    let after = version(&test);
+    make_available(&test);
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!((keys(), version(&test)), (vec!["other".to_owned()], after), "and the pods stay");
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(keys(), ["other"]);
+}
+
+#[tokio::test]
+async fn a_maintained_server_is_stopped_if_it_does_not_fit() {
+    let (mut test, mut server) = (with_sources(), configured());
+    test.add_server(&server);
+    test.reconcile::<Servers>(&server).await;
+    let mut tenant = tenant();
+    tenant.spec.enforcement = Enforcement::ScaleToZero;
+    tenant.spec.hard.insert("pods".into(), serde_json::from_value(json!("1")).unwrap());
+    test.add_tenant(&tenant);
+    test.api.remove(SECRET);
+    server.metadata.generation = Some(2);
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(test.api.get(SET).unwrap()["spec"]["replicas"], 0);
 }
 
 #[tokio::test]

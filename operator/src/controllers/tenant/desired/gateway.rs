@@ -16,6 +16,7 @@ use crate::controllers::manifests::{PEER_PORT_NAME, tls_secret_name};
 use crate::controllers::tenant::endpoint;
 use crate::controllers::tenant::validate::Tenant;
 use crate::kubernetes::apply::Rendered;
+use crate::rollout::OPTIONS;
 
 /// Name of the Deployment, the Service and the `ServiceAccount`.
 pub(crate) const DEPLOYMENT: &str = "gateway";
@@ -53,10 +54,14 @@ pub(super) fn render(tenant: &Tenant) -> [Rendered; 3] {
 pub(super) fn deployment(tenant: &Tenant, settings: &Settings) -> Rendered {
     let selector = labels::selector("gateway");
     let replicas = if settings.may_scale { tenant.gateway_replicas } else { 1 };
+    let mut metadata = metadata(tenant, "gateway", &tenant.runtime_namespace, DEPLOYMENT);
+    if settings.has_newest_options {
+        metadata["annotations"] = json!({OPTIONS.0: OPTIONS.1});
+    }
     Rendered::json::<Deployment>(json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(tenant, "gateway", &tenant.runtime_namespace, DEPLOYMENT),
+        "metadata": metadata,
         "spec": {
             "replicas": replicas,
             "strategy": strategy(replicas),

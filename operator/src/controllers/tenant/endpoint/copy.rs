@@ -24,6 +24,7 @@ pub(super) async fn write(ctx: &Context, tenant: &Tenant, pair: &Pair) -> Result
         namespace: &tenant.runtime_namespace,
         name: SECRET,
         labels: labels::of_tenant("gateway", &tenant.id.name, &tenant.id.uid),
+        annotations: labels::Labels::new(),
         kind: "kubernetes.io/tls",
         data: data.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.clone()))).collect(),
     };
