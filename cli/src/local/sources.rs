@@ -47,17 +47,14 @@ impl Sources {
     /// Adds an object. Fails if it cannot be read, without a word of what is in it.
     pub(crate) fn insert(&mut self, kind: &str, namespace: &str, name: &str, object: &Value) -> Result<(), String> {
         let key = (namespace.to_owned(), name.to_owned());
-        let is_new = match kind {
-            "Secret" => {
-                let secret = serde_json::from_value(object.clone());
-                let secret = secret.map_err(|_| "data must have Base64 values, and stringData text".to_owned())?;
-                self.secrets.insert(key, secret).is_none()
-            }
-            _ => {
-                let map = serde_json::from_value(object.clone());
-                let map = map.map_err(|_| "data must have text, and binaryData Base64 values".to_owned())?;
-                self.config_maps.insert(key, map).is_none()
-            }
+        let is_new = if kind == "Secret" {
+            let secret = serde_json::from_value(object.clone());
+            let secret = secret.map_err(|_| "data must have Base64 values, and stringData text".to_owned())?;
+            self.secrets.insert(key, secret).is_none()
+        } else {
+            let map = serde_json::from_value(object.clone());
+            let map = map.map_err(|_| "data must have text, and binaryData Base64 values".to_owned())?;
+            self.config_maps.insert(key, map).is_none()
         };
         if is_new { Ok(()) } else { Err(format!("{kind} {namespace}/{name} is declared twice")) }
     }
@@ -83,7 +80,7 @@ impl Sources {
 
 fn text(value: &ByteString) -> anyhow::Result<String> {
     // It was checked that it is text.
-    Ok(String::from_utf8(value.0.clone()).map_err(|_| anyhow!("a variable is not text"))?)
+    String::from_utf8(value.0.clone()).map_err(|_| anyhow!("a variable is not text"))
 }
 
 /// Returns the variables in the order in which they are set.

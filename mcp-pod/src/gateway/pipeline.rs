@@ -226,7 +226,7 @@ async fn run(
     let within_limit = state.governor.check_request(state.tick(), &caller.principal.model().uid);
     within_limit.map_err(|denial| Rejection::too_many_requests(&denial))?;
     let mut view = find_server(policy, record, head, caller)?;
-    let mut content = Content::unread(body);
+    let mut received = Content::unread(body);
     let mut may_leave = if origin.is_forwarded() { edge::may_leave(&head.headers) } else { state.peers.any() };
     if origin.is_forwarded() {
         if state.homes.find(&caller.principal.model().uid).await != Place::Here {
@@ -234,8 +234,8 @@ async fn run(
         }
     } else if may_leave && !state.homes.is_here(&caller.principal.model().uid) {
         // Boxed, because it would make the future of every request larger.
-        let forwarded = Box::pin(forward(state, policy, (caller, view), head, origin.client, &mut content));
-        if let Forwarded::Answered(response) = forwarded.await? {
+        let next = Box::pin(forward(state, policy, (caller, view), head, origin.client, &mut received));
+        if let Forwarded::Answered(response) = next.await? {
             return Ok(response);
         }
         may_leave = false;
@@ -245,7 +245,7 @@ async fn run(
     }
     let max_length = view.server().limits.max_request.get();
     let meter = memory.meter(account);
-    let body = match content.into_read() {
+    let body = match received.into_read() {
         Some(body) => check_body(&body, max_length, meter).map(|()| body),
         None => read_body(&head.headers, body, max_length, meter, origin.client).await,
     }?;
@@ -289,9 +289,9 @@ async fn run(
             Ok(response) => return Ok(response),
             Err(Unanswered::Elsewhere) if origin.is_forwarded() => return Ok(edge::not_home()),
             Err(Unanswered::Elsewhere) => {
-                let mut content = Content::read(body.clone());
-                let forwarded = Box::pin(forward(state, policy, (caller, view), head, origin.client, &mut content));
-                if let Forwarded::Answered(response) = forwarded.await? {
+                let mut whole = Content::read(body.clone());
+                let next = Box::pin(forward(state, policy, (caller, view), head, origin.client, &mut whole));
+                if let Forwarded::Answered(response) = next.await? {
                     return Ok(response);
                 }
                 may_leave = false;

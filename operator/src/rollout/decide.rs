@@ -47,6 +47,7 @@ impl MaxUnavailable {
 
 /// What is known of one tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct TenantPods {
     /// Name of the tenant. Tenants are updated in the order of their names.
     pub name: String,

@@ -162,7 +162,7 @@ async fn a_server_gets_what_it_is_configured_with_and_nobody_else_does() {
     let copies: Api<Secret> = Api::namespaced(tenant.client.clone(), RUNTIME);
     until("the copies to be deleted", Duration::from_secs(120), || async {
         let left = copies.list_metadata(&ListParams::default().labels(PODS)).await?;
-        let left: Vec<_> = left.iter().map(|secret| secret.name_any()).filter(|name| name.contains('.')).collect();
+        let left: Vec<_> = left.iter().map(kube::ResourceExt::name_any).filter(|name| name.contains('.')).collect();
         if left.is_empty() {
             return Ok(Some(()));
         }

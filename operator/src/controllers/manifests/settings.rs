@@ -13,6 +13,7 @@ use crate::rollout::WantedPods;
 
 /// Settings of this installation that manifests depend on.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Settings {
     pub operator_namespace: String,
     /// `ServiceAccount` of the operator.

@@ -51,7 +51,7 @@ pub(crate) async fn dereference(object: &MCPServer, ctx: &Context) -> Result<Inp
     let config = match (&owner, stdio) {
         (Some(owner), Some(stdio)) => {
             let namespace = &owner.tenant.spec.namespace.name;
-            config::read(ctx, namespace, &id.name, &References::of(stdio)).await?
+            Box::pin(config::read(ctx, namespace, &id.name, &References::of(stdio))).await?
         }
         _ => Ok(Found::default()),
     };

@@ -66,10 +66,10 @@ enum OfPods {
 /// what it waits for.
 pub(super) fn when(since: Timestamp, now: Timestamp) -> (Duration, bool) {
     let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-    match waited {
-        _ if waited < GRACE => (GRACE - waited, false),
-        _ if waited < LONG => (AGAIN, true),
-        _ => (AGAIN_LATER, true),
+    match GRACE.saturating_sub(waited) {
+        Duration::ZERO if waited < LONG => (AGAIN, true),
+        Duration::ZERO => (AGAIN_LATER, true),
+        left => (left, false),
     }
 }
 

@@ -79,7 +79,7 @@ async fn diagnose(
     };
     let now = Timestamp::now();
     let (again, is_due) = diagnosis::when(status::unavailable_since(object, now), now);
-    let diagnosis = if is_due { diagnosis::diagnose(ctx, &applied.server).await? } else { None };
+    let diagnosis = if is_due { Box::pin(diagnosis::diagnose(ctx, &applied.server)).await? } else { None };
     Ok((Some(jittered(again)), diagnosis))
 }
 
@@ -109,7 +109,8 @@ async fn apply_server(
     let settings = Settings::load(ctx, &tenant).await?;
     let mut copied = config::Copied::default();
     if let Some(found) = &server.config {
-        match config::apply(ctx, &server, found).await {
+        // Boxed, as what few servers need: it would make the future of every reconcile larger.
+        match Box::pin(config::apply(ctx, &server, found)).await {
             Ok(done) => copied = done,
             Err(error) => return Outcome::of(Err(error)),
         }
@@ -122,7 +123,7 @@ async fn apply_server(
     if let Outcome::Applied(Applied { server, workload, .. }) = &outcome {
         let available = status::is_available(workload);
         if let Some(found) = server.config.as_ref().filter(|_| available) {
-            config::prune(ctx, object, server, (found, &copied)).await?;
+            Box::pin(config::prune(ctx, object, server, (found, &copied))).await?;
         }
         ctx.rollout.report_server(&server.tenant.uid, &server.id.uid, &settings.image, available);
     }

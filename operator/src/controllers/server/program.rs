@@ -280,7 +280,7 @@ mod tests {
     }
 
     fn with(program: Program) -> Server {
-        Server { program, ..checked() }
+        Server { program: Box::new(program), ..checked() }
     }
 
     fn workload(server: &Server) -> Value {

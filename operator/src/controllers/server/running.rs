@@ -89,7 +89,7 @@ fn maintained(live: &Value, object: &MCPServer, inputs: &Inputs) -> Option<(Serv
         id: inputs.id.clone(),
         tenant: owner.id.clone(),
         runtime_namespace: owner.tenant.runtime_namespace(),
-        program,
+        program: Box::new(program),
         config: None,
         workspace: volume(object, inputs),
         // It can be stopped and made smaller, but not started or made larger.

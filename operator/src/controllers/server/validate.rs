@@ -20,7 +20,8 @@ pub(crate) struct Server {
     /// The tenant that owns the server's namespace.
     pub tenant: ObjectId,
     pub runtime_namespace: String,
-    pub program: Program,
+    /// Boxed, because servers are part of the futures of reconciles.
+    pub program: Box<Program>,
     /// What its program is configured with; none if what ran before is maintained.
     pub config: Option<Found>,
     pub workspace: Option<Volume>,
@@ -87,7 +88,7 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
         id: inputs.id.clone(),
         tenant: owner.id.clone(),
         runtime_namespace: owner.tenant.runtime_namespace(),
-        program: Program::new(&inputs.id.name, stdio),
+        program: Box::new(Program::new(&inputs.id.name, stdio)),
         config: Some(config),
         workspace: volume(object, inputs),
         replicas: if inputs.missing_resource.is_some() { 0 } else { object.spec.replicas },

@@ -74,9 +74,9 @@ pub(crate) async fn prune(
         copy.apply_over(ctx, live).await?;
     }
     let needed: Vec<_> = found.0.keys().map(|source| source.copy_name(&server.id.name)).collect();
-    let mut copies = ctx.cache.secrets.with_label(&server.runtime_namespace, labels::SERVER_UID, &server.id.uid);
-    copies.retain(|(key, meta)| meta.labels.get(labels::COMPONENT) == Some(COMPONENT) && !needed.contains(&key.name));
-    delete_undeclared(ctx, object, copies).await
+    let mut unneeded = ctx.cache.secrets.with_label(&server.runtime_namespace, labels::SERVER_UID, &server.id.uid);
+    unneeded.retain(|(key, meta)| meta.labels.get(labels::COMPONENT) == Some(COMPONENT) && !needed.contains(&key.name));
+    delete_undeclared(ctx, object, unneeded).await
 }
 
 fn new_copy<'c>(server: &'c Server, name: &'c str, data: BTreeMap<String, ByteString>) -> SecretCopy<'c> {
