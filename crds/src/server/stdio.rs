@@ -226,7 +226,7 @@ pub struct Scratch {
     /// `scratch`, or the workspace. /tmp, which every program has with 256Mi, can be listed to give it another size.
     #[schemars(length(min = 2, max = 256), regex(pattern = PATH))]
     pub mount_path: String,
-    /// How much data it may hold: a whole number of bytes from 1Mi to 1Ti. A pod that has more is evicted and replaced. Without
+    /// How much data it may hold: a whole number of bytes from 1Mi to 1024Gi. A pod that has more is evicted and replaced. Without
     /// `resources.limits` on `ephemeral-storage`, the container may have as much more of that.
     pub size_limit: Bytes,
     /// Whether the program may execute files that it wrote there. Default: Deny.
