@@ -72,15 +72,22 @@ async fn diagnose(
     ctx: &Context,
     object: &MCPServer,
     outcome: &Outcome<Applied>,
-) -> Result<(Option<Duration>, Option<Diagnosis>), ReconcileError> {
+) -> (Option<Duration>, Option<Diagnosis>) {
     let applied = match outcome {
         Outcome::Applied(applied) if status::waits_for_pods(applied) => applied,
-        _ => return Ok((None, None)),
+        _ => return (None, None),
     };
     let now = Timestamp::now();
     let (again, is_due) = diagnosis::when(status::unavailable_since(object, now), now);
-    let diagnosis = if is_due { Box::pin(diagnosis::diagnose(ctx, &applied.server)).await? } else { None };
-    Ok((Some(jittered(again)), diagnosis))
+    if !is_due {
+        return (Some(jittered(again)), None);
+    }
+    // The status is written in any case.
+    let diagnosis = Box::pin(diagnosis::diagnose(ctx, &applied.server)).await.unwrap_or_else(|error| {
+        tracing::warn!(error = error.chain(), "failed to find out why pods are not ready");
+        None
+    });
+    (Some(jittered(again)), diagnosis)
 }
 
 /// Returns a server whose program needs nothing that the tenant's image of `mcp-pod` does not know.
@@ -197,7 +204,7 @@ impl Controller for Servers {
                 },
                 Decision::Reject(rejection) => Outcome::Rejected(rejection),
             };
-            let (asks_again, diagnosis) = diagnose(ctx, &object, &outcome).await?;
+            let (asks_again, diagnosis) = diagnose(ctx, &object, &outcome).await;
             let held_back = status::write(ctx, &object, &outcome, diagnosis.as_ref()).await?;
             let next = outcome.next()?.no_later_than(held_back);
             Ok(next.no_later_than(reads_again).no_later_than(asks_again))

@@ -4,6 +4,7 @@ use std::str::FromStr as _;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mcp_fleet_core::server_config::Source;
+use mcp_fleet_crds::quantity::billionths;
 use mcp_fleet_crds::server::{Execution, OnChange, Resources, Stdio};
 use mcp_fleet_policy::units::{Bytes, Window};
 use serde_json::{Value, json};
@@ -190,10 +191,13 @@ pub(super) fn resources(stdio: &Stdio) -> Option<Resources> {
     if !stdio.scratch.is_empty() && !resources.as_ref().is_some_and(|it| it.limits.contains_key(DISK)) {
         let default = Bytes::from_str(DEFAULT_LIMITS.ephemeral_storage).map_or(0, Bytes::get);
         let all = stdio.scratch.iter().fold(default, |sum, scratch| sum.saturating_add(scratch.size_limit.get()));
+        let all = Quantity(all.to_string());
         let resources = resources.get_or_insert_default();
-        resources.limits.insert(DISK.into(), Quantity(all.to_string()));
-        let request = || Quantity(DEFAULT_REQUESTS.ephemeral_storage.into());
-        resources.requests.entry(DISK.into()).or_insert_with(request);
+        let default = || Quantity(DEFAULT_REQUESTS.ephemeral_storage.into());
+        let request = resources.requests.entry(DISK.into()).or_insert_with(default);
+        // A limit must not be less than the request.
+        let limit = if billionths(&request.0) > billionths(&all.0) { request.clone() } else { all };
+        resources.limits.insert(DISK.into(), limit);
     }
     resources
 }
@@ -308,6 +312,24 @@ mod tests {
             let read = Program::read(template, &template["spec"]["containers"][0]).unwrap();
             assert_eq!(workload(&with(read)), rendered);
         }
+    }
+
+    #[test]
+    fn there_is_room_for_scratch() {
+        let disk = |change: Value| {
+            let of = |amounts: &std::collections::BTreeMap<String, Quantity>| {
+                amounts.get("ephemeral-storage").map(|amount| amount.0.clone())
+            };
+            resources(&stdio(&change)).map(|found| (of(&found.requests), of(&found.limits)))
+        };
+        let some = |request: &str, limit: &str| Some((Some(request.to_owned()), Some(limit.to_owned())));
+        let scratch = json!([{"mountPath": "/a", "sizeLimit": "1Gi"}, {"mountPath": "/b", "sizeLimit": "1Mi"}]);
+        assert_eq!(disk(json!({})), None);
+        assert_eq!(disk(json!({"scratch": scratch})), some("16Mi", &(1281_u64 << 20).to_string()));
+        let requests = json!({"requests": {"ephemeral-storage": "5Gi"}});
+        assert_eq!(disk(json!({"scratch": scratch, "resources": requests})), some("5Gi", "5Gi"));
+        let limits = json!({"limits": {"ephemeral-storage": "10Mi"}});
+        assert_eq!(disk(json!({"scratch": scratch, "resources": limits})), Some((None, Some("10Mi".into()))));
     }
 
     #[test]
