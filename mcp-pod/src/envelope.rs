@@ -91,8 +91,8 @@ pub struct Refusal {
     pub forwarded: bool,
 }
 
-/// How the server described itself when it started.
-#[derive(Debug, Serialize, Deserialize)]
+/// How the server described itself when it started, and the tools that it listed last.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ServerReport {
     /// [`VERSION`].

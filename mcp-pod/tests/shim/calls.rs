@@ -177,14 +177,16 @@ async fn invalid_answers_fail_the_call_and_other_lines_are_ignored() {
         r#"{"jsonrpc":"2.0","id":ID}"#,
         r#"{"jsonrpc":"2.0","id":ID,"result":{},"error":{}}"#,
         r#"{"jsonrpc":"2.0","id":ID,"result":[]}"#,
+        r#"{"jsonrpc":"2.0","id":ID,"result":{"n":NaN}}"#,
+        r#"{"jsonrpc":"1.0","id":ID,"result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":ID,"result":{}"#,
     ] {
         assert_eq!(refused(&raw(line).await), refusal("upstream_invalid", true), "{line}");
     }
     let ignored = [
-        r#"{"jsonrpc":"2.0","id":"ID","result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":"0ID","result":{}}"#,
         r#"{"jsonrpc":"2.0","id":ID,"id":ID,"result":{}}"#,
-        r#"{"jsonrpc":"1.0","id":ID,"result":{}}"#,
-        r#"{"jsonrpc":"2.0","id":ID,"result":{}"#,
+        r#"{"jsonrpc":"2.0","id":ID,"method":"roots/list","params":NaN}"#,
     ];
     for (events, line) in futures::future::join_all(ignored.map(raw)).await.iter().zip(ignored) {
         assert_eq!(refused(events), refusal("upstream_timeout", true), "{line}");

@@ -52,6 +52,8 @@ fn a_server_that_does_not_start_is_never_ready_and_readyz_says_why() {
         ("exit", "ended with status 4"),
         ("ancient", "failed to use the response to initialize"),
         ("pages", "failed to read the tools"),
+        ("other-id", "failed to use the response to initialize: its id is 0, which is not the one of the request"),
+        ("null-id", "failed to use the response to initialize: its id is null"),
         ("mute", "did not start within 1 s"),
     ] {
         let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/server.py");
@@ -60,6 +62,27 @@ fn a_server_that_does_not_start_is_never_ready_and_readyz_says_why() {
         assert_eq!(shim.health("/readyz").0, 503);
         shim.wait_until("tried again", |shim| shim.metric("mcp_pod_shim_server_starts_total") >= 2.0);
     }
+}
+
+#[test]
+fn servers_that_are_not_exact_start() {
+    for mode in ["string-ids", "float-ids", "marks", "same-cursor", "empty-cursor", "answers-notifications"] {
+        let tools = if mode.ends_with("cursor") { "\"tools\":1}" } else { "\"tools\":3}" };
+        let lists = |shim: &Shim| shim.log().iter().any(|line| line.contains("takes calls") && line.contains(tools));
+        Shim::start(mode).wait_until(mode, lists);
+    }
+}
+
+#[test]
+fn tools_that_change_are_listed_again_and_not_too_often() {
+    let shim = Shim::start("grows").ready();
+    let listed = |shim: &Shim| shim.log().iter().filter(|line| line.contains("has other tools")).count();
+    shim.wait_until("listed again", |shim| listed(shim) == 1);
+    // While it was listed, a hundred notifications came.
+    shim.wait_until("listed for all that came meanwhile", |shim| listed(shim) == 2);
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(listed(&shim), 2);
+    assert!(shim.metric("mcp_pod_shim_server_starts_total") < 1.5, "the server was restarted");
 }
 
 #[test]

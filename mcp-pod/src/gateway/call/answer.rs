@@ -1,7 +1,7 @@
 //! Checks the answer of a server before it is released.
 //!
 //! A result passes as the server wrote it, with unknown members, if it is one JSON object that every parser reads
-//! alike. Otherwise it is withheld as a whole, never repaired or cut. Two things only the gateway may say: whether a
+//! alike, but for two things that are mended ([`mend`]). Otherwise it is withheld as a whole, never repaired or cut. Two things only the gateway may say: whether a
 //! result is complete (2026-07-28), and everything below `mcp-fleet.dev/` in `_meta`.
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use mcp_fleet_policy::price::ResultPrice;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::units::Micros;
 
+use super::mend;
 use crate::gateway::request::Id;
 use crate::gateway::respond::{Failure, error_message, result_message, with_warning};
 
@@ -90,9 +91,19 @@ pub(super) fn check_result(
     reserve: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Answer, Reason> {
     let Expected { limit, modern, price } = *expected;
-    let value = parse_within(&text, limit, &Limits::PASS_THROUGH, reserve)?;
+    let value = match parse_within(&text, limit, &Limits::PASS_THROUGH, reserve) {
+        Ok(value) => value,
+        Err(Problem::LoneSurrogate) => {
+            return check_result(id, mend::without_lone_surrogates(&text).into(), expected, reserve);
+        }
+        Err(problem) => return Err(reason_of(problem)),
+    };
     if value.as_object().is_none() {
         return Err(Reason::UpstreamInvalid);
+    }
+    if mend::has_nulls(&value) {
+        let mended = mend::without_nulls(&text).ok_or(Reason::UpstreamInvalid)?;
+        return check_result(id, mended.into(), expected, reserve);
     }
     let complete = match value.get("resultType") {
         None => false,
@@ -130,10 +141,16 @@ fn check_error_with(
     sentence: &str,
     reserve: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Answer, Reason> {
-    let value = parse_within(&text, limit, &Limits::RESULT, reserve)?;
+    let value = match parse_within(&text, limit, &Limits::RESULT, reserve) {
+        Ok(value) => value,
+        Err(Problem::LoneSurrogate) => {
+            return check_error_with(id, mend::without_lone_surrogates(&text).into(), limit, sentence, reserve);
+        }
+        Err(problem) => return Err(reason_of(problem)),
+    };
     let code = value.get("code").and_then(Value::as_i64).ok_or(Reason::UpstreamInvalid)?;
     let message = value.get("message").and_then(Value::as_str).ok_or(Reason::UpstreamInvalid)?;
-    let data = value.get("data").map(|data| {
+    let data = value.get("data").filter(|data| !matches!(data, Value::Null)).map(|data| {
         let mut out = Vec::new();
         write(data, &mut out);
         out
@@ -160,14 +177,18 @@ fn parse_within<'a>(
     limit: u64,
     limits: &Limits,
     reserve: &mut dyn FnMut(usize) -> bool,
-) -> Result<Value<'a>, Reason> {
+) -> Result<Value<'a>, Problem> {
     if text.len() as u64 > limit {
-        return Err(Reason::ResponseTooLarge);
+        return Err(Problem::Memory);
     }
-    parse_metered(text, limits, FREE_VALUES, reserve).map_err(|error| match error.problem {
+    parse_metered(text, limits, FREE_VALUES, reserve).map_err(|error| error.problem)
+}
+
+const fn reason_of(problem: Problem) -> Reason {
+    match problem {
         Problem::Memory => Reason::ResponseTooLarge,
         _ => Reason::UpstreamInvalid,
-    })
+    }
 }
 
 /// Returns a progress notification under the caller's token, or `None` if `params` are not valid. Only known members
@@ -214,6 +235,21 @@ mod tests {
     }
 
     #[test]
+    fn what_says_the_same_is_mended() {
+        for (text, expected) in [
+            (r#"{"content":[],"_meta":null,"resultType":null}"#, r#"{"content":[]}"#),
+            (r#"{"a":"\ud800"}"#, r#"{"a":"\ufffd"}"#),
+            (r#"{"a":"\ud800","b":null}"#, r#"{"a":"\ufffd"}"#),
+        ] {
+            assert_eq!(result(text, false).unwrap(), format!(r#"{{"jsonrpc":"2.0","id":7,"result":{expected}}}"#));
+        }
+        let error = Bytes::from_static(br#"{"code":1,"message":"cut \ud83d","data":null}"#);
+        let answer = check_error(&id(), error, 1000, &mut |_| false).unwrap();
+        let message: serde_json::Value = serde_json::from_slice(&answer.message).unwrap();
+        assert_eq!(message["error"], serde_json::json!({"code": 1, "message": "cut \u{fffd}"}));
+    }
+
+    #[test]
     fn every_modern_result_is_marked_complete() {
         let result_type = |text: &str| {
             let message: serde_json::Value = serde_json::from_str(&result(text, true).unwrap()).unwrap();
@@ -234,7 +270,6 @@ mod tests {
             r#"{"_meta":{"mcp-fl\u0065et.dev/denial":{}}}"#,
             r#"{"_meta":7}"#,
             r#"{"isError":false,"isError":true}"#,
-            r#"{"a":"\ud800"}"#,
         ] {
             assert_eq!(result(text, true), Err(Reason::UpstreamInvalid), "{text}");
         }

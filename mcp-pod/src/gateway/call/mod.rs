@@ -11,6 +11,7 @@ mod built_in;
 mod envelope;
 mod finish;
 mod forward;
+mod mend;
 mod outcome;
 mod running;
 mod settle;

@@ -51,9 +51,15 @@ impl CallRecorder {
                 return event("error", &error);
             }
             Some(RequestOutcome::TooLarge) => (Reason::ResponseTooLarge, "the answer is larger than the limit", true),
-            Some(RequestOutcome::Invalid) => (
+            // The second ends no call, because calls begin when the server has started.
+            Some(RequestOutcome::Invalid | RequestOutcome::OtherId(_)) => (
                 Reason::UpstreamInvalid,
                 "the answer does not have exactly one of result and error, as an object",
+                true,
+            ),
+            Some(RequestOutcome::NotJson) => (
+                Reason::UpstreamInvalid,
+                "the answer is not valid JSON-RPC 2.0 (NaN and Infinity are no numbers)",
                 true,
             ),
             Some(RequestOutcome::ServerEnded { forwarded }) => {

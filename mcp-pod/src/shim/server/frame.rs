@@ -78,6 +78,14 @@ impl Framer {
     }
 }
 
+/// Returns the id of a line that is no JSON, but begins like a response. None if it may be something else.
+pub(super) fn id_of_response(line: &[u8]) -> Option<u64> {
+    let mut scanner = IdScanner::default();
+    scanner.feed(line);
+    // Requests of the server have ids of their own.
+    scanner.id().filter(|_| memchr::memmem::find(line, b"\"method\"").is_none())
+}
+
 /// Finds the member `id` of the outermost object, in constant memory.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent facts about the position in the text")]

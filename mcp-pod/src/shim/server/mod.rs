@@ -28,12 +28,16 @@ use tracing::{info, warn};
 
 use super::metrics::Metrics;
 use super::sandbox::{EXIT_NO_SANDBOX, MonitorError, Profile};
+use crate::envelope::ServerReport;
 use backoff::Backoff;
 use pipes::PipeEnd;
 use process::Process;
 use reaper::Reaper;
 use rpc::RpcClient;
 use start::StartError;
+
+/// Shortest time between two lists of tools, however often the server says that they have changed.
+const LIST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How the server is run.
 #[derive(Clone, Debug)]
@@ -190,21 +194,39 @@ impl Supervisor {
     /// Starts to serve calls, and returns only if the server does not start.
     async fn serve(&self, epoch: u64, client: &Arc<RpcClient>) -> RunEnd {
         let limit = self.config.start_timeout;
-        let report = match timeout(limit, start::start(client)).await {
+        let mut report = match timeout(limit, start::start(client)).await {
             Ok(Ok(report)) => report,
             Ok(Err(error)) => return error.into(),
             Err(_) => return RunEnd::StartTimeout(limit),
         };
-        let tools = report.tools.len();
-        let report = match serde_json::to_vec(&report) {
-            Ok(report) => report.into(),
-            Err(error) => return error.into(),
-        };
-        let ready = Some(Ready { client: Arc::clone(client), report });
+        if let Err(error) = self.set_ready(epoch, client, &report) {
+            return error.into();
+        }
+        info!(epoch, tools = report.tools.len(), "the server takes calls");
+        loop {
+            client.tools_changed().await;
+            match timeout(limit, start::list_again(client, report.clone())).await {
+                Ok(Ok(new)) => {
+                    if let Err(error) = self.set_ready(epoch, client, &new) {
+                        return error.into();
+                    }
+                    info!(epoch, tools = new.tools.len(), "the server has other tools");
+                    report = new;
+                }
+                Ok(Err(error)) => warn!(epoch, error = &error as &dyn std::error::Error, "failed to list tools again"),
+                Err(_) => warn!(epoch, "the server did not list its tools again in time"),
+            }
+            // Several notifications in the meantime are one.
+            sleep(LIST_PAUSE).await;
+        }
+    }
+
+    /// Publishes that the server takes calls, with its report.
+    fn set_ready(&self, epoch: u64, client: &Arc<RpcClient>, report: &ServerReport) -> serde_json::Result<()> {
+        let ready = Some(Ready { client: Arc::clone(client), report: serde_json::to_vec(report)?.into() });
         self.status.store(Arc::new(Status { epoch, ready, message: String::new() }));
         self.metrics.ready.set(1);
-        info!(epoch, tools, "the server takes calls");
-        std::future::pending().await
+        Ok(())
     }
 }
 

@@ -1,12 +1,14 @@
 //! The start of a run: `initialize` and the list of tools.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tracing::warn;
 
-use super::rpc::{Params, QueueError, Request, RequestOutcome, RpcClient};
+use super::rpc::{Params, Phase, QueueError, Request, RequestOutcome, RpcClient};
 use crate::envelope::{ServerReport, VERSION};
 
 /// The MCP revision that the shim offers. A server may respond with an older one.
@@ -63,14 +65,22 @@ pub(super) async fn start(client: &Arc<RpcClient>) -> Result<ServerReport, Start
         let detail = format!("its revision is none of {REVISIONS:?}");
         return Err(StartError::Response { method: "initialize", detail });
     }
+    client.set_phase(Phase::Listing);
     client.notify(b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n".to_vec());
     let tools = if result.capabilities.tools.is_some() { list_tools(client).await? } else { Vec::new() };
+    client.set_phase(Phase::Started);
     Ok(ServerReport { version: VERSION, initialize: parse("initialize", &initialize)?, tools })
+}
+
+/// Reads all tools of a server that has started again. Returns the report with them.
+pub(super) async fn list_again(client: &Arc<RpcClient>, before: ServerReport) -> Result<ServerReport, StartError> {
+    Ok(ServerReport { tools: list_tools(client).await?, ..before })
 }
 
 async fn list_tools(client: &Arc<RpcClient>) -> Result<Vec<Box<RawValue>>, StartError> {
     let method = "tools/list";
-    let mut tools = Vec::new();
+    let mut tools: Vec<Box<RawValue>> = Vec::new();
+    let mut known = HashSet::new();
     let mut bytes = 0;
     let mut cursor: Option<String> = None;
     for _ in 0..MAX_PAGES {
@@ -81,11 +91,16 @@ async fn list_tools(client: &Arc<RpcClient>) -> Result<Vec<Box<RawValue>>, Start
         let result = request(client, method, params.as_bytes()).await?;
         let page: Page = parse(method, &result)?;
         bytes += result.len();
-        tools.extend(page.tools);
+        // A server that does not know its cursors returns the same page again and again.
+        tools.extend(page.tools.into_iter().filter(|tool| known.insert(tool.get().to_owned())));
         if tools.len() > MAX_TOOLS || bytes > MAX_BYTES {
             return Err(StartError::TooLarge);
         }
-        if page.next_cursor.is_none() {
+        if page.next_cursor.as_ref().is_none_or(String::is_empty) {
+            return Ok(tools);
+        }
+        if page.next_cursor == cursor {
+            warn!("the server repeats the cursor of a page of tools; what was read until now counts");
             return Ok(tools);
         }
         cursor = page.next_cursor;
@@ -105,6 +120,11 @@ async fn request(client: &Arc<RpcClient>, method: &'static str, params: &[u8]) -
         Ok(RequestOutcome::Error(_)) => "it is an error",
         Ok(RequestOutcome::TooLarge) => return Err(StartError::TooLarge),
         Ok(RequestOutcome::Invalid) => "it has neither a result nor an error",
+        Ok(RequestOutcome::NotJson) => "it is not valid JSON-RPC",
+        Ok(RequestOutcome::OtherId(id)) => {
+            let detail = format!("its id is {id}, which is not the one of the request");
+            return Err(StartError::Response { method, detail });
+        }
         Ok(RequestOutcome::ServerEnded { .. }) | Err(_) => return Err(StartError::ServerEnded(method)),
     };
     Err(StartError::Response { method, detail: detail.to_owned() })

@@ -2,12 +2,14 @@
 
 use serde_json::value::RawValue;
 
-use super::super::frame::Frame;
-use super::RpcClient;
+use super::super::frame::{Frame, id_of_response};
 use super::message::{self, Message, NotJsonRpc, Response};
 use super::request::RequestOutcome;
+use super::{Phase, RpcClient};
 use crate::shim::metrics::Dropped;
 
+/// Characters of an id that a message shows.
+const MAX_SHOWN_ID: usize = 64;
 /// Longest progress notification that is passed on, in bytes.
 const MAX_PROGRESS: usize = 64 << 10;
 /// Room on a line beside the result or error it carries. It also bounds notifications while no request is in flight.
@@ -30,7 +32,12 @@ impl RpcClient {
                 return Ok(());
             }
         };
-        let message = message::parse(&line).inspect_err(|_| self.metrics.dropped(Dropped::Garbage))?;
+        let message = message::parse(&line).inspect_err(|_| {
+            self.metrics.dropped(Dropped::Garbage);
+            if let Some(id) = id_of_response(&line) {
+                self.complete(id, |_| RequestOutcome::NotJson);
+            }
+        })?;
         match message {
             Message::Response { id, response } => {
                 let outcome = match response {
@@ -39,15 +46,32 @@ impl RpcClient {
                     Response::Invalid => RequestOutcome::Invalid,
                 };
                 if !self.complete(id, |max| limit(outcome, max)) {
-                    self.metrics.dropped(Dropped::Stray);
+                    self.stray(&id.to_string());
                 }
             }
-            Message::Stray => self.metrics.dropped(Dropped::Stray),
+            Message::Stray { id } => self.stray(id),
             Message::Progress { token, params } => self.progress(token, params),
             Message::Request { id, ping } => self.notify(response_to_server(id.get(), ping)),
+            Message::ToolsChanged => self.tools_changed.notify_one(),
             Message::Notification => {}
         }
         Ok(())
+    }
+
+    /// Handles an answer that nobody waits for. While the server starts, one request is made at a time and none is given up, so it
+    /// is meant as the answer to that one.
+    fn stray(&self, id: &str) {
+        self.metrics.dropped(Dropped::Stray);
+        let is_meant = match self.phase() {
+            Phase::Initializing => true,
+            // Some servers answer notifications.
+            Phase::Listing => id != "null",
+            Phase::Started => false,
+        };
+        if is_meant {
+            let id: String = id.chars().take(MAX_SHOWN_ID).collect();
+            self.pending.lock().fail_all(|| RequestOutcome::OtherId(id.clone()));
+        }
     }
 
     /// Ends the request `id` with the outcome that `outcome` makes for its `max_response`. Returns `false` if no

@@ -14,12 +14,14 @@ const MAX_ID: usize = 256;
 pub(super) enum Message<'a> {
     /// A response with an id that may be one of ours.
     Response { id: u64, response: Response<'a> },
-    /// A response with an id that cannot be ours.
-    Stray,
+    /// A response with an id that cannot be ours, which this is as written; `null` if there is none.
+    Stray { id: &'a str },
     /// `notifications/progress` with a token that may be one of ours.
     Progress { token: u64, params: &'a RawValue },
     /// A request by the server, with its id as written.
     Request { id: &'a RawValue, ping: bool },
+    /// `notifications/tools/list_changed`.
+    ToolsChanged,
     /// Any other notification.
     Notification,
 }
@@ -55,8 +57,12 @@ struct Line<'a> {
     error: Option<&'a RawValue>,
 }
 
+/// What some programs on Windows write before a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Parses one line.
 pub(super) fn parse(line: &[u8]) -> Result<Message<'_>, NotJsonRpc> {
+    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
     let line: Line<'_> = serde_json::from_slice(line).map_err(|_| NotJsonRpc)?;
     if line.jsonrpc != "2.0" {
         return Err(NotJsonRpc);
@@ -71,6 +77,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Message<'_>, NotJsonRpc> {
         Some(id) if id.get().len() <= MAX_ID && is_id(id) => Ok(Message::Request { id, ping: method == "ping" }),
         Some(_) => Err(NotJsonRpc),
         None if method == "notifications/progress" => Ok(progress(line.params)),
+        None if method == "notifications/tools/list_changed" => Ok(Message::ToolsChanged),
         None => Ok(Message::Notification),
     }
 }
@@ -80,8 +87,11 @@ fn response<'a>(
     result: Option<&'a RawValue>,
     error: Option<&'a RawValue>,
 ) -> Result<Message<'a>, NotJsonRpc> {
-    let id = id.ok_or(NotJsonRpc)?;
-    let Some(id) = number(id) else { return Ok(Message::Stray) };
+    let Some(id) = id else {
+        // An answer with the id null, which says that the request could not be read.
+        return if result.is_some() || error.is_some() { Ok(Message::Stray { id: "null" }) } else { Err(NotJsonRpc) };
+    };
+    let Some(id) = number(id) else { return Ok(Message::Stray { id: id.get() }) };
     let response = match (result, error) {
         (Some(result), None) if is_object(result) => Response::Result(result),
         (None, Some(error)) if is_object(error) => Response::Error(error),
@@ -110,9 +120,16 @@ pub(super) fn without_token(params: &RawValue) -> Option<String> {
     serde_json::to_string(&members).ok()
 }
 
-/// Parses an id of ours. A server has to return an id as it was sent: decimal digits without a leading zero.
+/// Parses an id of ours: decimal digits without a leading zero. A server has to return an id as it was sent, but some return it as a
+/// string or as a float, and no other request has the same number.
 fn number(raw: &RawValue) -> Option<u64> {
     let text = raw.get();
+    let text = match text.strip_prefix('"') {
+        Some(text) => text.strip_suffix('"')?,
+        None => text.split_once('.').map_or(Some(text), |(text, zeros)| {
+            (!zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0')).then_some(text)
+        })?,
+    };
     let number = text.parse().ok()?;
     (text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'))).then_some(number)
 }
@@ -134,8 +151,9 @@ mod tests {
     fn kind(line: &str) -> String {
         match parse(line.as_bytes()) {
             Err(NotJsonRpc) => "garbage".to_owned(),
-            Ok(Message::Stray) => "stray".to_owned(),
+            Ok(Message::Stray { id }) => format!("stray {id}"),
             Ok(Message::Notification) => "notification".to_owned(),
+            Ok(Message::ToolsChanged) => "tools changed".to_owned(),
             Ok(Message::Progress { token, params }) => format!("progress {token} {}", without_token(params).unwrap()),
             Ok(Message::Request { id, ping }) => format!("request {id} {ping}"),
             Ok(Message::Response { id, response: Response::Result(raw) }) => format!("result {id} {raw}"),
@@ -155,13 +173,20 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":7,"result":{},"error":{}}"#, "invalid 7"),
             (r#"{"jsonrpc":"2.0","id":7,"result":[]}"#, "invalid 7"),
             (r#"{"jsonrpc":"2.0","id":7,"result":null}"#, "invalid 7"),
-            (r#"{"jsonrpc":"2.0","id":"7","result":{}}"#, "stray"),
-            (r#"{"jsonrpc":"2.0","id":7.0,"result":{}}"#, "stray"),
+            (r#"{"jsonrpc":"2.0","id":"7","result":{}}"#, "result 7 {}"),
+            (r#"{"jsonrpc":"2.0","id":7.0,"result":{}}"#, "result 7 {}"),
+            (r#"{"jsonrpc":"2.0","id":7.5,"result":{}}"#, "stray 7.5"),
+            (r#"{"jsonrpc":"2.0","id":7e0,"result":{}}"#, "stray 7e0"),
+            (r#"{"jsonrpc":"2.0","id":"07","result":{}}"#, r#"stray "07""#),
+            (r#"{"jsonrpc":"2.0","id":"\u0037","result":{}}"#, r#"stray "\u0037""#),
+            (r#"{"jsonrpc":"2.0","id":null,"error":{}}"#, "stray null"),
+            ("\u{feff}{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{}}", "result 7 {}"),
             (r#"{"jsonrpc":"2.0","id":7,"id":7,"result":{}}"#, "garbage"),
             (r#"{"jsonrpc":"2.0","id":7,"\u0069d":8,"result":{}}"#, "garbage"),
             (r#"{"jsonrpc":"2.0","id":7,"result":{},"result":{}}"#, "garbage"),
             (r#"{"jsonrpc":"1.0","id":7,"result":{}}"#, "garbage"),
-            (r#"{"jsonrpc":"2.0","result":{}}"#, "garbage"),
+            (r#"{"jsonrpc":"2.0","result":{}}"#, "stray null"),
+            (r#"{"jsonrpc":"2.0"}"#, "garbage"),
             (r#"[{"jsonrpc":"2.0","id":7,"result":{}}]"#, "garbage"),
             (r#"{"jsonrpc":"2.0","id":7,"result":{}} {}"#, "garbage"),
             (r#"{"jsonrpc":"2.0","id":7,"result":{"a":tru}}"#, "garbage"),
@@ -179,11 +204,15 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":1,"method":"roots/list"}"#, "request 1 false"),
             (r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, "garbage"),
             (r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#, "notification"),
+            (r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#, "tools changed"),
             (
                 r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":3,"progress":0.5}}"#,
                 r#"progress 3 {"progress":0.5}"#,
             ),
-            (r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"3"}}"#, "notification"),
+            (
+                r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"three"}}"#,
+                "notification",
+            ),
             (r#"{"jsonrpc":"2.0","id":1,"method":"ping","result":{}}"#, "garbage"),
         ] {
             assert_eq!(kind(line), expected, "{line}");

@@ -12,7 +12,7 @@ mod request;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::super::metrics::Metrics;
@@ -27,7 +27,22 @@ pub(in crate::shim) struct RpcClient {
     pending: Mutex<PendingRequests>,
     queue: mpsc::Sender<Outgoing>,
     closed: CancellationToken,
+    phase: Mutex<Phase>,
+    /// Notifies whoever lists the tools that there are others.
+    tools_changed: Notify,
     metrics: Arc<Metrics>,
+}
+
+/// How far a server has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It has not answered `initialize`.
+    #[default]
+    Initializing,
+    /// It was told that it is initialized, and lists its tools.
+    Listing,
+    /// It takes calls, several at a time.
+    Started,
 }
 
 impl RpcClient {
@@ -35,7 +50,22 @@ impl RpcClient {
     pub(super) fn new(metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<Outgoing>) {
         let (queue, lines) = mpsc::channel(outgoing::MAX_QUEUED_LINES);
         let pending = Mutex::new(PendingRequests::new(metrics.in_flight.clone()));
-        (Arc::new(Self { pending, queue, closed: CancellationToken::new(), metrics }), lines)
+        let (closed, phase, tools_changed) = (CancellationToken::new(), Mutex::default(), Notify::new());
+        (Arc::new(Self { pending, queue, closed, phase, tools_changed, metrics }), lines)
+    }
+
+    /// Records how far the server has come.
+    pub(super) fn set_phase(&self, phase: Phase) {
+        *self.phase.lock() = phase;
+    }
+
+    fn phase(&self) -> Phase {
+        *self.phase.lock()
+    }
+
+    /// Waits until the server says that it has other tools.
+    pub(super) async fn tools_changed(&self) {
+        self.tools_changed.notified().await;
     }
 
     /// Returns the number of requests in flight.

@@ -105,6 +105,16 @@ impl PendingRequests {
         self.requests.values().any(|request| request.forwarded)
     }
 
+    /// Ends all requests in flight.
+    pub(super) fn fail_all(&mut self, outcome: impl Fn() -> RequestOutcome) {
+        for (_, request) in self.requests.drain() {
+            self.in_flight.dec();
+            // This fails if the requester has dropped the receiver.
+            let _ = request.outcome.send(outcome());
+        }
+        self.max_response = 0;
+    }
+
     /// Ends all requests in flight and fails new ones.
     pub(super) fn close(&mut self) {
         self.closed = true;

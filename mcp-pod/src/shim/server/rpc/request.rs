@@ -41,6 +41,10 @@ pub(in crate::shim) enum RequestOutcome {
     TooLarge,
     /// The response had neither a result nor an error, or both.
     Invalid,
+    /// The response is not valid JSON-RPC.
+    NotJson,
+    /// The response has another id, which this is. Only while the server starts.
+    OtherId(String),
     /// The server ended before it responded.
     ServerEnded {
         /// Whether the server may have seen the request.
