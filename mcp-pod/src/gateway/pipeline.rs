@@ -45,7 +45,7 @@ use super::request::{
     check_token, detect_era, discard, known_method, read_body, read_message_or_rest, route,
 };
 use super::respond::{Body, Rejection, Trail, add_id, allow_origin, event_stream, preflight};
-use super::state::{EventId, Place, RequestContext, State, Unanswered};
+use super::state::{Absence, EventId, Place, RequestContext, State, Unanswered};
 use super::trace::{HeaderTrace, StateSource, TraceContext};
 
 /// Answers below this size are part of what their connection has reserved.
@@ -227,7 +227,8 @@ async fn run(
     within_limit.map_err(|denial| Rejection::too_many_requests(&denial))?;
     let mut view = find_server(policy, record, head, caller)?;
     let mut received = Content::unread(body);
-    let mut may_leave = if origin.is_forwarded() { edge::may_leave(&head.headers) } else { state.peers.any() };
+    let may_leave = if origin.is_forwarded() { edge::may_leave(&head.headers) } else { state.peers.any() };
+    let mut absence = if may_leave { Absence::Leave } else { Absence::Wait };
     if origin.is_forwarded() {
         if state.homes.find(&caller.principal.model().uid).await != Place::Here {
             return Ok(edge::not_home());
@@ -238,7 +239,7 @@ async fn run(
         if let Forwarded::Answered(response) = next.await? {
             return Ok(response);
         }
-        may_leave = false;
+        absence = if received.is_read() { Absence::Refuse } else { Absence::Wait };
     }
     if head.method == Method::GET {
         return resume(state, policy, caller, view, head, now);
@@ -281,7 +282,7 @@ async fn run(
             length: body.len(),
             events: route::accepts(&head.headers, "text/event-stream"),
             session: headers.session.as_deref(),
-            may_leave,
+            absence,
             trace_state,
             unreadable,
         };
@@ -294,7 +295,7 @@ async fn run(
                 if let Forwarded::Answered(response) = next.await? {
                     return Ok(response);
                 }
-                may_leave = false;
+                absence = Absence::Refuse;
             }
             // What is rejected after a wait may be rejected for another reason by now.
             Err(Unanswered::Rejected(rejection)) if !context.is_outdated() => return Err(rejection),

@@ -41,6 +41,8 @@ pub(crate) use upload::Content;
 /// Longest time until a home asks for the body of a request, or answers it: with all attempts, and waiting for another home. A
 /// home may itself wait two seconds to learn that it is the home.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for a request that was read before it was known that another gateway is the home: it has waited for that.
+const NEXT_DELIVERY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long after a home has refused the head of a request it is asked again. Its process may have started a moment ago, or have no
 /// place for the connection.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
@@ -74,7 +76,8 @@ pub(crate) struct EdgeRequest<'r> {
 /// What cannot be delivered is decided here: calls are refused, and the rest is answered as by any gateway.
 pub(crate) async fn forward(request: EdgeRequest<'_>, body: &mut Content<'_>) -> Result<Forwarded, Rejection> {
     let EdgeRequest { state, principal_uid, head, timeout, .. } = request;
-    let mut deadline = Instant::now() + DELIVERY_TIMEOUT.min(timeout);
+    let first = if body.is_read() { NEXT_DELIVERY_TIMEOUT } else { DELIVERY_TIMEOUT };
+    let mut deadline = Instant::now() + first.min(timeout);
     let mut place = state.homes.find_elsewhere(principal_uid, None, deadline).await;
     loop {
         let peer = match &place {
@@ -88,9 +91,9 @@ pub(crate) async fn forward(request: EdgeRequest<'_>, body: &mut Content<'_>) ->
             match exchange(&request, &peer, deadline, body).await {
                 Ok(response) => return Ok(Forwarded::Answered(response)),
                 Err(Failed::Rejected(rejection)) => return Err(*rejection),
-                // That the body came slowly leaves the next home no less time.
+                // However slowly the body came, there is time for the next home.
                 Err(Failed::Unsent) if body.is_read() && !was_read => {
-                    deadline = Instant::now() + DELIVERY_TIMEOUT.min(timeout);
+                    deadline = Instant::now() + NEXT_DELIVERY_TIMEOUT.min(timeout);
                 }
                 Err(Failed::Unsent) => {}
             }

@@ -73,7 +73,7 @@ impl<'b> Content<'b> {
     }
 
     /// Returns whether the whole body was read, and is kept.
-    pub(super) const fn is_read(&self) -> bool {
+    pub(crate) const fn is_read(&self) -> bool {
         self.read.is_some()
     }
 

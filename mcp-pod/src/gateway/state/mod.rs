@@ -45,7 +45,7 @@ use hand_over::HandOver;
 use kill_switch::SharedKillSwitch;
 
 pub(crate) use hand_over::{Admission, Held};
-pub(crate) use homes::{HomeVersion, Homes, NoHome, Place};
+pub(crate) use homes::{Absence, HomeVersion, Homes, NoHome, Place};
 pub(crate) use legacy_calls::{Cancellable, LegacyCalls, LegacySession};
 pub(crate) use reports::{LoopReport, Reports, StuckReport};
 pub(crate) use request_context::{RequestContext, Unanswered};

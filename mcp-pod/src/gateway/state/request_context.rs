@@ -8,7 +8,7 @@ use mcp_fleet_policy::engine::ServerAccess;
 use mcp_fleet_policy::reason::Reason;
 use mcp_fleet_policy::unreadable::Unreadable;
 
-use super::{Admission, HomeVersion, NoHome, State};
+use super::{Absence, Admission, HomeVersion, NoHome, State};
 use crate::gateway::clock::Moment;
 use crate::gateway::policy::ActivePolicy;
 use crate::gateway::request::{Caller, SessionOwner};
@@ -47,8 +47,8 @@ pub(crate) struct RequestContext<'p> {
     pub(crate) events: bool,
     /// Legacy session id in the headers.
     pub(crate) session: Option<&'p [u8]>,
-    /// Whether another gateway can get the message whole if that becomes the home of the caller.
-    pub(crate) may_leave: bool,
+    /// What a call does if this gateway is not the home of the caller.
+    pub(crate) absence: Absence,
     /// Where the state of the caller's trace is.
     pub(crate) trace_state: StateSource<'p>,
     /// What is wrong with the arguments of the call, which are then not part of the message.
@@ -67,7 +67,7 @@ impl<'p> RequestContext<'p> {
 
     /// Returns by what this gateway is the home of the caller. Waits a little if it is not at the moment.
     pub(crate) async fn enter_home(&self) -> Result<HomeVersion, NoHome> {
-        self.state.homes.enter(&self.caller.principal.model().uid, self.may_leave).await
+        self.state.homes.enter(&self.caller.principal.model().uid, self.absence).await
     }
 
     /// Returns whether the caller has to be authenticated again: there is a newer policy, or the token has expired.

@@ -8,7 +8,7 @@ use mcp_fleet_policy::reason::Reason;
 
 use super::operator::{ControlStream, NAME, Operator, within};
 use super::{Gateway, eventually, policy, start};
-use crate::gateway::state::NoHome;
+use crate::gateway::state::{Absence, NoHome};
 
 const TERM: u64 = 7;
 const LEASE: u64 = 60_000;
@@ -84,7 +84,7 @@ async fn a_gateway_admits_calls_while_it_has_a_lease() {
     assert_eq!((first.term, first.held.clone(), first.willing), (TERM, None, false));
     assert_eq!(at_home(&gateway), 0);
     answer(&stream, &first, LEASE, Instruction::Wait).await;
-    let refused = gateway.state.homes.enter("p-1", true).await.unwrap_err();
+    let refused = gateway.state.homes.enter("p-1", Absence::Leave).await.unwrap_err();
     let NoHome::Denied(denial) = refused else { panic!("{refused:?}") };
     assert_eq!(denial.reason, Reason::HomeUndecided);
     let retry_after = denial.retry_after.unwrap().as_millis();
@@ -93,7 +93,7 @@ async fn a_gateway_admits_calls_while_it_has_a_lease() {
 
     // A call that waits is admitted when the gateway gets a lease.
     let state = gateway.state.clone();
-    let waiting = tokio::spawn(async move { state.homes.enter("p-1", false).await });
+    let waiting = tokio::spawn(async move { state.homes.enter("p-1", Absence::Wait).await });
     make_home(&mut stream, LEASE).await;
     let version = waiting.await.unwrap().unwrap();
     assert!(gateway.state.homes.is_current(version));
@@ -112,7 +112,7 @@ async fn a_view_is_acknowledged_after_the_calls_that_it_forbids_have_stopped() {
     let gateway = start(&operator);
     let mut stream = accept(&mut operator, TERM).await;
     make_home(&mut stream, LEASE).await;
-    let version = gateway.state.homes.enter("p-1", false).await.unwrap();
+    let version = gateway.state.homes.enter("p-1", Absence::Wait).await.unwrap();
     let to = beat(&mut stream).await;
     let both = view(&stream, 2, &["pod-1", "pod-2"]);
     answer(&stream, &to, LEASE, Instruction::Prepare(both.clone())).await;

@@ -29,6 +29,10 @@ const HOME_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time after which a caller may try again if nothing is known about the leases of other gateways.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// How long shares of limits may take to follow principals to their new homes: beats of all gateways that are concerned, in
+/// milliseconds.
+const SETTLE_MS: u64 = 4_000;
+
 /// When the lease of a gateway ends that needs none.
 const NO_END: u64 = u64::MAX;
 
@@ -50,6 +54,8 @@ pub(crate) struct Homes {
 struct Snapshot {
     /// Differs from that of every snapshot by which other calls are admitted.
     version: u64,
+    /// When the version changed, on the boot clock.
+    since: u64,
     admits: Admits,
     /// When the lease ends, on the boot clock.
     ends: u64,
@@ -118,6 +124,17 @@ impl Snapshot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HomeVersion(u64);
 
+/// What a call does whose principal has no home at the moment, or another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absence {
+    /// It waits a little, and leaves for another gateway as soon as that is known to be the home.
+    Leave,
+    /// It waits a little.
+    Wait,
+    /// It has waited.
+    Refuse,
+}
+
 /// Why a call is not admitted by a gateway.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NoHome {
@@ -129,7 +146,8 @@ pub(crate) enum NoHome {
 impl Default for Homes {
     /// Creates the homes of a gateway that has not reached a leader. Until it does, it has no fresh policy.
     fn default() -> Self {
-        let alone = Snapshot { version: 0, admits: Admits::Everyone, ends: NO_END, others_end: 0, last: None };
+        let alone =
+            Snapshot { version: 0, since: 0, admits: Admits::Everyone, ends: NO_END, others_end: 0, last: None };
         Self {
             protocol: Mutex::new(None),
             snapshot: ArcSwap::from_pointee(alone),
@@ -140,11 +158,12 @@ impl Default for Homes {
 }
 
 impl Homes {
-    /// Returns by what a call of a principal is admitted now. Waits a little if the principal has no home at the moment, or
-    /// another one. If the call `may_leave`, it does not wait for a home that is known to be another gateway.
-    pub(crate) async fn enter(&self, principal_uid: &str, may_leave: bool) -> Result<HomeVersion, NoHome> {
+    /// Returns by what a call of a principal is admitted now. If its home is not here, the call does what `absence` says.
+    pub(crate) async fn enter(&self, principal_uid: &str, absence: Absence) -> Result<HomeVersion, NoHome> {
+        let may_leave = absence == Absence::Leave;
         match self.try_enter(principal_uid) {
             Some(version) => Ok(version),
+            None if absence == Absence::Refuse => Err(NoHome::Denied(self.denial())),
             // Boxed because it is rare, and would make the future of every call larger.
             None => Box::pin(self.wait(principal_uid, may_leave)).await,
         }
@@ -220,6 +239,11 @@ impl Homes {
     pub(crate) fn is_current(&self, HomeVersion(version): HomeVersion) -> bool {
         let snapshot = self.snapshot.load();
         snapshot.version == version && boot_millis() < snapshot.ends
+    }
+
+    /// Returns whether principals have come or gone a short time ago. What they want of limits may not be where they are yet.
+    fn has_changed_recently(&self) -> bool {
+        boot_millis().saturating_sub(self.snapshot.load().since) < SETTLE_MS
     }
 
     /// Returns for how long calls may be admitted if the leader is not heard of; none while no leader decides homes.
@@ -315,13 +339,14 @@ impl Homes {
         let next = if let Some(admits) = admits {
             // A lease that ended meanwhile may have been another gateway's.
             let same = now < before.ends && before.admits == admits;
-            Snapshot { version: before.version + u64::from(!same), admits, ends, others_end, last: None }
+            let (version, since) = if same { (before.version, before.since) } else { (before.version + 1, now) };
+            Snapshot { version, since, admits, ends, others_end, last: None }
         } else {
             let last = match &before.admits {
                 Admits::Some(member, held) => held.views().last().map(|view| (member.clone(), view.clone())),
                 Admits::Everyone => before.last.clone(),
             };
-            Snapshot { version: before.version + 1, admits: Admits::Everyone, ends: 0, others_end, last }
+            Snapshot { version: before.version + 1, since: now, admits: Admits::Everyone, ends: 0, others_end, last }
         };
         self.snapshot.store(Arc::new(next));
         self.changed.notify_waiters();

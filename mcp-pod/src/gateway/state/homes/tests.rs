@@ -97,8 +97,11 @@ async fn a_gateway_that_leaves_knows_where_its_principals_go() {
     }
     assert!(homes.try_enter(&ours).is_none());
     let before = tokio::time::Instant::now();
-    assert_eq!(homes.enter(&ours, true).await, Err(NoHome::Elsewhere));
+    assert_eq!(homes.enter(&ours, Absence::Leave).await, Err(NoHome::Elsewhere));
     assert_eq!(before.elapsed(), Duration::ZERO);
-    assert!(matches!(homes.enter(&ours, false).await, Err(NoHome::Denied(_))));
+    assert!(matches!(homes.enter(&ours, Absence::Wait).await, Err(NoHome::Denied(_))));
     assert!(before.elapsed() > Duration::from_secs(1), "it might come back");
+    let before = tokio::time::Instant::now();
+    assert!(matches!(homes.enter(&ours, Absence::Refuse).await, Err(NoHome::Denied(_))));
+    assert_eq!(before.elapsed(), Duration::ZERO);
 }
