@@ -66,10 +66,9 @@ impl Launch {
 
     /// Returns the options of the shim for times. Whoever stops a fleet waits for all of its servers, so none may take long to end.
     pub(crate) fn times(&self) -> [String; 2] {
-        let seconds = |duration: Window| duration.get().as_millis().div_ceil(1000);
         let Stdio { start_timeout, stop_grace, .. } = &self.declared;
         let stop_grace = stop_grace.min(&MAX_STOP_GRACE);
-        [format!("--start-timeout={}", seconds(*start_timeout)), format!("--stop-grace={}", seconds(*stop_grace))]
+        [format!("--start-timeout={}", start_timeout.ceil_secs()), format!("--stop-grace={}", stop_grace.ceil_secs())]
     }
 }
 

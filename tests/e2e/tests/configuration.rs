@@ -268,7 +268,7 @@ async fn a_server_that_is_not_ready_says_why() {
     let reasons: Vec<_> = all.filter_map(|event| event.reason).collect();
     assert_eq!(reasons.iter().filter(|reason| *reason == "StartFailed").count(), 1, "{reasons:?}");
 
-    // An update that does not start leaves what runs, and says so.
+    // An update whose image cannot be pulled is reported, and can be taken back.
     let caller = tenant.caller("first").await.unwrap();
     let good = servers.get("quiet").await.unwrap();
     let stuck = json!({"spec": {"source": {"stdio": {"image": "localhost/no-such-image:1"}}}});

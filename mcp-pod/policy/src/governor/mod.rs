@@ -38,6 +38,7 @@ const SLOT_RETRY: Duration = Duration::from_secs(1);
 /// Allowance of a principal for requests that are not admitted calls: more than clients need that list the tools
 /// before each call and open a thousand sessions at once, and few enough to read and audit.
 const OTHER_REQUESTS: Rate = Rate::new(6000, Some(3000));
+
 /// Whether what is asked for counts as demand: a call that waits asks again and again, and is one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counts {
@@ -197,12 +198,7 @@ impl Governor {
 
     /// Admits a call of a built-in tool by a principal, by UID. It takes from the rates like any call, but is never in
     /// flight: an agent whose calls all hang can still see that.
-    pub fn admit_built_in(&self, now: Tick, principal: &str) -> Result<(), Denial> {
-        self.admit_built_in_as(now, principal, Counts::Once)
-    }
-
-    /// Admits a call of a built-in tool that may have been refused before.
-    pub fn admit_built_in_as(&self, now: Tick, principal: &str, counts: Counts) -> Result<(), Denial> {
+    pub fn admit_built_in(&self, now: Tick, principal: &str, counts: Counts) -> Result<(), Denial> {
         let principal = self.principal(principal).ok_or(Denial::new(Reason::PrincipalUnknown))?;
         let mut principal_state = principal.lock();
         principal_state.check_rate(now, &PRINCIPAL, counts)?;

@@ -277,11 +277,11 @@ fn a_built_in_tool_takes_a_token_and_no_place() {
     let rate = RateStanding { per_minute: 60, burst: 3, left: 2 };
     assert_eq!(standing, Standing { rate: Some(rate), max_in_flight: Some(1), in_flight: 1 });
     for _ in 0..2 {
-        assert_eq!(governor.admit_built_in(now, "p-coder"), Ok(()));
+        assert_eq!(governor.admit_built_in(now, "p-coder", Counts::Once), Ok(()));
     }
-    let denial = governor.admit_built_in(now, "p-coder").unwrap_err();
+    let denial = governor.admit_built_in(now, "p-coder", Counts::Once).unwrap_err();
     assert_eq!((denial.reason, denial.retry_after), (Reason::RateLimited, Some(Duration::from_secs(1))));
     assert_eq!(governor.standing(now, "p-other").unwrap().rate, None, "it sees nothing of others");
-    assert_eq!(governor.admit_built_in(now, "p-nobody").unwrap_err().reason, Reason::PrincipalUnknown);
+    assert_eq!(governor.admit_built_in(now, "p-nobody", Counts::Once).unwrap_err().reason, Reason::PrincipalUnknown);
     drop(in_flight);
 }

@@ -37,6 +37,12 @@ impl Window {
     pub const fn get(self) -> Duration {
         self.0
     }
+
+    /// Returns whole seconds, rounded up.
+    pub fn ceil_secs(self) -> u64 {
+        // The longest window has far fewer.
+        self.get().as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
+    }
 }
 
 impl fmt::Display for Window {

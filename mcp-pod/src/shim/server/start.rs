@@ -72,7 +72,7 @@ pub(super) async fn start(client: &Arc<RpcClient>) -> Result<ServerReport, Start
     Ok(ServerReport { version: VERSION, initialize: parse("initialize", &initialize)?, tools })
 }
 
-/// Reads all tools of a server that has started again. Returns the report with them.
+/// Reads all tools again of a server that says that it has others. Returns the report with them.
 pub(super) async fn list_again(client: &Arc<RpcClient>, before: ServerReport) -> Result<ServerReport, StartError> {
     Ok(ServerReport { tools: list_tools(client).await?, ..before })
 }

@@ -14,7 +14,7 @@ pub enum Source {
 
 impl Source {
     /// Returns the source that is named; none if neither or both are, which admission refuses.
-    pub fn named(secret: Option<&SourceRef>, config_map: Option<&SourceRef>) -> Option<Self> {
+    fn named(secret: Option<&SourceRef>, config_map: Option<&SourceRef>) -> Option<Self> {
         match (secret, config_map) {
             (Some(secret), None) => Some(Self::Secret(secret.name.clone())),
             (None, Some(config_map)) => Some(Self::ConfigMap(config_map.name.clone())),
@@ -24,13 +24,11 @@ impl Source {
 
     /// Returns the source and the key that a variable is from.
     pub fn of_variable(from: &EnvSource) -> Option<(Self, &str)> {
-        let named = |it: &KeyRef| SourceRef { name: it.name.clone() };
-        let source = Self::named(
-            from.secret_key_ref.as_ref().map(named).as_ref(),
-            from.config_map_key_ref.as_ref().map(named).as_ref(),
-        )?;
-        let key = from.secret_key_ref.as_ref().or(from.config_map_key_ref.as_ref())?;
-        Some((source, &key.key))
+        match (&from.secret_key_ref, &from.config_map_key_ref) {
+            (Some(KeyRef { name, key }), None) => Some((Self::Secret(name.clone()), key)),
+            (None, Some(KeyRef { name, key })) => Some((Self::ConfigMap(name.clone()), key)),
+            _ => None,
+        }
     }
 
     pub fn of_env_from(from: &EnvFrom) -> Option<Self> {

@@ -1,6 +1,8 @@
 //! Step one: reads which tenant a server belongs to, whether its runtime namespace is prepared, what exists for its
 //! workspace, and what its program is configured with.
 
+use std::sync::Arc;
+
 use kube::ResourceExt;
 use mcp_fleet_core::labels;
 use mcp_fleet_core::server_config::{Found, References};
@@ -27,7 +29,7 @@ pub(crate) struct Inputs {
     /// What exists for its workspace; empty if it has none.
     pub workspace: workspace::Found,
     /// What its program is configured with, or why it cannot be.
-    pub config: Result<Found, Rejection>,
+    pub config: Result<Arc<Found>, Rejection>,
     /// The resource of the tenant's quota in which its pods do not fit, if the tenant stops such servers.
     pub missing_resource: Option<String>,
 }
@@ -51,9 +53,9 @@ pub(crate) async fn dereference(object: &MCPServer, ctx: &Context) -> Result<Inp
     let config = match (&owner, stdio) {
         (Some(owner), Some(stdio)) => {
             let namespace = &owner.tenant.spec.namespace.name;
-            Box::pin(config::read(ctx, namespace, &id.name, &References::of(stdio))).await?
+            Box::pin(config::read(ctx, namespace, &id.name, &References::of(stdio))).await?.map(Arc::new)
         }
-        _ => Ok(Found::default()),
+        _ => Ok(Arc::default()),
     };
     Ok(Inputs { id, owner, prepared, workspace, config, missing_resource })
 }

@@ -121,8 +121,6 @@ async fn apply_server(
             Ok(done) => copied = done,
             Err(error) => return Outcome::of(Err(error)),
         }
-    }
-    if server.config.is_some() {
         server.program.set_config_version(copied.version.clone());
     }
     let objects = desired(&server, &settings);

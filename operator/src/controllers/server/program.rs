@@ -21,7 +21,7 @@ const VOLUMES: [&str; 2] = ["files-", "scratch-"];
 const OPTIONS: [&str; 5] = ["--files=", "--scratch=", "--executable-scratch=", "--start-timeout=", "--stop-grace="];
 /// Seconds that a pod has for everything but `stopGrace`: the calls in flight may end, and the program is killed.
 const SHUTDOWN_SECONDS: u64 = 28;
-/// Annotation of pods: the versions of what their program is configured with.
+/// Annotation of pods: a digest of what their program is configured with.
 const CONFIG_VERSION: &str = "mcp-fleet.dev/config-version";
 
 /// A program as a pod runs it.
@@ -92,14 +92,13 @@ impl Program {
             mounts,
             volumes,
             tmp_size,
-            grace_seconds: SHUTDOWN_SECONDS + whole_seconds(stdio.stop_grace),
+            grace_seconds: SHUTDOWN_SECONDS + stdio.stop_grace.ceil_secs(),
             on_change: stdio.on_change,
             config_version: None,
         }
     }
 
-    /// Sets the versions of what the program is configured with. Unless their changes are ignored, new pods are made when
-    /// they change.
+    /// Sets the digest of what the program is configured with. Unless changes are ignored, new pods are made when it changes.
     pub(crate) fn set_config_version(&mut self, version: Option<String>) {
         self.config_version = version.filter(|_| self.on_change == OnChange::Restart);
     }
@@ -173,13 +172,9 @@ impl Program {
     }
 }
 
-fn whole_seconds(duration: Window) -> u64 {
-    duration.get().as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
-}
-
 /// Returns an option of the shim in seconds; none if it is the default.
 fn seconds(option: &str, duration: Window, default: u64) -> Option<String> {
-    let seconds = whole_seconds(duration);
+    let seconds = duration.ceil_secs();
     (seconds != default).then(|| format!("{option}={seconds}"))
 }
 

@@ -45,7 +45,7 @@ pub(super) fn inputs() -> Inputs {
         owner: Some(owner),
         prepared: true,
         workspace: Found::default(),
-        config: Ok(mcp_fleet_core::server_config::Found::default()),
+        config: Ok(Arc::default()),
         missing_resource: None,
     }
 }

@@ -1,5 +1,7 @@
 //! Step two: turns an `MCPServer` and its tenant into a server that may run, or rejects it. Pure.
 
+use std::sync::Arc;
+
 use mcp_fleet_core::labels::{self, Labels};
 use mcp_fleet_core::policy::images::AllowedImages;
 use mcp_fleet_core::server_config::{Found, check_directories, check_environment};
@@ -23,7 +25,7 @@ pub(crate) struct Server {
     /// Boxed, because servers are part of the futures of reconciles.
     pub program: Box<Program>,
     /// What its program is configured with; none if what ran before is maintained.
-    pub config: Option<Found>,
+    pub config: Option<Arc<Found>>,
     pub workspace: Option<Volume>,
     /// Number of pods; 0 if it is stopped.
     pub replicas: u32,

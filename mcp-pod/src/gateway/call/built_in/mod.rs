@@ -50,7 +50,7 @@ pub(super) async fn call(
         if !is_home || context.is_outdated() || state.is_stopped() || context.check_in_force(Class::Read).is_err() {
             return Ok(Err(Unanswered::Outdated));
         }
-        state.governor.admit_built_in_as(state.tick(), principal, counts).map(Ok)
+        state.governor.admit_built_in(state.tick(), principal, counts).map(Ok)
     };
     let admitted = match state.take_shared(None, take).await {
         Ok(taken) => Ok(taken?),
