@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::ffi::OsString;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt as _;
@@ -48,6 +48,11 @@ impl Fixture {
 
     /// Runs a command that may read only what is listed, if anything is.
     fn run_with(&self, readable: &[PathBuf], command: &[&str]) -> Output {
+        self.run_serving(readable, None, command)
+    }
+
+    /// Runs a command that may listen on a port, if there is one.
+    fn run_serving(&self, readable: &[PathBuf], port: Option<u16>, command: &[&str]) -> Output {
         let profile = Profile {
             workspace: Some(self.path("workspace")),
             mounts: Mounts {
@@ -58,6 +63,7 @@ impl Fixture {
             private: vec![self.path("private")],
             readable: readable.to_vec(),
             max_processes: 1000,
+            port,
         };
         let command: Vec<_> = command.iter().map(OsString::from).collect();
         let (child, _monitor) = spawn(Path::new(MCP_POD), &profile, &command, |command| {
@@ -70,8 +76,13 @@ impl Fixture {
 
     /// Runs Python code with the helpers and returns what it printed.
     fn python(&self, code: &str) -> String {
+        self.serving_python(None, code)
+    }
+
+    /// Runs Python code that may listen on a port.
+    fn serving_python(&self, port: Option<u16>, code: &str) -> String {
         let program = format!("{HELPERS}\n{code}");
-        let output = self.run(&["/usr/bin/python3", "-c", &program]);
+        let output = self.run_serving(&[], port, &["/usr/bin/python3", "-c", &program]);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{:?}: {stderr}", output.status);
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -215,6 +226,113 @@ attempt(lambda: call(41, 2, 1, 262))  # socket(AF_INET, SOCK_STREAM, IPPROTO_MPT
     ));
     assert_eq!(seen.lines().count(), 17);
     assert!(seen.lines().all(|line| line == "EAFNOSUPPORT"), "{seen}");
+}
+
+/// A port of 127.0.0.1 that no other test uses: it is below those that the kernel gives to programs that ask for none, and the
+/// socket keeps other tests from it.
+fn reserve_port() -> (u16, std::net::UdpSocket) {
+    (20_000..30_000).find_map(|port| Some((port, std::net::UdpSocket::bind(("127.0.0.1", port)).ok()?))).unwrap()
+}
+
+#[test]
+fn a_server_is_reached_on_the_loopback_interface_only() {
+    let fixture = Fixture::new();
+    let (port, _reserved) = reserve_port();
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let client = std::thread::spawn(move || {
+        for address in [address, address] {
+            // A connection may end unanswered with the listener before.
+            let answered = || {
+                let mut stream = std::net::TcpStream::connect(address)?;
+                stream.write_all(b"hi")?;
+                stream.read_exact(&mut [0; 2])
+            };
+            while answered().is_err() {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+    });
+    let seen = fixture.serving_python(
+        Some(port),
+        &format!(
+            r#"
+for host in ("0.0.0.0", "127.0.0.1"):
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    print(server.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16), server.get_inheritable())
+    for device in (b"", b"lo\0", b"eth0\0"):
+        attempt(lambda: server.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device))
+    server.bind((host, {port})); server.listen()
+    peer = server.accept()[0]
+    text = peer.recv(2).decode(); peer.send(b"ok")
+    print(text, peer.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16))
+    peer.close(); server.close()
+"#
+        ),
+    );
+    client.join().unwrap();
+    let expected = "b'lo\\x00' False\nEPERM\nEPERM\nEPERM\nhi b'lo\\x00'\n";
+    assert_eq!(seen, expected.repeat(2).trim());
+}
+
+#[test]
+fn a_server_cannot_connect_nor_listen_elsewhere() {
+    let fixture = Fixture::new();
+    let (port, _reserved) = reserve_port();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let open = listener.local_addr().unwrap().port();
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let unix = fixture.path("workspace/socket");
+    let _unix = std::os::unix::net::UnixListener::bind(&unix).unwrap();
+    let seen = fixture.serving_python(
+        Some(port),
+        &format!(
+            r#"
+FASTOPEN = 0x20000000
+tcp = lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+there = ("127.0.0.1", {open})
+print("connect"); attempt(lambda: tcp().connect(there))
+print("fast open")
+attempt(lambda: tcp().sendto(b"x", FASTOPEN, there))
+attempt(lambda: tcp().sendmsg([b"x"], [], FASTOPEN, there))
+attempt(lambda: tcp().send(b"x", FASTOPEN))
+attempt(lambda: call(307, tcp().fileno(), 0, 1, FASTOPEN))  # sendmmsg
+print("without fast open"); attempt(lambda: tcp().sendmsg([b"x"], [], socket.MSG_NOSIGNAL, there))
+print("other ports")
+for other in (0, 80, {open}, 8443, 9090, {port} + 1):
+    attempt(lambda: tcp().bind(("0.0.0.0", other)))
+print("other protocols")
+# One of IPv6 would be tied to another interface by bind(("fe80::1", port, 0, index)).
+for family in (socket.AF_INET6, socket.AF_UNIX, socket.AF_NETLINK, socket.AF_PACKET, 40, 44):
+    attempt(lambda: socket.socket(family, socket.SOCK_STREAM))
+for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET):
+    attempt(lambda: socket.socket(socket.AF_INET, kind))
+attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262))  # MPTCP
+print("other layers"); attempt(lambda: tcp().setsockopt(socket.IPPROTO_TCP, 31, b"tls\0"))
+print("flags")
+a = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+print(os.get_blocking(a.fileno()), a.get_inheritable())
+fd = libc.syscall(41, socket.AF_INET, socket.SOCK_STREAM, 0); print(os.get_blocking(fd), os.get_inheritable(fd))
+print("too many")
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (fd + 20, fd + 20))
+def many():
+    all = [tcp() for _ in range(100)]
+attempt(many)
+attempt(lambda: tcp().close())
+"#
+        ),
+    );
+    udp.set_nonblocking(true).unwrap();
+    assert!(udp.recv(&mut [0; 1]).is_err());
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "it was connected to");
+    let expected = "connect\nEPERM\nfast open\nEPERM\nEPERM\nEPERM\nEPERM\nwithout fast open\nEPIPE\n\
+        other ports\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\nEACCES\n\
+        other protocols\nEAFNOSUPPORT\nEAFNOSUPPORT\nEAFNOSUPPORT\nEAFNOSUPPORT\nEAFNOSUPPORT\nEAFNOSUPPORT\n\
+        EAFNOSUPPORT\nEAFNOSUPPORT\nEAFNOSUPPORT\nEPROTONOSUPPORT\nother layers\nEPERM\n\
+        flags\nFalse False\nTrue True\ntoo many\nEMFILE\nok";
+    assert_eq!(seen, expected);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use mcp_fleet_core::server_config::check_directories;
 use mcp_fleet_crds::MCPServer;
-use mcp_fleet_crds::server::{Execution, OnChange, Stdio};
+use mcp_fleet_crds::server::{Container, Execution, OnChange};
 use mcp_fleet_policy::units::Window;
 
 use super::arguments::{Arguments, SPECIAL};
@@ -28,7 +28,7 @@ const THIS_PROGRAM: &str = "mcp-fleet";
 #[derive(Clone)]
 pub(crate) struct Launch {
     /// As it is declared.
-    declared: Stdio,
+    declared: Container,
     /// Program and arguments.
     pub(crate) command: Vec<String>,
     /// May contain secrets, as the files may.
@@ -66,7 +66,7 @@ impl Launch {
 
     /// Returns the options of the shim for times. Whoever stops a fleet waits for all of its servers, so none may take long to end.
     pub(crate) fn times(&self) -> [String; 2] {
-        let Stdio { start_timeout, stop_grace, .. } = &self.declared;
+        let Container { start_timeout, stop_grace, .. } = &self.declared;
         let stop_grace = stop_grace.min(&MAX_STOP_GRACE);
         [format!("--start-timeout={}", start_timeout.ceil_secs()), format!("--stop-grace={}", stop_grace.ceil_secs())]
     }
@@ -79,22 +79,28 @@ pub(crate) fn launch(server: &MCPServer, arguments: &Arguments, sources: &Source
     if server.spec.replicas == 0 {
         return Ok(None);
     }
-    let stdio = server.spec.source.stdio.as_ref().context("it has no source.stdio")?;
+    if server.spec.source.http().is_some() {
+        bail!(
+            "it serves HTTP, and everyone on this machine could call it on its port; try a server here that speaks over its \
+             standard input and output, or use a cluster"
+        );
+    }
+    let container = server.spec.source.container().context("it has no source with a program")?;
     let given = arguments.commands.iter().find(|command| command.server.is(namespace, name));
     let command = match given {
         Some(given) => given.command.clone(),
-        None if stdio.command.first().is_some_and(|program| program == THIS_PROGRAM) => stdio.command.clone(),
+        None if container.command.first().is_some_and(|program| program == THIS_PROGRAM) => container.command.clone(),
         None => bail!(
             "its image {} cannot run without a container. Say what to run instead: --server-command '{name}={}', if that \
              program is installed on this machine",
-            stdio.image,
-            shlex::try_join(stdio.command.iter().map(String::as_str)).unwrap_or_default()
+            container.image,
+            shlex::try_join(container.command.iter().map(String::as_str)).unwrap_or_default()
         ),
     };
     let workspace = server.spec.workspace.as_ref().map(|workspace| &*workspace.mount_path);
-    check_directories(workspace, stdio).map_err(|problem| anyhow!(problem.message))?;
-    let mut configuration = sources.read(namespace, name, stdio)?;
-    let command: Vec<String> = command.into_iter().chain(stdio.args.iter().cloned()).collect();
+    check_directories(workspace, container).map_err(|problem| anyhow!(problem.message))?;
+    let mut configuration = sources.read(namespace, name, container)?;
+    let command: Vec<String> = command.into_iter().chain(container.args.iter().cloned()).collect();
     let (program, rest) = command.split_first().context("its command is empty")?;
     let folders = arguments.folders.iter().filter(|folder| folder.server.is(namespace, name));
     let mut readable: Vec<PathBuf> = folders.map(|folder| folder.path.clone()).collect();
@@ -105,34 +111,34 @@ pub(crate) fn launch(server: &MCPServer, arguments: &Arguments, sources: &Source
         readable.extend(own_folder(&program, &readable)?);
         program.to_string_lossy().into_owned()
     };
-    check_apart(stdio, &readable)?;
+    check_apart(container, &readable)?;
     let mut environment = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     configuration.add_variables(&mut environment);
     Ok(Some(Launch {
-        declared: stdio.clone(),
+        declared: container.clone(),
         command: [program].into_iter().chain(rest.iter().cloned()).collect(),
         environment: environment.into_iter().collect(),
         readable,
         workspace: server.spec.workspace.as_ref().map(|workspace| PathBuf::from(&workspace.mount_path)),
         files: std::mem::take(&mut configuration.files),
-        scratch: scratch(stdio),
+        scratch: scratch(container),
     }))
 }
 
 /// Returns the directories for temporary data of a program.
-fn scratch(stdio: &Stdio) -> Vec<Scratch> {
+fn scratch(container: &Container) -> Vec<Scratch> {
     let of = |declared: &mcp_fleet_crds::server::Scratch| Scratch {
         path: PathBuf::from(&declared.mount_path),
         bytes: declared.size_limit.get(),
         may_execute: declared.execute == Execution::Allow,
     };
-    stdio.scratch.iter().map(of).collect()
+    container.scratch.iter().map(of).collect()
 }
 
 /// Checks that no directory that is made for a program would be made in a folder of this machine.
-fn check_apart(stdio: &Stdio, readable: &[PathBuf]) -> anyhow::Result<()> {
-    let files = stdio.files.iter().map(|files| &files.mount_path);
-    for path in files.chain(stdio.scratch.iter().map(|scratch| &scratch.mount_path)).map(Path::new) {
+fn check_apart(container: &Container, readable: &[PathBuf]) -> anyhow::Result<()> {
+    let files = container.files.iter().map(|files| &files.mount_path);
+    for path in files.chain(container.scratch.iter().map(|scratch| &scratch.mount_path)).map(Path::new) {
         let overlaps = |folder: &&PathBuf| path.starts_with(folder) || folder.starts_with(path);
         if is_in_system(path) || readable.iter().any(|folder| overlaps(&folder)) {
             bail!(
@@ -228,8 +234,9 @@ mod tests {
     }
 
     fn server(command: &[&str], change: &Value) -> MCPServer {
-        let stdio = json!({"image": "r.example/files:1", "command": command, "env": [{"name": "HOME", "value": "/h"}]});
-        let mut spec = json!({"source": {"type": "Stdio", "stdio": stdio}, "workspace": {"mountPath": "/workspace", "storage": "1Gi"}});
+        let container =
+            json!({"image": "r.example/files:1", "command": command, "env": [{"name": "HOME", "value": "/h"}]});
+        let mut spec = json!({"source": {"type": "Stdio", "stdio": container}, "workspace": {"mountPath": "/workspace", "storage": "1Gi"}});
         for (key, value) in change.as_object().unwrap() {
             spec[key] = value.clone();
         }
@@ -264,9 +271,10 @@ mod tests {
     fn no_directory_is_made_in_a_folder_of_this_machine() {
         let with = |files: &str, scratch: &str| {
             let mut server = server(&["mcp-fleet"], &json!({}));
-            let stdio = server.spec.source.stdio.as_mut().unwrap();
-            stdio.files = serde_json::from_value(json!([{"mountPath": files, "configMapRef": {"name": "x"}}])).unwrap();
-            stdio.scratch = serde_json::from_value(json!([{"mountPath": scratch, "sizeLimit": "1Mi"}])).unwrap();
+            let container = server.spec.source.stdio.as_mut().unwrap();
+            container.files =
+                serde_json::from_value(json!([{"mountPath": files, "configMapRef": {"name": "x"}}])).unwrap();
+            container.scratch = serde_json::from_value(json!([{"mountPath": scratch, "sizeLimit": "1Mi"}])).unwrap();
             let mut sources = Sources::default();
             sources.insert("ConfigMap", "acme", "x", &json!({})).unwrap();
             let arguments = arguments(&["--server-folder", "files=/var/tmp"]);

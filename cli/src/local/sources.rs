@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use mcp_fleet_core::server_config::{
     Found, Problem, References, Source, check_count, check_environment, of_config_map, of_secret,
 };
-use mcp_fleet_crds::server::Stdio;
+use mcp_fleet_crds::server::Container;
 use serde_json::Value;
 
 use super::enclosure::Files;
@@ -60,8 +60,8 @@ impl Sources {
     }
 
     /// Returns what a server's program is configured with.
-    pub(crate) fn read(&self, namespace: &str, server: &str, stdio: &Stdio) -> anyhow::Result<Configuration> {
-        let references = References::of(stdio);
+    pub(crate) fn read(&self, namespace: &str, server: &str, container: &Container) -> anyhow::Result<Configuration> {
+        let references = References::of(container);
         let problem = |Problem { message, .. }: Problem| anyhow!(message);
         check_count(&references).map_err(problem)?;
         let mut found = Found::default();
@@ -73,8 +73,8 @@ impl Sources {
             };
             found.insert(source.clone(), data.map_err(problem)?).map_err(problem)?;
         }
-        check_environment(stdio, &found).map_err(problem)?;
-        Ok(Configuration { variables: variables(stdio, &found)?, files: files(stdio, &found)? })
+        check_environment(container, &found).map_err(problem)?;
+        Ok(Configuration { variables: variables(container, &found)?, files: files(container, &found)? })
     }
 }
 
@@ -84,15 +84,15 @@ fn text(value: &ByteString) -> anyhow::Result<String> {
 }
 
 /// Returns the variables in the order in which they are set.
-fn variables(stdio: &Stdio, found: &Found) -> anyhow::Result<Vec<(String, String)>> {
+fn variables(container: &Container, found: &Found) -> anyhow::Result<Vec<(String, String)>> {
     let mut variables = Vec::new();
-    for from in &stdio.env_from {
+    for from in &container.env_from {
         let data = Source::of_env_from(from).and_then(|source| found.0.get(&source));
         for (key, value) in data.into_iter().flatten() {
             variables.push((format!("{}{key}", from.prefix), text(value)?));
         }
     }
-    for variable in &stdio.env {
+    for variable in &container.env {
         let value = match variable.value_from.as_ref().and_then(Source::of_variable) {
             Some((source, key)) => match found.0.get(&source).and_then(|data| data.get(key)) {
                 Some(value) => text(value)?,
@@ -105,7 +105,7 @@ fn variables(stdio: &Stdio, found: &Found) -> anyhow::Result<Vec<(String, String
     Ok(variables)
 }
 
-fn files(stdio: &Stdio, found: &Found) -> anyhow::Result<Vec<Files>> {
+fn files(container: &Container, found: &Found) -> anyhow::Result<Vec<Files>> {
     let of = |declared: &mcp_fleet_crds::server::Files| {
         let data = Source::of_files(declared).and_then(|source| found.0.get(&source));
         let data = data.ok_or_else(|| anyhow!("files without a source"))?;
@@ -117,7 +117,7 @@ fn files(stdio: &Stdio, found: &Found) -> anyhow::Result<Vec<Files>> {
         };
         Ok(Files { path: PathBuf::from(&declared.mount_path), named })
     };
-    stdio.files.iter().map(of).collect()
+    container.files.iter().map(of).collect()
 }
 
 #[cfg(test)]
@@ -137,9 +137,9 @@ mod tests {
     }
 
     fn read(server: &str, change: &Value) -> anyhow::Result<Configuration> {
-        let mut stdio = json!({"image": "r.example/files:1", "command": ["x"]});
-        stdio.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        sources().read("acme", server, &serde_json::from_value(stdio).unwrap())
+        let mut container = json!({"image": "r.example/files:1", "command": ["x"]});
+        container.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        sources().read("acme", server, &serde_json::from_value(container).unwrap())
     }
 
     #[test]

@@ -21,6 +21,10 @@ const FRAME: u32 = 128;
 /// CEL expression for the arguments, by tool.
 const FIRST: &str = "(has(object.spec.tools) ? object.spec.tools : []).map(t, has(t.arguments) ? t.arguments : [])";
 
+/// CEL expression for the container of a server, of whichever type its source is.
+const CONTAINER: &str = "object.kind != 'MCPServer' ? dyn({}) : has(dyn(object.spec).source.http) ? \
+                         dyn(object.spec).source.http : has(dyn(object.spec).source.stdio) ? dyn(object.spec).source.stdio : dyn({})";
+
 /// Returns the policy on the size of an object.
 pub(super) fn policy() -> Admission {
     let value = value();
@@ -49,6 +53,7 @@ pub(super) fn policy() -> Admission {
         .variable("atFirst", format!("variables.first.map(t, t.map(v, {value}).sum())"))
         .variable("atSecond", format!("variables.second.map(t, t.map(a, a.map(v, {value}).sum()).sum())"))
         .variable("atThird", format!("variables.third.map(t, t.map(a, a.map(w, w.map(v, {value}).sum()).sum()).sum())"))
+        .variable("container", CONTAINER)
         .variable("program", program())
         .variable(
             "size",
@@ -83,13 +88,13 @@ fn value() -> String {
 
 /// Returns a CEL expression for the size of what a server's program is configured with.
 fn program() -> String {
-    let stdio = "dyn(object.spec).source.stdio";
+    let of = "variables.container";
     let texts = |field: &str| {
-        let joined = bytes(&format!("{stdio}.{field}.join(',,,')"));
-        format!("(has({stdio}.{field}) ? {joined} : 0)")
+        let joined = bytes(&format!("{of}.{field}.join(',,,')"));
+        format!("(has({of}.{field}) ? {joined} : 0)")
     };
     // Of a reference, its names; of a directory, its path and its files.
-    let list = |field: &str, size: String| format!("(has({stdio}.{field}) ? {stdio}.{field}.map(e, {size}).sum() : 0)");
+    let list = |field: &str, size: String| format!("(has({of}.{field}) ? {of}.{field}.map(e, {size}).sum() : 0)");
     let variable = format!("32 + {} + (has(e.value) ? {} : {FRAME} + 381)", bytes("e.name"), bytes("e.value"));
     let files = format!(
         "{FRAME} + 384 + (has(e.items) ? e.items.map(i, 32 + {} + {}).sum() : 0)",
@@ -97,6 +102,7 @@ fn program() -> String {
         bytes("i.path")
     );
     let parts = [
+        format!("(has({of}.path) ? {} : 0)", bytes(&format!("{of}.path"))),
         texts("command"),
         texts("args"),
         list("env", variable),
@@ -104,7 +110,7 @@ fn program() -> String {
         list("files", files),
         list("scratch", format!("{FRAME} + 256")),
     ];
-    format!("object.kind == 'MCPServer' && has({stdio}) ? {} : 0", parts.join(" + "))
+    parts.join(" + ")
 }
 
 /// Returns a CEL expression for the length of a text in UTF-8.

@@ -1,8 +1,9 @@
 //! `MCPServer`: one MCP server and the catalogue of its tools.
 
 mod breaker;
+mod container;
+mod http;
 mod loops;
-mod stdio;
 mod tool;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -13,10 +14,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use breaker::Breaker;
-pub use loops::Loops;
-pub use stdio::{
-    EnvFrom, EnvSource, EnvVar, Execution, Files, KeyRef, KeyToPath, OnChange, Resources, Scratch, SourceRef, Stdio,
+pub use container::{
+    Container, EnvFrom, EnvSource, EnvVar, Execution, Files, KeyRef, KeyToPath, OnChange, Resources, Scratch, SourceRef,
 };
+pub use http::{Http, HttpTransport};
+pub use loops::Loops;
 pub use tool::{Price, ResultPrice, Tool};
 
 use crate::quantity::QuantitySchema;
@@ -85,15 +87,39 @@ const fn default_replicas() -> u32 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("self.type == 'Stdio' ? has(self.stdio) : !has(self.stdio)", "source.stdio must be set when source.type is Stdio"),
+    ("has(self.stdio) == (self.type == 'Stdio')",
+     "source.stdio must be set if source.type is Stdio, and only then"),
+    ("has(self.http) == (self.type == 'HTTP')",
+     "source.http must be set if source.type is HTTP, and only then"),
 ])))]
 pub struct Source {
-    /// Type of the source. Stdio: a program in a container image that speaks MCP over standard input and output.
+    /// Type of the source. Stdio: a program in a container image that speaks MCP over standard input and output. HTTP: a program in a
+    /// container image that serves MCP over HTTP, on a port that only the shim can reach.
     #[serde(rename = "type")]
     pub kind: SourceType,
     /// The program to run. Required if type is Stdio.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stdio: Option<Stdio>,
+    pub stdio: Option<Container>,
+    /// The program to run, and where it serves MCP. Required if type is HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<Http>,
+}
+
+impl Source {
+    /// Returns the container that runs the program. None if the member is missing that the type names.
+    #[must_use]
+    pub fn container(&self) -> Option<&Container> {
+        match self.kind {
+            SourceType::Stdio => self.stdio.as_ref(),
+            SourceType::HTTP => self.http().map(|http| &http.container),
+        }
+    }
+
+    /// Returns what serves HTTP. None if the type is another one.
+    #[must_use]
+    pub fn http(&self) -> Option<&Http> {
+        self.http.as_ref().filter(|_| self.kind == SourceType::HTTP)
+    }
 }
 
 /// Type of the source of a server.
@@ -101,6 +127,8 @@ pub struct Source {
 pub enum SourceType {
     /// A program in a container image that speaks MCP over standard input and output.
     Stdio,
+    /// A program in a container image that serves MCP over HTTP.
+    HTTP,
 }
 
 /// A persistent directory.

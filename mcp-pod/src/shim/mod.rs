@@ -50,6 +50,8 @@ pub struct Args {
     workspace: Option<PathBuf>,
     #[command(flatten)]
     mounts: sandbox::Mounts,
+    #[command(flatten)]
+    http: HttpArgs,
     /// Directories that the server must not read. --tls-dir always is one of them.
     #[arg(long = "private", value_name = "DIR", default_value = "/mcp-fleet")]
     private: Vec<PathBuf>,
@@ -78,6 +80,30 @@ pub struct Args {
     /// The server's command and its arguments.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
+}
+
+/// Options of a server that serves MCP over HTTP.
+#[derive(Clone, Debug, clap::Args)]
+struct HttpArgs {
+    /// TCP port on which the server serves MCP over HTTP, instead of speaking over its standard input and output.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    http_port: Option<u16>,
+    /// Path of the MCP endpoint, or of the event stream.
+    #[arg(long, value_name = "PATH", default_value = "/mcp", requires = "http_port")]
+    http_path: String,
+    /// How the server serves MCP.
+    #[arg(long, value_name = "TRANSPORT", value_enum, default_value_t, requires = "http_port")]
+    http_transport: server::HttpTransport,
+}
+
+impl HttpArgs {
+    /// Returns where the server serves HTTP, if it does.
+    fn endpoint(self) -> anyhow::Result<Option<server::Endpoint>> {
+        let Self { http_port, http_path, http_transport } = self;
+        let Some(port) = http_port else { return Ok(None) };
+        let path = http_path.parse().context("--http-path is not a path")?;
+        Ok(Some(server::Endpoint { port, path, transport: http_transport }))
+    }
 }
 
 /// How often the certificate files are checked for changes.
@@ -115,8 +141,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             private,
             readable: args.readable,
             max_processes,
+            port: args.http.http_port,
         },
         command: args.command,
+        http: args.http.endpoint()?,
         start_timeout: Duration::from_secs(args.start_timeout),
         stop_grace: Duration::from_secs(args.stop_grace),
         drain_timeout: Duration::from_secs(args.drain_timeout),

@@ -231,3 +231,17 @@ async fn the_only_request_of_the_server_that_succeeds_is_ping() {
     let replies: Value = serde_json::from_str(&text(&shim.call("ask", json!({})).await)).unwrap();
     assert_eq!((&replies["one"]["code"], &replies["two"]), (&json!(-32601), &json!({})));
 }
+
+#[tokio::test]
+async fn a_server_without_sessions_gets_what_its_revision_asks_for() {
+    let shim = Shim::start("modern").ready();
+    for progress in [false, true] {
+        let events = shim.call_with(json!({"progress": progress}), "echo", json!({"a": 1})).await;
+        let params: Value = serde_json::from_str(&text(&events)).unwrap();
+        assert_eq!((&params["name"], &params["arguments"]), (&json!("echo"), &json!({"a": 1})));
+        let meta = &params["_meta"];
+        assert_eq!(meta["io.modelcontextprotocol/protocolVersion"], "2026-07-28");
+        assert_eq!(meta["io.modelcontextprotocol/clientCapabilities"], json!({}));
+        assert_eq!(meta["progressToken"].is_u64(), progress);
+    }
+}

@@ -5,6 +5,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod calls;
+mod http;
 mod lifecycle;
 mod processes;
 mod support;

@@ -106,6 +106,14 @@ impl Shim {
         call
     }
 
+    /// Starts a call that the server of [`crate::http`] works on. Returns once there is the file `began`.
+    pub(crate) async fn begin_hold(&self, began: &Path) -> JoinHandle<Vec<Value>> {
+        let mut gateway = self.connect_as("gateway").await.unwrap();
+        let call = tokio::spawn(async move { gateway.call(json!({}), "hold", json!({})).await });
+        self.until("the server works", |_| began.exists()).await;
+        call
+    }
+
     pub(crate) fn end_work(&self, name: &str) {
         std::fs::write(self.workspace().join(name), "").unwrap();
     }
@@ -148,10 +156,10 @@ impl Shim {
         self.child.wait().unwrap()
     }
 
-    /// Returns the resident memory of the shim, in KiB.
+    /// Returns the memory of the shim itself, without the pages of its program, in KiB.
     pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 

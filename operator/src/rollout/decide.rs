@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ShimOptions;
+
 /// How long the pods of a tenant may take to be available with the new image. After that, the rollout stops.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(10);
 
@@ -57,8 +59,8 @@ pub(crate) struct TenantPods {
     /// gateways. Those of earlier versions lack it, until they get another image: a change of the template alone would restart
     /// the gateways of all tenants at once.
     pub has_newest_form: bool,
-    /// Whether the image has all options of the shim that this version uses.
-    pub has_newest_options: bool,
+    /// The options of the shim in the image.
+    pub options: ShimOptions,
     /// Whether there may be several gateways: those that run can forward requests to each other. Kubernetes scales the pods that there
     /// are before it replaces them.
     pub may_scale: bool,
@@ -85,7 +87,7 @@ impl TenantPods {
     pub(crate) fn begin(&mut self, image: &str, now: Instant) {
         image.clone_into(&mut self.image);
         self.has_newest_form = true;
-        self.has_newest_options = true;
+        self.options = ShimOptions::NEWEST;
         let servers = self.servers.iter().filter(|(_, available)| **available).map(|(uid, _)| uid.clone()).collect();
         self.update = Some(Update { since: now, gateway: self.gateway, servers });
         // Until they are reconciled with the new image.
@@ -151,7 +153,7 @@ mod tests {
             name: format!("tenant-{number}"),
             image: "old".into(),
             has_newest_form: false,
-            has_newest_options: false,
+            options: ShimOptions::FIRST,
             may_scale: false,
             gateway: true,
             servers: [("good".to_owned(), true), ("broken".to_owned(), false)].into(),

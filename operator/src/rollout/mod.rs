@@ -26,9 +26,28 @@ use decide::{Next, TenantPods, next};
 
 pub use decide::MaxUnavailable;
 
-/// Annotation of a gateway's Deployment, and its value: which options the shim has in the tenant's image. An operator of a later
-/// version leaves it until it replaces the image.
-pub(crate) const OPTIONS: (&str, &str) = ("mcp-fleet.dev/shim-options", "1");
+/// Annotation of a gateway's Deployment: the [`ShimOptions`] of the tenant's image. An operator of a later version leaves it until it
+/// replaces the image.
+pub(crate) const OPTIONS: &str = "mcp-fleet.dev/shim-options";
+
+/// Which options the shim has in an image: a number that grows with each version that adds some.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ShimOptions(pub(crate) u32);
+
+impl ShimOptions {
+    /// Those of before there was an annotation.
+    pub(crate) const FIRST: Self = Self(0);
+    /// Those for what a program is configured with.
+    pub(crate) const CONFIGURATION: Self = Self(1);
+    /// Those for servers over HTTP.
+    pub(crate) const HTTP: Self = Self(2);
+    /// Those of this version.
+    pub(crate) const NEWEST: Self = Self::HTTP;
+
+    fn read(annotations: &BTreeMap<String, String>) -> Self {
+        annotations.get(OPTIONS).and_then(|number| number.parse().ok()).map_or(Self::FIRST, Self)
+    }
+}
 
 /// How often the rollout is looked at. This costs no requests.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -70,11 +89,11 @@ impl Rollout {
     pub(crate) async fn pods(&self, ctx: &Context, tenant: &MCPTenant) -> Result<WantedPods, kube::Error> {
         let uid = tenant.uid().unwrap_or_default();
         let wanted = |pods: &TenantPods| {
-            let TenantPods { image, has_newest_form, has_newest_options, may_scale, .. } = pods;
+            let TenantPods { image, has_newest_form, options, may_scale, .. } = pods;
             WantedPods {
                 image: image.clone(),
                 has_newest_form: *has_newest_form,
-                has_newest_options: *has_newest_options,
+                options: *options,
                 may_scale: *may_scale,
             }
         };
@@ -95,10 +114,12 @@ impl Rollout {
         let live = pod.into_iter().flat_map(|pod| pod.containers).find_map(|container| container.image);
         let image = live.unwrap_or_else(|| self.target.clone());
         let may_scale = has_newest_form;
-        let has_marker = |annotations: BTreeMap<_, _>| annotations.get(OPTIONS.0).is_some_and(|it| it == OPTIONS.1);
-        let has_newest_options = image == self.target || annotations.is_none_or(has_marker);
+        let options = match annotations {
+            Some(annotations) if image != self.target => ShimOptions::read(&annotations),
+            _ => ShimOptions::NEWEST,
+        };
         let name = tenant.name_any();
-        let new = TenantPods { name, image, has_newest_form, has_newest_options, may_scale, ..TenantPods::default() };
+        let new = TenantPods { name, image, has_newest_form, options, may_scale, ..TenantPods::default() };
         Ok(wanted(self.tenants.lock().entry(uid).or_insert(new)))
     }
 
@@ -185,8 +206,8 @@ pub(crate) struct WantedPods {
     pub image: String,
     /// Whether the gateway's pods have all that they have in this version.
     pub has_newest_form: bool,
-    /// Whether the image has all options of the shim that this version uses.
-    pub has_newest_options: bool,
+    /// The options of the shim in the image.
+    pub options: ShimOptions,
     /// Whether there may be several gateways.
     pub may_scale: bool,
 }

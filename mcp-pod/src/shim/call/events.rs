@@ -65,6 +65,12 @@ impl CallRecorder {
             Some(RequestOutcome::ServerEnded { forwarded }) => {
                 (Reason::UpstreamUnavailable, "the server ended before it answered", forwarded)
             }
+            Some(RequestOutcome::Cancelled) => {
+                (Reason::Cancelled, "the call was cancelled while the server worked on it", true)
+            }
+            Some(RequestOutcome::Failed { reason, detail, forwarded }) => {
+                return self.refuse(reason, &detail, forwarded);
+            }
             // Should not happen: the client ends every request with an outcome. If it does, assume the worst.
             None => (Reason::UpstreamUnavailable, "the call was lost", true),
         };

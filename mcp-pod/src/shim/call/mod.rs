@@ -23,7 +23,7 @@ use super::server::Supervisor;
 use super::server::rpc::{Params, QueueError, Request, RequestHandle};
 use cancellation::CallInFlight;
 use events::CallRecorder;
-use parse::{split, split_at_token};
+use parse::{split, split_at_token, with_meta};
 
 pub(super) use cancellation::CallsInFlight;
 pub(super) use parse::EnvelopeRejection;
@@ -72,10 +72,16 @@ pub(super) async fn call(
         let Some(ready) = &status.ready else {
             return Ok(Events::Complete(recorder.refuse(Reason::UpstreamUnavailable, &status.message, false)));
         };
-        let with_token = header.progress.then(|| split_at_token(params)).transpose()?;
-        let params = match &with_token {
-            None => Params::Plain(params),
-            Some((before, after)) => Params::WithToken(before.as_bytes(), after.as_bytes()),
+        let meta = ready.client.meta();
+        let (with_token, changed);
+        let params = if header.progress {
+            with_token = split_at_token(params, meta)?;
+            Params::WithToken(with_token.0.as_bytes(), with_token.1.as_bytes())
+        } else if meta.is_empty() {
+            Params::Plain(params)
+        } else {
+            changed = with_meta(params, meta)?;
+            Params::Plain(changed.as_bytes())
         };
         ready.client.request(&Request { method: METHOD, params, max_response })
     };

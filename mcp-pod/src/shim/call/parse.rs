@@ -36,24 +36,40 @@ pub(super) fn split(body: &[u8]) -> Result<(CallHeader, &[u8]), EnvelopeRejectio
     Ok((header, params))
 }
 
-/// Adds a progress token to `_meta` in the params and returns the text before and after the token. A token that is
-/// there already is replaced: it is the caller's and has no meaning for this server.
-pub(super) fn split_at_token(params: &[u8]) -> Result<(String, String), EnvelopeRejection> {
-    type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+/// Adds a progress token to `_meta` in the params, and the members `added`, and returns the text before and after the token.
+/// Members that are there already are replaced: they are the caller's and have no meaning for this server.
+pub(super) fn split_at_token(params: &[u8], added: &str) -> Result<(String, String), EnvelopeRejection> {
+    let (meta, members) = take_meta(params, added)?;
+    Ok((r#"{"_meta":{"progressToken":"#.to_owned(), after_first_member(&meta) + &after_first_member(&members)))
+}
+
+/// Adds the members `added` to `_meta` in the params.
+pub(super) fn with_meta(params: &[u8], added: &str) -> Result<String, EnvelopeRejection> {
+    let (meta, members) = take_meta(params, added)?;
+    Ok(format!("{{\"_meta\":{meta}{}", after_first_member(&members)))
+}
+
+/// Returns `_meta` of the params, with the members `added` and without a progress token, and the other params.
+fn take_meta(params: &[u8], added: &str) -> Result<(String, String), EnvelopeRejection> {
     let mut members: Members<'_> = serde_json::from_slice(params)?;
     let mut meta: Members<'_> = match members.remove("_meta") {
         Some(meta) => serde_json::from_str(meta.get())?,
         None => Members::new(),
     };
     meta.remove("progressToken");
-    let members = serde_json::to_string(&members)?;
-    let meta = serde_json::to_string(&meta)?;
-    let after_first_member = |object: &str| match object.strip_prefix('{') {
+    let added = format!("{{{added}}}");
+    meta.extend(serde_json::from_str::<Members<'_>>(&added)?);
+    Ok((serde_json::to_string(&meta)?, serde_json::to_string(&members)?))
+}
+
+/// Returns how the text of an object goes on after another first member.
+fn after_first_member(object: &str) -> String {
+    match object.strip_prefix('{') {
         Some("}") | None => "}".to_owned(),
         Some(members) => format!(",{members}"),
-    };
-    let after = after_first_member(&meta) + &after_first_member(&members);
-    Ok((r#"{"_meta":{"progressToken":"#.to_owned(), after))
+    }
 }
 
 #[cfg(test)]
@@ -93,8 +109,17 @@ mod tests {
                 r#"{"_meta":{"progressToken":#,"x":1},"name":"a"}"#,
             ),
         ] {
-            let (before, after) = split_at_token(params.as_bytes()).unwrap();
+            let (before, after) = split_at_token(params.as_bytes(), "").unwrap();
             assert_eq!(format!("{before}#{after}"), expected);
         }
+    }
+
+    #[test]
+    fn what_a_revision_asks_for_replaces_what_the_caller_sent() {
+        let params = br#"{"name":"a","_meta":{"v":"the caller's","x":1,"progressToken":"p"}}"#;
+        assert_eq!(with_meta(params, r#""v":2"#).unwrap(), r#"{"_meta":{"v":2,"x":1},"name":"a"}"#);
+        assert_eq!(with_meta(b"{}", r#""v":2"#).unwrap(), r#"{"_meta":{"v":2}}"#);
+        let (before, after) = split_at_token(params, r#""v":2"#).unwrap();
+        assert_eq!(format!("{before}#{after}"), r#"{"_meta":{"progressToken":#,"v":2,"x":1},"name":"a"}"#);
     }
 }

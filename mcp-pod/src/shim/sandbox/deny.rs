@@ -59,6 +59,8 @@ const ANY_NEW_NAMESPACE: &[&[Argument]] = &[
 const NOT_ITSELF: &[&[Argument]] = &[&[IsNot(0, 0)]];
 
 const SOCKETS: &str = "no network: the only sockets are pairs, which connect to nothing else";
+const CONNECTIONS: &str =
+    "no connections: the only sockets are pairs, and those on which a server waits for its clients";
 const OTHERS: &str = "affects other processes of the same uid, including the shim";
 const INTROSPECTION: &str = "reads or writes other processes";
 const KEYRINGS: &str = "keyrings are shared by all processes of a uid";
@@ -68,10 +70,48 @@ const SHARED: &str = "shared memory and queues are not covered by the file rules
 const HANDLES: &str = "opens files by handle, which bypasses the path rules";
 const HOST: &str = "changes the state of the node";
 
-/// The table.
-pub(super) const ROWS: &[Row] = &[
-    // Network.
+/// Returns the table for a command that serves HTTP, or for any other one.
+pub(super) fn rows(serves: bool) -> impl Iterator<Item = &'static Row> {
+    let network = if serves { SERVES } else { NO_NETWORK };
+    network.iter().chain(ROWS)
+}
+
+/// For a command without network.
+const NO_NETWORK: &[Row] = &[
     always(libc::SYS_socket, EAFNOSUPPORT, SOCKETS),
+    always(libc::SYS_connect, EPERM, SOCKETS),
+    always(libc::SYS_bind, EPERM, SOCKETS),
+    always(libc::SYS_listen, EPERM, SOCKETS),
+    always(libc::SYS_accept, EPERM, SOCKETS),
+    always(libc::SYS_accept4, EPERM, SOCKETS),
+    when(libc::SYS_sendto, EPERM, &[&[NotNull(4)]], SOCKETS),
+];
+
+/// With data for a connection that does not exist yet, these calls open it (TCP fast open, tcp(7)).
+const FAST_OPEN: u32 = libc::MSG_FASTOPEN as u32;
+
+/// For a command that serves HTTP. The monitor makes its sockets, and Landlock checks to which port they are bound.
+const SERVES: &[Row] = &[
+    always(libc::SYS_connect, EPERM, CONNECTIONS),
+    when(
+        libc::SYS_sendto,
+        EPERM,
+        &[&[NotNull(4)], &[Bits { index: 3, mask: FAST_OPEN, value: FAST_OPEN }]],
+        CONNECTIONS,
+    ),
+    when(libc::SYS_sendmsg, EPERM, &[&[Bits { index: 2, mask: FAST_OPEN, value: FAST_OPEN }]], CONNECTIONS),
+    when(libc::SYS_sendmmsg, EPERM, &[&[Bits { index: 3, mask: FAST_OPEN, value: FAST_OPEN }]], CONNECTIONS),
+    when(
+        libc::SYS_setsockopt,
+        EPERM,
+        &[&[Is(1, libc::IPPROTO_TCP as u32), Is(2, libc::TCP_ULP as u32)]],
+        "other protocols on top of TCP, in the kernel",
+    ),
+];
+
+/// For every command.
+const ROWS: &[Row] = &[
+    // Network.
     when(
         libc::SYS_socketpair,
         EAFNOSUPPORT,
@@ -83,12 +123,6 @@ pub(super) const ROWS: &[Row] = &[
         ],
         "only stream pairs of AF_UNIX are needed, by asyncio and for child processes",
     ),
-    always(libc::SYS_connect, EPERM, SOCKETS),
-    always(libc::SYS_bind, EPERM, SOCKETS),
-    always(libc::SYS_listen, EPERM, SOCKETS),
-    always(libc::SYS_accept, EPERM, SOCKETS),
-    always(libc::SYS_accept4, EPERM, SOCKETS),
-    when(libc::SYS_sendto, EPERM, &[&[NotNull(4)]], SOCKETS),
     // Other processes. Landlock blocks signals to them.
     when(libc::SYS_prlimit64, EPERM, NOT_ITSELF, OTHERS),
     when(libc::SYS_setpriority, EPERM, &[&[IsNot(0, libc::PRIO_PROCESS)], &[IsNot(1, 0)]], OTHERS),

@@ -1,4 +1,4 @@
-//! The Landlock domain: limits access to files, and denies all TCP ports and signals to processes outside.
+//! The Landlock domain: limits access to files, and denies all TCP ports but that of a server, and signals to processes outside.
 //!
 //! Landlock rules can only allow. A rule on `/` would allow everything below it, including the shim's own mounts.
 //! Therefore the root directory is enumerated, and a subtree is allowed if it contains no closed path; otherwise its
@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, PathBeneath, Ruleset,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, NetPort, PathBeneath, Ruleset,
     RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
 use rustix::fs::{FileType, Mode, OFlags};
@@ -53,13 +53,14 @@ pub(super) enum FilesError {
 
 /// Puts this thread and all its future children into the domain. There is no way out of it.
 ///
-/// Without `readable`, the command may read the image. With it, only what is listed: on a machine that is no container, the
+/// The command may bind TCP sockets to `port` only. Without `readable`, it may read the image. With it, only what is listed: on a machine that is no container, the
 /// root file system contains the files of its users.
 pub(super) fn enter(
     workspace: Option<&Path>,
     mounts: &Mounts,
     private: &[PathBuf],
     readable: &[PathBuf],
+    port: Option<u16>,
 ) -> Result<(), FilesError> {
     let mounted: Vec<&Path> = workspace
         .into_iter()
@@ -106,6 +107,9 @@ pub(super) fn enter(
     for path in &mounts.executable_scratch {
         rules = allow(rules, path, writable_access() | AccessFs::Execute)?;
     }
+    if let Some(port) = port {
+        rules = rules.add_rule(NetPort::new(port, AccessNet::BindTcp))?;
+    }
     let status = rules.restrict_self()?;
     if status.ruleset == RulesetStatus::FullyEnforced && status.no_new_privs {
         Ok(())
@@ -114,7 +118,7 @@ pub(super) fn enter(
     }
 }
 
-/// Returns a ruleset without rules, which denies every access that the required ABI covers. No TCP port is ever allowed.
+/// Returns a ruleset without rules, which denies every access that the required ABI covers.
 fn ruleset() -> Result<RulesetCreated, landlock::RulesetError> {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)

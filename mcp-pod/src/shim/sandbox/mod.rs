@@ -46,6 +46,8 @@ pub struct Profile {
     pub readable: Vec<PathBuf>,
     /// Processes and threads that the command may have at a time, itself included.
     pub max_processes: usize,
+    /// The TCP port on which the command may listen, on the loopback interface. None: it has no network.
+    pub port: Option<u16>,
 }
 
 /// Command line of `sandbox-exec`.
@@ -65,6 +67,9 @@ pub struct Args {
     /// Directories and files that the command may read and execute, instead of the root file system without other mounts.
     #[arg(long, value_name = "PATH")]
     readable: Vec<PathBuf>,
+    /// TCP port on which the command may listen, on the loopback interface.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
     /// The command and its arguments.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -102,7 +107,7 @@ pub fn spawn(
     command: &[OsString],
     configure: impl FnOnce(&mut Command),
 ) -> io::Result<(Child, Monitor)> {
-    let (monitor, socket) = Monitor::start(profile.max_processes)?;
+    let (monitor, socket) = Monitor::start(profile.max_processes, profile.port.is_some())?;
     let mut sandbox_exec = Command::new(executable);
     sandbox_exec.arg0(crate::NAME);
     sandbox_exec.arg("sandbox-exec").arg("--monitor").arg(socket.as_raw_fd().to_string());
@@ -115,6 +120,9 @@ pub fn spawn(
     }
     for readable in &profile.readable {
         sandbox_exec.arg("--readable").arg(readable);
+    }
+    if let Some(port) = profile.port {
+        sandbox_exec.arg("--port").arg(port.to_string());
     }
     sandbox_exec.arg("--").args(command);
     configure(&mut sandbox_exec);
@@ -146,9 +154,9 @@ fn enter(args: &Args) -> Result<(), SandboxError> {
     sys::close_descriptors_on_exec().map_err(SandboxError::Descriptors)?;
     drop_privileges().map_err(SandboxError::Privileges)?;
     limits::set()?;
-    files::enter(args.workspace.as_deref(), &args.mounts, &args.private, &args.readable)?;
+    files::enter(args.workspace.as_deref(), &args.mounts, &args.private, &args.readable, args.port)?;
     // Last, because the filter also denies calls that the other steps need.
-    let listener: OwnedFd = syscalls::install()?;
+    let listener: OwnedFd = syscalls::install(args.port.is_some())?;
     monitor::send_listener(socket.as_fd(), listener.as_fd()).map_err(SandboxError::Monitor)
 }
 

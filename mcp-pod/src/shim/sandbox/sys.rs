@@ -1,5 +1,5 @@
-//! The system calls of the sandbox that have no safe wrapper: close_range(2), sched_setattr(2), and seccomp user
-//! notifications (seccomp_unotify(2)). All unsafe code of the shim is here. Every structure that is passed to the kernel is one of the
+//! The system calls of the sandbox that have no safe wrapper: close_range(2), sched_setattr(2), one socket option, and seccomp
+//! user notifications (seccomp_unotify(2)). All unsafe code of the shim is here. Every structure that is passed to the kernel is one of the
 //! libc crate, and the kernel keeps no pointer to any of them after a call.
 #![allow(unsafe_code)]
 
@@ -84,6 +84,8 @@ pub(super) struct Notification {
     pub(super) id: u64,
     /// Number of the call.
     pub(super) call: libc::c_long,
+    /// Its arguments. What a pointer among them points to may change at any time.
+    pub(super) arguments: [u64; 6],
 }
 
 /// How a system call goes on.
@@ -109,7 +111,7 @@ pub(super) fn receive(listener: BorrowedFd<'_>) -> io::Result<Notification> {
         libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, std::ptr::from_mut(&mut notification))
     };
     check(status.into())?;
-    Ok(Notification { id: notification.id, call: notification.data.nr.into() })
+    Ok(Notification { id: notification.id, call: notification.data.nr.into(), arguments: notification.data.args })
 }
 
 /// Responds to the notification with this id. The error is `ENOENT` if its call has ended in the meantime.
@@ -122,6 +124,43 @@ pub(super) fn respond(listener: BorrowedFd<'_>, id: u64, response: Response) -> 
     // SAFETY: the request's number contains the size of the structure, so the kernel never reads or writes more.
     let status =
         unsafe { libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, std::ptr::from_mut(&mut response)) };
+    check(status.into()).map(drop)
+}
+
+/// Gives a copy of a descriptor to the process that made the call of the notification with this id. The call returns its number
+/// there. The error is `ENOENT` if the call has ended in the meantime; another one if the process cannot have the descriptor,
+/// and then the call still waits for a response.
+pub(super) fn respond_with(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    descriptor: BorrowedFd<'_>,
+    close_on_exec: bool,
+) -> io::Result<()> {
+    let mut response = libc::seccomp_notif_addfd {
+        id,
+        flags: u32::try_from(libc::SECCOMP_ADDFD_FLAG_SEND).map_err(io::Error::other)?,
+        srcfd: descriptor.as_raw_fd().cast_unsigned(),
+        newfd: 0,
+        newfd_flags: if close_on_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 },
+    };
+    // SAFETY: the request's number contains the size of the structure, so the kernel never reads more.
+    let status = unsafe {
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, std::ptr::from_mut(&mut response))
+    };
+    check(status.into()).map(drop)
+}
+
+/// Ties a socket of IPv4 to the loopback interface: nothing is sent or received on it over another one, whatever address it is
+/// bound to. Only a process with `CAP_NET_RAW` can undo it (socket(7), `SO_BINDTODEVICE`). One of IPv6 can be tied to another
+/// interface by bind(2), without any privilege.
+pub(super) fn tie_to_loopback(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const LOOPBACK: &[u8] = b"lo\0";
+    let length = libc::socklen_t::try_from(LOOPBACK.len()).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads as many bytes as the text has.
+    let status = unsafe {
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_BINDTODEVICE);
+        libc::setsockopt(socket.as_raw_fd(), level, option, LOOPBACK.as_ptr().cast(), length)
+    };
     check(status.into()).map(drop)
 }
 

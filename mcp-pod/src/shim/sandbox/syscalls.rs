@@ -15,7 +15,7 @@ use seccompiler::{
     SeccompRule, TargetArch, apply_filter, sock_filter,
 };
 
-use super::deny::{Argument, FIRST_UNKNOWN, ROWS, Row};
+use super::deny::{Argument, FIRST_UNKNOWN, Row, rows};
 use super::{monitor, sys};
 
 /// The BPF instruction that ends a program with an action.
@@ -34,20 +34,20 @@ pub(super) enum SyscallsError {
     Listener(#[source] io::Error),
 }
 
-/// Installs the filters on this thread and all its future children. They cannot be removed. Returns the listener for the
-/// monitored calls.
-pub(super) fn install() -> Result<OwnedFd, SyscallsError> {
+/// Installs the filters on this thread and all its future children, for a command that serves HTTP or for any other one. They
+/// cannot be removed. Returns the listener for the monitored calls.
+pub(super) fn install(serves: bool) -> Result<OwnedFd, SyscallsError> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    let errnos: BTreeSet<i32> = ROWS.iter().map(|row| row.errno).collect();
+    let errnos: BTreeSet<i32> = rows(serves).map(|row| row.errno).collect();
     for errno in errnos {
-        apply_filter(&program(errno, arch)?)?;
+        apply_filter(&program(errno, serves, arch)?)?;
     }
-    sys::install_with_listener(&monitored_program(arch)?).map_err(SyscallsError::Listener)
+    sys::install_with_listener(&monitored_program(serves, arch)?).map_err(SyscallsError::Listener)
 }
 
-fn program(errno: i32, arch: TargetArch) -> Result<BpfProgram, SyscallsError> {
+fn program(errno: i32, serves: bool, arch: TargetArch) -> Result<BpfProgram, SyscallsError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for row in ROWS.iter().filter(|row| row.errno == errno) {
+    for row in rows(serves).filter(|row| row.errno == errno) {
         rules.insert(row.call, alternatives(row)?);
     }
     let deny = SeccompAction::Errno(errno.cast_unsigned());
@@ -57,8 +57,8 @@ fn program(errno: i32, arch: TargetArch) -> Result<BpfProgram, SyscallsError> {
 
 /// Returns the filter that sends calls to the monitor. The crate has no such action, so its program is compiled with
 /// another one, which is then replaced.
-fn monitored_program(arch: TargetArch) -> Result<BpfProgram, SyscallsError> {
-    let rules = monitor::CALLS.iter().map(|call| (*call, Vec::new())).collect();
+fn monitored_program(serves: bool, arch: TargetArch) -> Result<BpfProgram, SyscallsError> {
+    let rules = monitor::calls(serves).map(|call| (call, Vec::new())).collect();
     let program = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Trace(0), arch)?.try_into()?;
     let mut program = deny_unknown_calls(program)?;
     let mut replaced = 0;
@@ -114,21 +114,26 @@ mod tests {
 
     #[test]
     fn every_row_has_a_reason_and_a_different_call() {
-        let calls: BTreeSet<_> = ROWS.iter().map(|row| row.call).collect();
-        assert_eq!(calls.len(), ROWS.len());
-        for row in ROWS {
-            assert!(!row.why.is_empty());
-            assert!(u32::try_from(row.call).unwrap() < FIRST_UNKNOWN, "{row:?} is not below FIRST_UNKNOWN");
+        for serves in [false, true] {
+            let calls: BTreeSet<_> = rows(serves).map(|row| row.call).collect();
+            assert_eq!(calls.len(), rows(serves).count());
+            for row in rows(serves) {
+                assert!(!row.why.is_empty());
+                assert!(u32::try_from(row.call).unwrap() < FIRST_UNKNOWN, "{row:?} is not below FIRST_UNKNOWN");
+            }
         }
     }
 
     #[test]
     fn the_table_compiles_for_both_architectures() {
-        for arch in [TargetArch::x86_64, TargetArch::aarch64] {
+        for (arch, serves) in
+            [TargetArch::x86_64, TargetArch::aarch64].map(|arch| [(arch, false), (arch, true)]).as_flattened()
+        {
+            let (arch, serves) = (*arch, *serves);
             for errno in [libc::EPERM, libc::ENOSYS, libc::EAFNOSUPPORT] {
-                assert!(program(errno, arch).unwrap().len() < 4096);
+                assert!(program(errno, serves, arch).unwrap().len() < 4096);
             }
-            let monitored = monitored_program(arch).unwrap();
+            let monitored = monitored_program(serves, arch).unwrap();
             let actions: BTreeSet<_> = monitored.iter().filter(|line| line.code == RETURN).map(|line| line.k).collect();
             let enosys = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
             assert_eq!(actions, [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_USER_NOTIF, enosys].into());

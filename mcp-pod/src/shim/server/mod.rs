@@ -1,18 +1,21 @@
 //! Keeps the tool server running: starts it in its sandbox, and starts it again when it ends.
 //!
 //! - [`process`] and [`reaper`]: the process of a run, and what remains of it; [`backoff`]: the pauses between runs.
-//! - [`rpc`]: requests and responses of one run; [`pipes`] and [`frame`]: their I/O.
+//! - [`rpc`]: requests and responses of one run; [`pipes`] and [`frame`]: their I/O; [`http`]: that of a server that serves HTTP.
 //! - [`start`]: `initialize` and the list of tools.
 //!
 //! Each run has an epoch, counted from 1. When a run ends, its requests end with it; they are never sent again.
 
 mod backoff;
 mod frame;
+mod http;
 mod pipes;
 mod process;
 mod reaper;
 pub(super) mod rpc;
 mod start;
+
+pub(super) use http::{Endpoint, HttpTransport};
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -30,10 +33,11 @@ use super::metrics::Metrics;
 use super::sandbox::{EXIT_NO_SANDBOX, MonitorError, Profile};
 use crate::envelope::ServerReport;
 use backoff::Backoff;
-use pipes::PipeEnd;
+use http::HttpEnd;
+use pipes::{PipeEnd, Text};
 use process::Process;
 use reaper::Reaper;
-use rpc::RpcClient;
+use rpc::{Phase, RpcClient};
 use start::StartError;
 
 /// Shortest time between two lists of tools, however often the server says that they have changed.
@@ -44,6 +48,8 @@ const LIST_PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Config {
     pub(super) profile: Profile,
     pub(super) command: Vec<OsString>,
+    /// Where the server serves MCP over HTTP. None: it speaks over its standard input and output.
+    pub(super) http: Option<Endpoint>,
     /// Time from the start of the process to the end of the tool list.
     pub(super) start_timeout: Duration,
     /// Time for the process to end after its input was closed.
@@ -92,8 +98,13 @@ enum RunEnd {
     Exited(String),
     #[error("the server was stopped: {0}")]
     Pipe(PipeEnd),
-    #[error("the server did not start within {} s", .0.as_secs())]
-    StartTimeout(Duration),
+    #[error("the server was stopped: {0}")]
+    Http(HttpEnd),
+    /// What has the port must not be taken for the server.
+    #[error("the server was not started: another program listens on port {0}")]
+    InUse(u16),
+    #[error("the server did not start within {} s: {}", .limit.as_secs(), .phase.missing())]
+    StartTimeout { limit: Duration, phase: Phase },
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("failed to write the report")]
@@ -143,22 +154,41 @@ impl Supervisor {
     }
 
     async fn run_once(&self, epoch: u64, reaper: &Reaper, stop: &CancellationToken) -> RunEnd {
-        let mut process = match Process::start(&self.config, reaper) {
+        if let Some(endpoint) = &self.config.http {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return RunEnd::Stopping,
+                address = http::address(endpoint) => if address.is_some() { return RunEnd::InUse(endpoint.port) },
+            }
+        }
+        let Process { pid, mut monitor, mut ended, stdin, stdout, stderr } = match Process::start(&self.config, reaper)
+        {
             Ok(process) => process,
             Err(error) => return RunEnd::Spawn(error),
         };
         let (client, lines) = RpcClient::new(Arc::clone(&self.metrics));
-        let mut pipes = JoinSet::new();
-        pipes.spawn(pipes::write(Arc::clone(&client), process.stdin, lines));
-        pipes.spawn(pipes::read(Arc::clone(&client), process.stdout));
-        let log = tokio::spawn(pipes::log(process.stderr, Arc::clone(&self.metrics)));
+        let (mut connection, mut logs) = (JoinSet::new(), JoinSet::new());
+        logs.spawn(pipes::log(Text::Stderr, stderr, Arc::clone(&self.metrics)));
+        // The input of a server that serves HTTP stays open and empty until it ends: some end when it is closed.
+        let mut input = None;
+        if let Some(endpoint) = &self.config.http {
+            input = Some(stdin);
+            logs.spawn(pipes::log(Text::Stdout, stdout, Arc::clone(&self.metrics)));
+            let serving = http::run(Arc::clone(&client), endpoint.clone(), lines);
+            connection.spawn(async move { RunEnd::Http(serving.await) });
+        } else {
+            let (writing, reading) =
+                (pipes::write(Arc::clone(&client), stdin, lines), pipes::read(Arc::clone(&client), stdout));
+            connection.spawn(async move { RunEnd::Pipe(writing.await) });
+            connection.spawn(async move { RunEnd::Pipe(reading.await) });
+        }
 
         let end = tokio::select! {
             biased;
-            status = &mut process.ended => exited(status.ok()),
+            status = &mut ended => exited(status.ok()),
             end = self.serve(epoch, &client) => end,
-            error = process.monitor.failed() => RunEnd::Monitor(error),
-            Some(end) = pipes.join_next() => RunEnd::Pipe(end.unwrap_or(PipeEnd::Closed)),
+            error = monitor.failed() => RunEnd::Monitor(error),
+            Some(end) = connection.join_next() => end.unwrap_or(RunEnd::Pipe(PipeEnd::Closed)),
             () = stop.cancelled() => RunEnd::Stopping,
         };
         let end = match end {
@@ -168,15 +198,17 @@ impl Supervisor {
                 self.set_unready(epoch, "the shim is stopping".to_owned());
                 if was_ready {
                     tokio::select! {
-                        _ = &mut process.ended => {}
+                        _ = &mut ended => {}
                         () = drain(&client, self.config.drain_timeout) => {}
                     }
                 }
                 RunEnd::Stopping
             }
-            // The pipes of a server that dies are closed before its exit status is there, which says more.
-            RunEnd::Pipe(PipeEnd::Closed) | RunEnd::Start(StartError::ServerEnded(_)) => {
-                match timeout(Duration::from_millis(500), &mut process.ended).await {
+            // The pipes and ports of a server that dies are closed before its exit status is there, which says more.
+            RunEnd::Pipe(PipeEnd::Closed)
+            | RunEnd::Http(HttpEnd::NotListening | HttpEnd::StreamEnded)
+            | RunEnd::Start(StartError::ServerEnded(_) | StartError::Lost { .. }) => {
+                match timeout(Duration::from_millis(500), &mut ended).await {
                     Ok(status) => exited(status.ok()),
                     Err(_) => end,
                 }
@@ -184,10 +216,11 @@ impl Supervisor {
             end => end,
         };
         client.close();
-        while pipes.join_next().await.is_some() {}
-        process::stop(process.pid, process.ended, &process.monitor, self.config.stop_grace).await;
-        // The last lines usually say what went wrong. All processes that could hold the pipe open are dead by now.
-        let _ = timeout(Duration::from_secs(1), log).await;
+        while connection.join_next().await.is_some() {}
+        let signal_first = input.take().is_some();
+        process::stop(pid, ended, &monitor, self.config.stop_grace, signal_first).await;
+        // The last lines usually say what went wrong. All processes that could hold the pipes open are dead by now.
+        let _ = timeout(Duration::from_secs(1), async { while logs.join_next().await.is_some() {} }).await;
         end
     }
 
@@ -197,7 +230,7 @@ impl Supervisor {
         let mut report = match timeout(limit, start::start(client)).await {
             Ok(Ok(report)) => report,
             Ok(Err(error)) => return error.into(),
-            Err(_) => return RunEnd::StartTimeout(limit),
+            Err(_) => return RunEnd::StartTimeout { limit, phase: client.phase() },
         };
         if let Err(error) = self.set_ready(epoch, client, &report) {
             return error.into();

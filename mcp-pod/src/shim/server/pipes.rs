@@ -1,11 +1,11 @@
-//! The tasks that read and write the server's three pipes.
+//! The tasks that read and write the server's pipes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::process::{ChildStderr, ChildStdout};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::process::ChildStdout;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tracing::info;
@@ -141,29 +141,37 @@ pub(super) async fn read(client: Arc<RpcClient>, mut stdout: ChildStdout) -> Pip
     }
 }
 
-/// Copies the server's standard error to the log. The rate and the length of the lines are limited.
-pub(super) async fn log(mut stderr: ChildStderr, metrics: Arc<Metrics>) {
+/// Text of a server that is not a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Text {
+    Stderr,
+    /// Only of a server that serves HTTP.
+    Stdout,
+}
+
+/// Copies text of the server to the log. The rate and the length of the lines are limited.
+pub(super) async fn log(text: Text, mut output: impl AsyncRead + Unpin, metrics: Arc<Metrics>) {
     let mut chunk = BytesMut::with_capacity(4096);
     let mut line = Vec::new();
     let mut limiter = LineLimiter::new();
     loop {
         chunk.clear();
-        if !stderr.read_buf(&mut chunk).await.is_ok_and(|length| length > 0) {
+        if !output.read_buf(&mut chunk).await.is_ok_and(|length| length > 0) {
             break;
         }
         for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
             let room = STDERR_BYTES.saturating_sub(line.len());
-            let (text, ends) =
+            let (part, ends) =
                 piece.split_last().filter(|(last, _)| **last == b'\n').map_or((piece, false), |(_, text)| (text, true));
-            line.extend_from_slice(text.get(..room).unwrap_or(text));
+            line.extend_from_slice(part.get(..room).unwrap_or(part));
             if ends {
-                log_line(&line, &mut limiter, &metrics);
+                log_line(text, &line, &mut limiter, &metrics);
                 line.clear();
             }
         }
     }
     if !line.is_empty() {
-        log_line(&line, &mut limiter, &metrics);
+        log_line(text, &line, &mut limiter, &metrics);
     }
 }
 
@@ -188,10 +196,14 @@ impl LineLimiter {
     }
 }
 
-fn log_line(line: &[u8], limiter: &mut LineLimiter, metrics: &Metrics) {
+fn log_line(text: Text, line: &[u8], limiter: &mut LineLimiter, metrics: &Metrics) {
     if limiter.allows_line() {
         // As a field, the text stays inside quotes, so that a server cannot forge log lines.
-        info!(target: "server", stderr = &*String::from_utf8_lossy(line));
+        let line = &*String::from_utf8_lossy(line);
+        match text {
+            Text::Stderr => info!(target: "server", stderr = line),
+            Text::Stdout => info!(target: "server", stdout = line),
+        }
     } else {
         metrics.dropped(Dropped::Stderr);
     }

@@ -51,12 +51,27 @@ impl Process {
     }
 }
 
-/// Stops a server whose input is closed: waits for it to end, then sends SIGTERM, then kills what is left.
-pub(super) async fn stop(pid: Pid, mut ended: oneshot::Receiver<WaitStatus>, monitor: &Monitor, grace: Duration) {
-    if !ended.is_terminated() && timeout(grace, &mut ended).await.is_err() {
+/// Stops a server whose input is closed: waits for it to end, then sends SIGTERM, then kills what is left. One that does not look
+/// at its input gets SIGTERM first.
+pub(super) async fn stop(
+    pid: Pid,
+    mut ended: oneshot::Receiver<WaitStatus>,
+    monitor: &Monitor,
+    grace: Duration,
+    signal_first: bool,
+) {
+    let terminate = || {
         // This fails if the server has just ended.
         let _ = kill_process_group(pid, Signal::TERM);
-        let _ = timeout(STOP_TIMEOUT, &mut ended).await;
+    };
+    if !ended.is_terminated() {
+        if signal_first {
+            terminate();
+        }
+        if timeout(grace, &mut ended).await.is_err() && !signal_first {
+            terminate();
+            let _ = timeout(STOP_TIMEOUT, &mut ended).await;
+        }
     }
     // Otherwise a process could create new ones as fast as they are killed.
     monitor.refuse_forks();

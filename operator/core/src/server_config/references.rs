@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use mcp_fleet_crds::server::{EnvFrom, EnvSource, Files, KeyRef, SourceRef, Stdio};
+use mcp_fleet_crds::server::{Container, EnvFrom, EnvSource, Files, KeyRef, SourceRef};
 
 /// A Secret or `ConfigMap` in the tenant's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,19 +83,20 @@ pub struct References(pub BTreeMap<Source, Keys>);
 
 impl References {
     /// Returns the references of a program.
-    pub fn of(stdio: &Stdio) -> Self {
+    pub fn of(container: &Container) -> Self {
         let mut references = Self::default();
-        for (source, key) in stdio.env.iter().filter_map(|variable| Source::of_variable(variable.value_from.as_ref()?))
+        for (source, key) in
+            container.env.iter().filter_map(|variable| Source::of_variable(variable.value_from.as_ref()?))
         {
             references.0.entry(source).or_default().variables.insert(key.to_owned());
         }
-        for from in &stdio.env_from {
+        for from in &container.env_from {
             let Some(source) = Source::of_env_from(from) else { continue };
             let keys = references.0.entry(source).or_default();
             keys.all = true;
             keys.prefixes.insert(from.prefix.clone());
         }
-        for files in &stdio.files {
+        for files in &container.files {
             let Some(source) = Source::of_files(files) else { continue };
             let keys = references.0.entry(source).or_default();
             keys.all |= files.items.is_empty();

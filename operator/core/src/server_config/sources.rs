@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mcp_fleet_crds::condition::ConditionReason as Reason;
 use mcp_fleet_crds::names::server_secret_label;
-use mcp_fleet_crds::server::Stdio;
+use mcp_fleet_crds::server::Container;
 
 use super::references::{Keys, References, Source};
 use crate::labels;
@@ -54,7 +54,7 @@ impl Found {
         let before: usize = self.0.values().map(size).sum();
         if before + size(&data) > MAX_BYTES {
             let message =
-                "the Secrets and ConfigMaps of source.stdio have more than 1 MiB that the program uses; name the \
+                "the Secrets and ConfigMaps of the source have more than 1 MiB that the program uses; name the \
                            keys that it needs"
                     .to_owned();
             return Err(Problem { reason: Reason::ConfigRefused, message });
@@ -66,31 +66,31 @@ impl Found {
 
 /// Checks that Linux starts a program with all of its variables: there is a limit on all of them together, which no machine has below
 /// 1.5 MiB (execve(2)).
-pub fn check_environment(stdio: &Stdio, found: &Found) -> Result<(), Problem> {
+pub fn check_environment(container: &Container, found: &Found) -> Result<(), Problem> {
     let value = |source: &Source, key: &str| Some(found.0.get(source)?.get(key)?.0.len());
-    let named = stdio.env.iter().map(|variable| {
+    let named = container.env.iter().map(|variable| {
         let from = variable.value_from.as_ref().and_then(Source::of_variable);
         let length = from.and_then(|(source, key)| value(&source, key));
         variable.name.len() + length.or(variable.value.as_ref().map(String::len)).unwrap_or(0)
     });
-    let all = stdio.env_from.iter().map(|from| {
+    let all = container.env_from.iter().map(|from| {
         let data = Source::of_env_from(from).and_then(|source| found.0.get(&source));
         let variables = data.into_iter().flatten();
         variables.map(|(key, value)| from.prefix.len() + key.len() + value.0.len() + 2).sum()
     });
-    let arguments = stdio.command.iter().chain(&stdio.args).map(|part| part.len() + 1);
+    let arguments = container.command.iter().chain(&container.args).map(|part| part.len() + 1);
     if named.chain(all).chain(arguments).sum::<usize>() <= MAX_BYTES {
         return Ok(());
     }
     let message =
-        "the variables and arguments of source.stdio have more than 1 MiB together; use files instead".to_owned();
+        "the variables and arguments of the source have more than 1 MiB together; use files instead".to_owned();
     Err(Problem { reason: Reason::ConfigRefused, message })
 }
 
 /// Checks that no directory of a program is in another one.
-pub fn check_directories(workspace: Option<&str>, stdio: &Stdio) -> Result<(), Problem> {
-    let files = stdio.files.iter().map(|files| &*files.mount_path);
-    let scratch = stdio.scratch.iter().map(|scratch| &*scratch.mount_path);
+pub fn check_directories(workspace: Option<&str>, container: &Container) -> Result<(), Problem> {
+    let files = container.files.iter().map(|files| &*files.mount_path);
+    let scratch = container.scratch.iter().map(|scratch| &*scratch.mount_path);
     let all: Vec<&Path> = workspace.into_iter().chain(files).chain(scratch).map(Path::new).collect();
     for (index, path) in all.iter().enumerate() {
         let overlaps = |other: &&&Path| path.starts_with(other) || other.starts_with(path);
@@ -113,7 +113,7 @@ pub fn check_count(references: &References) -> Result<(), Problem> {
         return Ok(());
     }
     let message = format!(
-        "source.stdio refers to {count} different Secrets and ConfigMaps, and at most {MAX_SOURCES} are read; put several \
+        "the source refers to {count} different Secrets and ConfigMaps, and at most {MAX_SOURCES} are read; put several \
          keys into one"
     );
     Err(Problem { reason: Reason::InvalidSpec, message })

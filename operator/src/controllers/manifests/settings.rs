@@ -9,7 +9,7 @@ use mcp_fleet_crds::MCPTenant;
 use crate::config::Config;
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
-use crate::rollout::WantedPods;
+use crate::rollout::{ShimOptions, WantedPods};
 
 /// Settings of this installation that manifests depend on.
 #[derive(Clone, Debug)]
@@ -26,8 +26,8 @@ pub(crate) struct Settings {
     pub image: String,
     /// Whether the gateway's pods have all that they have in this version. Those of an earlier image do not.
     pub has_newest_form: bool,
-    /// Whether the image has all options of the shim that this version uses.
-    pub has_newest_options: bool,
+    /// The options of the shim in the image.
+    pub options: ShimOptions,
     /// Whether there may be several gateways. Those of earlier versions do not forward requests to each other.
     pub may_scale: bool,
     /// Pull policy of that image.
@@ -49,9 +49,9 @@ impl Settings {
     /// the flags.
     pub(crate) async fn load(ctx: &Context, tenant: &MCPTenant) -> Result<Self, ReconcileError> {
         let pods = ctx.rollout.pods(ctx, tenant).await.map_err(ReconcileError::api("read the gateway's Deployment"))?;
-        let WantedPods { image, has_newest_form, has_newest_options, may_scale } = pods;
+        let WantedPods { image, has_newest_form, options, may_scale } = pods;
         let new = Self::new(&ctx.config, operator_address(ctx).await?);
-        Ok(Self { image, has_newest_form, has_newest_options, may_scale, ..new })
+        Ok(Self { image, has_newest_form, options, may_scale, ..new })
     }
 
     /// Combines the flags with the address to which gateways connect.
@@ -63,7 +63,7 @@ impl Settings {
             operator_name: config.operator_name(),
             image: config.mcp_pod_image.clone(),
             has_newest_form: true,
-            has_newest_options: true,
+            options: ShimOptions::NEWEST,
             may_scale: true,
             pull_policy: config.image_pull_policy.clone(),
             cluster_domain: config.cluster_domain.clone(),

@@ -49,11 +49,11 @@ pub(crate) async fn dereference(object: &MCPServer, ctx: &Context) -> Result<Inp
         let servers = || ctx.cache.servers.in_namespace(namespace);
         missing_resource(&owner.tenant, servers, &id.uid)
     });
-    let stdio = object.spec.source.stdio.as_ref().filter(|_| prepared && object.metadata.deletion_timestamp.is_none());
-    let config = match (&owner, stdio) {
-        (Some(owner), Some(stdio)) => {
+    let container = object.spec.source.container().filter(|_| prepared && object.metadata.deletion_timestamp.is_none());
+    let config = match (&owner, container) {
+        (Some(owner), Some(container)) => {
             let namespace = &owner.tenant.spec.namespace.name;
-            Box::pin(config::read(ctx, namespace, &id.name, &References::of(stdio))).await?.map(Arc::new)
+            Box::pin(config::read(ctx, namespace, &id.name, &References::of(container))).await?.map(Arc::new)
         }
         _ => Ok(Arc::default()),
     };

@@ -108,7 +108,7 @@ fn of_gateway(tenant: &MCPTenant) -> Amounts {
 }
 
 fn of_server(server: &MCPServer) -> Amounts {
-    let declared = server.spec.source.stdio.as_ref().and_then(resources);
+    let declared = server.spec.source.container().and_then(resources);
     pods(server.spec.replicas, &declared.unwrap_or_default())
 }
 

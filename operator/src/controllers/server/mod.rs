@@ -37,6 +37,7 @@ use super::outcome::{Outcome, Rejection, Until};
 use super::{Controller, affected_by_policy};
 use crate::context::Context;
 use crate::kubernetes::cache::{Cache, Change, Readable, in_namespace, references};
+use crate::rollout::ShimOptions;
 
 use apply::{Applied, apply};
 use dereference::dereference;
@@ -92,13 +93,14 @@ async fn diagnose(
 
 /// Returns a server whose program needs nothing that the tenant's image of `mcp-pod` does not know.
 async fn has_image_for(ctx: &Context, server: Server) -> Result<Result<Server, Rejection>, ReconcileError> {
-    if server.program.options.is_empty() {
+    let needed = server.program.needed_options();
+    if needed == ShimOptions::FIRST {
         return Ok(Ok(server));
     }
     let tenant = ctx.cache.tenant_by_uid(&server.tenant.uid);
     let tenant = tenant.ok_or(ReconcileError::Incomplete("the tenant"))?;
     let pods = ctx.rollout.pods(ctx, &tenant).await.map_err(ReconcileError::api("read the gateway's Deployment"))?;
-    if pods.has_newest_options {
+    if pods.options >= needed {
         return Ok(Ok(server));
     }
     let message = "the pods of the tenant get a later image of mcp-pod first, which this server needs".to_owned();
@@ -189,8 +191,8 @@ impl Controller for Servers {
             Err(rejection) => running::decide(ctx, &object, &inputs, rejection).await?,
         };
         // Nothing was made for a server that was never accepted, so it needs no finalizer.
-        let stdio = object.spec.source.stdio.as_ref();
-        let is_configured = stdio.is_some_and(|stdio| !References::of(stdio).is_empty());
+        let container = object.spec.source.container();
+        let is_configured = container.is_some_and(|container| !References::of(container).is_empty());
         let reads_again = is_configured.then(|| jittered(READ_INTERVAL));
         let needs_finalizer = !matches!(decision, Decision::Reject(_)) || object.metadata.deletion_timestamp.is_some();
         let reconcile = |object: Arc<MCPServer>| async move {

@@ -5,11 +5,12 @@ use std::str::FromStr as _;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mcp_fleet_core::server_config::Source;
 use mcp_fleet_crds::quantity::billionths;
-use mcp_fleet_crds::server::{Execution, OnChange, Resources, Stdio};
+use mcp_fleet_crds::server::{Container, Execution, Http, HttpTransport, OnChange, Resources};
 use mcp_fleet_policy::units::{Bytes, Window};
 use serde_json::{Value, json};
 
 use crate::controllers::manifests::resources::{DEFAULT_LIMITS, DEFAULT_REQUESTS};
+use crate::rollout::ShimOptions;
 
 /// Search path of the tool server's process, as in Debian and Alpine.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -18,7 +19,18 @@ const TMP_SIZE: &str = "256Mi";
 /// What the names of the volumes that a spec declares begin with.
 const VOLUMES: [&str; 2] = ["files-", "scratch-"];
 /// Options of the shim that a spec causes.
-const OPTIONS: [&str; 5] = ["--files=", "--scratch=", "--executable-scratch=", "--start-timeout=", "--stop-grace="];
+const OPTIONS: [&str; 8] = [
+    "--files=",
+    "--scratch=",
+    "--executable-scratch=",
+    "--start-timeout=",
+    "--stop-grace=",
+    "--http-port=",
+    "--http-path=",
+    "--http-transport=",
+];
+/// What options begin with that say where a program serves HTTP.
+const HTTP_OPTION: &str = "--http-";
 /// Seconds that a pod has for everything but `stopGrace`: the calls in flight may end, and the program is killed.
 const SHUTDOWN_SECONDS: u64 = 28;
 /// Annotation of pods: a digest of what their program is configured with.
@@ -48,11 +60,11 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Renders the program of a server.
-    pub(crate) fn new(server: &str, stdio: &Stdio) -> Self {
+    /// Renders the program of a server, which serves MCP over HTTP if `http` says where.
+    pub(crate) fn new(server: &str, container: &Container, http: Option<&Http>) -> Self {
         let mut options = Vec::new();
         let (mut mounts, mut volumes) = (Vec::new(), Vec::new());
-        for (index, files) in stdio.files.iter().enumerate() {
+        for (index, files) in container.files.iter().enumerate() {
             let Some(source) = Source::of_files(files) else { continue };
             let name = format!("files-{index}");
             let mut secret = json!({"secretName": source.copy_name(server)});
@@ -64,7 +76,7 @@ impl Program {
             options.push(format!("--files={}", literal(&files.mount_path)));
         }
         let mut tmp_size = json!(TMP_SIZE);
-        for (index, scratch) in stdio.scratch.iter().enumerate() {
+        for (index, scratch) in container.scratch.iter().enumerate() {
             let is_tmp = scratch.mount_path == "/tmp";
             if is_tmp {
                 tmp_size = json!(scratch.size_limit);
@@ -79,22 +91,34 @@ impl Program {
                 Execution::Deny => options.push(format!("--scratch={}", literal(&scratch.mount_path))),
             }
         }
-        options.extend(seconds("--start-timeout", stdio.start_timeout, 60));
-        options.extend(seconds("--stop-grace", stdio.stop_grace, 2));
+        options.extend(seconds("--start-timeout", container.start_timeout, 60));
+        options.extend(seconds("--stop-grace", container.stop_grace, 2));
+        options.extend(http.into_iter().flat_map(http_options));
         Self {
-            image: stdio.image.clone(),
-            command: stdio.command.iter().chain(&stdio.args).cloned().collect(),
+            image: container.image.clone(),
+            command: container.command.iter().chain(&container.args).cloned().collect(),
             options,
-            env: environment(server, stdio),
-            env_from: env_from(server, stdio),
-            working_dir: stdio.working_dir.clone(),
-            resources: resources(stdio),
+            env: environment(server, container),
+            env_from: env_from(server, container),
+            working_dir: container.working_dir.clone(),
+            resources: resources(container),
             mounts,
             volumes,
             tmp_size,
-            grace_seconds: SHUTDOWN_SECONDS + stdio.stop_grace.ceil_secs(),
-            on_change: stdio.on_change,
+            grace_seconds: SHUTDOWN_SECONDS + container.stop_grace.ceil_secs(),
+            on_change: container.on_change,
             config_version: None,
+        }
+    }
+
+    /// Returns which options the shim needs to have.
+    pub(crate) fn needed_options(&self) -> ShimOptions {
+        if self.options.iter().any(|option| option.starts_with(HTTP_OPTION)) {
+            ShimOptions::HTTP
+        } else if self.options.is_empty() {
+            ShimOptions::FIRST
+        } else {
+            ShimOptions::CONFIGURATION
         }
     }
 
@@ -172,6 +196,19 @@ impl Program {
     }
 }
 
+/// Returns the options of the shim for a program that serves HTTP.
+fn http_options(http: &Http) -> [String; 3] {
+    let transport = match http.transport {
+        HttpTransport::StreamableHTTP => "streamable-http",
+        HttpTransport::SSE => "sse",
+    };
+    [
+        format!("--http-port={}", http.port),
+        format!("--http-path={}", literal(&http.path)),
+        format!("--http-transport={transport}"),
+    ]
+}
+
 /// Returns an option of the shim in seconds; none if it is the default.
 fn seconds(option: &str, duration: Window, default: u64) -> Option<String> {
     let seconds = duration.ceil_secs();
@@ -180,12 +217,12 @@ fn seconds(option: &str, duration: Window, default: u64) -> Option<String> {
 
 /// Returns the resources of the container. Kubernetes counts what is in scratch as local disk of the pod, so without a limit of
 /// its own a container gets as much more as its scratch may hold.
-pub(super) fn resources(stdio: &Stdio) -> Option<Resources> {
+pub(super) fn resources(container: &Container) -> Option<Resources> {
     const DISK: &str = "ephemeral-storage";
-    let mut resources = stdio.resources.clone();
-    if !stdio.scratch.is_empty() && !resources.as_ref().is_some_and(|it| it.limits.contains_key(DISK)) {
+    let mut resources = container.resources.clone();
+    if !container.scratch.is_empty() && !resources.as_ref().is_some_and(|it| it.limits.contains_key(DISK)) {
         let default = Bytes::from_str(DEFAULT_LIMITS.ephemeral_storage).map_or(0, Bytes::get);
-        let all = stdio.scratch.iter().fold(default, |sum, scratch| sum.saturating_add(scratch.size_limit.get()));
+        let all = container.scratch.iter().fold(default, |sum, scratch| sum.saturating_add(scratch.size_limit.get()));
         let all = Quantity(all.to_string());
         let resources = resources.get_or_insert_default();
         let default = || Quantity(DEFAULT_REQUESTS.ephemeral_storage.into());
@@ -198,11 +235,11 @@ pub(super) fn resources(stdio: &Stdio) -> Option<Resources> {
 }
 
 /// Returns the variables. They do not depend on what sources contain, so that a change of that alone replaces no pods.
-fn environment(server: &str, stdio: &Stdio) -> Value {
-    let given = |name: &str| stdio.env.iter().any(|variable| variable.name == name);
+fn environment(server: &str, container: &Container) -> Value {
+    let given = |name: &str| container.env.iter().any(|variable| variable.name == name);
     let defaults = [("PATH", PATH), ("HOME", "/tmp"), ("TMPDIR", "/tmp")];
     let defaults = defaults.into_iter().filter(|(name, _)| !given(name));
-    let declared = stdio.env.iter().map(|variable| {
+    let declared = container.env.iter().map(|variable| {
         let name = &variable.name;
         match variable.value_from.as_ref().and_then(Source::of_variable) {
             Some((source, key)) => {
@@ -216,8 +253,8 @@ fn environment(server: &str, stdio: &Stdio) -> Value {
 }
 
 /// Returns the sources of variables; null if there are none.
-fn env_from(server: &str, stdio: &Stdio) -> Value {
-    let sources = stdio.env_from.iter().filter_map(|from| {
+fn env_from(server: &str, container: &Container) -> Value {
+    let sources = container.env_from.iter().filter_map(|from| {
         let mut entry = json!({"secretRef": {"name": Source::of_env_from(from)?.copy_name(server)}});
         if !from.prefix.is_empty() {
             entry["prefix"] = json!(from.prefix);
@@ -244,17 +281,17 @@ mod tests {
     use crate::controllers::server::tests::{checked, server};
     use crate::controllers::server::validate::Server;
 
-    fn stdio(change: &Value) -> Stdio {
-        let mut stdio = json!({"image": "r.example/files:1", "command": ["sh", "$(HOME)"]});
+    fn container(change: &Value) -> Container {
+        let mut container = json!({"image": "r.example/files:1", "command": ["sh", "$(HOME)"]});
         for (key, value) in change.as_object().unwrap() {
-            stdio[key] = value.clone();
+            container[key] = value.clone();
         }
-        serde_json::from_value(stdio).unwrap()
+        serde_json::from_value(container).unwrap()
     }
 
     /// Everything that a program can be configured with.
-    fn everything() -> Stdio {
-        stdio(&json!({
+    fn everything() -> Container {
+        container(&json!({
             "args": ["--verbose"],
             "env": [
                 {"name": "LEVEL", "value": "$5"},
@@ -288,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_program_with_all_that_can_be_configured() {
-        let mut program = Program::new("files", &everything());
+        let mut program = Program::new("files", &everything(), None);
         program.set_config_version(Some("7-8".into()));
         let template = workload(&with(program))["spec"]["template"].clone();
         insta::assert_snapshot!("configured", serde_yaml_ng::to_string(&template).unwrap());
@@ -296,8 +333,10 @@ mod tests {
 
     #[test]
     fn what_runs_is_read_back_as_it_was_rendered() {
-        for stdio in [everything(), stdio(&json!({})), server().spec.source.stdio.unwrap()] {
-            let mut program = Program::new("files", &stdio);
+        let http = json!({"image": "r.example/files:1", "command": ["files"], "port": 80, "path": "/mcp?$(A)"});
+        let http: Http = serde_json::from_value(http).unwrap();
+        for container in [everything(), container(&json!({})), server().spec.source.stdio.unwrap()] {
+            let mut program = Program::new("files", &container, Some(&http));
             program.set_config_version(Some("7-8".into()));
             let rendered = workload(&with(program));
             // As the API server holds it, with the fields that it knows.
@@ -310,12 +349,30 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_serves_http_says_where() {
+        let mut http = json!({"image": "r.example/files:1", "command": ["files"], "port": 8080});
+        for (change, expected) in [
+            (json!({}), ["--http-port=8080", "--http-path=/mcp", "--http-transport=streamable-http"]),
+            (
+                json!({"path": "/a?$(B)", "transport": "SSE"}),
+                ["--http-port=8080", "--http-path=/a?$$(B)", "--http-transport=sse"],
+            ),
+        ] {
+            http.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            let http: Http = serde_json::from_value(http.clone()).unwrap();
+            let program = Program::new("files", &http.container, Some(&http));
+            assert_eq!(program.options, expected);
+            assert_eq!(program.needed_options(), ShimOptions::HTTP);
+        }
+    }
+
+    #[test]
     fn there_is_room_for_scratch() {
         let disk = |change: Value| {
             let of = |amounts: &std::collections::BTreeMap<String, Quantity>| {
                 amounts.get("ephemeral-storage").map(|amount| amount.0.clone())
             };
-            resources(&stdio(&change)).map(|found| (of(&found.requests), of(&found.limits)))
+            resources(&container(&change)).map(|found| (of(&found.requests), of(&found.limits)))
         };
         let some = |request: &str, limit: &str| Some((Some(request.to_owned()), Some(limit.to_owned())));
         let scratch = json!([{"mountPath": "/a", "sizeLimit": "1Gi"}, {"mountPath": "/b", "sizeLimit": "1Mi"}]);
@@ -328,9 +385,17 @@ mod tests {
     }
 
     #[test]
+    fn only_what_a_program_uses_has_to_be_in_the_image() {
+        let needed = |change: Value| Program::new("files", &container(&change), None).needed_options();
+        assert_eq!(needed(json!({"env": [{"name": "A", "value": "a"}], "workingDir": "/srv"})), ShimOptions::FIRST);
+        assert_eq!(needed(json!({"startTimeout": "5m"})), ShimOptions::CONFIGURATION);
+        assert!(ShimOptions::FIRST < ShimOptions::CONFIGURATION && ShimOptions::CONFIGURATION < ShimOptions::HTTP);
+    }
+
+    #[test]
     fn changes_can_be_ignored() {
         for (on_change, annotated) in [("Restart", true), ("Ignore", false)] {
-            let mut program = Program::new("files", &stdio(&json!({"onChange": on_change})));
+            let mut program = Program::new("files", &container(&json!({"onChange": on_change})), None);
             program.set_config_version(Some("7".into()));
             assert_eq!(program.annotations().is_some(), annotated);
         }
@@ -338,15 +403,15 @@ mod tests {
 
     #[test]
     fn dollars_stay_dollars() {
-        let program = Program::new("files", &everything());
+        let program = Program::new("files", &everything(), None);
         assert_eq!(program.literal_command().collect::<Vec<_>>(), ["sh", "$$(HOME)", "--verbose"]);
         assert_eq!(program.env[3], json!({"name": "LEVEL", "value": "$$5"}));
     }
 
     #[test]
     fn a_server_may_set_the_defaults_itself() {
-        let own = stdio(&json!({"env": [{"name": "PATH", "value": "/opt/bin"}]}));
-        let program = Program::new("files", &own);
+        let own = container(&json!({"env": [{"name": "PATH", "value": "/opt/bin"}]}));
+        let program = Program::new("files", &own, None);
         let names: Vec<_> = program.env.as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
         assert_eq!(names, ["HOME", "TMPDIR", "PATH"]);
     }

@@ -72,10 +72,14 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
         let message = format!("the tenant {} is being deleted", owner.id.name);
         return reject(ConditionReason::TenantNotReady, message, Until::Prepared);
     }
-    let Some(stdio) = &object.spec.source.stdio else {
-        return reject(ConditionReason::InvalidSpec, "source.stdio must be set".into(), Until::Changed);
+    let Some(container) = object.spec.source.container() else {
+        return reject(
+            ConditionReason::InvalidSpec,
+            "the member of source that its type names must be set".into(),
+            Until::Changed,
+        );
     };
-    if let Err((reason, message)) = AllowedImages::new(&owner.tenant.spec.images).check(&stdio.image) {
+    if let Err((reason, message)) = AllowedImages::new(&owner.tenant.spec.images).check(&container.image) {
         return reject(reason, message, Until::Changed);
     }
     if !inputs.prepared {
@@ -83,14 +87,14 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
         return reject(ConditionReason::TenantNotReady, message, Until::Prepared);
     }
     let workspace = object.spec.workspace.as_ref().map(|workspace| &*workspace.mount_path);
-    check_directories(workspace, stdio).map_err(rejection)?;
+    check_directories(workspace, container).map_err(rejection)?;
     let config = inputs.config.clone()?;
-    check_environment(stdio, &config).map_err(rejection)?;
+    check_environment(container, &config).map_err(rejection)?;
     Ok(Server {
         id: inputs.id.clone(),
         tenant: owner.id.clone(),
         runtime_namespace: owner.tenant.runtime_namespace(),
-        program: Box::new(Program::new(&inputs.id.name, stdio)),
+        program: Box::new(Program::new(&inputs.id.name, container, object.spec.source.http())),
         config: Some(config),
         workspace: volume(object, inputs),
         replicas: if inputs.missing_resource.is_some() { 0 } else { object.spec.replicas },

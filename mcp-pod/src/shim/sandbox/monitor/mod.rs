@@ -1,11 +1,13 @@
-//! Decides about the system calls that the filter sends to the shim (seccomp_unotify(2)): [`forks`].
+//! Decides about the system calls that the filter sends to the shim (seccomp_unotify(2)): [`forks`], and the [`sockets`] of a
+//! command that serves HTTP.
 //!
 //! `sandbox-exec` installs the filter and sends its listener to the shim over a socket, before it executes the command.
-//! A thread of the shim receives each call and lets it continue or fail. It never reads the memory of the caller, so
+//! A thread of the shim receives each call and lets it continue or fail, or answers it. It never reads the memory of the caller, so
 //! there is nothing that could change between the decision and the call. If the thread ends, the listener is closed and
 //! the kernel fails these calls.
 
 pub(super) mod forks;
+mod sockets;
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -28,8 +30,10 @@ use self::forks::{Decision, ForkLimit};
 use super::super::processes;
 use super::sys::{self, Notification, Response};
 
-/// The calls that the filter sends to the monitor.
-pub(super) const CALLS: &[libc::c_long] = forks::CALLS;
+/// Returns the calls that the filter sends to the monitor, of a command that serves HTTP or of any other one.
+pub(super) fn calls(serves: bool) -> impl Iterator<Item = libc::c_long> {
+    forks::CALLS.iter().copied().chain(serves.then_some(sockets::CALL))
+}
 
 /// How often the log says that processes are refused.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
@@ -53,16 +57,19 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Starts a monitor. Returns it with the socket on which it expects the listener.
-    pub(super) fn start(max_processes: usize) -> io::Result<(Self, OwnedFd)> {
+    /// Starts a monitor, of a command that serves HTTP or of any other one. Returns it with the socket on which it expects the
+    /// listener.
+    pub(super) fn start(max_processes: usize, serves: bool) -> io::Result<(Self, OwnedFd)> {
         let (socket, remote) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let refuse_forks = Arc::new(AtomicBool::new(false));
         let (sender, failed) = oneshot::channel();
         let worker = Worker {
             limit: ForkLimit::new(max_processes),
             max_processes,
+            serves,
             refuse_forks: Arc::clone(&refuse_forks),
             warned: None,
+            warned_of_sockets: None,
         };
         std::thread::Builder::new().name("sandbox".to_owned()).spawn(move || {
             if let Err(error) = worker.run(socket) {
@@ -123,8 +130,10 @@ fn receive_listener(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
 struct Worker {
     limit: ForkLimit,
     max_processes: usize,
+    serves: bool,
     refuse_forks: Arc<AtomicBool>,
     warned: Option<Instant>,
+    warned_of_sockets: Option<Instant>,
 }
 
 impl Worker {
@@ -150,7 +159,7 @@ impl Worker {
             match wait(listener, pause)? {
                 Wait::Ended => return Ok(()),
                 Wait::Call => {
-                    calls.extend(if_exists(sys::receive(listener))?);
+                    calls.extend(if_exists(sys::receive(listener))?.filter(|call| !self.gave_socket(listener, call)));
                     pause = Some(Duration::ZERO);
                 }
                 Wait::Over => pause = self.respond(listener, &mut calls)?,
@@ -164,7 +173,7 @@ impl Worker {
         listener: BorrowedFd<'_>,
         calls: &mut VecDeque<Notification>,
     ) -> io::Result<Option<Duration>> {
-        while let Some(Notification { id, call }) = calls.front() {
+        while let Some(Notification { id, call, .. }) = calls.front() {
             let response = if forks::CALLS.contains(call) {
                 match self.fork() {
                     Decision::Allow => Response::Continue,
@@ -175,16 +184,31 @@ impl Worker {
             } else {
                 Response::Errno(libc::ENOSYS)
             };
-            let responded = loop {
-                match sys::respond(listener, *id, response) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    result => break result,
-                }
-            };
-            if_exists(responded)?;
+            respond(listener, *id, response)?;
             calls.pop_front();
         }
         Ok(None)
+    }
+
+    /// Answers a call that makes a socket, without waiting for calls before it. Returns whether it is one, and has an answer.
+    fn gave_socket(&mut self, listener: BorrowedFd<'_>, call: &Notification) -> bool {
+        if call.call != sockets::CALL || !self.serves {
+            return false;
+        }
+        let answered = match give_socket(listener, call) {
+            Ok(()) => return true,
+            Err(error @ (Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT | Errno::INVAL)) => {
+                respond(listener, call.id, Response::Errno(error.raw_os_error()))
+            }
+            Err(error) => {
+                if self.warned_of_sockets.is_none_or(|warned| warned.elapsed() >= WARN_INTERVAL) {
+                    self.warned_of_sockets = Some(Instant::now());
+                    warn!(%error, "failed to make a socket for the server");
+                }
+                respond(listener, call.id, Response::Errno(error.raw_os_error()))
+            }
+        };
+        answered.is_ok()
     }
 
     fn fork(&mut self) -> Decision {
@@ -211,6 +235,31 @@ impl Worker {
             warn!(limit = self.max_processes, "the server has as many processes and threads as it may have");
         }
     }
+}
+
+/// Responds to the notification with this id, unless its call has ended.
+fn respond(listener: BorrowedFd<'_>, id: u64, response: Response) -> io::Result<()> {
+    let responded = loop {
+        match sys::respond(listener, id, response) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => break result,
+        }
+    };
+    if_exists(responded).map(drop)
+}
+
+/// Makes the socket that a call asks for, and gives it to the process that made the call. The error is what the call returns.
+fn give_socket(listener: BorrowedFd<'_>, call: &Notification) -> Result<(), Errno> {
+    let os_error = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::NOBUFS);
+    let wanted = sockets::Wanted::read(&call.arguments)?;
+    let socket = wanted.make().map_err(os_error)?;
+    let given = loop {
+        match sys::respond_with(listener, call.id, socket.as_fd(), wanted.close_on_exec) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => break result,
+        }
+    };
+    if_exists(given).map(drop).map_err(os_error)
 }
 
 /// How a wait for a notification ended.
@@ -262,11 +311,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_monitor_that_does_not_get_a_listener_fails() {
-        let (mut monitor, socket) = Monitor::start(1).unwrap();
+        let (mut monitor, socket) = Monitor::start(1, false).unwrap();
         rustix::net::send(&socket, b"1", SendFlags::empty()).unwrap();
         assert!(matches!(monitor.failed().await, MonitorError::Listener(_)));
 
-        let (mut monitor, socket) = Monitor::start(1).unwrap();
+        let (mut monitor, socket) = Monitor::start(1, false).unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         send_listener(socket.as_fd(), file.as_fd()).unwrap();
         assert!(matches!(monitor.failed().await, MonitorError::Notification(_)));
@@ -274,7 +323,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_monitor_of_a_command_that_did_not_start_just_ends() {
-        let (mut monitor, socket) = Monitor::start(1).unwrap();
+        let (mut monitor, socket) = Monitor::start(1, false).unwrap();
         drop(socket);
         assert!(tokio::time::timeout(Duration::from_millis(100), monitor.failed()).await.is_err());
     }

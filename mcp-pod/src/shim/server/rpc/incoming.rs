@@ -1,12 +1,32 @@
 //! Dispatches the lines that the server writes.
 
 use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
 
 use super::super::frame::{Frame, id_of_response};
 use super::message::{self, Message, NotJsonRpc, Response};
 use super::request::RequestOutcome;
 use super::{Phase, RpcClient};
 use crate::shim::metrics::Dropped;
+
+/// Which responses count on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shim::server) enum Answers {
+    Any,
+    /// Only the one to this request.
+    To(u64),
+    None,
+}
+
+impl Answers {
+    fn include(self, id: u64) -> bool {
+        match self {
+            Self::Any => true,
+            Self::To(only) => id == only,
+            Self::None => false,
+        }
+    }
+}
 
 /// Characters of an id that a message shows.
 const MAX_SHOWN_ID: usize = 64;
@@ -23,6 +43,11 @@ impl RpcClient {
 
     /// Handles one line of the server.
     pub(in crate::shim::server) fn dispatch(&self, frame: Frame) -> Result<(), NotJsonRpc> {
+        self.dispatch_from(frame, Answers::Any)
+    }
+
+    /// Handles one line of the server, of which not every response counts.
+    pub(in crate::shim::server) fn dispatch_from(&self, frame: Frame, answers: Answers) -> Result<(), NotJsonRpc> {
         let line = match frame {
             Frame::Line(line) => line,
             Frame::TooLong(id) => {
@@ -34,7 +59,7 @@ impl RpcClient {
         };
         let message = message::parse(&line).inspect_err(|_| {
             self.metrics.dropped(Dropped::Garbage);
-            if let Some(id) = id_of_response(&line) {
+            if let Some(id) = id_of_response(&line).filter(|id| answers.include(*id)) {
                 self.complete(id, |_| RequestOutcome::NotJson);
             }
         })?;
@@ -45,7 +70,7 @@ impl RpcClient {
                     Response::Error(raw) => RequestOutcome::Error(line.slice_ref(raw.get().as_bytes())),
                     Response::Invalid => RequestOutcome::Invalid,
                 };
-                if !self.complete(id, |max| limit(outcome, max)) {
+                if !(answers.include(id) && self.complete(id, |max| limit(outcome, max))) {
                     self.stray(&id.to_string());
                 }
             }
@@ -58,12 +83,39 @@ impl RpcClient {
         Ok(())
     }
 
+    /// Returns whether a request is in flight.
+    pub(in crate::shim::server) fn is_pending(&self, id: u64) -> bool {
+        self.pending.lock().get(id).is_some()
+    }
+
+    /// Returns the length in bytes of the longest message that can answer a request in flight.
+    pub(in crate::shim::server) fn max_answer(&self, id: u64) -> usize {
+        self.pending.lock().get(id).map_or(0, |request| request.max_response) + LINE_OVERHEAD
+    }
+
+    /// Returns a token that is cancelled when the request is no longer in flight.
+    pub(in crate::shim::server) fn watch(&self, id: u64) -> CancellationToken {
+        self.pending.lock().watch(id)
+    }
+
+    /// Ends a request in flight without a line of the server. One that was cancelled need not have an answer.
+    pub(in crate::shim::server) fn fail(&self, id: u64, outcome: RequestOutcome) {
+        let is_cancelled = self.pending.lock().get(id).is_some_and(|request| request.cancelled);
+        let failed = matches!(outcome, RequestOutcome::Failed { .. });
+        self.complete(id, |max| if is_cancelled && failed { RequestOutcome::Cancelled } else { limit(outcome, max) });
+    }
+
+    /// Lists the tools again.
+    pub(in crate::shim::server) fn list_again(&self) {
+        self.tools_changed.notify_one();
+    }
+
     /// Handles an answer that nobody waits for. While the server starts, one request is made at a time and none is given up, so it
     /// is meant as the answer to that one.
     fn stray(&self, id: &str) {
         self.metrics.dropped(Dropped::Stray);
         let is_meant = match self.phase() {
-            Phase::Initializing => true,
+            Phase::Connecting | Phase::Initializing => true,
             // Some servers answer notifications.
             Phase::Listing => id != "null",
             Phase::Started => false,

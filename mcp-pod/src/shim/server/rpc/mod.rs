@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::super::metrics::Metrics;
 use pending::PendingRequests;
 
-pub(super) use outgoing::Outgoing;
+pub(super) use incoming::Answers;
+pub(super) use outgoing::{Outgoing, Sent};
 pub(in crate::shim) use request::{Params, QueueError, Request, RequestHandle, RequestOutcome};
 
 /// The client of one run. It only queues lines and matches responses; [`pipes`](super::pipes) does the I/O.
@@ -28,6 +29,8 @@ pub(in crate::shim) struct RpcClient {
     queue: mpsc::Sender<Outgoing>,
     closed: CancellationToken,
     phase: Mutex<Phase>,
+    /// The MCP revision that the server and this client speak.
+    revision: Mutex<Option<&'static str>>,
     /// Notifies whoever lists the tools that there are others.
     tools_changed: Notify,
     metrics: Arc<Metrics>,
@@ -36,6 +39,8 @@ pub(in crate::shim) struct RpcClient {
 /// How far a server has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// It does not listen on its port. Only of servers that serve HTTP.
+    Connecting,
     /// It has not answered `initialize`.
     #[default]
     Initializing,
@@ -45,13 +50,34 @@ pub(super) enum Phase {
     Started,
 }
 
+/// The MCP revision without sessions: each request says in its `_meta` what the client is.
+pub(in crate::shim::server) const MODERN: &str = "2026-07-28";
+/// What each request has in its `_meta` then.
+const MODERN_META: &str = concat!(
+    r#""io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},"#,
+    r#""io.modelcontextprotocol/clientInfo":{"name":"mcp-fleet","version":""#,
+    env!("CARGO_PKG_VERSION"),
+    r#""}"#
+);
+
+impl Phase {
+    /// Returns what the server has not done yet, for people.
+    pub(super) const fn missing(self) -> &'static str {
+        match self {
+            Self::Connecting => "it does not listen on its port",
+            Self::Initializing => "it has not answered `initialize`",
+            Self::Listing | Self::Started => "it has not listed its tools",
+        }
+    }
+}
+
 impl RpcClient {
     /// Creates the client and the queue of lines that have to be written to the server.
     pub(super) fn new(metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<Outgoing>) {
         let (queue, lines) = mpsc::channel(outgoing::MAX_QUEUED_LINES);
         let pending = Mutex::new(PendingRequests::new(metrics.in_flight.clone()));
         let (closed, phase, tools_changed) = (CancellationToken::new(), Mutex::default(), Notify::new());
-        (Arc::new(Self { pending, queue, closed, phase, tools_changed, metrics }), lines)
+        (Arc::new(Self { pending, queue, closed, phase, revision: Mutex::default(), tools_changed, metrics }), lines)
     }
 
     /// Records how far the server has come.
@@ -59,8 +85,24 @@ impl RpcClient {
         *self.phase.lock() = phase;
     }
 
-    fn phase(&self) -> Phase {
+    /// Returns how far the server has come.
+    pub(super) fn phase(&self) -> Phase {
         *self.phase.lock()
+    }
+
+    /// Records the MCP revision of all further messages.
+    pub(super) fn set_revision(&self, revision: Option<&'static str>) {
+        *self.revision.lock() = revision;
+    }
+
+    /// Returns the MCP revision of messages. None while it is not known.
+    pub(super) fn revision(&self) -> Option<&'static str> {
+        *self.revision.lock()
+    }
+
+    /// Returns what each request has in its `_meta`, as members of an object; empty before MCP 2026-07-28.
+    pub(in crate::shim) fn meta(&self) -> &'static str {
+        if self.revision() == Some(MODERN) { MODERN_META } else { "" }
     }
 
     /// Waits until the server says that it has other tools.

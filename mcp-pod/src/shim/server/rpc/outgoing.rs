@@ -12,8 +12,21 @@ pub(super) const MAX_QUEUED_LINES: usize = 4096;
 #[derive(Debug)]
 pub(in crate::shim::server) struct Outgoing {
     pub(in crate::shim::server) line: Vec<u8>,
-    /// Id of the request on the line; `None` for notifications and for responses to the server's own requests.
-    pub(super) request: Option<u64>,
+    pub(in crate::shim::server) sent: Sent,
+}
+
+/// What a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shim::server) enum Sent {
+    /// The request with this id.
+    Request(u64),
+    /// The cancellation of the request with this id.
+    Cancellation(u64),
+    /// A request for notifications when the tools change, which is answered when there will be no more. Empty if the server
+    /// sends them without it; one that serves HTTP needs a connection for them in any case.
+    Listen,
+    /// Another notification, or a response to a request of the server.
+    Other,
 }
 
 impl RpcClient {
@@ -27,11 +40,21 @@ impl RpcClient {
         Ok(())
     }
 
-    /// Queues a line that is not a request. If the queue is full, the line is dropped.
+    /// Queues a notification, or a response to a request of the server. If the queue is full, it is dropped.
     pub(in crate::shim::server) fn notify(&self, line: Vec<u8>) {
-        if self.enqueue(&mut self.pending.lock(), Outgoing { line, request: None }).is_err() {
+        self.send(line, Sent::Other);
+    }
+
+    /// Queues a line whose answer nobody waits for. If the queue is full, the line is dropped.
+    pub(in crate::shim::server) fn send(&self, line: Vec<u8>, sent: Sent) {
+        if self.enqueue(&mut self.pending.lock(), Outgoing { line, sent }).is_err() {
             self.metrics.dropped(Dropped::Reply);
         }
+    }
+
+    /// Counts a line that the server will not get.
+    pub(in crate::shim::server) fn reply_dropped(&self) {
+        self.metrics.dropped(Dropped::Reply);
     }
 
     /// Takes a line off the queue and returns whether to write it. A request that was cancelled in the meantime is not
@@ -39,6 +62,9 @@ impl RpcClient {
     pub(in crate::shim::server) fn start_writing(&self, outgoing: &Outgoing) -> bool {
         let mut pending = self.pending.lock();
         pending.line_dequeued(outgoing.line.len());
-        outgoing.request.is_none_or(|id| pending.mark_forwarded(id))
+        match outgoing.sent {
+            Sent::Request(id) => pending.mark_forwarded(id),
+            _ => true,
+        }
     }
 }

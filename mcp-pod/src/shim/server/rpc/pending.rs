@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use prometheus::IntGauge;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::request::{QueueError, RequestOutcome};
 
@@ -21,6 +22,10 @@ pub(super) struct PendingRequest {
     pub(super) max_response: usize,
     /// Whether the server may have seen the request.
     pub(super) forwarded: bool,
+    /// Whether the server was told that nobody wants its answer any more.
+    pub(super) cancelled: bool,
+    /// Ends what waits for the end of the request.
+    pub(super) watched: Option<DropGuard>,
 }
 
 /// The requests in flight of one run, by id.
@@ -100,6 +105,24 @@ impl PendingRequests {
         self.requests.get_mut(&id).map(|request| request.forwarded = true).is_some()
     }
 
+    /// Marks a request as cancelled.
+    pub(super) fn mark_cancelled(&mut self, id: u64) {
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.cancelled = true;
+        }
+    }
+
+    /// Returns a token that is cancelled when the request is no longer in flight. One at a time can watch a request.
+    pub(super) fn watch(&mut self, id: u64) -> CancellationToken {
+        let token = CancellationToken::new();
+        let guard = token.clone().drop_guard();
+        match self.requests.get_mut(&id) {
+            Some(request) => request.watched = Some(guard),
+            None => drop(guard),
+        }
+        token
+    }
+
     /// Returns whether any request in flight is marked as forwarded.
     pub(super) fn has_forwarded(&self) -> bool {
         self.requests.values().any(|request| request.forwarded)
@@ -139,7 +162,10 @@ mod tests {
     fn add(pending: &mut PendingRequests, max_response: usize) -> (u64, oneshot::Receiver<RequestOutcome>) {
         let id = pending.next_id().unwrap();
         let (outcome, receiver) = oneshot::channel();
-        pending.insert(id, PendingRequest { outcome, progress: None, max_response, forwarded: false });
+        pending.insert(
+            id,
+            PendingRequest { outcome, progress: None, max_response, forwarded: false, cancelled: false, watched: None },
+        );
         (id, receiver)
     }
 
@@ -154,6 +180,19 @@ mod tests {
         pending.remove(small).unwrap();
         assert_eq!((pending.max_response(), pending.in_flight.get()), (0, 0));
         assert!(pending.remove(small).is_none());
+    }
+
+    #[test]
+    fn whoever_watches_a_request_notices_its_end() {
+        let mut pending = pending();
+        let (first, _outcome) = add(&mut pending, 1);
+        let (second, _other_outcome) = add(&mut pending, 1);
+        let (first_over, second_over) = (pending.watch(first), pending.watch(second));
+        drop(pending.remove(first));
+        assert!(first_over.is_cancelled() && !second_over.is_cancelled());
+        assert!(pending.watch(first).is_cancelled(), "it had ended before");
+        pending.close();
+        assert!(second_over.is_cancelled());
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mcp_fleet_policy::reason::Reason;
 use tokio::sync::{mpsc, oneshot};
 
 use super::RpcClient;
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, Sent};
 use super::pending::PendingRequest;
 
 /// Progress notifications that may wait for the requester to read them.
@@ -45,6 +46,16 @@ pub(in crate::shim) enum RequestOutcome {
     NotJson,
     /// The response has another id, which this is. Only while the server starts.
     OtherId(String),
+    /// The request was cancelled, and there will be no response.
+    Cancelled,
+    /// There is no response.
+    Failed {
+        reason: Reason,
+        /// Why, for people.
+        detail: String,
+        /// Whether the server may have seen the request.
+        forwarded: bool,
+    },
     /// The server ended before it responded.
     ServerEnded {
         /// Whether the server may have seen the request.
@@ -80,7 +91,7 @@ impl RpcClient {
     pub(in crate::shim) fn request(self: &Arc<Self>, request: &Request<'_>) -> Result<RequestHandle, QueueError> {
         let mut pending = self.pending.lock();
         let id = pending.next_id()?;
-        self.enqueue(&mut pending, Outgoing { line: request.line(id), request: Some(id) })?;
+        self.enqueue(&mut pending, Outgoing { line: request.line(id), sent: Sent::Request(id) })?;
         let (outcome, receiver) = oneshot::channel();
         let (progress, updates) = match request.params {
             Params::Plain(_) => (None, None),
@@ -89,7 +100,17 @@ impl RpcClient {
                 (Some(sender), Some(updates))
             }
         };
-        pending.insert(id, PendingRequest { outcome, progress, max_response: request.max_response, forwarded: false });
+        pending.insert(
+            id,
+            PendingRequest {
+                outcome,
+                progress,
+                max_response: request.max_response,
+                forwarded: false,
+                cancelled: false,
+                watched: None,
+            },
+        );
         drop(pending);
         let cancel_reason = "the caller went away";
         let client = Arc::clone(self);
@@ -118,6 +139,7 @@ impl RequestHandle {
                 false
             }
             Some(_) => {
+                pending.mark_cancelled(self.id);
                 drop(pending);
                 self.notify_cancelled();
                 true
@@ -140,7 +162,7 @@ impl RequestHandle {
             "{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\
              \"params\":{{\"requestId\":{id},\"reason\":\"{reason}\"}}}}\n"
         );
-        self.client.notify(line.into_bytes());
+        self.client.send(line.into_bytes(), Sent::Cancellation(id));
     }
 }
 

@@ -72,8 +72,8 @@ struct Compiled {
 
 /// Compiles the catalogue and the limits as they are written.
 fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> Result<Compiled, Rejection> {
-    if let Some(stdio) = &object.spec.source.stdio
-        && let Err((reason, message)) = images.check(&stdio.image)
+    if let Some(container) = object.spec.source.container()
+        && let Err((reason, message)) = images.check(&container.image)
     {
         return Err(Rejection::new(reason, message));
     }

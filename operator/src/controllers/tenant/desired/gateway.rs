@@ -16,7 +16,7 @@ use crate::controllers::manifests::{PEER_PORT_NAME, tls_secret_name};
 use crate::controllers::tenant::endpoint;
 use crate::controllers::tenant::validate::Tenant;
 use crate::kubernetes::apply::Rendered;
-use crate::rollout::OPTIONS;
+use crate::rollout::{OPTIONS, ShimOptions};
 
 /// Name of the Deployment, the Service and the `ServiceAccount`.
 pub(crate) const DEPLOYMENT: &str = "gateway";
@@ -55,8 +55,8 @@ pub(super) fn deployment(tenant: &Tenant, settings: &Settings) -> Rendered {
     let selector = labels::selector("gateway");
     let replicas = if settings.may_scale { tenant.gateway_replicas } else { 1 };
     let mut metadata = metadata(tenant, "gateway", &tenant.runtime_namespace, DEPLOYMENT);
-    if settings.has_newest_options {
-        metadata["annotations"] = json!({OPTIONS.0: OPTIONS.1});
+    if settings.options > ShimOptions::FIRST {
+        metadata["annotations"] = json!({OPTIONS: settings.options.0.to_string()});
     }
     Rendered::json::<Deployment>(json!({
         "apiVersion": "apps/v1",

@@ -1,4 +1,4 @@
-//! A program that speaks MCP over standard input and output, and what it is configured with.
+//! A program in a container, and what it is configured with.
 
 use std::collections::BTreeMap;
 
@@ -20,14 +20,11 @@ const KEY: &str = "^[-._a-zA-Z0-9]+$";
 /// Pattern of an absolute path below the root directory, of which no part means anything to Kubernetes or a shell.
 const PATH: &str = "^/[A-Za-z0-9._/@+-]+$";
 
-/// A program that speaks MCP over standard input and output.
+/// A program in a container image, and what it is configured with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = rules(&[
-    duration_within("source.stdio.startTimeout", limits::START_TIMEOUT),
-    duration_within("source.stdio.stopGrace", limits::STOP_GRACE),
-])))]
-pub struct Stdio {
+#[schemars(extend("x-kubernetes-validations" = rules(&container_rules())))]
+pub struct Container {
     /// Container image of the program. The tenant's `images` must allow it.
     #[schemars(length(min = 1, max = 512), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._:/@\-]*$"))]
     pub image: String,
@@ -67,17 +64,23 @@ pub struct Stdio {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256), regex(pattern = "^/[^:\\x00]*$"))]
     pub working_dir: Option<String>,
-    /// Longest time that the program may take to answer `initialize` and to list its tools: a duration from 1s to 10m. One that
+    /// Longest time that the program may take to listen, to answer `initialize` and to list its tools: a duration from 1s to 10m. One that
     /// takes longer is stopped and started again. Default: 1m.
     #[serde(default = "default_start_timeout")]
     pub start_timeout: Window,
-    /// Time that the program has to end by itself once its standard input is closed: a duration from 1s to 5m. Then it gets
-    /// SIGTERM, and two seconds later it is killed. Default: 2s.
+    /// Time that the program has to end by itself: a duration from 1s to 5m. It begins when the standard input of a program is closed
+    /// that speaks MCP over it, which then gets SIGTERM and is killed two seconds later; and when one that serves HTTP gets SIGTERM,
+    /// which then is killed. Default: 2s.
     #[serde(default = "default_stop_grace")]
     pub stop_grace: Window,
     /// Compute resources of the container that runs the program. Absent: the defaults of the runtime namespace apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+}
+
+/// Returns the rules on an object with the fields of a [`Container`].
+pub(super) fn container_rules() -> [(String, String); 2] {
+    [duration_within("startTimeout", limits::START_TIMEOUT), duration_within("stopGrace", limits::STOP_GRACE)]
 }
 
 const fn default_start_timeout() -> Window {
