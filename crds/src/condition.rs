@@ -96,9 +96,9 @@ names! {
         ImageNotAllowed,
         /// The tenant's `images.referencePolicy` requires a digest.
         ImageNotPinned,
-        /// A Secret or `ConfigMap` that the server's program is configured with does not exist, or lacks a key.
+        /// A Secret or `ConfigMap` that the server needs does not exist, or lacks a key.
         ConfigNotFound,
-        /// A Secret or `ConfigMap` that the server's program is configured with may not be used, or not in that way.
+        /// A Secret or `ConfigMap` that the server needs may not be used, or not in that way.
         ConfigRefused,
         /// The server's pods do not fit in the tenant's `hard`: the tenant's `enforcement` stops such servers, or Kubernetes
         /// creates no more pods.

@@ -19,6 +19,7 @@ pub use stdio::{
 };
 pub use tool::{Price, ResultPrice, Tool};
 
+use crate::pod::PullSecretRef;
 use crate::quantity::QuantitySchema;
 use crate::schema::{duration_within, rules, size_within};
 use crate::{condition, integer};
@@ -58,6 +59,12 @@ pub struct MCPServerSpec {
     #[serde(default = "default_replicas", deserialize_with = "integer::required")]
     #[schemars(range(min = 0, max = 16))]
     pub replicas: u32,
+    /// Secrets with which the image is pulled from a private registry, at most 4, beside those of the tenant's
+    /// `images.pullSecrets`. Each is of type `kubernetes.io/dockerconfigjson`, and must have the label
+    /// `mcp-fleet.dev/server.NAME`, where NAME is the server's name, with an empty value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub image_pull_secrets: Vec<PullSecretRef>,
     /// A persistent directory that the program may write to. It outlives the pods. Cannot be added or removed later.
     /// Absent: the program can write only to /tmp.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -24,6 +24,7 @@ pub use status::{FormerUrl, GatewayStatus, MAX_FORMER_URLS, MCPTenantStatus};
 
 use crate::integer;
 use crate::names::{DNS_1035, DNS_1123, MAX_NAMESPACE, RUNTIME_NAMESPACE_SUFFIX};
+use crate::pod::PullSecretRef;
 use crate::quantity::QuantitySchema;
 use crate::schema::{cel, duration_at_least, duration_within, rules};
 
@@ -317,6 +318,12 @@ pub struct Images {
     /// cannot change. Any: by tag or by digest. Default: Digest.
     #[serde(default)]
     pub reference_policy: ReferencePolicy,
+    /// Secrets with which the images of all servers are pulled from private registries, at most 4. Each is of type
+    /// `kubernetes.io/dockerconfigjson`, in the tenant's own namespace, and needs no label, because it is named here. Whoever
+    /// may write MCPServers can have any image pulled with them that `allowed` covers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub pull_secrets: Vec<PullSecretRef>,
 }
 
 /// How servers must refer to images.

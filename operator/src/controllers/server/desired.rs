@@ -153,6 +153,9 @@ fn pod(server: &Server, settings: &Settings) -> Value {
         ],
     });
     server.program.configure_pod(&mut pod);
+    if !server.pull_secrets.is_empty() {
+        pod["imagePullSecrets"] = server.pull_secrets.iter().map(|name| json!({"name": name})).collect();
+    }
     pod
 }
 

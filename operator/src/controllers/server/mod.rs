@@ -7,6 +7,7 @@ mod desired;
 mod diagnosis;
 mod fit;
 mod program;
+mod pull;
 mod running;
 mod status;
 mod teardown;
@@ -190,7 +191,9 @@ impl Controller for Servers {
         };
         // Nothing was made for a server that was never accepted, so it needs no finalizer.
         let stdio = object.spec.source.stdio.as_ref();
-        let is_configured = stdio.is_some_and(|stdio| !References::of(stdio).is_empty());
+        let is_configured = stdio.zip(inputs.owner.as_ref()).is_some_and(|(stdio, owner)| {
+            !pull::with_secrets(References::of(stdio), &object, &owner.tenant).is_empty()
+        });
         let reads_again = is_configured.then(|| jittered(READ_INTERVAL));
         let needs_finalizer = !matches!(decision, Decision::Reject(_)) || object.metadata.deletion_timestamp.is_some();
         let reconcile = |object: Arc<MCPServer>| async move {

@@ -18,6 +18,7 @@ use super::Decision;
 use super::dereference::Inputs;
 use super::desired::TOOL;
 use super::program::Program;
+use super::pull;
 use super::validate::{Server, object_name, volume};
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
@@ -73,7 +74,8 @@ fn maintained(live: &Value, object: &MCPServer, inputs: &Inputs) -> Option<(Serv
     }
     let containers = live.pointer("/spec/template/spec/containers")?.as_array()?;
     let tool = containers.iter().find(|container| container["name"] == TOOL)?;
-    let program = Program::read(live.pointer("/spec/template")?, tool)?;
+    let template = live.pointer("/spec/template")?;
+    let program = Program::read(template, tool)?;
     let replicas = u32::try_from(live["spec"]["replicas"].as_u64()?).ok()?;
     let spec = &owner.tenant.spec;
     let is_stopped = spec.enforcement == Enforcement::ScaleToZero
@@ -91,6 +93,7 @@ fn maintained(live: &Value, object: &MCPServer, inputs: &Inputs) -> Option<(Serv
         runtime_namespace: owner.tenant.runtime_namespace(),
         program: Box::new(program),
         config: None,
+        pull_secrets: pull::read(&inputs.id.name, template),
         workspace: volume(object, inputs),
         // It can be stopped and made smaller, but not started or made larger.
         replicas: if is_stopped { 0 } else { replicas.min(object.spec.replicas) },

@@ -11,6 +11,7 @@ use mcp_fleet_crds::condition::ConditionReason;
 use super::config::rejection;
 use super::dereference::Inputs;
 use super::program::Program;
+use super::pull;
 use super::workspace::{Volume, choose};
 use crate::controllers::identity::ObjectId;
 use crate::controllers::outcome::{Rejection, Until};
@@ -26,6 +27,8 @@ pub(crate) struct Server {
     pub program: Box<Program>,
     /// What its program is configured with; none if what ran before is maintained.
     pub config: Option<Arc<Found>>,
+    /// Names of the Secrets in the runtime namespace with which its image is pulled.
+    pub pull_secrets: Vec<String>,
     pub workspace: Option<Volume>,
     /// Number of pods; 0 if it is stopped.
     pub replicas: u32,
@@ -91,6 +94,7 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
         tenant: owner.id.clone(),
         runtime_namespace: owner.tenant.runtime_namespace(),
         program: Box::new(Program::new(&inputs.id.name, stdio)),
+        pull_secrets: pull::copies(&inputs.id.name, &config),
         config: Some(config),
         workspace: volume(object, inputs),
         replicas: if inputs.missing_resource.is_some() { 0 } else { object.spec.replicas },
