@@ -96,6 +96,8 @@ names! {
         ImageNotAllowed,
         /// The tenant's `images.referencePolicy` requires a digest.
         ImageNotPinned,
+        /// The tenant's `serverPods` does not allow what the server's `pod` asks for.
+        PodNotAllowed,
         /// A Secret or `ConfigMap` that the server needs does not exist, or lacks a key.
         ConfigNotFound,
         /// A Secret or `ConfigMap` that the server needs may not be used, or not in that way.

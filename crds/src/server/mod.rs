@@ -19,7 +19,7 @@ pub use stdio::{
 };
 pub use tool::{Price, ResultPrice, Tool};
 
-use crate::pod::PullSecretRef;
+use crate::pod::{PodSettings, PullSecretRef};
 use crate::quantity::QuantitySchema;
 use crate::schema::{duration_within, rules, size_within};
 use crate::{condition, integer};
@@ -65,6 +65,10 @@ pub struct MCPServerSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub image_pull_secrets: Vec<PullSecretRef>,
+    /// Where the pods run, and what marks them. The tenant's `serverPods` says what all pods have, and which tolerations,
+    /// classes, labels and annotations may be set here; by default, none.
+    #[serde(default, skip_serializing_if = "PodSettings::is_empty")]
+    pub pod: PodSettings,
     /// A persistent directory that the program may write to. It outlives the pods. Cannot be added or removed later.
     /// Absent: the program can write only to /tmp.
     #[serde(default, skip_serializing_if = "Option::is_none")]

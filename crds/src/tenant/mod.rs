@@ -24,7 +24,7 @@ pub use status::{FormerUrl, GatewayStatus, MAX_FORMER_URLS, MCPTenantStatus};
 
 use crate::integer;
 use crate::names::{DNS_1035, DNS_1123, MAX_NAMESPACE, RUNTIME_NAMESPACE_SUFFIX};
-use crate::pod::PullSecretRef;
+use crate::pod::{PullSecretRef, ServerPods};
 use crate::quantity::QuantitySchema;
 use crate::schema::{cel, duration_at_least, duration_within, rules};
 
@@ -103,6 +103,9 @@ pub struct MCPTenantSpec {
     /// Container images that the tenant's servers may run. Default: none.
     #[serde(default)]
     pub images: Images,
+    /// What the pods of all servers have, and what a server may add to its own. Default: nothing.
+    #[serde(default, skip_serializing_if = "ServerPods::is_empty")]
+    pub server_pods: ServerPods,
     /// Rules for the workspaces of the tenant's servers.
     #[serde(default)]
     pub workspaces: Workspaces,
@@ -119,7 +122,7 @@ pub struct MCPTenantSpec {
     #[serde(default)]
     pub policy: PolicySettings,
     /// What happens to the pods of servers that the tenant's limits no longer allow: their image is not in `images` any
-    /// more, or they exceed a lowered `hard`. Keep: they go on running and are maintained, but no change of their servers
+    /// more, `serverPods` does not allow their pods any more, or they exceed a lowered `hard`. Keep: they go on running and are maintained, but no change of their servers
     /// is applied. ScaleToZero: they are stopped, of those that exceed `hard` the newest servers first. Default: Keep.
     #[serde(default)]
     pub enforcement: Enforcement,

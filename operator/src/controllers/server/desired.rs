@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::program::literal;
 use super::validate::Server;
 use crate::controllers::manifests::network::{scrape, tcp};
+use crate::controllers::manifests::placement::{Kind, configure};
 use crate::controllers::manifests::pod::{container_security, pod_security, ports, probes};
 use crate::controllers::manifests::settings::Settings;
 use crate::controllers::manifests::tls_secret_name;
@@ -100,6 +101,8 @@ fn workload(server: &Server, settings: &Settings) -> Rendered {
     if let Some(annotations) = server.program.annotations() {
         template["metadata"]["annotations"] = annotations;
     }
+    let kind = if server.workspace.is_some() { Kind::StatefulSet } else { Kind::Deployment };
+    configure(&mut template, &server.pod, &server.selector(), kind);
     let mut spec = json!({
         "replicas": server.replicas,
         "revisionHistoryLimit": 2,
@@ -199,11 +202,13 @@ fn command(server: &Server) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use mcp_fleet_crds::pod::PodSettings;
     use mcp_fleet_crds::server::WorkspaceRetention;
 
     use super::*;
     use crate::controllers::server::tests::{checked, inputs, server};
     use crate::controllers::server::validate::validate;
+    use crate::controllers::server::placement;
 
     fn yaml<'r>(objects: impl IntoIterator<Item = &'r Rendered>) -> String {
         let text = |object: &Rendered| serde_yaml_ng::to_string(&object.value).unwrap();
@@ -237,6 +242,47 @@ mod tests {
         let server = Server { workspace: None, replicas: 3, ..checked() };
         let objects = desired(&server, &Settings::example());
         insta::assert_snapshot!("without_workspace", yaml([&objects.workload]));
+    }
+
+    /// Everything that can be set, in a form that the API server would keep.
+    fn settings() -> PodSettings {
+        serde_json::from_value(json!({
+            "nodeSelector": {"kernel": "6.12"},
+            "tolerations": [{"key": "pool", "value": "tools"}, {"key": "spot", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}],
+            "affinity": {"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "In", "values": ["a", "b"]}]}]},
+                "preferredDuringSchedulingIgnoredDuringExecution": [
+                    {"weight": 5, "preference": {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}}],
+            }},
+            "topologySpreadConstraints": [
+                {"topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule", "minDomains": 2}],
+            "priorityClassName": "low",
+            "runtimeClassName": "kata",
+            "labels": {"example.com/team": "files", "mcp-fleet.dev/tenant": "other"},
+            "annotations": {"example.com/note": "n"},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_server_whose_pods_are_placed() {
+        let mut server = Server { workspace: None, pod: Box::new(settings()), ..checked() };
+        server.pull_secrets = vec!["mcp-files.pull.registry".into()];
+        let template = workload(&server, &Settings::example()).value["spec"]["template"].take();
+        assert_eq!(template["metadata"]["labels"]["mcp-fleet.dev/tenant"], "acme", "ours are stronger");
+        let mut shown = template.clone();
+        for ours in ["containers", "initContainers", "volumes", "securityContext"] {
+            shown["spec"].as_object_mut().unwrap().remove(ours);
+        }
+        insta::assert_snapshot!("placed", serde_yaml_ng::to_string(&shown).unwrap());
+        // As the API server holds it, with the fields that it knows.
+        let typed: k8s_openapi::api::core::v1::PodTemplateSpec = serde_json::from_value(template.clone()).unwrap();
+        let live = serde_json::to_value(typed).unwrap();
+        assert_eq!(live, template, "every field is one of a pod");
+        let mut expected = settings();
+        expected.labels.remove("mcp-fleet.dev/tenant");
+        assert_eq!(placement::read(&live), Some(expected));
     }
 
     #[test]

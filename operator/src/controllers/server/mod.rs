@@ -6,6 +6,7 @@ mod dereference;
 mod desired;
 mod diagnosis;
 mod fit;
+mod placement;
 mod program;
 mod pull;
 mod running;

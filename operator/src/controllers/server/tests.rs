@@ -372,3 +372,44 @@ async fn objects_that_nobody_changed_are_not_read_again() {
     assert_eq!(test.reconcile::<Servers>(&server).await, Vec::<String>::new());
     assert_eq!(test.api.take_reads(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn what_the_tenant_does_not_allow_for_pods_is_refused_and_what_runs_goes_on() {
+    let (mut test, mut server) = stored();
+    server.spec.pod = serde_json::from_value(json!({"nodeSelector": {"disk": "ssd"}})).unwrap();
+    test.reconcile::<Servers>(&server).await;
+    let spec = |test: &TestContext| test.api.get(SET).unwrap()["spec"].clone();
+    let before = spec(&test);
+    assert_eq!(before["template"]["spec"]["nodeSelector"], json!({"disk": "ssd"}));
+    server.spec.pod.runtime_class_name = Some("runc".into());
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(test.condition(SERVER, "Accepted"), ("False".into(), "PodNotAllowed".into()));
+    let message = message_of(&test, "Stalled");
+    assert!(message.contains("serverPods.allowed.runtimeClassNames does not contain runc"), "{message}");
+    assert!(message.ends_with("; what was accepted before goes on running"), "{message}");
+    assert_eq!(spec(&test), before);
+    let mut tenant = tenant();
+    tenant.spec.server_pods.allowed.runtime_class_names = vec!["runc".into()];
+    test.add_tenant(&tenant);
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(spec(&test)["template"]["spec"]["runtimeClassName"], "runc");
+}
+
+#[tokio::test]
+async fn pods_that_the_tenant_does_not_allow_any_more_are_stopped_only_if_it_says_so() {
+    for (enforcement, replicas) in [(Enforcement::Keep, 1), (Enforcement::ScaleToZero, 0)] {
+        let (mut test, mut server) = stored();
+        let mut tenant = tenant();
+        tenant.spec.enforcement = enforcement;
+        tenant.spec.server_pods.allowed.priority_class_names = vec!["high".into()];
+        test.add_tenant(&tenant);
+        server.spec.pod.priority_class_name = Some("high".into());
+        test.reconcile::<Servers>(&server).await;
+        tenant.spec.server_pods.allowed.priority_class_names.clear();
+        test.add_tenant(&tenant);
+        test.reconcile::<Servers>(&server).await;
+        let spec = &test.api.get(SET).unwrap()["spec"];
+        assert_eq!(spec["template"]["spec"]["priorityClassName"], "high");
+        assert_eq!(spec["replicas"], replicas);
+    }
+}

@@ -7,12 +7,13 @@ use mcp_fleet_core::policy::images::AllowedImages;
 use mcp_fleet_core::server_config::{Found, check_directories, check_environment};
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_crds::pod::PodSettings;
 
 use super::config::rejection;
 use super::dereference::Inputs;
 use super::program::Program;
-use super::pull;
 use super::workspace::{Volume, choose};
+use super::{placement, pull};
 use crate::controllers::identity::ObjectId;
 use crate::controllers::outcome::{Rejection, Until};
 
@@ -27,6 +28,8 @@ pub(crate) struct Server {
     pub program: Box<Program>,
     /// What its program is configured with; none if what ran before is maintained.
     pub config: Option<Arc<Found>>,
+    /// What its pods are like. Boxed, because servers are part of the futures of reconciles.
+    pub pod: Box<PodSettings>,
     /// Names of the Secrets in the runtime namespace with which its image is pulled.
     pub pull_secrets: Vec<String>,
     pub workspace: Option<Volume>,
@@ -81,6 +84,10 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
     if let Err((reason, message)) = AllowedImages::new(&owner.tenant.spec.images).check(&stdio.image) {
         return reject(reason, message, Until::Changed);
     }
+    let pod = match placement::narrow(&owner.tenant.spec.server_pods, &object.spec.pod) {
+        Ok(pod) => Box::new(pod),
+        Err(message) => return reject(ConditionReason::PodNotAllowed, message, Until::Changed),
+    };
     if !inputs.prepared {
         let message = format!("the runtime namespace of the tenant {} is not prepared yet", owner.id.name);
         return reject(ConditionReason::TenantNotReady, message, Until::Prepared);
@@ -94,6 +101,7 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
         tenant: owner.id.clone(),
         runtime_namespace: owner.tenant.runtime_namespace(),
         program: Box::new(Program::new(&inputs.id.name, stdio)),
+        pod,
         pull_secrets: pull::copies(&inputs.id.name, &config),
         config: Some(config),
         workspace: volume(object, inputs),

@@ -10,6 +10,7 @@ use mcp_fleet_core::labels;
 use serde_json::{Value, json};
 
 use super::metadata;
+use crate::controllers::manifests::placement::{Kind, configure};
 use crate::controllers::manifests::pod::{container_security, pod_security, port, ports, probes};
 use crate::controllers::manifests::settings::Settings;
 use crate::controllers::manifests::{PEER_PORT_NAME, tls_secret_name};
@@ -58,6 +59,11 @@ pub(super) fn deployment(tenant: &Tenant, settings: &Settings) -> Rendered {
     if settings.has_newest_options {
         metadata["annotations"] = json!({OPTIONS.0: OPTIONS.1});
     }
+    let mut template = json!({
+        "metadata": {"labels": labels::of_tenant("gateway", &tenant.id.name, &tenant.id.uid)},
+        "spec": pod(tenant, settings),
+    });
+    configure(&mut template, &tenant.gateway_pod, &selector, Kind::Deployment);
     Rendered::json::<Deployment>(json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -67,10 +73,7 @@ pub(super) fn deployment(tenant: &Tenant, settings: &Settings) -> Rendered {
             "strategy": strategy(replicas),
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": selector},
-            "template": {
-                "metadata": {"labels": labels::of_tenant("gateway", &tenant.id.name, &tenant.id.uid)},
-                "spec": pod(tenant, settings),
-            },
+            "template": template,
         },
     }))
 }
