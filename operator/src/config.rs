@@ -38,6 +38,11 @@ pub struct Config {
     #[arg(long, default_value = "IfNotPresent")]
     pub image_pull_policy: String,
 
+    /// Secret in the operator's namespace with which that image is pulled, and which is copied into all runtime namespaces; can
+    /// be repeated.
+    #[arg(long = "image-pull-secret", value_name = "NAME")]
+    pub image_pull_secrets: Vec<String>,
+
     /// DNS domain of the cluster.
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,

@@ -14,7 +14,7 @@ use super::program::literal;
 use super::validate::Server;
 use crate::controllers::manifests::network::{scrape, tcp};
 use crate::controllers::manifests::placement::{Kind, configure};
-use crate::controllers::manifests::pod::{container_security, pod_security, ports, probes};
+use crate::controllers::manifests::pod::{container_security, pod_security, ports, probes, pull_with};
 use crate::controllers::manifests::settings::Settings;
 use crate::controllers::manifests::tls_secret_name;
 use crate::controllers::teardown::claim_retention;
@@ -156,9 +156,7 @@ fn pod(server: &Server, settings: &Settings) -> Value {
         ],
     });
     server.program.configure_pod(&mut pod);
-    if !server.pull_secrets.is_empty() {
-        pod["imagePullSecrets"] = server.pull_secrets.iter().map(|name| json!({"name": name})).collect();
-    }
+    pull_with(&mut pod, settings.pull_secrets.iter().chain(&server.pull_secrets));
     pod
 }
 
@@ -208,7 +206,7 @@ mod tests {
     use super::*;
     use crate::controllers::server::tests::{checked, inputs, server};
     use crate::controllers::server::validate::validate;
-    use crate::controllers::server::placement;
+    use crate::controllers::server::{placement, pull};
 
     fn yaml<'r>(objects: impl IntoIterator<Item = &'r Rendered>) -> String {
         let text = |object: &Rendered| serde_yaml_ng::to_string(&object.value).unwrap();
@@ -283,6 +281,16 @@ mod tests {
         let mut expected = settings();
         expected.labels.remove("mcp-fleet.dev/tenant");
         assert_eq!(placement::read(&live), Some(expected));
+    }
+
+    #[test]
+    fn tool_pods_pull_with_the_secrets_of_the_installation_too() {
+        let server = Server { pull_secrets: vec!["mcp-files.pull.registry".into()], ..checked() };
+        let settings = Settings { pull_secrets: vec!["image-pull.registry".into()], ..Settings::example() };
+        let template = workload(&server, &settings).value["spec"]["template"].take();
+        let both = json!([{"name": "image-pull.registry"}, {"name": "mcp-files.pull.registry"}]);
+        assert_eq!(template["spec"]["imagePullSecrets"], both);
+        assert_eq!(pull::read("files", &template), ["mcp-files.pull.registry"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::metadata;
 use crate::controllers::manifests::placement::{Kind, configure};
-use crate::controllers::manifests::pod::{container_security, pod_security, port, ports, probes};
+use crate::controllers::manifests::pod::{container_security, pod_security, port, ports, probes, pull_with};
 use crate::controllers::manifests::settings::Settings;
 use crate::controllers::manifests::{PEER_PORT_NAME, tls_secret_name};
 use crate::controllers::tenant::endpoint;
@@ -133,6 +133,7 @@ fn pod(tenant: &Tenant, settings: &Settings) -> Value {
     if settings.has_newest_form {
         pod["topologySpreadConstraints"] = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"].map(spread).into();
     }
+    pull_with(&mut pod, settings.pull_secrets.iter());
     pod
 }
 
