@@ -64,6 +64,8 @@ names! {
         PodsCurrent,
         /// The tenant's public name is in use, and every gateway serves its certificate. Absent without a public name.
         EndpointReady,
+        /// The volume of the workspace has the size that `storage` says. Absent as long as it is the size with which it was made.
+        WorkspaceCurrent,
     }
 }
 
@@ -98,6 +100,8 @@ names! {
         ImageNotPinned,
         /// The tenant's `serverPods` does not allow what the server's `pod` asks for.
         PodNotAllowed,
+        /// The tenant's `workspaces.storageClassNames` does not contain the StorageClass of the workspace.
+        StorageClassNotAllowed,
         /// A Secret or `ConfigMap` that the server needs does not exist, or lacks a key.
         ConfigNotFound,
         /// A Secret or `ConfigMap` that the server needs may not be used, or not in that way.
@@ -187,6 +191,12 @@ names! {
         HostnameTaken,
         /// Too many former names are still accepted, so the public name cannot be changed yet.
         TooManyFormerNames,
+        /// The volume is being made larger.
+        Expanding,
+        /// Kubernetes refuses to make the volume larger: its StorageClass cannot do that, or the quota has no room.
+        ExpansionRefused,
+        /// `storage` is less than the size of the volume, which cannot shrink.
+        CannotShrink,
     }
 }
 

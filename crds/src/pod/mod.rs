@@ -23,8 +23,8 @@ pub use pull_secret::PullSecretRef;
 pub use spread::{TopologySpread, WhenUnsatisfiable};
 pub use toleration::{TaintEffect, Toleration, TolerationOperator};
 
-/// Pattern of the name of a PriorityClass or RuntimeClass (RFC 1123 subdomain).
-const SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// Pattern of the name of a PriorityClass, RuntimeClass or StorageClass (RFC 1123 subdomain).
+pub(crate) const SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
 /// Where pods run, and what marks them. The fields are those of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -348,6 +348,10 @@ pub struct Workspaces {
     /// in the tenant's namespace can then read that data. Decided once, when the server is created. Default: Never.
     #[serde(default)]
     pub reattach: Reattach,
+    /// StorageClasses of which a server may name one for its workspace, at most 16. Empty: servers have the cluster's default class.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253), regex(pattern = crate::pod::SUBDOMAIN)), extend("x-kubernetes-list-type" = "set"))]
+    pub storage_class_names: Vec<String>,
 }
 
 /// Whether a new server gets the workspace that a deleted server retained.

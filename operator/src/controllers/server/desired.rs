@@ -120,15 +120,19 @@ fn workload(server: &Server, settings: &Settings) -> Rendered {
     spec["podManagementPolicy"] = json!("Parallel");
     // A deletion of the StatefulSet must not delete the data. Only the teardown of the server does.
     spec["persistentVolumeClaimRetentionPolicy"] = claim_retention();
-    spec["volumeClaimTemplates"] = json!([{
+    let mut claim = json!({
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": workspace.claim.template, "labels": server.labels()},
         "spec": {
-            "accessModes": ["ReadWriteOnce"],
+            "accessModes": [workspace.access_mode],
             "resources": {"requests": {"storage": workspace.storage}},
         },
-    }]);
+    });
+    if let Some(class) = &workspace.storage_class {
+        claim["spec"]["storageClassName"] = json!(class);
+    }
+    spec["volumeClaimTemplates"] = json!([claim]);
     Rendered::json::<StatefulSet>(json!({
         "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata(server), "spec": spec,
     }))

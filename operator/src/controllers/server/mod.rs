@@ -6,6 +6,7 @@ mod dereference;
 mod desired;
 mod diagnosis;
 mod fit;
+mod growth;
 mod placement;
 mod program;
 mod pull;
@@ -44,6 +45,7 @@ use apply::{Applied, apply};
 use dereference::dereference;
 use desired::desired;
 use diagnosis::Diagnosis;
+use growth::Growth;
 use teardown::tear_down;
 use validate::{Server, validate};
 
@@ -208,7 +210,10 @@ impl Controller for Servers {
             };
             let (asks_again, diagnosis) = diagnose(ctx, &object, &outcome).await;
             let held_back = status::write(ctx, &object, &outcome, diagnosis.as_ref()).await?;
-            let next = outcome.next()?.no_later_than(held_back);
+            let is_growing =
+                outcome.applied().is_ok_and(|applied| applied.growth.as_ref().is_some_and(|it| *it != Growth::Done));
+            let grows_again = is_growing.then(|| jittered(growth::CHECK_INTERVAL));
+            let next = outcome.next()?.no_later_than(held_back).no_later_than(grows_again);
             Ok(next.no_later_than(reads_again).no_later_than(asks_again))
         };
         if needs_finalizer {

@@ -19,6 +19,7 @@ use super::dereference::Inputs;
 use super::desired::TOOL;
 use super::program::Program;
 use super::validate::{Server, object_name, volume};
+use super::workspace::Volume;
 use super::{placement, pull};
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
@@ -49,10 +50,18 @@ pub(super) async fn decide(
 const fn is_about_program(reason: ConditionReason) -> bool {
     use ConditionReason::{
         ConfigNotFound, ConfigRefused, ImageNotAllowed, ImageNotPinned, InvalidSpec, PodNotAllowed, Progressing,
+        StorageClassNotAllowed,
     };
     matches!(
         reason,
-        ImageNotAllowed | ImageNotPinned | PodNotAllowed | ConfigNotFound | ConfigRefused | InvalidSpec | Progressing
+        ImageNotAllowed
+            | ImageNotPinned
+            | PodNotAllowed
+            | StorageClassNotAllowed
+            | ConfigNotFound
+            | ConfigRefused
+            | InvalidSpec
+            | Progressing
     )
 }
 
@@ -103,7 +112,7 @@ fn maintained(live: &Value, object: &MCPServer, inputs: &Inputs) -> Option<(Serv
         config: None,
         pod: Box::new(pod),
         pull_secrets: pull::read(&inputs.id.name, template),
-        workspace: volume(object, inputs),
+        workspace: volume(object, inputs).map(|volume| Volume { wanted: None, ..volume }),
         // It can be stopped and made smaller, but not started or made larger.
         replicas: if is_stopped { 0 } else { replicas.min(object.spec.replicas) },
         stopped: None,

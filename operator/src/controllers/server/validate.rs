@@ -8,6 +8,7 @@ use mcp_fleet_core::server_config::{Found, check_directories, check_environment}
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::pod::PodSettings;
+use mcp_fleet_crds::quantity::billionths;
 
 use super::config::rejection;
 use super::dereference::Inputs;
@@ -84,6 +85,14 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
     if let Err((reason, message)) = AllowedImages::new(&owner.tenant.spec.images).check(&stdio.image) {
         return reject(reason, message, Until::Changed);
     }
+    let class = object.spec.workspace.as_ref().and_then(|workspace| workspace.storage_class_name.as_ref());
+    if let Some(class) = class.filter(|class| !owner.tenant.spec.workspaces.storage_class_names.contains(class)) {
+        let message = format!(
+            "the tenant's workspaces.storageClassNames does not contain {class}; create a server with a class that it \
+             contains, or ask the platform team"
+        );
+        return reject(ConditionReason::StorageClassNotAllowed, message, Until::Changed);
+    }
     let pod = match placement::narrow(&owner.tenant.spec.server_pods, &object.spec.pod) {
         Ok(pod) => Box::new(pod),
         Err(message) => return reject(ConditionReason::PodNotAllowed, message, Until::Changed),
@@ -119,9 +128,19 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
 /// Returns the volume of the server's workspace.
 pub(super) fn volume(object: &MCPServer, inputs: &Inputs) -> Option<Volume> {
     let reattach = inputs.owner.as_ref()?.tenant.spec.workspaces.reattach;
-    object.spec.workspace.as_ref().map(|workspace| Volume {
+    let workspace = object.spec.workspace.as_ref()?;
+    // Kubernetes lets no template of claims change.
+    let made = inputs.workspace.storage.clone().filter(|made| billionths(&made.0) != billionths(&workspace.storage.0));
+    let (storage, wanted) = match made {
+        Some(made) => (made, Some(workspace.storage.clone())),
+        None => (workspace.storage.clone(), None),
+    };
+    Some(Volume {
         mount_path: workspace.mount_path.clone(),
-        storage: workspace.storage.clone(),
+        storage,
+        wanted,
+        storage_class: workspace.storage_class_name.clone(),
+        access_mode: workspace.access_mode,
         claim: choose(&inputs.id, &inputs.workspace, reattach),
     })
 }
