@@ -64,6 +64,8 @@ names! {
         PodsCurrent,
         /// The tenant's public name is in use, and every gateway serves its certificate. Absent without a public name.
         EndpointReady,
+        /// The volume of the workspace has the size that `storage` says. Absent as long as it is the size with which it was made.
+        WorkspaceCurrent,
     }
 }
 
@@ -96,9 +98,13 @@ names! {
         ImageNotAllowed,
         /// The tenant's `images.referencePolicy` requires a digest.
         ImageNotPinned,
-        /// A Secret or `ConfigMap` that the server's program is configured with does not exist, or lacks a key.
+        /// The tenant's `serverPods` does not allow what the server's `pod` asks for.
+        PodNotAllowed,
+        /// The tenant's `workspaces.storageClassNames` does not contain the StorageClass of the workspace.
+        StorageClassNotAllowed,
+        /// A Secret or `ConfigMap` that the server needs does not exist, or lacks a key.
         ConfigNotFound,
-        /// A Secret or `ConfigMap` that the server's program is configured with may not be used, or not in that way.
+        /// A Secret or `ConfigMap` that the server needs may not be used, or not in that way.
         ConfigRefused,
         /// The server's pods do not fit in the tenant's `hard`: the tenant's `enforcement` stops such servers, or Kubernetes
         /// creates no more pods.
@@ -185,6 +191,12 @@ names! {
         HostnameTaken,
         /// Too many former names are still accepted, so the public name cannot be changed yet.
         TooManyFormerNames,
+        /// The volume is being made larger.
+        Expanding,
+        /// Kubernetes refuses to make the volume larger: its StorageClass cannot do that, or the quota has no room.
+        ExpansionRefused,
+        /// `storage` is less than the size of the volume, which cannot shrink.
+        CannotShrink,
     }
 }
 

@@ -14,6 +14,7 @@ pub mod condition;
 mod integer;
 pub mod ledger;
 pub mod names;
+pub mod pod;
 pub mod principal;
 pub mod quantity;
 pub mod reference;

@@ -38,6 +38,11 @@ pub struct Config {
     #[arg(long, default_value = "IfNotPresent")]
     pub image_pull_policy: String,
 
+    /// Secret in the operator's namespace with which that image is pulled, and which is copied into all runtime namespaces; can
+    /// be repeated.
+    #[arg(long = "image-pull-secret", value_name = "NAME")]
+    pub image_pull_secrets: Vec<String>,
+
     /// DNS domain of the cluster.
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
@@ -67,11 +72,11 @@ pub struct Config {
     pub tenant_role: String,
 
     /// Address on which control streams are served (TLS).
-    #[arg(long, default_value = "0.0.0.0:8443")]
+    #[arg(long, default_value = "[::]:8443")]
     pub listen: SocketAddr,
 
     /// Address on which health and metrics are served (plain HTTP).
-    #[arg(long, default_value = "0.0.0.0:9090")]
+    #[arg(long, default_value = "[::]:9090")]
     pub metrics_listen: SocketAddr,
 
     /// How long the Lease is valid without renewal, in seconds; it is renewed three times as often.

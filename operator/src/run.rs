@@ -21,7 +21,6 @@ use mcp_fleet_core::retry::Backoff;
 use mcp_fleet_core::shared_state::SharedState;
 use parking_lot::Mutex;
 use prometheus::Registry;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::Checkpoints;
@@ -217,7 +216,7 @@ async fn serve_admin(
     progress: Progress,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let listener = TcpListener::bind(config.metrics_listen).await.map_err(RunError::Admin)?;
+    let listener = mcp_fleet_admin::listen(config.metrics_listen).await.map_err(RunError::Admin)?;
     let ready = move || unready.lock().clone().map_or(Ok(()), |why| Err(why.into()));
     let admin = Admin { alive: Box::new(move || progress.check()), ready: Box::new(ready), registry };
     tokio::spawn(mcp_fleet_admin::serve(listener, admin, stop));

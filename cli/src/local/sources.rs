@@ -68,7 +68,9 @@ impl Sources {
         for (source, keys) in &references.0 {
             let key = |name: &String| (namespace.to_owned(), name.clone());
             let data = match source {
-                Source::Secret(name) => of_secret(name, self.secrets.get(&key(name)).cloned(), server, keys),
+                Source::Secret(name) | Source::PullSecret(name) => {
+                    of_secret(source, self.secrets.get(&key(name)).cloned(), server, keys)
+                }
                 Source::ConfigMap(name) => of_config_map(name, self.config_maps.get(&key(name)).cloned(), keys),
             };
             found.insert(source.clone(), data.map_err(problem)?).map_err(problem)?;

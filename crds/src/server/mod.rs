@@ -21,6 +21,7 @@ pub use http::{Http, HttpTransport};
 pub use loops::Loops;
 pub use tool::{Price, ResultPrice, Tool};
 
+use crate::pod::{PodSettings, PullSecretRef};
 use crate::quantity::QuantitySchema;
 use crate::schema::{duration_within, rules, size_within};
 use crate::{condition, integer};
@@ -60,6 +61,16 @@ pub struct MCPServerSpec {
     #[serde(default = "default_replicas", deserialize_with = "integer::required")]
     #[schemars(range(min = 0, max = 16))]
     pub replicas: u32,
+    /// Secrets with which the image is pulled from a private registry, at most 4, beside those of the tenant's
+    /// `images.pullSecrets`. Each is of type `kubernetes.io/dockerconfigjson`, and must have the label
+    /// `mcp-fleet.dev/server.NAME`, where NAME is the server's name, with an empty value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub image_pull_secrets: Vec<PullSecretRef>,
+    /// Where the pods run, and what marks them. The tenant's `serverPods` says what all pods have, and which tolerations,
+    /// classes, labels and annotations may be set here; by default, none.
+    #[serde(default, skip_serializing_if = "PodSettings::is_empty")]
+    pub pod: PodSettings,
     /// A persistent directory that the program may write to. It outlives the pods. Cannot be added or removed later.
     /// Absent: the program can write only to /tmp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,8 +146,8 @@ pub enum SourceType {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
-    ("self.mountPath == oldSelf.mountPath && self.storage == oldSelf.storage",
-     "workspace.mountPath and workspace.storage cannot be changed; create another server instead"),
+    ("self.mountPath == oldSelf.mountPath && self.accessMode == oldSelf.accessMode && has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
+     "workspace.mountPath, workspace.storageClassName and workspace.accessMode cannot be changed; create another server instead"),
     ("!self.mountPath.contains('//') && !self.mountPath.contains('/.') && !self.mountPath.endsWith('/')",
      "workspace.mountPath must be normalised: no `//`, no component that begins with a dot, no slash at the end"),
     ("!['/mcp-fleet', '/proc', '/sys', '/dev', '/etc', '/tmp', '/var/run', '/run', '/bin', '/sbin', '/lib', '/lib64', '/usr'].exists(p, self.mountPath == p || self.mountPath.startsWith(p + '/'))",
@@ -147,14 +158,34 @@ pub struct Workspace {
     /// (/etc, /usr, /tmp and others) or in /mcp-fleet, and no component may begin with a dot. Cannot be changed.
     #[schemars(length(min = 2, max = 256), regex(pattern = "^/[^:\\x00]+$"))]
     pub mount_path: String,
-    /// Size of the volume: a quantity such as 1Gi. The volume uses the cluster's default StorageClass. Cannot be changed.
+    /// Size of the volume: a quantity such as 1Gi. A larger one makes the volume grow, if its StorageClass can do that; the condition
+    /// WorkspaceCurrent says whether it has. A volume never shrinks.
     #[schemars(with = "QuantitySchema")]
     pub storage: Quantity,
+    /// StorageClass of the volume, one of the tenant's `workspaces.storageClassNames`. Cannot be changed. Absent: the cluster's
+    /// default class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = crate::pod::SUBDOMAIN))]
+    pub storage_class_name: Option<String>,
+    /// How the volume is mounted. ReadWriteOnce: by the pods of one node. ReadWriteOncePod: by one pod, which not every kind of
+    /// volume can do. Cannot be changed. Default: ReadWriteOnce.
+    #[serde(default)]
+    pub access_mode: AccessMode,
     /// What happens to the volume claim when the MCPServer is deleted. Retain: it stays in the runtime namespace, and the
     /// tenant's `workspaces.reattach` decides whether a new server of the same name gets it. Delete: it is deleted. If the
     /// tenant is deleted, the claim is deleted in either case. Can be changed until the server is deleted. Default: Retain.
     #[serde(default)]
     pub retain: WorkspaceRetention,
+}
+
+/// How the volume of a workspace is mounted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AccessMode {
+    /// By the pods of one node.
+    #[default]
+    ReadWriteOnce,
+    /// By one pod.
+    ReadWriteOncePod,
 }
 
 /// What happens to a workspace when its server is deleted.
@@ -236,7 +267,7 @@ pub struct MCPServerStatus {
     /// Number of pods that are ready.
     #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
-    /// Conditions of the server: Ready, Reconciling, Stalled, Accepted, PolicyCurrent.
+    /// Conditions of the server: Ready, Reconciling, Stalled, Accepted, PolicyCurrent, WorkspaceCurrent.
     #[serde(default, deserialize_with = "condition::read", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "condition::conditions_schema")]
     pub conditions: Vec<Condition>,

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::integer;
+use crate::pod::PodSettings;
 use crate::quantity::QuantitySchema;
 use crate::schema::{cel, rules, size_within};
 
@@ -21,6 +22,10 @@ pub struct Gateway {
     /// Compute resources of each gateway pod.
     #[serde(default)]
     pub resources: GatewayResources,
+    /// Where the gateway pods run, and what marks them. With `topologySpreadConstraints`, those replace the default: spread over
+    /// nodes and zones as far as possible.
+    #[serde(default, skip_serializing_if = "PodSettings::is_empty")]
+    pub pod: PodSettings,
 }
 
 const fn default_replicas() -> u32 {
@@ -29,7 +34,7 @@ const fn default_replicas() -> u32 {
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { replicas: default_replicas(), resources: GatewayResources::default() }
+        Self { replicas: default_replicas(), resources: GatewayResources::default(), pod: PodSettings::default() }
     }
 }
 

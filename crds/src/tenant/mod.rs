@@ -24,6 +24,7 @@ pub use status::{FormerUrl, GatewayStatus, MAX_FORMER_URLS, MCPTenantStatus};
 
 use crate::integer;
 use crate::names::{DNS_1035, DNS_1123, MAX_NAMESPACE, RUNTIME_NAMESPACE_SUFFIX};
+use crate::pod::{PullSecretRef, ServerPods};
 use crate::quantity::QuantitySchema;
 use crate::schema::{cel, duration_at_least, duration_within, rules};
 
@@ -102,6 +103,9 @@ pub struct MCPTenantSpec {
     /// Container images that the tenant's servers may run. Default: none.
     #[serde(default)]
     pub images: Images,
+    /// What the pods of all servers have, and what a server may add to its own. Default: nothing.
+    #[serde(default, skip_serializing_if = "ServerPods::is_empty")]
+    pub server_pods: ServerPods,
     /// Rules for the workspaces of the tenant's servers.
     #[serde(default)]
     pub workspaces: Workspaces,
@@ -118,7 +122,7 @@ pub struct MCPTenantSpec {
     #[serde(default)]
     pub policy: PolicySettings,
     /// What happens to the pods of servers that the tenant's limits no longer allow: their image is not in `images` any
-    /// more, or they exceed a lowered `hard`. Keep: they go on running and are maintained, but no change of their servers
+    /// more, `serverPods` does not allow their pods any more, or they exceed a lowered `hard`. Keep: they go on running and are maintained, but no change of their servers
     /// is applied. ScaleToZero: they are stopped, of those that exceed `hard` the newest servers first. Default: Keep.
     #[serde(default)]
     pub enforcement: Enforcement,
@@ -317,6 +321,12 @@ pub struct Images {
     /// cannot change. Any: by tag or by digest. Default: Digest.
     #[serde(default)]
     pub reference_policy: ReferencePolicy,
+    /// Secrets with which the images of all servers are pulled from private registries, at most 4. Each is of type
+    /// `kubernetes.io/dockerconfigjson`, in the tenant's own namespace, and needs no label, because it is named here. Whoever
+    /// may write MCPServers can have any image pulled with them that `allowed` covers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub pull_secrets: Vec<PullSecretRef>,
 }
 
 /// How servers must refer to images.
@@ -338,6 +348,10 @@ pub struct Workspaces {
     /// in the tenant's namespace can then read that data. Decided once, when the server is created. Default: Never.
     #[serde(default)]
     pub reattach: Reattach,
+    /// StorageClasses of which a server may name one for its workspace, at most 16. Empty: servers have the cluster's default class.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253), regex(pattern = crate::pod::SUBDOMAIN)), extend("x-kubernetes-list-type" = "set"))]
+    pub storage_class_names: Vec<String>,
 }
 
 /// Whether a new server gets the workspace that a deleted server retained.

@@ -3,6 +3,7 @@
 //! The port has no TLS and no authentication: a NetworkPolicy decides who reaches it. What a peer can hold is bounded
 //! too: [`MAX_CONNECTIONS`] at a time, one request each, [`CONNECTION_TIMEOUT`] for all of it.
 
+mod listen;
 mod respond;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -21,6 +22,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+pub use listen::listen;
 
 /// Connections served at a time: the kubelet, a scraper, and room for a few people.
 pub const MAX_CONNECTIONS: usize = 64;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use mcp_fleet_admin::Admin;
 use mcp_fleet_policy::units::Bytes;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -39,14 +38,14 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Address for agents, with TLS.
-    #[arg(long, default_value = "0.0.0.0:8443")]
+    #[arg(long, default_value = "[::]:8443")]
     pub listen: SocketAddr,
     /// Address for other gateways of the tenant, with mutual TLS: they forward the requests of principals whose home this
     /// gateway is.
-    #[arg(long, default_value = "0.0.0.0:8444")]
+    #[arg(long, default_value = "[::]:8444")]
     pub peer_listen: SocketAddr,
     /// Address for health probes and metrics, without TLS.
-    #[arg(long, default_value = "0.0.0.0:9090")]
+    #[arg(long, default_value = "[::]:9090")]
     pub metrics_listen: SocketAddr,
     /// The mounted Secret with tls.crt, tls.key and ca.crt; read again when it changes.
     #[arg(long, default_value = "/var/run/mcp-fleet/tls")]
@@ -92,8 +91,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         .context("failed to register metrics")?;
 
     let listener =
-        TcpListener::bind(args.listen).await.with_context(|| format!("failed to listen on {}", args.listen))?;
-    let health = TcpListener::bind(args.metrics_listen)
+        mcp_fleet_admin::listen(args.listen).await.with_context(|| format!("failed to listen on {}", args.listen))?;
+    let health = mcp_fleet_admin::listen(args.metrics_listen)
         .await
         .with_context(|| format!("failed to listen on {}", args.metrics_listen))?;
     info!(listen = %args.listen, peers = %args.peer_listen, metrics = %args.metrics_listen, %budget, "gateway started");
@@ -147,7 +146,7 @@ async fn serve_peers(address: SocketAddr, identity: Arc<Identity>, workers: Work
     state.peers.wait().await;
     let mut is_first = true;
     let listener = loop {
-        match TcpListener::bind(address).await {
+        match mcp_fleet_admin::listen(address).await {
             Ok(listener) => break listener,
             Err(error) if is_first => {
                 warn!(%error, %address, "other gateways cannot forward requests to this one while its port is not free");

@@ -27,7 +27,6 @@ use anyhow::Context as _;
 use mcp_fleet_admin::Admin;
 use prometheus::Registry;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -63,10 +62,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     max_processes: u32,
     /// Address to listen on for calls of the gateway, with mutual TLS.
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
     listen: SocketAddr,
     /// Address to listen on for /healthz, /readyz and /metrics, without TLS.
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9090")]
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:9090")]
     metrics_listen: SocketAddr,
     /// Time for the server to start and list its tools.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
@@ -126,8 +125,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let identity = Identity::load(&args.tls_dir)?;
     tokio::spawn(Arc::clone(&identity).follow(TLS_RELOAD_INTERVAL));
     let acceptor = TlsAcceptor::from(server_config_mutual(identity, &args.gateway_identity)?);
-    let calls = TcpListener::bind(args.listen).await.context("failed to listen for calls")?;
-    let health = TcpListener::bind(args.metrics_listen).await.context("failed to listen for probes")?;
+    let calls = mcp_fleet_admin::listen(args.listen).await.context("failed to listen for calls")?;
+    let health = mcp_fleet_admin::listen(args.metrics_listen).await.context("failed to listen for probes")?;
     info!(calls = %calls.local_addr()?, health = %health.local_addr()?, "listening");
 
     let metrics = Arc::new(metrics::Metrics::new().context("failed to register metrics")?);

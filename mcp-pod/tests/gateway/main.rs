@@ -16,6 +16,7 @@ mod cors;
 mod denials;
 mod end_to_end;
 mod evidence;
+mod families;
 mod floods;
 mod forms;
 mod forwarding;

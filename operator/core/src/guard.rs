@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::Resource;
-use mcp_fleet_crds::tenant::Credentials;
+use mcp_fleet_crds::tenant::{Credentials, Enforcement, Images};
 use mcp_fleet_crds::{MCPBudget, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 use mcp_fleet_policy::units::Window;
 use serde::de::{DeserializeOwned, Deserializer, Error as _};
@@ -84,6 +84,11 @@ impl GuardedKind for MCPTenant {
         if dropped_fields.iter().any(|field| field == "credentials") {
             // The shortest that the API admits.
             self.spec.credentials = Credentials { lifetime: Window::from_secs(60), overlap: Window::from_secs(10) };
+        }
+        if dropped_fields.iter().any(|field| field == "serverPods") {
+            // It may require a node pool or a RuntimeClass. Without an image, no pod is made, and what runs stays as it is.
+            self.spec.images = Images::default();
+            self.spec.enforcement = Enforcement::Keep;
         }
     }
 }
@@ -378,6 +383,16 @@ mod tests {
         let partial = tenant.partial.unwrap();
         assert_eq!(partial.spec.credentials.lifetime, Window::from_secs(60));
         assert_eq!(partial.spec.traffic.calls_per_minute, Some(1));
+    }
+
+    #[test]
+    fn no_pod_is_made_while_it_is_not_known_what_it_must_be_like() {
+        let spec = json!({"namespace": {"name": "acme"}, "images": {"allowed": ["**"]}, "enforcement": "ScaleToZero",
+            "serverPods": {"runtimeClassName": 5}});
+        let tenant: Unreadable<MCPTenant> = unreadable(object("MCPTenant", &json!({}), &spec));
+        let partial = tenant.partial.unwrap();
+        assert!(partial.spec.images.allowed.is_empty());
+        assert_eq!(partial.spec.enforcement, Enforcement::Keep, "what runs stays as it is");
     }
 
     #[test]

@@ -20,6 +20,8 @@ struct State {
     /// Objects by their path.
     objects: BTreeMap<String, Value>,
     writes: Vec<Write>,
+    /// Objects of which a change is refused, by their path, and why.
+    forbidden: BTreeMap<String, String>,
     reads: Vec<String>,
     uids: u32,
     /// Receives every stored object with its path, like a watch.
@@ -83,6 +85,11 @@ impl FakeApi {
         state.store(path.to_owned(), object);
     }
 
+    /// Has changes of the object at a path refused, as an admission plugin does.
+    pub(crate) fn forbid(&self, path: &str, why: &str) {
+        self.0.lock().forbidden.insert(path.to_owned(), why.to_owned());
+    }
+
     /// Removes the object at a path.
     pub(crate) fn remove(&self, path: &str) {
         assert!(self.0.lock().objects.remove(path).is_some(), "there is no {path}");
@@ -118,6 +125,11 @@ impl FakeApi {
             let status =
                 json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict", "code": 409});
             return (StatusCode::CONFLICT, status);
+        }
+        if let Some(why) = state.forbidden.get(path).filter(|_| *method == Method::PATCH) {
+            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403,
+                "message": why});
+            return (StatusCode::FORBIDDEN, status);
         }
         if *method == Method::GET {
             state.reads.push(path.to_owned());

@@ -75,7 +75,13 @@ impl TestContext {
 
     /// Returns the context of the next leader, which has another image of `mcp-pod`.
     pub(crate) fn upgraded(self, image: &str) -> Self {
-        let config = Config { mcp_pod_image: image.to_owned(), ..(*self.ctx.config).clone() };
+        self.configured(|config| image.clone_into(&mut config.mcp_pod_image))
+    }
+
+    /// Returns the context of the next leader, which has other flags.
+    pub(crate) fn configured(self, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = (*self.ctx.config).clone();
+        change(&mut config);
         let metrics = Metrics::new().unwrap();
         let ctx = Context {
             rollout: Arc::new(rollout(&config, &metrics).unwrap()),

@@ -102,7 +102,7 @@ async fn an_operator_that_starts_beside_unreadable_objects_becomes_ready() {
     let budgets = budgets(&client, &name);
     edit(&budgets, "monthly", json!({"amount": TOO_MUCH})).await;
     let mut flags = flags("second-operator");
-    flags.metrics_listen.set_port(free_port());
+    flags.metrics_listen = (std::net::Ipv4Addr::LOCALHOST, free_port()).into();
     let (address, stop) = (flags.metrics_listen, CancellationToken::new());
     let operator = Box::pin(mcp_fleet_operator::run::run(flags, operator_client().await, stop.clone()));
     let ready = async {

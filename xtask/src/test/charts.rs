@@ -38,7 +38,68 @@ pub fn run() -> Result<()> {
             .with_context(|| format!("{} {} grants too much", object["kind"], object["metadata"]["name"]))?;
     }
     check_user_roles(&objects)?;
-    check_operator(&objects)
+    check_operator(&objects)?;
+    check_placement(&objects)
+}
+
+/// Values that say where the operator's pods run.
+const PLACEMENT: &str = r"
+imagePullSecrets: [{name: registry}, {name: other}]
+nodeSelector: {pool: infra}
+tolerations: [{key: pool, value: infra}]
+affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}}
+topologySpreadConstraints: [{topologyKey: topology.kubernetes.io/zone, maxSkew: 1, whenUnsatisfiable: DoNotSchedule}]
+priorityClassName: system-cluster-critical
+podLabels: {team: platform}
+podAnnotations: {example.com/note: text}
+";
+
+/// The operator's pods run where the values say, and selectors find them all the same.
+fn check_placement(default: &[Value]) -> Result<()> {
+    let values = repository().join("target/placement-values.yaml");
+    fs::create_dir_all(repository().join("target"))?;
+    fs::write(&values, PLACEMENT)?;
+    let path = values.to_string_lossy();
+    let objects = objects("mcp-fleet", NAMESPACE, &["--values", &path])?;
+    let template = |objects: &[Value]| -> Result<Value> {
+        Ok(named(objects, "Deployment", "mcp-fleet-operator")?["spec"]["template"].clone())
+    };
+    let (before, placed) = (template(default)?, template(&objects)?);
+    let values: Value = serde_yaml_ng::from_str(PLACEMENT)?;
+    let spec = &placed["spec"];
+    for field in ["imagePullSecrets", "nodeSelector", "tolerations", "affinity", "priorityClassName"] {
+        ensure!(spec[field] == values[field], "the operator's pods do not have {field}: {}", spec[field]);
+        ensure!(before["spec"][field].is_null(), "the operator's pods have {field} by default");
+    }
+    let (labels, selector) = (&placed["metadata"]["labels"], &before["spec"]["topologySpreadConstraints"][0]);
+    let selector = &selector["labelSelector"];
+    let spread = &spec["topologySpreadConstraints"];
+    ensure!(
+        spread.as_array().is_some_and(|all| all.len() == 1),
+        "the constraints do not replace the default: {spread}"
+    );
+    ensure!(spread[0]["topologyKey"] == "topology.kubernetes.io/zone", "the constraint is another one: {spread}");
+    ensure!(spread[0]["labelSelector"] == *selector, "a constraint does not count the operator's pods: {spread}");
+    for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
+        ensure!(labels[key] == *value, "selectors do not find the operator's pods: {labels}");
+    }
+    ensure!(labels["team"] == "platform", "podLabels are not set: {labels}");
+    ensure!(placed["metadata"]["annotations"]["example.com/note"] == "text", "podAnnotations are not set");
+    let arguments = strings(&spec["containers"][0]["args"]);
+    for name in ["registry", "other"] {
+        let flag = format!("--image-pull-secret={name}");
+        ensure!(arguments.contains(&flag.as_str()), "the operator does not know the pull secret {name}: {arguments:?}");
+    }
+    for refused in [
+        r"podLabels.app\.kubernetes\.io/component=gateway",
+        r"podLabels.mcp-fleet\.dev/tenant=acme",
+        r"podAnnotations.kubectl\.kubernetes\.io/restartedAt=now",
+        "imagePullSecrets[0].name=other/registry",
+        "topologySpreadConstraints[0].maxSkew=1",
+    ] {
+        ensure!(render("mcp-fleet", &["--set", refused]).is_err(), "the chart accepts {refused}");
+    }
+    Ok(())
 }
 
 /// Returns the objects of a chart as helm renders them for a namespace, with more options for helm.

@@ -150,13 +150,14 @@ pub(crate) fn notice_loss(stream: &TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Accepts the next connection and detaches its socket from this runtime.
+/// Accepts the next connection and detaches its socket from this runtime. Returns the address of the client, which is one of IPv4
+/// if the client has one: the listener gives it in the form of IPv6, and what an address may hold must not depend on the form.
 async fn accept_next(listener: &TcpListener) -> std::io::Result<(std::net::TcpStream, IpAddr)> {
     let (stream, client) = listener.accept().await?;
     stream.set_nodelay(true)?;
     let send_timeout = u32::try_from(SEND_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(&stream, send_timeout)?;
-    Ok((stream.into_std()?, client.ip()))
+    Ok((stream.into_std()?, client.ip().to_canonical()))
 }
 
 async fn serve(stream: TcpStream, client: Arc<Client>, security: Security, handshake: AddressSlot, state: Arc<State>) {
@@ -194,5 +195,25 @@ async fn serve(stream: TcpStream, client: Arc<Client>, security: Security, hands
         Ok(Ok(stream)) => serve_connection(stream, client, state).await,
         Ok(Err(error)) => debug!(%error, client = %client.address, "a TLS handshake failed"),
         Err(_) => debug!(client = %client.address, "a TLS handshake took too long"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_has_one_address_whatever_the_family_of_the_listener() {
+        let both = mcp_fleet_admin::listen((Ipv6Addr::UNSPECIFIED, 0).into()).await.unwrap();
+        let one = mcp_fleet_admin::listen((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        for listener in [both, one] {
+            let port = listener.local_addr().unwrap().port();
+            let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+            assert_eq!(accept_next(&listener).await.unwrap().1, Ipv4Addr::LOCALHOST);
+        }
     }
 }

@@ -88,7 +88,7 @@ impl Peers {
 
     /// Returns whether this is the address of one.
     pub(crate) fn has_address(&self, address: IpAddr) -> bool {
-        self.known.load().iter().any(|peer| peer.address().ip() == address)
+        self.known.load().iter().any(|peer| peer.address().ip().to_canonical() == address)
     }
 
     /// Returns the peer in the pod with this UID, if its address is known.

@@ -86,7 +86,7 @@ pub(super) fn request(
 /// Returns the address of the client whose request a peer forwards. None if the peer speaks another version.
 pub(crate) fn read_client(headers: &HeaderMap) -> Option<IpAddr> {
     headers.get(FORWARDED).filter(|version| **version == VERSION)?;
-    headers.get(CLIENT)?.to_str().ok()?.parse().ok()
+    headers.get(CLIENT)?.to_str().ok()?.parse().ok().map(|address: IpAddr| address.to_canonical())
 }
 
 /// Returns whether the gateway that forwards a request keeps its body, for another home.
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn only_headers_that_a_gateway_reads_are_forwarded() {
-        let headers = forwarded(&[
+        let mut headers = forwarded(&[
             ("authorization", "Bearer t"),
             ("authorization", "Bearer u"),
             ("mcp-session-id", "s"),
@@ -175,6 +175,8 @@ mod tests {
         ];
         assert_eq!(sent, expected);
         assert_eq!(read_client(&headers), Some(Ipv4Addr::LOCALHOST.into()));
+        headers.insert(CLIENT, "::ffff:127.0.0.1".parse().unwrap());
+        assert_eq!(read_client(&headers), Some(Ipv4Addr::LOCALHOST.into()), "it is the same address");
     }
 
     #[test]

@@ -111,8 +111,10 @@ pub(crate) async fn tls_for(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    let socket = TcpSocket::new_v4()?;
-    socket.bind((source, 0).into())?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if address.is_ipv4() {
+        socket.bind((source, 0).into())?;
+    }
     let tcp = socket.connect(address).await?;
     tcp.set_nodelay(true)?;
     let name = ServerName::try_from(name).unwrap();

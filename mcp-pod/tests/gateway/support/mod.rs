@@ -14,7 +14,7 @@ mod shim;
 mod tool_server;
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -160,6 +160,15 @@ impl TestGateway {
         tokio::spawn(listen(listener, tls, Workers::start().unwrap(), Arc::clone(&state)));
         let policy = Mutex::new(policy(&pki, shim.address));
         Self { pki, state, names, shim, ledger, address, audit, policy }
+    }
+
+    /// Has the gateway listen on a port of both families of addresses too, as it does in a pod.
+    pub(crate) async fn listen_on_both(&self) -> u16 {
+        let listener = mcp_fleet_admin::listen((Ipv6Addr::UNSPECIFIED, 0).into()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tls = server_config_by_name(Arc::clone(&self.pki.gateway), Arc::clone(&self.names)).unwrap();
+        tokio::spawn(listen(listener, tls, Workers::start().unwrap(), Arc::clone(&self.state)));
+        port
     }
 
     /// Changes the policy and installs it as the next generation.

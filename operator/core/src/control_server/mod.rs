@@ -63,7 +63,7 @@ pub struct ListenError {
 
 /// Listens for gateways.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|source| ListenError { address, source })
+    mcp_fleet_admin::listen(address).await.map_err(|source| ListenError { address, source })
 }
 
 /// Serves control streams until `stop`, and returns when they have ended. Every replica does; one that does not lead refuses

@@ -85,7 +85,7 @@ mod tests {
 
     fn images(patterns: &[&str], reference_policy: ReferencePolicy) -> AllowedImages {
         let allowed = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
-        AllowedImages::new(&Images { allowed, reference_policy })
+        AllowedImages::new(&Images { allowed, reference_policy, ..Images::default() })
     }
 
     fn reason(image: &str, patterns: &[&str]) -> Option<ConditionReason> {

@@ -8,4 +8,6 @@ mod references;
 mod sources;
 
 pub use references::{Keys, References, Source};
-pub use sources::{Found, Problem, check_count, check_directories, check_environment, of_config_map, of_secret};
+pub use sources::{
+    Found, PULL_SECRET_TYPE, Problem, check_count, check_directories, check_environment, of_config_map, of_secret,
+};

@@ -3,13 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use mcp_fleet_crds::pod::PullSecretRef;
 use mcp_fleet_crds::server::{Container, EnvFrom, EnvSource, Files, KeyRef, SourceRef};
+
+/// Key of a Secret with credentials for registries.
+const PULL_SECRET_KEY: &str = ".dockerconfigjson";
 
 /// A Secret or `ConfigMap` in the tenant's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     Secret(String),
     ConfigMap(String),
+    /// A Secret with which the image is pulled. The program sees nothing of it.
+    PullSecret(String),
 }
 
 impl Source {
@@ -44,6 +50,7 @@ impl Source {
         match self {
             Self::Secret(name) => format!("mcp-{server}.secret.{name}"),
             Self::ConfigMap(name) => format!("mcp-{server}.configmap.{name}"),
+            Self::PullSecret(name) => format!("mcp-{server}.pull.{name}"),
         }
     }
 }
@@ -51,7 +58,7 @@ impl Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Secret(name) => write!(f, "Secret {name}"),
+            Self::Secret(name) | Self::PullSecret(name) => write!(f, "Secret {name}"),
             Self::ConfigMap(name) => write!(f, "ConfigMap {name}"),
         }
     }
@@ -68,6 +75,8 @@ pub struct Keys {
     pub prefixes: BTreeSet<String>,
     /// Those that are files.
     pub files: BTreeSet<String>,
+    /// Whether the platform team gives it to all servers of the tenant, so that it needs no label.
+    pub is_granted: bool,
 }
 
 impl Keys {
@@ -77,7 +86,7 @@ impl Keys {
     }
 }
 
-/// All that a program's configuration refers to.
+/// All that a program's configuration, and the pull of its image, refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct References(pub BTreeMap<Source, Keys>);
 
@@ -103,6 +112,19 @@ impl References {
             keys.files.extend(files.items.iter().map(|item| item.key.clone()));
         }
         references
+    }
+
+    /// Adds the Secrets with which the image is pulled: those that the server names and those that its tenant names.
+    #[must_use]
+    pub fn with_pull_secrets(mut self, server: &[PullSecretRef], tenant: &[PullSecretRef]) -> Self {
+        for (secrets, is_granted) in [(server, false), (tenant, true)] {
+            for PullSecretRef { name } in secrets {
+                let keys = self.0.entry(Source::PullSecret(name.clone())).or_default();
+                keys.files.insert(PULL_SECRET_KEY.into());
+                keys.is_granted |= is_granted;
+            }
+        }
+        self
     }
 
     pub fn is_empty(&self) -> bool {

@@ -22,6 +22,8 @@ const MAX_BYTES: usize = 1 << 20;
 const MAX_VARIABLE: usize = (128 << 10) - 2;
 /// Types of Secrets that Kubernetes itself fills or uses.
 const OF_THE_CLUSTER: [&str; 2] = ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token"];
+/// Type of a Secret with credentials for registries.
+pub const PULL_SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
 /// Longest name of a variable that a spec names.
 const MAX_NAME: usize = 128;
 
@@ -54,8 +56,8 @@ impl Found {
         let before: usize = self.0.values().map(size).sum();
         if before + size(&data) > MAX_BYTES {
             let message =
-                "the Secrets and ConfigMaps of the source have more than 1 MiB that the program uses; name the \
-                           keys that it needs"
+                "the Secrets and ConfigMaps of the server have more than 1 MiB that it uses; name the keys that its program \
+                 needs"
                     .to_owned();
             return Err(Problem { reason: Reason::ConfigRefused, message });
         }
@@ -106,9 +108,9 @@ pub fn check_directories(workspace: Option<&str>, container: &Container) -> Resu
     Ok(())
 }
 
-/// Checks that a program does not refer to more than is read.
+/// Checks that a program does not refer to more than is read. The schema bounds the number of pull secrets.
 pub fn check_count(references: &References) -> Result<(), Problem> {
-    let count = references.0.len();
+    let count = references.0.keys().filter(|source| !matches!(source, Source::PullSecret(_))).count();
     if count <= MAX_SOURCES {
         return Ok(());
     }
@@ -119,33 +121,37 @@ pub fn check_count(references: &References) -> Result<(), Problem> {
     Err(Problem { reason: Reason::InvalidSpec, message })
 }
 
-/// Returns what is needed of a Secret of the server's namespace, if the server may have it.
+/// Returns what is needed of a Secret of the server's namespace, if the server may have it. `source` is a Secret or a pull
+/// secret.
 pub fn of_secret(
-    name: &str,
+    source: &Source,
     secret: Option<Secret>,
     server: &str,
     keys: &Keys,
 ) -> Result<BTreeMap<String, ByteString>, Problem> {
-    let source = Source::Secret(name.to_owned());
     let Some(Secret { metadata: ObjectMeta { labels, .. }, data, string_data, type_, .. }) = secret else {
-        return Err(missing(&source));
+        return Err(missing(source));
     };
     let labels = labels.unwrap_or_default();
     if labels::are_ours(&labels) {
-        return Err(refused(&source, "MCP Fleet made it for something else; name another one"));
+        return Err(refused(source, "MCP Fleet made it for something else; name another one"));
     }
     // Whoever may create a Secret of these types gets what the cluster puts into it.
     if type_.as_deref().is_some_and(|kind| OF_THE_CLUSTER.contains(&kind)) {
-        return Err(refused(&source, "it is a credential of the cluster itself; name a Secret of another type"));
+        return Err(refused(source, "it is a credential of the cluster itself; name a Secret of another type"));
+    }
+    if matches!(source, Source::PullSecret(_)) && type_.as_deref() != Some(PULL_SECRET_TYPE) {
+        let why = format!("its type is not {PULL_SECRET_TYPE}; create it with `kubectl create secret docker-registry`");
+        return Err(refused(source, &why));
     }
     let label = server_secret_label(server);
-    if !labels.contains_key(&label) {
+    if !keys.is_granted && !labels.contains_key(&label) {
         let why = format!("it does not say that this server may have it; give it the label {label}=\"\"");
-        return Err(refused(&source, &why));
+        return Err(refused(source, &why));
     }
     // An API server has merged these.
     let text = string_data.unwrap_or_default().into_iter().map(|(key, text)| (key, ByteString(text.into_bytes())));
-    needed(&source, keys, data.unwrap_or_default().into_iter().chain(text).collect())
+    needed(source, keys, data.unwrap_or_default().into_iter().chain(text).collect())
 }
 
 /// Returns what is needed of a `ConfigMap` of the server's namespace.
@@ -296,20 +302,20 @@ mod tests {
             serde_json::from_value(json!({"metadata": {"name": "api", "labels": labels}, "data": {"token": "dA=="}}))
                 .unwrap()
         };
-        let all = keys(|it| it.all = true);
+        let (all, api) = (keys(|it| it.all = true), Source::Secret("api".into()));
         let both = json!({"mcp-fleet.dev/server.files": "", "mcp-fleet.dev/server.mail": ""});
         for server in ["files", "mail"] {
-            assert_eq!(of_secret("api", Some(secret(both.clone())), server, &all).unwrap()["token"].0, b"t");
+            assert_eq!(of_secret(&api, Some(secret(both.clone())), server, &all).unwrap()["token"].0, b"t");
         }
-        let message = of_secret("api", Some(secret(both)), "web", &all).unwrap_err().message;
+        let message = of_secret(&api, Some(secret(both)), "web", &all).unwrap_err().message;
         assert!(message.contains(r#"mcp-fleet.dev/server.web="""#), "{message}");
         let mut token = secret(json!({"mcp-fleet.dev/server.files": ""}));
         token.type_ = Some("kubernetes.io/service-account-token".into());
-        assert!(of_secret("api", Some(token), "files", &all).unwrap_err().message.contains("of the cluster itself"));
+        assert!(of_secret(&api, Some(token), "files", &all).unwrap_err().message.contains("of the cluster itself"));
         let mut ours = labels::common("credential");
         ours.insert("mcp-fleet.dev/server.files".into(), String::new());
         assert!(
-            of_secret("api", Some(secret(json!(ours))), "files", &all)
+            of_secret(&api, Some(secret(json!(ours))), "files", &all)
                 .unwrap_err()
                 .message
                 .contains("MCP Fleet made it")

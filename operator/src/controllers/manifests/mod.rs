@@ -1,6 +1,7 @@
 //! Parts of manifests that several kinds share.
 
 pub(crate) mod network;
+pub(crate) mod placement;
 pub(crate) mod pod;
 pub(crate) mod resources;
 pub(crate) mod settings;

@@ -30,6 +30,14 @@ pub(crate) fn container_security() -> Value {
     })
 }
 
+/// Has the images of a pod pulled with these Secrets.
+pub(crate) fn pull_with<'n>(pod: &mut Value, secrets: impl Iterator<Item = &'n String>) {
+    let secrets: Vec<_> = secrets.map(|name| json!({"name": name})).collect();
+    if !secrets.is_empty() {
+        pod["imagePullSecrets"] = secrets.into();
+    }
+}
+
 /// Returns the probes of gateways and shims. Both serve them on the metrics port.
 pub(crate) fn probes() -> [(&'static str, Value); 3] {
     let get = |path: &str| json!({"path": path, "port": "metrics"});

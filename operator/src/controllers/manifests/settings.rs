@@ -11,6 +11,12 @@ use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::rollout::{ShimOptions, WantedPods};
 
+/// Returns the name of the copy in runtime namespaces of a pull secret of the operator's namespace. Copies for servers begin
+/// with `mcp-`.
+pub(crate) fn pull_secret_copy(name: &str) -> String {
+    format!("image-pull.{name}")
+}
+
 /// Settings of this installation that manifests depend on.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -32,6 +38,8 @@ pub(crate) struct Settings {
     pub may_scale: bool,
     /// Pull policy of that image.
     pub pull_policy: String,
+    /// Names of the Secrets in runtime namespaces with which that image is pulled.
+    pub pull_secrets: Vec<String>,
     /// DNS domain of the cluster.
     pub cluster_domain: String,
     /// Namespace that may scrape metrics.
@@ -66,6 +74,7 @@ impl Settings {
             options: ShimOptions::NEWEST,
             may_scale: true,
             pull_policy: config.image_pull_policy.clone(),
+            pull_secrets: config.image_pull_secrets.iter().map(|name| pull_secret_copy(name)).collect(),
             cluster_domain: config.cluster_domain.clone(),
             monitoring_namespace: config.monitoring_namespace.clone(),
             set_security_ids: config.set_security_ids,

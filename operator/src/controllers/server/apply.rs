@@ -7,8 +7,9 @@ use mcp_fleet_crds::MCPServer;
 use serde_json::Value;
 
 use super::desired::Objects;
+use super::growth::Growth;
 use super::validate::Server;
-use super::workspace;
+use super::{growth, workspace};
 use crate::context::Context;
 use crate::controllers::apply::Applier;
 use crate::controllers::enforcement::Enforcement;
@@ -23,6 +24,8 @@ pub(crate) struct Applied {
     /// The live Deployment or `StatefulSet`.
     pub workload: Value,
     pub enforcement: Enforcement,
+    /// How far the volume of the workspace has grown; none if its size was not changed.
+    pub growth: Option<Growth>,
 }
 
 /// Applies the objects of a server, its certificate first, and deletes what it no longer declares.
@@ -47,6 +50,7 @@ pub(crate) async fn apply(
     let mut applier = Applier::new(ctx, object);
     applier.apply_all([&objects.policy, &objects.service]).await?;
     let workload = applier.apply(&objects.workload).await?;
+    let growth = Box::pin(growth::grow(ctx, &server)).await?;
     let mut owned = ctx.cache.owned.with_label(labels::SERVER_UID, &server.id.uid);
     // In other namespaces anybody can set our labels.
     owned.retain(|(key, _)| key.namespace == server.runtime_namespace);
@@ -56,5 +60,5 @@ pub(crate) async fn apply(
         owned.retain(|(key, _)| key.kind != "Service");
     }
     applier.prune(owned).await?;
-    Ok(Applied { server, workload, enforcement })
+    Ok(Applied { server, workload, enforcement, growth })
 }

@@ -10,7 +10,7 @@ use mcp_fleet_crds::{MCPServer, MCPTenant};
 
 use super::config;
 use super::fit::missing_resource;
-use super::workspace;
+use super::{pull, workspace};
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::identity::{ObjectId, Owner};
@@ -53,7 +53,8 @@ pub(crate) async fn dereference(object: &MCPServer, ctx: &Context) -> Result<Inp
     let config = match (&owner, container) {
         (Some(owner), Some(container)) => {
             let namespace = &owner.tenant.spec.namespace.name;
-            Box::pin(config::read(ctx, namespace, &id.name, &References::of(container))).await?.map(Arc::new)
+            let references = pull::with_secrets(References::of(container), object, &owner.tenant);
+            Box::pin(config::read(ctx, namespace, &id.name, &references)).await?.map(Arc::new)
         }
         _ => Ok(Arc::default()),
     };

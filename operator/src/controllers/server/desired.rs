@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use super::program::literal;
 use super::validate::Server;
 use crate::controllers::manifests::network::{scrape, tcp};
-use crate::controllers::manifests::pod::{container_security, pod_security, ports, probes};
+use crate::controllers::manifests::placement::{Kind, configure};
+use crate::controllers::manifests::pod::{container_security, pod_security, ports, probes, pull_with};
 use crate::controllers::manifests::settings::Settings;
 use crate::controllers::manifests::tls_secret_name;
 use crate::controllers::teardown::claim_retention;
@@ -100,6 +101,8 @@ fn workload(server: &Server, settings: &Settings) -> Rendered {
     if let Some(annotations) = server.program.annotations() {
         template["metadata"]["annotations"] = annotations;
     }
+    let kind = if server.workspace.is_some() { Kind::StatefulSet } else { Kind::Deployment };
+    configure(&mut template, &server.pod, &server.selector(), kind);
     let mut spec = json!({
         "replicas": server.replicas,
         "revisionHistoryLimit": 2,
@@ -117,15 +120,19 @@ fn workload(server: &Server, settings: &Settings) -> Rendered {
     spec["podManagementPolicy"] = json!("Parallel");
     // A deletion of the StatefulSet must not delete the data. Only the teardown of the server does.
     spec["persistentVolumeClaimRetentionPolicy"] = claim_retention();
-    spec["volumeClaimTemplates"] = json!([{
+    let mut claim = json!({
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": workspace.claim.template, "labels": server.labels()},
         "spec": {
-            "accessModes": ["ReadWriteOnce"],
+            "accessModes": [workspace.access_mode],
             "resources": {"requests": {"storage": workspace.storage}},
         },
-    }]);
+    });
+    if let Some(class) = &workspace.storage_class {
+        claim["spec"]["storageClassName"] = json!(class);
+    }
+    spec["volumeClaimTemplates"] = json!([claim]);
     Rendered::json::<StatefulSet>(json!({
         "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata(server), "spec": spec,
     }))
@@ -153,6 +160,7 @@ fn pod(server: &Server, settings: &Settings) -> Value {
         ],
     });
     server.program.configure_pod(&mut pod);
+    pull_with(&mut pod, settings.pull_secrets.iter().chain(&server.pull_secrets));
     pod
 }
 
@@ -196,11 +204,13 @@ fn command(server: &Server) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use mcp_fleet_crds::pod::PodSettings;
     use mcp_fleet_crds::server::WorkspaceRetention;
 
     use super::*;
     use crate::controllers::server::tests::{checked, inputs, server};
     use crate::controllers::server::validate::validate;
+    use crate::controllers::server::{placement, pull};
 
     fn yaml<'r>(objects: impl IntoIterator<Item = &'r Rendered>) -> String {
         let text = |object: &Rendered| serde_yaml_ng::to_string(&object.value).unwrap();
@@ -234,6 +244,57 @@ mod tests {
         let server = Server { workspace: None, replicas: 3, ..checked() };
         let objects = desired(&server, &Settings::example());
         insta::assert_snapshot!("without_workspace", yaml([&objects.workload]));
+    }
+
+    /// Everything that can be set, in a form that the API server would keep.
+    fn settings() -> PodSettings {
+        serde_json::from_value(json!({
+            "nodeSelector": {"kernel": "6.12"},
+            "tolerations": [{"key": "pool", "value": "tools"}, {"key": "spot", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}],
+            "affinity": {"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "In", "values": ["a", "b"]}]}]},
+                "preferredDuringSchedulingIgnoredDuringExecution": [
+                    {"weight": 5, "preference": {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}}],
+            }},
+            "topologySpreadConstraints": [
+                {"topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule", "minDomains": 2}],
+            "priorityClassName": "low",
+            "runtimeClassName": "kata",
+            "labels": {"example.com/team": "files", "mcp-fleet.dev/tenant": "other"},
+            "annotations": {"example.com/note": "n"},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_server_whose_pods_are_placed() {
+        let mut server = Server { workspace: None, pod: Box::new(settings()), ..checked() };
+        server.pull_secrets = vec!["mcp-files.pull.registry".into()];
+        let template = workload(&server, &Settings::example()).value["spec"]["template"].take();
+        assert_eq!(template["metadata"]["labels"]["mcp-fleet.dev/tenant"], "acme", "ours are stronger");
+        let mut shown = template.clone();
+        for ours in ["containers", "initContainers", "volumes", "securityContext"] {
+            shown["spec"].as_object_mut().unwrap().remove(ours);
+        }
+        insta::assert_snapshot!("placed", serde_yaml_ng::to_string(&shown).unwrap());
+        // As the API server holds it, with the fields that it knows.
+        let typed: k8s_openapi::api::core::v1::PodTemplateSpec = serde_json::from_value(template.clone()).unwrap();
+        let live = serde_json::to_value(typed).unwrap();
+        assert_eq!(live, template, "every field is one of a pod");
+        let mut expected = settings();
+        expected.labels.remove("mcp-fleet.dev/tenant");
+        assert_eq!(placement::read(&live), Some(expected));
+    }
+
+    #[test]
+    fn tool_pods_pull_with_the_secrets_of_the_installation_too() {
+        let server = Server { pull_secrets: vec!["mcp-files.pull.registry".into()], ..checked() };
+        let settings = Settings { pull_secrets: vec!["image-pull.registry".into()], ..Settings::example() };
+        let template = workload(&server, &settings).value["spec"]["template"].take();
+        let both = json!([{"name": "image-pull.registry"}, {"name": "mcp-files.pull.registry"}]);
+        assert_eq!(template["spec"]["imagePullSecrets"], both);
+        assert_eq!(pull::read("files", &template), ["mcp-files.pull.registry"]);
     }
 
     #[test]

@@ -6,7 +6,10 @@ mod dereference;
 mod desired;
 mod diagnosis;
 mod fit;
+mod growth;
+mod placement;
 mod program;
+mod pull;
 mod running;
 mod status;
 mod teardown;
@@ -43,6 +46,7 @@ use apply::{Applied, apply};
 use dereference::dereference;
 use desired::desired;
 use diagnosis::Diagnosis;
+use growth::Growth;
 use teardown::tear_down;
 use validate::{Server, validate};
 
@@ -192,7 +196,9 @@ impl Controller for Servers {
         };
         // Nothing was made for a server that was never accepted, so it needs no finalizer.
         let container = object.spec.source.container();
-        let is_configured = container.is_some_and(|container| !References::of(container).is_empty());
+        let is_configured = container.zip(inputs.owner.as_ref()).is_some_and(|(container, owner)| {
+            !pull::with_secrets(References::of(container), &object, &owner.tenant).is_empty()
+        });
         let reads_again = is_configured.then(|| jittered(READ_INTERVAL));
         let needs_finalizer = !matches!(decision, Decision::Reject(_)) || object.metadata.deletion_timestamp.is_some();
         let reconcile = |object: Arc<MCPServer>| async move {
@@ -206,7 +212,10 @@ impl Controller for Servers {
             };
             let (asks_again, diagnosis) = diagnose(ctx, &object, &outcome).await;
             let held_back = status::write(ctx, &object, &outcome, diagnosis.as_ref()).await?;
-            let next = outcome.next()?.no_later_than(held_back);
+            let is_growing =
+                outcome.applied().is_ok_and(|applied| applied.growth.as_ref().is_some_and(|it| *it != Growth::Done));
+            let grows_again = is_growing.then(|| jittered(growth::CHECK_INTERVAL));
+            let next = outcome.next()?.no_later_than(held_back).no_later_than(grows_again);
             Ok(next.no_later_than(reads_again).no_later_than(asks_again))
         };
         if needs_finalizer {

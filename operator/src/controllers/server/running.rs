@@ -19,6 +19,8 @@ use super::dereference::Inputs;
 use super::desired::TOOL;
 use super::program::Program;
 use super::validate::{Server, object_name, volume};
+use super::workspace::Volume;
+use super::{placement, pull};
 use crate::context::Context;
 use crate::controllers::error::ReconcileError;
 use crate::controllers::outcome::Rejection;
@@ -46,8 +48,21 @@ pub(super) async fn decide(
 
 /// Whether a server was rejected because of what its program is, and could be again what it was.
 const fn is_about_program(reason: ConditionReason) -> bool {
-    use ConditionReason::{ConfigNotFound, ConfigRefused, ImageNotAllowed, ImageNotPinned, InvalidSpec, Progressing};
-    matches!(reason, ImageNotAllowed | ImageNotPinned | ConfigNotFound | ConfigRefused | InvalidSpec | Progressing)
+    use ConditionReason::{
+        ConfigNotFound, ConfigRefused, ImageNotAllowed, ImageNotPinned, InvalidSpec, PodNotAllowed, Progressing,
+        StorageClassNotAllowed,
+    };
+    matches!(
+        reason,
+        ImageNotAllowed
+            | ImageNotPinned
+            | PodNotAllowed
+            | StorageClassNotAllowed
+            | ConfigNotFound
+            | ConfigRefused
+            | InvalidSpec
+            | Progressing
+    )
 }
 
 /// Reads the workload of a server.
@@ -73,11 +88,15 @@ fn maintained(live: &Value, object: &MCPServer, inputs: &Inputs) -> Option<(Serv
     }
     let containers = live.pointer("/spec/template/spec/containers")?.as_array()?;
     let tool = containers.iter().find(|container| container["name"] == TOOL)?;
-    let program = Program::read(live.pointer("/spec/template")?, tool)?;
+    let template = live.pointer("/spec/template")?;
+    let program = Program::read(template, tool)?;
+    let pod = placement::read(template)?;
     let replicas = u32::try_from(live["spec"]["replicas"].as_u64()?).ok()?;
     let spec = &owner.tenant.spec;
     let is_stopped = spec.enforcement == Enforcement::ScaleToZero
-        && (inputs.missing_resource.is_some() || AllowedImages::new(&spec.images).check(&program.image).is_err());
+        && (inputs.missing_resource.is_some()
+            || AllowedImages::new(&spec.images).check(&program.image).is_err()
+            || placement::narrow(&spec.server_pods, &pod).is_err());
     let note = if is_stopped {
         "; its pods are stopped, because the tenant's enforcement is ScaleToZero"
     } else if replicas == 0 {
@@ -91,7 +110,9 @@ fn maintained(live: &Value, object: &MCPServer, inputs: &Inputs) -> Option<(Serv
         runtime_namespace: owner.tenant.runtime_namespace(),
         program: Box::new(program),
         config: None,
-        workspace: volume(object, inputs),
+        pod: Box::new(pod),
+        pull_secrets: pull::read(&inputs.id.name, template),
+        workspace: volume(object, inputs).map(|volume| Volume { wanted: None, ..volume }),
         // It can be stopped and made smaller, but not started or made larger.
         replicas: if is_stopped { 0 } else { replicas.min(object.spec.replicas) },
         stopped: None,

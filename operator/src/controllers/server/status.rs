@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::apply::Applied;
 use super::diagnosis::Diagnosis;
+use super::growth;
 use crate::config::gateway_origin;
 use crate::context::Context;
 use crate::controllers::enforcement::Enforcement;
@@ -52,16 +53,18 @@ fn status(
             return MCPServerStatus { observed_generation: generation, conditions, ..before };
         }
     };
-    let Applied { server, workload, enforcement } = applied;
+    let Applied { server, workload, enforcement, growth } = applied;
     let policy = enforcement.policy_current(generation);
     // What is not known at the moment is most likely as it was.
     let diagnosis = diagnosis.cloned().or_else(|| Diagnosis::before(&before.conditions, generation));
     let summary = summary(applied, diagnosis.as_ref(), &policy);
+    let mut others = vec![accepted(enforcement), policy];
+    others.extend(growth.as_ref().map(growth::condition));
     let mut next = MCPServerStatus {
         observed_generation: generation,
         url: Some(format!("{}/{}/mcp", gateway_origin(&server.runtime_namespace), server.id.name)),
         ready_replicas: i32::try_from(number(workload, "/status/readyReplicas")).ok(),
-        conditions: conditions(summary, vec![accepted(enforcement), policy]),
+        conditions: conditions(summary, others),
         ..before
     };
     if enforcement.verdict().is_some_and(|it| it.ok && Some(it.object_generation) >= generation) {
@@ -81,7 +84,7 @@ fn accepted(enforcement: &Enforcement) -> NewCondition {
 }
 
 fn summary(applied: &Applied, diagnosis: Option<&Diagnosis>, policy: &NewCondition) -> Summary {
-    let Applied { server, workload, enforcement } = applied;
+    let Applied { server, workload, enforcement, growth: _ } = applied;
     if let Some(verdict) = enforcement.rejected() {
         return Summary::Stalled(verdict.reason, verdict.message.clone());
     }
@@ -115,7 +118,7 @@ fn summary(applied: &Applied, diagnosis: Option<&Diagnosis>, policy: &NewConditi
 }
 
 /// Whether a server is only not ready because of its pods.
-pub(super) fn waits_for_pods(Applied { server, workload, enforcement }: &Applied) -> bool {
+pub(super) fn waits_for_pods(Applied { server, workload, enforcement, growth: _ }: &Applied) -> bool {
     enforcement.rejected().is_none()
         && server.stopped.is_none()
         && number(workload, "/spec/replicas") > 0
@@ -177,7 +180,7 @@ mod tests {
         };
         let entry = PolicyEntry { verdict: verdict.clone(), since: 3, has_address };
         let enforcement = Enforcement { state, entry: Some(entry), warming_up: false };
-        let applied = Applied { server: checked(), workload: workload(ready), enforcement };
+        let applied = Applied { server: checked(), workload: workload(ready), enforcement, growth: None };
         status(&server(), &Outcome::Applied(applied), None, "2026-11-22T12:00:00Z".parse().unwrap())
     }
 

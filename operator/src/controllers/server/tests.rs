@@ -372,3 +372,119 @@ async fn objects_that_nobody_changed_are_not_read_again() {
     assert_eq!(test.reconcile::<Servers>(&server).await, Vec::<String>::new());
     assert_eq!(test.api.take_reads(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn what_the_tenant_does_not_allow_for_pods_is_refused_and_what_runs_goes_on() {
+    let (mut test, mut server) = stored();
+    server.spec.pod = serde_json::from_value(json!({"nodeSelector": {"disk": "ssd"}})).unwrap();
+    test.reconcile::<Servers>(&server).await;
+    let spec = |test: &TestContext| test.api.get(SET).unwrap()["spec"].clone();
+    let before = spec(&test);
+    assert_eq!(before["template"]["spec"]["nodeSelector"], json!({"disk": "ssd"}));
+    server.spec.pod.runtime_class_name = Some("runc".into());
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(test.condition(SERVER, "Accepted"), ("False".into(), "PodNotAllowed".into()));
+    let message = message_of(&test, "Stalled");
+    assert!(message.contains("serverPods.allowed.runtimeClassNames does not contain runc"), "{message}");
+    assert!(message.ends_with("; what was accepted before goes on running"), "{message}");
+    assert_eq!(spec(&test), before);
+    let mut tenant = tenant();
+    tenant.spec.server_pods.allowed.runtime_class_names = vec!["runc".into()];
+    test.add_tenant(&tenant);
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(spec(&test)["template"]["spec"]["runtimeClassName"], "runc");
+}
+
+#[tokio::test]
+async fn pods_that_the_tenant_does_not_allow_any_more_are_stopped_only_if_it_says_so() {
+    for (enforcement, replicas) in [(Enforcement::Keep, 1), (Enforcement::ScaleToZero, 0)] {
+        let (mut test, mut server) = stored();
+        let mut tenant = tenant();
+        tenant.spec.enforcement = enforcement;
+        tenant.spec.server_pods.allowed.priority_class_names = vec!["high".into()];
+        test.add_tenant(&tenant);
+        server.spec.pod.priority_class_name = Some("high".into());
+        test.reconcile::<Servers>(&server).await;
+        tenant.spec.server_pods.allowed.priority_class_names.clear();
+        test.add_tenant(&tenant);
+        test.reconcile::<Servers>(&server).await;
+        let spec = &test.api.get(SET).unwrap()["spec"];
+        assert_eq!(spec["template"]["spec"]["priorityClassName"], "high");
+        assert_eq!(spec["replicas"], replicas);
+    }
+}
+
+/// A server with a workspace of 1Gi that runs, and whose spec then asks for another size.
+async fn resized(storage: &str) -> (TestContext, MCPServer) {
+    let (test, mut server) = stored();
+    test.reconcile::<Servers>(&server).await;
+    let claim = json!({
+        "metadata": {"name": "workspace-s-1-mcp-files-0", "labels": checked().labels(), "resourceVersion": "7"},
+        "spec": {"resources": {"requests": {"storage": "1Gi"}}},
+        "status": {"capacity": {"storage": "1Gi"}},
+    });
+    test.api.insert(CLAIM, claim);
+    server.spec.workspace.as_mut().unwrap().storage = serde_json::from_value(json!(storage)).unwrap();
+    (test, server)
+}
+
+#[tokio::test]
+async fn the_claim_of_a_workspace_grows_and_the_stateful_set_stays_as_it_is() {
+    let (test, server) = resized("2Gi").await;
+    let before = test.api.get(SET).unwrap()["spec"].clone();
+    let writes = test.reconcile::<Servers>(&server).await;
+    assert_eq!(writes, ["PATCH persistentvolumeclaims/workspace-s-1-mcp-files-0", "PUT mcpservers/files/status"]);
+    assert_eq!(test.api.get(CLAIM).unwrap()["spec"]["resources"]["requests"]["storage"], "2Gi");
+    assert_eq!(test.api.get(SET).unwrap()["spec"], before, "its template of claims cannot be changed");
+    assert_eq!(test.condition(SERVER, "WorkspaceCurrent"), ("False".into(), "Expanding".into()));
+    let mut claim = test.api.get(CLAIM).unwrap();
+    claim["status"]["capacity"]["storage"] = json!("2Gi");
+    test.api.insert(CLAIM, claim);
+    assert_eq!(test.reconcile::<Servers>(&server).await, ["PUT mcpservers/files/status"]);
+    assert_eq!(test.condition(SERVER, "WorkspaceCurrent"), ("True".into(), "Reconciled".into()));
+}
+
+#[tokio::test]
+async fn a_volume_that_cannot_have_the_size_says_why_and_the_server_runs_on() {
+    let (test, server) = resized("2Gi").await;
+    let why = "persistentvolumeclaims \"workspace-s-1-mcp-files-0\" is forbidden: only dynamically provisioned pvc can be resized";
+    test.api.forbid(CLAIM, why);
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(test.condition(SERVER, "WorkspaceCurrent"), ("False".into(), "ExpansionRefused".into()));
+    let message = message_of(&test, "WorkspaceCurrent");
+    assert!(
+        message.starts_with("Kubernetes does not make the volume larger: only dynamically provisioned"),
+        "{message}"
+    );
+    assert_eq!(test.condition(SERVER, "Accepted").0, "True");
+    let (test, server) = resized("500Mi").await;
+    assert_eq!(test.reconcile::<Servers>(&server).await, ["PUT mcpservers/files/status"]);
+    assert_eq!(test.condition(SERVER, "WorkspaceCurrent"), ("False".into(), "CannotShrink".into()));
+}
+
+#[tokio::test]
+async fn a_size_in_other_words_is_the_same_size() {
+    let (test, server) = resized("1024Mi").await;
+    test.api.take_reads();
+    test.reconcile::<Servers>(&server).await;
+    assert!(!test.api.take_reads().iter().any(|path| path.ends_with("/persistentvolumeclaims")));
+    let status = test.api.get(SERVER).unwrap()["status"].to_string();
+    assert!(!status.contains("WorkspaceCurrent"), "{status}");
+}
+
+#[tokio::test]
+async fn a_workspace_has_a_storage_class_that_the_tenant_lists() {
+    let (mut test, mut server) = stored();
+    let workspace = json!({"mountPath": "/workspace", "storage": "1Gi", "storageClassName": "fast", "accessMode": "ReadWriteOncePod"});
+    server.spec.workspace = serde_json::from_value(workspace).unwrap();
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(test.condition(SERVER, "Accepted"), ("False".into(), "StorageClassNotAllowed".into()));
+    assert!(test.api.get(SET).is_none());
+    let mut tenant = tenant();
+    tenant.spec.workspaces.storage_class_names = vec!["fast".into()];
+    test.add_tenant(&tenant);
+    test.reconcile::<Servers>(&server).await;
+    let claim = &test.api.get(SET).unwrap()["spec"]["volumeClaimTemplates"][0]["spec"];
+    assert_eq!(claim["storageClassName"], "fast");
+    assert_eq!(claim["accessModes"], json!(["ReadWriteOncePod"]));
+}

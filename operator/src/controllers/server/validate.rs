@@ -7,11 +7,14 @@ use mcp_fleet_core::policy::images::AllowedImages;
 use mcp_fleet_core::server_config::{Found, check_directories, check_environment};
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::condition::ConditionReason;
+use mcp_fleet_crds::pod::PodSettings;
+use mcp_fleet_crds::quantity::billionths;
 
 use super::config::rejection;
 use super::dereference::Inputs;
 use super::program::Program;
 use super::workspace::{Volume, choose};
+use super::{placement, pull};
 use crate::controllers::identity::ObjectId;
 use crate::controllers::outcome::{Rejection, Until};
 
@@ -26,6 +29,10 @@ pub(crate) struct Server {
     pub program: Box<Program>,
     /// What its program is configured with; none if what ran before is maintained.
     pub config: Option<Arc<Found>>,
+    /// What its pods are like. Boxed, because servers are part of the futures of reconciles.
+    pub pod: Box<PodSettings>,
+    /// Names of the Secrets in the runtime namespace with which its image is pulled.
+    pub pull_secrets: Vec<String>,
     pub workspace: Option<Volume>,
     /// Number of pods; 0 if it is stopped.
     pub replicas: u32,
@@ -82,6 +89,18 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
     if let Err((reason, message)) = AllowedImages::new(&owner.tenant.spec.images).check(&container.image) {
         return reject(reason, message, Until::Changed);
     }
+    let class = object.spec.workspace.as_ref().and_then(|workspace| workspace.storage_class_name.as_ref());
+    if let Some(class) = class.filter(|class| !owner.tenant.spec.workspaces.storage_class_names.contains(class)) {
+        let message = format!(
+            "the tenant's workspaces.storageClassNames does not contain {class}; create a server with a class that it \
+             contains, or ask the platform team"
+        );
+        return reject(ConditionReason::StorageClassNotAllowed, message, Until::Changed);
+    }
+    let pod = match placement::narrow(&owner.tenant.spec.server_pods, &object.spec.pod) {
+        Ok(pod) => Box::new(pod),
+        Err(message) => return reject(ConditionReason::PodNotAllowed, message, Until::Changed),
+    };
     if !inputs.prepared {
         let message = format!("the runtime namespace of the tenant {} is not prepared yet", owner.id.name);
         return reject(ConditionReason::TenantNotReady, message, Until::Prepared);
@@ -95,6 +114,8 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
         tenant: owner.id.clone(),
         runtime_namespace: owner.tenant.runtime_namespace(),
         program: Box::new(Program::new(&inputs.id.name, container, object.spec.source.http())),
+        pod,
+        pull_secrets: pull::copies(&inputs.id.name, &config),
         config: Some(config),
         workspace: volume(object, inputs),
         replicas: if inputs.missing_resource.is_some() { 0 } else { object.spec.replicas },
@@ -111,9 +132,19 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
 /// Returns the volume of the server's workspace.
 pub(super) fn volume(object: &MCPServer, inputs: &Inputs) -> Option<Volume> {
     let reattach = inputs.owner.as_ref()?.tenant.spec.workspaces.reattach;
-    object.spec.workspace.as_ref().map(|workspace| Volume {
+    let workspace = object.spec.workspace.as_ref()?;
+    // Kubernetes lets no template of claims change.
+    let made = inputs.workspace.storage.clone().filter(|made| billionths(&made.0) != billionths(&workspace.storage.0));
+    let (storage, wanted) = match made {
+        Some(made) => (made, Some(workspace.storage.clone())),
+        None => (workspace.storage.clone(), None),
+    };
+    Some(Volume {
         mount_path: workspace.mount_path.clone(),
-        storage: workspace.storage.clone(),
+        storage,
+        wanted,
+        storage_class: workspace.storage_class_name.clone(),
+        access_mode: workspace.access_mode,
         claim: choose(&inputs.id, &inputs.workspace, reattach),
     })
 }

@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{ApiResource, ListParams, Patch, PatchParams};
 use mcp_fleet_core::labels;
+use mcp_fleet_crds::server::AccessMode;
 use mcp_fleet_crds::tenant::Reattach;
 use serde_json::{Value, json};
 
@@ -27,6 +28,8 @@ use crate::kubernetes::deletion::{ProvenUnwanted, delete};
 pub(crate) struct Found {
     /// Name of the claim template in the server's `StatefulSet`, which Kubernetes never lets change.
     pub template: Option<String>,
+    /// Size in that template.
+    pub storage: Option<Quantity>,
     /// Claims of servers of this name. Not read if there is a `StatefulSet`.
     pub claims: Vec<ObjectMeta>,
 }
@@ -38,6 +41,10 @@ pub(crate) struct Volume {
     pub mount_path: String,
     /// Size of a new claim.
     pub storage: Quantity,
+    /// Size that the spec asks for, if that is another one.
+    pub wanted: Option<Quantity>,
+    pub storage_class: Option<String>,
+    pub access_mode: AccessMode,
     /// Which claim it is.
     pub claim: Choice,
 }
@@ -56,10 +63,13 @@ pub(super) async fn read(ctx: &Context, runtime: &str, id: &ObjectId) -> Result<
     let sets: Api<StatefulSet> = Api::namespaced(ctx.client.clone(), runtime);
     let set = sets.get_opt(&object_name(&id.name)).await.map_err(ReconcileError::api("read the StatefulSet"))?;
     let set = set.filter(|set| label(&set.metadata, labels::SERVER_UID) == Some(&id.uid));
-    if let Some(template) = set.and_then(|set| set.spec?.volume_claim_templates?.into_iter().next()?.metadata.name) {
-        return Ok(Found { template: Some(template), claims: vec![] });
+    let template = set.and_then(|set| set.spec?.volume_claim_templates?.into_iter().next());
+    if let Some(PersistentVolumeClaim { metadata: ObjectMeta { name: Some(name), .. }, spec, .. }) = template {
+        let requests = spec.and_then(|spec| spec.resources?.requests);
+        let storage = requests.and_then(|mut requests| requests.remove("storage"));
+        return Ok(Found { template: Some(name), storage, claims: vec![] });
     }
-    Ok(Found { template: None, claims: list(ctx, runtime, labels::SERVER, &id.name).await? })
+    Ok(Found { template: None, storage: None, claims: list(ctx, runtime, labels::SERVER, &id.name).await? })
 }
 
 /// Chooses the claim of a server: the one it has, or else a retained one if the tenant allows that, or else a new one. Of
@@ -183,7 +193,7 @@ mod tests {
     fn a_new_server_gets_a_retained_claim_only_if_the_tenant_allows_it() {
         let old = claim("workspace-s-1-mcp-files-0", "s-1", Some("20261101T000000Z"));
         let older = claim("workspace-s-0-mcp-files-0", "s-0", Some("20261001T000000Z"));
-        let found = Found { template: None, claims: vec![old.clone(), older] };
+        let found = Found { template: None, storage: None, claims: vec![old.clone(), older] };
         assert_eq!(template(&found, Reattach::Never), "workspace-s-2");
         let choice = choose(&id(), &found, Reattach::SameName);
         assert_eq!((choice.template.as_str(), choice.reattached), ("workspace-s-1", Some(old)));
@@ -191,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_claim_that_still_belongs_to_another_server_is_never_taken() {
-        let found = Found { template: None, claims: vec![claim("workspace-s-1-mcp-files-0", "s-1", None)] };
+        let found =
+            Found { template: None, storage: None, claims: vec![claim("workspace-s-1-mcp-files-0", "s-1", None)] };
         assert_eq!(template(&found, Reattach::SameName), "workspace-s-2");
     }
 
@@ -199,10 +210,10 @@ mod tests {
     fn a_server_keeps_its_claim_whatever_the_tenant_allows_later() {
         let retained = claim("workspace-s-1-mcp-files-0", "s-1", Some("20261101T000000Z"));
         let own = claim("workspace-s-0-mcp-files-0", "s-2", None);
-        let found = Found { template: None, claims: vec![retained.clone(), own] };
+        let found = Found { template: None, storage: None, claims: vec![retained.clone(), own] };
         assert_eq!(template(&found, Reattach::SameName), "workspace-s-0");
         // The StatefulSet of an earlier version of the operator.
-        let found = Found { template: Some("workspace".into()), claims: vec![retained] };
+        let found = Found { template: Some("workspace".into()), storage: None, claims: vec![retained] };
         assert_eq!(template(&found, Reattach::SameName), "workspace");
     }
 
@@ -212,7 +223,7 @@ mod tests {
         let other = claim("workspace-s-1-mcp-my-files-0", "s-1", Some("20261101T000000Z"));
         assert_eq!(template_of(&going, "files").as_deref(), Some("workspace-s-1"));
         going.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
-        let found = Found { template: None, claims: vec![going, other] };
+        let found = Found { template: None, storage: None, claims: vec![going, other] };
         assert_eq!(template(&found, Reattach::SameName), "workspace-s-2");
     }
 }

@@ -1,6 +1,7 @@
 //! Step four: applies what a tenant's namespaces hold.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, ResourceQuota};
@@ -15,9 +16,9 @@ use serde_json::Value;
 
 use super::dereference::{Found, Inputs};
 use super::desired::{DEPLOYMENT, Objects};
-use super::endpoint;
 use super::quota::uncounted;
 use super::validate::Tenant;
+use super::{endpoint, pull};
 use crate::context::Context;
 use crate::controllers::apply::Applier;
 use crate::controllers::budget::budget_state;
@@ -46,6 +47,8 @@ pub(crate) struct Applied {
     /// The public names.
     pub endpoint: endpoint::Decision,
     pub pods: Pods,
+    /// When the pull secrets of the installation are read again.
+    pub pulls_again: Option<Duration>,
 }
 
 /// How far the rollout of the image has come for a tenant.
@@ -78,6 +81,7 @@ pub(crate) async fn apply(
         request: objects.certificate.clone(),
     };
     ensure_tls(&ctx.client, &ctx.cache.secrets, &ctx.ca, &tls, Timestamp::now()).await?;
+    let pulls_again = pull::apply(ctx, object, &tenant).await?;
     applier.apply_all(&objects.gateway).await?;
     let gateway = applier.apply(&objects.deployment).await?;
     prune_orphans(ctx, &tenant).await?;
@@ -100,7 +104,7 @@ pub(crate) async fn apply(
         target: ctx.rollout.target().to_owned(),
         is_paused: ctx.rollout.is_paused(),
     };
-    Ok(Applied { tenant, quota, gateway, enforcement, spending, endpoint, pods })
+    Ok(Applied { tenant, quota, gateway, enforcement, spending, endpoint, pods, pulls_again })
 }
 
 /// Creates the tenant's own namespace. It is created once, and belongs to the tenant from then on.

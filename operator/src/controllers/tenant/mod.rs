@@ -4,6 +4,7 @@ mod apply;
 mod dereference;
 mod desired;
 mod endpoint;
+mod pull;
 mod quota;
 mod status;
 mod teardown;
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use mcp_fleet_core::labels;
+use mcp_fleet_core::retry::jittered;
 use mcp_fleet_core::shared_state::StateChange;
 use mcp_fleet_core::shared_state::verdict::Kind;
 use mcp_fleet_crds::MCPTenant;
@@ -106,7 +108,8 @@ impl Controller for Tenants {
             let held_back = status::write(ctx, &object, &outcome).await?;
             let next = match &outcome {
                 Outcome::Applied(applied) => {
-                    recount_quota(ctx, applied).await?.no_later_than(applied.endpoint.check_in)
+                    let next = recount_quota(ctx, applied).await?.no_later_than(applied.endpoint.check_in);
+                    next.no_later_than(applied.pulls_again.map(jittered))
                 }
                 _ => outcome.next()?,
             };

@@ -235,6 +235,7 @@ mod tests {
             spending: None,
             endpoint: Decision::default(),
             pods: pods(Rollout::Updated, false),
+            pulls_again: None,
         }
     }
 

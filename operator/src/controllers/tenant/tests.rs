@@ -412,3 +412,50 @@ async fn a_checked_certificate_is_copied_and_one_that_is_refused_changes_nothing
     let writes = test.reconcile::<Tenants>(&tenant).await;
     assert!(writes.contains(&"PUT secrets/gateway-public-tls".into()), "{writes:?}");
 }
+
+const PULL_SECRET: &str = "/api/v1/namespaces/mcp-fleet-system/secrets/registry";
+const PULL_COPY: &str = "/api/v1/namespaces/acme-mcp/secrets/image-pull.registry";
+
+fn pull_secret(kind: &str, labels: &Labels) -> serde_json::Value {
+    json!({
+        "metadata": {"name": "registry", "namespace": "mcp-fleet-system", "labels": labels},
+        "type": kind,
+        "data": {".dockerconfigjson": "b25l", "other": "b3RoZXI="},
+    })
+}
+
+#[tokio::test]
+async fn the_pull_secrets_of_the_installation_are_copied_before_gateways_need_them() {
+    let test = TestContext::new().configured(|config| config.image_pull_secrets = vec!["registry".into()]);
+    test.api.insert(PULL_SECRET, pull_secret("kubernetes.io/dockerconfigjson", &Labels::new()));
+    let writes = test.reconcile::<Tenants>(&finalized()).await;
+    let position = |write: &str| writes.iter().rposition(|it| it == write).unwrap();
+    assert!(position("POST secrets") < position("POST deployments"));
+    let copy = test.api.get(PULL_COPY).unwrap();
+    assert_eq!(copy["type"], "kubernetes.io/dockerconfigjson");
+    assert_eq!(copy["data"], json!({".dockerconfigjson": "b25l"}));
+    assert_eq!(copy["metadata"]["labels"][labels::TENANT_UID], "u-1");
+    let pod = &test.api.get(GATEWAY).unwrap()["spec"]["template"]["spec"];
+    assert_eq!(pod["imagePullSecrets"], json!([{"name": "image-pull.registry"}]));
+    // One that is not named any more.
+    test.show_secret(PULL_COPY);
+    let test = test.configured(|config| config.image_pull_secrets.clear());
+    let writes = test.reconcile::<Tenants>(&finalized()).await;
+    assert!(writes.contains(&"DELETE secrets/image-pull.registry".to_owned()), "{writes:?}");
+}
+
+#[tokio::test]
+async fn a_pull_secret_of_the_installation_that_cannot_be_used_keeps_no_tenant_from_running() {
+    let ours = labels::common("ca");
+    for secret in
+        [None, Some(pull_secret("Opaque", &Labels::new())), Some(pull_secret("kubernetes.io/dockerconfigjson", &ours))]
+    {
+        let test = TestContext::new().configured(|config| config.image_pull_secrets = vec!["registry".into()]);
+        if let Some(secret) = secret {
+            test.api.insert(PULL_SECRET, secret);
+        }
+        let writes = test.reconcile::<Tenants>(&finalized()).await;
+        assert!(writes.contains(&"POST deployments".to_owned()));
+        assert!(test.api.get(PULL_COPY).is_none());
+    }
+}

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mcp_fleet_core::labels;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::names::CREATED_FOR;
+use mcp_fleet_crds::pod::PodSettings;
 use mcp_fleet_crds::tenant::{AdoptionPolicy, Client, DEFAULT_COUNTS, DeletionPolicy, GatewayResources, PodSecurity};
 use mcp_fleet_crds::{MCPTenant, MCPTenantSpec};
 
@@ -33,6 +34,8 @@ pub(crate) struct Tenant {
     pub gateway_replicas: u32,
     /// Compute resources of a gateway pod.
     pub gateway_resources: GatewayResources,
+    /// Where gateway pods run, and what marks them.
+    pub gateway_pod: Box<PodSettings>,
     /// Whether every call is refused.
     pub suspended: bool,
     /// The spec with its defaults, as YAML.
@@ -132,6 +135,7 @@ impl Tenant {
             clients: object.spec.clients.iter().filter(|client| client.names_a_label()).cloned().collect(),
             gateway_replicas: object.spec.gateway.replicas,
             gateway_resources: object.spec.gateway.resources.clone(),
+            gateway_pod: Box::new(object.spec.gateway.pod.clone()),
             suspended: object.spec.suspend,
             // Every value of the type can be written as YAML.
             ceilings: serde_yaml_ng::to_string(&spec).unwrap_or_default(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use mcp_fleet_core::labels::{self, Labels};
-use mcp_fleet_core::server_config::{Found, Source};
+use mcp_fleet_core::server_config::{Found, PULL_SECRET_TYPE, Source};
 use mcp_fleet_crds::MCPServer;
 
 use super::read::turn;
@@ -26,7 +26,7 @@ const MAX_BYTES: usize = 1_000_000;
 /// What was copied.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Copied {
-    /// Text that is another one for other contents. None if nothing is copied.
+    /// Text that is another one for other contents. None if nothing is copied that the program sees.
     pub version: Option<String>,
     /// Sources whose copies have more than the server needs.
     surplus: Vec<Source>,
@@ -39,7 +39,7 @@ pub(crate) async fn apply(ctx: &Context, server: &Server, found: &Found) -> Resu
     let mut digests = Vec::with_capacity(found.0.len());
     for (source, data) in &found.0 {
         let name = source.copy_name(&server.id.name);
-        let mut copy = new_copy(server, &name, data.clone());
+        let mut copy = new_copy(server, (source, &name), data.clone());
         let live = copy.read(ctx).await?;
         let key = live.as_ref().and_then(key_of).map_or_else(new_key, Ok)?;
         copy.annotations.insert(DIGEST_KEY.into(), key.to_hex().to_string());
@@ -52,7 +52,10 @@ pub(crate) async fn apply(ctx: &Context, server: &Server, found: &Found) -> Resu
             copied.surplus.push(source.clone());
         }
         copy.apply_over(ctx, live).await?;
-        digests.push(digest(key, data));
+        // Only later pulls use it, so pods go on.
+        if !matches!(source, Source::PullSecret(_)) {
+            digests.push(digest(key, data));
+        }
     }
     copied.version = (!digests.is_empty()).then(|| digests.join("-"));
     Ok(copied)
@@ -68,7 +71,7 @@ pub(crate) async fn prune(
     for (source, data) in found.0.iter().filter(|(source, _)| copied.surplus.contains(source)) {
         let _turn = turn().await;
         let name = source.copy_name(&server.id.name);
-        let mut copy = new_copy(server, &name, data.clone());
+        let mut copy = new_copy(server, (source, &name), data.clone());
         let live = copy.read(ctx).await?;
         copy.annotations = live.as_ref().and_then(|live| live.metadata.annotations.clone()).unwrap_or_default();
         copy.apply_over(ctx, live).await?;
@@ -79,9 +82,17 @@ pub(crate) async fn prune(
     delete_undeclared(ctx, object, unneeded).await
 }
 
-fn new_copy<'c>(server: &'c Server, name: &'c str, data: BTreeMap<String, ByteString>) -> SecretCopy<'c> {
+fn new_copy<'c>(
+    server: &'c Server,
+    (source, name): (&Source, &'c str),
+    data: BTreeMap<String, ByteString>,
+) -> SecretCopy<'c> {
     let namespace = &server.runtime_namespace;
-    SecretCopy { namespace, name, labels: labels(server), annotations: Labels::new(), kind: "Opaque", data }
+    let kind = match source {
+        Source::PullSecret(_) => PULL_SECRET_TYPE,
+        Source::Secret(_) | Source::ConfigMap(_) => "Opaque",
+    };
+    SecretCopy { namespace, name, labels: labels(server), annotations: Labels::new(), kind, data }
 }
 
 fn labels(server: &Server) -> Labels {

@@ -38,10 +38,10 @@ pub(crate) async fn read(
     let _turn = turn().await;
     for (source, keys) in &references.0 {
         let data = match source {
-            Source::Secret(name) => {
+            Source::Secret(name) | Source::PullSecret(name) => {
                 let api: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
                 let secret = api.get_opt(name).await.map_err(ReconcileError::api("read a Secret of a server"))?;
-                of_secret(name, secret, server, keys)
+                of_secret(source, secret, server, keys)
             }
             Source::ConfigMap(name) => {
                 let api: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), namespace);

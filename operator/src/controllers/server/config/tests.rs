@@ -209,3 +209,102 @@ async fn what_the_tenants_image_does_not_know_is_not_used_yet() {
     assert_eq!(test.condition(SERVER, "Ready"), ("False".into(), "Progressing".into()));
     assert!(!test.api.get(SET).unwrap().to_string().contains("--scratch"));
 }
+
+const PULL_SECRET: &str = "/api/v1/namespaces/acme/secrets/registry";
+const PULL_COPY: &str = "/api/v1/namespaces/acme-mcp/secrets/mcp-files.pull.registry";
+
+/// A Secret with credentials for a registry, for the server `files`.
+fn pull_secret(password: &str) -> Value {
+    json!({
+        "metadata": {"name": "registry", "namespace": "acme", "labels": {"mcp-fleet.dev/server.files": ""}},
+        "type": "kubernetes.io/dockerconfigjson",
+        "data": {".dockerconfigjson": password, "other": "b3RoZXI="},
+    })
+}
+
+/// A server whose image is pulled with a Secret.
+fn private() -> MCPServer {
+    let mut server = server();
+    server.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    server.spec.image_pull_secrets = serde_json::from_value(json!([{"name": "registry"}])).unwrap();
+    server
+}
+
+#[tokio::test]
+async fn a_pull_secret_is_copied_and_pods_refer_to_the_copy() {
+    let test = with_tenant();
+    test.api.insert(PULL_SECRET, pull_secret("b25l"));
+    test.reconcile::<Servers>(&private()).await;
+    let copy = test.api.get(PULL_COPY).unwrap();
+    assert_eq!(copy["type"], "kubernetes.io/dockerconfigjson");
+    assert_eq!(copy["data"], json!({".dockerconfigjson": "b25l"}), "nothing else of it");
+    let template = &test.api.get(SET).unwrap()["spec"]["template"];
+    assert_eq!(template["spec"]["imagePullSecrets"], json!([{"name": "mcp-files.pull.registry"}]));
+    assert!(!template["spec"]["containers"].to_string().contains("registry\""), "the program sees nothing of it");
+}
+
+#[tokio::test]
+async fn a_new_pull_secret_is_copied_and_pods_go_on() {
+    let test = with_tenant();
+    test.api.insert(PULL_SECRET, pull_secret("b25l"));
+    test.reconcile::<Servers>(&private()).await;
+    let before = test.api.get(SET).unwrap()["spec"].clone();
+    test.api.insert(PULL_SECRET, pull_secret("dHdv"));
+    test.reconcile::<Servers>(&private()).await;
+    assert_eq!(test.api.get(PULL_COPY).unwrap()["data"][".dockerconfigjson"], "dHdv");
+    assert_eq!(test.api.get(SET).unwrap()["spec"], before);
+}
+
+#[tokio::test]
+async fn a_pull_secret_that_may_not_be_used_is_refused() {
+    let mut unlabelled = pull_secret("b25l");
+    unlabelled["metadata"]["labels"] = json!({});
+    let mut opaque = pull_secret("b25l");
+    opaque["type"] = json!("Opaque");
+    let mut ours = pull_secret("b25l");
+    ours["metadata"]["labels"]["app.kubernetes.io/managed-by"] = json!("mcp-fleet");
+    for (secret, expected) in [
+        (None, ("ConfigNotFound", "the Secret registry does not exist")),
+        (Some(unlabelled), ("ConfigRefused", "give it the label mcp-fleet.dev/server.files")),
+        (Some(opaque), ("ConfigRefused", "its type is not kubernetes.io/dockerconfigjson")),
+        (Some(ours), ("ConfigRefused", "MCP Fleet made it")),
+    ] {
+        let test = with_tenant();
+        if let Some(secret) = secret {
+            test.api.insert(PULL_SECRET, secret);
+        }
+        test.reconcile::<Servers>(&private()).await;
+        assert_eq!(test.condition(SERVER, "Ready"), ("False".into(), expected.0.into()));
+        assert!(message_of(&test, "Stalled").contains(expected.1), "{}", message_of(&test, "Stalled"));
+        assert!(test.api.get(PULL_COPY).is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_pull_secret_of_the_tenant_needs_no_label() {
+    let mut test = with_tenant();
+    let mut tenant = tenant();
+    tenant.spec.images.pull_secrets = serde_json::from_value(json!([{"name": "registry"}])).unwrap();
+    test.add_tenant(&tenant);
+    let mut secret = pull_secret("b25l");
+    secret["metadata"]["labels"] = json!({});
+    test.api.insert(PULL_SECRET, secret);
+    let mut server = private();
+    server.spec.image_pull_secrets.clear();
+    test.reconcile::<Servers>(&server).await;
+    let template = &test.api.get(SET).unwrap()["spec"]["template"];
+    assert_eq!(template["spec"]["imagePullSecrets"], json!([{"name": "mcp-files.pull.registry"}]));
+}
+
+#[tokio::test]
+async fn pods_keep_their_pull_secret_when_it_is_missing() {
+    let test = with_tenant();
+    test.api.insert(PULL_SECRET, pull_secret("b25l"));
+    test.reconcile::<Servers>(&private()).await;
+    let before = test.api.get(SET).unwrap()["spec"].clone();
+    test.api.remove(PULL_SECRET);
+    test.reconcile::<Servers>(&private()).await;
+    assert_eq!(test.condition(SERVER, "Ready"), ("False".into(), "ConfigNotFound".into()));
+    assert_eq!(test.api.get(SET).unwrap()["spec"], before);
+    assert!(test.api.get(PULL_COPY).is_some());
+}

@@ -10,7 +10,8 @@ use mcp_fleet_core::labels;
 use serde_json::{Value, json};
 
 use super::metadata;
-use crate::controllers::manifests::pod::{container_security, pod_security, port, ports, probes};
+use crate::controllers::manifests::placement::{Kind, configure};
+use crate::controllers::manifests::pod::{container_security, pod_security, port, ports, probes, pull_with};
 use crate::controllers::manifests::settings::Settings;
 use crate::controllers::manifests::{PEER_PORT_NAME, tls_secret_name};
 use crate::controllers::tenant::endpoint;
@@ -58,6 +59,11 @@ pub(super) fn deployment(tenant: &Tenant, settings: &Settings) -> Rendered {
     if settings.options > ShimOptions::FIRST {
         metadata["annotations"] = json!({OPTIONS: settings.options.0.to_string()});
     }
+    let mut template = json!({
+        "metadata": {"labels": labels::of_tenant("gateway", &tenant.id.name, &tenant.id.uid)},
+        "spec": pod(tenant, settings),
+    });
+    configure(&mut template, &tenant.gateway_pod, &selector, Kind::Deployment);
     Rendered::json::<Deployment>(json!({
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -67,10 +73,7 @@ pub(super) fn deployment(tenant: &Tenant, settings: &Settings) -> Rendered {
             "strategy": strategy(replicas),
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": selector},
-            "template": {
-                "metadata": {"labels": labels::of_tenant("gateway", &tenant.id.name, &tenant.id.uid)},
-                "spec": pod(tenant, settings),
-            },
+            "template": template,
         },
     }))
 }
@@ -130,6 +133,7 @@ fn pod(tenant: &Tenant, settings: &Settings) -> Value {
     if settings.has_newest_form {
         pod["topologySpreadConstraints"] = ["kubernetes.io/hostname", "topology.kubernetes.io/zone"].map(spread).into();
     }
+    pull_with(&mut pod, settings.pull_secrets.iter());
     pod
 }
 

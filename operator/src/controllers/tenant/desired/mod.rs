@@ -151,6 +151,26 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn gateways_run_where_the_tenant_says() {
+        let gateway_pod = serde_json::from_value(json!({
+            "nodeSelector": {"pool": "infra"},
+            "tolerations": [{"key": "pool", "value": "infra"}],
+            "topologySpreadConstraints": [
+                {"topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}],
+            "priorityClassName": "high",
+            "labels": {"example.com/team": "platform", "app.kubernetes.io/component": "server"},
+            "annotations": {"example.com/note": "n"},
+        }));
+        let tenant = Tenant { gateway_pod: gateway_pod.unwrap(), ..checked() };
+        let mut template = desired(&tenant, &Settings::example()).deployment.value["spec"]["template"].take();
+        assert_eq!(template["metadata"]["labels"][labels::COMPONENT], "gateway", "ours are stronger");
+        for ours in ["containers", "volumes", "securityContext"] {
+            template["spec"].as_object_mut().unwrap().remove(ours);
+        }
+        insta::assert_snapshot!("placed_gateway", serde_yaml_ng::to_string(&template).unwrap());
+    }
+
+    #[test]
     fn several_gateways_are_replaced_one_by_one_and_have_the_pods_of_a_single_one() {
         let spec = |gateway_replicas| {
             let tenant = Tenant { gateway_replicas, ..checked() };
