@@ -44,7 +44,11 @@ pub(super) fn policy() -> Admission {
         .variable("third", THIRD)
         .variable(
             "tools",
-            format!("(has(object.spec.tools) ? object.spec.tools : []).map(t, {FRAME} + {})", bytes("t.name")),
+            format!(
+                "(has(object.spec.tools) ? object.spec.tools : []).map(t, {FRAME} + {} + {})",
+                bytes("t.name"),
+                ["title", "description", "definitionDigest"].map(|field| text("t", field)).join(" + ")
+            ),
         )
         .variable("atFirst", format!("variables.first.map(t, t.map(v, {value}).sum())"))
         .variable("atSecond", format!("variables.second.map(t, t.map(a, a.map(v, {value}).sum()).sum())"))
@@ -72,6 +76,8 @@ fn value() -> String {
     [
         FRAME.to_string(),
         optional("has(v.name)", bytes("v.name")),
+        text("v", "title"),
+        text("v", "description"),
         optional("has(v.path)", list("v.path.within")),
         optional("has(v.path) && has(v.path.extensions)", list("v.path.extensions")),
         optional("has(v.enum)", list("v.enum.values")),
@@ -105,6 +111,11 @@ fn program() -> String {
         list("scratch", format!("{FRAME} + 256")),
     ];
     format!("object.kind == 'MCPServer' && has({stdio}) ? {} : 0", parts.join(" + "))
+}
+
+/// Returns a CEL expression for the size of a text that may be absent.
+fn text(of: &str, field: &str) -> String {
+    format!("(has({of}.{field}) ? {} : 0)", bytes(&format!("{of}.{field}")))
 }
 
 /// Returns a CEL expression for the length of a text in UTF-8.

@@ -32,6 +32,16 @@ pub struct Property<V> {
     /// If true, a call without this argument or property is refused. Default: false.
     #[serde(default)]
     pub required: bool,
+    /// Name for people, at most 128 characters. Absent: the server's own, if it has one. In a scope, it replaces that of
+    /// the catalogue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub title: Option<String>,
+    /// What agents read about it, at most 1024 characters. Absent: the server's own, if it has one. In a scope, it
+    /// replaces that of the catalogue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub description: Option<String>,
     /// Rule for the value.
     #[serde(flatten)]
     pub value: V,

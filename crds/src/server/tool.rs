@@ -20,6 +20,20 @@ pub struct Tool {
     /// Name of the tool, exactly as the server reports it. At most 128 characters.
     #[schemars(length(min = 1, max = TOOL_NAME.max_length), regex(pattern = TOOL_NAME.pattern))]
     pub name: String,
+    /// Name for people, at most 128 characters. Absent: the server's own, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub title: Option<String>,
+    /// What agents read about the tool, at most 4096 characters. Absent: the server's own, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub description: Option<String>,
+    /// Digest of the tool's definition as its server lists it: `sha256:` and 64 hexadecimal digits, of the definition in
+    /// compact JSON with members sorted by name. Agents see texts of no other definition, so a server cannot change what
+    /// they read. Calls do not depend on it. Absent: agents see what the server says now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(equal = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
+    pub definition_digest: Option<String>,
     /// Effect of the tool. Read: changes nothing. Write: creates or changes something. Destructive: destroys something
     /// that cannot be recovered. The server's own annotations on the tool are ignored.
     pub class: Class,

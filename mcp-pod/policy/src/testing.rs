@@ -101,7 +101,7 @@ fn named(rule: impl Strategy<Value = Rule>) -> impl Strategy<Value = Vec<Argumen
             names
                 .iter()
                 .zip(rules)
-                .map(|(name, (required, rule))| Argument { name: (*name).to_owned(), required, rule })
+                .map(|(name, (required, rule))| Argument { name: (*name).to_owned(), required, rule, shown: None })
                 .collect()
         },
     )
@@ -221,6 +221,8 @@ pub(crate) fn tool(name: &str, class: Class, arguments: Vec<Argument>) -> Tool {
         price: Micros::ZERO,
         result_price: None,
         polls: Polls::Limited,
+        shown: None,
+        definition: None,
     }
 }
 
@@ -269,7 +271,7 @@ pub(crate) fn near_grant(tool: &Tool) -> impl Strategy<Value = Grant> + use<> {
         .cloned()
         .map(|own| {
             let other = (any::<bool>(), rule(), Just(own.name.clone()));
-            let other = other.prop_map(|(required, rule, name)| Argument { name, required, rule });
+            let other = other.prop_map(|(required, rule, name)| Argument { name, required, rule, shown: None });
             prop::option::weighted(0.9, prop_oneof![3 => Just(own), 1 => other])
         })
         .collect();

@@ -1,8 +1,9 @@
 //! Converts the API's arguments to rules of the policy model, with the checks that a schema cannot make.
 
 use std::error::Error;
+use std::sync::Arc;
 
-use mcp_fleet_policy::model::{self, ArrayRule, Rule, Scalar};
+use mcp_fleet_policy::model::{self, ArrayRule, Rule, Scalar, Shown};
 use mcp_fleet_policy::rules;
 
 use super::{
@@ -52,7 +53,9 @@ trait ToRule {
 
 fn property<V: ToRule>(property: &Property<V>) -> Result<model::Argument, ArgumentError> {
     let rule = property.value.to_rule().map_err(|error| error.inside(&property.name))?;
-    Ok(model::Argument { name: property.name.clone(), required: property.required, rule })
+    let Property { name, required, title, description, value: _ } = property;
+    let shown = Shown::new(title.clone(), description.clone()).map(Arc::new);
+    Ok(model::Argument { name: name.clone(), required: *required, rule, shown })
 }
 
 fn properties<V: ToRule>(list: &[Property<V>]) -> Result<Vec<model::Argument>, ArgumentError> {

@@ -1,7 +1,9 @@
 //! Converts argument rules from the wire to the model.
 
+use std::sync::Arc;
+
 use mcp_fleet_policy::json::MAX_INTEGER;
-use mcp_fleet_policy::model::{Argument, ArrayRule, PathRule, Rule, Scalar, StringRule};
+use mcp_fleet_policy::model::{Argument, ArrayRule, PathRule, Rule, Scalar, Shown, StringRule};
 
 use super::ConvertError;
 use super::field::{each, invalid, require, text};
@@ -10,10 +12,20 @@ use crate::wire::const_rule::Value;
 use crate::wire::rule::Kind;
 
 pub(super) fn arguments(list: Vec<wire::Argument>) -> Result<Vec<Argument>, ConvertError> {
-    each(list, |wire::Argument { name, required, rule: kind }| {
+    each(list, |wire::Argument { name, required, rule: kind, title, description }| {
         let kind = kind.ok_or(ConvertError::Missing("argument.rule"))?;
-        Ok(Argument { name: text(name, "argument.name")?, required, rule: rule(kind)? })
+        Ok(Argument {
+            name: text(name, "argument.name")?,
+            required,
+            rule: rule(kind)?,
+            shown: shown(title, description),
+        })
     })
+}
+
+/// Returns the texts, if there are any.
+pub(super) fn shown(title: Option<String>, description: Option<String>) -> Option<Arc<Shown>> {
+    Shown::new(title, description).map(Arc::new)
 }
 
 fn rule(message: wire::Rule) -> Result<Rule, ConvertError> {

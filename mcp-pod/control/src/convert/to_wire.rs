@@ -6,9 +6,9 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
-    Argument, ArrayRule, Breaker, Budget, BudgetMode, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits,
-    Rule, Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
-    TopUp, VerificationKey,
+    Argument, ArrayRule, Breaker, Budget, BudgetMode, DefinitionDigest, Grant, GrantedTool, PathRule, Period,
+    Principal, PrincipalLimits, Rule, Scalar, Selector, Server, ServerLimits, Shown, SlowCalls, StaleAfter, StringRule,
+    TenantLimits, TenantPolicy, Tool, TopUp, VerificationKey,
 };
 use mcp_fleet_policy::price::ResultPrice;
 
@@ -109,7 +109,8 @@ impl Writer {
     }
 
     fn tool(&mut self, tool: &Tool) -> wire::Tool {
-        let Tool { name, class: kind, arguments: list, price, result_price, polls } = tool;
+        let Tool { name, class: kind, arguments: list, price, result_price, polls, shown, definition } = tool;
+        let (title, description) = texts(shown.as_deref());
         let (arguments, argument_list) = match self.form {
             Form::Expanded => (arguments(list), None),
             Form::Shared if list.is_empty() => (Vec::new(), None),
@@ -129,6 +130,9 @@ impl Writer {
                 Polls::Limited => false,
                 Polls::Tolerated => true,
             },
+            title,
+            description,
+            definition: definition.map(|DefinitionDigest(digest)| digest.to_vec()).unwrap_or_default(),
         }
     }
 
@@ -244,10 +248,17 @@ fn classes(classes: &[Class]) -> Vec<i32> {
 
 pub(super) fn arguments(arguments: &[Argument]) -> Vec<wire::Argument> {
     let argument = |argument: &Argument| {
-        let Argument { name, required, rule: kind } = argument;
-        wire::Argument { name: name.clone(), required: *required, rule: Some(rule(kind)) }
+        let Argument { name, required, rule: kind, shown } = argument;
+        let (title, description) = texts(shown.as_deref());
+        wire::Argument { name: name.clone(), required: *required, rule: Some(rule(kind)), title, description }
     };
     arguments.iter().map(argument).collect()
+}
+
+/// Returns the title and the description.
+fn texts(shown: Option<&Shown>) -> (Option<String>, Option<String>) {
+    let Some(Shown { title, description }) = shown else { return (None, None) };
+    (title.clone(), description.clone())
 }
 
 fn rule(rule: &Rule) -> wire::Rule {

@@ -1084,6 +1084,14 @@ pub struct Tool {
     /// Absent: each call costs `price_micros`, which otherwise is the maximum. Feature `result-prices`.
     #[prost(message, optional, tag = "7")]
     pub result_price: ::core::option::Option<ResultPrice>,
+    /// What agents read about it. Absent: what its server says. Feature `texts`.
+    #[prost(string, optional, tag = "8")]
+    pub title: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "9")]
+    pub description: ::core::option::Option<::prost::alloc::string::String>,
+    /// SHA-256 of the only definition whose texts agents may see. Empty: any. Feature `definitions`.
+    #[prost(bytes = "vec", tag = "10")]
+    pub definition: ::prost::alloc::vec::Vec<u8>,
 }
 /// A price that the result of a call states.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1102,6 +1110,11 @@ pub struct Argument {
     pub required: bool,
     #[prost(message, optional, tag = "3")]
     pub rule: ::core::option::Option<Rule>,
+    /// What agents read about it. Absent: what its server says. Feature `texts`.
+    #[prost(string, optional, tag = "4")]
+    pub title: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "5")]
+    pub description: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Rule {

@@ -1,5 +1,9 @@
 //! The rules for the arguments of a tool.
 
+use std::sync::Arc;
+
+use super::Shown;
+
 /// An argument of a tool: a property of the `arguments` object in `tools/call`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Argument {
@@ -9,6 +13,8 @@ pub struct Argument {
     pub required: bool,
     /// Rule for the value.
     pub rule: Rule,
+    /// What agents read about it; `None` leaves that to the server.
+    pub shown: Option<Arc<Shown>>,
 }
 
 /// A rule: the values that an argument may have.

@@ -115,14 +115,19 @@ fn one_of(values: &[String]) -> Result<Check, RuleError> {
 
 fn properties(arguments: &[Argument], depth: usize) -> Result<Arguments, RuleError> {
     let mut properties: Vec<Property> = Vec::with_capacity(arguments.len());
-    for Argument { name, required, rule } in arguments {
+    for Argument { name, required, rule, shown } in arguments {
         if !forms::ARGUMENT_NAME.admits(name) {
             return Err(RuleError::Name);
         }
         if properties.iter().any(|property| property.name == *name) {
             return Err(RuleError::Duplicate(name.clone()));
         }
-        properties.push(Property { name: name.clone(), required: *required, check: compile(rule, depth)? });
+        properties.push(Property {
+            name: name.clone(),
+            required: *required,
+            check: compile(rule, depth)?,
+            shown: shown.clone(),
+        });
     }
     Ok(Arguments(properties))
 }

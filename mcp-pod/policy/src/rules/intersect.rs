@@ -99,7 +99,12 @@ impl Arguments {
             let ours = self.get(&theirs.name);
             let required = theirs.required || ours.is_some_and(|ours| ours.required);
             match ours.and_then(|ours| ours.check.intersect(&theirs.check)) {
-                Some(check) => both.push(Property { name: theirs.name.clone(), required, check }),
+                Some(check) => both.push(Property {
+                    name: theirs.name.clone(),
+                    required,
+                    check,
+                    shown: ours.and_then(|ours| ours.shown.clone()).or_else(|| theirs.shown.clone()),
+                }),
                 None if required => return None,
                 None => {}
             }

@@ -9,7 +9,9 @@ mod intersect;
 mod path;
 mod pattern;
 
-use crate::model::{Argument, Rule};
+use std::sync::Arc;
+
+use crate::model::{Argument, Rule, Shown};
 
 pub use admit::PathArgument;
 pub use compile::RuleError;
@@ -93,6 +95,8 @@ pub(crate) struct Property {
     pub(crate) name: String,
     pub(crate) required: bool,
     pub(crate) check: Check,
+    /// What agents read about it.
+    pub(crate) shown: Option<Arc<Shown>>,
 }
 
 #[cfg(test)]

@@ -124,11 +124,13 @@ fn a_denial_names_the_argument_by_its_location_in_the_policy() {
         name: "line".into(),
         required: true,
         rule: Rule::Integer { minimum: 1, maximum: 10_000 },
+        shown: None,
     }]);
     let edits = Argument {
         name: "edits".into(),
         required: false,
         rule: Rule::Array(Box::new(ArrayRule { item, max_items: 2 })),
+        shown: None,
     };
     let arguments = Arguments::new(&[edits]).unwrap();
     let denial = |line: Value<'static>| {
@@ -149,7 +151,8 @@ fn a_denial_names_the_argument_by_its_location_in_the_policy() {
 #[test]
 fn paths_in_arrays_are_collected_with_their_roots() {
     let paths = Rule::Array(Box::new(ArrayRule { item: path_rule(&["/a", "/b"], &[], false), max_items: 5 }));
-    let arguments = Arguments::new(&[Argument { name: "paths".into(), required: true, rule: paths }]).unwrap();
+    let arguments =
+        Arguments::new(&[Argument { name: "paths".into(), required: true, rule: paths, shown: None }]).unwrap();
     let members = vec![("paths".into(), Value::Array(vec![text("/a/1"), text("/b/2")]))];
     let mut collected = Vec::new();
     arguments.admit(&members, &mut collected).unwrap();
@@ -200,10 +203,10 @@ fn rules_that_cannot_be_enforced_are_refused() {
         assert!(validate(&rule).is_err(), "{rule:?} was accepted");
     }
     for name in ["", "a\n", "a\u{85}"] {
-        let argument = Argument { name: name.into(), required: true, rule: Rule::Boolean };
+        let argument = Argument { name: name.into(), required: true, rule: Rule::Boolean, shown: None };
         assert_eq!(validate_arguments(&[argument]), Err(RuleError::Name), "{name:?}");
     }
-    let twice = vec![Argument { name: "a".into(), required: true, rule: Rule::Boolean }; 2];
+    let twice = vec![Argument { name: "a".into(), required: true, rule: Rule::Boolean, shown: None }; 2];
     assert_eq!(validate_arguments(&twice), Err(RuleError::Duplicate("a".into())));
 }
 
@@ -268,7 +271,7 @@ proptest! {
 
 #[test]
 fn more_members_than_arguments_are_counted_and_not_compared() {
-    let path = Argument { name: "path".into(), required: true, rule: path_rule(&["/w"], &[], false) };
+    let path = Argument { name: "path".into(), required: true, rule: path_rule(&["/w"], &[], false), shown: None };
     let arguments = Arguments::new(&[path]).unwrap();
     let members: Vec<_> = (0..30_000).map(|n| (format!("x{n}").into(), text("x"))).collect();
     assert_eq!(arguments.distance(&members), 29_999);

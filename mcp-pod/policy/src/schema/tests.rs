@@ -61,11 +61,11 @@ fn compiled(tool: &Tool, grants: &[Grant]) -> Policy {
 fn schema(tool: &Tool, grants: &[Grant]) -> String {
     let compiled = compiled(tool, grants);
     let access = compiled.principal("p-coder").unwrap().authorise("files", "t").unwrap();
-    String::from_utf8(access.input_schema()).unwrap()
+    String::from_utf8(access.input_schema(None)).unwrap()
 }
 
 fn argument(name: &str, required: bool, rule: Rule) -> Argument {
-    Argument { name: name.into(), required, rule }
+    Argument { name: name.into(), required, rule, shown: None }
 }
 
 fn path(root: &str) -> Rule {
@@ -164,7 +164,7 @@ proptest! {
     ) {
         let compiled = compiled(&tool, &grants);
         let Ok(access) = compiled.principal("p-coder").unwrap().authorise("files", "t") else { return Ok(()) };
-        let schema: Json = serde_json::from_slice(&access.input_schema()).unwrap();
+        let schema: Json = serde_json::from_slice(&access.input_schema(None)).unwrap();
         let value = Value::Object(members);
         let mut text = Vec::new();
         write(&value, &mut text);

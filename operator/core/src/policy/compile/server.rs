@@ -8,7 +8,7 @@ use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::server::Price;
 use mcp_fleet_policy::built_in::BuiltIn;
 use mcp_fleet_policy::loops::LoopSettings;
-use mcp_fleet_policy::model::{Argument, Breaker, Server, ServerLimits, Tool};
+use mcp_fleet_policy::model::{Argument, Breaker, DefinitionDigest, Server, ServerLimits, Shown, Tool};
 use mcp_fleet_policy::price::{Pointer, ResultPrice};
 use mcp_fleet_policy::units::Micros;
 
@@ -109,6 +109,8 @@ fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> 
             price,
             result_price,
             polls: tool.polls,
+            shown: Shown::new(tool.title.clone(), tool.description.clone()).map(Arc::new),
+            definition: definition(tool)?,
         });
     }
     let limits = &object.spec.limits;
@@ -138,6 +140,15 @@ fn price(tool: &mcp_fleet_crds::server::Tool) -> Result<(Micros, Option<Arc<Resu
         }
         _ => Err(invalid("set either perCall or fromResult")),
     }
+}
+
+/// Compiles the digest of the tool's definition.
+fn definition(tool: &mcp_fleet_crds::server::Tool) -> Result<Option<DefinitionDigest>, Rejection> {
+    let digest = tool.definition_digest.as_deref().map(str::parse).transpose();
+    digest.map_err(|error| {
+        let message = format!("tool {:?}, definitionDigest: {error}", tool.name);
+        Rejection::new(ConditionReason::InvalidSpec, message)
+    })
 }
 
 /// Compiles the argument rules of one tool.
