@@ -1,7 +1,7 @@
 //! CEL rules on one argument: the member named by `type` is set, and its values are consistent.
 //!
-//! The API server multiplies the cost of a rule in a CRD by every enclosing `maxItems`. The CRDs therefore have these
-//! rules only for the outermost arguments; a `ValidatingAdmissionPolicy` checks the nested ones (see `admission`).
+//! The API server multiplies the cost of a rule in a CRD by every enclosing `maxItems`, so the CRDs cannot have these rules
+//! on arguments. A `ValidatingAdmissionPolicy` checks them (see `admission`).
 
 /// How a CEL expression refers to an argument.
 #[derive(Clone, Copy)]
@@ -16,16 +16,12 @@ pub(crate) struct Access {
     nests: bool,
 }
 
-/// Access from a rule in a CRD, where reserved words are escaped.
-pub(crate) const IN_SCHEMA: Access =
-    Access { value: "self", constant: "self.__const__", has_constant: "has(self.__const__)", nests: true };
-
 /// Access through the variable `v` of an admission policy, which sees the object as a plain map.
-pub(crate) const AT_DEPTH_2: Access =
+pub(crate) const NESTING: Access =
     Access { value: "v", constant: "v['const']", has_constant: "('const' in v)", nests: true };
 
 /// Access at depth 3, where values do not nest further.
-pub(crate) const AT_DEPTH_3: Access = Access { nests: false, ..AT_DEPTH_2 };
+pub(crate) const AT_DEPTH_3: Access = Access { nests: false, ..NESTING };
 
 /// Returns the rules on an argument, each with its message.
 pub(crate) fn rules(access: Access) -> Vec<(String, &'static str)> {

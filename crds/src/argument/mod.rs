@@ -19,6 +19,13 @@ pub use rule::{
     ValueType,
 };
 
+/// Most tools of a server, or in a scope.
+pub const MAX_TOOLS: usize = 512;
+/// Most arguments of a tool.
+pub const MAX_ARGUMENTS: usize = 128;
+/// Most arguments of all tools of a server, or in a scope. An admission policy counts them.
+pub const MAX_ALL_ARGUMENTS: usize = 4096;
+
 /// An argument of a tool, with its nested values.
 pub type Argument = Property<Value<Value<Plain>>>;
 

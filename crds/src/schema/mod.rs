@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::condition::pending_status;
 use crate::names::{DNS_1035, MAX_NAME, RUNTIME_NAMESPACE_SUFFIX};
 use crate::time::TIME;
-use crate::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPServer, MCPTenant, union};
+use crate::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 
 /// Returns the definitions of all kinds.
 pub fn all() -> Vec<CustomResourceDefinition> {
@@ -27,7 +27,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
             ),
         ));
     }
-    let with_tools = [MCPServer::crd(), MCPScope::crd()].map(|crd| with_argument_rules(with_name_rule(crd)));
+    let with_tools = [MCPServer::crd(), MCPScope::crd()].map(with_name_rule);
     let others = [MCPPrincipal::crd(), MCPBudget::crd()].map(with_name_rule);
     let with_status = [tenant].into_iter().chain(with_tools).chain(others).map(with_pending_status);
     with_status.chain([MCPLedger::crd()]).map(tidy).collect()
@@ -103,23 +103,6 @@ fn with_name_rule(mut crd: CustomResourceDefinition) -> CustomResourceDefinition
 fn with_pending_status(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for status in roots(&mut crd).filter_map(|root| property(root, "status")) {
         status.default = Some(JSON(pending_status()));
-    }
-    crd
-}
-
-/// Adds the rules on the outermost arguments of `spec.tools`.
-fn with_argument_rules(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
-    for root in roots(&mut crd) {
-        let argument = property(root, "spec")
-            .and_then(|spec| property(spec, "tools"))
-            .and_then(items)
-            .and_then(|tool| property(tool, "arguments"))
-            .and_then(items);
-        if let Some(argument) = argument {
-            let rules =
-                union::rules(union::IN_SCHEMA).into_iter().map(|(expression, message)| rule(expression, message));
-            argument.x_kubernetes_validations.get_or_insert_default().extend(rules);
-        }
     }
     crd
 }

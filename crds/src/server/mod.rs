@@ -19,6 +19,7 @@ pub use stdio::{
 };
 pub use tool::{Price, ResultPrice, Tool};
 
+use crate::argument::MAX_TOOLS;
 use crate::quantity::QuantitySchema;
 use crate::schema::{duration_within, rules, size_within};
 use crate::{condition, integer};
@@ -62,9 +63,9 @@ pub struct MCPServerSpec {
     /// Absent: the program can write only to /tmp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
-    /// The catalogue of tools, at most 64. For callers, a tool that is not listed here does not exist.
+    /// The catalogue of tools, at most 512, with at most 4096 arguments in all. For callers, a tool that is not listed here does not exist.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = MAX_TOOLS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub tools: Vec<Tool>,
     /// Limits on the duration, size and concurrency of calls.
     #[serde(default)]

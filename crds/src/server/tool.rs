@@ -8,7 +8,7 @@ use mcp_fleet_policy::units::Micros;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::argument::Argument;
+use crate::argument::{Argument, MAX_ARGUMENTS};
 use crate::names::TOOL_NAME;
 use crate::schema::rules;
 
@@ -37,9 +37,9 @@ pub struct Tool {
     /// Effect of the tool. Read: changes nothing. Write: creates or changes something. Destructive: destroys something
     /// that cannot be recovered. The server's own annotations on the tool are ignored.
     pub class: Class,
-    /// Arguments that the tool accepts, at most 32. A call with any other argument is refused. Empty: no arguments.
+    /// Arguments that the tool accepts, at most 128. A call with any other argument is refused. Empty: no arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = MAX_ARGUMENTS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub arguments: Vec<Argument>,
     /// Price of the tool. Requires the tenant's `spendLimit`, which sets the currency. Absent: calls are free.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -48,6 +48,7 @@ fn from_spec(compilation: &Compilation<'_>, object: &MCPScope, servers: &[Server
             format!("serverRef.name {name:?} {hint}; correct the name or create the MCPServer"),
         ));
     };
+    super::server::check_number(object.spec.tools.iter().map(|tool| tool.arguments.as_ref().map_or(0, Vec::len)))?;
     let mut tools: Vec<GrantedTool> = Vec::new();
     for tool in &object.spec.tools {
         let Some(declared) = server.tools.iter().find(|declared| declared.name == tool.name) else {
