@@ -4,7 +4,7 @@
 //! lists; bounds on each list that leave room for use would still allow gigabytes.
 
 use super::namespaces::{OF_TENANTS, WRITES_SPEC};
-use super::nested::{FIRST, SECOND, THIRD};
+use super::nested::{DEPTHS, at_depth, with_depths};
 use super::{Admission, Builder};
 
 /// Largest spec of a server, in bytes. With the field managers that Kubernetes adds, such an object stays below the limit of
@@ -36,10 +36,11 @@ pub(super) fn policy() -> Admission {
             format!("metadata.{field} must have at most {most} entries; remove some"),
         );
     }
+    policy = with_depths(policy);
+    for (depth, name) in DEPTHS.iter().enumerate() {
+        policy = policy.variable(&format!("{name}Size"), at_depth(depth, "map", &value, ".sum()"));
+    }
     policy
-        .variable("first", FIRST)
-        .variable("second", SECOND)
-        .variable("third", THIRD)
         .variable(
             "tools",
             format!(
@@ -48,14 +49,13 @@ pub(super) fn policy() -> Admission {
                 ["title", "description", "definitionDigest"].map(|field| text("t", field)).join(" + ")
             ),
         )
-        .variable("atFirst", format!("variables.first.map(t, t.map(v, {value}).sum())"))
-        .variable("atSecond", format!("variables.second.map(t, t.map(a, a.map(v, {value}).sum()).sum())"))
-        .variable("atThird", format!("variables.third.map(t, t.map(a, a.map(w, w.map(v, {value}).sum()).sum()).sum())"))
         .variable("program", program())
         .variable(
             "size",
-            "variables.tools.sum() + variables.atFirst.sum() + variables.atSecond.sum() + variables.atThird.sum() + \
-             variables.program",
+            format!(
+                "variables.tools.sum() + {} + variables.program",
+                DEPTHS.map(|depth| format!("variables.{depth}Size")).join(" + ")
+            ),
         )
         .variable("most", format!("object.kind == 'MCPServer' ? {MAX_SERVER} : {MAX_SCOPE}"))
         .require_or_explain(
@@ -80,6 +80,7 @@ fn value() -> String {
         optional("has(v.path) && has(v.path.extensions)", list("v.path.extensions")),
         optional("has(v.enum)", list("v.enum.values")),
         optional("has(v.string) && has(v.string.pattern)", bytes("v.string.pattern")),
+        optional("has(v.map) && has(v.map.names.pattern)", bytes("v.map.names.pattern")),
         optional("'const' in v && has(v['const'].string)", bytes("v['const'].string")),
     ]
     .join(" + ")

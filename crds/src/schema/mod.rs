@@ -27,7 +27,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
             ),
         ));
     }
-    let with_tools = [MCPServer::crd(), MCPScope::crd()].map(with_name_rule);
+    let with_tools = [MCPServer::crd(), MCPScope::crd()].map(|crd| with_short_arguments(with_name_rule(crd)));
     let others = [MCPPrincipal::crd(), MCPBudget::crd()].map(with_name_rule);
     let with_status = [tenant].into_iter().chain(with_tools).chain(others).map(with_pending_status);
     with_status.chain([MCPLedger::crd()]).map(tidy).collect()
@@ -105,6 +105,50 @@ fn with_pending_status(mut crd: CustomResourceDefinition) -> CustomResourceDefin
         status.default = Some(JSON(pending_status()));
     }
     crd
+}
+
+/// Depth from which on the fields of arguments have no descriptions. Below it, there are a hundred copies of each.
+pub(crate) const WITHOUT_DESCRIPTIONS: usize = 4;
+
+/// Removes the descriptions of what is deep in arguments, which would make most of the definition.
+fn with_short_arguments(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    for root in roots(&mut crd) {
+        let argument = property(root, "spec")
+            .and_then(|spec| property(spec, "tools"))
+            .and_then(items)
+            .and_then(|tool| property(tool, "arguments"))
+            .and_then(items);
+        if let Some(argument) = argument {
+            shorten(argument, 1);
+        }
+    }
+    crd
+}
+
+fn shorten(value: &mut JSONSchemaProps, depth: usize) {
+    if depth >= WITHOUT_DESCRIPTIONS {
+        return without_descriptions(value);
+    }
+    for (member, inner) in [("array", "items"), ("object", "properties"), ("map", "values"), ("oneOf", "rules")] {
+        let Some(inner) = property(value, member).and_then(|member| property(member, inner)) else { continue };
+        match items(inner) {
+            // A list of properties or rules.
+            Some(_) => {
+                if let Some(item) = items(inner) {
+                    shorten(item, depth + 1);
+                }
+            }
+            None => shorten(inner, depth + 1),
+        }
+    }
+}
+
+fn without_descriptions(schema: &mut JSONSchemaProps) {
+    schema.description = None;
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(without_descriptions);
+    if let Some(item) = items(schema) {
+        without_descriptions(item);
+    }
 }
 
 fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {

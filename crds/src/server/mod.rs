@@ -209,7 +209,7 @@ pub struct MCPServerStatus {
     /// Number of pods that are ready.
     #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
-    /// Conditions of the server: Ready, Reconciling, Stalled, Accepted, PolicyCurrent.
+    /// Conditions of the server: Ready, Reconciling, Stalled, Accepted, PolicyCurrent, WideArguments.
     #[serde(default, deserialize_with = "condition::read", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "condition::conditions_schema")]
     pub conditions: Vec<Condition>,

@@ -77,6 +77,8 @@ async fn everything_long_counts() {
         (1, named(listed(object(enumerated(300))))),
         (1, named(object(enumerated(300)))),
         (12, named(object(path))),
+        (1, named(listed(object(listed(object(enumerated(120))))))),
+        (8, named(json!({"type": "OneOf", "oneOf": {"rules": vec![enumerated(120); 2]}}))),
         (125, described),
     ] {
         until(refused, || cluster.dry_run(with(tools, &argument))).await;

@@ -80,6 +80,17 @@ pub const FEATURES: &[Feature] = &[
         name: "definitions",
         used_by: |policy, _| policy.servers.iter().flat_map(|server| &server.tools).any(|one| one.definition.is_some()),
     },
+    // Objects whose properties have no fixed names.
+    Feature { name: "map-rules", used_by: |policy, _| uses_rule(policy, |rule| matches!(rule, Rule::Map(_))) },
+    // Values of one of several types.
+    Feature { name: "one-of-rules", used_by: |policy, _| uses_rule(policy, |rule| matches!(rule, Rule::OneOf(_))) },
+    // Values that may be `null`.
+    Feature {
+        name: "nullable-rules",
+        used_by: |policy, _| uses_rule(policy, |rule| matches!(rule, Rule::Nullable(_))),
+    },
+    // Any JSON within bounds.
+    Feature { name: "json-rules", used_by: |policy, _| uses_rule(policy, |rule| matches!(rule, Rule::Json(_))) },
     // Servers with the addresses of several pods.
     Feature {
         name: "several-addresses",
@@ -156,12 +167,16 @@ fn rule_uses(rule: &Rule, wanted: impl Fn(&Rule) -> bool + Copy, argument: impl 
         || match rule {
             Rule::Array(list) => rule_uses(&list.item, wanted, argument),
             Rule::Object(properties) => properties.iter().any(|property| argument_uses(property, wanted, argument)),
+            Rule::Map(map) => rule_uses(&map.values, wanted, argument),
+            Rule::OneOf(options) => options.iter().any(|option| rule_uses(option, wanted, argument)),
+            Rule::Nullable(inner) => rule_uses(inner, wanted, argument),
             Rule::Path(_)
             | Rule::Enum(_)
             | Rule::String(_)
             | Rule::Integer { .. }
             | Rule::Number { .. }
             | Rule::Boolean
-            | Rule::Const(_) => false,
+            | Rule::Const(_)
+            | Rule::Json(_) => false,
         }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mcp_fleet_policy::class::Class;
-use mcp_fleet_policy::model::{Argument, DefinitionDigest, Rule, Shown};
+use mcp_fleet_policy::model::{Argument, ArrayRule, DefinitionDigest, JsonRule, MapRule, Rule, Shown, StringRule};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -120,4 +120,50 @@ async fn every_tool_and_argument_of_a_large_catalogue_is_listed_and_can_be_calle
     let mut wrong = all;
     wrong.insert("argument_127".into(), json!(10));
     assert_eq!(client.call("tool_511", Value::Object(wrong)).await.denial().0, "argument_out_of_range");
+}
+
+/// `create_entities` of server-memory, and rows of cells.
+#[tokio::test]
+async fn nested_values_maps_and_nulls_are_checked_and_forwarded() {
+    let text = || Rule::String(StringRule { max_length: 9, pattern: None, leading_dash: false });
+    let list = |item| Rule::Array(Box::new(ArrayRule { item, max_items: 3 }));
+    let entity = Rule::Object(vec![argument("name", text()), argument("observations", list(text()))]);
+    let number = Rule::Number { minimum: "0".into(), maximum: "9".into() };
+    let cell = Rule::Nullable(Box::new(Rule::OneOf(vec![text(), number])));
+    let names = StringRule { max_length: 5, pattern: None, leading_dash: false };
+    let labels = Rule::Map(Box::new(MapRule { names, values: text(), max_properties: 2 }));
+    let any = Rule::Nullable(Box::new(Rule::Json(JsonRule { max_bytes: 20, max_depth: 1 })));
+    let optional = |name: &str, rule| Argument { required: false, ..argument(name, rule) };
+    let gateway = TestGateway::with(|policy| {
+        policy.servers[0].tools[1].arguments = vec![
+            argument("entities", list(entity)),
+            optional("rows", list(list(cell))),
+            optional("labels", labels),
+            optional("any", any),
+            optional("plain", Rule::Boolean),
+        ]
+        .into();
+    })
+    .await;
+    let mut client = gateway.client().await;
+    let entities = json!([{"name": "a", "observations": ["b", "c"]}]);
+    let sent =
+        json!({"any": null, "entities": entities, "labels": {"x": "y"}, "plain": null, "rows": [["a", 1, null]]});
+    let answer = client.call("echo", sent).await;
+    assert_eq!(answer.json()["result"]["content"][0]["text"], "done");
+    let forwarded = json!({"any": null, "entities": entities, "labels": {"x": "y"}, "rows": [["a", 1, null]]});
+    assert_eq!(gateway.shim.calls().pop().unwrap().params["arguments"], forwarded);
+    for (name, value, reason) in [
+        ("entities", json!([{"name": "a", "observations": [null]}]), "argument_type"),
+        ("entities", json!([{"name": "a", "observations": [], "more": 1}]), "argument_undeclared"),
+        ("rows", json!([[true]]), "argument_type"),
+        ("labels", json!({"x": "y", "z": "y", "a": "y"}), "argument_out_of_range"),
+        ("labels", json!({"__proto__": "y"}), "argument_pattern"),
+        ("any", json!([[1]]), "argument_out_of_range"),
+    ] {
+        let mut sent = json!({"entities": entities});
+        sent[name] = value;
+        assert_eq!(client.call("echo", sent).await.denial().0, reason, "{name}");
+    }
+    assert_eq!(gateway.shim.calls().len(), 1);
 }

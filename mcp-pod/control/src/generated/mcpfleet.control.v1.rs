@@ -1118,7 +1118,7 @@ pub struct Argument {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Rule {
-    #[prost(oneof = "rule::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "rule::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub kind: ::core::option::Option<rule::Kind>,
 }
 /// Nested message and enum types in `Rule`.
@@ -1143,7 +1143,40 @@ pub mod rule {
         Array(::prost::alloc::boxed::Box<super::ArrayRule>),
         #[prost(message, tag = "9")]
         Object(super::ObjectRule),
+        /// Feature `map-rules`.
+        #[prost(message, tag = "10")]
+        Map(::prost::alloc::boxed::Box<super::MapRule>),
+        /// Feature `one-of-rules`.
+        #[prost(message, tag = "11")]
+        OneOf(super::OneOfRule),
+        /// `null`, or what this rule admits. Feature `nullable-rules`.
+        #[prost(message, tag = "12")]
+        Nullable(::prost::alloc::boxed::Box<super::Rule>),
+        /// Feature `json-rules`.
+        #[prost(message, tag = "13")]
+        Json(super::JsonRule),
     }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MapRule {
+    #[prost(message, optional, tag = "1")]
+    pub names: ::core::option::Option<StringRule>,
+    #[prost(message, optional, boxed, tag = "2")]
+    pub values: ::core::option::Option<::prost::alloc::boxed::Box<Rule>>,
+    #[prost(uint32, tag = "3")]
+    pub max_properties: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OneOfRule {
+    #[prost(message, repeated, tag = "1")]
+    pub options: ::prost::alloc::vec::Vec<Rule>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JsonRule {
+    #[prost(uint32, tag = "1")]
+    pub max_bytes: u32,
+    #[prost(uint32, tag = "2")]
+    pub max_depth: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PathRule {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
-    Argument, ArrayRule, Breaker, Budget, BudgetMode, DefinitionDigest, Grant, GrantedTool, PathRule, Period,
-    Principal, PrincipalLimits, Rule, Scalar, Selector, Server, ServerLimits, Shown, SlowCalls, StaleAfter, StringRule,
-    TenantLimits, TenantPolicy, Tool, TopUp, VerificationKey,
+    Argument, ArrayRule, Breaker, Budget, BudgetMode, DefinitionDigest, Grant, GrantedTool, JsonRule, MapRule,
+    PathRule, Period, Principal, PrincipalLimits, Rule, Scalar, Selector, Server, ServerLimits, Shown, SlowCalls,
+    StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, TopUp, VerificationKey,
 };
 use mcp_fleet_policy::price::{Pointer, ResultPrice};
 use mcp_fleet_policy::units::{Bytes, Micros};
@@ -49,7 +49,16 @@ fn rule() -> impl Strategy<Value = Rule> {
         prop_oneof![
             (inner.clone(), any::<u32>())
                 .prop_map(|(item, max_items)| Rule::Array(Box::new(ArrayRule { item, max_items }))),
-            vec((name(), any::<bool>(), inner, shown()), 0..3).prop_map(|list| Rule::Object(named(list))),
+            vec((name(), any::<bool>(), inner.clone(), shown()), 0..3).prop_map(|list| Rule::Object(named(list))),
+            (any::<u32>(), option::of(".{0,8}"), any::<bool>(), inner.clone(), any::<u32>()).prop_map(
+                |(max_length, pattern, leading_dash, values, max_properties)| {
+                    let names = StringRule { max_length, pattern, leading_dash };
+                    Rule::Map(Box::new(MapRule { names, values, max_properties }))
+                }
+            ),
+            vec(inner.clone(), 0..3).prop_map(Rule::OneOf),
+            inner.prop_map(|rule| Rule::Nullable(Box::new(rule))),
+            any::<(u32, u32)>().prop_map(|(max_bytes, max_depth)| Rule::Json(JsonRule { max_bytes, max_depth })),
         ]
     })
 }

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use rule::{Argument, ArrayRule, Decimal, PathRule, Rule, Scalar, StringRule};
+pub use rule::{Argument, ArrayRule, Decimal, JsonRule, MapRule, PathRule, Rule, Scalar, StringRule};
 pub use shown::{DefinitionDigest, Shown};
 
 use crate::class::Class;

@@ -50,7 +50,7 @@ pub(crate) struct Annotations {
     pub(crate) default: Option<Value<'static>>,
     pub(crate) examples: Vec<Value<'static>>,
     properties: Vec<(String, Annotations)>,
-    /// Of the items of an array.
+    /// Of the items of an array, or the values of an object without fixed names.
     items: Option<Box<Annotations>>,
 }
 
@@ -65,7 +65,7 @@ impl Annotations {
         self.properties.iter().find_map(|(known, annotations)| (known == name).then_some(annotations))
     }
 
-    /// Returns what is said about each item of the value.
+    /// Returns what is said about each item of the value, or each value without a fixed name.
     pub(crate) fn items(&self) -> Option<&Self> {
         self.items.as_deref()
     }
@@ -92,7 +92,8 @@ fn read(schema: &Value<'_>, root: &Value<'_>, depth: usize, room: &mut Room) -> 
     let properties = shape.get("properties").and_then(Value::as_object).map_or(&[][..], Vec::as_slice);
     let properties =
         properties.iter().map(|(name, schema)| (name.to_string(), read(schema, root, depth, room))).collect();
-    let items = shape.get("items").filter(|items| items.as_object().is_some());
+    let items = shape.get("items").or_else(|| shape.get("additionalProperties"));
+    let items = items.filter(|items| items.as_object().is_some());
     let items = items.map(|items| Box::new(read(items, root, depth, room)));
     Annotations { title, description, default, examples, properties, items }
 }
@@ -113,7 +114,9 @@ fn resolved<'s, 'v>(schema: &'s Value<'v>, root: &'s Value<'v>) -> &'s Value<'v>
 
 /// Returns the part of a schema that says what is in an array or object: itself, or the first such alternative.
 fn shape<'s, 'v>(schema: &'s Value<'v>, root: &'s Value<'v>) -> &'s Value<'v> {
-    let has_shape = |schema: &Value<'_>| schema.get("properties").is_some() || schema.get("items").is_some();
+    let has_shape = |schema: &Value<'_>| {
+        ["properties", "items", "additionalProperties"].iter().any(|name| schema.get(name).is_some())
+    };
     if has_shape(schema) {
         return schema;
     }

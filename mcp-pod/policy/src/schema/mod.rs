@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub(crate) use annotations::{Annotations, MAX_TITLE, Room};
 
 use crate::json::{Members, Value, write};
-use crate::model::Shown;
+use crate::model::{JsonRule, Shown};
 use crate::rules::{Arguments, Check, Property, Text, escape};
 use crate::text::neutralise;
 
@@ -177,8 +177,47 @@ fn keywords<'a>(check: &Check, server: Option<&Annotations>) -> (Members<'a>, Ve
             members
         }
         Check::Object(arguments) => object(arguments, server),
+        Check::Map { names, values, max_properties } => {
+            let notes = Notes { server: server.and_then(Annotations::items), shown: None };
+            let values = values.as_ref().map_or(Value::Bool(false), |check| Value::Object(schema(check, notes)));
+            let max_properties = i64::try_from(*max_properties).unwrap_or(i64::MAX);
+            let members = vec![
+                field("type", string("object")),
+                field("additionalProperties", values),
+                field("maxProperties", Value::Integer(max_properties)),
+            ];
+            return (members, vec![names_in_words(names)]);
+        }
+        Check::Null => vec![field("type", string("null"))],
+        Check::Json(JsonRule { max_bytes, max_depth }) => {
+            let words =
+                format!("Any JSON of at most {max_bytes} bytes, with at most {max_depth} levels of arrays and objects");
+            return (vec![], vec![words]);
+        }
+        Check::Any(checks) => {
+            let alternatives = checks.iter().map(|check| {
+                let (members, words) = keywords(check, server);
+                Value::Object(annotated(members, words, &[], Notes::default()))
+            });
+            vec![field("anyOf", Value::Array(alternatives.collect()))]
+        }
+        Check::All(checks) => {
+            let mut all = checks.iter().map(|check| keywords(check, server));
+            let (members, mut words) = all.next().unwrap_or_default();
+            words.extend(all.flat_map(|(_, words)| words));
+            return (members, words);
+        }
     };
     (members, vec![])
+}
+
+/// Describes the names of the properties of a map. Not every API of a model provider takes `propertyNames`.
+fn names_in_words(names: &Text) -> String {
+    let mut words = vec![names.max_length.map_or(String::new(), |max| format!("have at most {max} characters"))];
+    words.extend(names.patterns.iter().map(|pattern| format!("match `{}`", pattern.anchored())));
+    words.extend(names.no_option.then(|| "do not begin with `-`".to_owned()));
+    words.retain(|word| !word.is_empty());
+    format!("Names of properties {}", words.join(", "))
 }
 
 fn text<'a>(text: &Text) -> (Members<'a>, Vec<String>) {
