@@ -71,12 +71,12 @@ impl Annotations {
     }
 }
 
-fn read(schema: &Value<'_>, root: &Value<'_>, depth: usize, room: &mut Room) -> Annotations {
+fn read(schema: &Value<'_>, whole: &Value<'_>, depth: usize, room: &mut Room) -> Annotations {
     let (Some(depth), Some(values)) = (depth.checked_sub(1), room.values.checked_sub(1)) else {
         return Annotations::default();
     };
     room.values = values;
-    let target = resolved(schema, root);
+    let target = resolved(schema, whole);
     // What stands beside a reference is about this value; what it refers to is about all values of the kind.
     let find = |name: &str| schema.get(name).or_else(|| target.get(name));
     let mut text = |name: &str, max| {
@@ -88,23 +88,23 @@ fn read(schema: &Value<'_>, root: &Value<'_>, depth: usize, room: &mut Room) -> 
     let default = find("default").and_then(|value| shown_value(value, room));
     let examples = find("examples").and_then(Value::as_array).unwrap_or_default().iter().take(MAX_EXAMPLES);
     let examples = examples.filter_map(|value| shown_value(value, room)).collect();
-    let shape = shape(target, root);
+    let shape = shape(target, whole);
     let properties = shape.get("properties").and_then(Value::as_object).map_or(&[][..], Vec::as_slice);
     let properties =
-        properties.iter().map(|(name, schema)| (name.to_string(), read(schema, root, depth, room))).collect();
+        properties.iter().map(|(name, schema)| (name.to_string(), read(schema, whole, depth, room))).collect();
     let items = shape.get("items").or_else(|| shape.get("additionalProperties"));
     let items = items.filter(|items| items.as_object().is_some());
-    let items = items.map(|items| Box::new(read(items, root, depth, room)));
+    let items = items.map(|items| Box::new(read(items, whole, depth, room)));
     Annotations { title, description, default, examples, properties, items }
 }
 
 /// Follows references to definitions in the same schema, such as `#/$defs/Point`.
-fn resolved<'s, 'v>(schema: &'s Value<'v>, root: &'s Value<'v>) -> &'s Value<'v> {
+fn resolved<'s, 'v>(schema: &'s Value<'v>, whole: &'s Value<'v>) -> &'s Value<'v> {
     let mut schema = schema;
     for _ in 0..MAX_REFERENCES {
         let target = schema.get("$ref").and_then(Value::as_str).and_then(|reference| {
             let (section, name) = reference.strip_prefix("#/")?.split_once('/')?;
-            matches!(section, "$defs" | "definitions").then_some(root.get(section)?.get(name)?)
+            matches!(section, "$defs" | "definitions").then_some(whole.get(section)?.get(name)?)
         });
         let Some(target) = target else { break };
         schema = target;
@@ -113,7 +113,7 @@ fn resolved<'s, 'v>(schema: &'s Value<'v>, root: &'s Value<'v>) -> &'s Value<'v>
 }
 
 /// Returns the part of a schema that says what is in an array or object: itself, or the first such alternative.
-fn shape<'s, 'v>(schema: &'s Value<'v>, root: &'s Value<'v>) -> &'s Value<'v> {
+fn shape<'s, 'v>(schema: &'s Value<'v>, whole: &'s Value<'v>) -> &'s Value<'v> {
     let has_shape = |schema: &Value<'_>| {
         ["properties", "items", "additionalProperties"].iter().any(|name| schema.get(name).is_some())
     };
@@ -121,7 +121,7 @@ fn shape<'s, 'v>(schema: &'s Value<'v>, root: &'s Value<'v>) -> &'s Value<'v> {
         return schema;
     }
     let alternatives = ["anyOf", "oneOf", "allOf"].iter().filter_map(|name| schema.get(name)?.as_array()).flatten();
-    alternatives.map(|schema| resolved(schema, root)).find(|schema| has_shape(schema)).unwrap_or(schema)
+    alternatives.map(|schema| resolved(schema, whole)).find(|schema| has_shape(schema)).unwrap_or(schema)
 }
 
 /// Copies a default or an example that is short and can be shown as it is. One with an unsafe character would mean another

@@ -89,7 +89,7 @@ fn union<'a>(grants: &[&Arc<Arguments>], server: Option<&Annotations>) -> Member
     for property in grants.iter().flat_map(|arguments| &arguments.0) {
         // Texts about an argument are written once, beside the alternatives.
         let (members, words) = keywords(&property.check, server.and_then(|server| server.property(&property.name)));
-        let schema = annotated(members, words, &[], Notes::default());
+        let schema = annotated(members, &words, &[], Notes::default());
         match properties.iter_mut().find(|(known, _)| known.name == property.name) {
             Some((_, schemas)) if schemas.iter().any(|(_, known)| *known == schema) => {}
             Some((_, schemas)) => schemas.push((&property.check, schema)),
@@ -107,7 +107,7 @@ fn union<'a>(grants: &[&Arc<Arguments>], server: Option<&Annotations>) -> Member
             _several => {
                 let checks: Vec<&Check> = schemas.iter().map(|(check, _)| *check).collect();
                 let schemas = schemas.into_iter().map(|(_, schema)| Value::Object(schema)).collect();
-                annotated(vec![field("anyOf", Value::Array(schemas))], vec![], &checks, notes)
+                annotated(vec![field("anyOf", Value::Array(schemas))], &[], &checks, notes)
             }
         };
         (property.name.clone().into(), Value::Object(schema))
@@ -118,11 +118,11 @@ fn union<'a>(grants: &[&Arc<Arguments>], server: Option<&Annotations>) -> Member
 /// Returns the schema of a value, with what is said about it.
 fn schema<'a>(check: &Check, notes: Notes<'_>) -> Members<'a> {
     let (members, words) = keywords(check, notes.server);
-    annotated(members, words, &[check], notes)
+    annotated(members, &words, &[check], notes)
 }
 
 /// Adds what is said about a value: first the texts, then those conditions of the rule that are written in words.
-fn annotated<'a>(mut members: Members<'a>, words: Vec<String>, checks: &[&Check], notes: Notes<'_>) -> Members<'a> {
+fn annotated<'a>(mut members: Members<'a>, words: &[String], checks: &[&Check], notes: Notes<'_>) -> Members<'a> {
     let admitted = |value: &&Value<'static>| checks.iter().all(|check| check.admit(value, &mut Vec::new()).is_ok());
     members.extend(notes.title().map(|title| field("title", string(neutralise(title)))));
     let mut lines: Vec<String> = notes.description().map(|text| neutralise(text).into_owned()).into_iter().collect();
@@ -197,7 +197,7 @@ fn keywords<'a>(check: &Check, server: Option<&Annotations>) -> (Members<'a>, Ve
         Check::Any(checks) => {
             let alternatives = checks.iter().map(|check| {
                 let (members, words) = keywords(check, server);
-                Value::Object(annotated(members, words, &[], Notes::default()))
+                Value::Object(annotated(members, &words, &[], Notes::default()))
             });
             vec![field("anyOf", Value::Array(alternatives.collect()))]
         }
