@@ -199,6 +199,23 @@ fn a_map_admits_any_names_of_the_form() {
 }
 
 #[test]
+fn maps_are_narrowed_in_number_names_and_values() {
+    let map = |max_length, max_properties, maximum| {
+        let values = Rule::Integer { minimum: 0, maximum };
+        Check::new(&Rule::Map(Box::new(MapRule { names: names(max_length, None), values, max_properties }))).unwrap()
+    };
+    for (one, other) in [(map(1, 5, 5), map(3, 1, 9)), (map(3, 1, 9), map(1, 5, 5))] {
+        let both = one.intersect(&other).unwrap();
+        let admits =
+            |members: Vec<(&'static str, Value<'static>)>| both.admit(&object(members), &mut Vec::new()).is_ok();
+        assert!(admits(vec![("a", Value::Integer(5))]));
+        assert!(!admits(vec![("a", Value::Integer(6))]));
+        assert!(!admits(vec![("ab", Value::Integer(5))]));
+        assert!(!admits(vec![("a", Value::Integer(5)), ("b", Value::Integer(5))]));
+    }
+}
+
+#[test]
 fn a_refusal_does_not_repeat_the_names_in_a_map() {
     let values = Rule::Integer { minimum: 0, maximum: 9 };
     let map = Rule::Map(Box::new(MapRule { names: names(9, Some("[a-z]*")), values, max_properties: 2 }));
