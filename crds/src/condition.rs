@@ -62,6 +62,8 @@ names! {
         /// The gateway and the tool pods of the tenant run the operator's image of `mcp-pod`. False while a rollout has not
         /// come to this tenant.
         PodsCurrent,
+        /// Tools of the server accept any JSON in an argument of type Json. Absent if none does.
+        WideArguments,
         /// The tenant's public name is in use, and every gateway serves its certificate. Absent without a public name.
         EndpointReady,
         /// The volume of the workspace has the size that `storage` says. Absent as long as it is the size with which it was made.
@@ -179,6 +181,8 @@ names! {
         UpToDate,
         /// The pods run an older image of `mcp-pod`, because the rollout is paused or other tenants come first.
         RolloutPending,
+        /// An argument has the type Json.
+        AnyJson,
         /// Every gateway serves the public name.
         Serving,
         /// Not every gateway accepts and serves the public name yet.

@@ -6,7 +6,7 @@ use mcp_fleet_policy::class::Class;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::argument::Argument;
+use crate::argument::{Argument, MAX_ARGUMENTS, MAX_TOOLS};
 use crate::names::TOOL_NAME;
 use crate::reference::Reference;
 use crate::{condition, integer};
@@ -34,9 +34,9 @@ use crate::{condition, integer};
 pub struct MCPScopeSpec {
     /// The server whose tools the scope grants.
     pub server_ref: Reference,
-    /// Tools granted by name, at most 64. For a tool named here, only its entry applies and `classes` is ignored.
+    /// Tools granted by name, at most 512, with at most 4096 arguments in all. For a tool named here, only its entry applies and `classes` is ignored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = MAX_TOOLS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub tools: Vec<ScopedTool>,
     /// Classes of tools granted in addition: Read, Write, Destructive. Applies to the tools of the server that `tools`
     /// does not name. Empty: none.
@@ -52,10 +52,10 @@ pub struct ScopedTool {
     /// Name of the tool in the server's catalogue.
     #[schemars(length(min = 1, max = TOOL_NAME.max_length), regex(pattern = TOOL_NAME.pattern))]
     pub name: String,
-    /// Arguments that may be sent, at most 32. Each value must satisfy both the rule here and the rule in the
+    /// Arguments that may be sent, at most 128. Each value must satisfy both the rule here and the rule in the
     /// catalogue. Absent: all arguments, as in the catalogue. Empty list: no arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = MAX_ARGUMENTS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub arguments: Option<Vec<Argument>>,
 }
 

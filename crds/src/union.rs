@@ -1,43 +1,19 @@
 //! CEL rules on one argument: the member named by `type` is set, and its values are consistent.
 //!
-//! The API server multiplies the cost of a rule in a CRD by every enclosing `maxItems`. The CRDs therefore have these
-//! rules only for the outermost arguments; a `ValidatingAdmissionPolicy` checks the nested ones (see `admission`).
+//! The API server multiplies the cost of a rule in a CRD by every enclosing `maxItems`, so the CRDs cannot have these rules
+//! on arguments. A `ValidatingAdmissionPolicy` checks them (see `admission`).
 
-/// How a CEL expression refers to an argument.
-#[derive(Clone, Copy)]
-pub(crate) struct Access {
-    /// Expression for the argument.
-    value: &'static str,
-    /// Expression for its member `const`, a reserved word in CEL.
-    constant: &'static str,
-    /// Expression for whether `const` is set.
-    has_constant: &'static str,
-    /// Whether the argument may hold other values.
-    nests: bool,
-}
-
-/// Access from a rule in a CRD, where reserved words are escaped.
-pub(crate) const IN_SCHEMA: Access =
-    Access { value: "self", constant: "self.__const__", has_constant: "has(self.__const__)", nests: true };
-
-/// Access through the variable `v` of an admission policy, which sees the object as a plain map.
-pub(crate) const AT_DEPTH_2: Access =
-    Access { value: "v", constant: "v['const']", has_constant: "('const' in v)", nests: true };
-
-/// Access at depth 3, where values do not nest further.
-pub(crate) const AT_DEPTH_3: Access = Access { nests: false, ..AT_DEPTH_2 };
-
-/// Returns the rules on an argument, each with its message.
-pub(crate) fn rules(access: Access) -> Vec<(String, &'static str)> {
-    let Access { value, constant, has_constant, nests } = access;
-    let members = if nests { &MEMBERS[..] } else { &MEMBERS[..PLAIN] };
-    let union = members.iter().map(|(kind, member)| format!("({value}.type == '{kind}') == has({value}.{member})"));
+/// Returns the rules on an argument `v` as an admission policy sees it, each with its message.
+pub(crate) fn rules() -> Vec<(String, &'static str)> {
+    // `const` is a reserved word in CEL.
+    let (value, constant, has_constant) = ("v", "v['const']", "('const' in v)");
+    let union = MEMBERS.iter().map(|(kind, member)| format!("({value}.type == '{kind}') == has({value}.{member})"));
     let union: Vec<_> = union.chain([format!("({value}.type == 'Const') == {has_constant}")]).collect();
     vec![
         (
             union.join(" && "),
-            "exactly the member named by type must be set: path, enum, string, integer, number, const, array or \
-             object, and none for Boolean; correct type or the member",
+            "exactly the member named by type must be set: path, enum, string, integer, number, const, array, \
+             object, map, oneOf or json, and none for Boolean; correct type or the member",
         ),
         (
             format!("!has({value}.integer) || {value}.integer.minimum <= {value}.integer.maximum"),
@@ -61,11 +37,22 @@ pub(crate) fn rules(access: Access) -> Vec<(String, &'static str)> {
             ),
             "string.pattern must begin with ^ and end with $, so that it covers the whole string",
         ),
+        (
+            format!(
+                "!has({value}.map) || !has({value}.map.names.pattern) || {value}.map.names.pattern.startsWith('^') && \
+                 {value}.map.names.pattern.endsWith('$')"
+            ),
+            "map.names.pattern must begin with ^ and end with $, so that it covers the whole name",
+        ),
+        (
+            format!("!has({value}.oneOf) || {value}.oneOf.rules.all(r, !has(r.nullable) || !r.nullable)"),
+            "oneOf.rules must not be nullable; set nullable beside oneOf",
+        ),
     ]
 }
 
-/// Every type except Const and Boolean, with its member. The plain types come first.
-const MEMBERS: [(&str, &str); 7] = [
+/// Every type except Const and Boolean, with its member.
+const MEMBERS: [(&str, &str); 10] = [
     ("Path", "path"),
     ("Enum", "enum"),
     ("String", "string"),
@@ -73,7 +60,7 @@ const MEMBERS: [(&str, &str); 7] = [
     ("Number", "number"),
     ("Array", "array"),
     ("Object", "object"),
+    ("Map", "map"),
+    ("OneOf", "oneOf"),
+    ("Json", "json"),
 ];
-
-/// Number of plain types in [`MEMBERS`], which hold no other values.
-const PLAIN: usize = 5;

@@ -1,4 +1,4 @@
-//! `cargo xtask crds [--check]`: generates the API's YAML from the Rust types, for `kubectl apply` and for the CRD
+//! `cargo xtask crds [--check]`: generates the API's YAML from the Rust types, for `kubectl apply --server-side` and for the CRD
 //! chart, and the admission policies of the operator's chart.
 
 use std::collections::BTreeMap;

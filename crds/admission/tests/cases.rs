@@ -155,9 +155,23 @@ fn a_large_object_is_refused() {
         let arguments: Vec<_> = (0..count).map(argument).collect();
         merged(&scope, &json!({"spec": {"tools": [{"name": "t", "arguments": arguments}]}}))
     };
-    admit(&admission, &with(15), None).unwrap();
-    let refused = admit(&admission, &with(16), None).unwrap_err();
-    assert!(refused.contains("and an MCPScope may have at most 65536"), "{refused}");
+    admit(&admission, &with(31), None).unwrap();
+    let refused = admit(&admission, &with(32), None).unwrap_err();
+    assert!(refused.contains("and an MCPScope may have at most 131072"), "{refused}");
+    // The values at depth 5 count too.
+    let deep = |length: usize| {
+        let text = json!({"name": "a", "type": "Const", "const": {"string": "x".repeat(length)}});
+        let object = |property: &Value| json!({"type": "Object", "object": {"properties": [property]}});
+        let list = |item: Value| json!({"name": "a", "type": "Array", "array": {"maxItems": 1, "items": item}});
+        let arguments: Vec<_> = (0..31)
+            .map(|number| merged(&list(object(&list(object(&text)))), &json!({"name": format!("a{number}")})))
+            .collect();
+        let [_, scope] = with_argument(&text);
+        merged(&scope, &json!({"spec": {"tools": [{"name": "t", "arguments": arguments}]}}))
+    };
+    admit(&admission, &deep(3000), None).unwrap();
+    let refused = admit(&admission, &deep(4000), None).unwrap_err();
+    assert!(refused.contains("and an MCPScope may have at most 131072"), "{refused}");
     let labels: serde_json::Map<_, _> = (0..65).map(|number| (format!("l{number}"), json!("x"))).collect();
     let refused = admit(&admission, &merged(&with(1), &json!({"metadata": {"labels": labels}})), None).unwrap_err();
     assert!(refused.contains("metadata.labels must have at most 64 entries"), "{refused}");

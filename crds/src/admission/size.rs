@@ -4,22 +4,20 @@
 //! lists; bounds on each list that leave room for use would still allow gigabytes.
 
 use super::namespaces::{OF_TENANTS, WRITES_SPEC};
-use super::nested::{SECOND, THIRD};
+use super::nested::{DEPTHS, at_depth, with_depths};
 use super::{Admission, Builder};
 
-/// Largest spec of a server, in bytes.
-pub const MAX_SERVER: u32 = 256 << 10;
+/// Largest spec of a server, in bytes. With the field managers that Kubernetes adds, such an object stays below the limit of
+/// etcd on requests, 1.5 MiB.
+pub const MAX_SERVER: u32 = 768 << 10;
 /// Largest spec of a scope, in bytes.
-pub const MAX_SCOPE: u32 = 64 << 10;
+pub const MAX_SCOPE: u32 = 128 << 10;
 
 /// Most labels, finalizers and owner references of one object.
 const MAX_METADATA: [(&str, u32); 3] = [("labels", 64), ("finalizers", 16), ("ownerReferences", 16)];
 
 /// What a tool, an argument, a property or an item counts besides its text: the fields of its JSON form.
 const FRAME: u32 = 128;
-
-/// CEL expression for the arguments, by tool.
-const FIRST: &str = "(has(object.spec.tools) ? object.spec.tools : []).map(t, has(t.arguments) ? t.arguments : [])";
 
 /// CEL expression for the container of a server, of whichever type its source is.
 const CONTAINER: &str = "object.kind != 'MCPServer' ? dyn({}) : has(dyn(object.spec).source.http) ? \
@@ -42,23 +40,27 @@ pub(super) fn policy() -> Admission {
             format!("metadata.{field} must have at most {most} entries; remove some"),
         );
     }
+    policy = with_depths(policy);
+    for (depth, name) in DEPTHS.iter().enumerate() {
+        policy = policy.variable(&format!("{name}Size"), at_depth(depth, "map", &value, ".sum()"));
+    }
     policy
-        .variable("first", FIRST)
-        .variable("second", SECOND)
-        .variable("third", THIRD)
         .variable(
             "tools",
-            format!("(has(object.spec.tools) ? object.spec.tools : []).map(t, {FRAME} + {})", bytes("t.name")),
+            format!(
+                "(has(object.spec.tools) ? object.spec.tools : []).map(t, {FRAME} + {} + {})",
+                bytes("t.name"),
+                ["title", "description", "definitionDigest"].map(|field| text("t", field)).join(" + ")
+            ),
         )
-        .variable("atFirst", format!("variables.first.map(t, t.map(v, {value}).sum())"))
-        .variable("atSecond", format!("variables.second.map(t, t.map(a, a.map(v, {value}).sum()).sum())"))
-        .variable("atThird", format!("variables.third.map(t, t.map(a, a.map(w, w.map(v, {value}).sum()).sum()).sum())"))
         .variable("container", CONTAINER)
         .variable("program", program())
         .variable(
             "size",
-            "variables.tools.sum() + variables.atFirst.sum() + variables.atSecond.sum() + variables.atThird.sum() + \
-             variables.program",
+            format!(
+                "variables.tools.sum() + {} + variables.program",
+                DEPTHS.map(|depth| format!("variables.{depth}Size")).join(" + ")
+            ),
         )
         .variable("most", format!("object.kind == 'MCPServer' ? {MAX_SERVER} : {MAX_SCOPE}"))
         .require_or_explain(
@@ -77,10 +79,13 @@ fn value() -> String {
     [
         FRAME.to_string(),
         optional("has(v.name)", bytes("v.name")),
+        text("v", "title"),
+        text("v", "description"),
         optional("has(v.path)", list("v.path.within")),
         optional("has(v.path) && has(v.path.extensions)", list("v.path.extensions")),
         optional("has(v.enum)", list("v.enum.values")),
         optional("has(v.string) && has(v.string.pattern)", bytes("v.string.pattern")),
+        optional("has(v.map) && has(v.map.names.pattern)", bytes("v.map.names.pattern")),
         optional("'const' in v && has(v['const'].string)", bytes("v['const'].string")),
     ]
     .join(" + ")
@@ -111,6 +116,11 @@ fn program() -> String {
         list("scratch", format!("{FRAME} + 256")),
     ];
     parts.join(" + ")
+}
+
+/// Returns a CEL expression for the size of a text that may be absent.
+fn text(of: &str, field: &str) -> String {
+    format!("(has({of}.{field}) ? {} : 0)", bytes(&format!("{of}.{field}")))
 }
 
 /// Returns a CEL expression for the length of a text in UTF-8.

@@ -1,7 +1,8 @@
-//! Arguments of tools: typed values with bounds, nested to depth 3.
+//! Arguments of tools: typed values with bounds, nested to depth 5.
 //!
-//! A structural schema cannot be recursive, so the types spell out the nesting: a value at depth 1 holds values at
-//! depth 2, which hold plain values at depth 3.
+//! A structural schema cannot be recursive, so the types spell out the nesting. The deeper a value is, the fewer types it
+//! may have, because each doubles the size of the schema: at depth 4 only lists and objects hold other values, which are
+//! plain values at depth 5.
 
 mod convert;
 mod rule;
@@ -15,12 +16,19 @@ use crate::integer;
 
 pub use convert::{ArgumentError, arguments};
 pub use rule::{
-    Constant, Dash, DotFiles, EnumValues, IntegerRange, NumberRange, PathRule, PlainRules, PlainType, StringRule,
-    ValueType,
+    Constant, Dash, DotFiles, EnumValues, InnerType, IntegerRange, NumberRange, PathRule, PlainRules, PlainType,
+    StringRule, ValueType,
 };
 
+/// Most tools of a server, or in a scope.
+pub const MAX_TOOLS: usize = 512;
+/// Most arguments of a tool.
+pub const MAX_ARGUMENTS: usize = 128;
+/// Most arguments of all tools of a server, or in a scope. An admission policy counts them.
+pub const MAX_ALL_ARGUMENTS: usize = 4096;
+
 /// An argument of a tool, with its nested values.
-pub type Argument = Property<Value<Value<Plain>>>;
+pub type Argument = Property<Value<Value<Value<Inner<Plain>>>>>;
 
 /// A named value: an argument of a tool, or a property of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +40,16 @@ pub struct Property<V> {
     /// If true, a call without this argument or property is refused. Default: false.
     #[serde(default)]
     pub required: bool,
+    /// Name for people, at most 128 characters. Absent: the server's own, if it has one. In a scope, it replaces that of
+    /// the catalogue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub title: Option<String>,
+    /// What agents read about it, at most 1024 characters. Absent: the server's own, if it has one. In a scope, it
+    /// replaces that of the catalogue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub description: Option<String>,
     /// Rule for the value.
     #[serde(flatten)]
     pub value: V,
@@ -41,10 +59,43 @@ pub struct Property<V> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", bound(deserialize = "V: DeserializeOwned", serialize = "V: Serialize"))]
 pub struct Value<V> {
-    /// Type of the value: Path, Enum, String, Integer, Number, Boolean, Const, Array or Object. The member for the type
-    /// must be set and no other; Boolean has no member.
+    /// Type of the value: Path, Enum, String, Integer, Number, Boolean, Const, Array, Object, Map, OneOf or Json. The
+    /// member for the type must be set and no other; Boolean has no member.
     #[serde(rename = "type")]
     pub kind: ValueType,
+    /// If true, `null` is accepted and forwarded. Absent: it is not, and for an optional argument it counts as absent.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub nullable: bool,
+    /// Members for the types that hold no other values.
+    #[serde(flatten)]
+    pub plain: PlainRules,
+    /// Rule for the items of a list. For type Array only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub array: Option<Items<V>>,
+    /// Properties of an object. For type Object only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<Properties<V>>,
+    /// Rule for an object whose properties have no fixed names. For type Map only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map: Option<Entries<V>>,
+    /// Rules of which a value must satisfy one. For type OneOf only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_of: Option<Alternatives>,
+    /// Bounds of a value that may be any JSON. For type Json only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json: Option<JsonBounds>,
+}
+
+/// Rule for a value at depth 4. A union: `type` names the member that must be set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", bound(deserialize = "V: DeserializeOwned", serialize = "V: Serialize"))]
+pub struct Inner<V> {
+    /// Type of the value: Path, Enum, String, Integer, Number, Boolean, Const, Array or Object.
+    #[serde(rename = "type")]
+    pub kind: InnerType,
+    /// If true, `null` is accepted and forwarded.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub nullable: bool,
     /// Members for the types that hold no other values.
     #[serde(flatten)]
     pub plain: PlainRules,
@@ -56,17 +107,32 @@ pub struct Value<V> {
     pub object: Option<Properties<V>>,
 }
 
-/// Rule for a value that holds no other values. A union: `type` names the member that must be set.
+/// Rule for a value that holds no other values and is no path. A union: `type` names the member that must be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Plain {
-    /// Type of the value: Path, Enum, String, Integer, Number, Boolean or Const. The member for the type must be set
-    /// and no other; Boolean has no member.
+    /// Type of the value: Enum, String, Integer, Number, Boolean or Const. The member for the type must be set and no
+    /// other; Boolean has no member.
     #[serde(rename = "type")]
     pub kind: PlainType,
-    /// Members for the types.
-    #[serde(flatten)]
-    pub plain: PlainRules,
+    /// If true, `null` is accepted and forwarded.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub nullable: bool,
+    /// Accepted strings. For type Enum only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#enum: Option<EnumValues>,
+    /// Rule for a string. For type String only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub string: Option<StringRule>,
+    /// Range of a whole number. For type Integer only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integer: Option<IntegerRange>,
+    /// Range of a number. For type Number only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<NumberRange>,
+    /// The one accepted value. For type Const only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r#const: Option<Constant>,
 }
 
 /// Rule for a list of values.
@@ -88,4 +154,46 @@ pub struct Properties<V> {
     /// Properties that the object may have, 1 to 32. Any other property is refused.
     #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub properties: Vec<Property<V>>,
+}
+
+/// Rule for an object whose properties have no fixed names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", bound(deserialize = "V: DeserializeOwned", serialize = "V: Serialize"))]
+pub struct Entries<V> {
+    /// Rule for every name. `__proto__` is refused in any case.
+    pub names: StringRule,
+    /// Rule for every value.
+    pub values: Box<V>,
+    /// Maximum number of properties, 1 to 1000.
+    #[serde(deserialize_with = "integer::required")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_properties: u32,
+}
+
+/// Rules of which a value must satisfy one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Alternatives {
+    /// Rules, 2 to 8: of type Enum, String, Integer, Number, Boolean or Const, without `nullable`.
+    #[schemars(length(min = 2, max = 8))]
+    pub rules: Vec<Plain>,
+}
+
+/// Bounds of a value that may be any JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JsonBounds {
+    /// Maximum number of bytes in compact form, 1 to 1048576.
+    #[serde(deserialize_with = "integer::required")]
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub max_bytes: u32,
+    /// Maximum number of levels of lists and objects, 0 to 16. 0: plain values only.
+    #[serde(deserialize_with = "integer::required")]
+    #[schemars(range(min = 0, max = 16))]
+    pub max_depth: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }

@@ -28,13 +28,40 @@ pub enum ValueType {
     Array,
     /// An object.
     Object,
+    /// An object whose properties have no fixed names.
+    Map,
+    /// A value of one of several types.
+    OneOf,
+    /// Any JSON.
+    Json,
 }
 
-/// Type of a value that holds no other values.
+/// Type of a value at depth 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum PlainType {
+pub enum InnerType {
     /// A path at or below one of a set of directories.
     Path,
+    /// One of a list of strings.
+    Enum,
+    /// A string.
+    String,
+    /// A whole number.
+    Integer,
+    /// A number.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+    /// One fixed value.
+    Const,
+    /// A list.
+    Array,
+    /// An object.
+    Object,
+}
+
+/// Type of a value at depth 5, or of an alternative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PlainType {
     /// One of a list of strings.
     Enum,
     /// A string.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::condition::pending_status;
 use crate::names::{DNS_1035, MAX_NAME, RUNTIME_NAMESPACE_SUFFIX};
 use crate::time::TIME;
-use crate::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPServer, MCPTenant, union};
+use crate::{MCPBudget, MCPLedger, MCPPrincipal, MCPScope, MCPServer, MCPTenant};
 
 /// Returns the definitions of all kinds.
 pub fn all() -> Vec<CustomResourceDefinition> {
@@ -27,7 +27,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
             ),
         ));
     }
-    let with_tools = [MCPServer::crd(), MCPScope::crd()].map(|crd| with_argument_rules(with_name_rule(crd)));
+    let with_tools = [MCPServer::crd(), MCPScope::crd()].map(|crd| with_short_arguments(with_name_rule(crd)));
     let others = [MCPPrincipal::crd(), MCPBudget::crd()].map(with_name_rule);
     let with_status = [tenant].into_iter().chain(with_tools).chain(others).map(with_pending_status);
     with_status.chain([MCPLedger::crd()]).map(tidy).collect()
@@ -107,8 +107,11 @@ fn with_pending_status(mut crd: CustomResourceDefinition) -> CustomResourceDefin
     crd
 }
 
-/// Adds the rules on the outermost arguments of `spec.tools`.
-fn with_argument_rules(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+/// Depth from which on the fields of arguments have no descriptions. Below it, there are a hundred copies of each.
+pub(crate) const WITHOUT_DESCRIPTIONS: usize = 4;
+
+/// Removes the descriptions of what is deep in arguments, which would make most of the definition.
+fn with_short_arguments(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for root in roots(&mut crd) {
         let argument = property(root, "spec")
             .and_then(|spec| property(spec, "tools"))
@@ -116,12 +119,36 @@ fn with_argument_rules(mut crd: CustomResourceDefinition) -> CustomResourceDefin
             .and_then(|tool| property(tool, "arguments"))
             .and_then(items);
         if let Some(argument) = argument {
-            let rules =
-                union::rules(union::IN_SCHEMA).into_iter().map(|(expression, message)| rule(expression, message));
-            argument.x_kubernetes_validations.get_or_insert_default().extend(rules);
+            shorten(argument, 1);
         }
     }
     crd
+}
+
+fn shorten(value: &mut JSONSchemaProps, depth: usize) {
+    if depth >= WITHOUT_DESCRIPTIONS {
+        return without_descriptions(value);
+    }
+    for (member, inner) in [("array", "items"), ("object", "properties"), ("map", "values"), ("oneOf", "rules")] {
+        let Some(inner) = property(value, member).and_then(|member| property(member, inner)) else { continue };
+        match items(inner) {
+            // A list of properties or rules.
+            Some(_) => {
+                if let Some(item) = items(inner) {
+                    shorten(item, depth + 1);
+                }
+            }
+            None => shorten(inner, depth + 1),
+        }
+    }
+}
+
+fn without_descriptions(schema: &mut JSONSchemaProps) {
+    schema.description = None;
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(without_descriptions);
+    if let Some(item) = items(schema) {
+        without_descriptions(item);
+    }
 }
 
 fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut JSONSchemaProps> {

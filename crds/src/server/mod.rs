@@ -21,6 +21,7 @@ pub use http::{Http, HttpTransport};
 pub use loops::Loops;
 pub use tool::{Price, ResultPrice, Tool};
 
+use crate::argument::MAX_TOOLS;
 use crate::pod::{PodSettings, PullSecretRef};
 use crate::quantity::QuantitySchema;
 use crate::schema::{duration_within, rules, size_within};
@@ -75,9 +76,9 @@ pub struct MCPServerSpec {
     /// Absent: the program can write only to /tmp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
-    /// The catalogue of tools, at most 64. For callers, a tool that is not listed here does not exist.
+    /// The catalogue of tools, at most 512, with at most 4096 arguments in all. For callers, a tool that is not listed here does not exist.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = MAX_TOOLS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub tools: Vec<Tool>,
     /// Limits on the duration, size and concurrency of calls.
     #[serde(default)]
@@ -267,7 +268,8 @@ pub struct MCPServerStatus {
     /// Number of pods that are ready.
     #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
-    /// Conditions of the server: Ready, Reconciling, Stalled, Accepted, PolicyCurrent, WorkspaceCurrent.
+    /// Conditions of the server: Ready, Reconciling, Stalled, Accepted, PolicyCurrent, WideArguments,
+    /// WorkspaceCurrent.
     #[serde(default, deserialize_with = "condition::read", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "condition::conditions_schema")]
     pub conditions: Vec<Condition>,

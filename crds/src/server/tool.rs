@@ -8,7 +8,7 @@ use mcp_fleet_policy::units::Micros;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::argument::Argument;
+use crate::argument::{Argument, MAX_ARGUMENTS};
 use crate::names::TOOL_NAME;
 use crate::schema::rules;
 
@@ -20,12 +20,26 @@ pub struct Tool {
     /// Name of the tool, exactly as the server reports it. At most 128 characters.
     #[schemars(length(min = 1, max = TOOL_NAME.max_length), regex(pattern = TOOL_NAME.pattern))]
     pub name: String,
+    /// Name for people, at most 128 characters. Absent: the server's own, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub title: Option<String>,
+    /// What agents read about the tool, at most 4096 characters. Absent: the server's own, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub description: Option<String>,
+    /// Digest of the tool's definition as its server lists it: `sha256:` and 64 hexadecimal digits, of the definition in
+    /// compact JSON with members sorted by name. Agents see texts of no other definition, so a server cannot change what
+    /// they read. Calls do not depend on it. Absent: agents see what the server says now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(equal = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
+    pub definition_digest: Option<String>,
     /// Effect of the tool. Read: changes nothing. Write: creates or changes something. Destructive: destroys something
     /// that cannot be recovered. The server's own annotations on the tool are ignored.
     pub class: Class,
-    /// Arguments that the tool accepts, at most 32. A call with any other argument is refused. Empty: no arguments.
+    /// Arguments that the tool accepts, at most 128. A call with any other argument is refused. Empty: no arguments.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = MAX_ARGUMENTS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub arguments: Vec<Argument>,
     /// Price of the tool. Requires the tenant's `spendLimit`, which sets the currency. Absent: calls are free.
     #[serde(default, skip_serializing_if = "Option::is_none")]

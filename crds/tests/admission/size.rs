@@ -9,13 +9,13 @@ use crate::support::{Cluster, until, with_argument};
 /// Returns a server and a scope with tools of a thousand bytes each, and one more whose argument is a constant of
 /// `extra` characters.
 fn filled(tools: usize, extra: usize) -> [Value; 2] {
-    // 128 bytes for the tool and 3 for its name; 128 for the argument, 1 for its name, and the text of the constant.
+    // 128 bytes for the tool and 4 for its name; 128 for the argument, 1 for its name, and the text of the constant.
     let tool = |number: usize, text: usize| {
         let argument = json!({"name": "a", "type": "Const", "const": {"string": "x".repeat(text)}});
-        json!({"name": format!("t{number:02}"), "class": "Read", "arguments": [argument]})
+        json!({"name": format!("t{number:03}"), "class": "Read", "arguments": [argument]})
     };
-    let mut tools: Vec<_> = (0..tools).map(|number| tool(number, 740)).collect();
-    tools.push(tool(99, extra));
+    let mut tools: Vec<_> = (0..tools).map(|number| tool(number, 739)).collect();
+    tools.push(tool(999, extra));
     let [server, scope] = with_argument(&json!({"name": "a", "type": "Boolean"}));
     let mut granted = tools.clone();
     for tool in &mut granted {
@@ -25,15 +25,15 @@ fn filled(tools: usize, extra: usize) -> [Value; 2] {
 }
 
 #[tokio::test]
-async fn a_scope_is_refused_from_64_kib() {
+async fn a_scope_is_refused_from_128_kib() {
     let cluster = Cluster::connect().await;
-    // A second argument of the last tool fills what 60 tools of 1,000 bytes, the last tool with an argument of 4,096
+    // A second argument of the last tool fills what 124 tools of 1,000 bytes, the last tool with an argument of 4,096
     // characters, and the frame and the name of that second argument leave.
-    let left = MAX_SCOPE as usize - 60_000 - (131 + 129 + 4096) - 129;
+    let left = MAX_SCOPE as usize - 124_000 - (132 + 129 + 4096) - 129;
     let with = |length: usize| {
-        let [_, mut scope] = filled(60, 4096);
+        let [_, mut scope] = filled(124, 4096);
         let second = json!({"name": "b", "type": "Const", "const": {"string": "x".repeat(length)}});
-        scope["spec"]["tools"][60]["arguments"].as_array_mut().unwrap().push(second);
+        scope["spec"]["tools"][124]["arguments"].as_array_mut().unwrap().push(second);
         scope
     };
     until(None, || cluster.dry_run(with(left))).await;
@@ -60,6 +60,7 @@ async fn everything_long_counts() {
     let folders: Vec<_> = (0..8).map(folder).collect();
     let extensions: Vec<_> = (0..32).map(|number| format!("{number:02}{}", "z".repeat(30))).collect();
     let path = json!({"type": "Path", "path": {"within": folders, "extensions": extensions}});
+    let described = json!({"name": "a", "type": "Boolean", "title": "x".repeat(100), "description": "y".repeat(800)});
     let refused = Some("and an MCPScope may have at most");
     let with = |tools: usize, argument: &Value| {
         let [_, one] = with_argument(argument);
@@ -68,34 +69,72 @@ async fn everything_long_counts() {
     };
     // Characters of four bytes.
     let wide = named(json!({"type": "Const", "const": {"string": "\u{1F600}".repeat(4000)}}));
-    until(None, || cluster.dry_run(with(4, &wide))).await;
+    until(None, || cluster.dry_run(with(8, &wide))).await;
     for (tools, argument) in [
-        (5, wide),
-        (1, named(enumerated(600))),
-        (64, named(enumerated(0))),
-        (1, named(listed(object(enumerated(150))))),
-        (1, named(object(enumerated(150)))),
-        (6, named(object(path))),
+        (9, wide),
+        (1, named(enumerated(1020))),
+        (128, named(enumerated(0))),
+        (1, named(listed(object(enumerated(300))))),
+        (1, named(object(enumerated(300)))),
+        (12, named(object(path))),
+        (1, named(listed(object(listed(object(enumerated(120))))))),
+        (8, named(json!({"type": "OneOf", "oneOf": {"rules": vec![enumerated(120); 2]}}))),
+        (125, described),
     ] {
         until(refused, || cluster.dry_run(with(tools, &argument))).await;
     }
 }
 
 #[tokio::test]
-async fn a_server_is_refused_from_256_kib_with_its_program() {
+async fn a_server_is_refused_from_768_kib_with_its_program() {
     let cluster = Cluster::connect().await;
     let [server, _] = with_argument(&json!({"name": "a", "type": "Boolean"}));
-    let with = |words: usize, variables: usize| {
+    let with = |words: usize, arguments: usize, variables: usize| {
         let env: Vec<_> =
             (0..variables).map(|number| json!({"name": format!("V{number}"), "value": "x".repeat(4096)})).collect();
-        merged(&server, &json!({"spec": {"source": {"stdio": {"command": vec!["y".repeat(4096); words], "env": env}}}}))
+        merged(
+            &server,
+            &json!({"spec": {"source": {"stdio": {"command": vec!["y".repeat(4096); words],
+            "args": vec!["y".repeat(4096); arguments], "env": env}}}}),
+        )
     };
-    until(None, || cluster.dry_run(with(60, 0))).await;
-    until(None, || cluster.dry_run(with(1, 60))).await;
+    until(None, || cluster.dry_run(with(64, 60, 60))).await;
     let refused = format!("and an MCPServer may have at most {MAX_SERVER}");
-    for too_large in [with(64, 0), with(1, 64), with(32, 32)] {
-        until(Some(&refused), || cluster.dry_run(&too_large)).await;
+    until(Some(&refused), || cluster.dry_run(with(64, 64, 64))).await;
+}
+
+/// The rules on arguments cost the API server something for each argument. What a server may have is within its limits.
+#[tokio::test]
+async fn a_catalogue_of_the_largest_size_is_admitted() {
+    let cluster = Cluster::connect().await;
+    let [server, scope] = with_argument(&json!({"name": "a", "type": "Boolean"}));
+    let argument = |number: usize| json!({"name": format!("argument-{number}"), "type": "String", "string": {"maxLength": 9, "pattern": "^[a-z]+$"}});
+    let with = |object: &Value, tools: usize, arguments: usize| {
+        let arguments: Vec<_> = (0..arguments).map(argument).collect();
+        let tool = |number: usize| {
+            let mut tool = json!({"name": format!("tool-{number}"), "class": "Read", "arguments": arguments});
+            if object["kind"] == "MCPScope" {
+                tool.as_object_mut().unwrap().remove("class");
+            }
+            tool
+        };
+        merged(object, &json!({"spec": {"tools": (0..tools).map(tool).collect::<Vec<_>>()}}))
+    };
+    for (tools, arguments) in [(512, 8), (32, 128)] {
+        cluster.dry_run(with(&server, tools, arguments)).await.unwrap();
     }
+    cluster.dry_run(with(&scope, 512, 0)).await.unwrap();
+    let last = |object: &Value| {
+        let mut object = with(object, 512, 7);
+        object["spec"]["tools"][511]["arguments"] =
+            (0..8).map(|n| json!({"name": format!("a{n}"), "type": "Enum"})).collect();
+        object
+    };
+    until(Some("exactly the member named by type must be set"), || cluster.dry_run(last(&server))).await;
+    let refused = "spec.tools must have at most 4096 arguments in all";
+    until(Some(refused), || cluster.dry_run(with(&server, 512, 9))).await;
+    until(Some("Too many: 129"), || cluster.dry_run(with(&server, 1, 129))).await;
+    until(Some("Too many: 513"), || cluster.dry_run(with(&server, 513, 0))).await;
 }
 
 #[tokio::test]

@@ -73,6 +73,24 @@ pub const FEATURES: &[Feature] = &[
             policy.servers.iter().flat_map(|server| &server.tools).any(|tool| tool.result_price.is_some())
         },
     },
+    // Texts of catalogues and scopes that agents read. A gateway without the feature would show the server's instead.
+    Feature { name: "texts", used_by: |policy, _| uses_texts(policy) },
+    // Definitions of tools, of which alone agents may see the texts.
+    Feature {
+        name: "definitions",
+        used_by: |policy, _| policy.servers.iter().flat_map(|server| &server.tools).any(|one| one.definition.is_some()),
+    },
+    // Objects whose properties have no fixed names.
+    Feature { name: "map-rules", used_by: |policy, _| uses_rule(policy, |rule| matches!(rule, Rule::Map(_))) },
+    // Values of one of several types.
+    Feature { name: "one-of-rules", used_by: |policy, _| uses_rule(policy, |rule| matches!(rule, Rule::OneOf(_))) },
+    // Values that may be `null`.
+    Feature {
+        name: "nullable-rules",
+        used_by: |policy, _| uses_rule(policy, |rule| matches!(rule, Rule::Nullable(_))),
+    },
+    // Any JSON within bounds.
+    Feature { name: "json-rules", used_by: |policy, _| uses_rule(policy, |rule| matches!(rule, Rule::Json(_))) },
     // Servers with the addresses of several pods.
     Feature {
         name: "several-addresses",
@@ -116,27 +134,49 @@ fn uses_loops(policy: &TenantPolicy) -> bool {
         .any(|server| server.loops != LoopSettings::DEFAULT || server.tools.iter().any(|tool| tolerates(tool.polls)))
 }
 
+fn uses_texts(policy: &TenantPolicy) -> bool {
+    policy.servers.iter().flat_map(|server| &server.tools).any(|tool| tool.shown.is_some())
+        || uses(policy, |_| false, |argument| argument.shown.is_some())
+}
+
 fn uses_rule(policy: &TenantPolicy, wanted: impl Fn(&Rule) -> bool + Copy) -> bool {
+    uses(policy, wanted, |_| false)
+}
+
+/// Returns whether an argument or property of the policy is a wanted one, or a rule at any depth.
+fn uses(
+    policy: &TenantPolicy,
+    rule: impl Fn(&Rule) -> bool + Copy,
+    argument: impl Fn(&Argument) -> bool + Copy,
+) -> bool {
     let catalogue = policy.servers.iter().flat_map(|server| &server.tools).flat_map(|tool| &*tool.arguments);
     let granted = grants(policy).flat_map(|grant| &grant.tools).filter_map(|tool| tool.arguments.as_deref());
-    catalogue.chain(granted.flatten()).any(|argument| argument_uses(argument, wanted))
+    catalogue.chain(granted.flatten()).any(|one| argument_uses(one, rule, argument))
 }
 
-fn argument_uses(argument: &Argument, wanted: impl Fn(&Rule) -> bool + Copy) -> bool {
-    rule_uses(&argument.rule, wanted)
+fn argument_uses(
+    argument: &Argument,
+    rule: impl Fn(&Rule) -> bool + Copy,
+    wanted: impl Fn(&Argument) -> bool + Copy,
+) -> bool {
+    wanted(argument) || rule_uses(&argument.rule, rule, wanted)
 }
 
-fn rule_uses(rule: &Rule, wanted: impl Fn(&Rule) -> bool + Copy) -> bool {
+fn rule_uses(rule: &Rule, wanted: impl Fn(&Rule) -> bool + Copy, argument: impl Fn(&Argument) -> bool + Copy) -> bool {
     wanted(rule)
         || match rule {
-            Rule::Array(list) => rule_uses(&list.item, wanted),
-            Rule::Object(properties) => properties.iter().any(|property| argument_uses(property, wanted)),
+            Rule::Array(list) => rule_uses(&list.item, wanted, argument),
+            Rule::Object(properties) => properties.iter().any(|property| argument_uses(property, wanted, argument)),
+            Rule::Map(map) => rule_uses(&map.values, wanted, argument),
+            Rule::OneOf(options) => options.iter().any(|option| rule_uses(option, wanted, argument)),
+            Rule::Nullable(inner) => rule_uses(inner, wanted, argument),
             Rule::Path(_)
             | Rule::Enum(_)
             | Rule::String(_)
             | Rule::Integer { .. }
             | Rule::Number { .. }
             | Rule::Boolean
-            | Rule::Const(_) => false,
+            | Rule::Const(_)
+            | Rule::Json(_) => false,
         }
 }

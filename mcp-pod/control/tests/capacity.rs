@@ -27,7 +27,7 @@ fn arguments(root: &str, maximum: i64) -> Arc<[Argument]> {
         ("format", Rule::Enum(["text", "markdown", "json"].map(str::to_owned).to_vec())),
         ("limit", Rule::Integer { minimum: 1, maximum }),
     ];
-    rules.map(|(name, rule)| Argument { name: name.into(), required: name == "path", rule }).into()
+    rules.map(|(name, rule)| Argument { name: name.into(), required: name == "path", rule, shown: None }).into()
 }
 
 fn tool_name(number: usize) -> String {
@@ -46,6 +46,8 @@ fn policy() -> TenantPolicy {
         price: Micros::ZERO,
         result_price: None,
         polls: Polls::Limited,
+        shown: None,
+        definition: None,
     };
     let server = |number: usize| Server {
         name: format!("documents-{number}"),

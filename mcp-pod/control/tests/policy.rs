@@ -140,7 +140,7 @@ fn missing_fields_and_unknown_kinds_are_rejected() {
     };
     assert_eq!(with_tool(wire::Tool { class: 0, ..tool.clone() }), ConvertError::Missing("class"));
     assert_eq!(with_tool(wire::Tool { class: 9, ..tool.clone() }), ConvertError::Missing("class"));
-    let argument = wire::Argument { name: "path".into(), required: false, rule: None };
+    let argument = wire::Argument { name: "path".into(), required: false, ..Default::default() };
     let tool_with = |argument| wire::Tool { arguments: vec![argument], ..tool.clone() };
     assert_eq!(with_tool(tool_with(argument.clone())), ConvertError::Missing("argument.rule"));
     let unknown = wire::Argument { rule: Some(wire::Rule { kind: None }), ..argument };

@@ -9,8 +9,8 @@ use crate::class::Class;
 use crate::json::{Members, Value};
 use crate::loops::{LoopSettings, Polls};
 use crate::model::{
-    Argument, ArrayRule, Breaker, Grant, GrantedTool, PathRule, Principal, PrincipalLimits, Rule, Scalar, Server,
-    ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
+    Argument, ArrayRule, Breaker, Grant, GrantedTool, JsonRule, MapRule, PathRule, Principal, PrincipalLimits, Rule,
+    Scalar, Server, ServerLimits, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
 };
 use crate::units::{Bytes, Micros};
 
@@ -85,8 +85,25 @@ pub(crate) fn rule() -> impl Strategy<Value = Rule> {
         prop_oneof![
             (inner.clone(), 0..3_u32)
                 .prop_map(|(item, max_items)| Rule::Array(Box::new(ArrayRule { item, max_items }))),
-            named(inner).prop_map(Rule::Object),
+            named(inner.clone()).prop_map(Rule::Object),
+            (names(), inner.clone(), 0..3_u32).prop_map(|(names, values, max_properties)| {
+                Rule::Map(Box::new(MapRule { names, values, max_properties }))
+            }),
+            prop::collection::vec(leaf().prop_filter("plain", |rule| !matches!(rule, Rule::Path(_))), 1..4)
+                .prop_map(Rule::OneOf),
+            inner.prop_map(|rule| Rule::Nullable(Box::new(rule))),
+            (0..12_u32, 0..3_u32).prop_map(|(max_bytes, max_depth)| Rule::Json(JsonRule { max_bytes, max_depth })),
         ]
+    })
+}
+
+/// A rule for names of properties.
+fn names() -> impl Strategy<Value = StringRule> {
+    let pattern = prop::option::of(prop::sample::select(vec!["[p-q]*", ".*"]));
+    (0..3_u32, pattern, any::<bool>()).prop_map(|(max_length, pattern, leading_dash)| StringRule {
+        max_length,
+        pattern: pattern.map(str::to_owned),
+        leading_dash,
     })
 }
 
@@ -101,7 +118,7 @@ fn named(rule: impl Strategy<Value = Rule>) -> impl Strategy<Value = Vec<Argumen
             names
                 .iter()
                 .zip(rules)
-                .map(|(name, (required, rule))| Argument { name: (*name).to_owned(), required, rule })
+                .map(|(name, (required, rule))| Argument { name: (*name).to_owned(), required, rule, shown: None })
                 .collect()
         },
     )
@@ -153,6 +170,10 @@ pub(crate) fn value_for(rule: &Rule) -> BoxedStrategy<Value<'static>> {
         Rule::Const(Scalar::String(text)) => Just(Value::String(text.clone().into())).boxed(),
         Rule::Array(items) => prop::collection::vec(value_for(&items.item), 0..3).prop_map(Value::Array).boxed(),
         Rule::Object(arguments) => members_for(arguments).prop_map(Value::Object).boxed(),
+        Rule::Map(map) => object(value_for(&map.values)).prop_map(Value::Object).boxed(),
+        Rule::OneOf(rules) => prop::sample::select(rules.clone()).prop_flat_map(|rule| value_for(&rule)).boxed(),
+        Rule::Nullable(rule) => prop_oneof![2 => value_for(rule), 1 => Just(Value::Null)].boxed(),
+        Rule::Json(_) => value().boxed(),
     };
     prop_oneof![6 => near, 1 => value()].boxed()
 }
@@ -221,6 +242,8 @@ pub(crate) fn tool(name: &str, class: Class, arguments: Vec<Argument>) -> Tool {
         price: Micros::ZERO,
         result_price: None,
         polls: Polls::Limited,
+        shown: None,
+        definition: None,
     }
 }
 
@@ -269,7 +292,7 @@ pub(crate) fn near_grant(tool: &Tool) -> impl Strategy<Value = Grant> + use<> {
         .cloned()
         .map(|own| {
             let other = (any::<bool>(), rule(), Just(own.name.clone()));
-            let other = other.prop_map(|(required, rule, name)| Argument { name, required, rule });
+            let other = other.prop_map(|(required, rule, name)| Argument { name, required, rule, shown: None });
             prop::option::weighted(0.9, prop_oneof![3 => Just(own), 1 => other])
         })
         .collect();

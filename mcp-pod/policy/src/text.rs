@@ -13,6 +13,18 @@ pub fn neutralise(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.replace(is_unsafe, "\u{fffd}"))
 }
 
+/// Makes a text safe to show, and cuts it after `max` characters (Unicode scalar values), the last of which then is `…`.
+pub fn shortened(text: &str, max: usize) -> Cow<'_, str> {
+    let text = neutralise(text);
+    // A text has at least as many bytes as characters.
+    if text.len() <= max || text.chars().nth(max).is_none() {
+        return text;
+    }
+    let mut cut: String = text.chars().take(max.saturating_sub(1)).collect();
+    cut.push('…');
+    Cow::Owned(cut)
+}
+
 const fn is_unsafe(character: char) -> bool {
     matches!(character,
         '\0'..='\u{8}' | '\u{b}'..='\u{1f}' | '\u{7f}'..='\u{9f}'
@@ -29,6 +41,13 @@ mod tests {
         for text in ["a\tb\nc", "é 😀 ❤\u{fe0f} 漢字 שלום\u{200f}", "👩\u{200d}💻"] {
             assert!(matches!(neutralise(text), Cow::Borrowed(same) if same == text));
         }
+    }
+
+    #[test]
+    fn a_long_text_is_cut_at_a_character() {
+        assert_eq!(shortened("ééé", 3), "ééé");
+        assert_eq!(shortened("éééé", 3), "éé…");
+        assert_eq!(shortened("\u{1b}bcd", 3), "\u{fffd}b…");
     }
 
     #[test]

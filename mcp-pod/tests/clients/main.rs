@@ -41,7 +41,7 @@ async fn start() -> (ProcessGateway, ToolServer) {
     let server = ToolServer::start(&pki, concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/clients/server.py"));
     let unused = Arc::new(Shim::start(&pki).await);
     let mut policy = policy(&pki, server.address);
-    let optional = |name: &str, rule| Argument { name: name.to_owned(), required: false, rule };
+    let optional = |name: &str, rule| Argument { name: name.to_owned(), required: false, rule, shown: None };
     let text = Rule::String(StringRule { max_length: 1000, pattern: None, leading_dash: false });
     let integer = Rule::Integer { minimum: 0, maximum: 3600 };
     let tools = &mut policy.servers[0];

@@ -12,7 +12,7 @@ use super::STEP_TIMEOUT;
 use super::support::{TestGateway, tool};
 
 fn argument(name: &str, rule: Rule) -> Argument {
-    Argument { name: name.to_owned(), required: name == "text", rule }
+    Argument { name: name.to_owned(), required: name == "text", rule, shown: None }
 }
 
 fn string(pattern: &str) -> Rule {

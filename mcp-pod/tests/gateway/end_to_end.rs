@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::{TestGateway, ToolServer, tool, until};
 
 fn argument(name: &str, rule: Rule) -> Argument {
-    Argument { name: name.to_owned(), required: true, rule }
+    Argument { name: name.to_owned(), required: true, rule, shown: None }
 }
 
 /// Starts a gateway whose only server is the fixture behind a real shim.

@@ -12,6 +12,7 @@ mod authentication;
 mod breakers;
 mod built_in;
 mod cancellation;
+mod catalogue;
 mod cors;
 mod denials;
 mod end_to_end;

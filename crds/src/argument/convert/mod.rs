@@ -1,13 +1,14 @@
 //! Converts the API's arguments to rules of the policy model, with the checks that a schema cannot make.
 
 use std::error::Error;
+use std::sync::Arc;
 
-use mcp_fleet_policy::model::{self, ArrayRule, Rule, Scalar};
+use mcp_fleet_policy::model::{self, ArrayRule, JsonRule, MapRule, Rule, Scalar, Shown};
 use mcp_fleet_policy::rules;
 
 use super::{
-    Argument, Constant, Dash, DotFiles, IntegerRange, Items, NumberRange, PathRule, Plain, PlainRules, PlainType,
-    Properties, Property, StringRule, Value, ValueType,
+    Alternatives, Argument, Constant, Dash, DotFiles, Entries, Inner, InnerType, IntegerRange, Items, JsonBounds,
+    NumberRange, PathRule, Plain, PlainRules, PlainType, Properties, Property, StringRule, Value, ValueType,
 };
 
 /// Why an argument could not be converted to a rule.
@@ -52,7 +53,9 @@ trait ToRule {
 
 fn property<V: ToRule>(property: &Property<V>) -> Result<model::Argument, ArgumentError> {
     let rule = property.value.to_rule().map_err(|error| error.inside(&property.name))?;
-    Ok(model::Argument { name: property.name.clone(), required: property.required, rule })
+    let Property { name, required, title, description, value: _ } = property;
+    let shown = Shown::new(title.clone(), description.clone()).map(Arc::new);
+    Ok(model::Argument { name: name.clone(), required: *required, rule, shown })
 }
 
 fn properties<V: ToRule>(list: &[Property<V>]) -> Result<Vec<model::Argument>, ArgumentError> {
@@ -66,46 +69,142 @@ fn properties<V: ToRule>(list: &[Property<V>]) -> Result<Vec<model::Argument>, A
 
 impl ToRule for Plain {
     fn to_rule(&self) -> Result<Rule, ArgumentError> {
-        plain(self.kind, &self.plain)
+        let Self { kind, nullable, r#enum, string, integer, number, r#const } = self;
+        let rules = PlainRules {
+            path: None,
+            r#enum: r#enum.clone(),
+            string: string.clone(),
+            integer: integer.clone(),
+            number: number.clone(),
+            r#const: r#const.clone(),
+        };
+        plain(*kind, &rules).map(|rule| or_null(rule, *nullable))
+    }
+}
+
+/// The members of a union for types that hold other values.
+struct Nested<'a, V> {
+    array: Option<&'a Items<V>>,
+    object: Option<&'a Properties<V>>,
+    map: Option<&'a Entries<V>>,
+    one_of: Option<&'a Alternatives>,
+    json: Option<&'a JsonBounds>,
+}
+
+impl<V> Nested<'_, V> {
+    const fn set(&self) -> [(&'static str, bool); 5] {
+        [
+            ("array", self.array.is_some()),
+            ("object", self.object.is_some()),
+            ("map", self.map.is_some()),
+            ("oneOf", self.one_of.is_some()),
+            ("json", self.json.is_some()),
+        ]
     }
 }
 
 impl<V: ToRule> ToRule for Value<V> {
     fn to_rule(&self) -> Result<Rule, ArgumentError> {
-        let Self { kind, plain: rules, array, object } = self;
-        let kind = match kind {
-            ValueType::Array => {
-                refuse_other_members(rules, "array", [("object", object.is_some())])?;
-                let Items { items, max_items } = required(array.as_ref(), "array", "Array")?;
-                let item = items.to_rule().map_err(|error| error.inside("array.items"))?;
-                return Ok(Rule::Array(Box::new(ArrayRule { item, max_items: *max_items })));
-            }
-            ValueType::Object => {
-                refuse_other_members(rules, "object", [("array", array.is_some())])?;
-                let Properties { properties: list } = required(object.as_ref(), "object", "Object")?;
-                return Ok(Rule::Object(properties(list)?));
-            }
-            ValueType::Path => PlainType::Path,
-            ValueType::Enum => PlainType::Enum,
-            ValueType::String => PlainType::String,
-            ValueType::Integer => PlainType::Integer,
-            ValueType::Number => PlainType::Number,
-            ValueType::Boolean => PlainType::Boolean,
-            ValueType::Const => PlainType::Const,
+        let Self { kind, nullable, plain: rules, array, object, map, one_of, json } = self;
+        let nested = Nested {
+            array: array.as_ref(),
+            object: object.as_ref(),
+            map: map.as_ref(),
+            one_of: one_of.as_ref(),
+            json: json.as_ref(),
         };
-        for (name, set) in [("array", array.is_some()), ("object", object.is_some())] {
-            if set {
-                return Err(ArgumentError::new(name, "does not belong to this type; remove it or change type"));
-            }
-        }
-        plain(kind, rules)
+        value(*kind, rules, &nested).map(|rule| or_null(rule, *nullable))
     }
+}
+
+impl<V: ToRule> ToRule for Inner<V> {
+    fn to_rule(&self) -> Result<Rule, ArgumentError> {
+        let Self { kind, nullable, plain: rules, array, object } = self;
+        let nested = Nested { array: array.as_ref(), object: object.as_ref(), map: None, one_of: None, json: None };
+        let kind = match kind {
+            InnerType::Path => ValueType::Path,
+            InnerType::Enum => ValueType::Enum,
+            InnerType::String => ValueType::String,
+            InnerType::Integer => ValueType::Integer,
+            InnerType::Number => ValueType::Number,
+            InnerType::Boolean => ValueType::Boolean,
+            InnerType::Const => ValueType::Const,
+            InnerType::Array => ValueType::Array,
+            InnerType::Object => ValueType::Object,
+        };
+        value(kind, rules, &nested).map(|rule| or_null(rule, *nullable))
+    }
+}
+
+fn or_null(rule: Rule, nullable: bool) -> Rule {
+    if nullable { Rule::Nullable(Box::new(rule)) } else { rule }
+}
+
+fn value<V: ToRule>(kind: ValueType, rules: &PlainRules, nested: &Nested<'_, V>) -> Result<Rule, ArgumentError> {
+    let only = |name: &str| refuse_other_members(rules, name, nested.set());
+    let kind = match kind {
+        ValueType::Array => {
+            only("array")?;
+            let Items { items, max_items } = required(nested.array, "array", "Array")?;
+            let item = items.to_rule().map_err(|error| error.inside("array.items"))?;
+            return Ok(Rule::Array(Box::new(ArrayRule { item, max_items: *max_items })));
+        }
+        ValueType::Object => {
+            only("object")?;
+            let Properties { properties: list } = required(nested.object, "object", "Object")?;
+            return Ok(Rule::Object(properties(list)?));
+        }
+        ValueType::Map => {
+            only("map")?;
+            let Entries { names, values, max_properties } = required(nested.map, "map", "Map")?;
+            let values = values.to_rule().map_err(|error| error.inside("map.values"))?;
+            let rule = MapRule { names: string_rule(names), values, max_properties: *max_properties };
+            return validated("map", Rule::Map(Box::new(rule)));
+        }
+        ValueType::OneOf => {
+            only("oneOf")?;
+            let Alternatives { rules } = required(nested.one_of, "oneOf", "OneOf")?;
+            if rules.iter().any(|rule| rule.nullable) {
+                let problem = "an alternative cannot be nullable; set nullable beside oneOf";
+                return Err(ArgumentError::new("oneOf.rules", problem));
+            }
+            let options = rules.iter().map(ToRule::to_rule).collect::<Result<_, _>>();
+            let options = options.map_err(|error: ArgumentError| error.inside("oneOf.rules"))?;
+            return validated("oneOf", Rule::OneOf(options));
+        }
+        ValueType::Json => {
+            only("json")?;
+            let JsonBounds { max_bytes, max_depth } = required(nested.json, "json", "Json")?;
+            return Ok(Rule::Json(JsonRule { max_bytes: *max_bytes, max_depth: *max_depth }));
+        }
+        ValueType::Path => {
+            only("path")?;
+            return validated("path", path(required(rules.path.as_ref(), "path", "Path")?));
+        }
+        ValueType::Enum => PlainType::Enum,
+        ValueType::String => PlainType::String,
+        ValueType::Integer => PlainType::Integer,
+        ValueType::Number => PlainType::Number,
+        ValueType::Boolean => PlainType::Boolean,
+        ValueType::Const => PlainType::Const,
+    };
+    for (name, set) in nested.set() {
+        if set {
+            return Err(ArgumentError::new(name, "does not belong to this type; remove it or change type"));
+        }
+    }
+    plain(kind, rules)
+}
+
+/// Returns the rule, validated by the code that will enforce it.
+fn validated(name: &str, rule: Rule) -> Result<Rule, ArgumentError> {
+    rules::validate(&rule).map_err(|error| ArgumentError::new(name, chain(&error)))?;
+    Ok(rule)
 }
 
 /// Returns the rule of a type that holds no other values, validated by the code that will enforce it.
 fn plain(kind: PlainType, rules: &PlainRules) -> Result<Rule, ArgumentError> {
     let (name, rule) = match kind {
-        PlainType::Path => ("path", path(only_member(rules, rules.path.as_ref(), "path", "Path")?)),
         PlainType::Enum => {
             ("enum", Rule::Enum(only_member(rules, rules.r#enum.as_ref(), "enum", "Enum")?.values.clone()))
         }
@@ -125,8 +224,7 @@ fn plain(kind: PlainType, rules: &PlainRules) -> Result<Rule, ArgumentError> {
         }
         PlainType::Const => ("const", constant(only_member(rules, rules.r#const.as_ref(), "const", "Const")?)?),
     };
-    rules::validate(&rule).map_err(|error| ArgumentError::new(name, chain(&error)))?;
-    Ok(rule)
+    validated(name, rule)
 }
 
 /// Formats an error and its sources as one line.
@@ -185,9 +283,13 @@ fn path(rule: &PathRule) -> Rule {
 }
 
 fn string(rule: &StringRule) -> Rule {
+    Rule::String(string_rule(rule))
+}
+
+fn string_rule(rule: &StringRule) -> model::StringRule {
     let StringRule { max_length, pattern, leading_dash } = rule;
     let leading_dash = *leading_dash == Dash::Allow;
-    Rule::String(model::StringRule { max_length: *max_length, pattern: pattern.clone(), leading_dash })
+    model::StringRule { max_length: *max_length, pattern: pattern.clone(), leading_dash }
 }
 
 fn constant(rule: &Constant) -> Result<Rule, ArgumentError> {

@@ -33,6 +33,66 @@ fn every_type_converts_to_its_rule() {
     assert!(convert(json!({"name": "path", "type": "Path", "path": extensions})).is_ok());
 }
 
+/// `create_entities` of server-memory.
+#[test]
+fn lists_of_objects_with_lists_convert_down_to_depth_5() {
+    let text = json!({"type": "String", "string": {"maxLength": 100}});
+    let named = |name: &str, value: &serde_json::Value| {
+        let mut value = value.clone();
+        value["name"] = name.into();
+        value
+    };
+    let list = |items: &serde_json::Value| json!({"type": "Array", "array": {"maxItems": 8, "items": items}});
+    let object = |properties: &[serde_json::Value]| json!({"type": "Object", "object": {"properties": properties}});
+    let entity = object(&[named("name", &text), named("entityType", &text), named("observations", &list(&text))]);
+    let argument = convert(named("entities", &list(&entity))).unwrap();
+    assert!(rules::validate_arguments(&[argument]).is_ok());
+    let deepest = list(&object(&[named("relations", &list(&object(&[named("to", &text)])))]));
+    assert!(convert(named("a", &deepest)).is_ok());
+    let wrong = json!({"type": "String", "string": {"maxLength": 1}, "integer": {"minimum": 0, "maximum": 1}});
+    let deepest = list(&object(&[named("relations", &list(&object(&[named("to", &wrong)])))]));
+    let error = convert(named("a", &deepest)).unwrap_err();
+    assert_eq!(
+        error,
+        "a.array.items.relations.array.items.to.integer: does not belong to this type; remove it or change type"
+    );
+}
+
+#[test]
+fn values_of_several_types_convert() {
+    let cell = json!({"type": "OneOf", "nullable": true, "oneOf": {"rules": [
+        {"type": "String", "string": {"maxLength": 9}}, {"type": "Number", "number": {"minimum": "0", "maximum": "9"}}]}});
+    let row = json!({"type": "Array", "array": {"maxItems": 9, "items": cell}});
+    let rows = json!({"name": "rows", "type": "Array", "array": {"maxItems": 9, "items": row}});
+    let Rule::Array(rows) = convert(rows).unwrap().rule else { unreachable!() };
+    let Rule::Array(row) = rows.item else { unreachable!() };
+    let Rule::Nullable(cell) = row.item else { unreachable!() };
+    assert!(matches!(*cell, Rule::OneOf(options) if options.len() == 2));
+    let labels = json!({"name": "labels", "type": "Map", "map": {"maxProperties": 3, "names": {"maxLength": 5, "leadingDash": "Allow"},
+        "values": {"type": "Json", "json": {"maxBytes": 10, "maxDepth": 1}}}});
+    let Rule::Map(map) = convert(labels).unwrap().rule else { unreachable!() };
+    assert!(map.names.leading_dash && map.max_properties == 3);
+    assert_eq!(map.values, Rule::Json(JsonRule { max_bytes: 10, max_depth: 1 }));
+    for (argument, expected) in [
+        (json!({"name": "a", "type": "Map"}), "a.map: must be set when type is Map"),
+        (
+            json!({"name": "a", "type": "Json", "map": {"maxProperties": 1, "names": {"maxLength": 1}, "values": {"type": "Boolean"}}}),
+            "a.map: does not belong to this type",
+        ),
+        (
+            json!({"name": "a", "type": "OneOf", "oneOf": {"rules": [{"type": "Boolean", "nullable": true}]}}),
+            "a.oneOf.rules: an alternative cannot be nullable",
+        ),
+        (
+            json!({"name": "a", "type": "Map", "map": {"maxProperties": 1, "names": {"maxLength": 1, "pattern": "^(?=a)$"}, "values": {"type": "Boolean"}}}),
+            "a.map: pattern",
+        ),
+    ] {
+        let error = convert(argument).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
 #[test]
 fn an_error_names_the_field_and_says_what_to_do() {
     let cases = [

@@ -7,16 +7,16 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
-    Argument, Breaker, Budget, BudgetMode, Grant, GrantedTool, MAX_OTHER_AUDIENCES, Period, Principal, PrincipalLimits,
-    Selector, Server, ServerLimits, SlowCalls, StaleAfter, TenantLimits, TenantPolicy, Tool, TopUp, Uid,
-    VerificationKey,
+    Argument, Breaker, Budget, BudgetMode, DefinitionDigest, Grant, GrantedTool, MAX_OTHER_AUDIENCES, Period,
+    Principal, PrincipalLimits, Selector, Server, ServerLimits, SlowCalls, StaleAfter, TenantLimits, TenantPolicy,
+    Tool, TopUp, Uid, VerificationKey,
 };
 use mcp_fleet_policy::price::{Pointer, ResultPrice};
 use mcp_fleet_policy::units::{Bytes, Micros};
 
 use super::ConvertError;
 use super::field::{each, invalid, require, text};
-use super::rule_from_wire::arguments;
+use super::rule_from_wire::{arguments, shown};
 use super::table::Known;
 use crate::{feature, wire};
 
@@ -157,6 +157,9 @@ impl Reader {
             argument_list,
             polls_tolerated,
             result_price: stated,
+            title,
+            description,
+            definition,
         } = tool;
         Ok(Tool {
             name: text(name, "tool.name")?,
@@ -168,6 +171,13 @@ impl Reader {
             price: Micros::new(price_micros),
             result_price: stated.map(result_price).transpose()?.map(Arc::new),
             polls: if polls_tolerated { Polls::Tolerated } else { Polls::Limited },
+            shown: shown(title, description),
+            definition: match &definition[..] {
+                [] => None,
+                digest => {
+                    Some(DefinitionDigest(digest.try_into().map_err(|_| invalid("tool.definition", "32 bytes long"))?))
+                }
+            },
         })
     }
 

@@ -1,7 +1,9 @@
 //! Converts argument rules from the wire to the model.
 
+use std::sync::Arc;
+
 use mcp_fleet_policy::json::MAX_INTEGER;
-use mcp_fleet_policy::model::{Argument, ArrayRule, PathRule, Rule, Scalar, StringRule};
+use mcp_fleet_policy::model::{Argument, ArrayRule, JsonRule, MapRule, PathRule, Rule, Scalar, Shown, StringRule};
 
 use super::ConvertError;
 use super::field::{each, invalid, require, text};
@@ -10,10 +12,20 @@ use crate::wire::const_rule::Value;
 use crate::wire::rule::Kind;
 
 pub(super) fn arguments(list: Vec<wire::Argument>) -> Result<Vec<Argument>, ConvertError> {
-    each(list, |wire::Argument { name, required, rule: kind }| {
+    each(list, |wire::Argument { name, required, rule: kind, title, description }| {
         let kind = kind.ok_or(ConvertError::Missing("argument.rule"))?;
-        Ok(Argument { name: text(name, "argument.name")?, required, rule: rule(kind)? })
+        Ok(Argument {
+            name: text(name, "argument.name")?,
+            required,
+            rule: rule(kind)?,
+            shown: shown(title, description),
+        })
     })
+}
+
+/// Returns the texts, if there are any.
+pub(super) fn shown(title: Option<String>, description: Option<String>) -> Option<Arc<Shown>> {
+    Shown::new(title, description).map(Arc::new)
 }
 
 fn rule(message: wire::Rule) -> Result<Rule, ConvertError> {
@@ -26,9 +38,7 @@ fn rule(message: wire::Rule) -> Result<Rule, ConvertError> {
             Rule::Path(PathRule { within, extensions, dotfiles })
         }
         Kind::Enum(wire::EnumRule { values }) => Rule::Enum(values),
-        Kind::String(wire::StringRule { max_length, pattern, leading_dash }) => {
-            Rule::String(StringRule { max_length, pattern, leading_dash })
-        }
+        Kind::String(message) => Rule::String(string(message)),
         Kind::Integer(wire::IntegerRule { minimum, maximum }) => {
             let exact = |value: i64| (-MAX_INTEGER..=MAX_INTEGER).contains(&value);
             require(exact(minimum) && exact(maximum), "integer", "within 2^53 − 1 either side of zero")?;
@@ -49,7 +59,21 @@ fn rule(message: wire::Rule) -> Result<Rule, ConvertError> {
             Rule::Array(Box::new(ArrayRule { item, max_items }))
         }
         Kind::Object(wire::ObjectRule { properties }) => Rule::Object(arguments(properties)?),
+        Kind::Map(map) => {
+            let wire::MapRule { names, values, max_properties } = *map;
+            let names = string(names.ok_or(ConvertError::Missing("map.names"))?);
+            let values = rule(*values.ok_or(ConvertError::Missing("map.values"))?)?;
+            Rule::Map(Box::new(MapRule { names, values, max_properties }))
+        }
+        Kind::OneOf(wire::OneOfRule { options }) => Rule::OneOf(each(options, rule)?),
+        Kind::Nullable(inner) => Rule::Nullable(Box::new(rule(*inner)?)),
+        Kind::Json(wire::JsonRule { max_bytes, max_depth }) => Rule::Json(JsonRule { max_bytes, max_depth }),
     })
+}
+
+fn string(message: wire::StringRule) -> StringRule {
+    let wire::StringRule { max_length, pattern, leading_dash } = message;
+    StringRule { max_length, pattern, leading_dash }
 }
 
 fn decimal(value: String) -> Result<String, ConvertError> {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use mcp_fleet_policy::model::{Argument, Grant, Principal, Server, TenantPolicy};
+use mcp_fleet_policy::model::{Argument, DefinitionDigest, Grant, Principal, Server, Shown, TenantPolicy};
 use prost::Message as _;
 
 use super::to_wire::Writer;
@@ -40,7 +40,12 @@ pub fn list_size(list: &[Argument]) -> usize {
 
 /// Returns at most how many bytes a server takes in the shared form, without the arguments of its tools.
 pub fn server_size(server: &Server) -> usize {
-    let tools = server.tools.iter().map(|tool| tool.name.len() + 6 * FIELD);
+    let text = |text: &Option<String>| text.as_ref().map_or(0, |text| text.len() + FIELD);
+    let texts = |shown: &Shown| text(&shown.title) + text(&shown.description);
+    let tools = server.tools.iter().map(|tool| {
+        let digest = tool.definition.map_or(0, |DefinitionDigest(digest)| digest.len() + FIELD);
+        tool.name.len() + 6 * FIELD + digest + tool.shown.as_deref().map_or(0, texts)
+    });
     // The address of its shim comes later, and has at most 48 bytes. Its limits have at most 40.
     server.name.len() + server.uid.len() + server.identity.len() + 48 + 40 + 6 * FIELD + tools.sum::<usize>()
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
-    Argument, ArrayRule, Breaker, Budget, BudgetMode, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits,
-    Rule, Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
-    TopUp, VerificationKey,
+    Argument, ArrayRule, Breaker, Budget, BudgetMode, DefinitionDigest, Grant, GrantedTool, JsonRule, MapRule,
+    PathRule, Period, Principal, PrincipalLimits, Rule, Scalar, Selector, Server, ServerLimits, Shown, SlowCalls,
+    StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, TopUp, VerificationKey,
 };
 use mcp_fleet_policy::price::ResultPrice;
 
@@ -109,7 +109,8 @@ impl Writer {
     }
 
     fn tool(&mut self, tool: &Tool) -> wire::Tool {
-        let Tool { name, class: kind, arguments: list, price, result_price, polls } = tool;
+        let Tool { name, class: kind, arguments: list, price, result_price, polls, shown, definition } = tool;
+        let (title, description) = texts(shown.as_deref());
         let (arguments, argument_list) = match self.form {
             Form::Expanded => (arguments(list), None),
             Form::Shared if list.is_empty() => (Vec::new(), None),
@@ -129,6 +130,9 @@ impl Writer {
                 Polls::Limited => false,
                 Polls::Tolerated => true,
             },
+            title,
+            description,
+            definition: definition.map(|DefinitionDigest(digest)| digest.to_vec()).unwrap_or_default(),
         }
     }
 
@@ -244,24 +248,27 @@ fn classes(classes: &[Class]) -> Vec<i32> {
 
 pub(super) fn arguments(arguments: &[Argument]) -> Vec<wire::Argument> {
     let argument = |argument: &Argument| {
-        let Argument { name, required, rule: kind } = argument;
-        wire::Argument { name: name.clone(), required: *required, rule: Some(rule(kind)) }
+        let Argument { name, required, rule: kind, shown } = argument;
+        let (title, description) = texts(shown.as_deref());
+        wire::Argument { name: name.clone(), required: *required, rule: Some(rule(kind)), title, description }
     };
     arguments.iter().map(argument).collect()
 }
 
-fn rule(rule: &Rule) -> wire::Rule {
+/// Returns the title and the description.
+fn texts(shown: Option<&Shown>) -> (Option<String>, Option<String>) {
+    let Some(Shown { title, description }) = shown else { return (None, None) };
+    (title.clone(), description.clone())
+}
+
+fn rule(one: &Rule) -> wire::Rule {
     use wire::rule::Kind;
-    let kind = match rule {
+    let kind = match one {
         Rule::Path(PathRule { within, extensions, dotfiles }) => {
             Kind::Path(wire::PathRule { within: within.clone(), extensions: extensions.clone(), dotfiles: *dotfiles })
         }
         Rule::Enum(values) => Kind::Enum(wire::EnumRule { values: values.clone() }),
-        Rule::String(StringRule { max_length, pattern, leading_dash }) => Kind::String(wire::StringRule {
-            max_length: *max_length,
-            pattern: pattern.clone(),
-            leading_dash: *leading_dash,
-        }),
+        Rule::String(rule) => Kind::String(string(rule)),
         Rule::Integer { minimum, maximum } => Kind::Integer(wire::IntegerRule { minimum: *minimum, maximum: *maximum }),
         Rule::Number { minimum, maximum } => {
             Kind::Number(wire::NumberRule { minimum: minimum.clone(), maximum: maximum.clone() })
@@ -270,8 +277,23 @@ fn rule(rule: &Rule) -> wire::Rule {
         Rule::Const(scalar) => Kind::Const(constant(scalar)),
         Rule::Array(list) => Kind::Array(Box::new(array(list))),
         Rule::Object(properties) => Kind::Object(wire::ObjectRule { properties: arguments(properties) }),
+        Rule::Map(map) => {
+            let MapRule { names, values, max_properties } = &**map;
+            let (names, values) = (Some(string(names)), Some(Box::new(rule(values))));
+            Kind::Map(Box::new(wire::MapRule { names, values, max_properties: *max_properties }))
+        }
+        Rule::OneOf(options) => Kind::OneOf(wire::OneOfRule { options: options.iter().map(rule).collect() }),
+        Rule::Nullable(inner) => Kind::Nullable(Box::new(rule(inner))),
+        Rule::Json(JsonRule { max_bytes, max_depth }) => {
+            Kind::Json(wire::JsonRule { max_bytes: *max_bytes, max_depth: *max_depth })
+        }
     };
     wire::Rule { kind: Some(kind) }
+}
+
+fn string(rule: &StringRule) -> wire::StringRule {
+    let StringRule { max_length, pattern, leading_dash } = rule;
+    wire::StringRule { max_length: *max_length, pattern: pattern.clone(), leading_dash: *leading_dash }
 }
 
 fn constant(scalar: &Scalar) -> wire::ConstRule {

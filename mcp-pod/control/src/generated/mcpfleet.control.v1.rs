@@ -1084,6 +1084,14 @@ pub struct Tool {
     /// Absent: each call costs `price_micros`, which otherwise is the maximum. Feature `result-prices`.
     #[prost(message, optional, tag = "7")]
     pub result_price: ::core::option::Option<ResultPrice>,
+    /// What agents read about it. Absent: what its server says. Feature `texts`.
+    #[prost(string, optional, tag = "8")]
+    pub title: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "9")]
+    pub description: ::core::option::Option<::prost::alloc::string::String>,
+    /// SHA-256 of the only definition whose texts agents may see. Empty: any. Feature `definitions`.
+    #[prost(bytes = "vec", tag = "10")]
+    pub definition: ::prost::alloc::vec::Vec<u8>,
 }
 /// A price that the result of a call states.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1102,10 +1110,15 @@ pub struct Argument {
     pub required: bool,
     #[prost(message, optional, tag = "3")]
     pub rule: ::core::option::Option<Rule>,
+    /// What agents read about it. Absent: what its server says. Feature `texts`.
+    #[prost(string, optional, tag = "4")]
+    pub title: ::core::option::Option<::prost::alloc::string::String>,
+    #[prost(string, optional, tag = "5")]
+    pub description: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Rule {
-    #[prost(oneof = "rule::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "rule::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub kind: ::core::option::Option<rule::Kind>,
 }
 /// Nested message and enum types in `Rule`.
@@ -1130,7 +1143,40 @@ pub mod rule {
         Array(::prost::alloc::boxed::Box<super::ArrayRule>),
         #[prost(message, tag = "9")]
         Object(super::ObjectRule),
+        /// Feature `map-rules`.
+        #[prost(message, tag = "10")]
+        Map(::prost::alloc::boxed::Box<super::MapRule>),
+        /// Feature `one-of-rules`.
+        #[prost(message, tag = "11")]
+        OneOf(super::OneOfRule),
+        /// `null`, or what this rule admits. Feature `nullable-rules`.
+        #[prost(message, tag = "12")]
+        Nullable(::prost::alloc::boxed::Box<super::Rule>),
+        /// Feature `json-rules`.
+        #[prost(message, tag = "13")]
+        Json(super::JsonRule),
     }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MapRule {
+    #[prost(message, optional, tag = "1")]
+    pub names: ::core::option::Option<StringRule>,
+    #[prost(message, optional, boxed, tag = "2")]
+    pub values: ::core::option::Option<::prost::alloc::boxed::Box<Rule>>,
+    #[prost(uint32, tag = "3")]
+    pub max_properties: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OneOfRule {
+    #[prost(message, repeated, tag = "1")]
+    pub options: ::prost::alloc::vec::Vec<Rule>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JsonRule {
+    #[prost(uint32, tag = "1")]
+    pub max_bytes: u32,
+    #[prost(uint32, tag = "2")]
+    pub max_depth: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PathRule {

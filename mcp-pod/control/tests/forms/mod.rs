@@ -17,7 +17,7 @@ use super::plain;
 
 fn path(within: &str) -> Vec<Argument> {
     let rule = Rule::Path(PathRule { within: vec![within.into()], extensions: vec![], dotfiles: false });
-    vec![Argument { name: "path".into(), required: true, rule }]
+    vec![Argument { name: "path".into(), required: true, rule, shown: None }]
 }
 
 /// A policy with two servers of equal tools, and principals that hold two scopes with equal arguments each. Nothing is
@@ -35,6 +35,8 @@ pub(super) fn repetitive(principals: usize) -> TenantPolicy {
             price: Micros::ZERO,
             result_price: None,
             polls: Polls::Limited,
+            shown: None,
+            definition: None,
         }],
         limits: ServerLimits {
             timeout: std::time::Duration::from_secs(30),

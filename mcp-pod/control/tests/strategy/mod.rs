@@ -7,9 +7,9 @@ use std::time::Duration;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::loops::{LoopSettings, Mode, Polls};
 use mcp_fleet_policy::model::{
-    Argument, ArrayRule, Breaker, Budget, BudgetMode, Grant, GrantedTool, PathRule, Period, Principal, PrincipalLimits,
-    Rule, Scalar, Selector, Server, ServerLimits, SlowCalls, StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool,
-    TopUp, VerificationKey,
+    Argument, ArrayRule, Breaker, Budget, BudgetMode, DefinitionDigest, Grant, GrantedTool, JsonRule, MapRule,
+    PathRule, Period, Principal, PrincipalLimits, Rule, Scalar, Selector, Server, ServerLimits, Shown, SlowCalls,
+    StaleAfter, StringRule, TenantLimits, TenantPolicy, Tool, TopUp, VerificationKey,
 };
 use mcp_fleet_policy::price::{Pointer, ResultPrice};
 use mcp_fleet_policy::units::{Bytes, Micros};
@@ -49,17 +49,32 @@ fn rule() -> impl Strategy<Value = Rule> {
         prop_oneof![
             (inner.clone(), any::<u32>())
                 .prop_map(|(item, max_items)| Rule::Array(Box::new(ArrayRule { item, max_items }))),
-            vec((name(), any::<bool>(), inner), 0..3).prop_map(|list| Rule::Object(named(list))),
+            vec((name(), any::<bool>(), inner.clone(), shown()), 0..3).prop_map(|list| Rule::Object(named(list))),
+            (any::<u32>(), option::of(".{0,8}"), any::<bool>(), inner.clone(), any::<u32>()).prop_map(
+                |(max_length, pattern, leading_dash, values, max_properties)| {
+                    let names = StringRule { max_length, pattern, leading_dash };
+                    Rule::Map(Box::new(MapRule { names, values, max_properties }))
+                }
+            ),
+            vec(inner.clone(), 0..3).prop_map(Rule::OneOf),
+            inner.prop_map(|rule| Rule::Nullable(Box::new(rule))),
+            any::<(u32, u32)>().prop_map(|(max_bytes, max_depth)| Rule::Json(JsonRule { max_bytes, max_depth })),
         ]
     })
 }
 
-fn named(list: Vec<(String, bool, Rule)>) -> Vec<Argument> {
-    list.into_iter().map(|(name, required, rule)| Argument { name, required, rule }).collect()
+fn shown() -> impl Strategy<Value = Option<Arc<Shown>>> {
+    (option::of(".{0,8}"), option::of(".{0,8}"))
+        .prop_map(|(title, description)| Shown::new(title, description).map(Arc::new))
+}
+
+fn named(list: Vec<(String, bool, Rule, Option<Arc<Shown>>)>) -> Vec<Argument> {
+    let argument = |(name, required, rule, shown)| Argument { name, required, rule, shown };
+    list.into_iter().map(argument).collect()
 }
 
 fn arguments() -> impl Strategy<Value = Vec<Argument>> {
-    vec((name(), any::<bool>(), rule()), 0..4).prop_map(named)
+    vec((name(), any::<bool>(), rule(), shown()), 0..4).prop_map(named)
 }
 
 fn breaker() -> impl Strategy<Value = Breaker> {
@@ -83,16 +98,18 @@ fn server() -> impl Strategy<Value = Server> {
         let pointer = Pointer::parse(&pointer).expect("a pointer");
         Arc::new(ResultPrice { pointer, minimum: Micros::new(minimum) })
     });
-    let tool = (name(), class(), arguments(), any::<u64>(), option::of(result_price), polls).prop_map(
-        |(name, class, arguments, price, result_price, polls)| Tool {
+    let definition = option::of(any::<[u8; 32]>().prop_map(DefinitionDigest));
+    let tool = (name(), class(), arguments(), any::<u64>(), option::of(result_price), polls, shown(), definition)
+        .prop_map(|(name, class, arguments, price, result_price, polls, shown, definition)| Tool {
             name,
             class,
             arguments: arguments.into(),
             price: Micros::new(price),
             result_price,
             polls,
-        },
-    );
+            shown,
+            definition,
+        });
     let limits = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
         |(timeout, max_request, max_response, max_concurrent_calls)| ServerLimits {
             timeout: Duration::from_millis(timeout.into()),

@@ -42,6 +42,7 @@ static REPORT: LazyLock<Arc<Arguments>> = LazyLock::new(|| {
             no_option: false,
             path: None,
         }),
+        shown: None,
     };
     Arc::new(Arguments(vec![text("reason", true, MAX_REPORT), text("tool", false, MAX_NAME)]))
 });
@@ -102,7 +103,7 @@ impl BuiltIn {
             write_str(text, out);
         }
         out.extend_from_slice(b",\"inputSchema\":");
-        out.extend_from_slice(&schema::of(&[self.arguments()]));
+        out.extend_from_slice(&schema::of(&[self.arguments()], None));
         for (start, json) in [(",\"outputSchema\":", output), (",\"annotations\":", annotations), ("}", "")] {
             out.extend_from_slice(start.as_bytes());
             out.extend_from_slice(json.as_bytes());

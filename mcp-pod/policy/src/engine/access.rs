@@ -9,7 +9,7 @@ use crate::json::{Members, Value};
 use crate::model;
 use crate::reason::Reason;
 use crate::rules::{Arguments, PathArgument};
-use crate::schema;
+use crate::schema::{self, Annotations};
 use crate::units::Micros;
 
 /// A tool that a principal may call, within the limits of its grants.
@@ -71,15 +71,15 @@ impl<'p> ToolAccess<'p> {
         budgets.iter().filter_map(|index| self.compiled.model.budgets.get(*index))
     }
 
-    /// Returns the JSON Schema of the arguments that the grants admit; equal grants give equal bytes. Computed again by
-    /// each call.
-    pub fn input_schema(self) -> Vec<u8> {
+    /// Returns the JSON Schema of the arguments that the grants admit, with what the server says about them. Equal grants
+    /// give equal bytes. Computed again by each call.
+    pub(crate) fn input_schema(self, server: Option<&Annotations>) -> Vec<u8> {
         let all: Vec<&Arc<Arguments>> = self.grants().map(|(_, arguments)| arguments).collect();
         // A grant of the whole tool admits everything that the other grants admit.
         if all.iter().any(|arguments| Arc::ptr_eq(arguments, self.declared)) {
-            return schema::of(&[self.declared]);
+            return schema::of(&[self.declared], server);
         }
-        schema::of(&all)
+        schema::of(&all, server)
     }
 
     /// Returns whether a grant admits a call of the tool.

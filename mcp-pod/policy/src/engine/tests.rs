@@ -8,12 +8,12 @@ use crate::model::{Argument, Budget, BudgetMode, Grant, PathRule, Period, Rule, 
 use crate::testing::*;
 
 fn integer(name: &str, required: bool, minimum: i64, maximum: i64) -> Argument {
-    Argument { name: name.into(), required, rule: Rule::Integer { minimum, maximum } }
+    Argument { name: name.into(), required, rule: Rule::Integer { minimum, maximum }, shown: None }
 }
 
 fn path(name: &str, root: &str) -> Argument {
     let rule = PathRule { within: vec![root.into()], extensions: vec![], dotfiles: false };
-    Argument { name: name.into(), required: true, rule: Rule::Path(rule) }
+    Argument { name: name.into(), required: true, rule: Rule::Path(rule), shown: None }
 }
 
 fn files(grants: Vec<Grant>) -> Policy {
@@ -121,9 +121,13 @@ fn an_admitted_call_carries_the_roots_of_its_grant() {
 
 #[test]
 fn null_stands_for_an_optional_argument_and_for_no_other() {
-    let text = |name: &str, required| Argument { name: name.into(), required, rule: Rule::Boolean };
-    let nested =
-        Argument { name: "o".into(), required: false, rule: Rule::Object(vec![text("b", false), text("c", true)]) };
+    let text = |name: &str, required| Argument { name: name.into(), required, rule: Rule::Boolean, shown: None };
+    let nested = Argument {
+        name: "o".into(),
+        required: false,
+        rule: Rule::Object(vec![text("b", false), text("c", true)]),
+        shown: None,
+    };
     let mut policy = policy();
     policy.servers[0].tools = vec![tool("t", Class::Read, vec![text("a", false), text("r", true), nested])];
     policy.principals[0].grants = vec![Arc::new(grant("s", vec![], vec![Class::Read]))];

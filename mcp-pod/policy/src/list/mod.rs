@@ -1,9 +1,10 @@
 //! Renders the answer to `tools/list`: the server's tools that a principal may call, with the gateway's schemas.
 //!
-//! From the server's own entry come `name`, `title`, `description` and the titles of annotations (neutralised),
-//! `outputSchema`, `idempotentHint` and `openWorldHint`. The gateway sets `inputSchema` (catalogue ∩ grants) and, from
-//! the class of the tool, `readOnlyHint` and `destructiveHint`. Everything else is dropped (`icons`, `execution`,
-//! `_meta`, …). `x-mcp-header` is removed everywhere, because a server must not choose HTTP headers.
+//! `title` and `description` are the catalogue's or else the server's own, which also says `outputSchema`,
+//! `idempotentHint`, `openWorldHint` and the titles of annotations. Texts are neutralised and shortened. The gateway sets
+//! `inputSchema` (catalogue ∩ grants, with texts of both) and, from the class of the tool, `readOnlyHint` and
+//! `destructiveHint`. If the catalogue names a definition of the tool, the server's part is used only if it is that one.
+//! Everything else is dropped (`icons`, `execution`, `_meta`, …). `x-mcp-header` is removed everywhere, because a server must not choose HTTP headers.
 
 mod observed;
 
@@ -12,9 +13,12 @@ use std::borrow::Cow;
 use crate::built_in::BuiltIn;
 use crate::class::Class;
 use crate::engine::ServerAccess;
+use crate::json::write_str;
+use crate::model::Tool;
+use crate::text::neutralise;
 
 use observed::Entry;
-pub use observed::ObservedTools;
+pub use observed::{Drift, ObservedTools, Pins, pins};
 
 /// Appends the JSON array of the tools that are both granted and observed, in the order of the catalogue, and then of the
 /// built-in tools if the tenant has them. If nothing was observed yet, every granted tool is listed by its name alone. Equal grants on the same server give equal bytes.
@@ -22,18 +26,30 @@ pub fn render(view: ServerAccess<'_>, observed: Option<&ObservedTools>, built_in
     out.push(b'[');
     let mut first = true;
     for access in view.tools() {
-        let name = &access.tool().name;
+        let Tool { name, shown, definition, .. } = access.tool();
         let entry = match observed {
-            Some(observed) => observed.get(name).map(Cow::Borrowed),
-            None => Some(Cow::Owned(Entry::of_catalogue(name))),
+            Some(observed) => observed.get(name, *definition),
+            None => Some(Cow::Owned(Entry::unknown())),
         };
         let Some(entry) = entry else { continue };
         if !std::mem::take(&mut first) {
             out.push(b',');
         }
-        out.extend_from_slice(&entry.head);
+        out.extend_from_slice(b"{\"name\":");
+        write_str(name, out);
+        let shown = shown.as_deref();
+        let title = shown.and_then(|shown| shown.title.as_deref()).or(entry.title.as_deref());
+        let description = shown.and_then(|shown| shown.description.as_deref()).or(entry.description.as_deref());
+        for (key, text) in [("title", title), ("description", description)] {
+            if let Some(text) = text {
+                out.push(b',');
+                write_str(key, out);
+                out.push(b':');
+                write_str(&neutralise(text), out);
+            }
+        }
         out.extend_from_slice(b",\"inputSchema\":");
-        out.extend_from_slice(&access.input_schema());
+        out.extend_from_slice(&access.input_schema(Some(&entry.arguments)));
         out.extend_from_slice(&entry.tail);
         out.extend_from_slice(match access.class() {
             Class::Read => b"\"readOnlyHint\":true,\"destructiveHint\":false}}".as_slice(),

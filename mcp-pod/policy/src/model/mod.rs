@@ -6,12 +6,14 @@
 //! converts them to and from the wire and computes the digest.
 
 mod rule;
+mod shown;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use rule::{Argument, ArrayRule, Decimal, PathRule, Rule, Scalar, StringRule};
+pub use rule::{Argument, ArrayRule, Decimal, JsonRule, MapRule, PathRule, Rule, Scalar, StringRule};
+pub use shown::{DefinitionDigest, Shown};
 
 use crate::class::Class;
 use crate::loops::{LoopSettings, Polls};
@@ -185,6 +187,10 @@ pub struct Tool {
     pub result_price: Option<Arc<ResultPrice>>,
     /// How polls whose result does not change are treated.
     pub polls: Polls,
+    /// What agents read about it; what is absent is the server's own.
+    pub shown: Option<Arc<Shown>>,
+    /// Digest of the server's definition of the tool. Agents see texts of no other definition.
+    pub definition: Option<DefinitionDigest>,
 }
 
 /// A principal: an identity that may call tools.

@@ -1,5 +1,9 @@
 //! The rules for the arguments of a tool.
 
+use std::sync::Arc;
+
+use super::Shown;
+
 /// An argument of a tool: a property of the `arguments` object in `tools/call`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Argument {
@@ -9,6 +13,8 @@ pub struct Argument {
     pub required: bool,
     /// Rule for the value.
     pub rule: Rule,
+    /// What agents read about it; `None` leaves that to the server.
+    pub shown: Option<Arc<Shown>>,
 }
 
 /// A rule: the values that an argument may have.
@@ -42,6 +48,35 @@ pub enum Rule {
     Array(Box<ArrayRule>),
     /// An object with these properties and no others.
     Object(Vec<Argument>),
+    /// An object whose properties have no fixed names.
+    Map(Box<MapRule>),
+    /// What one of these rules admits. They are about plain values other than paths.
+    OneOf(Vec<Rule>),
+    /// `null`, or what the rule admits.
+    Nullable(Box<Rule>),
+    /// Any JSON within these bounds.
+    Json(JsonRule),
+}
+
+impl Rule {
+    /// Returns whether a value, or one in it, may be any JSON.
+    pub fn is_wide(&self) -> bool {
+        match self {
+            Self::Json(_) => true,
+            Self::Array(list) => list.item.is_wide(),
+            Self::Object(properties) => properties.iter().any(|property| property.rule.is_wide()),
+            Self::Map(map) => map.values.is_wide(),
+            Self::Nullable(rule) => rule.is_wide(),
+            Self::OneOf(options) => options.iter().any(Self::is_wide),
+            Self::Path(_)
+            | Self::Enum(_)
+            | Self::String(_)
+            | Self::Integer { .. }
+            | Self::Number { .. }
+            | Self::Boolean
+            | Self::Const(_) => false,
+        }
+    }
 }
 
 /// A decimal number as the user wrote it; compared as a double.
@@ -78,6 +113,26 @@ pub struct ArrayRule {
     pub item: Rule,
     /// Maximum number of items.
     pub max_items: u32,
+}
+
+/// Rule for an object whose properties have no fixed names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MapRule {
+    /// Rule for each name.
+    pub names: StringRule,
+    /// Rule for each value.
+    pub values: Rule,
+    /// Maximum number of properties.
+    pub max_properties: u32,
+}
+
+/// Bounds of a value that may be any JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct JsonRule {
+    /// Maximum number of bytes in compact form.
+    pub max_bytes: u32,
+    /// Maximum nesting of arrays and objects; 0 for plain values only.
+    pub max_depth: u32,
 }
 
 /// A constant value.

@@ -2,10 +2,12 @@
 
 use std::fmt::Debug;
 
+use super::json::Excess;
 use super::path::join;
-use super::{Arguments, Check, Text};
+use super::{Arguments, Check, Text, json};
 use crate::denial::{Denial, escape_name};
 use crate::json::{Members, Value};
+use crate::model::JsonRule;
 use crate::reason::Reason;
 
 /// A path in the arguments of an admitted call, and the directories below which it must resolve.
@@ -42,7 +44,7 @@ impl Violation {
         location.reverse();
         let mut name = String::new();
         for part in &location {
-            if !name.is_empty() && part != "[]" {
+            if !name.is_empty() && part != "[]" && part != "{}" {
                 name.push('.');
             }
             name.push_str(part);
@@ -99,12 +101,69 @@ impl Check {
                 })
             }
             (Self::Object(arguments), Value::Object(members)) => arguments.admit(members, paths),
-            _ => Err(Violation::new(Reason::ArgumentType, format!("must be {}", self.type_name()))),
+            (Self::Map { names, values, max_properties }, Value::Object(members)) => {
+                admit_map(names, values.as_deref(), *max_properties, members, paths)
+            }
+            (Self::Null, Value::Null) => Ok(()),
+            (Self::Json(bounds), value) => {
+                json::check(value, *bounds).map_err(|excess| json_violation(excess, *bounds))
+            }
+            (Self::All(checks), value) => checks.iter().try_for_each(|check| check.admit(value, paths)),
+            (Self::Any(checks), value) => self.admit_any(checks, value, paths),
+            _ => Err(Violation::new(Reason::ArgumentType, self.must_be_of_type())),
+        }
+    }
+
+    /// Checks that one of these checks admits the value. If none does, the error is that of the first one that is about the
+    /// type of the value.
+    fn admit_any<'p, 'v>(
+        &'p self,
+        checks: &'p [Self],
+        value: &'v Value<'_>,
+        paths: &mut Vec<PathArgument<'p, 'v>>,
+    ) -> CheckResult {
+        let (known, mut closest) = (paths.len(), None);
+        for check in checks {
+            let Err(violation) = check.admit(value, paths) else { return Ok(()) };
+            paths.truncate(known);
+            let is_other_type = violation.reason == Reason::ArgumentType && violation.location.is_empty();
+            closest = closest.or(Some(violation).filter(|_| !is_other_type));
+        }
+        Err(closest.unwrap_or_else(|| Violation::new(Reason::ArgumentType, self.must_be_of_type())))
+    }
+
+    /// Returns whether `null` is admitted.
+    fn admits_null(&self) -> bool {
+        self.admit(&Value::Null, &mut Vec::new()).is_ok()
+    }
+
+    fn must_be_of_type(&self) -> String {
+        let mut names = self.type_names();
+        names.dedup();
+        format!("must be {}", names.join(" or "))
+    }
+
+    fn type_names(&self) -> Vec<&'static str> {
+        match self {
+            Self::Any(checks) => checks.iter().flat_map(Self::type_names).collect(),
+            Self::All(checks) => checks.first().map(Self::type_names).unwrap_or_default(),
+            one => vec![one.type_name()],
         }
     }
 
     fn leave_out_nulls(&self, value: &mut Value<'_>) {
         match (self, value) {
+            (Self::Map { values: Some(check), .. }, Value::Object(members)) => {
+                for (_, value) in members {
+                    check.leave_out_nulls(value);
+                }
+            }
+            // At most one of them holds other values.
+            (Self::Any(checks) | Self::All(checks), value) => {
+                for check in checks {
+                    check.leave_out_nulls(value);
+                }
+            }
             (Self::Object(arguments), Value::Object(members)) => arguments.leave_out_nulls(members),
             (Self::Array { item: Some(item), .. }, Value::Array(values)) => {
                 for value in values {
@@ -122,8 +181,53 @@ impl Check {
             Self::Number { .. } => "a number",
             Self::Boolean(_) => "true or false",
             Self::Array { .. } => "an array",
-            Self::Object(_) => "an object",
+            Self::Object(_) | Self::Map { .. } => "an object",
+            Self::Null => "null",
+            Self::Json(_) | Self::Any(_) | Self::All(_) => "of another type",
         }
+    }
+}
+
+/// Checks an object whose properties have no fixed names. A refusal does not contain the names: the caller chose them.
+fn admit_map<'p, 'v>(
+    names: &Text,
+    values: Option<&'p Check>,
+    max_properties: usize,
+    members: &'v Members<'_>,
+    paths: &mut Vec<PathArgument<'p, 'v>>,
+) -> CheckResult {
+    if members.len() > max_properties {
+        let limit = format!("must have at most {max_properties} properties");
+        return Err(Violation::new(Reason::ArgumentOutOfRange, limit));
+    }
+    members.iter().try_for_each(|(name, value)| {
+        if name == json::PROTOTYPE {
+            return Err(json_violation(Excess::Prototype, JsonRule { max_bytes: 0, max_depth: 0 }));
+        }
+        names.check(name).map_err(|(reason, limit)| {
+            Violation::new(reason, format!("has a property whose name is refused: a name {limit}"))
+        })?;
+        values.map_or(Ok(()), |values| {
+            values.admit(value, paths).map_err(|mut violation| {
+                violation.location.push("{}".to_owned());
+                violation
+            })
+        })
+    })
+}
+
+#[expect(clippy::unnecessary_box_returns, reason = "every caller wants the box")]
+fn json_violation(excess: Excess, JsonRule { max_bytes, max_depth }: JsonRule) -> Box<Violation> {
+    match excess {
+        Excess::Bounds => Violation::new(
+            Reason::ArgumentOutOfRange,
+            format!("must have at most {max_bytes} bytes of JSON and at most {max_depth} levels of arrays and objects"),
+        ),
+        Excess::Nul => Violation::new(Reason::ArgumentPattern, "must not contain U+0000"),
+        Excess::Prototype => Violation::new(
+            Reason::ArgumentPattern,
+            format!("must not contain an object with a property of the name `{}`", json::PROTOTYPE),
+        ),
     }
 }
 
@@ -155,10 +259,10 @@ impl Arguments {
     }
 
     /// Removes the members that are `null` and optional here: frameworks send `null` for each argument that they leave out.
-    /// No rule admits `null`, so everywhere else it stays and is refused.
+    /// One whose rule admits `null` stays, and so do all others, which are refused.
     pub(crate) fn leave_out_nulls(&self, members: &mut Members<'_>) {
         members.retain_mut(|(name, value)| match self.get(name) {
-            Some(property) if value.is_null() => property.required,
+            Some(property) if value.is_null() => property.required || property.check.admits_null(),
             Some(property) => {
                 property.check.leave_out_nulls(value);
                 true

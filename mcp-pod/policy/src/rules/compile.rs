@@ -2,7 +2,7 @@
 
 use super::{Arguments, Check, Path, Pattern, PatternError, Property, Text, forms};
 use crate::json::MAX_INTEGER;
-use crate::model::{Argument, Rule, Scalar};
+use crate::model::{Argument, Rule, Scalar, StringRule};
 
 /// Greatest nesting of arrays and objects; the custom resources allow less.
 const MAX_DEPTH: usize = 8;
@@ -44,6 +44,9 @@ pub enum RuleError {
     /// An allowed value contains U+0000, which no string argument may contain, or is too long.
     #[error("a value must have at most {} characters and must not contain U+0000", forms::VALUE.max_length)]
     Value,
+    /// An alternative is not a plain value, or is a path.
+    #[error("an alternative must be an enumeration, string, number, boolean or constant")]
+    Option,
     /// Arrays and objects are nested too deeply.
     #[error("the rule is nested too deeply")]
     Depth,
@@ -74,12 +77,7 @@ fn compile(rule: &Rule, depth: usize) -> Result<Check, RuleError> {
         Rule::Path(path) => Check::Text(Text { path: Some(Path::new(path)?), ..Text::any() }),
         Rule::Enum(values) if values.is_empty() => return Err(RuleError::Empty("an enumeration without values")),
         Rule::Enum(values) => one_of(values)?,
-        Rule::String(string) => Check::Text(Text {
-            max_length: Some(string.max_length),
-            patterns: string.pattern.iter().map(|source| pattern(source)).collect::<Result<_, _>>()?,
-            no_option: !string.leading_dash,
-            ..Text::any()
-        }),
+        Rule::String(rule) => Check::Text(string(rule)?),
         Rule::Integer { minimum, maximum } if minimum > maximum => {
             return Err(RuleError::Empty("the minimum is above the maximum"));
         }
@@ -103,6 +101,55 @@ fn compile(rule: &Rule, depth: usize) -> Result<Check, RuleError> {
             max_items: usize::try_from(items.max_items).unwrap_or(usize::MAX),
         },
         Rule::Object(arguments) => Check::Object(properties(arguments, inner)?),
+        Rule::Map(map) => Check::Map {
+            names: string(&map.names)?,
+            values: Some(Box::new(compile(&map.values, inner)?)),
+            max_properties: usize::try_from(map.max_properties).unwrap_or(usize::MAX),
+        },
+        Rule::OneOf(options) if options.is_empty() => return Err(RuleError::Empty("no alternatives")),
+        Rule::OneOf(options) => {
+            if !options.iter().all(is_plain) {
+                return Err(RuleError::Option);
+            }
+            Check::Any(options.iter().map(|option| compile(option, inner)).collect::<Result<_, _>>()?)
+        }
+        Rule::Nullable(rule) => match compile(rule, depth)? {
+            Check::Any(mut options) => {
+                options.push(Check::Null);
+                Check::Any(options)
+            }
+            check => Check::Any(vec![check, Check::Null]),
+        },
+        Rule::Json(bounds) => Check::Json(*bounds),
+    })
+}
+
+/// Returns whether a rule may be an alternative. A path may not: another alternative could admit it as an ordinary text,
+/// and then it would not be resolved.
+const fn is_plain(rule: &Rule) -> bool {
+    match rule {
+        Rule::Enum(_)
+        | Rule::String(_)
+        | Rule::Integer { .. }
+        | Rule::Number { .. }
+        | Rule::Boolean
+        | Rule::Const(_) => true,
+        Rule::Path(_)
+        | Rule::Array(_)
+        | Rule::Object(_)
+        | Rule::Map(_)
+        | Rule::OneOf(_)
+        | Rule::Nullable(_)
+        | Rule::Json(_) => false,
+    }
+}
+
+fn string(rule: &StringRule) -> Result<Text, RuleError> {
+    Ok(Text {
+        max_length: Some(rule.max_length),
+        patterns: rule.pattern.iter().map(|source| pattern(source)).collect::<Result<_, _>>()?,
+        no_option: !rule.leading_dash,
+        ..Text::any()
     })
 }
 
@@ -115,14 +162,19 @@ fn one_of(values: &[String]) -> Result<Check, RuleError> {
 
 fn properties(arguments: &[Argument], depth: usize) -> Result<Arguments, RuleError> {
     let mut properties: Vec<Property> = Vec::with_capacity(arguments.len());
-    for Argument { name, required, rule } in arguments {
+    for Argument { name, required, rule, shown } in arguments {
         if !forms::ARGUMENT_NAME.admits(name) {
             return Err(RuleError::Name);
         }
         if properties.iter().any(|property| property.name == *name) {
             return Err(RuleError::Duplicate(name.clone()));
         }
-        properties.push(Property { name: name.clone(), required: *required, check: compile(rule, depth)? });
+        properties.push(Property {
+            name: name.clone(),
+            required: *required,
+            check: compile(rule, depth)?,
+            shown: shown.clone(),
+        });
     }
     Ok(Arguments(properties))
 }

@@ -4,6 +4,7 @@
 //! and only if both rules do.
 
 use super::{Arguments, Check, Property, Text};
+use crate::model::JsonRule;
 
 impl Check {
     /// Returns the rule that admits what both rules admit, or `None` if no value satisfies both.
@@ -27,16 +28,59 @@ impl Check {
             }
             (Self::Object(left), Self::Object(right)) => left.intersect(right).map(Self::Object),
             (
+                Self::Map { names, values, max_properties },
+                Self::Map { names: other_names, values: other_values, max_properties: other_max },
+            ) => {
+                let both = values.as_ref().zip(other_values.as_ref()).and_then(|(left, right)| left.intersect(right));
+                Some(match (names.intersect(other_names), both) {
+                    (Some(names), Some(values)) => {
+                        let max_properties = (*max_properties).min(*other_max);
+                        Self::Map { names, values: Some(Box::new(values)), max_properties }
+                    }
+                    // The empty object remains.
+                    _ => Self::Map { names: names.clone(), values: None, max_properties: 0 },
+                })
+            }
+            (Self::Null, Self::Null) => Some(Self::Null),
+            (Self::Json(left), Self::Json(right)) => Some(Self::Json(JsonRule {
+                max_bytes: left.max_bytes.min(right.max_bytes),
+                max_depth: left.max_depth.min(right.max_depth),
+            })),
+            (Self::Any(options), other) => any(options.iter().filter_map(|option| option.intersect(other))),
+            (one, Self::Any(options)) => any(options.iter().filter_map(|option| one.intersect(option))),
+            // Both are checked. The one that says more about the value comes first.
+            (Self::All(checks), other) | (other, Self::All(checks)) => {
+                Some(Self::All(checks.iter().chain([other]).cloned().collect()))
+            }
+            (narrow @ Self::Object(_), wide @ Self::Map { .. })
+            | (wide @ Self::Map { .. }, narrow @ Self::Object(_))
+            | (narrow, wide @ Self::Json(_))
+            | (wide @ Self::Json(_), narrow) => Some(Self::All(vec![narrow.clone(), wide.clone()])),
+            (
                 Self::Text(_)
                 | Self::Integer { .. }
                 | Self::Number { .. }
                 | Self::Boolean(_)
                 | Self::Array { .. }
-                | Self::Object(_),
+                | Self::Object(_)
+                | Self::Map { .. }
+                | Self::Null,
                 _,
             ) => None,
         }
     }
+}
+
+/// Returns what one of these admits; `None` if there is none.
+fn any(checks: impl Iterator<Item = Check>) -> Option<Check> {
+    let mut options = Vec::new();
+    for check in checks {
+        match check {
+            Check::Any(inner) => options.extend(inner),
+            one => options.push(one),
+        }
+    }
+    if options.len() > 1 { Some(Check::Any(options)) } else { options.pop() }
 }
 
 /// Returns the integers within the bounds of both rules.
@@ -99,7 +143,12 @@ impl Arguments {
             let ours = self.get(&theirs.name);
             let required = theirs.required || ours.is_some_and(|ours| ours.required);
             match ours.and_then(|ours| ours.check.intersect(&theirs.check)) {
-                Some(check) => both.push(Property { name: theirs.name.clone(), required, check }),
+                Some(check) => both.push(Property {
+                    name: theirs.name.clone(),
+                    required,
+                    check,
+                    shown: ours.and_then(|ours| ours.shown.clone()).or_else(|| theirs.shown.clone()),
+                }),
                 None if required => return None,
                 None => {}
             }

@@ -6,10 +6,13 @@ mod admit;
 mod compile;
 pub mod forms;
 mod intersect;
+mod json;
 mod path;
 mod pattern;
 
-use crate::model::{Argument, Rule};
+use std::sync::Arc;
+
+use crate::model::{Argument, JsonRule, Rule, Shown};
 
 pub use admit::PathArgument;
 pub use compile::RuleError;
@@ -31,14 +34,25 @@ impl Check {
     /// Checks that the expressions of all patterns can be built. Otherwise that happens when they are first needed.
     fn validate_patterns(&self) -> Result<(), RuleError> {
         match self {
-            Self::Text(text) => text.patterns.iter().try_for_each(|pattern| {
-                let error = |source| RuleError::Pattern { pattern: pattern.source().to_owned(), source };
-                pattern.validate().map_err(error)
-            }),
+            Self::Text(text) => text.validate_patterns(),
             Self::Array { item, .. } => item.as_ref().map_or(Ok(()), |item| item.validate_patterns()),
             Self::Object(arguments) => arguments.validate_patterns(),
-            Self::Integer { .. } | Self::Number { .. } | Self::Boolean(_) => Ok(()),
+            Self::Map { names, values, .. } => {
+                names.validate_patterns()?;
+                values.as_ref().map_or(Ok(()), |values| values.validate_patterns())
+            }
+            Self::Any(checks) | Self::All(checks) => checks.iter().try_for_each(Self::validate_patterns),
+            Self::Integer { .. } | Self::Number { .. } | Self::Boolean(_) | Self::Null | Self::Json(_) => Ok(()),
         }
+    }
+}
+
+impl Text {
+    fn validate_patterns(&self) -> Result<(), RuleError> {
+        self.patterns.iter().try_for_each(|pattern| {
+            let error = |source| RuleError::Pattern { pattern: pattern.source().to_owned(), source };
+            pattern.validate().map_err(error)
+        })
     }
 }
 
@@ -68,6 +82,21 @@ pub(crate) enum Check {
         max_items: usize,
     },
     Object(Arguments),
+    Map {
+        /// Each name.
+        names: Text,
+        /// Each value. `None` admits no property.
+        values: Option<Box<Check>>,
+        max_properties: usize,
+    },
+    /// `null`.
+    Null,
+    /// Any JSON within these bounds.
+    Json(JsonRule),
+    /// What one of these admits.
+    Any(Vec<Check>),
+    /// What all of these admit; the first one is shown to agents.
+    All(Vec<Check>),
 }
 
 /// The conditions on a string; all of them apply.
@@ -93,6 +122,8 @@ pub(crate) struct Property {
     pub(crate) name: String,
     pub(crate) required: bool,
     pub(crate) check: Check,
+    /// What agents read about it.
+    pub(crate) shown: Option<Arc<Shown>>,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::json::Value;
-use crate::model::{ArrayRule, PathRule, Scalar, StringRule};
+use crate::model::{ArrayRule, MapRule, PathRule, Scalar, StringRule};
 use crate::reason::Reason;
 use crate::testing;
 
@@ -124,11 +124,13 @@ fn a_denial_names_the_argument_by_its_location_in_the_policy() {
         name: "line".into(),
         required: true,
         rule: Rule::Integer { minimum: 1, maximum: 10_000 },
+        shown: None,
     }]);
     let edits = Argument {
         name: "edits".into(),
         required: false,
         rule: Rule::Array(Box::new(ArrayRule { item, max_items: 2 })),
+        shown: None,
     };
     let arguments = Arguments::new(&[edits]).unwrap();
     let denial = |line: Value<'static>| {
@@ -149,7 +151,8 @@ fn a_denial_names_the_argument_by_its_location_in_the_policy() {
 #[test]
 fn paths_in_arrays_are_collected_with_their_roots() {
     let paths = Rule::Array(Box::new(ArrayRule { item: path_rule(&["/a", "/b"], &[], false), max_items: 5 }));
-    let arguments = Arguments::new(&[Argument { name: "paths".into(), required: true, rule: paths }]).unwrap();
+    let arguments =
+        Arguments::new(&[Argument { name: "paths".into(), required: true, rule: paths, shown: None }]).unwrap();
     let members = vec![("paths".into(), Value::Array(vec![text("/a/1"), text("/b/2")]))];
     let mut collected = Vec::new();
     arguments.admit(&members, &mut collected).unwrap();
@@ -166,6 +169,123 @@ fn an_enumeration_of_paths_keeps_the_roots_of_the_catalogue() {
     both.admit(&value, &mut paths).unwrap();
     assert_eq!(paths, [PathArgument { value: "/w/a", within: &["/w".to_owned()] }]);
     assert!(both.admit(&text("/etc/passwd"), &mut Vec::new()).is_err());
+}
+
+fn object(members: Vec<(&'static str, Value<'static>)>) -> Value<'static> {
+    Value::Object(members.into_iter().map(|(name, value)| (name.into(), value)).collect())
+}
+
+fn names(max_length: u32, pattern: Option<&str>) -> StringRule {
+    StringRule { max_length, pattern: pattern.map(str::to_owned), leading_dash: false }
+}
+
+#[test]
+fn a_map_admits_any_names_of_the_form() {
+    let values = Rule::Integer { minimum: 0, maximum: 9 };
+    let map = Rule::Map(Box::new(MapRule { names: names(3, Some("[a-z_]+")), values, max_properties: 2 }));
+    let one = || Value::Integer(1);
+    assert_eq!(check(&map, &object(vec![])), Ok(()));
+    assert_eq!(check(&map, &object(vec![("a", one()), ("bcd", one())])), Ok(()));
+    assert_eq!(check(&map, &object(vec![("a", one()), ("b", one()), ("c", one())])), Err(Reason::ArgumentOutOfRange));
+    assert_eq!(check(&map, &object(vec![("abcd", one())])), Err(Reason::ArgumentOutOfRange));
+    for name in ["A", "", "-a", "a\0"] {
+        assert_eq!(check(&map, &object(vec![(name, one())])), Err(Reason::ArgumentPattern), "{name:?}");
+    }
+    assert_eq!(check(&map, &object(vec![("a", text("1"))])), Err(Reason::ArgumentType));
+    assert_eq!(check(&map, &Value::Array(vec![])), Err(Reason::ArgumentType));
+    let any = Rule::Map(Box::new(MapRule { names: names(99, None), values: Rule::Boolean, max_properties: 2 }));
+    let prototype = object(vec![("__proto__", Value::Bool(true))]);
+    assert_eq!(check(&any, &prototype), Err(Reason::ArgumentPattern), "it changes what other objects inherit");
+}
+
+#[test]
+fn maps_are_narrowed_in_number_names_and_values() {
+    let map = |max_length, max_properties, maximum| {
+        let values = Rule::Integer { minimum: 0, maximum };
+        Check::new(&Rule::Map(Box::new(MapRule { names: names(max_length, None), values, max_properties }))).unwrap()
+    };
+    for (one, other) in [(map(1, 5, 5), map(3, 1, 9)), (map(3, 1, 9), map(1, 5, 5))] {
+        let both = one.intersect(&other).unwrap();
+        let admits =
+            |members: Vec<(&'static str, Value<'static>)>| both.admit(&object(members), &mut Vec::new()).is_ok();
+        assert!(admits(vec![("a", Value::Integer(5))]));
+        assert!(!admits(vec![("a", Value::Integer(6))]));
+        assert!(!admits(vec![("ab", Value::Integer(5))]));
+        assert!(!admits(vec![("a", Value::Integer(5)), ("b", Value::Integer(5))]));
+    }
+}
+
+#[test]
+fn a_refusal_does_not_repeat_the_names_in_a_map() {
+    let values = Rule::Integer { minimum: 0, maximum: 9 };
+    let map = Rule::Map(Box::new(MapRule { names: names(9, Some("[a-z]*")), values, max_properties: 2 }));
+    let arguments = Arguments::new(&[Argument { name: "m".into(), required: true, rule: map, shown: None }]).unwrap();
+    for (name, value, place) in [("secret", 10, "m{}"), ("SECRET", 1, "m")] {
+        let members = vec![("m".into(), object(vec![(name, Value::Integer(value))]))];
+        let denial = arguments.admit(&members, &mut Vec::new()).unwrap_err().into_denial();
+        assert_eq!(denial.argument.as_deref(), Some(place));
+        assert!(!denial.limit.unwrap().to_lowercase().contains("secret"));
+    }
+}
+
+#[test]
+fn one_of_several_rules_is_enough_and_paths_are_not_among_them() {
+    let number = Rule::Number { minimum: "0".into(), maximum: "9".into() };
+    let cell = Rule::Nullable(Box::new(Rule::OneOf(vec![Rule::Enum(vec!["a".into()]), number])));
+    for good in [text("a"), Value::Integer(3), Value::Number(0.5), Value::Null] {
+        assert_eq!(check(&cell, &good), Ok(()), "{good:?}");
+    }
+    assert_eq!(check(&cell, &text("b")), Err(Reason::ArgumentNotAllowed));
+    assert_eq!(check(&cell, &Value::Integer(10)), Err(Reason::ArgumentOutOfRange));
+    let refused = Check::new(&cell).unwrap().admit(&Value::Bool(true), &mut Vec::new()).unwrap_err().into_denial();
+    assert_eq!(refused.reason, Reason::ArgumentType);
+    assert_eq!(refused.limit.as_deref(), Some("must be a string or a number or null"));
+    let nested = Rule::Nullable(Box::new(Rule::Boolean));
+    for option in [path_rule(&["/w"], &[], false), nested, Rule::OneOf(vec![Rule::Boolean])] {
+        assert_eq!(validate(&Rule::OneOf(vec![Rule::Boolean, option])), Err(RuleError::Option));
+    }
+    assert!(validate(&Rule::OneOf(vec![])).is_err());
+}
+
+#[test]
+fn null_is_kept_where_it_is_declared_and_left_out_where_it_stands_for_nothing() {
+    let nullable = |rule| Rule::Nullable(Box::new(rule));
+    let list = Rule::Object(vec![Argument { name: "x".into(), required: false, rule: Rule::Boolean, shown: None }]);
+    let rules = [
+        ("a", nullable(Rule::Boolean)),
+        ("b", Rule::Boolean),
+        ("c", Rule::Json(JsonRule { max_bytes: 9, max_depth: 0 })),
+        ("d", nullable(list)),
+    ];
+    let argument = |(name, rule): (&str, Rule)| Argument { name: name.into(), required: false, rule, shown: None };
+    let arguments = Arguments::new(&rules.map(argument)).unwrap();
+    let null = || Value::Null;
+    let Value::Object(mut members) =
+        object(vec![("a", null()), ("b", null()), ("c", null()), ("d", object(vec![("x", null())]))])
+    else {
+        unreachable!()
+    };
+    arguments.leave_out_nulls(&mut members);
+    assert_eq!(Value::Object(members.clone()), object(vec![("a", null()), ("c", null()), ("d", object(vec![]))]));
+    assert!(arguments.admit(&members, &mut Vec::new()).is_ok());
+}
+
+#[test]
+fn any_json_is_bounded_in_size_and_depth() {
+    let json = |max_bytes, max_depth| Rule::Json(JsonRule { max_bytes, max_depth });
+    let value = Value::Array(vec![object(vec![("a", text("b"))]), Value::Null]);
+    assert_eq!(check(&json(16, 2), &value), Ok(()));
+    assert_eq!(check(&json(15, 2), &value), Err(Reason::ArgumentOutOfRange));
+    assert_eq!(check(&json(16, 1), &value), Err(Reason::ArgumentOutOfRange));
+    assert_eq!(check(&json(16, 0), &Value::Bool(true)), Ok(()));
+    assert_eq!(check(&json(16, 0), &text("a\0")), Err(Reason::ArgumentPattern));
+    // A scope that declares what may be in it.
+    let narrow = Rule::Object(vec![Argument { name: "a".into(), required: true, rule: Rule::Boolean, shown: None }]);
+    let both = Check::new(&narrow).unwrap().intersect(&Check::new(&json(10, 1)).unwrap()).unwrap();
+    let admits = |value: &Value<'_>| both.admit(value, &mut Vec::new()).is_ok();
+    assert!(admits(&object(vec![("a", Value::Bool(true))])));
+    assert!(!admits(&object(vec![("a", Value::Bool(false))])), "it has eleven bytes");
+    assert!(!admits(&object(vec![])));
 }
 
 #[test]
@@ -200,10 +320,10 @@ fn rules_that_cannot_be_enforced_are_refused() {
         assert!(validate(&rule).is_err(), "{rule:?} was accepted");
     }
     for name in ["", "a\n", "a\u{85}"] {
-        let argument = Argument { name: name.into(), required: true, rule: Rule::Boolean };
+        let argument = Argument { name: name.into(), required: true, rule: Rule::Boolean, shown: None };
         assert_eq!(validate_arguments(&[argument]), Err(RuleError::Name), "{name:?}");
     }
-    let twice = vec![Argument { name: "a".into(), required: true, rule: Rule::Boolean }; 2];
+    let twice = vec![Argument { name: "a".into(), required: true, rule: Rule::Boolean, shown: None }; 2];
     assert_eq!(validate_arguments(&twice), Err(RuleError::Duplicate("a".into())));
 }
 
@@ -268,7 +388,7 @@ proptest! {
 
 #[test]
 fn more_members_than_arguments_are_counted_and_not_compared() {
-    let path = Argument { name: "path".into(), required: true, rule: path_rule(&["/w"], &[], false) };
+    let path = Argument { name: "path".into(), required: true, rule: path_rule(&["/w"], &[], false), shown: None };
     let arguments = Arguments::new(&[path]).unwrap();
     let members: Vec<_> = (0..30_000).map(|n| (format!("x{n}").into(), text("x"))).collect();
     assert_eq!(arguments.distance(&members), 29_999);

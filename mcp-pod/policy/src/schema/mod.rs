@@ -6,17 +6,26 @@
 //! property may match any grant that has it, and is required only if all grants require it. So the schema is never
 //! narrower than what is admitted and shows nothing that no grant has. It can be wider, because a call has to satisfy
 //! one whole grant; the denial then says what is wrong.
+//!
+//! Titles and descriptions are those of the catalogue or the scope; what neither has is the server's own ([`Annotations`]).
+//! Its defaults and examples are shown only if the rule admits them.
+
+mod annotations;
 
 use std::sync::Arc;
 
-use crate::json::{Members, Value, write};
-use crate::rules::{Arguments, Check, Property, Text, escape};
+pub(crate) use annotations::{Annotations, MAX_TITLE, Room};
 
-/// Returns the schema of the arguments that any of these grants admits.
-pub(crate) fn of(grants: &[&Arc<Arguments>]) -> Vec<u8> {
+use crate::json::{Members, Value, write};
+use crate::model::{JsonRule, Shown};
+use crate::rules::{Arguments, Check, Property, Text, escape};
+use crate::text::neutralise;
+
+/// Returns the schema of the arguments that any of these grants admits, with what the server says about them.
+pub(crate) fn of(grants: &[&Arc<Arguments>], server: Option<&Annotations>) -> Vec<u8> {
     let schema = match grants {
-        [one] => object(one),
-        several => union(several),
+        [one] => object(one, server),
+        several => union(several, server),
     };
     let mut bytes = Vec::new();
     write(&Value::Object(schema), &mut bytes);
@@ -31,8 +40,35 @@ fn field<'a>(name: &'static str, value: Value<'a>) -> (std::borrow::Cow<'a, str>
     (name.into(), value)
 }
 
-fn object<'a>(arguments: &Arguments) -> Members<'a> {
-    let properties = arguments.0.iter().map(|Property { name, check, .. }| (name.clone().into(), schema(check)));
+/// What is said about one value, besides its rule.
+#[derive(Clone, Copy, Default)]
+struct Notes<'n> {
+    /// By the catalogue or the scope.
+    shown: Option<&'n Shown>,
+    /// By the server.
+    server: Option<&'n Annotations>,
+}
+
+impl<'n> Notes<'n> {
+    fn of(property: &'n Property, server: Option<&'n Annotations>) -> Self {
+        let server = server.and_then(|server| server.property(&property.name));
+        Self { shown: property.shown.as_deref(), server }
+    }
+
+    fn title(self) -> Option<&'n str> {
+        self.shown.and_then(|shown| shown.title.as_deref()).or_else(|| self.server?.title.as_deref())
+    }
+
+    fn description(self) -> Option<&'n str> {
+        self.shown.and_then(|shown| shown.description.as_deref()).or_else(|| self.server?.description.as_deref())
+    }
+}
+
+fn object<'a>(arguments: &Arguments, server: Option<&Annotations>) -> Members<'a> {
+    let properties = arguments.0.iter().map(|property| {
+        let schema = schema(&property.check, Notes::of(property, server));
+        (property.name.clone().into(), Value::Object(schema))
+    });
     let required = arguments.0.iter().filter(|property| property.required).map(|property| string(&*property.name));
     assemble(properties.collect(), required.collect())
 }
@@ -48,36 +84,75 @@ fn assemble<'a>(properties: Members<'a>, required: Vec<Value<'a>>) -> Members<'a
 
 /// Builds the schema of several grants. Properties are in the order of their first occurrence; each grant has them in
 /// the order of the catalogue.
-fn union<'a>(grants: &[&Arc<Arguments>]) -> Members<'a> {
-    let mut properties: Vec<(String, Vec<Value<'a>>)> = Vec::new();
-    for Property { name, check, .. } in grants.iter().flat_map(|arguments| &arguments.0) {
-        let schema = schema(check);
-        match properties.iter_mut().find(|(known, _)| known == name) {
-            Some((_, schemas)) if schemas.contains(&schema) => {}
-            Some((_, schemas)) => schemas.push(schema),
-            None => properties.push((name.clone(), vec![schema])),
+fn union<'a>(grants: &[&Arc<Arguments>], server: Option<&Annotations>) -> Members<'a> {
+    let mut properties: Vec<(&Property, Vec<(&Check, Members<'a>)>)> = Vec::new();
+    for property in grants.iter().flat_map(|arguments| &arguments.0) {
+        // Texts about an argument are written once, beside the alternatives.
+        let (members, words) = keywords(&property.check, server.and_then(|server| server.property(&property.name)));
+        let schema = annotated(members, &words, &[], Notes::default());
+        match properties.iter_mut().find(|(known, _)| known.name == property.name) {
+            Some((_, schemas)) if schemas.iter().any(|(_, known)| *known == schema) => {}
+            Some((_, schemas)) => schemas.push((&property.check, schema)),
+            None => properties.push((property, vec![(&property.check, schema)])),
         }
     }
     let required_by_all =
         |name: &str| grants.iter().all(|grant| grant.get(name).is_some_and(|property| property.required));
     let required =
-        properties.iter().filter(|(name, _)| required_by_all(name)).map(|(name, _)| string(&**name)).collect();
-    let properties = properties.into_iter().map(|(name, mut schemas)| {
-        let schema = match schemas.pop() {
-            Some(one) if schemas.is_empty() => one,
-            last => {
-                schemas.extend(last);
-                Value::Object(vec![field("anyOf", Value::Array(schemas))])
+        properties.iter().filter(|(one, _)| required_by_all(&one.name)).map(|(one, _)| string(&*one.name)).collect();
+    let properties = properties.into_iter().map(|(property, schemas)| {
+        let notes = Notes::of(property, server);
+        let schema = match &schemas[..] {
+            [(check, _)] => schema(check, notes),
+            _several => {
+                let checks: Vec<&Check> = schemas.iter().map(|(check, _)| *check).collect();
+                let schemas = schemas.into_iter().map(|(_, schema)| Value::Object(schema)).collect();
+                annotated(vec![field("anyOf", Value::Array(schemas))], &[], &checks, notes)
             }
         };
-        (name.into(), schema)
+        (property.name.clone().into(), Value::Object(schema))
     });
     assemble(properties.collect(), required)
 }
 
-fn schema<'a>(check: &Check) -> Value<'a> {
-    Value::Object(match check {
-        Check::Text(text) => self::text(text),
+/// Returns the schema of a value, with what is said about it.
+fn schema<'a>(check: &Check, notes: Notes<'_>) -> Members<'a> {
+    let (members, words) = keywords(check, notes.server);
+    annotated(members, &words, &[check], notes)
+}
+
+/// Adds what is said about a value: first the texts, then those conditions of the rule that are written in words.
+fn annotated<'a>(mut members: Members<'a>, words: &[String], checks: &[&Check], notes: Notes<'_>) -> Members<'a> {
+    let admitted = |value: &&Value<'static>| checks.iter().all(|check| check.admit(value, &mut Vec::new()).is_ok());
+    members.extend(notes.title().map(|title| field("title", string(neutralise(title)))));
+    let mut lines: Vec<String> = notes.description().map(|text| neutralise(text).into_owned()).into_iter().collect();
+    if !words.is_empty() {
+        lines.push(words.join(". "));
+    }
+    // In words, because not every API of a model provider takes the keyword `examples`.
+    let examples = notes.server.map_or(&[][..], |server| &server.examples).iter().filter(admitted);
+    let examples: Vec<String> = examples.map(|value| format!("`{}`", text_of(value))).collect();
+    if !examples.is_empty() {
+        lines.push(format!("Examples: {}", examples.join(", ")));
+    }
+    if !lines.is_empty() {
+        members.push(field("description", string(lines.join("\n"))));
+    }
+    let default = notes.server.and_then(|server| server.default.as_ref()).filter(admitted);
+    members.extend(default.map(|value| field("default", value.clone())));
+    members
+}
+
+fn text_of(value: &Value<'_>) -> String {
+    let mut text = Vec::new();
+    write(value, &mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// Returns the keywords for a rule, and the conditions that are written in words.
+fn keywords<'a>(check: &Check, server: Option<&Annotations>) -> (Members<'a>, Vec<String>) {
+    let members = match check {
+        Check::Text(text) => return self::text(text),
         Check::Integer { minimum, maximum } => vec![
             field("type", string("integer")),
             field("minimum", Value::Integer(*minimum)),
@@ -95,20 +170,61 @@ fn schema<'a>(check: &Check) -> Value<'a> {
         }
         Check::Array { item, max_items } => {
             let mut members = vec![field("type", string("array"))];
-            members.extend(item.as_ref().map(|item| field("items", schema(item))));
+            let notes = Notes { server: server.and_then(Annotations::items), shown: None };
+            members.extend(item.as_ref().map(|item| field("items", Value::Object(schema(item, notes)))));
             let max_items = i64::try_from(*max_items).unwrap_or(i64::MAX);
             members.push(field("maxItems", Value::Integer(max_items)));
             members
         }
-        Check::Object(arguments) => object(arguments),
-    })
+        Check::Object(arguments) => object(arguments, server),
+        Check::Map { names, values, max_properties } => {
+            let notes = Notes { server: server.and_then(Annotations::items), shown: None };
+            let values = values.as_ref().map_or(Value::Bool(false), |check| Value::Object(schema(check, notes)));
+            let max_properties = i64::try_from(*max_properties).unwrap_or(i64::MAX);
+            let members = vec![
+                field("type", string("object")),
+                field("additionalProperties", values),
+                field("maxProperties", Value::Integer(max_properties)),
+            ];
+            return (members, vec![names_in_words(names)]);
+        }
+        Check::Null => vec![field("type", string("null"))],
+        Check::Json(JsonRule { max_bytes, max_depth }) => {
+            let words =
+                format!("Any JSON of at most {max_bytes} bytes, with at most {max_depth} levels of arrays and objects");
+            return (vec![], vec![words]);
+        }
+        Check::Any(checks) => {
+            let alternatives = checks.iter().map(|check| {
+                let (members, words) = keywords(check, server);
+                Value::Object(annotated(members, &words, &[], Notes::default()))
+            });
+            vec![field("anyOf", Value::Array(alternatives.collect()))]
+        }
+        Check::All(checks) => {
+            let mut all = checks.iter().map(|check| keywords(check, server));
+            let (members, mut words) = all.next().unwrap_or_default();
+            words.extend(all.flat_map(|(_, words)| words));
+            return (members, words);
+        }
+    };
+    (members, vec![])
 }
 
-fn text<'a>(text: &Text) -> Members<'a> {
+/// Describes the names of the properties of a map. Not every API of a model provider takes `propertyNames`.
+fn names_in_words(names: &Text) -> String {
+    let mut words = vec![names.max_length.map_or(String::new(), |max| format!("have at most {max} characters"))];
+    words.extend(names.patterns.iter().map(|pattern| format!("match `{}`", pattern.anchored())));
+    words.extend(names.no_option.then(|| "do not begin with `-`".to_owned()));
+    words.retain(|word| !word.is_empty());
+    format!("Names of properties {}", words.join(", "))
+}
+
+fn text<'a>(text: &Text) -> (Members<'a>, Vec<String>) {
     let mut members = vec![field("type", string("string"))];
     if let Some(values) = &text.one_of {
         members.push(field("enum", Value::Array(values.iter().map(|value| string(&**value)).collect())));
-        return members;
+        return (members, vec![]);
     }
     members.extend(text.max_length.map(|length| field("maxLength", Value::Integer(length.into()))));
     // The pattern of the narrowest rule is the first one.
@@ -129,10 +245,7 @@ fn text<'a>(text: &Text) -> Members<'a> {
     let mut patterns = patterns.into_iter();
     members.extend(patterns.next().map(|shown| field("pattern", string(shown))));
     words.extend(patterns.map(|pattern| format!("Must also match `{pattern}`")));
-    if !words.is_empty() {
-        members.push(field("description", string(words.join(". "))));
-    }
-    members
+    (members, words)
 }
 
 /// Returns a pattern that matches every path at or below the roots.

@@ -14,6 +14,8 @@ mod report;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arc_swap::ArcSwap;
+use mcp_fleet_policy::list::{self, Pins};
 use mcp_fleet_policy::model;
 use rustls::ClientConfig;
 
@@ -55,6 +57,8 @@ struct Server {
     /// Account for the memory of its connections.
     memory: Arc<Account>,
     reports: report::ReportCache,
+    /// The definitions that the catalogue names.
+    pins: ArcSwap<Pins>,
     health: Health,
 }
 
@@ -107,6 +111,12 @@ impl Upstream {
         previous: Option<&Arc<Self>>,
     ) -> Result<Arc<Self>, TlsError> {
         let previous = previous.filter(|previous| previous.server.identity == model.identity);
+        let pins = Arc::new(list::pins(model));
+        if let Some(previous) = previous
+            && **previous.server.pins.load() != *pins
+        {
+            previous.server.pins.store(Arc::clone(&pins));
+        }
         if let Some(previous) = previous
             && previous.pods.iter().map(|pod| pod.address).eq(model.addresses.iter().copied())
         {
@@ -122,6 +132,7 @@ impl Upstream {
                 },
                 memory: Arc::clone(&memory.requests),
                 reports: report::ReportCache::default(),
+                pins: ArcSwap::new(pins),
                 health: Health::default(),
             }),
         };

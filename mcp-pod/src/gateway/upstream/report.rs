@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use http::StatusCode;
 use mcp_fleet_control::server_report::{MAX_REPORT, ReportError, decompress};
 use mcp_fleet_policy::json::{Limits, Value, parse, write_str};
-use mcp_fleet_policy::list::ObservedTools;
+use mcp_fleet_policy::list::{Drift, ObservedTools, Pins};
 use mcp_fleet_policy::text::neutralise;
 use tokio::sync::Mutex;
 
@@ -27,7 +27,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A parsed report.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
     /// Epoch of the server when it gave this report: how often it had been started. 0 if the operator kept the report.
     pub(crate) epoch: u64,
@@ -35,6 +35,8 @@ pub(crate) struct Report {
     pub(crate) about: About,
     /// The tools that the server offers; absent if it has not reported any yet.
     pub(crate) tools: Option<ObservedTools>,
+    /// The definitions that the catalogue named when this was read. Some may be from an earlier report.
+    pins: Arc<Pins>,
     /// BLAKE3 of the report. The epoch alone does not identify it: a replaced pod counts its starts from one again.
     digest: ReportDigest,
 }
@@ -46,6 +48,18 @@ impl Report {
     /// Returns what is known of a server that has not given a report yet: nothing beyond its catalogue.
     pub(crate) fn nothing() -> Arc<Self> {
         Arc::clone(&NOTHING)
+    }
+
+    /// Returns the tools whose definitions are not the ones that the catalogue names.
+    fn drift(&self, pins: &Pins) -> Vec<Drift> {
+        self.tools.as_ref().map(|tools| tools.drift(pins)).unwrap_or_default()
+    }
+
+    /// Takes the definitions that the catalogue names from another report, if this one no longer has them.
+    fn keep(&mut self, other: &Self, pins: &Pins) {
+        if let (Some(tools), Some(others)) = (&mut self.tools, &other.tools) {
+            tools.keep(others, pins);
+        }
     }
 
     /// Reads a report that the operator kept, with the same checks as one from a shim.
@@ -66,6 +80,7 @@ impl Report {
             epoch,
             about: About::read(report.initialize.get()),
             tools: Some(ObservedTools::new(report.tools.iter().map(|tool| tool.get()))),
+            pins: Arc::default(),
             digest: *blake3::hash(text).as_bytes(),
         })
     }
@@ -83,7 +98,7 @@ pub(crate) enum KeptError {
 }
 
 /// What a client learns about the server itself, as JSON.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct About {
     /// An `Implementation` object.
     pub(crate) server_info: Option<Vec<u8>>,
@@ -130,11 +145,23 @@ impl ReportCache {
 
     /// Stores a report that was just read. An unchanged report keeps its `Arc`, so that lists rendered from it stay
     /// valid.
-    fn store(&self, report: Report, pod: &Arc<Pod>, at: Instant) -> Arc<Report> {
+    fn store(&self, mut report: Report, pod: &Arc<Pod>, at: Instant, pins: &Arc<Pins>) -> Arc<Report> {
         pod.note_epoch(Some(report.epoch));
         let report = match self.last() {
-            Some(previous) if previous.epoch == report.epoch && previous.digest == report.digest => previous,
-            _ => Arc::new(report),
+            Some(previous)
+                if previous.epoch == report.epoch
+                    && previous.digest == report.digest
+                    && Arc::ptr_eq(&previous.pins, pins) =>
+            {
+                previous
+            }
+            previous => {
+                for known in [previous, self.kept.load_full()].into_iter().flatten() {
+                    report.keep(&known, pins);
+                }
+                report.pins = Arc::clone(pins);
+                Arc::new(report)
+            }
         };
         self.last.store(Some(Arc::new(Read { report: Arc::clone(&report), pod: Arc::clone(pod), at })));
         self.kept.store(None);
@@ -146,7 +173,7 @@ impl Upstream {
     /// Returns the server's report, and asks the shim for it if the cached one may be out of date. If the shim does not
     /// answer, returns the last report: a short outage must not change which tools are listed.
     pub(crate) async fn report(&self) -> Result<Arc<Report>, UpstreamError> {
-        let Server { reports, health, .. } = &*self.server;
+        let Server { reports, health, pins, .. } = &*self.server;
         if let Some(report) = reports.fresh(&self.pods, Instant::now()) {
             return Ok(report);
         }
@@ -164,26 +191,50 @@ impl Upstream {
         *failed_at = read.is_err().then(Instant::now);
         health.note(read.is_ok());
         match (read, reports.last()) {
-            (Ok((report, pod)), _) => Ok(reports.store(report, pod, Instant::now())),
+            (Ok((report, pod)), _) => Ok(reports.store(report, pod, Instant::now(), &pins.load())),
             (Err(_), Some(previous)) => Ok(previous),
             (Err(error), None) => Err(error),
         }
     }
 
-    /// Returns whether nothing is known of the server beyond its catalogue.
+    /// Returns whether nothing is known of the server beyond its catalogue, or not the definitions that the catalogue names.
     pub(crate) fn lacks_report(&self) -> bool {
-        self.server.reports.last().is_none()
+        let Server { reports, pins, .. } = &*self.server;
+        reports.last().is_none_or(|last| !last.drift(&pins.load()).is_empty())
     }
 
-    /// Uses a report that the operator kept until the server gives one.
-    pub(crate) fn use_kept(&self, report: Report) {
+    /// Uses a report that the operator kept until the server gives one, and for the definitions that the catalogue names.
+    pub(crate) fn use_kept(&self, kept: Report) {
+        let Server { reports, pins, .. } = &*self.server;
+        let kept = Arc::new(kept);
         // A report of the server comes first in every case, so this may overlap with one.
-        self.server.reports.kept.store(Some(Arc::new(report)));
+        reports.kept.store(Some(Arc::clone(&kept)));
+        reports.last.rcu(|read| {
+            let read = read.as_ref()?;
+            let mut report = Report::clone(&read.report);
+            report.keep(&kept, &pins.load());
+            Some(Arc::new(Read { report: Arc::new(report), pod: Arc::clone(&read.pod), at: read.at }))
+        });
     }
 
     /// Returns the report that the operator should keep instead of the one with the digest `kept`, if it may be sent now.
     pub(crate) fn take_report_to_keep(&self, kept: Option<&ReportDigest>, now: Instant) -> Option<SeenReport> {
         self.server.reports.outgoing.take_due(kept, now)
+    }
+
+    /// Returns whether a report that was just read lacks a definition that the catalogue names, and logs that when it is new.
+    fn is_drifted(&self, report: &Report) -> bool {
+        let Server { reports, pins, identity, .. } = &*self.server;
+        let drift = report.drift(&pins.load());
+        if reports.last().is_none_or(|last| last.digest != report.digest) {
+            for Drift { tool, expected, found } in &drift {
+                tracing::warn!(
+                    server = identity, tool, %expected, %found,
+                    "a tool has another definition than the catalogue names, so agents see texts of that one only"
+                );
+            }
+        }
+        !drift.is_empty()
     }
 
     async fn read_report(&self) -> Result<(Report, &Arc<Pod>), UpstreamError> {
@@ -203,6 +254,10 @@ impl Upstream {
         drop(body);
         pod.keep(connection);
         let report = Report::parse(&text, epoch)?;
+        if self.is_drifted(&report) {
+            // The one that the operator keeps has the definitions that agents see.
+            return Ok((report, pod));
+        }
         if self.server.reports.outgoing.note(report.digest, &text) {
             let (server, bytes) = (&self.server.identity, text.len());
             tracing::warn!(server, bytes, "the operator does not keep the report of a server, because it is too large");

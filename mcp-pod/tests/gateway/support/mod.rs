@@ -34,7 +34,7 @@ pub(crate) use ledger::{Ledger, Spent};
 pub(crate) use pair::{Pair, home_of, home_of_coder, refusal};
 pub(crate) use pipeline::{call_until_limited, send_until_limited};
 pub(crate) use pki::{GATEWAY_URI, Pki, SERVER_URI, Token, now};
-pub(crate) use policy::{CODER, OTHER, policy, tool};
+pub(crate) use policy::{CODER, OTHER, argument, policy, tool};
 pub(crate) use process::{FreeAddress, Options, ProcessGateway, get};
 pub(crate) use shim::{Behaviour, Shim};
 pub(crate) use tool_server::ToolServer;

@@ -25,7 +25,7 @@ pub(crate) const FILES: &str = "files-uid";
 
 /// Returns a required argument.
 pub(crate) fn argument(name: &str, rule: Rule) -> Argument {
-    Argument { name: name.to_owned(), required: true, rule }
+    Argument { name: name.to_owned(), required: true, rule, shown: None }
 }
 
 /// Returns a tool that costs nothing.
@@ -37,6 +37,8 @@ pub(crate) fn tool(name: &str, class: Class, arguments: Vec<Argument>) -> Tool {
         price: Micros::ZERO,
         result_price: None,
         polls: Polls::Limited,
+        shown: None,
+        definition: None,
     }
 }
 

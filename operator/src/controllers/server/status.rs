@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
+use mcp_fleet_crds::argument;
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition, find};
+use mcp_fleet_crds::server::Tool;
 use mcp_fleet_crds::{MCPServer, MCPServerStatus};
 use serde_json::Value;
 
@@ -60,6 +62,7 @@ fn status(
     let summary = summary(applied, diagnosis.as_ref(), &policy);
     let mut others = vec![accepted(enforcement), policy];
     others.extend(growth.as_ref().map(growth::condition));
+    others.extend(wide(object));
     let mut next = MCPServerStatus {
         observed_generation: generation,
         url: Some(format!("{}/{}/mcp", gateway_origin(&server.runtime_namespace), server.id.name)),
@@ -81,6 +84,17 @@ fn accepted(enforcement: &Enforcement) -> NewCondition {
             None => NewCondition::yes(ConditionType::Accepted, Reason::Reconciled, ""),
         },
     }
+}
+
+/// Returns the condition that names the tools which accept any JSON; none if there are none.
+fn wide(object: &MCPServer) -> Option<NewCondition> {
+    let is_wide = |tool: &&Tool| {
+        // What cannot be converted is not in force, and the reason for that is in another condition.
+        argument::arguments(&tool.arguments).is_ok_and(|list| list.iter().any(|argument| argument.rule.is_wide()))
+    };
+    let names: Vec<&str> = object.spec.tools.iter().filter(is_wide).map(|tool| &*tool.name).collect();
+    let message = format!("arguments of type Json, of which only size and depth are checked: {}", names.join(", "));
+    (!names.is_empty()).then(|| NewCondition::yes(ConditionType::WideArguments, Reason::AnyJson, message))
 }
 
 fn summary(applied: &Applied, diagnosis: Option<&Diagnosis>, policy: &NewCondition) -> Summary {
@@ -195,6 +209,20 @@ mod tests {
         assert_eq!((done.tools, done.ready_replicas), (Some(1), Some(1)));
         assert_eq!(done.url.as_deref(), Some("https://gateway.acme-mcp.svc/files/mcp"));
         assert!(!is_true(&status_with(0, &good()).conditions, ConditionType::Ready));
+    }
+
+    #[test]
+    fn tools_that_accept_any_json_are_named() {
+        let mut object = server();
+        assert!(find(&status_with(1, &good()).conditions, ConditionType::WideArguments).is_none());
+        let any = json!({"type": "Json", "json": {"maxBytes": 9, "maxDepth": 1}});
+        let argument = json!({"name": "a", "type": "Array", "array": {"maxItems": 1, "items": any}});
+        let tools =
+            json!([{"name": "wide", "class": "Read", "arguments": [argument]}, {"name": "narrow", "class": "Read"}]);
+        object.spec.tools = serde_json::from_value(tools).unwrap();
+        let condition = wide(&object).unwrap();
+        assert_eq!((condition.status, condition.reason), (Some(true), Reason::AnyJson));
+        assert!(condition.message.ends_with(": wide"), "{}", condition.message);
     }
 
     #[test]

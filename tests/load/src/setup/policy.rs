@@ -34,7 +34,7 @@ pub(crate) struct Addresses {
 /// Returns the policy of the tenant.
 pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Result<TenantPolicy> {
     let text = |max_length| Rule::String(StringRule { max_length, pattern: None, leading_dash: false });
-    let argument = |name: &str, required, rule| Argument { name: name.to_owned(), required, rule };
+    let argument = |name: &str, required, rule| Argument { name: name.to_owned(), required, rule, shown: None };
     let catalogue = vec![
         argument("text", true, text(100_000)),
         argument("mode", true, Rule::Enum(vec!["plain".into(), "loud".into(), "silent".into()])),
@@ -73,6 +73,8 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
                 price: Micros::new(PRICE),
                 result_price: None,
                 polls: Polls::Limited,
+                shown: None,
+                definition: None,
             }],
             limits: ServerLimits {
                 timeout: Duration::from_secs(30),

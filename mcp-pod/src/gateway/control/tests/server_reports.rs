@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use mcp_fleet_control::server_report::{MAX_COMPRESSED, MAX_REPORT, compress};
 use mcp_fleet_control::wire::kept_server_reports::KeptDigest;
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
-use mcp_fleet_policy::loops::LoopSettings;
-use mcp_fleet_policy::model::{Breaker, Server, ServerLimits, TenantPolicy};
-use mcp_fleet_policy::units::Bytes as Size;
+use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::loops::{LoopSettings, Polls};
+use mcp_fleet_policy::model::{Breaker, DefinitionDigest, Server, ServerLimits, TenantPolicy, Tool};
+use mcp_fleet_policy::units::{Bytes as Size, Micros};
 use parking_lot::Mutex;
+use sha2::Digest as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -193,4 +195,61 @@ async fn a_kept_report_that_is_not_what_it_should_be_is_ignored() {
     assert!(upstream(&state).lacks_report());
     use_kept(FILES, &digest(&good), &compressed).unwrap();
     assert_eq!(info(&state).await, named("good"));
+}
+
+/// Returns a report with one tool that has this description.
+fn described(description: &str) -> String {
+    format!(r#"{{"version":1,"initialize":{{}},"tools":[{}]}}"#, definition(description))
+}
+
+/// Members are sorted by name.
+fn definition(description: &str) -> String {
+    format!(r#"{{"description":"{description}","name":"read"}}"#)
+}
+
+/// Returns a policy with a server at this address, whose catalogue names the definition with this description.
+fn with_definition(generation: u64, address: Option<SocketAddr>, description: &str) -> TenantPolicy {
+    let mut policy = with_server(generation, address);
+    policy.servers[0].tools = vec![Tool {
+        name: "read".into(),
+        class: Class::Read,
+        arguments: Arc::new([]),
+        price: Micros::ZERO,
+        result_price: None,
+        polls: Polls::Limited,
+        shown: None,
+        definition: Some(DefinitionDigest(sha2::Sha256::digest(definition(description)).into())),
+    }];
+    policy
+}
+
+#[tokio::test]
+async fn the_operator_keeps_the_report_with_the_named_definition_for_gateways_that_start_later() {
+    let address = shim(Arc::new(Mutex::new(described("changed")))).await;
+    let state = state(Leases::new(TEST_TIMEOUT));
+    state.install(with_definition(1, Some(address), "named")).unwrap();
+    let intake = Intake::new(Arc::clone(&state));
+    upstream(&state).report().await.unwrap();
+    let (mut stream, now) = (ServerReports::default(), Instant::now());
+    stream.learn(kept(&[(FILES, &described("named"))]));
+    let messages = stream.messages(&intake, now);
+    let [from_gateway::Message::WantedServerReports(wanted)] = &messages[..] else { panic!("{messages:?}") };
+    assert_eq!(wanted.server_uids, [FILES], "and nothing is sent that has another definition");
+    let text = described("named");
+    state.use_kept_report(FILES, &digest(&text), &compress(text.as_bytes()).unwrap()).unwrap();
+    assert!(!upstream(&state).lacks_report());
+    upstream(&state).report().await.unwrap();
+    assert!(!upstream(&state).lacks_report(), "also after the server was asked again");
+    // The new definition is accepted.
+    state.install(with_definition(2, Some(address), "changed")).unwrap();
+    assert!(upstream(&state).lacks_report());
+    let started = Instant::now();
+    while upstream(&state).lacks_report() {
+        assert!(started.elapsed() < TEST_TIMEOUT, "the server is not asked again");
+        upstream(&state).report().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let messages = stream.messages(&intake, now + Duration::from_mins(10));
+    let [from_gateway::Message::SeenServerReport(seen)] = &messages[..] else { panic!("{messages:?}") };
+    assert_eq!(seen.digest, digest(&described("changed")));
 }

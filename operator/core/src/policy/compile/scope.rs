@@ -48,6 +48,7 @@ fn from_spec(compilation: &Compilation<'_>, object: &MCPScope, servers: &[Server
             format!("serverRef.name {name:?} {hint}; correct the name or create the MCPServer"),
         ));
     };
+    super::server::check_number(object.spec.tools.iter().map(|tool| tool.arguments.as_ref().map_or(0, Vec::len)))?;
     let mut tools: Vec<GrantedTool> = Vec::new();
     for tool in &object.spec.tools {
         let Some(declared) = server.tools.iter().find(|declared| declared.name == tool.name) else {
@@ -122,16 +123,27 @@ fn same_json_type(one: &Rule, other: &Rule) -> bool {
         Boolean,
         Array,
         Object,
+        Any,
     }
     let json = |rule: &Rule| match rule {
         Rule::Path(_) | Rule::Enum(_) | Rule::String(_) | Rule::Const(Scalar::String(_)) => Json::String,
         Rule::Integer { .. } | Rule::Number { .. } | Rule::Const(Scalar::Integer(_)) => Json::Number,
         Rule::Boolean | Rule::Const(Scalar::Boolean(_)) => Json::Boolean,
         Rule::Array(_) => Json::Array,
-        Rule::Object(_) => Json::Object,
+        Rule::Object(_) | Rule::Map(_) => Json::Object,
+        Rule::OneOf(_) | Rule::Nullable(_) | Rule::Json(_) => Json::Any,
     };
     match (one, other) {
+        (Rule::Json(_), _) | (_, Rule::Json(_)) => true,
+        (Rule::Nullable(inner), other) | (other, Rule::Nullable(inner)) => same_json_type(inner, other),
+        (Rule::OneOf(options), other) | (other, Rule::OneOf(options)) => {
+            options.iter().any(|option| same_json_type(option, other))
+        }
         (Rule::Array(one), Rule::Array(other)) => same_json_type(&one.item, &other.item),
+        (Rule::Map(one), Rule::Map(other)) => same_json_type(&one.values, &other.values),
+        (Rule::Map(map), Rule::Object(list)) | (Rule::Object(list), Rule::Map(map)) => {
+            list.iter().all(|property| same_json_type(&property.rule, &map.values))
+        }
         (Rule::Object(one), Rule::Object(other)) => one.iter().all(|property| {
             other
                 .iter()

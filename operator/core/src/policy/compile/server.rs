@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use mcp_fleet_crds::MCPServer;
+use mcp_fleet_crds::argument::MAX_ALL_ARGUMENTS;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::server::Price;
 use mcp_fleet_policy::built_in::BuiltIn;
 use mcp_fleet_policy::loops::LoopSettings;
-use mcp_fleet_policy::model::{Argument, Breaker, Server, ServerLimits, Tool};
+use mcp_fleet_policy::model::{Argument, Breaker, DefinitionDigest, Server, ServerLimits, Shown, Tool};
 use mcp_fleet_policy::price::{Pointer, ResultPrice};
 use mcp_fleet_policy::units::Micros;
 
@@ -77,6 +78,7 @@ fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> 
     {
         return Err(Rejection::new(reason, message));
     }
+    check_number(object.spec.tools.iter().map(|tool| tool.arguments.len()))?;
     let mut tools: Vec<Tool> = Vec::new();
     for tool in &object.spec.tools {
         let (price, result_price) = price(tool)?;
@@ -109,6 +111,8 @@ fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> 
             price,
             result_price,
             polls: tool.polls,
+            shown: Shown::new(tool.title.clone(), tool.description.clone()).map(Arc::new),
+            definition: definition(tool)?,
         });
     }
     let limits = &object.spec.limits;
@@ -138,6 +142,30 @@ fn price(tool: &mcp_fleet_crds::server::Tool) -> Result<(Micros, Option<Arc<Resu
         }
         _ => Err(invalid("set either perCall or fromResult")),
     }
+}
+
+/// Checks the number of arguments of all tools, which an admission policy refuses too.
+pub(super) fn check_number(arguments: impl Iterator<Item = usize>) -> Result<(), Rejection> {
+    let number: usize = arguments.sum();
+    if number <= MAX_ALL_ARGUMENTS {
+        return Ok(());
+    }
+    Err(Rejection::new(
+        ConditionReason::InvalidSpec,
+        format!(
+            "the tools have {number} arguments, and an object may have at most {MAX_ALL_ARGUMENTS}; divide the tools among \
+             several objects"
+        ),
+    ))
+}
+
+/// Compiles the digest of the tool's definition.
+fn definition(tool: &mcp_fleet_crds::server::Tool) -> Result<Option<DefinitionDigest>, Rejection> {
+    let digest = tool.definition_digest.as_deref().map(str::parse).transpose();
+    digest.map_err(|error| {
+        let message = format!("tool {:?}, definitionDigest: {error}", tool.name);
+        Rejection::new(ConditionReason::InvalidSpec, message)
+    })
 }
 
 /// Compiles the argument rules of one tool.
@@ -214,6 +242,31 @@ mod tests {
         spec.source.stdio.as_mut().unwrap().image = "elsewhere.example/files:1".into();
         Arc::make_mut(&mut previous.policy).servers[0].breaker = Breaker { minimum_calls: 9, ..Breaker::DEFAULT };
         assert_eq!(breaker(&inputs, &previous).minimum_calls, 9);
+    }
+
+    #[test]
+    fn a_catalogue_with_too_many_arguments_is_refused_and_the_one_before_stays() {
+        let mut inputs = inputs();
+        let previous = published(&compile(&inputs, None));
+        let in_force = previous.policy.servers[0].tools.clone();
+        let tool = |number: usize| {
+            let argument = |number: usize| json!({"name": format!("a{number}"), "type": "Boolean"});
+            let arguments: Vec<_> = (0..128).map(argument).collect();
+            json!({"name": format!("t{number}"), "class": "Read", "arguments": arguments})
+        };
+        let mut set = |tools: usize| {
+            let tools: Vec<_> = (0..tools).map(tool).collect();
+            let spec = &mut Arc::make_mut(&mut inputs.servers[0]).spec;
+            spec.tools.truncate(3);
+            spec.tools.extend(serde_json::from_value::<Vec<mcp_fleet_crds::server::Tool>>(json!(tools)).unwrap());
+            compile(&inputs, Some(&previous))
+        };
+        let compiled = set(33);
+        let verdict = &compiled.verdicts[&(Kind::Server, compiled.policy.servers[0].uid.clone())];
+        assert_eq!((verdict.ok, verdict.reason), (false, ConditionReason::InvalidSpec));
+        assert!(verdict.message.contains("may have at most 4096"), "{}", verdict.message);
+        assert_eq!(compiled.policy.servers[0].tools, in_force);
+        assert_eq!(set(31).policy.servers[0].tools.len(), 3 + 31);
     }
 
     #[test]
