@@ -85,23 +85,23 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 struct HttpArgs {
     /// TCP port on which the server serves MCP over HTTP, instead of speaking over its standard input and output.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    http_port: Option<u16>,
+    #[arg(id = "http_port", long = "http-port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
     /// Path of the MCP endpoint, or of the event stream.
-    #[arg(long, value_name = "PATH", default_value = "/mcp", requires = "http_port")]
-    http_path: String,
+    #[arg(long = "http-path", value_name = "PATH", default_value = "/mcp", requires = "http_port")]
+    path: String,
     /// How the server serves MCP.
-    #[arg(long, value_name = "TRANSPORT", value_enum, default_value_t, requires = "http_port")]
-    http_transport: server::HttpTransport,
+    #[arg(long = "http-transport", value_name = "TRANSPORT", value_enum, default_value_t, requires = "http_port")]
+    transport: server::HttpTransport,
 }
 
 impl HttpArgs {
     /// Returns where the server serves HTTP, if it does.
     fn endpoint(self) -> anyhow::Result<Option<server::Endpoint>> {
-        let Self { http_port, http_path, http_transport } = self;
-        let Some(port) = http_port else { return Ok(None) };
-        let path = http_path.parse().context("--http-path is not a path")?;
-        Ok(Some(server::Endpoint { port, path, transport: http_transport }))
+        let Self { port, path, transport } = self;
+        let Some(port) = port else { return Ok(None) };
+        let path = path.parse().context("--http-path is not a path")?;
+        Ok(Some(server::Endpoint { port, path, transport }))
     }
 }
 
@@ -140,7 +140,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
             private,
             readable: args.readable,
             max_processes,
-            port: args.http.http_port,
+            port: args.http.port,
         },
         command: args.command,
         http: args.http.endpoint()?,

@@ -60,6 +60,9 @@ pub fn api() -> Result<()> {
     })
 }
 
+/// The tests after the demo, in their order.
+const END_TO_END: &[&str] = &["configuration", "faults", "http_sources", "limits", "public_name", "replicas", "rounds"];
+
 /// Checks the network features that the product's isolation relies on, runs the demo, and then runs the fault tests on
 /// the cluster that the demo set up.
 pub fn end_to_end(with: Option<With>) -> Result<()> {
@@ -71,7 +74,7 @@ pub fn end_to_end(with: Option<With>) -> Result<()> {
         } else {
             verify::run(cluster)?;
         }
-        after_demo(cluster, &["configuration", "faults", "limits", "public_name", "replicas", "rounds"], None)
+        after_demo(cluster, END_TO_END, None)
     })
 }
 

@@ -206,7 +206,9 @@ fn of_log(log: &str, may_know_secrets: bool) -> Diagnosis {
     let mut message = format!("its program does not start: {}", text(why));
     let written =
         lines.iter().take(index).rev().take_while(|line| line["fields"]["message"] != "the server is not running");
-    let mut output: Vec<&str> = written.filter_map(|line| line["fields"]["stderr"].as_str()).collect();
+    let mut output: Vec<&str> = written
+        .filter_map(|line| line["fields"]["stderr"].as_str().or_else(|| line["fields"]["stdout"].as_str()))
+        .collect();
     output.retain(|line| !line.trim().is_empty());
     output.truncate(OUTPUT_LINES);
     output.reverse();
@@ -318,7 +320,7 @@ mod tests {
             line(json!({"stderr": "of the run before"})),
             line(json!({"message": "the server is not running", "error": "the server ended with exit status: 1"})),
             "not JSON".to_owned(),
-            line(json!({"stderr": "first"})),
+            line(json!({"stdout": "first"})),
             line(json!({"stderr": "\u{1b}[31mcannot log in"})),
             line(json!({"stderr": ""})),
             line(json!({"stderr": "with the token s3cret\nand\u{202e} more"})),

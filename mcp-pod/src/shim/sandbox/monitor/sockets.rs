@@ -27,7 +27,8 @@ impl Wanted {
     /// Reads the arguments of socket(2). The error is what the call returns.
     pub(super) fn read(arguments: &[u64; 6]) -> Result<Self, Errno> {
         // The kernel takes them as 32-bit numbers.
-        let [family, kind, protocol, ..] = arguments.map(|argument| (argument & u64::from(u32::MAX)) as u32);
+        let low = |argument: u64| u32::try_from(argument & u64::from(u32::MAX)).unwrap_or_default();
+        let [family, kind, protocol, ..] = arguments.map(low);
         if family.cast_signed() != libc::AF_INET {
             return Err(Errno::AFNOSUPPORT);
         }

@@ -145,7 +145,7 @@ impl Events {
             // Copied, as they outlive the block of the stream that they are in.
             b"event" => self.kind = Bytes::copy_from_slice(value.get(..MAX_KIND).unwrap_or(&value)),
             b"id" if value.len() <= MAX_ID && !value.contains(&0) => {
-                self.last_id = Some(Bytes::copy_from_slice(&value))
+                self.last_id = Some(Bytes::copy_from_slice(&value));
             }
             b"retry" => {
                 let pause = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());

@@ -99,9 +99,10 @@ async fn send(server: Arc<Server>, path: PathAndQuery, outgoing: Outgoing) -> Op
         Ok(response) => ExchangeError::of_status(response.status()),
         Err(error) => error,
     };
-    match id {
-        Some(id) => server.rpc.fail(id, error.outcome()),
-        None => debug!(%error, "the server did not accept a notification"),
+    if let Some(id) = id {
+        server.rpc.fail(id, error.outcome());
+    } else {
+        debug!(%error, "the server did not accept a notification");
     }
     (error == ExchangeError::Refused).then_some(HttpEnd::NotListening)
 }
@@ -194,11 +195,11 @@ fn resolve(reference: &str, base: &str, port: u16) -> Option<PathAndQuery> {
         relative => format!("{folder}/{relative}"),
     };
     let mut parts: Vec<&str> = Vec::new();
-    for part in joined.split('/').skip(1) {
-        match part {
+    for segment in joined.split('/').skip(1) {
+        match segment {
             "." => {}
             ".." => drop(parts.pop()),
-            part => parts.push(part),
+            _ => parts.push(segment),
         }
     }
     let query = query.map_or(String::new(), |query| format!("?{query}"));
