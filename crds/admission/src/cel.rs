@@ -1,6 +1,7 @@
 //! CEL as in Kubernetes: the language itself, and the functions of Kubernetes that our rules use.
 #![expect(clippy::needless_pass_by_value, reason = "functions of an expression own their arguments")]
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use cel::extractors::This;
 use cel::objects::{Key, Opaque};
 use cel::{Context, Env, ExecutionError, Program, Value as Cel};
 use mcp_fleet_crds::quantity::billionths;
+use regex::Regex;
 use serde_json::Value;
 
 use crate::DefinitionError;
@@ -40,9 +42,12 @@ const RESERVED: [&str; 22] = [
     "__proto__",
 ];
 
-/// Compiles and evaluates expressions.
+/// Compiles and evaluates expressions. The definitions repeat most of their expressions and patterns, once for each depth of values in
+/// values, so each is compiled once.
 pub(crate) struct Engine {
     env: Arc<Env>,
+    compiled: RefCell<HashMap<String, Arc<Program>>>,
+    patterns: RefCell<HashMap<String, Regex>>,
 }
 
 impl fmt::Debug for Engine {
@@ -53,7 +58,7 @@ impl fmt::Debug for Engine {
 
 /// A compiled expression.
 pub(crate) struct Expression {
-    program: Program,
+    program: Arc<Program>,
     text: String,
 }
 
@@ -85,16 +90,31 @@ impl Engine {
         let mut env = Env::stdlib();
         // Fails only for a second extension with the same functions.
         let _ = cel::extensions::strings(&mut env);
-        Self { env: Arc::new(env) }
+        Self { env: Arc::new(env), compiled: RefCell::default(), patterns: RefCell::default() }
     }
 
     pub(crate) fn compile(&self, text: &str) -> Result<Expression, DefinitionError> {
+        if let Some(program) = self.compiled.borrow().get(text) {
+            return Ok(Expression { program: Arc::clone(program), text: text.to_owned() });
+        }
         let failed = |detail: String| DefinitionError::Expression { expression: text.to_owned(), detail };
         let program = self.env.compile(text).map_err(|error| failed(error.to_string()))?;
         if matches!(program.expression().expr, Expr::Unspecified) {
             return Err(failed("it is empty".to_owned()));
         }
+        let program = Arc::new(program);
+        self.compiled.borrow_mut().insert(text.to_owned(), Arc::clone(&program));
         Ok(Expression { program, text: text.to_owned() })
+    }
+
+    /// Compiles the pattern of a text.
+    pub(crate) fn pattern(&self, text: &str) -> Result<Regex, DefinitionError> {
+        if let Some(pattern) = self.patterns.borrow().get(text) {
+            return Ok(pattern.clone());
+        }
+        let pattern = Regex::new(text)?;
+        self.patterns.borrow_mut().insert(text.to_owned(), pattern.clone());
+        Ok(pattern)
     }
 
     /// Evaluates an expression.

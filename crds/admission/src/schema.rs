@@ -81,7 +81,7 @@ impl Node {
             default: schema.default.as_ref().map(|default| default.0.clone()),
             required: schema.required.clone().unwrap_or_default(),
             allowed: schema.enum_.iter().flatten().map(|value| value.0.clone()).collect(),
-            pattern: schema.pattern.as_deref().map(Regex::new).transpose()?,
+            pattern: schema.pattern.as_deref().map(|pattern| engine.pattern(pattern)).transpose()?,
             length: (size(schema.min_length), size(schema.max_length)),
             items_count: (size(schema.min_items), size(schema.max_items)),
             properties_count: (size(schema.min_properties), size(schema.max_properties)),
