@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::integer;
+use crate::schema::{list_of_nested, nested};
 
 pub use convert::{ArgumentError, arguments};
 pub use rule::{
@@ -138,8 +139,10 @@ pub struct Plain {
 /// Rule for a list of values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", bound(deserialize = "V: DeserializeOwned", serialize = "V: Serialize"))]
+#[schemars(bound = "V: JsonSchema")]
 pub struct Items<V> {
     /// Rule for every item.
+    #[schemars(schema_with = "nested::<V>")]
     pub items: Box<V>,
     /// Maximum number of items, 1 to 10000.
     #[serde(deserialize_with = "integer::required")]
@@ -150,19 +153,22 @@ pub struct Items<V> {
 /// Rule for an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", bound(deserialize = "V: DeserializeOwned", serialize = "V: Serialize"))]
+#[schemars(bound = "V: JsonSchema")]
 pub struct Properties<V> {
     /// Properties that the object may have, 1 to 32. Any other property is refused.
-    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(schema_with = "list_of_nested::<Property<V>>", length(min = 1, max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub properties: Vec<Property<V>>,
 }
 
 /// Rule for an object whose properties have no fixed names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", bound(deserialize = "V: DeserializeOwned", serialize = "V: Serialize"))]
+#[schemars(bound = "V: JsonSchema")]
 pub struct Entries<V> {
     /// Rule for every name. `__proto__` is refused in any case.
     pub names: StringRule,
     /// Rule for every value.
+    #[schemars(schema_with = "nested::<V>")]
     pub values: Box<V>,
     /// Maximum number of properties, 1 to 1000.
     #[serde(deserialize_with = "integer::required")]

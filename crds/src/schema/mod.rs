@@ -1,11 +1,15 @@
 //! The CustomResourceDefinitions as they are shipped: the derived schemas plus what a derive macro cannot express.
 
+mod nested;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 use kube::CustomResourceExt as _;
 use mcp_fleet_policy::units::{Bytes, Limits, Window};
 use serde_json::{Value, json};
+
+pub(crate) use nested::{list_of_nested, nested};
 
 use crate::condition::pending_status;
 use crate::names::{DNS_1035, MAX_NAME, RUNTIME_NAMESPACE_SUFFIX};
@@ -27,7 +31,8 @@ pub fn all() -> Vec<CustomResourceDefinition> {
             ),
         ));
     }
-    let with_tools = [MCPServer::crd(), MCPScope::crd()].map(|crd| with_short_arguments(with_name_rule(crd)));
+    let with_tools =
+        [MCPServer::crd(), MCPScope::crd()].map(with_nested).map(|crd| with_short_arguments(with_name_rule(crd)));
     let others = [MCPPrincipal::crd(), MCPBudget::crd()].map(with_name_rule);
     let with_status = [tenant].into_iter().chain(with_tools).chain(others).map(with_pending_status);
     with_status.chain([MCPLedger::crd()]).map(tidy).collect()
@@ -104,6 +109,12 @@ fn with_pending_status(mut crd: CustomResourceDefinition) -> CustomResourceDefin
     for status in roots(&mut crd).filter_map(|root| property(root, "status")) {
         status.default = Some(JSON(pending_status()));
     }
+    crd
+}
+
+/// Puts the schemas of nested values where a derived definition has placeholders for them.
+fn with_nested(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    roots(&mut crd).for_each(nested::expand);
     crd
 }
 
