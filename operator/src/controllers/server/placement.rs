@@ -53,6 +53,36 @@ pub(super) fn narrow(ceiling: &ServerPods, wanted: &PodSettings) -> Result<PodSe
     })
 }
 
+/// Returns what pods are like that run although their server asks for what its tenant does not allow: as they are, with what the
+/// tenant requires.
+pub(super) fn impose(ceiling: &ServerPods, live: PodSettings) -> PodSettings {
+    let ServerPods {
+        node_selector,
+        tolerations,
+        priority_class_name,
+        runtime_class_name,
+        labels,
+        annotations,
+        allowed,
+    } = ceiling;
+    let class = |default: &Option<String>, allowed: &[String], live: Option<String>| match default {
+        Some(default) => live.filter(|name| allowed.contains(name)).or_else(|| Some(default.clone())),
+        None => live,
+    };
+    let mut all_tolerations = tolerations.clone();
+    all_tolerations.extend(live.tolerations.into_iter().filter(|live| !tolerations.contains(live)));
+    PodSettings {
+        node_selector: merged(&live.node_selector, node_selector),
+        tolerations: all_tolerations,
+        affinity: live.affinity,
+        topology_spread_constraints: live.topology_spread_constraints,
+        priority_class_name: class(priority_class_name, &allowed.priority_class_names, live.priority_class_name),
+        runtime_class_name: class(runtime_class_name, &allowed.runtime_class_names, live.runtime_class_name),
+        labels: merged(&live.labels, labels),
+        annotations: merged(&live.annotations, annotations),
+    }
+}
+
 /// Reads what pods are like back from the template of a workload. None if it cannot be read.
 pub(super) fn read(template: &Value) -> Option<PodSettings> {
     let spec = &template["spec"];

@@ -414,6 +414,34 @@ async fn pods_that_the_tenant_does_not_allow_any_more_are_stopped_only_if_it_say
     }
 }
 
+#[tokio::test]
+async fn pods_of_a_server_that_asks_for_too_much_get_what_the_tenant_requires() {
+    for (enforcement, replicas) in [(Enforcement::Keep, 1), (Enforcement::ScaleToZero, 0)] {
+        let (mut test, mut server) = stored();
+        let mut tenant = tenant();
+        tenant.spec.enforcement = enforcement;
+        tenant.spec.server_pods.node_selector.insert("pool".into(), "tools".into());
+        test.add_tenant(&tenant);
+        test.reconcile::<Servers>(&server).await;
+        server.spec.pod.priority_class_name = Some("high".into());
+        tenant.spec.server_pods = serde_json::from_value(json!({
+            "nodeSelector": {"pool": "other"}, "tolerations": [{"key": "pool", "value": "other"}],
+            "runtimeClassName": "kata", "annotations": {"example.com/a": "1"},
+        }))
+        .unwrap();
+        test.add_tenant(&tenant);
+        test.reconcile::<Servers>(&server).await;
+        assert_eq!(test.condition(SERVER, "Accepted"), ("False".into(), "PodNotAllowed".into()));
+        let spec = &test.api.get(SET).unwrap()["spec"];
+        let pod = &spec["template"]["spec"];
+        assert_eq!((&pod["nodeSelector"], &pod["runtimeClassName"]), (&json!({"pool": "other"}), &json!("kata")));
+        assert_eq!(pod["tolerations"][0]["value"], "other");
+        assert_eq!(spec["template"]["metadata"]["annotations"]["example.com/a"], "1");
+        assert!(pod["priorityClassName"].is_null());
+        assert_eq!(spec["replicas"], replicas);
+    }
+}
+
 /// A server with a workspace of 1Gi that runs, and whose spec then asks for another size.
 async fn resized(storage: &str) -> (TestContext, MCPServer) {
     let (test, mut server) = stored();

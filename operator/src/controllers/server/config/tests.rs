@@ -180,6 +180,29 @@ async fn a_maintained_server_is_stopped_if_it_does_not_fit() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_kept_rejected_gets_the_pods_that_its_tenant_requires() {
+    let (mut test, server) = (with_sources(), configured());
+    test.reconcile::<Servers>(&server).await;
+    test.api.remove(SECRET);
+    let mut tenant = tenant();
+    // A changed default is no reason to stop it.
+    tenant.spec.enforcement = Enforcement::ScaleToZero;
+    for class in ["kata", "kata-2"] {
+        tenant.spec.server_pods = serde_json::from_value(json!({
+            "nodeSelector": {"pool": "tools"}, "runtimeClassName": class, "labels": {"cost": "acme"},
+        }))
+        .unwrap();
+        test.add_tenant(&tenant);
+        test.reconcile::<Servers>(&server).await;
+        assert_eq!(test.condition(SERVER, "Ready"), ("False".into(), "ConfigNotFound".into()));
+        let spec = &test.api.get(SET).unwrap()["spec"];
+        let (template, pod) = (&spec["template"], &spec["template"]["spec"]);
+        assert_eq!((&pod["runtimeClassName"], &pod["nodeSelector"]), (&json!(class), &json!({"pool": "tools"})));
+        assert_eq!((&template["metadata"]["labels"]["cost"], &spec["replicas"]), (&json!("acme"), &json!(1)));
+    }
+}
+
+#[tokio::test]
 async fn a_server_with_overlapping_directories_is_rejected_and_what_runs_is_maintained() {
     let (test, mut server) = (with_sources(), configured());
     test.reconcile::<Servers>(&server).await;
