@@ -120,7 +120,7 @@ fn maintained(live: &Value, object: &MCPServer, inputs: &Inputs) -> Option<(Serv
         program: Box::new(program),
         config: None,
         pod: Box::new(pod),
-        pull_secrets: pull::read(&inputs.id.name, template),
+        pull_secrets: pull::read(object, &owner.tenant, template),
         workspace: volume(object, inputs).map(|volume| Volume { wanted: None, ..volume }),
         // It can be stopped and made smaller, but not started or made larger.
         replicas: if is_stopped { 0 } else { replicas.min(object.spec.replicas) },
