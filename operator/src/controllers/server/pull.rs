@@ -20,8 +20,8 @@ pub(super) fn copies(object: &MCPServer, tenant: &MCPTenant) -> Vec<String> {
 /// Reads the names of the copies back from the template of a workload. What neither the server nor its tenant names any more is not
 /// among them.
 pub(super) fn read(object: &MCPServer, tenant: &MCPTenant, template: &Value) -> Vec<String> {
-    let named = copies(object, tenant);
+    let wanted = copies(object, tenant);
     let names = template["spec"]["imagePullSecrets"].as_array().into_iter().flatten();
     let names = names.filter_map(|secret| secret["name"].as_str().map(str::to_owned));
-    names.filter(|name| named.contains(name)).collect()
+    names.filter(|name| wanted.contains(name)).collect()
 }

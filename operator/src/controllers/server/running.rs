@@ -95,12 +95,11 @@ fn maintained(live: &Value, object: &MCPServer, inputs: &Inputs) -> Option<(Serv
     let replicas = u32::try_from(live["spec"]["replicas"].as_u64()?).ok()?;
     let spec = &owner.tenant.spec;
     // Mostly, the server is rejected because of something else, and its pods can be as its spec and its tenant say.
-    let (pod, conflicts) = match placement::narrow(&spec.server_pods, &object.spec.pod) {
-        Ok(pod) => (pod, false),
-        Err(_) => {
-            let conflicts = placement::narrow(&spec.server_pods, &live_pod).is_err();
-            (placement::impose(&spec.server_pods, live_pod), conflicts)
-        }
+    let (pod, conflicts) = if let Ok(pod) = placement::narrow(&spec.server_pods, &object.spec.pod) {
+        (pod, false)
+    } else {
+        let conflicts = placement::narrow(&spec.server_pods, &live_pod).is_err();
+        (placement::impose(&spec.server_pods, live_pod), conflicts)
     };
     let is_stopped = spec.enforcement == Enforcement::ScaleToZero
         && (inputs.missing_resource.is_some()
