@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::marks::{KEY, MAX_KEY};
+use super::marks::{KEY, MAX_KEY, short_domain};
 use crate::integer;
 use crate::schema::{cel, rules};
 
@@ -68,6 +68,7 @@ pub struct NodeTerm {
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     cel("self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0 : self.operator in ['Gt', 'Lt'] ? has(self.values) && size(self.values) == 1 && self.values[0].matches('^[0-9]{1,18}$') : !has(self.values) || size(self.values) == 0",
         "values must be listed with In and NotIn, be one whole number with Gt and Lt, and be absent with Exists and DoesNotExist"),
+    short_domain("key"),
 ])))]
 pub struct NodeRequirement {
     /// Key of the label.

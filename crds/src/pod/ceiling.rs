@@ -9,6 +9,11 @@ use super::marks::{self, AnnotationValue, LabelValue, valid_keys};
 use super::{SUBDOMAIN, Toleration};
 use crate::schema::rules;
 
+/// Labels of nodes that a server may choose nodes by, whatever its tenant allows: the platforms and the parts of the cluster that a
+/// program can need. Others can be those of a pool that is made for whoever asks, or of one node.
+const FREE_NODE_LABELS: [&str; 4] =
+    ["kubernetes.io/arch", "kubernetes.io/os", "topology.kubernetes.io/zone", "topology.kubernetes.io/region"];
+
 /// Pattern of a key of a label or annotation, or of all keys of one domain.
 const KEYS: &str = "^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/([*]|[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)|[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)$";
 
@@ -49,8 +54,8 @@ pub struct ServerPods {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, AnnotationValue>", extend("maxProperties" = 16))]
     pub annotations: BTreeMap<String, String>,
-    /// What a server may add in its `pod`, besides `nodeSelector`, `affinity` and `topologySpreadConstraints`, which only narrow
-    /// where its pods run. Absent: nothing.
+    /// What a server may add in its `pod`, besides what chooses nodes by architecture, operating system, zone and region. Absent:
+    /// nothing.
     #[serde(default, skip_serializing_if = "AllowedPodSettings::is_empty")]
     pub allowed: AllowedPodSettings,
 }
@@ -62,10 +67,27 @@ impl ServerPods {
     }
 }
 
+/// Whether a server may choose nodes by the label with this key, whatever its tenant allows.
+pub fn is_free_node_label(key: &str) -> bool {
+    FREE_NODE_LABELS.contains(&key)
+}
+
 /// What a server may add to its pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[
+    marks::short_domains("nodeLabels"),
+    marks::short_domains("labels"),
+    marks::short_domains("annotations"),
+])))]
 pub struct AllowedPodSettings {
+    /// Keys of labels of nodes by which a server may choose nodes in `nodeSelector`, `affinity` and `topologySpreadConstraints`, at
+    /// most 32; `example.com/*` is all keys of that domain. Without being listed, it may use kubernetes.io/arch, kubernetes.io/os,
+    /// topology.kubernetes.io/zone and topology.kubernetes.io/region, and kubernetes.io/hostname as the key of a constraint with
+    /// ScheduleAnyway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 317), regex(pattern = KEYS)), extend("x-kubernetes-list-type" = "set"))]
+    pub node_labels: Vec<String>,
     /// Tolerations that a server may have, at most 16: each of these, or a narrower one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]

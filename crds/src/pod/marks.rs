@@ -8,8 +8,10 @@ use crate::schema::cel;
 
 /// Pattern of a key of a label or annotation: a name, with an optional DNS subdomain before it.
 pub(super) const KEY: &str = "^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
-/// Longest key: a subdomain, a slash and a name.
-pub(super) const MAX_KEY: usize = 253 + 1 + 63;
+/// Longest domain of a key.
+const MAX_DOMAIN: usize = 253;
+/// Longest key: a domain, a slash and a name.
+pub(super) const MAX_KEY: usize = MAX_DOMAIN + 1 + 63;
 /// Domains whose labels select pods, or are set by controllers: also those below them.
 const LABEL_DOMAINS: [&str; 3] = ["mcp-fleet.dev", "kubernetes.io", "k8s.io"];
 /// Labels without a domain that controllers set.
@@ -34,13 +36,37 @@ fn is_in_domain(key: &str, domains: &[&str]) -> bool {
         .any(|domain| prefix.strip_suffix(domain).is_some_and(|before| before.is_empty() || before.ends_with('.')))
 }
 
+/// Returns a CEL expression for whether the domain of a key is short enough. A pattern cannot say that.
+fn is_short(key: &str) -> String {
+    format!("{key}.indexOf('/') <= {MAX_DOMAIN}")
+}
+
+/// Returns the rule that the domain of the key in a field is short enough.
+pub(super) fn short_domain(field: &str) -> (String, String) {
+    (
+        format!("!has(self.{field}) || {}", is_short(&format!("self.{field}"))),
+        format!("the part of {field} before the slash has at most {MAX_DOMAIN} characters"),
+    )
+}
+
+/// Returns the rule that the domains of the keys in a list are short enough.
+pub(super) fn short_domains(field: &str) -> (String, String) {
+    (
+        format!("!has(self.{field}) || self.{field}.all(k, {})", is_short("k")),
+        format!("the parts of {field} before the slash have at most {MAX_DOMAIN} characters"),
+    )
+}
+
 /// Returns the rule that the keys of a map are valid.
 pub(super) fn valid_keys(field: &str) -> (String, String) {
     (
-        format!("!has(self.{field}) || self.{field}.all(k, k.size() <= {MAX_KEY} && k.matches('{KEY}'))"),
+        format!(
+            "!has(self.{field}) || self.{field}.all(k, k.size() <= {MAX_KEY} && {} && k.matches('{KEY}'))",
+            is_short("k")
+        ),
         format!(
             "the keys of {field} must be names of at most 63 letters, digits, dashes, underscores and dots, with an optional \
-             DNS subdomain and a slash before them, such as example.com/team"
+             DNS subdomain of at most {MAX_DOMAIN} characters and a slash before them, such as example.com/team"
         ),
     )
 }

@@ -17,7 +17,7 @@ use crate::schema::rules;
 use marks::{AnnotationValue, LabelValue, valid_keys};
 
 pub use affinity::{Affinity, NodeAffinity, NodeOperator, NodeRequirement, NodeTerm, NodeTerms, PreferredNodes};
-pub use ceiling::{AllowedPodSettings, ServerPods};
+pub use ceiling::{AllowedPodSettings, ServerPods, is_free_node_label};
 pub use marks::{is_reserved_annotation, is_reserved_label};
 pub use pull_secret::PullSecretRef;
 pub use spread::{TopologySpread, WhenUnsatisfiable};

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::marks::{KEY, MAX_KEY};
+use super::marks::{KEY, MAX_KEY, short_domain};
 use crate::integer;
 use crate::schema::{cel, rules};
 
@@ -13,6 +13,7 @@ use crate::schema::{cel, rules};
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = rules(&[
     cel("!has(self.minDomains) || self.whenUnsatisfiable == 'DoNotSchedule'", "minDomains needs whenUnsatisfiable DoNotSchedule; set it, or remove minDomains"),
+    short_domain("topologyKey"),
 ])))]
 pub struct TopologySpread {
     /// Key of the label of nodes, such as `topology.kubernetes.io/zone` or `kubernetes.io/hostname`.

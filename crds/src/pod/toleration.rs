@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::marks::{KEY, MAX_KEY};
+use super::marks::{KEY, MAX_KEY, short_domain};
 use crate::integer;
 use crate::schema::{cel, rules};
 
@@ -14,6 +14,7 @@ use crate::schema::{cel, rules};
     cel("self.operator != 'Exists' || !has(self.value)", "a toleration with operator Exists has no value; remove value, or use Equal"),
     cel("has(self.key) || self.operator == 'Exists'", "a toleration without key matches all taints and needs operator Exists; set key or operator"),
     cel("!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'", "tolerationSeconds needs effect NoExecute; set it, or remove tolerationSeconds"),
+    short_domain("key"),
 ])))]
 pub struct Toleration {
     /// Key of the taints. Absent: all taints, with `operator` Exists.

@@ -85,8 +85,9 @@ impl GuardedKind for MCPTenant {
             // The shortest that the API admits.
             self.spec.credentials = Credentials { lifetime: Window::from_secs(60), overlap: Window::from_secs(10) };
         }
-        if dropped_fields.iter().any(|field| field == "serverPods") {
-            // It may require a node pool or a RuntimeClass. Without an image, no pod is made, and what runs stays as it is.
+        if dropped_fields.iter().any(|field| field == "serverPods" || field == "images") {
+            // It may require a node pool or a RuntimeClass, or allow what runs. Without an image, no pod is made, and what runs
+            // stays as it is.
             self.spec.images = Images::default();
             self.spec.enforcement = Enforcement::Keep;
         }
@@ -387,12 +388,16 @@ mod tests {
 
     #[test]
     fn no_pod_is_made_while_it_is_not_known_what_it_must_be_like() {
-        let spec = json!({"namespace": {"name": "acme"}, "images": {"allowed": ["**"]}, "enforcement": "ScaleToZero",
-            "serverPods": {"runtimeClassName": 5}});
-        let tenant: Unreadable<MCPTenant> = unreadable(object("MCPTenant", &json!({}), &spec));
-        let partial = tenant.partial.unwrap();
-        assert!(partial.spec.images.allowed.is_empty());
-        assert_eq!(partial.spec.enforcement, Enforcement::Keep, "what runs stays as it is");
+        for (field, value) in [("serverPods", json!({"runtimeClassName": 5})), ("images", json!({"allowed": [{}]}))] {
+            let mut spec =
+                json!({"namespace": {"name": "acme"}, "images": {"allowed": ["**"]}, "enforcement": "ScaleToZero"});
+            spec[field] = value;
+            let tenant: Unreadable<MCPTenant> = unreadable(object("MCPTenant", &json!({}), &spec));
+            assert_eq!(tenant.dropped_fields, [field]);
+            let partial = tenant.partial.unwrap();
+            assert!(partial.spec.images.allowed.is_empty());
+            assert_eq!(partial.spec.enforcement, Enforcement::Keep, "what runs stays as it is");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ struct State {
     objects: BTreeMap<String, Value>,
     writes: Vec<Write>,
     /// Objects of which a change is refused, by their path, and why.
-    forbidden: BTreeMap<String, String>,
+    failures: Vec<(Method, String, StatusCode, String)>,
     reads: Vec<String>,
     uids: u32,
     /// Receives every stored object with its path, like a watch.
@@ -87,7 +87,12 @@ impl FakeApi {
 
     /// Has changes of the object at a path refused, as an admission plugin does.
     pub(crate) fn forbid(&self, path: &str, why: &str) {
-        self.0.lock().forbidden.insert(path.to_owned(), why.to_owned());
+        self.fail(Method::PATCH, path, StatusCode::FORBIDDEN, why);
+    }
+
+    /// Has all later requests of a method for a path fail.
+    pub(crate) fn fail(&self, method: Method, path: &str, code: StatusCode, why: &str) {
+        self.0.lock().failures.push((method, path.to_owned(), code, why.to_owned()));
     }
 
     /// Removes the object at a path.
@@ -126,10 +131,9 @@ impl FakeApi {
                 json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Conflict", "code": 409});
             return (StatusCode::CONFLICT, status);
         }
-        if let Some(why) = state.forbidden.get(path).filter(|_| *method == Method::PATCH) {
-            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403,
-                "message": why});
-            return (StatusCode::FORBIDDEN, status);
+        if let Some((_, _, code, why)) = state.failures.iter().rev().find(|it| it.0 == *method && it.1 == path) {
+            let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code.as_u16(), "message": why});
+            return (*code, status);
         }
         if *method == Method::GET {
             state.reads.push(path.to_owned());

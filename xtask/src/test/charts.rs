@@ -43,16 +43,18 @@ pub fn run() -> Result<()> {
 }
 
 /// Values that say where the operator's pods run.
-const PLACEMENT: &str = r"
+const PLACEMENT: &str = r#"
 imagePullSecrets: [{name: registry}, {name: other}]
 nodeSelector: {pool: infra}
 tolerations: [{key: pool, value: infra}]
 affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}}
-topologySpreadConstraints: [{topologyKey: topology.kubernetes.io/zone, maxSkew: 1, whenUnsatisfiable: DoNotSchedule}]
-priorityClassName: system-cluster-critical
+topologySpreadConstraints:
+- {topologyKey: topology.kubernetes.io/zone, maxSkew: 1, whenUnsatisfiable: DoNotSchedule}
+- {topologyKey: rack, maxSkew: 1, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchExpressions: [{key: a, operator: Exists}]}}
+priorityClassName: "4711"
 podLabels: {team: platform}
 podAnnotations: {example.com/note: text}
-";
+"#;
 
 /// The operator's pods run where the values say, and selectors find them all the same.
 fn check_placement(default: &[Value]) -> Result<()> {
@@ -75,11 +77,15 @@ fn check_placement(default: &[Value]) -> Result<()> {
     let selector = &selector["labelSelector"];
     let spread = &spec["topologySpreadConstraints"];
     ensure!(
-        spread.as_array().is_some_and(|all| all.len() == 1),
+        spread.as_array().is_some_and(|all| all.len() == 2),
         "the constraints do not replace the default: {spread}"
     );
     ensure!(spread[0]["topologyKey"] == "topology.kubernetes.io/zone", "the constraint is another one: {spread}");
     ensure!(spread[0]["labelSelector"] == *selector, "a constraint does not count the operator's pods: {spread}");
+    ensure!(
+        spread[1]["labelSelector"] == values["topologySpreadConstraints"][1]["labelSelector"],
+        "a constraint counts other pods than the values say: {spread}"
+    );
     for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
         ensure!(labels[key] == *value, "selectors do not find the operator's pods: {labels}");
     }
@@ -93,8 +99,10 @@ fn check_placement(default: &[Value]) -> Result<()> {
     for refused in [
         r"podLabels.app\.kubernetes\.io/component=gateway",
         r"podLabels.mcp-fleet\.dev/tenant=acme",
+        "podLabels.pod-template-hash=abc",
         r"podAnnotations.kubectl\.kubernetes\.io/restartedAt=now",
         "imagePullSecrets[0].name=other/registry",
+        "imagePullSecrets[0].name=registry,imagePullSecrets[1].name=registry",
         "topologySpreadConstraints[0].maxSkew=1",
     ] {
         ensure!(render("mcp-fleet", &["--set", refused]).is_err(), "the chart accepts {refused}");

@@ -1,12 +1,26 @@
 //! A bound on what one address can hold at a time, so that it cannot use up a shared resource.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Number of slots that each address holds.
+/// Bits of the address of an IPv6 network: a host chooses the others, also anew for each connection (RFC 8981).
+const NETWORK_BITS: u32 = 64;
+
+/// Returns what an address counts as in a limit: itself in IPv4, and its network of 64 bits in IPv6.
+pub(crate) fn limited(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) >> (Ipv6Addr::BITS - NETWORK_BITS) << (Ipv6Addr::BITS - NETWORK_BITS);
+            IpAddr::V6(network.into())
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// Number of slots that each address holds. To be asked with what [`limited`] returns, unless the address is known to be one of ours.
 #[derive(Debug)]
 pub(crate) struct AddressLimit {
     max_per_address: u32,
@@ -57,6 +71,15 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one_address() {
+        let network = |text: &str| limited(text.parse().unwrap()).to_string();
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(network("2001:db8:1:3::1"), "2001:db8:1:3::");
+        assert_eq!(network("192.0.2.7"), "192.0.2.7");
+        assert_eq!(network("::ffff:192.0.2.7"), "192.0.2.7");
+    }
 
     #[test]
     fn an_address_gets_its_slots_and_no_more() {

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
-use super::address_limit::{AddressLimit, AddressSlot};
+use super::address_limit::{AddressLimit, AddressSlot, limited};
 use super::metered::Metered;
 use super::peer::{self, PeerPlaces};
 use super::places::Places;
@@ -83,7 +83,7 @@ impl Door {
         match self {
             Self::Agents(places, handshakes) => {
                 let client = places.accept(address, Instant::now())?;
-                Ok((client, handshakes.take(address).ok_or(Refusal::Handshakes)?))
+                Ok((client, handshakes.take(limited(address)).ok_or(Refusal::Handshakes)?))
             }
             Self::Peers(places) => {
                 places.accept(address, state.peers.has_address(address), state.closing().child_token())

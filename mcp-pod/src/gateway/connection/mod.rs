@@ -13,6 +13,7 @@ mod peer;
 mod places;
 mod serve;
 
+pub(crate) use address_limit::limited;
 pub(crate) use client::Client;
 pub(crate) use listen::{bound_buffers, notice_loss};
 pub use listen::{listen, listen_peers, listen_plain};

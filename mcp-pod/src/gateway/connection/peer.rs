@@ -14,7 +14,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use super::address_limit::{AddressLimit, AddressSlot};
+use super::address_limit::{AddressLimit, AddressSlot, limited};
 use super::{Client, Refusal};
 use crate::gateway::memory::{Account, Full, Memory, PrincipalMemory, Reservation, Use};
 
@@ -91,8 +91,10 @@ impl PeerPlaces {
         is_known: bool,
         close: CancellationToken,
     ) -> Result<(Arc<Client>, AddressSlot), Refusal> {
-        let handshakes = if is_known { &self.of_peer } else { &self.of_stranger };
-        let slot = handshakes.take(address).ok_or(Refusal::Handshakes)?;
+        // Peers on one node can be in one network, and each has its own address.
+        let (handshakes, counted) =
+            if is_known { (&self.of_peer, address) } else { (&self.of_stranger, limited(address)) };
+        let slot = handshakes.take(counted).ok_or(Refusal::Handshakes)?;
         let reservation = if is_known {
             self.reserve().map_err(refusal)?
         } else {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::address_limit::limited;
 use super::client::{CONNECTION, Client};
 use crate::gateway::memory::{Account, Full, Memory, Use};
 
@@ -62,7 +63,7 @@ impl From<Full> for Refusal {
 #[derive(Debug)]
 pub(super) struct Places {
     memory: Memory,
-    /// Shares of the addresses that have connections, and the number of these.
+    /// Shares of the addresses that have connections, and the number of these. A network of IPv6 has one share.
     shares: Mutex<HashMap<IpAddr, (Arc<Account>, usize), foldhash::fast::RandomState>>,
     /// Addresses that authenticated requests have come from.
     known: Mutex<HashMap<IpAddr, Known, foldhash::fast::RandomState>>,
@@ -104,6 +105,7 @@ impl Places {
     }
 
     fn share(self: &Arc<Self>, address: IpAddr) -> AddressShare {
+        let address = limited(address);
         let mut shares = self.shares.lock();
         let (account, connections) = shares.entry(address).or_insert_with(|| (self.memory.of_address(), 0));
         *connections += 1;
@@ -190,6 +192,17 @@ mod tests {
         drop(clients);
         assert!(places.accept(address(1), Instant::now()).is_ok());
         assert!(places.shares.lock().is_empty(), "addresses without connections are removed");
+    }
+
+    #[test]
+    fn a_network_of_ipv6_gets_one_share() {
+        let places = Places::new(memory());
+        let address = |number: u128| IpAddr::V6((0x2001_0db8_u128 << 96 | number).into());
+        let clients: Vec<_> = (0..96).map(|number| places.accept(address(number), Instant::now()).unwrap()).collect();
+        assert_eq!(places.accept(address(1000), Instant::now()).unwrap_err(), Refusal::Address);
+        assert!(places.accept(address(1 << 64), Instant::now()).is_ok());
+        drop(clients);
+        assert!(places.shares.lock().is_empty());
     }
 
     #[test]

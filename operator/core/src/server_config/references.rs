@@ -77,6 +77,8 @@ pub struct Keys {
     pub files: BTreeSet<String>,
     /// Whether the platform team gives it to all servers of the tenant, so that it needs no label.
     pub is_granted: bool,
+    /// Whether a server that does not get it runs all the same.
+    pub is_optional: bool,
 }
 
 impl Keys {
@@ -114,12 +116,15 @@ impl References {
         references
     }
 
-    /// Adds the Secrets with which the image is pulled: those that the server names and those that its tenant names.
+    /// Adds the Secrets with which the image is pulled: those that the server names and those that its tenant names. The latter
+    /// are for all servers, so one that is missing must not stop each of them.
     #[must_use]
     pub fn with_pull_secrets(mut self, server: &[PullSecretRef], tenant: &[PullSecretRef]) -> Self {
         for (secrets, is_granted) in [(server, false), (tenant, true)] {
             for PullSecretRef { name } in secrets {
-                let keys = self.0.entry(Source::PullSecret(name.clone())).or_default();
+                let source = Source::PullSecret(name.clone());
+                let new = || Keys { is_optional: is_granted, ..Keys::default() };
+                let keys = self.0.entry(source).or_insert_with(new);
                 keys.files.insert(PULL_SECRET_KEY.into());
                 keys.is_granted |= is_granted;
             }

@@ -50,7 +50,7 @@ pub(crate) async fn apply(
     let mut applier = Applier::new(ctx, object);
     applier.apply_all([&objects.policy, &objects.service]).await?;
     let workload = applier.apply(&objects.workload).await?;
-    let growth = Box::pin(growth::grow(ctx, &server)).await?;
+    let growth = Box::pin(growth::grow(ctx, &server)).await;
     let mut owned = ctx.cache.owned.with_label(labels::SERVER_UID, &server.id.uid);
     // In other namespaces anybody can set our labels.
     owned.retain(|(key, _)| key.namespace == server.runtime_namespace);

@@ -211,6 +211,7 @@ mod tests {
     use crate::controllers::server::tests::{checked, inputs, server};
     use crate::controllers::server::validate::validate;
     use crate::controllers::server::{placement, pull};
+    use crate::controllers::tenant::tests::tenant;
 
     fn yaml<'r>(objects: impl IntoIterator<Item = &'r Rendered>) -> String {
         let text = |object: &Rendered| serde_yaml_ng::to_string(&object.value).unwrap();
@@ -289,12 +290,15 @@ mod tests {
 
     #[test]
     fn tool_pods_pull_with_the_secrets_of_the_installation_too() {
-        let server = Server { pull_secrets: vec!["mcp-files.pull.registry".into()], ..checked() };
+        let of_server = Server { pull_secrets: vec!["mcp-files.pull.registry".into()], ..checked() };
         let settings = Settings { pull_secrets: vec!["image-pull.registry".into()], ..Settings::example() };
-        let template = workload(&server, &settings).value["spec"]["template"].take();
+        let template = workload(&of_server, &settings).value["spec"]["template"].take();
         let both = json!([{"name": "image-pull.registry"}, {"name": "mcp-files.pull.registry"}]);
         assert_eq!(template["spec"]["imagePullSecrets"], both);
-        assert_eq!(pull::read("files", &template), ["mcp-files.pull.registry"]);
+        let mut object = server();
+        assert!(pull::read(&object, &tenant(), &template).is_empty(), "nobody names it");
+        object.spec.image_pull_secrets = serde_json::from_value(json!([{"name": "registry"}])).unwrap();
+        assert_eq!(pull::read(&object, &tenant(), &template), ["mcp-files.pull.registry"]);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use mcp_fleet_crds::pod::{
-    AllowedPodSettings, PodSettings, ServerPods, Toleration, is_reserved_annotation, is_reserved_label,
+    Affinity, AllowedPodSettings, PodSettings, ServerPods, Toleration, TopologySpread, WhenUnsatisfiable,
+    is_free_node_label, is_reserved_annotation, is_reserved_label,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -20,14 +21,15 @@ pub(super) fn narrow(ceiling: &ServerPods, wanted: &PodSettings) -> Result<PodSe
         allowed,
     } = ceiling;
     let AllowedPodSettings {
+        node_labels,
         tolerations: allowed_tolerations,
         priority_class_names,
         runtime_class_names,
         labels: allowed_labels,
         annotations: allowed_annotations,
     } = allowed;
-    // Both only narrow where pods run, so they need no permission.
     let PodSettings { affinity, topology_spread_constraints, .. } = wanted;
+    check_node_labels(ceiling, node_labels, wanted)?;
     Ok(PodSettings {
         node_selector: selector(node_selector, &wanted.node_selector)?,
         tolerations: tolerated(tolerations, allowed_tolerations, &wanted.tolerations)?,
@@ -51,6 +53,36 @@ pub(super) fn narrow(ceiling: &ServerPods, wanted: &PodSettings) -> Result<PodSe
             &wanted.annotations,
         )?,
     })
+}
+
+/// Returns what pods are like that run although their server asks for what its tenant does not allow: as they are, with what the
+/// tenant requires.
+pub(super) fn impose(ceiling: &ServerPods, live: PodSettings) -> PodSettings {
+    let ServerPods {
+        node_selector,
+        tolerations,
+        priority_class_name,
+        runtime_class_name,
+        labels,
+        annotations,
+        allowed,
+    } = ceiling;
+    let class = |default: &Option<String>, allowed: &[String], live: Option<String>| match default {
+        Some(default) => live.filter(|name| allowed.contains(name)).or_else(|| Some(default.clone())),
+        None => live,
+    };
+    let mut all_tolerations = tolerations.clone();
+    all_tolerations.extend(live.tolerations.into_iter().filter(|live| !tolerations.contains(live)));
+    PodSettings {
+        node_selector: merged(&live.node_selector, node_selector),
+        tolerations: all_tolerations,
+        affinity: live.affinity,
+        topology_spread_constraints: live.topology_spread_constraints,
+        priority_class_name: class(priority_class_name, &allowed.priority_class_names, live.priority_class_name),
+        runtime_class_name: class(runtime_class_name, &allowed.runtime_class_names, live.runtime_class_name),
+        labels: merged(&live.labels, labels),
+        annotations: merged(&live.annotations, annotations),
+    }
 }
 
 /// Reads what pods are like back from the template of a workload. None if it cannot be read.
@@ -89,6 +121,47 @@ fn selector(required: &Map, wanted: &Map) -> Result<Map, String> {
         ))
     });
     conflict.map_or_else(|| Ok(merged(required, wanted)), Err)
+}
+
+/// Checks that nodes are chosen by labels only by which the tenant lets a server choose. Where nodes are made for the pods that wait
+/// for them, a label also says which machine is made; and one of a single node concentrates pods there.
+fn check_node_labels(ceiling: &ServerPods, allowed: &[String], wanted: &PodSettings) -> Result<(), String> {
+    // What all nodes of the tenant have chooses nothing.
+    let is_allowed = |key: &str| {
+        is_free_node_label(key)
+            || ceiling.node_selector.contains_key(key)
+            || allowed.iter().any(|pattern| covers(pattern, key))
+    };
+    let selected = wanted.node_selector.keys().map(|key| ("nodeSelector".to_owned(), key));
+    let required = wanted.affinity.iter().flat_map(required_or_preferred);
+    let spread = wanted.topology_spread_constraints.iter().enumerate();
+    let spread = spread.filter(|(_, spread)| !spreads_over_nodes(spread));
+    let spread = spread.map(|(index, it)| (format!("topologySpreadConstraints[{index}]"), &it.topology_key));
+    match selected.chain(required).chain(spread).find(|(_, key)| !is_allowed(key)) {
+        None => Ok(()),
+        Some((field, key)) => Err(format!(
+            "the tenant's serverPods.allowed.nodeLabels does not cover {key}; remove it from pod.{field}, or ask the platform \
+             team"
+        )),
+    }
+}
+
+/// Returns the fields that name labels of nodes, and these.
+fn required_or_preferred(affinity: &Affinity) -> impl Iterator<Item = (String, &String)> {
+    let nodes = affinity.node_affinity.iter();
+    let required = nodes.clone().filter_map(|it| it.required_during_scheduling_ignored_during_execution.as_ref());
+    let required = required.flat_map(|it| &it.node_selector_terms).map(|term| ("required", term));
+    let preferred = nodes.flat_map(|it| &it.preferred_during_scheduling_ignored_during_execution);
+    let preferred = preferred.map(|it| ("preferred", &it.preference));
+    required.chain(preferred).flat_map(|(kind, term)| {
+        let field = format!("affinity.nodeAffinity.{kind}DuringSchedulingIgnoredDuringExecution");
+        term.match_expressions.iter().map(move |it| (field.clone(), &it.key))
+    })
+}
+
+/// Whether a constraint only prefers that pods are on different nodes.
+fn spreads_over_nodes(spread: &TopologySpread) -> bool {
+    spread.topology_key == "kubernetes.io/hostname" && spread.when_unsatisfiable == WhenUnsatisfiable::ScheduleAnyway
 }
 
 fn tolerated(all: &[Toleration], allowed: &[Toleration], wanted: &[Toleration]) -> Result<Vec<Toleration>, String> {
@@ -178,15 +251,37 @@ mod tests {
     }
 
     #[test]
-    fn by_default_a_server_can_only_narrow_where_its_pods_run() {
+    fn by_default_a_server_chooses_nodes_by_platform_and_zone_only() {
         let none = ServerPods::default();
         let narrower = json!({
-            "nodeSelector": {"disk": "ssd"},
+            "nodeSelector": {"kubernetes.io/arch": "arm64", "kubernetes.io/os": "linux"},
             "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
-                "nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}]}}},
-            "topologySpreadConstraints": [{"topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}],
+                "nodeSelectorTerms": [{"matchExpressions": [{"key": "topology.kubernetes.io/region", "operator": "Exists"}]}]}}},
+            "topologySpreadConstraints": [
+                {"topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"},
+                {"topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}],
         });
         assert_eq!(narrow(&none, &pod(narrower.clone())), Ok(pod(narrower)));
+        let term = |key: &str| json!({"matchExpressions": [{"key": key, "operator": "Exists"}]});
+        let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term("gpu")]}});
+        let preferred = json!({"preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 1, "preference": term("kubernetes.io/hostname")}]});
+        let spread = |key: &str, when: &str| json!({"topologySpreadConstraints": [{"topologyKey": key, "whenUnsatisfiable": when}]});
+        for (wanted, field) in [
+            (json!({"nodeSelector": {"disk": "ssd"}}), "pod.nodeSelector,"),
+            (json!({"nodeSelector": {"kubernetes.io/hostname": "node-1"}}), "pod.nodeSelector,"),
+            (json!({"nodeSelector": {"node-role.kubernetes.io/control-plane": ""}}), "pod.nodeSelector,"),
+            (json!({"affinity": {"nodeAffinity": required}}), "pod.affinity.nodeAffinity.requiredDuring"),
+            (json!({"affinity": {"nodeAffinity": preferred}}), "pod.affinity.nodeAffinity.preferredDuring"),
+            (spread("kubernetes.io/hostname", "DoNotSchedule"), "pod.topologySpreadConstraints[0],"),
+            (spread("rack", "ScheduleAnyway"), "pod.topologySpreadConstraints[0],"),
+        ] {
+            let message = refused(&none, wanted.clone());
+            assert!(message.contains("allowed.nodeLabels does not cover") && message.contains(field), "{message}");
+            let all = ["disk", "gpu", "rack", "kubernetes.io/*", "node-role.kubernetes.io/*"];
+            let all = ceiling(json!({"allowed": {"nodeLabels": all}}));
+            assert_eq!(narrow(&all, &pod(wanted.clone())), Ok(pod(wanted)));
+        }
         for (wanted, way_out) in [
             (json!({"tolerations": [{"key": "gpu", "operator": "Exists"}]}), "allowed.tolerations"),
             (json!({"priorityClassName": "system-cluster-critical"}), "allowed.priorityClassNames"),
@@ -209,6 +304,7 @@ mod tests {
             "labels": {"cost": "acme"},
             "annotations": {"sidecar.istio.io/inject": "false"},
             "allowed": {
+                "nodeLabels": ["disk"],
                 "tolerations": [{"key": "gpu", "operator": "Exists"}],
                 "priorityClassNames": ["lower"],
                 "runtimeClassNames": ["kata-gpu"],

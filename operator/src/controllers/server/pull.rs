@@ -1,6 +1,6 @@
 //! The Secrets with which the image of a server is pulled. Pods refer to copies of them. Pure.
 
-use mcp_fleet_core::server_config::{Found, References, Source};
+use mcp_fleet_core::server_config::{References, Source};
 use mcp_fleet_crds::{MCPServer, MCPTenant};
 use serde_json::Value;
 
@@ -9,16 +9,19 @@ pub(super) fn with_secrets(references: References, object: &MCPServer, tenant: &
     references.with_pull_secrets(&object.spec.image_pull_secrets, &tenant.spec.images.pull_secrets)
 }
 
-/// Returns the names of the copies.
-pub(super) fn copies(server: &str, found: &Found) -> Vec<String> {
-    let secrets = found.0.keys().filter(|source| matches!(source, Source::PullSecret(_)));
-    secrets.map(|source| source.copy_name(server)).collect()
+/// Returns the names of the copies. Pods refer to all of them, also to one that does not exist at the moment, so that none is replaced
+/// because a Secret comes or goes.
+pub(super) fn copies(object: &MCPServer, tenant: &MCPTenant) -> Vec<String> {
+    let server = object.metadata.name.as_deref().unwrap_or_default();
+    let references = with_secrets(References::default(), object, tenant);
+    references.0.keys().map(|source: &Source| source.copy_name(server)).collect()
 }
 
-/// Reads the names of the copies back from the template of a workload.
-pub(super) fn read(server: &str, template: &Value) -> Vec<String> {
-    let prefix = Source::PullSecret(String::new()).copy_name(server);
+/// Reads the names of the copies back from the template of a workload. What neither the server nor its tenant names any more is not
+/// among them.
+pub(super) fn read(object: &MCPServer, tenant: &MCPTenant, template: &Value) -> Vec<String> {
+    let wanted = copies(object, tenant);
     let names = template["spec"]["imagePullSecrets"].as_array().into_iter().flatten();
-    let names = names.filter_map(|secret| secret["name"].as_str());
-    names.filter(|name| name.starts_with(&prefix)).map(str::to_owned).collect()
+    let names = names.filter_map(|secret| secret["name"].as_str().map(str::to_owned));
+    names.filter(|name| wanted.contains(name)).collect()
 }

@@ -1,8 +1,9 @@
 //! What runs for a server whose program cannot be what its spec says: the tenant does not allow its image, or something is missing
 //! that it is configured with.
 //!
-//! It is read back from the workload, so that certificate, network policy and shim are maintained while no change of the
-//! server is applied. The tenant's `enforcement` decides whether it goes on running.
+//! The program is read back from the workload, so that certificate, network policy and shim are maintained while no change of it
+//! is applied. Where its pods run still follows the tenant: otherwise a server that is kept rejected would keep pods that
+//! `serverPods` does not admit any more. The tenant's `enforcement` decides whether it goes on running.
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use kube::Api;
@@ -90,13 +91,20 @@ fn maintained(live: &Value, object: &MCPServer, inputs: &Inputs) -> Option<(Serv
     let tool = containers.iter().find(|container| container["name"] == TOOL)?;
     let template = live.pointer("/spec/template")?;
     let program = Program::read(template, tool)?;
-    let pod = placement::read(template)?;
+    let live_pod = placement::read(template)?;
     let replicas = u32::try_from(live["spec"]["replicas"].as_u64()?).ok()?;
     let spec = &owner.tenant.spec;
+    // Mostly, the server is rejected because of something else, and its pods can be as its spec and its tenant say.
+    let (pod, conflicts) = if let Ok(pod) = placement::narrow(&spec.server_pods, &object.spec.pod) {
+        (pod, false)
+    } else {
+        let conflicts = placement::narrow(&spec.server_pods, &live_pod).is_err();
+        (placement::impose(&spec.server_pods, live_pod), conflicts)
+    };
     let is_stopped = spec.enforcement == Enforcement::ScaleToZero
         && (inputs.missing_resource.is_some()
             || AllowedImages::new(&spec.images).check(&program.image).is_err()
-            || placement::narrow(&spec.server_pods, &pod).is_err());
+            || conflicts);
     let note = if is_stopped {
         "; its pods are stopped, because the tenant's enforcement is ScaleToZero"
     } else if replicas == 0 {
@@ -111,7 +119,7 @@ fn maintained(live: &Value, object: &MCPServer, inputs: &Inputs) -> Option<(Serv
         program: Box::new(program),
         config: None,
         pod: Box::new(pod),
-        pull_secrets: pull::read(&inputs.id.name, template),
+        pull_secrets: pull::read(object, &owner.tenant, template),
         workspace: volume(object, inputs).map(|volume| Volume { wanted: None, ..volume }),
         // It can be stopped and made smaller, but not started or made larger.
         replicas: if is_stopped { 0 } else { replicas.min(object.spec.replicas) },

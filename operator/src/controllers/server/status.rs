@@ -61,7 +61,7 @@ fn status(
     let diagnosis = diagnosis.cloned().or_else(|| Diagnosis::before(&before.conditions, generation));
     let summary = summary(applied, diagnosis.as_ref(), &policy);
     let mut others = vec![accepted(enforcement), policy];
-    others.extend(growth.as_ref().map(growth::condition));
+    others.extend(growth.as_ref().map(|growth| growth::condition(growth, &before.conditions)));
     others.extend(wide(object));
     let mut next = MCPServerStatus {
         observed_generation: generation,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use http::{Method, StatusCode};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use mcp_fleet_core::labels::FINALIZER;
@@ -376,11 +377,11 @@ async fn objects_that_nobody_changed_are_not_read_again() {
 #[tokio::test]
 async fn what_the_tenant_does_not_allow_for_pods_is_refused_and_what_runs_goes_on() {
     let (mut test, mut server) = stored();
-    server.spec.pod = serde_json::from_value(json!({"nodeSelector": {"disk": "ssd"}})).unwrap();
+    server.spec.pod = serde_json::from_value(json!({"nodeSelector": {"kubernetes.io/arch": "arm64"}})).unwrap();
     test.reconcile::<Servers>(&server).await;
     let spec = |test: &TestContext| test.api.get(SET).unwrap()["spec"].clone();
     let before = spec(&test);
-    assert_eq!(before["template"]["spec"]["nodeSelector"], json!({"disk": "ssd"}));
+    assert_eq!(before["template"]["spec"]["nodeSelector"], json!({"kubernetes.io/arch": "arm64"}));
     server.spec.pod.runtime_class_name = Some("runc".into());
     test.reconcile::<Servers>(&server).await;
     assert_eq!(test.condition(SERVER, "Accepted"), ("False".into(), "PodNotAllowed".into()));
@@ -410,6 +411,34 @@ async fn pods_that_the_tenant_does_not_allow_any_more_are_stopped_only_if_it_say
         test.reconcile::<Servers>(&server).await;
         let spec = &test.api.get(SET).unwrap()["spec"];
         assert_eq!(spec["template"]["spec"]["priorityClassName"], "high");
+        assert_eq!(spec["replicas"], replicas);
+    }
+}
+
+#[tokio::test]
+async fn pods_of_a_server_that_asks_for_too_much_get_what_the_tenant_requires() {
+    for (enforcement, replicas) in [(Enforcement::Keep, 1), (Enforcement::ScaleToZero, 0)] {
+        let (mut test, mut server) = stored();
+        let mut tenant = tenant();
+        tenant.spec.enforcement = enforcement;
+        tenant.spec.server_pods.node_selector.insert("pool".into(), "tools".into());
+        test.add_tenant(&tenant);
+        test.reconcile::<Servers>(&server).await;
+        server.spec.pod.priority_class_name = Some("high".into());
+        tenant.spec.server_pods = serde_json::from_value(json!({
+            "nodeSelector": {"pool": "other"}, "tolerations": [{"key": "pool", "value": "other"}],
+            "runtimeClassName": "kata", "annotations": {"example.com/a": "1"},
+        }))
+        .unwrap();
+        test.add_tenant(&tenant);
+        test.reconcile::<Servers>(&server).await;
+        assert_eq!(test.condition(SERVER, "Accepted"), ("False".into(), "PodNotAllowed".into()));
+        let spec = &test.api.get(SET).unwrap()["spec"];
+        let pod = &spec["template"]["spec"];
+        assert_eq!((&pod["nodeSelector"], &pod["runtimeClassName"]), (&json!({"pool": "other"}), &json!("kata")));
+        assert_eq!(pod["tolerations"][0]["value"], "other");
+        assert_eq!(spec["template"]["metadata"]["annotations"]["example.com/a"], "1");
+        assert!(pod["priorityClassName"].is_null());
         assert_eq!(spec["replicas"], replicas);
     }
 }
@@ -453,13 +482,46 @@ async fn a_volume_that_cannot_have_the_size_says_why_and_the_server_runs_on() {
     assert_eq!(test.condition(SERVER, "WorkspaceCurrent"), ("False".into(), "ExpansionRefused".into()));
     let message = message_of(&test, "WorkspaceCurrent");
     assert!(
-        message.starts_with("Kubernetes does not make the volume larger: only dynamically provisioned"),
+        message.starts_with("Kubernetes refuses the size of the volume: only dynamically provisioned"),
         "{message}"
     );
     assert_eq!(test.condition(SERVER, "Accepted").0, "True");
     let (test, server) = resized("500Mi").await;
     assert_eq!(test.reconcile::<Servers>(&server).await, ["PUT mcpservers/files/status"]);
     assert_eq!(test.condition(SERVER, "WorkspaceCurrent"), ("False".into(), "CannotShrink".into()));
+}
+
+#[tokio::test]
+async fn a_claim_that_cannot_be_changed_now_holds_up_nothing_else() {
+    let claims = CLAIM.rsplit_once('/').unwrap().0;
+    for (method, path, code) in [
+        (Method::GET, claims, StatusCode::SERVICE_UNAVAILABLE),
+        (Method::PATCH, CLAIM, StatusCode::SERVICE_UNAVAILABLE),
+        (Method::PATCH, CLAIM, StatusCode::CONFLICT),
+        (Method::PATCH, CLAIM, StatusCode::TOO_MANY_REQUESTS),
+    ] {
+        let (test, mut server) = resized("2Gi").await;
+        test.reconcile::<Servers>(&server).await;
+        let mut claim = test.api.get(CLAIM).unwrap();
+        claim["spec"]["resources"]["requests"]["storage"] = json!("1Gi");
+        test.api.insert(CLAIM, claim);
+        test.api.fail(method, path, code, "not now");
+        test.add_owned("Deployment", "acme-mcp", "mcp-files", checked().labels());
+        server.status = serde_json::from_value(test.api.get(SERVER).unwrap()["status"].clone()).unwrap();
+        server.metadata.generation = Some(2);
+        test.api.insert(SERVER, serde_json::to_value(&server).unwrap());
+        let writes = test.reconcile::<Servers>(&server).await;
+        assert!(writes.contains(&"DELETE deployments/mcp-files".to_owned()), "{writes:?}");
+        assert_eq!(test.condition(SERVER, "WorkspaceCurrent"), ("False".into(), "Expanding".into()));
+        let message = message_of(&test, "WorkspaceCurrent");
+        assert_eq!(message, "the volume is being made larger: the storage driver was asked");
+    }
+    for code in [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY] {
+        let (test, server) = resized("2Gi").await;
+        test.api.fail(Method::PATCH, CLAIM, code, "never");
+        test.reconcile::<Servers>(&server).await;
+        assert_eq!(test.condition(SERVER, "WorkspaceCurrent").1, "ExpansionRefused");
+    }
 }
 
 #[tokio::test]
@@ -487,4 +549,17 @@ async fn a_workspace_has_a_storage_class_that_the_tenant_lists() {
     let claim = &test.api.get(SET).unwrap()["spec"]["volumeClaimTemplates"][0]["spec"];
     assert_eq!(claim["storageClassName"], "fast");
     assert_eq!(claim["accessModes"], json!(["ReadWriteOncePod"]));
+    // What has its volume goes on: the class of that cannot be changed.
+    tenant.spec.workspaces.storage_class_names.clear();
+    test.add_tenant(&tenant);
+    let stdio = server.spec.source.stdio.as_mut().unwrap();
+    stdio.args = vec!["--other".into()];
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(test.condition(SERVER, "Accepted").0, "True");
+    test.api.remove(SET);
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(test.condition(SERVER, "Accepted").1, "StorageClassNotAllowed");
+    test.api.insert(CLAIM, json!({"metadata": {"name": "workspace-s-1-mcp-files-0", "labels": checked().labels()}}));
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(test.condition(SERVER, "Accepted").0, "True");
 }

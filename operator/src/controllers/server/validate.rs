@@ -90,6 +90,8 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
         return reject(reason, message, Until::Changed);
     }
     let class = object.spec.workspace.as_ref().and_then(|workspace| workspace.storage_class_name.as_ref());
+    // An existing volume has its class for ever, and Kubernetes lets neither claim nor template change.
+    let class = class.filter(|class| !inputs.workspace.has_class(&inputs.id, class));
     if let Some(class) = class.filter(|class| !owner.tenant.spec.workspaces.storage_class_names.contains(class)) {
         let message = format!(
             "the tenant's workspaces.storageClassNames does not contain {class}; create a server with a class that it \
@@ -115,7 +117,7 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
         runtime_namespace: owner.tenant.runtime_namespace(),
         program: Box::new(Program::new(&inputs.id.name, container, object.spec.source.http())),
         pod,
-        pull_secrets: pull::copies(&inputs.id.name, &config),
+        pull_secrets: pull::copies(object, &owner.tenant),
         config: Some(config),
         workspace: volume(object, inputs),
         replicas: if inputs.missing_resource.is_some() { 0 } else { object.spec.replicas },

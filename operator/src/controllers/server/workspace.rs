@@ -30,8 +30,20 @@ pub(crate) struct Found {
     pub template: Option<String>,
     /// Size in that template.
     pub storage: Option<Quantity>,
+    /// StorageClass in that template.
+    pub class: Option<String>,
     /// Claims of servers of this name. Not read if there is a `StatefulSet`.
     pub claims: Vec<ObjectMeta>,
+}
+
+impl Found {
+    /// Whether the workspace of a server was made with this StorageClass, or its claim was already made with any.
+    pub(super) fn has_class(&self, id: &ObjectId, class: &str) -> bool {
+        let is_own = |claim: &ObjectMeta| {
+            claim.deletion_timestamp.is_none() && label(claim, labels::SERVER_UID) == Some(&id.uid)
+        };
+        self.class.as_deref() == Some(class) || self.template.is_none() && self.claims.iter().any(is_own)
+    }
 }
 
 /// The volume of a workspace, as it is mounted.
@@ -65,11 +77,12 @@ pub(super) async fn read(ctx: &Context, runtime: &str, id: &ObjectId) -> Result<
     let set = set.filter(|set| label(&set.metadata, labels::SERVER_UID) == Some(&id.uid));
     let template = set.and_then(|set| set.spec?.volume_claim_templates?.into_iter().next());
     if let Some(PersistentVolumeClaim { metadata: ObjectMeta { name: Some(name), .. }, spec, .. }) = template {
-        let requests = spec.and_then(|spec| spec.resources?.requests);
+        let spec = spec.unwrap_or_default();
+        let requests = spec.resources.and_then(|resources| resources.requests);
         let storage = requests.and_then(|mut requests| requests.remove("storage"));
-        return Ok(Found { template: Some(name), storage, claims: vec![] });
+        return Ok(Found { template: Some(name), storage, class: spec.storage_class_name, claims: vec![] });
     }
-    Ok(Found { template: None, storage: None, claims: list(ctx, runtime, labels::SERVER, &id.name).await? })
+    Ok(Found { claims: list(ctx, runtime, labels::SERVER, &id.name).await?, ..Found::default() })
 }
 
 /// Chooses the claim of a server: the one it has, or else a retained one if the tenant allows that, or else a new one. Of
@@ -193,7 +206,7 @@ mod tests {
     fn a_new_server_gets_a_retained_claim_only_if_the_tenant_allows_it() {
         let old = claim("workspace-s-1-mcp-files-0", "s-1", Some("20261101T000000Z"));
         let older = claim("workspace-s-0-mcp-files-0", "s-0", Some("20261001T000000Z"));
-        let found = Found { template: None, storage: None, claims: vec![old.clone(), older] };
+        let found = Found { claims: vec![old.clone(), older], ..Found::default() };
         assert_eq!(template(&found, Reattach::Never), "workspace-s-2");
         let choice = choose(&id(), &found, Reattach::SameName);
         assert_eq!((choice.template.as_str(), choice.reattached), ("workspace-s-1", Some(old)));
@@ -201,8 +214,7 @@ mod tests {
 
     #[test]
     fn a_claim_that_still_belongs_to_another_server_is_never_taken() {
-        let found =
-            Found { template: None, storage: None, claims: vec![claim("workspace-s-1-mcp-files-0", "s-1", None)] };
+        let found = Found { claims: vec![claim("workspace-s-1-mcp-files-0", "s-1", None)], ..Found::default() };
         assert_eq!(template(&found, Reattach::SameName), "workspace-s-2");
     }
 
@@ -210,10 +222,10 @@ mod tests {
     fn a_server_keeps_its_claim_whatever_the_tenant_allows_later() {
         let retained = claim("workspace-s-1-mcp-files-0", "s-1", Some("20261101T000000Z"));
         let own = claim("workspace-s-0-mcp-files-0", "s-2", None);
-        let found = Found { template: None, storage: None, claims: vec![retained.clone(), own] };
+        let found = Found { claims: vec![retained.clone(), own], ..Found::default() };
         assert_eq!(template(&found, Reattach::SameName), "workspace-s-0");
         // The StatefulSet of an earlier version of the operator.
-        let found = Found { template: Some("workspace".into()), storage: None, claims: vec![retained] };
+        let found = Found { template: Some("workspace".into()), claims: vec![retained], ..Found::default() };
         assert_eq!(template(&found, Reattach::SameName), "workspace");
     }
 
@@ -223,7 +235,7 @@ mod tests {
         let other = claim("workspace-s-1-mcp-my-files-0", "s-1", Some("20261101T000000Z"));
         assert_eq!(template_of(&going, "files").as_deref(), Some("workspace-s-1"));
         going.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
-        let found = Found { template: None, storage: None, claims: vec![going, other] };
+        let found = Found { claims: vec![going, other], ..Found::default() };
         assert_eq!(template(&found, Reattach::SameName), "workspace-s-2");
     }
 }

@@ -10,6 +10,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::gateway::connection::limited;
+
 /// Failures of one address that are admitted at once.
 const BURST: f64 = 200.0;
 /// Failures of one address per second that are admitted in the long run.
@@ -64,11 +66,12 @@ impl FailureLimit {
     }
 }
 
-/// Returns the key of an address: the address itself, or `None` for a new one when the table is full.
+/// Returns the key of an address: what it counts as, or `None` for a new one when the table is full.
 fn key_of(
     allowances: &HashMap<Option<IpAddr>, Allowance, foldhash::fast::RandomState>,
     address: IpAddr,
 ) -> Option<IpAddr> {
+    let address = limited(address);
     (allowances.len() < MAX_ADDRESSES || allowances.contains_key(&Some(address))).then_some(address)
 }
 
@@ -93,6 +96,17 @@ mod tests {
         assert!(!limit.admits(address(1), now));
         assert!(limit.admits(address(2), now), "another address is refused as well");
         assert!(limit.admits(address(1), now + Duration::from_millis(60)));
+    }
+
+    #[test]
+    fn addresses_of_one_network_of_ipv6_share_an_allowance() {
+        let (limit, now) = (FailureLimit::default(), Instant::now());
+        let address = |number: u128| IpAddr::V6((0x2001_0db8_u128 << 96 | number).into());
+        for number in 0..200 {
+            limit.record(address(number), now);
+        }
+        assert!(!limit.admits(address(1000), now));
+        assert!(limit.admits(address(1 << 64), now), "another network is refused as well");
     }
 
     #[test]

@@ -49,8 +49,13 @@ pub(crate) async fn read(
                 of_config_map(name, object, keys)
             }
         };
-        if let Err(problem) = data.and_then(|data| found.insert(source.clone(), data)) {
-            return Ok(Err(rejection(problem)));
+        match data.and_then(|data| found.insert(source.clone(), data)) {
+            Ok(()) => {}
+            // As Kubernetes does: pods start if their image can be pulled without it.
+            Err(problem) if keys.is_optional => {
+                tracing::debug!(problem = problem.message, "a pull secret of the tenant is not used");
+            }
+            Err(problem) => return Ok(Err(rejection(problem))),
         }
     }
     Ok(Ok(found))

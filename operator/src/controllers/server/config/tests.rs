@@ -180,6 +180,29 @@ async fn a_maintained_server_is_stopped_if_it_does_not_fit() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_kept_rejected_gets_the_pods_that_its_tenant_requires() {
+    let (mut test, server) = (with_sources(), configured());
+    test.reconcile::<Servers>(&server).await;
+    test.api.remove(SECRET);
+    let mut tenant = tenant();
+    // A changed default is no reason to stop it.
+    tenant.spec.enforcement = Enforcement::ScaleToZero;
+    for class in ["kata", "kata-2"] {
+        tenant.spec.server_pods = serde_json::from_value(json!({
+            "nodeSelector": {"pool": "tools"}, "runtimeClassName": class, "labels": {"cost": "acme"},
+        }))
+        .unwrap();
+        test.add_tenant(&tenant);
+        test.reconcile::<Servers>(&server).await;
+        assert_eq!(test.condition(SERVER, "Ready"), ("False".into(), "ConfigNotFound".into()));
+        let spec = &test.api.get(SET).unwrap()["spec"];
+        let (template, pod) = (&spec["template"], &spec["template"]["spec"]);
+        assert_eq!((&pod["runtimeClassName"], &pod["nodeSelector"]), (&json!(class), &json!({"pool": "tools"})));
+        assert_eq!((&template["metadata"]["labels"]["cost"], &spec["replicas"]), (&json!("acme"), &json!(1)));
+    }
+}
+
+#[tokio::test]
 async fn a_server_with_overlapping_directories_is_rejected_and_what_runs_is_maintained() {
     let (test, mut server) = (with_sources(), configured());
     test.reconcile::<Servers>(&server).await;
@@ -307,4 +330,56 @@ async fn pods_keep_their_pull_secret_when_it_is_missing() {
     assert_eq!(test.condition(SERVER, "Ready"), ("False".into(), "ConfigNotFound".into()));
     assert_eq!(test.api.get(SET).unwrap()["spec"], before);
     assert!(test.api.get(PULL_COPY).is_some());
+}
+
+#[tokio::test]
+async fn a_pull_secret_of_the_tenant_that_cannot_be_used_stops_no_server() {
+    let mut opaque = pull_secret("b25l");
+    opaque["type"] = json!("Opaque");
+    for secret in [None, Some(opaque)] {
+        let mut test = with_tenant();
+        let mut tenant = tenant();
+        tenant.spec.images.pull_secrets = serde_json::from_value(json!([{"name": "registry"}])).unwrap();
+        test.add_tenant(&tenant);
+        if let Some(secret) = secret {
+            test.api.insert(PULL_SECRET, secret);
+        }
+        let mut server = private();
+        server.spec.image_pull_secrets.clear();
+        test.reconcile::<Servers>(&server).await;
+        assert_eq!(test.condition(SERVER, "Accepted").0, "True");
+        assert!(test.api.get(PULL_COPY).is_none());
+        let before = test.api.get(SET).unwrap()["spec"].clone();
+        test.api.insert(PULL_SECRET, pull_secret("b25l"));
+        test.reconcile::<Servers>(&server).await;
+        assert!(test.api.get(PULL_COPY).is_some());
+        assert_eq!(test.api.get(SET).unwrap()["spec"], before, "no pod is replaced");
+        // A server that names it itself needs it.
+        test.api.remove(PULL_SECRET);
+        test.reconcile::<Servers>(&private()).await;
+        assert_eq!(test.condition(SERVER, "Accepted").1, "ConfigNotFound");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_kept_rejected_loses_a_pull_secret_that_nobody_names_any_more() {
+    let (mut test, mut server) = (with_sources(), configured());
+    let mut tenant = tenant();
+    tenant.spec.images.pull_secrets = serde_json::from_value(json!([{"name": "registry"}])).unwrap();
+    test.add_tenant(&tenant);
+    test.api.insert(PULL_SECRET, pull_secret("b25l"));
+    let mut other = pull_secret("b25l");
+    other["metadata"]["name"] = json!("other");
+    test.api.insert("/api/v1/namespaces/acme/secrets/other", other);
+    server.spec.image_pull_secrets = serde_json::from_value(json!([{"name": "other"}])).unwrap();
+    test.reconcile::<Servers>(&server).await;
+    let secrets =
+        |test: &TestContext| test.api.get(SET).unwrap()["spec"]["template"]["spec"]["imagePullSecrets"].clone();
+    assert_eq!(secrets(&test), json!([{"name": "mcp-files.pull.other"}, {"name": "mcp-files.pull.registry"}]));
+    test.api.remove(SECRET);
+    tenant.spec.images.pull_secrets.clear();
+    test.add_tenant(&tenant);
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(test.condition(SERVER, "Accepted").1, "ConfigNotFound");
+    assert_eq!(secrets(&test), json!([{"name": "mcp-files.pull.other"}]));
 }
