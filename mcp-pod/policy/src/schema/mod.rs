@@ -192,7 +192,12 @@ fn keywords<'a>(check: &Check, server: Option<&Annotations>) -> (Members<'a>, Ve
             members.push(field("maxItems", Value::Integer(max_items)));
             members
         }
-        Check::Object(arguments) => object(arguments, server),
+        Check::Object { properties, max_properties } => {
+            let mut members = object(properties, server);
+            let max_properties = max_properties.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
+            members.extend(max_properties.map(|most| field("maxProperties", Value::Integer(most))));
+            members
+        }
         Check::Map { names, values, max_properties } => {
             let notes = Notes { server: server.and_then(Annotations::items), shown: None };
             let values = values.as_ref().map_or(Value::Bool(false), |check| Value::Object(schema(check, notes)));
