@@ -111,7 +111,8 @@ async fn a_server_of_the_largest_size_is_stored_with_two_field_managers() {
     let argument = |number: usize| json!({"name": format!("argument-{number:03}"), "type": "String", "string": {"maxLength": 200}});
     let with = |tools: usize, arguments: usize| {
         let arguments: Vec<_> = (0..arguments).map(argument).collect();
-        let tool = |number: usize| json!({"name": format!("tool-{number:03}"), "class": "Read", "arguments": arguments});
+        let tool =
+            |number: usize| json!({"name": format!("tool-{number:03}"), "class": "Read", "arguments": arguments});
         let tools: Vec<_> = (0..tools).map(tool).collect();
         merged(&server, &json!({"metadata": {"name": "largest"}, "spec": {"tools": tools}}))
     };

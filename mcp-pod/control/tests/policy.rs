@@ -177,6 +177,9 @@ fn features(tool: Tool, granted: Option<Vec<Argument>>) -> Vec<String> {
     names
 }
 
+/// A rule around another one, and the features that it requires itself.
+type Place<'p> = (&'p dyn Fn(Rule) -> Rule, &'p [&'p str]);
+
 #[test]
 fn what_a_tool_uses_is_required_wherever_it_is() {
     let names = || StringRule { max_length: 9, pattern: None, leading_dash: false };
@@ -192,7 +195,7 @@ fn what_a_tool_uses_is_required_wherever_it_is() {
         (Rule::Json(JsonRule { max_bytes: 1, max_depth: 0 }), &["json-rules"]),
         (Rule::String(names()), &[]),
     ];
-    let places: [(&dyn Fn(Rule) -> Rule, &[&str]); 6] = [
+    let places: [Place<'_>; 6] = [
         (&|rule| rule, &[]),
         (&map, &["map-rules"]),
         (&nullable, &["nullable-rules"]),

@@ -203,7 +203,8 @@ fn an_old_proof_of_freshness_blocks_writes_before_reads() {
 fn a_null_that_only_the_catalogue_admits_counts_as_absent_for_a_narrower_scope() {
     let argument = |name: &str, required, rule| Argument { name: name.into(), required, rule, shown: None };
     let nullable = |rule| Rule::Nullable(Box::new(rule));
-    let declared = || vec![argument("a", false, nullable(Rule::Boolean)), argument("b", false, nullable(Rule::Boolean))];
+    let declared =
+        || vec![argument("a", false, nullable(Rule::Boolean)), argument("b", false, nullable(Rule::Boolean))];
     let call = |grants: Vec<Grant>| {
         let mut policy = policy();
         policy.servers[0].tools = vec![tool("t", Class::Read, declared())];
@@ -222,7 +223,11 @@ fn a_null_that_only_the_catalogue_admits_counts_as_absent_for_a_narrower_scope()
     assert_eq!(call(vec![narrow(false)]), Ok(b), "only where the scope does not admit it");
     assert_eq!(call(vec![narrow(true)]), Err(Reason::ArgumentType), "a required argument is not absent");
     let both = Value::Object(vec![("a".into(), Value::Null), ("b".into(), Value::Null)]);
-    assert_eq!(call(vec![narrow(false), grant("all", vec![], vec![Class::Read])]), Ok(both), "as a whole grant admits it");
+    assert_eq!(
+        call(vec![narrow(false), grant("all", vec![], vec![Class::Read])]),
+        Ok(both),
+        "as a whole grant admits it"
+    );
 }
 
 /// Whether the grant and the catalogue admit a call, evaluated on the model without the lookup tables.

@@ -294,10 +294,7 @@ fn an_output_schema_that_is_large_or_has_unsafe_names_is_dropped() {
 fn long_winded(properties: usize) -> String {
     let property = |n: usize| format!(r#""p{n}":{{"description":"{}"}}"#, "x".repeat(2000));
     let properties: Vec<String> = (0..properties).map(property).collect();
-    format!(
-        r#"{{"name":"read","inputSchema":{{"properties":{{"o":{{"properties":{{{}}}}}}}}}}}"#,
-        properties.join(",")
-    )
+    format!(r#"{{"name":"read","inputSchema":{{"properties":{{"o":{{"properties":{{{}}}}}}}}}}}"#, properties.join(","))
 }
 
 #[test]
@@ -321,10 +318,29 @@ fn texts_of_a_server_are_written_once_however_many_grants_there_are() {
     assert!((60_000..70_000).contains(&texts), "{texts}");
     // Memory is reserved before the list is made, and then for each tool.
     let mut reserved = Vec::new();
-    let full = render(view, Some(&observed), false, |bytes| { reserved.push(bytes); Err(()) }, &mut with);
+    let full = render(
+        view,
+        Some(&observed),
+        false,
+        |bytes| {
+            reserved.push(bytes);
+            Err(())
+        },
+        &mut with,
+    );
     assert_eq!((full, &*reserved), (Err(()), &[WORK][..]));
     let (mut reserved, mut out) = (0, Vec::new());
-    render(view, Some(&observed), false, |bytes| { reserved += bytes; Ok::<_, ()>(()) }, &mut out).unwrap();
+    render(
+        view,
+        Some(&observed),
+        false,
+        |bytes| {
+            reserved += bytes;
+            Ok::<_, ()>(())
+        },
+        &mut out,
+    )
+    .unwrap();
     assert_eq!(reserved, WORK + out.len() - 2);
 }
 

@@ -36,14 +36,8 @@ impl Check {
                 let max_properties = max_properties.iter().chain(other_max).min().copied();
                 Some(Self::Object { properties: properties.intersect(other)?, max_properties })
             }
-            (
-                Self::Object { properties, max_properties: own },
-                Self::Map { names, values, max_properties },
-            )
-            | (
-                Self::Map { names, values, max_properties },
-                Self::Object { properties, max_properties: own },
-            ) => {
+            (Self::Object { properties, max_properties: own }, Self::Map { names, values, max_properties })
+            | (Self::Map { names, values, max_properties }, Self::Object { properties, max_properties: own }) => {
                 let properties = properties.within(names, values.as_deref())?;
                 let most = own.map_or(*max_properties, |own| own.min(*max_properties));
                 let required = properties.0.iter().filter(|property| property.required).count();
@@ -84,8 +78,9 @@ impl Check {
             (Self::All(checks), other) | (other, Self::All(checks)) => {
                 Some(Self::All(checks.iter().chain([other]).cloned().collect()))
             }
-            (narrow, wide @ Self::Json(_))
-            | (wide @ Self::Json(_), narrow) => Some(Self::All(vec![narrow.clone(), wide.clone()])),
+            (narrow, wide @ Self::Json(_)) | (wide @ Self::Json(_), narrow) => {
+                Some(Self::All(vec![narrow.clone(), wide.clone()]))
+            }
             (
                 Self::Text(_)
                 | Self::Integer { .. }
@@ -195,8 +190,8 @@ impl Arguments {
     fn within(&self, names: &Text, values: Option<&Check>) -> Option<Self> {
         let mut both = Vec::with_capacity(self.0.len());
         for property in &self.0 {
-            let named = property.name != json::PROTOTYPE && names.check(&property.name).is_ok();
-            match values.filter(|_| named).and_then(|values| property.check.intersect(values)) {
+            let is_admitted = property.name != json::PROTOTYPE && names.check(&property.name).is_ok();
+            match values.filter(|_| is_admitted).and_then(|values| property.check.intersect(values)) {
                 Some(check) => both.push(Property { check, ..property.clone() }),
                 None if property.required => return None,
                 None => {}

@@ -421,11 +421,14 @@ fn an_object_is_narrowed_by_a_map_property_by_property() {
     assert!(object(true).intersect(&map("[bc]*", 9, 9)).is_none(), "a required name is refused");
     assert!(object(true).intersect(&map("[a-z]*", 4, 9)).is_none(), "a required value is refused");
     assert!(object(true).intersect(&map("[a-z]*", 9, 0)).is_none(), "there is no room for the required one");
-    assert!(object(false).intersect(&map("[bc]*", 4, 0)).is_some_and(|both| {
-        both.admit(&self::object(vec![]), &mut Vec::new()).is_ok()
-    }));
+    assert!(
+        object(false)
+            .intersect(&map("[bc]*", 4, 0))
+            .is_some_and(|both| { both.admit(&self::object(vec![]), &mut Vec::new()).is_ok() })
+    );
     // A path is collected once.
-    let paths = |rule| Check::new(&Rule::Map(Box::new(MapRule { names: names(9, None), values: rule, max_properties: 1 })));
+    let paths =
+        |rule| Check::new(&Rule::Map(Box::new(MapRule { names: names(9, None), values: rule, max_properties: 1 })));
     let file = Check::new(&Rule::Object(vec![
         property("a", false, path_rule(&["/w"], &[], false)),
         property("b", false, path_rule(&["/w"], &[], false)),

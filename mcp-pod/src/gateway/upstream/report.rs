@@ -283,7 +283,10 @@ impl About {
         let Ok(value) = parse(initialize.as_bytes(), &Limits::RESULT) else { return Self::default() };
         Self {
             server_info: value.get("serverInfo").and_then(server_info),
-            instructions: value.get("instructions").and_then(Value::as_str).map(|text| json(&shortened(text, MAX_INSTRUCTIONS))),
+            instructions: value
+                .get("instructions")
+                .and_then(Value::as_str)
+                .map(|text| json(&shortened(text, MAX_INSTRUCTIONS))),
         }
     }
 }

@@ -219,13 +219,13 @@ mod tests {
             value
         };
         let list = |items: &Value| json!({"type": "Array", "array": {"maxItems": 1, "items": items}});
-        let map = |values: &Value| {
-            json!({"type": "Map", "map": {"names": {"maxLength": 9}, "maxProperties": 1, "values": values}})
-        };
+        let map = |values: &Value| json!({"type": "Map", "map": {"names": {"maxLength": 9}, "maxProperties": 1, "values": values}});
         let properties = |value: &Value| json!({"type": "Object", "object": {"properties": [named(value)]}});
         // A pattern that is refused: nothing is compiled for the condition.
         let narrow = json!({"name": "b", "type": "String", "string": {"maxLength": 1, "pattern": "^($"}});
-        for wide_argument in [any.clone(), list(&any), map(&any), properties(&any), list(&map(&any)), map(&properties(&any))] {
+        for wide_argument in
+            [any.clone(), list(&any), map(&any), properties(&any), list(&map(&any)), map(&properties(&any))]
+        {
             let tools = json!([
                 {"name": "wide", "class": "Read", "arguments": [narrow, named(&wide_argument)]},
                 {"name": "narrow", "class": "Read", "arguments": [narrow]},

@@ -296,7 +296,8 @@ async fn a_report_without_a_tool_whose_definition_is_named_is_not_sent() {
 
 #[tokio::test]
 async fn long_instructions_are_cut() {
-    let long = report("n").replace("a\\u202eb", &"é".repeat(10_000)).replace(r#""n""#, &format!("{:?}", "n".repeat(1000)));
+    let long =
+        report("n").replace("a\\u202eb", &"é".repeat(10_000)).replace(r#""n""#, &format!("{:?}", "n".repeat(1000)));
     let address = shim(Arc::new(Mutex::new(long))).await;
     let state = state(Leases::new(TEST_TIMEOUT));
     state.install(with_server(1, Some(address))).unwrap();
