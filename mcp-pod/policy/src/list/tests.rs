@@ -219,9 +219,22 @@ fn texts_of_the_catalogue_and_the_scope_replace_those_of_the_server() {
     assert_eq!((&tool["title"], &tool["description"]), (&"Look".into(), &"Looks\u{fffd} at a file.".into()));
     let properties = &tool["inputSchema"]["properties"];
     assert_eq!(properties["path"]["title"], "Path", "what the catalogue leaves out is the server's");
-    assert_eq!(properties["path"]["description"], "A report.", "without examples of the server");
-    assert_eq!((properties["path"].get("default"), properties["head"].get("default")), (None, None));
+    assert_eq!(properties["path"]["description"], "A report.");
     assert_eq!(properties["head"]["description"], "A few lines.");
+}
+
+#[test]
+fn examples_and_defaults_of_the_server_do_not_stand_beside_a_description_of_the_catalogue() {
+    let change = |tool: &mut Tool| {
+        for argument in Arc::make_mut(&mut tool.arguments) {
+            argument.shown = shown(None, "Described.");
+        }
+    };
+    let tool = described(change, None, &ObservedTools::new([DESCRIBED]));
+    let properties = &tool["inputSchema"]["properties"];
+    assert!(!properties.to_string().contains("Examples"), "{properties}");
+    assert_eq!((properties["path"].get("default"), properties["head"].get("default")), (None, None));
+    assert_eq!(properties["head"]["description"], "Described.");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
-use mcp_fleet_crds::argument::Wide as _;
+use mcp_fleet_crds::argument::Wide;
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition, find};
 use mcp_fleet_crds::server::Tool;
 use mcp_fleet_crds::{MCPServer, MCPServerStatus};
@@ -88,7 +88,7 @@ fn accepted(enforcement: &Enforcement) -> NewCondition {
 
 /// Returns the condition that names the tools which accept any JSON as the spec is written; none if there are none.
 fn wide(object: &MCPServer) -> Option<NewCondition> {
-    let is_wide = |tool: &&Tool| tool.arguments.iter().any(|argument| argument.is_wide());
+    let is_wide = |tool: &&Tool| tool.arguments.iter().any(Wide::is_wide);
     let names: Vec<&str> = object.spec.tools.iter().filter(is_wide).map(|tool| &*tool.name).collect();
     let message = format!("arguments of type Json, of which only size and depth are checked: {}", names.join(", "));
     (!names.is_empty()).then(|| NewCondition::yes(ConditionType::WideArguments, Reason::AnyJson, message))
