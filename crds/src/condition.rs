@@ -62,7 +62,7 @@ names! {
         /// The gateway and the tool pods of the tenant run the operator's image of `mcp-pod`. False while a rollout has not
         /// come to this tenant.
         PodsCurrent,
-        /// Tools of the server accept any JSON in an argument of type Json. Absent if none does.
+        /// Tools accept any JSON in an argument of type Json, as the spec is written. Absent if none does.
         WideArguments,
         /// The tenant's public name is in use, and every gateway serves its certificate. Absent without a public name.
         EndpointReady,

@@ -16,6 +16,10 @@ pub(crate) fn rules() -> Vec<(String, &'static str)> {
              object, map, oneOf or json, and none for Boolean; correct type or the member",
         ),
         (
+            format!("!has({value}.name) || {value}.name != '__proto__'"),
+            "name must not be __proto__, which changes what other objects inherit; rename it at the server",
+        ),
+        (
             format!("!has({value}.integer) || {value}.integer.minimum <= {value}.integer.maximum"),
             "integer.minimum must not be larger than integer.maximum; swap them",
         ),

@@ -3,6 +3,7 @@
 //! Each expression here spells out the nesting, because CEL cannot recurse. The rules are checked down to depth 3; the
 //! operator checks the values below, which few objects have.
 
+use super::namespaces::WRITES_SPEC;
 use super::{Admission, Builder};
 use crate::argument::MAX_ALL_ARGUMENTS;
 use crate::union;
@@ -44,8 +45,9 @@ pub(super) fn with_depths(policy: Builder) -> Builder {
 
 /// Returns the policy: every rule on arguments of servers and scopes.
 pub(super) fn policy() -> Admission {
-    let policy =
-        Builder::new("mcp-fleet-nested-arguments", &["CREATE", "UPDATE"]).on_our_kinds(&["mcpservers", "mcpscopes"]);
+    let policy = Builder::new("mcp-fleet-nested-arguments", &["CREATE", "UPDATE"])
+        .on_our_kinds(&["mcpservers", "mcpscopes"])
+        .when("writes-the-spec", WRITES_SPEC);
     let mut policy = with_depths(policy).require(
         "Invalid",
         format!("variables.first.map(t, size(t)).sum() <= {MAX_ALL_ARGUMENTS}"),
@@ -61,4 +63,17 @@ pub(super) fn policy() -> Admission {
         }
     }
     policy.build()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_object_that_does_not_follow_the_rules_can_be_freed_of_its_finalizers() {
+        let conditions = policy().policy.spec.unwrap().match_conditions.unwrap_or_default();
+        let expressions: Vec<&str> = conditions.iter().map(|condition| &*condition.expression).collect();
+        assert_eq!(expressions, [WRITES_SPEC]);
+    }
 }

@@ -35,7 +35,7 @@ pub type Argument = Property<Value<Value<Value<Inner<Plain>>>>>;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", bound(deserialize = "V: DeserializeOwned", serialize = "V: Serialize"))]
 pub struct Property<V> {
-    /// Name of the argument or property: 1 to 128 characters, no control characters.
+    /// Name of the argument or property: 1 to 128 characters, no control characters, and not `__proto__`.
     #[schemars(length(min = 1, max = ARGUMENT_NAME.max_length), regex(pattern = ARGUMENT_NAME.pattern))]
     pub name: String,
     /// If true, a call without this argument or property is refused. Default: false.
@@ -197,6 +197,34 @@ pub struct JsonBounds {
     #[serde(deserialize_with = "integer::required")]
     #[schemars(range(min = 0, max = 16))]
     pub max_depth: u32,
+}
+
+/// A value at any depth, of which it can be asked whether it may hold any JSON.
+pub trait Wide {
+    /// Returns whether the value, or one in it, is of type Json as it is written. Nothing is compiled.
+    fn is_wide(&self) -> bool;
+}
+
+impl<V: Wide> Wide for Property<V> {
+    fn is_wide(&self) -> bool {
+        self.value.is_wide()
+    }
+}
+
+impl<V: Wide> Wide for Value<V> {
+    fn is_wide(&self) -> bool {
+        self.kind == ValueType::Json
+            || self.array.as_ref().is_some_and(|list| list.items.is_wide())
+            || self.object.as_ref().is_some_and(|object| object.properties.iter().any(Wide::is_wide))
+            || self.map.as_ref().is_some_and(|map| map.values.is_wide())
+    }
+}
+
+impl<V> Wide for Inner<V> {
+    /// Below depth 3, there is no type Json.
+    fn is_wide(&self) -> bool {
+        false
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -29,7 +29,7 @@ pub struct Tool {
     #[schemars(length(min = 1, max = 4096))]
     pub description: Option<String>,
     /// Digest of the tool's definition as its server lists it: `sha256:` and 64 hexadecimal digits, of the definition in
-    /// compact JSON with members sorted by name. Agents see texts of no other definition, so a server cannot change what
+    /// the canonical form of RFC 8785. A gateway logs it when it is another one than is named here. Agents see texts of no other definition, so a server cannot change what
     /// they read. Calls do not depend on it. Absent: agents see what the server says now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(equal = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]

@@ -86,7 +86,7 @@ async fn everything_long_counts() {
 }
 
 #[tokio::test]
-async fn a_server_is_refused_from_768_kib_with_its_program() {
+async fn a_server_is_refused_from_512_kib_with_its_program() {
     let cluster = Cluster::connect().await;
     let [server, _] = with_argument(&json!({"name": "a", "type": "Boolean"}));
     let with = |words: usize, arguments: usize, variables: usize| {
@@ -98,9 +98,30 @@ async fn a_server_is_refused_from_768_kib_with_its_program() {
             "args": vec!["y".repeat(4096); arguments], "env": env}}}}),
         )
     };
-    until(None, || cluster.dry_run(with(64, 60, 60))).await;
+    until(None, || cluster.dry_run(with(42, 42, 42))).await;
     let refused = format!("and an MCPServer may have at most {MAX_SERVER}");
-    until(Some(&refused), || cluster.dry_run(with(64, 64, 64))).await;
+    until(Some(&refused), || cluster.dry_run(with(43, 43, 43))).await;
+}
+
+/// Two field managers list the name of every field. Such an object has to fit into a request of etcd.
+#[tokio::test]
+async fn a_server_of_the_largest_size_is_stored_with_two_field_managers() {
+    let cluster = Cluster::connect().await;
+    let [server, _] = with_argument(&json!({"name": "a", "type": "Boolean"}));
+    let argument = |number: usize| json!({"name": format!("argument-{number:03}"), "type": "String", "string": {"maxLength": 200}});
+    let with = |tools: usize, arguments: usize| {
+        let arguments: Vec<_> = (0..arguments).map(argument).collect();
+        let tool =
+            |number: usize| json!({"name": format!("tool-{number:03}"), "class": "Read", "arguments": arguments});
+        let tools: Vec<_> = (0..tools).map(tool).collect();
+        merged(&server, &json!({"metadata": {"name": "largest"}, "spec": {"tools": tools}}))
+    };
+    // 140 bytes each; there are 524,288.
+    let largest = with(31, 119);
+    until(None, || cluster.apply_as("one", &largest)).await;
+    cluster.apply_as("two", &largest).await.unwrap();
+    cluster.delete(&largest).await.unwrap();
+    until(Some("and an MCPServer may have at most"), || cluster.dry_run(with(31, 121))).await;
 }
 
 /// The rules on arguments cost the API server something for each argument. What a server may have is within its limits.

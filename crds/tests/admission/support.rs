@@ -128,6 +128,13 @@ impl Cluster {
         text(answer.map(|object| serde_json::to_value(object).unwrap()))
     }
 
+    /// Applies an object on the server's side, as this field manager.
+    pub(crate) async fn apply_as(&self, manager: &str, object: &Value) -> Result<Value, String> {
+        let params = PatchParams::apply(manager).force();
+        let answer = self.api(object).patch(name(object), &params, &Patch::Apply(object)).await;
+        text(answer.map(|object| serde_json::to_value(object).unwrap()))
+    }
+
     /// Creates an object, or finds it there already.
     pub(crate) async fn create(&self, object: &Value) -> Result<Value, String> {
         let parsed: DynamicObject = serde_json::from_value(object.clone()).unwrap();

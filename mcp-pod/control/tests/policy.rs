@@ -5,14 +5,21 @@ mod forms;
 mod strategy;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_fleet_control::convert::{ConvertError, from_wire, to_wire};
 use mcp_fleet_control::snapshot::{self, INDEX_FILE, MAX_CHUNK_BYTES, SnapshotError, SnapshotIndex, chunk_name};
 use mcp_fleet_control::{DecodeError, Digest, EncodedPolicy, Form, decode, encode, encode_as, wire};
-use mcp_fleet_policy::model::{Budget, BudgetMode, Period, Selector, StaleAfter, TenantLimits, TenantPolicy, TopUp};
+use mcp_fleet_policy::class::Class;
+use mcp_fleet_policy::loops::{LoopSettings, Polls};
+use mcp_fleet_policy::model::{
+    Argument, ArrayRule, Breaker, Budget, BudgetMode, DefinitionDigest, Grant, GrantedTool, JsonRule, MapRule, Period,
+    Principal, PrincipalLimits, Rule, Selector, Server, ServerLimits, Shown, StaleAfter, StringRule, TenantLimits,
+    TenantPolicy, Tool, TopUp,
+};
 use mcp_fleet_policy::price::{Pointer, ResultPrice};
-use mcp_fleet_policy::units::Micros;
+use mcp_fleet_policy::units::{Bytes, Micros};
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -115,6 +122,108 @@ fn rejection(change: impl FnOnce(&mut wire::Policy)) -> ConvertError {
 fn an_unknown_feature_is_rejected_by_name() {
     let error = rejection(|policy| policy.required_features.push("taint".into()));
     assert_eq!(error, ConvertError::UnknownFeature("taint".into()));
+}
+
+fn argument(rule: Rule) -> Argument {
+    Argument { name: "a".into(), required: false, rule, shown: None }
+}
+
+fn tool(arguments: Vec<Argument>) -> Tool {
+    Tool {
+        name: "t".into(),
+        class: Class::Read,
+        arguments: arguments.into(),
+        price: Micros::ZERO,
+        result_price: None,
+        polls: Polls::Limited,
+        shown: None,
+        definition: None,
+    }
+}
+
+/// Returns the features, besides those of the first version, that a policy with this tool and this granted list requires.
+fn features(tool: Tool, granted: Option<Vec<Argument>>) -> Vec<String> {
+    let server = Server {
+        name: "files".into(),
+        uid: "5e".into(),
+        addresses: vec![],
+        identity: "spiffe://x".into(),
+        tools: vec![tool],
+        limits: ServerLimits {
+            timeout: Duration::from_secs(1),
+            max_request: Bytes::new(1024),
+            max_response: Bytes::new(1024),
+            max_concurrent_calls: 1,
+        },
+        breaker: Breaker::DEFAULT,
+        loops: LoopSettings::DEFAULT,
+    };
+    let tools = granted.map(|list| GrantedTool { name: "t".into(), arguments: Some(list.into()) });
+    let grant =
+        Grant { scope: "s".into(), server_uid: "5e".into(), tools: tools.into_iter().collect(), classes: vec![] };
+    let principal = Principal {
+        namespace: "acme".into(),
+        name: "coder".into(),
+        uid: "p".into(),
+        suspended: false,
+        revoked_until: None,
+        breakers_cleared: None,
+        grants: vec![Arc::new(grant)],
+        limits: PrincipalLimits::default(),
+    };
+    let policy = TenantPolicy { servers: vec![server], principals: vec![principal], ..plain() };
+    let mut names = to_wire(&policy, Form::Expanded).required_features;
+    names.retain(|name| !matches!(name.as_str(), "v1" | "scope-arguments"));
+    names
+}
+
+/// A rule around another one, and the features that it requires itself.
+type Place<'p> = (&'p dyn Fn(Rule) -> Rule, &'p [&'p str]);
+
+#[test]
+fn what_a_tool_uses_is_required_wherever_it_is() {
+    let names = || StringRule { max_length: 9, pattern: None, leading_dash: false };
+    let map = |values| Rule::Map(Box::new(MapRule { names: names(), values, max_properties: 1 }));
+    let nullable = |rule| Rule::Nullable(Box::new(rule));
+    let list = |item| Rule::Array(Box::new(ArrayRule { item, max_items: 1 }));
+    let object = |rule| Rule::Object(vec![argument(rule)]);
+    let rules: [(Rule, &[&str]); 6] = [
+        (Rule::Boolean, &[]),
+        (map(Rule::Boolean), &["map-rules"]),
+        (Rule::OneOf(vec![Rule::Boolean]), &["one-of-rules"]),
+        (nullable(Rule::Boolean), &["nullable-rules"]),
+        (Rule::Json(JsonRule { max_bytes: 1, max_depth: 0 }), &["json-rules"]),
+        (Rule::String(names()), &[]),
+    ];
+    let places: [Place<'_>; 6] = [
+        (&|rule| rule, &[]),
+        (&map, &["map-rules"]),
+        (&nullable, &["nullable-rules"]),
+        (&object, &["nested-rules"]),
+        (&list, &["nested-rules"]),
+        (&|rule| object(map(nullable(list(rule)))), &["map-rules", "nested-rules", "nullable-rules"]),
+    ];
+    let text = Shown::new(None, Some("What it is for.".into())).map(Arc::new);
+    for (place, own) in places {
+        let expected = |name: &[&str]| {
+            let all = ["nested-rules", "texts", "map-rules", "one-of-rules", "nullable-rules", "json-rules"];
+            all.into_iter().filter(|one| name.contains(one) || own.contains(one)).collect::<Vec<_>>()
+        };
+        for (rule, name) in &rules {
+            let argument = argument(place(rule.clone()));
+            assert_eq!(features(tool(vec![argument.clone()]), None), expected(name), "{argument:?}");
+            assert_eq!(features(tool(vec![]), Some(vec![argument.clone()])), expected(name), "{argument:?}");
+        }
+        let described = Rule::Object(vec![Argument { shown: text.clone(), ..argument(Rule::Boolean) }]);
+        let mut nested = argument(place(described));
+        let expected = expected(&["texts", "nested-rules"]);
+        assert_eq!(features(tool(vec![nested.clone()]), None), expected);
+        assert_eq!(features(tool(vec![]), Some(vec![nested.clone()])), expected);
+        nested.shown = text.clone();
+        assert_eq!(features(tool(vec![nested]), None), expected);
+    }
+    assert_eq!(features(Tool { shown: text, ..tool(vec![]) }, None), ["texts"]);
+    assert_eq!(features(Tool { definition: Some(DefinitionDigest([0; 32])), ..tool(vec![]) }, None), ["definitions"]);
 }
 
 #[test]

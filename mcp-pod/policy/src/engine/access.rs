@@ -97,10 +97,23 @@ impl<'p> ToolAccess<'p> {
         })
     }
 
-    /// Removes each `null` that stands for an optional argument of the catalogue.
+    /// Removes each `null` that stands for an optional argument: of the catalogue, or else, if no grant admits the call as it
+    /// is, of the first grant that admits what then remains.
     pub fn leave_out_nulls(self, arguments: &mut Value<'_>) {
         if let Value::Object(members) = arguments {
             self.declared.leave_out_nulls(members);
+        }
+        if !arguments.has_null() || self.admit(Some(arguments)).is_ok() {
+            return;
+        }
+        let Value::Object(members) = arguments else { return };
+        for (_, granted) in self.grants() {
+            let mut without = members.clone();
+            granted.leave_out_nulls(&mut without);
+            if granted.admit(&without, &mut Vec::new()).is_ok() {
+                *members = without;
+                return;
+            }
         }
     }
 

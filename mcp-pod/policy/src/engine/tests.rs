@@ -199,6 +199,37 @@ fn an_old_proof_of_freshness_blocks_writes_before_reads() {
     assert_eq!(fresh(61, Class::Read), Err(Reason::PolicyStale));
 }
 
+#[test]
+fn a_null_that_only_the_catalogue_admits_counts_as_absent_for_a_narrower_scope() {
+    let argument = |name: &str, required, rule| Argument { name: name.into(), required, rule, shown: None };
+    let nullable = |rule| Rule::Nullable(Box::new(rule));
+    let declared =
+        || vec![argument("a", false, nullable(Rule::Boolean)), argument("b", false, nullable(Rule::Boolean))];
+    let call = |grants: Vec<Grant>| {
+        let mut policy = policy();
+        policy.servers[0].tools = vec![tool("t", Class::Read, declared())];
+        policy.principals[0].grants = grants.into_iter().map(Arc::new).collect();
+        let compiled = Policy::new(policy).unwrap();
+        let access = compiled.principal("p-coder").unwrap().authorise("files", "t").unwrap();
+        let mut call = Value::Object(vec![("a".into(), Value::Null), ("b".into(), Value::Null)]);
+        access.leave_out_nulls(&mut call);
+        access.admit(Some(&call)).map(|_| call.clone()).map_err(|denial| denial.reason)
+    };
+    let narrow = |required| {
+        let arguments = vec![argument("a", required, Rule::Boolean), argument("b", false, nullable(Rule::Boolean))];
+        grant("narrow", vec![named_tool("t", Some(arguments))], vec![])
+    };
+    let b = Value::Object(vec![("b".into(), Value::Null)]);
+    assert_eq!(call(vec![narrow(false)]), Ok(b), "only where the scope does not admit it");
+    assert_eq!(call(vec![narrow(true)]), Err(Reason::ArgumentType), "a required argument is not absent");
+    let both = Value::Object(vec![("a".into(), Value::Null), ("b".into(), Value::Null)]);
+    assert_eq!(
+        call(vec![narrow(false), grant("all", vec![], vec![Class::Read])]),
+        Ok(both),
+        "as a whole grant admits it"
+    );
+}
+
 /// Whether the grant and the catalogue admit a call, evaluated on the model without the lookup tables.
 fn admits(tool: &crate::model::Tool, grant: &Grant, members: &Members<'_>) -> bool {
     let admits = |arguments: &[Argument]| Arguments::new(arguments).unwrap().admit(members, &mut Vec::new()).is_ok();

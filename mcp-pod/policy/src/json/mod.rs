@@ -5,6 +5,7 @@
 //! messages are written by [`write`] from the parsed tree that was checked, so that the next reader sees what the
 //! checks saw.
 
+mod canonical;
 mod error;
 mod number;
 pub mod outline;
@@ -15,6 +16,7 @@ mod write;
 
 use std::borrow::Cow;
 
+pub use canonical::write_canonical;
 pub use error::{ParseError, Problem};
 pub use parse::{parse, parse_metered};
 pub use write::{write, write_str};

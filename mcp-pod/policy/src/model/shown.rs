@@ -19,7 +19,7 @@ impl Shown {
     }
 }
 
-/// SHA-256 of the definition of a tool as its server lists it, in compact JSON with members sorted by name.
+/// SHA-256 of the definition of a tool as its server lists it, in the canonical form of RFC 8785.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DefinitionDigest(pub [u8; 32]);
 

@@ -100,7 +100,10 @@ impl Check {
                     })
                 })
             }
-            (Self::Object(arguments), Value::Object(members)) => arguments.admit(members, paths),
+            (Self::Object { properties, max_properties }, Value::Object(members)) => {
+                max_properties.map_or(Ok(()), |max| count(members, max))?;
+                properties.admit(members, paths)
+            }
             (Self::Map { names, values, max_properties }, Value::Object(members)) => {
                 admit_map(names, values.as_deref(), *max_properties, members, paths)
             }
@@ -115,21 +118,54 @@ impl Check {
     }
 
     /// Checks that one of these checks admits the value. If none does, the error is that of the first one that is about the
-    /// type of the value.
+    /// type of the value. It is built only then: there can be many alternatives, and a text for each takes far longer.
     fn admit_any<'p, 'v>(
         &'p self,
         checks: &'p [Self],
         value: &'v Value<'_>,
         paths: &mut Vec<PathArgument<'p, 'v>>,
     ) -> CheckResult {
-        let (known, mut closest) = (paths.len(), None);
-        for check in checks {
-            let Err(violation) = check.admit(value, paths) else { return Ok(()) };
-            paths.truncate(known);
-            let is_other_type = violation.reason == Reason::ArgumentType && violation.location.is_empty();
-            closest = closest.or(Some(violation).filter(|_| !is_other_type));
+        let known = paths.len();
+        let mut closest = None;
+        for check in checks.iter().filter(|check| check.is_about(value)) {
+            match check.admits_plain(value) {
+                Some(true) => return Ok(()),
+                Some(false) => {}
+                None if check.admit(value, paths).is_ok() => return Ok(()),
+                None => paths.truncate(known),
+            }
+            closest = closest.or(Some(check));
         }
-        Err(closest.unwrap_or_else(|| Violation::new(Reason::ArgumentType, self.must_be_of_type())))
+        let violation = closest.and_then(|check| check.admit(value, &mut Vec::new()).err());
+        Err(violation.unwrap_or_else(|| Violation::new(Reason::ArgumentType, self.must_be_of_type())))
+    }
+
+    /// Returns whether the rule is about values of this type.
+    fn is_about(&self, value: &Value<'_>) -> bool {
+        match self {
+            Self::Text(_) => matches!(value, Value::String(_)),
+            Self::Integer { .. } => matches!(value, Value::Integer(_)),
+            Self::Number { .. } => matches!(value, Value::Integer(_) | Value::Number(_)),
+            Self::Boolean(_) => matches!(value, Value::Bool(_)),
+            Self::Array { .. } => matches!(value, Value::Array(_)),
+            Self::Object { .. } | Self::Map { .. } => matches!(value, Value::Object(_)),
+            Self::Null => value.is_null(),
+            Self::Json(_) => true,
+            Self::Any(checks) => checks.iter().any(|check| check.is_about(value)),
+            Self::All(checks) => checks.iter().all(|check| check.is_about(value)),
+        }
+    }
+
+    /// Returns whether a rule for plain values that are no paths admits the value; `None` for other rules.
+    fn admits_plain(&self, value: &Value<'_>) -> Option<bool> {
+        match (self, value) {
+            (Self::Text(text), Value::String(value)) if text.path.is_none() => Some(text.fault(value).is_none()),
+            (Self::Integer { minimum, maximum }, Value::Integer(value)) => Some((minimum..=maximum).contains(&value)),
+            (Self::Number { minimum, maximum }, Value::Integer(_) | Value::Number(_)) => {
+                Some((minimum..=maximum).contains(&&double(value)))
+            }
+            _ => None,
+        }
     }
 
     /// Returns whether `null` is admitted.
@@ -158,13 +194,14 @@ impl Check {
                     check.leave_out_nulls(value);
                 }
             }
-            // At most one of them holds other values.
+            // At most one of them looks into the value: alternatives are plain values, besides the one rule of a nullable
+            // value, and of rules that all apply, the others only measure it.
             (Self::Any(checks) | Self::All(checks), value) => {
                 for check in checks {
                     check.leave_out_nulls(value);
                 }
             }
-            (Self::Object(arguments), Value::Object(members)) => arguments.leave_out_nulls(members),
+            (Self::Object { properties, .. }, Value::Object(members)) => properties.leave_out_nulls(members),
             (Self::Array { item: Some(item), .. }, Value::Array(values)) => {
                 for value in values {
                     item.leave_out_nulls(value);
@@ -181,11 +218,20 @@ impl Check {
             Self::Number { .. } => "a number",
             Self::Boolean(_) => "true or false",
             Self::Array { .. } => "an array",
-            Self::Object(_) | Self::Map { .. } => "an object",
+            Self::Object { .. } | Self::Map { .. } => "an object",
             Self::Null => "null",
             Self::Json(_) | Self::Any(_) | Self::All(_) => "of another type",
         }
     }
+}
+
+/// Checks the number of properties of an object.
+fn count(members: &Members<'_>, max_properties: usize) -> CheckResult {
+    if members.len() > max_properties {
+        let limit = format!("must have at most {max_properties} properties");
+        return Err(Violation::new(Reason::ArgumentOutOfRange, limit));
+    }
+    Ok(())
 }
 
 /// Checks an object whose properties have no fixed names. A refusal does not contain the names: the caller chose them.
@@ -196,10 +242,7 @@ fn admit_map<'p, 'v>(
     members: &'v Members<'_>,
     paths: &mut Vec<PathArgument<'p, 'v>>,
 ) -> CheckResult {
-    if members.len() > max_properties {
-        let limit = format!("must have at most {max_properties} properties");
-        return Err(Violation::new(Reason::ArgumentOutOfRange, limit));
-    }
+    count(members, max_properties)?;
     members.iter().try_for_each(|(name, value)| {
         if name == json::PROTOTYPE {
             return Err(json_violation(Excess::Prototype, JsonRule { max_bytes: 0, max_depth: 0 }));
@@ -288,32 +331,64 @@ impl Arguments {
     }
 }
 
+/// What is wrong with a string. The texts about it are built only for refusals.
+enum Fault<'t> {
+    /// It is none of these.
+    Value(&'t [String]),
+    /// It has more characters.
+    Length(u32),
+    /// It begins with a dash.
+    Dash,
+    /// It contains U+0000.
+    Nul,
+    /// It does not match this pattern.
+    Pattern(&'t str),
+    /// It is not an accepted path.
+    Path(Reason, String),
+}
+
+impl Fault<'_> {
+    /// Returns the reason and a predicate such as `must be …`.
+    fn describe(self) -> (Reason, String) {
+        match self {
+            Self::Value(values) => (Reason::ArgumentNotAllowed, format!("must be one of {}", join(values))),
+            Self::Length(max) => (Reason::ArgumentOutOfRange, format!("must be at most {max} characters long")),
+            Self::Dash => (Reason::ArgumentPattern, "must not begin with a dash".to_owned()),
+            Self::Nul => (Reason::ArgumentPattern, "must not contain U+0000".to_owned()),
+            Self::Pattern(pattern) => (Reason::ArgumentPattern, format!("must match the pattern `{pattern}`")),
+            Self::Path(reason, limit) => (reason, limit),
+        }
+    }
+}
+
 impl Text {
     /// Checks the string. The error is the reason and a predicate such as `must be …`.
     pub(super) fn check(&self, value: &str) -> Result<(), (Reason, String)> {
+        self.fault(value).map_or(Ok(()), |fault| Err(fault.describe()))
+    }
+
+    fn fault(&self, value: &str) -> Option<Fault<'_>> {
         if let Some(values) = &self.one_of {
-            if values.iter().any(|one| one == value) {
-                return Ok(());
-            }
-            return Err((Reason::ArgumentNotAllowed, format!("must be one of {}", join(values))));
+            return values.iter().all(|one| one != value).then_some(Fault::Value(values));
         }
         if let Some(max) = self.max_length {
             // A string has at least as many bytes as scalar values.
             let fits = usize::try_from(max).is_ok_and(|max| value.len() <= max || value.chars().count() <= max);
             if !fits {
-                return Err((Reason::ArgumentOutOfRange, format!("must be at most {max} characters long")));
+                return Some(Fault::Length(max));
             }
         }
         if self.no_option && value.starts_with('-') {
-            return Err((Reason::ArgumentPattern, "must not begin with a dash".to_owned()));
+            return Some(Fault::Dash);
         }
         if memchr::memchr(0, value.as_bytes()).is_some() {
-            return Err((Reason::ArgumentPattern, "must not contain U+0000".to_owned()));
+            return Some(Fault::Nul);
         }
         if let Some(pattern) = self.patterns.iter().find(|pattern| !pattern.matches(value)) {
-            return Err((Reason::ArgumentPattern, format!("must match the pattern `{}`", pattern.source())));
+            return Some(Fault::Pattern(pattern.source()));
         }
-        self.path.as_ref().map_or(Ok(()), |path| path.check(value))
+        let (reason, limit) = self.path.as_ref()?.check(value).err()?;
+        Some(Fault::Path(reason, limit))
     }
 }
 

@@ -30,6 +30,9 @@ pub enum RuleError {
          leading dot"
     )]
     Extension(String),
+    /// A property has a name that changes what other objects inherit, in servers in JavaScript.
+    #[error("an argument or property must not have the name `{}`", super::json::PROTOTYPE)]
+    Prototype,
     /// A bound is not a decimal number.
     #[error("{0:?} is not a decimal number with at most 15 digits before and after the point")]
     Decimal(String),
@@ -100,7 +103,7 @@ fn compile(rule: &Rule, depth: usize) -> Result<Check, RuleError> {
             item: Some(Box::new(compile(&items.item, inner)?)),
             max_items: usize::try_from(items.max_items).unwrap_or(usize::MAX),
         },
-        Rule::Object(arguments) => Check::Object(properties(arguments, inner)?),
+        Rule::Object(arguments) => Check::Object { properties: properties(arguments, inner)?, max_properties: None },
         Rule::Map(map) => Check::Map {
             names: string(&map.names)?,
             values: Some(Box::new(compile(&map.values, inner)?)),
@@ -165,6 +168,9 @@ fn properties(arguments: &[Argument], depth: usize) -> Result<Arguments, RuleErr
     for Argument { name, required, rule, shown } in arguments {
         if !forms::ARGUMENT_NAME.admits(name) {
             return Err(RuleError::Name);
+        }
+        if name == super::json::PROTOTYPE {
+            return Err(RuleError::Prototype);
         }
         if properties.iter().any(|property| property.name == *name) {
             return Err(RuleError::Duplicate(name.clone()));

@@ -3,8 +3,11 @@
 //! The intersection saves checking each value against both rules. A property test verifies that it admits a value if
 //! and only if both rules do.
 
-use super::{Arguments, Check, Property, Text};
+use super::{Arguments, Check, Property, Text, json};
 use crate::model::JsonRule;
+
+/// Most alternatives of two rules together that are compared with each other. Beyond that, both rules are checked.
+const MAX_OPTIONS: usize = 16;
 
 impl Check {
     /// Returns the rule that admits what both rules admit, or `None` if no value satisfies both.
@@ -26,7 +29,21 @@ impl Check {
                 let max_items = if item.is_some() { (*max_items).min(*other_max) } else { 0 };
                 Some(Self::Array { item: item.map(Box::new), max_items })
             }
-            (Self::Object(left), Self::Object(right)) => left.intersect(right).map(Self::Object),
+            (
+                Self::Object { properties, max_properties },
+                Self::Object { properties: other, max_properties: other_max },
+            ) => {
+                let max_properties = max_properties.iter().chain(other_max).min().copied();
+                Some(Self::Object { properties: properties.intersect(other)?, max_properties })
+            }
+            (Self::Object { properties, max_properties: own }, Self::Map { names, values, max_properties })
+            | (Self::Map { names, values, max_properties }, Self::Object { properties, max_properties: own }) => {
+                let properties = properties.within(names, values.as_deref())?;
+                let most = own.map_or(*max_properties, |own| own.min(*max_properties));
+                let required = properties.0.iter().filter(|property| property.required).count();
+                let max_properties = (most < properties.0.len()).then_some(most);
+                (required <= most).then_some(Self::Object { properties, max_properties })
+            }
             (
                 Self::Map { names, values, max_properties },
                 Self::Map { names: other_names, values: other_values, max_properties: other_max },
@@ -46,23 +63,31 @@ impl Check {
                 max_bytes: left.max_bytes.min(right.max_bytes),
                 max_depth: left.max_depth.min(right.max_depth),
             })),
+            (Self::Any(options), Self::Any(others)) => {
+                let options = options.iter().flat_map(|option| others.iter().map(|other| option.intersect(other)));
+                match any(options.flatten())? {
+                    Self::Any(options) if options.len() > MAX_OPTIONS => {
+                        Some(Self::All(vec![self.clone(), other.clone()]))
+                    }
+                    both => Some(both),
+                }
+            }
             (Self::Any(options), other) => any(options.iter().filter_map(|option| option.intersect(other))),
             (one, Self::Any(options)) => any(options.iter().filter_map(|option| one.intersect(option))),
             // Both are checked. The one that says more about the value comes first.
             (Self::All(checks), other) | (other, Self::All(checks)) => {
                 Some(Self::All(checks.iter().chain([other]).cloned().collect()))
             }
-            (narrow @ Self::Object(_), wide @ Self::Map { .. })
-            | (wide @ Self::Map { .. }, narrow @ Self::Object(_))
-            | (narrow, wide @ Self::Json(_))
-            | (wide @ Self::Json(_), narrow) => Some(Self::All(vec![narrow.clone(), wide.clone()])),
+            (narrow, wide @ Self::Json(_)) | (wide @ Self::Json(_), narrow) => {
+                Some(Self::All(vec![narrow.clone(), wide.clone()]))
+            }
             (
                 Self::Text(_)
                 | Self::Integer { .. }
                 | Self::Number { .. }
                 | Self::Boolean(_)
                 | Self::Array { .. }
-                | Self::Object(_)
+                | Self::Object { .. }
                 | Self::Map { .. }
                 | Self::Null,
                 _,
@@ -73,11 +98,16 @@ impl Check {
 
 /// Returns what one of these admits; `None` if there is none.
 fn any(checks: impl Iterator<Item = Check>) -> Option<Check> {
-    let mut options = Vec::new();
+    let mut options: Vec<Check> = Vec::new();
     for check in checks {
-        match check {
-            Check::Any(inner) => options.extend(inner),
-            one => options.push(one),
+        let inner = match check {
+            Check::Any(inner) => inner,
+            one => vec![one],
+        };
+        for option in inner {
+            if !options.contains(&option) {
+                options.push(option);
+            }
         }
     }
     if options.len() > 1 { Some(Check::Any(options)) } else { options.pop() }
@@ -150,6 +180,20 @@ impl Arguments {
                     shown: ours.and_then(|ours| ours.shown.clone()).or_else(|| theirs.shown.clone()),
                 }),
                 None if required => return None,
+                None => {}
+            }
+        }
+        Some(Self(both))
+    }
+
+    /// Returns those of the properties that a map with these names and values admits; `None` if it refuses a required one.
+    fn within(&self, names: &Text, values: Option<&Check>) -> Option<Self> {
+        let mut both = Vec::with_capacity(self.0.len());
+        for property in &self.0 {
+            let is_admitted = property.name != json::PROTOTYPE && names.check(&property.name).is_ok();
+            match values.filter(|_| is_admitted).and_then(|values| property.check.intersect(values)) {
+                Some(check) => both.push(Property { check, ..property.clone() }),
+                None if property.required => return None,
                 None => {}
             }
         }

@@ -36,7 +36,7 @@ impl Check {
         match self {
             Self::Text(text) => text.validate_patterns(),
             Self::Array { item, .. } => item.as_ref().map_or(Ok(()), |item| item.validate_patterns()),
-            Self::Object(arguments) => arguments.validate_patterns(),
+            Self::Object { properties, .. } => properties.validate_patterns(),
             Self::Map { names, values, .. } => {
                 names.validate_patterns()?;
                 values.as_ref().map_or(Ok(()), |values| values.validate_patterns())
@@ -63,7 +63,7 @@ impl Arguments {
 }
 
 /// A compiled rule: the values that an argument may have.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Check {
     Text(Text),
     Integer {
@@ -81,7 +81,11 @@ pub(crate) enum Check {
         item: Option<Box<Check>>,
         max_items: usize,
     },
-    Object(Arguments),
+    Object {
+        properties: Arguments,
+        /// Set if that is fewer than there are properties.
+        max_properties: Option<usize>,
+    },
     Map {
         /// Each name.
         names: Text,
@@ -100,7 +104,7 @@ pub(crate) enum Check {
 }
 
 /// The conditions on a string; all of them apply.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Text {
     /// Only these values are admitted. They already satisfy the other conditions, which are then not checked again.
     pub(crate) one_of: Option<Vec<String>>,
@@ -113,11 +117,11 @@ pub(crate) struct Text {
 }
 
 /// The properties that an object may have, and no others, in the order of the catalogue.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Arguments(pub(crate) Vec<Property>);
 
 /// A property of an object.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Property {
     pub(crate) name: String,
     pub(crate) required: bool,

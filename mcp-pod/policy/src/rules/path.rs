@@ -13,7 +13,7 @@ const MAX_LENGTH: usize = 4095;
 const MAX_COMPONENT: usize = 255;
 
 /// A compiled path rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Path {
     /// Absolute directories without a trailing slash, except for `/` itself.
     pub(crate) within: Vec<String>,

@@ -21,6 +21,15 @@ const SPACE: &str = r"\t\n\x0B\x0C\r \x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2
 #[derive(Clone, Debug)]
 pub(crate) struct Pattern(Arc<Shared>);
 
+/// Patterns with the same source are the same.
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source() == other.source()
+    }
+}
+
+impl Eq for Pattern {}
+
 #[derive(Debug)]
 struct Shared {
     source: String,

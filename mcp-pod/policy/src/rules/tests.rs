@@ -393,3 +393,79 @@ fn more_members_than_arguments_are_counted_and_not_compared() {
     let members: Vec<_> = (0..30_000).map(|n| (format!("x{n}").into(), text("x"))).collect();
     assert_eq!(arguments.distance(&members), 29_999);
 }
+
+#[test]
+fn an_object_is_narrowed_by_a_map_property_by_property() {
+    let map = |pattern: &'static str, maximum, max_properties| {
+        let values = Rule::Nullable(Box::new(Rule::Integer { minimum: 0, maximum }));
+        Check::new(&Rule::Map(Box::new(MapRule { names: names(9, Some(pattern)), values, max_properties }))).unwrap()
+    };
+    let property = |name: &str, required, rule| Argument { name: name.into(), required, rule, shown: None };
+    let number = || Rule::Integer { minimum: 5, maximum: 20 };
+    let object = |required| {
+        let properties = vec![
+            property("a", required, number()),
+            property("b", false, Rule::Nullable(Box::new(number()))),
+            property("c", false, number()),
+        ];
+        Check::new(&Rule::Object(properties)).unwrap()
+    };
+    for (one, other) in [(object(true), map("[ab]*", 9, 9)), (map("[ab]*", 9, 9), object(true))] {
+        let Some(Check::Object { properties, max_properties: None }) = one.intersect(&other) else { panic!() };
+        let names: Vec<&str> = properties.0.iter().map(|property| &*property.name).collect();
+        assert_eq!(names, ["a", "b"], "the name of the third is refused");
+        assert_eq!(properties.0[0].check, Check::Integer { minimum: 5, maximum: 9 });
+    }
+    let Some(Check::Object { max_properties, .. }) = object(true).intersect(&map("[a-z]*", 9, 2)) else { panic!() };
+    assert_eq!(max_properties, Some(2));
+    assert!(object(true).intersect(&map("[bc]*", 9, 9)).is_none(), "a required name is refused");
+    assert!(object(true).intersect(&map("[a-z]*", 4, 9)).is_none(), "a required value is refused");
+    assert!(object(true).intersect(&map("[a-z]*", 9, 0)).is_none(), "there is no room for the required one");
+    assert!(
+        object(false)
+            .intersect(&map("[bc]*", 4, 0))
+            .is_some_and(|both| { both.admit(&self::object(vec![]), &mut Vec::new()).is_ok() })
+    );
+    // A path is collected once.
+    let paths =
+        |rule| Check::new(&Rule::Map(Box::new(MapRule { names: names(9, None), values: rule, max_properties: 1 })));
+    let file = Check::new(&Rule::Object(vec![
+        property("a", false, path_rule(&["/w"], &[], false)),
+        property("b", false, path_rule(&["/w"], &[], false)),
+    ]));
+    let both = file.unwrap().intersect(&paths(path_rule(&["/w/r"], &[], false)).unwrap()).unwrap();
+    let (value, mut collected) = (self::object(vec![("a", text("/w/r/x"))]), Vec::new());
+    both.admit(&value, &mut collected).unwrap();
+    assert_eq!(collected, [PathArgument { value: "/w/r/x", within: &["/w/r".to_owned()] }]);
+    let two = self::object(vec![("a", text("/w/r/x")), ("b", text("/w/r/x"))]);
+    assert!(both.admit(&two, &mut Vec::new()).is_err());
+}
+
+#[test]
+fn the_alternatives_of_two_rules_are_few_and_different() {
+    let ranges = |width: i64| {
+        let range = |n: i64| Rule::Integer { minimum: n, maximum: n + width };
+        Check::new(&Rule::Nullable(Box::new(Rule::OneOf((0..8).map(range).collect())))).unwrap()
+    };
+    let Some(Check::Any(equal)) = ranges(0).intersect(&ranges(0)) else { panic!() };
+    assert_eq!(equal.len(), 9);
+    let twice = Rule::OneOf(vec![Rule::Boolean, Rule::Boolean]);
+    let twice = Check::new(&twice).unwrap();
+    assert_eq!(twice.intersect(&twice), Some(Check::Boolean(None)));
+    // 8 × 8 overlapping ranges.
+    let Some(Check::All(both)) = ranges(100).intersect(&ranges(99)) else { panic!() };
+    assert_eq!(both.len(), 2);
+    let both = Check::All(both);
+    assert!(both.admit(&Value::Integer(106), &mut Vec::new()).is_ok());
+    assert!(both.admit(&Value::Integer(107), &mut Vec::new()).is_err(), "only one of the two admits it");
+    assert!(both.admit(&Value::Null, &mut Vec::new()).is_ok());
+}
+
+#[test]
+fn a_property_that_changes_what_objects_inherit_cannot_be_declared() {
+    let argument = || Argument { name: "__proto__".into(), required: false, rule: Rule::Boolean, shown: None };
+    assert_eq!(validate_arguments(&[argument()]), Err(RuleError::Prototype));
+    assert_eq!(validate(&Rule::Object(vec![argument()])), Err(RuleError::Prototype));
+    let usual = Argument { name: "constructor".into(), ..argument() };
+    assert_eq!(validate_arguments(&[usual]), Ok(()));
+}

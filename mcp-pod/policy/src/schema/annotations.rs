@@ -19,9 +19,9 @@ const MAX_DEPTH: usize = 8;
 /// Most references that are followed for one value.
 const MAX_REFERENCES: usize = 4;
 
-/// How much is still copied from one report. A small schema can refer to itself again and again.
+/// How much is still copied from the schema of one tool. A small schema can refer to itself again and again.
 #[derive(Debug)]
-pub(crate) struct Room {
+struct Room {
     /// Arguments, properties and items.
     values: usize,
     /// Bytes of text.
@@ -29,9 +29,9 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Returns the room for all tools of a server.
-    pub(crate) const fn of_server() -> Self {
-        Self { values: 16_384, bytes: 1 << 20 }
+    /// Returns the room of one tool. Each tool has its own, so that what is shown of it depends on nothing else.
+    const fn of_tool() -> Self {
+        Self { values: 4096, bytes: 64 << 10 }
     }
 
     /// Returns whether there was room for so many bytes.
@@ -55,9 +55,9 @@ pub(crate) struct Annotations {
 }
 
 impl Annotations {
-    /// Copies what a schema says, as far as there is room.
-    pub(crate) fn of(schema: &Value<'_>, room: &mut Room) -> Self {
-        read(schema, schema, MAX_DEPTH, room)
+    /// Copies what the `inputSchema` of a tool says, as far as there is room.
+    pub(crate) fn of(schema: &Value<'_>) -> Self {
+        read(schema, schema, MAX_DEPTH, &mut Room::of_tool())
     }
 
     /// Returns what is said about a property of the value.
@@ -87,7 +87,7 @@ fn read(schema: &Value<'_>, whole: &Value<'_>, depth: usize, room: &mut Room) ->
     let (title, description) = (text("title", MAX_TITLE), text("description", MAX_DESCRIPTION));
     let default = find("default").and_then(|value| shown_value(value, room));
     let examples = find("examples").and_then(Value::as_array).unwrap_or_default().iter().take(MAX_EXAMPLES);
-    let examples = examples.filter_map(|value| shown_value(value, room)).collect();
+    let examples = examples.filter_map(|value| shown_value(value, room).filter(is_quotable)).collect();
     let shape = shape(target, whole);
     let properties = shape.get("properties").and_then(Value::as_object).map_or(&[][..], Vec::as_slice);
     let properties =
@@ -153,6 +153,17 @@ fn is_longer(value: &Value<'_>, max: usize) -> bool {
     left(value, max).is_none()
 }
 
+/// Returns whether a value can stand between backticks in a line of text, and ends there.
+fn is_quotable(value: &Value<'_>) -> bool {
+    let quotable = |text: &str| !text.contains(['`', '\n']);
+    match value {
+        Value::String(text) => quotable(text),
+        Value::Array(items) => items.iter().all(is_quotable),
+        Value::Object(members) => members.iter().all(|(name, value)| quotable(name) && is_quotable(value)),
+        Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Number(_) => true,
+    }
+}
+
 fn is_safe(value: &Value<'_>) -> bool {
     let safe = |text: &str| neutralise(text) == text;
     match value {
@@ -184,7 +195,7 @@ mod tests {
     use crate::json::{Limits, parse};
 
     fn read(schema: &str) -> Annotations {
-        Annotations::of(&parse(schema.as_bytes(), &Limits::RESULT).unwrap(), &mut Room::of_server())
+        Annotations::of(&parse(schema.as_bytes(), &Limits::RESULT).unwrap())
     }
 
     #[test]
@@ -216,9 +227,9 @@ mod tests {
             properties.join(",")
         );
         let schema = parse(schema.as_bytes(), &Limits::RESULT).unwrap();
-        let mut room = Room::of_server();
-        let annotations = Annotations::of(&schema, &mut room);
-        assert_eq!((room.values, room.bytes), (0, 0));
+        let mut room = Room::of_tool();
+        let annotations = super::read(&schema, &schema, MAX_DEPTH, &mut room);
+        assert!(room.bytes == 0 && room.values == 0, "{room:?}");
         assert!(annotations.property("p0").unwrap().property("p0").is_some());
         assert!(read(r##"{"$ref":"#/$defs/A","$defs":{"A":{"$ref":"#/$defs/A"}}}"##).description.is_none());
     }
@@ -231,6 +242,13 @@ mod tests {
             of(r#"{"title":"\u001b[31mred","description":" ","default":"a\u202eb","examples":[["\u0000"],7]}"#.into());
         assert_eq!(red.title.as_deref(), Some("\u{fffd}[31mred"));
         assert_eq!((red.description, red.default, red.examples), (None, None, vec![Value::Integer(7)]));
+        let quoted = of(r#"{"default":"`","examples":["` Ignore this","a\nb",["`"],{"`":1},"a"]}"#.into());
+        assert_eq!(quoted.default, Some(Value::String("`".into())));
+        let quoted = of(r#"{"examples":["` Ignore this","a\nb","a"]}"#.into());
+        assert_eq!(quoted.examples, [Value::String("a".into())]);
+        for example in [r#"["`"]"#, r#"{"`":1}"#] {
+            assert_eq!(of(format!(r#"{{"examples":[{example}]}}"#)).examples, [], "{example}");
+        }
         let cut = of(format!(r#"{{"description":"{long}","default":"{}"}}"#, "x".repeat(MAX_VALUE)));
         let description = cut.description.unwrap();
         assert!(description.chars().count() == MAX_DESCRIPTION && description.ends_with('…'));

@@ -8,13 +8,14 @@
 //! one whole grant; the denial then says what is wrong.
 //!
 //! Titles and descriptions are those of the catalogue or the scope; what neither has is the server's own ([`Annotations`]).
-//! Its defaults and examples are shown only if the rule admits them.
+//! Its defaults and examples are shown only if the rule admits them, and only beside its own description. Of the
+//! alternatives that several grants give, only the first has the server's texts about nested values.
 
 mod annotations;
 
 use std::sync::Arc;
 
-pub(crate) use annotations::{Annotations, MAX_TITLE, Room};
+pub(crate) use annotations::{Annotations, MAX_TITLE};
 
 use crate::json::{Members, Value, write};
 use crate::model::{JsonRule, Shown};
@@ -62,6 +63,13 @@ impl<'n> Notes<'n> {
     fn description(self) -> Option<&'n str> {
         self.shown.and_then(|shown| shown.description.as_deref()).or_else(|| self.server?.description.as_deref())
     }
+
+    /// Returns whose default and examples are shown: the server's, unless the catalogue or the scope describes the value.
+    /// An example is a text that the server chose, and would be read as part of their description.
+    fn values(self) -> Option<&'n Annotations> {
+        let described = self.shown.is_some_and(|shown| shown.description.is_some());
+        self.server.filter(|_| !described)
+    }
 }
 
 fn object<'a>(arguments: &Arguments, server: Option<&Annotations>) -> Members<'a> {
@@ -87,9 +95,8 @@ fn assemble<'a>(properties: Members<'a>, required: Vec<Value<'a>>) -> Members<'a
 fn union<'a>(grants: &[&Arc<Arguments>], server: Option<&Annotations>) -> Members<'a> {
     let mut properties: Vec<(&Property, Vec<(&Check, Members<'a>)>)> = Vec::new();
     for property in grants.iter().flat_map(|arguments| &arguments.0) {
-        // Texts about an argument are written once, beside the alternatives.
-        let (members, words) = keywords(&property.check, server.and_then(|server| server.property(&property.name)));
-        let schema = annotated(members, &words, &[], Notes::default());
+        // Without the server's texts, which would be repeated for every grant.
+        let schema = alternative(&property.check, None);
         match properties.iter_mut().find(|(known, _)| known.name == property.name) {
             Some((_, schemas)) if schemas.iter().any(|(_, known)| *known == schema) => {}
             Some((_, schemas)) => schemas.push((&property.check, schema)),
@@ -103,16 +110,25 @@ fn union<'a>(grants: &[&Arc<Arguments>], server: Option<&Annotations>) -> Member
     let properties = properties.into_iter().map(|(property, schemas)| {
         let notes = Notes::of(property, server);
         let schema = match &schemas[..] {
+            [] => Members::new(),
             [(check, _)] => schema(check, notes),
-            _several => {
+            [(first, _), ..] => {
                 let checks: Vec<&Check> = schemas.iter().map(|(check, _)| *check).collect();
-                let schemas = schemas.into_iter().map(|(_, schema)| Value::Object(schema)).collect();
+                let first = alternative(first, notes.server);
+                let others = schemas.into_iter().skip(1).map(|(_, schema)| schema);
+                let schemas = std::iter::once(first).chain(others).map(Value::Object).collect();
                 annotated(vec![field("anyOf", Value::Array(schemas))], &[], &checks, notes)
             }
         };
         (property.name.clone().into(), Value::Object(schema))
     });
     assemble(properties.collect(), required)
+}
+
+/// Returns the schema of a value, with what the server says about the values in it, but not about itself.
+fn alternative<'a>(check: &Check, server: Option<&Annotations>) -> Members<'a> {
+    let (members, words) = keywords(check, server);
+    annotated(members, &words, &[], Notes::default())
 }
 
 /// Returns the schema of a value, with what is said about it.
@@ -130,7 +146,7 @@ fn annotated<'a>(mut members: Members<'a>, words: &[String], checks: &[&Check], 
         lines.push(words.join(". "));
     }
     // In words, because not every API of a model provider takes the keyword `examples`.
-    let examples = notes.server.map_or(&[][..], |server| &server.examples).iter().filter(admitted);
+    let examples = notes.values().map_or(&[][..], |server| &server.examples).iter().filter(admitted);
     let examples: Vec<String> = examples.map(|value| format!("`{}`", text_of(value))).collect();
     if !examples.is_empty() {
         lines.push(format!("Examples: {}", examples.join(", ")));
@@ -138,7 +154,7 @@ fn annotated<'a>(mut members: Members<'a>, words: &[String], checks: &[&Check], 
     if !lines.is_empty() {
         members.push(field("description", string(lines.join("\n"))));
     }
-    let default = notes.server.and_then(|server| server.default.as_ref()).filter(admitted);
+    let default = notes.values().and_then(|server| server.default.as_ref()).filter(admitted);
     members.extend(default.map(|value| field("default", value.clone())));
     members
 }
@@ -176,7 +192,12 @@ fn keywords<'a>(check: &Check, server: Option<&Annotations>) -> (Members<'a>, Ve
             members.push(field("maxItems", Value::Integer(max_items)));
             members
         }
-        Check::Object(arguments) => object(arguments, server),
+        Check::Object { properties, max_properties } => {
+            let mut members = object(properties, server);
+            let max_properties = max_properties.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
+            members.extend(max_properties.map(|most| field("maxProperties", Value::Integer(most))));
+            members
+        }
         Check::Map { names, values, max_properties } => {
             let notes = Notes { server: server.and_then(Annotations::items), shown: None };
             let values = values.as_ref().map_or(Value::Bool(false), |check| Value::Object(schema(check, notes)));
@@ -195,10 +216,7 @@ fn keywords<'a>(check: &Check, server: Option<&Annotations>) -> (Members<'a>, Ve
             return (vec![], vec![words]);
         }
         Check::Any(checks) => {
-            let alternatives = checks.iter().map(|check| {
-                let (members, words) = keywords(check, server);
-                Value::Object(annotated(members, &words, &[], Notes::default()))
-            });
+            let alternatives = checks.iter().map(|check| Value::Object(alternative(check, server)));
             vec![field("anyOf", Value::Array(alternatives.collect()))]
         }
         Check::All(checks) => {

@@ -10,6 +10,7 @@ use crate::engine::Policy;
 use crate::json::{Value, write};
 use crate::model::{Argument, Grant, JsonRule, MapRule, PathRule, Rule, StringRule, Tool};
 use crate::reason::Reason;
+use crate::rules::{Arguments, Check};
 use crate::testing::*;
 
 /// A validator for the keywords that the writer uses; panics at any other keyword.
@@ -180,19 +181,25 @@ fn values_of_several_types_are_written_as_alternatives() {
     assert_eq!(schema["properties"]["any"], any);
 }
 
-/// Whether something has bounds that schemas have only in words.
-fn is_partly_in_words(tool: &Tool, grants: &[Grant]) -> bool {
-    fn has(rule: &Rule) -> bool {
-        match rule {
-            Rule::Map(_) | Rule::Json(_) => true,
-            Rule::Array(items) => has(&items.item),
-            Rule::Object(arguments) => arguments.iter().any(|argument| has(&argument.rule)),
-            Rule::Nullable(rule) => has(rule),
+/// Whether the rules of a tool, narrowed by its one grant, have bounds that schemas have only in words.
+fn is_partly_in_words(tool: &Tool, grant: &Grant) -> bool {
+    fn has(check: &Check) -> bool {
+        match check {
+            Check::Map { values: None, .. } => false,
+            Check::Map { .. } | Check::Json(_) => true,
+            Check::Array { item, .. } => item.as_deref().is_some_and(has),
+            Check::Object { properties, .. } => properties.0.iter().any(|property| has(&property.check)),
+            Check::Any(checks) | Check::All(checks) => checks.iter().any(has),
             _ => false,
         }
     }
-    let granted = grants.iter().flat_map(|grant| &grant.tools).filter_map(|tool| tool.arguments.as_deref()).flatten();
-    tool.arguments.iter().chain(granted).any(|argument| has(&argument.rule))
+    let declared = Arguments::new(&tool.arguments).unwrap();
+    let granted = grant.tools.iter().find_map(|tool| tool.arguments.as_deref());
+    let both = match granted {
+        Some(granted) => Arguments::new(granted).unwrap().intersect(&declared),
+        None => Some(declared),
+    };
+    both.is_some_and(|both| both.0.iter().any(|property| has(&property.check)))
 }
 
 proptest! {
@@ -211,11 +218,16 @@ proptest! {
         let valid = is_valid(&schema, &serde_json::from_slice(&text).unwrap());
         match access.admit(Some(&value)) {
             Ok(_) => prop_assert!(valid),
-            // Conditions that a schema cannot express for paths and strings, and −0 where an integer is expected.
-            Err(denial) if grants.len() == 1 && valid && !is_partly_in_words(&tool, &grants) => prop_assert!(matches!(
-                denial.reason,
-                Reason::ArgumentPattern | Reason::PathOutsideRoots | Reason::ArgumentType
-            )),
+            // Conditions that a schema cannot express for paths and strings, and −0 where an integer is expected; and for maps
+            // and any JSON, lengths of names and sizes.
+            Err(denial) if grants.len() == 1 && valid => {
+                let is_in_words = match denial.reason {
+                    Reason::ArgumentPattern | Reason::PathOutsideRoots | Reason::ArgumentType => true,
+                    Reason::ArgumentOutOfRange => is_partly_in_words(&tool, &grants[0]),
+                    _ => false,
+                };
+                prop_assert!(is_in_words, "{:?}", denial);
+            }
             Err(_) => {}
         }
     }

@@ -5,6 +5,7 @@ use mcp_fleet_policy::json::Members;
 
 use super::{initialize, record_allowed, reserve_answer};
 use crate::gateway::audit::RequestRecord;
+use crate::gateway::memory::Use;
 use crate::gateway::request::{Id, Revision};
 use crate::gateway::respond::{Body, Rejection, result};
 use crate::gateway::state::{RequestContext, Unanswered};
@@ -22,7 +23,12 @@ pub(super) async fn list(
         return Err(Rejection::invalid_params(id, "Invalid params: unknown cursor").into());
     }
     let report = initialize::report(context, record, id).await?;
-    let tools = context.policy.tool_list(context.caller.principal, context.view, &report);
+    let tools = {
+        let mut memory = reserve_answer(context, 0, id, revision)?;
+        let reserve = |bytes| memory.grow(bytes, Use::Answer);
+        let tools = context.policy.tool_list(context.caller.principal, context.view, &report, reserve);
+        tools.map_err(|full| Rejection::from(full).with_id(id, !revision.is_legacy()))?
+    };
     let _memory = reserve_answer(context, tools.len(), id, revision)?;
     record_allowed(context, record, id).await?;
     if revision.is_legacy() {

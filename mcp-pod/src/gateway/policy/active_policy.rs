@@ -164,12 +164,18 @@ impl ActivePolicy {
         Arc::clone(self.tool_grants.write().entry(key).or_insert(grant))
     }
 
-    /// Returns the JSON array of the tools of a server that a principal sees.
-    pub(crate) fn tool_list(&self, principal: PrincipalRef<'_>, view: ServerAccess<'_>, report: &Arc<Report>) -> Bytes {
+    /// Returns the JSON array of the tools of a server that a principal sees. `reserve` reserves memory for rendering it.
+    pub(crate) fn tool_list<E>(
+        &self,
+        principal: PrincipalRef<'_>,
+        view: ServerAccess<'_>,
+        report: &Arc<Report>,
+        reserve: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Bytes, E> {
         self.tool_lists.get((principal.index(), view.server_index()), report, || {
             let mut tools = Vec::new();
-            list::render(view, report.tools.as_ref(), self.tenant_policy().built_in_tools, &mut tools);
-            tools
+            list::render(view, report.tools.as_ref(), self.tenant_policy().built_in_tools, reserve, &mut tools)?;
+            Ok(tools)
         })
     }
 }

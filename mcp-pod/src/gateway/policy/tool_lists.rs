@@ -34,13 +34,18 @@ struct Listed {
 
 impl ToolLists {
     /// Returns the list for a principal and a server, rendered if the cached one is not from this report.
-    pub(super) fn get(&self, key: (usize, usize), report: &Arc<Report>, render: impl FnOnce() -> Vec<u8>) -> Bytes {
+    pub(super) fn get<E>(
+        &self,
+        key: (usize, usize),
+        report: &Arc<Report>,
+        render: impl FnOnce() -> Result<Vec<u8>, E>,
+    ) -> Result<Bytes, E> {
         if let Some(listed) = self.0.read().lists.get(&key)
             && std::ptr::eq(listed.report.as_ptr(), Arc::as_ptr(report))
         {
-            return listed.tools.clone();
+            return Ok(listed.tools.clone());
         }
-        let tools = Bytes::from(render());
+        let tools = Bytes::from(render()?);
         let digest = blake3::hash(&tools);
         let mut cache = self.0.write();
         let tools = if let Some(same) = cache.texts.get(&digest) {
@@ -54,7 +59,7 @@ impl ToolLists {
             tools
         };
         cache.lists.insert(key, Listed { report: Arc::downgrade(report), tools: tools.clone() });
-        tools
+        Ok(tools)
     }
 }
 
@@ -63,12 +68,13 @@ mod tests {
     use super::*;
 
     fn text(lists: &ToolLists, key: (usize, usize), report: &Arc<Report>, text: &str) -> Bytes {
-        lists.get(key, report, || text.as_bytes().to_vec())
+        lists.get(key, report, || Ok::<_, ()>(text.as_bytes().to_vec())).unwrap()
     }
 
     #[test]
     fn equal_grants_share_one_text_until_the_report_changes() {
         let (lists, report) = (ToolLists::default(), Arc::new(Report::default()));
+        assert_eq!(lists.get((0, 0), &report, || Err("there is no memory")), Err("there is no memory"));
         let first = text(&lists, (0, 0), &report, "[1]");
         assert_eq!(text(&lists, (0, 0), &report, "rendered twice"), "[1]");
         assert_eq!(text(&lists, (1, 0), &report, "[1]").as_ptr(), first.as_ptr());

@@ -1,8 +1,10 @@
 //! The last report of a server on its way to the operator, which keeps it for gateways that start while the server is down.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mcp_fleet_control::server_report::{DIGEST_BYTES, compress};
+use mcp_fleet_policy::list::Pins;
 use parking_lot::Mutex;
 
 /// BLAKE3 of a report.
@@ -24,6 +26,8 @@ pub(super) struct Outgoing(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
+    /// The definitions that the catalogue named when the report was noted. It has all of them.
+    pins: Arc<Pins>,
     /// Digest of the last report, if it need not be compressed again.
     digest: Option<ReportDigest>,
     /// The report itself, if it is small enough and the operator does not keep it yet.
@@ -34,22 +38,33 @@ struct State {
 }
 
 impl Outgoing {
-    /// Notes a report that was read. Returns whether it is a new one that is too large to be kept.
-    pub(super) fn note(&self, digest: ReportDigest, text: &[u8]) -> bool {
-        if self.0.lock().digest == Some(digest) {
-            return false;
+    /// Notes a report that was read and has these definitions, which the catalogue names. Returns whether it is a new one that
+    /// is too large to be kept.
+    pub(super) fn note(&self, digest: ReportDigest, text: &[u8], pins: &Arc<Pins>) -> bool {
+        {
+            let mut state = self.0.lock();
+            if state.digest == Some(digest) {
+                state.pins = Arc::clone(pins);
+                return false;
+            }
         }
         // Without the lock: the control stream must not wait for this.
         let compressed = compress(text);
         let too_large = compressed.is_none();
         let mut state = self.0.lock();
-        *state = State { digest: Some(digest), compressed, too_large, sent_at: state.sent_at };
+        let pins = Arc::clone(pins);
+        *state = State { pins, digest: Some(digest), compressed, too_large, sent_at: state.sent_at };
         too_large
     }
 
-    /// Returns the report that the operator should keep instead of the one with the digest `kept`, if it may be sent now.
-    pub(super) fn take_due(&self, kept: Option<&ReportDigest>, now: Instant) -> Option<SeenReport> {
+    /// Returns the report that the operator should keep instead of the one with the digest `kept`, if it may be sent now. One
+    /// that was noted when the catalogue named other definitions is forgotten: it may lack those that it names now.
+    pub(super) fn take_due(&self, kept: Option<&ReportDigest>, pins: &Pins, now: Instant) -> Option<SeenReport> {
         let mut state = self.0.lock();
+        if *state.pins != *pins {
+            *state = State { sent_at: state.sent_at, ..State::default() };
+            return None;
+        }
         let digest = state.digest.filter(|_| !state.too_large)?;
         if kept == Some(&digest) {
             state.compressed = None;
@@ -77,14 +92,14 @@ mod tests {
     }
 
     fn note(outgoing: &Outgoing, text: &[u8]) {
-        assert!(!outgoing.note(digest(text), text));
+        assert!(!outgoing.note(digest(text), text, &Arc::default()));
     }
 
     #[test]
     fn a_report_is_sent_until_the_operator_keeps_it_and_at_most_once_a_minute() {
         let (outgoing, start) = (Outgoing::default(), Instant::now());
         let due = |kept: Option<&[u8]>, after: Duration| {
-            let sent = outgoing.take_due(kept.map(digest).as_ref(), start + after);
+            let sent = outgoing.take_due(kept.map(digest).as_ref(), &Pins::default(), start + after);
             sent.map(|sent| {
                 let text = mcp_fleet_control::server_report::decompress(&sent.compressed).unwrap();
                 assert_eq!(digest(&text), sent.digest);
@@ -116,10 +131,11 @@ mod tests {
         while large.len() <= 300 << 10 {
             large.extend_from_slice(hasher.update(b"more").finalize().as_bytes());
         }
-        assert!(outgoing.note(digest(&large), &large));
-        assert!(!outgoing.note(digest(&large), &large));
-        assert_eq!(outgoing.take_due(None, now), None);
+        let (large_digest, pins) = (digest(&large), Arc::default());
+        assert!(outgoing.note(large_digest, &large, &pins));
+        assert!(!outgoing.note(large_digest, &large, &pins));
+        assert_eq!(outgoing.take_due(None, &pins, now), None);
         note(&outgoing, b"small again");
-        assert!(outgoing.take_due(None, now).is_some());
+        assert!(outgoing.take_due(None, &pins, now).is_some());
     }
 }

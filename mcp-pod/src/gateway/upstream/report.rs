@@ -9,8 +9,8 @@ use bytes::BytesMut;
 use http::StatusCode;
 use mcp_fleet_control::server_report::{MAX_REPORT, ReportError, decompress};
 use mcp_fleet_policy::json::{Limits, Value, parse, write_str};
-use mcp_fleet_policy::list::{Drift, ObservedTools, Pins};
-use mcp_fleet_policy::text::neutralise;
+use mcp_fleet_policy::list::{Drift, MAX_INSTRUCTIONS, MAX_TITLE, ObservedTools, Pins};
+use mcp_fleet_policy::text::shortened;
 use tokio::sync::Mutex;
 
 use super::exchange::epoch;
@@ -50,7 +50,7 @@ impl Report {
         Arc::clone(&NOTHING)
     }
 
-    /// Returns the tools whose definitions are not the ones that the catalogue names.
+    /// Returns the tools of which the definition that the catalogue names is not known.
     fn drift(&self, pins: &Pins) -> Vec<Drift> {
         self.tools.as_ref().map(|tools| tools.drift(pins)).unwrap_or_default()
     }
@@ -219,15 +219,20 @@ impl Upstream {
 
     /// Returns the report that the operator should keep instead of the one with the digest `kept`, if it may be sent now.
     pub(crate) fn take_report_to_keep(&self, kept: Option<&ReportDigest>, now: Instant) -> Option<SeenReport> {
-        self.server.reports.outgoing.take_due(kept, now)
+        self.server.reports.outgoing.take_due(kept, &self.server.pins.load(), now)
     }
 
-    /// Returns whether a report that was just read lacks a definition that the catalogue names, and logs that when it is new.
-    fn is_drifted(&self, report: &Report) -> bool {
-        let Server { reports, pins, identity, .. } = &*self.server;
-        let drift = report.drift(&pins.load());
-        if reports.last().is_none_or(|last| last.digest != report.digest) {
+    /// Returns whether a report that was just read lacks one of these definitions, which the catalogue names, and logs that
+    /// when it is new.
+    fn is_drifted(&self, report: &Report, pins: &Arc<Pins>) -> bool {
+        let Server { reports, identity, .. } = &*self.server;
+        let drift = report.drift(pins);
+        if reports.last().is_none_or(|last| last.digest != report.digest || !Arc::ptr_eq(&last.pins, pins)) {
             for Drift { tool, expected, found } in &drift {
+                let Some(found) = found else {
+                    tracing::warn!(server = identity, tool, %expected, "the server does not list a tool whose definition the catalogue names");
+                    continue;
+                };
                 tracing::warn!(
                     server = identity, tool, %expected, %found,
                     "a tool has another definition than the catalogue names, so agents see texts of that one only"
@@ -254,11 +259,12 @@ impl Upstream {
         drop(body);
         pod.keep(connection);
         let report = Report::parse(&text, epoch)?;
-        if self.is_drifted(&report) {
+        let pins = self.server.pins.load_full();
+        if self.is_drifted(&report, &pins) {
             // The one that the operator keeps has the definitions that agents see.
             return Ok((report, pod));
         }
-        if self.server.reports.outgoing.note(report.digest, &text) {
+        if self.server.reports.outgoing.note(report.digest, &text, &pins) {
             let (server, bytes) = (&self.server.identity, text.len());
             tracing::warn!(server, bytes, "the operator does not keep the report of a server, because it is too large");
         }
@@ -272,26 +278,29 @@ impl About {
         [&self.server_info, &self.instructions].into_iter().flatten().map(Vec::len).sum()
     }
 
-    /// Reads `serverInfo` and `instructions` from the `result` of `initialize`, as neutralised text.
+    /// Reads `serverInfo` and `instructions` from the `result` of `initialize`, neutralised and shortened.
     fn read(initialize: &str) -> Self {
         let Ok(value) = parse(initialize.as_bytes(), &Limits::RESULT) else { return Self::default() };
         Self {
             server_info: value.get("serverInfo").and_then(server_info),
-            instructions: value.get("instructions").and_then(Value::as_str).map(|text| json(&neutralise(text))),
+            instructions: value
+                .get("instructions")
+                .and_then(Value::as_str)
+                .map(|text| json(&shortened(text, MAX_INSTRUCTIONS))),
         }
     }
 }
 
-/// Returns name, version and title of an `Implementation` object, neutralised.
+/// Returns name, version and title of an `Implementation` object, neutralised and shortened.
 fn server_info(value: &Value<'_>) -> Option<Vec<u8>> {
     let (name, version) = (value.get("name")?.as_str()?, value.get("version")?.as_str()?);
     let mut out = b"{\"name\":".to_vec();
-    out.extend_from_slice(&json(&neutralise(name)));
+    out.extend_from_slice(&json(&shortened(name, MAX_TITLE)));
     out.extend_from_slice(b",\"version\":");
-    out.extend_from_slice(&json(&neutralise(version)));
+    out.extend_from_slice(&json(&shortened(version, MAX_TITLE)));
     if let Some(title) = value.get("title").and_then(Value::as_str) {
         out.extend_from_slice(b",\"title\":");
-        out.extend_from_slice(&json(&neutralise(title)));
+        out.extend_from_slice(&json(&shortened(title, MAX_TITLE)));
     }
     out.push(b'}');
     Some(out)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
-use mcp_fleet_crds::argument;
+use mcp_fleet_crds::argument::Wide;
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition, find};
 use mcp_fleet_crds::server::Tool;
 use mcp_fleet_crds::{MCPServer, MCPServerStatus};
@@ -86,12 +86,9 @@ fn accepted(enforcement: &Enforcement) -> NewCondition {
     }
 }
 
-/// Returns the condition that names the tools which accept any JSON; none if there are none.
+/// Returns the condition that names the tools which accept any JSON as the spec is written; none if there are none.
 fn wide(object: &MCPServer) -> Option<NewCondition> {
-    let is_wide = |tool: &&Tool| {
-        // What cannot be converted is not in force, and the reason for that is in another condition.
-        argument::arguments(&tool.arguments).is_ok_and(|list| list.iter().any(|argument| argument.rule.is_wide()))
-    };
+    let is_wide = |tool: &&Tool| tool.arguments.iter().any(Wide::is_wide);
     let names: Vec<&str> = object.spec.tools.iter().filter(is_wide).map(|tool| &*tool.name).collect();
     let message = format!("arguments of type Json, of which only size and depth are checked: {}", names.join(", "));
     (!names.is_empty()).then(|| NewCondition::yes(ConditionType::WideArguments, Reason::AnyJson, message))
@@ -216,13 +213,28 @@ mod tests {
         let mut object = server();
         assert!(find(&status_with(1, &good()).conditions, ConditionType::WideArguments).is_none());
         let any = json!({"type": "Json", "json": {"maxBytes": 9, "maxDepth": 1}});
-        let argument = json!({"name": "a", "type": "Array", "array": {"maxItems": 1, "items": any}});
-        let tools =
-            json!([{"name": "wide", "class": "Read", "arguments": [argument]}, {"name": "narrow", "class": "Read"}]);
-        object.spec.tools = serde_json::from_value(tools).unwrap();
-        let condition = wide(&object).unwrap();
-        assert_eq!((condition.status, condition.reason), (Some(true), Reason::AnyJson));
-        assert!(condition.message.ends_with(": wide"), "{}", condition.message);
+        let named = |value: &Value| {
+            let mut value = value.clone();
+            value["name"] = "a".into();
+            value
+        };
+        let list = |items: &Value| json!({"type": "Array", "array": {"maxItems": 1, "items": items}});
+        let map = |values: &Value| json!({"type": "Map", "map": {"names": {"maxLength": 9}, "maxProperties": 1, "values": values}});
+        let properties = |value: &Value| json!({"type": "Object", "object": {"properties": [named(value)]}});
+        // A pattern that is refused: nothing is compiled for the condition.
+        let narrow = json!({"name": "b", "type": "String", "string": {"maxLength": 1, "pattern": "^($"}});
+        for wide_argument in
+            [any.clone(), list(&any), map(&any), properties(&any), list(&map(&any)), map(&properties(&any))]
+        {
+            let tools = json!([
+                {"name": "wide", "class": "Read", "arguments": [narrow, named(&wide_argument)]},
+                {"name": "narrow", "class": "Read", "arguments": [narrow]},
+            ]);
+            object.spec.tools = serde_json::from_value(tools).unwrap();
+            let condition = wide(&object).unwrap();
+            assert_eq!((condition.status, condition.reason), (Some(true), Reason::AnyJson));
+            assert!(condition.message.ends_with(": wide"), "{wide_argument}: {}", condition.message);
+        }
     }
 
     #[test]

@@ -235,6 +235,7 @@ async fn the_operator_keeps_the_report_with_the_named_definition_for_gateways_th
     let messages = stream.messages(&intake, now);
     let [from_gateway::Message::WantedServerReports(wanted)] = &messages[..] else { panic!("{messages:?}") };
     assert_eq!(wanted.server_uids, [FILES], "and nothing is sent that has another definition");
+    assert_eq!(stream.messages(&intake, now + Duration::from_mins(10)), [], "nor later");
     let text = described("named");
     state.use_kept_report(FILES, &digest(&text), &compress(text.as_bytes()).unwrap()).unwrap();
     assert!(!upstream(&state).lacks_report());
@@ -242,14 +243,66 @@ async fn the_operator_keeps_the_report_with_the_named_definition_for_gateways_th
     assert!(!upstream(&state).lacks_report(), "also after the server was asked again");
     // The new definition is accepted.
     state.install(with_definition(2, Some(address), "changed")).unwrap();
-    assert!(upstream(&state).lacks_report());
     let started = Instant::now();
-    while upstream(&state).lacks_report() {
+    let messages = loop {
         assert!(started.elapsed() < TEST_TIMEOUT, "the server is not asked again");
         upstream(&state).report().await.unwrap();
+        let messages = stream.messages(&intake, now + Duration::from_mins(10));
+        if !messages.is_empty() {
+            break messages;
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let messages = stream.messages(&intake, now + Duration::from_mins(10));
+    };
     let [from_gateway::Message::SeenServerReport(seen)] = &messages[..] else { panic!("{messages:?}") };
     assert_eq!(seen.digest, digest(&described("changed")));
+}
+
+/// Returns whether a report is sent to an operator that keeps none.
+fn is_sent(intake: &Intake) -> bool {
+    let mut stream = ServerReports::default();
+    stream.learn(kept(&[]));
+    !stream.messages(intake, Instant::now()).is_empty()
+}
+
+#[tokio::test]
+async fn a_report_that_was_read_before_a_definition_was_named_is_not_sent_after_it() {
+    let address = shim(Arc::new(Mutex::new(described("changed")))).await;
+    for (description, sent) in [("changed", true), ("named", false)] {
+        let state = state(Leases::new(TEST_TIMEOUT));
+        state.install(with_server(1, Some(address))).unwrap();
+        let intake = Intake::new(Arc::clone(&state));
+        upstream(&state).report().await.unwrap();
+        state.install(with_definition(2, Some(address), description)).unwrap();
+        assert!(!is_sent(&intake), "it is read again first");
+        let Some(epoch) = upstream(&state).report().await.ok().map(|report| report.epoch) else { panic!() };
+        let started = Instant::now();
+        while upstream(&state).report().await.unwrap().epoch == epoch {
+            assert!(started.elapsed() < 2 * TEST_TIMEOUT, "the server is not asked again");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(is_sent(&intake), sent, "{description}");
+    }
+}
+
+#[tokio::test]
+async fn a_report_without_a_tool_whose_definition_is_named_is_not_sent() {
+    let address = shim(Arc::new(Mutex::new(report("without tools")))).await;
+    let state = state(Leases::new(TEST_TIMEOUT));
+    state.install(with_definition(1, Some(address), "named")).unwrap();
+    let intake = Intake::new(Arc::clone(&state));
+    upstream(&state).report().await.unwrap();
+    assert!(upstream(&state).lacks_report() && !is_sent(&intake));
+}
+
+#[tokio::test]
+async fn long_instructions_are_cut() {
+    let long =
+        report("n").replace("a\\u202eb", &"é".repeat(10_000)).replace(r#""n""#, &format!("{:?}", "n".repeat(1000)));
+    let address = shim(Arc::new(Mutex::new(long))).await;
+    let state = state(Leases::new(TEST_TIMEOUT));
+    state.install(with_server(1, Some(address))).unwrap();
+    let about = upstream(&state).report().await.unwrap().about.clone();
+    let text = |bytes: Option<Vec<u8>>| String::from_utf8(bytes.unwrap()).unwrap();
+    assert_eq!(text(about.instructions).chars().count(), 8192 + 2);
+    assert_eq!(text(about.server_info), named(&format!("{}…", "n".repeat(127))));
 }
