@@ -9,7 +9,7 @@ use super::{Admission, Builder};
 
 /// Largest spec of a server, in bytes. Each field manager that applies it adds about as much again in names of fields, and
 /// with two of them, such an object stays below the limit of etcd on requests, 1.5 MiB.
-pub const MAX_SERVER: u32 = 512 << 10;
+pub const MAX_SERVER: u32 = 576 << 10;
 /// Largest spec of a scope, in bytes.
 pub const MAX_SCOPE: u32 = 128 << 10;
 
