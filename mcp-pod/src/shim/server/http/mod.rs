@@ -23,6 +23,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::rpc::{Outgoing, Phase, RpcClient};
@@ -36,6 +37,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_IDLE_CONNECTIONS: usize = 32;
 /// Most bytes that are buffered of a connection, which is more than the head of a response needs.
 const MAX_BUFFER: usize = 64 << 10;
+
+/// How long a server may take to accept a message that it does not answer, or to begin a session again.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where a server serves MCP.
 #[derive(Clone, Debug)]
@@ -107,6 +111,26 @@ pub(super) async fn run(rpc: Arc<RpcClient>, endpoint: Endpoint, queue: mpsc::Re
     match transport {
         HttpTransport::StreamableHttp => streamable::run(server, queue).await,
         HttpTransport::Sse => sse::run(server, queue).await,
+    }
+}
+
+/// Returns the next line to send, or why the connection ends: the client was closed, or a task of the connection says so.
+async fn next(
+    rpc: &RpcClient,
+    tasks: &mut JoinSet<Option<HttpEnd>>,
+    queue: &mut mpsc::Receiver<Outgoing>,
+) -> Result<Outgoing, HttpEnd> {
+    loop {
+        tokio::select! {
+            biased;
+            () = rpc.closed() => return Err(HttpEnd::Stopped),
+            Some(ended) = tasks.join_next() => {
+                if let Ok(Some(end)) = ended {
+                    return Err(end);
+                }
+            }
+            outgoing = queue.recv() => return outgoing.ok_or(HttpEnd::Stopped),
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 //! messages to the server go.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::Uri;
@@ -17,10 +16,8 @@ use tracing::debug;
 use super::super::rpc::{Answers, Outgoing, Phase, RequestOutcome, Sent};
 use super::events::{Events, Found};
 use super::exchange::{ExchangeError, MAX_EVENT};
-use super::{HttpEnd, Server};
+use super::{ACCEPT_TIMEOUT, HttpEnd, Server, next};
 
-/// How long the server may take to accept a message that it does not answer.
-const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Messages that the server may leave unread before it gets no more replies to its requests.
 const MAX_UNREAD: usize = 64;
 /// The event that says where messages go.
@@ -46,16 +43,10 @@ pub(super) async fn run(server: Arc<Server>, mut queue: mpsc::Receiver<Outgoing>
     let reading = Arc::clone(&server);
     tasks.spawn(async move { Some(stream.read(&reading).await) });
     loop {
-        let outgoing = tokio::select! {
-            biased;
-            () = rpc.closed() => return HttpEnd::Stopped,
-            Some(ended) = tasks.join_next() => match ended {
-                Ok(Some(end)) => return end,
-                _ => continue,
-            },
-            outgoing = queue.recv() => outgoing,
+        let outgoing = match next(&rpc, &mut tasks, &mut queue).await {
+            Ok(outgoing) => outgoing,
+            Err(end) => return end,
         };
-        let Some(outgoing) = outgoing else { return HttpEnd::Stopped };
         // The stream is there already.
         if !rpc.start_writing(&outgoing) || outgoing.sent == Sent::Listen {
             continue;

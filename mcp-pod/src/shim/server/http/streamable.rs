@@ -21,10 +21,8 @@ use tracing::{debug, info, warn};
 use super::super::rpc::{MODERN, Outgoing, Phase, RequestOutcome, Sent};
 use super::events::Events;
 use super::exchange::{ExchangeError, SESSION};
-use super::{HttpEnd, Server};
+use super::{ACCEPT_TIMEOUT, HttpEnd, Server, next};
 
-/// How long the server may take to accept a message that it does not answer, or to begin a session again.
-const ACCEPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the rest of a response is waited for, so that its connection can be used again.
 const REST_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause before a stream is resumed, or asked for again, unless the server says another.
@@ -65,16 +63,10 @@ pub(super) async fn run(server: Arc<Server>, mut queue: mpsc::Receiver<Outgoing>
     let cancellations = Arc::new(Semaphore::new(UNREAD_CANCELLATIONS));
     let mut tasks = JoinSet::new();
     loop {
-        let outgoing = tokio::select! {
-            biased;
-            () = rpc.closed() => return HttpEnd::Stopped,
-            Some(ended) = tasks.join_next() => match ended {
-                Ok(Some(end)) => return end,
-                _ => continue,
-            },
-            outgoing = queue.recv() => outgoing,
+        let outgoing = match next(&rpc, &mut tasks, &mut queue).await {
+            Ok(outgoing) => outgoing,
+            Err(end) => return end,
         };
-        let Some(outgoing) = outgoing else { return HttpEnd::Stopped };
         let units = u32::try_from(outgoing.line.len() >> 10).unwrap_or(UNREAD_UNITS).min(UNREAD_UNITS - 1) + 1;
         let room = tokio::select! {
             biased;
