@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 
@@ -61,6 +62,9 @@ async fn refused(client: &str, more: &[(&str, &str)], reads_again: bool) {
     // Not in the middle: what has been sent would still be refused, in the place of the client's calls.
     floods.store(false, Ordering::Relaxed);
     flood.await.unwrap();
+    // The flood has used up what the principal may do at once. 100 requests are allowed again each second, far more than the client
+    // makes from now on, however fast it is.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     running.go_on().await;
     assert_eq!(running.result("after-flooded").await, after);
 
