@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use mcp_fleet_core::server_config::{
     Found, Problem, References, Source, check_count, check_environment, of_config_map, of_secret,
 };
-use mcp_fleet_crds::server::Container;
+use mcp_fleet_crds::server::{Container, EnvSource};
 use serde_json::Value;
 
 use super::enclosure::Files;
@@ -98,6 +98,7 @@ fn variables(container: &Container, found: &Found) -> anyhow::Result<Vec<(String
         let value = match variable.value_from.as_ref().and_then(Source::of_variable) {
             Some((source, key)) => match found.0.get(&source).and_then(|data| data.get(key)) {
                 Some(value) => text(value)?,
+                None if variable.value_from.as_ref().is_some_and(EnvSource::is_optional) => continue,
                 None => bail!("the {source} has no key {key}"),
             },
             None => variable.value.clone().unwrap_or_default(),
@@ -156,6 +157,23 @@ mod tests {
         assert_eq!(seen, ["A=own", "B=b", "C=b", "P_A=a", "P_B=b"]);
         let refused = read("mail", &change).err().unwrap().to_string();
         assert!(refused.contains("mcp-fleet.dev/server.mail"), "{refused}");
+    }
+
+    #[test]
+    fn what_is_optional_may_be_missing() {
+        let variable = |name: &str, key: &str| json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": name, "key": key, "optional": true}}}]});
+        for (change, expected) in [
+            (variable("api", "A"), vec!["A"]),
+            (variable("api", "none"), vec![]),
+            (variable("none", "A"), vec![]),
+            (json!({"envFrom": [{"secretRef": {"name": "none", "optional": true}}]}), vec![]),
+        ] {
+            let mut environment = BTreeMap::new();
+            read("files", &change).unwrap().add_variables(&mut environment);
+            assert_eq!(environment.into_keys().collect::<Vec<_>>(), expected, "{change}");
+        }
+        let files = json!({"files": [{"mountPath": "/etc/x", "configMapRef": {"name": "none", "optional": true}}]});
+        assert!(read("files", &files).unwrap().files[0].named.is_empty());
     }
 
     #[test]

@@ -127,6 +127,13 @@ pub struct EnvSource {
     pub config_map_key_ref: Option<KeyRef>,
 }
 
+impl EnvSource {
+    /// Whether a program runs without the variable if there is no value.
+    pub fn is_optional(&self) -> bool {
+        self.secret_key_ref.iter().chain(&self.config_map_key_ref).all(|key| key.optional)
+    }
+}
+
 /// A key of a Secret or ConfigMap in the server's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -137,6 +144,10 @@ pub struct KeyRef {
     /// The key.
     #[schemars(length(min = 1, max = 253), regex(pattern = KEY))]
     pub key: String,
+    /// Whether the program runs without the variable while there is no such object, or no such key in it. A Secret that there is,
+    /// but that the server may not have, is an error all the same. Default: false.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub optional: bool,
 }
 
 /// A Secret or ConfigMap in the server's namespace.
@@ -146,6 +157,15 @@ pub struct SourceRef {
     /// Name of the Secret or ConfigMap, at most 128 characters.
     #[schemars(length(min = 1, max = 128), regex(pattern = SUBDOMAIN))]
     pub name: String,
+    /// Whether the program runs without it while there is no such object, and without the `items` that are not in it. A Secret that
+    /// there is, but that the server may not have, is an error all the same. Default: false.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub optional: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// A Secret or ConfigMap whose keys become environment variables.
@@ -165,6 +185,13 @@ pub struct EnvFrom {
     /// A ConfigMap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_ref: Option<SourceRef>,
+}
+
+impl EnvFrom {
+    /// Whether a program runs without it if there is no such object.
+    pub fn is_optional(&self) -> bool {
+        self.secret_ref.iter().chain(&self.config_map_ref).all(|source| source.optional)
+    }
 }
 
 /// A Secret or ConfigMap that the program can read as files.
@@ -191,6 +218,13 @@ pub struct Files {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["key"]))]
     pub items: Vec<KeyToPath>,
+}
+
+impl Files {
+    /// Whether a program runs without it if there is no such object.
+    pub fn is_optional(&self) -> bool {
+        self.secret_ref.iter().chain(&self.config_map_ref).all(|source| source.optional)
+    }
 }
 
 /// A key that is a file.
@@ -229,12 +263,33 @@ pub struct Scratch {
     /// `scratch`, or the workspace. /tmp, which every program has with 256Mi, can be listed to give it another size.
     #[schemars(length(min = 2, max = 256), regex(pattern = PATH))]
     pub mount_path: String,
-    /// How much data it may hold: a whole number of bytes from 1Mi to 1024Gi. A pod that has more is evicted and replaced. Without
-    /// `resources.limits` on `ephemeral-storage`, the container may have as much more of that.
+    /// How much data it may hold: a whole number of bytes from 1Mi to 1024Gi. On disk, a pod that has more is evicted and replaced.
+    /// In memory, more cannot be written. Without `resources.limits` on `ephemeral-storage`, or on `memory`, the container may have as
+    /// much more of that.
     pub size_limit: Bytes,
+    /// Where the data is. Disk: on the node's disk. Memory: in memory, which counts as the container's own. Default: Disk.
+    #[serde(default, skip_serializing_if = "Medium::is_disk")]
+    pub medium: Medium,
     /// Whether the program may execute files that it wrote there. Default: Deny.
     #[serde(default)]
     pub execute: Execution,
+}
+
+/// Where data is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Medium {
+    /// On the node's disk.
+    #[default]
+    Disk,
+    /// In memory.
+    Memory,
+}
+
+impl Medium {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    const fn is_disk(&self) -> bool {
+        matches!(self, Self::Disk)
+    }
 }
 
 /// Whether files may be executed.

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 pub use breaker::Breaker;
 pub use container::{
-    Container, EnvFrom, EnvSource, EnvVar, Execution, Files, KeyRef, KeyToPath, OnChange, Resources, Scratch, SourceRef,
+    Container, EnvFrom, EnvSource, EnvVar, Execution, Files, KeyRef, KeyToPath, Medium, OnChange, Resources, Scratch,
+    SourceRef,
 };
 pub use http::{Http, HttpTransport};
 pub use loops::Loops;

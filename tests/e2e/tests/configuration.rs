@@ -30,8 +30,12 @@ fn server(image: &str) -> Value {
                 "env": [
                     {"name": "TOKEN", "valueFrom": secret("token")},
                     {"name": "PRICE", "value": "$(HOME) $5"},
+                    {"name": "MORE", "valueFrom": {"configMapKeyRef": {"name": "extra", "key": "more", "optional": true}}},
                 ],
-                "envFrom": [{"prefix": "ALL_", "secretRef": {"name": "api"}}, {"configMapRef": {"name": "variables"}}],
+                "envFrom": [
+                    {"prefix": "ALL_", "secretRef": {"name": "api"}}, {"configMapRef": {"name": "variables"}},
+                    {"configMapRef": {"name": "extra", "optional": true}},
+                ],
                 "files": [
                     {"mountPath": "/etc/configured", "configMapRef": {"name": "files"}},
                     {"mountPath": "/etc/keys", "secretRef": {"name": "api"}, "items": [{"key": "key", "path": "key.pem"}]},
@@ -39,6 +43,7 @@ fn server(image: &str) -> Value {
                 "scratch": [
                     {"mountPath": "/var/cache/configured", "sizeLimit": "10Mi"},
                     {"mountPath": "/home/configured/.cache", "sizeLimit": "10Mi", "execute": "Allow"},
+                    {"mountPath": "/var/cache/memory", "sizeLimit": "10Mi", "medium": "Memory"},
                 ],
                 "workingDir": "/var/cache/configured",
                 "startTimeout": "90s",
@@ -116,6 +121,7 @@ async fn a_server_gets_what_it_is_configured_with_and_nobody_else_does() {
         "directory": "/var/cache/configured",
         "variables": {
             "TOKEN": "s3cret-1", "ALL_token": "s3cret-1", "url": "https://api.example.com", "PRICE": "$(HOME) $5", "HOME": "/tmp",
+            "MORE": null,
         },
         "files": ["server.py", "setting"],
         "setting": "first",
@@ -125,6 +131,7 @@ async fn a_server_gets_what_it_is_configured_with_and_nobody_else_does() {
         "shim": "Permission denied",
         "scratch": "Permission denied",
         "executable scratch": "ran",
+        "memory": ["tmpfs", "Permission denied", "No space left on device"],
         "tmp": "Permission denied",
     });
     assert_eq!(seen, expected);
@@ -141,7 +148,23 @@ async fn a_server_gets_what_it_is_configured_with_and_nobody_else_does() {
     assert!(pods(&tenant).await.iter().any(|pod| pod.name_any() != before));
     wait_for(&tenant, "Reconciled", "").await;
 
-    // Without it, what runs goes on, and a pod that is lost is replaced.
+    // What is optional comes and goes.
+    let extra = json!({"metadata": {"name": "extra"}, "data": {"more": "some"}});
+    tenant.apply_one::<ConfigMap>(Some(NAMESPACE), extra).await.unwrap();
+    let more = async |expected: Value| {
+        until(format!("the variable to be {expected}"), CHANGE, || async {
+            Ok((look(&caller).await?["variables"]["MORE"] == expected).then_some(()))
+        })
+        .await
+        .unwrap();
+    };
+    more(json!("some")).await;
+    let maps: Api<ConfigMap> = Api::namespaced(tenant.client.clone(), NAMESPACE);
+    maps.delete("extra", &DeleteParams::default()).await.unwrap();
+    more(Value::Null).await;
+    wait_for(&tenant, "Reconciled", "").await;
+
+    // Without what is not, what runs goes on, and a pod that is lost is replaced.
     let secrets: Api<Secret> = Api::namespaced(tenant.client.clone(), NAMESPACE);
     secrets.delete("api", &DeleteParams::default()).await.unwrap();
     wait_for(&tenant, "ConfigNotFound", "what was accepted before goes on running").await;

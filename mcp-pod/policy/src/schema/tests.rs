@@ -201,8 +201,11 @@ const fn is_partly_in_words(check: &Check) -> bool {
 /// Whether the rule has several alternatives for strings, or for numbers. Who sends a value that none of them admits is told of
 /// the first, also if another one refuses it for a reason that schemas do not have.
 fn has_like_alternatives(check: &Check) -> bool {
+    fn any_of(check: &Check, is_such: fn(&Check) -> bool) -> bool {
+        is_such(check) || matches!(check, Check::All(checks) if checks.iter().any(|check| any_of(check, is_such)))
+    }
     let Check::Any(checks) = check else { return false };
-    let several = |is_such: fn(&&Check) -> bool| checks.iter().filter(is_such).count() > 1;
+    let several = |is_such| checks.iter().filter(|check| any_of(check, is_such)).count() > 1;
     several(|check| matches!(check, Check::Text(_)))
         || several(|check| matches!(check, Check::Integer { .. } | Check::Number { .. }))
 }

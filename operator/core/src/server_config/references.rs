@@ -31,8 +31,8 @@ impl Source {
     /// Returns the source and the key that a variable is from.
     pub fn of_variable(from: &EnvSource) -> Option<(Self, &str)> {
         match (&from.secret_key_ref, &from.config_map_key_ref) {
-            (Some(KeyRef { name, key }), None) => Some((Self::Secret(name.clone()), key)),
-            (None, Some(KeyRef { name, key })) => Some((Self::ConfigMap(name.clone()), key)),
+            (Some(KeyRef { name, key, .. }), None) => Some((Self::Secret(name.clone()), key)),
+            (None, Some(KeyRef { name, key, .. })) => Some((Self::ConfigMap(name.clone()), key)),
             _ => None,
         }
     }
@@ -75,16 +75,20 @@ pub struct Keys {
     pub prefixes: BTreeSet<String>,
     /// Those that are files.
     pub files: BTreeSet<String>,
+    /// Those of the variables and files that must exist.
+    pub required: BTreeSet<String>,
+    /// Whether the source itself must exist.
+    pub must_exist: bool,
     /// Whether the platform team gives it to all servers of the tenant, so that it needs no label.
     pub is_granted: bool,
-    /// Whether a server that does not get it runs all the same.
-    pub is_optional: bool,
+    /// Whether a server runs all the same that may not have it.
+    pub may_be_refused: bool,
 }
 
 impl Keys {
-    /// Returns the keys that must exist.
-    pub fn required(&self) -> impl Iterator<Item = &String> {
-        self.variables.iter().chain(&self.files)
+    /// Whether a key is used.
+    pub fn uses(&self, key: &str) -> bool {
+        self.all || self.variables.contains(key) || self.files.contains(key)
     }
 }
 
@@ -96,22 +100,32 @@ impl References {
     /// Returns the references of a program.
     pub fn of(container: &Container) -> Self {
         let mut references = Self::default();
-        for (source, key) in
-            container.env.iter().filter_map(|variable| Source::of_variable(variable.value_from.as_ref()?))
-        {
-            references.0.entry(source).or_default().variables.insert(key.to_owned());
+        for from in container.env.iter().filter_map(|variable| variable.value_from.as_ref()) {
+            let Some((source, key)) = Source::of_variable(from) else { continue };
+            let keys = references.0.entry(source).or_default();
+            keys.variables.insert(key.to_owned());
+            if !from.is_optional() {
+                keys.must_exist = true;
+                keys.required.insert(key.to_owned());
+            }
         }
         for from in &container.env_from {
             let Some(source) = Source::of_env_from(from) else { continue };
             let keys = references.0.entry(source).or_default();
             keys.all = true;
             keys.prefixes.insert(from.prefix.clone());
+            keys.must_exist |= !from.is_optional();
         }
         for files in &container.files {
             let Some(source) = Source::of_files(files) else { continue };
             let keys = references.0.entry(source).or_default();
             keys.all |= files.items.is_empty();
-            keys.files.extend(files.items.iter().map(|item| item.key.clone()));
+            let items = files.items.iter().map(|item| item.key.clone());
+            keys.files.extend(items.clone());
+            if !files.is_optional() {
+                keys.must_exist = true;
+                keys.required.extend(items);
+            }
         }
         references
     }
@@ -123,9 +137,11 @@ impl References {
         for (secrets, is_granted) in [(server, false), (tenant, true)] {
             for PullSecretRef { name } in secrets {
                 let source = Source::PullSecret(name.clone());
-                let new = || Keys { is_optional: is_granted, ..Keys::default() };
+                let new = || Keys { may_be_refused: is_granted, ..Keys::default() };
                 let keys = self.0.entry(source).or_insert_with(new);
                 keys.files.insert(PULL_SECRET_KEY.into());
+                keys.required.insert(PULL_SECRET_KEY.into());
+                keys.must_exist = true;
                 keys.is_granted |= is_granted;
             }
         }

@@ -121,8 +121,8 @@ pub fn check_count(references: &References) -> Result<(), Problem> {
     Err(Problem { reason: Reason::InvalidSpec, message })
 }
 
-/// Returns what is needed of a Secret of the server's namespace, if the server may have it. `source` is a Secret or a pull
-/// secret.
+/// Returns what is needed of a Secret of the server's namespace, if the server may have it; nothing of one that does not exist and
+/// need not. `source` is a Secret or a pull secret.
 pub fn of_secret(
     source: &Source,
     secret: Option<Secret>,
@@ -130,7 +130,7 @@ pub fn of_secret(
     keys: &Keys,
 ) -> Result<BTreeMap<String, ByteString>, Problem> {
     let Some(Secret { metadata: ObjectMeta { labels, .. }, data, string_data, type_, .. }) = secret else {
-        return Err(missing(source));
+        return missing(source, keys);
     };
     let labels = labels.unwrap_or_default();
     if labels::are_ours(&labels) {
@@ -154,14 +154,14 @@ pub fn of_secret(
     needed(source, keys, data.unwrap_or_default().into_iter().chain(text).collect())
 }
 
-/// Returns what is needed of a `ConfigMap` of the server's namespace.
+/// Returns what is needed of a `ConfigMap` of the server's namespace; nothing of one that does not exist and need not.
 pub fn of_config_map(
     name: &str,
     object: Option<ConfigMap>,
     keys: &Keys,
 ) -> Result<BTreeMap<String, ByteString>, Problem> {
     let source = Source::ConfigMap(name.to_owned());
-    let Some(ConfigMap { data, binary_data, .. }) = object else { return Err(missing(&source)) };
+    let Some(ConfigMap { data, binary_data, .. }) = object else { return missing(&source, keys) };
     let text = data.unwrap_or_default().into_iter().map(|(key, text)| (key, ByteString(text.into_bytes())));
     needed(&source, keys, text.chain(binary_data.unwrap_or_default()).collect())
 }
@@ -170,9 +170,12 @@ fn refused(source: &Source, why: &str) -> Problem {
     Problem { reason: Reason::ConfigRefused, message: format!("the {source} is not used: {why}") }
 }
 
-fn missing(source: &Source) -> Problem {
+fn missing(source: &Source, keys: &Keys) -> Result<BTreeMap<String, ByteString>, Problem> {
+    if !keys.must_exist {
+        return Ok(BTreeMap::new());
+    }
     let message = format!("the {source} does not exist in the server's namespace; create it there");
-    Problem { reason: Reason::ConfigNotFound, message }
+    Err(Problem { reason: Reason::ConfigNotFound, message })
 }
 
 /// Returns the part of a source that is needed. Never says what a value is.
@@ -181,7 +184,7 @@ fn needed(
     keys: &Keys,
     mut all: BTreeMap<String, ByteString>,
 ) -> Result<BTreeMap<String, ByteString>, Problem> {
-    if let Some(key) = keys.required().find(|key| !all.contains_key(*key)) {
+    if let Some(key) = keys.required.iter().find(|key| !all.contains_key(*key)) {
         let message = format!("the {source} has no key {key}; add it, or refer to another one");
         return Err(Problem { reason: Reason::ConfigNotFound, message });
     }
@@ -206,9 +209,7 @@ fn needed(
             return Err(refused(source, &why));
         }
     }
-    if !keys.all {
-        all.retain(|key, _| keys.required().any(|required| required == key));
-    }
+    all.retain(|key, _| keys.uses(key));
     Ok(all)
 }
 
@@ -240,14 +241,50 @@ mod tests {
     #[test]
     fn only_what_is_named_is_copied() {
         let data: [(&str, &[u8]); 3] = [("token", b"t"), ("ca.pem", b"c"), ("other", b"o")];
-        let named = keys(|it| {
+        let mut named = keys(|it| {
             it.variables.insert("token".into());
             it.files.insert("ca.pem".into());
+            it.required = ["token".to_owned(), "ca.pem".to_owned()].into();
         });
         assert_eq!(read(&named, &data).unwrap(), ["ca.pem", "token"]);
         assert_eq!(read(&keys(|it| it.all = true), &data).unwrap().len(), 3);
         let (reason, message) = read(&named, &data[1..]).unwrap_err();
         assert_eq!((reason, message.contains("no key token")), (Reason::ConfigNotFound, true), "{message}");
+        named.required.remove("token");
+        assert_eq!(read(&named, &data[1..]).unwrap(), ["ca.pem"]);
+    }
+
+    /// The references of a program with a variable and files from the Secret `api`.
+    fn referring(variable_is_optional: bool, files_are_optional: bool) -> Keys {
+        let container = json!({
+            "image": "i",
+            "command": ["x"],
+            "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "api", "key": "a", "optional": variable_is_optional}}}],
+            "files": [{"mountPath": "/etc/x", "secretRef": {"name": "api", "optional": files_are_optional}, "items": [{"key": "b", "path": "b"}]}],
+        });
+        let container: Container = serde_json::from_value(container).unwrap();
+        References::of(&container).0.remove(&Source::Secret("api".into())).unwrap()
+    }
+
+    #[test]
+    fn what_is_optional_may_be_missing_but_not_refused() {
+        let (api, none) = (Source::Secret("api".into()), BTreeMap::new());
+        let read = |secret: Option<&serde_json::Value>, keys: &Keys| {
+            let secret = secret.map(|secret| serde_json::from_value(secret.clone()).unwrap());
+            of_secret(&api, secret, "files", keys).map_err(|problem| (problem.reason, problem.message))
+        };
+        let all = referring(true, true);
+        assert_eq!(read(None, &all), Ok(none.clone()));
+        assert_eq!(of_config_map("api", None, &all), Ok(none.clone()));
+        let empty = json!({"metadata": {"labels": {"mcp-fleet.dev/server.files": ""}}});
+        assert_eq!(read(Some(&empty), &all), Ok(none));
+        let unlabelled = json!({"data": {"a": "dA=="}});
+        assert_eq!(read(Some(&unlabelled), &all).unwrap_err().0, Reason::ConfigRefused);
+        for (keys, missing) in [(referring(false, true), "no key a"), (referring(true, false), "no key b")] {
+            assert_eq!(read(None, &keys).unwrap_err().0, Reason::ConfigNotFound, "one reference is not optional");
+            let (reason, message) = read(Some(&empty), &keys).unwrap_err();
+            assert_eq!((reason, message.contains(missing)), (Reason::ConfigNotFound, true), "{message}");
+        }
     }
 
     #[test]

@@ -122,8 +122,9 @@ async fn apply_server(
     let settings = Settings::load(ctx, &tenant).await?;
     let mut copied = config::Copied::default();
     if let Some(found) = &server.config {
+        let references = object.spec.source.container().map(References::of).unwrap_or_default();
         // Boxed, as what few servers need: it would make the future of every reconcile larger.
-        match Box::pin(config::apply(ctx, &server, found)).await {
+        match Box::pin(config::apply(ctx, &server, (&references, found))).await {
             Ok(done) => copied = done,
             Err(error) => return Outcome::of(Err(error)),
         }

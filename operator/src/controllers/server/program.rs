@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mcp_fleet_core::server_config::Source;
 use mcp_fleet_crds::quantity::billionths;
-use mcp_fleet_crds::server::{Container, Execution, Http, HttpTransport, OnChange, Resources};
+use mcp_fleet_crds::server::{Container, EnvSource, Execution, Http, HttpTransport, Medium, OnChange, Resources};
 use mcp_fleet_policy::units::{Bytes, Window};
 use serde_json::{Value, json};
 
@@ -52,7 +52,8 @@ pub(crate) struct Program {
     /// Mounts and volumes that the spec declares, as in a pod.
     mounts: Vec<Value>,
     volumes: Vec<Value>,
-    tmp_size: Value,
+    /// The volume of /tmp.
+    tmp: Value,
     grace_seconds: u64,
     /// What happens when configuration changes.
     on_change: OnChange,
@@ -68,6 +69,9 @@ impl Program {
             let Some(source) = Source::of_files(files) else { continue };
             let name = format!("files-{index}");
             let mut secret = json!({"secretName": source.copy_name(server)});
+            if files.is_optional() {
+                secret["optional"] = json!(true);
+            }
             if !files.items.is_empty() {
                 secret["items"] = json!(files.items);
             }
@@ -75,14 +79,18 @@ impl Program {
             mounts.push(json!({"name": name, "mountPath": files.mount_path, "readOnly": true}));
             options.push(format!("--files={}", literal(&files.mount_path)));
         }
-        let mut tmp_size = json!(TMP_SIZE);
+        let mut tmp = json!({"sizeLimit": TMP_SIZE});
         for (index, scratch) in container.scratch.iter().enumerate() {
             let is_tmp = scratch.mount_path == "/tmp";
+            let mut directory = json!({"sizeLimit": scratch.size_limit});
+            if scratch.medium == Medium::Memory {
+                directory["medium"] = json!("Memory");
+            }
             if is_tmp {
-                tmp_size = json!(scratch.size_limit);
+                tmp = directory;
             } else {
                 let name = format!("scratch-{index}");
-                volumes.push(json!({"name": name, "emptyDir": {"sizeLimit": scratch.size_limit}}));
+                volumes.push(json!({"name": name, "emptyDir": directory}));
                 mounts.push(json!({"name": name, "mountPath": scratch.mount_path}));
             }
             match scratch.execute {
@@ -104,7 +112,7 @@ impl Program {
             resources: resources(container),
             mounts,
             volumes,
-            tmp_size,
+            tmp,
             grace_seconds: SHUTDOWN_SECONDS + container.stop_grace.ceil_secs(),
             on_change: container.on_change,
             config_version: None,
@@ -151,7 +159,7 @@ impl Program {
             resources: serde_json::from_value(tool["resources"].clone()).ok(),
             mounts: declared(&tool["volumeMounts"]),
             volumes: declared(volumes),
-            tmp_size: tmp["emptyDir"]["sizeLimit"].clone(),
+            tmp: tmp["emptyDir"].clone(),
             grace_seconds: template["spec"]["terminationGracePeriodSeconds"].as_u64()?,
             on_change: OnChange::Restart,
             config_version: template["metadata"]["annotations"][CONFIG_VERSION].as_str().map(str::to_owned),
@@ -180,7 +188,7 @@ impl Program {
     pub(super) fn configure_pod(&self, pod: &mut Value) {
         pod["terminationGracePeriodSeconds"] = json!(self.grace_seconds);
         if let Some(volumes) = pod["volumes"].as_array_mut() {
-            volumes.insert(1, json!({"name": "tmp", "emptyDir": {"sizeLimit": self.tmp_size}}));
+            volumes.insert(1, json!({"name": "tmp", "emptyDir": self.tmp}));
             volumes.extend(self.volumes.iter().cloned());
         }
     }
@@ -215,21 +223,26 @@ fn seconds(option: &str, duration: Window, default: u64) -> Option<String> {
     (seconds != default).then(|| format!("{option}={seconds}"))
 }
 
-/// Returns the resources of the container. Kubernetes counts what is in scratch as local disk of the pod, so without a limit of
-/// its own a container gets as much more as its scratch may hold.
+/// Returns the resources of the container. Kubernetes counts what is in scratch as the container's own disk or memory, so without
+/// a limit on that a container gets as much more as its scratch may hold.
 pub(super) fn resources(container: &Container) -> Option<Resources> {
-    const DISK: &str = "ephemeral-storage";
     let mut resources = container.resources.clone();
-    if !container.scratch.is_empty() && !resources.as_ref().is_some_and(|it| it.limits.contains_key(DISK)) {
-        let default = Bytes::from_str(DEFAULT_LIMITS.ephemeral_storage).map_or(0, Bytes::get);
-        let all = container.scratch.iter().fold(default, |sum, scratch| sum.saturating_add(scratch.size_limit.get()));
+    for (medium, resource, limit, request) in [
+        (Medium::Disk, "ephemeral-storage", DEFAULT_LIMITS.ephemeral_storage, DEFAULT_REQUESTS.ephemeral_storage),
+        (Medium::Memory, "memory", DEFAULT_LIMITS.memory, DEFAULT_REQUESTS.memory),
+    ] {
+        let mut scratch = container.scratch.iter().filter(|scratch| scratch.medium == medium).peekable();
+        if scratch.peek().is_none() || resources.as_ref().is_some_and(|it| it.limits.contains_key(resource)) {
+            continue;
+        }
+        let default = Bytes::from_str(limit).map_or(0, Bytes::get);
+        let all = scratch.fold(default, |sum, scratch| sum.saturating_add(scratch.size_limit.get()));
         let all = Quantity(all.to_string());
         let resources = resources.get_or_insert_default();
-        let default = || Quantity(DEFAULT_REQUESTS.ephemeral_storage.into());
-        let request = resources.requests.entry(DISK.into()).or_insert_with(default);
+        let request = resources.requests.entry(resource.into()).or_insert_with(|| Quantity(request.into()));
         // A limit must not be less than the request.
         let limit = if billionths(&request.0) > billionths(&all.0) { request.clone() } else { all };
-        resources.limits.insert(DISK.into(), limit);
+        resources.limits.insert(resource.into(), limit);
     }
     resources
 }
@@ -243,7 +256,10 @@ fn environment(server: &str, container: &Container) -> Value {
         let name = &variable.name;
         match variable.value_from.as_ref().and_then(Source::of_variable) {
             Some((source, key)) => {
-                let reference = json!({"name": source.copy_name(server), "key": key});
+                let mut reference = json!({"name": source.copy_name(server), "key": key});
+                if variable.value_from.as_ref().is_some_and(EnvSource::is_optional) {
+                    reference["optional"] = json!(true);
+                }
                 json!({"name": name, "valueFrom": {"secretKeyRef": reference}})
             }
             None => json!({"name": name, "value": literal(variable.value.as_deref().unwrap_or_default())}),
@@ -335,7 +351,16 @@ mod tests {
     fn what_runs_is_read_back_as_it_was_rendered() {
         let http = json!({"image": "r.example/files:1", "command": ["files"], "port": 80, "path": "/mcp?$(A)"});
         let http: Http = serde_json::from_value(http).unwrap();
-        for container in [everything(), container(&json!({})), server().spec.source.stdio.unwrap()] {
+        let in_memory = container(&json!({"scratch": [
+            {"mountPath": "/tmp", "sizeLimit": "1Gi", "medium": "Memory"},
+            {"mountPath": "/var/cache/files", "sizeLimit": "1Mi", "medium": "Memory"},
+        ]}));
+        let optional = container(&json!({
+            "env": [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "a", "optional": true}}}],
+            "files": [{"mountPath": "/etc/files", "configMapRef": {"name": "settings", "optional": true}}],
+        }));
+        let usual = [everything(), container(&json!({})), server().spec.source.stdio.unwrap()];
+        for container in usual.into_iter().chain([in_memory, optional]) {
             let mut program = Program::new("files", &container, Some(&http));
             program.set_config_version(Some("7-8".into()));
             let rendered = workload(&with(program));
@@ -368,12 +393,13 @@ mod tests {
 
     #[test]
     fn there_is_room_for_scratch() {
-        let disk = |change: Value| {
+        let amount = |resource: &str, change: Value| {
             let of = |amounts: &std::collections::BTreeMap<String, Quantity>| {
-                amounts.get("ephemeral-storage").map(|amount| amount.0.clone())
+                amounts.get(resource).map(|amount| amount.0.clone())
             };
             resources(&container(&change)).map(|found| (of(&found.requests), of(&found.limits)))
         };
+        let disk = |change: Value| amount("ephemeral-storage", change);
         let some = |request: &str, limit: &str| Some((Some(request.to_owned()), Some(limit.to_owned())));
         let scratch = json!([{"mountPath": "/a", "sizeLimit": "1Gi"}, {"mountPath": "/b", "sizeLimit": "1Mi"}]);
         assert_eq!(disk(json!({})), None);
@@ -382,6 +408,11 @@ mod tests {
         assert_eq!(disk(json!({"scratch": scratch, "resources": requests})), some("5Gi", "5Gi"));
         let limits = json!({"limits": {"ephemeral-storage": "10Mi"}});
         assert_eq!(disk(json!({"scratch": scratch, "resources": limits})), Some((None, Some("10Mi".into()))));
+        let memory = json!([{"mountPath": "/a", "sizeLimit": "1Gi", "medium": "Memory"}]);
+        assert_eq!(amount("memory", json!({"scratch": memory})), some("64Mi", &(1280_u64 << 20).to_string()));
+        assert_eq!(disk(json!({"scratch": memory})), Some((None, None)));
+        let limits = json!({"limits": {"memory": "2Gi"}});
+        assert_eq!(amount("memory", json!({"scratch": memory, "resources": limits})), Some((None, Some("2Gi".into()))));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use mcp_fleet_core::labels::{self, Labels};
-use mcp_fleet_core::server_config::{Found, PULL_SECRET_TYPE, Source};
+use mcp_fleet_core::server_config::{Found, Keys, PULL_SECRET_TYPE, References, Source};
 use mcp_fleet_crds::MCPServer;
 
 use super::read::turn;
@@ -32,8 +32,12 @@ pub(crate) struct Copied {
     surplus: Vec<Source>,
 }
 
-/// Writes the copies of a server. What an earlier copy has besides stays: pods that use it may have to start again.
-pub(crate) async fn apply(ctx: &Context, server: &Server, found: &Found) -> Result<Copied, ReconcileError> {
+/// Writes the copies of a server. What an earlier copy has besides stays if only earlier pods use it, which may have to start again.
+pub(crate) async fn apply(
+    ctx: &Context,
+    server: &Server,
+    (references, found): (&References, &Found),
+) -> Result<Copied, ReconcileError> {
     let _turn = if found.0.is_empty() { None } else { turn().await };
     let mut copied = Copied::default();
     let mut digests = Vec::with_capacity(found.0.len());
@@ -43,7 +47,10 @@ pub(crate) async fn apply(ctx: &Context, server: &Server, found: &Found) -> Resu
         let live = copy.read(ctx).await?;
         let key = live.as_ref().and_then(key_of).map_or_else(new_key, Ok)?;
         copy.annotations.insert(DIGEST_KEY.into(), key.to_hex().to_string());
-        for (key, value) in live.as_ref().and_then(|live| live.data.as_ref()).into_iter().flatten() {
+        // What the server uses, but its source has no longer, is gone for new pods.
+        let is_used = |key: &String| references.0.get(source).is_some_and(|keys: &Keys| keys.uses(key));
+        let before = live.as_ref().and_then(|live| live.data.as_ref()).into_iter().flatten();
+        for (key, value) in before.filter(|(key, _)| !is_used(key)) {
             copy.data.entry(key.clone()).or_insert_with(|| value.clone());
         }
         if size(&copy.data) > MAX_BYTES {

@@ -52,7 +52,7 @@ pub(crate) async fn read(
         match data.and_then(|data| found.insert(source.clone(), data)) {
             Ok(()) => {}
             // As Kubernetes does: pods start if their image can be pulled without it.
-            Err(problem) if keys.is_optional => {
+            Err(problem) if keys.may_be_refused => {
                 tracing::debug!(problem = problem.message, "a pull secret of the tenant is not used");
             }
             Err(problem) => return Ok(Err(rejection(problem))),

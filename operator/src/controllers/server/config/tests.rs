@@ -110,6 +110,50 @@ async fn a_server_whose_configuration_is_missing_says_so_and_what_runs_goes_on()
 }
 
 #[tokio::test]
+async fn what_is_optional_comes_and_goes_while_the_server_runs() {
+    let (test, mut server) = (with_sources(), configured());
+    let stdio = server.spec.source.stdio.as_mut().unwrap();
+    let extra = |key: &str| json!({"secretKeyRef": {"name": "api", "key": key, "optional": true}});
+    let variables =
+        json!([{"name": "TOKEN", "valueFrom": extra("token")}, {"name": "MORE", "valueFrom": extra("more")}]);
+    stdio.env = serde_json::from_value(variables).unwrap();
+    let keys = || {
+        let copy = test.api.get(COPY).unwrap();
+        let data = copy["data"].as_object();
+        data.into_iter().flat_map(|data| data.keys().cloned()).collect::<Vec<_>>()
+    };
+    let mut versions = Vec::new();
+    for (contents, expected) in [
+        (None, &[][..]),
+        (Some(json!({"token": "b25l"})), &["token"]),
+        (Some(json!({"token": "b25l", "more": "bQ=="})), &["more", "token"]),
+        // New pods start before old ones are gone, and must not find what was taken away.
+        (Some(json!({"token": "b25l"})), &["token"]),
+        (None, &[]),
+    ] {
+        let mut secret = secret("");
+        secret["data"] = contents.clone().unwrap_or_default();
+        test.api.insert(SECRET, secret);
+        if contents.is_none() {
+            test.api.remove(SECRET);
+        }
+        test.reconcile::<Servers>(&server).await;
+        assert_eq!(keys(), expected);
+        versions.push(version(&test));
+    }
+    assert!(versions.windows(2).all(|pair| pair[0] != pair[1]), "{versions:?}");
+    assert_eq!((&versions[0], &versions[1]), (&versions[4], &versions[3]));
+    let template = &test.api.get(SET).unwrap()["spec"]["template"]["spec"];
+    let reference = json!({"name": "mcp-files.secret.api", "key": "more", "optional": true});
+    assert!(template["containers"][0]["env"].to_string().contains(&reference.to_string()), "{template}");
+    let mut secret = secret("b25l");
+    secret["metadata"]["labels"] = json!({});
+    test.api.insert(SECRET, secret);
+    test.reconcile::<Servers>(&server).await;
+    assert_eq!(test.condition(SERVER, "Ready"), ("False".into(), "ConfigRefused".into()));
+}
+
+#[tokio::test]
 async fn a_secret_that_does_not_name_the_server_is_refused() {
     let test = with_sources();
     let mut secret = secret("b25l");
