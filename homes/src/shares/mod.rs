@@ -51,7 +51,7 @@ impl<K> Default for Limits<K> {
 pub struct Divided<K> {
     /// The shares that the answer to its beat gives to the gateway; none if it acts by all of each limit.
     pub shares: Option<Vec<(K, u32)>>,
-    /// Gateways that should send a beat now: they hold what one without a share wants, or can get a share now.
+    /// Gateways that should send a beat now: they hold what another one lacks, or can get what they lack now.
     pub concerned: BTreeSet<Member>,
 }
 
@@ -180,13 +180,15 @@ impl Shares {
 
     /// Returns the gateways that should send a beat after that of another.
     fn concerned<'s>(&'s self, now: u64, from: &Member) -> impl Iterator<Item = &'s Member> {
-        let lacks = |given: &Given| given.demand.wanted > 0 && given.most() == 0;
-        let is_lacking = self.gateways.get(from).is_some_and(lacks);
+        let lacks = move |of: &Member, given: &Given| {
+            let most = given.most();
+            given.demand.wanted > most && self.target(now, of) > most
+        };
+        let is_lacking = self.gateways.get(from).is_some_and(|given| lacks(from, given));
         let is_free = self.gateways.values().map(Given::most).fold(0, u32::saturating_add) < self.limit();
         let others = self.gateways.iter().filter(move |(other, _)| *other != from);
         let matters = move |(other, given): &(&Member, &Given)| {
-            let target = self.target(now, other);
-            (is_lacking && given.most() > target) || (is_free && lacks(given) && target > 0)
+            (is_lacking && given.most() > self.target(now, other)) || (is_free && lacks(other, given))
         };
         others.filter(matters).map(|(other, _)| other)
     }

@@ -69,6 +69,8 @@ pub struct Others {
     pub peers: Vec<Peer>,
     /// The shares of limits that the gateway applies; none if it applies each as a whole.
     pub division: Option<Vec<(SharedLimit, u32)>>,
+    /// The view by which a gateway that leaves forwards requests; none if it has a lease, or if no view was applied yet.
+    pub current: Option<View>,
 }
 
 /// Another gateway of the same tenant, to which requests can be forwarded.
@@ -82,7 +84,7 @@ pub struct Peer {
 
 /// Converts an answer to the wire format.
 pub fn answer_to_wire(answer: &Answer, others: Others) -> wire::HomeAnswer {
-    let Others { end_ms: others_end_ms, in_flight, peers, division } = others;
+    let Others { end_ms: others_end_ms, in_flight, peers, division, current } = others;
     let elsewhere = in_flight.into_iter().map(calls_to_wire).collect();
     let peer_to_wire = |Peer { pod_uid, address }| wire::HomePeer { pod_uid, address: address.to_string() };
     let peers = peers.into_iter().map(peer_to_wire).collect();
@@ -96,12 +98,14 @@ pub fn answer_to_wire(answer: &Answer, others: Others) -> wire::HomeAnswer {
     });
     let share_to_wire = |(limit, share)| wire::LimitShare { limit: Some(limit_to_wire(limit)), share };
     let division = division.map(|shares| wire::Division { shares: shares.into_iter().map(share_to_wire).collect() });
-    wire::HomeAnswer { term, number, lease_ms, others_end_ms, elsewhere, peers, division, instruction }
+    let current = current.as_ref().map(view_to_wire);
+    wire::HomeAnswer { term, number, lease_ms, others_end_ms, elsewhere, peers, division, current, instruction }
 }
 
 /// Converts an answer from the wire format. None if it is not well-formed, or has an instruction of a later version.
 pub fn answer_from_wire(answer: wire::HomeAnswer) -> Option<(Answer, Others)> {
-    let wire::HomeAnswer { term, number, lease_ms, others_end_ms, elsewhere, peers, division, instruction } = answer;
+    let wire::HomeAnswer { term, number, lease_ms, others_end_ms, elsewhere, peers, division, current, instruction } =
+        answer;
     let instruction = match instruction? {
         home_answer::Instruction::Wait(_) => Instruction::Wait,
         home_answer::Instruction::Keep(_) => Instruction::Keep,
@@ -114,7 +118,8 @@ pub fn answer_from_wire(answer: wire::HomeAnswer) -> Option<(Answer, Others)> {
         Some(division) => Some(division_from_wire(division)?),
         None => None,
     };
-    let others = Others { end_ms: others_end_ms, in_flight: calls_from_wire(elsewhere)?, peers, division };
+    let current = current.and_then(view_from_wire);
+    let others = Others { end_ms: others_end_ms, in_flight: calls_from_wire(elsewhere)?, peers, division, current };
     Some((Answer { term, number, lease_ms, instruction }, others))
 }
 
@@ -260,7 +265,8 @@ mod tests {
             let answer = Answer { term: 7, number: 3, lease_ms: 15_000, instruction };
             let peer = Peer { pod_uid: "b".into(), address: "[2001:db8::1]:8444".parse().unwrap() };
             let division = Some(vec![(SharedLimit::TenantRate, 3), (SharedLimit::ServerConcurrency("s".into()), 0)]);
-            let others = Others { end_ms: 9, in_flight: calls(2), peers: vec![peer], division };
+            let current = Some(view(4, &["c"]));
+            let others = Others { end_ms: 9, in_flight: calls(2), peers: vec![peer], division, current };
             assert_eq!(answer_from_wire(answer_to_wire(&answer, others.clone())), Some((answer, others)));
         }
     }

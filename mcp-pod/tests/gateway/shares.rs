@@ -93,6 +93,31 @@ async fn calls_in_flight_of_a_server_are_limited_over_both_gateways() {
     fill(&pair, &PRINCIPALS, 10, 10, "server_concurrency_limited").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_waits_for_what_the_other_gateway_does_not_use() {
+    let pair = Pair::start(|policy| {
+        unlimited(policy);
+        policy.servers[0].limits.max_concurrent_calls = 10;
+    })
+    .await;
+    // Until calls do not wait any more because the gateways are new. Each has an equal part of the limit then.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let shim: &Shim = &pair.home.shim;
+    shim.set_behaviour(Behaviour::Work(Bytes::from_static(RESULT)));
+    let mut callers = JoinSet::new();
+    for principal in PRINCIPALS.into_iter().filter(|principal| home_of(principal, &["pod-1", "pod-2"]) == "pod-1") {
+        for _ in 0..4 {
+            let mut client = pair.home.client(Token { principal, ..Token::default() }).await;
+            callers.spawn(async move { refusal(&client.call("echo", json!({})).await) });
+        }
+    }
+    eventually("all of them are in flight", || shim.calls().len() == 8).await;
+    shim.finish_work();
+    while let Some(refused) = callers.join_next().await {
+        assert_eq!(refused.unwrap(), json!(null));
+    }
+}
+
 /// Calls again and again, and counts the calls that are admitted.
 async fn keep_calling(mut client: Client, admitted: Arc<AtomicU32>) {
     loop {

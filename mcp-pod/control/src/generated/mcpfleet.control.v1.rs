@@ -470,6 +470,10 @@ pub struct HomeAnswer {
     /// The shares of limits that the gateway applies from now on. Absent if it applies every limit as a whole.
     #[prost(message, optional, tag = "11")]
     pub division: ::core::option::Option<Division>,
+    /// The view by which calls are admitted, for a gateway that has to wait: one that leaves forwards requests by it. A gateway that does
+    /// not know it forwards by the last view that it respected itself.
+    #[prost(message, optional, tag = "12")]
+    pub current: ::core::option::Option<HomeView>,
     #[prost(oneof = "home_answer::Instruction", tags = "5, 6, 7, 8")]
     pub instruction: ::core::option::Option<home_answer::Instruction>,
 }

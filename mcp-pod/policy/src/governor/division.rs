@@ -8,6 +8,7 @@ use foldhash::HashMap;
 
 use super::bucket::Rate;
 use super::{Governor, Limiter};
+use crate::reason::Reason;
 use crate::tick::Tick;
 
 /// A limit that several gateways apply together.
@@ -146,27 +147,26 @@ impl Governor {
         self.division.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Returns whether this gateway has less than the equal part of one of so many gateways of a limit that a call takes from: on a
-    /// server, by UID, or of a built-in tool, which takes from rates only. It gets that soon after it has asked for it.
-    pub fn lacks_share(&self, server_uid: Option<&str>, gateways: u32) -> bool {
+    /// Returns whether this gateway has less than the equal part of one of so many gateways of the limit for which a call was refused:
+    /// of a server, by UID, or of a built-in tool. False for limits that are not shared.
+    pub fn lacks_share(&self, refused: Reason, server_uid: Option<&str>, gateways: u32) -> bool {
         let division = self.division.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(division) = &*division else { return false };
-        let lacks = |limit: &SharedLimit, all: u32| {
-            let part = all.checked_div(gateways).unwrap_or(0).max(1);
-            all > 0 && division.share(limit) < part
+        let (limit, all) = match refused {
+            // Without calls per minute, there is no burst either.
+            Reason::TenantRateLimited => {
+                let rate = self.tenant.lock().rate.filter(|rate| rate.per_minute > 0);
+                (SharedLimit::TenantRate, rate.map(|rate| rate.burst))
+            }
+            Reason::TenantConcurrencyLimited => (SharedLimit::TenantConcurrency, self.tenant.lock().max_in_flight),
+            Reason::ServerConcurrencyLimited => {
+                let Some(uid) = server_uid else { return false };
+                let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+                (SharedLimit::ServerConcurrency(uid.to_owned()), servers.get(uid).map(|slots| slots.limit()))
+            }
+            _ => return false,
         };
-        let tenant = self.tenant.lock();
-        // Without calls per minute, there is no burst either.
-        let burst = tenant.rate.filter(|rate| rate.per_minute > 0).map(|rate| rate.burst);
-        let in_flight = tenant.max_in_flight.filter(|_| server_uid.is_some());
-        drop(tenant);
-        let slots = server_uid.and_then(|uid| {
-            let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
-            Some((SharedLimit::ServerConcurrency(uid.to_owned()), servers.get(uid)?.limit()))
-        });
-        burst.is_some_and(|burst| lacks(&SharedLimit::TenantRate, burst))
-            || in_flight.is_some_and(|max| lacks(&SharedLimit::TenantConcurrency, max))
-            || slots.is_some_and(|(limit, max)| lacks(&limit, max))
+        all.is_some_and(|all| all > 0 && division.share(&limit) < all.checked_div(gateways).unwrap_or(0).max(1))
     }
 }
 
@@ -230,7 +230,6 @@ mod tests {
     use super::super::Counts;
     use super::*;
     use crate::model::TenantPolicy;
-    use crate::reason::Reason;
     use crate::testing;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -292,14 +291,15 @@ mod tests {
             assert_eq!(demand(&governor, &limit).used, 3);
             drop(permits);
             assert_eq!(admit_all(&governor, Tick::ZERO).0.len(), 1);
-            // One of twelve is an equal part for twelve gateways, and not for eleven, whatever is left of it.
-            assert!(!governor.lacks_share(Some("s-files"), 12));
-            assert_eq!(governor.lacks_share(None, 6), limit == SharedLimit::TenantRate);
+            // One of twelve is an equal part for twelve gateways, and not for six, whatever is left of it.
+            assert!(!governor.lacks_share(reason, Some("s-files"), 12));
+            assert!(governor.lacks_share(reason, Some("s-files"), 6));
+            assert!(!governor.lacks_share(Reason::ConcurrencyLimited, Some("s-files"), 6));
             governor.divide(Tick::ZERO, Some(with(0)));
             assert_eq!(admit_all(&governor, Tick::ZERO).0.len(), 0);
-            assert!(governor.lacks_share(Some("s-files"), 100));
+            assert!(governor.lacks_share(reason, Some("s-files"), 100));
             governor.divide(Tick::ZERO, None);
-            assert!(!governor.lacks_share(Some("s-files"), 1));
+            assert!(!governor.lacks_share(reason, Some("s-files"), 1));
             assert_eq!(admit_all(&governor, Tick::ZERO).0.len(), 12);
         }
     }

@@ -17,12 +17,13 @@ use mcp_fleet_control::wire::lease_answer::Outcome;
 use mcp_fleet_control::wire::{self, from_gateway, from_operator};
 use mcp_fleet_control::{EncodedPolicy, encode, version};
 use mcp_fleet_homes::leader::{Leader, Times};
-use mcp_fleet_homes::shares::Limits;
+use mcp_fleet_homes::message::Instruction;
+use mcp_fleet_homes::shares::{Divided, Limits};
 use mcp_fleet_homes::view::Member;
 use mcp_fleet_policy::governor::{InFlight, SharedLimit};
 use mcp_fleet_policy::model::TenantPolicy;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::TcpIncoming;
@@ -99,14 +100,24 @@ struct Homes {
     peers: PeerAddresses,
     hides_peers: Arc<AtomicBool>,
     limits: Limits<SharedLimit>,
+    /// UIDs of pods whose gateways should send a beat now.
+    concerned: broadcast::Sender<String>,
 }
 
 impl Homes {
     fn answer(&mut self, from: &Member, beat: wire::HomeBeat) -> Option<wire::HomeAnswer> {
         let (beat, Usage { in_flight, demands }) = beat_from_wire(beat).unwrap();
         let (now, numbers) = (boot_millis(), (beat.number, beat.accepted));
+        let before = self.leader.view_ids();
         let answer = self.leader.receive(now, from, beat)?;
-        let division = self.limits.divide(&self.leader, now, from, numbers, demands).shares;
+        let Divided { shares: division, concerned } = self.limits.divide(&self.leader, now, from, numbers, demands);
+        let has_moved = self.leader.view_ids() != before;
+        for member in self.leader.gateways().filter(|member| has_moved || concerned.contains(*member)) {
+            if member.pod_uid != from.pod_uid {
+                // None may be connected.
+                let _ = self.concerned.send(member.pod_uid.to_string());
+            }
+        }
         self.in_flight.insert(from.clone(), in_flight);
         let others = self.in_flight.iter().filter(|(member, _)| *member != from);
         let in_flight = others.flat_map(|(_, calls)| calls.clone()).collect();
@@ -118,10 +129,9 @@ impl Homes {
         };
         let hidden = self.hides_peers.load(Ordering::SeqCst);
         let peers = members.filter(|_| !hidden).filter_map(peer).collect();
-        Some(answer_to_wire(
-            &answer,
-            Others { end_ms: self.leader.others_have_leases(now, from), in_flight, peers, division },
-        ))
+        let current = self.leader.current().filter(|_| answer.instruction == Instruction::Wait).cloned();
+        let end_ms = self.leader.others_have_leases(now, from);
+        Some(answer_to_wire(&answer, Others { end_ms, in_flight, peers, division, current }))
     }
 }
 
@@ -141,8 +151,14 @@ pub(crate) async fn start_operator(tls: &Path, policy: &TenantPolicy, lease: Dur
     let mut leader = Leader::new(TERM, 0, Times { shared, sole, earlier: sole, margin: 500 }, places);
     leader.no_others_run();
     let (addresses, hides) = (Arc::clone(&peers), Arc::clone(&hides_peers));
-    let homes =
-        Homes { leader, in_flight: HashMap::new(), peers: addresses, hides_peers: hides, limits: Limits::default() };
+    let homes = Homes {
+        leader,
+        in_flight: HashMap::new(),
+        peers: addresses,
+        hides_peers: hides,
+        limits: Limits::default(),
+        concerned: broadcast::channel(64).0,
+    };
     let leader = Arc::new(Mutex::new(homes));
     let (policy, published) = watch::channel(policy.clone());
     let stops = Arc::<AtomicBool>::default();
@@ -188,6 +204,7 @@ impl Service {
             push(&policy.borrow()),
             kept(&received.server_reports.lock()),
         ];
+        let mut concerned = leader.lock().concerned.subscribe();
         let mut member = Member { pod_uid: pod_uid.into(), epoch: "".into() };
         let mut freshness = tokio::time::interval(FRESHNESS_INTERVAL);
         loop {
@@ -200,6 +217,11 @@ impl Service {
                     let changed = policy.borrow_and_update();
                     generation = changed.generation;
                     outgoing.push(push(&changed));
+                }
+                Ok(pod_uid) = concerned.recv() => {
+                    if *pod_uid == *member.pod_uid {
+                        outgoing.push(from_operator::Message::HomesChanged(wire::HomesChanged {}));
+                    }
                 }
                 _ = freshness.tick() => {
                     let stop = stops.load(Ordering::SeqCst);

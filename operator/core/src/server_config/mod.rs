@@ -7,7 +7,7 @@
 mod references;
 mod sources;
 
-pub use references::{Keys, References, Source};
+pub use references::{Keys, Presence, References, Source};
 pub use sources::{
     Found, PULL_SECRET_TYPE, Problem, check_count, check_directories, check_environment, of_config_map, of_secret,
 };

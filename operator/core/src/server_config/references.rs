@@ -64,6 +64,16 @@ impl fmt::Display for Source {
     }
 }
 
+/// Whether something must exist.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Presence {
+    /// A program can do without it.
+    #[default]
+    Optional,
+    /// It must.
+    Required,
+}
+
 /// The keys of one source that are used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
@@ -78,7 +88,7 @@ pub struct Keys {
     /// Those of the variables and files that must exist.
     pub required: BTreeSet<String>,
     /// Whether the source itself must exist.
-    pub must_exist: bool,
+    pub presence: Presence,
     /// Whether the platform team gives it to all servers of the tenant, so that it needs no label.
     pub is_granted: bool,
     /// Whether a server runs all the same that may not have it.
@@ -105,7 +115,7 @@ impl References {
             let keys = references.0.entry(source).or_default();
             keys.variables.insert(key.to_owned());
             if !from.is_optional() {
-                keys.must_exist = true;
+                keys.presence = Presence::Required;
                 keys.required.insert(key.to_owned());
             }
         }
@@ -114,7 +124,9 @@ impl References {
             let keys = references.0.entry(source).or_default();
             keys.all = true;
             keys.prefixes.insert(from.prefix.clone());
-            keys.must_exist |= !from.is_optional();
+            if !from.is_optional() {
+                keys.presence = Presence::Required;
+            }
         }
         for files in &container.files {
             let Some(source) = Source::of_files(files) else { continue };
@@ -123,7 +135,7 @@ impl References {
             let items = files.items.iter().map(|item| item.key.clone());
             keys.files.extend(items.clone());
             if !files.is_optional() {
-                keys.must_exist = true;
+                keys.presence = Presence::Required;
                 keys.required.extend(items);
             }
         }
@@ -141,7 +153,7 @@ impl References {
                 let keys = self.0.entry(source).or_insert_with(new);
                 keys.files.insert(PULL_SECRET_KEY.into());
                 keys.required.insert(PULL_SECRET_KEY.into());
-                keys.must_exist = true;
+                keys.presence = Presence::Required;
                 keys.is_granted |= is_granted;
             }
         }

@@ -11,7 +11,7 @@ use mcp_fleet_crds::condition::ConditionReason as Reason;
 use mcp_fleet_crds::names::server_secret_label;
 use mcp_fleet_crds::server::Container;
 
-use super::references::{Keys, References, Source};
+use super::references::{Keys, Presence, References, Source};
 use crate::labels;
 
 /// Most Secrets and `ConfigMap`s of one server. Each is read about once a minute.
@@ -171,7 +171,7 @@ fn refused(source: &Source, why: &str) -> Problem {
 }
 
 fn missing(source: &Source, keys: &Keys) -> Result<BTreeMap<String, ByteString>, Problem> {
-    if !keys.must_exist {
+    if keys.presence == Presence::Optional {
         return Ok(BTreeMap::new());
     }
     let message = format!("the {source} does not exist in the server's namespace; create it there");

@@ -20,7 +20,7 @@ use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::governor::{Demand, Division, Redivided};
 use mcp_fleet_policy::reason::Reason;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::State;
 
@@ -47,6 +47,8 @@ pub(crate) struct Homes {
     changed: Notify,
     /// Notifies the control stream that the leader has to learn something at once.
     beat_due: Notify,
+    /// Room for calls that wait for what other gateways do not use.
+    waiting: Semaphore,
 }
 
 /// What calls are admitted by, until the next answer of the leader.
@@ -61,7 +63,7 @@ struct Snapshot {
     ends: u64,
     /// When the leases of all other gateways have ended that the leader had granted before its last answer.
     others_end: u64,
-    /// The newest view that this gateway was told of, while it has no lease: it may be leaving, and its clients are not.
+    /// The newest view that this gateway was told of since it had a lease, while it has none: it may be leaving, and its clients are not.
     last: Option<(Member, View)>,
 }
 
@@ -153,6 +155,7 @@ impl Default for Homes {
             snapshot: ArcSwap::from_pointee(alone),
             changed: Notify::new(),
             beat_due: Notify::new(),
+            waiting: Semaphore::new(take_shared::MAX_WAITING),
         }
     }
 }
@@ -271,7 +274,7 @@ impl Homes {
     pub(super) fn connect_earlier(&self) {
         let mut protocol = self.protocol.lock();
         *protocol = None;
-        self.publish(None, 0);
+        self.publish(None, 0, None);
     }
 
     /// Records that the gateway is connected to the leader of this term. `member` is this process. Returns false if a later
@@ -284,7 +287,7 @@ impl Homes {
             protocol => protocol.insert(Gateway::new(member)),
         };
         let connected = gateway.connect(term);
-        self.publish(Some(gateway), 0);
+        self.publish(Some(gateway), 0, None);
         connected
     }
 
@@ -300,10 +303,16 @@ impl Homes {
         boot_millis() < snapshot.ends && snapshot.admits == Admits::Everyone
     }
 
-    /// Does what an answer says, unless it is out of date. `others_end_ms` is how long other gateways may have leases.
-    /// `before` is called before calls are admitted by the answer, in the order of answers. Returns whether other calls are
+    /// Does what an answer says, unless it is out of date. `others_end_ms` is how long other gateways may have leases, and `current`
+    /// the view to forward by without a lease. `before` is called before calls are admitted by the answer, in the order of answers. Returns whether other calls are
     /// admitted than before.
-    pub(super) fn receive(&self, answer: Answer, others_end_ms: u64, before: impl FnOnce()) -> bool {
+    pub(super) fn receive(
+        &self,
+        answer: Answer,
+        others_end_ms: u64,
+        current: Option<View>,
+        before: impl FnOnce(),
+    ) -> bool {
         let mut protocol = self.protocol.lock();
         let Some(gateway) = &mut *protocol else { return false };
         let now = boot_millis();
@@ -312,7 +321,7 @@ impl Homes {
         }
         before();
         let changed = gateway.receive(now, answer);
-        self.publish(Some(gateway), others_end_ms);
+        self.publish(Some(gateway), others_end_ms, current);
         changed
     }
 
@@ -321,12 +330,12 @@ impl Homes {
         let mut protocol = self.protocol.lock();
         if let Some(gateway) = &mut *protocol {
             gateway.release();
-            self.publish(Some(gateway), 0);
+            self.publish(Some(gateway), 0, None);
         }
     }
 
     /// Makes the state of the protocol visible to calls. Without a protocol, the gateway admits all of them.
-    fn publish(&self, gateway: Option<&Gateway>, others_end_ms: u64) {
+    fn publish(&self, gateway: Option<&Gateway>, others_end_ms: u64, current: Option<View>) {
         let (now, before) = (boot_millis(), self.snapshot.load());
         let (admits, ends) = match gateway {
             None => (Some(Admits::Everyone), NO_END),
@@ -346,6 +355,7 @@ impl Homes {
                 Admits::Some(member, held) => held.views().last().map(|view| (member.clone(), view.clone())),
                 Admits::Everyone => before.last.clone(),
             };
+            let last = last.map(|(member, view)| (member, current.unwrap_or(view)));
             Snapshot { version: before.version + 1, since: now, admits: Admits::Everyone, ends: 0, others_end, last }
         };
         self.snapshot.store(Arc::new(next));
@@ -371,10 +381,10 @@ impl State {
     /// Does what the leader answers to a beat. When this returns, every call that is not yet handed to its server is decided
     /// by that. Returns whether the leader should get a beat at once.
     pub(crate) fn receive_home_answer(&self, answer: Answer, others: Others) -> bool {
-        let Others { end_ms, in_flight, peers, division } = others;
+        let Others { end_ms, in_flight, peers, division, current } = others;
         let mut elsewhere = self.elsewhere.lock();
         let mut divided = None;
-        let changed = self.homes.receive(answer, end_ms, || {
+        let changed = self.homes.receive(answer, end_ms, current, || {
             // Before a view is applied by which requests are forwarded to them.
             self.peers.set(peers);
             // Before the first call is admitted beside those.

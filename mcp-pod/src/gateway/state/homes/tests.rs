@@ -17,8 +17,12 @@ fn view(number: u64, pods: &[&str]) -> View {
 
 /// Sends a beat, and lets the leader answer it with this.
 fn instruct(homes: &Homes, instruction: Instruction) {
+    answer(homes, instruction, None);
+}
+
+fn answer(homes: &Homes, instruction: Instruction, current: Option<View>) {
     let Beat { term, number, .. } = homes.beat(true).unwrap();
-    homes.receive(Answer { term, number, lease_ms: 60_000, instruction }, 0, || {});
+    homes.receive(Answer { term, number, lease_ms: 60_000, instruction }, 0, current, || {});
 }
 
 #[test]
@@ -29,7 +33,7 @@ fn what_an_answer_says_about_others_counts_unless_it_is_out_of_date() {
     let mut heard = Vec::new();
     let mut receive = |term, number| {
         let answer = Answer { term, number, lease_ms: 60_000, instruction: Instruction::Wait };
-        homes.receive(answer, 0, || heard.push(number));
+        homes.receive(answer, 0, None, || heard.push(number));
     };
     receive(6, beats[0].number);
     receive(7, beats[1].number);
@@ -104,4 +108,30 @@ async fn a_gateway_that_leaves_knows_where_its_principals_go() {
     let before = tokio::time::Instant::now();
     assert!(matches!(homes.enter(&ours, Absence::Refuse).await, Err(NoHome::Denied(_))));
     assert_eq!(before.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_leaves_forwards_by_the_view_that_it_is_told() {
+    let pods = ["b", "c"];
+    let at = |view: &View, principal: &str| Place::At(Arc::clone(&view.home(principal).unwrap().pod_uid));
+    let (without_c, with_c) = (view(2, &["b"]), view(3, &pods));
+    let moves =
+        (0..100).map(|number| format!("p-{number}")).find(|uid| at(&with_c, uid) == Place::At("c".into())).unwrap();
+    let leaving = Homes::default();
+    leaving.connect(7, member("a"));
+    instruct(&leaving, Instruction::Apply(view(1, &["a", "b"])));
+    instruct(&leaving, Instruction::Prepare(without_c.clone()));
+    answer(&leaving, Instruction::Wait, Some(without_c));
+    assert_eq!(leaving.find(&moves).await, Place::At("b".into()));
+    answer(&leaving, Instruction::Wait, Some(with_c.clone()));
+    assert_eq!(leaving.find(&moves).await, Place::At("c".into()));
+    // A leader of an earlier version says nothing of it.
+    answer(&leaving, Instruction::Wait, None);
+    assert_eq!(leaving.find(&moves).await, Place::At("c".into()));
+    assert!(leaving.try_enter(&moves).is_none());
+    // One that is new has no clients yet, and soon is a home.
+    let new = Homes::default();
+    new.connect(7, member("d"));
+    answer(&new, Instruction::Wait, Some(with_c));
+    assert_eq!(new.find(&moves).await, Place::Undecided);
 }

@@ -136,7 +136,9 @@ impl Homes {
         if concerned.is_empty() {
             concerned.extend(by_shares.iter().map(|member| member.pod_uid.as_ref().to_owned()));
         }
-        let others = Others { end_ms, in_flight, peers: Vec::new(), division };
+        // It may be leaving, and its clients are not.
+        let current = leader.current().filter(|_| answer.instruction == Instruction::Wait).cloned();
+        let others = Others { end_ms, in_flight, peers: Vec::new(), division, current };
         Some(Answered { answer, others, peers, concerned, look })
     }
 

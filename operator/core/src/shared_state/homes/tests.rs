@@ -231,6 +231,41 @@ fn a_gateway_that_others_cannot_reach_becomes_no_home_beside_them() {
 }
 
 #[test]
+fn a_gateway_that_leaves_is_told_of_later_views() {
+    let homes = with_places(7, 2);
+    let [mut a, mut b, mut c] = ["a", "b", "c"].map(|pod| gateway(pod, "1"));
+    let pods = |answered: &Answered| {
+        let current = answered.others.current.as_ref()?;
+        Some(current.members().iter().map(|member| member.pod_uid.to_string()).collect::<Vec<_>>())
+    };
+    let mut now = 1_000;
+    let mut last = |homes: &Homes, gateway: &mut Gateway, willing: bool| {
+        now += 10;
+        beat(homes, gateway, now, willing)
+    };
+    for _ in 0..40 {
+        for gateway in [&mut a, &mut b] {
+            if let Some(look) = last(&homes, gateway, true).look {
+                homes.looked(TENANT, &look, Some(&running(&["a", "b"])));
+            }
+        }
+    }
+    assert_eq!(pods(&last(&homes, &mut a, true)), None, "it has a lease");
+    for _ in 0..4 {
+        last(&homes, &mut a, false);
+        last(&homes, &mut b, true);
+    }
+    assert_eq!(pods(&last(&homes, &mut a, false)).unwrap(), ["b"]);
+    for _ in 0..4 {
+        last(&homes, &mut c, true);
+        last(&homes, &mut b, true);
+    }
+    let told = last(&homes, &mut a, false);
+    assert_eq!(pods(&told).unwrap(), ["b", "c"]);
+    assert_eq!(told.peers.iter().map(|pod| &**pod).collect::<Vec<_>>(), ["b", "c"]);
+}
+
+#[test]
 fn calls_at_a_former_home_count_at_the_home_alone() {
     let (homes, mut a, mut b, mut c) = (with_places(7, 3), gateway("a", "1"), gateway("b", "1"), gateway("c", "1"));
     let look = beat(&homes, &mut a, 1_000, true).look.unwrap();
