@@ -116,6 +116,25 @@ fn gateways_hear_at_once_of_one_without_a_share() {
 }
 
 #[test]
+fn gateways_hear_at_once_of_one_that_lacks_some_of_a_limit() {
+    let mut world = World::new(10, 2);
+    let concerned = |world: &World, from| world.shares.concerned(0, &member(from)).cloned().collect::<Vec<_>>();
+    world.settle(&[0, 0], 4);
+    assert_eq!((world.given(), concerned(&world, 0)), (vec![5, 5], vec![]));
+    world.beat(0, 8);
+    assert_eq!(concerned(&world, 0), [member(1)], "it has more than its part");
+    world.beat(1, 0);
+    world.accept(1);
+    world.beat(1, 0);
+    assert_eq!(concerned(&world, 1), [member(0)], "what it has accepted less of is free");
+    world.settle(&[8, 0], 1);
+    assert!(world.given()[0] >= 8, "{:?}", world.given());
+    // Both want all of it, and each has its part.
+    world.settle(&[10, 10], 4);
+    assert_eq!((concerned(&world, 0), concerned(&world, 1)), (vec![], vec![]));
+}
+
+#[test]
 fn shares_that_are_not_accepted_are_remembered_as_one() {
     let mut world = World::new(10, 2);
     world.settle(&[5, 5], 4);
