@@ -8,6 +8,7 @@ mod cluster;
 mod crds;
 mod demo;
 mod image;
+mod servers;
 mod test;
 mod tools;
 
@@ -37,6 +38,8 @@ enum Task {
     Demo(demo::Arguments),
     /// Build container images as archives.
     Image(image::cli::Arguments),
+    /// Generate the table of the tested servers and their settings in `docs/servers.md`.
+    Servers(servers::Arguments),
     /// Run every test except the slow ones, or one part of the tests.
     Test(test::Arguments),
     /// Run the supervisor of a cluster inside its namespaces. `cluster up` starts it.
@@ -64,6 +67,7 @@ fn run(task: Task) -> Result<()> {
         Task::Crds(arguments) => crds::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Image(arguments) => image::cli::run(&arguments),
+        Task::Servers(arguments) => servers::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Supervise { plan } => cluster::supervisor::run(&plan),
     }

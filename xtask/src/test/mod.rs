@@ -10,6 +10,7 @@ mod monitoring;
 mod ocsf;
 mod on_cluster;
 mod on_host;
+mod servers;
 
 use std::time::Instant;
 
@@ -56,6 +57,8 @@ pub enum Part {
     E2e,
     /// Slow: frameworks for agents, the Java SDK and the MCP Inspector, against a gateway on loopback.
     MoreClients,
+    /// Slow: sessions on published MCP servers, directly and in the sandbox behind a gateway on loopback.
+    Servers,
     /// Slow: calls of ten minutes by the official MCP clients, directly and through HAProxy.
     LongCalls,
     /// Slow: this version with the operator, the gateways and the shims of an earlier commit, on a real cluster.
@@ -77,6 +80,7 @@ impl Part {
         matches!(
             self,
             Self::MoreClients
+                | Self::Servers
                 | Self::LongCalls
                 | Self::Upgrade
                 | Self::Rounds
@@ -109,6 +113,7 @@ impl Part {
             Self::Api => on_cluster::api(),
             Self::E2e => on_cluster::end_to_end(with),
             Self::MoreClients => clients::more(),
+            Self::Servers => servers::run(),
             Self::LongCalls => clients::long_calls(),
             Self::Upgrade => on_cluster::upgrade(with),
             Self::Rounds => on_cluster::rounds(with),

@@ -11,6 +11,7 @@ pub fn lint() -> Result<()> {
     show(cargo(&["fmt", "--all", "--check"]))?;
     show(cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "--deny", "warnings"]))?;
     show(cargo(&["xtask", "crds", "--check"]))?;
+    show(cargo(&["xtask", "servers", "--check"]))?;
     without_api_client()
 }
 

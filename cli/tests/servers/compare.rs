@@ -1,0 +1,202 @@
+//! A session with a server as people run it, and the same one through a gateway, field by field.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use mcp_fleet_policy::class::Class;
+use serde_json::{Map, Value, json};
+
+use crate::case::{Case, Session};
+use crate::client::{Answer, Client};
+use crate::fleet::Fleet;
+use crate::schema::{Check, problems};
+use crate::stdio::Direct;
+
+/// How long a server may take to report its tools to its gateway. Nothing waits this long unless it fails.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Members of a tool that a gateway drops: it offers no tasks (`execution`), and nothing may reach an agent that nobody has looked at.
+const DROPPED: [&str; 3] = ["execution", "icons", "_meta"];
+
+/// Holds a session of a server through a gateway against one without, and its settings to what the session needs.
+pub(crate) fn session(name: &str) {
+    let case = Case::read(name);
+    let unused = unused(&case);
+    assert!(unused.is_empty(), "the catalogue has what no call of the session uses: {unused:?}");
+    let mut direct = Direct::start(&case);
+    let mut client = direct.connect(&case.session);
+    let tools = client.tools();
+    let answers = answers(&mut client, &case.session);
+    let differences = {
+        let fleet = Fleet::start(&case).unwrap();
+        let mut client = connect(&fleet, &case.session).unwrap();
+        let mut found = lists(&case, &tools, &reported(&mut client));
+        found.extend(results(&case, &answers, &self::answers(&mut client, &case.session)));
+        found.into_iter().map(|difference| format!("{difference}\n")).chain(Some(fleet.log())).collect::<Vec<_>>()
+    };
+    assert!(differences.len() == 1, "{}", differences.concat());
+    for (setting, without) in case.without_each_setting() {
+        assert!(!works(&without, &answers), "the server works as well without {setting}, so it does not need it");
+    }
+}
+
+/// Returns whether all results of a session through a gateway are the expected ones.
+fn works(case: &Case, expected: &[Answer]) -> bool {
+    let Ok(fleet) = Fleet::start(case) else { return false };
+    connect(&fleet, &case.session)
+        .is_ok_and(|mut client| results(case, expected, &answers(&mut client, &case.session)).is_empty())
+}
+
+fn connect(fleet: &Fleet, session: &Session) -> Result<Client, Value> {
+    Client::connect(Box::new(fleet.connection()), session.modern)
+}
+
+fn answers(client: &mut Client, session: &Session) -> Vec<Answer> {
+    session.calls.iter().map(|call| client.call(call)).collect()
+}
+
+/// Returns the tools that a gateway lists. Until the server has reported, they have no descriptions.
+fn reported(client: &mut Client) -> Map<String, Value> {
+    let started = Instant::now();
+    loop {
+        let tools = client.tools();
+        if tools.values().all(|tool| tool["description"].is_string()) {
+            return tools;
+        }
+        assert!(started.elapsed() < PATIENCE, "the server has not reported: {tools:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Returns the tools and arguments of the catalogue that no call uses.
+fn unused(case: &Case) -> Vec<String> {
+    let mut used: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for call in &case.session.calls {
+        let names = call.arguments.as_object().unwrap().keys().map(String::as_str);
+        used.entry(&call.tool).or_default().extend(names);
+    }
+    let mut unused = Vec::new();
+    for tool in case.server().spec.tools {
+        match used.get(&*tool.name) {
+            None => unused.push(tool.name),
+            Some(names) => {
+                let more = tool.arguments.iter().filter(|argument| !names.contains(&*argument.name));
+                unused.extend(more.map(|argument| format!("{} of {}", argument.name, tool.name)));
+            }
+        }
+    }
+    unused
+}
+
+/// Compares the list of a server with that of a gateway. Returns the differences that there should not be.
+fn lists(case: &Case, direct: &Map<String, Value>, listed: &Map<String, Value>) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut checks = Vec::new();
+    let catalogue = case.server().spec.tools;
+    let (declared, names): (BTreeSet<&str>, BTreeSet<&str>) =
+        (catalogue.iter().map(|tool| &*tool.name).collect(), listed.keys().map(String::as_str).collect());
+    compare("tools", &json!(declared), &json!(names), &mut found);
+    for tool in &catalogue {
+        let (Some(direct), Some(listed)) = (direct.get(&tool.name), listed.get(&tool.name)) else {
+            found.push(format!("{}: the server does not have it, or the gateway does not", tool.name));
+            continue;
+        };
+        let (mut expected, mut entry) = (as_listed(direct, tool.class), listed.clone());
+        let (theirs, ours) = (expected["inputSchema"].take(), entry["inputSchema"].take());
+        compare(&tool.name, &expected, &entry, &mut found);
+        found.extend(texts(&tool.name, &theirs, &ours));
+        for call in case.session.calls.iter().filter(|call| call.tool == tool.name) {
+            let what = format!("{} {}", call.tool, call.arguments);
+            checks.push(Check::new(format!("{what} to the gateway"), ours.clone(), call.arguments.clone()));
+            if !call.refused {
+                checks.push(Check::new(format!("{what} to the server"), theirs.clone(), call.arguments.clone()));
+            }
+        }
+    }
+    found.extend(problems(&checks));
+    found
+}
+
+/// Returns a tool of a server as a gateway lists it, except for its arguments. `mcp-pod/policy/src/list` says why it does.
+fn as_listed(tool: &Value, class: Class) -> Value {
+    let mut tool = tool.clone();
+    let members = tool.as_object_mut().unwrap();
+    for dropped in DROPPED {
+        members.remove(dropped);
+    }
+    // The class of the tool says what it does. A server's own hints are claims.
+    let annotations = members.entry("annotations").or_insert_with(|| json!({}));
+    annotations["readOnlyHint"] = json!(class == Class::Read);
+    annotations["destructiveHint"] = json!(class == Class::Destructive);
+    tool
+}
+
+/// Compares what the schemas of arguments say to agents: the gateway's is made from the catalogue, with the server's texts.
+fn texts(tool: &str, direct: &Value, listed: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, ours) in listed["properties"].as_object().into_iter().flatten() {
+        let theirs = &direct["properties"][name];
+        if theirs.is_null() {
+            found.push(format!("{tool}: the server has no argument {name}"));
+        }
+        for text in ["title", "description"] {
+            let (theirs, ours) = (theirs[text].as_str().unwrap_or_default(), ours[text].as_str().unwrap_or_default());
+            // The gateway adds what its rule says.
+            if !ours.starts_with(theirs) {
+                found.push(format!("{tool}: the {text} of {name} is {ours:?}, not {theirs:?}"));
+            }
+        }
+        if let Some(default) = theirs.get("default").filter(|default| !default.is_null()) {
+            compare(&format!("{tool}: default of {name}"), default, &ours["default"], &mut found);
+        }
+    }
+    found
+}
+
+/// Compares the answers to all calls.
+fn results(case: &Case, direct: &[Answer], through: &[Answer]) -> Vec<String> {
+    let mut found = Vec::new();
+    for ((call, direct), through) in case.session.calls.iter().zip(direct).zip(through) {
+        let what = format!("{} {}", call.tool, call.arguments);
+        compare(&what, &call.without_varying(&direct.response), &call.without_varying(&through.response), &mut found);
+        let progress = |answer: &Answer| json!(answer.progress);
+        compare(&format!("progress of {what}"), &progress(direct), &progress(through), &mut found);
+        let is_refused =
+            |answer: &Answer| answer.response["result"].is_null() || answer.response["result"]["isError"] == true;
+        if is_refused(direct) != call.refused {
+            found.push(format!("{what}: session.yaml says `refused: {}`, but {}", call.refused, direct.response));
+        }
+    }
+    found
+}
+
+/// Adds what differs between two values, member by member.
+fn compare(path: &str, direct: &Value, through: &Value, found: &mut Vec<String>) {
+    match (direct, through) {
+        (Value::Object(direct), Value::Object(through)) => {
+            let names: BTreeSet<&String> = direct.keys().chain(through.keys()).collect();
+            for name in names {
+                let member = |members: &Map<String, Value>| members.get(name).cloned();
+                match (member(direct), member(through)) {
+                    (Some(direct), Some(through)) => compare(&format!("{path}/{name}"), &direct, &through, found),
+                    (direct, through) => found.push(format!(
+                        "{path}/{name}: {} directly, {} through the gateway",
+                        shown(direct),
+                        shown(through)
+                    )),
+                }
+            }
+        }
+        (Value::Array(direct), Value::Array(through)) if direct.len() == through.len() => {
+            for (number, (direct, through)) in direct.iter().zip(through).enumerate() {
+                compare(&format!("{path}/{number}"), direct, through, found);
+            }
+        }
+        (direct, through) if direct == through => {}
+        (direct, through) => found.push(format!("{path}: {direct} directly, {through} through the gateway")),
+    }
+}
+
+fn shown(value: Option<Value>) -> String {
+    value.map_or_else(|| "absent".to_owned(), |value| value.to_string())
+}

@@ -1,0 +1,46 @@
+//! Validation by JSON Schema, with the Python package `jsonschema`.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// Reads checks and prints the problem of each one that has one.
+const PROGRAM: &str = "
+import json, sys
+from jsonschema import validators
+for check in json.load(sys.stdin):
+    schema = check['schema']
+    validator = validators.validator_for(schema, default=validators.Draft202012Validator)
+    validator.check_schema(schema)
+    for error in validator(schema).iter_errors(check['value']):
+        print(check['what'] + ': ' + error.message)
+";
+
+/// A value and the schema that should admit it.
+#[derive(Serialize)]
+pub(crate) struct Check {
+    what: String,
+    schema: Value,
+    value: Value,
+}
+
+impl Check {
+    pub(crate) const fn new(what: String, schema: Value, value: Value) -> Self {
+        Self { what, schema, value }
+    }
+}
+
+/// Returns what the schemas do not admit.
+pub(crate) fn problems(checks: &[Check]) -> Vec<String> {
+    let packages = std::env::var("MCP_JSONSCHEMA")
+        .unwrap_or_else(|_| panic!("MCP_JSONSCHEMA is not set: run `cargo xtask test servers`"));
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-c", PROGRAM]).env("PYTHONPATH", packages).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = python.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&serde_json::to_vec(checks).unwrap()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
