@@ -112,10 +112,9 @@ impl Case {
             let length = server.pointer(list).and_then(Value::as_array).map_or(0, Vec::len);
             (0..length).map(move |number| (list.clone(), Some(number)))
         });
-        let members = [format!("/spec/source/{kind}/args"), "/spec/workspace".to_owned()];
-        let members =
-            members.into_iter().filter(|member| server.pointer(member).is_some()).map(|member| (member, None));
-        items.chain(members).map(|(path, item)| self.without(&path, item)).collect()
+        let has_workspace = server["spec"]["workspace"].is_object();
+        let workspace = has_workspace.then(|| ("/spec/workspace".to_owned(), None));
+        items.chain(workspace).map(|(path, item)| self.without(&path, item)).collect()
     }
 
     /// Returns the server without a member, or without an item of a list.

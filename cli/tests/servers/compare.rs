@@ -104,12 +104,12 @@ fn lists(case: &Case, direct: &Map<String, Value>, listed: &Map<String, Value>) 
         let (mut expected, mut entry) = (as_listed(direct, tool.class), listed.clone());
         let (theirs, ours) = (expected["inputSchema"].take(), entry["inputSchema"].take());
         compare(&tool.name, &expected, &entry, &mut found);
-        found.extend(texts(&tool.name, &theirs, &ours));
+        found.extend(texts(&tool.name, &theirs, &ours, &mut checks));
         for call in case.session.calls.iter().filter(|call| call.tool == tool.name) {
             let what = format!("{} {}", call.tool, call.arguments);
-            checks.push(Check::new(format!("{what} to the gateway"), ours.clone(), call.arguments.clone()));
+            checks.push(Check::admits(format!("{what} to the gateway"), ours.clone(), call.arguments.clone()));
             if !call.refused {
-                checks.push(Check::new(format!("{what} to the server"), theirs.clone(), call.arguments.clone()));
+                checks.push(Check::admits(format!("{what} to the server"), theirs.clone(), call.arguments.clone()));
             }
         }
     }
@@ -132,7 +132,7 @@ fn as_listed(tool: &Value, class: Class) -> Value {
 }
 
 /// Compares what the schemas of arguments say to agents: the gateway's is made from the catalogue, with the server's texts.
-fn texts(tool: &str, direct: &Value, listed: &Value) -> Vec<String> {
+fn texts(tool: &str, direct: &Value, listed: &Value, checks: &mut Vec<Check>) -> Vec<String> {
     let mut found = Vec::new();
     for (name, ours) in listed["properties"].as_object().into_iter().flatten() {
         let theirs = &direct["properties"][name];
@@ -146,8 +146,12 @@ fn texts(tool: &str, direct: &Value, listed: &Value) -> Vec<String> {
                 found.push(format!("{tool}: the {text} of {name} is {ours:?}, not {theirs:?}"));
             }
         }
-        if let Some(default) = theirs.get("default").filter(|default| !default.is_null()) {
-            compare(&format!("{tool}: default of {name}"), default, &ours["default"], &mut found);
+        match (theirs.get("default"), ours.get("default")) {
+            // A default that the catalogue does not admit would have agents send what is refused.
+            (Some(default), None) => {
+                checks.push(Check::refuses(format!("{tool}: default of {name}"), ours.clone(), default.clone()));
+            }
+            (theirs, ours) => compare(&format!("{tool}: default of {name}"), &json!(theirs), &json!(ours), &mut found),
         }
     }
     found

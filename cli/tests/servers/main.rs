@@ -25,7 +25,7 @@ macro_rules! servers {
     };
 }
 
-servers! { filesystem, time }
+servers! { everything, filesystem, git, memory, sequential_thinking, sqlite, time }
 
 #[test]
 fn every_server_has_a_test() {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde::Serialize;
 use serde_json::Value;
 
-/// Reads checks and prints the problem of each one that has one.
+/// Reads checks and prints the problems of each one that has some.
 const PROGRAM: &str = "
 import json, sys
 from jsonschema import validators
@@ -14,25 +14,33 @@ for check in json.load(sys.stdin):
     schema = check['schema']
     validator = validators.validator_for(schema, default=validators.Draft202012Validator)
     validator.check_schema(schema)
-    for error in validator(schema).iter_errors(check['value']):
-        print(check['what'] + ': ' + error.message)
+    problems = [error.message for error in validator(schema).iter_errors(check['value'])]
+    if check['admits'] != (not problems):
+        print(check['what'] + ': ' + ('; '.join(problems) or 'admitted'))
 ";
 
-/// A value and the schema that should admit it.
+/// A value and a schema that should admit it, or should not.
 #[derive(Serialize)]
 pub(crate) struct Check {
     what: String,
     schema: Value,
     value: Value,
+    admits: bool,
 }
 
 impl Check {
-    pub(crate) const fn new(what: String, schema: Value, value: Value) -> Self {
-        Self { what, schema, value }
+    /// Checks that a schema admits a value.
+    pub(crate) const fn admits(what: String, schema: Value, value: Value) -> Self {
+        Self { what, schema, value, admits: true }
+    }
+
+    /// Checks that a schema does not admit a value.
+    pub(crate) const fn refuses(what: String, schema: Value, value: Value) -> Self {
+        Self { what, schema, value, admits: false }
     }
 }
 
-/// Returns what the schemas do not admit.
+/// Returns the checks that fail, with the reasons.
 pub(crate) fn problems(checks: &[Check]) -> Vec<String> {
     let packages = std::env::var("MCP_JSONSCHEMA")
         .unwrap_or_else(|_| panic!("MCP_JSONSCHEMA is not set: run `cargo xtask test servers`"));

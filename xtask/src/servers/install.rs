@@ -32,11 +32,12 @@ fn install(name: &str, package: &Package) -> Result<(Vec<String>, PathBuf)> {
             let file = folder.join("node_modules").join(&package.name).join(file);
             (vec![node()?, file.display().to_string()], folder)
         }
-        Registry::Pypi { module } => {
+        Registry::Pypi { program } => {
             let pins = read_text(&pins(name))?;
             let folder = python::packages(&format!("server-{name}"), &pins.lines().collect::<Vec<_>>())?;
             let path = format!("PYTHONPATH={}", folder.display());
-            (["/usr/bin/env", &path, "/usr/bin/python3", "-m", module].map(str::to_owned).into(), folder)
+            let program = folder.join("bin").join(program).display().to_string();
+            (["/usr/bin/env", &path, "/usr/bin/python3", &program].map(str::to_owned).into(), folder)
         }
     };
     Ok((command, folder))

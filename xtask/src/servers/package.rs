@@ -36,8 +36,8 @@ pub(super) enum Registry {
     },
     /// `PyPI`, with the versions of `packages.txt` beside it.
     Pypi {
-        /// Module that Python runs.
-        module: String,
+        /// Program that the package installs.
+        program: String,
     },
 }
 
