@@ -337,6 +337,7 @@ impl Server {
             ]
             .into_iter()
             .chain(self.launch.times())
+            .chain(self.launch.http_options())
             .collect(),
             command: self.launch.command.clone(),
             only_check: false,

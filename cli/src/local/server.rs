@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use mcp_fleet_core::server_config::check_directories;
 use mcp_fleet_crds::MCPServer;
-use mcp_fleet_crds::server::{Container, Execution, OnChange};
+use mcp_fleet_crds::server::{Container, Execution, Http, HttpTransport, OnChange};
 use mcp_fleet_policy::units::Window;
 
 use super::arguments::{Arguments, SPECIAL};
@@ -21,6 +21,9 @@ const DEFAULTS: [(&str, &str); 3] = [
 ];
 /// Longest time that a program has to end by itself.
 const MAX_STOP_GRACE: Window = Window::from_secs(3);
+/// Whether servers over HTTP run. Everyone on this machine could call them, so only the tests with real servers do that: no
+/// release is built with this feature.
+const RUNS_HTTP: bool = cfg!(feature = "server-tests");
 /// The program of a server that is part of this one.
 const THIS_PROGRAM: &str = "mcp-fleet";
 
@@ -29,6 +32,8 @@ const THIS_PROGRAM: &str = "mcp-fleet";
 pub(crate) struct Launch {
     /// As it is declared.
     declared: Container,
+    /// Where it serves HTTP, if it does.
+    http: Option<Http>,
     /// Program and arguments.
     pub(crate) command: Vec<String>,
     /// May contain secrets, as the files may.
@@ -53,6 +58,7 @@ impl Launch {
     pub(crate) fn is_as(&self, running: &Self) -> bool {
         let is_configured_as = self.environment == running.environment && self.files == running.files;
         self.declared == running.declared
+            && self.http == running.http
             && self.command == running.command
             && self.readable == running.readable
             && self.workspace == running.workspace
@@ -62,6 +68,17 @@ impl Launch {
     /// Returns the directory in which the program starts.
     pub(crate) fn working_dir(&self) -> Option<PathBuf> {
         self.declared.working_dir.as_ref().map(PathBuf::from)
+    }
+
+    /// Returns the options of the shim for a server over HTTP.
+    pub(crate) fn http_options(&self) -> Vec<String> {
+        let Some(http) = &self.http else { return Vec::new() };
+        let transport = match http.transport {
+            HttpTransport::StreamableHTTP => "streamable-http",
+            HttpTransport::SSE => "sse",
+        };
+        let (port, path) = (http.port, &http.path);
+        vec![format!("--http-port={port}"), format!("--http-path={path}"), format!("--http-transport={transport}")]
     }
 
     /// Returns the options of the shim for times. Whoever stops a fleet waits for all of its servers, so none may take long to end.
@@ -79,7 +96,7 @@ pub(crate) fn launch(server: &MCPServer, arguments: &Arguments, sources: &Source
     if server.spec.replicas == 0 {
         return Ok(None);
     }
-    if server.spec.source.http().is_some() {
+    if server.spec.source.http().is_some() && !RUNS_HTTP {
         bail!(
             "it serves HTTP, and everyone on this machine could call it on its port; try a server here that speaks over its \
              standard input and output, or use a cluster"
@@ -116,6 +133,7 @@ pub(crate) fn launch(server: &MCPServer, arguments: &Arguments, sources: &Source
     configuration.add_variables(&mut environment);
     Ok(Some(Launch {
         declared: container.clone(),
+        http: server.spec.source.http().cloned(),
         command: [program].into_iter().chain(rest.iter().cloned()).collect(),
         environment: environment.into_iter().collect(),
         readable,

@@ -8,9 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::case::{Case, Session};
 use crate::client::{Answer, Client};
+use crate::direct::Direct;
 use crate::fleet::Fleet;
 use crate::schema::{Check, problems};
-use crate::stdio::Direct;
 
 /// How long a server may take to report its tools to its gateway. Nothing waits this long unless it fails.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -23,10 +23,12 @@ pub(crate) fn session(name: &str) {
     let case = Case::read(name);
     let unused = unused(&case);
     assert!(unused.is_empty(), "the catalogue has what no call of the session uses: {unused:?}");
-    let mut direct = Direct::start(&case);
-    let mut client = direct.connect(&case.session);
-    let tools = client.tools();
-    let answers = answers(&mut client, &case.session);
+    // One after the other, because both may listen on the same port.
+    let (tools, answers) = {
+        let mut direct = Direct::start(&case);
+        let mut client = direct.connect(&case);
+        (client.tools(), answers(&mut client, &case.session))
+    };
     let differences = {
         let fleet = Fleet::start(&case).unwrap();
         let mut client = connect(&fleet, &case.session).unwrap();

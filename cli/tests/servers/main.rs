@@ -9,10 +9,11 @@
 mod case;
 mod client;
 mod compare;
+mod direct;
 mod fleet;
 mod http;
 mod schema;
-mod stdio;
+mod sse;
 
 /// Makes a test of each server, which has the name of its folder.
 macro_rules! servers {
@@ -25,7 +26,7 @@ macro_rules! servers {
     };
 }
 
-servers! { everything, filesystem, git, memory, sequential_thinking, sqlite, time }
+servers! { everything, everything_http, everything_sse, filesystem, git, memory, sequential_thinking, sqlite, time }
 
 #[test]
 fn every_server_has_a_test() {

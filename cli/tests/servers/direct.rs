@@ -1,14 +1,22 @@
 //! A server as people run it today: a process of this machine, without a sandbox.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
+use mcp_fleet_crds::server::HttpTransport;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::case::{Case, Session};
+use crate::case::Case;
 use crate::client::{Channel, Client};
+use crate::http::Http;
+use crate::sse::Sse;
+
+/// How long a server may take to listen. Nothing waits this long unless it fails.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running server. Dropping it kills it.
 pub(crate) struct Direct {
@@ -41,15 +49,30 @@ impl Direct {
         Self { child: command.spawn().unwrap(), folder, workspace: inside }
     }
 
-    /// Connects to the server.
-    pub(crate) fn connect(&mut self, session: &Session) -> Client {
-        let pipes = Pipes {
-            input: self.child.stdin.take().unwrap(),
-            output: BufReader::new(self.child.stdout.take().unwrap()),
-            folder: self.folder.path().join("workspace"),
-            workspace: self.workspace.clone(),
+    /// Connects to the server, once it listens.
+    pub(crate) fn connect(&mut self, case: &Case) -> Client {
+        let channel: Box<dyn Channel> = if let Some(http) = case.server().spec.source.http() {
+            let started = Instant::now();
+            while TcpStream::connect((Ipv4Addr::LOCALHOST, http.port)).is_err() {
+                assert!(started.elapsed() < PATIENCE, "the server does not listen on port {}", http.port);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            let origin = format!("http://127.0.0.1:{}", http.port);
+            match http.transport {
+                HttpTransport::StreamableHTTP => {
+                    Box::new(Http::new(format!("{origin}{}", http.path), None, case.session.modern))
+                }
+                HttpTransport::SSE => Box::new(Sse::open(&origin, &http.path)),
+            }
+        } else {
+            Box::new(Pipes {
+                input: self.child.stdin.take().unwrap(),
+                output: BufReader::new(self.child.stdout.take().unwrap()),
+                folder: self.folder.path().join("workspace"),
+                workspace: self.workspace.clone(),
+            })
         };
-        Client::connect(Box::new(pipes), session.modern).unwrap()
+        Client::connect(channel, case.session.modern).unwrap()
     }
 }
 
@@ -64,7 +87,7 @@ impl Drop for Direct {
 struct Pipes {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    folder: std::path::PathBuf,
+    folder: PathBuf,
     workspace: Option<String>,
 }
 
