@@ -26,7 +26,7 @@ macro_rules! servers {
     };
 }
 
-servers! { everything, everything_http, everything_sse, filesystem, git, memory, sequential_thinking, sqlite, time }
+servers! { everything, everything_http, everything_sse, filesystem, git, go_memory, java_signer, memory, modern_http, modern_stdio, sequential_thinking, sqlite, time }
 
 #[test]
 fn every_server_has_a_test() {

@@ -34,10 +34,27 @@ pub(super) enum Registry {
         /// File in the package that Node.js runs.
         file: String,
     },
+    /// A program of this repository on packages of npm.
+    NpmProgram {
+        /// File in `tests/servers`.
+        program: String,
+    },
     /// `PyPI`, with the versions of `packages.txt` beside it.
     Pypi {
         /// Program that the package installs.
         program: String,
+    },
+    /// A Go module.
+    Go {
+        /// Version of the module.
+        version: String,
+        /// Package of the program in the module.
+        package: String,
+    },
+    /// A program of this repository on packages of Maven.
+    Maven {
+        /// Folder in `tests/servers` with `pom.xml`.
+        folder: String,
     },
 }
 
@@ -52,7 +69,7 @@ impl Package {
     /// Returns the version that is pinned.
     pub(super) fn version(&self, name: &str) -> Result<String> {
         let version = match &self.registry {
-            Registry::Npm { .. } => {
+            Registry::Npm { .. } | Registry::NpmProgram { .. } => {
                 let manifest: serde_json::Value = serde_json::from_str(&read_text(&folder().join("package.json"))?)?;
                 manifest["dependencies"][&self.name].as_str().map(str::to_owned)
             }
@@ -60,6 +77,14 @@ impl Package {
                 let pins = read_text(&pins(name))?;
                 let pinned = pins.lines().filter_map(|line| line.split_once("=="));
                 pinned.filter(|(package, _)| *package == self.name).map(|(_, version)| version.to_owned()).next()
+            }
+            Registry::Go { version, .. } => Some(version.clone()),
+            Registry::Maven { folder } => {
+                let project = read_text(&super::folder().join(folder).join("pom.xml"))?;
+                let artifact = self.name.rsplit(':').next().unwrap_or_default();
+                let rest = project.split_once(&format!("<artifactId>{artifact}</artifactId>"));
+                let version = rest.and_then(|(_, rest)| rest.split_once("<version>")?.1.split_once("</version>"));
+                version.map(|(version, _)| version.to_owned())
             }
         };
         version.with_context(|| format!("the version of {} is not pinned", self.name))

@@ -94,6 +94,12 @@ pub fn coredns() -> Result<PathBuf> {
     Ok(build_local("coredns", "CoreDNS", "20 s", "")?.join("coredns"))
 }
 
+/// Builds a published program, which is named as the last part of its package. Returns its path. `name` names it in the cache.
+pub fn published(name: &str, package: &str, version: &str) -> Result<PathBuf> {
+    let folder = build_public(name, package, version, "30 s")?;
+    Ok(folder.with_file_name(package.rsplit('/').next().unwrap_or(name)))
+}
+
 /// Returns helm: the one on PATH, or one built from its module, with the libraries of Kubernetes in `tests/cluster`.
 pub fn helm() -> Result<PathBuf> {
     installed_or("helm", || Ok(compile("helm.sh/helm/v3/cmd/helm", "helm", "40 s", &["build"], "-s -w")?.join("helm")))
