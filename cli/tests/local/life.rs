@@ -166,3 +166,15 @@ fn the_state_is_private() {
     assert_eq!((mode(&trial.state()), mode(&folder)), (0o700, 0o700));
     assert_eq!(mode(&trial.state().join("operator/ca.key")), 0o600);
 }
+
+#[test]
+#[cfg(not(feature = "server-tests"))]
+fn a_server_over_http_is_refused() {
+    let folder = example();
+    let path = folder.path().join("files/20-notes.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let http = text.replacen("type: Stdio", "type: HTTP", 1).replacen("stdio:", "http:", 1);
+    std::fs::write(&path, http.replacen("command:", "port: 8000\n      command:", 1)).unwrap();
+    let errors = refusal(command(folder.path(), &[]));
+    assert!(errors.contains("everyone on this machine could call it on its port"), "{errors}");
+}

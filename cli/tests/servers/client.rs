@@ -18,6 +18,8 @@ pub(crate) struct Client {
     channel: Box<dyn Channel>,
     modern: bool,
     next: u64,
+    /// What the server says about itself: `serverInfo` and `instructions`.
+    pub(crate) about: Value,
 }
 
 /// What came back for a call.
@@ -33,19 +35,22 @@ pub(crate) const MODERN: &str = "2026-07-28";
 pub(crate) const LEGACY: &str = "2025-11-25";
 
 impl Client {
-    /// Connects. Before 2026-07-28, that begins with `initialize`. Fails if the server refuses it.
-    pub(crate) fn connect(channel: Box<dyn Channel>, modern: bool) -> Result<Self, Value> {
-        let mut client = Self { channel, modern, next: 0 };
-        if !modern {
+    /// Connects: with `initialize`, or with `server/discover` of 2026-07-28.
+    pub(crate) fn connect(channel: Box<dyn Channel>, modern: bool) -> Self {
+        let mut client = Self { channel, modern, next: 0, about: Value::Null };
+        let result = if modern {
+            client.request("server/discover", json!({})).response["result"].take()
+        } else {
             let about = json!({"name": "tests", "version": "1"});
             let params = json!({"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": about});
-            let response = client.request("initialize", params).response;
-            if !response["result"].is_object() {
-                return Err(response);
-            }
+            let result = client.request("initialize", params).response["result"].take();
+            assert_eq!(result["protocolVersion"], LEGACY, "{result}");
             client.channel.notify(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
-        }
-        Ok(client)
+            result
+        };
+        let info = if modern { &result["_meta"]["io.modelcontextprotocol/serverInfo"] } else { &result["serverInfo"] };
+        client.about = json!({"serverInfo": info, "instructions": result["instructions"]});
+        client
     }
 
     /// Lists all tools, as they are listed, by name.

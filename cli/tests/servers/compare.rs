@@ -7,7 +7,7 @@ use mcp_fleet_policy::class::Class;
 use serde_json::{Map, Value, json};
 
 use crate::case::{Case, Session};
-use crate::client::{Answer, Client};
+use crate::client::{Answer, Client, LEGACY, MODERN};
 use crate::direct::Direct;
 use crate::fleet::Fleet;
 use crate::schema::{Check, problems};
@@ -18,56 +18,72 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Members of a tool that a gateway drops: it offers no tasks (`execution`), and nothing may reach an agent that nobody has looked at.
 const DROPPED: [&str; 3] = ["execution", "icons", "_meta"];
 
+/// What a server says about itself, its tools, and its answers to the calls of a session.
+struct Seen {
+    about: Value,
+    tools: Map<String, Value>,
+    answers: Vec<Answer>,
+}
+
 /// Holds a session of a server through a gateway against one without, and its settings to what the session needs.
 pub(crate) fn session(name: &str) {
     let case = Case::read(name);
     let unused = unused(&case);
     assert!(unused.is_empty(), "the catalogue has what no call of the session uses: {unused:?}");
     // One after the other, because both may listen on the same port.
-    let (tools, answers) = {
+    let direct = {
         let mut direct = Direct::start(&case);
         let mut client = direct.connect(&case);
-        (client.tools(), answers(&mut client, &case.session))
+        Seen { about: client.about.take(), tools: client.tools(), answers: answers(&mut client, &case.session) }
     };
-    let differences = {
+    for modern in [false, true] {
         let fleet = Fleet::start(&case).unwrap();
-        let mut client = connect(&fleet, &case.session).unwrap();
-        let mut found = lists(&case, &tools, &reported(&mut client));
-        found.extend(results(&case, &answers, &self::answers(&mut client, &case.session)));
-        found.into_iter().map(|difference| format!("{difference}\n")).chain(Some(fleet.log())).collect::<Vec<_>>()
-    };
-    assert!(differences.len() == 1, "{}", differences.concat());
+        let mut client = reported(&fleet, modern);
+        let tools = client.tools();
+        let through = Seen { about: client.about.take(), tools, answers: answers(&mut client, &case.session) };
+        let differences = differences(&case, modern, &direct, &through);
+        let revision = if modern { MODERN } else { LEGACY };
+        assert!(differences.is_empty(), "{revision}:\n{}\n{}", differences.join("\n"), fleet.log());
+    }
     for (setting, without) in case.without_each_setting() {
-        assert!(!works(&without, &answers), "the server works as well without {setting}, so it does not need it");
+        assert!(!works(&without, &direct), "the server works as well without {setting}, so it does not need it");
     }
 }
 
 /// Returns whether all results of a session through a gateway are the expected ones.
-fn works(case: &Case, expected: &[Answer]) -> bool {
+fn works(case: &Case, direct: &Seen) -> bool {
     let Ok(fleet) = Fleet::start(case) else { return false };
-    connect(&fleet, &case.session)
-        .is_ok_and(|mut client| results(case, expected, &answers(&mut client, &case.session)).is_empty())
-}
-
-fn connect(fleet: &Fleet, session: &Session) -> Result<Client, Value> {
-    Client::connect(Box::new(fleet.connection()), session.modern)
+    let modern = case.session.modern;
+    let answers = answers(&mut fleet.connect(modern), &case.session);
+    results(case, modern, &direct.answers, &answers).is_empty()
 }
 
 fn answers(client: &mut Client, session: &Session) -> Vec<Answer> {
     session.calls.iter().map(|call| client.call(call)).collect()
 }
 
-/// Returns the tools that a gateway lists. Until the server has reported, they have no descriptions.
-fn reported(client: &mut Client) -> Map<String, Value> {
+/// Connects to a server that has told its gateway about itself. Until then, its tools have no descriptions.
+fn reported(fleet: &Fleet, modern: bool) -> Client {
     let started = Instant::now();
     loop {
+        let mut client = fleet.connect(modern);
         let tools = client.tools();
         if tools.values().all(|tool| tool["description"].is_string()) {
-            return tools;
+            // What was said before may be older.
+            return fleet.connect(modern);
         }
         assert!(started.elapsed() < PATIENCE, "the server has not reported: {tools:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Returns the differences that there should not be.
+fn differences(case: &Case, modern: bool, direct: &Seen, through: &Seen) -> Vec<String> {
+    let mut found = Vec::new();
+    compare("about", &direct.about, &through.about, &mut found);
+    found.extend(lists(case, &direct.tools, &through.tools));
+    found.extend(results(case, modern, &direct.answers, &through.answers));
+    found
 }
 
 /// Returns the tools and arguments of the catalogue that no call uses.
@@ -159,12 +175,17 @@ fn texts(tool: &str, direct: &Value, listed: &Value, checks: &mut Vec<Check>) ->
     found
 }
 
-/// Compares the answers to all calls.
-fn results(case: &Case, direct: &[Answer], through: &[Answer]) -> Vec<String> {
+/// Compares the answers to all calls. `modern` is the revision through the gateway.
+fn results(case: &Case, modern: bool, direct: &[Answer], through: &[Answer]) -> Vec<String> {
     let mut found = Vec::new();
     for ((call, direct), through) in case.session.calls.iter().zip(direct).zip(through) {
         let what = format!("{} {}", call.tool, call.arguments);
-        compare(&what, &call.without_varying(&direct.response), &call.without_varying(&through.response), &mut found);
+        let mut expected = call.without_varying(&direct.response);
+        // Required since 2026-07-28. Before, a member that nobody knows does not matter.
+        if modern && expected["result"].is_object() {
+            expected["result"]["resultType"] = json!("complete");
+        }
+        compare(&what, &expected, &call.without_varying(&through.response), &mut found);
         let progress = |answer: &Answer| json!(answer.progress);
         compare(&format!("progress of {what}"), &progress(direct), &progress(through), &mut found);
         let is_refused =

@@ -72,7 +72,7 @@ impl Direct {
                 workspace: self.workspace.clone(),
             })
         };
-        Client::connect(channel, case.session.modern).unwrap()
+        Client::connect(channel, case.session.modern)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use tempfile::TempDir;
 
 use crate::case::{Case, FOLDER};
+use crate::client::Client;
 use crate::http::Http;
 
 /// A running fleet. Dropping it kills it.
@@ -15,7 +16,6 @@ pub(crate) struct Fleet {
     child: Child,
     folder: TempDir,
     name: String,
-    modern: bool,
 }
 
 impl Fleet {
@@ -48,7 +48,7 @@ impl Fleet {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut errors = child.stderr.take().unwrap();
         let (sender, ready) = mpsc::channel();
-        let mut fleet = Self { child, folder, name: name.clone(), modern: case.session.modern };
+        let mut fleet = Self { child, folder, name: name.clone() };
         // Reads on, so that the fleet can print whatever it does.
         std::thread::spawn(move || {
             let mut printed = Vec::new();
@@ -69,12 +69,12 @@ impl Fleet {
         Err(text)
     }
 
-    /// Returns a connection of the principal to the server.
-    pub(crate) fn connection(&self) -> Http {
+    /// Connects to the server as the principal.
+    pub(crate) fn connect(&self, modern: bool) -> Client {
         let credential = self.state().join("credentials/acme/agent");
         let read = |entry: &str| std::fs::read_to_string(credential.join(entry)).unwrap();
         let url = format!("{}/{}/mcp", read("url"), self.name);
-        Http::new(url, Some((credential.join("ca.crt"), read("token"))), self.modern)
+        Client::connect(Box::new(Http::new(url, Some((credential.join("ca.crt"), read("token"))), modern)), modern)
     }
 
     /// Returns the log of the server and its shim.
