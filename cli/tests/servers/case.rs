@@ -173,6 +173,11 @@ impl Case {
         variables.collect()
     }
 
+    /// Returns the port on which the server listens, if it serves HTTP.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.server().spec.source.http().map(|http| http.port)
+    }
+
     /// Returns where the server sees its workspace.
     pub(crate) fn workspace(&self) -> Option<String> {
         self.server().spec.workspace.map(|workspace| workspace.mount_path)
@@ -182,7 +187,8 @@ impl Case {
     pub(crate) fn set_up(&self, folder: &Path) {
         for words in &self.session.setup {
             let mut command = std::process::Command::new(&words[0]);
-            let output = command.args(&words[1..]).current_dir(folder).output().unwrap();
+            // Without what the user of this machine has configured.
+            let output = command.args(&words[1..]).current_dir(folder).env("HOME", folder).output().unwrap();
             assert!(output.status.success(), "{words:?}: {output:?}");
         }
     }

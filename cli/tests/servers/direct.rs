@@ -1,7 +1,6 @@
 //! A server as people run it today: a process of this machine, without a sandbox.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::case::Case;
 use crate::client::{Channel, Client};
+use crate::fleet::is_served;
 use crate::http::Http;
 use crate::sse::Sse;
 
@@ -41,10 +41,11 @@ impl Direct {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", folder.path());
         command.envs(case.variables().iter().map(|(name, value)| (name, here(value)))).current_dir(&folder);
-        let is_http = case.server().spec.source.http().is_some();
+        let port = case.port();
+        assert!(!port.is_some_and(is_served), "another program listens on port {port:?}, which this server has");
         command
             .stdin(Stdio::piped())
-            .stdout(if is_http { Stdio::null() } else { Stdio::piped() })
+            .stdout(if port.is_some() { Stdio::null() } else { Stdio::piped() })
             .stderr(Stdio::null());
         Self { child: command.spawn().unwrap(), folder, workspace: inside }
     }
@@ -53,7 +54,7 @@ impl Direct {
     pub(crate) fn connect(&mut self, case: &Case) -> Client {
         let channel: Box<dyn Channel> = if let Some(http) = case.server().spec.source.http() {
             let started = Instant::now();
-            while TcpStream::connect((Ipv4Addr::LOCALHOST, http.port)).is_err() {
+            while !is_served(http.port) {
                 assert!(started.elapsed() < PATIENCE, "the server does not listen on port {}", http.port);
                 std::thread::sleep(Duration::from_millis(50));
             }

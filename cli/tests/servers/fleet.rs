@@ -1,9 +1,11 @@
 //! A server behind a gateway, in the sandbox of its shim: `mcp-fleet try` with the objects of its folder.
 
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -16,6 +18,8 @@ pub(crate) struct Fleet {
     child: Child,
     folder: TempDir,
     name: String,
+    /// Where the server serves HTTP.
+    port: Option<u16>,
 }
 
 impl Fleet {
@@ -48,7 +52,7 @@ impl Fleet {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut errors = child.stderr.take().unwrap();
         let (sender, ready) = mpsc::channel();
-        let mut fleet = Self { child, folder, name: name.clone() };
+        let mut fleet = Self { child, folder, name: name.clone(), port: case.port() };
         // Reads on, so that the fleet can print whatever it does.
         std::thread::spawn(move || {
             let mut printed = Vec::new();
@@ -91,5 +95,14 @@ impl Drop for Fleet {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // The server ends a moment later, and the next one may have the same port.
+        while self.port.is_some_and(is_served) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
+}
+
+/// Returns whether a program listens on a port of this machine.
+pub(crate) fn is_served(port: u16) -> bool {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::client::{Channel, LEGACY, MODERN};
 
 /// Seconds that a request may take. Only one that hangs takes as long.
-const PATIENCE: &str = "300";
+pub(crate) const PATIENCE: &str = "300";
 
 /// A connection to an MCP endpoint.
 #[derive(Clone)]

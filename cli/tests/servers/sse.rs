@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use serde_json::Value;
 
 use crate::client::Channel;
+use crate::http::PATIENCE;
 
 /// An open event stream. Dropping it closes it.
 pub(crate) struct Sse {
@@ -19,7 +20,7 @@ impl Sse {
     /// Opens the event stream of a server with this origin.
     pub(crate) fn open(origin: &str, path: &str) -> Self {
         let mut curl = Command::new("curl");
-        curl.args(["-sS", "-N"]).arg(format!("{origin}{path}")).stdout(Stdio::piped());
+        curl.args(["-sS", "-N", "--max-time", PATIENCE]).arg(format!("{origin}{path}")).stdout(Stdio::piped());
         let mut child = curl.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut stream = Self { child, lines, messages: String::new() };
