@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, bail};
 use mcp_fleet_crds::MCPServer;
-use mcp_fleet_crds::server::{Container, Execution, HttpTransport, ServerLimits, SourceType};
+use mcp_fleet_crds::server::{Container, Execution, HttpTransport, Medium, ServerLimits, SourceType};
 use mcp_fleet_policy::class::Class;
 use serde::Deserialize as _;
 use serde_yaml_ng::Value;
@@ -111,7 +111,8 @@ fn settings(server: &MCPServer) -> Result<BTreeMap<String, String>> {
     }
     for scratch in scratch {
         let execute = if scratch.execute == Execution::Allow { " with `execute: Allow`" } else { "" };
-        add(format!("scratch {}", scratch.mount_path), format!("`scratch: {}`{execute}", scratch.mount_path));
+        let medium = if scratch.medium == Medium::Memory { " in memory" } else { "" };
+        add(format!("scratch {}", scratch.mount_path), format!("`scratch: {}`{medium}{execute}", scratch.mount_path));
     }
     if let Some(workspace) = &server.spec.workspace {
         add("workspace".to_owned(), format!("`workspace: {}`", workspace.mount_path));
