@@ -64,6 +64,8 @@ names! {
         PodsCurrent,
         /// Tools accept any JSON in an argument of type Json, as the spec is written. Absent if none does.
         WideArguments,
+        /// Common model APIs accept the names of all tools, as the spec is written. Absent if they do.
+        NamesPortable,
         /// The tenant's public name is in use, and every gateway serves its certificate. Absent without a public name.
         EndpointReady,
         /// The volume of the workspace has the size that `storage` says. Absent as long as it is the size with which it was made.
@@ -183,6 +185,8 @@ names! {
         RolloutPending,
         /// An argument has the type Json.
         AnyJson,
+        /// Common model APIs refuse the name of a tool.
+        NamesRefusedByModels,
         /// Every gateway serves the public name.
         Serving,
         /// Not every gateway accepts and serves the public name yet.

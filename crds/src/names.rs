@@ -44,8 +44,10 @@ pub const MAX_NAME: usize = 52;
 pub const RUNTIME_NAMESPACE_SUFFIX: &str = "-mcp";
 /// Longest name of a namespace.
 pub const MAX_NAMESPACE: usize = 63;
-/// Name of a tool.
-pub static TOOL_NAME: TextForm = TextForm::new("^[A-Za-z0-9_./-]+$", 128);
+/// Name of a tool on its server.
+pub static TOOL_NAME: TextForm = TextForm::new("^[A-Za-z0-9_./$-]([A-Za-z0-9_./$ -]*[A-Za-z0-9_./$-])?$", 128);
+/// Name of a tool that common model APIs accept.
+pub static PORTABLE_TOOL_NAME: TextForm = TextForm::new("^[A-Za-z0-9_-]+$", 64);
 /// Pattern of an RFC 1035 label: a valid name of a Service.
 pub const DNS_1035: &str = "^[a-z]([-a-z0-9]*[a-z0-9])?$";
 /// Pattern of an RFC 1123 label: a valid name of a namespace.

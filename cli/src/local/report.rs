@@ -45,7 +45,7 @@ pub(crate) fn example(objects: &Objects) -> Option<(&MCPPrincipal, Call, Call)> 
                 let mut calls: Vec<Call> = tools
                     .filter_map(|tool| {
                         let narrowed = named(&tool.name).and_then(|named| named.arguments.as_ref());
-                        call(server, &tool.name, &json!(narrowed.unwrap_or(&tool.arguments)))
+                        call(server, tool.wire_name(), &json!(narrowed.unwrap_or(&tool.arguments)))
                     })
                     .collect();
                 calls.sort_by_key(|call| call.arguments.as_object().map_or(0, serde_json::Map::len));

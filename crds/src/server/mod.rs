@@ -269,7 +269,7 @@ pub struct MCPServerStatus {
     /// Number of pods that are ready.
     #[serde(default, deserialize_with = "integer::optional", skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
-    /// Conditions of the server: Ready, Reconciling, Stalled, Accepted, PolicyCurrent, WideArguments,
+    /// Conditions of the server: Ready, Reconciling, Stalled, Accepted, PolicyCurrent, WideArguments, NamesPortable,
     /// WorkspaceCurrent.
     #[serde(default, deserialize_with = "condition::read", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "condition::conditions_schema")]

@@ -9,17 +9,27 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::argument::{Argument, MAX_ARGUMENTS};
-use crate::names::TOOL_NAME;
+use crate::names::{PORTABLE_TOOL_NAME, TOOL_NAME};
 use crate::schema::rules;
 
 /// A tool in the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = rules(&[not_built_in()])))]
+#[schemars(extend("x-kubernetes-validations" = rules(&[not_built_in("self.name")])))]
 pub struct Tool {
-    /// Name of the tool, exactly as the server reports it. At most 128 characters.
+    /// Name of the tool, exactly as the server reports it: letters, digits, `.`, `_`, `-`, `/`, `$`, and spaces that are neither first
+    /// nor last. At most 128 characters. Scopes, audit lines and metrics use it.
     #[schemars(length(min = 1, max = TOOL_NAME.max_length), regex(pattern = TOOL_NAME.pattern))]
     pub name: String,
+    /// Name by which agents see and call the tool instead of `name`: 1 to 64 letters, digits, `_` and `-`. No other tool of the
+    /// server may have it as its `as`, or as its `name` if it has no `as`. Absent: `name`.
+    #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = PORTABLE_TOOL_NAME.max_length),
+        regex(pattern = PORTABLE_TOOL_NAME.pattern),
+        extend("x-kubernetes-validations" = rules(&[not_built_in("self")]))
+    )]
+    pub alias: Option<String>,
     /// Name for people, at most 128 characters. Absent: the server's own, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
@@ -51,12 +61,19 @@ pub struct Tool {
     pub polls: Polls,
 }
 
-/// Returns the rule that a server's tool does not have the name of a built-in one.
-fn not_built_in() -> (String, String) {
+impl Tool {
+    /// Returns the name by which agents see and call the tool.
+    pub fn wire_name(&self) -> &str {
+        self.alias.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// Returns the rule that a server's tool does not have the name of a built-in one. `name` is its name in CEL.
+fn not_built_in(name: &str) -> (String, String) {
     let names = BuiltIn::ALL.map(|tool| format!("'{}'", tool.as_str())).join(", ");
     (
-        format!("!(self.name in [{names}])"),
-        "this name is reserved for a built-in tool of MCP Fleet; remove the tool".into(),
+        format!("!({name} in [{names}])"),
+        "this name is reserved for a built-in tool of MCP Fleet; remove the tool, or use another name for `as`".into(),
     )
 }
 

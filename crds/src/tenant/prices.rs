@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Pattern of a pattern for names of servers.
 const SERVER_PATTERN: &str = "^[a-z0-9*-]+$";
 /// Pattern of a pattern for names of tools.
-const TOOL_PATTERN: &str = "^[A-Za-z0-9_./*-]+$";
+const TOOL_PATTERN: &str = "^[A-Za-z0-9_./*$ -]+$";
 
 /// The lowest price of the tools that match every field that is set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

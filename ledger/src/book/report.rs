@@ -164,7 +164,8 @@ impl Book {
     /// as they are, without escapes.
     fn has_room(&self, principal: &str, server: &str, tool: &str) -> bool {
         let is_plain = |name: &str, max: usize| {
-            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'/' | b'-');
+            let allowed =
+                |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'/' | b'-' | b'$' | b' ');
             name.len() <= max && name.bytes().all(allowed)
         };
         let length = |row: &Row| row.principal.len() + row.server.len() + row.tool.len();

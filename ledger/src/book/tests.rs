@@ -154,6 +154,9 @@ fn rows_are_bounded_and_further_spend_goes_to_the_shared_row() {
         (Capacity::SPEND_LIMIT, "p", 0, 1000),
         (Capacity::SPEND_LIMIT, "p", 300, 128 * 1024 / 315),
         (Capacity::SPEND_LIMIT, "\u{1}", 0, 0),
+        (Capacity::SPEND_LIMIT, "\"", 0, 0),
+        // As names of tools may be.
+        (Capacity::SPEND_LIMIT, "$a b", 0, 1000),
         (Capacity::BUDGET, "p", 0, 64),
         (Capacity::BUDGET, "p", 300, 8 * 1024 / 315),
     ] {

@@ -80,6 +80,11 @@ pub const FEATURES: &[Feature] = &[
         name: "definitions",
         used_by: |policy, _| policy.servers.iter().flat_map(|server| &server.tools).any(|one| one.definition.is_some()),
     },
+    // Names of tools for callers. A gateway without the feature would list and accept the server's names instead.
+    Feature {
+        name: "aliases",
+        used_by: |policy, _| policy.servers.iter().flat_map(|server| &server.tools).any(|one| one.alias.is_some()),
+    },
     // Objects whose properties have no fixed names.
     Feature { name: "map-rules", used_by: |policy, _| uses_rule(policy, |rule| matches!(rule, Rule::Map(_))) },
     // Values of one of several types.

@@ -48,6 +48,7 @@ fn policy() -> TenantPolicy {
         polls: Polls::Limited,
         shown: None,
         definition: None,
+        alias: None,
     };
     let server = |number: usize| Server {
         name: format!("documents-{number}"),

@@ -138,6 +138,7 @@ fn tool(arguments: Vec<Argument>) -> Tool {
         polls: Polls::Limited,
         shown: None,
         definition: None,
+        alias: None,
     }
 }
 
@@ -224,6 +225,7 @@ fn what_a_tool_uses_is_required_wherever_it_is() {
     }
     assert_eq!(features(Tool { shown: text, ..tool(vec![]) }, None), ["texts"]);
     assert_eq!(features(Tool { definition: Some(DefinitionDigest([0; 32])), ..tool(vec![]) }, None), ["definitions"]);
+    assert_eq!(features(Tool { alias: Some("a".into()), ..tool(vec![]) }, None), ["aliases"]);
 }
 
 #[test]

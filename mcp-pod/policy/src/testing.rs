@@ -244,6 +244,7 @@ pub(crate) fn tool(name: &str, class: Class, arguments: Vec<Argument>) -> Tool {
         polls: Polls::Limited,
         shown: None,
         definition: None,
+        alias: None,
     }
 }
 

@@ -33,6 +33,7 @@ mod limits;
 mod loops;
 mod memory;
 mod modern;
+mod names;
 mod pods;
 mod policy_change;
 mod process;

@@ -160,9 +160,11 @@ impl Reader {
             title,
             description,
             definition,
+            alias,
         } = tool;
         Ok(Tool {
             name: text(name, "tool.name")?,
+            alias: alias.map(|alias| text(alias, "tool.alias")).transpose()?,
             class: class(kind)?,
             arguments: match argument_list {
                 Some(position) => self.list(position)?,

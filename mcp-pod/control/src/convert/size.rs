@@ -44,7 +44,7 @@ pub fn server_size(server: &Server) -> usize {
     let texts = |shown: &Shown| text(&shown.title) + text(&shown.description);
     let tools = server.tools.iter().map(|tool| {
         let digest = tool.definition.map_or(0, |DefinitionDigest(digest)| digest.len() + FIELD);
-        tool.name.len() + 6 * FIELD + digest + tool.shown.as_deref().map_or(0, texts)
+        tool.name.len() + 6 * FIELD + digest + text(&tool.alias) + tool.shown.as_deref().map_or(0, texts)
     });
     // The address of its shim comes later, and has at most 48 bytes. Its limits have at most 40.
     server.name.len() + server.uid.len() + server.identity.len() + 48 + 40 + 6 * FIELD + tools.sum::<usize>()

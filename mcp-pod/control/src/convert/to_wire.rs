@@ -109,7 +109,7 @@ impl Writer {
     }
 
     fn tool(&mut self, tool: &Tool) -> wire::Tool {
-        let Tool { name, class: kind, arguments: list, price, result_price, polls, shown, definition } = tool;
+        let Tool { name, class: kind, arguments: list, price, result_price, polls, shown, definition, alias } = tool;
         let (title, description) = texts(shown.as_deref());
         let (arguments, argument_list) = match self.form {
             Form::Expanded => (arguments(list), None),
@@ -133,6 +133,7 @@ impl Writer {
             title,
             description,
             definition: definition.map(|DefinitionDigest(digest)| digest.to_vec()).unwrap_or_default(),
+            alias: alias.clone(),
         }
     }
 

@@ -1096,6 +1096,9 @@ pub struct Tool {
     /// SHA-256 of the only definition whose texts agents may see. Empty: any. Feature `definitions`.
     #[prost(bytes = "vec", tag = "10")]
     pub definition: ::prost::alloc::vec::Vec<u8>,
+    /// Name for callers. Absent: `name`. Feature `aliases`.
+    #[prost(string, optional, tag = "11")]
+    pub alias: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// A price that the result of a call states.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

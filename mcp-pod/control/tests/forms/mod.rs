@@ -37,6 +37,7 @@ pub(super) fn repetitive(principals: usize) -> TenantPolicy {
             polls: Polls::Limited,
             shown: None,
             definition: None,
+            alias: None,
         }],
         limits: ServerLimits {
             timeout: std::time::Duration::from_secs(30),

@@ -99,8 +99,18 @@ fn server() -> impl Strategy<Value = Server> {
         Arc::new(ResultPrice { pointer, minimum: Micros::new(minimum) })
     });
     let definition = option::of(any::<[u8; 32]>().prop_map(DefinitionDigest));
-    let tool = (name(), class(), arguments(), any::<u64>(), option::of(result_price), polls, shown(), definition)
-        .prop_map(|(name, class, arguments, price, result_price, polls, shown, definition)| Tool {
+    let tool = (
+        name(),
+        class(),
+        arguments(),
+        any::<u64>(),
+        option::of(result_price),
+        polls,
+        shown(),
+        definition,
+        option::of(name()),
+    )
+        .prop_map(|(name, class, arguments, price, result_price, polls, shown, definition, alias)| Tool {
             name,
             class,
             arguments: arguments.into(),
@@ -109,6 +119,7 @@ fn server() -> impl Strategy<Value = Server> {
             polls,
             shown,
             definition,
+            alias,
         });
     let limits = (any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(
         |(timeout, max_request, max_response, max_concurrent_calls)| ServerLimits {

@@ -5,16 +5,21 @@ use foldhash::HashMap;
 use super::budgets::BudgetIndex;
 use super::grants::GrantCompiler;
 use super::{CompileError, Policy, PrincipalEntry, ServerEntry};
-use crate::model::{Principal, TenantPolicy};
+use crate::model::{Principal, TenantPolicy, Tool};
 
 pub(super) fn compile(policy: TenantPolicy) -> Result<Policy, CompileError> {
     let servers = index("server", policy.servers.iter().map(|server| server.name.as_str()))?;
     let uids = index("server", policy.servers.iter().map(|server| server.uid.as_str()))?;
     let principals = index("principal", policy.principals.iter().map(|principal| principal.uid.as_str()))?;
-    let tools = policy
+    let names = policy
         .servers
         .iter()
         .map(|server| index("tool", server.tools.iter().map(|tool| tool.name.as_str())))
+        .collect::<Result<Vec<_>, _>>()?;
+    let tools = policy
+        .servers
+        .iter()
+        .map(|server| index("name of a tool for callers", server.tools.iter().map(Tool::wire_name)))
         .collect::<Result<Vec<_>, _>>()?;
     let mut grants = GrantCompiler::default();
     let catalogues = policy.servers.iter().map(|server| grants.catalogue(server)).collect::<Result<Vec<_>, _>>()?;
@@ -25,12 +30,12 @@ pub(super) fn compile(policy: TenantPolicy) -> Result<Policy, CompileError> {
         let mut held: Vec<(usize, u32)> = Vec::with_capacity(principal.grants.len());
         for grant in &principal.grants {
             let Some(index) = uids.get(&grant.server_uid) else { continue };
-            let (Some(server), Some(tools), Some(catalogue)) =
-                (policy.servers.get(*index), tools.get(*index), catalogues.get(*index))
+            let (Some(server), Some(names), Some(catalogue)) =
+                (policy.servers.get(*index), names.get(*index), catalogues.get(*index))
             else {
                 continue;
             };
-            if let Some(grant) = grants.grant(grant, server, tools, catalogue)? {
+            if let Some(grant) = grants.grant(grant, server, names, catalogue)? {
                 held.push((*index, grant));
             }
         }

@@ -31,7 +31,7 @@ pub enum CompileError {
     /// Two objects of one kind have the same name or UID.
     #[error("the {kind} {name:?} occurs twice")]
     Duplicate {
-        /// `server`, `tool` or `principal`.
+        /// `server`, `tool`, `name of a tool for callers` or `principal`.
         kind: &'static str,
         /// Name or UID that occurs twice.
         name: String,
@@ -66,7 +66,7 @@ pub struct Policy {
     model: TenantPolicy,
     /// Indices into `model.servers`, by name.
     servers: HashMap<String, usize>,
-    /// For each server, indices into its tools by name.
+    /// For each server, indices into its tools by the name that callers use.
     tools: Vec<HashMap<String, usize>>,
     /// For each server, the argument rules of its tools.
     catalogues: Vec<Vec<Arc<Arguments>>>,

@@ -93,7 +93,7 @@ impl<'p> ServerAccess<'p> {
         (0..self.server.tools.len()).filter_map(move |index| self.access(index)).filter(|access| access.is_granted())
     }
 
-    /// Returns the tool with this name. The error is [`Reason::ToolUnknown`] if the catalogue does not declare it and
+    /// Returns the tool that callers know by this name. The error is [`Reason::ToolUnknown`] if the catalogue does not declare it and
     /// [`Reason::ToolNotGranted`] if no grant admits any call of it; callers get the same answer in both cases.
     pub fn tool(self, name: &str) -> Result<ToolAccess<'p>, Reason> {
         let tools = self.compiled.tools.get(self.entry.server).ok_or(Reason::ToolUnknown)?;
@@ -101,11 +101,17 @@ impl<'p> ServerAccess<'p> {
         if access.is_granted() { Ok(access) } else { Err(Reason::ToolNotGranted) }
     }
 
+    /// Returns the tool of this name on the server, if a grant admits a call of it.
+    pub fn tool_of_server(self, name: &str) -> Option<ToolAccess<'p>> {
+        let index = self.server.tools.iter().position(|tool| tool.name == name)?;
+        self.access(index).filter(|access| access.is_granted())
+    }
+
     fn access(self, index: usize) -> Option<ToolAccess<'p>> {
         let Self { compiled, entry: server_entry, server } = self;
         let (tool, declared) = (server.tools.get(index)?, compiled.catalogues.get(server_entry.server)?.get(index)?);
         // The operator refuses such tools; a policy with one must not hide a built-in tool either.
-        if BuiltIn::from_name(&tool.name).is_some() {
+        if [&tool.name, tool.wire_name()].into_iter().any(|name| BuiltIn::from_name(name).is_some()) {
             return None;
         }
         Some(ToolAccess { compiled, server, tool, index, declared, server_entry })

@@ -269,3 +269,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn callers_use_the_alias_and_grants_the_name() {
+    let mut policy = files(vec![grant("s", vec![named_tool("write", None)], vec![])]).model().clone();
+    policy.servers[0].tools[1].alias = Some("store".into());
+    let compiled = Policy::new(policy.clone()).unwrap();
+    assert_eq!(call(&compiled, "store", &at("/w/a")), Ok("s".into()));
+    assert_eq!(authorised(&compiled, "write"), Err(Reason::ToolUnknown));
+    policy.principals[0].grants = vec![Arc::new(grant("s", vec![named_tool("store", None)], vec![]))];
+    assert_eq!(authorised(&Policy::new(policy.clone()).unwrap(), "store"), Err(Reason::ServerUnknown));
+    // Callers could not tell them apart.
+    policy.servers[0].tools[1].alias = Some("read".into());
+    let duplicate = CompileError::Duplicate { kind: "name of a tool for callers", name: "read".into() };
+    assert_eq!(Policy::new(policy).unwrap_err(), duplicate);
+}

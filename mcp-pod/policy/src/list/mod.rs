@@ -1,4 +1,5 @@
-//! Renders the answer to `tools/list`: the server's tools that a principal may call, with the gateway's schemas.
+//! Renders the answer to `tools/list`: the server's tools that a principal may call, with the gateway's schemas, by the
+//! names that callers use.
 //!
 //! `title` and `description` are the catalogue's or else the server's own, which also says `outputSchema`,
 //! `idempotentHint`, `openWorldHint` and the titles of annotations. Texts are neutralised and shortened. The gateway sets
@@ -47,7 +48,8 @@ pub fn render<E>(
     out.push(b'[');
     let mut first = true;
     for access in view.tools() {
-        let Tool { name, shown, definition, .. } = access.tool();
+        let tool = access.tool();
+        let Tool { name, shown, definition, .. } = tool;
         let entry = match observed {
             Some(observed) => observed.get(name, *definition),
             None => Some(Cow::Owned(Entry::unknown())),
@@ -58,7 +60,7 @@ pub fn render<E>(
             out.push(b',');
         }
         out.extend_from_slice(b"{\"name\":");
-        write_str(name, out);
+        write_str(tool.wire_name(), out);
         let shown = shown.as_deref();
         let title = shown.and_then(|shown| shown.title.as_deref()).or(entry.title.as_deref());
         let description = shown.and_then(|shown| shown.description.as_deref()).or(entry.description.as_deref());

@@ -394,3 +394,22 @@ fn a_tool_that_is_missing_for_a_while_keeps_its_named_definition_and_is_not_list
     assert_eq!(described(pin, None, &changed), described(|_| (), None, &first));
     assert!(described(|_| (), None, &changed).to_string().contains("evil.example"), "without a pin");
 }
+
+#[test]
+fn a_tool_is_listed_by_its_alias_with_what_the_server_says_about_its_name() {
+    let mut policy = compiled().model().clone();
+    policy.servers[0].tools[1].alias = Some("look".into());
+    let observed = ObservedTools::new([r#"{"name":"read","title":"Read"}"#, r#"{"name":"look","title":"Look"}"#]);
+    let listed = |policy: &crate::model::TenantPolicy| {
+        let compiled = Policy::new(policy.clone()).unwrap();
+        let view = compiled.principal("p-coder").unwrap().server("files").unwrap();
+        let mut out = Vec::new();
+        render_all(view, Some(&observed), false, &mut out);
+        let tools: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        tools.as_array().unwrap().iter().map(|tool| [tool["name"].clone(), tool["title"].clone()]).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(&policy), [["look", "Read"]]);
+    // A built-in tool is never hidden, whichever name is the reserved one.
+    policy.servers[0].tools[1].alias = Some("fleet_status".into());
+    assert!(listed(&policy).is_empty());
+}

@@ -119,6 +119,18 @@ pub struct Server {
     pub loops: LoopSettings,
 }
 
+impl Server {
+    /// Returns the tool of this name ([`Tool::name`]).
+    pub fn tool(&self, name: &str) -> Option<&Tool> {
+        self.tools.iter().find(|tool| tool.name == name)
+    }
+
+    /// Returns the tool that callers know by this name ([`Tool::wire_name`]).
+    pub fn tool_on_wire(&self, name: &str) -> Option<&Tool> {
+        self.tools.iter().find(|tool| tool.wire_name() == name)
+    }
+}
+
 /// Settings of the circuit breakers of a server's tools ([`crate::breaker`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Breaker {
@@ -176,8 +188,10 @@ pub struct ServerLimits {
 /// A tool of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tool {
-    /// Name of the tool on the server.
+    /// Name of the tool on the server. Grants, audit lines, metrics and digests use it.
     pub name: String,
+    /// Name for callers, if they know the tool by another one: in `tools/list`, `tools/call` and what they are told.
+    pub alias: Option<String>,
     pub class: Class,
     /// Arguments of the tool; any other argument is refused.
     pub arguments: Arc<[Argument]>,
@@ -191,6 +205,13 @@ pub struct Tool {
     pub shown: Option<Arc<Shown>>,
     /// Digest of the server's definition of the tool. Agents see texts of no other definition.
     pub definition: Option<DefinitionDigest>,
+}
+
+impl Tool {
+    /// Returns the name by which callers know the tool.
+    pub fn wire_name(&self) -> &str {
+        self.alias.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// A principal: an identity that may call tools.

@@ -70,9 +70,7 @@ impl RequestRecord {
     pub(crate) fn subject<'a>(&'a self, policy: Option<&'a TenantPolicy>) -> Subject<'a> {
         let principal = policy.zip(self.principal).and_then(|(policy, index)| policy.principals.get(index));
         let server = policy.zip(self.server).and_then(|(policy, index)| policy.servers.get(index));
-        let tool = server
-            .zip(self.tool.as_deref())
-            .and_then(|(server, name)| server.tools.iter().find(|tool| tool.name == name));
+        let tool = server.zip(self.tool.as_deref()).and_then(|(server, name)| server.tool_on_wire(name));
         Subject {
             tenant: policy.map_or("", |policy| &policy.tenant).into(),
             generation: policy.map_or(0, |policy| policy.generation),

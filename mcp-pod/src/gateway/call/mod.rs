@@ -44,18 +44,19 @@ pub(crate) async fn call(
 ) -> Result<Response<Body>, Unanswered> {
     let params = CallParams::read(params, context.trace_state)
         .map_err(|ParamsError(text)| Rejection::invalid_params(&id, &format!("Invalid params: {text}")))?;
-    let (tenant, server) = (&context.policy.tenant_policy().tenant, &context.view.server().name);
-    let span = span(record, tenant, server, &params.name);
+    let (tenant, server) = (&context.policy.tenant_policy().tenant, context.view.server());
+    let tool = || server.tool_on_wire(&params.name).map_or(&*params.name, |tool| &tool.name);
+    let span = span(record, tenant, &server.name, tool);
     run(context, record, revision, id, params, session, span.clone()).instrument(span).await
 }
 
 /// Returns the span of one call, whose fields are on every log line about the call.
 ///
 /// At the default level INFO the span is disabled and costs nothing; lines of that level name the call themselves.
-fn span(record: &RequestRecord, tenant: &str, server: &str, tool: &str) -> Span {
+fn span<'a>(record: &RequestRecord, tenant: &str, server: &str, tool: impl Fn() -> &'a str) -> Span {
     let RequestRecord { call, trace, .. } = record;
     let (trace_id, span_id) = (trace.trace_id(), trace.span_id());
-    debug_span!("call", %call, %trace_id, %span_id, tenant, server, tool = %escape_name(tool))
+    debug_span!("call", %call, %trace_id, %span_id, tenant, server, tool = %escape_name(tool()))
 }
 
 async fn run(
@@ -185,7 +186,7 @@ mod tests {
         let call = Ulid::from_parts(0, 7);
         tracing::subscriber::with_default(subscriber, || {
             let record = RequestRecord::new(Instant::now(), call, "/files/mcp", None);
-            span(&record, "acme", "files", "read").in_scope(|| tracing::warn!("something"));
+            span(&record, "acme", "files", || "read").in_scope(|| tracing::warn!("something"));
         });
         std::io::Seek::rewind(&mut log).unwrap();
         let mut line = String::new();

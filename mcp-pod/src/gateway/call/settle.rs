@@ -143,7 +143,7 @@ impl Settlement {
         };
         // The gateway does not end before the line is written.
         record.submit(active);
-        watched.as_ref()?.warning(&grant.subject, &evidence?)
+        watched.as_ref()?.warning(grant, &evidence?)
     }
 }
 

@@ -13,6 +13,7 @@ use mcp_fleet_policy::tick::Tick;
 use super::outcome::Outcome;
 use crate::gateway::audit::Subject;
 use crate::gateway::metrics::LoopAction;
+use crate::gateway::policy::ToolGrant;
 use crate::gateway::state::{LoopReport, RequestContext, State};
 
 /// A call whose result the loop detector will see.
@@ -67,7 +68,7 @@ pub(super) fn watch(
                 duration: evidence.duration,
                 cool_down: evidence.refused,
             });
-            let denial = evidence.denial(&server.name, &tool.name);
+            let denial = evidence.denial(&server.name, tool.wire_name());
             return Err(Looping { denial, kind: evidence.kind });
         }
     }
@@ -100,11 +101,11 @@ impl Watched {
     }
 
     /// Returns what the caller is told about a loop; nothing in the mode Monitor.
-    pub(super) fn warning(&self, subject: &Subject<'_>, evidence: &Evidence) -> Option<Warning> {
+    pub(super) fn warning(&self, grant: &ToolGrant, evidence: &Evidence) -> Option<Warning> {
         if self.settings.mode != Mode::Enforce {
             return None;
         }
-        let (server, tool) = (subject.server.known(), subject.tool.known());
+        let (server, tool) = (grant.subject.server.known(), &*grant.wire_name);
         let mut data = Vec::new();
         evidence.denial(server, tool).write_data(&mut data);
         Some(Warning { text: evidence.warning(server, tool), data })

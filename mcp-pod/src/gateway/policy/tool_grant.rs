@@ -21,6 +21,8 @@ use crate::gateway::upstream::Upstream;
 #[derive(Debug)]
 pub(crate) struct ToolGrant {
     pub(crate) subject: Arc<Subject<'static>>,
+    /// Name by which callers know the tool.
+    pub(crate) wire_name: Box<str>,
     pub(crate) argument_key: ArgumentKey,
     /// Longest time from the forwarding of a call to its result.
     pub(crate) timeout: Duration,
@@ -59,6 +61,7 @@ impl ToolGrant {
             method: Name::Known(TOOLS_CALL.into()),
         };
         Self {
+            wire_name: tool.wire_name().into(),
             argument_key: policy.argument_key.clone(),
             timeout: server.limits.timeout,
             account: Arc::clone(&policy.memory(principal).requests),

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::{Api, ResourceExt};
+use mcp_fleet_core::policy::compile::name_list;
 use mcp_fleet_crds::argument::Wide;
 use mcp_fleet_crds::condition::{ConditionReason as Reason, ConditionType, NewCondition, find};
+use mcp_fleet_crds::names::PORTABLE_TOOL_NAME;
 use mcp_fleet_crds::server::Tool;
 use mcp_fleet_crds::{MCPServer, MCPServerStatus};
 use serde_json::Value;
@@ -63,6 +65,7 @@ fn status(
     let mut others = vec![accepted(enforcement), policy];
     others.extend(growth.as_ref().map(|growth| growth::condition(growth, &before.conditions)));
     others.extend(wide(object));
+    others.extend(unportable(object));
     let mut next = MCPServerStatus {
         observed_generation: generation,
         url: Some(format!("{}/{}/mcp", gateway_origin(&server.runtime_namespace), server.id.name)),
@@ -92,6 +95,24 @@ fn wide(object: &MCPServer) -> Option<NewCondition> {
     let names: Vec<&str> = object.spec.tools.iter().filter(is_wide).map(|tool| &*tool.name).collect();
     let message = format!("arguments of type Json, of which only size and depth are checked: {}", names.join(", "));
     (!names.is_empty()).then(|| NewCondition::yes(ConditionType::WideArguments, Reason::AnyJson, message))
+}
+
+/// Returns the condition that names the tools whose names for agents common model APIs refuse, as the spec is written; none if
+/// there are none.
+fn unportable(object: &MCPServer) -> Option<NewCondition> {
+    let refused: Vec<&String> = object
+        .spec
+        .tools
+        .iter()
+        .filter(|tool| !PORTABLE_TOOL_NAME.admits(tool.wire_name()))
+        .map(|tool| &tool.name)
+        .collect();
+    let message = format!(
+        "common model APIs refuse names of tools with other characters than letters, digits, _ and -, or more than 64 of \
+         them; set `as` on: {}",
+        name_list(refused.iter().copied())
+    );
+    (!refused.is_empty()).then(|| NewCondition::no(ConditionType::NamesPortable, Reason::NamesRefusedByModels, message))
 }
 
 fn summary(applied: &Applied, diagnosis: Option<&Diagnosis>, policy: &NewCondition) -> Summary {
@@ -235,6 +256,24 @@ mod tests {
             assert_eq!((condition.status, condition.reason), (Some(true), Reason::AnyJson));
             assert!(condition.message.ends_with(": wide"), "{wide_argument}: {}", condition.message);
         }
+    }
+
+    #[test]
+    fn tools_with_names_that_models_refuse_are_named() {
+        let mut object = server();
+        assert!(find(&status_with(1, &good()).conditions, ConditionType::NamesPortable).is_none());
+        let long = "a".repeat(65);
+        let tools = json!([
+            {"name": "a.b", "class": "Read"}, {"name": "a/b", "class": "Read"}, {"name": "a b", "class": "Read"},
+            {"name": "$a", "class": "Read"}, {"name": long, "class": "Read"}, {"name": "c d", "class": "Read"},
+            {"name": "e f", "as": "e_f", "class": "Read"}, {"name": "a".repeat(64), "class": "Read"},
+            {"name": "G-h_1", "class": "Read"}, {"name": &long[1..], "as": "h", "class": "Read"},
+        ]);
+        object.spec.tools = serde_json::from_value(tools).unwrap();
+        let condition = unportable(&object).unwrap();
+        assert_eq!((condition.status, condition.reason), (Some(false), Reason::NamesRefusedByModels));
+        let list = format!("set `as` on: a.b, a/b, a b, $a, {long} and 1 more");
+        assert!(condition.message.ends_with(&list), "{}", condition.message);
     }
 
     #[test]

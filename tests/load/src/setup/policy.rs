@@ -75,6 +75,7 @@ pub(crate) fn tenant(upstream: SocketAddr, key: VerificationKey) -> anyhow::Resu
                 polls: Polls::Limited,
                 shown: None,
                 definition: None,
+                alias: None,
             }],
             limits: ServerLimits {
                 timeout: Duration::from_secs(30),

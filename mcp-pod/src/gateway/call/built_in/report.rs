@@ -17,18 +17,15 @@ pub(super) fn report(context: &RequestContext<'_>, arguments: Option<&Value<'_>>
     let text = |name: &str| arguments.and_then(|arguments| arguments.get(name)).and_then(Value::as_str);
     let (reason, tool) = (text("reason").unwrap_or_default(), text("tool"));
     let server = context.view.server();
-    let subject = match tool {
-        None => Subject::Everything,
-        // Only what the caller may call, so that reports are bounded and tell nothing about other tools.
-        Some(tool) if context.view.tool(tool).is_ok() => {
-            Subject::Tool { server_uid: server.uid.clone(), tool: tool.to_owned() }
-        }
-        Some(_) => {
-            let denial = Denial::new(Reason::ArgumentNotAllowed);
-            let denial = denial.with_limit("tool must be one of the server's tools that tools/list shows");
-            return Err(Denial { argument: Some("tool".into()), ..denial });
-        }
-    };
+    // Only what the caller may call, so that reports are bounded and tell nothing about other tools.
+    let access = tool.map(|tool| context.view.tool(tool)).transpose().map_err(|_| {
+        let denial = Denial::new(Reason::ArgumentNotAllowed);
+        let denial = denial.with_limit("tool must be one of the server's tools that tools/list shows");
+        Denial { argument: Some("tool".into()), ..denial }
+    })?;
+    let name = access.map(|access| access.tool().name.clone());
+    let subject =
+        name.clone().map_or(Subject::Everything, |tool| Subject::Tool { server_uid: server.uid.clone(), tool });
     let (state, principal) = (context.state, context.caller.principal);
     state.stuck.report(state.tick(), &principal.model().uid, subject);
     let tenant = &context.policy.tenant_policy().tenant;
@@ -37,7 +34,7 @@ pub(super) fn report(context: &RequestContext<'_>, arguments: Option<&Value<'_>>
     state.stuck_reports.add(Instant::now(), &principal.model().uid, || StuckReport {
         principal_uid: principal.model().uid.clone(),
         server: server.name.clone(),
-        tool: tool.unwrap_or_default().to_owned(),
+        tool: name.unwrap_or_default(),
         reason: reason.to_owned(),
     });
     let (what, seconds) = (

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use mcp_fleet_policy::budget::{BudgetStanding, BudgetState, Remaining};
 use mcp_fleet_policy::built_in::Subject;
-use mcp_fleet_policy::model::{Budget, TenantPolicy};
+use mcp_fleet_policy::model::{Budget, TenantPolicy, Tool};
 use mcp_fleet_policy::units::{Currency, Micros};
 use serde_json::{Map, Value, json};
 
@@ -114,17 +114,17 @@ fn paused(context: &RequestContext<'_>) -> Vec<Value> {
         if let Subject::Tool { server_uid, tool } = reported.subject {
             let server = servers.iter().find(|server| server.uid == server_uid)?;
             shown["server"] = server.name.as_str().into();
-            shown["tool"] = tool.into();
+            shown["tool"] = server.tool(&tool).map_or(&*tool, Tool::wire_name).into();
         }
         Some((after, shown))
     });
     let breakers = state.breakers.statuses(now, uid).into_iter().filter_map(|(key, status)| {
         // The shared breaker of a tool that the caller may not call is none of its business.
         let view = principal.server(&key.server).ok().filter(|view| view.server().uid == key.server_uid)?;
-        view.tool(&key.tool).ok()?;
+        let tool = view.tool_of_server(&key.tool)?.tool();
         let after = millis(status.retry_after);
         let shown = json!({
-            "server": key.server, "tool": key.tool, "reason": "breaker_open", "state": status.state.as_str(),
+            "server": key.server, "tool": tool.wire_name(), "reason": "breaker_open", "state": status.state.as_str(),
             "retryAfterMs": after,
         });
         Some((after, shown))

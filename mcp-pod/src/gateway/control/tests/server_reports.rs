@@ -211,6 +211,7 @@ fn definition(description: &str) -> String {
 fn with_definition(generation: u64, address: Option<SocketAddr>, description: &str) -> TenantPolicy {
     let mut policy = with_server(generation, address);
     policy.servers[0].tools = vec![Tool {
+        alias: None,
         name: "read".into(),
         class: Class::Read,
         arguments: Arc::new([]),

@@ -315,7 +315,7 @@ fn spend_limit(compilation: &mut Compilation<'_>) -> Option<(Budget, mcp_fleet_p
 }
 
 /// Formats names for a message: the first five, and how many more there are.
-fn name_list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+pub fn name_list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
     let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
     let (first, rest) = names.split_at(names.len().min(5));
     let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };

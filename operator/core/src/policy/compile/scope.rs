@@ -52,12 +52,13 @@ fn from_spec(compilation: &Compilation<'_>, object: &MCPScope, servers: &[Server
     let mut tools: Vec<GrantedTool> = Vec::new();
     for tool in &object.spec.tools {
         let Some(declared) = server.tools.iter().find(|declared| declared.name == tool.name) else {
+            let advice = match server.tool_on_wire(&tool.name) {
+                Some(aliased) => format!("it is the `as` of tool {:?}, whose name scopes have to use", aliased.name),
+                None => "correct the name or declare it there".to_owned(),
+            };
             return Err(Rejection::new(
                 ConditionReason::ToolNotFound,
-                format!(
-                    "tools: {:?} is not in the catalogue of MCPServer {name:?}; correct the name or declare it there",
-                    tool.name
-                ),
+                format!("tools: {:?} is not in the catalogue of MCPServer {name:?}; {advice}", tool.name),
             ));
         };
         let arguments = match &tool.arguments {

@@ -91,10 +91,13 @@ fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> 
                 ),
             ));
         }
-        if BuiltIn::from_name(&tool.name).is_some() {
+        if [&tool.name, tool.wire_name()].into_iter().any(|name| BuiltIn::from_name(name).is_some()) {
             return Err(Rejection::new(
                 ConditionReason::InvalidSpec,
-                format!("tool {:?} has the name of a built-in tool; remove it", tool.name),
+                format!(
+                    "tool {:?} has the name of a built-in tool; remove it, or use another name for `as`",
+                    tool.name
+                ),
             ));
         }
         if tools.iter().any(|other| other.name == tool.name) {
@@ -103,9 +106,21 @@ fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> 
                 format!("tool {:?} is declared twice; remove one of them", tool.name),
             ));
         }
+        if let Some(other) = tools.iter().find(|other| other.wire_name() == tool.wire_name()) {
+            return Err(Rejection::new(
+                ConditionReason::InvalidSpec,
+                format!(
+                    "agents would see both tool {:?} and tool {:?} as {:?}; set another `as` on one of them",
+                    other.name,
+                    tool.name,
+                    tool.wire_name()
+                ),
+            ));
+        }
         let arguments = arguments(&tool.name, &tool.arguments)?;
         tools.push(Tool {
             name: tool.name.clone(),
+            alias: tool.alias.clone().filter(|alias| *alias != tool.name),
             class: tool.class,
             arguments: arguments.into(),
             price,
@@ -223,6 +238,41 @@ mod tests {
             tools.iter().all(|tool| tool.name != "fleet_status")
                 && tools.len() < previous.policy.servers[0].tools.len()
         );
+    }
+
+    #[test]
+    fn names_for_agents_are_unique_and_what_was_in_force_stays() {
+        let server_with = |tools: &serde_json::Value| {
+            let mut inputs = inputs();
+            Arc::make_mut(&mut inputs.servers[0]).spec.tools = serde_json::from_value(tools.clone()).unwrap();
+            inputs.scopes.clear();
+            inputs
+        };
+        let aliases = |compiled: &Compiled| -> Vec<Option<String>> {
+            compiled.policy.servers[0].tools.iter().map(|tool| tool.alias.clone()).collect()
+        };
+        let good = server_with(&json!([
+            {"name": "a b", "as": "b", "class": "Read"}, {"name": "b", "as": "c", "class": "Read"},
+            {"name": "same", "as": "same", "class": "Read"}]));
+        let compiled = compile(&good, None);
+        assert_eq!(reason(&compiled, Kind::Server, "files"), None);
+        let in_force = vec![Some("b".to_owned()), Some("c".to_owned()), None];
+        assert_eq!(aliases(&compiled), in_force);
+        let previous = published(&compiled);
+        for (other, problem) in [
+            (json!({"name": "d", "as": "b", "class": "Read"}), "tool \"a b\" and tool \"d\" as \"b\""),
+            (json!({"name": "c", "class": "Read"}), "tool \"b\" and tool \"c\" as \"c\""),
+            (json!({"name": "d", "as": "fleet_status", "class": "Read"}), "built-in tool"),
+        ] {
+            let tools = json!([
+                {"name": "a b", "as": "b", "class": "Read"}, {"name": "b", "as": "c", "class": "Read"},
+                {"name": "same", "class": "Write"}, other]);
+            let compiled = compile(&server_with(&tools), Some(&previous));
+            let verdict = &compiled.verdicts[&(Kind::Server, compiled.policy.servers[0].uid.clone())];
+            assert_eq!((verdict.ok, verdict.reason), (false, ConditionReason::InvalidSpec), "{other}");
+            assert!(verdict.message.contains(problem), "{}", verdict.message);
+            assert_eq!(aliases(&compiled), in_force);
+        }
     }
 
     #[test]

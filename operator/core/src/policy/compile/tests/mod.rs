@@ -260,3 +260,18 @@ fn a_server_with_a_forbidden_image_keeps_its_old_tools_minus_removed_ones() {
     assert_eq!(tools, ["read"]);
     assert_eq!(compile(&inputs, None).policy.servers, []);
 }
+
+#[test]
+fn a_scope_that_uses_the_name_for_agents_is_told_the_name_of_the_tool() {
+    let mut inputs = inputs();
+    Arc::make_mut(&mut inputs.servers[0]).spec.tools[0].alias = Some("look".into());
+    inputs.scopes = vec![scope("reports", &json!({"serverRef": {"name": "files"}, "tools": [{"name": "look"}]}))];
+    let compiled = compile(&inputs, None);
+    let verdict = compiled.verdicts.iter().find(|((kind, _), _)| *kind == Kind::Scope).unwrap().1;
+    assert_eq!((verdict.ok, verdict.reason), (false, ConditionReason::ToolNotFound));
+    assert!(
+        verdict.message.ends_with("it is the `as` of tool \"read\", whose name scopes have to use"),
+        "{}",
+        verdict.message
+    );
+}
