@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow, bail};
 use mcp_fleet_core::server_config::check_directories;
 use mcp_fleet_crds::MCPServer;
-use mcp_fleet_crds::server::{Container, Execution, Http, HttpTransport, OnChange};
+use mcp_fleet_crds::server::{Container, Execution, Http, HttpTransport, Idle, OnChange};
 use mcp_fleet_policy::units::Window;
 
 use super::arguments::{Arguments, SPECIAL};
@@ -34,6 +34,8 @@ pub(crate) struct Launch {
     declared: Container,
     /// Where it serves HTTP, if it does.
     http: Option<Http>,
+    /// When it is stopped because nobody calls it.
+    idle: Option<Idle>,
     /// Program and arguments.
     pub(crate) command: Vec<String>,
     /// May contain secrets, as the files may.
@@ -59,6 +61,7 @@ impl Launch {
         let is_configured_as = self.environment == running.environment && self.files == running.files;
         self.declared == running.declared
             && self.http == running.http
+            && self.idle == running.idle
             && self.command == running.command
             && self.readable == running.readable
             && self.workspace == running.workspace
@@ -82,10 +85,13 @@ impl Launch {
     }
 
     /// Returns the options of the shim for times. Whoever stops a fleet waits for all of its servers, so none may take long to end.
-    pub(crate) fn times(&self) -> [String; 2] {
+    pub(crate) fn times(&self) -> impl Iterator<Item = String> {
         let Container { start_timeout, stop_grace, .. } = &self.declared;
         let stop_grace = stop_grace.min(&MAX_STOP_GRACE);
-        [format!("--start-timeout={}", start_timeout.ceil_secs()), format!("--stop-grace={}", stop_grace.ceil_secs())]
+        let times = [("--start-timeout", Some(start_timeout)), ("--stop-grace", Some(stop_grace))];
+        let idle_stop = ("--idle-stop", self.idle.as_ref().map(|idle| &idle.stop_after));
+        let times = times.into_iter().chain([idle_stop]);
+        times.filter_map(|(option, time)| Some(format!("{option}={}", time?.ceil_secs())))
     }
 }
 
@@ -134,6 +140,7 @@ pub(crate) fn launch(server: &MCPServer, arguments: &Arguments, sources: &Source
     Ok(Some(Launch {
         declared: container.clone(),
         http: server.spec.source.http().cloned(),
+        idle: server.spec.idle,
         command: [program].into_iter().chain(rest.iter().cloned()).collect(),
         environment: environment.into_iter().collect(),
         readable,
@@ -310,6 +317,18 @@ mod tests {
         assert!(
             launch(&server(&["x"], &json!({"replicas": 0})), &arguments(&[]), &Sources::default()).unwrap().is_none()
         );
+    }
+
+    #[test]
+    fn the_shim_is_told_when_to_stop_a_server_that_nobody_calls() {
+        let mut program = server(&["mcp-fleet"], &json!({}));
+        let started = |program: &MCPServer| launch(program, &arguments(&[]), &Sources::default()).unwrap().unwrap();
+        let before = started(&program);
+        assert_eq!(before.times().collect::<Vec<_>>(), ["--start-timeout=60", "--stop-grace=2"]);
+        program.spec.idle = serde_json::from_value(json!({"stopAfter": "90s"})).unwrap();
+        let after = started(&program);
+        assert_eq!(after.times().last().unwrap(), "--idle-stop=90");
+        assert!(!after.is_as(&before));
     }
 
     #[test]

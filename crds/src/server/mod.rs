@@ -73,6 +73,9 @@ pub struct MCPServerSpec {
     /// classes, labels and annotations may be set here; by default, none.
     #[serde(default, skip_serializing_if = "PodSettings::is_empty")]
     pub pod: PodSettings,
+    /// When the program is stopped because nobody calls it. Absent: it always runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Idle>,
     /// A persistent directory that the program may write to. It outlives the pods. Cannot be added or removed later.
     /// Absent: the program can write only to /tmp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -142,6 +145,16 @@ pub enum SourceType {
     Stdio,
     /// A program in a container image that serves MCP over HTTP.
     HTTP,
+}
+
+/// When a program is stopped because nobody calls it. Its pod goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules(&[duration_within("idle.stopAfter", limits::IDLE_STOP)])))]
+pub struct Idle {
+    /// Time without a call after which the program is stopped: a duration from 1m to 24h. The next call starts it, and waits for that
+    /// within `limits.timeout`. What it had in memory is lost; its files stay as long as its pod does.
+    pub stop_after: Window,
 }
 
 /// A persistent directory.

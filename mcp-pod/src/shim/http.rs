@@ -134,8 +134,8 @@ async fn respond(context: &Context, request: Request<Incoming>) -> Response<Body
 
 fn report(supervisor: &Supervisor) -> Response<Body> {
     let status = supervisor.status();
-    match &status.ready {
-        Some(ready) => typed(StatusCode::OK, "application/json", Either::Left(ready.report.clone().into())),
+    match status.ready.as_ref().map(|ready| &ready.report).or(status.idle.as_ref()) {
+        Some(report) => typed(StatusCode::OK, "application/json", Either::Left(report.clone().into())),
         None => text(StatusCode::SERVICE_UNAVAILABLE, status.message.clone()),
     }
 }

@@ -6,10 +6,14 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
-    /// `mcp_pod_shim_server_starts_total`: how often the server was started, including the first time.
+    /// `mcp_pod_shim_server_starts_total`: how often the server was started, including the first time, but not by calls.
     pub(super) starts: IntCounter,
-    /// `mcp_pod_shim_server_ready`: 1 while the server takes calls.
+    /// `mcp_pod_shim_server_wakes_total`: how often a call started the server, which had been stopped because nobody called it.
+    pub(super) wakes: IntCounter,
+    /// `mcp_pod_shim_server_ready`: 1 while the server takes calls, and while it is started by the next one.
     pub(super) ready: IntGauge,
+    /// `mcp_pod_shim_server_idle`: 1 while the server is stopped because nobody calls it.
+    pub(super) idle: IntGauge,
     /// `mcp_pod_shim_calls_in_flight`: requests that the server has not answered yet.
     pub(super) in_flight: IntGauge,
     calls: IntCounterVec,
@@ -76,8 +80,22 @@ impl Metrics {
     pub(super) fn new() -> Result<Self, prometheus::Error> {
         let metrics = Self {
             registry: Registry::new(),
-            starts: IntCounter::new("mcp_pod_shim_server_starts_total", "Times the tool server was started.")?,
-            ready: IntGauge::new("mcp_pod_shim_server_ready", "1 while the tool server takes calls.")?,
+            starts: IntCounter::new(
+                "mcp_pod_shim_server_starts_total",
+                "Times the tool server was started, other than by a call.",
+            )?,
+            wakes: IntCounter::new(
+                "mcp_pod_shim_server_wakes_total",
+                "Times a call started the tool server, which had been stopped because nobody called it.",
+            )?,
+            idle: IntGauge::new(
+                "mcp_pod_shim_server_idle",
+                "1 while the tool server is stopped because nobody calls it.",
+            )?,
+            ready: IntGauge::new(
+                "mcp_pod_shim_server_ready",
+                "1 while the tool server takes calls, also if the next one starts it.",
+            )?,
             in_flight: IntGauge::new("mcp_pod_shim_calls_in_flight", "Calls the tool server has not answered yet.")?,
             calls: IntCounterVec::new(
                 Opts::new("mcp_pod_shim_calls_total", "Calls that reached the shim, by how they ended."),
@@ -89,6 +107,8 @@ impl Metrics {
             )?,
         };
         metrics.registry.register(Box::new(metrics.starts.clone()))?;
+        metrics.registry.register(Box::new(metrics.wakes.clone()))?;
+        metrics.registry.register(Box::new(metrics.idle.clone()))?;
         metrics.registry.register(Box::new(metrics.ready.clone()))?;
         metrics.registry.register(Box::new(metrics.in_flight.clone()))?;
         metrics.registry.register(Box::new(metrics.calls.clone()))?;

@@ -76,6 +76,9 @@ pub struct Args {
     /// Time for calls in flight to end when the shim stops.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     drain_timeout: u64,
+    /// Time without a call after which the server is stopped. The next call starts it again.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    idle_stop: Option<u64>,
     /// The server's command and its arguments.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -147,6 +150,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         start_timeout: Duration::from_secs(args.start_timeout),
         stop_grace: Duration::from_secs(args.stop_grace),
         drain_timeout: Duration::from_secs(args.drain_timeout),
+        idle_stop: args.idle_stop.map(Duration::from_secs),
     };
     let supervisor = Supervisor::new(config, Arc::clone(&metrics));
     let admin = admin(Arc::clone(&supervisor), metrics.registry());
@@ -172,7 +176,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
 fn admin(supervisor: Arc<Supervisor>, registry: Registry) -> Admin {
     let ready = move || {
         let status = supervisor.status();
-        if status.ready.is_some() { Ok(()) } else { Err(status.message.clone().into()) }
+        if status.ready.is_some() || status.idle.is_some() { Ok(()) } else { Err(status.message.clone().into()) }
     };
     Admin { alive: Box::new(|| Ok(())), ready: Box::new(ready), registry }
 }

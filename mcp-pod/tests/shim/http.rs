@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 use crate::support::{PATIENCE, Shim, refused, text};
 
 /// A shim with the Python fixture as its server, on a port of its own.
-struct Served {
-    shim: Shim,
+pub(crate) struct Served {
+    pub(crate) shim: Shim,
     port: u16,
     /// Keeps other tests from the port. It is below those that the kernel gives to programs that ask for none.
     _reserved: UdpSocket,
 }
 
 impl Served {
-    fn start_with(flags: &[&str], arguments: &[&str]) -> Self {
+    pub(crate) fn start_with(flags: &[&str], arguments: &[&str]) -> Self {
         let (port, reserved) =
             (20_000..30_000).find_map(|port| Some((port, UdpSocket::bind(("127.0.0.1", port)).ok()?))).unwrap();
         let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/http_server.py");
@@ -33,11 +33,11 @@ impl Served {
         Self::start_with(&[], arguments).ready()
     }
 
-    fn ready(self) -> Self {
+    pub(crate) fn ready(self) -> Self {
         Self { shim: self.shim.ready(), ..self }
     }
 
-    async fn call(&self, name: &str, arguments: Value) -> Vec<Value> {
+    pub(crate) async fn call(&self, name: &str, arguments: Value) -> Vec<Value> {
         self.shim.call(name, arguments).await
     }
 

@@ -6,6 +6,7 @@
 
 mod calls;
 mod http;
+mod idle;
 mod lifecycle;
 mod processes;
 mod support;

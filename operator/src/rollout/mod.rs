@@ -41,8 +41,10 @@ impl ShimOptions {
     pub(crate) const CONFIGURATION: Self = Self(1);
     /// Those for servers over HTTP.
     pub(crate) const HTTP: Self = Self(2);
+    /// The one for servers that are stopped while nobody calls them.
+    pub(crate) const IDLE: Self = Self(3);
     /// Those of this version.
-    pub(crate) const NEWEST: Self = Self::HTTP;
+    pub(crate) const NEWEST: Self = Self::IDLE;
 
     fn read(annotations: &BTreeMap<String, String>) -> Self {
         annotations.get(OPTIONS).and_then(|number| number.parse().ok()).map_or(Self::FIRST, Self)

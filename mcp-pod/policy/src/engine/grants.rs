@@ -86,7 +86,7 @@ impl GrantCompiler {
         &mut self,
         grant: &Arc<Grant>,
         server: &Server,
-        names: &HashMap<String, usize>,
+        tool_indices: &HashMap<String, usize>,
         catalogue: &[Arc<Arguments>],
     ) -> Result<Option<u32>, CompileError> {
         if let Some(index) = self.indices.get(&address(grant)) {
@@ -95,7 +95,8 @@ impl GrantCompiler {
         let mut named = Vec::with_capacity(grant.tools.len());
         for entry in &grant.tools {
             // Nothing can be granted of a tool that the catalogue does not declare.
-            let Some((tool, declared)) = names.get(&entry.name).and_then(|tool| Some((*tool, catalogue.get(*tool)?)))
+            let Some((tool, declared)) =
+                tool_indices.get(&entry.name).and_then(|tool| Some((*tool, catalogue.get(*tool)?)))
             else {
                 continue;
             };

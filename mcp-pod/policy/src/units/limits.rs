@@ -17,6 +17,8 @@ pub const CALL_TIMEOUT: Limits<Window> = Limits { min: Window::from_millis(100),
 pub const START_TIMEOUT: Limits<Window> = Limits { min: Window::from_secs(1), max: Window::from_secs(600) };
 /// Time that a server may take to end.
 pub const STOP_GRACE: Limits<Window> = Limits { min: Window::from_secs(1), max: Window::from_secs(300) };
+/// Time without a call after which a server is stopped.
+pub const IDLE_STOP: Limits<Window> = Limits { min: Window::from_secs(60), max: Window::from_secs(24 * 3600) };
 /// Data in a directory for temporary data.
 pub const SCRATCH_SIZE: Limits<Bytes> = Limits { min: Bytes::new(1 << 20), max: Bytes::new(1 << 40) };
 /// Time at the server from which on a call is slow.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::super::server::Needed;
+
 /// The calls in flight.
 #[derive(Debug, Default)]
 pub(in crate::shim) struct CallsInFlight(Mutex<HashMap<String, CancellationToken>>);
@@ -17,13 +19,15 @@ pub(super) struct CallInFlight {
     call: String,
     /// Cancelled when the call is.
     pub(super) cancelled: CancellationToken,
+    /// Keeps the server from being stopped.
+    pub(super) needed: Option<Needed>,
 }
 
 impl CallsInFlight {
     /// Adds a call.
     pub(super) fn enter(self: &Arc<Self>, call: String) -> CallInFlight {
         let cancelled = self.0.lock().entry(call.clone()).or_default().clone();
-        CallInFlight { calls: Arc::clone(self), call, cancelled }
+        CallInFlight { calls: Arc::clone(self), call, cancelled, needed: None }
     }
 
     /// Cancels a call. Returns whether it is in flight.

@@ -51,7 +51,7 @@ pub(super) async fn call(
     let deadline = arrived + Duration::from_millis(header.timeout_ms).min(CALL_TIMEOUT.max.get());
     let max_response = usize::try_from(header.max_response.min(RESPONSE_SIZE.max.get())).unwrap_or(usize::MAX);
     let mut recorder = CallRecorder::new(Arc::clone(metrics));
-    let call = calls.enter(header.call);
+    let mut call = calls.enter(header.call);
 
     match timeout_at(deadline, paths::check(header.paths)).await {
         Ok(Ok(())) => {}
@@ -66,6 +66,18 @@ pub(super) async fn call(
     }
     if call.cancelled.is_cancelled() {
         return Ok(Events::Complete(recorder.refuse(Reason::Cancelled, CANCELLED, false)));
+    }
+    call.needed = Some(supervisor.enter());
+    tokio::select! {
+        biased;
+        () = supervisor.started() => {}
+        () = call.cancelled.cancelled() => {
+            return Ok(Events::Complete(recorder.refuse(Reason::Cancelled, CANCELLED, false)));
+        }
+        () = sleep_until(deadline) => {
+            let detail = "the server, which nobody had called for a while, did not start in time";
+            return Ok(Events::Complete(recorder.refuse(Reason::UpstreamTimeout, detail, false)));
+        }
     }
     let handle = {
         let status = supervisor.status();

@@ -3,12 +3,14 @@
 //! - [`process`] and [`reaper`]: the process of a run, and what remains of it; [`backoff`]: the pauses between runs.
 //! - [`rpc`]: requests and responses of one run; [`pipes`] and [`frame`]: their I/O; [`http`]: that of a server that serves HTTP.
 //! - [`start`]: `initialize` and the list of tools.
+//! - [`idle`]: the calls, to stop a server that nobody calls until somebody does.
 //!
 //! Each run has an epoch, counted from 1. When a run ends, its requests end with it; they are never sent again.
 
 mod backoff;
 mod frame;
 mod http;
+mod idle;
 mod pipes;
 mod process;
 mod reaper;
@@ -16,6 +18,7 @@ pub(super) mod rpc;
 mod start;
 
 pub(super) use http::{Endpoint, HttpTransport};
+pub(super) use idle::Needed;
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rustix::process::WaitStatus;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +38,7 @@ use super::sandbox::{EXIT_NO_SANDBOX, MonitorError, Profile};
 use crate::envelope::ServerReport;
 use backoff::Backoff;
 use http::HttpEnd;
+use idle::Activity;
 use pipes::{PipeEnd, Text};
 use process::Process;
 use reaper::Reaper;
@@ -56,6 +61,8 @@ pub(super) struct Config {
     pub(super) stop_grace: Duration,
     /// Time for calls in flight to end when the shim stops.
     pub(super) drain_timeout: Duration,
+    /// Time without a call after which the server is stopped until the next one. None: it always runs.
+    pub(super) idle_stop: Option<Duration>,
 }
 
 /// The state of the server.
@@ -65,6 +72,9 @@ pub(super) struct Status {
     pub(super) epoch: u64,
     /// The server, if it takes calls.
     pub(super) ready: Option<Ready>,
+    /// The last [`crate::envelope::ServerReport`] of a server that is stopped because nobody calls it, or that starts for a
+    /// call after that. Calls wait for it.
+    pub(super) idle: Option<Bytes>,
     /// Why the server is not ready, for people.
     pub(super) message: String,
 }
@@ -81,6 +91,9 @@ pub(super) struct Ready {
 #[derive(Debug)]
 pub(super) struct Supervisor {
     status: ArcSwap<Status>,
+    /// Notifies calls that wait of a new status.
+    status_changed: Notify,
+    activity: Arc<Activity>,
     metrics: Arc<Metrics>,
     config: Config,
 }
@@ -109,14 +122,17 @@ enum RunEnd {
     Start(#[from] StartError),
     #[error("failed to write the report")]
     Report(#[from] serde_json::Error),
+    #[error("nobody called the server")]
+    Idle,
     #[error("the shim is stopping")]
     Stopping,
 }
 
 impl Supervisor {
     pub(super) fn new(config: Config, metrics: Arc<Metrics>) -> Arc<Self> {
-        let status = Status { epoch: 0, ready: None, message: "the server has not been started yet".to_owned() };
-        Arc::new(Self { status: ArcSwap::from_pointee(status), metrics, config })
+        let message = "the server has not been started yet".to_owned();
+        let status = ArcSwap::from_pointee(Status { epoch: 0, ready: None, idle: None, message });
+        Arc::new(Self { status, status_changed: Notify::new(), activity: Activity::new(), metrics, config })
     }
 
     /// Returns the current status of the server.
@@ -124,15 +140,57 @@ impl Supervisor {
         self.status.load()
     }
 
+    /// Announces a call. The server is not stopped until it is dropped, and is started if it was stopped because nobody called
+    /// it; [`Self::started`] waits for that.
+    pub(super) fn enter(&self) -> Needed {
+        self.activity.enter()
+    }
+
+    /// Waits while the server is stopped because nobody called it, or starts after that. It may have failed then.
+    pub(super) async fn started(&self) {
+        loop {
+            let changed = self.status_changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.status().idle.is_none() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Runs the server, again and again, until `stop`. Returns when the last run has ended.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) -> std::io::Result<()> {
         let reaper = Reaper::start()?;
         let mut backoff = Backoff::default();
+        let mut is_called = false;
         for epoch in 1.. {
-            self.set_unready(epoch, "the server is starting".to_owned());
-            self.metrics.starts.inc();
+            if is_called {
+                // Calls wait, so nothing else has changed for them.
+                self.metrics.wakes.inc();
+            } else {
+                self.set_unready(epoch, "the server is starting".to_owned());
+                self.metrics.starts.inc();
+            }
             let started = Instant::now();
             let end = self.run_once(epoch, &reaper, &stop).await;
+            is_called = matches!(end, RunEnd::Idle);
+            if is_called {
+                backoff = Backoff::default();
+                info!(epoch, "the server is stopped until the next call, because nobody called it");
+                self.metrics.idle.set(1);
+                let called = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => false,
+                    () = self.activity.called() => true,
+                };
+                self.metrics.idle.set(0);
+                if called {
+                    continue;
+                }
+                self.set_unready(epoch, RunEnd::Stopping.to_string());
+                return Ok(());
+            }
             self.set_unready(epoch, end.to_string());
             if matches!(end, RunEnd::Stopping) {
                 return Ok(());
@@ -150,7 +208,19 @@ impl Supervisor {
 
     fn set_unready(&self, epoch: u64, message: String) {
         self.metrics.ready.set(0);
-        self.status.store(Arc::new(Status { epoch, ready: None, message }));
+        self.set_status(Status { epoch, ready: None, idle: None, message });
+    }
+
+    /// Publishes that the server, which takes calls, is stopped until the next one.
+    fn set_idle(&self, epoch: u64) {
+        let idle = self.status().ready.as_ref().map(|ready| ready.report.clone());
+        let message = "the server is stopped until it is called".to_owned();
+        self.set_status(Status { epoch, ready: None, idle, message });
+    }
+
+    fn set_status(&self, status: Status) {
+        self.status.store(Arc::new(status));
+        self.status_changed.notify_waiters();
     }
 
     async fn run_once(&self, epoch: u64, reaper: &Reaper, stop: &CancellationToken) -> RunEnd {
@@ -224,10 +294,10 @@ impl Supervisor {
         end
     }
 
-    /// Starts to serve calls, and returns only if the server does not start.
+    /// Starts to serve calls. Returns if the server does not start, or if nobody calls it any more.
     async fn serve(&self, epoch: u64, client: &Arc<RpcClient>) -> RunEnd {
         let limit = self.config.start_timeout;
-        let mut report = match timeout(limit, start::start(client)).await {
+        let report = match timeout(limit, start::start(client)).await {
             Ok(Ok(report)) => report,
             Ok(Err(error)) => return error.into(),
             Err(_) => return RunEnd::StartTimeout { limit, phase: client.phase() },
@@ -236,6 +306,22 @@ impl Supervisor {
             return error.into();
         }
         info!(epoch, tools = report.tools.len(), "the server takes calls");
+        let idle = async {
+            match self.config.idle_stop {
+                Some(time) => self.activity.idle(time, || self.set_idle(epoch)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = idle => RunEnd::Idle,
+            end = self.follow_tools(epoch, client, report) => end,
+        }
+    }
+
+    /// Lists the tools again whenever the server says that it has others. Returns only if the report cannot be written.
+    async fn follow_tools(&self, epoch: u64, client: &Arc<RpcClient>, mut report: ServerReport) -> RunEnd {
+        let limit = self.config.start_timeout;
         loop {
             client.tools_changed().await;
             match timeout(limit, start::list_again(client, report.clone())).await {
@@ -257,7 +343,7 @@ impl Supervisor {
     /// Publishes that the server takes calls, with its report.
     fn set_ready(&self, epoch: u64, client: &Arc<RpcClient>, report: &ServerReport) -> serde_json::Result<()> {
         let ready = Some(Ready { client: Arc::clone(client), report: serde_json::to_vec(report)?.into() });
-        self.status.store(Arc::new(Status { epoch, ready, message: String::new() }));
+        self.set_status(Status { epoch, ready, idle: None, message: String::new() });
         self.metrics.ready.set(1);
         Ok(())
     }

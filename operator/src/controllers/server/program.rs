@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use mcp_fleet_core::server_config::Source;
 use mcp_fleet_crds::quantity::billionths;
-use mcp_fleet_crds::server::{Container, EnvSource, Execution, Http, HttpTransport, Medium, OnChange, Resources};
+use mcp_fleet_crds::server::{Container, EnvSource, Execution, Http, HttpTransport, Idle, Medium, OnChange, Resources};
 use mcp_fleet_policy::units::{Bytes, Window};
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ const TMP_SIZE: &str = "256Mi";
 /// What the names of the volumes that a spec declares begin with.
 const VOLUMES: [&str; 2] = ["files-", "scratch-"];
 /// Options of the shim that a spec causes.
-const OPTIONS: [&str; 8] = [
+const OPTIONS: [&str; 9] = [
     "--files=",
     "--scratch=",
     "--executable-scratch=",
@@ -28,7 +28,10 @@ const OPTIONS: [&str; 8] = [
     "--http-port=",
     "--http-path=",
     "--http-transport=",
+    IDLE_OPTION,
 ];
+/// Option that says when a program is stopped because nobody calls it.
+const IDLE_OPTION: &str = "--idle-stop=";
 /// What options begin with that say where a program serves HTTP.
 const HTTP_OPTION: &str = "--http-";
 /// Seconds that a pod has for everything but `stopGrace`: the calls in flight may end, and the program is killed.
@@ -61,8 +64,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Renders the program of a server, which serves MCP over HTTP if `http` says where.
-    pub(crate) fn new(server: &str, container: &Container, http: Option<&Http>) -> Self {
+    /// Renders the program of a server, which serves MCP over HTTP if `http` says where, and is stopped as `idle` says.
+    pub(crate) fn new(server: &str, container: &Container, http: Option<&Http>, idle: Option<&Idle>) -> Self {
         let mut options = Vec::new();
         let (mut mounts, mut volumes) = (Vec::new(), Vec::new());
         for (index, files) in container.files.iter().enumerate() {
@@ -102,6 +105,7 @@ impl Program {
         options.extend(seconds("--start-timeout", container.start_timeout, 60));
         options.extend(seconds("--stop-grace", container.stop_grace, 2));
         options.extend(http.into_iter().flat_map(http_options));
+        options.extend(idle.map(|idle| format!("{IDLE_OPTION}{}", idle.stop_after.ceil_secs())));
         Self {
             image: container.image.clone(),
             command: container.command.iter().chain(&container.args).cloned().collect(),
@@ -121,7 +125,10 @@ impl Program {
 
     /// Returns which options the shim needs to have.
     pub(crate) fn needed_options(&self) -> ShimOptions {
-        if self.options.iter().any(|option| option.starts_with(HTTP_OPTION)) {
+        let has = |start: &str| self.options.iter().any(|option| option.starts_with(start));
+        if has(IDLE_OPTION) {
+            ShimOptions::IDLE
+        } else if has(HTTP_OPTION) {
             ShimOptions::HTTP
         } else if self.options.is_empty() {
             ShimOptions::FIRST
@@ -341,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_program_with_all_that_can_be_configured() {
-        let mut program = Program::new("files", &everything(), None);
+        let mut program = Program::new("files", &everything(), None, None);
         program.set_config_version(Some("7-8".into()));
         let template = workload(&with(program))["spec"]["template"].clone();
         insta::assert_snapshot!("configured", serde_yaml_ng::to_string(&template).unwrap());
@@ -351,6 +358,7 @@ mod tests {
     fn what_runs_is_read_back_as_it_was_rendered() {
         let http = json!({"image": "r.example/files:1", "command": ["files"], "port": 80, "path": "/mcp?$(A)"});
         let http: Http = serde_json::from_value(http).unwrap();
+        let idle: Idle = serde_json::from_value(json!({"stopAfter": "10m"})).unwrap();
         let in_memory = container(&json!({"scratch": [
             {"mountPath": "/tmp", "sizeLimit": "1Gi", "medium": "Memory"},
             {"mountPath": "/var/cache/files", "sizeLimit": "1Mi", "medium": "Memory"},
@@ -361,7 +369,7 @@ mod tests {
         }));
         let usual = [everything(), container(&json!({})), server().spec.source.stdio.unwrap()];
         for container in usual.into_iter().chain([in_memory, optional]) {
-            let mut program = Program::new("files", &container, Some(&http));
+            let mut program = Program::new("files", &container, Some(&http), Some(&idle));
             program.set_config_version(Some("7-8".into()));
             let rendered = workload(&with(program));
             // As the API server holds it, with the fields that it knows.
@@ -385,7 +393,7 @@ mod tests {
         ] {
             http.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
             let http: Http = serde_json::from_value(http.clone()).unwrap();
-            let program = Program::new("files", &http.container, Some(&http));
+            let program = Program::new("files", &http.container, Some(&http), None);
             assert_eq!(program.options, expected);
             assert_eq!(program.needed_options(), ShimOptions::HTTP);
         }
@@ -417,16 +425,33 @@ mod tests {
 
     #[test]
     fn only_what_a_program_uses_has_to_be_in_the_image() {
-        let needed = |change: Value| Program::new("files", &container(&change), None).needed_options();
+        let needed = |change: Value| Program::new("files", &container(&change), None, None).needed_options();
         assert_eq!(needed(json!({"env": [{"name": "A", "value": "a"}], "workingDir": "/srv"})), ShimOptions::FIRST);
         assert_eq!(needed(json!({"startTimeout": "5m"})), ShimOptions::CONFIGURATION);
         assert!(ShimOptions::FIRST < ShimOptions::CONFIGURATION && ShimOptions::CONFIGURATION < ShimOptions::HTTP);
     }
 
     #[test]
+    fn a_program_that_is_stopped_when_nobody_calls_it_needs_a_shim_that_does_it() {
+        let idle = |time: &str| Some(serde_json::from_value::<Idle>(json!({"stopAfter": time})).unwrap());
+        let http = json!({"image": "r.example/files:1", "command": ["files"], "port": 80});
+        let http: Http = serde_json::from_value(http).unwrap();
+        for http in [None, Some(&http)] {
+            for (time, expected) in [("1m", "--idle-stop=60"), ("90500ms", "--idle-stop=91")] {
+                let program = Program::new("files", &container(&json!({})), http, idle(time).as_ref());
+                assert_eq!(program.options.last().unwrap(), expected);
+                assert_eq!(program.needed_options(), ShimOptions::IDLE);
+                let command = &workload(&with(program))["spec"]["template"]["spec"]["containers"][0]["command"];
+                assert!(command.as_array().unwrap().contains(&json!(expected)), "{command}");
+            }
+        }
+        assert!(ShimOptions::HTTP < ShimOptions::IDLE);
+    }
+
+    #[test]
     fn changes_can_be_ignored() {
         for (on_change, annotated) in [("Restart", true), ("Ignore", false)] {
-            let mut program = Program::new("files", &container(&json!({"onChange": on_change})), None);
+            let mut program = Program::new("files", &container(&json!({"onChange": on_change})), None, None);
             program.set_config_version(Some("7".into()));
             assert_eq!(program.annotations().is_some(), annotated);
         }
@@ -434,7 +459,7 @@ mod tests {
 
     #[test]
     fn dollars_stay_dollars() {
-        let program = Program::new("files", &everything(), None);
+        let program = Program::new("files", &everything(), None, None);
         assert_eq!(program.literal_command().collect::<Vec<_>>(), ["sh", "$$(HOME)", "--verbose"]);
         assert_eq!(program.env[3], json!({"name": "LEVEL", "value": "$$5"}));
     }
@@ -442,7 +467,7 @@ mod tests {
     #[test]
     fn a_server_may_set_the_defaults_itself() {
         let own = container(&json!({"env": [{"name": "PATH", "value": "/opt/bin"}]}));
-        let program = Program::new("files", &own, None);
+        let program = Program::new("files", &own, None, None);
         let names: Vec<_> = program.env.as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
         assert_eq!(names, ["HOME", "TMPDIR", "PATH"]);
     }

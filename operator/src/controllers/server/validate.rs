@@ -115,7 +115,12 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
         id: inputs.id.clone(),
         tenant: owner.id.clone(),
         runtime_namespace: owner.tenant.runtime_namespace(),
-        program: Box::new(Program::new(&inputs.id.name, container, object.spec.source.http())),
+        program: Box::new(Program::new(
+            &inputs.id.name,
+            container,
+            object.spec.source.http(),
+            object.spec.idle.as_ref(),
+        )),
         pod,
         pull_secrets: pull::copies(object, &owner.tenant),
         config: Some(config),
