@@ -146,15 +146,15 @@ async fn a_call_waits_for_the_start_no_longer_than_it_may_and_can_be_cancelled()
     idle.stopped().await;
     std::fs::write(&hold, "").unwrap();
     let mut gateway = shim.connect_as("gateway").await.unwrap();
-    let cancelled = tokio::spawn(async move { gateway.call(json!({"call": "01C"}), "pid", json!({})).await });
+    let waiting = tokio::spawn(async move { gateway.call(json!({"call": "01C"}), "pid", json!({})).await });
     let late = shim.call_with(json!({"timeoutMs": 300}), "pid", json!({})).await;
     assert_eq!(refused(&late), ("upstream_timeout".to_owned(), false));
     assert_eq!(shim.health("/readyz").0, 200);
     shim.until("started by a call", |shim| wakes(shim) > 0.5).await;
-    let mut canceller = shim.connect_as("gateway").await.unwrap();
-    let (status, _, _) = canceller.request("POST", "/v1/cancel", "01C".to_owned()).await.unwrap();
+    let mut connection = shim.connect_as("gateway").await.unwrap();
+    let (status, _, _) = connection.request("POST", "/v1/cancel", "01C".to_owned()).await.unwrap();
     assert_eq!(status, 204);
-    assert_eq!(refused(&cancelled.await.unwrap()), ("cancelled".to_owned(), false));
+    assert_eq!(refused(&waiting.await.unwrap()), ("cancelled".to_owned(), false));
     // The start goes on without them, and the server is stopped again.
     std::fs::remove_file(&hold).unwrap();
     idle.stopped().await;
