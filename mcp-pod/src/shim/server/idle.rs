@@ -114,6 +114,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_call_that_begins_while_a_long_one_is_in_flight_stops_nothing() {
+        let activity = Activity::new();
+        let long = activity.enter();
+        let calls = async {
+            tokio::time::sleep(TIME * 5).await;
+            let short = activity.enter();
+            tokio::time::sleep(TIME * 5).await;
+            drop((short, long));
+        };
+        assert_eq!(tokio::join!(idle_after(&activity), calls).0, Some(TIME * 11));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_short_call_starts_the_time_again() {
         let activity = Activity::new();
         let calls = async {
