@@ -15,7 +15,7 @@ use crate::schema::rules;
 /// A tool in the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = rules(&[not_built_in("self.name")])))]
+#[schemars(extend("x-kubernetes-validations" = rules(&[not_built_in("self.name", "remove the tool")])))]
 pub struct Tool {
     /// Name of the tool, exactly as the server reports it: letters, digits, `.`, `_`, `-`, `/`, `$`, and spaces that are neither first
     /// nor last. At most 128 characters. Scopes, audit lines and metrics use it.
@@ -27,7 +27,7 @@ pub struct Tool {
     #[schemars(
         length(min = 1, max = PORTABLE_TOOL_NAME.max_length),
         regex(pattern = PORTABLE_TOOL_NAME.pattern),
-        extend("x-kubernetes-validations" = rules(&[not_built_in("self")]))
+        extend("x-kubernetes-validations" = rules(&[not_built_in("self", "use another one")]))
     )]
     pub alias: Option<String>,
     /// Name for people, at most 128 characters. Absent: the server's own, if it has one.
@@ -69,12 +69,9 @@ impl Tool {
 }
 
 /// Returns the rule that a server's tool does not have the name of a built-in one. `name` is its name in CEL.
-fn not_built_in(name: &str) -> (String, String) {
+fn not_built_in(name: &str, advice: &str) -> (String, String) {
     let names = BuiltIn::ALL.map(|tool| format!("'{}'", tool.as_str())).join(", ");
-    (
-        format!("!({name} in [{names}])"),
-        "this name is reserved for a built-in tool of MCP Fleet; remove the tool, or use another name for `as`".into(),
-    )
+    (format!("!({name} in [{names}])"), format!("this name is reserved for a built-in tool of MCP Fleet; {advice}"))
 }
 
 /// Price of a tool.

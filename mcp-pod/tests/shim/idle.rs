@@ -179,6 +179,36 @@ async fn a_start_that_fails_ends_the_calls_that_wait_for_it_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_start_that_takes_too_long_ends_the_calls_that_wait_before_the_process_ends() {
+    let idle = Idle::start_with(&["--start-timeout=8", "--stop-grace=120"]);
+    idle.stopped().await;
+    std::fs::write(idle.file("hold-start"), "").unwrap();
+    let events = idle.shim.call_with(json!({"timeoutMs": 100_000}), "pid", json!({})).await;
+    assert_eq!(refused(&events), ("upstream_unavailable".to_owned(), false));
+    assert!(events[0]["refused"]["detail"].as_str().unwrap().contains('8'), "{events:?}");
+    let (status, message) = idle.shim.health("/readyz");
+    assert_eq!(status, 503, "{message}");
+    assert!(idle.shim.metric("mcp_pod_shim_server_ready") < 0.5);
+    // So that it ends.
+    std::fs::remove_file(idle.file("hold-start")).unwrap();
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_a_start_hold_no_more_than_calls_that_are_queued() {
+    let idle = Idle::start();
+    idle.stopped().await;
+    std::fs::write(idle.file("hold-start"), "").unwrap();
+    let large = json!({"text": "x".repeat(13 << 20)});
+    let (mut gateway, arguments) = (idle.shim.connect_as("gateway").await.unwrap(), large.clone());
+    let first = tokio::spawn(async move { gateway.call(json!({}), "pid", arguments).await });
+    idle.shim.until("started by a call", |shim| wakes(shim) > 0.5).await;
+    let second = idle.shim.call("pid", large).await;
+    assert_eq!(refused(&second), ("upstream_unavailable".to_owned(), false));
+    std::fs::remove_file(idle.file("hold-start")).unwrap();
+    assert!(!text(&first.await.unwrap()).is_empty());
+}
+
+#[tokio::test]
 async fn a_shim_whose_server_is_stopped_ends_at_once_and_refuses_calls_that_wait() {
     let mut idle = Idle::start();
     idle.stopped().await;

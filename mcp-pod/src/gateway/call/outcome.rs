@@ -36,11 +36,26 @@ impl Outcome {
     pub(super) const fn call_end(&self) -> Option<CallEnd> {
         match self {
             Self::Answered { .. } | Self::Failed(Reason::ResponseTooLarge, _) => Some(CallEnd::Answered),
+            // The server was still starting when the time was over, and has not seen the call.
+            Self::Failed(Reason::UpstreamTimeout, Charge::Nothing) => None,
             Self::Failed(Reason::UpstreamUnavailable | Reason::UpstreamTimeout | Reason::UpstreamInvalid, _) => {
                 Some(CallEnd::Failed)
             }
             Self::Failed(Reason::Cancelled, _) => Some(CallEnd::Cancelled),
             Self::Denied(_) | Self::Failed(..) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_no_server_has_seen_shows_a_breaker_nothing() {
+        let end = |reason, charge| Outcome::Failed(reason, charge).call_end();
+        assert_eq!(end(Reason::UpstreamTimeout, Charge::Nothing), None);
+        assert_eq!(end(Reason::UpstreamTimeout, Charge::Full), Some(CallEnd::Failed));
+        assert_eq!(end(Reason::UpstreamUnavailable, Charge::Nothing), Some(CallEnd::Failed));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use mcp_fleet_policy::budget::Charge;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::engine::ToolAccess;
@@ -90,7 +91,9 @@ impl Watched {
                 state.loops.fingerprint(answer, arguments, *tool_error)
             }
             // Not the caller's doing: to try again is right.
-            Outcome::Denied(Reason::AuditUnavailable) | Outcome::Failed(Reason::UpstreamUnavailable, _) => return None,
+            Outcome::Denied(Reason::AuditUnavailable)
+            | Outcome::Failed(Reason::UpstreamUnavailable, _)
+            | Outcome::Failed(Reason::UpstreamTimeout, Charge::Nothing) => return None,
             Outcome::Denied(reason) | Outcome::Failed(reason, _) => state.loops.failure(reason.as_str()),
         };
         let settled = Settled { key, result, admitted, changes, polls };

@@ -68,9 +68,9 @@ pub(super) async fn call(
         return Ok(Events::Complete(recorder.refuse(Reason::Cancelled, CANCELLED, false)));
     }
     call.needed = Some(supervisor.enter());
-    tokio::select! {
+    let started = tokio::select! {
         biased;
-        () = supervisor.started() => {}
+        started = supervisor.started(body.len()) => started,
         () = call.cancelled.cancelled() => {
             return Ok(Events::Complete(recorder.refuse(Reason::Cancelled, CANCELLED, false)));
         }
@@ -78,6 +78,10 @@ pub(super) async fn call(
             let detail = "the server, which nobody had called for a while, did not start in time";
             return Ok(Events::Complete(recorder.refuse(Reason::UpstreamTimeout, detail, false)));
         }
+    };
+    if started.is_err() {
+        let detail = "too many bytes of calls wait for the server to start";
+        return Ok(Events::Complete(recorder.refuse(Reason::UpstreamUnavailable, detail, false)));
     }
     let handle = {
         let status = supervisor.status();

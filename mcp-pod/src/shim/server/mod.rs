@@ -27,7 +27,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use rustix::process::WaitStatus;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,7 @@ use idle::Activity;
 use pipes::{PipeEnd, Text};
 use process::Process;
 use reaper::Reaper;
-use rpc::{Phase, RpcClient};
+use rpc::{MAX_QUEUED_BYTES, Phase, QueueError, RpcClient};
 use start::StartError;
 
 /// Shortest time between two lists of tools, however often the server says that they have changed.
@@ -94,6 +94,8 @@ pub(super) struct Supervisor {
     /// Notifies calls that wait of a new status.
     status_changed: Notify,
     activity: Arc<Activity>,
+    /// Bytes of calls that may wait for the server to start: as many as may be queued once it runs.
+    room: Semaphore,
     metrics: Arc<Metrics>,
     config: Config,
 }
@@ -132,7 +134,8 @@ impl Supervisor {
     pub(super) fn new(config: Config, metrics: Arc<Metrics>) -> Arc<Self> {
         let message = "the server has not been started yet".to_owned();
         let status = ArcSwap::from_pointee(Status { epoch: 0, ready: None, idle: None, message });
-        Arc::new(Self { status, status_changed: Notify::new(), activity: Activity::new(), metrics, config })
+        let (status_changed, room) = (Notify::new(), Semaphore::new(MAX_QUEUED_BYTES));
+        Arc::new(Self { status, status_changed, activity: Activity::new(), room, metrics, config })
     }
 
     /// Returns the current status of the server.
@@ -146,14 +149,20 @@ impl Supervisor {
         self.activity.enter()
     }
 
-    /// Waits while the server is stopped because nobody called it, or starts after that. It may have failed then.
-    pub(super) async fn started(&self) {
+    /// Waits while the server is stopped because nobody called it, or starts after that. It may have failed then. Fails if there
+    /// is no room for the `bytes` of a call that waits.
+    pub(super) async fn started(&self, bytes: usize) -> Result<(), QueueError> {
+        let mut room = None;
         loop {
             let changed = self.status_changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             if self.status().idle.is_none() {
-                return;
+                return Ok(());
+            }
+            if room.is_none() {
+                let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+                room = Some(self.room.try_acquire_many(bytes).map_err(|_| QueueError::Full)?);
             }
             changed.await;
         }
@@ -285,10 +294,22 @@ impl Supervisor {
             }
             end => end,
         };
+        if !matches!(end, RunEnd::Idle) && self.status().idle.is_some() {
+            // Calls wait for the start, which has failed. The process may take long to end.
+            self.set_unready(epoch, end.to_string());
+        }
         client.close();
         while connection.join_next().await.is_some() {}
         let signal_first = input.take().is_some();
-        process::stop(pid, ended, &monitor, self.config.stop_grace, signal_first).await;
+        let stopped = process::stop(pid, ended, &monitor, self.config.stop_grace, signal_first);
+        tokio::pin!(stopped);
+        tokio::select! {
+            () = &mut stopped => {}
+            () = stop.cancelled(), if matches!(end, RunEnd::Idle) => {
+                self.set_unready(epoch, RunEnd::Stopping.to_string());
+                stopped.await;
+            }
+        }
         // The last lines usually say what went wrong. All processes that could hold the pipes open are dead by now.
         let _ = timeout(Duration::from_secs(1), async { while logs.join_next().await.is_some() {} }).await;
         end

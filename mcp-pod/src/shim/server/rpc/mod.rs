@@ -20,6 +20,7 @@ use pending::PendingRequests;
 
 pub(super) use incoming::Answers;
 pub(super) use outgoing::{Outgoing, Sent};
+pub(super) use pending::MAX_QUEUED_BYTES;
 pub(in crate::shim) use request::{Params, QueueError, Request, RequestHandle, RequestOutcome};
 
 /// The client of one run. It only queues lines and matches responses; [`pipes`](super::pipes) does the I/O.

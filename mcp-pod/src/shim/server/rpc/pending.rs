@@ -11,7 +11,7 @@ use super::request::{QueueError, RequestOutcome};
 
 const MAX_IN_FLIGHT: usize = 4096;
 /// Limit on the bytes of all queued lines: room for at least one call of the largest size.
-const MAX_QUEUED_BYTES: usize = 24 << 20;
+pub(in crate::shim::server) const MAX_QUEUED_BYTES: usize = 24 << 20;
 
 /// A request in flight.
 #[derive(Debug)]

@@ -91,13 +91,12 @@ fn from_spec(images: &AllowedImages, object: &MCPServer, has_currency: bool) -> 
                 ),
             ));
         }
-        if [&tool.name, tool.wire_name()].into_iter().any(|name| BuiltIn::from_name(name).is_some()) {
+        let is_built_in = |name: &str| BuiltIn::from_name(name).is_some();
+        let advice = if is_built_in(&tool.name) { "remove it" } else { "use another name for `as`" };
+        if is_built_in(&tool.name) || is_built_in(tool.wire_name()) {
             return Err(Rejection::new(
                 ConditionReason::InvalidSpec,
-                format!(
-                    "tool {:?} has the name of a built-in tool; remove it, or use another name for `as`",
-                    tool.name
-                ),
+                format!("tool {:?} has the name of a built-in tool; {advice}", tool.name),
             ));
         }
         if tools.iter().any(|other| other.name == tool.name) {
