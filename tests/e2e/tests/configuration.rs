@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use mcp_fleet_crds::condition::{ConditionType, find};
 use mcp_fleet_crds::{MCPPrincipal, MCPScope, MCPServer};
-use mcp_fleet_e2e::{Answer, Caller, FaultTenant, NAMESPACE, OPERATOR, OPERATORS, RUNTIME, until};
+use mcp_fleet_e2e::{Answer, Caller, FaultTenant, NAMESPACE, OPERATOR, OPERATORS, RUNTIME, address, until};
 use serde_json::{Value, json};
 
 const SCRIPT: &str = include_str!("../fixtures/configured.py");
@@ -79,7 +79,11 @@ async fn wait_for(tenant: &FaultTenant, reason: &str, text: &str) {
 }
 
 async fn look(caller: &Caller) -> anyhow::Result<Value> {
-    match caller.call_with_word("configured", "look", "").await {
+    call(caller, "look").await
+}
+
+async fn call(caller: &Caller, tool: &str) -> anyhow::Result<Value> {
+    match caller.call_with_word("configured", tool, "").await {
         Answer::Text(text) => Ok(serde_json::from_str(&text)?),
         other => anyhow::bail!("{other:?}"),
     }
@@ -178,6 +182,8 @@ async fn a_server_gets_what_it_is_configured_with_and_nobody_else_does() {
 
     nothing_shows(&tenant, "s3cret").await;
 
+    stops_while_nobody_calls(&tenant, &caller).await;
+
     // What it does not need any more is gone.
     let none = json!({"spec": {"source": {"stdio": {"env": null, "envFrom": [], "files": [], "command": ["python3", "-c", SCRIPT]}}}});
     let servers: Api<MCPServer> = Api::namespaced(tenant.client.clone(), NAMESPACE);
@@ -194,6 +200,35 @@ async fn a_server_gets_what_it_is_configured_with_and_nobody_else_does() {
     .await
     .unwrap();
     servers.delete("configured", &DeleteParams::default()).await.unwrap();
+}
+
+/// Lets the server be stopped while nobody calls it, and calls it by another name.
+async fn stops_while_nobody_calls(tenant: &FaultTenant, caller: &Caller) {
+    let servers: Api<MCPServer> = Api::namespaced(tenant.client.clone(), NAMESPACE);
+    let mut tools = server("")["spec"]["tools"].clone();
+    tools[0]["as"] = json!("look_around");
+    // Nothing is accepted of a server whose Secret is missing.
+    let label = json!({"mcp-fleet.dev/server.configured": ""});
+    tenant.apply_one::<Secret>(Some(NAMESPACE), secret("s3cret-2", &label)).await.unwrap();
+    let change = json!({"spec": {"idle": {"stopAfter": "1m"}, "tools": tools}});
+    servers.patch("configured", &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+    let metric = async |name: &str| -> anyhow::Result<Option<String>> {
+        let pods = pods(tenant).await;
+        let [pod] = &*pods else { return Ok(None) };
+        let Some(address) = address(pod) else { return Ok(None) };
+        let text = reqwest::get(format!("http://{address}:9090/metrics")).await?.text().await?;
+        Ok(text.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned()))
+    };
+    let stopped = || async {
+        let idle = metric("mcp_pod_shim_server_idle ").await?;
+        Ok((idle.as_deref() == Some("1")).then_some(()))
+    };
+    until("the server to be stopped", Duration::from_secs(240), stopped).await.unwrap();
+    wait_for(tenant, "Reconciled", "").await;
+    assert_eq!(call(caller, "look_around").await.unwrap()["setting"], "first");
+    assert_eq!(metric("mcp_pod_shim_server_wakes_total ").await.unwrap().as_deref(), Some("1"));
+    let refused = caller.call_with_word("configured", "look", "").await;
+    assert!(!matches!(refused, Answer::Text(_)), "{refused:?}");
 }
 
 /// Fails if a value is anywhere but in Secrets: in objects of the tenant, in Events, in pods, or in logs.
