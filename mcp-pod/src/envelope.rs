@@ -89,6 +89,10 @@ pub struct Refusal {
     pub detail: String,
     /// Whether the server may have seen the call.
     pub forwarded: bool,
+    /// Whether the server, which nobody had called for a while, was still starting. Sent only if it was: an earlier gateway takes an
+    /// answer with it for invalid.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub starting: bool,
 }
 
 /// How the server described itself when it started, and the tools that it listed last.

@@ -103,6 +103,7 @@ pub(super) fn finish(settlement: Settlement, id: &Id, ended: Result<Event, Faile
             let (call, trace_id) = (settlement.call, settlement.trace.trace_id());
             info!(%call, %trace_id, reason = reason.as_str(), detail = refusal.detail, "the shim refused a call");
             let outcome = match (refusal.forwarded, reason) {
+                (false, Reason::UpstreamTimeout) if refusal.starting => Outcome::Starting,
                 (false, Reason::PathOutsideRoots) => Outcome::Denied(reason),
                 (false, _) => Outcome::Failed(reason, Charge::Nothing),
                 (true, _) => Outcome::Failed(reason, Charge::Full),

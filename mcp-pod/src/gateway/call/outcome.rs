@@ -18,6 +18,9 @@ pub(super) enum Outcome {
     },
     /// The call was refused before the server saw it.
     Denied(Reason),
+    /// The server, which nobody had called for a while, was still starting when the time was over, and has not seen the call. That is
+    /// neither its fault nor the caller's.
+    Starting,
     /// There was no answer that could be released.
     Failed(Reason, Charge),
 }
@@ -28,7 +31,7 @@ impl Outcome {
         match self {
             Self::Answered { .. } => Some(true),
             Self::Failed(Reason::UpstreamUnavailable, _) => Some(false),
-            Self::Denied(_) | Self::Failed(..) => None,
+            Self::Denied(_) | Self::Starting | Self::Failed(..) => None,
         }
     }
 
@@ -36,13 +39,11 @@ impl Outcome {
     pub(super) const fn call_end(&self) -> Option<CallEnd> {
         match self {
             Self::Answered { .. } | Self::Failed(Reason::ResponseTooLarge, _) => Some(CallEnd::Answered),
-            // The server was still starting when the time was over, and has not seen the call.
-            Self::Failed(Reason::UpstreamTimeout, Charge::Nothing) => None,
             Self::Failed(Reason::UpstreamUnavailable | Reason::UpstreamTimeout | Reason::UpstreamInvalid, _) => {
                 Some(CallEnd::Failed)
             }
             Self::Failed(Reason::Cancelled, _) => Some(CallEnd::Cancelled),
-            Self::Denied(_) | Self::Failed(..) => None,
+            Self::Denied(_) | Self::Starting | Self::Failed(..) => None,
         }
     }
 }
@@ -52,10 +53,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_that_no_server_has_seen_shows_a_breaker_nothing() {
-        let end = |reason, charge| Outcome::Failed(reason, charge).call_end();
-        assert_eq!(end(Reason::UpstreamTimeout, Charge::Nothing), None);
-        assert_eq!(end(Reason::UpstreamTimeout, Charge::Full), Some(CallEnd::Failed));
-        assert_eq!(end(Reason::UpstreamUnavailable, Charge::Nothing), Some(CallEnd::Failed));
+    fn a_breaker_opens_for_a_server_that_takes_no_calls_and_not_for_one_that_starts() {
+        assert_eq!(Outcome::Starting.call_end(), None);
+        for charge in [Charge::Nothing, Charge::Full] {
+            assert_eq!(Outcome::Failed(Reason::UpstreamTimeout, charge).call_end(), Some(CallEnd::Failed));
+        }
     }
 }

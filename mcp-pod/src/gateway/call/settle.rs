@@ -115,6 +115,10 @@ impl Settlement {
                 (Decision::Allowed, None, charge, tool_error.then_some(ErrorType::Tool))
             }
             Outcome::Denied(reason) => (Decision::Denied, Some(reason), Charge::Nothing, Some(reason.into())),
+            Outcome::Starting => {
+                let reason = Reason::UpstreamTimeout;
+                (Decision::Failed, Some(reason), Charge::Nothing, Some(reason.into()))
+            }
             Outcome::Failed(reason, charge) => (Decision::Failed, Some(reason), charge, Some(reason.into())),
         };
         reservation.settle(charge);

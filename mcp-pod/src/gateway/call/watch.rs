@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use mcp_fleet_policy::budget::Charge;
 use mcp_fleet_policy::class::Class;
 use mcp_fleet_policy::denial::Denial;
 use mcp_fleet_policy::engine::ToolAccess;
@@ -93,7 +92,7 @@ impl Watched {
             // Not the caller's doing: to try again is right.
             Outcome::Denied(Reason::AuditUnavailable)
             | Outcome::Failed(Reason::UpstreamUnavailable, _)
-            | Outcome::Failed(Reason::UpstreamTimeout, Charge::Nothing) => return None,
+            | Outcome::Starting => return None,
             Outcome::Denied(reason) | Outcome::Failed(reason, _) => state.loops.failure(reason.as_str()),
         };
         let settled = Settled { key, result, admitted, changes, polls };

@@ -87,7 +87,26 @@ impl CallRecorder {
     /// Returns the last event of a call without an answer from the server.
     pub(super) fn refuse(&mut self, reason: Reason, detail: &str, forwarded: bool) -> Bytes {
         self.outcome = if forwarded { CallOutcome::Failed } else { CallOutcome::Refused };
-        let refusal = Refusal { reason: reason.as_str().to_owned(), detail: detail.to_owned(), forwarded };
+        Self::refused(Refusal {
+            reason: reason.as_str().to_owned(),
+            detail: detail.to_owned(),
+            forwarded,
+            starting: false,
+        })
+    }
+
+    /// Returns the last event of a call that could not wait any longer for the start of its server.
+    pub(super) fn refuse_while_starting(&mut self) -> Bytes {
+        self.outcome = CallOutcome::Refused;
+        Self::refused(Refusal {
+            reason: Reason::UpstreamTimeout.as_str().to_owned(),
+            detail: "the server, which nobody had called for a while, did not start in time".to_owned(),
+            forwarded: false,
+            starting: true,
+        })
+    }
+
+    fn refused(refusal: Refusal) -> Bytes {
         let mut line = serde_json::to_vec(&ShimEvent::Refused(refusal)).unwrap_or_default();
         line.push(b'\n');
         line.into()

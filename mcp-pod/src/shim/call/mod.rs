@@ -74,10 +74,7 @@ pub(super) async fn call(
         () = call.cancelled.cancelled() => {
             return Ok(Events::Complete(recorder.refuse(Reason::Cancelled, CANCELLED, false)));
         }
-        () = sleep_until(deadline) => {
-            let detail = "the server, which nobody had called for a while, did not start in time";
-            return Ok(Events::Complete(recorder.refuse(Reason::UpstreamTimeout, detail, false)));
-        }
+        () = sleep_until(deadline) => return Ok(Events::Complete(recorder.refuse_while_starting())),
     };
     if started.is_err() {
         let detail = "too many bytes of calls wait for the server to start";
