@@ -105,7 +105,7 @@ impl<K: Clone + Ord> Limits<K> {
         for (limit, demand) in demands {
             let shares = self.limits.entry(limit.clone()).or_default();
             given.push((limit, shares.receive(now, from, numbers, demand, knows_all)));
-            concerned.extend(shares.concerned(now, from).cloned());
+            concerned.extend(shares.concerned(now, from, knows_all).cloned());
         }
         Some(given)
     }
@@ -178,14 +178,15 @@ impl Shares {
         share
     }
 
-    /// Returns the gateways that should send a beat after that of another.
-    fn concerned<'s>(&'s self, now: u64, from: &Member) -> impl Iterator<Item = &'s Member> {
+    /// Returns the gateways that should send a beat after that of another. `knows_all` as for [`Self::receive`].
+    fn concerned<'s>(&'s self, now: u64, from: &Member, knows_all: bool) -> impl Iterator<Item = &'s Member> {
         let lacks = move |of: &Member, given: &Given| {
             let most = given.most();
             given.demand.wanted > most && self.target(now, of) > most
         };
         let is_lacking = self.gateways.get(from).is_some_and(|given| lacks(from, given));
-        let is_free = self.gateways.values().map(Given::most).fold(0, u32::saturating_add) < self.limit();
+        // What is free cannot be given to anybody before all are known, so none of them need ask for it.
+        let is_free = knows_all && self.gateways.values().map(Given::most).fold(0, u32::saturating_add) < self.limit();
         let others = self.gateways.iter().filter(move |(other, _)| *other != from);
         let matters = move |(other, given): &(&Member, &Given)| {
             (is_lacking && given.most() > self.target(now, other)) || (is_free && lacks(other, given))

@@ -103,7 +103,7 @@ fn what_cannot_be_divided_stays_until_another_wants_it() {
 #[test]
 fn gateways_hear_at_once_of_one_without_a_share() {
     let mut world = World::new(1, 2);
-    let concerned = |world: &World, from| world.shares.concerned(0, &member(from)).cloned().collect::<Vec<_>>();
+    let concerned = |world: &World, from| world.shares.concerned(0, &member(from), true).cloned().collect::<Vec<_>>();
     world.settle(&[1, 0], 4);
     assert_eq!(concerned(&world, 0), []);
     world.settle(&[0, 0], 1);
@@ -118,7 +118,7 @@ fn gateways_hear_at_once_of_one_without_a_share() {
 #[test]
 fn gateways_hear_at_once_of_one_that_lacks_some_of_a_limit() {
     let mut world = World::new(10, 2);
-    let concerned = |world: &World, from| world.shares.concerned(0, &member(from)).cloned().collect::<Vec<_>>();
+    let concerned = |world: &World, from| world.shares.concerned(0, &member(from), true).cloned().collect::<Vec<_>>();
     world.settle(&[0, 0], 4);
     assert_eq!((world.given(), concerned(&world, 0)), (vec![5, 5], vec![]));
     world.beat(0, 8);
@@ -129,6 +129,16 @@ fn gateways_hear_at_once_of_one_that_lacks_some_of_a_limit() {
     assert_eq!(concerned(&world, 1), [member(0)], "what it has accepted less of is free");
     world.settle(&[8, 0], 1);
     assert!(world.given()[0] >= 8, "{:?}", world.given());
+    // Two that lack some do not ask each other in turn while nothing can be given.
+    let mut unknown = World::new(10, 2);
+    unknown.gateways = vec![(3, 0, 0, 0), (3, 0, 0, 0)];
+    for number in [0, 1, 0, 1] {
+        let (share, used, beat, accepted) = &mut unknown.gateways[number];
+        *beat += 1;
+        let demand = Demand { limit: 10, share: *share, used: *used, wanted: 8 };
+        assert_eq!(unknown.shares.receive(0, &member(number), (*beat, *accepted), demand, false), 3);
+        assert_eq!(unknown.shares.concerned(0, &member(number), false).count(), 0);
+    }
     // Both want all of it, and each has its part.
     world.settle(&[10, 10], 4);
     assert_eq!((concerned(&world, 0), concerned(&world, 1)), (vec![], vec![]));

@@ -33,6 +33,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// milliseconds.
 const SETTLE_MS: u64 = 4_000;
 
+/// Shortest time between two beats that calls cause which wait for shares, of which callers can make any number.
+const ASK_INTERVAL: Duration = Duration::from_millis(100);
+
 /// When the lease of a gateway ends that needs none.
 const NO_END: u64 = u64::MAX;
 
@@ -49,6 +52,8 @@ pub(crate) struct Homes {
     beat_due: Notify,
     /// Room for calls that wait for what other gateways do not use.
     waiting: Semaphore,
+    /// When the leader is next asked for larger shares, or was last.
+    asks: Mutex<Option<Instant>>,
 }
 
 /// What calls are admitted by, until the next answer of the leader.
@@ -156,6 +161,7 @@ impl Default for Homes {
             changed: Notify::new(),
             beat_due: Notify::new(),
             waiting: Semaphore::new(take_shared::MAX_WAITING),
+            asks: Mutex::new(None),
         }
     }
 }
@@ -268,6 +274,15 @@ impl Homes {
     /// Has the leader told at once what changed.
     pub(super) fn hurry(&self) {
         self.beat_due.notify_one();
+    }
+
+    /// Returns when a call that begins to wait for a larger share may ask for it: now, or soon, together with others.
+    fn ask_at(&self) -> tokio::time::Instant {
+        let now = Instant::now();
+        let mut asks = self.asks.lock();
+        let next = asks.map_or(now, |last| if last > now { last } else { now.max(last + ASK_INTERVAL) });
+        *asks = Some(next);
+        next.into()
     }
 
     /// Records that the gateway is connected to a leader that does not decide homes.

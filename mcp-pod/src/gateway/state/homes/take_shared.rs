@@ -59,7 +59,8 @@ impl State {
             return Err(denial);
         };
         let deadline = Instant::now() + HOME_TIMEOUT;
-        self.homes.hurry();
+        let ask = self.homes.ask_at();
+        let mut has_asked = false;
         loop {
             let changed = self.homes.changed.notified();
             tokio::pin!(changed);
@@ -72,7 +73,12 @@ impl State {
             if now >= deadline {
                 return Err(denial);
             }
+            if now >= ask && !has_asked {
+                self.homes.hurry();
+                has_asked = true;
+            }
             let again = denial.retry_after.map_or(deadline, |retry_after| deadline.min(now + retry_after));
+            let again = if has_asked { again } else { again.min(ask) };
             let _ = timeout_at(again, changed).await;
         }
     }

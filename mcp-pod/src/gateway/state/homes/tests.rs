@@ -135,3 +135,16 @@ async fn a_gateway_that_leaves_forwards_by_the_view_that_it_is_told() {
     answer(&new, Instruction::Wait, Some(with_c));
     assert_eq!(new.find(&moves).await, Place::Undecided);
 }
+
+#[test]
+fn calls_that_wait_for_shares_ask_together() {
+    let homes = Homes::default();
+    let first = homes.ask_at();
+    let second = homes.ask_at();
+    assert!(first <= tokio::time::Instant::now() && second >= first + ASK_INTERVAL);
+    for _ in 0..100 {
+        // One that begins so late that the second has passed asks at another time.
+        let next = homes.ask_at();
+        assert!(next == second || tokio::time::Instant::now() >= second, "calls ask for themselves");
+    }
+}
