@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use mcp_fleet_core::server_config::check_directories;
+use mcp_fleet_core::server_config::check_program;
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::server::{Container, Execution, Http, HttpTransport, Idle, OnChange};
 use mcp_fleet_policy::units::Window;
@@ -121,7 +121,7 @@ pub(crate) fn launch(server: &MCPServer, arguments: &Arguments, sources: &Source
         ),
     };
     let workspace = server.spec.workspace.as_ref().map(|workspace| &*workspace.mount_path);
-    check_directories(workspace, container).map_err(|problem| anyhow!(problem.message))?;
+    check_program(workspace, container).map_err(|problem| anyhow!(problem.message))?;
     let mut configuration = sources.read(namespace, name, container)?;
     let command: Vec<String> = command.into_iter().chain(container.args.iter().cloned()).collect();
     let (program, rest) = command.split_first().context("its command is empty")?;

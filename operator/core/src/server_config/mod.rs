@@ -9,5 +9,5 @@ mod sources;
 
 pub use references::{Keys, Presence, References, Source};
 pub use sources::{
-    Found, PULL_SECRET_TYPE, Problem, check_count, check_directories, check_environment, of_config_map, of_secret,
+    Found, PULL_SECRET_TYPE, Problem, check_count, check_environment, check_program, of_config_map, of_secret,
 };

@@ -96,6 +96,11 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// Whether a key is a variable.
+    pub fn is_variable(&self, key: &str) -> bool {
+        self.variables.contains(key) || !self.prefixes.is_empty()
+    }
+
     /// Whether a key is used.
     pub fn uses(&self, key: &str) -> bool {
         self.all || self.variables.contains(key) || self.files.contains(key)

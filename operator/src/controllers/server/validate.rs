@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mcp_fleet_core::labels::{self, Labels};
 use mcp_fleet_core::policy::images::AllowedImages;
-use mcp_fleet_core::server_config::{Found, check_directories, check_environment};
+use mcp_fleet_core::server_config::{Found, check_environment, check_program};
 use mcp_fleet_crds::MCPServer;
 use mcp_fleet_crds::condition::ConditionReason;
 use mcp_fleet_crds::pod::PodSettings;
@@ -108,7 +108,7 @@ pub(crate) fn validate(object: &MCPServer, inputs: &Inputs) -> Result<Server, Re
         return reject(ConditionReason::TenantNotReady, message, Until::Prepared);
     }
     let workspace = object.spec.workspace.as_ref().map(|workspace| &*workspace.mount_path);
-    check_directories(workspace, container).map_err(rejection)?;
+    check_program(workspace, container).map_err(rejection)?;
     let config = inputs.config.clone()?;
     check_environment(container, &config).map_err(rejection)?;
     Ok(Server {

@@ -47,10 +47,10 @@ pub(crate) async fn apply(
         let live = copy.read(ctx).await?;
         let key = live.as_ref().and_then(key_of).map_or_else(new_key, Ok)?;
         copy.annotations.insert(DIGEST_KEY.into(), key.to_hex().to_string());
-        // What the server uses, but its source has no longer, is gone for new pods.
-        let is_used = |key: &String| references.0.get(source).is_some_and(|keys: &Keys| keys.uses(key));
+        // A variable that the source has no longer is none of new pods, which would keep it. Files that go later go from them, too.
+        let is_variable = |key: &String| references.0.get(source).is_some_and(|keys: &Keys| keys.is_variable(key));
         let before = live.as_ref().and_then(|live| live.data.as_ref()).into_iter().flatten();
-        for (key, value) in before.filter(|(key, _)| !is_used(key)) {
+        for (key, value) in before.filter(|(key, _)| !is_variable(key)) {
             copy.data.entry(key.clone()).or_insert_with(|| value.clone());
         }
         if size(&copy.data) > MAX_BYTES {
