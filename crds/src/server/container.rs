@@ -145,7 +145,8 @@ pub struct KeyRef {
     #[schemars(length(min = 1, max = 253), regex(pattern = KEY))]
     pub key: String,
     /// Whether the program runs without the variable while there is no such object, or no such key in it. A Secret that there is,
-    /// but that the server may not have, is an error all the same. Default: false.
+    /// but that the server may not have, is an error all the same. Must not be set for PATH, HOME and TMPDIR, which have defaults.
+    /// Default: false.
     #[serde(default, skip_serializing_if = "is_false")]
     pub optional: bool,
 }
@@ -267,7 +268,8 @@ pub struct Scratch {
     /// In memory, more cannot be written. Without `resources.limits` on `ephemeral-storage`, or on `memory`, the container may have as
     /// much more of that.
     pub size_limit: Bytes,
-    /// Where the data is. Disk: on the node's disk. Memory: in memory, which counts as the container's own. Default: Disk.
+    /// Where the data is. Disk: on the node's disk. Memory: in memory, which counts as the container's own; a `resources.limits` on
+    /// `memory` must be more than all such directories may hold. Default: Disk.
     #[serde(default, skip_serializing_if = "Medium::is_disk")]
     pub medium: Medium,
     /// Whether the program may execute files that it wrote there. Default: Deny.
