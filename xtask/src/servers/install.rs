@@ -4,17 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::package::{self, Package, Registry, pins, read_text};
 use super::{folder, names};
 use crate::tools::cache::{self, Key};
-use crate::tools::debian::{self, Package as Debian};
-use crate::tools::{command, go, progress, python};
-
-/// Packages that build and run a program in Java.
-const JAVA: &[Debian] =
-    &[Debian { provides: "mvn", name: "maven" }, Debian { provides: "javac", name: "openjdk-17-jdk-headless" }];
+use crate::tools::npm::{self, Packages};
+use crate::tools::{command, go, java, python};
 
 /// Installs all servers, and tells the tests about them: the words of a command, one a line, and the folders that it reads.
 pub fn all(tests: &mut Command) -> Result<()> {
@@ -34,12 +30,12 @@ pub fn all(tests: &mut Command) -> Result<()> {
 fn install(name: &str, package: &Package) -> Result<(Vec<String>, Vec<PathBuf>)> {
     Ok(match &package.registry {
         Registry::Npm { file } => {
-            let folder = npm()?;
+            let folder = npm_packages()?;
             let file = folder.join("node_modules").join(&package.name).join(file);
             (vec![node()?, file.display().to_string()], vec![folder])
         }
         Registry::NpmProgram { program } => {
-            let packages = npm()?;
+            let packages = npm_packages()?;
             let source = folder().join(program);
             let key = Key::default().text(&packages.to_string_lossy()).path(&source)?.finish();
             // Node.js looks for packages in the folder of the program.
@@ -61,26 +57,14 @@ fn install(name: &str, package: &Package) -> Result<(Vec<String>, Vec<PathBuf>)>
             let program = go::published(name, &format!("{}/{program}", package.name), version)?;
             (vec![program.display().to_string()], vec![program])
         }
-        Registry::Maven { folder } => java(&super::folder().join(folder))?,
+        Registry::Maven { folder } => java_program(&super::folder().join(folder))?,
     })
 }
 
 /// Installs all packages of npm together. Returns the folder with `node_modules`.
-fn npm() -> Result<PathBuf> {
-    let files = ["package.json", "package-lock.json"];
-    let source = folder();
-    let key = files.iter().try_fold(Key::default(), |key, file| key.path(&source.join(file)))?.finish();
-    cache::folder("servers", "node", &key, |installed| {
-        if !command::on_path("npm") {
-            bail!("npm is missing. Install Node.js 20 or newer with it and try again");
-        }
-        for file in files {
-            fs::copy(source.join(file), installed.join(file)).with_context(|| format!("failed to copy {file}"))?;
-        }
-        let mut install = Command::new("npm");
-        install.args(["ci", "--silent", "--ignore-scripts"]).current_dir(installed);
-        progress::step("installing the npm packages of the servers", "20 s", || command::run(&mut install))
-    })
+fn npm_packages() -> Result<PathBuf> {
+    let packages = Packages { source: &folder(), programs: &[], cached: ("servers", "node"), of: "the servers" };
+    npm::install(packages, npm::npm)
 }
 
 /// Returns the program `node`, without links: a server may read the system's folders and no others.
@@ -90,19 +74,11 @@ fn node() -> Result<String> {
 }
 
 /// Builds a program in Java. Returns its command, and the folders that it reads: on Debian, the settings of the JDK are in `/etc`.
-fn java(source: &Path) -> Result<(Vec<String>, Vec<PathBuf>)> {
-    debian::require(JAVA)?;
-    let key = Key::default().path(source)?.finish();
-    let folder = cache::folder("servers", "java", &key, |folder| {
-        let mut build = Command::new("mvn");
-        build.args(["--batch-mode", "--quiet", "--file"]).arg(source.join("pom.xml"));
-        build.arg(format!("-Dserver.folder={}", folder.display())).args(["compile", "dependency:copy-dependencies"]);
-        progress::step("building the Java server", "20 s", || command::run(&mut build))
-    })?;
+fn java_program(source: &Path) -> Result<(Vec<String>, Vec<PathBuf>)> {
+    let folder = java::build(source, "servers", "server.folder", "the Java server")?;
     let settings = fs::read_dir("/etc")?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
     let settings =
         settings.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("java-")));
-    let path = format!("{0}/classes:{0}/dependency/*", folder.display());
-    let command = ["/usr/bin/java", "-cp", &path, "Server"].map(str::to_owned).into();
+    let command = ["/usr/bin/java", "-cp", &java::class_path(&folder), "Server"].map(str::to_owned).into();
     Ok((command, settings.chain([folder]).collect()))
 }

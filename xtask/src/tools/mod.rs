@@ -6,6 +6,8 @@ pub mod cache;
 pub mod command;
 pub mod debian;
 pub mod go;
+pub mod java;
+pub mod npm;
 pub mod progress;
 pub mod prometheus;
 pub mod python;
