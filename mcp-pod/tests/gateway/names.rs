@@ -37,8 +37,8 @@ async fn listed(client: &mut Client) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn a_tool_with_dollars_and_spaces_in_its_name_is_called_in_both_eras() {
-    for name in ["$pages.append", "Create Share", "a  b $"] {
+async fn a_tool_with_signs_and_spaces_in_its_name_is_called_in_both_eras() {
+    for name in ["a.b", "a/b", "a-b_c.d/e", "$pages.append", "Create Share", "a  b $"] {
         let gateway = TestGateway::with(|policy| policy.servers[0].tools[1].name = name.into()).await;
         let mut client = gateway.client().await;
         assert_eq!(client.call(name, json!({})).await.json()["result"]["content"][0]["text"], "done", "{name}");

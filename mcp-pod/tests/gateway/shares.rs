@@ -83,23 +83,24 @@ async fn calls_in_flight_of_a_tenant_are_limited_over_both_gateways() {
     fill(&pair, &PRINCIPALS, 10, 10, reason).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_in_flight_of_a_server_are_limited_over_both_gateways() {
-    let pair = Pair::start(|policy| {
+/// Starts two gateways that may have ten calls of the server in flight together.
+async fn with_ten_calls_of_a_server() -> Pair {
+    let limited = |policy: &mut TenantPolicy| {
         unlimited(policy);
         policy.servers[0].limits.max_concurrent_calls = 10;
-    })
-    .await;
+    };
+    Pair::start(limited).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_in_flight_of_a_server_are_limited_over_both_gateways() {
+    let pair = with_ten_calls_of_a_server().await;
     fill(&pair, &PRINCIPALS, 10, 10, "server_concurrency_limited").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_waits_for_what_the_other_gateway_does_not_use() {
-    let pair = Pair::start(|policy| {
-        unlimited(policy);
-        policy.servers[0].limits.max_concurrent_calls = 10;
-    })
-    .await;
+    let pair = with_ten_calls_of_a_server().await;
     // Until calls do not wait any more because the gateways are new. Each has an equal part of the limit then.
     tokio::time::sleep(Duration::from_secs(6)).await;
     let shim: &Shim = &pair.home.shim;
