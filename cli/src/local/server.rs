@@ -1,24 +1,21 @@
 //! How a server runs on this machine: its command, what it may read, and its enclosure.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use mcp_fleet_core::server_config::check_program;
+use mcp_fleet_core::server_config::{DEFAULT_VARIABLES, check_program, http_options};
 use mcp_fleet_crds::MCPServer;
-use mcp_fleet_crds::server::{Container, Execution, Http, HttpTransport, Idle, OnChange};
+use mcp_fleet_crds::server::{Container, Execution, Http, Idle, OnChange};
 use mcp_fleet_policy::units::Window;
 
 use super::arguments::{Arguments, SPECIAL};
 use super::enclosure::{Files, OWN_PROGRAM, Scratch, is_in_system};
 use super::sources::Sources;
 
-/// Variables of a server's process, as in a pod. This program's folder is in the search path as well.
-const DEFAULTS: [(&str, &str); 3] = [
-    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/mcp-fleet/bin"),
-    ("HOME", "/tmp"),
-    ("TMPDIR", "/tmp"),
-];
+/// This program's folder, in which servers look for programs after those of a pod.
+const OWN_FOLDER: &str = "/opt/mcp-fleet/bin";
 /// Longest time that a program has to end by itself.
 const MAX_STOP_GRACE: Window = Window::from_secs(3);
 /// Whether servers over HTTP run. Everyone on this machine could call them, so only the tests with real servers do that: no
@@ -74,14 +71,8 @@ impl Launch {
     }
 
     /// Returns the options of the shim for a server over HTTP.
-    pub(crate) fn http_options(&self) -> Vec<String> {
-        let Some(http) = &self.http else { return Vec::new() };
-        let transport = match http.transport {
-            HttpTransport::StreamableHTTP => "streamable-http",
-            HttpTransport::SSE => "sse",
-        };
-        let (port, path) = (http.port, &http.path);
-        vec![format!("--http-port={port}"), format!("--http-path={path}"), format!("--http-transport={transport}")]
+    pub(crate) fn http_options(&self) -> impl Iterator<Item = String> {
+        self.http.iter().flat_map(http_options)
     }
 
     /// Returns the options of the shim for times. Whoever stops a fleet waits for all of its servers, so none may take long to end.
@@ -135,7 +126,7 @@ pub(crate) fn launch(server: &MCPServer, arguments: &Arguments, sources: &Source
         program.to_string_lossy().into_owned()
     };
     check_apart(container, &readable)?;
-    let mut environment = DEFAULTS.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let mut environment = default_variables();
     configuration.add_variables(&mut environment);
     Ok(Some(Launch {
         declared: container.clone(),
@@ -174,6 +165,16 @@ fn check_apart(container: &Container, readable: &[PathBuf]) -> anyhow::Result<()
         }
     }
     Ok(())
+}
+
+/// Returns the variables of a server's process, as in a pod.
+fn default_variables() -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::from(DEFAULT_VARIABLES.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    if let Some(path) = variables.get_mut("PATH") {
+        *path += ":";
+        *path += OWN_FOLDER;
+    }
+    variables
 }
 
 /// Finds a program on this machine.

@@ -135,7 +135,8 @@ impl Case {
         serde_json::from_value(object.clone()).unwrap()
     }
 
-    /// Returns the program as it is installed on this machine, and what it needs to read: `cargo xtask test servers` says so.
+    /// Returns the program as it is installed on this machine, and what it needs to read, from the variables that
+    /// `cargo xtask test servers` sets.
     pub(crate) fn installed(&self) -> Installed {
         let name = self.name.to_uppercase().replace('-', "_");
         let lines = |variable: String| -> Vec<String> {

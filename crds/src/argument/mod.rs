@@ -65,7 +65,7 @@ pub struct Value<V> {
     #[serde(rename = "type")]
     pub kind: ValueType,
     /// If true, `null` is accepted and forwarded. Absent: it is not, and for an optional argument it counts as absent.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nullable: bool,
     /// Members for the types that hold no other values.
     #[serde(flatten)]
@@ -95,7 +95,7 @@ pub struct Inner<V> {
     #[serde(rename = "type")]
     pub kind: InnerType,
     /// If true, `null` is accepted and forwarded.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nullable: bool,
     /// Members for the types that hold no other values.
     #[serde(flatten)]
@@ -117,7 +117,7 @@ pub struct Plain {
     #[serde(rename = "type")]
     pub kind: PlainType,
     /// If true, `null` is accepted and forwarded.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nullable: bool,
     /// Accepted strings. For type Enum only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -225,9 +225,4 @@ impl<V> Wide for Inner<V> {
     fn is_wide(&self) -> bool {
         false
     }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-const fn is_false(value: &bool) -> bool {
-    !*value
 }

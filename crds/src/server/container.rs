@@ -147,7 +147,7 @@ pub struct KeyRef {
     /// Whether the program runs without the variable while there is no such object, or no such key in it. A Secret that there is,
     /// but that the server may not have, is an error all the same. Must not be set for PATH, HOME and TMPDIR, which have defaults.
     /// Default: false.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
 }
 
@@ -160,13 +160,8 @@ pub struct SourceRef {
     pub name: String,
     /// Whether the program runs without it while there is no such object, and without the `items` that are not in it. A Secret that
     /// there is, but that the server may not have, is an error all the same. Default: false.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-const fn is_false(value: &bool) -> bool {
-    !*value
 }
 
 /// A Secret or ConfigMap whose keys become environment variables.
@@ -191,7 +186,7 @@ pub struct EnvFrom {
 impl EnvFrom {
     /// Whether a program runs without it if there is no such object.
     pub fn is_optional(&self) -> bool {
-        self.secret_ref.iter().chain(&self.config_map_ref).all(|source| source.optional)
+        are_optional(self.secret_ref.as_ref(), self.config_map_ref.as_ref())
     }
 }
 
@@ -224,7 +219,7 @@ pub struct Files {
 impl Files {
     /// Whether a program runs without it if there is no such object.
     pub fn is_optional(&self) -> bool {
-        self.secret_ref.iter().chain(&self.config_map_ref).all(|source| source.optional)
+        are_optional(self.secret_ref.as_ref(), self.config_map_ref.as_ref())
     }
 }
 
@@ -302,6 +297,11 @@ pub enum Execution {
     Deny,
     /// They may.
     Allow,
+}
+
+/// Whether a program runs without the one of these that is named.
+fn are_optional(secret: Option<&SourceRef>, config_map: Option<&SourceRef>) -> bool {
+    secret.into_iter().chain(config_map).all(|source| source.optional)
 }
 
 /// Returns the rule that a Secret or a `ConfigMap` is named.

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mcp_fleet_crds::condition::ConditionReason as Reason;
 use mcp_fleet_crds::names::server_secret_label;
-use mcp_fleet_crds::quantity::billionths;
-use mcp_fleet_crds::server::{Container, EnvSource, EnvVar, Medium};
+use mcp_fleet_crds::server::Container;
 
 use super::references::{Keys, Presence, References, Source};
 use crate::labels;
@@ -25,8 +23,6 @@ const MAX_VARIABLE: usize = (128 << 10) - 2;
 const OF_THE_CLUSTER: [&str; 2] = ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token"];
 /// Type of a Secret with credentials for registries.
 pub const PULL_SECRET_TYPE: &str = "kubernetes.io/dockerconfigjson";
-/// Variables that every program has.
-const DEFAULTS: [&str; 3] = ["PATH", "HOME", "TMPDIR"];
 /// Longest name of a variable that a spec names.
 const MAX_NAME: usize = 128;
 
@@ -90,62 +86,6 @@ pub fn check_environment(container: &Container, found: &Found) -> Result<(), Pro
     let message =
         "the variables and arguments of the source have more than 1 MiB together; use files instead".to_owned();
     Err(Problem { reason: Reason::ConfigRefused, message })
-}
-
-/// Checks what the schema of a program cannot say. `workspace` is where that is mounted.
-pub fn check_program(workspace: Option<&str>, container: &Container) -> Result<(), Problem> {
-    check_directories(workspace, container)?;
-    check_memory(container)?;
-    check_defaults(container)
-}
-
-/// Checks that no directory of a program is in another one.
-fn check_directories(workspace: Option<&str>, container: &Container) -> Result<(), Problem> {
-    let files = container.files.iter().map(|files| &*files.mount_path);
-    let scratch = container.scratch.iter().map(|scratch| &*scratch.mount_path);
-    let all: Vec<&Path> = workspace.into_iter().chain(files).chain(scratch).map(Path::new).collect();
-    for (index, path) in all.iter().enumerate() {
-        let overlaps = |other: &&&Path| path.starts_with(other) || other.starts_with(path);
-        if let Some(other) = all.iter().take(index).find(overlaps) {
-            let message = format!(
-                "the directories {} and {} of the program overlap; choose paths of which none is in another one",
-                other.display(),
-                path.display()
-            );
-            return Err(Problem { reason: Reason::InvalidSpec, message });
-        }
-    }
-    Ok(())
-}
-
-/// Checks that a program has memory beside what its directories in memory may hold. These stay full when it is started again in the same
-/// pod, so without a rest it would be killed for ever.
-fn check_memory(container: &Container) -> Result<(), Problem> {
-    let in_memory = container.scratch.iter().filter(|scratch| scratch.medium == Medium::Memory);
-    let all = in_memory.fold(0_u64, |sum, scratch| sum.saturating_add(scratch.size_limit.get()));
-    let limit = container.resources.as_ref().and_then(|resources| resources.limits.get("memory"));
-    let Some(limit) = limit.filter(|_| all > 0) else { return Ok(()) };
-    if billionths(&limit.0) > billionths(&all.to_string()) {
-        return Ok(());
-    }
-    let message = format!(
-        "resources.limits.memory is {}, and scratch in memory may hold {all} bytes of that; raise the limit, so that the program has \
-         memory of its own",
-        limit.0
-    );
-    Err(Problem { reason: Reason::InvalidSpec, message })
-}
-
-/// Checks that no variable is optional that has a default: without a value there would be neither.
-fn check_defaults(container: &Container) -> Result<(), Problem> {
-    let is_optional = |variable: &&EnvVar| {
-        DEFAULTS.contains(&&*variable.name) && variable.value_from.as_ref().is_some_and(EnvSource::is_optional)
-    };
-    let Some(variable) = container.env.iter().find(is_optional) else { return Ok(()) };
-    let name = &variable.name;
-    let message =
-        format!("the variable {name} has a default, so it cannot be optional; remove optional, or the variable");
-    Err(Problem { reason: Reason::InvalidSpec, message })
 }
 
 /// Checks that a program does not refer to more than is read. The schema bounds the number of pull secrets.
@@ -347,34 +287,6 @@ mod tests {
         assert!(read(&all(""), &[("ca.pem", b"c")]).unwrap_err().1.contains("envFrom"));
         assert!(read(&all(""), &[("1st", b"c")]).is_err());
         assert!(read(&all("THE_"), &[("1st", b"c")]).is_ok());
-    }
-
-    #[test]
-    fn a_program_has_memory_beside_its_directories_in_memory() {
-        let check = |limit: &str| {
-            let scratch = |path: &str, medium: &str| json!({"mountPath": path, "sizeLimit": "512Mi", "medium": medium});
-            let container = json!({
-                "image": "i", "command": ["x"], "resources": {"limits": {"memory": limit}},
-                "scratch": [scratch("/a", "Memory"), scratch("/b", "Disk"), scratch("/tmp", "Memory")],
-            });
-            check_memory(&serde_json::from_value(container).unwrap()).map_err(|problem| problem.reason)
-        };
-        assert_eq!(check("1025Mi"), Ok(()));
-        for limit in ["1Gi", "1G", "512Mi"] {
-            assert_eq!(check(limit), Err(Reason::InvalidSpec), "{limit}");
-        }
-        assert_eq!(check_memory(&serde_json::from_value(json!({"image": "i", "command": ["x"]})).unwrap()), Ok(()));
-    }
-
-    #[test]
-    fn a_variable_with_a_default_is_not_optional() {
-        let check = |name: &str, optional: bool| {
-            let from = json!({"configMapKeyRef": {"name": "settings", "key": "a", "optional": optional}});
-            let container = json!({"image": "i", "command": ["x"], "env": [{"name": name, "valueFrom": from}]});
-            check_defaults(&serde_json::from_value(container).unwrap()).map_err(|problem| problem.message)
-        };
-        assert!(check("HOME", true).unwrap_err().contains("variable HOME has a default"));
-        assert_eq!((check("HOME", false), check("OTHER", true)), (Ok(()), Ok(())));
     }
 
     #[test]

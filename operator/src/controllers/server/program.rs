@@ -3,17 +3,15 @@
 use std::str::FromStr as _;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use mcp_fleet_core::server_config::Source;
+use mcp_fleet_core::server_config::{DEFAULT_VARIABLES, Source, http_options};
 use mcp_fleet_crds::quantity::billionths;
-use mcp_fleet_crds::server::{Container, EnvSource, Execution, Http, HttpTransport, Idle, Medium, OnChange, Resources};
+use mcp_fleet_crds::server::{Container, EnvSource, Execution, Http, Idle, Medium, OnChange, Resources};
 use mcp_fleet_policy::units::{Bytes, Window};
 use serde_json::{Value, json};
 
 use crate::controllers::manifests::resources::{DEFAULT_LIMITS, DEFAULT_REQUESTS};
 use crate::rollout::ShimOptions;
 
-/// Search path of the tool server's process, as in Debian and Alpine.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Size of /tmp, unless the spec has another.
 const TMP_SIZE: &str = "256Mi";
 /// What the names of the volumes that a spec declares begin with.
@@ -104,7 +102,7 @@ impl Program {
         }
         options.extend(seconds("--start-timeout", container.start_timeout, 60));
         options.extend(seconds("--stop-grace", container.stop_grace, 2));
-        options.extend(http.into_iter().flat_map(http_options));
+        options.extend(http.into_iter().flat_map(http_options).map(|option| literal(&option)));
         options.extend(idle.map(|idle| format!("{IDLE_OPTION}{}", idle.stop_after.ceil_secs())));
         Self {
             image: container.image.clone(),
@@ -211,19 +209,6 @@ impl Program {
     }
 }
 
-/// Returns the options of the shim for a program that serves HTTP.
-fn http_options(http: &Http) -> [String; 3] {
-    let transport = match http.transport {
-        HttpTransport::StreamableHTTP => "streamable-http",
-        HttpTransport::SSE => "sse",
-    };
-    [
-        format!("--http-port={}", http.port),
-        format!("--http-path={}", literal(&http.path)),
-        format!("--http-transport={transport}"),
-    ]
-}
-
 /// Returns an option of the shim in seconds; none if it is the default.
 fn seconds(option: &str, duration: Window, default: u64) -> Option<String> {
     let seconds = duration.ceil_secs();
@@ -257,8 +242,7 @@ pub(super) fn resources(container: &Container) -> Option<Resources> {
 /// Returns the variables. They do not depend on what sources contain, so that a change of that alone replaces no pods.
 fn environment(server: &str, container: &Container) -> Value {
     let given = |name: &str| container.env.iter().any(|variable| variable.name == name);
-    let defaults = [("PATH", PATH), ("HOME", "/tmp"), ("TMPDIR", "/tmp")];
-    let defaults = defaults.into_iter().filter(|(name, _)| !given(name));
+    let defaults = DEFAULT_VARIABLES.into_iter().filter(|(name, _)| !given(name));
     let declared = container.env.iter().map(|variable| {
         let name = &variable.name;
         match variable.value_from.as_ref().and_then(Source::of_variable) {

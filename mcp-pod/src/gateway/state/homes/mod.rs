@@ -319,8 +319,8 @@ impl Homes {
     }
 
     /// Does what an answer says, unless it is out of date. `others_end_ms` is how long other gateways may have leases, and `current`
-    /// the view to forward by without a lease. `before` is called before calls are admitted by the answer, in the order of answers. Returns whether other calls are
-    /// admitted than before.
+    /// the view to forward by without a lease. `before` is called before calls are admitted by the answer, in the order of answers.
+    /// Returns whether other calls are admitted than before.
     pub(super) fn receive(
         &self,
         answer: Answer,

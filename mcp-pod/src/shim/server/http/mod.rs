@@ -114,7 +114,7 @@ pub(super) async fn run(rpc: Arc<RpcClient>, endpoint: Endpoint, queue: mpsc::Re
     }
 }
 
-/// Returns the next line to send, or why the connection ends: the client was closed, or a task of the connection says so.
+/// Returns the next line to send, or why the connection ends: the client was closed, or one of its tasks has ended it.
 async fn next(
     rpc: &RpcClient,
     tasks: &mut JoinSet<Option<HttpEnd>>,
